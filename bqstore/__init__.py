@@ -1,0 +1,112 @@
+"""bqstore: an embedded vector store that keeps one bit per dimension in memory and the originals on disk.
+
+    import bqstore
+
+    with bqstore.open("my-store") as col:
+        col.add(vectors, ids, texts, metadatas)
+        for hit in col.search(query, k=5, filter={"lang": "en"}):
+            print(hit.score, hit.text)
+
+Names load when first used, so that importing a part (`bqstore.storage`, say) does not load numba.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._version import __version__
+    from .collection import Collection
+    from .config import HnswConfig, Quantization, SearchParams, search_keywords
+    from .embeddings import Embedder, OpenAIEmbedder
+    from .errors import (
+        BqstoreError,
+        ClosedError,
+        CorruptionError,
+        EmbeddingError,
+        FormatVersionError,
+        InvalidInputError,
+        LockedError,
+        NotFoundError,
+        ReadOnlyError,
+        SettingsConflictError,
+        StorageError,
+        UnknownKeywordError,
+    )
+    from .index import warm_up
+    from .opening import open, open_flat
+    from .results import CollectionInfo, Hit, Record, VerifyReport
+    from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
+
+_HOME = {
+    "__version__": "_version",
+    **dict.fromkeys(("open", "open_flat"), "opening"),
+    "Collection": "collection",
+    "warm_up": "index",
+    **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
+    **dict.fromkeys(("Embedder", "OpenAIEmbedder"), "embeddings"),
+    **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "validate"),
+    **dict.fromkeys(("CollectionInfo", "Hit", "Record", "VerifyReport"), "results"),
+    **dict.fromkeys(
+        (
+            "BqstoreError",
+            "ClosedError",
+            "CorruptionError",
+            "EmbeddingError",
+            "FormatVersionError",
+            "InvalidInputError",
+            "LockedError",
+            "NotFoundError",
+            "ReadOnlyError",
+            "SettingsConflictError",
+            "StorageError",
+            "UnknownKeywordError",
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "ID_KEY",
+    "PRIVATE_PREFIX",
+    "REF_DOC_ID_KEY",
+    "BqstoreError",
+    "ClosedError",
+    "Collection",
+    "CollectionInfo",
+    "CorruptionError",
+    "Embedder",
+    "EmbeddingError",
+    "FormatVersionError",
+    "Hit",
+    "HnswConfig",
+    "InvalidInputError",
+    "LockedError",
+    "NotFoundError",
+    "OpenAIEmbedder",
+    "Quantization",
+    "ReadOnlyError",
+    "Record",
+    "SearchParams",
+    "SettingsConflictError",
+    "StorageError",
+    "UnknownKeywordError",
+    "VerifyReport",
+    "__version__",
+    "open",
+    "open_flat",
+    "search_keywords",
+    "warm_up",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,137 @@
+"""What searches look up without reading documents: the ids, and the metadata fields that filters have named.
+
+Columns only grow: an older state goes on reading the part it knows while newer rows are appended behind it. A row
+changed in place gets a copy of the column. Knows ordinals and values, no SQL.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .filters import Among, Mask, Token, token
+
+MISSING = -1
+ABSENT = object()
+
+
+def field_of(metadata: dict[str, Any], key: str) -> object:
+    """The value of the exact top-level key, else of the dotted path; a private object if there is none."""
+    if key in metadata:
+        return metadata[key]
+    value: Any = metadata
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return ABSENT
+        value = value[part]
+    return value
+
+
+def room(array: NDArray[Any], n: int, end: int) -> NDArray[Any]:
+    """The array, or a copy of its first n with room for ``end``."""
+    if end <= len(array):
+        return array
+    grown = np.empty(max(end, n + n // 2, 64), array.dtype)
+    grown[:n] = array[:n]
+    return grown
+
+
+class Ids:
+    """The ids of all ordinals, as one run of bytes; those of dead rows are empty."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._bytes = np.empty(64, np.uint8)
+        self._ends = np.zeros(1, np.int64)
+
+    def extended(self, ids: Sequence[str]) -> "Ids":
+        """These and, behind them, more."""
+        encoded = [id_.encode() for id_ in ids]
+        new, start = Ids(), int(self._ends[self.n])
+        new.n = self.n + len(ids)
+        new._ends = room(self._ends, self.n + 1, new.n + 1)
+        np.cumsum([len(e) for e in encoded], out=new._ends[self.n + 1 : new.n + 1])
+        new._ends[self.n + 1 : new.n + 1] += start
+        end = int(new._ends[new.n])
+        new._bytes = room(self._bytes, start, end)
+        new._bytes[start:end] = np.frombuffer(b"".join(encoded), np.uint8)
+        return new
+
+    def take(self, ordinals: NDArray[np.int32]) -> NDArray[np.object_]:
+        """Object array of str in the shape of the ordinals; None where one is -1."""
+        out = np.empty(ordinals.shape, object)
+        flat, data = out.reshape(-1), memoryview(self._bytes)
+        wanted = ordinals.reshape(-1)
+        starts, ends = self._ends[wanted].tolist(), self._ends[wanted + 1].tolist()
+        for i, ordinal in enumerate(wanted.tolist()):
+            flat[i] = str(data[starts[i] : ends[i]], "utf-8") if ordinal >= 0 else None
+        return out
+
+
+class Column:
+    """One metadata field of all ordinals, dictionary-encoded by whole value.
+
+    A condition is answered once per distinct value and spread over the ordinals by one look-up each.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.n = 0
+        self._codes = np.empty(64, np.int32)
+        self._whole: dict[Token, int] = {}  # value -> its code
+        self._holding: dict[Token, list[int]] = {}  # scalar -> codes of the values that are it or have it in their list
+
+    def _code(self, value: object) -> int:
+        if value is ABSENT:
+            return MISSING
+        whole = token(value)
+        code = self._whole.get(whole)
+        if code is None:
+            code = len(self._whole)
+            for member in {whole, *(whole[1] if whole[0] == "list" else ())}:
+                self._holding.setdefault(member, []).append(code)
+            self._whole[whole] = code
+        return code
+
+    def extended(self, values: Iterable[object]) -> "Column":
+        """This and, behind it, more values."""
+        codes = np.fromiter((self._code(v) for v in values), np.int32)
+        new = self._twin(self.n + len(codes))
+        new._codes = room(self._codes, self.n, new.n)
+        new._codes[self.n : new.n] = codes
+        return new
+
+    def replaced(self, ordinals: Sequence[int], values: Iterable[object]) -> "Column":
+        """A copy with other values at some ordinals."""
+        new = self._twin(self.n)
+        new._codes = self._codes[: self.n].copy()
+        new._codes[list(ordinals)] = [self._code(v) for v in values]
+        return new
+
+    def _twin(self, n: int) -> "Column":
+        new = Column(self.key)
+        new.n, new._whole, new._holding = n, self._whole, self._holding  # dictionaries only grow
+        return new
+
+    def mask(self, condition: Among) -> Mask:
+        """bool (n,): where the condition holds."""
+        wanted: set[int] = set()
+        for operand in condition.operands:
+            if condition.whole:
+                wanted.update([self._whole[operand]] if operand in self._whole else [])
+            else:
+                wanted.update(self._holding.get(operand, ()))
+        codes = self._codes[: self.n]
+        if len(wanted) <= 1:
+            return np.asarray(codes == (wanted.pop() if wanted else MISSING - 1))
+        # the last entry answers for MISSING; a writer may be adding codes past those of this state
+        table = np.zeros(max(len(self._whole), *wanted) + 2, bool)
+        table[list(wanted)] = True
+        return table[codes]
+
+
+def values_of(key: str, metadata: Iterable[str]) -> Iterable[object]:
+    """One field of each JSON text."""
+    return (field_of(json.loads(text), key) for text in metadata)

@@ -1,0 +1,183 @@
+"""The settings: frozen dataclasses, checked when made. Floor 0: knows errors only.
+
+Names are Qdrant's, because its users are ours. What is given to ``open`` falls in two kinds: what shapes the stored
+bytes (`Quantization`, ``HnswConfig.m`` ...) must agree with what is stored; what only steers a query
+(`SearchParams`, ``HnswConfig.full_scan_threshold``) may differ at every open and every call.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, TypeVar
+
+from .errors import InvalidInputError
+from .keywords import checked_keywords, from_mapping, nearest, refuse_unknown
+
+DISTANCES: Final = ("cosine", "dot", "euclid")
+ORIGINALS: Final = ("float32", "float16", "int8", "none")
+MAX_DIM: Final = 16_384
+MAX_K: Final = 10_000
+
+S = TypeVar("S")
+
+
+def is_int(value: object) -> bool:
+    """True for an int that is not a bool; numpy integers count, since they index like ints."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and type(value).__name__ != "bool"
+
+
+def check_int(name: str, value: object, low: int, high: int, why: str = "") -> int:
+    """The value as a plain int, or InvalidInputError."""
+    if not is_int(value) or not low <= int(value) <= high:  # type: ignore[call-overload]
+        raise InvalidInputError(f"{name} is {value!r}; expected an integer from {low:,} to {high:,}{why}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_bool(name: str, value: object) -> bool:
+    """The value as a plain bool, or InvalidInputError."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise InvalidInputError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
+
+
+def check_real(name: str, value: object, expected: str) -> float:
+    """The value as a finite float, or InvalidInputError."""
+    if isinstance(value, bool) or not hasattr(value, "__float__") or not math.isfinite(value):  # type: ignore[arg-type]
+        raise InvalidInputError(f"{name} is {value!r}; expected {expected}")
+    return float(value)
+
+
+def check_oversampling(value: object) -> float:
+    """``oversampling`` as a float of at least 1, or InvalidInputError."""
+    expected = "a number of at least 1 (candidates = k * oversampling)"
+    number = check_real("oversampling", value, expected)
+    if number < 1:
+        raise InvalidInputError(f"oversampling is {value!r}; expected {expected}")
+    return number
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """The value if it is one of the choices, or InvalidInputError with the nearest."""
+    if not isinstance(value, str) or value not in choices:
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        raise InvalidInputError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}{hint}")
+    return value
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How vectors become codes.
+
+    Parameters
+    ----------
+    encoding : "one_bit"        bit = 1 where the value is > 0, one bit per dimension (Qdrant's ``one_bit``)
+    query_encoding : "binary"   the query is encoded as the vectors are
+    estimator : "sign"          candidates are ranked by the plain product of signs, ``dim - 2 * hamming``
+    """
+
+    encoding: str = "one_bit"
+    query_encoding: str = "binary"
+    estimator: str = "sign"
+
+    def __post_init__(self) -> None:
+        check_choice("encoding", self.encoding, ("one_bit",))
+        check_choice("query_encoding", self.query_encoding, ("binary",))
+        check_choice("estimator", self.estimator, ("sign",))
+
+
+@dataclass(frozen=True)
+class HnswConfig:
+    """The graph's settings, and when there is no need of one.
+
+    Parameters
+    ----------
+    m : int                     links per node on the upper levels, twice as many on level 0 (2 to 512)
+    ef_construct : int          beam width while building (4 to 10,000)
+    full_scan_threshold : int   in kilobytes of float32 vectors, as in Qdrant: up to this size the accepted vectors
+                                are scanned exactly; 0 never. May differ at every open.
+    """
+
+    m: int = 16
+    ef_construct: int = 128
+    full_scan_threshold: int = 10_000
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # frozen: numpy ints are stored as plain ones
+        set_(self, "m", check_int("m", self.m, 2, 512))
+        set_(self, "ef_construct", check_int("ef_construct", self.ef_construct, 4, 10_000))
+        threshold = check_int("full_scan_threshold", self.full_scan_threshold, 0, 2**40, " (kilobytes)")
+        set_(self, "full_scan_threshold", threshold)
+
+
+@dataclass(frozen=True)
+class SearchParams:
+    """The defaults of a query; each can be given per call.
+
+    Parameters
+    ----------
+    oversampling : float        ``ceil(k * oversampling)`` candidates are taken by their bits and rescored (>= 1)
+    rescore : bool              order the candidates by the exact score of what is kept of the originals
+    hnsw_ef : int or None       beam width of a graph walk; None lets the planner choose. A scan visits every code,
+                                so it meets any width.
+    """
+
+    oversampling: float = 3.0
+    rescore: bool = True
+    hnsw_ef: int | None = None
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "oversampling", check_oversampling(self.oversampling))
+        set_(self, "rescore", check_bool("rescore", self.rescore))
+        if self.hnsw_ef is not None:
+            set_(self, "hnsw_ef", check_int("hnsw_ef", self.hnsw_ef, 1, 1_000_000))
+
+
+for _cls in (
+    Quantization,
+    HnswConfig,
+    SearchParams,
+):  # the generated __init__ would answer with a bare TypeError
+    _cls.__init__ = checked_keywords(_cls.__init__)  # type: ignore[misc]
+    _cls.__init__.__qualname__ = f"{_cls.__name__}.__init__"
+
+
+def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+    """The fields a caller has set: all of a dataclass, the given ones of a dictionary, none for None."""
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        from_mapping(cls, given, where)  # checks names and values
+        return dict(given)
+    if isinstance(given, cls):
+        return asdict(given)  # type: ignore[call-overload, no-any-return]
+    expected = f"{cls.__name__}({', '.join(f.name for f in fields(cls))})"  # type: ignore[arg-type]
+    raise InvalidInputError(f"{where} is a {type(given).__name__}; expected {expected} or a dict of its fields")
+
+
+# Qdrant's `SearchParams` as a dictionary: where each setting stands there, and what `Collection.search` calls it
+_QDRANT_SHAPE: Final = {"hnsw_ef": "hnsw_ef", "exact": "exact"}
+_QDRANT_QUANTIZATION: Final = {"rescore": "rescore", "oversampling": "oversampling", "ignore": "ignore_quantization"}
+
+
+def search_keywords(search_params: Mapping[str, Any] | None, **keywords: Any) -> dict[str, Any]:
+    """Keywords of `Collection.search` from settings in Qdrant's shape and from keywords, which come first.
+
+    ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True, "oversampling": 2.0, "ignore": False}}``
+
+    Raises UnknownKeywordError for a name in ``search_params`` that Qdrant's shape does not have.
+    """
+    out: dict[str, Any] = {}
+    inner = search_params.get("quantization") if isinstance(search_params, Mapping) else None
+    for where, given, names in (
+        ("search_params", search_params, _QDRANT_SHAPE),
+        ("search_params['quantization']", inner, _QDRANT_QUANTIZATION),
+    ):
+        if given is None:
+            continue
+        if not isinstance(given, Mapping):
+            raise InvalidInputError(f"{where} is a {type(given).__name__}; expected a dict in Qdrant's shape")
+        refuse_unknown(given, {*names, *(["quantization"] if names is _QDRANT_SHAPE else [])}, where)
+        out.update({names[name]: value for name, value in given.items() if name in names and value is not None})
+    out.update({name: value for name, value in keywords.items() if value is not None})
+    return out

@@ -1,0 +1,175 @@
+"""Exact scores on the originals: of candidates, or of every accepted record. No record is used unchecked."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from bqstore.kernels.heap import (
+    EMPTY,
+    key_ordinal,
+    key_rank,
+    make_key,
+    offer,
+    rank_score,
+    score_rank,
+    sort_row,
+)
+from bqstore.kernels.jit import float_leaf, leaf
+from bqstore.kernels.layout import (
+    COSINE,
+    DOT,
+    FINE,
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    OUT_OF_RANGE,
+    RECORD_HEADER_WORDS,
+    WORD_NORM,
+    WORD_SCALE,
+    Accept,
+    Candidates,
+    Hits,
+    Originals,
+)
+from bqstore.kernels.records import fetch_record, fits, is_sound, read_half, read_int8
+from bqstore.kernels.scan import next_rows
+
+GROUP_BYTES = 1 << 16  # vectors that all queries pass over together: they share the L2 cache with the queries
+ROWS = 256
+
+
+@float_leaf
+def dot(query: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> np.float32:
+    """Return the dot product of two vectors, float32 (dim,), summed in float32, in any order."""
+    total = np.float32(0)
+    for j in range(query.shape[0]):
+        total += query[j] * vector[j]
+    return total
+
+
+@float_leaf
+def squared_distance(query: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> np.float32:
+    """Return the squared Euclidean distance of two vectors, float32 (dim,), summed as in :func:`dot`."""
+    total = np.float32(0)
+    for j in range(query.shape[0]):
+        difference = query[j] - vector[j]
+        total += difference * difference
+    return total
+
+
+@leaf
+def vector_score(
+    query: npt.NDArray[np.float32], vector: npt.NDArray[np.float32], norm: np.float32, metric: int
+) -> np.float32:
+    """Return the score of a query and a vector of length ``norm``, float32 (dim,): larger is nearer."""
+    if metric == COSINE:
+        if norm <= 0:
+            return np.float32(0)
+        return np.float32(min(max(dot(query, vector) / norm, np.float32(-1)), np.float32(1)))
+    if metric == DOT:
+        return dot(query, vector)
+    return np.float32(-math.sqrt(squared_distance(query, vector)))
+
+
+@leaf
+def rescore_candidates(
+    queries: npt.NDArray[np.float32], originals: Originals, n: int, candidates: Candidates, hits: Hits
+) -> int:
+    """Order each query's candidates by exact score and keep the k best; see ``api.rescore``."""
+    records = originals.records
+    # views are made once: one costs as much as half a dot product
+    floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
+    dim, form, metric = originals.dim, originals.form, originals.metric
+    k = min(hits.ordinals.shape[1], candidates.ordinals.shape[1])
+    limit = min(n, records.shape[0]) if fits(originals, queries.shape[1]) else 0
+    decoded = np.empty(dim, np.float32)
+    heap = np.empty((1, k), np.int64)
+    for query in range(queries.shape[0]):
+        heap[:] = EMPTY
+        count = min(candidates.counts[query], candidates.ordinals.shape[1])
+        for i in range(count):
+            ordinal = candidates.ordinals[query, i]
+            if ordinal < 0 or ordinal >= limit:
+                return OUT_OF_RANGE
+            if i + 1 < count:
+                fetch_record(records, candidates.ordinals[query, i + 1])
+            if not is_sound(records, ordinal):
+                return int(ordinal)
+            record = floats[ordinal]
+            vector = record[RECORD_HEADER_WORDS : RECORD_HEADER_WORDS + dim]
+            norm = record[WORD_NORM]
+            if form == FLOAT32:
+                score = vector_score(queries[query], vector, norm, metric)
+            else:
+                if form == FLOAT16:
+                    read_half(halves[ordinal], decoded)
+                else:
+                    read_int8(small[ordinal], record[WORD_SCALE], decoded)
+                score = vector_score(queries[query], decoded, norm, metric)
+            if k > 0:
+                offer(heap, 0, make_key(score_rank(score), ordinal))
+        write_hits(heap, 0, hits, query)
+    return FINE
+
+
+@leaf
+def scan_originals(
+    queries: npt.NDArray[np.float32],
+    originals: Originals,
+    n: int,
+    accept: Accept,
+    heap: npt.NDArray[np.int64],
+) -> int:
+    """Offer every accepted record below ``n`` to the heap of every query, by (score descending, ordinal).
+
+    Each record is read, checked and decoded once for all queries. Returns a status.
+    Writes ``heap``, int64 (m, size), size > 0.
+    """
+    records = originals.records
+    floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
+    dim, form, metric = originals.dim, originals.form, originals.metric
+    group = max(1, min(ROWS, GROUP_BYTES // (4 * dim)))
+    rows = np.empty(ROWS, np.int32)
+    decoded = np.empty((group, dim), np.float32)
+    count, word = next_rows(accept, n, 0, rows)
+    while count > 0:
+        for first in range(0, count, group):
+            size = min(group, count - first)
+            for slot in range(size):
+                ordinal = rows[first + slot]
+                if first + slot + 1 < count:
+                    fetch_record(records, rows[first + slot + 1])
+                if not is_sound(records, ordinal):
+                    return int(ordinal)
+                if form == FLOAT16:
+                    read_half(halves[ordinal], decoded[slot])
+                elif form == INT8:
+                    read_int8(small[ordinal], floats[ordinal, WORD_SCALE], decoded[slot])
+            for query in range(queries.shape[0]):
+                for slot in range(size):
+                    ordinal = rows[first + slot]
+                    record = floats[ordinal]
+                    vector = record[RECORD_HEADER_WORDS : RECORD_HEADER_WORDS + dim]
+                    norm = record[WORD_NORM]
+                    if form == FLOAT32:
+                        score = vector_score(queries[query], vector, norm, metric)
+                    else:
+                        score = vector_score(queries[query], decoded[slot], norm, metric)
+                    offer(heap, query, make_key(score_rank(score), ordinal))
+        count, word = next_rows(accept, n, word, rows)
+    return FINE
+
+
+@leaf
+def write_hits(heap: npt.NDArray[np.int64], row: int, hits: Hits, query: int) -> None:
+    """Empty a heap of score ranks into row ``query`` of ``hits``, best first, padded with -1 and NaN."""
+    count = sort_row(heap, row)
+    for i in range(count):
+        hits.ordinals[query, i] = key_ordinal(heap[row, i])
+        hits.scores[query, i] = rank_score(key_rank(heap[row, i]))
+    for i in range(count, hits.ordinals.shape[1]):
+        hits.ordinals[query, i] = -1
+        hits.scores[query, i] = np.nan

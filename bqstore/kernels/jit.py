@@ -1,0 +1,31 @@
+"""The three ways a kernel is compiled, as decorators that keep the function's type for mypy.
+
+A root is called from Python and cached on disk; only ``api.py`` may hold roots, because numba's cache looks
+at the text of the root's own file only. Everything else is a leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+_njit = cast("Callable[..., Callable[[Any], Any]]", numba.njit)
+
+
+def leaf(function: Kernel) -> Kernel:
+    """Compile a function that only other kernels call."""
+    return cast("Kernel", _njit(nogil=True)(function))
+
+
+def float_leaf(function: Kernel) -> Kernel:
+    """Compile a leaf whose float sums may be reordered, so as to vectorize; NaN and infinity stay right."""
+    return cast("Kernel", _njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})(function))
+
+
+def root(function: Kernel) -> Kernel:
+    """Compile a function that Python calls, kept in numba's cache."""
+    return cast("Kernel", _njit(nogil=True, cache=True)(function))

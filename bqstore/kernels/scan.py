@@ -1,0 +1,86 @@
+"""The flat scan: every accepted code against a batch of queries, the nearest kept.
+
+Codes are visited in blocks that stay in the nearest caches while all queries pass over them, so that a batch
+is bound by arithmetic and not by memory. Originals are not known here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bqstore.kernels.bits import hamming_rows
+from bqstore.kernels.intrinsics import popcount
+from bqstore.kernels.jit import leaf
+from bqstore.kernels.layout import Accept, Candidates, Codes
+from bqstore.kernels.nearest import BLOCK, make_nearest, offer_block, write_candidates
+
+ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+ZERO = np.uint64(0)
+ONE = np.uint64(1)
+
+
+@leaf
+def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32]) -> tuple[int, int]:
+    """Write the next accepted ordinals to ``rows``, ascending, starting at ``64 * word``.
+
+    Parameters
+    ----------
+    accept : Accept
+    n : int                     ordinals end here
+    word : int                  where the last call stopped; 0 at first
+    rows : int32 (size,)        written; size >= 64
+
+    Returns
+    -------
+    count : int                 rows written; 0 only when none is left
+    word : int                  where to go on
+    """
+    last = (n + 63) // 64
+    if not accept.everything:
+        last = min(last, accept.words.shape[0])
+    count = 0
+    while word < last and count + 64 <= rows.shape[0]:
+        first = 64 * word
+        width = min(64, n - first)
+        bits = ALL if accept.everything else accept.words[word]
+        word += 1
+        if bits == ALL:
+            for b in range(width):
+                rows[count + b] = first + b
+            count += width
+        else:
+            while bits != ZERO:
+                b = popcount((bits - ONE) & ~bits)  # the zeros below the lowest set bit
+                bits &= bits - ONE
+                if b < width:
+                    rows[count] = first + b
+                    count += 1
+    return count, word
+
+
+@leaf
+def scan_codes(packed: npt.NDArray[np.uint64], codes: Codes, accept: Accept, candidates: Candidates) -> None:
+    """Write the nearest accepted codes of every query to ``candidates``, by (distance, ordinal).
+
+    Parameters
+    ----------
+    packed : uint64 (m, W)          queries
+    codes : Codes
+    accept : Accept
+    candidates : Candidates         written
+    """
+    words = codes.words
+    m = packed.shape[0]
+    n = max(0, min(codes.n, words.shape[0]))
+    c = min(candidates.ordinals.shape[1], n)
+    nearest = make_nearest(m, c, n, 64 * words.shape[1])
+    rows = np.empty(BLOCK, np.int32)
+    distances = np.empty(BLOCK, np.int32)
+    count, word = next_rows(accept, n, 0, rows)
+    while count > 0 and c > 0:
+        for query in range(m):
+            hamming_rows(words, rows, count, packed[query], distances)
+            offer_block(nearest, query, c, rows, distances, count)
+        count, word = next_rows(accept, n, word, rows)
+    write_candidates(nearest, c, candidates)

@@ -1,0 +1,182 @@
+"""`open`: settings given and settings stored become one collection. Floor 3."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from .collection import Collection
+from .config import (
+    DISTANCES,
+    MAX_DIM,
+    ORIGINALS,
+    HnswConfig,
+    Quantization,
+    SearchParams,
+    check_bool,
+    check_choice,
+    check_int,
+    settings_from,
+)
+from .errors import InvalidInputError, SettingsConflictError
+from .keywords import checked_keywords, refuse_unknown
+from .storage import Store
+from .storage.store import collection_folder
+from .validate import text_bytes
+
+
+@checked_keywords
+def open(
+    path: str | PathLike[str] | None = None,
+    collection: str = "default",
+    *,
+    dim: int | None = None,
+    distance: str | None = None,
+    quantization: Quantization | Mapping[str, Any] | None = None,
+    hnsw: HnswConfig | Mapping[str, Any] | None = None,
+    search: SearchParams | Mapping[str, Any] | None = None,
+    originals: str | None = None,
+    embedding_model: str | None = None,
+    threads: int | None = None,
+    read_only: bool = False,
+) -> Collection:
+    """Open a collection, or make it if there is none.
+
+    None means: as stored, or the default for a new collection; so ``open(path)`` alone opens anything.
+
+    Parameters
+    ----------
+    path : folder of the store, made if missing; None keeps everything in memory
+    collection : its name in the store: letters, digits, ``_ - .``
+    dim : 1 to 16,384; settled by the first vectors if not given
+    distance : "cosine" (default), "dot" or "euclid"
+    quantization : how vectors become codes
+    hnsw : settings of the graph, and ``full_scan_threshold``
+    search : the defaults of queries; may differ from those stored, for as long as the collection is open
+    originals : "float32" (default), "float16", "int8" or "none": what is kept for rescoring
+    embedding_model : where the vectors come from; a collection remembers it and refuses another
+    threads : most threads of a `search_batch`; all cores if None
+    read_only : follow what another process writes; no lock is taken
+
+    Raises
+    ------
+    SettingsConflictError   an argument contradicts what is stored; both are named
+    NotFoundError           read_only=True and there is no such collection
+    LockedError             it has a writer already
+    CorruptionError, FormatVersionError, StorageError
+                            it cannot be read; nothing was changed
+    """
+    if path is not None:
+        path = fspath(path)
+        if not isinstance(path, str) or not path:
+            raise InvalidInputError(f"path is {path!r}; expected a folder's name, or None to keep everything in memory")
+        if "://" in path:
+            raise InvalidInputError(f"path is {path!r}; expected a folder: this version opens no remote stores")
+    read_only = check_bool("read_only", read_only)
+    if path is None and read_only:
+        raise InvalidInputError("read_only=True needs a path: a collection in memory begins empty")
+    if threads is not None:
+        threads = check_int("threads", threads, 1, 1024)
+    given = _given(dim, distance, quantization, hnsw, search, originals, embedding_model)
+    folder = None if path is None else collection_folder(Path(path).expanduser(), collection)
+    given_dim = given.pop("dim", None)
+    store = Store.open(folder, _defaults(given), given_dim, read_only)
+    try:
+        settings = _settled(store.head.settings, store.head.dim, given, given_dim)
+        stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
+        new_dim = store.head.dim if store.head.dim is not None else given_dim
+        if not read_only and (stored != store.head.settings or new_dim != store.head.dim):
+            store.put_settings(stored, new_dim)
+        hnsw_, search_ = HnswConfig(**settings["hnsw"]), SearchParams(**settings["search"])
+        return Collection(store, collection, folder and folder.parent, search_, hnsw_, threads)
+    except BaseException:
+        store.close()
+        raise
+
+
+def open_flat(path: str | PathLike[str] | None = None, collection: str = "default", **settings: Any) -> Collection:
+    """`open` with the fields of its settings objects as keywords beside the others, as the adapters take them.
+
+    ``open_flat("folder", oversampling=4.0, m=32, full_scan_threshold=0)``. A keyword that is None is left out.
+
+    Raises what `open` raises; UnknownKeywordError, with the nearest name, for a keyword that is neither.
+    """
+    groups = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
+    home = {field.name: group for group, cls in groups.items() for field in fields(cls)}
+    own = {name for name in inspect.signature(open).parameters if name not in ("path", "collection")}
+    refuse_unknown(settings, {*own, *home}, "the store")
+    grouped: dict[str, Any] = {name: value for name, value in settings.items() if name in own and value is not None}
+    for name, value in settings.items():
+        if name in home and value is not None:
+            group = home[name]
+            if not isinstance(grouped.get(group, {}), dict):
+                raise InvalidInputError(
+                    f"{name} and {group}={grouped[group]!r} are both given; set {name} in one of them"
+                )
+            grouped[group] = {**grouped.get(group, {}), name: value}
+    return open(path, collection, **grouped)
+
+
+def _given(
+    dim: int | None,
+    distance: str | None,
+    quantization: Quantization | Mapping[str, Any] | None,
+    hnsw: HnswConfig | Mapping[str, Any] | None,
+    search: SearchParams | Mapping[str, Any] | None,
+    originals: str | None,
+    embedding_model: str | None,
+) -> dict[str, Any]:
+    """What the caller has set, checked; settings objects as dictionaries of what they set."""
+    given: dict[str, Any] = {
+        "quantization": settings_from(Quantization, quantization, "quantization"),
+        "hnsw": settings_from(HnswConfig, hnsw, "hnsw"),
+        "search": settings_from(SearchParams, search, "search"),
+    }
+    if dim is not None:
+        given["dim"] = check_int("dim", dim, 1, MAX_DIM)
+    if distance is not None:
+        given["distance"] = check_choice("distance", distance, DISTANCES)
+    if originals is not None:
+        given["originals"] = check_choice("originals", originals, ORIGINALS)
+    if embedding_model is not None:
+        if not isinstance(embedding_model, str) or not 1 <= text_bytes(embedding_model, "embedding_model") <= 1024:
+            raise InvalidInputError(f"embedding_model is {embedding_model!r}; expected a name of 1 to 1,024 bytes")
+        given["embedding_model"] = embedding_model
+    return given
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a new collection."""
+    return {
+        "distance": given.get("distance", "cosine"),
+        "originals": given.get("originals", "float32"),
+        "embedding_model": given.get("embedding_model"),
+        "quantization": asdict(Quantization(**given["quantization"])),
+        "hnsw": asdict(HnswConfig(**given["hnsw"])),
+        "search": asdict(SearchParams(**given["search"])),
+    }
+
+
+def _settled(stored: dict[str, Any], dim: int | None, given: dict[str, Any], given_dim: int | None) -> dict[str, Any]:
+    """The stored settings with those of this opening; SettingsConflictError where the bytes would contradict."""
+
+    def agree(name: str, has: Any, wants: Any) -> None:
+        if has is not None and wants is not None and has != wants:
+            raise SettingsConflictError(
+                f"{name}={wants!r} contradicts what this collection was made with, {name}={has!r}; "
+                f"leave {name} out, or make another collection"
+            )
+
+    agree("dim", dim, given_dim)
+    for name in ("distance", "originals", "embedding_model"):
+        agree(name, stored[name], given.get(name))
+    for group in ("quantization", "hnsw"):
+        for name, value in given[group].items():
+            if name != "full_scan_threshold":  # steers queries only
+                agree(name, stored[group].get(name), value)
+    out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
+    out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))
+    out["search"] = asdict(replace(SearchParams(**stored["search"]), **given["search"]))
+    return out

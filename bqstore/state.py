@@ -1,0 +1,181 @@
+"""One committed state of a collection, as searches see it: immutable, published by one assignment.
+
+`advance` makes the next state out of what was committed since the last one. The writer calls it after its own commit,
+a reader when another process has committed, opening calls it with no last one: there is no second way. Knows the
+store and the arrays; knows no settings of a search.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import index
+from .columns import ABSENT, Column, Ids, values_of
+from .errors import CorruptionError
+from .filters import Among, Mask
+from .index.search import METRICS, NO_RECORDS, Searchable
+from .storage import Store
+from .storage.files import RecordFile
+from .storage.format import FORMS
+from .storage.head import Head
+from .validate import ID_KEY, REF_DOC_ID_KEY
+
+NO_RIDS = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class State:
+    """The arrays of one commit.
+
+    Parameters
+    ----------
+    rids : int64 (at least n,)      rid of each ordinal, ascending
+    live : bool (n,)                False where the row was deleted or replaced
+    data : Searchable or None       None while there are no vectors
+    vectors : RecordFile or None    what ``data.records`` is a view of
+    ids, columns                    loaded when first asked for, then kept up
+    """
+
+    head: Head
+    rids: NDArray[np.int64]
+    live: Mask
+    data: Searchable | None = None
+    vectors: RecordFile | None = None
+    ids: Ids | None = None
+    columns: dict[str, Column] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Slots."""
+        return self.head.n_slots
+
+    def ordinals(self, rids: Iterable[int]) -> NDArray[np.int64]:
+        """The ordinals of those rids that this state has."""
+        wanted = np.fromiter(rids, np.int64)
+        known = self.rids[: self.n]
+        places = np.searchsorted(known, wanted)
+        inside = places < self.n
+        places, wanted = places[inside], wanted[inside]
+        found: NDArray[np.int64] = places[known[places] == wanted]
+        return found
+
+
+def advance(store: Store, old: State | None) -> State:
+    """The state of the store's last commit, made from the one before where it can be.
+
+    Raises CorruptionError if what is new does not agree with its checksums.
+    """
+    with store.consistent():
+        head = store.reread()
+        if old is not None and old.head == head:
+            return old
+        if old is None or old.head.generation != head.generation or old.n > head.n_slots:
+            keys = [] if old is None else list(old.columns)
+            fresh = Head(head.store_id, seq=-1, meta_seq=-1, generation=head.generation, next_rid=-1)
+            old = State(fresh, NO_RIDS, np.zeros(0, bool), None, None, old.ids and Ids() if old else None)
+            old.columns.update((key, Column(key)) for key in keys)
+        rids, live, data = _grown(store, old, head)
+        dead = store.dead_since(old.head.seq)
+        state = State(head, rids, live, data, store.vectors)
+        live[state.ordinals(dead)] = False
+        if np.count_nonzero(live) != head.n_live:
+            raise CorruptionError(
+                f"{store.catalogue.name} counts {head.n_live:,} rows, its list of deleted ones differs"
+            )
+        if old.ids is not None:
+            state = replace(state, ids=_ids(store, state, old.ids))
+        columns = {key: _column(store, state, column, old) for key, column in old.columns.items()}
+        return replace(state, columns=columns)
+
+
+def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mask, Searchable | None]:
+    """The arrays with the slots that are new; ``live`` is a copy."""
+    count = head.n_slots - old.n
+    live = np.ones(head.n_slots, bool)
+    live[: old.n] = old.live
+    if head.n_slots == 0 or head.dim is None:
+        return NO_RIDS, live, None
+    rids, words = old.rids, old.data.words if old.data else index.new_codes(head.dim)
+    if count:
+        new_rids, codes = store.read_codes(old.n, count)
+        last = int(rids[old.n - 1]) if old.n else -1
+        if new_rids[0] <= last or new_rids[-1] >= head.next_rid or (np.diff(new_rids) <= 0).any():
+            raise CorruptionError(f"the records of {store.codes_name} are out of order; restore it from a copy")
+        if head.n_slots > len(rids):
+            rids = np.empty(max(head.n_slots, old.n + old.n // 2), np.int64)
+            rids[: old.n] = old.rids[: old.n]
+        rids[old.n : head.n_slots] = new_rids
+        words = index.append_codes(words, old.n, codes)
+    settings = head.settings
+    records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
+    form, metric = FORMS.get(settings["originals"], 0), METRICS[settings["distance"]]
+    return rids, live, Searchable(words, records, head.n_slots, head.dim, form, metric)
+
+
+def _ids(store: Store, state: State, old: Ids) -> Ids:
+    """The ids, brought up to the state: a dead ordinal that was never read has none."""
+    start = int(state.rids[old.n]) if old.n < state.n else state.head.next_rid
+    texts = [""] * (state.n - old.n)
+    rows = store.column_since(start, "id")
+    for ordinal, (_, id_) in zip(_places(store, state, rows), rows, strict=True):
+        texts[ordinal - old.n] = id_
+    return old.extended(texts)
+
+
+def _column(store: Store, state: State, column: Column, old: State) -> Column:
+    """A metadata column, brought up to the state: rows changed in place, then new ones."""
+    name = "ref_doc_id" if column.key == REF_DOC_ID_KEY else "metadata"
+
+    def values(found: list[tuple[int, str]]) -> Iterable[object]:
+        if name == "ref_doc_id":
+            return (ABSENT if text is None else text for _, text in found)
+        return values_of(column.key, (text for _, text in found))
+
+    start = int(state.rids[column.n]) if column.n < state.n else state.head.next_rid
+    if state.head.meta_seq > old.head.seq and column.n:
+        changed = [row for row in store.column_changed(old.head.seq, name) if row[0] < start]
+        if changed:
+            column = column.replaced(_places(store, state, changed), values(changed))
+    new: list[object] = [ABSENT] * (state.n - column.n)
+    rows = store.column_since(start, name)
+    for ordinal, value in zip(_places(store, state, rows), values(rows), strict=True):
+        new[ordinal - column.n] = value
+    return column.extended(new)
+
+
+def _places(store: Store, state: State, rows: list[tuple[int, str]]) -> list[int]:
+    """The ordinals of rows that the state must have."""
+    places: list[int] = state.ordinals(rid for rid, _ in rows).tolist()
+    if len(places) != len(rows):
+        raise CorruptionError(f"{store.catalogue.name} holds rows that have no vector; restore it from a copy")
+    return places
+
+
+def with_columns(store: Store, state: State, keys: Iterable[str]) -> State:
+    """The state with these columns loaded; the store must stand at the state's commit."""
+    missing = [key for key in keys if key not in state.columns and key != ID_KEY]
+    if not missing:
+        return state
+    columns = {key: _column(store, state, Column(key), state) for key in missing}
+    return replace(state, columns={**state.columns, **columns})
+
+
+def with_ids(store: Store, state: State) -> State:
+    """The state with its ids loaded; the store must stand at the state's commit."""
+    return state if state.ids is not None else replace(state, ids=_ids(store, state, Ids()))
+
+
+def mask_reader(store: Store, state: State) -> Callable[[Among], Mask]:
+    """How a filter's condition on one field is answered in this state."""
+
+    def mask(condition: Among) -> Mask:
+        if condition.key != ID_KEY:
+            return state.columns[condition.key].mask(condition)
+        ids = [operand[1] for operand in condition.operands if operand[0] == "string"]
+        out = np.zeros(state.n, bool)
+        out[state.ordinals(store.rids_by_id(ids).values())] = True
+        return out
+
+    return mask

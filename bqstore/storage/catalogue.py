@@ -1,0 +1,240 @@
+"""The SQLite catalogue: the head row, the rows and the dead rids. Every commit of the store is a commit here.
+
+One connection writes and checkpoints; reading ones are `mode=ro` and do neither (two writing connections meet
+SQLite's WAL-reset race). Knows text and numbers, no vectors. In memory there is one connection, behind a lock.
+"""
+
+import sqlite3
+import threading
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Final
+
+from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
+from .format import FORMAT_VERSION, newer_format
+from .head import Head, Row
+
+APPLICATION_ID: Final = 0x42515354  # "BQST"
+_SCHEMA: Final = """
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE rows (
+    rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL, id TEXT NOT NULL UNIQUE, text TEXT, metadata TEXT NOT NULL,
+    private TEXT, ref_doc_id TEXT, crc INTEGER NOT NULL);
+CREATE INDEX rows_by_ref_doc_id ON rows (ref_doc_id) WHERE ref_doc_id IS NOT NULL;
+CREATE TABLE dead (rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE INDEX dead_by_seq ON dead (seq);
+CREATE TABLE changed (rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE INDEX changed_by_seq ON changed (seq);
+"""
+_AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
+
+
+def translate(error: sqlite3.Error, name: str) -> BqstoreError:
+    """The error of the tree that an SQLite error stands for."""
+    text = str(error)
+    if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
+        return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
+    if "locked" in text:
+        return LockedError(f"{name} is locked by another program; close it there")
+    if "closed database" in text:
+        return ClosedError("this collection is closed; open it again")
+    if isinstance(error, sqlite3.OperationalError):
+        return StorageError(f"{name}: {text}; nothing of this call was acknowledged")
+    return CorruptionError(f"{name} cannot be read ({type(error).__name__}: {text}); restore it from a copy")
+
+
+class Catalogue:
+    """The connections to one `meta.db`.
+
+    Parameters
+    ----------
+    path : Path or None         None keeps everything in memory
+    read_only : bool            only reading connections are opened
+    """
+
+    def __init__(self, path: Path | None, read_only: bool) -> None:
+        self._path = path
+        self.name = "the catalogue in memory" if path is None else path.name
+        self._memory = threading.RLock() if path is None else None
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        self.in_doubt = False  # True from the start of a COMMIT to its success
+        with self.translated():
+            self._main = self._connect("rwc" if not read_only else "ro")
+            if path is not None and not read_only:
+                self._main.execute("PRAGMA journal_mode = WAL")
+                self._main.execute("PRAGMA synchronous = FULL")
+                self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        target = ":memory:" if self._path is None else f"file:{urllib.parse.quote(str(self._path))}?mode={mode}"
+        connection = sqlite3.connect(
+            target, uri=self._path is not None, isolation_level=None, check_same_thread=False, timeout=10
+        )
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        return connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn SQLite's errors into those of the tree."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self.name) from error
+        except UnicodeDecodeError as error:  # a text column that is not UTF-8
+            raise CorruptionError(f"{self.name} holds text that is not UTF-8; restore it from a copy") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reading, one state a statement; use ``BEGIN`` for one state over several."""
+        if self._closed:
+            raise ClosedError("this collection is closed; open it again")
+        with self.translated():
+            if self._memory is not None:
+                with self._memory:
+                    yield self._main
+                return
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect("ro")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+                if self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The writing connection in a transaction: committed on leaving, rolled back on any exception."""
+        if self._closed:
+            raise ClosedError("this collection is closed; open it again")
+        with self._memory or nullcontext(), self.translated():
+            self.in_doubt = False
+            self._main.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._main
+                self.in_doubt = True
+                self._main.execute("COMMIT")
+                self.in_doubt = False
+            except BaseException:
+                if self._main.in_transaction:
+                    self._main.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """In memory, where one connection serves all: keep the others off it."""
+        with self._memory or nullcontext(), self.translated():
+            yield
+
+    def create(self, head: Head) -> None:
+        """The tables and the first head row, in one commit."""
+        with self.writing() as connection:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            for statement in _SCHEMA.split(";")[:-1]:
+                connection.execute(statement)
+            write_head(connection, head)
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed; 3 us."""
+        with self.translated():
+            return int(self._main.execute("PRAGMA data_version").fetchone()[0])
+
+    def main(self) -> sqlite3.Connection:
+        """The first connection: the writer's, or the one whose `data_version` a reader watches."""
+        return self._main
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, as far as readers allow."""
+        if self._path is not None:
+            with self.translated():
+                self._main.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def integrity(self) -> list[str]:
+        """What SQLite's own check finds wrong."""
+        with self.reading() as connection:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+        return [] if found == ["ok"] else found
+
+    def close(self) -> None:
+        """Close the idle connections, and each busy one when it comes back."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+        with self.translated():
+            self._main.close()
+
+
+def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
+    """The head row, checked; None where there is none."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > FORMAT_VERSION:
+        raise newer_format(name, version)
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone():
+        return None
+    row = connection.execute("SELECT format, body, crc FROM head").fetchone()
+    if row is None:
+        return None
+    return Head.from_stored(row[0], row[1], row[2], name)
+
+
+def write_head(connection: sqlite3.Connection, head: Head) -> None:
+    """Replace the head row."""
+    connection.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?, ?)", head.stored())
+
+
+def read_rows(connection: sqlite3.Connection, key: str, values: Sequence[object], name: str) -> list[Row]:
+    """The rows whose ``key`` ("rid" or "id") is among the values, in no order; each row's CRC is checked."""
+    found: list[Row] = []
+    for at in range(0, len(values), _AT_ONCE):
+        some = values[at : at + _AT_ONCE]
+        marks = ",".join("?" * len(some))
+        sql = f"SELECT rid, seq, id, text, metadata, private, ref_doc_id, crc FROM rows WHERE {key} IN ({marks})"  # noqa: S608
+        found.extend(Row.from_stored(row, name) for row in connection.execute(sql, some))
+    return found
+
+
+def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
+    """The rids of those ids that exist."""
+    found = {}
+    for id_ in ids:
+        row = connection.execute("SELECT rid FROM rows WHERE id = ?", (id_,)).fetchone()
+        if row is not None:
+            found[id_] = int(row[0])
+    return found
+
+
+def insert_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Add rows; their ids must not exist."""
+    connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (row.stored() for row in rows))
+
+
+def replace_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Put rows in the place of those with the same rid, and note them as changed."""
+    rows = list(rows)
+    connection.executemany("REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (row.stored() for row in rows))
+    connection.executemany("REPLACE INTO changed VALUES (?, ?)", ((row.rid, row.seq) for row in rows))
+
+
+def bury(connection: sqlite3.Connection, rids: Iterable[int], seq: int) -> None:
+    """Delete rows and note their rids as dead."""
+    rids = list(rids)
+    connection.executemany("DELETE FROM changed WHERE rid = ?", ((rid,) for rid in rids))
+    connection.executemany("DELETE FROM rows WHERE rid = ?", ((rid,) for rid in rids))
+    connection.executemany("INSERT INTO dead VALUES (?, ?)", ((rid, seq) for rid in rids))
+
+
+def forget_all(connection: sqlite3.Connection) -> None:
+    """Delete every row, and the dead: a new generation begins without slots."""
+    for table in ("rows", "dead", "changed"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own

@@ -1,0 +1,181 @@
+"""A flat file of fixed records, on disk or in memory: append, sync, view. Knows layouts, no rows and no commits.
+
+Records are only ever written at or past the committed count, with pwrite; what lies below it is never touched again.
+Reading in place goes through a shared read-only map of the file, grown ahead of the records so that most appends
+need no new map. Nobody writes through it: a full disk would be a SIGBUS there, and is an error here.
+"""
+
+import mmap
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import CorruptionError, StorageError
+from . import platform
+from .format import HEADER_BYTES, U32, Layout, check_header, header_bytes
+
+_PIECE = 16 << 20  # bytes read or written in one call
+_AHEAD = 256 << 20  # a file is grown by half of itself, at most by this much; the end is a hole until written
+
+
+class RecordFile(Protocol):
+    """What the collection asks of a flat file; `DiskFile` and `MemoryFile` give it."""
+
+    name: str
+    layout: Layout
+
+    def write(self, slot: int, records: U32) -> None:
+        """Write records from a slot on; not durable before `sync`."""
+
+    def sync(self) -> None:
+        """Return when all written records are durable."""
+
+    def read(self, slot: int, count: int) -> U32:
+        """A copy of records, uint32 (count, words)."""
+
+    def view(self, count: int) -> U32:
+        """The first records in place, uint32 (at least count, words), read-only; past ``count`` undefined."""
+
+    def check_size(self, count: int) -> None:
+        """Raise CorruptionError if the file is too short for the records; reading a map of it would kill the process."""
+
+    def trim(self, count: int) -> None:
+        """Cut off what was grown ahead of the records."""
+
+
+class MemoryFile:
+    """Records in memory, for a collection without a folder."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.name = f"{layout.kind} in memory"
+        self._words = np.zeros((0, layout.record_bytes // 4), np.uint32)
+
+    def write(self, slot: int, records: U32) -> None:  # noqa: D102
+        end = slot + len(records)
+        if end > len(self._words):  # old views keep the old array: what is published never moves
+            grown = np.zeros((max(end, len(self._words) * 3 // 2, 64), self._words.shape[1]), np.uint32)
+            grown[:slot] = self._words[:slot]
+            self._words = grown
+        self._words[slot:end] = records
+
+    def sync(self) -> None:  # noqa: D102
+        pass
+
+    def read(self, slot: int, count: int) -> U32:  # noqa: D102
+        return self._words[slot : slot + count].copy()
+
+    def view(self, count: int) -> U32:  # noqa: D102
+        view = self._words[:]
+        view.flags.writeable = False
+        return view
+
+    def check_size(self, count: int) -> None:  # noqa: D102
+        pass
+
+    def trim(self, count: int) -> None:  # noqa: D102
+        pass
+
+
+class DiskFile:
+    """Records in a file."""
+
+    def __init__(self, path: Path, layout: Layout, fd: int) -> None:
+        self.path = path
+        self.layout = layout
+        self.name = path.name
+        self._fd = fd
+        self._view: U32 | None = None
+
+    @classmethod
+    def create(cls, path: Path, layout: Layout, generation: int, store_id: int) -> "DiskFile":
+        """A new file with its header, durable in its folder; replaces what an unfinished commit has left there."""
+        temporary = path.with_suffix(".tmp")
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            fd = os.open(temporary, flags, 0o600)
+            file = cls(path, layout, fd)
+            file._pwrite(header_bytes(layout, generation, store_id), 0)
+            platform.sync_file(fd)
+            temporary.replace(path)
+            platform.sync_folder(path.parent)
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot create {path}: {error.strerror}") from error
+        return file
+
+    @classmethod
+    def open(
+        cls, path: Path, layout: Layout, generation: int, store_id: int, count: int, read_only: bool
+    ) -> "DiskFile":
+        """An existing file, its header and size checked before anything is mapped."""
+        mode = os.O_RDONLY if read_only else os.O_RDWR
+        fd = os.open(path, mode | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        file = cls(path, layout, fd)
+        check_header(path.name, os.pread(fd, HEADER_BYTES, 0), layout, generation, store_id)
+        file.check_size(count)
+        return file
+
+    def _offset(self, slot: int) -> int:
+        return HEADER_BYTES + slot * self.layout.record_bytes
+
+    def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
+        view = memoryview(data).cast("B")
+        while view:  # a full disk may take a part first and refuse the rest
+            done = os.pwrite(self._fd, view[:_PIECE], offset)
+            view, offset = view[done:], offset + done
+
+    def write(self, slot: int, records: U32) -> None:  # noqa: D102
+        try:
+            end = self._offset(slot + len(records))
+            size = os.fstat(self._fd).st_size
+            if end > size:
+                os.ftruncate(self._fd, max(end, min(size + size // 2, size + _AHEAD)))
+            self._pwrite(memoryview(np.ascontiguousarray(records)), self._offset(slot))
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot write {self.name}: {error.strerror}; nothing was added") from error
+
+    def sync(self) -> None:  # noqa: D102
+        platform.sync_file(self._fd)
+
+    def read(self, slot: int, count: int) -> U32:  # noqa: D102
+        self.check_size(slot + count)
+        out = np.empty((count, self.layout.record_bytes // 4), np.uint32)
+        view, offset = memoryview(out).cast("B") if out.size else memoryview(b""), self._offset(slot)
+        while view:
+            done = os.preadv(self._fd, [view[:_PIECE]], offset)
+            if done == 0:
+                raise CorruptionError(f"{self.name} ended at byte {offset:,} while being read; restore it from a copy")
+            view, offset = view[done:], offset + done
+        return out
+
+    def view(self, count: int) -> U32:  # noqa: D102
+        if self._view is None or len(self._view) < count:
+            size = os.fstat(self._fd).st_size
+            slots = (size - HEADER_BYTES) // self.layout.record_bytes
+            words = self.layout.record_bytes // 4
+            if slots == 0:
+                self._view = np.zeros((0, words), np.uint32)
+                self._view.flags.writeable = False
+                return self._view
+            # the map lives as long as an array looks at it; it is never closed under a search
+            data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
+            flat = np.frombuffer(data, np.uint32, slots * words, HEADER_BYTES)
+            self._view = flat.reshape(slots, words)
+        return self._view
+
+    def check_size(self, count: int) -> None:  # noqa: D102
+        size, need = os.fstat(self._fd).st_size, self._offset(count)
+        if size < need:
+            raise CorruptionError(
+                f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
+                "it was cut short; restore it from a copy"
+            )
+
+    def trim(self, count: int) -> None:  # noqa: D102
+        os.ftruncate(self._fd, min(os.fstat(self._fd).st_size, self._offset(count)))
+
+    def __del__(self) -> None:
+        # closed when the last search that holds it is done, so that no search meets another file's descriptor
+        os.close(self._fd)

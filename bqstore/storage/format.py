@@ -1,0 +1,214 @@
+"""Every byte of the flat files: headers, records and their checksum. `FORMAT.md` says the same in words.
+
+All numbers are little-endian. Knows nothing of files that are open, of SQLite or of search.
+"""
+
+import struct
+import sys
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CorruptionError, FormatVersionError
+
+if sys.byteorder != "little":  # records are used in place, through the page cache
+    raise ImportError("bqstore reads its files in place and needs a little-endian machine")
+
+FORMAT_VERSION: Final = 1
+HEADER_BYTES: Final = 64
+HEADER: Final = struct.Struct("<8s6I2Q8xQ")  # magic, six numbers, generation, store id, reserved, checksum
+MAGIC: Final = {"vectors": b"BQSTvecs", "codes": b"BQSTcode"}
+
+# the form of the originals, in the header and in the kernels; "none" has no file
+FORMS: Final = {"float32": 0, "float16": 1, "int8": 2}
+ONE_BIT: Final = 1
+
+VECTOR_HEADER_WORDS: Final = 8  # checksum (2 words), rid (2), norm, scale, two reserved
+CODE_HEADER_WORDS: Final = 4  # checksum (2 words), rid (2)
+
+CHECKSUM_SEED: Final = 0x62717374_6F726531  # not 0: a record of zeros, a hole in the file, is damaged
+_GOLDEN: Final = 0x9E3779B1
+
+F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What fixes the shape of one flat file.
+
+    Parameters
+    ----------
+    kind : "vectors" or "codes"
+    dim : int               dimensions of a vector
+    form : int              vectors: a value of FORMS; codes: ONE_BIT
+    """
+
+    kind: str
+    dim: int
+    form: int
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of a record's payload, before padding."""
+        if self.kind == "codes":
+            return -(-self.dim // 64) * 8
+        return self.dim * (4, 2, 1)[self.form]
+
+    @property
+    def header_words(self) -> int:
+        """Words of 4 bytes before the payload."""
+        return CODE_HEADER_WORDS if self.kind == "codes" else VECTOR_HEADER_WORDS
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of a record. Vectors are padded to 32, so that a payload is aligned for vector loads."""
+        unit = 8 if self.kind == "codes" else 32
+        return -(-(self.header_words * 4 + self.payload_bytes) // unit) * unit
+
+
+def sum64(words: U32, first: int) -> U64:
+    """The checksum of rows of words.
+
+    Parameters
+    ----------
+    words : uint32 (n, m)   what is covered
+    first : int             the place of the first of them in its record; keys go by place
+
+    Returns
+    -------
+    uint64 (n,)     seed + sum of key * word, modulo 2**64
+
+    Notes
+    -----
+    Multiply-and-add hashing (Carter and Wegman 1979) with fixed odd 32-bit keys: any change within one word is
+    found for certain, any other with probability 1 - 2**-32 or so. Chosen over a CRC because it runs at memory speed
+    in vector instructions, so that a search can check every record it reads.
+    """
+    places = np.arange(first + 1, first + 1 + words.shape[1], dtype=np.uint64)
+    keys = (places * np.uint64(_GOLDEN)) & np.uint64(0xFFFFFFFF) | np.uint64(1)
+    out = np.empty(len(words), np.uint64)
+    for at in range(0, len(words), 128):  # the 64-bit copy of a piece stays in the cache
+        out[at : at + 128] = words[at : at + 128].astype(np.uint64) @ keys
+    return out + np.uint64(CHECKSUM_SEED)
+
+
+def seal(records: U32) -> U32:
+    """Write each record's checksum into its first two words, in place, and return the records."""
+    records[:, :2] = sum64(records[:, 2:], 2).view(np.uint32).reshape(-1, 2)
+    return records
+
+
+def damaged(records: U32) -> NDArray[np.bool_]:
+    """bool (n,): True where a record does not agree with its checksum."""
+    stored = np.ascontiguousarray(records[:, :2]).view(np.uint64)[:, 0]
+    bad: NDArray[np.bool_] = stored != sum64(records[:, 2:], 2)
+    return bad
+
+
+def rids_of(records: U32) -> NDArray[np.int64]:
+    """int64 (n,): the rid that each record carries."""
+    return np.ascontiguousarray(records[:, 2:4]).view(np.int64)[:, 0]
+
+
+def _blank(layout: Layout, rids: NDArray[np.int64]) -> U32:
+    records = np.zeros((len(rids), layout.record_bytes // 4), np.uint32)
+    records[:, 2:4] = rids.reshape(-1, 1).view(np.uint32)
+    return records
+
+
+def code_records(layout: Layout, rids: NDArray[np.int64], codes: U64) -> U32:
+    """Records of codes, uint64 (n, words), sealed."""
+    records = _blank(layout, rids)
+    records[:, CODE_HEADER_WORDS:] = codes.view(np.uint32)
+    return seal(records)
+
+
+def vector_records(layout: Layout, rids: NDArray[np.int64], vectors: F32) -> U32:
+    """Records of vectors, float32 (n, dim), in the layout's form, sealed. Lossy for float16 and int8."""
+    records = _blank(layout, rids)
+    floats, payload = records.view(np.float32), records[:, VECTOR_HEADER_WORDS:]
+    scales: F32 = np.ones(len(vectors), np.float32)
+    kept = vectors
+    if layout.form == FORMS["float32"]:
+        payload.view(np.float32)[:, : layout.dim] = vectors
+    elif layout.form == FORMS["float16"]:
+        halves = vectors.astype(np.float16)
+        payload.view(np.float16)[:, : layout.dim] = halves
+        kept = halves.astype(np.float32)
+    else:
+        peak = np.abs(vectors).max(axis=1)
+        scales = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
+        scales = np.maximum(scales, np.finfo(np.float32).tiny)  # a denormal scale would divide to infinity
+        steps = np.clip(np.rint(vectors / scales[:, None]), -127, 127).astype(np.int8)
+        payload.view(np.int8)[:, : layout.dim] = steps
+        kept = steps.astype(np.float32) * scales[:, None]
+    floats[:, 4] = np.sqrt(np.einsum("ij,ij->i", kept, kept, dtype=np.float64))
+    floats[:, 5] = scales
+    return seal(records)
+
+
+def vectors_of(layout: Layout, records: U32) -> F32:
+    """float32 (n, dim): the vectors that records keep."""
+    payload = np.ascontiguousarray(records[:, VECTOR_HEADER_WORDS:])
+    if layout.form == FORMS["float32"]:
+        return payload.view(np.float32)[:, : layout.dim].copy()
+    if layout.form == FORMS["float16"]:
+        return payload.view(np.float16)[:, : layout.dim].astype(np.float32)
+    scales = np.ascontiguousarray(records[:, 5]).view(np.float32)
+    return payload.view(np.int8)[:, : layout.dim].astype(np.float32) * scales[:, None]
+
+
+def codes_of(layout: Layout, records: U32) -> U64:
+    """uint64 (n, words): the codes that records keep, a copy."""
+    return np.ascontiguousarray(records[:, CODE_HEADER_WORDS:]).view(np.uint64)
+
+
+def header_bytes(layout: Layout, generation: int, store_id: int) -> bytes:
+    """The 64 bytes at the start of a flat file."""
+    fields = (
+        FORMAT_VERSION,
+        HEADER_BYTES,
+        layout.dim,
+        layout.form,
+        layout.record_bytes,
+        0,
+        generation,
+        store_id,
+    )
+    body = HEADER.pack(MAGIC[layout.kind], *fields, 0)
+    words = np.frombuffer(body[:-8], np.uint32).reshape(1, -1)
+    return body[:-8] + sum64(words, 0).tobytes()
+
+
+def check_header(name: str, data: bytes, layout: Layout, generation: int, store_id: int) -> None:
+    """Raise FormatVersionError or CorruptionError unless the header is the one this collection wrote."""
+    if len(data) < HEADER_BYTES:
+        raise CorruptionError(f"{name} holds {len(data)} bytes, less than its header; restore it from a copy")
+    magic, version, *_ = HEADER.unpack(data[:HEADER_BYTES])
+    if magic != MAGIC[layout.kind]:
+        raise CorruptionError(f"{name} does not begin as a file of {layout.kind} does; restore it from a copy")
+    if version > FORMAT_VERSION:
+        raise newer_format(name, version)
+    if data[:HEADER_BYTES] != header_bytes(layout, generation, store_id):
+        raise CorruptionError(f"the header of {name} is damaged or of another collection; restore it from a copy")
+
+
+def newer_format(name: str, version: int) -> FormatVersionError:
+    """The error for files of a later version."""
+    return FormatVersionError(
+        f"{name} is in format {version}; this bqstore reads formats up to {FORMAT_VERSION}: upgrade bqstore to open it"
+    )
+
+
+def row_crc(
+    rid: int, seq: int, id_: str, text: str | None, metadata: str, private: str | None, ref_doc_id: str | None
+) -> int:
+    """CRC-32 of a row of the catalogue; lengths come first, so that no two rows have the same bytes."""
+    parts = [id_, text, metadata, private, ref_doc_id]
+    head = f"{rid},{seq}," + ",".join("-" if p is None else str(len(p)) for p in parts) + ":"
+    return zlib.crc32("".join([head, *(p or "" for p in parts)]).encode())

@@ -1,0 +1,88 @@
+"""The head row and the rows, as values: how each is written, and checked when read. Knows no connection."""
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..errors import CorruptionError
+from .format import FORMAT_VERSION, newer_format, row_crc
+
+
+@dataclass(frozen=True)
+class Head:
+    """What one commit says of the whole collection.
+
+    Parameters
+    ----------
+    store_id : int      random, 62 bits, the same in the header of every file
+    seq : int           number of the commit
+    meta_seq : int      the last commit that changed rows in place
+    generation : int    of the flat files
+    n_slots : int       committed records of each flat file
+    n_live : int        rows
+    next_rid : int      rids only grow
+    dim : int or None   None until the first vectors
+    settings : dict     distance, originals, quantization, hnsw, search, embedding_model
+    """
+
+    store_id: int
+    seq: int = 0
+    meta_seq: int = 0
+    generation: int = 0
+    n_slots: int = 0
+    n_live: int = 0
+    next_rid: int = 0
+    dim: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def stored(self) -> tuple[int, str, int]:
+        """The columns of the head row: format, body, CRC-32."""
+        body = json.dumps(asdict(self), separators=(",", ":"))
+        return FORMAT_VERSION, body, zlib.crc32(body.encode())
+
+    @classmethod
+    def from_stored(cls, version: int, body: str, crc: int, name: str) -> "Head":
+        """The head of a row; FormatVersionError or CorruptionError if it cannot be."""
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise newer_format(name, version)
+        damage = CorruptionError(f"the head row of {name} is damaged; restore the collection from a copy")
+        if not isinstance(body, str) or zlib.crc32(body.encode()) != crc:
+            raise damage
+        try:
+            values = json.loads(body)
+            head = cls(**{f.name: values[f.name] for f in fields(cls)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise damage from error
+        if not 0 <= head.n_live <= head.n_slots <= head.next_rid:
+            raise damage
+        return head
+
+
+@dataclass(frozen=True)
+class Row:
+    """A document. ``metadata`` and ``private`` are JSON texts; private is what an adapter keeps beside the user's."""
+
+    rid: int
+    seq: int
+    id: str
+    text: str | None
+    metadata: str
+    private: str | None
+    ref_doc_id: str | None
+
+    def stored(self) -> tuple[object, ...]:
+        """The columns of the row, its CRC last."""
+        values = (self.rid, self.seq, self.id, self.text, self.metadata, self.private, self.ref_doc_id)
+        return (*values, row_crc(*values))
+
+    @classmethod
+    def from_stored(cls, values: tuple[Any, ...], name: str) -> "Row":
+        """The row of its columns; CorruptionError if its CRC does not hold."""
+        try:
+            good = row_crc(*values[:-1]) == values[-1]
+        except (TypeError, ValueError):  # a column of another type
+            good = False
+        if not good:
+            raise CorruptionError(f"row {values[0]} of {name} is damaged; restore the collection from a copy")
+        return cls(*values[:-1])

@@ -1,0 +1,88 @@
+"""What differs between operating systems, one function each, with its fallback. Knows no formats."""
+
+import errno
+import os
+from pathlib import Path
+
+from ..errors import LockedError, StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def sync_file(fd: int) -> None:
+    """Return when the file's bytes are on the medium, through the drive's cache where the system offers it."""
+    if fcntl is not None and hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync stops at the drive's cache
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the folder's entries are on the medium. Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, 0700, and make their entries durable."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        try:
+            new.mkdir(mode=0o700)
+        except FileExistsError:  # another process was quicker
+            continue
+        sync_folder(new.parent)
+
+
+def _try_lock(fd: int) -> bool:
+    if fcntl is None:
+        import msvcrt
+
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True
+
+
+def lock_file(path: Path) -> int:
+    """Open and lock the file for as long as the returned descriptor is open; the kernel frees it when we die.
+
+    Raises LockedError if a writer, in this process or another, holds it.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except OSError as error:
+        raise StorageError(f"cannot open {path}: {error.strerror}; read_only=True needs no lock") from error
+    if _try_lock(fd):
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())  # for the other side's message only
+        return fd
+    try:
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
+    finally:
+        os.close(fd)
+    who = "this process" if holder == str(os.getpid()) else f"process {holder}" if holder else "another process"
+    raise LockedError(
+        f"{path.parent} has a writer already ({who}); close that one, share its Collection, or open with read_only=True"
+    )

@@ -1,0 +1,94 @@
+"""Read every byte of a collection and say what does not agree. Knows the format; changes nothing, raises nothing for damage."""
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import BqstoreError, CorruptionError
+from .files import RecordFile
+from .format import FORMS, damaged, rids_of, vectors_of
+from .head import Row
+
+if TYPE_CHECKING:
+    from .store import Store
+
+_AT_ONCE = 1024
+_SHOWN = 20  # problems of one kind; the rest is counted
+
+
+def problems_of(store: "Store") -> tuple[list[str], int, int]:
+    """Problems, documents read, vectors read (codes, where originals are not kept)."""
+    problems: list[str] = []
+    rids, documents = _rows(store, problems)
+    vectors = 0
+    files = [file for file in (store.vectors, store.codes) if file is not None]
+    for file in files:
+        try:
+            vectors = max(vectors, _records(store, file, rids, problems))
+        except (BqstoreError, OSError) as error:
+            problems.append(f"{file.name}: {error}")
+    return problems, documents, vectors
+
+
+def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:
+    """The rids of the rows; notes SQLite's findings, rows that do not agree with their CRC, counts that differ."""
+    rids: set[int] = set()
+    name, bad, read = store.catalogue.name, [], 0
+    try:
+        problems.extend(f"{name}: {found}" for found in store.catalogue.integrity())
+        with store.consistent():
+            main = store.catalogue.main()
+            columns = "rid, seq, id, text, metadata, private, ref_doc_id, crc"
+            for values in main.execute(f"SELECT {columns} FROM rows"):  # noqa: S608 - names of our own
+                rids.add(values[0])
+                read += 1
+                try:
+                    Row.from_stored(values, name)
+                except CorruptionError as error:
+                    bad.append(str(error))
+            dead = {row[0] for row in main.execute("SELECT rid FROM dead")}
+    except (BqstoreError, sqlite3.Error) as error:
+        problems.append(f"{name}: {error}")
+        return rids, read
+    _note(problems, bad)
+    if read != store.head.n_live or len(dead) != store.head.n_slots - store.head.n_live or rids & dead:
+        problems.append(f"{name}: the head row counts {store.head.n_live:,} rows, there are {read:,}")
+    return rids | dead, read
+
+
+def _records(store: "Store", file: RecordFile, rids: set[int], problems: list[str]) -> int:
+    """Check the records of one file; for float32 originals also that the codes are theirs."""
+    bad: list[str] = []
+    seen: list[int] = []
+    total = store.head.n_slots
+    for at in range(0, total, _AT_ONCE):
+        count = min(_AT_ONCE, total - at)
+        records = file.read(at, count)
+        for i in np.flatnonzero(damaged(records)):
+            bad.append(f"{file.name}: record {at + int(i):,} does not agree with its checksum")
+        seen.extend(rids_of(records).tolist())
+        if file is store.codes and store.vectors is not None and file.layout.dim and not bad:
+            bad.extend(_foreign_codes(store, at, count))
+    if not bad and (set(seen) != rids or seen != sorted(set(seen))):
+        bad.append(f"{file.name}: its records are not those of the rows")
+    _note(problems, bad)
+    return total
+
+
+def _foreign_codes(store: "Store", at: int, count: int) -> list[str]:
+    """Codes that are not the signs of their vector; lossy originals cannot tell."""
+    assert store.vectors is not None and store.codes is not None
+    if store.vectors.layout.form != FORMS["float32"]:
+        return []
+    signs = vectors_of(store.vectors.layout, store.vectors.read(at, count)) > 0
+    codes = store.read_codes(at, count)[1].view(np.uint8)
+    bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : signs.shape[1]]
+    wrong = np.flatnonzero((bits != signs).any(axis=1))
+    return [f"{store.codes.name}: record {at + int(i):,} is not the code of its vector" for i in wrong]
+
+
+def _note(problems: list[str], found: list[str]) -> None:
+    problems.extend(found[:_SHOWN])
+    if len(found) > _SHOWN:
+        problems.append(f"... and {len(found) - _SHOWN:,} more like these")

@@ -1,0 +1,258 @@
+"""The edge: what comes in is checked and put in form once, here. Knows what is legal, not what is stored.
+
+Inside, vectors are float32 (n, dim), C-order and finite; ids are distinct non-empty strings; metadata is JSON text.
+Every refusal is an InvalidInputError that says what was given, what was expected, and where.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from datetime import date, datetime
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInputError
+from .storage import Rows
+
+F32 = NDArray[np.float32]
+
+MAX_ID_BYTES: Final = 1024
+MAX_METADATA_BYTES: Final = 64 << 10
+MAX_PRIVATE_BYTES: Final = 1 << 20
+# squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
+SHORTEST: Final = 1e-15
+LONGEST: Final = 1e18
+LARGEST_HALF: Final = 65504.0
+SMALLEST_HALF: Final = 6e-8
+
+# Metadata keys of adapters: kept and returned, out of the way of the user's keys and of the columns of filters.
+PRIVATE_PREFIX: Final = "_bq_"
+REF_DOC_ID_KEY: Final = "_bq_ref_doc_id"  # the source document of a chunk; filters know it
+ID_KEY: Final = "_bq_id"  # in a filter: the document's own id
+
+
+def array(given: object, what: str) -> F32:
+    """Whatever holds numbers as float32, C-order."""
+    try:
+        wide = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"{what} cannot be read as an array of numbers: {ragged(given) or error}") from error
+    if wide.dtype.kind not in "fiu":
+        if wide.size == 0:
+            return np.zeros(wide.shape, np.float32)
+        hint = ragged(given) or "expected numbers, such as float32"
+        raise InvalidInputError(f"{what} holds values of type {wide.dtype}; {hint}")
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is refused as that
+        return np.ascontiguousarray(wide, np.float32)
+
+
+def ragged(given: object) -> str | None:
+    """Which row differs in length from the first, if one does."""
+    if isinstance(given, (Sequence, np.ndarray)) and len(given) and isinstance(given[0], Sized):
+        for i, row in enumerate(given):
+            if not isinstance(row, Sized) or len(row) != len(given[0]):
+                size = f"{len(row)} dimensions" if isinstance(row, Sized) else "no length"
+                return f"vector {i} has {size}, vector 0 has {len(given[0])}"
+    return None
+
+
+def check_dim(found: int, dim: int | None, what: str, max_dim: int) -> None:
+    """Raise unless a vector's dimension is the collection's, or may become it."""
+    if dim is not None and found != dim:
+        raise InvalidInputError(
+            f"{what} has {found} dimensions; this collection holds {dim}: use the embedding model it was made with"
+        )
+    if not 1 <= found <= max_dim:
+        raise InvalidInputError(f"{what} has {found} dimensions; expected 1 to {max_dim:,}")
+
+
+def check_values(vectors: F32, distance: str, originals: str, name: str) -> F32:
+    """Raise unless all values are finite and every length can be computed with; returns the lengths, float32 (n,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares: F32 = np.einsum("ij,ij->i", vectors, vectors)
+    lengths = np.sqrt(squares)
+    doubtful = ~((lengths > SHORTEST) & (lengths < LONGEST))
+    if originals == "float16":
+        peaks = np.abs(vectors).max(axis=1, initial=0)
+        doubtful |= ~((peaks <= LARGEST_HALF) & (peaks >= SMALLEST_HALF))
+    for i in np.flatnonzero(doubtful):
+        what = f"{name} {i}" if name == "vector" else name
+        row = vectors[i].astype(np.float64)
+        length, peak = float(np.sqrt(row @ row)), float(np.abs(row).max(initial=0))
+        if not np.isfinite(row).all():
+            raise InvalidInputError(f"{what} holds NaN or infinity; every value must be a finite float32")
+        if length == 0 and distance == "cosine":
+            raise InvalidInputError(f"{what} is all zeros, which has no direction; cosine needs one (dot does not)")
+        if length < SHORTEST and distance == "cosine":
+            raise InvalidInputError(f"{what} has length {length:.3g}; cosine needs at least {SHORTEST:g}: scale it up")
+        if length > LONGEST:
+            raise InvalidInputError(f"{what} has length {length:.3g}; expected at most {LONGEST:g}: scale it down")
+        if originals == "float16" and peak > LARGEST_HALF:
+            raise InvalidInputError(
+                f"{what} holds {peak:.6g}; originals='float16' keeps at most {LARGEST_HALF:g}: use float32"
+            )
+        if originals == "float16" and distance == "cosine" and peak < SMALLEST_HALF:
+            raise InvalidInputError(f"{what} holds nothing above {peak:.3g}; float16 would keep zeros: use float32")
+    return lengths
+
+
+def vectors_in(given: object, dim: int | None, distance: str, originals: str, max_dim: int) -> F32:
+    """Vectors to add: float32 (n, dim), C-order, checked; n may be 0."""
+    vectors = array(given, "vectors")
+    if vectors.size == 0 and (vectors.ndim < 2 or len(vectors) == 0):
+        return np.zeros((0, dim or 1), np.float32)
+    if vectors.ndim != 2:
+        raise InvalidInputError(f"vectors has shape {vectors.shape}; expected (n, dim): one row a document")
+    check_dim(vectors.shape[1], dim, "vector 0", max_dim)
+    check_values(vectors, distance, originals, "vector")
+    return vectors
+
+
+def queries_in(given: object, dim: int | None, distance: str, max_dim: int, single: bool) -> F32:
+    """Queries: float32 (m, dim), C-order, checked, of unit length under cosine. ``single`` takes (dim,) only."""
+    what = "the query vector" if single else "query vectors"
+    queries = array(given, what)
+    if single and queries.ndim != 1:
+        raise InvalidInputError(f"{what} has shape {queries.shape}; expected (dim,); search_batch takes many")
+    if queries.ndim == 1 and (single or queries.size):
+        queries = queries[None]
+    if queries.ndim != 2 or queries.size == 0:
+        if not single and queries.size == 0 and queries.shape[:1] == (0,):
+            return np.zeros((0, dim or 1), np.float32)
+        raise InvalidInputError(f"{what} has shape {queries.shape}; expected (n, dim) or (dim,)")
+    check_dim(queries.shape[1], dim, "the query vector", max_dim)
+    lengths = check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector")
+    if distance == "cosine":
+        queries = queries / lengths[:, None]
+    return queries
+
+
+def items(given: object, what: str) -> list[Any]:
+    """A list of anything iterable but a string."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise InvalidInputError(f"{what} is a {type(given).__name__}; expected a list")
+    return list(given)
+
+
+def ids_in(given: object) -> list[str]:
+    """Ids to look up: strings; an id that could not be stored is not found, so it need not be refused."""
+    ids = items(given, "ids")
+    for i, id_ in enumerate(ids):
+        if not isinstance(id_, str):
+            raise InvalidInputError(f"id {i} is a {type(id_).__name__}; ids are strings: use str(id)")
+        text_bytes(id_, f"id {i}")
+    return ids
+
+
+def new_ids(given: object, n: int) -> list[str]:
+    """Ids to add under: n strings of 1 to 1,024 bytes; a UUID (version 4) in the place of None."""
+    ids = [None] * n if given is None else items(given, "ids")
+    check_length("ids", ids, n)
+    for i, id_ in enumerate(ids):
+        if id_ is None:
+            ids[i] = str(uuid.uuid4())
+            continue
+        if not isinstance(id_, str):
+            raise InvalidInputError(f"id {i} is a {type(id_).__name__}; ids are strings: use str(id)")
+        size = text_bytes(id_, f"id {i}")
+        if not 1 <= size <= MAX_ID_BYTES:
+            raise InvalidInputError(f"id {i} has {size:,} bytes in UTF-8; expected 1 to {MAX_ID_BYTES:,}")
+        ids[i] = str(id_)  # a subclass, such as numpy.str_, becomes a plain string
+    return ids
+
+
+def check_length(name: str, values: Sized, n: int) -> None:
+    """Raise unless there is one value per vector."""
+    if len(values) != n:
+        raise InvalidInputError(f"{name} has {len(values):,} entries for {n:,} vectors; expected one each")
+
+
+def text_bytes(text: str, what: str) -> int:
+    """The length in UTF-8; refuses lone surrogates, which have none."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} holds a lone surrogate at position {error.start}, which is not text: "
+            "decode with errors='replace' where it was read"
+        ) from error
+
+
+def rows_in(ids: list[str], texts: object, metadatas: object) -> Rows:
+    """The documents of a batch, checked."""
+    n = len(ids)
+    texts = [None] * n if texts is None else items(texts, "texts")
+    metadatas = [None] * n if metadatas is None else items(metadatas, "metadatas")
+    check_length("texts", texts, n)
+    check_length("metadatas", metadatas, n)
+    for i, text in enumerate(texts):
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise InvalidInputError(f"text {i} is a {type(text).__name__}; expected a string or None")
+        text_bytes(text, f"text {i}")
+        texts[i] = str(text)
+    parts = [split_metadata(given, f"metadata {i}") for i, given in enumerate(metadatas)]
+    return Rows(ids, texts, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts])
+
+
+def split_metadata(given: object, what: str) -> tuple[str, str | None, str | None]:
+    """The user's metadata as JSON, the adapters' as JSON or None, and the source document's id or None."""
+    if given is None:
+        return "{}", None, None
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{what} is a {type(given).__name__}; expected a dict")
+    public, private, ref = dict(given), {}, None
+    for key in [k for k in public if isinstance(k, str) and k.startswith(PRIVATE_PREFIX)]:
+        private[key] = public.pop(key)
+    if private:
+        if ID_KEY in private:
+            raise InvalidInputError(f"{what} has the key {ID_KEY!r}, which filters use for the id itself: rename it")
+        ref = private.pop(REF_DOC_ID_KEY, None)
+        if ref is not None and not isinstance(ref, str):
+            raise InvalidInputError(f"{what}: {REF_DOC_ID_KEY!r} is a {type(ref).__name__}; expected a string")
+        if ref is not None:
+            text_bytes(ref, f"{what}: {REF_DOC_ID_KEY!r}")
+    hidden = to_json(private, what, MAX_PRIVATE_BYTES) if private else None
+    return to_json(public, what, MAX_METADATA_BYTES), hidden, ref
+
+
+def to_json(given: Mapping[Any, Any], what: str, limit: int) -> str:
+    """JSON text of a dictionary, at most ``limit`` bytes; dates become ISO 8601 strings, numpy scalars Python's."""
+    try:
+        check_keys(given, what)
+        text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"{what} cannot be written as JSON: {error}") from error
+    size = text_bytes(text, what)
+    if size > limit:
+        raise InvalidInputError(
+            f"{what} takes {size:,} bytes as JSON; at most {limit:,} are kept: put long values into the text"
+        )
+    return text
+
+
+def plain(value: object) -> object:
+    """A value that JSON does not know as one that it does."""
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} is not JSON; use strings, numbers, booleans, None, lists and dicts")
+
+
+def check_keys(given: object, what: str) -> None:
+    """Refuse keys that are not strings: json would turn 1 and "1" into the same key."""
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            if not isinstance(key, str):
+                raise InvalidInputError(f"{what} has a key of type {type(key).__name__}; expected strings")
+            if isinstance(value, (Mapping, list, tuple)):
+                check_keys(value, what)
+    elif isinstance(given, (list, tuple)):
+        for value in given:
+            check_keys(value, what)

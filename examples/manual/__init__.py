@@ -1,0 +1,1 @@
+"""The parts of the demo `ask_the_manual.py`: passages, embedders, store, frameworks, report."""
