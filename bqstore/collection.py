@@ -1,55 +1,33 @@
 """The story of a collection: add, search, get, update, delete, verify, close. Floor 3.
 
 A write validates everything, encodes, and hands rows and vectors to the store, which makes them durable in one commit;
-then the next `State` is made from what was committed and published by one assignment. A search takes the published
-state once, never a lock, and reads documents last. If a document has changed meanwhile, it starts again on the newer
-state; the fourth try holds writers off.
-
-Arrays meet rows here and nowhere else.
+then the next state is made from what was committed and published by one assignment (`published.py`). A search is in
+`searching.py`.
 """
 
-import json
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import filters, index, validate
-from .config import MAX_DIM, MAX_K, HnswConfig, Quantization, SearchParams, check_bool, check_int, check_real
-from .errors import BqstoreError, ClosedError, CorruptionError, InvalidInputError
+from . import filters, index, searching, validate
+from .config import MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
+from .errors import ClosedError, CorruptionError, InvalidInputError
 from .keywords import checked_keywords
+from .published import Published
 from .results import CollectionInfo, Hit, Record, VerifyReport
-from .state import State, advance, mask_reader, with_columns, with_ids
-from .storage import Store
-from .storage.format import FORMAT_VERSION, HEADER_BYTES, damaged, vectors_of
-from .storage.head import Row
+from .searching import metadata_of, options_of
+from .state import State
+from .storage import Row, Store
+from .storage.format import FORMAT_VERSION, HEADER_BYTES
 from .storage.verify import problems_of
 
 F32 = NDArray[np.float32]
-_TRIES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The settings of one call, checked. ``exact`` also stands for ``ignore_quantization`` while all search is a scan."""
-
-    k: int
-    params: SearchParams
-    exact: bool
-    originals: bool
-    score_threshold: float | None
-    with_vectors: bool
-
-
-class Changed(Exception):  # noqa: N818 - a signal between two functions of this file, never seen outside
-    """A document changed between the search and the reading of its row."""
 
 
 class Collection:
@@ -69,18 +47,16 @@ class Collection:
         hnsw: HnswConfig,
         threads: int | None,
     ) -> None:
+        self._closed = False
         self._store = store
         self._name = name
         self._path = path
         self._search_defaults = search
         self._hnsw = hnsw
         self._threads = threads or _cores()
-        self._lock = threading.RLock()  # one writer at a time; also whoever loads columns or follows another process
         self._pool: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
-        self._closed = False
-        self._version = store.catalogue.data_version()
-        self._state = advance(store, None)
+        self._published = Published(store)
 
     # ---- adding
 
@@ -97,7 +73,7 @@ class Collection:
         Parameters
         ----------
         vectors : array-like (n, dim)   anything numpy reads as numbers; kept as float32, not normalised
-        ids : n strings or None         1 to 1,024 bytes of UTF-8; a UUID for None; the last of equal ids in a batch wins
+        ids : n strings or None         1 to 1,024 bytes of UTF-8; a UUID for None; the last of equal ids wins
         texts : n strings or None
         metadatas : n dicts or None     JSON of at most 64 KiB each; dates become ISO 8601 strings
 
@@ -120,7 +96,7 @@ class Collection:
             keep = sorted(last.values())
             given, rows = np.ascontiguousarray(given[keep]), rows.subset(keep)
         codes = index.encode(given)
-        with self._writing():
+        with self._published.writing(self._check_open):
             # another thread may have settled it since
             validate.check_dim(given.shape[1], self._store.head.dim, "vector 0", MAX_DIM)
             self._store.append(rows, given, codes)
@@ -151,7 +127,7 @@ class Collection:
             raise InvalidInputError(f"metadata has {len(each):,} entries for {len(names):,} ids; expected one each")
         for i, given in enumerate(each):
             validate.split_metadata(given, f"metadata {i}")
-        with self._writing():
+        with self._published.writing(self._check_open):
             rows = {row.id: row for row in self._store.rows("id", list(dict.fromkeys(names)))}
             changed = {}
             for i, (id_, given) in enumerate(zip(names, each, strict=True)):
@@ -173,23 +149,22 @@ class Collection:
         tree = filters.parse(filter)
         if names is None and tree is None:
             raise InvalidInputError("delete() needs ids or a filter that restricts; clear() deletes everything")
-        with self._writing():
-            state = self._follow()
-            rids = None if names is None else self._store.rids_by_id(list(dict.fromkeys(names))).values()
+        with self._published.writing(self._check_open):
+            state = self._published.follow()
+            doomed = set() if names is None else set(self._store.rids_by_id(names).values())
             if tree is not None:
-                state, mask, _ = self._accepted(state, tree)
-                matching = state.rids[: state.n][mask].tolist()
-                rids = matching if rids is None else set(rids).intersection(matching)
-            doomed = sorted(rids or ())
+                state, mask, _ = self._published.accepted(state, tree)
+                matching = set(state.rids[: state.n][mask].tolist())
+                doomed = matching if names is None else doomed & matching
             if doomed:
-                self._store.bury(doomed)
+                self._store.bury(sorted(doomed))
         return len(doomed)
 
     def clear(self) -> None:
         """Delete every document. The settings and the dimension stay; the space is given back."""
         self._check_open()
         self._store.check_writable()
-        with self._writing():
+        with self._published.writing(self._check_open):
             self._store.clear()
 
     # ---- searching
@@ -223,11 +198,19 @@ class Collection:
         with_vectors : bool             fill ``Hit.vector``
         """
         self._check_open()
-        queries = self._queries(vector, single=True)
-        options = self._options(
-            k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors
+        options = options_of(
+            *self._defaults(),
+            k,
+            oversampling=oversampling,
+            rescore=rescore,
+            hnsw_ef=hnsw_ef,
+            exact=exact,
+            ignore_quantization=ignore_quantization,
+            score_threshold=score_threshold,
+            with_vectors=with_vectors,
         )
-        return self._hits(queries, filters.parse(filter), options, 1)[0]
+        queries = self._queries(vector, single=True)
+        return searching.hits(self._published, queries, filters.parse(filter), options, self._executor)[0]
 
     @checked_keywords
     def search_batch(
@@ -247,11 +230,20 @@ class Collection:
     ) -> list[list[Hit]]:
         """`search` for many vectors (n, dim) at once, on all cores or ``threads`` of them; one list of hits each."""
         self._check_open()
-        queries = self._queries(vectors, single=False)
-        options = self._options(
-            k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors
+        options = options_of(
+            *self._defaults(),
+            k,
+            oversampling=oversampling,
+            rescore=rescore,
+            hnsw_ef=hnsw_ef,
+            exact=exact,
+            ignore_quantization=ignore_quantization,
+            score_threshold=score_threshold,
+            with_vectors=with_vectors,
+            threads=self._check_threads(threads),
         )
-        return self._hits(queries, filters.parse(filter), options, self._check_threads(threads))
+        queries = self._queries(vectors, single=False)
+        return searching.hits(self._published, queries, filters.parse(filter), options, self._executor)
 
     @checked_keywords
     def search_ids(
@@ -276,14 +268,20 @@ class Collection:
         scores : float32 (n, k)     padded with NaN
         """
         self._check_open()
-        queries = self._queries(vectors, single=False)
-        options = self._options(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, False)
-        state = self._current()
-        if state.ids is None:
-            with self._lock, self._store.consistent():
-                state = self._state = with_ids(self._store, self._follow())
-        tree = filters.parse(filter)
-        state, ordinals, scores = self._nearest(state, queries, tree, options, self._check_threads(threads))
+        options = options_of(
+            *self._defaults(),
+            k,
+            oversampling=oversampling,
+            rescore=rescore,
+            hnsw_ef=hnsw_ef,
+            exact=exact,
+            ignore_quantization=ignore_quantization,
+            score_threshold=score_threshold,
+            threads=self._check_threads(threads),
+        )
+        queries, tree = self._queries(vectors, single=False), filters.parse(filter)
+        state = self._published.with_ids()
+        state, ordinals, scores = searching.nearest(self._published, state, queries, tree, options, self._executor)
         assert state.ids is not None
         return state.ids.take(ordinals), scores
 
@@ -291,146 +289,12 @@ class Collection:
         head = self._store.head
         return validate.queries_in(given, head.dim, head.settings["distance"], MAX_DIM, single)
 
+    def _defaults(self) -> tuple[SearchParams, bool, int]:
+        originals = self._store.head.settings["originals"] != "none"
+        return self._search_defaults, originals, self._hnsw.full_scan_threshold
+
     def _check_threads(self, threads: int | None) -> int:
         return self._threads if threads is None else check_int("threads", threads, 1, 1024)
-
-    def _options(
-        self,
-        k: int,
-        oversampling: float | None,
-        rescore: bool | None,
-        hnsw_ef: int | None,
-        exact: bool,
-        ignore_quantization: bool,
-        score_threshold: float | None,
-        with_vectors: bool,
-    ) -> "Options":
-        """The settings of one call, checked, defaults filled in."""
-        params = self._search_defaults
-        if not (oversampling is None and rescore is None and hnsw_ef is None):
-            given = {"oversampling": oversampling, "rescore": rescore, "hnsw_ef": hnsw_ef}
-            params = replace(params, **{name: value for name, value in given.items() if value is not None})
-        if score_threshold is not None:
-            score_threshold = check_real("score_threshold", score_threshold, "a finite number")
-        originals = self._store.head.settings["originals"] != "none"
-        exact = check_bool("exact", exact) | check_bool("ignore_quantization", ignore_quantization)
-        for name, wanted in (
-            ("exact or ignore_quantization", exact),
-            ("rescore=True", rescore is True),
-            ("with_vectors=True", check_bool("with_vectors", with_vectors)),
-        ):
-            if wanted and not originals:
-                raise InvalidInputError(f"{name} needs the originals; this collection keeps none (originals='none')")
-        return Options(check_int("k", k, 1, MAX_K), params, exact, originals, score_threshold, bool(with_vectors))
-
-    def _nearest(
-        self, state: State, queries: F32, tree: filters.Tree | None, options: "Options", threads: int
-    ) -> tuple[State, NDArray[np.int32], F32]:
-        """The state that was searched, ordinals (m, k) padded with -1 and scores padded with NaN."""
-        state, mask, accepted = self._accepted(state, tree)
-        shape = (len(queries), options.k)
-        if state.data is None or accepted == 0:
-            return state, np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
-        if queries.shape[1] != state.data.dim:  # settled while we were on our way
-            validate.check_dim(queries.shape[1], state.data.dim, "the query vector", MAX_DIM)
-        params = options.params
-        way = index.plan(
-            n=state.n,
-            accepted=accepted,
-            dim=state.data.dim,
-            k=options.k,
-            oversampling=params.oversampling,
-            rescore=params.rescore,
-            exact=options.exact,
-            full_scan_threshold=self._hnsw.full_scan_threshold,
-            originals=options.originals,
-        )
-        if state.vectors is not None:
-            state.vectors.check_size(state.n)
-        accept = None if accepted == state.n else filters.to_bitmap(mask)
-        ordinals, scores = index.nearest(queries, state.data, accept, options.k, way, threads, self._executor)
-        if options.score_threshold is not None:
-            low = ~(scores >= np.float32(options.score_threshold))
-            ordinals[low], scores[low] = -1, np.nan
-        return state, ordinals, scores
-
-    def _accepted(self, state: State, tree: filters.Tree | None) -> tuple[State, NDArray[np.bool_], int]:
-        """live AND filter, as a mask and a count; the state may be a newer one, with the columns it needs."""
-        if tree is None:
-            return state, state.live, state.head.n_live
-        keys = tree.keys()
-        if validate.ID_KEY in keys or not keys <= state.columns.keys():
-            with self._lock, self._store.consistent():
-                state = self._state = with_columns(self._store, self._follow(), keys)
-                mask = filters.evaluate(tree, mask_reader(self._store, state))
-        else:
-            mask = filters.evaluate(tree, mask_reader(self._store, state))
-        mask = mask & state.live
-        return state, mask, int(np.count_nonzero(mask))
-
-    def _hits(self, queries: F32, tree: filters.Tree | None, options: "Options", threads: int) -> list[list[Hit]]:
-        """Search, then read the documents; again on a newer state if one has changed meanwhile."""
-        for _ in range(_TRIES - 1):
-            try:
-                return self._hits_of(self._current(), queries, tree, options, threads)
-            except Changed:
-                continue
-        with self._lock, self._store.consistent():  # nobody commits under us now
-            try:
-                return self._hits_of(self._follow(), queries, tree, options, threads)
-            except Changed as error:
-                raise self._lost() from error
-
-    def _lost(self) -> CorruptionError:
-        return CorruptionError(
-            f"{self._store.catalogue.name} has lost a row that its vectors have; restore the collection from a copy"
-        )
-
-    def _hits_of(
-        self, state: State, queries: F32, tree: filters.Tree | None, options: "Options", threads: int
-    ) -> list[list[Hit]]:
-        state, ordinals, scores = self._nearest(state, queries, tree, options, threads)
-        found = np.unique(ordinals[ordinals >= 0]) if len(queries) > 1 else ordinals[ordinals >= 0]
-        rows = self._documents(state, found)
-        vectors = self._vectors(state, found) if options.with_vectors else {}
-        parsed = {ordinal: (row, _metadata(row)) for ordinal, row in rows.items()}
-        hits: list[list[Hit]] = []
-        for line, values in zip(ordinals.tolist(), scores.tolist(), strict=True):
-            hits.append([])
-            for ordinal, score in zip(line, values, strict=True):
-                if ordinal < 0:
-                    break
-                row, metadata = parsed[ordinal]
-                own = dict(metadata) if len(queries) > 1 else metadata
-                hits[-1].append(Hit(row.id, score, row.text, own, vectors.get(ordinal)))
-        return hits
-
-    def _documents(self, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
-        """The rows of ordinals; Changed if one is not as the state knows it."""
-        rids = state.rids[ordinals].tolist()
-        rows = {row.rid: row for row in self._store.rows("rid", rids)}
-        out = {}
-        for ordinal, rid in zip(ordinals.tolist(), rids, strict=True):
-            row = rows.get(rid)
-            if row is None or row.seq > state.head.seq:
-                raise Changed
-            out[ordinal] = row
-        return out
-
-    def _vectors(self, state: State, ordinals: NDArray[Any]) -> dict[int, F32]:
-        """The originals of ordinals, each checked."""
-        if not len(ordinals):
-            return {}
-        assert state.data is not None and state.vectors is not None
-        state.vectors.check_size(state.n)
-        records = state.data.records[ordinals]
-        bad = damaged(records)
-        if bad.any():
-            raise CorruptionError(
-                f"record {int(ordinals[bad.argmax()]):,} of {state.vectors.name} does not agree with its checksum; "
-                "restore the collection from a copy"
-            )
-        return dict(zip(ordinals.tolist(), vectors_of(state.vectors.layout, records), strict=True))
 
     # ---- reading
 
@@ -440,35 +304,15 @@ class Collection:
         self._check_open()
         names = validate.ids_in(ids)
         if check_bool("with_vectors", with_vectors) and self._store.head.settings["originals"] == "none":
-            raise InvalidInputError(
-                "with_vectors=True needs the originals; this collection keeps none (originals='none')"
-            )
-        for _ in range(_TRIES - 1):
-            try:
-                return self._records(self._current(), names, with_vectors)
-            except Changed:
-                continue
-        with self._lock, self._store.consistent():
-            try:
-                return self._records(self._follow(), names, with_vectors)
-            except Changed as error:
-                raise self._lost() from error
+            raise searching.no_originals("with_vectors=True")
 
-    def _records(self, state: State, names: list[str], with_vectors: bool) -> list[Record]:
-        rows = {row.id: row for row in self._store.rows("id", list(dict.fromkeys(names)))}
-        vectors: dict[int, F32] = {}
-        if with_vectors and rows:
-            rids = sorted(row.rid for row in rows.values())
-            ordinals = state.ordinals(rids)
-            if len(ordinals) < len(rids):  # added since the state was taken
-                raise Changed
-            found = self._vectors(state, ordinals)
-            vectors = dict(zip(rids, found.values(), strict=True))
-        return [
-            Record(id_, rows[id_].text, _metadata(rows[id_]), vectors.get(rows[id_].rid))
-            for id_ in names
-            if id_ in rows
-        ]
+        def answer(state: State) -> list[Record]:
+            rows = {row.id: row for row in self._store.rows("id", list(dict.fromkeys(names)))}
+            vectors = self._published.vectors_of_rows(state, list(rows.values())) if with_vectors else {}
+            found = [rows[id_] for id_ in names if id_ in rows]
+            return [Record(row.id, row.text, metadata_of(row), vectors.get(row.rid)) for row in found]
+
+        return self._published.whole(answer)
 
     @checked_keywords
     def scroll(self, filter: Mapping[str, Any] | None = None, batch: int = 1000) -> Iterator[Record]:
@@ -479,9 +323,8 @@ class Collection:
         self._check_open()
         batch = check_int("batch", batch, 1, 1_000_000)
         tree = filters.parse(filter)
-        with self._lock, self._store.consistent():
-            state = self._state = with_ids(self._store, self._follow())
-            state, mask, _ = self._accepted(state, tree)
+        with self._published.lock, self._store.consistent():
+            state, mask, _ = self._published.accepted(self._published.with_ids(), tree)
         assert state.ids is not None
         return self._scroll(state.ids.take, np.flatnonzero(mask).astype(np.int32), batch)
 
@@ -493,7 +336,7 @@ class Collection:
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents match."""
         self._check_open()
-        return self._accepted(self._current(), filters.parse(filter))[2]
+        return self._published.accepted(self._published.current(), filters.parse(filter))[2]
 
     def __len__(self) -> int:
         return self.count()
@@ -505,7 +348,7 @@ class Collection:
     def info(self) -> CollectionInfo:
         """What the collection is and what it takes, in bytes."""
         self._check_open()
-        head, store = self._current().head, self._store
+        head, store = self._published.current().head, self._store
         dim = head.dim or 0
         code_bytes = -(-dim // 64) * 8
         files = [file for file in (store.vectors, store.codes) if file is not None]
@@ -537,9 +380,9 @@ class Collection:
     def verify(self) -> VerifyReport:
         """Read everything and compare it with its checksums and counts; reports damage, does not raise for it."""
         self._check_open()
-        with self._lock:
+        with self._published.lock:
             try:
-                self._follow()
+                self._published.follow()
             except CorruptionError as error:
                 return VerifyReport(False, [str(error)], 0, 0)
             problems, documents, vectors = problems_of(self._store)
@@ -551,12 +394,12 @@ class Collection:
         """Fold SQLite's log into its file. What was acknowledged is durable without it."""
         self._check_open()
         self._store.check_writable()
-        with self._lock:
+        with self._published.lock:
             self._store.catalogue.checkpoint()
 
     def close(self) -> None:
         """Give back the lock and the files. Searches under way end as they would have. Closing twice is fine."""
-        with self._lock:
+        with self._published.lock:
             if self._closed:
                 return
             self._closed = True
@@ -576,7 +419,7 @@ class Collection:
 
     def __repr__(self) -> str:
         where = "in memory" if self._path is None else str(self._path)
-        state = "closed" if self._closed else f"{self._state.head.n_live:,} documents"
+        state = "closed" if self._closed else f"{self._store.head.n_live:,} documents"
         return f"<Collection {self._name!r} {where}, {state}>"
 
     def _check_open(self) -> None:
@@ -589,75 +432,19 @@ class Collection:
             )
 
     def _executor(self) -> Executor:
-        with self._lock:
+        with self._published.lock:
             if self._pool is None or self._pid != os.getpid():  # a fork has the object without its threads
                 self._pool, self._pid = ThreadPoolExecutor(_cores(), "bqstore"), os.getpid()
             return self._pool
 
-    # ---- the published state
-
-    def _follow(self) -> State:
-        """Publish the state of the last commit, of this process or another; under the lock."""
-        self._state = advance(self._store, self._state)
-        return self._state
-
-    def _current(self) -> State:
-        """The state a search takes: the published one, after a look at what other processes have committed."""
-        if not self._store.read_only:
-            return self._state
-        with self._lock:
-            self._check_open()
-            version = self._store.catalogue.data_version()
-            if version != self._version:
-                self._follow()
-                self._version = version
-            return self._state
-
-    def _writing(self) -> "_Writing":
-        return _Writing(self)
-
-
-class _Writing:
-    """The lock of one write; leaving it publishes whatever was committed, also when an exception came after that."""
-
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
-
-    def __enter__(self) -> None:
-        self._collection._lock.acquire()
-        try:
-            self._collection._check_open()
-        except BaseException:
-            self._collection._lock.release()
-            raise
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            self._collection._follow()
-        except BqstoreError:
-            if error is None:
-                raise  # else the first error is the one to tell, and the next call follows
-        finally:
-            self._collection._lock.release()
-
-
-def _metadata(row: Row) -> dict[str, Any]:
-    """The metadata as it was given: the user's, and what an adapter keeps beside it."""
-    metadata: dict[str, Any] = json.loads(row.metadata)
-    if row.private is not None:
-        metadata.update(json.loads(row.private))
-    if row.ref_doc_id is not None:
-        metadata[validate.REF_DOC_ID_KEY] = row.ref_doc_id
-    return metadata
-
 
 def _with_metadata(row: Row, given: Mapping[str, Any], whole: bool, what: str) -> Row:
     """The row with metadata merged over its own, or in its place; an adapter's keys stay unless given."""
-    present = _metadata(row)
+    present = metadata_of(row)
     if whole:
         present = {key: value for key, value in present.items() if key.startswith(validate.PRIVATE_PREFIX)}
     public, private, ref = validate.split_metadata({**present, **given}, what)
-    return replace(row, metadata=public, private=private, ref_doc_id=ref)
+    return row._replace(metadata=public, private=private, ref_doc_id=ref)
 
 
 def _cores() -> int:

@@ -62,7 +62,7 @@ class Ids:
     def take(self, ordinals: NDArray[np.int32]) -> NDArray[np.object_]:
         """Object array of str in the shape of the ordinals; None where one is -1."""
         out = np.empty(ordinals.shape, object)
-        flat, data = out.reshape(-1), memoryview(self._bytes)
+        flat, data = out.reshape(-1), self._bytes.data
         wanted = ordinals.reshape(-1)
         starts, ends = self._ends[wanted].tolist(), self._ends[wanted + 1].tolist()
         for i, ordinal in enumerate(wanted.tolist()):

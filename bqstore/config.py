@@ -8,7 +8,9 @@ bytes (`Quantization`, ``HnswConfig.m`` ...) must agree with what is stored; wha
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final, SupportsFloat, SupportsIndex, TypeVar
+
+import numpy as np
 
 from .errors import InvalidInputError
 from .keywords import checked_keywords, from_mapping, nearest, refuse_unknown
@@ -21,28 +23,25 @@ MAX_K: Final = 10_000
 S = TypeVar("S")
 
 
-def is_int(value: object) -> bool:
-    """True for an int that is not a bool; numpy integers count, since they index like ints."""
-    return hasattr(value, "__index__") and not isinstance(value, bool) and type(value).__name__ != "bool"
-
-
 def check_int(name: str, value: object, low: int, high: int, why: str = "") -> int:
     """The value as a plain int, or InvalidInputError."""
-    if not is_int(value) or not low <= int(value) <= high:  # type: ignore[call-overload]
-        raise InvalidInputError(f"{name} is {value!r}; expected an integer from {low:,} to {high:,}{why}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    if type(value) is int and low <= value <= high:  # the rest costs 2 us, a tenth of a call
+        return value
+    if isinstance(value, SupportsIndex) and not isinstance(value, (bool, np.bool_)) and low <= int(value) <= high:
+        return int(value)
+    raise InvalidInputError(f"{name} is {value!r}; expected an integer from {low:,} to {high:,}{why}")
 
 
 def check_bool(name: str, value: object) -> bool:
     """The value as a plain bool, or InvalidInputError."""
-    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+    if not isinstance(value, (bool, np.bool_)):
         raise InvalidInputError(f"{name} is {value!r}; expected True or False")
     return bool(value)
 
 
 def check_real(name: str, value: object, expected: str) -> float:
     """The value as a finite float, or InvalidInputError."""
-    if isinstance(value, bool) or not hasattr(value, "__float__") or not math.isfinite(value):  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or not math.isfinite(float(value)):
         raise InvalidInputError(f"{name} is {value!r}; expected {expected}")
     return float(value)
 
@@ -133,13 +132,14 @@ class SearchParams:
             set_(self, "hnsw_ef", check_int("hnsw_ef", self.hnsw_ef, 1, 1_000_000))
 
 
-for _cls in (
-    Quantization,
-    HnswConfig,
-    SearchParams,
-):  # the generated __init__ would answer with a bare TypeError
-    _cls.__init__ = checked_keywords(_cls.__init__)  # type: ignore[misc]
-    _cls.__init__.__qualname__ = f"{_cls.__name__}.__init__"
+def _check_keywords(cls: Any) -> None:
+    """Wrap the generated __init__, which would answer an unknown keyword with a bare TypeError."""
+    cls.__init__.__qualname__ = cls.__name__
+    cls.__init__ = checked_keywords(cls.__init__)
+
+
+for _cls in (Quantization, HnswConfig, SearchParams):
+    _check_keywords(_cls)
 
 
 def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`open`: settings given and settings stored become one collection. Floor 3."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -96,17 +96,21 @@ def open(
         raise
 
 
-def open_flat(path: str | PathLike[str] | None = None, collection: str = "default", **settings: Any) -> Collection:
+def open_flat(
+    path: str | PathLike[str] | None = None, collection: str = "default", also: Iterable[str] = (), /, **settings: Any
+) -> Collection:
     """`open` with the fields of its settings objects as keywords beside the others, as the adapters take them.
 
     ``open_flat("folder", oversampling=4.0, m=32, full_scan_threshold=0)``. A keyword that is None is left out.
+    ``also`` are names of the caller's own keywords, which an unknown one may have been meant for.
 
     Raises what `open` raises; UnknownKeywordError, with the nearest name, for a keyword that is neither.
     """
     groups = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
     home = {field.name: group for group, cls in groups.items() for field in fields(cls)}
     own = {name for name in inspect.signature(open).parameters if name not in ("path", "collection")}
-    refuse_unknown(settings, {*own, *home}, "the store")
+    unknown = [name for name in settings if name not in own and name not in home]
+    refuse_unknown(unknown, {*own, *home, *also}.difference(unknown), "the store")
     grouped: dict[str, Any] = {name: value for name, value in settings.items() if name in own and value is not None}
     for name, value in settings.items():
         if name in home and value is not None:

@@ -148,7 +148,7 @@ def ids_in(given: object) -> list[str]:
 
 def new_ids(given: object, n: int) -> list[str]:
     """Ids to add under: n strings of 1 to 1,024 bytes; a UUID (version 4) in the place of None."""
-    ids = [None] * n if given is None else items(given, "ids")
+    ids: list[Any] = [None] * n if given is None else items(given, "ids")
     check_length("ids", ids, n)
     for i, id_ in enumerate(ids):
         if id_ is None:
@@ -180,11 +180,11 @@ def text_bytes(text: str, what: str) -> int:
         ) from error
 
 
-def rows_in(ids: list[str], texts: object, metadatas: object) -> Rows:
+def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Rows:
     """The documents of a batch, checked."""
     n = len(ids)
-    texts = [None] * n if texts is None else items(texts, "texts")
-    metadatas = [None] * n if metadatas is None else items(metadatas, "metadatas")
+    texts: list[Any] = [None] * n if given_texts is None else items(given_texts, "texts")
+    metadatas: list[Any] = [None] * n if given_metadatas is None else items(given_metadatas, "metadatas")
     check_length("texts", texts, n)
     check_length("metadatas", metadatas, n)
     for i, text in enumerate(texts):

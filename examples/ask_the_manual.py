@@ -32,11 +32,11 @@ except ImportError as error:
 import bqstore
 
 QUESTIONS = (
-    "What does the with statement do?",
-    "How do I parse command line arguments?",
+    "How does the try statement handle exceptions?",
     "How do I cache the results of a function?",
     "How do I turn a Python object into JSON text?",
     "How can I measure the execution time of small pieces of code?",
+    "How do I copy a file to another directory?",
 )
 PASSAGES = 3  # shown for each question
 
@@ -65,14 +65,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Ask the Python manual, from a store on disk.")
     parser.add_argument("questions", nargs="*", help="your own questions, in place of the five")
-    parser.add_argument(
-        "--path", type=Path, default=Path("bqstore-demo"), help="folder of the store (%(default)s)"
-    )
+    parser.add_argument("--path", type=Path, default=Path("bqstore-demo"), help="folder of the store (%(default)s)")
     parser.add_argument("--fresh", action="store_true", help="build the store anew")
     parser.add_argument("--limit", type=int, help="use only so many passages, spread over the manual")
-    parser.add_argument(
-        "--llm", default="gpt-4o-mini", help="OpenAI model that answers, with a key (%(default)s)"
-    )
+    parser.add_argument("--llm", default="gpt-4o-mini", help="OpenAI model that answers, with a key (%(default)s)")
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 100:
         parser.error("--limit must be at least 100")
@@ -84,11 +80,14 @@ def show(options: argparse.Namespace, choice: embedders.Choice, console: Console
     console.print("\n[bold]Ask the Python manual[/]")
     console.print(f"Embedder  {choice.described}.", markup=False)
     start = time.perf_counter()
+    with console.status("Preparing the search code; the first time on a machine, it is compiled"):
+        bqstore.warm_up()
+    console.print(f"Kernels   ready in {time.perf_counter() - start:.1f} s")
+    start = time.perf_counter()
     lang, embedder, existed = store.open_or_build(options.path, choice, options.limit, console)
     did = "opened" if existed else "built"
     count, seconds = len(lang.collection), time.perf_counter() - start
-    console.print(f"Store     {count:,} passages in {options.path}, {did} in {seconds:.1f} s", markup=False)
-    bqstore.warm_up()  # the kernels are compiled once, on a machine's first run
+    console.print(f"Store     {count:,} passages in {options.path}, {did} in {seconds:.2f} s", markup=False)
 
     # LangChain's side is the folder's one writer; LlamaIndex's reads what it wrote.
     reader = {"path": str(options.path), "collection_name": choice.name, "read_only": True}
@@ -130,9 +129,9 @@ def ask(question: str, lang: LangChainStore, retriever: Any, engine: Any, consol
         described.append("\n" + textwrap.shorten(body, 130, placeholder=" ..."), style="default")
         by_llama = nodes[name].score if name in nodes else None
         table.add_row(_score(scores.get(name)), _score(by_llama), described)
-    table.add_row(
-        _milliseconds(middle - start), _milliseconds(end - middle), "to embed the question and search"
-    )
+    answered = ", and for the model behind LlamaIndex to answer" if response.response else ""
+    spent = f"to embed the question and search{answered}"
+    table.add_row(_milliseconds(middle - start), _milliseconds(end - middle), spent)
     console.print()
     console.print(table)
     if response.response:

@@ -5,6 +5,7 @@ with huge pages, the largest single win in this library (100k codes of 1,536 bit
 """
 
 import mmap
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,8 @@ def allocate_words(rows: int, words: int) -> NDArray[np.uint64]:
     if size < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.zeros((rows, words), np.uint64)
     memory = mmap.mmap(-1, size + HUGE_PAGE)
-    try:
+    with suppress(OSError):  # a kernel built without them: the memory serves as it is
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel built without them: the memory serves as it is
-        pass
     flat = np.frombuffer(memory, np.uint8)
     start = -flat.ctypes.data % HUGE_PAGE  # the first whole huge page
     return flat[start : start + size].view(np.uint64).reshape(rows, words)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.intrinsics import popcount
+from bqstore.kernels.intrinsics import popcount, prefetch
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import COSINE, DOT
 
@@ -44,6 +44,7 @@ def hamming_rows(
     rows: npt.NDArray[np.int32],
     count: int,
     query: npt.NDArray[np.uint64],
+    ahead: int,
     out: npt.NDArray[np.int32],
 ) -> None:
     """Write the Hamming distances between ``query`` and ``words[rows[:count]]`` to ``out[:count]``.
@@ -53,10 +54,13 @@ def hamming_rows(
     words : uint64 (n, W)       codes
     rows : int32 (block,)       ordinals, each < n
     query : uint64 (W,)
+    ahead : int                 ask for codes this many ordinals ahead; 0 when the codes are in the cache already
     out : int32 (block,)        written; bits
     """
     for i in range(count):
         row = rows[i]
+        for w in range(0, words.shape[1] if ahead else 0, 8):
+            prefetch(words, row + ahead, w)
         distance = 0
         for w in range(words.shape[1]):
             distance += popcount(words[row, w] ^ query[w])

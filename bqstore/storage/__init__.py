@@ -3,6 +3,7 @@
 `store.py` tells the story: what a commit is, what opening checks. `format.py` and `FORMAT.md` give every byte.
 """
 
+from .head import Head, Row
 from .store import Rows, Store
 
-__all__ = ["Rows", "Store"]
+__all__ = ["Head", "Row", "Rows", "Store"]

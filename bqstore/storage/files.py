@@ -39,7 +39,7 @@ class RecordFile(Protocol):
         """The first records in place, uint32 (at least count, words), read-only; past ``count`` undefined."""
 
     def check_size(self, count: int) -> None:
-        """Raise CorruptionError if the file is too short for the records; reading a map of it would kill the process."""
+        """Raise CorruptionError if the file is too short for the records: reading its map would kill the process."""
 
     def trim(self, count: int) -> None:
         """Cut off what was grown ahead of the records."""
@@ -132,7 +132,7 @@ class DiskFile:
             size = os.fstat(self._fd).st_size
             if end > size:
                 os.ftruncate(self._fd, max(end, min(size + size // 2, size + _AHEAD)))
-            self._pwrite(memoryview(np.ascontiguousarray(records)), self._offset(slot))
+            self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
         except OSError as error:
             raise StorageError(error.errno, f"cannot write {self.name}: {error.strerror}; nothing was added") from error
 
@@ -142,7 +142,7 @@ class DiskFile:
     def read(self, slot: int, count: int) -> U32:  # noqa: D102
         self.check_size(slot + count)
         out = np.empty((count, self.layout.record_bytes // 4), np.uint32)
-        view, offset = memoryview(out).cast("B") if out.size else memoryview(b""), self._offset(slot)
+        view, offset = out.data.cast("B") if out.size else memoryview(b""), self._offset(slot)
         while view:
             done = os.preadv(self._fd, [view[:_PIECE]], offset)
             if done == 0:

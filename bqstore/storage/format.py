@@ -209,6 +209,9 @@ def row_crc(
     rid: int, seq: int, id_: str, text: str | None, metadata: str, private: str | None, ref_doc_id: str | None
 ) -> int:
     """CRC-32 of a row of the catalogue; lengths come first, so that no two rows have the same bytes."""
-    parts = [id_, text, metadata, private, ref_doc_id]
-    head = f"{rid},{seq}," + ",".join("-" if p is None else str(len(p)) for p in parts) + ":"
-    return zlib.crc32("".join([head, *(p or "" for p in parts)]).encode())
+    # one f-string: this runs for every document of every search
+    text_len = "-" if text is None else len(text)
+    private_len = "-" if private is None else len(private)
+    ref_len = "-" if ref_doc_id is None else len(ref_doc_id)
+    head = f"{rid},{seq},{len(id_)},{text_len},{len(metadata)},{private_len},{ref_len}:"
+    return zlib.crc32(f"{head}{id_}{text or ''}{metadata}{private or ''}{ref_doc_id or ''}".encode())

@@ -3,7 +3,7 @@
 import json
 import zlib
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import CorruptionError
 from .format import FORMAT_VERSION, newer_format, row_crc
@@ -59,9 +59,11 @@ class Head:
         return head
 
 
-@dataclass(frozen=True)
-class Row:
-    """A document. ``metadata`` and ``private`` are JSON texts; private is what an adapter keeps beside the user's."""
+class Row(NamedTuple):
+    """A document. ``metadata`` and ``private`` are JSON texts; private is what an adapter keeps beside the user's.
+
+    A tuple, as SQLite gives it: one is made for every hit.
+    """
 
     rid: int
     seq: int
@@ -73,8 +75,7 @@ class Row:
 
     def stored(self) -> tuple[object, ...]:
         """The columns of the row, its CRC last."""
-        values = (self.rid, self.seq, self.id, self.text, self.metadata, self.private, self.ref_doc_id)
-        return (*values, row_crc(*values))
+        return (*self, row_crc(*self))
 
     @classmethod
     def from_stored(cls, values: tuple[Any, ...], name: str) -> "Row":

@@ -301,7 +301,7 @@ class Store:
         self.check_writable()
         seq = self.head.seq + 1
         with self._commit() as connection:
-            sql.replace_rows(connection, (replace(row, seq=seq) for row in rows))
+            sql.replace_rows(connection, (row._replace(seq=seq) for row in rows))
             new = replace(self.head, seq=seq, meta_seq=seq)
             sql.write_head(connection, new)
         self.head = new
@@ -461,7 +461,7 @@ def collection_folder(path: Path, collection: str) -> Path:
     """The folder of a collection; InvalidInputError for a name that is not plainly a file name everywhere."""
     if not isinstance(collection, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", collection):
         raise InvalidInputError(
-            f"collection is {collection!r}; expected 1 to 100 of the characters A-Z a-z 0-9 _ - . and not '.' or '-' first"
+            f"collection is {collection!r}; expected 1 to 100 of the characters A-Z a-z 0-9 _ - . and no . or - first"
         )
     if path.exists() and not path.is_dir():
         raise InvalidInputError(f"{path} is a file; a store is a folder")

@@ -1,4 +1,7 @@
-"""Read every byte of a collection and say what does not agree. Knows the format; changes nothing, raises nothing for damage."""
+"""Read every byte of a collection and say what does not agree.
+
+Knows the format; changes nothing, and raises nothing for damage.
+"""
 
 import sqlite3
 from typing import TYPE_CHECKING

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_CHARS = 700  # of a passage: two or three paragraphs, as much as one embedding says well
-MIN_CHARS = 60  # below it is "See above." and the like
+MIN_CHARS = 60  # a docstring below it is "See above." and the like
+MIN_TAIL = 250  # the end of a longer text stays with what came before it, rather than standing for the whole
 
 # Test suites, drawing toolkits (a thousand near-equal docstrings), bundled copies, jokes that run.
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "pydoc_data"}
@@ -76,11 +77,10 @@ def split(text: str, most: int = MAX_CHARS) -> list[str]:
                 pieces[-1] += f"\n\n{piece}"
             else:
                 pieces.append(piece)
-    if len(pieces[-1]) < MIN_CHARS:  # says too little to be found by itself
-        end = pieces.pop()
-        if pieces:
-            pieces[-1] += f"\n\n{end}"
-    return pieces
+    if len(pieces) > 1 and len(pieces[-1]) < MIN_TAIL:
+        tail = pieces.pop()
+        pieces[-1] += f"\n\n{tail}"
+    return [piece for piece in pieces if len(piece) >= MIN_CHARS]
 
 
 def _lines(paragraph: str, most: int) -> Iterator[str]:
@@ -112,9 +112,7 @@ def _docstrings() -> Iterator[_Entry]:
             continue
         if isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             yield from _of_package(_KNOWN_AS.get(name, name), Path(spec.loader.path))
-        elif name in sys.builtin_module_names or isinstance(
-            spec.loader, importlib.machinery.ExtensionFileLoader
-        ):
+        elif name in sys.builtin_module_names or isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
             yield from _of_builtin(name)
         elif (source := Path(sysconfig.get_path("stdlib"), f"{name}.py")).is_file():  # frozen: os, codecs ...
             yield from _of_source(_KNOWN_AS.get(name, name), source)

@@ -7,6 +7,8 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers.no_text import NoText
 
 from bqstore import Embedder
 from llama_index.vector_stores.bqstore import BQVectorStore
@@ -40,19 +42,15 @@ class OpenAIModel(CustomLLM):
         return CompletionResponse(text=answer.choices[0].message.content or "")
 
     @llm_completion_callback()
-    def stream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> Iterator[CompletionResponse]:
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:
         """The same, in one piece."""
         yield self.complete(prompt, formatted)
 
 
-def query_engine(
-    vectors: BQVectorStore, choice: Choice, embedder: Embedder, k: int, llm: str
-) -> BaseQueryEngine:
+def query_engine(vectors: BQVectorStore, choice: Choice, embedder: Embedder, k: int, llm: str) -> BaseQueryEngine:
     """Finds ``k`` passages and, where there is a language model, has it answer from them."""
     index = VectorStoreIndex.from_vector_store(vectors, embed_model=ForLlamaIndex(embedder))
     if choice.is_openai:
         return index.as_query_engine(llm=OpenAIModel(model=llm), similarity_top_k=k)
     # The mock model only says the prompt back; without a model, the passages found are the answer.
-    return index.as_query_engine(llm=MockLLM(), response_mode="no_text", similarity_top_k=k)
+    return RetrieverQueryEngine(index.as_retriever(similarity_top_k=k), NoText(llm=MockLLM()))

@@ -77,9 +77,7 @@ def _open(path: Path, choice: embedders.Choice, embedder: Embedder) -> BQVectorS
 def _add(store: BQVectorStore, manual: list[Passage], progress: Progress) -> None:
     """Embed and add, batch by batch; what an earlier run added is passed over."""
     missing = [passage for passage in manual if passage.id not in store.collection]
-    adding = progress.add_task(
-        "Embedding and storing", total=len(manual), completed=len(manual) - len(missing)
-    )
+    adding = progress.add_task("Embedding and storing", total=len(manual), completed=len(manual) - len(missing))
     for start in range(0, len(missing), BATCH):
         batch = missing[start : start + BATCH]
         store.add_documents(

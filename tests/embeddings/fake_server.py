@@ -5,7 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -99,12 +99,13 @@ def serve() -> Iterator[Server]:
                 state.hold.wait(10)
             with state.lock:
                 state.under_way -= 1
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.send_header("retry-after-ms", "1")  # so that no test waits for the SDK's half second
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # a client that was stopped, or would not wait, is gone
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.send_header("retry-after-ms", "1")  # so that no test waits for the SDK's half second
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
             pass

@@ -48,10 +48,7 @@ def test_the_key_is_model_dimensions_server_and_text(make, server, tmp_path):
     make(model="text-embedding-3-large").embed_query("a")
     make(base_url=server.url + "/other").embed_query("a")
     assert len(server.requests) == 4
-    assert (
-        len({cache_key("a", "b", None, "c"), cache_key("a", "b", 0, "c"), cache_key("ab", "", None, "c")})
-        == 3
-    )
+    assert len({cache_key("a", "b", None, "c"), cache_key("a", "b", 0, "c"), cache_key("ab", "", None, "c")}) == 3
 
 
 def test_the_default_folder_is_the_users_and_private(make, monkeypatch, tmp_path):
@@ -261,9 +258,7 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 embedder.embed_query("last")
 """
-    subprocess.run(
-        [sys.executable, "-c", program, server.url, str(tmp_path / "cache")], check=True, timeout=60
-    )
+    subprocess.run([sys.executable, "-c", program, server.url, str(tmp_path / "cache")], check=True, timeout=60)
     assert sorted(server.texts) == ["after False", "after True", "before", "last"]
 
 

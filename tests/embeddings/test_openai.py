@@ -133,9 +133,7 @@ def test_refusals_say_what_to_do_without_the_servers_words(make, server, status,
 def test_a_text_that_is_too_long_is_named_by_its_index(make, server, named):
     server.max_chars, server.name_the_input = 100, named
     texts = ["short", "b", "secret " * 30, "c"]
-    with pytest.raises(
-        EmbeddingError, match=r"^text 2 is longer than text-embedding-3-small takes"
-    ) as caught:
+    with pytest.raises(EmbeddingError, match=r"^text 2 is longer than text-embedding-3-small takes") as caught:
         make().embed(texts)
     assert "secret" not in str(caught.value)
     with pytest.raises(EmbeddingError, match=r"^text 0 is longer"):

@@ -50,21 +50,24 @@ def test_the_second_run_opens_what_the_first_built(tmp_path, environment):
     first = run(path, environment)
     assert re.search(r"1,500 passages in .*, built in", " ".join(first.split()))
     assert "scikit-learn" in first and "OPENAI_API_KEY" in first
-    for question in ("What does the with statement do?", "How do I cache the results of a function?"):
+    for question in ("How does the try statement handle exceptions?", "How do I cache the results"):
         assert question in first
     assert "LangChain" in first and "LlamaIndex" in first
     assert "32 times less" in first
-    recall = {way: float(value) for way, value in re.findall(r"(bits[^0-9]*?)\s{2,}([01]\.\d{3})", first)}
-    assert len(recall) == 3 and min(recall.values()) < max(recall.values()) and max(recall.values()) > 0.95
+    recall = [float(value) for value in re.findall(r"^ +bits.*?\s{2,}([01]\.\d{3})", first, re.MULTILINE)]
+    assert len(recall) == 3 and recall == sorted(recall)
+    # The bits are in use: alone they lose much, and rescoring more of them brings it back.
+    assert recall[0] < 0.9 < recall[1] and recall[2] > 0.97
     assert max(len(line) for line in first.splitlines()) <= 80
 
-    files = {file: file.stat().st_mtime_ns for file in path.rglob("*.bin")} | {
-        file: file.stat().st_mtime_ns for file in path.rglob("*.npy")
-    }
-    second = run(path, environment, "How do I copy a file?")
+    fitted = {file: file.stat().st_mtime_ns for file in path.rglob("*.npy")}
+    stored = {file: file.read_bytes() for file in path.rglob("*.bin")}
+    second = run(path, environment, "What is a generator?")
     assert re.search(r"1,500 passages in .*, opened in", " ".join(second.split()))
-    assert "How do I copy a file?" in second and "What does the with" not in second
-    assert files and all(file.stat().st_mtime_ns == changed for file, changed in files.items())
+    assert "What is a generator?" in second and "How do I cache" not in second
+    assert fitted == {file: file.stat().st_mtime_ns for file in path.rglob("*.npy")}
+    assert stored == {file: file.read_bytes() for file in path.rglob("*.bin")}
+    assert fitted and stored
 
 
 def test_both_frameworks_agree_and_the_scores_are_shown(tmp_path, environment):

@@ -74,12 +74,12 @@ def test_a_limit_is_spread_over_the_whole(passages):
 
 
 def test_splitting_keeps_every_word_and_the_limit():
-    from manual.corpus import MIN_CHARS, split
+    from manual.corpus import MIN_TAIL, split
 
     text = "\n\n".join(f"paragraph {i} " + "word " * (i * 7 % 50) + "\n    indented" for i in range(60))
     text += "\n\n" + "\n".join("a long paragraph of many lines" for _ in range(100))
     pieces = list(split(text, most=300))
-    assert max(len(piece) for piece in pieces) <= 300 + MIN_CHARS + 2
+    assert max(len(piece) for piece in pieces) <= 300 + MIN_TAIL + 2
     assert " ".join(pieces).split() == text.split()
 
 
@@ -132,7 +132,5 @@ def test_offline_embedder_finds_what_was_asked(passages):
 
     texts = [passage.text for passage in passages]
     embedder = OfflineEmbedder.fit(texts)
-    best = np.argmax(
-        embedder.embed(texts) @ embedder.embed_query("How do I cache the results of a function?")
-    )
+    best = np.argmax(embedder.embed(texts) @ embedder.embed_query("How do I cache the results of a function?"))
     assert passages[best].title in {"functools.cache", "functools.lru_cache"}

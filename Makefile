@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up all they need: a machine with Python 3.10 or newer and make is enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test check format stamp torture bench release-check clean
+.DEFAULT_GOAL := test
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("bqstore needs Python 3.10 or newer; try: make PYTHON=python3.12") if sys.version_info < (3, 10) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+# installed once; again only when pyproject.toml has changed
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo,openai]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## ask the Python manual, through LangChain and LlamaIndex
+	@$(BIN)/python examples/ask_the_manual.py $(ARGS)
+
+test: $(VENV)/.test  ## all checks, from an empty numba cache
+	@BIN=$(BIN) tools/check.sh
+
+format: $(VENV)/.test  ## put the sources in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+stamp: $(VENV)/.test  ## renew the stamp of the kernels after a change to one
+	$(BIN)/python tools/stamp_kernels.py
+
+torture: $(VENV)/.test  ## crash, damage and power-loss sweeps: many minutes
+	$(BIN)/python -m pytest -m torture
+
+bench: $(VENV)/.test  ## every figure of the README, measured side by side
+	$(BIN)/python -m tests.benchmarks
+
+release-check: | $(BIN)/python  ## build the wheel; install it, and each extra alone, into fresh environments
+	$(BIN)/python tests/release_check.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,139 @@
+"""The published state of a collection: who may change it, who follows, and how a reader gets an answer that is whole.
+
+A search takes the state that is published, never a lock, and reads documents last. If one has changed meanwhile it
+starts again on the newer state; the fourth try holds writers off. A writer holds the lock from its first look at the
+state to the publishing of the next. Knows the store and the states; knows no settings, no scores. Floor 3.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BqstoreError, CorruptionError
+from .filters import Mask, Tree, evaluate
+from .state import State, advance, mask_reader, with_columns, with_ids
+from .storage import Row, Store
+from .storage.format import damaged, vectors_of
+from .validate import ID_KEY
+
+T = TypeVar("T")
+_TRIES = 3
+
+
+class ChangedError(Exception):
+    """A document changed between the search and the reading of its row; never leaves this file's `whole`."""
+
+
+class Published:
+    """The state of the last commit that this process has seen, and the way to the next one."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.lock = threading.RLock()  # one writer at a time; also whoever loads columns or follows another process
+        self._version = store.catalogue.data_version()
+        self._state = advance(store, None)
+
+    def current(self) -> State:
+        """The state a search takes; a reader looks first whether another process has committed."""
+        if self.store.read_only:
+            with self.lock:
+                version = self.store.catalogue.data_version()
+                if version != self._version:
+                    self.follow()
+                    self._version = version
+        return self._state
+
+    def follow(self) -> State:
+        """Publish the state of the last commit, of this process or another; under the lock."""
+        self._state = advance(self.store, self._state)
+        return self._state
+
+    @contextmanager
+    def writing(self, check: Callable[[], None]) -> Iterator[None]:
+        """The lock of one write. Leaving it publishes what was committed, also when an exception came after that."""
+        with self.lock:
+            check()
+            try:
+                yield
+            except BaseException:
+                with suppress(BqstoreError):  # the first error is the one to tell
+                    self.follow()
+                raise
+            self.follow()
+
+    def with_ids(self) -> State:
+        """A state that has its ids in memory."""
+        state = self._state
+        if state.ids is None or self.store.read_only:
+            with self.lock, self.store.consistent():
+                state = self._state = with_ids(self.store, self.follow())
+        return state
+
+    def accepted(self, state: State, tree: Tree | None) -> tuple[State, Mask, int]:
+        """live AND filter, as a mask and a count; the state may be a newer one, with the columns it needs."""
+        if tree is None:
+            return state, state.live, state.head.n_live
+        keys = tree.keys()
+        if ID_KEY in keys or not keys <= state.columns.keys():
+            with self.lock, self.store.consistent():
+                state = self._state = with_columns(self.store, self.follow(), keys)
+                mask = evaluate(tree, mask_reader(self.store, state))
+        else:
+            mask = evaluate(tree, mask_reader(self.store, state))
+        mask = mask & state.live
+        return state, mask, int(np.count_nonzero(mask))
+
+    def whole(self, answer: Callable[[State], T]) -> T:
+        """The answer from a state whose documents have not changed while it was made."""
+        for _ in range(_TRIES):
+            try:
+                return answer(self.current())
+            except ChangedError:
+                continue
+        with self.lock, self.store.consistent():  # nobody commits under us now
+            try:
+                return answer(self.follow())
+            except ChangedError as error:
+                raise CorruptionError(
+                    f"{self.store.catalogue.name} has lost a row that its vectors have; "
+                    "restore the collection from a copy"
+                ) from error
+
+    def rows(self, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
+        """The rows of ordinals; ChangedError if one is not as the state knows it."""
+        rids = state.rids[ordinals].tolist()
+        rows = {row.rid: row for row in self.store.rows("rid", rids)}
+        out = {}
+        for ordinal, rid in zip(ordinals.tolist(), rids, strict=True):
+            row = rows.get(rid)
+            if row is None or row.seq > state.head.seq:
+                raise ChangedError
+            out[ordinal] = row
+        return out
+
+    def vectors(self, state: State, ordinals: NDArray[Any]) -> dict[int, NDArray[np.float32]]:
+        """The originals of ordinals, float32 (dim,) each, every record checked."""
+        if not len(ordinals):
+            return {}
+        assert state.data is not None and state.vectors is not None
+        state.vectors.check_size(state.n)
+        records = state.data.records[ordinals]
+        bad = damaged(records)
+        if bad.any():
+            raise CorruptionError(
+                f"record {int(ordinals[bad.argmax()]):,} of {state.vectors.name} does not agree with its checksum; "
+                "restore the collection from a copy"
+            )
+        return dict(zip(ordinals.tolist(), vectors_of(state.vectors.layout, records), strict=True))
+
+    def vectors_of_rows(self, state: State, rows: list[Row]) -> dict[int, NDArray[np.float32]]:
+        """The originals of rows by rid; ChangedError if the state is older than one of them."""
+        rids = sorted(row.rid for row in rows)
+        ordinals = state.ordinals(rids)
+        if len(ordinals) < len(rids):
+            raise ChangedError
+        return dict(zip(rids, self.vectors(state, ordinals).values(), strict=True))

@@ -1,0 +1,10 @@
+"""bqstore for LangChain: ``from langchain_bqstore import BQVectorStore``."""
+
+try:
+    import langchain_core  # noqa: F401 - only to name the extra when it is missing
+except ImportError as error:
+    raise ImportError('langchain_bqstore needs langchain-core: pip install "bqstore[langchain]"') from error
+
+from .vectorstores import BQVectorStore
+
+__all__ = ["BQVectorStore"]

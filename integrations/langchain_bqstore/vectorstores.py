@@ -1,0 +1,337 @@
+"""`BQVectorStore`: a bqstore collection as LangChain's `VectorStore`.
+
+Turns texts into vectors with LangChain's `Embeddings`, and hits into `Document`. Everything else (checks, files,
+threads, ranking, the names of settings) is the collection's; only public names of `bqstore` are used.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import bqstore
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
+from langchain_core.vectorstores import VectorStore
+from typing_extensions import Self
+
+
+class BQVectorStore(VectorStore):
+    """A LangChain vector store in a folder: one bit per dimension in memory, the original vectors on disk.
+
+    Example::
+
+        from langchain_bqstore import BQVectorStore
+        from langchain_openai import OpenAIEmbeddings
+
+        with BQVectorStore(OpenAIEmbeddings(), path="my-store", oversampling=4.0) as store:
+            store.add_texts(["Cats sleep.", "Dogs bark."], [{"animal": "cat"}, {"animal": "dog"}], ids=["1", "2"])
+            store.similarity_search("Who barks?", k=1)
+            store.similarity_search("Who sleeps?", k=1, filter={"animal": "cat"}, exact=True)
+            retriever = store.as_retriever(search_kwargs={"k": 5, "oversampling": 8.0})
+            retriever.invoke("Who barks?")
+
+    Parameters
+    ----------
+    embedding : Embeddings          makes the vectors of texts and of queries
+    path : folder                   made if missing; None keeps everything in memory
+    collection_name : str           one folder holds several collections
+    distance : str                  "cosine" (default), "dot" or "euclid"
+    oversampling, rescore, hnsw_ef, full_scan_threshold
+                                    how searches are done; see `bqstore.SearchParams` and `bqstore.HnswConfig`
+    originals : str                 "float32" (default), "float16", "int8" or "none": what is kept for rescoring
+    embedding_model : str           remembered; another name is refused when the collection is opened again
+    read_only : bool                follow what another process writes
+    relevance_score_fn : callable   from a score of this store to a relevance from 0 to 1. The default is, for cosine
+                                    and dot, the score kept within 0 and 1 (for dot this wants vectors of unit length,
+                                    whose product is the cosine); for euclid ``1 / (1 + distance)``
+    **settings                      every other keyword of `bqstore.open`, and the fields of `bqstore.Quantization`,
+                                    `bqstore.HnswConfig` and `bqstore.SearchParams`: ``m=32``, ``threads=4`` ...
+
+    None means: as stored, or the default for a new collection. ``store.collection`` is the open `bqstore.Collection`.
+
+    Every search, and so ``as_retriever(search_kwargs={...})``, takes these keywords, for this call only:
+
+    filter : dict                   which documents may be found: ``{"lang": "en", "year": {"$in": [2023, 2024]}}``
+    score_threshold : float         drop documents below it: below this score, or, where relevances are asked for,
+                                    below this relevance
+    oversampling, rescore, hnsw_ef, exact, ignore_quantization
+                                    as in `bqstore.Collection.search`
+    search_params : dict            the same in Qdrant's shape: ``{"quantization": {"oversampling": 4.0}}``
+
+    Scores: larger is nearer; the cosine, the dot product, or minus the Euclidean distance. A keyword that does not
+    exist is a `bqstore.UnknownKeywordError`.
+    """
+
+    def __init__(
+        self,
+        embedding: Embeddings,
+        *,
+        path: str | PathLike[str] | None = None,
+        collection_name: str = "default",
+        distance: str | None = None,
+        oversampling: float | None = None,
+        rescore: bool | None = None,
+        hnsw_ef: int | None = None,
+        full_scan_threshold: int | None = None,
+        originals: str | None = None,
+        embedding_model: str | None = None,
+        read_only: bool = False,
+        relevance_score_fn: Callable[[float], float] | None = None,
+        **settings: Any,
+    ) -> None:
+        settings.update(distance=distance, oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef)
+        settings.update(full_scan_threshold=full_scan_threshold, originals=originals)
+        settings.update(embedding_model=embedding_model, read_only=read_only)
+        self.collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
+        self._embedding = embedding
+        self._relevance_score_fn = relevance_score_fn or _RELEVANCE[self.collection.info().distance]
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Open a store with ``kwargs`` and add texts to it; what it holds already stays."""
+        store = cls(embedding, **kwargs)
+        try:
+            store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """`from_texts` without blocking the event loop."""
+        store = await run_in_executor(None, cls, embedding, **kwargs)
+        try:
+            await store.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """What makes the vectors."""
+        return self._embedding
+
+    def close(self) -> None:
+        """Close the collection and give back its lock. Closing twice is fine."""
+        self.collection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ---- writing
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Embed texts and add them, or replace those whose ids exist; durable when it returns.
+
+        Parameters
+        ----------
+        ids : any strings           a UUID where there is none or a None; the last of equal ids wins
+        batch_size : int            embed and commit so many at a time; None: all in one commit
+        """
+        added: list[str] = []
+        for batch in _batches(texts, metadatas, ids, batch_size, kwargs):
+            vectors = self._embedding.embed_documents(batch.texts)
+            added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
+        return added
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """`add_texts` without blocking the event loop."""
+        added: list[str] = []
+        for batch in _batches(texts, metadatas, ids, batch_size, kwargs):
+            vectors = await self._embedding.aembed_documents(batch.texts)
+            added += await run_in_executor(None, self.collection.add, vectors, batch.ids, batch.texts, batch.metadatas)
+        return added
+
+    def add_documents(
+        self, documents: Sequence[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
+    ) -> list[str]:
+        """`add_texts` of documents: under ``ids`` if given, else each under its own id, if it has one."""
+        return self.add_texts(**_columns(documents, ids), **kwargs)
+
+    async def aadd_documents(
+        self, documents: Sequence[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
+    ) -> list[str]:
+        """`add_documents` without blocking the event loop."""
+        return await self.aadd_texts(**_columns(documents, ids), **kwargs)
+
+    def delete(
+        self, ids: Sequence[str] | None = None, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> bool:
+        """Delete by id, by filter, or those of the ids that match the filter. Unknown ids are silent: always True.
+
+        No argument is an InvalidInputError, lest an id lost on the way empty the store: ``store.collection.clear()``
+        does that.
+        """
+        self.collection.delete(ids, filter=filter, **kwargs)
+        return True
+
+    # ---- reading
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The documents of these ids, in their order; unknown ids are left out."""
+        return [_document(record) for record in self.collection.get(ids)]
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        """The k documents nearest to a text, nearest first."""
+        return self.similarity_search_by_vector(self._embedding.embed_query(query), k, **kwargs)
+
+    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        """`similarity_search` without blocking the event loop."""
+        return await self.asimilarity_search_by_vector(await self._embedding.aembed_query(query), k, **kwargs)
+
+    def similarity_search_by_vector(self, embedding: Sequence[float], k: int = 4, **kwargs: Any) -> list[Document]:
+        """The k documents nearest to a vector, nearest first."""
+        return [_document(hit) for hit in self._hits(embedding, k, kwargs)]
+
+    async def asimilarity_search_by_vector(
+        self, embedding: Sequence[float], k: int = 4, **kwargs: Any
+    ) -> list[Document]:
+        """`similarity_search_by_vector` without blocking the event loop."""
+        return await run_in_executor(None, self.similarity_search_by_vector, embedding, k, **kwargs)
+
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+        """The k documents nearest to a text with their scores; larger is nearer."""
+        return self.similarity_search_with_score_by_vector(self._embedding.embed_query(query), k, **kwargs)
+
+    async def asimilarity_search_with_score(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """`similarity_search_with_score` without blocking the event loop."""
+        vector = await self._embedding.aembed_query(query)
+        return await self.asimilarity_search_with_score_by_vector(vector, k, **kwargs)
+
+    def similarity_search_with_score_by_vector(
+        self, embedding: Sequence[float], k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """The k documents nearest to a vector with their scores; larger is nearer."""
+        return [(_document(hit), hit.score) for hit in self._hits(embedding, k, kwargs)]
+
+    async def asimilarity_search_with_score_by_vector(
+        self, embedding: Sequence[float], k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """`similarity_search_with_score_by_vector` without blocking the event loop."""
+        return await run_in_executor(None, self.similarity_search_with_score_by_vector, embedding, k, **kwargs)
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return self._relevance_score_fn
+
+    def _hits(self, embedding: Sequence[float], k: int, kwargs: dict[str, Any]) -> list[bqstore.Hit]:
+        if kwargs.get("with_vectors"):
+            raise bqstore.InvalidInputError(
+                "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
+            )
+        return self.collection.search(
+            embedding, k, **bqstore.search_keywords(kwargs.pop("search_params", None), **kwargs)
+        )
+
+
+def _within_0_and_1(score: float) -> float:
+    """The relevance of a cosine: vectors at a right angle, or beyond, have nothing in common."""
+    return min(max(score, 0.0), 1.0)
+
+
+def _nearness(score: float) -> float:
+    """The relevance of minus a distance: 1 at distance 0, falling at any scale, never 0."""
+    return 1.0 / (1.0 - score)
+
+
+_RELEVANCE = {"cosine": _within_0_and_1, "dot": _within_0_and_1, "euclid": _nearness}
+_OWN_KEYWORDS = ("path", "collection_name", "relevance_score_fn")
+
+
+class _Batch(NamedTuple):
+    texts: list[str]
+    metadatas: list[Mapping[str, Any] | None] | None
+    ids: list[str | None] | None
+
+
+def _batches(
+    texts: Iterable[str],
+    metadatas: Iterable[Mapping[str, Any] | None] | None,
+    ids: Iterable[str | None] | None,
+    batch_size: int | None,
+    unknown: Mapping[str, Any],
+) -> list[_Batch]:
+    """What is to be added, in pieces; refused, before anything is embedded, if its parts do not fit together."""
+    for name in unknown:
+        raise bqstore.UnknownKeywordError(f"adding has no keyword {name!r}; known: metadatas, ids, batch_size")
+    for what, given in (("texts", texts), ("ids", ids)):
+        if isinstance(given, str):
+            raise bqstore.InvalidInputError(f"{what} is one string; expected a list of them")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise bqstore.InvalidInputError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
+    whole = _Batch(list(texts), None if metadatas is None else list(metadatas), None if ids is None else list(ids))
+    n = len(whole.texts)
+    for what, part in zip(whole._fields, whole, strict=True):
+        if part is not None and len(part) != n:
+            raise bqstore.InvalidInputError(f"{what} has {len(part):,} entries for {n:,} texts; expected one each")
+    _refuse_private(whole.metadatas or ())
+    pieces = [slice(at, at + (batch_size or n)) for at in range(0, n, batch_size or max(n, 1))]
+    return [_Batch(*(part if part is None else part[piece] for part in whole)) for piece in pieces]
+
+
+def _refuse_private(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
+    """Refuse metadata that would be stored and never shown again."""
+    for i, metadata in enumerate(metadatas):
+        for key in metadata or ():
+            if isinstance(key, str) and key.startswith(bqstore.PRIVATE_PREFIX):
+                raise bqstore.InvalidInputError(
+                    f"metadata {i} has the key {key!r}; {bqstore.PRIVATE_PREFIX!r} begins the adapters' own: rename it"
+                )
+
+
+def _columns(documents: Iterable[Document], ids: Sequence[str | None] | None) -> dict[str, Any]:
+    """Documents as the keywords of `BQVectorStore.add_texts`."""
+    documents = list(documents)
+    return {
+        "texts": [document.page_content for document in documents],
+        "metadatas": [document.metadata for document in documents],
+        "ids": [document.id for document in documents] if ids is None else ids,
+    }
+
+
+def _document(found: bqstore.Hit | bqstore.Record) -> Document:
+    """A `Document` without what another adapter keeps beside its metadata."""
+    prefix = bqstore.PRIVATE_PREFIX
+    metadata = {key: value for key, value in found.metadata.items() if not key.startswith(prefix)}
+    return Document(found.text or "", id=found.id, metadata=metadata)

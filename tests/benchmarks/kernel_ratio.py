@@ -1,0 +1,82 @@
+"""How many times faster the flat bit scan is than NumPy's float32 product: ``python -m tests.benchmarks.kernel_ratio``.
+
+Both visit the same vectors for one query on one thread (limit BLAS with OPENBLAS_NUM_THREADS=1); measured in turns,
+A B A B, and given as medians, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import mmap
+import statistics
+import sys
+import time
+
+import numpy as np
+
+from bqstore.kernels import api, layout
+
+
+def huge_empty(shape, dtype):
+    """An array in huge pages where the system has them, as codes are kept."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = mmap.mmap(-1, max(size, 1) + (1 << 21))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
+
+
+class FlatScan:
+    """One query over n random vectors, as bits and as floats."""
+
+    def __init__(self, n, dim, candidates=30, m=1, seed=0):
+        rng = np.random.default_rng(seed)
+        self.base = huge_empty((n, dim), np.float32)
+        for first in range(0, n, 4096):
+            part = self.base[first : first + 4096]
+            part[:] = rng.standard_normal(part.shape, dtype=np.float32)
+        self.queries = rng.standard_normal((m, dim), dtype=np.float32)
+        words = huge_empty((n, layout.words_per_code(dim)), np.uint64)
+        api.pack_signs(self.base, words)
+        self.codes = layout.Codes(words, n)
+        records = np.zeros((0, layout.RECORD_HEADER_WORDS), np.uint32)
+        records.flags.writeable = False
+        self.originals = layout.Originals(records, dim, layout.FLOAT32, layout.COSINE)
+        self.accept = layout.Accept(np.zeros(0, np.uint64), 1)
+        self.candidates = layout.Candidates(
+            np.empty((m, candidates), np.int32), np.empty((m, candidates), np.int32), np.empty(m, np.int64)
+        )
+        self.hits = layout.Hits(np.empty((m, 10), np.int32), np.empty((m, 10), np.float32))
+
+    def bits(self):
+        """Scan the codes and keep the nearest."""
+        api.search_bits(self.queries, self.codes, self.originals, self.accept, 0, self.candidates, self.hits)
+        return self.hits
+
+    def floats(self):
+        """Multiply only: NumPy's side is not even asked to choose the nearest."""
+        return self.base @ self.queries[0]
+
+
+def seconds(function):
+    """The time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def measure(n=100_000, dim=1536, rounds=21):
+    """Return (times faster, ns a code, ms of the product): medians of calls in turns."""
+    scan = FlatScan(n, dim)
+    scan.bits(), scan.floats()
+    pairs = [(seconds(scan.bits), seconds(scan.floats)) for _ in range(rounds)]
+    bits, floats = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return floats / bits, bits / n * 1e9, floats * 1e3
+
+
+if __name__ == "__main__":
+    size, width = (int(argument) for argument in (sys.argv[1:] or (100_000, 1536)))
+    ratio, per_code, product = measure(size, width)
+    print(
+        f"{size} x {width}: {ratio:.1f} times faster than the float32 product ({product:.2f} ms); "
+        f"{per_code:.2f} ns a code, {per_code * size / 1e6:.3f} ms a query"
+    )

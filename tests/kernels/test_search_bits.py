@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bqstore.kernels import api, layout, nearest
+from tests import naive
+from tests.kernels.given import (
+    DIMS,
+    FORMS,
+    INTERPRETED,
+    METRICS,
+    assert_hits,
+    damage,
+    make_accept,
+    make_candidates,
+    make_codes,
+    make_hits,
+    no_originals,
+    whole_vectors,
+)
+
+
+def assert_candidates(candidates, query, expected):
+    count = len(expected)
+    assert candidates.counts[query] == count
+    assert candidates.distances[query, :count].tolist() == [d for d, _ in expected]
+    assert candidates.ordinals[query, :count].tolist() == [o for _, o in expected]
+    assert (candidates.ordinals[query, count:] == -1).all()
+
+
+def check(vectors, queries, accept, c, k, metric, form=None):
+    """Search and compare candidates and hits with the twin's."""
+    m, dim = queries.shape
+    codes = make_codes(vectors, spare=3)
+    candidates, hits = make_candidates(m, c), make_hits(m, k)
+    if form is None:
+        originals, rescoring = no_originals(dim, metric), 0
+    else:
+        originals, rescoring = naive.make_originals(vectors, form, metric), 1
+    assert api.search_bits(queries, codes, originals, accept, rescoring, candidates, hits) == layout.FINE
+    for i, query in enumerate(queries):
+        near = naive.nearest_codes(query, codes, accept, c)
+        assert_candidates(candidates, i, near)
+        if rescoring:
+            assert_hits(hits, i, naive.best_scores(query, originals, [o for _, o in near], k))
+        else:
+            assert_hits(hits, i, [(naive.code_score(d, dim, metric), o) for d, o in near[:k]])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dim", DIMS)
+def test_codes_alone(dim, metric):
+    rng = np.random.default_rng(dim)
+    check(whole_vectors(rng, 30, dim), whole_vectors(rng, 2, dim), make_accept(None), 12, 5, metric)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dim", DIMS)
+def test_rescored(dim, metric, form):
+    rng = np.random.default_rng(dim)
+    flags = rng.random(20) < 0.7
+    check(whole_vectors(rng, 20, dim), whole_vectors(rng, 2, dim), make_accept(flags), 9, 4, metric, form)
+
+
+@settings(max_examples=15 if INTERPRETED else 80, deadline=None)
+@given(
+    n=st.integers(0, 90 if INTERPRETED else 1200),
+    m=st.integers(0, 3),
+    c=st.integers(0, 300),
+    k=st.integers(0, 12),
+    density=st.sampled_from([None, 0.0, 0.02, 0.5, 1.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_sizes_and_filters(n, m, c, k, density, seed):
+    rng = np.random.default_rng(seed)
+    flags = None if density is None else rng.random(n) < density
+    check(whole_vectors(rng, n, 5), whole_vectors(rng, m, 5), make_accept(flags), c, k, layout.DOT)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="too many codes")
+@pytest.mark.parametrize("c", [1, 10, 500, 5000, 6000])
+def test_buffers_are_cut_back_many_times(c):
+    rng = np.random.default_rng(c)
+    vectors = whole_vectors(rng, 5000, 20)
+    # nearer and nearer: the worst case for the buffer
+    order = np.argsort([-naive.hamming(code, [0]) for code in naive.pack_signs(vectors)])
+    query = -np.ones((1, 20), np.float32)
+    check(vectors[order], query, make_accept(None), c, 10, layout.COSINE)
+    check(np.ascontiguousarray(vectors[order[::-1]]), query, make_accept(None), c, 10, layout.COSINE)
+
+
+def test_a_cut_keeps_the_lowest_ordinals_of_a_tie():
+    size = 700
+    state = nearest.make_nearest(1, 3, size, 64)
+    rows, distances = np.empty(nearest.BLOCK, np.int32), np.full(nearest.BLOCK, 7, np.int32)
+    for first in range(0, 512, nearest.BLOCK):
+        rows[:] = np.arange(first, first + nearest.BLOCK)
+        nearest.offer_block(state, 0, 3, rows, distances, nearest.BLOCK)
+    candidates = make_candidates(1, 4)
+    nearest.write_candidates(state, 3, candidates)
+    assert_candidates(candidates, 0, [(7, 0), (7, 1), (7, 2)])
+
+
+def test_an_accept_bitmap_shorter_than_the_codes_accepts_no_more():
+    vectors = whole_vectors(np.random.default_rng(0), 150, 8)
+    check(vectors, vectors[:1].copy(), make_accept(np.ones(64, bool)), 100, 100, layout.DOT)
+
+
+def test_bits_past_n_are_ignored():
+    vectors = whole_vectors(np.random.default_rng(0), 70, 8)
+    accept = layout.Accept(np.full(4, 0xFFFF_FFFF_FFFF_FFFF, np.uint64), 0)
+    check(vectors, vectors[:1].copy(), accept, 200, 200, layout.DOT)
+    accept.words[1] -= np.uint64(1)
+    check(vectors, vectors[:1].copy(), accept, 200, 200, layout.DOT)
+
+
+@pytest.mark.parametrize("n", [200, 10**9])
+def test_n_past_the_array_is_not_believed(n):
+    vectors = whole_vectors(np.random.default_rng(0), 20, 8)
+    candidates, hits = make_candidates(1, 50), make_hits(1, 5)
+    codes = make_codes(vectors)._replace(n=n)
+    api.search_bits(vectors[:1].copy(), codes, no_originals(8, layout.DOT), make_accept(None), 0, candidates, hits)
+    assert candidates.counts[0] == 20
+
+
+def test_rescoring_without_originals_is_out_of_range():
+    vectors = whole_vectors(np.random.default_rng(0), 20, 8)
+    originals = no_originals(8, layout.DOT)
+    args = (vectors[:1].copy(), make_codes(vectors), originals, make_accept(None))
+    assert api.search_bits(*args, 1, make_candidates(1, 5), make_hits(1, 5)) == layout.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_damage_is_reported_when_a_candidate_and_only_then(form):
+    rng = np.random.default_rng(1)
+    vectors = whole_vectors(rng, 40, 24)
+    query = vectors[:1].copy()
+    codes, accept = make_codes(vectors), make_accept(None)
+    chosen = [o for _, o in naive.nearest_codes(query[0], codes, accept, 6)]
+    sound = naive.make_originals(vectors, form, layout.COSINE)
+    for ordinal in range(40):
+        bad = damage(sound, ordinal, ordinal % sound.records.shape[1], ordinal % 32)
+        status = api.search_bits(query, codes, bad, accept, 1, make_candidates(1, 6), make_hits(1, 3))
+        assert status == (ordinal if ordinal in chosen else layout.FINE)
