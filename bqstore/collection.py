@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import filters, index, searching, validate
 from .config import MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
-from .errors import ClosedError, CorruptionError, InvalidInputError
+from .errors import ClosedError, CorruptionError, InvalidInputError, StorageError
 from .keywords import checked_keywords
 from .published import Published
 from .results import CollectionInfo, Hit, Record, VerifyReport
@@ -46,6 +46,7 @@ class Collection:
         search: SearchParams,
         hnsw: HnswConfig,
         threads: int | None,
+        state: State,
     ) -> None:
         self._closed = False
         self._store = store
@@ -56,7 +57,7 @@ class Collection:
         self._threads = threads or _cores()
         self._pool: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
-        self._published = Published(store)
+        self._published = Published(store, state)
 
     # ---- adding
 
@@ -383,7 +384,7 @@ class Collection:
         with self._published.lock:
             try:
                 self._published.follow()
-            except CorruptionError as error:
+            except (CorruptionError, StorageError) as error:
                 return VerifyReport(False, [str(error)], 0, 0)
             problems, documents, vectors = problems_of(self._store)
         return VerifyReport(not problems, problems, documents, vectors)
@@ -398,13 +399,14 @@ class Collection:
             self._store.catalogue.checkpoint()
 
     def close(self) -> None:
-        """Give back the lock and the files. Searches under way end as they would have. Closing twice is fine."""
+        """Give back the lock and the files. A search under way ends, or raises ClosedError. Closing twice is fine."""
+        if self._path is not None and self._pid != os.getpid():
+            return  # a fork: nothing is its own, and the lock may be held by a thread that it does not have
         with self._published.lock:
             if self._closed:
                 return
             self._closed = True
-            if self._pool is not None:
-                self._pool.shutdown(wait=False)
+            self._pool = None  # its threads end when the last search that holds it does
             self._store.close()
 
     def __enter__(self) -> "Collection":
@@ -434,6 +436,7 @@ class Collection:
     def _executor(self) -> Executor:
         with self._published.lock:
             if self._pool is None or self._pid != os.getpid():  # a fork has the object without its threads
+                self._check_open()
                 self._pool, self._pid = ThreadPoolExecutor(_cores(), "bqstore"), os.getpid()
             return self._pool
 

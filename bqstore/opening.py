@@ -22,6 +22,7 @@ from .config import (
 )
 from .errors import InvalidInputError, SettingsConflictError
 from .keywords import checked_keywords, refuse_unknown
+from .state import advance
 from .storage import Store
 from .storage.store import collection_folder
 from .validate import text_bytes
@@ -87,17 +88,20 @@ def open(
         settings = _settled(store.head.settings, store.head.dim, given, given_dim)
         stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
         new_dim = store.head.dim if store.head.dim is not None else given_dim
-        if not read_only and (stored != store.head.settings or new_dim != store.head.dim):
-            store.put_settings(stored, new_dim)
         hnsw_, search_ = HnswConfig(**settings["hnsw"]), SearchParams(**settings["search"])
-        return Collection(store, collection, folder and folder.parent, search_, hnsw_, threads)
+        checked = advance(store, None)
+        if not read_only:  # nothing was written so far, so that a damaged collection stays as it is
+            store.start_writing()
+            if stored != store.head.settings or new_dim != store.head.dim:
+                store.put_settings(stored, new_dim)
+        return Collection(store, collection, folder and folder.parent, search_, hnsw_, threads, checked)
     except BaseException:
         store.close()
         raise
 
 
 def open_flat(
-    path: str | PathLike[str] | None = None, collection: str = "default", also: Iterable[str] = (), /, **settings: Any
+    path: str | PathLike[str] | None = None, collection: str = "default", also: Iterable[str] = (), **settings: Any
 ) -> Collection:
     """`open` with the fields of its settings objects as keywords beside the others, as the adapters take them.
 

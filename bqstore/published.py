@@ -8,6 +8,7 @@ state to the publishing of the next. Knows the store and the states; knows no se
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,11 +32,12 @@ class ChangedError(Exception):
 class Published:
     """The state of the last commit that this process has seen, and the way to the next one."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, state: State) -> None:
         self.store = store
         self.lock = threading.RLock()  # one writer at a time; also whoever loads columns or follows another process
         self._version = store.catalogue.data_version()
-        self._state = advance(store, None)
+        self._state = advance(store, state)
+        self._behind = False  # something may be committed that is not published
 
     def current(self) -> State:
         """The state a search takes; a reader looks first whether another process has committed."""
@@ -45,11 +47,22 @@ class Published:
                 if version != self._version:
                     self.follow()
                     self._version = version
+        elif self._behind and self.lock.acquire(blocking=False):  # no write is going on: one was interrupted
+            try:
+                self.follow()
+            finally:
+                self.lock.release()
         return self._state
 
     def follow(self) -> State:
         """Publish the state of the last commit, of this process or another; under the lock."""
-        self._state = advance(self.store, self._state)
+        try:
+            self._state = advance(self.store, self._state)
+        except BaseException:  # columns share their dictionaries and may be half grown: they are loaded anew
+            self._state = replace(self._state, ids=None, columns={})
+            self._behind = True
+            raise
+        self._behind = False
         return self._state
 
     @contextmanager
@@ -57,6 +70,7 @@ class Published:
         """The lock of one write. Leaving it publishes what was committed, also when an exception came after that."""
         with self.lock:
             check()
+            self._behind = True
             try:
                 yield
             except BaseException:

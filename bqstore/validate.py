@@ -40,8 +40,6 @@ def array(given: object, what: str) -> F32:
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"{what} cannot be read as an array of numbers: {ragged(given) or error}") from error
     if wide.dtype.kind not in "fiu":
-        if wide.size == 0:
-            return np.zeros(wide.shape, np.float32)
         hint = ragged(given) or "expected numbers, such as float32"
         raise InvalidInputError(f"{what} holds values of type {wide.dtype}; {hint}")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is refused as that

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("\nStopped. What was stored is kept: run the same command to go on.")
         return 130
-    except (bqstore.BqstoreError, OSError) as error:
+    except (bqstore.BqstoreError, ImportError, OSError) as error:
         console.print(f"\n[bold red]{type(error).__name__}[/]: ", end="")
         console.print(str(error), markup=False)
         return 1

@@ -91,9 +91,10 @@ def nearest(
     else:
         statuses = list(executor().map(run, [slice(at, at + size) for at in range(0, m, size)]))
     for status in statuses:
-        if status != FINE:
+        if status >= 0:
             raise CorruptionError(
                 f"the vector in slot {status} does not agree with its checksum; verify() lists all damage; "
                 "restore the collection from a copy"
             )
+        assert status == FINE, "the arrays do not fit each other"
     return ordinals, scores

@@ -42,7 +42,7 @@ from bqstore.kernels.layout import (
 from bqstore.kernels.records import fits
 from bqstore.kernels.scan import scan_codes
 
-KERNELS_STAMP = "4dd2d468835b2f54"
+KERNELS_STAMP = "5f95e5fe7837bb8c"
 
 
 @root

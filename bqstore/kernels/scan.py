@@ -17,9 +17,10 @@ from bqstore.kernels.nearest import BLOCK, make_nearest, offer_block, write_cand
 
 ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 ZERO = np.uint64(0)
+ONE = np.uint64(1)
 # 18 KB: from 9 KB on, a scan from memory takes 4.3 ns a code of 192 bytes and not 6.0; with 1.5 KB it gains nothing
 AHEAD_WORDS = 2304
-ONE = np.uint64(1)
+CACHED_WORDS = 1 << 20  # 8 MB of codes are likely to stay in a cache, where asking ahead costs 0.3 ns a code
 
 
 @leaf
@@ -79,12 +80,13 @@ def scan_codes(packed: npt.NDArray[np.uint64], codes: Codes, accept: Accept, can
     nearest = make_nearest(m, c, n, 64 * words.shape[1])
     rows = np.empty(BLOCK, np.int32)
     distances = np.empty(BLOCK, np.int32)
+    far = max(1, AHEAD_WORDS // words.shape[1]) if n * words.shape[1] > CACHED_WORDS else 0
     count, word = next_rows(accept, n, 0, rows)
     while count > 0 and c > 0:
         dense = rows[count - 1] - rows[0] < 2 * count
         for query in range(m):
             # the first query brings the block in; the others find it there
-            ahead = max(1, AHEAD_WORDS // words.shape[1]) if dense and query == 0 else 0
+            ahead = far if dense and query == 0 else 0
             hamming_rows(words, rows, count, packed[query], ahead, distances)
             offer_block(nearest, query, c, rows, distances, count)
         count, word = next_rows(accept, n, word, rows)

@@ -10,19 +10,19 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
 from .format import FORMAT_VERSION, newer_format
-from .head import Head, Row
+from .head import Head, Row, check_keys
 
 APPLICATION_ID: Final = 0x42515354  # "BQST"
 _SCHEMA: Final = """
 CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE rows (
-    rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL, id TEXT NOT NULL UNIQUE, text TEXT, metadata TEXT NOT NULL,
-    private TEXT, ref_doc_id TEXT, crc INTEGER NOT NULL);
+    rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL, id TEXT NOT NULL UNIQUE, ref_doc_id TEXT, metadata TEXT NOT NULL,
+    key_crc INTEGER NOT NULL, text TEXT, private TEXT, crc INTEGER NOT NULL);
 CREATE INDEX rows_by_ref_doc_id ON rows (ref_doc_id) WHERE ref_doc_id IS NOT NULL;
 CREATE TABLE dead (rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX dead_by_seq ON dead (seq);
@@ -30,11 +30,16 @@ CREATE TABLE changed (rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX changed_by_seq ON changed (seq);
 """
 _AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
+WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # as `Row.from_stored` takes them
+_KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # as `check_keys` does
+_INSERT: Final = f"INTO rows ({WHOLE}, key_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def translate(error: sqlite3.Error, name: str) -> BqstoreError:
     """The error of the tree that an SQLite error stands for."""
     text = str(error)
+    if "UTF-8" in text:  # SQLite's own words quote the text
+        return CorruptionError(f"{name} holds text that is not UTF-8; restore it from a copy")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
         return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
     if "locked" in text:
@@ -52,22 +57,34 @@ class Catalogue:
     Parameters
     ----------
     path : Path or None         None keeps everything in memory
-    read_only : bool            only reading connections are opened
+
+    A file that exists is opened for reading until `start_writing`: opening for writing may already write (SQLite
+    folds the log in when such a connection closes), and a damaged collection is to stay as it is.
     """
 
-    def __init__(self, path: Path | None, read_only: bool) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self.name = "the catalogue in memory" if path is None else path.name
         self._memory = threading.RLock() if path is None else None
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
+        self._owner = object()  # of the transaction on the first connection
         self.in_doubt = False  # True from the start of a COMMIT to its success
         with self.translated():
-            self._main = self._connect("rwc" if not read_only else "ro")
-            if path is not None and not read_only:
-                self._main.execute("PRAGMA journal_mode = WAL")
-                self._main.execute("PRAGMA synchronous = FULL")
-                self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
+            self._main = self._connect("ro" if path is not None and path.exists() else "rwc")
+
+    def start_writing(self) -> None:
+        """Put a writing connection in the place of the first one."""
+        if self._path is None:
+            return
+        with self.translated():
+            first, self._main = self._main, self._connect("rwc")
+            self._main.execute("PRAGMA journal_mode = WAL")
+            self._main.execute("PRAGMA synchronous = FULL")
+            self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
+            # What the log holds may be in the page cache only, after a sync that failed: write it anew, and sync.
+            self._main.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            first.close()
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         target = ":memory:" if self._path is None else f"file:{urllib.parse.quote(str(self._path))}?mode={mode}"
@@ -117,24 +134,32 @@ class Catalogue:
         """The writing connection in a transaction: committed on leaving, rolled back on any exception."""
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
-        with self._memory or nullcontext(), self.translated():
+        with self._transaction("BEGIN IMMEDIATE"):
             self.in_doubt = False
-            self._main.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._main
-                self.in_doubt = True
-                self._main.execute("COMMIT")
-                self.in_doubt = False
-            except BaseException:
-                if self._main.in_transaction:
-                    self._main.execute("ROLLBACK")
-                raise
+            yield self._main
+            self.in_doubt = True
+            self._main.execute("COMMIT")
+            self.in_doubt = False
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """In memory, where one connection serves all: keep the others off it."""
-        with self._memory or nullcontext(), self.translated():
+    def snapshot(self) -> Iterator[None]:
+        """All that is read through `main` is of one commit. In memory, the others are kept off the connection."""
+        with self._transaction("BEGIN"):
             yield
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        """Rolled back on leaving unless committed. Ctrl-C may come anywhere: what it left open ends here."""
+        with self._memory or nullcontext(), self.translated():
+            mine = self._owner = object()  # an interrupted one that is cleaned up late must not end a newer one
+            try:
+                if self._main.in_transaction:
+                    self._main.execute("ROLLBACK")
+                self._main.execute(begin)
+                yield
+            finally:
+                if self._owner is mine and self._main.in_transaction:
+                    self._main.execute("ROLLBACK")
 
     def create(self, head: Head) -> None:
         """The tables and the first head row, in one commit."""
@@ -180,11 +205,12 @@ def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > FORMAT_VERSION:
         raise newer_format(name, version)
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone():
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+    if not tables:
         return None
-    row = connection.execute("SELECT format, body, crc FROM head").fetchone()
-    if row is None:
-        return None
+    row = connection.execute("SELECT format, body, crc FROM head").fetchone() if "head" in tables else None
+    if row is None:  # tables and head row come in one commit
+        raise CorruptionError(f"{name} has no head row: damaged, or another program's; restore it from a copy")
     return Head.from_stored(row[0], row[1], row[2], name)
 
 
@@ -199,30 +225,44 @@ def read_rows(connection: sqlite3.Connection, key: str, values: Sequence[object]
     for at in range(0, len(values), _AT_ONCE):
         some = values[at : at + _AT_ONCE]
         marks = ",".join("?" * len(some))
-        sql = f"SELECT rid, seq, id, text, metadata, private, ref_doc_id, crc FROM rows WHERE {key} IN ({marks})"  # noqa: S608
+        sql = f"SELECT {WHOLE} FROM rows WHERE {key} IN ({marks})"  # noqa: S608 - names of our own
         found.extend(Row.from_stored(row, name) for row in connection.execute(sql, some))
     return found
 
 
-def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
-    """The rids of those ids that exist."""
+def read_column(
+    connection: sqlite3.Connection, column: str, condition: str, value: object, name: str
+) -> list[tuple[int, Any]]:
+    """(rid, value) of one of the columns that a `key_crc` covers, in the order of rids; each row's is checked."""
+    place = _KEYS.index(column)
+    tables = "rows JOIN changed USING (rid)" if condition.startswith("changed.") else "rows"
+    columns = ", ".join(f"rows.{key}" for key in _KEYS)
+    rows = connection.execute(f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY rid", (value,))  # noqa: S608
+    return [(row[0], check_keys(row, name)[place]) for row in rows]
+
+
+def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str], name: str) -> dict[str, int]:
+    """The rids of those ids that exist.
+
+    The CRC is checked: an index entry that leads to another row would have that one deleted.
+    """
     found = {}
     for id_ in ids:
-        row = connection.execute("SELECT rid FROM rows WHERE id = ?", (id_,)).fetchone()
+        row = connection.execute(f"SELECT {', '.join(_KEYS)} FROM rows WHERE id = ?", (id_,)).fetchone()  # noqa: S608
         if row is not None:
-            found[id_] = int(row[0])
+            found[id_] = int(check_keys(row, name)[0])
     return found
 
 
 def insert_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Add rows; their ids must not exist."""
-    connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (row.stored() for row in rows))
+    connection.executemany(f"INSERT {_INSERT}", (row.stored() for row in rows))
 
 
 def replace_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Put rows in the place of those with the same rid, and note them as changed."""
     rows = list(rows)
-    connection.executemany("REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (row.stored() for row in rows))
+    connection.executemany(f"REPLACE {_INSERT}", (row.stored() for row in rows))
     connection.executemany("REPLACE INTO changed VALUES (?, ?)", ((row.rid, row.seq) for row in rows))
 
 

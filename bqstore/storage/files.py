@@ -144,7 +144,10 @@ class DiskFile:
         out = np.empty((count, self.layout.record_bytes // 4), np.uint32)
         view, offset = out.data.cast("B") if out.size else memoryview(b""), self._offset(slot)
         while view:
-            done = os.preadv(self._fd, [view[:_PIECE]], offset)
+            try:
+                done = os.preadv(self._fd, [view[:_PIECE]], offset)
+            except OSError as error:
+                raise StorageError(error.errno, f"cannot read {self.name}: {error.strerror}") from error
             if done == 0:
                 raise CorruptionError(f"{self.name} ended at byte {offset:,} while being read; restore it from a copy")
             view, offset = view[done:], offset + done
@@ -160,7 +163,10 @@ class DiskFile:
                 self._view.flags.writeable = False
                 return self._view
             # the map lives as long as an array looks at it; it is never closed under a search
-            data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
+            try:
+                data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:  # no address space; cut since its size was asked for
+                raise StorageError(f"cannot map {self.name}: {error}") from error
             flat = np.frombuffer(data, np.uint32, slots * words, HEADER_BYTES)
             self._view = flat.reshape(slots, words)
         return self._view
@@ -174,7 +180,8 @@ class DiskFile:
             )
 
     def trim(self, count: int) -> None:  # noqa: D102
-        os.ftruncate(self._fd, min(os.fstat(self._fd).st_size, self._offset(count)))
+        if os.fstat(self._fd).st_size > self._offset(count):  # else leave the file's times alone
+            os.ftruncate(self._fd, self._offset(count))
 
     def __del__(self) -> None:
         # closed when the last search that holds it is done, so that no search meets another file's descriptor

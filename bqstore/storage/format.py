@@ -215,3 +215,9 @@ def row_crc(
     ref_len = "-" if ref_doc_id is None else len(ref_doc_id)
     head = f"{rid},{seq},{len(id_)},{text_len},{len(metadata)},{private_len},{ref_len}:"
     return zlib.crc32(f"{head}{id_}{text or ''}{metadata}{private or ''}{ref_doc_id or ''}".encode())
+
+
+def key_crc(rid: int, seq: int, id_: str, ref_doc_id: str | None, metadata: str) -> int:
+    """CRC-32 of what ids and filters are loaded from, so that loading them need not read the texts."""
+    ref_len = "-" if ref_doc_id is None else len(ref_doc_id)
+    return zlib.crc32(f"{rid},{seq},{len(id_)},{ref_len},{len(metadata)}:{id_}{ref_doc_id or ''}{metadata}".encode())

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from ..errors import CorruptionError
-from .format import FORMAT_VERSION, newer_format, row_crc
+from .format import FORMAT_VERSION, key_crc, newer_format, row_crc
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Row(NamedTuple):
     ref_doc_id: str | None
 
     def stored(self) -> tuple[object, ...]:
-        """The columns of the row, its CRC last."""
-        return (*self, row_crc(*self))
+        """The columns of the row, its CRCs last."""
+        return (*self, row_crc(*self), key_crc(self.rid, self.seq, self.id, self.ref_doc_id, self.metadata))
 
     @classmethod
     def from_stored(cls, values: tuple[Any, ...], name: str) -> "Row":
@@ -85,5 +85,21 @@ class Row(NamedTuple):
         except (TypeError, ValueError):  # a column of another type
             good = False
         if not good:
-            raise CorruptionError(f"row {values[0]} of {name} is damaged; restore the collection from a copy")
+            raise damaged_row(values, name)
         return cls(*values[:-1])
+
+
+def check_keys(values: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """A row's (rid, seq, id, ref_doc_id, metadata, key_crc) as they are; CorruptionError if the CRC does not hold."""
+    try:
+        good = key_crc(*values[:-1]) == values[-1]
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise damaged_row(values, name)
+    return values
+
+
+def damaged_row(values: tuple[Any, ...], name: str) -> CorruptionError:
+    """The error for a row that does not agree with its CRC."""
+    return CorruptionError(f"row {values[0]} of {name} is damaged; restore the collection from a copy")

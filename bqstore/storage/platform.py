@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import LockedError, StorageError
@@ -74,9 +75,15 @@ def lock_file(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
     except OSError as error:
         raise StorageError(f"cannot open {path}: {error.strerror}; read_only=True needs no lock") from error
-    if _try_lock(fd):
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())  # for the other side's message only
+    try:
+        free = _try_lock(fd)
+    except OSError as error:
+        os.close(fd)
+        raise StorageError(error.errno, f"cannot lock {path}: {error.strerror}; use a local disk") from error
+    if free:
+        with suppress(OSError):  # for the other side's message only; a full disk still opens
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
         return fd
     try:
         holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""

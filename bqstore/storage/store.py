@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, InvalidInputError, NotFoundError, ReadOnlyError, StorageError
+from ..errors import BqstoreError, CorruptionError, InvalidInputError, NotFoundError, ReadOnlyError, StorageError
 from . import catalogue as sql
 from . import platform
 from .catalogue import Catalogue
@@ -89,7 +89,8 @@ class Store:
         self._lock = lock
         self._poison: str | None = None
         self._pid = os.getpid()
-        self._inside: int | None = None  # the thread that reads in `consistent`
+        self._inside: tuple[int] | None = None  # the thread that reads in `consistent`
+        self._writing = False
         _open_stores.add(self)
 
     # ---- opening
@@ -98,11 +99,13 @@ class Store:
     def open(cls, folder: Path | None, settings: dict[str, Any], dim: int | None, read_only: bool) -> "Store":
         """Open the collection in a folder (None: in memory), or make it with the settings if there is none.
 
+        Of one that exists nothing is changed before `start_writing`, which the caller calls when it has found no damage.
+
         Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
         """
         if folder is None:
             head = Head(store_id=secrets.randbits(62), dim=dim, settings=settings)
-            store = cls(None, Catalogue(None, False), head, False, None)
+            store = cls(None, Catalogue(None), head, False, None)
             store.catalogue.create(head)
             return store
         if read_only:
@@ -111,7 +114,10 @@ class Store:
                     f"there is no collection in {folder}; open it once without read_only=True to make it"
                 )
             return cls._open_files(folder, None, None, None)
-        platform.make_folder(folder)
+        try:
+            platform.make_folder(folder)
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
         lock = platform.lock_file(folder / "LOCK")
         try:
             return cls._open_files(folder, settings, dim, lock)
@@ -125,8 +131,7 @@ class Store:
         meta = folder / "meta.db"
         if not meta.exists() and _flat_files(folder):
             raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
-        fresh = not meta.exists()
-        catalogue = Catalogue(meta, read_only)
+        catalogue = Catalogue(meta)
         try:
             with catalogue.translated():
                 head = sql.read_head(catalogue.main(), meta.name)
@@ -136,19 +141,24 @@ class Store:
                 if settings is None:
                     raise NotFoundError(f"there is no collection in {folder} yet")
                 head = Head(store_id=secrets.randbits(62), dim=dim, settings=settings)
+                catalogue.start_writing()
                 catalogue.create(head)
-            if fresh:
                 meta.chmod(0o600)
                 platform.sync_folder(folder)
             store = cls(folder, catalogue, head, read_only, lock)
             store._check_counts()
             store._open_flat()
-            if not read_only:
-                store._sweep()
         except BaseException:
             catalogue.close()
             raise
         return store
+
+    def start_writing(self) -> None:
+        """Begin to write: everything that was there has been checked."""
+        if self.folder is not None:
+            self.catalogue.start_writing()
+            self._sweep()
+        self._writing = True
 
     def _check_counts(self) -> None:
         """The head row against the tables: a catalogue that lost pages must not pass for a smaller collection."""
@@ -157,8 +167,10 @@ class Store:
             head = sql.read_head(main, self.catalogue.name)
             rows, last = main.execute("SELECT count(*), max(rid) FROM rows").fetchone()
             dead = main.execute("SELECT count(*) FROM dead").fetchone()[0]
+            both = main.execute("SELECT count(*) FROM dead JOIN rows USING (rid)").fetchone()[0]
         if (
             head is None
+            or both
             or (rows, dead) != (head.n_live, head.n_slots - head.n_live)
             or (last is not None and last >= head.next_rid)
         ):
@@ -217,7 +229,8 @@ class Store:
         for path in _flat_files(self.folder):
             match = _FLAT.fullmatch(path.name)
             if match and (int(match[2]) != self.head.generation or match[3] == "tmp"):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # they cost space, no more
+                    path.unlink()
 
     # ---- writing
 
@@ -226,7 +239,7 @@ class Store:
         try:
             with self.catalogue.writing() as connection:
                 yield connection
-        except StorageError as error:
+        except BqstoreError as error:
             if self.catalogue.in_doubt:
                 self._poison = str(error)
             raise
@@ -274,7 +287,7 @@ class Store:
             self._sync()
             with self._commit() as connection:
                 seq, n = old.seq + 1, len(vectors)
-                replaced = sql.rids_by_id(connection, rows.ids) if old.n_live else {}
+                replaced = sql.rids_by_id(connection, rows.ids, self.catalogue.name) if old.n_live else {}
                 sql.bury(connection, replaced.values(), seq)
                 sql.insert_rows(connection, rows.numbered(old.next_rid, seq))
                 n_live = old.n_live + n - len(replaced)
@@ -349,23 +362,24 @@ class Store:
     @contextmanager
     def consistent(self) -> Iterator[None]:
         """Several reads of the methods below see one commit; may be nested."""
-        main = self.catalogue.main()
-        if self._inside == threading.get_ident():
+        if self._is_inside():
             yield
             return
-        with self.catalogue.exclusive():
-            main.execute("BEGIN")
-            self._inside = threading.get_ident()
+        with self.catalogue.snapshot():
+            mine = (threading.get_ident(),)
+            self._inside = mine
             try:
                 yield
             finally:
-                self._inside = None
-                if main.in_transaction:
-                    main.execute("COMMIT")
+                if self._inside is mine:
+                    self._inside = None
+
+    def _is_inside(self) -> bool:
+        return self._inside is not None and self._inside[0] == threading.get_ident()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        if self._inside == threading.get_ident():
+        if self._is_inside():
             with self.catalogue.translated():
                 yield self.catalogue.main()
         else:
@@ -391,20 +405,21 @@ class Store:
 
     def dead_since(self, seq: int) -> list[int]:
         """The rids deleted or replaced after a commit."""
-        return [row[0] for row in self._main_rows("SELECT rid FROM dead WHERE seq > ?", seq)]
+        with self.catalogue.translated():
+            found = self.catalogue.main().execute("SELECT rid FROM dead WHERE seq > ?", (seq,))
+            return [row[0] for row in found]
 
     def column_since(self, rid: int, column: str) -> list[tuple[int, Any]]:
         """(rid, value) of the rows from a rid on, in its order; column "id", "metadata" or "ref_doc_id"."""
-        return self._main_rows(f"SELECT rid, {column} FROM rows WHERE rid >= ? ORDER BY rid", rid)  # noqa: S608
+        return self._column(column, "rows.rid >= ?", rid)
 
     def column_changed(self, seq: int, column: str) -> list[tuple[int, Any]]:
         """(rid, value) of the rows changed in place after a commit, in the order of rids."""
-        sql_text = f"SELECT rid, {column} FROM rows JOIN changed USING (rid) WHERE changed.seq > ? ORDER BY rid"  # noqa: S608
-        return self._main_rows(sql_text, seq)
+        return self._column(column, "changed.seq > ?", seq)
 
-    def _main_rows(self, statement: str, value: int) -> list[Any]:
+    def _column(self, column: str, condition: str, value: int) -> list[tuple[int, Any]]:
         with self.catalogue.translated():
-            return self.catalogue.main().execute(statement, (value,)).fetchall()
+            return sql.read_column(self.catalogue.main(), column, condition, value, self.catalogue.name)
 
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
         """The rows with these rids or ids, in no order, CRCs checked."""
@@ -414,16 +429,17 @@ class Store:
     def rids_by_id(self, ids: Sequence[str]) -> dict[str, int]:
         """The rids of those ids that exist."""
         with self._connection() as connection:
-            return sql.rids_by_id(connection, ids)
+            return sql.rids_by_id(connection, ids, self.catalogue.name)
 
     def close(self) -> None:
         """Give the lock back; what is acknowledged is durable already."""
         if self.folder is not None and os.getpid() != self._pid:
             return  # a fork: SQLite's handles and the lock are the parent's
-        if not self.read_only and self._poison is None:
+        if self._writing and self._poison is None:
             for file in (self.vectors, self.codes):
                 if file is not None:
-                    file.trim(self.head.n_slots)
+                    with suppress(OSError):  # it costs space, no more
+                        file.trim(self.head.n_slots)
         self.vectors = self.codes = None
         try:
             self.catalogue.close()

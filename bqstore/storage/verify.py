@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BqstoreError, CorruptionError
+from .catalogue import WHOLE
 from .files import RecordFile
 from .format import FORMS, damaged, rids_of, vectors_of
-from .head import Row
+from .head import Row, damaged_row
 
 if TYPE_CHECKING:
     from .store import Store
@@ -42,12 +43,13 @@ def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:
         problems.extend(f"{name}: {found}" for found in store.catalogue.integrity())
         with store.consistent():
             main = store.catalogue.main()
-            columns = "rid, seq, id, text, metadata, private, ref_doc_id, crc"
-            for values in main.execute(f"SELECT {columns} FROM rows"):  # noqa: S608 - names of our own
+            for *values, keys in main.execute(f"SELECT {WHOLE}, key_crc FROM rows"):  # noqa: S608 - names of our own
                 rids.add(values[0])
                 read += 1
                 try:
-                    Row.from_stored(values, name)
+                    row = Row.from_stored(tuple(values), name)
+                    if keys != row.stored()[-1]:
+                        raise damaged_row(row, name)
                 except CorruptionError as error:
                     bad.append(str(error))
             dead = {row[0] for row in main.execute("SELECT rid FROM dead")}

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
-import bqstore
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from typing_extensions import Self
+
+import bqstore
 
 
 class BQVectorStore(VectorStore):
@@ -281,8 +282,8 @@ _OWN_KEYWORDS = ("path", "collection_name", "relevance_score_fn")
 
 class _Batch(NamedTuple):
     texts: list[str]
-    metadatas: list[Mapping[str, Any] | None] | None
-    ids: list[str | None] | None
+    metadatas: list[Mapping[str, Any] | None]
+    ids: list[str | None]
 
 
 def _batches(
@@ -295,19 +296,26 @@ def _batches(
     """What is to be added, in pieces; refused, before anything is embedded, if its parts do not fit together."""
     for name in unknown:
         raise bqstore.UnknownKeywordError(f"adding has no keyword {name!r}; known: metadatas, ids, batch_size")
-    for what, given in (("texts", texts), ("ids", ids)):
-        if isinstance(given, str):
-            raise bqstore.InvalidInputError(f"{what} is one string; expected a list of them")
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise bqstore.InvalidInputError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
-    whole = _Batch(list(texts), None if metadatas is None else list(metadatas), None if ids is None else list(ids))
-    n = len(whole.texts)
-    for what, part in zip(whole._fields, whole, strict=True):
-        if part is not None and len(part) != n:
-            raise bqstore.InvalidInputError(f"{what} has {len(part):,} entries for {n:,} texts; expected one each")
-    _refuse_private(whole.metadatas or ())
-    pieces = [slice(at, at + (batch_size or n)) for at in range(0, n, batch_size or max(n, 1))]
-    return [_Batch(*(part if part is None else part[piece] for part in whole)) for piece in pieces]
+    all_texts = _listed("texts", texts)
+    n = len(all_texts)
+    all_metadatas: list[Mapping[str, Any] | None] = _listed("metadatas", metadatas, n)
+    all_ids = _listed("ids", ids, n)
+    _refuse_private(all_metadatas)
+    step = batch_size or max(n, 1)
+    pieces = [slice(at, at + step) for at in range(0, n, step)]
+    return [_Batch(all_texts[piece], all_metadatas[piece], all_ids[piece]) for piece in pieces]
+
+
+def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> list[Any]:
+    """What was given as a list, of n entries where the texts have so many; None stands for n of None."""
+    if isinstance(given, str):
+        raise bqstore.InvalidInputError(f"{what} is one string; expected a list of them")
+    listed = [None] * (n or 0) if given is None else list(given)
+    if n is not None and len(listed) != n:
+        raise bqstore.InvalidInputError(f"{what} has {len(listed):,} entries for {n:,} texts; expected one each")
+    return listed
 
 
 def _refuse_private(metadatas: Iterable[Mapping[str, Any] | None]) -> None:

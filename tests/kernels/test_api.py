@@ -34,7 +34,7 @@ print(sum(sum(root.stats.cache_misses.values()) for root in api.ROOTS))
 
 def test_the_stamp_is_that_of_the_kernels():
     tool = runpy.run_path(str(ROOT / "tools" / "stamp_kernels.py"))
-    assert api.KERNELS_STAMP == tool["stamp"](), "run tools/stamp_kernels.py"
+    assert tool["stamp"]() == api.KERNELS_STAMP, "run tools/stamp_kernels.py"
 
 
 def test_the_stamp_changes_with_any_kernel_file(tmp_path):

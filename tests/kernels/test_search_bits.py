@@ -146,3 +146,21 @@ def test_damage_is_reported_when_a_candidate_and_only_then(form):
         bad = damage(sound, ordinal, ordinal % sound.records.shape[1], ordinal % 32)
         status = api.search_bits(query, codes, bad, accept, 1, make_candidates(1, 6), make_hits(1, 3))
         assert status == (ordinal if ordinal in chosen else layout.FINE)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="8 MB of codes take minutes without compilation; run without NUMBA_DISABLE_JIT")
+def test_a_scan_that_asks_ahead_finds_the_same():
+    """Past 8 MB of codes the scan prefetches: the same answer as counting with numpy."""
+    rng = np.random.default_rng(5)
+    n, words = 20_000, 64
+    codes = layout.Codes(rng.integers(0, 2**64, (n, words), dtype=np.uint64), n)
+    queries = rng.standard_normal((2, 64 * words)).astype(np.float32)
+    candidates, hits = make_candidates(2, 50), make_hits(2, 10)
+    empty = no_originals(64 * words, layout.DOT)
+    assert api.search_bits(queries, codes, empty, make_accept(None), 0, candidates, hits) == layout.FINE
+    for i, query in enumerate(queries):
+        bits = np.packbits(query > 0, bitorder="little").view(np.uint64)
+        distances = np.unpackbits((codes.words ^ bits).view(np.uint8), axis=1).sum(axis=1)
+        order = np.lexsort((np.arange(n), distances))[:50]
+        assert candidates.ordinals[i].tolist() == order.tolist()
+        assert candidates.distances[i].tolist() == distances[order].tolist()

@@ -1,0 +1,12 @@
+"""`BQVectorStore`: a bqstore collection as a LlamaIndex vector store."""
+
+try:
+    from .base import BQVectorStore
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] != "llama_index":
+        raise
+    raise ImportError(
+        'llama_index.vector_stores.bqstore needs llama-index-core: pip install "bqstore[llama-index]"', name=error.name
+    ) from error
+
+__all__ = ["BQVectorStore"]

@@ -1,0 +1,78 @@
+"""A node as a row of the store, and back. Knows how LlamaIndex's classes are written, nothing of searching.
+
+The text goes into the text column and the metadata stays the user's own; everything else a node has (relationships,
+templates, excluded keys, its class) is kept apart under one private key, so that filters and other frameworks see only
+what the user has put there, and nothing is stored twice.
+"""
+
+from typing import Any, Final
+
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    Node,
+    TextNode,
+)
+
+import bqstore
+
+NODE_KEY: Final = bqstore.PRIVATE_PREFIX + "node"
+_APART: Final = {"id_", "text", "metadata", "embedding"}
+_RESOURCES: Final = ("text_resource", "image_resource", "audio_resource", "video_resource")
+_CLASSES: Final[dict[str, type[BaseNode]]] = {
+    cls.class_name(): cls for cls in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
+}
+
+
+def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
+    """The text of a node and its metadata with the private keys. Raises InvalidInputError if it cannot be written."""
+    for key in node.metadata:
+        if str(key).startswith(bqstore.PRIVATE_PREFIX):
+            raise bqstore.InvalidInputError(
+                f"node {node.node_id!r} has the metadata key {key!r}; keys beginning with {bqstore.PRIVATE_PREFIX!r} "
+                "are the store's own: rename it"
+            )
+    try:
+        content = node.model_dump(mode="json", exclude=_APART)
+    except ValueError as error:  # its message may hold the node's text
+        raise bqstore.InvalidInputError(
+            f"node {node.node_id!r}, a {type(node).__name__}, cannot be written as JSON: "
+            "look for objects in its relationships, or in the obj of an IndexNode"
+        ) from error
+    text = _take_text(node, content)
+    # LlamaIndex's own rule where it counts documents: a node that has no source is its own
+    source = node.ref_doc_id or node.node_id
+    return text, {**node.metadata, NODE_KEY: content, bqstore.REF_DOC_ID_KEY: source}
+
+
+def _take_text(node: BaseNode, content: dict[str, Any]) -> str | None:
+    """The node's text, taken out of ``content``; the bytes of its media put in, which LlamaIndex leaves out."""
+    if isinstance(node, TextNode):
+        return node.text
+    if not isinstance(node, Node):
+        return node.get_content(metadata_mode=MetadataMode.NONE)
+    for name in _RESOURCES:
+        resource = getattr(node, name)
+        if resource is not None and resource.data is not None:
+            content[name]["data"] = resource.data.decode("ascii")  # base64 already
+    return None if node.text_resource is None else content["text_resource"].pop("text")
+
+
+def node_of(found: bqstore.Hit | bqstore.Record) -> BaseNode:
+    """The node of a row; a TextNode where another framework has written it."""
+    public = {key: value for key, value in found.metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
+    content: dict[str, Any] = {"id_": found.id, "metadata": public}
+    if found.vector is not None:
+        content["embedding"] = found.vector.tolist()
+    content.update(found.metadata.get(NODE_KEY, {}))
+    is_node = "text_resource" in content
+    cls = _CLASSES.get(content.get("class_name", ""), Node if is_node else TextNode)
+    if not is_node:
+        content["text"] = found.text or ""
+    elif content["text_resource"] is not None:
+        content["text_resource"]["text"] = found.text
+    return cls.from_dict(content)

@@ -1,0 +1,349 @@
+"""What goes into a `BQVectorStore` and comes out by id: adding, replacing, deleting, opening."""
+
+import copy
+import subprocess
+import sys
+import threading
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+
+import bqstore
+from langchain_bqstore import BQVectorStore
+
+from .langchain_texts import Spelled
+
+
+@pytest.fixture
+def store() -> BQVectorStore:
+    return BQVectorStore(Spelled())
+
+
+# ---- ids
+
+
+def test_ids_are_the_given_ones_and_uuids_for_the_others(store: BQVectorStore) -> None:
+    ids = store.add_documents([Document("1 0", id="one"), Document("0 1")])
+    assert ids[0] == "one" and len(ids[1]) == 36
+    assert [d.id for d in store.get_by_ids(ids)] == ids
+    assert store.add_texts(["1 1", "2 1"], ids=["two", None])[0] == "two"
+    assert len(store.collection) == 4
+
+
+def test_keyword_ids_come_before_those_of_the_documents(store: BQVectorStore) -> None:
+    documents = [Document("1 0", id="a"), Document("0 1", id="b")]
+    assert store.add_documents(documents, ids=["x", "y"]) == ["x", "y"]
+    assert store.add_documents(documents, ids=None) == ["a", "b"]
+    assert [d.id for d in documents] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "id_", ["ü", "日本語", "a/b\\c", "../up", "' OR 1=1 --", " ", "\n", "0", "😀" * 256, "%", "\x00"]
+)
+def test_any_string_is_an_id(store: BQVectorStore, id_: str) -> None:
+    store.add_texts(["1 0", "0 1"], [{"n": 1}, {"n": 2}], ids=[id_, "other"])
+    store.add_texts(["1 0"], [{"n": 3}], ids=[id_])
+    assert store.get_by_ids([id_]) == [Document("1 0", id=id_, metadata={"n": 3})]
+    assert store.similarity_search("1 0", k=1)[0].id == id_
+    assert store.delete([id_]) is True
+    assert store.get_by_ids([id_]) == []
+    assert len(store.collection) == 1
+
+
+def test_the_last_of_equal_ids_in_a_batch_wins(store: BQVectorStore) -> None:
+    assert store.add_texts(["1 0", "0 1", "1 1"], ids=["a", "b", "a"]) == ["a", "b", "a"]
+    assert len(store.collection) == 2
+    assert store.get_by_ids(["a"])[0].page_content == "1 1"
+    assert store.add_texts(["1 0", "0 1", "2 1"], ids=["a", "b", "a"], batch_size=1) == ["a", "b", "a"]
+    assert store.get_by_ids(["a"])[0].page_content == "2 1"
+
+
+def test_get_by_ids_keeps_their_order(store: BQVectorStore) -> None:
+    store.add_texts([f"{i} 1" for i in range(20)], ids=[str(i) for i in range(20)])
+    wanted = ["7", "missing", "3", "19", "3", "0"]
+    assert [d.id for d in store.get_by_ids(wanted)] == ["7", "3", "19", "3", "0"]
+    assert store.get_by_ids([]) == []
+
+
+# ---- what is stored
+
+
+def test_inputs_are_not_changed(store: BQVectorStore) -> None:
+    metadata: dict[str, Any] = {"tags": ["a", "b"], "nested": {"x": 1}, "none": None}
+    documents = [Document("1 0", metadata=metadata), Document("0 1")]
+    before, metadatas, ids = copy.deepcopy(documents), [metadata, None], [None, "b"]
+    store.add_documents(documents)
+    store.add_texts(["1 0", "0 1"], metadatas, ids=ids)
+    assert documents == before
+    assert metadatas == [before[0].metadata, None] and ids == [None, "b"]
+    found = store.similarity_search("1 0", k=1)[0]
+    found.metadata["tags"].append("c")
+    assert store.similarity_search("1 0", k=1)[0].metadata == before[0].metadata
+
+
+def test_texts_and_metadata_come_back_whole(store: BQVectorStore) -> None:
+    metadata = {"ü": "日本", "deep": {"a": [1, 2.5, True, None]}, "day": date(2024, 2, 29), "": "empty key"}
+    store.add_texts(["1 0"], [metadata], ids=["a"])
+    assert store.get_by_ids(["a"])[0].metadata == {**metadata, "day": "2024-02-29"}
+
+
+def test_iterables_are_read_once(store: BQVectorStore) -> None:
+    ids = store.add_texts((f"{i} 1" for i in range(5)), iter([{"i": i} for i in range(5)]), ids=iter("abcde"))  # type: ignore[arg-type]
+    assert ids == list("abcde")
+    assert store.get_by_ids(["e"]) == [Document("4 1", id="e", metadata={"i": 4})]
+
+
+def test_batch_size_cuts_what_is_embedded_and_committed() -> None:
+    embedding = Spelled()
+    store = BQVectorStore(embedding)
+    assert len(store.add_documents([Document(f"{i} 1") for i in range(7)], batch_size=3)) == 7
+    assert embedding.calls == [("documents", 3), ("documents", 3), ("documents", 1)]
+    embedding.calls.clear()
+    store.add_texts([f"{i} 2" for i in range(7)])
+    assert embedding.calls == [("documents", 7)]
+
+
+def test_adding_nothing_does_nothing() -> None:
+    embedding = Spelled()
+    store = BQVectorStore(embedding)
+    assert store.add_texts([]) == store.add_documents([]) == store.add_texts([], [], ids=[], batch_size=4) == []
+    assert embedding.calls == []
+    assert store.similarity_search("1 0") == []
+
+
+def test_what_another_adapter_keeps_does_not_show(store: BQVectorStore) -> None:
+    kept = {bqstore.REF_DOC_ID_KEY: "source", bqstore.PRIVATE_PREFIX + "node": {"a": 1}, "lang": "en"}
+    store.collection.add([[1, 0], [0, 1]], ids=["a", "b"], texts=[None, "x"], metadatas=[kept, None])
+    wanted = Document("", id="a", metadata={"lang": "en"})
+    assert store.get_by_ids(["a"]) == [wanted]
+    assert store.similarity_search("1 0", k=1) == [wanted]
+    assert store.similarity_search_with_score("1 0", k=1) == [(wanted, 1.0)]
+
+
+# ---- deleting
+
+
+def test_delete_is_true_for_unknown_ids_too(store: BQVectorStore) -> None:
+    store.add_texts(["1 0"], ids=["a"])
+    assert store.delete(["nobody"]) is True
+    assert store.delete([]) is True
+    assert len(store.collection) == 1
+    assert store.delete(["a", "nobody", "a"]) is True
+    assert len(store.collection) == 0
+
+
+def test_delete_by_filter(store: BQVectorStore) -> None:
+    store.add_texts(["1 0", "0 1", "1 1"], [{"n": 1}, {"n": 2}, {"n": 2}], ids=["a", "b", "c"])
+    assert store.delete(["a", "b"], filter={"n": 2}) is True
+    assert [d.id for d in store.get_by_ids(["a", "b", "c"])] == ["a", "c"]
+    assert store.delete(filter={"n": 2}) is True
+    assert [d.id for d in store.get_by_ids(["a", "b", "c"])] == ["a"]
+
+
+def test_delete_without_argument_deletes_nothing(store: BQVectorStore) -> None:
+    store.add_texts(["1 0"])
+    for arguments in ({}, {"ids": None}, {"filter": {}}, {"ids": None, "filter": None}):
+        with pytest.raises(bqstore.InvalidInputError, match=r"clear\(\) deletes everything"):
+            store.delete(**arguments)
+    assert len(store.collection) == 1
+
+
+# ---- opening
+
+
+def test_what_is_added_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    with BQVectorStore(Spelled(), path=tmp_path, collection_name="notes", distance="dot", m=8) as store:
+        store.add_texts(["1 0", "0 1"], [{"n": 1}, {"n": 2}], ids=["a", "b"])
+        before = store.similarity_search_with_score("2 1", k=2)
+    with BQVectorStore(Spelled(), path=str(tmp_path), collection_name="notes") as store:
+        assert store.similarity_search_with_score("2 1", k=2) == before
+        assert store.collection.info().distance == "dot"
+        assert store.collection.info().hnsw.m == 8
+    with BQVectorStore(Spelled(), path=tmp_path, collection_name="others") as store:
+        assert store.similarity_search("1 0") == []
+
+
+def test_the_core_reads_what_was_added(tmp_path: Path) -> None:
+    with BQVectorStore(Spelled(), path=tmp_path) as store:
+        store.add_texts(["3 4"], [{"n": 1}], ids=["a"])
+    with bqstore.open(tmp_path) as col:
+        (record,) = col.get(["a"], with_vectors=True)
+        assert (record.text, record.metadata, record.vector.tolist()) == ("3 4", {"n": 1}, [3.0, 4.0])
+
+
+def test_close_gives_the_lock_back(tmp_path: Path) -> None:
+    store = BQVectorStore(Spelled(), path=tmp_path)
+    with pytest.raises(bqstore.LockedError):
+        BQVectorStore(Spelled(), path=tmp_path)
+    store.close()
+    store.close()
+    with BQVectorStore(Spelled(), path=tmp_path) as again:
+        again.add_texts(["1 0"])
+    with pytest.raises(bqstore.ClosedError):
+        again.similarity_search("1 0")
+    with pytest.raises(bqstore.ClosedError):
+        store.get_by_ids(["a"])
+
+
+def test_read_only_follows_the_writer(tmp_path: Path) -> None:
+    with pytest.raises(bqstore.NotFoundError):
+        BQVectorStore(Spelled(), path=tmp_path, read_only=True)
+    with BQVectorStore(Spelled(), path=tmp_path) as writer:
+        writer.add_texts(["1 0"], ids=["a"])
+        with BQVectorStore(Spelled(), path=tmp_path, read_only=True) as reader:
+            assert [d.id for d in reader.similarity_search("1 0")] == ["a"]
+            writer.add_texts(["1 0.1"], ids=["b"])
+            assert [d.id for d in reader.similarity_search("1 0")] == ["a", "b"]
+            with pytest.raises(bqstore.ReadOnlyError):
+                reader.add_texts(["1 0"])
+
+
+def test_settings_reach_the_collection(tmp_path: Path) -> None:
+    with BQVectorStore(
+        Spelled(),
+        path=tmp_path,
+        distance="euclid",
+        oversampling=5,
+        rescore=False,
+        hnsw_ef=77,
+        full_scan_threshold=0,
+        originals="int8",
+        embedding_model="spelled",
+        m=24,
+        ef_construct=99,
+        encoding="one_bit",
+        dim=4,
+        threads=1,
+    ) as store:
+        info = store.collection.info()
+    assert (info.distance, info.originals, info.embedding_model, info.dim) == ("euclid", "int8", "spelled", 4)
+    assert info.search == bqstore.SearchParams(oversampling=5.0, rescore=False, hnsw_ef=77)
+    assert info.hnsw == bqstore.HnswConfig(m=24, ef_construct=99, full_scan_threshold=0)
+    with pytest.raises(bqstore.SettingsConflictError, match="spelled"):
+        BQVectorStore(Spelled(), path=tmp_path, embedding_model="other")
+    with BQVectorStore(Spelled(), path=tmp_path, search={"oversampling": 2.0}) as store:
+        assert store.collection.info().search.oversampling == 2.0
+
+
+def test_from_texts_and_from_documents_add_to_what_is_there(tmp_path: Path) -> None:
+    embedding = Spelled()
+    texts, metadatas = ["1 0", "0 1"], [{"n": 1}, {"n": 2}]
+    with BQVectorStore.from_texts(texts, embedding, metadatas, ids=["a", "b"], path=tmp_path, m=8) as store:
+        assert store.embeddings is embedding
+        assert store.get_by_ids(["b"]) == [Document("0 1", id="b", metadata={"n": 2})]
+    documents = [Document("1 1", id="c"), Document("2 1"), Document("1 2", id="a")]
+    with BQVectorStore.from_documents(documents, embedding, path=tmp_path, batch_size=2) as store:
+        assert len(store.collection) == 4
+        assert store.get_by_ids(["a"])[0].page_content == "1 2"
+
+
+def test_from_texts_that_fails_lets_go_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(bqstore.InvalidInputError):
+        BQVectorStore.from_texts(["1 0"], Spelled(), ids=[""], path=tmp_path)
+    with BQVectorStore(Spelled(), path=tmp_path) as store:
+        assert len(store.collection) == 0
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("keyword", "meant"),
+    [
+        ({"oversample": 3}, "oversampling"),
+        ({"hnswef": 3}, "hnsw_ef"),
+        ({"collection": "x"}, "collection_name"),
+        ({"relevance_fn": None}, "relevance_score_fn"),
+        ({"full_scan_treshold": None}, "full_scan_threshold"),
+        ({"ef_constuct": 3}, "ef_construct"),
+        ({"readonly": True}, "read_only"),
+    ],
+)
+def test_an_unknown_setting_names_the_nearest(tmp_path: Path, keyword: dict[str, Any], meant: str) -> None:
+    for make in (BQVectorStore, lambda *a, **k: BQVectorStore.from_texts(["1 0"], *a, **k)):
+        with pytest.raises(bqstore.UnknownKeywordError, match=f"no keyword '{next(iter(keyword))}'.*'{meant}'"):
+            make(Spelled(), path=tmp_path / "store", **keyword)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(texts=["1 0"], ids=["a", "b"]), "ids has 2 entries for 1 texts"),
+        (dict(texts=["1 0"], ids=[]), "ids has 0 entries for 1 texts"),
+        (dict(texts=["1 0", "0 1"], metadatas=[{}]), "metadatas has 1 entries for 2 texts"),
+        (dict(texts="1 0"), "texts is one string"),
+        (dict(texts=["1 0"], ids="a"), "ids is one string"),
+        (dict(texts=["1 0"], batch_size=0), "batch_size is 0"),
+        (dict(texts=["1 0"], metadatas=[{"_bq_x": 1}]), "'_bq_x'"),
+        (dict(texts=["1 0"], batchsize=3), "no keyword 'batchsize'; known: metadatas, ids, batch_size"),
+    ],
+)
+async def test_mistakes_are_told_before_anything_is_embedded(arguments: dict[str, Any], message: str) -> None:
+    embedding = Spelled()
+    store = BQVectorStore(embedding)
+    with pytest.raises(bqstore.InvalidInputError, match=message):
+        store.add_texts(**arguments)
+    with pytest.raises(bqstore.InvalidInputError, match=message):
+        await store.aadd_texts(**arguments)
+    assert embedding.calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(texts=["1 0"], ids=[""]), "id 0 has 0 bytes"),
+        (dict(texts=["1 0"], ids=["x" * 1025]), "1,025 bytes"),
+        (dict(texts=["1 0"], ids=[7]), "id 0 is a int"),
+        (dict(texts=["1 0", "1 0 0"]), "vector 1 has 3 dimensions"),
+        (dict(texts=["0 0"]), "all zeros"),
+        (dict(texts=["nan 0"]), "NaN or infinity"),
+        (dict(texts=["1 0"], metadatas=[{"x": object()}]), "not JSON"),
+        (dict(texts=["1 0"], metadatas=[{1: "x"}]), "key of type int"),
+        (dict(texts=["1 0"], metadatas=[{"x": "y" * 70_000}]), "at most 65,536"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_whole(store: BQVectorStore, arguments: dict[str, Any], message: str) -> None:
+    store.add_texts(["1 1"], ids=["before"])
+    with pytest.raises(bqstore.InvalidInputError, match=message):
+        store.add_texts(**arguments)
+    assert [record.id for record in store.collection.scroll()] == ["before"]
+
+
+def test_unknown_keywords_of_delete(store: BQVectorStore) -> None:
+    with pytest.raises(bqstore.UnknownKeywordError, match="'filters'; did you mean 'filter'"):
+        store.delete(filters={"n": 1})
+
+
+def test_a_missing_langchain_core_names_the_extra() -> None:
+    blocked = (
+        "import sys; sys.modules['langchain_core'] = None\n"
+        "try:\n    import langchain_bqstore\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=True)
+    assert 'pip install "bqstore[langchain]"' in done.stdout
+
+
+def test_many_threads_add_and_search(store: BQVectorStore) -> None:
+    errors: list[BaseException] = []
+
+    def work(t: int) -> None:
+        try:
+            for i in range(10):
+                (id_,) = store.add_texts([f"{t + 1} {i + 1}"], [{"t": t}], ids=[f"{t}-{i}"])
+                assert store.get_by_ids([id_])[0].metadata == {"t": t}
+                assert store.similarity_search(f"{t + 1} {i + 1}", k=1, filter={"t": t})[0].id == id_
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(t,)) for t in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(store.collection) == 40

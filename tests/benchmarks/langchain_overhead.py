@@ -1,0 +1,77 @@
+"""What LangChain costs on top of the core: `similarity_search_by_vector` against `Collection.search_ids`.
+
+    python tests/benchmarks/langchain_overhead.py [--n 100000] [--path folder] [--as-list]
+
+Builds (or, with --path, finds again) a store on disk: random vectors of 1,536 dimensions, texts of some 500
+characters, small metadata. The two calls take turns query by query, in both orders, and the median of their
+differences is shown: what disturbs the machine meets both. Asserts nothing: times belong to the machine.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from langchain_core.embeddings import DeterministicFakeEmbedding
+
+from langchain_bqstore import BQVectorStore
+
+DIM = 1536
+BATCH = 5_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The overhead of LangChain over the core's search_ids.")
+    parser.add_argument("--n", type=int, default=100_000, help="documents (%(default)s)")
+    parser.add_argument("--k", type=int, default=10, help="documents a query (%(default)s)")
+    parser.add_argument("--queries", type=int, default=1_000, help="rounds (%(default)s)")
+    parser.add_argument("--path", type=Path, help="keep the store here")
+    parser.add_argument("--as-list", action="store_true", help="give both calls lists of floats, not arrays")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        with BQVectorStore(DeterministicFakeEmbedding(size=DIM), path=options.path or folder) as store:
+            build(store, options.n)
+            measure(store, options)
+
+
+def build(store: BQVectorStore, n: int) -> None:
+    """Add documents until there are n, with vectors made here: no embedder is asked."""
+    random = np.random.default_rng(1)
+    words = np.array([f"word{i}" for i in range(2_000)])
+    while (start := len(store.collection)) < n:
+        ids = [f"doc-{i:07}" for i in range(start, min(n, start + BATCH))]
+        vectors = random.standard_normal((len(ids), DIM), dtype=np.float32)
+        texts = [" ".join(random.choice(words, 65)) for _ in ids]
+        metadatas = [{"source": f"file-{i % 97}.md", "page": i, "lang": "en"} for i in range(len(ids))]
+        store.collection.add(vectors, ids, texts, metadatas)
+
+
+def measure(store: BQVectorStore, options: argparse.Namespace) -> None:
+    """Print medians in microseconds."""
+    col, k = store.collection, options.k
+    queries = np.random.default_rng(2).standard_normal((options.queries, DIM), dtype=np.float32)
+    calls: dict[str, Callable[[object], object]] = {
+        "search_ids (core)": lambda q: col.search_ids(q, k),
+        "search (core)": lambda q: col.search(q, k),
+        "similarity_search_by_vector": lambda q: store.similarity_search_by_vector(q, k),  # type: ignore[arg-type]
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for i, query in enumerate(queries):
+        given = query.tolist() if options.as_list else query
+        for name in list(calls) if i % 2 else list(reversed(calls)):
+            start = time.perf_counter()
+            calls[name](given)
+            times[name].append((time.perf_counter() - start) * 1e6)
+    base, *others = calls
+    print(f"{options.n:,} documents of {DIM} dimensions, k={k}, {options.queries:,} queries, medians")
+    print(f"{base:30} {statistics.median(times[base]):10.1f} us")
+    for name in others:
+        more = statistics.median(b - a for a, b in zip(times[base], times[name], strict=True))
+        print(f"{name:30} {statistics.median(times[name]):10.1f} us   {more:+8.1f} us over {base}")
+
+
+if __name__ == "__main__":
+    main()
