@@ -81,8 +81,8 @@ class Published:
 
     def with_ids(self) -> State:
         """A state that has its ids in memory."""
-        state = self._state
-        if state.ids is None or self.store.read_only:
+        state = self.current()
+        if state.ids is None:
             with self.lock, self.store.consistent():
                 state = self._state = with_ids(self.store, self.follow())
         return state

@@ -99,7 +99,7 @@ class Store:
     def open(cls, folder: Path | None, settings: dict[str, Any], dim: int | None, read_only: bool) -> "Store":
         """Open the collection in a folder (None: in memory), or make it with the settings if there is none.
 
-        Of one that exists nothing is changed before `start_writing`, which the caller calls when it has found no damage.
+        Of one that exists nothing is changed before `start_writing`: the caller calls it when no damage was found.
 
         Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
         """
@@ -108,16 +108,22 @@ class Store:
             store = cls(None, Catalogue(None), head, False, None)
             store.catalogue.create(head)
             return store
+        try:
+            return cls._open_folder(folder, settings, dim, read_only)
+        except BqstoreError:
+            raise
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot open {folder}: {error.strerror}") from error
+
+    @classmethod
+    def _open_folder(cls, folder: Path, settings: dict[str, Any], dim: int | None, read_only: bool) -> "Store":
         if read_only:
             if not (folder / "meta.db").exists() and not _flat_files(folder):
                 raise NotFoundError(
                     f"there is no collection in {folder}; open it once without read_only=True to make it"
                 )
             return cls._open_files(folder, None, None, None)
-        try:
-            platform.make_folder(folder)
-        except OSError as error:
-            raise StorageError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
+        platform.make_folder(folder)
         lock = platform.lock_file(folder / "LOCK")
         try:
             return cls._open_files(folder, settings, dim, lock)

@@ -81,6 +81,8 @@ class BQVectorStore(VectorStore):
         relevance_score_fn: Callable[[float], float] | None = None,
         **settings: Any,
     ) -> None:
+        if "collection" in settings:  # the core's name for it
+            raise bqstore.UnknownKeywordError("the store has no keyword 'collection'; did you mean 'collection_name'?")
         settings.update(distance=distance, oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef)
         settings.update(full_scan_threshold=full_scan_threshold, originals=originals)
         settings.update(embedding_model=embedding_model, read_only=read_only)
@@ -310,9 +312,11 @@ def _batches(
 
 def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> list[Any]:
     """What was given as a list, of n entries where the texts have so many; None stands for n of None."""
-    if isinstance(given, str):
-        raise bqstore.InvalidInputError(f"{what} is one string; expected a list of them")
-    listed = [None] * (n or 0) if given is None else list(given)
+    if given is None and n is not None:
+        return [None] * n
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise bqstore.InvalidInputError(f"{what} is a {type(given).__name__}; expected a list")
+    listed = list(given)
     if n is not None and len(listed) != n:
         raise bqstore.InvalidInputError(f"{what} has {len(listed):,} entries for {n:,} texts; expected one each")
     return listed
@@ -321,7 +325,7 @@ def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> lis
 def _refuse_private(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
     """Refuse metadata that would be stored and never shown again."""
     for i, metadata in enumerate(metadatas):
-        for key in metadata or ():
+        for key in metadata if isinstance(metadata, Mapping) else ():
             if isinstance(key, str) and key.startswith(bqstore.PRIVATE_PREFIX):
                 raise bqstore.InvalidInputError(
                     f"metadata {i} has the key {key!r}; {bqstore.PRIVATE_PREFIX!r} begins the adapters' own: rename it"

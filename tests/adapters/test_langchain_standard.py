@@ -81,3 +81,13 @@ async def test_reopened_does_reopen(tmp_path: Path) -> None:
         await store.adelete(["a"])
         seen.add(store.collection)
         assert len(seen) == 4
+
+
+def test_the_bits_are_searched_where_they_are_forced() -> None:
+    embedding = VectorStoreIntegrationTests.get_embeddings()
+    for threshold, steps in ((0, True), (None, False)):
+        with BQVectorStore(embedding, full_scan_threshold=threshold) as store:
+            store.add_texts(["foo", "bar", "baz"])
+            scores = [score for _, score in store.similarity_search_with_score("new foo", 3, rescore=False)]
+        # the cosine of two codes of six signs is a number of thirds
+        assert all(abs(score * 3 - round(score * 3)) < 1e-6 for score in scores) is steps

@@ -31,10 +31,10 @@ def main() -> None:
     parser.add_argument("--path", type=Path, help="keep the store here")
     parser.add_argument("--as-list", action="store_true", help="give both calls lists of floats, not arrays")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        with BQVectorStore(DeterministicFakeEmbedding(size=DIM), path=options.path or folder) as store:
-            build(store, options.n)
-            measure(store, options)
+    embedding = DeterministicFakeEmbedding(size=DIM)
+    with tempfile.TemporaryDirectory() as folder, BQVectorStore(embedding, path=options.path or folder) as store:
+        build(store, options.n)
+        measure(store, options)
 
 
 def build(store: BQVectorStore, n: int) -> None:

@@ -215,7 +215,7 @@ def test_settings_that_contradict_the_stored_ones(tmp_path, stored, given, words
 def test_the_dimension_settled_by_the_first_vectors_is_kept(tmp_path):
     with bqstore.open(tmp_path) as col:
         col.add(GOOD)
-    with pytest.raises(bqstore.SettingsConflictError, match="dim=8 contradicts .* dim=4"):
+    with pytest.raises(bqstore.SettingsConflictError, match=r"dim=8 contradicts .* dim=4"):
         bqstore.open(tmp_path, dim=8)
     with bqstore.open(tmp_path) as col:
         assert col.info().dim == 4

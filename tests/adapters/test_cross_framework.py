@@ -1,0 +1,132 @@
+"""One folder, two frameworks: what LangChain writes LlamaIndex reads, and the other way round."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+
+import bqstore
+from langchain_bqstore import BQVectorStore as LangChainStore
+from llama_index.vector_stores.bqstore import BQVectorStore as LlamaIndexStore
+
+
+def embedded(text: str) -> list[float]:
+    seed = zlib.crc32(text.encode())
+    return np.random.default_rng(seed).standard_normal(80).astype(np.float32).tolist()
+
+
+class ForLangChain(Embeddings):
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [embedded(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return embedded(text)
+
+
+class ForLlamaIndex(BaseEmbedding):
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return embedded(text)
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return embedded(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return embedded(query)
+
+
+TEXTS = [f"passage {i}, with a word of its own: {i * 7919 % 1000}" for i in range(200)]
+METADATAS: list[dict[str, Any]] = [
+    {"page": i, "even": i % 2 == 0, "tags": ["a", "b"], "nested": {"title": f"T{i}"}, "none": None} for i in range(200)
+]
+IDS = [f"id-{i}" for i in range(200)]
+QUESTION = "what is in the passages?"
+SETTINGS: dict[str, Any] = {"full_scan_threshold": 0, "oversampling": 4.0, "embedding_model": "random"}
+
+Answer = list[tuple[str | None, str, dict[str, Any], float | None]]
+
+
+def by_langchain(folder: Path, **kwargs: Any) -> Answer:
+    with LangChainStore(ForLangChain(), path=folder, read_only=True, **SETTINGS) as store:
+        found = store.similarity_search_with_score(QUESTION, k=20, **kwargs)
+    return [(doc.id, doc.page_content, doc.metadata, score) for doc, score in found]
+
+
+def by_llama_index(folder: Path, **kwargs: Any) -> Answer:
+    with LlamaIndexStore(path=folder, read_only=True, **SETTINGS) as store:
+        index = VectorStoreIndex.from_vector_store(store, embed_model=ForLlamaIndex())
+        found = index.as_retriever(similarity_top_k=20, vector_store_kwargs=kwargs).retrieve(QUESTION)
+    return [(node.node_id, node.get_content(), node.metadata, node.score) for node in found]
+
+
+def write_with_langchain(folder: Path) -> None:
+    with LangChainStore(ForLangChain(), path=folder, **SETTINGS) as store:
+        store.add_texts(TEXTS, METADATAS, ids=IDS)
+
+
+def write_with_llama_index(folder: Path) -> None:
+    source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="source")}
+    nodes = [
+        TextNode(id_=id_, text=text, metadata=metadata, relationships=source, start_char_idx=3)
+        for id_, text, metadata in zip(IDS, TEXTS, METADATAS, strict=True)
+    ]
+    for node in nodes:
+        node.embedding = embedded(node.text)
+    with LlamaIndexStore(path=folder, **SETTINGS) as store:
+        store.add(nodes)
+
+
+WRITERS = pytest.mark.parametrize("write", [write_with_langchain, write_with_llama_index])
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {"exact": True}, {"oversampling": 1}, {"rescore": False}, {"filter": {"even": True, "page": [4, 5, 6]}}],
+)
+def test_both_read_the_same(tmp_path: Path, write: Any, kwargs: dict[str, Any]) -> None:
+    write(tmp_path)
+    found = by_langchain(tmp_path, **kwargs)
+    assert found == by_llama_index(tmp_path, **kwargs)
+    assert len(found) == (2 if "filter" in kwargs else 20)
+    for id_, text, metadata, score in found:
+        i = IDS.index(id_ or "")
+        assert (text, metadata) == (TEXTS[i], METADATAS[i])
+        assert type(score) is float
+
+
+@WRITERS
+def test_the_core_reads_the_same(tmp_path: Path, write: Any) -> None:
+    write(tmp_path)
+    with bqstore.open(tmp_path, read_only=True) as col:
+        hits = col.search(embedded(QUESTION), k=20, exact=True)
+    assert [(hit.id, hit.text, hit.score) for hit in hits] == [
+        (id_, text, score) for id_, text, _, score in by_langchain(tmp_path, exact=True)
+    ]
+
+
+def test_each_may_change_what_the_other_wrote(tmp_path: Path) -> None:
+    write_with_llama_index(tmp_path)
+    with LangChainStore(ForLangChain(), path=tmp_path, **SETTINGS) as lang:
+        lang.delete(["id-0"])
+        lang.add_documents([Document(id="id-1", page_content="rewritten", metadata={"by": "LangChain"})])
+        (document,) = lang.get_by_ids(["id-2"])
+        assert document == Document(id="id-2", page_content=TEXTS[2], metadata=METADATAS[2])
+    with LlamaIndexStore(path=tmp_path, **SETTINGS) as llama:
+        first, second = llama.get_nodes(["id-0", "id-1", "id-2"])
+        assert first == TextNode(id_="id-1", text="rewritten", metadata={"by": "LangChain"})
+        assert (second.ref_doc_id, second.metadata) == ("source", METADATAS[2])
+        llama.delete("source")  # what LangChain rewrote has no source any more
+        assert [node.node_id for node in llama.get_nodes()] == ["id-1"]
+        llama.delete_nodes(["id-1"])
+    with LangChainStore(ForLangChain(), path=tmp_path, **SETTINGS) as lang:
+        assert lang.similarity_search(QUESTION) == []
+        lang.add_texts(TEXTS[:3], ids=IDS[:3])
+    with LlamaIndexStore(path=tmp_path, **SETTINGS) as llama:
+        assert [node.get_content() for node in llama.get_nodes(IDS[:3])] == TEXTS[:3]

@@ -1,0 +1,12 @@
+"""Every figure of the README, on one machine, in one run: `make bench`."""
+
+import os
+import subprocess
+import sys
+
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "MKL", "OMP")}
+
+for module in ("recall", "kernel_ratio", "langchain_overhead", "cold_start"):
+    print(f"\n== {module}", flush=True)
+    environment = {**os.environ, **(ONE_THREAD if module == "kernel_ratio" else {})}
+    subprocess.run([sys.executable, "-m", f"tests.benchmarks.{module}"], env=environment, check=True)
