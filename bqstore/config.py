@@ -155,6 +155,10 @@ def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str)
     raise InvalidInputError(f"{where} is a {type(given).__name__}; expected {expected} or a dict of its fields")
 
 
+SEARCH_KEYWORDS: Final = (
+    *("k", "filter", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization", "score_threshold"),
+    "with_vectors",
+)
 # Qdrant's `SearchParams` as a dictionary: where each setting stands there, and what `Collection.search` calls it
 _QDRANT_SHAPE: Final = {"hnsw_ef": "hnsw_ef", "exact": "exact"}
 _QDRANT_QUANTIZATION: Final = {"rescore": "rescore", "oversampling": "oversampling", "ignore": "ignore_quantization"}
@@ -165,8 +169,9 @@ def search_keywords(search_params: Mapping[str, Any] | None, **keywords: Any) ->
 
     ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True, "oversampling": 2.0, "ignore": False}}``
 
-    Raises UnknownKeywordError for a name in ``search_params`` that Qdrant's shape does not have.
+    A keyword that is None is left out. Raises UnknownKeywordError for a name that neither has.
     """
+    refuse_unknown(keywords, SEARCH_KEYWORDS, "search")
     out: dict[str, Any] = {}
     inner = search_params.get("quantization") if isinstance(search_params, Mapping) else None
     for where, given, names in (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .errors import InvalidInputError
 from .keywords import nearest
-from .validate import text_bytes
+from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY, text_bytes
 
 Mask = NDArray[np.bool_]
 Token = tuple[Any, ...]
@@ -111,6 +111,10 @@ def conditions(key: object, given: object) -> list[Tree]:
     """The conditions on one key, to be ANDed."""
     if not isinstance(key, str):
         raise InvalidInputError(f"a filter has a key of type {type(key).__name__}; expected a string")
+    if key.startswith(PRIVATE_PREFIX) and key not in (ID_KEY, REF_DOC_ID_KEY):
+        raise InvalidInputError(
+            f"the filter names {key!r}: keys that begin with {PRIVATE_PREFIX!r} are the adapters' own"
+        )
     if key.startswith("$"):
         raise InvalidInputError(f"the filter has the operator {key!r} where a field name belongs: {{'field': ...}}")
     if isinstance(given, (list, tuple)):

@@ -101,7 +101,7 @@ def open(
 
 
 def open_flat(
-    path: str | PathLike[str] | None = None, collection: str = "default", also: Iterable[str] = (), **settings: Any
+    path: str | PathLike[str] | None = None, collection: str = "default", also: Iterable[str] = (), /, **settings: Any
 ) -> Collection:
     """`open` with the fields of its settings objects as keywords beside the others, as the adapters take them.
 

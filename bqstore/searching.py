@@ -116,7 +116,9 @@ def nearest(
     )
     if state.vectors is not None:
         state.vectors.check_size(state.n)
-    accept = None if accepted == state.n else filters.to_bitmap(mask)
+    accept = None
+    if accepted < state.n:
+        accept = state.live_bits if tree is None else filters.to_bitmap(mask)
     ordinals, scores = index.nearest(queries, state.data, accept, options.k, way, options.threads, executor)
     if options.score_threshold is not None:
         low = ~(scores >= np.float32(options.score_threshold))

@@ -7,6 +7,7 @@ store and the arrays; knows no settings of a search.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from . import index
 from .columns import ABSENT, Column, Ids, values_of
 from .errors import CorruptionError
-from .filters import Among, Mask
+from .filters import Among, Mask, to_bitmap
 from .index.search import METRICS, NO_RECORDS, Searchable
 from .storage import Store
 from .storage.files import RecordFile
@@ -50,6 +51,11 @@ class State:
     def n(self) -> int:
         """Slots."""
         return self.head.n_slots
+
+    @cached_property
+    def live_bits(self) -> NDArray[np.uint64]:
+        """``live`` as a bitmap, made once: every search without a filter asks for it when rows have been deleted."""
+        return to_bitmap(self.live)
 
     def ordinals(self, rids: Iterable[int]) -> NDArray[np.int64]:
         """The ordinals of those rids that this state has."""

@@ -68,14 +68,12 @@ def check_dim(found: int, dim: int | None, what: str, max_dim: int) -> None:
 
 def check_values(vectors: F32, distance: str, originals: str, name: str) -> F32:
     """Raise unless all values are finite and every length can be computed with; returns the lengths, float32 (n,)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares: F32 = np.einsum("ij,ij->i", vectors, vectors)
-    lengths = np.sqrt(squares)
+    lengths: F32 = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))  # infinite or NaN where a value is, or is too large
     doubtful = ~((lengths > SHORTEST) & (lengths < LONGEST))
     if originals == "float16":
         peaks = np.abs(vectors).max(axis=1, initial=0)
         doubtful |= ~((peaks <= LARGEST_HALF) & (peaks >= SMALLEST_HALF))
-    for i in np.flatnonzero(doubtful):
+    for i in np.flatnonzero(doubtful) if doubtful.any() else ():
         what = f"{name} {i}" if name == "vector" else name
         row = vectors[i].astype(np.float64)
         length, peak = float(np.sqrt(row @ row)), float(np.abs(row).max(initial=0))
@@ -228,8 +226,9 @@ def to_json(given: Mapping[Any, Any], what: str, limit: int) -> str:
         raise InvalidInputError(f"{what} cannot be written as JSON: {error}") from error
     size = text_bytes(text, what)
     if size > limit:
+        which = "" if limit == MAX_METADATA_BYTES else f", in its keys that begin with {PRIVATE_PREFIX!r},"
         raise InvalidInputError(
-            f"{what} takes {size:,} bytes as JSON; at most {limit:,} are kept: put long values into the text"
+            f"{what}{which} takes {size:,} bytes as JSON; at most {limit:,} are kept: put long values elsewhere"
         )
     return text
 

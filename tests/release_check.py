@@ -151,8 +151,8 @@ def step(what: str, command: list[object], cwd: Path, extra_env: dict[str, str] 
     )
     print(f"{time.perf_counter() - start:6.1f} s", flush=True)
     if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-30:])
-        raise CheckFailed(f"{what}: exit status {done.returncode}\n$ {shlex.join(words)}\n{tail}")
+        tail = done.stdout.strip().splitlines()[-30:] or [f"exit status {done.returncode}, no output"]
+        raise CheckFailed("\n".join([f"{what}: {tail[-1]}", f"$ {shlex.join(words)}", *tail]))
     return done.stdout
 
 

@@ -29,6 +29,7 @@ CREATE INDEX dead_by_seq ON dead (seq);
 CREATE TABLE changed (rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX changed_by_seq ON changed (seq);
 """
+_STATEMENTS: Final = [statement.strip() for statement in _SCHEMA.split(";")[:-1]]
 _AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
 WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # as `Row.from_stored` takes them
 _KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # as `check_keys` does
@@ -58,33 +59,37 @@ class Catalogue:
     ----------
     path : Path or None         None keeps everything in memory
 
+    unfinished : bool           its making was interrupted, and SQLite must undo what there is of it
+
     A file that exists is opened for reading until `start_writing`: opening for writing may already write (SQLite
     folds the log in when such a connection closes), and a damaged collection is to stay as it is.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, unfinished: bool = False) -> None:
         self._path = path
         self.name = "the catalogue in memory" if path is None else path.name
         self._memory = threading.RLock() if path is None else None
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
+        self._writes = False
         self._owner = object()  # of the transaction on the first connection
         self.in_doubt = False  # True from the start of a COMMIT to its success
         with self.translated():
-            self._main = self._connect("ro" if path is not None and path.exists() else "rwc")
+            self._main = self._connect("ro" if path is not None and path.exists() and not unfinished else "rwc")
 
     def start_writing(self) -> None:
         """Put a writing connection in the place of the first one."""
-        if self._path is None:
+        if self._path is None or self._writes:
             return
         with self.translated():
-            first, self._main = self._main, self._connect("rwc")
+            self._idle.append(self._main)  # it reads
+            self._main = self._connect("rwc")
             self._main.execute("PRAGMA journal_mode = WAL")
             self._main.execute("PRAGMA synchronous = FULL")
             self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
             # What the log holds may be in the page cache only, after a sync that failed: write it anew, and sync.
             self._main.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            first.close()
+        self._writes = True
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         target = ":memory:" if self._path is None else f"file:{urllib.parse.quote(str(self._path))}?mode={mode}"
@@ -166,7 +171,7 @@ class Catalogue:
         with self.writing() as connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-            for statement in _SCHEMA.split(";")[:-1]:
+            for statement in _STATEMENTS:
                 connection.execute(statement)
             write_head(connection, head)
 
@@ -205,12 +210,16 @@ def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > FORMAT_VERSION:
         raise newer_format(name, version)
-    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
-    if not tables:
+    schema = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master") if row[0] is not None}
+    if not schema:
         return None
-    row = connection.execute("SELECT format, body, crc FROM head").fetchone() if "head" in tables else None
-    if row is None:  # tables and head row come in one commit
-        raise CorruptionError(f"{name} has no head row: damaged, or another program's; restore it from a copy")
+    if schema != set(_STATEMENTS):
+        raise CorruptionError(
+            f"{name} has other tables than it should: damaged, or another program's; restore it from a copy"
+        )
+    row = connection.execute("SELECT format, body, crc FROM head").fetchone()
+    if row is None:  # it came in one commit with the tables
+        raise CorruptionError(f"{name} has lost its head row; restore the collection from a copy")
     return Head.from_stored(row[0], row[1], row[2], name)
 
 

@@ -118,7 +118,7 @@ class Store:
     @classmethod
     def _open_folder(cls, folder: Path, settings: dict[str, Any], dim: int | None, read_only: bool) -> "Store":
         if read_only:
-            if not (folder / "meta.db").exists() and not _flat_files(folder):
+            if not _flat_files(folder) and (not (folder / "meta.db").exists() or _is_unfinished(folder)):
                 raise NotFoundError(
                     f"there is no collection in {folder}; open it once without read_only=True to make it"
                 )
@@ -137,7 +137,7 @@ class Store:
         meta = folder / "meta.db"
         if not meta.exists() and _flat_files(folder):
             raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
-        catalogue = Catalogue(meta)
+        catalogue = Catalogue(meta, not read_only and _is_unfinished(folder))
         try:
             with catalogue.translated():
                 head = sql.read_head(catalogue.main(), meta.name)
@@ -472,6 +472,11 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether the making of meta.db was interrupted: before it is in WAL mode, it has a journal beside it."""
+    return (folder / "meta.db-journal").exists() and not _flat_files(folder)
 
 
 def _flat_files(folder: Path) -> list[Path]:

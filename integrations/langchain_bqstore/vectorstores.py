@@ -81,8 +81,6 @@ class BQVectorStore(VectorStore):
         relevance_score_fn: Callable[[float], float] | None = None,
         **settings: Any,
     ) -> None:
-        if "collection" in settings:  # the core's name for it
-            raise bqstore.UnknownKeywordError("the store has no keyword 'collection'; did you mean 'collection_name'?")
         settings.update(distance=distance, oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef)
         settings.update(full_scan_threshold=full_scan_threshold, originals=originals)
         settings.update(embedding_model=embedding_model, read_only=read_only)
@@ -259,13 +257,14 @@ class BQVectorStore(VectorStore):
         return self._relevance_score_fn
 
     def _hits(self, embedding: Sequence[float], k: int, kwargs: dict[str, Any]) -> list[bqstore.Hit]:
+        if not kwargs:
+            return self.collection.search(embedding, k)
         if kwargs.get("with_vectors"):
             raise bqstore.InvalidInputError(
                 "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
             )
-        return self.collection.search(
-            embedding, k, **bqstore.search_keywords(kwargs.pop("search_params", None), **kwargs)
-        )
+        settings = bqstore.search_keywords(kwargs.pop("search_params", None), **kwargs)
+        return self.collection.search(embedding, k, **settings)
 
 
 def _within_0_and_1(score: float) -> float:
@@ -344,6 +343,7 @@ def _columns(documents: Iterable[Document], ids: Sequence[str | None] | None) ->
 
 def _document(found: bqstore.Hit | bqstore.Record) -> Document:
     """A `Document` without what another adapter keeps beside its metadata."""
-    prefix = bqstore.PRIVATE_PREFIX
-    metadata = {key: value for key, value in found.metadata.items() if not key.startswith(prefix)}
+    metadata = found.metadata
+    if bqstore.PRIVATE_PREFIX in "".join(metadata):  # asked of every hit: one look costs less than a copy
+        metadata = {key: value for key, value in metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
     return Document(found.text or "", id=found.id, metadata=metadata)

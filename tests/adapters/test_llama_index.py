@@ -375,8 +375,10 @@ def test_the_native_filter(filled: BQVectorStore) -> None:
 def test_node_content_is_out_of_the_namespace_of_filters(filled: BQVectorStore) -> None:
     for key in ("_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id"):
         assert filled.get_nodes(filters=eq(key, "None")) == []
-    for key in ("_bq_node.class_name", "class_name", "text"):
+    for key in ("class_name", "text"):
         assert filled.get_nodes(filters=eq(key, "TextNode")) == []
+    with pytest.raises(bqstore.InvalidInputError, match="the adapters' own"):
+        filled.get_nodes(filters=eq("_bq_node.class_name", "TextNode"))
 
 
 # ---- settings

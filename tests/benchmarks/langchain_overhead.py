@@ -3,8 +3,8 @@
     python tests/benchmarks/langchain_overhead.py [--n 100000] [--path folder] [--as-list]
 
 Builds (or, with --path, finds again) a store on disk: random vectors of 1,536 dimensions, texts of some 500
-characters, small metadata. The two calls take turns query by query, in both orders, and the median of their
-differences is shown: what disturbs the machine meets both. Asserts nothing: times belong to the machine.
+characters, small metadata. The calls take turns, in rounds of queries that none has seen before: a call must not find
+in the caches what the one before it has read. Asserts nothing: times belong to the machine.
 """
 
 import argparse
@@ -27,7 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The overhead of LangChain over the core's search_ids.")
     parser.add_argument("--n", type=int, default=100_000, help="documents (%(default)s)")
     parser.add_argument("--k", type=int, default=10, help="documents a query (%(default)s)")
-    parser.add_argument("--queries", type=int, default=1_000, help="rounds (%(default)s)")
+    parser.add_argument("--queries", type=int, default=300, help="queries a round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each call (%(default)s)")
     parser.add_argument("--path", type=Path, help="keep the store here")
     parser.add_argument("--as-list", action="store_true", help="give both calls lists of floats, not arrays")
     options = parser.parse_args()
@@ -52,25 +53,35 @@ def build(store: BQVectorStore, n: int) -> None:
 def measure(store: BQVectorStore, options: argparse.Namespace) -> None:
     """Print medians in microseconds."""
     col, k = store.collection, options.k
-    queries = np.random.default_rng(2).standard_normal((options.queries, DIM), dtype=np.float32)
     calls: dict[str, Callable[[object], object]] = {
         "search_ids (core)": lambda q: col.search_ids(q, k),
         "search (core)": lambda q: col.search(q, k),
         "similarity_search_by_vector": lambda q: store.similarity_search_by_vector(q, k),  # type: ignore[arg-type]
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for i, query in enumerate(queries):
-        given = query.tolist() if options.as_list else query
-        for name in list(calls) if i % 2 else list(reversed(calls)):
-            start = time.perf_counter()
-            calls[name](given)
-            times[name].append((time.perf_counter() - start) * 1e6)
+    random = np.random.default_rng(2)
+    for _ in range(options.rounds):
+        for name, call in calls.items():
+            queries = random.standard_normal((options.queries, DIM), dtype=np.float32)
+            times[name].append(median(call, queries.tolist() if options.as_list else list(queries)))
     base, *others = calls
-    print(f"{options.n:,} documents of {DIM} dimensions, k={k}, {options.queries:,} queries, medians")
-    print(f"{base:30} {statistics.median(times[base]):10.1f} us")
-    for name in others:
-        more = statistics.median(b - a for a, b in zip(times[base], times[name], strict=True))
-        print(f"{name:30} {statistics.median(times[name]):10.1f} us   {more:+8.1f} us over {base}")
+    print(f"{len(col):,} documents of {DIM} dimensions, k={k}; us, medians of {options.rounds} rounds of")
+    print(f"{options.queries:,} queries each; in brackets the rounds")
+    for name in calls:
+        rounds = " ".join(f"{value:.0f}" for value in times[name])
+        more = statistics.median(times[name]) - statistics.median(times[base])
+        over = f"   {more:+7.1f} over {base}" if name in others else ""
+        print(f"{name:30} {statistics.median(times[name]):8.1f}{over}   [{rounds}]")
+
+
+def median(call: Callable[[object], object], queries: list[object]) -> float:
+    """The median time of one call, in microseconds."""
+    times = []
+    for query in queries:
+        start = time.perf_counter()
+        call(query)
+        times.append((time.perf_counter() - start) * 1e6)
+    return statistics.median(times)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,7 @@ def test_search_refuses_a_bad_query(col, query, words):
         (lambda c: bqstore.SearchParams(rescoring=True), "rescore"),
         (lambda c: bqstore.HnswConfig(M=3), "'m'|known"),
         (lambda c: bqstore.search_keywords({"quantization": {"oversample": 2}}), "oversampling"),
+        (lambda c: bqstore.search_keywords(None, oversamplng=None), "oversampling"),
     ],
 )
 def test_an_unknown_keyword_names_the_nearest(col, call, nearest):

@@ -16,8 +16,8 @@ def path(request, tmp_path):
     return None if request.param == "memory" else tmp_path / "store"
 
 
-def made(path, base, **settings):
-    col = bqstore.open_flat(path, **settings)
+def made(path, base, collection="default", **settings):
+    col = bqstore.open_flat(path, collection, **settings)
     ids = [f"d{i}" for i in range(len(base))]
     col.add(base, ids, [f"text {i}" for i in range(len(base))], [{"i": i, "mod": i % 7} for i in range(len(base))])
     return col

@@ -149,16 +149,9 @@ class BQVectorStore(BasePydanticVectorStore):
             ``query.filters``; every setting of `bqstore.Collection.search`; ``search_params``, the same in Qdrant's
             shape. ``with_vectors=True`` fills the embeddings of the nodes.
         """
-        if query.mode != VectorStoreQueryMode.DEFAULT:
-            mode = VectorStoreQueryMode(query.mode).value
-            raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version takes 'default'")
-        if query.query_embedding is None:
-            raise bqstore.InvalidInputError("the query has no embedding; bqstore searches by vector")
-        settings = _search_settings(**kwargs)
-        ids = {bqstore.ID_KEY: query.node_ids} if query.node_ids else None
-        docs = None if query.doc_ids is None else {bqstore.REF_DOC_ID_KEY: query.doc_ids}
-        accepted = filter_of(query.filters, settings.pop("filter", None), ids, docs)
-        hits = self._collection.search(query.query_embedding, query.similarity_top_k, filter=accepted, **settings)
+        vector, settings = _vector(query), _search_settings(**kwargs)
+        settings["filter"] = _accepted(query, settings.get("filter"))
+        hits = self._collection.search(vector, query.similarity_top_k, **settings)
         return VectorStoreQueryResult(
             nodes=[node_of(hit) for hit in hits], similarities=[hit.score for hit in hits], ids=[hit.id for hit in hits]
         )
@@ -224,6 +217,23 @@ class BQVectorStore(BasePydanticVectorStore):
         if self.path is None:
             raise bqstore.InvalidInputError("a store in memory cannot be pickled: give it a path")
         return type(self).from_dict, (self.to_dict(),)
+
+
+def _vector(query: VectorStoreQuery) -> list[float]:
+    """The vector of a query that this version can answer."""
+    if query.mode != VectorStoreQueryMode.DEFAULT:
+        mode = VectorStoreQueryMode(query.mode).value
+        raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version takes 'default'")
+    if query.query_embedding is None:
+        raise bqstore.InvalidInputError("the query has no embedding; bqstore searches by vector")
+    return query.query_embedding
+
+
+def _accepted(query: VectorStoreQuery, native: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The filter of a query: its own, the native one, and its ids."""
+    ids = {bqstore.ID_KEY: query.node_ids} if query.node_ids else None
+    docs = None if query.doc_ids is None else {bqstore.REF_DOC_ID_KEY: query.doc_ids}
+    return filter_of(query.filters, native, ids, docs)
 
 
 def _search_settings(search_params: Mapping[str, Any] | None = None, **given: Any) -> dict[str, Any]:

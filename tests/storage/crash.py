@@ -1,0 +1,181 @@
+"""A run of writes that can be repeated, as data: what a child process does, and what must be there when it is gone.
+
+    python -m tests.storage.crash FOLDER SEED OPERATIONS [collection | store]
+
+The child writes ``done I`` when operation I is acknowledged, ``failed I`` when it was refused. With "store" it goes
+without kernels and starts in a tenth of a second, as `strace` needs it.
+"""
+
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bqstore.errors import BqstoreError
+
+DIM = 8
+Contents = dict[str, tuple[tuple[float, ...], str, int]]  # id -> vector, text, number in the metadata
+Operation = tuple[str, Any]
+
+
+def operations(seed: int) -> Iterator[Operation]:
+    """Adds of several sizes, upserts, deletes, updates and now and then a clear, without end."""
+    rng = random.Random(seed)
+    known: Contents = {}
+    for step in range(10**9):
+        kind = rng.choices(["add", "upsert", "delete", "update", "clear"], [60, 15, 12, 12, 1])[0]
+        if not known:
+            kind = "add"
+        some = rng.sample(sorted(known), min(len(known), rng.randint(1, 4)))
+        operation: Operation
+        if kind in ("add", "upsert"):
+            ids = some if kind == "upsert" else [f"{step}-{i}" for i in range(rng.choice([1, 2, 3, 40]))]
+            operation = ("add", {id_: _document(rng, step) for id_ in ids})
+        elif kind == "update":
+            operation = ("update", (some, step))
+        else:
+            operation = (kind, some)
+        known = after(known, operation)
+        yield operation
+
+
+def _document(rng: random.Random, step: int) -> tuple[tuple[float, ...], str, int]:
+    vector = np.array([rng.uniform(-1, 1) for _ in range(DIM)], np.float32)
+    return tuple(vector.tolist()), f"text {step} " + "x" * rng.randint(0, 300), step
+
+
+def after(contents: Contents, operation: Operation) -> Contents:
+    """What the store holds after an operation."""
+    kind, what = operation
+    if kind == "add":
+        return {**contents, **what}
+    if kind == "delete":
+        return {id_: doc for id_, doc in contents.items() if id_ not in what}
+    if kind == "update":
+        return {id_: (*doc[:2], what[1]) if id_ in what[0] else doc for id_, doc in contents.items()}
+    return {}
+
+
+def possible(seed: int, report: str) -> list[Contents]:
+    """What may be there after a run: all that was acknowledged, and what was not acknowledged wholly or not at all."""
+    said = {int(number): word for word, number in (line.split() for line in report.splitlines() if line.strip())}
+    assert sorted(said) == list(range(len(said)))
+    states: list[Contents] = [{}]
+    for i, operation in enumerate(islice(operations(seed), len(said) + 1)):
+        changed = [after(contents, operation) for contents in states]
+        states = changed if said.get(i) == "done" else states + [c for c in changed if c not in states]
+    return states
+
+
+def contents_of(path: Path) -> Contents:
+    """What the store holds, read with every check there is."""
+    import bqstore
+
+    with bqstore.open(path) as col:
+        report = col.verify()
+        assert report.ok, report.problems
+        ids = [record.id for record in col.scroll()]
+        records = col.get(ids, with_vectors=True)
+        assert len(records) == len(col) == len(ids)
+        if records:
+            vector = records[0].vector
+            assert vector is not None
+            found = col.search(vector, k=len(ids), hnsw_ef=None, exact=True)
+            assert {hit.id for hit in found} == set(ids)
+            assert len(col.search(vector, k=len(ids), filter={"n": records[0].metadata["n"]})) >= 1
+    return {r.id: (tuple(r.vector.tolist()), r.text, r.metadata["n"]) for r in records}
+
+
+def check(path: Path, seed: int, report: str) -> None:
+    """Nothing acknowledged is lost, nothing is half there, and the store can be written."""
+    states = possible(seed, report)
+    found = contents_of(path)
+    assert found in states, f"{len(found)} documents; expected one of {[len(state) for state in states]}"
+    apply_to_store, close = store_writer(path)
+    apply_to_store(("add", {"afterwards": ((1.0,) * DIM, "", 0)}))
+    close()
+    assert contents_of(path) == {**found, "afterwards": ((1.0,) * DIM, "", 0)}
+
+
+def collection_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], None]]:
+    """Writes through a collection."""
+    import bqstore
+
+    col = bqstore.open(path)
+
+    def apply(operation: Operation) -> None:
+        kind, what = operation
+        if kind == "add":
+            vectors, texts, numbers = zip(*what.values(), strict=True)
+            col.add(vectors, list(what), texts, [{"n": n} for n in numbers])
+        elif kind == "delete":
+            col.delete(what)
+        elif kind == "update":
+            col.update_metadata(what[0], {"n": what[1]})
+        else:
+            col.clear()
+
+    return apply, col.close
+
+
+def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], None]]:
+    """Writes through the storage alone."""
+    from bqstore.storage import Rows, Store
+
+    settings = {
+        "distance": "cosine",
+        "originals": "float32",
+        "embedding_model": None,
+        "quantization": {"encoding": "one_bit", "query_encoding": "binary", "estimator": "sign"},
+        "hnsw": {"m": 16, "ef_construct": 128, "full_scan_threshold": 0},
+        "search": {"oversampling": 3.0, "rescore": True, "hnsw_ef": None},
+    }
+    store = Store.open(path / "default", settings, None, False)
+    store.start_writing()
+
+    def apply(operation: Operation) -> None:
+        kind, what = operation
+        if kind == "add":
+            vectors = np.array([doc[0] for doc in what.values()], np.float32)
+            codes = np.zeros((len(vectors), 8), np.uint8)
+            codes[:, :1] = np.packbits(vectors > 0, axis=1, bitorder="little")
+            metadata = [f'{{"n":{doc[2]}}}' for doc in what.values()]
+            none = [None] * len(what)
+            rows = Rows(list(what), [doc[1] for doc in what.values()], metadata, none, none)
+            store.append(rows, vectors, codes.view(np.uint64))
+        elif kind == "delete":
+            store.bury(sorted(store.rids_by_id(what).values()))
+        elif kind == "update":
+            rows = store.rows("id", what[0])
+            store.rewrite([row._replace(metadata=f'{{"n":{what[1]}}}') for row in rows])
+        else:
+            store.clear()
+
+    return apply, store.close
+
+
+def main(folder: str, seed: str, count: str, layer: str = "collection") -> None:
+    """Write, and say after each operation how it went."""
+    try:
+        apply, close = (collection_writer if layer == "collection" else store_writer)(Path(folder))
+    except BqstoreError:  # refused before anything was said
+        return
+    for i, operation in enumerate(islice(operations(int(seed)), int(count))):
+        try:
+            apply(operation)
+            word = "done"
+        except BqstoreError:
+            word = "failed"
+        os.write(1, f"{word} {i}\n".encode())
+    with suppress(BqstoreError):
+        close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

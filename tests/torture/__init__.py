@@ -1,0 +1,1 @@
+"""Minutes of damage and crashes; run by `make torture`."""
