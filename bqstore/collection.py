@@ -324,8 +324,9 @@ class Collection:
         self._check_open()
         batch = check_int("batch", batch, 1, 1_000_000)
         tree = filters.parse(filter)
-        with self._published.lock, self._store.consistent():
-            state, mask, _ = self._published.accepted(self._published.with_ids(), tree)
+        state, mask, _ = self._published.at_one_commit(
+            lambda _: self._published.accepted(self._published.with_ids(), tree)
+        )
         assert state.ids is not None
         return self._scroll(state.ids.take, np.flatnonzero(mask).astype(np.int32), batch)
 
@@ -383,10 +384,10 @@ class Collection:
         self._check_open()
         with self._published.lock:
             try:
-                self._published.follow()
+                found = self._published.at_one_commit(lambda _: problems_of(self._store))
             except (CorruptionError, StorageError) as error:
                 return VerifyReport(False, [str(error)], 0, 0)
-            problems, documents, vectors = problems_of(self._store)
+        problems, documents, vectors = found
         return VerifyReport(not problems, problems, documents, vectors)
 
     # ---- life

@@ -22,7 +22,7 @@ from .config import (
 )
 from .errors import InvalidInputError, SettingsConflictError
 from .keywords import checked_keywords, refuse_unknown
-from .state import advance
+from .state import first
 from .storage import Store
 from .storage.store import collection_folder
 from .validate import text_bytes
@@ -89,7 +89,7 @@ def open(
         stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
         new_dim = store.head.dim if store.head.dim is not None else given_dim
         hnsw_, search_ = HnswConfig(**settings["hnsw"]), SearchParams(**settings["search"])
-        checked = advance(store, None)
+        checked = first(store)
         if not read_only:  # nothing was written so far, so that a damaged collection stays as it is
             store.start_writing()
             if stored != store.head.settings or new_dim != store.head.dim:

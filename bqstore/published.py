@@ -19,6 +19,7 @@ from .filters import Mask, Tree, evaluate
 from .state import State, advance, mask_reader, with_columns, with_ids
 from .storage import Row, Store
 from .storage.format import damaged, vectors_of
+from .storage.store import SupersededError
 from .validate import ID_KEY
 
 T = TypeVar("T")
@@ -36,8 +37,9 @@ class Published:
         self.store = store
         self.lock = threading.RLock()  # one writer at a time; also whoever loads columns or follows another process
         self._version = store.catalogue.data_version()
-        self._state = advance(store, state)
+        self._state = state
         self._behind = False  # something may be committed that is not published
+        self.at_one_commit(lambda state: state)
 
     def current(self) -> State:
         """The state a search takes; a reader looks first whether another process has committed."""
@@ -45,7 +47,7 @@ class Published:
             with self.lock:
                 version = self.store.catalogue.data_version()
                 if version != self._version:
-                    self.follow()
+                    self.at_one_commit(lambda state: state)
                     self._version = version
         elif self._behind and self.lock.acquire(blocking=False):  # no write is going on: one was interrupted
             try:
@@ -59,11 +61,18 @@ class Published:
         try:
             self._state = advance(self.store, self._state)
         except BaseException:  # columns share their dictionaries and may be half grown: they are loaded anew
-            self._state = replace(self._state, ids=None, columns={})
+            self._state = replace(self._state, columns={})
             self._behind = True
             raise
         self._behind = False
         return self._state
+
+    def at_one_commit(self, answer: Callable[[State], T]) -> T:
+        """The answer from the last commit's state, writers held off and the store standing there."""
+        with self.lock:
+            while True:
+                with suppress(SupersededError), self.store.consistent():
+                    return answer(self.follow())
 
     @contextmanager
     def writing(self, check: Callable[[], None]) -> Iterator[None]:
@@ -83,8 +92,12 @@ class Published:
         """A state that has its ids in memory."""
         state = self.current()
         if state.ids is None:
-            with self.lock, self.store.consistent():
-                state = self._state = with_ids(self.store, self.follow())
+
+            def load(state: State) -> State:
+                self._state = with_ids(self.store, state)
+                return self._state
+
+            state = self.at_one_commit(load)
         return state
 
     def accepted(self, state: State, tree: Tree | None) -> tuple[State, Mask, int]:
@@ -93,9 +106,12 @@ class Published:
             return state, state.live, state.head.n_live
         keys = tree.keys()
         if ID_KEY in keys or not keys <= state.columns.keys():
-            with self.lock, self.store.consistent():
-                state = self._state = with_columns(self.store, self.follow(), keys)
-                mask = evaluate(tree, mask_reader(self.store, state))
+
+            def load(state: State) -> tuple[State, Mask]:
+                self._state = with_columns(self.store, state, keys)
+                return self._state, evaluate(tree, mask_reader(self.store, self._state))
+
+            state, mask = self.at_one_commit(load)
         else:
             mask = evaluate(tree, mask_reader(self.store, state))
         mask = mask & state.live
@@ -108,14 +124,12 @@ class Published:
                 return answer(self.current())
             except ChangedError:
                 continue
-        with self.lock, self.store.consistent():  # nobody commits under us now
-            try:
-                return answer(self.follow())
-            except ChangedError as error:
-                raise CorruptionError(
-                    f"{self.store.catalogue.name} has lost a row that its vectors have; "
-                    "restore the collection from a copy"
-                ) from error
+        try:
+            return self.at_one_commit(answer)  # nobody commits under us now
+        except ChangedError as error:
+            raise CorruptionError(
+                f"{self.store.catalogue.name} has lost a row that its vectors have; restore the collection from a copy"
+            ) from error
 
     def rows(self, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
         """The rows of ordinals; ChangedError if one is not as the state knows it."""

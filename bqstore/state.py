@@ -6,6 +6,7 @@ store and the arrays; knows no settings of a search.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,6 +22,7 @@ from .storage import Store
 from .storage.files import RecordFile
 from .storage.format import FORMS
 from .storage.head import Head
+from .storage.store import SupersededError
 from .validate import ID_KEY, REF_DOC_ID_KEY
 
 NO_RIDS = np.zeros(0, np.int64)
@@ -96,6 +98,13 @@ def advance(store: Store, old: State | None) -> State:
         return replace(state, columns=columns)
 
 
+def first(store: Store) -> State:
+    """The state of a store that was just opened; reads and checks every code."""
+    while True:
+        with suppress(SupersededError):
+            return advance(store, None)
+
+
 def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mask, Searchable | None]:
     """The arrays with the slots that are new; ``live`` is a copy."""
     count = head.n_slots - old.n
@@ -125,7 +134,7 @@ def _ids(store: Store, state: State, old: Ids) -> Ids:
     start = int(state.rids[old.n]) if old.n < state.n else state.head.next_rid
     texts = [""] * (state.n - old.n)
     rows = store.column_since(start, "id")
-    for ordinal, (_, id_) in zip(_places(store, state, rows), rows, strict=True):
+    for ordinal, (_, id_) in zip(_places(store, state, rows, old.n), rows, strict=True):
         texts[ordinal - old.n] = id_
     return old.extended(texts)
 
@@ -146,16 +155,18 @@ def _column(store: Store, state: State, column: Column, old: State) -> Column:
             column = column.replaced(_places(store, state, changed), values(changed))
     new: list[object] = [ABSENT] * (state.n - column.n)
     rows = store.column_since(start, name)
-    for ordinal, value in zip(_places(store, state, rows), values(rows), strict=True):
+    for ordinal, value in zip(_places(store, state, rows, column.n), values(rows), strict=True):
         new[ordinal - column.n] = value
     return column.extended(new)
 
 
-def _places(store: Store, state: State, rows: list[tuple[int, str]]) -> list[int]:
-    """The ordinals of rows that the state must have."""
+def _places(store: Store, state: State, rows: list[tuple[int, str]], since: int | None = None) -> list[int]:
+    """The ordinals of rows that the state must have; ``since``: they must be all that live from this ordinal on."""
     places: list[int] = state.ordinals(rid for rid, _ in rows).tolist()
     if len(places) != len(rows):
         raise CorruptionError(f"{store.catalogue.name} holds rows that have no vector; restore it from a copy")
+    if since is not None and (len(rows) != np.count_nonzero(state.live[since:]) or not state.live[places].all()):
+        raise CorruptionError(f"{store.catalogue.name} has lost rows that have vectors; restore it from a copy")
     return places
 
 

@@ -46,6 +46,10 @@ _FLAT = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
 _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
 
 
+class SupersededError(Exception):
+    """A reader looks at a commit whose files are gone: the writer has begun a new generation. Look again."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Documents on their way in, without rids: lists of one length, texts and JSON texts."""
@@ -122,7 +126,9 @@ class Store:
                 raise NotFoundError(
                     f"there is no collection in {folder}; open it once without read_only=True to make it"
                 )
-            return cls._open_files(folder, None, None, None)
+            while True:
+                with suppress(SupersededError):
+                    return cls._open_files(folder, None, None, None)
         platform.make_folder(folder)
         lock = platform.lock_file(folder / "LOCK")
         try:
@@ -211,9 +217,16 @@ class Store:
         try:
             return DiskFile.open(path, layout, head.generation, head.store_id, head.n_slots, self.read_only)
         except FileNotFoundError as error:
+            if self.read_only and self._is_superseded():
+                raise SupersededError from error
             raise CorruptionError(f"{path.name} is missing from {self.folder}; restore it from a copy") from error
         except OSError as error:
             raise StorageError(error.errno, f"cannot open {path}: {error.strerror}") from error
+
+    def _is_superseded(self) -> bool:
+        with self.catalogue.reading() as connection:  # another one, that stands at the last commit
+            head = sql.read_head(connection, self.catalogue.name)
+        return head is not None and head.generation > self.head.generation
 
     def _create_flat(self) -> None:
         vectors, codes = self.layouts()
@@ -412,7 +425,9 @@ class Store:
     def dead_since(self, seq: int) -> list[int]:
         """The rids deleted or replaced after a commit."""
         with self.catalogue.translated():
-            found = self.catalogue.main().execute("SELECT rid FROM dead WHERE seq > ?", (seq,))
+            # all of them are read from the table, which opening has compared with the rows; the index could differ
+            table = "dead NOT INDEXED" if seq < 0 else "dead"
+            found = self.catalogue.main().execute(f"SELECT rid FROM {table} WHERE seq > ?", (seq,))  # noqa: S608
             return [row[0] for row in found]
 
     def column_since(self, rid: int, column: str) -> list[tuple[int, Any]]:

@@ -21,11 +21,11 @@ ids = st.sampled_from(IDS)
 # whole numbers up to 127 with the largest always there: float16 and int8 keep them as they are
 components = st.lists(st.integers(-126, 126), min_size=DIM - 1, max_size=DIM - 1).map(lambda c: [127.0, *map(float, c)])
 scalars = st.sampled_from([0, 1, 2, 1.0, True, "x", "1", None])
-metadata = st.dictionaries(
-    st.sampled_from(["a", "b", "_bq_kept"]), scalars | st.lists(scalars, max_size=2), max_size=3
-)
+metadata = st.dictionaries(st.sampled_from(["a", "b", "_bq_kept"]), scalars | st.lists(scalars, max_size=2), max_size=3)
 texts = st.none() | st.text(max_size=5)
-conditions = st.dictionaries(st.sampled_from(["a", "b", "c"]), scalars | st.lists(scalars, max_size=3), min_size=1, max_size=2)
+conditions = st.dictionaries(
+    st.sampled_from(["a", "b", "c"]), scalars | st.lists(scalars, max_size=3), min_size=1, max_size=2
+)
 
 
 def same(value: Any, other: Any) -> bool:
@@ -199,8 +199,8 @@ def test_a_collection_agrees_with_a_dictionary(originals, on_disk):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=15 if on_disk else 25,
-            stateful_step_count=25,
+            max_examples=50 if on_disk else 80,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

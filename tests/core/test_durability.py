@@ -143,7 +143,7 @@ def test_a_failed_sync_poisons_the_writer_until_reopened(tmp_path, monkeypatch):
             lambda: col.add(vectors(1, 1), ["d"]),
             lambda: col.delete(["a"]),
             lambda: col.update_metadata(["a"], {"x": 1}),
-            lambda: col.clear(),
+            col.clear,
         ):
             with pytest.raises(StorageError, match="open it again"):
                 write()
@@ -218,14 +218,14 @@ def test_a_disk_that_is_really_full(tmp_path, originals):
     try:
         acknowledged: list[str] = []
         with bqstore.open(disk, originals=originals) as col:
-            with pytest.raises(StorageError, match="full|No space"):
+            with pytest.raises(StorageError, match=r"full|No space"):
                 for _ in range(10_000):
                     acknowledged += col.add(vectors(5), texts=["y" * 500] * 5)
             assert len(col) == len(acknowledged) > 50
             assert len(col.search(vectors(1)[0], 3)) == 3
         with bqstore.open(disk, read_only=True) as col:
             assert [r.id for r in col.scroll()] == acknowledged
-        with pytest.raises(StorageError, match="full|No space"), bqstore.open(disk) as col:
+        with pytest.raises(StorageError, match=r"full|No space"), bqstore.open(disk) as col:
             assert [r.id for r in col.scroll()] == acknowledged
             for _ in range(1000):
                 acknowledged += col.add(vectors(5), texts=["y" * 500] * 5)

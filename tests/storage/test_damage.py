@@ -274,6 +274,28 @@ def test_a_row_whose_index_entry_leads_elsewhere_is_not_deleted_for_another(tmp_
         assert not col.verify().ok
 
 
+@pytest.mark.parametrize("table", ["rows", "dead"])
+def test_a_table_that_differs_from_its_index_is_noticed(tmp_path, table):
+    """SQLite answers from whichever it likes: counts from the one, rows from the other."""
+    truth = make_store(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "default/meta.db")) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        names = {"rows": ["rows", "sqlite_autoindex_rows_1"], "dead": ["dead", "dead_by_seq"]}[table]
+        pages = [
+            connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()[0]
+            for name in names
+        ]
+    file = tmp_path / "default/meta.db"
+    whole = file.read_bytes()
+    for page in pages:
+        for byte, place in ((0, 4), (1, 4)):  # no cells; one less
+            data = bytearray(whole)
+            at = (page - 1) * size + place
+            data[at] = 0 if byte == 0 else data[at] - 1
+            file.write_bytes(data)
+            assert check_damaged(tmp_path, [truth]) in ("refused", "noticed")
+
+
 def test_swapped_records_are_seen_by_verify(tmp_path):
     make_store(tmp_path)
     file = tmp_path / "default/vectors-0.bin"

@@ -1,0 +1,207 @@
+"""The catalogue: rows in and out, one commit or none, and SQLite's errors as errors of the tree."""
+
+import sqlite3
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bqstore.errors import ClosedError, CorruptionError, LockedError, StorageError
+from bqstore.storage import catalogue as sql
+from bqstore.storage.catalogue import Catalogue, translate
+from bqstore.storage.head import Head, Row
+
+HEAD = Head(store_id=5, dim=3, settings={"é": [1, None, {"x": 0.5}]})
+
+
+def opened(path=None) -> Catalogue:
+    catalogue = Catalogue(path)
+    catalogue.start_writing()
+    catalogue.create(HEAD)
+    return catalogue
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+rows = st.builds(
+    Row,
+    st.integers(0, 2**62),
+    st.integers(0, 2**62),
+    texts,
+    st.none() | texts,
+    texts,
+    st.none() | texts,
+    st.none() | texts,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(rows, unique_by=(lambda r: r.rid, lambda r: r.id), max_size=8))
+def test_rows_come_back_as_they_were(given_rows):
+    catalogue = opened()
+    with catalogue.writing() as connection:
+        sql.insert_rows(connection, given_rows)
+    with catalogue.reading() as connection:
+        for key in ("rid", "id"):
+            found = sql.read_rows(connection, key, [getattr(row, key) for row in given_rows], "meta.db")
+            assert sorted(found) == sorted(given_rows, key=lambda r: r.rid)
+        assert sql.rids_by_id(connection, [r.id for r in given_rows], "x") == {r.id: r.rid for r in given_rows}
+        ordered = sorted(given_rows, key=lambda r: r.rid)
+        for column in ("id", "metadata", "ref_doc_id"):
+            found = sql.read_column(connection, column, "rows.rid >= ?", 0, "meta.db")
+            assert found == [(row.rid, getattr(row, column)) for row in ordered]
+    catalogue.close()
+
+
+def row(rid: int, id_: str, seq: int = 1) -> Row:
+    return Row(rid, seq, id_, "text", "{}", None, None)
+
+
+def test_more_rows_than_one_statement_takes():
+    catalogue = opened()
+    many = [row(i, f"id{i}") for i in range(1203)]
+    with catalogue.writing() as connection:
+        sql.insert_rows(connection, many)
+    with catalogue.reading() as connection:
+        assert sorted(sql.read_rows(connection, "rid", range(2000), "meta.db")) == many
+
+
+def test_the_head_comes_back_and_every_change_of_it_is_damage():
+    version, body, crc = HEAD.stored()
+    assert Head.from_stored(version, body, crc, "meta.db") == HEAD
+    for place in range(len(body)):
+        changed = body[:place] + chr(ord(body[place]) ^ 1) + body[place + 1 :]
+        with pytest.raises(CorruptionError):
+            Head.from_stored(version, changed, crc, "meta.db")
+    for wrong in ("[]", "5", "{}", '{"store_id": 1}'):
+        import zlib
+
+        with pytest.raises(CorruptionError):
+            Head.from_stored(version, wrong, zlib.crc32(wrong.encode()), "meta.db")
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_transaction_that_is_left_by_an_exception_leaves_nothing(tmp_path, on_disk, error):
+    catalogue = opened(tmp_path / "meta.db" if on_disk else None)
+    with pytest.raises(error), catalogue.writing() as connection:
+        sql.insert_rows(connection, [row(1, "a")])
+        raise error
+    with catalogue.reading() as connection:
+        assert sql.read_rows(connection, "rid", [1], "meta.db") == []
+    with catalogue.writing() as connection:
+        sql.insert_rows(connection, [row(1, "a")])
+    with catalogue.reading() as connection:
+        assert sql.read_rows(connection, "rid", [1], "meta.db") == [row(1, "a")]
+    catalogue.close()
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_transaction_that_an_interrupt_left_open_does_not_stop_the_next(tmp_path, on_disk):
+    """Ctrl-C between BEGIN and the block that would end it: the collection could not be used any more."""
+    catalogue = opened(tmp_path / "meta.db" if on_disk else None)
+    catalogue.main().execute("BEGIN")
+    catalogue.main().execute("SELECT * FROM head").fetchall()
+    with catalogue.writing() as connection:
+        sql.insert_rows(connection, [row(1, "a")])
+    catalogue.main().execute("BEGIN IMMEDIATE")
+    sql.insert_rows(catalogue.main(), [row(2, "b")])
+    with catalogue.snapshot():
+        assert sql.read_rows(catalogue.main(), "rid", [1, 2], "meta.db") == [row(1, "a")]
+    catalogue.close()
+
+
+def test_a_transaction_that_is_cleaned_up_late_does_not_end_a_newer_one():
+    """A context that an exception's traceback keeps alive is closed at some time, perhaps amid another write."""
+    catalogue = opened()
+    abandoned = catalogue.snapshot()
+    abandoned.__enter__()
+    with catalogue.writing() as connection:
+        sql.insert_rows(connection, [row(1, "a")])
+        abandoned.gen.close()
+        sql.insert_rows(connection, [row(2, "b")])
+    with catalogue.reading() as connection:
+        assert len(sql.read_rows(connection, "rid", [1, 2], "meta.db")) == 2
+
+
+def test_a_snapshot_sees_one_commit(tmp_path):
+    writer = opened(tmp_path / "meta.db")
+    reader = Catalogue(tmp_path / "meta.db")
+    with reader.snapshot():
+        before = sql.read_head(reader.main(), "meta.db")
+        with writer.writing() as connection:
+            sql.insert_rows(connection, [row(1, "a")])
+        assert sql.read_head(reader.main(), "meta.db") == before == HEAD
+        assert reader.main().execute("SELECT count(*) FROM rows").fetchone() == (0,)
+    assert reader.main().execute("SELECT count(*) FROM rows").fetchone() == (1,)
+    reader.close()
+    writer.close()
+
+
+def test_data_version_changes_with_commits_of_others(tmp_path):
+    writer, reader = opened(tmp_path / "meta.db"), Catalogue(tmp_path / "meta.db")
+    before = reader.data_version()
+    assert reader.data_version() == before
+    with writer.writing() as connection:
+        sql.insert_rows(connection, [row(1, "a")])
+    assert reader.data_version() != before
+    reader.close()
+    writer.close()
+
+
+def test_a_reader_leaves_the_log_to_the_writer(tmp_path):
+    writer = opened(tmp_path / "meta.db")
+    size = (tmp_path / "meta.db-wal").stat().st_size
+    reader = Catalogue(tmp_path / "meta.db")
+    assert sql.read_head(reader.main(), "meta.db") == HEAD
+    reader.close()
+    assert (tmp_path / "meta.db-wal").stat().st_size == size
+    writer.checkpoint()
+    assert (tmp_path / "meta.db-wal").stat().st_size == 0
+    writer.close()
+    assert not (tmp_path / "meta.db-wal").exists()
+
+
+def test_connections_are_used_again_and_by_one_thread_at_a_time(tmp_path):
+    catalogue = opened(tmp_path / "meta.db")
+    inside = threading.Barrier(4)
+
+    def read() -> None:
+        with catalogue.reading() as connection:
+            inside.wait()
+            assert sql.read_head(connection, "meta.db") == HEAD
+
+    for _ in range(5):
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(catalogue._idle) <= 5
+    catalogue.close()
+    with pytest.raises(ClosedError), catalogue.reading():
+        pass
+    with pytest.raises(ClosedError), catalogue.writing():
+        pass
+    with pytest.raises(ClosedError):
+        catalogue.data_version()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (sqlite3.DatabaseError("database disk image is malformed"), CorruptionError),
+        (sqlite3.DatabaseError("file is not a database"), CorruptionError),
+        (sqlite3.OperationalError("no such table: rows"), CorruptionError),
+        (sqlite3.OperationalError("Could not decode to UTF-8 column 'text' with text 'secret'"), CorruptionError),
+        (sqlite3.IntegrityError("UNIQUE constraint failed: rows.rid"), CorruptionError),
+        (sqlite3.OperationalError("database is locked"), LockedError),
+        (sqlite3.OperationalError("database or disk is full"), StorageError),
+        (sqlite3.OperationalError("disk I/O error"), StorageError),
+        (sqlite3.OperationalError("unable to open database file"), StorageError),
+        (sqlite3.ProgrammingError("Cannot operate on a closed database."), ClosedError),
+    ],
+)
+def test_errors_of_sqlite_are_translated(error, expected):
+    found = translate(error, "meta.db")
+    assert type(found) is expected and "secret" not in str(found)
