@@ -39,7 +39,7 @@ bench: $(VENV)/.test  ## every figure of the README, measured side by side
 	$(BIN)/python -m tests.benchmarks
 
 release-check: | $(BIN)/python  ## build the wheel; install it, and each extra alone, into fresh environments
-	$(BIN)/python tests/release_check.py
+	$(BIN)/python tests/release_check.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -137,7 +137,9 @@ def hits(
 
     def answer(state: State) -> list[list[Hit]]:
         state, ordinals, scores = nearest(published, state, queries, tree, options, executor)
-        found = np.unique(ordinals[ordinals >= 0])
+        found = ordinals[ordinals >= 0]
+        if len(queries) > 1:
+            found = np.unique(found)
         rows = published.rows(state, found)
         vectors = published.vectors(state, found) if options.with_vectors else {}
         out: list[list[Hit]] = []

