@@ -24,7 +24,7 @@ from .errors import InvalidInputError, SettingsConflictError
 from .keywords import checked_keywords, refuse_unknown
 from .state import first
 from .storage import Store
-from .storage.store import collection_folder
+from .storage.flat import collection_folder
 from .validate import text_bytes
 
 

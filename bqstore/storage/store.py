@@ -9,11 +9,9 @@ Knows bytes and rows. Knows nothing of codes' meaning, of search, filters or thr
 """
 
 import os
-import re
 import secrets
 import sqlite3
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,27 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BqstoreError, CorruptionError, InvalidInputError, NotFoundError, ReadOnlyError, StorageError
+from ..errors import BqstoreError, CorruptionError, NotFoundError, ReadOnlyError, StorageError
 from . import catalogue as sql
 from . import platform
 from .catalogue import Catalogue
-from .files import DiskFile, MemoryFile, RecordFile
-from .format import (
-    F32,
-    FORMS,
-    ONE_BIT,
-    U64,
-    Layout,
-    code_records,
-    codes_of,
-    damaged,
-    rids_of,
-    vector_records,
-)
+from .files import RecordFile
+from .flat import FlatFiles, SyncFailedError, flat_files
+from .format import F32, U64
 from .head import Head, Row
-
-_FLAT = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
-_AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
+from .lock import WriterLock, never_close_in_a_fork
 
 
 class SupersededError(Exception):
@@ -79,23 +65,32 @@ class Store:
 
     Attributes
     ----------
-    head : Head                     the last commit this object has seen
-    vectors, codes : RecordFile     None until there are vectors; vectors also None when originals are not kept
+    head : Head         the last commit this object has seen
+    flat : FlatFiles    the records
     """
 
-    def __init__(self, folder: Path | None, catalogue: Catalogue, head: Head, read_only: bool, lock: int | None):
+    def __init__(self, folder: Path | None, catalogue: Catalogue, head: Head, lock: WriterLock | None) -> None:
         self.folder = folder
         self.catalogue = catalogue
         self.head = head
-        self.read_only = read_only
-        self.vectors: RecordFile | None = None
-        self.codes: RecordFile | None = None
+        self.read_only = folder is not None and lock is None
+        self.flat = FlatFiles(folder, self.read_only)
         self._lock = lock
+        never_close_in_a_fork(catalogue)
         self._poison: str | None = None
         self._pid = os.getpid()
         self._inside: tuple[int] | None = None  # the thread that reads in `consistent`
         self._writing = False
-        _open_stores.add(self)
+
+    @property
+    def vectors(self) -> RecordFile | None:
+        """The originals; None while there are none, and where none are kept."""
+        return self.flat.vectors
+
+    @property
+    def codes(self) -> RecordFile | None:
+        """The codes; None while there are none."""
+        return self.flat.codes
 
     # ---- opening
 
@@ -109,7 +104,7 @@ class Store:
         """
         if folder is None:
             head = Head(store_id=secrets.randbits(62), dim=dim, settings=settings)
-            store = cls(None, Catalogue(None), head, False, None)
+            store = cls(None, Catalogue(None), head, None)
             store.catalogue.create(head)
             return store
         try:
@@ -122,7 +117,7 @@ class Store:
     @classmethod
     def _open_folder(cls, folder: Path, settings: dict[str, Any], dim: int | None, read_only: bool) -> "Store":
         if read_only:
-            if not _flat_files(folder) and (not (folder / "meta.db").exists() or _is_unfinished(folder)):
+            if not flat_files(folder) and (not (folder / "meta.db").exists() or _is_unfinished(folder)):
                 raise NotFoundError(
                     f"there is no collection in {folder}; open it once without read_only=True to make it"
                 )
@@ -130,25 +125,27 @@ class Store:
                 with suppress(SupersededError):
                     return cls._open_files(folder, None, None, None)
         platform.make_folder(folder)
-        lock = platform.lock_file(folder / "LOCK")
+        lock = WriterLock(folder / "LOCK")
         try:
             return cls._open_files(folder, settings, dim, lock)
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
 
     @classmethod
-    def _open_files(cls, folder: Path, settings: dict[str, Any] | None, dim: int | None, lock: int | None) -> "Store":
+    def _open_files(
+        cls, folder: Path, settings: dict[str, Any] | None, dim: int | None, lock: WriterLock | None
+    ) -> "Store":
         read_only = lock is None
         meta = folder / "meta.db"
-        if not meta.exists() and _flat_files(folder):
+        if not meta.exists() and flat_files(folder):
             raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
         catalogue = Catalogue(meta, not read_only and _is_unfinished(folder))
         try:
             with catalogue.translated():
                 head = sql.read_head(catalogue.main(), meta.name)
             if head is None:
-                if _flat_files(folder):
+                if flat_files(folder):
                     raise CorruptionError(f"{meta} has lost its head row; restore the collection from a copy")
                 if settings is None:
                     raise NotFoundError(f"there is no collection in {folder} yet")
@@ -157,9 +154,9 @@ class Store:
                 catalogue.create(head)
                 meta.chmod(0o600)
                 platform.sync_folder(folder)
-            store = cls(folder, catalogue, head, read_only, lock)
+            store = cls(folder, catalogue, head, lock)
             store._check_counts()
-            store._open_flat()
+            store.flat.open(store.head, store._missing)
         except BaseException:
             catalogue.close()
             raise
@@ -169,7 +166,7 @@ class Store:
         """Begin to write: everything that was there has been checked."""
         if self.folder is not None:
             self.catalogue.start_writing()
-            self._sweep()
+            self.flat.sweep(self.head.generation)
         self._writing = True
 
     def _check_counts(self) -> None:
@@ -192,64 +189,16 @@ class Store:
             )
         self.head = head
 
-    def layouts(self) -> tuple[Layout | None, Layout]:
-        """The layouts of the vectors file and of the codes file."""
-        assert self.head.dim is not None
-        form = FORMS.get(self.head.settings["originals"])
-        vectors = None if form is None else Layout("vectors", self.head.dim, form)
-        return vectors, Layout("codes", self.head.dim, ONE_BIT)
-
-    def _open_flat(self) -> None:
-        self.vectors = self.codes = None
-        if self.head.n_slots == 0:
-            return  # files that are there are of a first write that did not come to its commit
-        vectors, codes = self.layouts()
-        self.vectors = self._open_one(vectors) if vectors else None
-        self.codes = self._open_one(codes)
-
-    def _path(self, layout: Layout, generation: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{layout.kind}-{generation}.bin"
-
-    def _open_one(self, layout: Layout) -> RecordFile:
-        head = self.head
-        path = self._path(layout, head.generation)
-        try:
-            return DiskFile.open(path, layout, head.generation, head.store_id, head.n_slots, self.read_only)
-        except FileNotFoundError as error:
-            if self.read_only and self._is_superseded():
-                raise SupersededError from error
-            raise CorruptionError(f"{path.name} is missing from {self.folder}; restore it from a copy") from error
-        except OSError as error:
-            raise StorageError(error.errno, f"cannot open {path}: {error.strerror}") from error
+    def _missing(self, path: Path) -> Exception:
+        """Why a file of the head's generation is not there."""
+        if self.read_only and self._is_superseded():
+            return SupersededError()
+        return CorruptionError(f"{path.name} is missing from {self.folder}; restore it from a copy")
 
     def _is_superseded(self) -> bool:
         with self.catalogue.reading() as connection:  # another one, that stands at the last commit
             head = sql.read_head(connection, self.catalogue.name)
         return head is not None and head.generation > self.head.generation
-
-    def _create_flat(self) -> None:
-        vectors, codes = self.layouts()
-        if self.folder is None:
-            self.vectors, self.codes = MemoryFile(vectors) if vectors else None, MemoryFile(codes)
-            return
-        head = self.head
-        made = [
-            DiskFile.create(self._path(layout, head.generation), layout, head.generation, head.store_id)
-            for layout in (vectors, codes)
-            if layout is not None
-        ]
-        self.codes = made[-1]
-        self.vectors = made[0] if vectors else None
-
-    def _sweep(self) -> None:
-        """Remove the flat files of other generations: a crash came between a commit and their removal."""
-        assert self.folder is not None
-        for path in _flat_files(self.folder):
-            match = _FLAT.fullmatch(path.name)
-            if match and (int(match[2]) != self.head.generation or match[3] == "tmp"):
-                with suppress(OSError):  # they cost space, no more
-                    path.unlink()
 
     # ---- writing
 
@@ -270,15 +219,6 @@ class Store:
         if self._poison is not None:
             raise StorageError(f"an earlier write failed ({self._poison}); close the collection and open it again")
 
-    def _sync(self) -> None:
-        for file in (self.vectors, self.codes):
-            if file is not None:
-                try:
-                    file.sync()
-                except OSError as error:
-                    self._poison = f"{file.name} could not be synced: {error.strerror}"
-                    raise StorageError(error.errno, f"{self._poison}; nothing was added") from error
-
     def append(self, rows: Rows, vectors: F32, codes: U64) -> Head:
         """Add documents; those whose ids exist take their place. Durable when it returns.
 
@@ -293,17 +233,10 @@ class Store:
             self.head = replace(self.head, dim=vectors.shape[1])  # not stored before the commit below
         try:
             if self.codes is None:
-                self._create_flat()
+                self.flat.create(self.head)
             old = self.head
-            layouts = self.layouts()
-            for at in range(0, len(vectors), _AT_ONCE):
-                some = slice(at, min(at + _AT_ONCE, len(vectors)))
-                rids = np.arange(old.next_rid + some.start, old.next_rid + some.stop, dtype=np.int64)
-                if self.vectors is not None and layouts[0] is not None:
-                    self.vectors.write(old.n_slots + at, vector_records(layouts[0], rids, vectors[some]))
-                assert self.codes is not None
-                self.codes.write(old.n_slots + at, code_records(layouts[1], rids, codes[some]))
-            self._sync()
+            self.flat.write(old.n_slots, old.next_rid, vectors, codes)
+            self.flat.sync()
             with self._commit() as connection:
                 seq, n = old.seq + 1, len(vectors)
                 replaced = sql.rids_by_id(connection, rows.ids, self.catalogue.name) if old.n_live else {}
@@ -313,7 +246,9 @@ class Store:
                 new = replace(old, seq=seq, n_slots=old.n_slots + n, n_live=n_live, next_rid=old.next_rid + n)
                 sql.write_head(connection, new)
             self.head = new
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SyncFailedError):
+                self._poison = str(error)
             self.reread()
             raise
         return self.head
@@ -347,9 +282,9 @@ class Store:
             new = replace(old, seq=old.seq + 1, generation=old.generation + 1, n_slots=0, n_live=0)
             sql.forget_all(connection)
             sql.write_head(connection, new)
-        self.head, self.vectors, self.codes = new, None, None
-        if self.folder is not None:
-            self._sweep()
+        self.head = new
+        self.flat.drop()
+        self.flat.sweep(new.generation)
         return new
 
     def put_settings(self, settings: dict[str, Any], dim: int | None) -> None:
@@ -371,9 +306,9 @@ class Store:
         moved = head.generation != self.head.generation or (self.codes is None) != (head.n_slots == 0)
         self.head = head
         if moved and self.folder is not None:
-            self._open_flat()
+            self.flat.open(head, self._missing)
         elif head.n_slots == 0:
-            self.vectors = self.codes = None
+            self.flat.drop()
         return head
 
     # ---- reading
@@ -412,15 +347,7 @@ class Store:
 
     def read_codes(self, slot: int, count: int) -> tuple[NDArray[np.int64], U64]:
         """The rids, int64 (count,), and codes, uint64 (count, words), of slots; CorruptionError if any is damaged."""
-        assert self.codes is not None
-        records = self.codes.read(slot, count)
-        bad = damaged(records)
-        if bad.any():
-            raise CorruptionError(
-                f"record {slot + int(bad.argmax()):,} of {self.codes.name} does not agree with its checksum; "
-                "restore the collection from a copy"
-            )
-        return rids_of(records), codes_of(self.codes.layout, records)
+        return self.flat.read_codes(slot, count)
 
     def dead_since(self, seq: int) -> list[int]:
         """The rids deleted or replaced after a commit."""
@@ -457,54 +384,15 @@ class Store:
         if self.folder is not None and os.getpid() != self._pid:
             return  # a fork: SQLite's handles and the lock are the parent's
         if self._writing and self._poison is None:
-            for file in (self.vectors, self.codes):
-                if file is not None:
-                    with suppress(OSError):  # it costs space, no more
-                        file.trim(self.head.n_slots)
-        self.vectors = self.codes = None
+            self.flat.trim(self.head.n_slots)
+        self.flat.drop()
         try:
             self.catalogue.close()
         finally:
-            self.let_go()
-
-    def let_go(self) -> None:
-        """Close the lock's descriptor: frees the lock, or in a fork only this process's hold on it."""
-        if self._lock is not None:
-            lock, self._lock = self._lock, None
-            os.close(lock)
-
-
-_open_stores: "weakref.WeakSet[Store]" = weakref.WeakSet()
-_of_the_parent: list[Catalogue] = []
-
-
-def _after_fork() -> None:
-    """In a fork: let go of the locks, so that they end with the parent, and never close its SQLite handles."""
-    for store in list(_open_stores):
-        store.let_go()
-        _of_the_parent.append(store.catalogue)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+            if self._lock is not None:
+                self._lock.release()
 
 
 def _is_unfinished(folder: Path) -> bool:
     """Whether the making of meta.db was interrupted: before it is in WAL mode, it has a journal beside it."""
-    return (folder / "meta.db-journal").exists() and not _flat_files(folder)
-
-
-def _flat_files(folder: Path) -> list[Path]:
-    """The flat files in a folder, of any generation."""
-    return [path for path in folder.iterdir() if _FLAT.fullmatch(path.name)] if folder.is_dir() else []
-
-
-def collection_folder(path: Path, collection: str) -> Path:
-    """The folder of a collection; InvalidInputError for a name that is not plainly a file name everywhere."""
-    if not isinstance(collection, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", collection):
-        raise InvalidInputError(
-            f"collection is {collection!r}; expected 1 to 100 of the characters A-Z a-z 0-9 _ - . and no . or - first"
-        )
-    if path.exists() and not path.is_dir():
-        raise InvalidInputError(f"{path} is a file; a store is a folder")
-    return path / collection
+    return (folder / "meta.db-journal").exists() and not flat_files(folder)
