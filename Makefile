@@ -32,7 +32,7 @@ format: $(VENV)/.test  ## put the sources in form
 stamp: $(VENV)/.test  ## renew the stamp of the kernels after a change to one
 	$(BIN)/python tools/stamp_kernels.py
 
-torture: $(VENV)/.test  ## crash, damage and power-loss sweeps: many minutes
+torture: $(VENV)/.test  ## crash and damage sweeps: many minutes
 	$(BIN)/python -m pytest -m torture
 
 bench: $(VENV)/.test  ## every figure of the README, measured side by side

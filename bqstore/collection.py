@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import filters, index, searching, validate
-from .config import MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
-from .errors import ClosedError, CorruptionError, InvalidInputError, StorageError
+from . import describing, filters, index, searching, validate
+from .config import MAX_DIM, HnswConfig, SearchParams, check_bool, check_int
+from .documents import metadata_of, with_metadata
+from .errors import ClosedError, InvalidInputError
 from .keywords import checked_keywords
 from .published import Published
 from .results import CollectionInfo, Hit, Record, VerifyReport
-from .searching import metadata_of, options_of
+from .searching import options_of
 from .state import State
-from .storage import Row, Store
-from .storage.format import FORMAT_VERSION, HEADER_BYTES
-from .storage.verify import problems_of
+from .storage import Store
 
 F32 = NDArray[np.float32]
 
@@ -133,7 +132,7 @@ class Collection:
             changed = {}
             for i, (id_, given) in enumerate(zip(names, each, strict=True)):
                 if id_ in rows:
-                    rows[id_] = changed[id_] = _with_metadata(rows[id_], given or {}, replace, f"metadata {i}")
+                    rows[id_] = changed[id_] = with_metadata(rows[id_], given or {}, replace, f"metadata {i}")
             if changed:
                 self._store.rewrite(list(changed.values()))
         return len(changed)
@@ -350,45 +349,13 @@ class Collection:
     def info(self) -> CollectionInfo:
         """What the collection is and what it takes, in bytes."""
         self._check_open()
-        head, store = self._published.current().head, self._store
-        dim = head.dim or 0
-        code_bytes = -(-dim // 64) * 8
-        files = [file for file in (store.vectors, store.codes) if file is not None]
-        settings = head.settings
-        on_disk = sum(HEADER_BYTES + head.n_slots * file.layout.record_bytes for file in files)
-        return CollectionInfo(
-            path=None if self._path is None else str(self._path),
-            collection=self._name,
-            count=head.n_live,
-            deleted=head.n_slots - head.n_live,
-            dim=head.dim,
-            distance=settings["distance"],
-            originals=settings["originals"],
-            quantization=Quantization(**settings["quantization"]),
-            hnsw=self._hnsw,
-            search=self._search_defaults,
-            embedding_model=settings["embedding_model"],
-            read_only=store.read_only,
-            code_bytes=code_bytes,
-            original_bytes=dim * {"float32": 4, "float16": 2, "int8": 1, "none": 0}[settings["originals"]],
-            vector_bytes=dim * 4,
-            compression=dim * 4 / code_bytes if code_bytes else 0.0,
-            memory_bytes=head.n_slots * code_bytes,
-            disk_bytes=0 if self._path is None else on_disk,
-            generation=head.generation,
-            format_version=FORMAT_VERSION,
-        )
+        path = None if self._path is None else str(self._path)
+        return describing.info_of(self._published, path, self._name, self._search_defaults, self._hnsw)
 
     def verify(self) -> VerifyReport:
         """Read everything and compare it with its checksums and counts; reports damage, does not raise for it."""
         self._check_open()
-        with self._published.lock:
-            try:
-                found = self._published.at_one_commit(lambda _: problems_of(self._store))
-            except (CorruptionError, StorageError) as error:
-                return VerifyReport(False, [str(error)], 0, 0)
-        problems, documents, vectors = found
-        return VerifyReport(not problems, problems, documents, vectors)
+        return describing.verify(self._published)
 
     # ---- life
 
@@ -440,15 +407,6 @@ class Collection:
                 self._check_open()
                 self._pool, self._pid = ThreadPoolExecutor(_cores(), "bqstore"), os.getpid()
             return self._pool
-
-
-def _with_metadata(row: Row, given: Mapping[str, Any], whole: bool, what: str) -> Row:
-    """The row with metadata merged over its own, or in its place; an adapter's keys stay unless given."""
-    present = metadata_of(row)
-    if whole:
-        present = {key: value for key, value in present.items() if key.startswith(validate.PRIVATE_PREFIX)}
-    public, private, ref = validate.split_metadata({**present, **given}, what)
-    return row._replace(metadata=public, private=private, ref_doc_id=ref)
 
 
 def _cores() -> int:

@@ -3,26 +3,23 @@
 Arrays meet rows here and nowhere else.
 """
 
-import json
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import filters, index
 from .config import MAX_DIM, MAX_K, SearchParams, check_bool, check_int, check_real
+from .documents import metadata_of
 from .errors import InvalidInputError
 from .published import Published
 from .results import Hit
 from .state import State
-from .storage import Row
-from .validate import REF_DOC_ID_KEY, check_dim
+from .validate import check_dim
 
 F32 = NDArray[np.float32]
-_decode = json.JSONDecoder().raw_decode  # half of json.loads is looking for white space that we did not write
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +150,3 @@ def hits(
         return out
 
     return published.whole(answer)
-
-
-def metadata_of(row: Row) -> dict[str, Any]:
-    """The metadata as it was given: the user's, and what an adapter keeps beside it."""
-    metadata: dict[str, Any] = _decode(row.metadata)[0]
-    if row.private is not None:
-        metadata.update(_decode(row.private)[0])
-    if row.ref_doc_id is not None:
-        metadata[REF_DOC_ID_KEY] = row.ref_doc_id
-    return metadata

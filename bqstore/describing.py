@@ -1,0 +1,51 @@
+"""What a collection is and what it takes, and whether it is whole: reports for people. Floor 3."""
+
+from .config import HnswConfig, Quantization, SearchParams
+from .errors import CorruptionError, StorageError
+from .published import Published
+from .results import CollectionInfo, VerifyReport
+from .storage.format import FORMAT_VERSION, HEADER_BYTES
+from .storage.verify import problems_of
+
+_BYTES_KEPT = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value
+
+
+def info_of(
+    published: Published, path: str | None, name: str, search: SearchParams, hnsw: HnswConfig
+) -> CollectionInfo:
+    """The collection as it stands at the last commit; ``search`` and ``hnsw`` are those of this opening."""
+    head, store = published.current().head, published.store
+    dim, settings = head.dim or 0, head.settings
+    code_bytes = -(-dim // 64) * 8
+    files = [] if path is None else store.flat.both()
+    return CollectionInfo(
+        path=path,
+        collection=name,
+        count=head.n_live,
+        deleted=head.n_slots - head.n_live,
+        dim=head.dim,
+        distance=settings["distance"],
+        originals=settings["originals"],
+        quantization=Quantization(**settings["quantization"]),
+        hnsw=hnsw,
+        search=search,
+        embedding_model=settings["embedding_model"],
+        read_only=store.read_only,
+        code_bytes=code_bytes,
+        original_bytes=dim * _BYTES_KEPT[settings["originals"]],
+        vector_bytes=dim * 4,
+        compression=dim * 4 / code_bytes if code_bytes else 0.0,
+        memory_bytes=head.n_slots * code_bytes,
+        disk_bytes=sum(HEADER_BYTES + head.n_slots * file.layout.record_bytes for file in files),
+        generation=head.generation,
+        format_version=FORMAT_VERSION,
+    )
+
+
+def verify(published: Published) -> VerifyReport:
+    """Read everything of one commit and compare it with its checksums and counts."""
+    try:
+        problems, documents, vectors = published.at_one_commit(lambda _: problems_of(published.store))
+    except (CorruptionError, StorageError) as error:
+        return VerifyReport(False, [str(error)], 0, 0)
+    return VerifyReport(not problems, problems, documents, vectors)
