@@ -244,9 +244,11 @@ def read_column(
 ) -> list[tuple[int, Any]]:
     """(rid, value) of one of the columns that a `key_crc` covers, in the order of rids; each row's is checked."""
     place = _KEYS.index(column)
-    tables = "rows JOIN changed USING (rid)" if condition.startswith("changed.") else "rows"
+    tables = "rows"
+    if condition.startswith("changed."):  # CROSS: from the few that changed, not along all rows for their order's sake
+        tables = "changed CROSS JOIN rows USING (rid)"
     columns = ", ".join(f"rows.{key}" for key in _KEYS)
-    rows = connection.execute(f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY rid", (value,))  # noqa: S608
+    rows = connection.execute(f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY rows.rid", (value,))  # noqa: S608
     return [(row[0], check_keys(row, name)[place]) for row in rows]
 
 

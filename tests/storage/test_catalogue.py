@@ -3,10 +3,12 @@
 import sqlite3
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bqstore
 from bqstore.errors import ClosedError, CorruptionError, LockedError, StorageError
 from bqstore.storage import catalogue as sql
 from bqstore.storage.catalogue import Catalogue, translate
@@ -205,3 +207,19 @@ def test_connections_are_used_again_and_by_one_thread_at_a_time(tmp_path):
 def test_errors_of_sqlite_are_translated(error, expected):
     found = translate(error, "meta.db")
     assert type(found) is expected and "secret" not in str(found)
+
+
+def test_what_changed_is_not_looked_for_along_all_rows(tmp_path):
+    """SQLite walked every row, to have them in order, after each change of metadata: 43 ms among a million."""
+    with bqstore.open(tmp_path) as col:
+        col.add(np.eye(3), ["a", "b", "c"], metadatas=[{"x": 1}] * 3)
+        col.count({"x": 1})
+        asked: list[str] = []
+        connection = col._store.catalogue.main()
+        connection.set_trace_callback(asked.append)
+        col.update_metadata(["b"], {"x": 2})
+        connection.set_trace_callback(None)
+        (question,) = [sql for sql in asked if "changed.seq >" in sql and sql.startswith("SELECT")]
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {question}")]
+        assert not [step for step in plan if step.startswith("SCAN")], plan
+        assert col.count({"x": 2}) == 1
