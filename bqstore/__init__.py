@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .index import warm_up
     from .opening import open, open_flat
     from .results import CollectionInfo, Hit, Record, VerifyReport
-    from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
+    from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY, check_documents
 
 _HOME = {
     "__version__": "_version",
@@ -44,7 +44,7 @@ _HOME = {
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
     **dict.fromkeys(("Embedder", "OpenAIEmbedder"), "embeddings"),
-    **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "validate"),
+    **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY", "check_documents"), "validate"),
     **dict.fromkeys(("CollectionInfo", "Hit", "Record", "VerifyReport"), "results"),
     **dict.fromkeys(
         (
@@ -92,6 +92,7 @@ __all__ = [
     "UnknownKeywordError",
     "VerifyReport",
     "__version__",
+    "check_documents",
     "open",
     "open_flat",
     "search_keywords",

@@ -194,6 +194,11 @@ def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Row
     return Rows(ids, texts, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts])
 
 
+def check_documents(n: int, ids: object = None, texts: object = None, metadatas: object = None) -> None:
+    """Raise the InvalidInputError that `Collection.add` would for n documents, before they are embedded."""
+    rows_in(new_ids(ids, n), texts, metadatas)
+
+
 def split_metadata(given: object, what: str) -> tuple[str, str | None, str | None]:
     """The user's metadata as JSON, the adapters' as JSON or None, and the source document's id or None."""
     if given is None:
