@@ -344,7 +344,7 @@ class Collection:
 
     def __contains__(self, id_: object) -> bool:
         self._check_open()
-        return isinstance(id_, str) and bool(self._store.rids_by_id(validate.ids_in([id_])))
+        return isinstance(id_, str) and validate.is_text(id_) and bool(self._store.rids_by_id([id_]))
 
     def info(self) -> CollectionInfo:
         """What the collection is and what it takes, in bytes."""
@@ -368,7 +368,7 @@ class Collection:
 
     def close(self) -> None:
         """Give back the lock and the files. A search under way ends, or raises ClosedError. Closing twice is fine."""
-        if self._path is not None and self._pid != os.getpid():
+        if self._pid != os.getpid():
             return  # a fork: nothing is its own, and the lock may be held by a thread that it does not have
         with self._published.lock:
             if self._closed:
@@ -378,10 +378,22 @@ class Collection:
             self._store.close()
 
     def __enter__(self) -> "Collection":
+        self._check_open()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def __copy__(self) -> "Collection":
+        """The collection itself: it has one set of files and one lock."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Collection":
+        """The collection itself."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise InvalidInputError("a Collection cannot be pickled; send its path, and open the folder again there")
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and not sys.is_finalizing():
@@ -395,17 +407,17 @@ class Collection:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
-        if self._path is not None and self._pid != os.getpid():
+        if self._pid != os.getpid():  # its locks may be held by threads that the fork does not have
             raise ClosedError(
                 f"this collection was opened in process {self._pid} and cannot be used in its fork {os.getpid()}; "
-                "open it again here, with read_only=True while the other one writes"
+                "open the folder here, with read_only=True while the other one writes"
             )
 
     def _executor(self) -> Executor:
         with self._published.lock:
-            if self._pool is None or self._pid != os.getpid():  # a fork has the object without its threads
-                self._check_open()
-                self._pool, self._pid = ThreadPoolExecutor(_cores(), "bqstore"), os.getpid()
+            self._check_open()
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_cores(), "bqstore")
             return self._pool
 
 

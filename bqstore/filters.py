@@ -6,6 +6,7 @@ The grammar: ``{"lang": "en", "year": {"$in": [2023, 2024]}}``. Several keys are
 equality of the whole. A missing field matches nothing here; None matches a present null.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import InvalidInputError
 from .keywords import nearest
-from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY, text_bytes
+from .validate import ID_KEY, MAX_DEPTH, PRIVATE_PREFIX, REF_DOC_ID_KEY, plain, text_bytes
 
 Mask = NDArray[np.bool_]
 Token = tuple[Any, ...]
@@ -59,17 +60,14 @@ def token(value: object) -> Token:
     """
     if value is None:
         return ("null",)
-    if isinstance(value, (bool, np.bool_)):
-        return ("bool", bool(value))
-    if isinstance(value, (int, np.integer)):
-        return ("number", int(value))
-    if isinstance(value, (float, np.floating)):
-        number = float(value)
-        return ("number", int(number) if number.is_integer() else number)
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, int):
+        return ("number", value)
+    if isinstance(value, float):
+        return ("number", int(value) if value.is_integer() else float(value))
     if isinstance(value, str):
-        return ("string", value)
-    if isinstance(value, (datetime, date)):
-        return ("string", value.isoformat())
+        return ("string", str(value))
     if isinstance(value, (list, tuple)):
         return ("list", tuple(token(v) for v in value))
     if isinstance(value, Mapping):
@@ -80,16 +78,28 @@ def token(value: object) -> Token:
 
 
 def operand(value: object, key: str) -> Token:
-    """The token of an operand, checked: text that is no text and NaN match nothing and are mistakes."""
-    try:
-        found = token(value)
-    except RecursionError as error:
-        raise InvalidInputError(f"the filter on {key!r} is nested too deeply") from error
+    """The token of an operand, checked all through: text that is no text and NaN match nothing and are mistakes."""
+    return token(checked(value, f"the filter on {key!r}"))
+
+
+def checked(value: object, what: str, depth: int = 1) -> object:
+    """An operand as JSON would hold it."""
+    if depth > MAX_DEPTH:
+        raise InvalidInputError(f"{what} nests more than {MAX_DEPTH} deep, which no stored value does")
     if isinstance(value, str):
-        text_bytes(value, f"the filter on {key!r}")
-    if isinstance(value, float) and not np.isfinite(value):
-        raise InvalidInputError(f"the filter on {key!r} compares with {value!r}, which no stored value equals")
-    return found
+        text_bytes(value, what)
+    if isinstance(value, (list, tuple)):
+        return [checked(v, what, depth + 1) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): checked(v, what, depth + 1) for k, v in value.items()}
+    if isinstance(value, (datetime, date, np.generic)):
+        try:
+            value = plain(value)
+        except TypeError as error:
+            raise InvalidInputError(f"{what}: {error}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInputError(f"{what} compares with {value!r}, which no stored value equals")
+    return value
 
 
 def parse(given: object) -> Tree | None:
@@ -111,6 +121,7 @@ def conditions(key: object, given: object) -> list[Tree]:
     """The conditions on one key, to be ANDed."""
     if not isinstance(key, str):
         raise InvalidInputError(f"a filter has a key of type {type(key).__name__}; expected a string")
+    text_bytes(key, "a key of the filter")
     if key.startswith(PRIVATE_PREFIX) and key not in (ID_KEY, REF_DOC_ID_KEY):
         raise InvalidInputError(
             f"the filter names {key!r}: keys that begin with {PRIVATE_PREFIX!r} are the adapters' own"

@@ -19,7 +19,7 @@ R = TypeVar("R")
 def nearest(name: object, known: Iterable[str]) -> str:
     """A hint for a message: ``; did you mean 'x'?`` or the list of known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if not close:  # a part of a name, or a name with something around it: "ef" for hnsw_ef, "top_k" for k
         close = [n for n in names if str(name) and (str(name) in n or n in str(name).split("_"))][:1]
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

@@ -19,6 +19,7 @@ from .config import (
     check_choice,
     check_int,
     settings_from,
+    shown,
 )
 from .errors import InvalidInputError, SettingsConflictError
 from .keywords import checked_keywords, refuse_unknown
@@ -69,19 +70,13 @@ def open(
     CorruptionError, FormatVersionError, StorageError
                             it cannot be read; nothing was changed
     """
-    if path is not None:
-        path = fspath(path)
-        if not isinstance(path, str) or not path:
-            raise InvalidInputError(f"path is {path!r}; expected a folder's name, or None to keep everything in memory")
-        if "://" in path:
-            raise InvalidInputError(f"path is {path!r}; expected a folder: this version opens no remote stores")
     read_only = check_bool("read_only", read_only)
     if path is None and read_only:
         raise InvalidInputError("read_only=True needs a path: a collection in memory begins empty")
     if threads is not None:
         threads = check_int("threads", threads, 1, 1024)
     given = _given(dim, distance, quantization, hnsw, search, originals, embedding_model)
-    folder = None if path is None else collection_folder(Path(path).expanduser(), collection)
+    folder = None if path is None else collection_folder(_absolute(path), collection)
     given_dim = given.pop("dim", None)
     store = Store.open(folder, _defaults(given), given_dim, read_only)
     try:
@@ -127,6 +122,23 @@ def open_flat(
     return open(path, collection, **grouped)
 
 
+def _absolute(given: object) -> Path:
+    """The store's folder, wherever the process moves to later."""
+    expected = "expected a folder's name, or None to keep everything in memory"
+    if not isinstance(given, (str, PathLike)):
+        raise InvalidInputError(f"path is {shown(given)}; {expected}")
+    path = fspath(given)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidInputError(f"path is {shown(path)}; {expected}")
+    if "://" in path:
+        raise InvalidInputError(f"path is {shown(path)}; expected a folder: this version opens no remote stores")
+    text_bytes(path, "path")  # SQLite takes names in UTF-8
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInputError(f"path is {shown(path)}; {error}: write it out") from None
+
+
 def _given(
     dim: int | None,
     distance: str | None,
@@ -170,11 +182,11 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 def _settled(stored: dict[str, Any], dim: int | None, given: dict[str, Any], given_dim: int | None) -> dict[str, Any]:
     """The stored settings with those of this opening; SettingsConflictError where the bytes would contradict."""
 
-    def agree(name: str, has: Any, wants: Any) -> None:
+    def agree(name: str, has: Any, wants: Any, hint: str = "") -> None:
         if has is not None and wants is not None and has != wants:
             raise SettingsConflictError(
                 f"{name}={wants!r} contradicts what this collection was made with, {name}={has!r}; "
-                f"leave {name} out, or make another collection"
+                f"leave {name} out, or make another collection{hint}"
             )
 
     agree("dim", dim, given_dim)
@@ -183,7 +195,9 @@ def _settled(stored: dict[str, Any], dim: int | None, given: dict[str, Any], giv
     for group in ("quantization", "hnsw"):
         for name, value in given[group].items():
             if name != "full_scan_threshold":  # steers queries only
-                agree(name, stored[group].get(name), value)
+                agree(
+                    name, stored[group].get(name), value, f" (an object sets every field, a dict {group}={{...}} some)"
+                )
     out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
     out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))
     out["search"] = asdict(replace(SearchParams(**stored["search"]), **given["search"]))

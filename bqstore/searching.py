@@ -118,7 +118,7 @@ def nearest(
         accept = state.live_bits if tree is None else filters.to_bitmap(mask)
     ordinals, scores = index.nearest(queries, state.data, accept, options.k, way, options.threads, executor)
     if options.score_threshold is not None:
-        low = ~(scores >= np.float32(options.score_threshold))
+        low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
         ordinals[low], scores[low] = -1, np.nan
     return state, ordinals, scores
 
@@ -146,7 +146,8 @@ def hits(
                 if ordinal < 0:
                     break
                 row = rows[ordinal]
-                out[-1].append(Hit(row.id, score, row.text, metadata_of(row), vectors.get(ordinal)))
+                vector = vectors[ordinal].copy() if options.with_vectors else None  # each hit has its own
+                out[-1].append(Hit(row.id, score, row.text, metadata_of(row), vector))
         return out
 
     return published.whole(answer)

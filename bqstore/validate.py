@@ -21,6 +21,7 @@ F32 = NDArray[np.float32]
 MAX_ID_BYTES: Final = 1024
 MAX_METADATA_BYTES: Final = 64 << 10
 MAX_PRIVATE_BYTES: Final = 1 << 20
+MAX_DEPTH: Final = 100  # every reader recurses over it, on whatever is left of its stack
 # squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
 SHORTEST: Final = 1e-15
 LONGEST: Final = 1e18
@@ -117,7 +118,8 @@ def queries_in(given: object, dim: int | None, distance: str, max_dim: int, sing
     if queries.ndim != 2 or queries.size == 0:
         if not single and queries.size == 0 and queries.shape[:1] == (0,):
             return np.zeros((0, dim or 1), np.float32)
-        raise InvalidInputError(f"{what} has shape {queries.shape}; expected (n, dim) or (dim,)")
+        expected = "(dim,)" if single else "(n, dim) or (dim,)"
+        raise InvalidInputError(f"{what} has shape {queries.shape}; expected {expected}")
     check_dim(queries.shape[1], dim, "the query vector", max_dim)
     lengths = check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector")
     if distance == "cosine":
@@ -133,7 +135,7 @@ def items(given: object, what: str) -> list[Any]:
 
 
 def ids_in(given: object) -> list[str]:
-    """Ids to look up: strings; an id that could not be stored is not found, so it need not be refused."""
+    """Ids to look up: strings, and text; one that is too long to be stored is just not found."""
     ids = items(given, "ids")
     for i, id_ in enumerate(ids):
         if not isinstance(id_, str):
@@ -165,6 +167,15 @@ def check_length(name: str, values: Sized, n: int) -> None:
         raise InvalidInputError(f"{name} has {len(values):,} entries for {n:,} vectors; expected one each")
 
 
+def is_text(text: str) -> bool:
+    """Whether the string can be written in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def text_bytes(text: str, what: str) -> int:
     """The length in UTF-8; refuses lone surrogates, which have none."""
     try:
@@ -173,7 +184,7 @@ def text_bytes(text: str, what: str) -> int:
         raise InvalidInputError(
             f"{what} holds a lone surrogate at position {error.start}, which is not text: "
             "decode with errors='replace' where it was read"
-        ) from error
+        ) from None  # it carries the text
 
 
 def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Rows:
@@ -242,19 +253,26 @@ def plain(value: object) -> object:
     """A value that JSON does not know as one that it does."""
     if isinstance(value, (datetime, date)):
         return value.isoformat()
-    if isinstance(value, np.generic):
+    if isinstance(value, np.datetime64) and not np.isnat(value):
+        day = np.datetime_data(value.dtype)[0] in "YMWD"
+        moment: date = value.astype("datetime64[D]" if day else "datetime64[us]").item()
+        return moment.isoformat()
+    if isinstance(value, np.generic) and not isinstance(value, (np.datetime64, np.timedelta64)):
         return value.item()
     raise TypeError(f"a {type(value).__name__} is not JSON; use strings, numbers, booleans, None, lists and dicts")
 
 
-def check_keys(given: object, what: str) -> None:
-    """Refuse keys that are not strings: json would turn 1 and "1" into the same key."""
+def check_keys(given: object, what: str, depth: int = 1) -> None:
+    """Refuse keys that are not strings, as json would turn 1 and "1" into one key, and what nests without end."""
+    if depth > MAX_DEPTH:
+        raise InvalidInputError(f"{what} nests more than {MAX_DEPTH} deep; flatten it, or keep it as a string")
     if isinstance(given, Mapping):
         for key, value in given.items():
             if not isinstance(key, str):
                 raise InvalidInputError(f"{what} has a key of type {type(key).__name__}; expected strings")
             if isinstance(value, (Mapping, list, tuple)):
-                check_keys(value, what)
+                check_keys(value, what, depth + 1)
     elif isinstance(given, (list, tuple)):
         for value in given:
-            check_keys(value, what)
+            if isinstance(value, (Mapping, list, tuple)):
+                check_keys(value, what, depth + 1)

@@ -45,5 +45,5 @@ def plan(
         return Plan(True, False, 0)
     if not (originals and rescore):
         return Plan(False, False, min(k, n))
-    # 1e-9: 10 * 1.1 is 11.000000000000002 in binary, and 11 candidates are meant
-    return Plan(False, True, min(n, max(k, math.ceil(k * oversampling - 1e-9))))
+    # min before ceil: the product may be infinite; 1e-9: 10 * 1.1 is 11.000000000000002, and 11 are meant
+    return Plan(False, True, min(n, max(k, math.ceil(min(n, k * oversampling) - 1e-9))))

@@ -4,9 +4,9 @@ One connection writes and checkpoints; reading ones are `mode=ro` and do neither
 SQLite's WAL-reset race). Knows text and numbers, no vectors. In memory there is one connection, behind a lock.
 """
 
+import os
 import sqlite3
 import threading
-import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -73,6 +73,7 @@ class Catalogue:
         self._closed = False
         self._writes = False
         self._owner = object()  # of the transaction on the first connection
+        self.store_id: int | None = None  # once known, every connection must find it
         self.in_doubt = False  # True from the start of a COMMIT to its success
         with self.translated():
             self._main = self._connect("ro" if path is not None and path.exists() and not unfinished else "rwc")
@@ -92,7 +93,12 @@ class Catalogue:
         self._writes = True
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        target = ":memory:" if self._path is None else f"file:{urllib.parse.quote(str(self._path))}?mode={mode}"
+        target = ":memory:"
+        if self._path is not None:
+            target = f"{self._path.as_uri()}?mode={mode}"
+            log = self._path.with_name(f"{self._path.name}-wal")
+            if mode == "ro" and not log.exists() and not os.access(self._path.parent, os.W_OK):
+                target += "&immutable=1"  # a read-only medium: SQLite cannot make its log's index, and needs none
         connection = sqlite3.connect(
             target, uri=self._path is not None, isolation_level=None, check_same_thread=False, timeout=10
         )
@@ -123,7 +129,7 @@ class Catalogue:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = self._connect("ro")
+                connection = self._another()
             try:
                 yield connection
             finally:
@@ -133,6 +139,15 @@ class Catalogue:
                     connection.close()
                 else:
                     self._idle.append(connection)
+
+    def _another(self) -> sqlite3.Connection:
+        """One more connection for reading; CorruptionError if the folder holds another collection by now."""
+        connection = self._connect("ro")
+        head = read_head(connection, self.name)
+        if self.store_id is not None and (head is None or head.store_id != self.store_id):
+            connection.close()
+            raise CorruptionError(f"{self._path} was replaced while open; close the collection and open it again")
+        return connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

@@ -67,6 +67,7 @@ class FlatFiles:
 
     def create(self, head: Head) -> None:
         """Make the files of the head's generation, empty."""
+        assert head.n_slots == 0, "files with committed records are never made anew"
         vectors, codes = layouts(head)
         self.vectors = self._create_one(vectors, head) if vectors else None
         self.codes = self._create_one(codes, head)
@@ -153,6 +154,9 @@ def collection_folder(path: Path, collection: str) -> Path:
         raise InvalidInputError(
             f"collection is {collection!r}; expected 1 to 100 of the characters A-Z a-z 0-9 _ - . and no . or - first"
         )
-    if path.exists() and not path.is_dir():
-        raise InvalidInputError(f"{path} is a file; a store is a folder")
+    try:
+        if path.exists() and not path.is_dir():
+            raise InvalidInputError(f"{path} is a file; a store is a folder")
+    except OSError as error:  # a name too long, a folder above it closed to us
+        raise StorageError(error.errno, f"cannot look at {path}: {error.strerror}") from error
     return path / collection

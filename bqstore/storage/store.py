@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BqstoreError, CorruptionError, NotFoundError, ReadOnlyError, StorageError
+from ..errors import BqstoreError, ClosedError, CorruptionError, NotFoundError, ReadOnlyError, StorageError
 from . import catalogue as sql
 from . import platform
 from .catalogue import Catalogue
@@ -77,10 +77,12 @@ class Store:
         self.flat = FlatFiles(folder, self.read_only)
         self._lock = lock
         never_close_in_a_fork(catalogue)
+        catalogue.store_id = head.store_id
         self._poison: str | None = None
         self._pid = os.getpid()
         self._inside: tuple[int] | None = None  # the thread that reads in `consistent`
         self._writing = False
+        self._closed = False
 
     @property
     def vectors(self) -> RecordFile | None:
@@ -140,6 +142,10 @@ class Store:
         meta = folder / "meta.db"
         if not meta.exists() and flat_files(folder):
             raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
+        if not read_only and not meta.exists():
+            # SQLite gives its log the mode of the file. One that exists is never opened: closing it again would drop
+            # the locks of any connection of this process.
+            os.close(os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         catalogue = Catalogue(meta, not read_only and _is_unfinished(folder))
         try:
             with catalogue.translated():
@@ -152,7 +158,6 @@ class Store:
                 head = Head(store_id=secrets.randbits(62), dim=dim, settings=settings)
                 catalogue.start_writing()
                 catalogue.create(head)
-                meta.chmod(0o600)
                 platform.sync_folder(folder)
             store = cls(folder, catalogue, head, lock)
             store._check_counts()
@@ -216,6 +221,8 @@ class Store:
         """Raise ReadOnlyError, or StorageError after a failed sync."""
         if self.read_only:
             raise ReadOnlyError("this collection is open with read_only=True; open it without to write")
+        if self._closed:
+            raise ClosedError("this collection is closed; open it again")
         if self._poison is not None:
             raise StorageError(f"an earlier write failed ({self._poison}); close the collection and open it again")
 
@@ -383,6 +390,9 @@ class Store:
         """Give the lock back; what is acknowledged is durable already."""
         if self.folder is not None and os.getpid() != self._pid:
             return  # a fork: SQLite's handles and the lock are the parent's
+        if self._closed:
+            return
+        self._closed = True
         if self._writing and self._poison is None:
             self.flat.trim(self.head.n_slots)
         self.flat.drop()

@@ -1,12 +1,8 @@
-"""Which embedder is in use, and the ten lines that make it one of LangChain's or LlamaIndex's."""
+"""Which embedder is in use: OpenAI's, or the offline one, fitted once and kept."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from langchain_core.embeddings import Embeddings
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from pydantic import PrivateAttr
 
 from bqstore import Embedder, OpenAIEmbedder
 from manual.offline import OfflineEmbedder
@@ -34,40 +30,6 @@ def choose() -> Choice:
         "offline: latent semantic analysis with scikit-learn, which matches words, not meaning. "
         "Set OPENAI_API_KEY to use OpenAI's model",
     )
-
-
-class ForLangChain(Embeddings):
-    """A bqstore embedder as LangChain wants it."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of passages."""
-        return self._embedder.embed(texts).tolist()
-
-    def embed_query(self, text: str) -> list[float]:
-        """The vector of a question."""
-        return self._embedder.embed_query(text).tolist()
-
-
-class ForLlamaIndex(BaseEmbedding):
-    """A bqstore embedder as LlamaIndex wants it."""
-
-    _embedder: Embedder = PrivateAttr()
-
-    def __init__(self, embedder: Embedder) -> None:
-        super().__init__(model_name=embedder.model)
-        self._embedder = embedder
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._embedder.embed([text])[0].tolist()
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._embedder.embed_query(query).tolist()
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_query_embedding(query)
 
 
 def load(choice: Choice, folder: Path) -> Embedder | None:

@@ -11,8 +11,8 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers.no_text import NoText
 
 from bqstore import Embedder
-from llama_index.vector_stores.bqstore import BQVectorStore
-from manual.embedders import Choice, ForLlamaIndex
+from llama_index.vector_stores.bqstore import BQVectorStore, EmbedderEmbedding
+from manual.embedders import Choice
 
 
 class OpenAIModel(CustomLLM):
@@ -49,7 +49,7 @@ class OpenAIModel(CustomLLM):
 
 def query_engine(vectors: BQVectorStore, choice: Choice, embedder: Embedder, k: int, llm: str) -> BaseQueryEngine:
     """Finds ``k`` passages and, where there is a language model, has it answer from them."""
-    index = VectorStoreIndex.from_vector_store(vectors, embed_model=ForLlamaIndex(embedder))
+    index = VectorStoreIndex.from_vector_store(vectors, embed_model=EmbedderEmbedding(embedder))
     if choice.is_openai:
         return index.as_query_engine(llm=OpenAIModel(model=llm), similarity_top_k=k)
     # The mock model only says the prompt back; without a model, the passages found are the answer.

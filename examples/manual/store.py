@@ -65,7 +65,7 @@ def forget(path: Path, choice: embedders.Choice) -> None:
 
 def _open(path: Path, choice: embedders.Choice, embedder: Embedder) -> BQVectorStore:
     return BQVectorStore(
-        embedders.ForLangChain(embedder),
+        embedder,
         path=str(path),
         collection_name=choice.name,
         distance="cosine",

@@ -5,6 +5,7 @@ try:
 except ImportError as error:
     raise ImportError('langchain_bqstore needs langchain-core: pip install "bqstore[langchain]"') from error
 
+from .embeddings import EmbedderEmbeddings
 from .vectorstores import BQVectorStore
 
-__all__ = ["BQVectorStore"]
+__all__ = ["BQVectorStore", "EmbedderEmbeddings"]

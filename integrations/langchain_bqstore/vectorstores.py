@@ -4,7 +4,8 @@ Turns texts into vectors with LangChain's `Embeddings`, and hits into `Document`
 threads, ranking, the names of settings) is the collection's; only public names of `bqstore` are used.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from langchain_core.vectorstores import VectorStore
 from typing_extensions import Self
 
 import bqstore
+
+from .embeddings import embeddings_of
 
 
 class BQVectorStore(VectorStore):
@@ -34,7 +37,8 @@ class BQVectorStore(VectorStore):
 
     Parameters
     ----------
-    embedding : Embeddings          makes the vectors of texts and of queries
+    embedding : Embeddings          makes the vectors of texts and of queries; or a `bqstore.Embedder`, such as
+                                    `bqstore.OpenAIEmbedder`
     path : folder                   made if missing; None keeps everything in memory
     collection_name : str           one folder holds several collections
     distance : str                  "cosine" (default), "dot" or "euclid"
@@ -66,7 +70,7 @@ class BQVectorStore(VectorStore):
 
     def __init__(
         self,
-        embedding: Embeddings,
+        embedding: Embeddings | bqstore.Embedder,
         *,
         path: str | PathLike[str] | None = None,
         collection_name: str = "default",
@@ -81,18 +85,18 @@ class BQVectorStore(VectorStore):
         relevance_score_fn: Callable[[float], float] | None = None,
         **settings: Any,
     ) -> None:
+        self._embedding = embeddings_of(embedding)  # before anything is opened
         settings.update(distance=distance, oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef)
         settings.update(full_scan_threshold=full_scan_threshold, originals=originals)
         settings.update(embedding_model=embedding_model, read_only=read_only)
         self.collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
-        self._embedding = embedding
         self._relevance_score_fn = relevance_score_fn or _RELEVANCE[self.collection.info().distance]
 
     @classmethod
     def from_texts(
         cls,
         texts: list[str],
-        embedding: Embeddings,
+        embedding: Embeddings | bqstore.Embedder,
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
@@ -112,7 +116,7 @@ class BQVectorStore(VectorStore):
     async def afrom_texts(
         cls,
         texts: list[str],
-        embedding: Embeddings,
+        embedding: Embeddings | bqstore.Embedder,
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
@@ -156,6 +160,8 @@ class BQVectorStore(VectorStore):
     ) -> list[str]:
         """Embed texts and add them, or replace those whose ids exist; durable when it returns.
 
+        Texts, metadata and ids are checked, all of them, before the first text is embedded.
+
         Parameters
         ----------
         ids : any strings           a UUID where there is none or a None; the last of equal ids wins
@@ -178,8 +184,8 @@ class BQVectorStore(VectorStore):
     ) -> list[str]:
         """`add_texts` without blocking the event loop."""
         added: list[str] = []
-        for batch in _batches(texts, metadatas, ids, batch_size, kwargs):
-            vectors = await self._embedding.aembed_documents(batch.texts)
+        for batch in await run_in_executor(None, _batches, texts, metadatas, ids, batch_size, kwargs):
+            vectors = await _awaitable(self._embedding, "embed_documents", batch.texts)
             added += await run_in_executor(None, self.collection.add, vectors, batch.ids, batch.texts, batch.metadatas)
         return added
 
@@ -200,8 +206,8 @@ class BQVectorStore(VectorStore):
     ) -> bool:
         """Delete by id, by filter, or those of the ids that match the filter. Unknown ids are silent: always True.
 
-        No argument is an InvalidInputError, lest an id lost on the way empty the store: ``store.collection.clear()``
-        does that.
+        No argument is an InvalidInputError, where LangChain's base class would delete everything, lest an id lost on
+        the way empty the store: ``store.collection.clear()`` does that.
         """
         self.collection.delete(ids, filter=filter, **kwargs)
         return True
@@ -218,7 +224,9 @@ class BQVectorStore(VectorStore):
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """`similarity_search` without blocking the event loop."""
-        return await self.asimilarity_search_by_vector(await self._embedding.aembed_query(query), k, **kwargs)
+        return await self.asimilarity_search_by_vector(
+            await _awaitable(self._embedding, "embed_query", query), k, **kwargs
+        )
 
     def similarity_search_by_vector(self, embedding: Sequence[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents nearest to a vector, nearest first."""
@@ -238,7 +246,7 @@ class BQVectorStore(VectorStore):
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """`similarity_search_with_score` without blocking the event loop."""
-        vector = await self._embedding.aembed_query(query)
+        vector = await _awaitable(self._embedding, "embed_query", query)
         return await self.asimilarity_search_with_score_by_vector(vector, k, **kwargs)
 
     def similarity_search_with_score_by_vector(
@@ -294,19 +302,33 @@ def _batches(
     batch_size: int | None,
     unknown: Mapping[str, Any],
 ) -> list[_Batch]:
-    """What is to be added, in pieces; refused, before anything is embedded, if its parts do not fit together."""
+    """What is to be added, in pieces; refused, before anything is embedded, if it could not be added whole."""
     for name in unknown:
         raise bqstore.UnknownKeywordError(f"adding has no keyword {name!r}; known: metadatas, ids, batch_size")
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise bqstore.InvalidInputError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
+    step = None if batch_size is None else _size(batch_size)
     all_texts = _listed("texts", texts)
     n = len(all_texts)
     all_metadatas: list[Mapping[str, Any] | None] = _listed("metadatas", metadatas, n)
     all_ids = _listed("ids", ids, n)
+    for i, text in enumerate(all_texts):
+        if not isinstance(text, str):  # None too, which the core takes: here a text is what is embedded
+            raise bqstore.InvalidInputError(f"text {i} is a {type(text).__name__}; expected a string")
+    bqstore.check_documents(n, all_ids, all_texts, all_metadatas)
     _refuse_private(all_metadatas)
-    step = batch_size or max(n, 1)
+    step = step or max(n, 1)
     pieces = [slice(at, at + step) for at in range(0, n, step)]
     return [_Batch(all_texts[piece], all_metadatas[piece], all_ids[piece]) for piece in pieces]
+
+
+def _size(batch_size: object) -> int:
+    """A batch size: any integer but a bool, also numpy's."""
+    try:
+        size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)  # type: ignore[arg-type]
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise bqstore.InvalidInputError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
+    return size
 
 
 def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> list[Any]:
@@ -324,11 +346,17 @@ def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> lis
 def _refuse_private(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
     """Refuse metadata that would be stored and never shown again."""
     for i, metadata in enumerate(metadatas):
-        for key in metadata if isinstance(metadata, Mapping) else ():
-            if isinstance(key, str) and key.startswith(bqstore.PRIVATE_PREFIX):
+        for key in metadata or ():
+            if key.startswith(bqstore.PRIVATE_PREFIX):
                 raise bqstore.InvalidInputError(
                     f"metadata {i} has the key {key!r}; {bqstore.PRIVATE_PREFIX!r} begins the adapters' own: rename it"
                 )
+
+
+def _awaitable(embedding: Embeddings, method: str, given: Any) -> Awaitable[Any]:
+    """A call of an embedding's async method; of the plain one, in a thread, where it has no other."""
+    method_of = getattr(embedding, f"a{method}", None)
+    return method_of(given) if method_of else run_in_executor(None, getattr(embedding, method), given)
 
 
 def _columns(documents: Iterable[Document], ids: Sequence[str | None] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 
@@ -101,6 +102,9 @@ def test_batch_size_cuts_what_is_embedded_and_committed() -> None:
     store = BQVectorStore(embedding)
     assert len(store.add_documents([Document(f"{i} 1") for i in range(7)], batch_size=3)) == 7
     assert embedding.calls == [("documents", 3), ("documents", 3), ("documents", 1)]
+    embedding.calls.clear()
+    store.add_texts([f"{i} 1" for i in range(3)], batch_size=np.int64(2))
+    assert embedding.calls == [("documents", 2), ("documents", 1)]
     embedding.calls.clear()
     store.add_texts([f"{i} 2" for i in range(7)])
     assert embedding.calls == [("documents", 7)]
@@ -279,6 +283,20 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path, keyword: dict[str,
         ({"texts": ["1 0"], "ids": "a"}, "ids is a str; expected a list"),
         ({"texts": None}, "texts is a NoneType; expected a list"),
         ({"texts": ["1 0"], "batch_size": 0}, "batch_size is 0"),
+        ({"texts": ["1 0"], "batch_size": True}, "batch_size is True; expected an integer of at least 1, or None"),
+        ({"texts": ["1 0"], "batch_size": np.True_}, "batch_size is"),
+        ({"texts": ["1 0"], "batch_size": 2.0}, "batch_size is 2.0"),
+        ({"texts": ["1 0"], "batch_size": "2"}, "batch_size is '2'"),
+        ({"texts": ["1 0", None]}, "text 1 is a NoneType; expected a string"),
+        ({"texts": ["1 0", 7]}, "text 1 is a int; expected a string"),
+        ({"texts": ["1 0", "\ud800"]}, "text 1 holds a lone surrogate"),
+        ({"texts": ["1 0"], "ids": [""]}, "id 0 has 0 bytes"),
+        ({"texts": ["1 0"], "ids": ["x" * 1025]}, "1,025 bytes"),
+        ({"texts": ["1 0"], "ids": [7]}, "id 0 is a int"),
+        ({"texts": ["1 0"], "metadatas": [{"x": object()}]}, "not JSON"),
+        ({"texts": ["1 0"], "metadatas": [7]}, "metadata 0 is a int; expected a dict"),
+        ({"texts": ["1 0"], "metadatas": [{1: "x"}]}, "key of type int"),
+        ({"texts": ["1 0"], "metadatas": [{"x": "y" * 70_000}]}, "at most 65,536"),
         ({"texts": ["1 0"], "metadatas": [{"_bq_x": 1}]}, "'_bq_x'"),
         ({"texts": ["1 0"], "batchsize": 3}, "no keyword 'batchsize'; known: metadatas, ids, batch_size"),
     ],
@@ -296,23 +314,40 @@ async def test_mistakes_are_told_before_anything_is_embedded(arguments: dict[str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"texts": ["1 0"], "ids": [""]}, "id 0 has 0 bytes"),
-        ({"texts": ["1 0"], "ids": ["x" * 1025]}, "1,025 bytes"),
-        ({"texts": ["1 0"], "ids": [7]}, "id 0 is a int"),
         ({"texts": ["1 0", "1 0 0"]}, "vector 1 has 3 dimensions"),
         ({"texts": ["0 0"]}, "all zeros"),
         ({"texts": ["nan 0"]}, "NaN or infinity"),
-        ({"texts": ["1 0"], "metadatas": [{"x": object()}]}, "not JSON"),
-        ({"texts": ["1 0"], "metadatas": [7]}, "metadata 0 is a int; expected a dict"),
-        ({"texts": ["1 0"], "metadatas": [{1: "x"}]}, "key of type int"),
-        ({"texts": ["1 0"], "metadatas": [{"x": "y" * 70_000}]}, "at most 65,536"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_whole(store: BQVectorStore, arguments: dict[str, Any], message: str) -> None:
+def test_vectors_that_cannot_be_stored_are_refused_whole(
+    store: BQVectorStore, arguments: dict[str, Any], message: str
+) -> None:
     store.add_texts(["1 1"], ids=["before"])
     with pytest.raises(bqstore.InvalidInputError, match=message):
         store.add_texts(**arguments)
     assert [record.id for record in store.collection.scroll()] == ["before"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metadatas": [None, None, {"x": object()}]}, "metadata 2 cannot"),
+        ({"metadatas": [{}, {}, {"_bq_x": 1}]}, "metadata 2 has the key '_bq_x'"),
+        ({"ids": ["a", None, ""]}, "id 2 has 0 bytes"),
+        ({"texts": ["1 0", "0 1", None]}, "text 2 is"),
+    ],
+)
+async def test_a_mistake_in_a_later_batch_is_found_before_the_first_is_written(
+    arguments: dict[str, Any], message: str
+) -> None:
+    embedding = Spelled()
+    store = BQVectorStore(embedding)
+    given: dict[str, Any] = {"texts": ["1 0", "0 1", "1 1"], "batch_size": 2, **arguments}
+    with pytest.raises(bqstore.InvalidInputError, match=message):
+        store.add_texts(**given)
+    with pytest.raises(bqstore.InvalidInputError, match=message):
+        await store.aadd_texts(**given)
+    assert (embedding.calls, len(store.collection)) == ([], 0)
 
 
 def test_unknown_keywords_of_delete(store: BQVectorStore) -> None:

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import traceback
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -354,14 +355,64 @@ def test_conditions_of_later_versions_are_named(filled: BQVectorStore, condition
             filled.query(ask(filters=filters))
 
 
-def test_two_conditions_on_a_key_are_refused_not_dropped(filled: BQVectorStore) -> None:
-    twice = MetadataFilters(filters=[*eq("tags", "x").filters, *eq("tags", "y").filters])
-    with pytest.raises(bqstore.InvalidInputError, match="two conditions on 'tags'"):
-        filled.query(ask(filters=twice))
-    with pytest.raises(bqstore.InvalidInputError, match="two conditions on 'lang'"):
-        filled.query(ask(filters=eq("lang", "en")), filter={"lang": "de"})
-    same = MetadataFilters(filters=eq("lang", "en").filters * 2)
-    assert found(filled.query(ask(filters=same))) == {"a1", "a2"}
+def conditions(*given: MetadataFilters) -> MetadataFilters:
+    return MetadataFilters(filters=list(given))
+
+
+@pytest.mark.parametrize(
+    ("filters", "native", "expected"),
+    [
+        (conditions(eq("tags", "x"), eq("tags", "y")), None, {"a1"}),
+        (conditions(eq("tags", "y"), eq("tags", "y")), None, {"a1", "a2"}),
+        (conditions(eq("tags", "x"), conditions(eq("tags", "y"), eq("tags", "x"))), None, {"a1"}),
+        (conditions(eq("tags", ["y"]), eq("tags", "y")), None, {"a2"}),
+        (conditions(eq("tags", ["x", "y"]), eq("tags", ["x"], IN)), None, {"a1"}),
+        (conditions(eq("tags", "x"), eq("tags", ["y", "z"], IN)), None, {"a1"}),
+        (eq("tags", "y"), {"tags": "x"}, {"a1"}),
+        (eq("tags", "y"), {"tags": {"$eq": ["y"]}}, {"a2"}),
+        (eq("tags", "y"), {"tags": {"$eq": "y"}}, {"a1", "a2"}),
+        (eq("lang", "en"), {"lang": "de"}, set()),
+        (eq("lang", "en"), {"lang": ["en", "de"]}, {"a1", "a2"}),
+        (eq("lang", ["en", "fr"], IN), {"lang": ("en",)}, {"a1", "a2"}),
+        (eq("lang", []), {"lang": "en"}, set()),
+        (eq("draft", 1), {"draft": True}, {"a1"}),  # 1 alone takes both
+        (eq("draft", 1), {"draft": 1}, {"b1"}),
+        (eq("draft", 1), {"draft": [1, 1]}, None),  # equal to [1, True] to Python
+    ],
+)
+def test_conditions_on_one_key_are_joined_or_refused_never_dropped(
+    filled: BQVectorStore, filters: MetadataFilters, native: Any, expected: set[str] | None
+) -> None:
+    if expected is None:
+        with pytest.raises(bqstore.InvalidInputError, match="several conditions on 'draft'"):
+            filled.query(ask(filters=filters), filter=native)
+    else:
+        assert found(filled.query(ask(filters=filters), filter=native)) == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "native"),
+    [
+        (conditions(eq("tags", "x"), eq("tags", "y"), eq("tags", "z")), None),
+        (conditions(eq("tags", ["x"]), eq("tags", ["y"])), None),
+        (eq("tags", ["x", "y"], IN), {"tags": ["y", "z"]}),  # not their intersection: the field may be ["x", "z"]
+        (eq("tags", "x"), {"tags": {}}),
+        (eq("tags", "x"), {"tags": {"$gt": 1}}),
+        (eq("tags", "x"), {"tags": {"nested": 1}}),
+    ],
+)
+def test_conditions_on_one_key_that_cannot_be_joined(
+    filled: BQVectorStore, filters: MetadataFilters, native: Any
+) -> None:
+    with pytest.raises(bqstore.InvalidInputError, match="several conditions on 'tags' that this version cannot join"):
+        filled.query(ask(filters=filters), filter=native)
+    with pytest.raises(bqstore.InvalidInputError, match="expected a list"):
+        filled.query(ask(filters=eq("tags", "x")), filter={"tags": {"$in": "y"}})
+
+
+def test_ids_beside_a_filter_on_the_source(filled: BQVectorStore) -> None:
+    query = ask(doc_ids=["doc-a", "doc-b"], filters=eq(bqstore.REF_DOC_ID_KEY, "doc-b"))
+    assert found(filled.query(query)) == {"b1"}
 
 
 def test_the_native_filter(filled: BQVectorStore) -> None:
@@ -531,6 +582,18 @@ def test_a_bad_node_is_refused_before_anything_is_written(filled: BQVectorStore,
     assert len(filled.get_nodes()) == 4
 
 
+def test_an_error_of_a_node_is_not_chained_to_one_that_quotes_it(store: BQVectorStore) -> None:
+    class Said:
+        def __repr__(self) -> str:
+            return "the secret text"
+
+    node = IndexNode(id_="bad", text="t", index_id="i", obj=Said(), embedding=[1.0] * DIM)
+    with pytest.raises(bqstore.InvalidInputError) as caught:
+        store.add([node])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "cannot be written as JSON" in shown and "the secret text" not in shown
+
+
 def test_dates_in_metadata_are_strings(store: BQVectorStore) -> None:
     store.add([text_node("a", day=date(2024, 2, 29))])
     assert store.get_nodes(["a"])[0].metadata == {"day": "2024-02-29"}
@@ -661,6 +724,28 @@ def test_a_pickled_store_opens_its_folder_again(tmp_path: Path) -> None:
         pickle.loads(pickle.dumps(store))
     with BQVectorStore() as store, pytest.raises(bqstore.InvalidInputError, match="path"):
         pickle.dumps(store)
+
+
+def test_a_relative_path_is_the_same_folder_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with BQVectorStore("store") as store:
+        store.add([text_node("a")])
+    reader = BQVectorStore(Path("store"), read_only=True)
+    monkeypatch.chdir(tmp_path / "there")
+    assert reader.path == reader.to_dict()["path"] == str(tmp_path / "here" / "store")
+    with reader, pickle.loads(pickle.dumps(reader)) as again:
+        assert len(again.get_nodes()) == 1
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_the_home_folder_in_a_path_is_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with BQVectorStore("~/store") as store:
+        assert store.path == str(tmp_path / "store")
+        assert Path(store.path).is_dir()
+    assert BQVectorStore().path is None
 
 
 def test_copies_share_the_open_collection(store: BQVectorStore) -> None:

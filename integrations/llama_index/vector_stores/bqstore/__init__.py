@@ -2,6 +2,7 @@
 
 try:
     from .base import BQVectorStore
+    from .embeddings import EmbedderEmbedding
 except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] != "llama_index":
         raise
@@ -9,4 +10,4 @@ except ModuleNotFoundError as error:
         'llama_index.vector_stores.bqstore needs llama-index-core: pip install "bqstore[llama-index]"', name=error.name
     ) from error
 
-__all__ = ["BQVectorStore"]
+__all__ = ["BQVectorStore", "EmbedderEmbedding"]

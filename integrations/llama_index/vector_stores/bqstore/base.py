@@ -57,7 +57,9 @@ class BQVectorStore(BasePydanticVectorStore):
         self, path: str | os.PathLike[str] | None = None, collection_name: str = "default", **settings: Any
     ) -> None:
         collection = bqstore.open_flat(path, collection_name, ("path", "collection_name"), **settings)
-        given = {"path": path and os.fspath(path), "collection_name": collection_name, **settings}
+        # absolute, so that what is written down (to_dict, pickle) is the same folder from anywhere
+        folder = None if path is None else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+        given = {"path": folder, "collection_name": collection_name, **settings}
         super().__init__(**{name: value for name, value in given.items() if value is not None})
         self._collection = collection
 
@@ -195,7 +197,8 @@ class BQVectorStore(BasePydanticVectorStore):
         """Nothing: what was added is durable already, in ``path``.
 
         `StorageContext.persist` names a file here that `StorageContext.from_defaults` would load as a store of
-        LlamaIndex's own, empty and without a word; with none there it asks for ``vector_store=``.
+        LlamaIndex's own, empty and without a word. With none there, and ``vector_store=`` forgotten,
+        `load_index_from_storage` fails: ``KeyError: 'default'``.
         """
 
     def close(self) -> None:

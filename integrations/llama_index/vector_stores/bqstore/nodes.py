@@ -38,11 +38,11 @@ def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
             )
     try:
         content = node.model_dump(mode="json", exclude=_APART)
-    except ValueError as error:  # its message may hold the node's text
+    except ValueError:  # not chained: its message may hold the node's text
         raise bqstore.InvalidInputError(
             f"node {node.node_id!r}, a {type(node).__name__}, cannot be written as JSON: "
             "look for objects in its relationships, or in the obj of an IndexNode"
-        ) from error
+        ) from None
     text = _take_text(node, content)
     # LlamaIndex's own rule where it counts documents: a node that has no source is its own
     source = node.ref_doc_id or node.node_id

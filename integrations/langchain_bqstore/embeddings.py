@@ -1,0 +1,48 @@
+"""What makes the vectors: LangChain's `Embeddings`, or a `bqstore.Embedder` made into one. Knows no store."""
+
+from langchain_core.embeddings import Embeddings
+
+import bqstore
+
+
+class EmbedderEmbeddings(Embeddings):
+    """A `bqstore.Embedder`, such as `bqstore.OpenAIEmbedder`, wherever LangChain wants an `Embeddings`.
+
+    `BQVectorStore` takes an embedder as it is and wraps it so by itself.
+    """
+
+    def __init__(self, embedder: bqstore.Embedder) -> None:
+        if not isinstance(embedder, bqstore.Embedder):
+            raise bqstore.InvalidInputError(
+                f"embedder is {_described(embedder)}; expected a bqstore.Embedder, which has model, embed and embed_query"
+            )
+        self.embedder = embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of passages."""
+        vectors: list[list[float]] = self.embedder.embed(texts).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a question."""
+        vector: list[float] = self.embedder.embed_query(text).tolist()
+        return vector
+
+
+def embeddings_of(given: Embeddings | bqstore.Embedder) -> Embeddings:
+    """What was given, wrapped if it is a `bqstore.Embedder`. Raises InvalidInputError if it cannot embed."""
+    if isinstance(given, Embeddings):
+        return given
+    if not isinstance(given, type):  # a class has the methods too, but nobody to call them on
+        if callable(getattr(given, "embed_documents", None)) and callable(getattr(given, "embed_query", None)):
+            return given
+        if isinstance(given, bqstore.Embedder):
+            return EmbedderEmbeddings(given)
+    raise bqstore.InvalidInputError(
+        f"embedding is {_described(given)}; expected an Embeddings of LangChain's, which has embed_documents and "
+        "embed_query, or a bqstore.Embedder such as bqstore.OpenAIEmbedder()"
+    )
+
+
+def _described(given: object) -> str:
+    return f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"

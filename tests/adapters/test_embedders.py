@@ -1,0 +1,169 @@
+"""What may make the vectors: the frameworks' own classes, a `bqstore.Embedder` in either framework, nothing else."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from llama_index.core import VectorStoreIndex
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.schema import Document as LlamaDocument
+
+import bqstore
+from langchain_bqstore import BQVectorStore, EmbedderEmbeddings
+from llama_index.vector_stores.bqstore import BQVectorStore as LlamaIndexStore
+from llama_index.vector_stores.bqstore import EmbedderEmbedding
+
+from ..embeddings.fake_server import Server, serve, vector_of
+from .langchain_texts import Spelled
+
+
+class Toy:
+    """A `bqstore.Embedder`; a text is its own vector, a query the opposite of it."""
+
+    model = "toy"
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.threads: set[int] = set()
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        self.calls.append(len(texts))
+        self.threads.add(threading.get_ident())
+        return np.array([text.split() for text in texts], np.float32)
+
+    def embed_query(self, text: str) -> np.ndarray:
+        self.calls.append("query")
+        self.threads.add(threading.get_ident())
+        return -self.embed([text])[0]
+
+
+class Duck:
+    """Embeds like LangChain's `Embeddings` without being one; it has no async methods."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return Spelled().embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return Spelled().embed_query(text)
+
+
+# ---- LangChain
+
+
+async def test_a_store_takes_an_embedder() -> None:
+    toy = Toy()
+    with BQVectorStore(toy) as store:
+        assert isinstance(store.embeddings, EmbedderEmbeddings) and store.embeddings.embedder is toy
+        store.add_texts(["1 0", "0 1"], ids=["a", "b"])
+        await store.aadd_texts(["-1 0"], ids=["c"])
+        assert toy.calls == [2, 1]
+        assert store.similarity_search("1 0", k=1)[0].id == "c"
+        assert (await store.asimilarity_search("1 0", k=1))[0].id == "c"
+    with BQVectorStore.from_documents([Document("1 0")], toy) as store:
+        assert len(store.collection) == 1
+    with await BQVectorStore.afrom_texts(["1 0"], toy) as store:
+        assert len(store.collection) == 1
+
+
+def test_the_wrapper_gives_lists_of_python_floats() -> None:
+    embeddings = EmbedderEmbeddings(Toy())
+    assert isinstance(embeddings, Embeddings)
+    assert embeddings.embed_documents(["1 0", "2 0.5"]) == [[1.0, 0.0], [2.0, 0.5]]
+    assert embeddings.embed_query("1 3") == [-1.0, -3.0]
+    assert {type(value) for value in embeddings.embed_query("1 3")} == {float}
+
+
+async def test_what_is_like_langchains_embeddings_is_taken_as_it_is() -> None:
+    duck = Duck()
+    with BQVectorStore(duck) as store:  # type: ignore[arg-type]
+        assert store.embeddings is duck
+        store.add_texts(["1 0"], ids=["a"])
+        await store.aadd_texts(["0 1"], ids=["b"])
+        assert store.similarity_search("0 2", k=1)[0].id == "b"
+        assert (await store.asimilarity_search("0 2", k=1))[0].id == "b"
+        assert (await store.asimilarity_search_with_score("0 2", k=1))[0][0].id == "b"
+
+
+@pytest.mark.parametrize(
+    ("given", "described"),
+    [
+        (None, "a NoneType"),
+        ("text-embedding-3-small", "a str"),
+        (lambda text: [1.0], "a function"),
+        (Spelled, "the class Spelled"),
+        (bqstore.OpenAIEmbedder, "the class OpenAIEmbedder"),
+        (type("Half", (), {"embed_query": Duck.embed_query})(), "a Half"),
+    ],
+)
+async def test_what_cannot_embed_is_refused_before_anything_is_opened(
+    tmp_path: Path, given: Any, described: str
+) -> None:
+    path = tmp_path / "store"
+    with pytest.raises(bqstore.InvalidInputError, match=f"embedding is {described}; expected an Embeddings"):
+        BQVectorStore(given, path=path)
+    with pytest.raises(bqstore.InvalidInputError, match=described):
+        BQVectorStore.from_texts(["1 0"], given, path=path)
+    with pytest.raises(bqstore.InvalidInputError, match=described):
+        await BQVectorStore.afrom_texts(["1 0"], given, path=path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("wrap", [EmbedderEmbeddings, EmbedderEmbedding])
+@pytest.mark.parametrize("given", [None, "a model", Duck(), Toy])
+def test_the_wrappers_take_embedders_only(wrap: Any, given: Any) -> None:
+    if given is Toy:  # its model is the class's own here, so that it looks whole
+        pytest.skip("a class with all the names cannot be told from an embedder by them")
+    with pytest.raises(bqstore.InvalidInputError, match=r"expected a bqstore\.Embedder"):
+        wrap(given)
+
+
+# ---- LlamaIndex
+
+
+async def test_an_embedder_in_an_index() -> None:
+    toy = Toy()
+    with LlamaIndexStore() as store:
+        embed_model = EmbedderEmbedding(toy)
+        index = VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
+        texts = [f"{i + 1} 1" for i in range(700)]
+        pipeline = IngestionPipeline(transformations=[embed_model], vector_store=store)
+        pipeline.run(documents=[LlamaDocument(id_=text, text=text) for text in texts])
+        assert toy.calls == [512, 188]  # not text by text
+        toy.threads.clear()
+        await pipeline.arun(documents=[LlamaDocument(id_="-1 0", text="-1 0")])
+        (found,) = await index.as_retriever(similarity_top_k=1).aretrieve("1 0")
+        assert threading.get_ident() not in toy.threads
+        assert found.node_id == "-1 0"
+        (found,) = index.as_retriever(similarity_top_k=1).retrieve("-1 -1")
+        assert found.node_id == "1 1"
+    assert embed_model.model_name == "toy"
+    assert embed_model.get_text_embedding("1 2") == await embed_model.aget_text_embedding("1 2") == [1.0, 2.0]
+    assert embed_model.to_dict()["class_name"] == "EmbedderEmbedding"
+
+
+# ---- OpenAI's, in both
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve() as running:
+        yield running
+
+
+def test_openai_feeds_both_frameworks(tmp_path: Path, server: Server) -> None:
+    keys = {"api_key": "sk-test", "base_url": server.url, "cache": False}
+    with bqstore.OpenAIEmbedder(model="a-model", **keys) as embedder:
+        with BQVectorStore(embedder, path=tmp_path, embedding_model=embedder.model) as store:
+            store.add_texts(["cats", "dogs"], ids=["c", "d"])
+            ((document, score),) = store.similarity_search_with_score("dogs", k=1)
+            assert (document.id, score) == ("d", pytest.approx(1.0, abs=1e-6))
+            np.testing.assert_allclose(store.collection.get(["c"], with_vectors=True)[0].vector, vector_of("cats"))
+        with LlamaIndexStore(tmp_path, embedding_model=embedder.model) as vectors:
+            index = VectorStoreIndex.from_vector_store(vectors, embed_model=EmbedderEmbedding(embedder))
+            (found,) = index.as_retriever(similarity_top_k=1).retrieve("cats")
+            assert found.node_id == "c"
