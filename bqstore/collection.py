@@ -323,9 +323,7 @@ class Collection:
         self._check_open()
         batch = check_int("batch", batch, 1, 1_000_000)
         tree = filters.parse(filter)
-        state, mask, _ = self._published.at_one_commit(
-            lambda _: self._published.accepted(self._published.with_ids(), tree)
-        )
+        state, mask, _ = self._published.accepted(self._published.with_ids(), tree)
         assert state.ids is not None
         return self._scroll(state.ids.take, np.flatnonzero(mask).astype(np.int32), batch)
 

@@ -1,11 +1,13 @@
 """The published state of a collection: who may change it, who follows, and how a reader gets an answer that is whole.
 
-A search takes the state that is published, never a lock, and reads documents last. If one has changed meanwhile it
-starts again on the newer state; the fourth try holds writers off. A writer holds the lock from its first look at the
-state to the publishing of the next. Knows the store and the states; knows no settings, no scores. Floor 3.
+A search takes the state that is published, never the writer's lock, and reads documents last. If one has changed
+meanwhile it starts again on the newer state; the fourth try holds writers off. What it must load first, ids or a
+column, it reads on a snapshot of its own. A writer holds the lock from its first look at the state to the publishing of
+the next. Knows the store and the states; knows no settings, no scores. Floor 3.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import BqstoreError, CorruptionError
 from .filters import Mask, Tree, evaluate
-from .state import State, advance, mask_reader, with_columns, with_ids
+from .state import State, advance, carried, mask_reader, with_columns, with_ids
 from .storage import Row, Store
 from .storage.format import damaged, vectors_of
 from .storage.store import SupersededError
@@ -24,6 +26,7 @@ from .validate import ID_KEY
 
 T = TypeVar("T")
 _TRIES = 3
+_PATIENCE, _MOMENT = 50, 0.001  # tries, and seconds between them, to load columns beside a busy writer
 
 
 class ChangedError(Exception):
@@ -35,7 +38,8 @@ class Published:
 
     def __init__(self, store: Store, state: State) -> None:
         self.store = store
-        self.lock = threading.RLock()  # one writer at a time; also whoever loads columns or follows another process
+        self.lock = threading.RLock()  # one writer at a time; in a reader, whoever follows another process
+        self._publishing = threading.Lock()  # held for moments only: searches that load columns wait for it
         self._version = store.catalogue.data_version()
         self._state = state
         self._behind = False  # something may be committed that is not published
@@ -52,6 +56,7 @@ class Published:
         elif self._behind and self.lock.acquire(blocking=False):  # no write is going on: one was interrupted
             try:
                 self.follow()
+                self._behind = False
             finally:
                 self.lock.release()
         return self._state
@@ -59,12 +64,12 @@ class Published:
     def follow(self) -> State:
         """Publish the state of the last commit, of this process or another; under the lock."""
         try:
-            self._state = advance(self.store, self._state)
+            with self._publishing:
+                self._state = advance(self.store, self._state)
         except BaseException:  # columns share their dictionaries and may be half grown: they are loaded anew
             self._state = replace(self._state, columns={})
             self._behind = True
             raise
-        self._behind = False
         return self._state
 
     def at_one_commit(self, answer: Callable[[State], T]) -> T:
@@ -82,38 +87,75 @@ class Published:
             self._behind = True
             try:
                 yield
+            except GeneratorExit:  # interrupted on leaving, and cleaned up late, perhaps within another write
+                raise
             except BaseException:
                 with suppress(BqstoreError):  # the first error is the one to tell
                     self.follow()
+                    self._behind = False
                 raise
             self.follow()
+            self._behind = False  # not in `follow`, which a write may call before it commits
+
+    def loaded(self, grow: Callable[[State], State], answer: Callable[[State], T]) -> T:
+        """The answer from a state with columns that ``grow`` loads, the store standing at its commit.
+
+        A writer goes on meanwhile. What was loaded is brought up to what it has published, and published with it.
+        """
+        if self.store.read_only:
+
+            def load(state: State) -> T:
+                self._state = grow(state)
+                return answer(self._state)
+
+            return self.at_one_commit(load)
+        last: State | None = None
+        for _ in range(_PATIENCE):
+            with self.store.snapshot() as seq:
+                state = self._state
+                current = state.head.seq == seq
+                if current:
+                    last = grow(carried(self.store, state, last))
+                    found = answer(last)
+            if not current:  # a commit is being published
+                time.sleep(_MOMENT)
+            elif last is not None and self._publish_loaded(last):
+                return found
+        return found if last is not None else self.at_one_commit(lambda state: answer(grow(state)))
+
+    def _publish_loaded(self, loaded: State) -> bool:
+        """Add what a state has loaded to the published one, if that is of the same commit."""
+        with self._publishing:
+            state = self._state
+            if state.head.seq != loaded.head.seq:
+                return False
+            columns = {**loaded.columns, **state.columns}
+            self._state = replace(state, ids=loaded.ids if state.ids is None else state.ids, columns=columns)
+            return True
 
     def with_ids(self) -> State:
         """A state that has its ids in memory."""
         state = self.current()
-        if state.ids is None:
-
-            def load(state: State) -> State:
-                self._state = with_ids(self.store, state)
-                return self._state
-
-            state = self.at_one_commit(load)
-        return state
+        if state.ids is not None:
+            return state
+        return self.loaded(lambda state: with_ids(self.store, state), lambda state: state)
 
     def accepted(self, state: State, tree: Tree | None) -> tuple[State, Mask, int]:
         """live AND filter, as a mask and a count; the state may be a newer one, with the columns it needs."""
         if tree is None:
             return state, state.live, state.head.n_live
-        keys = tree.keys()
+        keys, ids = tree.keys(), state.ids is not None
+
+        def grow(state: State) -> State:
+            return with_columns(self.store, with_ids(self.store, state) if ids else state, keys)
+
+        def answer(state: State) -> tuple[State, Mask]:
+            return state, evaluate(tree, mask_reader(self.store, state))
+
         if ID_KEY in keys or not keys <= state.columns.keys():
-
-            def load(state: State) -> tuple[State, Mask]:
-                self._state = with_columns(self.store, state, keys)
-                return self._state, evaluate(tree, mask_reader(self.store, self._state))
-
-            state, mask = self.at_one_commit(load)
+            state, mask = self.loaded(grow, answer)
         else:
-            mask = evaluate(tree, mask_reader(self.store, state))
+            state, mask = answer(state)
         mask = mask & state.live
         return state, mask, int(np.count_nonzero(mask))
 

@@ -184,6 +184,16 @@ def with_ids(store: Store, state: State) -> State:
     return state if state.ids is not None else replace(state, ids=_ids(store, state, Ids()))
 
 
+def carried(store: Store, state: State, old: State | None) -> State:
+    """The state with what an older one has loaded, brought up to it; the store must stand at the state's commit."""
+    if old is None or old.head.generation != state.head.generation or old.n > state.n:
+        return state
+    ids = state.ids if state.ids is not None or old.ids is None else _ids(store, state, old.ids)
+    missing = {key: column for key, column in old.columns.items() if key not in state.columns}
+    grown = {key: _column(store, state, column, old) for key, column in missing.items()}
+    return replace(state, ids=ids, columns={**state.columns, **grown})
+
+
 def mask_reader(store: Store, state: State) -> Callable[[Among], Mask]:
     """How a filter's condition on one field is answered in this state."""
 

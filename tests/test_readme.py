@@ -31,7 +31,7 @@ def needs_key(block: str) -> bool:
 
 def run(chosen: list[str], folder: Path, **environment: str) -> str:
     """What the blocks print, run one after another in a folder of their own; a warning is an error."""
-    program = f"scope = {{'__name__': '__main__'}}\nfor block in {chosen!r}:\n    exec(compile(block, 'README.md', 'exec'), scope)"
+    program = f"scope = {{}}\nfor block in {chosen!r}:\n    exec(compile(block, 'README.md', 'exec'), scope)"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
     kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)  # the folder changes
     done = subprocess.run(

@@ -81,6 +81,7 @@ class Store:
         self._poison: str | None = None
         self._pid = os.getpid()
         self._inside: tuple[int] | None = None  # the thread that reads in `consistent`
+        self._own = threading.local()  # the connection of a thread that reads in `snapshot`
         self._writing = False
         self._closed = False
 
@@ -335,14 +336,38 @@ class Store:
                 if self._inside is mine:
                     self._inside = None
 
+    @contextmanager
+    def snapshot(self) -> Iterator[int]:
+        """The rest of this thread's reads see one commit, whose number this gives, while a writer goes on.
+
+        On a connection of its own; in memory, where there is one for all, a commit waits for it.
+        """
+        if self.folder is None:
+            with self.consistent():
+                yield self._seq(self.catalogue.main())
+            return
+        with self.catalogue.reading() as connection:
+            connection.execute("BEGIN")
+            self._own.connection = connection
+            try:
+                yield self._seq(connection)
+            finally:
+                self._own.connection = None
+
+    def _seq(self, connection: sqlite3.Connection) -> int:
+        head = sql.read_head(connection, self.catalogue.name)
+        assert head is not None, "there was one at opening, and `read_head` raises when it is lost"
+        return head.seq
+
     def _is_inside(self) -> bool:
         return self._inside is not None and self._inside[0] == threading.get_ident()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        if self._is_inside():
+        own = getattr(self._own, "connection", None)
+        if self._is_inside() or own is not None:
             with self.catalogue.translated():
-                yield self.catalogue.main()
+                yield own or self.catalogue.main()
         else:
             with self.catalogue.reading() as connection:
                 yield connection
@@ -373,8 +398,8 @@ class Store:
         return self._column(column, "changed.seq > ?", seq)
 
     def _column(self, column: str, condition: str, value: int) -> list[tuple[int, Any]]:
-        with self.catalogue.translated():
-            return sql.read_column(self.catalogue.main(), column, condition, value, self.catalogue.name)
+        with self._connection() as connection:
+            return sql.read_column(connection, column, condition, value, self.catalogue.name)
 
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
         """The rows with these rids or ids, in no order, CRCs checked."""

@@ -1,5 +1,7 @@
 """What makes the vectors: LangChain's `Embeddings`, or a `bqstore.Embedder` made into one. Knows no store."""
 
+from typing import TypeGuard
+
 from langchain_core.embeddings import Embeddings
 
 import bqstore
@@ -12,9 +14,10 @@ class EmbedderEmbeddings(Embeddings):
     """
 
     def __init__(self, embedder: bqstore.Embedder) -> None:
-        if not isinstance(embedder, bqstore.Embedder):
+        if isinstance(embedder, type) or not isinstance(embedder, bqstore.Embedder):
             raise bqstore.InvalidInputError(
-                f"embedder is {_described(embedder)}; expected a bqstore.Embedder, which has model, embed and embed_query"
+                f"embedder is {_described(embedder)}; expected a bqstore.Embedder, which has model, embed and "
+                "embed_query"
             )
         self.embedder = embedder
 
@@ -31,10 +34,8 @@ class EmbedderEmbeddings(Embeddings):
 
 def embeddings_of(given: Embeddings | bqstore.Embedder) -> Embeddings:
     """What was given, wrapped if it is a `bqstore.Embedder`. Raises InvalidInputError if it cannot embed."""
-    if isinstance(given, Embeddings):
-        return given
     if not isinstance(given, type):  # a class has the methods too, but nobody to call them on
-        if callable(getattr(given, "embed_documents", None)) and callable(getattr(given, "embed_query", None)):
+        if isinstance(given, Embeddings) or _embeds(given):
             return given
         if isinstance(given, bqstore.Embedder):
             return EmbedderEmbeddings(given)
@@ -42,6 +43,11 @@ def embeddings_of(given: Embeddings | bqstore.Embedder) -> Embeddings:
         f"embedding is {_described(given)}; expected an Embeddings of LangChain's, which has embed_documents and "
         "embed_query, or a bqstore.Embedder such as bqstore.OpenAIEmbedder()"
     )
+
+
+def _embeds(given: object) -> TypeGuard[Embeddings]:
+    """Whether it has the methods of an `Embeddings`, whatever its class."""
+    return all(callable(getattr(given, name, None)) for name in ("embed_documents", "embed_query"))
 
 
 def _described(given: object) -> str:

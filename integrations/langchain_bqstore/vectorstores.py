@@ -224,9 +224,8 @@ class BQVectorStore(VectorStore):
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """`similarity_search` without blocking the event loop."""
-        return await self.asimilarity_search_by_vector(
-            await _awaitable(self._embedding, "embed_query", query), k, **kwargs
-        )
+        vector = await _awaitable(self._embedding, "embed_query", query)
+        return await self.asimilarity_search_by_vector(vector, k, **kwargs)
 
     def similarity_search_by_vector(self, embedding: Sequence[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents nearest to a vector, nearest first."""

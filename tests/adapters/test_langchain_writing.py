@@ -319,9 +319,7 @@ async def test_mistakes_are_told_before_anything_is_embedded(arguments: dict[str
         ({"texts": ["nan 0"]}, "NaN or infinity"),
     ],
 )
-def test_vectors_that_cannot_be_stored_are_refused_whole(
-    store: BQVectorStore, arguments: dict[str, Any], message: str
-) -> None:
+def test_a_bad_vector_refuses_the_whole_batch(store: BQVectorStore, arguments: dict[str, Any], message: str) -> None:
     store.add_texts(["1 1"], ids=["before"])
     with pytest.raises(bqstore.InvalidInputError, match=message):
         store.add_texts(**arguments)

@@ -197,7 +197,7 @@ def test_a_reload_without_the_store_fails_rather_than_being_empty(tmp_path: Path
     with BQVectorStore(tmp_path / "store") as store:
         build(store).storage_context.persist(tmp_path / "persisted")
     forgotten = StorageContext.from_defaults(persist_dir=str(tmp_path / "persisted"))
-    with pytest.raises(KeyError, match="^'default'$"):  # as the docstring of persist says
+    with pytest.raises(KeyError, match=r"^'default'$"):  # as the docstring of persist says
         load_index_from_storage(forgotten, embed_model=WORDS)
 
 

@@ -507,3 +507,64 @@ def test_an_error_in_a_thread_is_of_the_tree_when_the_files_vanish(tmp_path):
             for use in (lambda: reader.search(vector_of(1), 1), lambda: put(col, ["c"], [3]), lambda: col.get(["a"])):
                 with contextlib.suppress(BqstoreError):
                     use()
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_no_search_waits_for_a_write_that_is_being_synced(tmp_path, where, monkeypatch):
+    """Loading a column, looking ids up and scrolling took the writer's lock, held across its syncs."""
+    with bqstore.open(tmp_path if where == "disk" else None) as col:
+        col.add(np.eye(4) + 0.1, list("abcd"), metadatas=[{"x": i} for i in range(4)])
+        syncing, answered = threading.Event(), threading.Event()
+        kind = type(col._store.codes)
+        real = kind.sync
+
+        def slow(self):
+            syncing.set()
+            assert answered.wait(60), "the search waits for the write"
+            real(self)
+
+        monkeypatch.setattr(kind, "sync", slow)
+        writer = threading.Thread(target=col.add, args=(np.eye(4)[:1], ["e"]))
+        writer.start()
+        try:
+            assert syncing.wait(60)
+            query = [1.0, 0, 0, 0]
+            assert [h.id for h in col.search(query, filter={"x": 2})] == ["c"]
+            assert [h.id for h in col.search(query, filter={"_bq_id": ["d", "e"]})] == ["d"]
+            assert col.search_ids(query, 4)[0].tolist()[0][0] == "a"
+            assert [r.id for r in col.scroll()] == list("abcd") and col.count({"x": [0, 1]}) == 2
+            assert col.get(["a"])[0].id == "a" and "e" not in col and len(col) == 4
+        finally:
+            answered.set()
+            writer.join()
+        assert len(col) == 5 and col.search_ids([1.0, 0, 0, 0], 5)[0].tolist()[0].count(None) == 0
+
+
+def test_columns_loaded_beside_a_busy_writer_are_right_and_are_kept(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        col.add(
+            np.ones((500, 2)),
+            [f"d{i}" for i in range(500)],
+            metadatas=[{f"k{j}": i % 3 for j in range(40)} for i in range(500)],
+        )
+        stop = threading.Event()
+
+        def write():
+            i = 0
+            while not stop.is_set():
+                col.add(np.ones((1, 2)), [f"new{i % 20}"], metadatas=[{"k0": 9}])
+                col.update_metadata([f"new{i % 20}"], {"k1": 9})
+                i += 1
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for j in range(40):
+                assert col.count({f"k{j}": [0, 1, 2]}) == 500
+                hits = col.search([1.0, 1.0], 600, filter={f"k{j}": 0})
+                assert len(hits) == 167 and all(hit.metadata[f"k{j}"] == 0 for hit in hits)
+        finally:
+            stop.set()
+            thread.join()
+        assert {f"k{j}" for j in range(40)} <= set(col._published.current().columns)
+        assert col.count({"k0": 9}) == len(col) - 500 and col.verify().ok

@@ -22,10 +22,10 @@ class EmbedderEmbedding(BaseEmbedding):
     _embedder: bqstore.Embedder = PrivateAttr()
 
     def __init__(self, embedder: bqstore.Embedder, embed_batch_size: int = 512) -> None:
-        if not isinstance(embedder, bqstore.Embedder):
+        if isinstance(embedder, type) or not isinstance(embedder, bqstore.Embedder):
             raise bqstore.InvalidInputError(
-                f"embedder is a {type(embedder).__name__}; expected a bqstore.Embedder, which has model, embed and "
-                "embed_query"
+                f"embedder is of type {type(embedder).__name__}; expected a bqstore.Embedder, which has model, embed "
+                "and embed_query"
             )
         super().__init__(model_name=embedder.model, embed_batch_size=embed_batch_size)
         self._embedder = embedder
