@@ -111,12 +111,19 @@ def nearest(
         full_scan_threshold=options.full_scan_threshold,
         originals=options.originals,
     )
+    prefetch, watch, before = None, None, None
     if state.vectors is not None:
         state.vectors.check_size(state.n)
+        if way.rescoring:
+            watch = state.vectors.read_ahead
+            before = watch.begin()
+            prefetch = state.vectors.prefetch if before is None else None
     accept = None
     if accepted < state.n:
         accept = state.live_bits if tree is None else filters.to_bitmap(mask)
-    ordinals, scores = index.nearest(queries, state.data, accept, options.k, way, options.threads, executor)
+    ordinals, scores = index.nearest(queries, state.data, accept, options.k, way, options.threads, executor, prefetch)
+    if watch is not None:
+        watch.end(before)
     if options.score_threshold is not None:
         low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
         ordinals[low], scores[low] = -1, np.nan

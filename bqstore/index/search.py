@@ -54,6 +54,7 @@ def nearest(
     plan: Plan,
     threads: int,
     executor: Callable[[], Executor],
+    prefetch: Callable[[NDArray[np.int32]], None] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k nearest of each query.
 
@@ -63,6 +64,7 @@ def nearest(
     accept : uint64 (ceil(n / 64),)         bit o % 64 of word o // 64: ordinal o may be found; None: all
     threads : int                           how many kernel calls may run at once
     executor : callable                     gives the pool when one is needed
+    prefetch : callable                     told the ordinals, padded with -1, that rescoring is about to read
 
     Returns
     -------
@@ -83,7 +85,11 @@ def nearest(
         shape = (len(q), plan.candidates)
         found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(q), np.int64))
         codes = Codes(data.words, data.n)
-        return int(api.search_bits(q, codes, originals, accepted, int(plan.rescoring), found, hits))
+        if prefetch is None or not plan.rescoring:
+            return int(api.search_bits(q, codes, originals, accepted, int(plan.rescoring), found, hits))
+        api.search_bits(q, codes, originals, accepted, 0, found, hits)
+        prefetch(found.ordinals)
+        return int(api.rescore(q, originals, data.n, found, hits))
 
     size = max(1, min(_BLOCK, -(-m // threads)))
     if threads == 1 or m <= 1:

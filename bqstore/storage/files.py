@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import CorruptionError, StorageError
 from . import platform
 from .format import HEADER_BYTES, U32, Layout, check_header, header_bytes
+from .readahead import ReadAhead
 
 _PIECE = 16 << 20  # bytes read or written in one call
 _AHEAD = 256 << 20  # a file is grown by half of itself, at most by this much; the end is a hole until written
@@ -25,6 +27,7 @@ class RecordFile(Protocol):
 
     name: str
     layout: Layout
+    read_ahead: ReadAhead
 
     def write(self, slot: int, records: U32) -> None:
         """Write records from a slot on; not durable before `sync`."""
@@ -41,6 +44,9 @@ class RecordFile(Protocol):
     def check_size(self, count: int) -> None:
         """Raise CorruptionError if the file is too short for the records: reading its map would kill the process."""
 
+    def prefetch(self, slots: NDArray[np.int32]) -> None:
+        """Ask for records to be read from the disk, all at once; slots may repeat, and below 0 mean none."""
+
     def trim(self, count: int) -> None:
         """Cut off what was grown ahead of the records."""
 
@@ -50,6 +56,7 @@ class MemoryFile:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.read_ahead = ReadAhead()
         self.name = f"{layout.kind} in memory"
         self._words = np.zeros((0, layout.record_bytes // 4), np.uint32)
 
@@ -75,6 +82,9 @@ class MemoryFile:
     def check_size(self, count: int) -> None:  # noqa: D102
         pass
 
+    def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
+        pass
+
     def trim(self, count: int) -> None:  # noqa: D102
         pass
 
@@ -85,6 +95,7 @@ class DiskFile:
     def __init__(self, path: Path, layout: Layout, fd: int) -> None:
         self.path = path
         self.layout = layout
+        self.read_ahead = ReadAhead()
         self.name = path.name
         self._fd = fd
         self._view: U32 | None = None
@@ -178,6 +189,10 @@ class DiskFile:
                 f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
                 "it was cut short; restore it from a copy"
             )
+
+    def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
+        for slot in np.unique(slots[slots >= 0]).tolist():  # by offset, as a disk likes it
+            platform.will_need(self._fd, self._offset(slot), self.layout.record_bytes)
 
     def trim(self, count: int) -> None:  # noqa: D102
         if os.fstat(self._fd).st_size > self._offset(count):  # else leave the file's times alone

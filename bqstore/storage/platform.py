@@ -11,6 +11,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def sync_file(fd: int) -> None:
@@ -21,6 +25,17 @@ def sync_file(fd: int) -> None:
         os.fdatasync(fd)
     else:
         os.fsync(fd)
+
+
+def will_need(fd: int, offset: int, length: int) -> None:
+    """Ask for bytes of a file to be read into the page cache; returns at once. Where there is no such call, nothing."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
+
+
+def major_faults() -> int:
+    """How often this process has waited for the disk to fill a page; 0 where the system does not count."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
 def sync_folder(folder: Path) -> None:

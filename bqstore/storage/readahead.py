@@ -1,0 +1,31 @@
+"""When to ask the system for records ahead of rescoring: while reading them still waits for the disk.
+
+A code scan ends with a list of records to read, all known at once. Read one after the other from a cold disk they cost
+a wait each; asked for together, about one. Once they are in the page cache the asking is the cost, 1 us a record: so it
+stops, until a search without it meets major page faults again. Knows counts only.
+"""
+
+from typing import Final
+
+from . import platform
+
+SEARCHES: Final = 64  # that ask ahead, after opening and after each sign of a cold disk
+
+
+class ReadAhead:
+    """The memory of one file. Not locked: a count that is off by one does no harm."""
+
+    def __init__(self) -> None:
+        self._left = SEARCHES
+
+    def begin(self) -> int | None:
+        """None: ask ahead; else a number for `end`."""
+        if self._left > 0:
+            self._left -= 1
+            return None
+        return platform.major_faults()
+
+    def end(self, before: int | None) -> None:
+        """Look whether the search that did not ask had to wait for the disk."""
+        if before is not None and platform.major_faults() > before:
+            self._left = SEARCHES

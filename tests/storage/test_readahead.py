@@ -1,0 +1,72 @@
+"""Asking for records ahead: when, for what, and that it changes no answer."""
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.storage import platform, readahead
+from bqstore.storage.readahead import SEARCHES, ReadAhead
+from tests.conftest import clustered
+
+
+def test_it_stops_when_nothing_waits_and_begins_again_when_something_does(monkeypatch):
+    faults = 0
+    monkeypatch.setattr(readahead.platform, "major_faults", lambda: faults)
+    watch = ReadAhead()
+    for _ in range(2):
+        asked = 0
+        while (before := watch.begin()) is None:
+            watch.end(before)
+            asked += 1
+        assert asked == SEARCHES
+        for _ in range(5):  # warm
+            watch.end(before)
+            before = watch.begin()
+            assert before is not None
+        faults += 3
+        watch.end(before)  # cold: the disk was waited for
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_search_that_asks_ahead_finds_the_same(tmp_path, batch, monkeypatch):
+    base, queries = clustered(400, 70), clustered(40, 70, seed=1)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(platform, "will_need", lambda fd, offset, length: asked.append((offset, length)))
+    with bqstore.open_flat(tmp_path, full_scan_threshold=0) as col:
+        col.add(base)
+        file = col._store.vectors
+        answers = []
+        for left in (10**6, 0):
+            file.read_ahead._left = left
+            asked.clear()
+            if batch:
+                answers.append([part.tolist() for part in col.search_ids(queries, 5, threads=2)])
+            else:
+                answers.append([[part.tolist() for part in col.search_ids(query, 5)] for query in queries])
+            assert bool(asked) == bool(left)
+            if left:  # whole records, of this collection
+                size = file.layout.record_bytes
+                assert all(
+                    length == size and (offset - 64) % size == 0 and offset < 64 + 400 * size
+                    for offset, length in asked
+                )
+                assert batch or len(asked) == 15 * len(queries)
+        assert answers[0] == answers[1]
+
+
+def test_no_search_of_codes_alone_asks_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "will_need", lambda *_: pytest.fail("nothing is to be read"))
+    with bqstore.open_flat(tmp_path, full_scan_threshold=0) as col:
+        col.add(np.eye(5) + 0.1)
+        assert len(col.search([1.0, 0, 0, 0, 0], rescore=False)) == 5
+
+
+def test_where_the_system_has_no_such_calls_nothing_is_asked_and_nothing_counted(monkeypatch, tmp_path):
+    monkeypatch.delattr(platform.os, "posix_fadvise", raising=False)
+    monkeypatch.setattr(platform, "resource", None)
+    assert platform.major_faults() == 0
+    with bqstore.open_flat(tmp_path, full_scan_threshold=0) as col:
+        col.add(np.eye(5) + 0.1)
+        assert [col.search([1.0, 0, 0, 0, 0], 1)[0].score for _ in range(70)] == pytest.approx(
+            [col.search([1.0, 0, 0, 0, 0], 1, exact=True)[0].score] * 70
+        )
