@@ -7,10 +7,11 @@ then the next state is made from what was committed and published by one assignm
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,7 @@ from .state import State
 from .storage import Store
 
 F32 = NDArray[np.float32]
+T = TypeVar("T")
 
 
 class Collection:
@@ -48,6 +50,8 @@ class Collection:
         state: State,
     ) -> None:
         self._closed = False
+        self._close_later = False
+        self._pooling = threading.Lock()
         self._store = store
         self._name = name
         self._path = path
@@ -96,10 +100,13 @@ class Collection:
             keep = sorted(last.values())
             given, rows = np.ascontiguousarray(given[keep]), rows.subset(keep)
         codes = index.encode(given)
-        with self._published.writing(self._check_open):
+
+        def append() -> None:
             # another thread may have settled it since
             validate.check_dim(given.shape[1], self._store.head.dim, "vector 0", MAX_DIM)
             self._store.append(rows, given, codes)
+
+        self._write(append)
         return names
 
     @checked_keywords
@@ -127,7 +134,8 @@ class Collection:
             raise InvalidInputError(f"metadata has {len(each):,} entries for {len(names):,} ids; expected one each")
         for i, given in enumerate(each):
             validate.split_metadata(given, f"metadata {i}")
-        with self._published.writing(self._check_open):
+
+        def rewrite() -> int:
             rows = {row.id: row for row in self._store.rows("id", list(dict.fromkeys(names)))}
             changed = {}
             for i, (id_, given) in enumerate(zip(names, each, strict=True)):
@@ -135,7 +143,9 @@ class Collection:
                     rows[id_] = changed[id_] = with_metadata(rows[id_], given or {}, replace, f"metadata {i}")
             if changed:
                 self._store.rewrite(list(changed.values()))
-        return len(changed)
+            return len(changed)
+
+        return self._write(rewrite)
 
     @checked_keywords
     def delete(self, ids: Sequence[str] | None = None, *, filter: Mapping[str, Any] | None = None) -> int:
@@ -149,7 +159,8 @@ class Collection:
         tree = filters.parse(filter)
         if names is None and tree is None:
             raise InvalidInputError("delete() needs ids or a filter that restricts; clear() deletes everything")
-        with self._published.writing(self._check_open):
+
+        def bury() -> int:
             state = self._published.follow()
             doomed = set() if names is None else set(self._store.rids_by_id(names).values())
             if tree is not None:
@@ -158,14 +169,15 @@ class Collection:
                 doomed = matching if names is None else doomed & matching
             if doomed:
                 self._store.bury(sorted(doomed))
-        return len(doomed)
+            return len(doomed)
+
+        return self._write(bury)
 
     def clear(self) -> None:
         """Delete every document. The settings and the dimension stay; the space is given back."""
         self._check_open()
         self._store.check_writable()
-        with self._published.writing(self._check_open):
-            self._store.clear()
+        self._write(self._store.clear)
 
     # ---- searching
 
@@ -342,6 +354,7 @@ class Collection:
 
     def __contains__(self, id_: object) -> bool:
         self._check_open()
+        self._published.current()
         return isinstance(id_, str) and validate.is_text(id_) and bool(self._store.rids_by_id([id_]))
 
     def info(self) -> CollectionInfo:
@@ -368,11 +381,17 @@ class Collection:
         """Give back the lock and the files. A search under way ends, or raises ClosedError. Closing twice is fine."""
         if self._pid != os.getpid():
             return  # a fork: nothing is its own, and the lock may be held by a thread that it does not have
+        if (
+            self._published.entered()
+        ):  # in a signal handler: the write that it interrupted goes on, and closes at its end
+            self._close_later = True
+            return
         with self._published.lock:
             if self._closed:
                 return
             self._closed = True
-            self._pool = None  # its threads end when the last search that holds it does
+            with self._pooling:
+                self._pool = None  # its threads end when the last search that holds it does
             self._store.close()
 
     def __enter__(self) -> "Collection":
@@ -403,7 +422,7 @@ class Collection:
         return f"<Collection {self._name!r} {where}, {state}>"
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed or self._close_later:
             raise ClosedError("this collection is closed; open it again")
         if self._pid != os.getpid():  # its locks may be held by threads that the fork does not have
             raise ClosedError(
@@ -411,8 +430,21 @@ class Collection:
                 "open the folder here, with read_only=True while the other one writes"
             )
 
+    def _write(self, action: Callable[[], T]) -> T:
+        """Do a write, one at a time, and publish it."""
+
+        def checked() -> T:
+            self._check_open()
+            return action()
+
+        try:
+            return self._published.write(checked)
+        finally:
+            if self._close_later:
+                self.close()
+
     def _executor(self) -> Executor:
-        with self._published.lock:
+        with self._pooling:  # not the writer's lock: searches do not wait for it
             self._check_open()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_cores(), "bqstore")

@@ -80,16 +80,20 @@ class Column:
         self.key = key
         self.n = 0
         self._codes = np.empty(64, np.int32)
+        self._next = [0]  # the next code; never given twice, not even when an interrupt leaves one half entered
         self._whole: dict[Token, int] = {}  # value -> its code
         self._holding: dict[Token, list[int]] = {}  # scalar -> codes of the values that are it or have it in their list
 
     def _code(self, value: object) -> int:
         if value is ABSENT:
             return MISSING
-        whole = token(value)
+        return self._enter(token(value))
+
+    def _enter(self, whole: Token) -> int:
         code = self._whole.get(whole)
         if code is None:
-            code = len(self._whole)
+            code = self._next[0]
+            self._next[0] = code + 1
             for member in {whole, *(whole[1] if whole[0] == "list" else ())}:
                 self._holding.setdefault(member, []).append(code)
             self._whole[whole] = code
@@ -108,11 +112,23 @@ class Column:
         new = self._twin(self.n)
         new._codes = self._codes[: self.n].copy()
         new._codes[list(ordinals)] = [self._code(v) for v in values]
+        return new._compacted() if self._next[0] > 2 * self.n + 1000 else new
+
+    def _compacted(self) -> "Column":
+        """The same with the values that still occur: a field that changes all the time must not keep them all."""
+        new, codes = Column(self.key), self._codes[: self.n]
+        new.n = self.n
+        values = {code: whole for whole, code in self._whole.items()}
+        used = np.unique(codes)
+        table = np.full(self._next[0] + 1, MISSING, np.int32)  # the last entry answers for MISSING
+        for code in used[used >= 0].tolist():
+            table[code] = new._enter(values[code])
+        new._codes = table[codes]
         return new
 
     def _twin(self, n: int) -> "Column":
         new = Column(self.key)
-        new.n, new._whole, new._holding = n, self._whole, self._holding  # dictionaries only grow
+        new.n, new._next, new._whole, new._holding = n, self._next, self._whole, self._holding  # these only grow
         return new
 
     def mask(self, condition: Among) -> Mask:
@@ -127,7 +143,7 @@ class Column:
         if len(wanted) <= 1:
             return np.asarray(codes == (wanted.pop() if wanted else MISSING - 1))
         # the last entry answers for MISSING; a writer may be adding codes past those of this state
-        table = np.zeros(max(len(self._whole), *wanted) + 2, bool)
+        table = np.zeros(self._next[0] + 1, bool)
         table[list(wanted)] = True
         return table[codes]
 

@@ -8,15 +8,15 @@ the next. Knows the store and the states; knows no settings, no scores. Floor 3.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BqstoreError, CorruptionError
+from .errors import BqstoreError, CorruptionError, LockedError
 from .filters import Mask, Tree, evaluate
 from .state import State, advance, carried, mask_reader, with_columns, with_ids
 from .storage import Row, Store
@@ -33,8 +33,19 @@ class ChangedError(Exception):
     """A document changed between the search and the reading of its row; never leaves this file's `whole`."""
 
 
+def _entered_error() -> LockedError:
+    return LockedError(
+        "a write of this thread is under way, and a signal handler or finalizer has called in; "
+        "let it set a flag, and look at the flag between two calls"
+    )
+
+
 class Published:
-    """The state of the last commit that this process has seen, and the way to the next one."""
+    """The state of the last commit that this process has seen, and the way to the next one.
+
+    A signal handler, or a finalizer, may call in while its own thread is inside a write: the lock lets it through. It
+    may look at what is published, and nothing else: following would end the transaction under the write.
+    """
 
     def __init__(self, store: Store, state: State) -> None:
         self.store = store
@@ -45,20 +56,31 @@ class Published:
         self._behind = False  # something may be committed that is not published
         self.at_one_commit(lambda state: state)
 
+    def entered(self) -> bool:
+        """Whether this thread holds the lock already: a handler has interrupted its write, or its following."""
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
+
     def current(self) -> State:
         """The state a search takes; a reader looks first whether another process has committed."""
-        if self.store.read_only:
+        if self.entered():
+            if self.store.folder is None:  # one connection, which stands in the middle of the write
+                raise _entered_error()
+        elif self.store.read_only:
             with self.lock:
                 version = self.store.catalogue.data_version()
-                if version != self._version:
-                    self.at_one_commit(lambda state: state)
-                    self._version = version
-        elif self._behind and self.lock.acquire(blocking=False):  # no write is going on: one was interrupted
-            try:
-                self.follow()
-                self._behind = False
+            if version != self._version:
+                self.at_one_commit(lambda state: state)
+                self._version = version
+        elif self._behind:
+            owned = False
+            try:  # not while a write is going on; else one was interrupted
+                owned = self.lock.acquire(blocking=False)
+                if owned:
+                    self.follow()
+                    self._behind = False
             finally:
-                self.lock.release()
+                if owned:
+                    self.lock.release()
         return self._state
 
     def follow(self) -> State:
@@ -67,28 +89,36 @@ class Published:
             with self._publishing:
                 self._state = advance(self.store, self._state)
         except BaseException:  # columns share their dictionaries and may be half grown: they are loaded anew
-            self._state = replace(self._state, columns={})
             self._behind = True
+            with self._publishing:
+                self._state = replace(self._state, columns={})
             raise
         return self._state
 
     def at_one_commit(self, answer: Callable[[State], T]) -> T:
         """The answer from the last commit's state, writers held off and the store standing there."""
+        if self.entered():
+            if self.store.is_inside():
+                return answer(self._state)
+            raise _entered_error()
         with self.lock:
             while True:
                 with suppress(SupersededError), self.store.consistent():
                     return answer(self.follow())
 
-    @contextmanager
-    def writing(self, check: Callable[[], None]) -> Iterator[None]:
-        """The lock of one write. Leaving it publishes what was committed, also when an exception came after that."""
+    def write(self, action: Callable[[], T]) -> T:
+        """Do a write under the lock, then publish what it committed, also when an exception came after that.
+
+        Not a context manager: a generator that is interrupted on entering keeps the lock as long as its traceback.
+        """
+        if self.entered():
+            raise _entered_error()
         with self.lock:
-            check()
+            if self._behind:  # an interrupted write: its answer was interrupted too
+                self.follow()
             self._behind = True
             try:
-                yield
-            except GeneratorExit:  # interrupted on leaving, and cleaned up late, perhaps within another write
-                raise
+                result = action()
             except BaseException:
                 with suppress(BqstoreError):  # the first error is the one to tell
                     self.follow()
@@ -96,6 +126,7 @@ class Published:
                 raise
             self.follow()
             self._behind = False  # not in `follow`, which a write may call before it commits
+            return result
 
     def loaded(self, grow: Callable[[State], State], answer: Callable[[State], T]) -> T:
         """The answer from a state with columns that ``grow`` loads, the store standing at its commit.
@@ -109,29 +140,35 @@ class Published:
                 return answer(self._state)
 
             return self.at_one_commit(load)
-        last: State | None = None
+        last: State | None = None  # with the columns loaded here, and no other: those have an owner that grows them
         for _ in range(_PATIENCE):
             with self.store.snapshot() as seq:
                 state = self._state
                 current = state.head.seq == seq
                 if current:
-                    last = grow(carried(self.store, state, last))
-                    found = answer(last)
+                    grown = grow(carried(self.store, state, last))
+                    found = answer(grown)
+                    own = {key: column for key, column in grown.columns.items() if key not in state.columns}
+                    last = replace(grown, columns=own, ids=None if grown.ids is state.ids else grown.ids)
             if not current:  # a commit is being published
                 time.sleep(_MOMENT)
-            elif last is not None and self._publish_loaded(last):
+            elif last is not None and (self._publish_loaded(last) or self.entered()):
                 return found
         return found if last is not None else self.at_one_commit(lambda state: answer(grow(state)))
 
     def _publish_loaded(self, loaded: State) -> bool:
         """Add what a state has loaded to the published one, if that is of the same commit."""
-        with self._publishing:
+        if not self._publishing.acquire(timeout=0 if self.entered() else -1):
+            return False  # this very thread holds it, further up
+        try:
             state = self._state
             if state.head.seq != loaded.head.seq:
                 return False
             columns = {**loaded.columns, **state.columns}
             self._state = replace(state, ids=loaded.ids if state.ids is None else state.ids, columns=columns)
             return True
+        finally:
+            self._publishing.release()
 
     def with_ids(self) -> State:
         """A state that has its ids in memory."""

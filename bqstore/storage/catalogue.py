@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ CREATE TABLE changed (rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX changed_by_seq ON changed (seq);
 """
 _STATEMENTS: Final = [statement.strip() for statement in _SCHEMA.split(";")[:-1]]
-_AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
+AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
 WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # as `Row.from_stored` takes them
 _KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # as `check_keys` does
 _INSERT: Final = f"INTO rows ({WHOLE}, key_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -214,9 +214,10 @@ class Catalogue:
     def close(self) -> None:
         """Close the idle connections, and each busy one when it comes back."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-        with self.translated():
+        with suppress(IndexError):  # a search may take the last one
+            while True:
+                self._idle.pop().close()
+        with self._memory or nullcontext(), self.translated():
             self._main.close()
 
 
@@ -246,8 +247,8 @@ def write_head(connection: sqlite3.Connection, head: Head) -> None:
 def read_rows(connection: sqlite3.Connection, key: str, values: Sequence[object], name: str) -> list[Row]:
     """The rows whose ``key`` ("rid" or "id") is among the values, in no order; each row's CRC is checked."""
     found: list[Row] = []
-    for at in range(0, len(values), _AT_ONCE):
-        some = values[at : at + _AT_ONCE]
+    for at in range(0, len(values), AT_ONCE):
+        some = values[at : at + AT_ONCE]
         marks = ",".join("?" * len(some))
         sql = f"SELECT {WHOLE} FROM rows WHERE {key} IN ({marks})"  # noqa: S608 - names of our own
         found.extend(Row.from_stored(row, name) for row in connection.execute(sql, some))

@@ -212,6 +212,9 @@ class Store:
     def _commit(self) -> Iterator[sqlite3.Connection]:
         try:
             with self.catalogue.writing() as connection:
+                stored = sql.read_head(connection, self.catalogue.name)
+                if stored != self.head:  # another write came between, from a signal handler, say
+                    raise StorageError("the collection has moved on under this write; nothing was written: try again")
                 yield connection
         except BqstoreError as error:
             if self.catalogue.in_doubt:
@@ -237,12 +240,10 @@ class Store:
         codes : uint64 (n, words)       their codes
         """
         self.check_writable()
-        if self.head.dim is None:
-            self.head = replace(self.head, dim=vectors.shape[1])  # not stored before the commit below
+        old = replace(self.head, dim=vectors.shape[1])  # settled, for others to see, by the commit below
         try:
             if self.codes is None:
-                self.flat.create(self.head)
-            old = self.head
+                self.flat.create(old)
             self.flat.write(old.n_slots, old.next_rid, vectors, codes)
             self.flat.sync()
             with self._commit() as connection:
@@ -312,6 +313,8 @@ class Store:
                 f"{self.catalogue.name} was replaced while open; close the collection and open it again"
             )
         moved = head.generation != self.head.generation or (self.codes is None) != (head.n_slots == 0)
+        if moved:
+            self.flat.drop()  # first: an interruption here leaves no codes, and the next look sees that it has moved
         self.head = head
         if moved and self.folder is not None:
             self.flat.open(head, self._missing)
@@ -324,7 +327,7 @@ class Store:
     @contextmanager
     def consistent(self) -> Iterator[None]:
         """Several reads of the methods below see one commit; may be nested."""
-        if self._is_inside():
+        if self.is_inside():
             yield
             return
         with self.catalogue.snapshot():
@@ -359,15 +362,18 @@ class Store:
         assert head is not None, "there was one at opening, and `read_head` raises when it is lost"
         return head.seq
 
-    def _is_inside(self) -> bool:
+    def is_inside(self) -> bool:
+        """Whether this thread reads in `consistent`."""
         return self._inside is not None and self._inside[0] == threading.get_ident()
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        own = getattr(self._own, "connection", None)
-        if self._is_inside() or own is not None:
+        own: sqlite3.Connection | None = getattr(self._own, "connection", None)
+        if self.is_inside():
+            own = self.catalogue.main()
+        if own is not None and own.in_transaction:  # else left behind by an interrupt
             with self.catalogue.translated():
-                yield own or self.catalogue.main()
+                yield own
         else:
             with self.catalogue.reading() as connection:
                 yield connection
@@ -404,11 +410,18 @@ class Store:
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
         """The rows with these rids or ids, in no order, CRCs checked."""
         with self._connection() as connection:
+            self._begin(connection, len(values) > sql.AT_ONCE)
             return sql.read_rows(connection, key, values, self.catalogue.name)
+
+    def _begin(self, connection: sqlite3.Connection, several: bool) -> None:
+        """Let several statements see one commit; `reading` ends it. In memory the connection is ours alone anyway."""
+        if several and self.folder is not None and not connection.in_transaction:
+            connection.execute("BEGIN")
 
     def rids_by_id(self, ids: Sequence[str]) -> dict[str, int]:
         """The rids of those ids that exist."""
         with self._connection() as connection:
+            self._begin(connection, len(ids) > 1)
             return sql.rids_by_id(connection, ids, self.catalogue.name)
 
     def close(self) -> None:
@@ -419,7 +432,10 @@ class Store:
             return
         self._closed = True
         if self._writing and self._poison is None:
-            self.flat.trim(self.head.n_slots)
+            with suppress(BqstoreError), self.catalogue.translated():
+                # an interrupted write may have committed more than this object knows of
+                if sql.read_head(self.catalogue.main(), self.catalogue.name) == self.head:
+                    self.flat.trim(self.head.n_slots)
         self.flat.drop()
         try:
             self.catalogue.close()
