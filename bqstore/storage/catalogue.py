@@ -43,6 +43,10 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
         return CorruptionError(f"{name} holds text that is not UTF-8; restore it from a copy")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
         return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
+    if "readonly" in text:
+        return StorageError(
+            f"{name} has a writer, and its folder is closed to us; following one needs leave to write there"
+        )
     if "locked" in text:
         return LockedError(f"{name} is locked by another program; close it there")
     if "closed database" in text:
@@ -73,6 +77,8 @@ class Catalogue:
         self._closed = False
         self._writes = False
         self._owner = object()  # of the transaction on the first connection
+        self._frozen: tuple[object, ...] | None = None  # the file as it was when opened as unchanging
+        self._epoch = 0  # connections of an earlier one are not used again
         self.store_id: int | None = None  # once known, every connection must find it
         self.in_doubt = False  # True from the start of a COMMIT to its success
         with self.translated():
@@ -99,6 +105,7 @@ class Catalogue:
             log = self._path.with_name(f"{self._path.name}-wal")
             if mode == "ro" and not log.exists() and not os.access(self._path.parent, os.W_OK):
                 target += "&immutable=1"  # a read-only medium: SQLite cannot make its log's index, and needs none
+                self._frozen = self._stamp()
         connection = sqlite3.connect(
             target, uri=self._path is not None, isolation_level=None, check_same_thread=False, timeout=10
         )
@@ -126,19 +133,22 @@ class Catalogue:
                 with self._memory:
                     yield self._main
                 return
+            epoch = self._epoch
             try:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._another()
+            keep = False
             try:
                 yield connection
-            finally:
                 if connection.in_transaction:
                     connection.rollback()
-                if self._closed:
-                    connection.close()
-                else:
+                keep = not self._closed and epoch == self._epoch
+            finally:
+                if keep:
                     self._idle.append(connection)
+                else:  # also after an exception: an interrupted thread may still hold it for its own
+                    connection.close()
 
     def _another(self) -> sqlite3.Connection:
         """One more connection for reading; CorruptionError if the folder holds another collection by now."""
@@ -193,7 +203,29 @@ class Catalogue:
     def data_version(self) -> int:
         """A number that changes when another connection has committed; 3 us."""
         with self.translated():
-            return int(self._main.execute("PRAGMA data_version").fetchone()[0])
+            if self._frozen is not None and self._frozen != self._stamp():
+                self._thaw()
+            return (self._epoch << 40) + int(self._main.execute("PRAGMA data_version").fetchone()[0])
+
+    def _stamp(self) -> tuple[object, ...]:
+        """What tells that a file which was taken for unchanging has a writer after all."""
+        assert self._path is not None
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise CorruptionError(f"{self._path} cannot be looked at any more: {error.strerror}") from error
+        log = self._path.with_name(f"{self._path.name}-wal")
+        return found.st_ino, found.st_size, found.st_mtime_ns, log.exists()
+
+    def _thaw(self) -> None:
+        """New connections in the place of all."""
+        self._frozen = None
+        self._epoch += 1
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+        old, self._main = self._main, self._connect("ro")
+        old.close()
 
     def main(self) -> sqlite3.Connection:
         """The first connection: the writer's, or the one whose `data_version` a reader watches."""

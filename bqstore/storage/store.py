@@ -371,7 +371,7 @@ class Store:
         own: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if self.is_inside():
             own = self.catalogue.main()
-        if own is not None and own.in_transaction:  # else left behind by an interrupt
+        if own is not None and _is_reading(own):
             with self.catalogue.translated():
                 yield own
         else:
@@ -442,6 +442,14 @@ class Store:
         finally:
             if self._lock is not None:
                 self._lock.release()
+
+
+def _is_reading(connection: sqlite3.Connection) -> bool:
+    """Whether a snapshot stands open on it; an interrupt may have left one behind that is closed."""
+    try:
+        return connection.in_transaction
+    except sqlite3.ProgrammingError:
+        return False
 
 
 def _is_unfinished(folder: Path) -> bool:
