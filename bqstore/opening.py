@@ -24,7 +24,7 @@ from .config import (
 from .errors import InvalidInputError, SettingsConflictError
 from .keywords import checked_keywords, refuse_unknown
 from .state import first
-from .storage import Store
+from .storage import open_store
 from .storage.flat import collection_folder
 from .validate import text_bytes
 
@@ -78,7 +78,7 @@ def open(
     given = _given(dim, distance, quantization, hnsw, search, originals, embedding_model)
     folder = None if path is None else collection_folder(_absolute(path), collection)
     given_dim = given.pop("dim", None)
-    store = Store.open(folder, _defaults(given), given_dim, read_only)
+    store = open_store(folder, _defaults(given), given_dim, read_only)
     try:
         settings = _settled(store.head.settings, store.head.dim, given, given_dim)
         stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}

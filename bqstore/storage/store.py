@@ -1,4 +1,4 @@
-"""One collection on disk: what opening checks, what a commit is, and what a failure leaves behind.
+"""One collection on disk: what a commit is, and what a failure leaves behind. `opening.py` says how it is opened.
 
 The order of a write: records appended, both files synced, one SQLite commit. Before the commit nothing of it exists;
 after it everything does. Records past the committed count are the litter of a write that did not come to its commit;
@@ -9,7 +9,6 @@ Knows bytes and rows. Knows nothing of codes' meaning, of search, filters or thr
 """
 
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,12 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BqstoreError, ClosedError, CorruptionError, NotFoundError, ReadOnlyError, StorageError
+from ..errors import BqstoreError, ClosedError, CorruptionError, ReadOnlyError, StorageError
 from . import catalogue as sql
-from . import platform
 from .catalogue import Catalogue
 from .files import RecordFile
-from .flat import FlatFiles, SyncFailedError, flat_files
+from .flat import FlatFiles, SyncFailedError
 from .format import F32, U64
 from .head import Head, Row
 from .lock import WriterLock, never_close_in_a_fork
@@ -95,79 +93,6 @@ class Store:
         """The codes; None while there are none."""
         return self.flat.codes
 
-    # ---- opening
-
-    @classmethod
-    def open(cls, folder: Path | None, settings: dict[str, Any], dim: int | None, read_only: bool) -> "Store":
-        """Open the collection in a folder (None: in memory), or make it with the settings if there is none.
-
-        Of one that exists nothing is changed before `start_writing`: the caller calls it when no damage was found.
-
-        Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
-        """
-        if folder is None:
-            head = Head(store_id=secrets.randbits(62), dim=dim, settings=settings)
-            store = cls(None, Catalogue(None), head, None)
-            store.catalogue.create(head)
-            return store
-        try:
-            return cls._open_folder(folder, settings, dim, read_only)
-        except BqstoreError:
-            raise
-        except OSError as error:
-            raise StorageError(error.errno, f"cannot open {folder}: {error.strerror}") from error
-
-    @classmethod
-    def _open_folder(cls, folder: Path, settings: dict[str, Any], dim: int | None, read_only: bool) -> "Store":
-        if read_only:
-            if not flat_files(folder) and (not (folder / "meta.db").exists() or _is_unfinished(folder)):
-                raise NotFoundError(
-                    f"there is no collection in {folder}; open it once without read_only=True to make it"
-                )
-            while True:
-                with suppress(SupersededError):
-                    return cls._open_files(folder, None, None, None)
-        platform.make_folder(folder)
-        lock = WriterLock(folder / "LOCK")
-        try:
-            return cls._open_files(folder, settings, dim, lock)
-        except BaseException:
-            lock.release()
-            raise
-
-    @classmethod
-    def _open_files(
-        cls, folder: Path, settings: dict[str, Any] | None, dim: int | None, lock: WriterLock | None
-    ) -> "Store":
-        read_only = lock is None
-        meta = folder / "meta.db"
-        if not meta.exists() and flat_files(folder):
-            raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
-        if not read_only and not meta.exists():
-            # SQLite gives its log the mode of the file. One that exists is never opened: closing it again would drop
-            # the locks of any connection of this process.
-            os.close(os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        catalogue = Catalogue(meta, not read_only and _is_unfinished(folder))
-        try:
-            with catalogue.translated():
-                head = sql.read_head(catalogue.main(), meta.name)
-            if head is None:
-                if flat_files(folder):
-                    raise CorruptionError(f"{meta} has lost its head row; restore the collection from a copy")
-                if settings is None:
-                    raise NotFoundError(f"there is no collection in {folder} yet")
-                head = Head(store_id=secrets.randbits(62), dim=dim, settings=settings)
-                catalogue.start_writing()
-                catalogue.create(head)
-                platform.sync_folder(folder)
-            store = cls(folder, catalogue, head, lock)
-            store._check_counts()
-            store.flat.open(store.head, store._missing)
-        except BaseException:
-            catalogue.close()
-            raise
-        return store
-
     def start_writing(self) -> None:
         """Begin to write: everything that was there has been checked."""
         if self.folder is not None:
@@ -175,25 +100,9 @@ class Store:
             self.flat.sweep(self.head.generation)
         self._writing = True
 
-    def _check_counts(self) -> None:
-        """The head row against the tables: a catalogue that lost pages must not pass for a smaller collection."""
-        main = self.catalogue.main()
-        with self.consistent():
-            head = sql.read_head(main, self.catalogue.name)
-            rows, last = main.execute("SELECT count(*), max(rid) FROM rows").fetchone()
-            dead = main.execute("SELECT count(*) FROM dead").fetchone()[0]
-            both = main.execute("SELECT count(*) FROM dead JOIN rows USING (rid)").fetchone()[0]
-        if (
-            head is None
-            or both
-            or (rows, dead) != (head.n_live, head.n_slots - head.n_live)
-            or (last is not None and last >= head.next_rid)
-        ):
-            raise CorruptionError(
-                f"{self.catalogue.name} holds {rows:,} rows and {dead:,} deleted ones, its head row says otherwise; "
-                "restore the collection from a copy"
-            )
-        self.head = head
+    def open_files(self) -> None:
+        """Open the flat files of the head's generation, checked."""
+        self.flat.open(self.head, self._missing)
 
     def _missing(self, path: Path) -> Exception:
         """Why a file of the head's generation is not there."""
@@ -317,7 +226,7 @@ class Store:
             self.flat.drop()  # first: an interruption here leaves no codes, and the next look sees that it has moved
         self.head = head
         if moved and self.folder is not None:
-            self.flat.open(head, self._missing)
+            self.open_files()
         elif head.n_slots == 0:
             self.flat.drop()
         return head
@@ -450,8 +359,3 @@ def _is_reading(connection: sqlite3.Connection) -> bool:
         return connection.in_transaction
     except sqlite3.ProgrammingError:
         return False
-
-
-def _is_unfinished(folder: Path) -> bool:
-    """Whether the making of meta.db was interrupted: before it is in WAL mode, it has a journal beside it."""
-    return (folder / "meta.db-journal").exists() and not flat_files(folder)

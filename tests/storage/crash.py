@@ -126,7 +126,7 @@ def collection_writer(path: Path) -> tuple[Callable[[Operation], None], Callable
 
 def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], None]]:
     """Writes through the storage alone."""
-    from bqstore.storage import Rows, Store
+    from bqstore.storage import Rows, open_store
 
     settings = {
         "distance": "cosine",
@@ -136,7 +136,7 @@ def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], 
         "hnsw": {"m": 16, "ef_construct": 128, "full_scan_threshold": 0},
         "search": {"oversampling": 3.0, "rescore": True, "hnsw_ef": None},
     }
-    store = Store.open(path / "default", settings, None, False)
+    store = open_store(path / "default", settings, None, False)
     store.start_writing()
 
     def apply(operation: Operation) -> None:
