@@ -15,10 +15,11 @@ import os
 import re
 import sqlite3
 import sys
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,12 +106,19 @@ class EmbeddingCache:
 
     def _run(self, use: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """``use`` on the newest file, on the next if that is damaged; ``otherwise`` if none can be used."""
-        for _ in range(3):
+        patient_until = time.monotonic() + _BUSY_SECONDS
+        files = 3
+        while files:
             path = self._newest()
             try:
                 with closing(_connect(path)) as db:
                     return use(db)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                # Turning to WAL, and the last one's closing, refuse others at once, whatever they would wait.
+                if "locked" in str(error) and time.monotonic() < patient_until:
+                    time.sleep(0.005)
+                    continue
+                files -= 1
                 if not _is_damage(error):
                     warnings.warn(f"{_unusable(self.folder, str(error))}; going on without it", stacklevel=4)
                     return otherwise
@@ -137,8 +145,12 @@ def _make_private(folder: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    """An empty file for its user alone; SQLite gives its -wal and -shm the same mode."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """An empty file for its user alone; SQLite gives its -wal and -shm the same mode.
+
+    One that exists by now is not opened: closing it again would drop the locks another thread holds through SQLite.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -10,12 +10,14 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bqstore.embeddings import EmbeddingCache, OpenAIEmbedder, user_cache_folder
+from bqstore.embeddings import cache as cache_module
 from bqstore.embeddings.cache import cache_key
 from bqstore.errors import StorageError
 
@@ -273,3 +275,31 @@ def test_a_key_is_not_needed_to_close(server):
     embedder = OpenAIEmbedder(KEY, base_url=server.url, cache=False)
     embedder.close()
     embedder.close()
+
+
+def test_a_lock_that_refuses_at_once_is_tried_again(tmp_path, monkeypatch):
+    """Turning to WAL beside another thread's closing: "database is locked", and the cache was given up."""
+    real, refusals = cache_module._connect, [1, 2, 3]
+
+    def connect(path):
+        if refusals:
+            refusals.pop()
+            raise sqlite3.OperationalError("database is locked")
+        return real(path)
+
+    monkeypatch.setattr(cache_module, "_connect", connect)
+    cache = EmbeddingCache(tmp_path)
+    cache.put([b"k" * 32], np.ones((1, 3), np.float32))
+    assert list(cache.get([b"k" * 32])) == [b"k" * 32] and not refusals
+
+
+def test_making_a_file_that_exists_drops_nobodys_lock(tmp_path):
+    path = tmp_path / "embeddings-1.db"
+    with closing(cache_module._connect(path)):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        cache_module._create(path)
+        code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+        assert "locked" in done.stderr
