@@ -333,6 +333,11 @@ def bury(connection: sqlite3.Connection, rids: Iterable[int], seq: int) -> None:
     connection.executemany("INSERT INTO dead VALUES (?, ?)", ((rid, seq) for rid in rids))
 
 
+def forget_dead(connection: sqlite3.Connection) -> None:
+    """Delete the list of dead rids: a new generation has the live ones only."""
+    connection.execute("DELETE FROM dead")
+
+
 def forget_all(connection: sqlite3.Connection) -> None:
     """Delete every row, and the dead: a new generation begins without slots."""
     for table in ("rows", "dead", "changed"):

@@ -7,6 +7,8 @@ need no new map. Nobody writes through it: a full disk would be a SIGBUS there, 
 
 import mmap
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +30,9 @@ class RecordFile(Protocol):
     name: str
     layout: Layout
     read_ahead: ReadAhead
+
+    def reserve(self, count: int) -> None:
+        """Make room for so many records in all, so that writing them need not grow it further."""
 
     def write(self, slot: int, records: U32) -> None:
         """Write records from a slot on; not durable before `sync`."""
@@ -51,6 +56,38 @@ class RecordFile(Protocol):
         """Cut off what was grown ahead of the records."""
 
 
+def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write at an offset, all of it."""
+    view = memoryview(data).cast("B")
+    while view:  # a full disk may take a part first and refuse the rest
+        done = os.pwrite(fd, view[:_PIECE], offset)
+        view, offset = view[done:], offset + done
+
+
+def make_file(path: Path, fill: Callable[[int], None]) -> int:
+    """Make a file that is whole and durable, or not there: its descriptor.
+
+    It is filled under a temporary name, synced, renamed, and the folder synced; what had the name before is replaced.
+    After any exception the temporary is removed, if it can be.
+    """
+    temporary = path.with_suffix(".tmp")
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    fd = None
+    try:
+        fd = os.open(temporary, flags, 0o600)
+        fill(fd)
+        platform.sync_file(fd)
+        temporary.replace(path)
+        platform.sync_folder(path.parent)
+    except BaseException:
+        if fd is not None:
+            os.close(fd)
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    return fd
+
+
 class MemoryFile:
     """Records in memory, for a collection without a folder."""
 
@@ -60,12 +97,16 @@ class MemoryFile:
         self.name = f"{layout.kind} in memory"
         self._words = np.zeros((0, layout.record_bytes // 4), np.uint32)
 
+    def reserve(self, count: int) -> None:  # noqa: D102
+        if count > len(self._words):  # old views keep the old array: what is published never moves
+            grown = np.zeros((count, self._words.shape[1]), np.uint32)
+            grown[: len(self._words)] = self._words
+            self._words = grown
+
     def write(self, slot: int, records: U32) -> None:  # noqa: D102
         end = slot + len(records)
-        if end > len(self._words):  # old views keep the old array: what is published never moves
-            grown = np.zeros((max(end, len(self._words) * 3 // 2, 64), self._words.shape[1]), np.uint32)
-            grown[:slot] = self._words[:slot]
-            self._words = grown
+        if end > len(self._words):
+            self.reserve(max(end, len(self._words) * 3 // 2, 64))
         self._words[slot:end] = records
 
     def sync(self) -> None:  # noqa: D102
@@ -92,29 +133,24 @@ class MemoryFile:
 class DiskFile:
     """Records in a file."""
 
+    _fd = -1  # none, for one whose making is interrupted
+
     def __init__(self, path: Path, layout: Layout, fd: int) -> None:
+        self._fd = fd
         self.path = path
         self.layout = layout
         self.read_ahead = ReadAhead()
         self.name = path.name
-        self._fd = fd
         self._view: U32 | None = None
 
     @classmethod
     def create(cls, path: Path, layout: Layout, generation: int, store_id: int) -> "DiskFile":
         """A new file with its header, durable in its folder; replaces what an unfinished commit has left there."""
-        temporary = path.with_suffix(".tmp")
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        header = header_bytes(layout, generation, store_id)
         try:
-            fd = os.open(temporary, flags, 0o600)
-            file = cls(path, layout, fd)
-            file._pwrite(header_bytes(layout, generation, store_id), 0)
-            platform.sync_file(fd)
-            temporary.replace(path)
-            platform.sync_folder(path.parent)
+            return cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0)))
         except OSError as error:
             raise StorageError(error.errno, f"cannot create {path}: {error.strerror}") from error
-        return file
 
     @classmethod
     def open(
@@ -132,10 +168,10 @@ class DiskFile:
         return HEADER_BYTES + slot * self.layout.record_bytes
 
     def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
-        view = memoryview(data).cast("B")
-        while view:  # a full disk may take a part first and refuse the rest
-            done = os.pwrite(self._fd, view[:_PIECE], offset)
-            view, offset = view[done:], offset + done
+        write_all(self._fd, data, offset)
+
+    def reserve(self, count: int) -> None:  # noqa: D102
+        pass  # growing costs nothing
 
     def write(self, slot: int, records: U32) -> None:  # noqa: D102
         try:
@@ -145,7 +181,9 @@ class DiskFile:
                 os.ftruncate(self._fd, max(end, min(size + size // 2, size + _AHEAD)))
             self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
         except OSError as error:
-            raise StorageError(error.errno, f"cannot write {self.name}: {error.strerror}; nothing was added") from error
+            raise StorageError(
+                error.errno, f"cannot write {self.name}: {error.strerror}; nothing was changed"
+            ) from error
 
     def sync(self) -> None:  # noqa: D102
         platform.sync_file(self._fd)
@@ -183,7 +221,8 @@ class DiskFile:
         return self._view
 
     def check_size(self, count: int) -> None:  # noqa: D102
-        size, need = os.fstat(self._fd).st_size, self._offset(count)
+        # a seek tells the size in a third of fstat's time; nothing here reads from where it leads
+        size, need = os.lseek(self._fd, 0, os.SEEK_END), self._offset(count)
         if size < need:
             raise CorruptionError(
                 f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
@@ -200,4 +239,5 @@ class DiskFile:
 
     def __del__(self) -> None:
         # closed when the last search that holds it is done, so that no search meets another file's descriptor
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)

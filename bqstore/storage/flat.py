@@ -47,6 +47,10 @@ class FlatFiles:
         """Let go of them; a search that holds one keeps it open."""
         self.vectors = self.codes = None
 
+    def take(self, other: "FlatFiles") -> None:
+        """Hold the files that another one holds."""
+        self.vectors, self.codes = other.vectors, other.codes
+
     def open(self, head: Head, missing: Callable[[Path], Exception]) -> None:
         """Open the files of the head's generation, headers and sizes checked; ``missing`` makes the error for none."""
         self.drop()
@@ -103,7 +107,7 @@ class FlatFiles:
             try:
                 file.sync()
             except OSError as error:
-                words = f"{file.name} could not be synced: {error.strerror}; nothing was added"
+                words = f"{file.name} could not be synced: {error.strerror}; nothing was changed"
                 raise SyncFailedError(error.errno, words) from error
 
     def read_codes(self, slot: int, count: int) -> tuple[NDArray[np.int64], U64]:

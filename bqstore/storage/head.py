@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -87,6 +88,30 @@ class Row(NamedTuple):
         if not good:
             raise damaged_row(values, name)
         return cls(*values[:-1])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Documents on their way in, without rids: lists of one length, texts and JSON texts."""
+
+    ids: Sequence[str]
+    texts: Sequence[str | None]
+    metadata: Sequence[str]
+    private: Sequence[str | None]
+    ref_doc_ids: Sequence[str | None]
+
+    def subset(self, keep: Sequence[int]) -> "Rows":
+        """The rows at these places."""
+        return Rows(*([column[i] for i in keep] for column in self.columns()))
+
+    def columns(self) -> tuple[Sequence[Any], ...]:
+        """The five lists."""
+        return self.ids, self.texts, self.metadata, self.private, self.ref_doc_ids
+
+    def numbered(self, first_rid: int, seq: int) -> Iterator[Row]:
+        """The rows, rids counted up from the first."""
+        for rid, values in enumerate(zip(*self.columns(), strict=True), first_rid):
+            yield Row(rid, seq, *values)
 
 
 def check_keys(values: tuple[Any, ...], name: str) -> tuple[Any, ...]:

@@ -10,22 +10,31 @@ from typing import Final
 from . import platform
 
 SEARCHES: Final = 64  # that ask ahead, after opening and after each sign of a cold disk
+SAMPLED: Final = 8  # of the others one in so many looks for such a sign: looking costs two system calls
 
 
 class ReadAhead:
-    """The memory of one file. Not locked: a count that is off by one does no harm."""
+    """The memory of one file. Not locked: a count that is off by one does no harm.
+
+    Attributes
+    ----------
+    unsampled : int     searches that need not ask `begin`; whoever skips it counts down
+    """
 
     def __init__(self) -> None:
         self._left = SEARCHES
+        self.unsampled = 0
 
     def begin(self) -> int | None:
         """None: ask ahead; else a number for `end`."""
         if self._left > 0:
             self._left -= 1
             return None
+        self.unsampled = SAMPLED - 1
         return platform.major_faults()
 
     def end(self, before: int | None) -> None:
         """Look whether the search that did not ask had to wait for the disk."""
         if before is not None and platform.major_faults() > before:
             self._left = SEARCHES
+            self.unsampled = 0

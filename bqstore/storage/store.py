@@ -10,10 +10,9 @@ Knows bytes and rows. Knows nothing of codes' meaning, of search, filters or thr
 
 import os
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,83 +21,49 @@ from numpy.typing import NDArray
 
 from ..errors import BqstoreError, ClosedError, CorruptionError, ReadOnlyError, StorageError
 from . import catalogue as sql
+from . import snapshot as snapshots
 from .catalogue import Catalogue
-from .files import RecordFile
-from .flat import FlatFiles, SyncFailedError
+from .compaction import Compaction, Progress, copy_live
+from .flat import SyncFailedError
 from .format import F32, U64
-from .head import Head, Row
+from .head import Head, Row, Rows
 from .lock import WriterLock, never_close_in_a_fork
+from .reading import Reading
+from .sections import Header
+from .snapshot import Snapshot
 
 
 class SupersededError(Exception):
     """A reader looks at a commit whose files are gone: the writer has begun a new generation. Look again."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Documents on their way in, without rids: lists of one length, texts and JSON texts."""
-
-    ids: Sequence[str]
-    texts: Sequence[str | None]
-    metadata: Sequence[str]
-    private: Sequence[str | None]
-    ref_doc_ids: Sequence[str | None]
-
-    def subset(self, keep: Sequence[int]) -> "Rows":
-        """The rows at these places."""
-        return Rows(*([column[i] for i in keep] for column in self.columns()))
-
-    def columns(self) -> tuple[Sequence[Any], ...]:
-        """The five lists."""
-        return self.ids, self.texts, self.metadata, self.private, self.ref_doc_ids
-
-    def numbered(self, first_rid: int, seq: int) -> Iterator[Row]:
-        """The rows, rids counted up from the first."""
-        for rid, values in enumerate(zip(*self.columns(), strict=True), first_rid):
-            yield Row(rid, seq, *values)
-
-
-class Store:
-    """The files of one collection; the only one that writes them when not ``read_only``.
-
-    Attributes
-    ----------
-    head : Head         the last commit this object has seen
-    flat : FlatFiles    the records
-    """
+class Store(Reading):
+    """The files of one collection; the only one that writes them when not ``read_only``."""
 
     def __init__(self, folder: Path | None, catalogue: Catalogue, head: Head, lock: WriterLock | None) -> None:
-        self.folder = folder
-        self.catalogue = catalogue
-        self.head = head
-        self.read_only = folder is not None and lock is None
-        self.flat = FlatFiles(folder, self.read_only)
+        super().__init__(folder, catalogue, head, read_only=folder is not None and lock is None)
         self._lock = lock
         never_close_in_a_fork(catalogue)
         catalogue.store_id = head.store_id
         self._poison: str | None = None
+        self._prepared: Compaction | None = None  # the one that may be committed
         self._pid = os.getpid()
-        self._inside: tuple[int] | None = None  # the thread that reads in `consistent`
-        self._own = threading.local()  # the connection of a thread that reads in `snapshot`
         self._writing = False
         self._closed = False
-
-    @property
-    def vectors(self) -> RecordFile | None:
-        """The originals; None while there are none, and where none are kept."""
-        return self.flat.vectors
-
-    @property
-    def codes(self) -> RecordFile | None:
-        """The codes; None while there are none."""
-        return self.flat.codes
 
     def start_writing(self) -> None:
         """Begin to write: everything that was there has been checked."""
         if self.folder is not None:
             self.catalogue.start_writing()
             self.flat.sweep(self.head.generation)
+            snapshots.sweep(self.folder, self.head)
         self._writing = True
+
+    def _sweep(self) -> None:
+        """Remove the files of other generations than the one that was just committed."""
+        self.flat.sweep(self.head.generation)
+        if self.folder is not None:
+            snapshots.remove_others(self.folder, self.head.generation)
 
     def open_files(self) -> None:
         """Open the flat files of the head's generation, checked."""
@@ -129,6 +94,16 @@ class Store:
             if self.catalogue.in_doubt:
                 self._poison = str(error)
             raise
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def sound(self) -> bool:
+        """Whether writes may go on: no sync has failed."""
+        return self._poison is None
 
     def check_writable(self) -> None:
         """Raise ReadOnlyError, or StorageError after a failed sync."""
@@ -195,6 +170,7 @@ class Store:
     def clear(self) -> Head:
         """Delete every row and begin a new generation of flat files; the old ones are removed."""
         self.check_writable()
+        self._prepared = None
         with self._commit() as connection:
             old = self.head
             new = replace(old, seq=old.seq + 1, generation=old.generation + 1, n_slots=0, n_live=0)
@@ -202,8 +178,62 @@ class Store:
             sql.write_head(connection, new)
         self.head = new
         self.flat.drop()
-        self.flat.sweep(new.generation)
+        self._sweep()
         return new
+
+    def compact(self, ordinals: NDArray[np.int64], progress: Progress | None = None) -> Head:
+        """Free the space of deleted and replaced records: `begin_compaction`, then `commit_compaction`."""
+        return self.commit_compaction(self.begin_compaction(ordinals, progress))
+
+    def begin_compaction(self, ordinals: NDArray[np.int64], progress: Progress | None = None) -> Compaction:
+        """Copy the live records into the files of a new generation, durably. Slow; searches may go on meanwhile.
+
+        Parameters
+        ----------
+        ordinals : int64 (n_live,)      the live slots, ascending
+        progress : called with the records copied and those in all; an exception of its ends the copying
+
+        Nothing is committed: after an exception, `discard_compaction` or a crash everything is as it was. No write
+        may come before the commit. Raises CorruptionError if a record is damaged, StorageError.
+        """
+        self.check_writable()
+        self._prepared = None
+        try:
+            with self.consistent():
+                dead = self.dead_since(-1)
+            self._prepared = copy_live(self.flat, self.head, ordinals, dead, progress)
+            return self._prepared
+        except BaseException as error:
+            if isinstance(error, SyncFailedError):
+                self._poison = str(error)
+            self.flat.sweep(self.head.generation)
+            raise
+
+    def commit_compaction(self, prepared: Compaction) -> Head:
+        """Let the new generation take the place of the old one, whose files are removed. Fast; rows are not touched.
+
+        Slots are numbered anew, in the same order; rids stay. A reader with old files open goes on with them.
+        """
+        self.check_writable()
+        if prepared is not self._prepared or prepared.old != self.head:
+            raise StorageError("the collection has moved on since this compaction began; nothing was changed")
+        try:
+            with self._commit() as connection:
+                sql.forget_dead(connection)
+                sql.write_head(connection, prepared.new)
+        finally:
+            self.reread()  # whatever came between: the files of the generation that is committed now
+            if not self.catalogue.in_doubt:  # else a crash may bring back either generation
+                self._prepared = None
+                self._sweep()
+        return self.head
+
+    def discard_compaction(self, prepared: Compaction) -> None:
+        """Remove the files of a compaction that is not to be committed."""
+        if prepared is self._prepared:
+            self._prepared = None
+            prepared.flat.drop()
+            self.flat.sweep(self.head.generation)
 
     def put_settings(self, settings: dict[str, Any], dim: int | None) -> None:
         """Store settings in the head row."""
@@ -227,111 +257,60 @@ class Store:
         self.head = head
         if moved and self.folder is not None:
             self.open_files()
+        elif moved and head.n_slots and self._prepared is not None:  # compacted in memory
+            self.flat.take(self._prepared.flat)
         elif head.n_slots == 0:
             self.flat.drop()
         return head
 
-    # ---- reading
+    # ---- snapshots
 
-    @contextmanager
-    def consistent(self) -> Iterator[None]:
-        """Several reads of the methods below see one commit; may be nested."""
-        if self.is_inside():
-            yield
-            return
-        with self.catalogue.snapshot():
-            mine = (threading.get_ident(),)
-            self._inside = mine
-            try:
-                yield
-            finally:
-                if self._inside is mine:
-                    self._inside = None
+    def write_snapshot(
+        self,
+        n: int,
+        seq: int,
+        numbers: Mapping[str, int],
+        arrays: Mapping[str, NDArray[Any]],
+        generation: int | None = None,
+    ) -> int:
+        """Keep derived state on disk; older snapshots are removed. Its size in bytes; 0 where none was written.
 
-    @contextmanager
-    def snapshot(self) -> Iterator[int]:
-        """The rest of this thread's reads see one commit, whose number this gives, while a writer goes on.
+        Parameters
+        ----------
+        n, seq : int            slots covered, and the commit it was taken at
+        numbers : dict          whole numbers of 64 bits, under any names
+        arrays : dict           of any shape; dtypes are those of `sections.DTYPES`; not to change meanwhile
+        generation : int        of that commit; the head's if None. One that is superseded by now is not written
 
-        On a connection of its own; in memory, where there is one for all, a commit waits for it.
+        One thread may be in here while another commits: nothing of the store is touched but the snapshot's own file.
+        Raises StorageError if the disk refuses. That poisons nothing, and what was there before is still there.
         """
         if self.folder is None:
-            with self.consistent():
-                yield self._seq(self.catalogue.main())
-            return
-        with self.catalogue.reading() as connection:
-            connection.execute("BEGIN")
-            self._own.connection = connection
-            try:
-                yield self._seq(connection)
-            finally:
-                self._own.connection = None
+            return 0
+        self.check_writable()
+        generation = self.head.generation if generation is None else generation
+        if generation != self.head.generation:
+            return 0
+        try:
+            codes = snapshots.fingerprint(self.codes, n)
+            header = Header(generation, self.head.store_id, n, seq, codes, numbers, ())
+            size = snapshots.write(self.folder, header, arrays)
+        except BqstoreError:
+            if generation != self.head.generation:  # its temporary was swept
+                return 0
+            raise
+        if generation != self.head.generation:  # a sweep came before the file had its name
+            snapshots.remove_others(self.folder, self.head.generation)
+            return 0
+        snapshots.remove_older(self.folder, generation, seq)
+        return size
 
-    def _seq(self, connection: sqlite3.Connection) -> int:
-        head = sql.read_head(connection, self.catalogue.name)
-        assert head is not None, "there was one at opening, and `read_head` raises when it is lost"
-        return head.seq
+    def read_snapshot(self) -> tuple[Snapshot | None, str | None]:
+        """The newest snapshot that fits the head's commit, or one before it; else None, and a sentence that says why.
 
-    def is_inside(self) -> bool:
-        """Whether this thread reads in `consistent`."""
-        return self._inside is not None and self._inside[0] == threading.get_ident()
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        own: sqlite3.Connection | None = getattr(self._own, "connection", None)
-        if self.is_inside():
-            own = self.catalogue.main()
-        if own is not None and _is_reading(own):
-            with self.catalogue.translated():
-                yield own
-        else:
-            with self.catalogue.reading() as connection:
-                yield connection
-
-    @property
-    def codes_name(self) -> str:
-        """The file of the codes, for a message."""
-        return self.codes.name if self.codes else "codes"
-
-    def read_codes(self, slot: int, count: int) -> tuple[NDArray[np.int64], U64]:
-        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; CorruptionError if any is damaged."""
-        return self.flat.read_codes(slot, count)
-
-    def dead_since(self, seq: int) -> list[int]:
-        """The rids deleted or replaced after a commit."""
-        with self.catalogue.translated():
-            # all of them are read from the table, which opening has compared with the rows; the index could differ
-            table = "dead NOT INDEXED" if seq < 0 else "dead"
-            found = self.catalogue.main().execute(f"SELECT rid FROM {table} WHERE seq > ?", (seq,))  # noqa: S608
-            return [row[0] for row in found]
-
-    def column_since(self, rid: int, column: str) -> list[tuple[int, Any]]:
-        """(rid, value) of the rows from a rid on, in its order; column "id", "metadata" or "ref_doc_id"."""
-        return self._column(column, "rows.rid >= ?", rid)
-
-    def column_changed(self, seq: int, column: str) -> list[tuple[int, Any]]:
-        """(rid, value) of the rows changed in place after a commit, in the order of rids."""
-        return self._column(column, "changed.seq > ?", seq)
-
-    def _column(self, column: str, condition: str, value: int) -> list[tuple[int, Any]]:
-        with self._connection() as connection:
-            return sql.read_column(connection, column, condition, value, self.catalogue.name)
-
-    def rows(self, key: str, values: Sequence[object]) -> list[Row]:
-        """The rows with these rids or ids, in no order, CRCs checked."""
-        with self._connection() as connection:
-            self._begin(connection, len(values) > sql.AT_ONCE)
-            return sql.read_rows(connection, key, values, self.catalogue.name)
-
-    def _begin(self, connection: sqlite3.Connection, several: bool) -> None:
-        """Let several statements see one commit; `reading` ends it. In memory the connection is ours alone anyway."""
-        if several and self.folder is not None and not connection.in_transaction:
-            connection.execute("BEGIN")
-
-    def rids_by_id(self, ids: Sequence[str]) -> dict[str, int]:
-        """The rids of those ids that exist."""
-        with self._connection() as connection:
-            self._begin(connection, len(ids) > 1)
-            return sql.rids_by_id(connection, ids, self.catalogue.name)
+        The sentence is None, too, where there is no snapshot. Every byte is checked: some 7 GB/s.
+        """
+        return (None, None) if self.folder is None else snapshots.read(self.folder, self.head, self.codes)
 
     def close(self) -> None:
         """Give the lock back; what is acknowledged is durable already."""
@@ -351,11 +330,3 @@ class Store:
         finally:
             if self._lock is not None:
                 self._lock.release()
-
-
-def _is_reading(connection: sqlite3.Connection) -> bool:
-    """Whether a snapshot stands open on it; an interrupt may have left one behind that is closed."""
-    try:
-        return connection.in_transaction
-    except sqlite3.ProgrammingError:
-        return False

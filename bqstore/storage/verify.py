@@ -4,6 +4,7 @@ Knows the format; changes nothing, and raises nothing for damage.
 """
 
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from .catalogue import WHOLE
 from .files import RecordFile
 from .format import FORMS, damaged, rids_of, vectors_of
 from .head import Row, damaged_row
+from .sections import UnusableError
+from .snapshot import found, load
 
 if TYPE_CHECKING:
     from .store import Store
@@ -32,7 +35,24 @@ def problems_of(store: "Store") -> tuple[list[str], int, int]:
             vectors = max(vectors, _records(store, file, rids, problems))
         except (BqstoreError, OSError) as error:
             problems.append(f"{file.name}: {error}")
+    with suppress(OSError):  # of the folder
+        problems.extend(_snapshots(store))
     return problems, documents, vectors
+
+
+def _snapshots(store: "Store") -> list[str]:
+    """Snapshots that cannot be used. Of a later commit than a reader has seen, they are left to those who have."""
+    problems = []
+    for seq, path in [] if store.folder is None else found(store.folder, store.head.generation):
+        try:
+            if seq <= store.head.seq:
+                load(path, store.head, store.codes)
+        except UnusableError as error:
+            derived = "it is derived: answers are not affected, and the next flush() or close() writes a new one"
+            problems.append(f"{path.name} {error}; {derived}")
+        except FileNotFoundError:  # a newer one has come
+            continue
+    return problems
 
 
 def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:

@@ -1,13 +1,16 @@
 """A run of writes that can be repeated, as data: what a child process does, and what must be there when it is gone.
 
-    python -m tests.storage.crash FOLDER SEED OPERATIONS [collection | store]
+    python -m tests.storage.crash FOLDER SEED OPERATIONS [collection | store | upkeep]
 
 The child writes ``done I`` when operation I is acknowledged, ``failed I`` when it was refused. With "store" it goes
-without kernels and starts in a tenth of a second, as `strace` needs it.
+without kernels and starts in a tenth of a second, as `strace` needs it. With "upkeep" it does, too, and writes
+snapshots and compacts between the operations.
 """
 
+import json
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +23,14 @@ import numpy as np
 from bqstore.errors import BqstoreError
 
 DIM = 8
+SETTINGS = {
+    "distance": "cosine",
+    "originals": "float32",
+    "embedding_model": None,
+    "quantization": {"encoding": "one_bit", "query_encoding": "binary", "estimator": "sign"},
+    "hnsw": {"m": 16, "ef_construct": 128, "full_scan_threshold": 0},
+    "search": {"oversampling": 3.0, "rescore": True, "hnsw_ef": None},
+}
 Contents = dict[str, tuple[tuple[float, ...], str, int]]  # id -> vector, text, number in the metadata
 Operation = tuple[str, Any]
 
@@ -45,6 +56,14 @@ def operations(seed: int) -> Iterator[Operation]:
         yield operation
 
 
+def with_upkeep(given: Iterator[Operation]) -> Iterator[Operation]:
+    """The operations with a snapshot or a compaction after every second one."""
+    for step, operation in enumerate(given):
+        yield operation
+        if step % 2:
+            yield ("snapshot" if step % 4 == 1 else "compact", None)
+
+
 def _document(rng: random.Random, step: int) -> tuple[tuple[float, ...], str, int]:
     vector = np.array([rng.uniform(-1, 1) for _ in range(DIM)], np.float32)
     return tuple(vector.tolist()), f"text {step} " + "x" * rng.randint(0, 300), step
@@ -57,17 +76,19 @@ def after(contents: Contents, operation: Operation) -> Contents:
         return {**contents, **what}
     if kind == "delete":
         return {id_: doc for id_, doc in contents.items() if id_ not in what}
+    if kind in ("snapshot", "compact"):
+        return contents
     if kind == "update":
         return {id_: (*doc[:2], what[1]) if id_ in what[0] else doc for id_, doc in contents.items()}
     return {}
 
 
-def possible(seed: int, report: str) -> list[Contents]:
+def possible(given: Iterator[Operation], report: str) -> list[Contents]:
     """What may be there after a run: all that was acknowledged, and what was not acknowledged wholly or not at all."""
     said = {int(number): word for word, number in (line.split() for line in report.splitlines() if line.strip())}
     assert sorted(said) == list(range(len(said)))
     states: list[Contents] = [{}]
-    for i, operation in enumerate(islice(operations(seed), len(said) + 1)):
+    for i, operation in enumerate(islice(given, len(said) + 1)):
         changed = [after(contents, operation) for contents in states]
         states = changed if said.get(i) == "done" else states + [c for c in changed if c not in states]
     return states
@@ -94,13 +115,55 @@ def contents_of(path: Path) -> Contents:
 
 def check(path: Path, seed: int, report: str) -> None:
     """Nothing acknowledged is lost, nothing is half there, and the store can be written."""
-    states = possible(seed, report)
-    found = contents_of(path)
+    _check(path, possible(operations(seed), report), contents_of)
+
+
+def check_upkeep(path: Path, seed: int, report: str) -> None:
+    """The same without a collection; also, a snapshot that was left is whole, and of a commit that is there."""
+    _check(path, possible(with_upkeep(operations(seed)), report), contents_of_store)
+
+
+def _check(path: Path, states: list[Contents], contents: Callable[[Path], Contents]) -> None:
+    found = contents(path)
     assert found in states, f"{len(found)} documents; expected one of {[len(state) for state in states]}"
     apply_to_store, close = store_writer(path)
     apply_to_store(("add", {"afterwards": ((1.0,) * DIM, "", 0)}))
     close()
-    assert contents_of(path) == {**found, "afterwards": ((1.0,) * DIM, "", 0)}
+    assert contents(path) == {**found, "afterwards": ((1.0,) * DIM, "", 0)}
+
+
+def contents_of_store(path: Path) -> Contents:
+    """What the store holds, read without a collection."""
+    from bqstore.storage import open_store
+    from bqstore.storage.format import vectors_of
+    from bqstore.storage.verify import problems_of
+
+    store = open_store(path / "default", SETTINGS, None, False)
+    store.start_writing()
+    try:
+        head = store.head
+        assert problems_of(store) == ([], head.n_live, head.n_slots)
+        snapshot, reason = store.read_snapshot()
+        assert reason is None, reason
+        if snapshot is not None:
+            assert (snapshot.numbers, snapshot.seq <= head.seq) == ({"seq": snapshot.seq}, True)
+            assert snapshot.arrays["slots"].tolist() == list(range(snapshot.n))
+            assert (snapshot.arrays["filler"] == snapshot.seq % 251).all()
+        names = [file.name for file in (path / "default").glob("*-[0-9]*")]
+        assert all(re.fullmatch(rf"\w+-{head.generation}(-\d+)?\.bin", name) for name in names), names
+        if head.n_slots == 0:
+            return {}
+        assert store.vectors is not None
+        vectors = vectors_of(store.vectors.layout, store.vectors.read(0, head.n_slots))
+        rids = store.read_codes(0, head.n_slots)[0].tolist()
+        rows = {row.rid: row for row in store.rows("rid", rids)}
+        return {
+            rows[rid].id: (tuple(vector.tolist()), rows[rid].text, json.loads(rows[rid].metadata)["n"])
+            for rid, vector in zip(rids, vectors, strict=True)
+            if rid in rows
+        }
+    finally:
+        store.close()
 
 
 def collection_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], None]]:
@@ -124,19 +187,16 @@ def collection_writer(path: Path) -> tuple[Callable[[Operation], None], Callable
     return apply, col.close
 
 
+def derived(head: Any) -> tuple[dict[str, int], dict[str, Any]]:
+    """What a snapshot holds here: it can be told from its commit."""
+    return {"seq": head.seq}, {"slots": np.arange(head.n_slots), "filler": np.full(9000, head.seq % 251, np.uint8)}
+
+
 def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], None]]:
     """Writes through the storage alone."""
     from bqstore.storage import Rows, open_store
 
-    settings = {
-        "distance": "cosine",
-        "originals": "float32",
-        "embedding_model": None,
-        "quantization": {"encoding": "one_bit", "query_encoding": "binary", "estimator": "sign"},
-        "hnsw": {"m": 16, "ef_construct": 128, "full_scan_threshold": 0},
-        "search": {"oversampling": 3.0, "rescore": True, "hnsw_ef": None},
-    }
-    store = open_store(path / "default", settings, None, False)
+    store = open_store(path / "default", SETTINGS, None, False)
     store.start_writing()
 
     def apply(operation: Operation) -> None:
@@ -151,6 +211,12 @@ def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], 
             store.append(rows, vectors, codes.view(np.uint64))
         elif kind == "delete":
             store.bury(sorted(store.rids_by_id(what).values()))
+        elif kind == "snapshot":
+            head = store.head
+            store.write_snapshot(head.n_slots, head.seq, *derived(head))
+        elif kind == "compact":
+            rids = store.read_codes(0, store.head.n_slots)[0] if store.head.n_slots else np.zeros(0, np.int64)
+            store.compact(np.flatnonzero(~np.isin(rids, np.array(store.dead_since(-1), np.int64))))
         elif kind == "update":
             rows = store.rows("id", what[0])
             store.rewrite([row._replace(metadata=f'{{"n":{what[1]}}}') for row in rows])
@@ -164,9 +230,10 @@ def main(folder: str, seed: str, count: str, layer: str = "collection") -> None:
     """Write, and say after each operation how it went."""
     try:
         apply, close = (collection_writer if layer == "collection" else store_writer)(Path(folder))
+        steps = with_upkeep(operations(int(seed))) if layer == "upkeep" else operations(int(seed))
     except BqstoreError:  # refused before anything was said
         return
-    for i, operation in enumerate(islice(operations(int(seed)), int(count))):
+    for i, operation in enumerate(islice(steps, int(count))):
         try:
             apply(operation)
             word = "done"

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import numpy as np
 
 import bqstore
 from bqstore import BqstoreError
+from bqstore.storage import Head, Rows, Store, open_store
+from bqstore.storage.format import codes_of, vectors_of
+from bqstore.storage.verify import problems_of
+
+from .crash import SETTINGS
 
 DIM = 12
 BITS = {"full_scan_threshold": 0}
@@ -206,3 +212,137 @@ def positions(size: int, some: int | None, seed: int = 0) -> list[int]:
     if some is None or size <= some:
         return list(range(size))
     return sorted({0, size - 1, *random.Random(seed).sample(range(size), some)})
+
+
+class StoreModel:
+    """A store without a collection above it, beside a dictionary of what it must hold; a context manager.
+
+    ``documents`` is a dictionary of id to (vector, text). ``path`` is the folder of the store, None for memory. Another
+    ``salt`` gives other vectors to the same commits.
+    """
+
+    salt = 0
+
+    def __init__(self, path: Path | None, read_only: bool = False, originals: str = "float32") -> None:
+        settings = {**SETTINGS, "originals": originals}
+        self.store = open_store(path and path / "default", settings, None, read_only)
+        if not read_only:
+            self.store.start_writing()
+        self.documents: dict[str, tuple[np.ndarray, str]] = self._stored()
+
+    @classmethod
+    def of(cls, store: Store) -> "StoreModel":
+        """A model of a store that is open, as it stands."""
+        model = cls.__new__(cls)
+        model.store = store
+        model.documents = model._stored()
+        return model
+
+    def __enter__(self) -> "StoreModel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
+
+    def _put(self, ids: list[str]) -> None:
+        seed = self.store.head.seq
+        vectors = np.random.default_rng((self.salt, seed)).standard_normal((len(ids), DIM)).astype(np.float32)
+        codes = np.zeros((len(ids), 8), np.uint8)
+        codes[:, : -(-DIM // 8)] = np.packbits(vectors > 0, axis=1, bitorder="little")
+        texts, none = [f"text {seed}"] * len(ids), [None] * len(ids)
+        self.store.append(Rows(ids, texts, ["{}"] * len(ids), none, none), vectors, codes.view(np.uint64))
+        self.documents.update(zip(ids, zip(vectors, texts, strict=True), strict=True))
+
+    def add(self, n: int) -> None:
+        """Add n documents."""
+        self._put([f"{self.store.head.next_rid + i}" for i in range(n)])
+
+    def upsert(self, n: int) -> None:
+        """Put others in the place of n of them."""
+        self._put(self._some(n))
+
+    def delete(self, n: int) -> None:
+        """Delete n of them."""
+        ids = self._some(n)
+        self.store.bury(sorted(self.store.rids_by_id(ids).values()))
+        for id_ in ids:
+            del self.documents[id_]
+
+    def update(self, n: int) -> None:
+        """Change the texts of n of them."""
+        ids = self._some(n)
+        text = f"changed {self.store.head.seq}"
+        self.store.rewrite([row._replace(text=text) for row in self.store.rows("id", ids)])
+        self.documents.update((id_, (self.documents[id_][0], text)) for id_ in ids)
+
+    def _some(self, n: int) -> list[str]:
+        return random.Random(self.store.head.seq).sample(sorted(self.documents), min(n, len(self.documents)))
+
+    def clear(self) -> None:
+        """Delete all."""
+        self.store.clear()
+        self.documents = {}
+
+    def live(self) -> np.ndarray:
+        """The ordinals of the living."""
+        head, store = self.store.head, self.store
+        rids = store.read_codes(0, head.n_slots)[0] if head.n_slots else np.zeros(0, np.int64)
+        return np.flatnonzero(~np.isin(rids, np.array(store.dead_since(-1), np.int64)))
+
+    def compact(self) -> Head:
+        """Free the space of the dead."""
+        return self.store.compact(self.live())
+
+    def _stored(self) -> dict[str, tuple[np.ndarray, str]]:
+        store, head = self.store, self.store.head
+        if head.n_slots == 0:
+            return {}
+        rids, codes = store.read_codes(0, head.n_slots)
+        bits = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")[:, :DIM]
+        vectors = np.where(bits, np.float32(1), np.float32(-1))
+        if store.vectors is not None:
+            vectors = vectors_of(store.vectors.layout, store.vectors.read(0, head.n_slots))
+            assert (codes == codes_of(store.codes.layout, store.codes.read(0, head.n_slots))).all()
+            assert ((vectors > 0) == bits).all()
+        by_rid = dict(zip(rids.tolist(), vectors, strict=True))
+        rows = store.rows("rid", rids.tolist())
+        assert len(rows) == head.n_live
+        return {row.id: (by_rid[row.rid], row.text) for row in rows}
+
+    def check(self) -> None:
+        """Everything is there, as it was given, and no byte contradicts another."""
+        found = self._stored()
+        assert found.keys() == self.documents.keys()
+        for id_, (vector, text) in self.documents.items():
+            assert found[id_][1] == text
+            if self.store.vectors is not None:
+                assert np.array_equal(found[id_][0], vector)
+            else:
+                assert np.array_equal(found[id_][0] > 0, vector > 0)
+        n = self.store.head.n_slots
+        assert problems_of(self.store) == ([], len(found), n)
+
+
+def interrupted(action: Callable[[], object], line: int) -> bool:
+    """Do something, with Ctrl-C at some line of the storage; whether it came so far."""
+    seen = 0
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if "/bqstore/storage/" not in frame.f_code.co_filename or frame.f_code.co_name == "__del__":
+            return None  # exceptions of a finalizer are printed, no more
+        if event == "line":
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False

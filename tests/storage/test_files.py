@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write(tmp_path, monkeypatch):
         return done
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    with pytest.raises(StorageError, match="No space left on device; nothing was added") as caught:
+    with pytest.raises(StorageError, match="No space left on device; nothing was changed") as caught:
         file.write(3, records(10, 3))
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()

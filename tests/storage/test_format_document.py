@@ -1,6 +1,8 @@
 """FORMAT.md is enough to write a reader: here is one that knows nothing else, and it agrees with the collection."""
 
+import hashlib
 import json
+import math
 import re
 import sqlite3
 import struct
@@ -10,6 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from bqstore.storage.sections import DTYPES
+
+from .kit import StoreModel
 
 # ---- the reader, from FORMAT.md
 
@@ -78,6 +84,45 @@ def read_store(folder: Path) -> tuple[dict, dict]:
     return head, out
 
 
+def lanes_sum(data: bytes) -> int:
+    data += bytes(-len(data) % 8)
+    words = struct.unpack(f"<{len(data) // 8}Q", data)
+    lanes = [0] * min(4096, len(words))
+    for i, word in enumerate(words):
+        lane = lanes[i % 4096]
+        lanes[i % 4096] = ((lane ^ (lane >> 29)) * 0x9E3779B97F4A7C15 + word) % 2**64
+    return blake(struct.pack(f"<{len(lanes)}Q", *lanes))
+
+
+def blake(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def read_snapshot(path: Path, head: dict) -> tuple[dict, dict]:
+    """The numbers and the arrays of a snapshot that may be used at a head row."""
+    data = path.read_bytes()
+    magic, version, length, generation, store_id, n, seq, size, checksum = struct.unpack("<8s2I6Q", data[:64])
+    assert (magic, version, length % 64, size) == (b"BQSTsnap", 1, 0, len(data))
+    parts = sum64(data[:56], 0) + sum64(data[64:length], 16) - 0x627173746F726531
+    assert checksum == parts % 2**64 and path.name == f"snap-{generation}-{seq}.bin"
+    assert (generation, store_id) == (head["generation"], head["store_id"])
+    assert n <= head["n_slots"] and seq <= head["seq"]
+    table = json.loads(data[64:length].decode("ascii"))
+    codes = (path.parent / f"codes-{generation}.bin").read_bytes()
+    record = 16 + -(-head["dim"] // 64) * 8
+    slots = [i * (n - 1) // 15 for i in range(16)] if n else []
+    assert table["codes"] == blake(b"".join(codes[64 + slot * record :][:16] for slot in slots))
+    arrays, end = {}, length
+    for name, kind, shape, offset, checksum in sorted(table["sections"], key=lambda section: section[3]):
+        long = math.prod(shape) * np.dtype(kind).itemsize
+        assert offset % (4096 if long >= 4096 else 64) == 0 and not any(data[end:offset])
+        assert lanes_sum(data[offset : offset + long]) == checksum
+        arrays[name] = np.frombuffer(data[offset : offset + long], np.dtype(kind).newbyteorder("<")).reshape(shape)
+        end = offset + long
+    assert not any(data[end:]) and (len(data) - end) < 64
+    return table["numbers"], arrays
+
+
 # ---- its tests
 
 
@@ -116,6 +161,27 @@ def test_a_reader_written_from_the_document_agrees(tmp_path, originals, dim, clo
             assert np.array_equal(vector, added[id_])
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_reader_of_snapshots_written_from_the_document_agrees(tmp_path, compacted):
+    with StoreModel(tmp_path) as model:
+        model.add(300)
+        model.delete(40)
+        if compacted:
+            model.compact()
+        head, rng = model.store.head, np.random.default_rng(0)
+        arrays = {kind: rng.integers(0, 100, (40, 3)).astype(kind) for kind in sorted(DTYPES)}
+        arrays |= {"long": rng.integers(0, 99, (3, 5000)), "none": np.zeros((0, 4), np.int32), "é": np.array(7)}
+        model.store.write_snapshot(head.n_slots - 3, head.seq, {"a": -5, "é": 2**62}, arrays)
+        model.add(5)
+    raw, documents = read_store(tmp_path / "default")
+    assert len(documents) == 265 and raw["generation"] == int(compacted)
+    (path,) = (tmp_path / "default").glob("snap-*")
+    numbers, found = read_snapshot(path, raw)
+    assert numbers == {"a": -5, "é": 2**62} and found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
+
+
 def document() -> str:
     import bqstore.storage
 
@@ -132,6 +198,8 @@ def test_the_examples_of_the_document():
     assert " ".join(record[i : i + 4].hex() for i in range(0, 24, 4)) in text
     assert f"of which the crc is {zlib.crc32('7,3,1,1,2,-,-:aé{}'.encode())}" in text
     assert f"of which the key_crc is {zlib.crc32(b'7,3,1,-,2:a{}')}" in text
+    for words in ([1, 2], [1, *[0] * 4095, 2]):
+        assert f"`{lanes_sum(struct.pack(f'<{len(words)}Q', *words)):#018x}`" in text
     assert crc_of([7, 3], ["a", "é", "{}", None, None]) == zlib.crc32("7,3,1,1,2,-,-:aé{}".encode())
 
 
