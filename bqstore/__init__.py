@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from .index import warm_up
     from .opening import open, open_flat
-    from .results import CollectionInfo, Hit, Record, VerifyReport
+    from .results import CollectionInfo, ExplainedHits, Explanation, Hit, Record, VerifyReport
     from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY, check_documents
 
 _HOME = {
@@ -45,7 +45,7 @@ _HOME = {
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
     **dict.fromkeys(("Embedder", "OpenAIEmbedder"), "embeddings"),
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY", "check_documents"), "validate"),
-    **dict.fromkeys(("CollectionInfo", "Hit", "Record", "VerifyReport"), "results"),
+    **dict.fromkeys(("CollectionInfo", "ExplainedHits", "Explanation", "Hit", "Record", "VerifyReport"), "results"),
     **dict.fromkeys(
         (
             "BqstoreError",
@@ -76,6 +76,8 @@ __all__ = [
     "CorruptionError",
     "Embedder",
     "EmbeddingError",
+    "ExplainedHits",
+    "Explanation",
     "FormatVersionError",
     "Hit",
     "HnswConfig",

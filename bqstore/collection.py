@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import describing, filters, index, searching, validate
-from .config import MAX_DIM, HnswConfig, SearchParams, check_bool, check_int
+from .config import MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
 from .documents import metadata_of, with_metadata
 from .errors import ClosedError, InvalidInputError
 from .keywords import checked_keywords
+from .linking import Linking
 from .published import Published
 from .results import CollectionInfo, Hit, Record, VerifyReport
-from .searching import options_of
+from .searching import Options, options_of
 from .state import State
 from .storage import Store
 
@@ -46,6 +47,7 @@ class Collection:
         path: Path | None,
         search: SearchParams,
         hnsw: HnswConfig,
+        quantization: Quantization,
         threads: int | None,
         state: State,
     ) -> None:
@@ -60,7 +62,11 @@ class Collection:
         self._threads = threads or _cores()
         self._pool: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
-        self._published = Published(store, state)
+        self._known_options: dict[Any, Options] = {}
+        self._quantization = quantization
+        self._planes = index.ENCODINGS[quantization.query_encoding]
+        self._published = Published(store, state, Linking(store, hnsw, self._threads, self._executor))
+        self._published.restore()
 
     # ---- adding
 
@@ -195,6 +201,7 @@ class Collection:
         ignore_quantization: bool = False,
         score_threshold: float | None = None,
         with_vectors: bool = False,
+        explain: bool = False,
     ) -> list[Hit]:
         """The k nearest documents, nearest first: ``min(k, documents that match the filter)`` of them.
 
@@ -208,21 +215,14 @@ class Collection:
         ignore_quantization : bool      search on the originals, not on the codes
         score_threshold : float         drop hits below this score
         with_vectors : bool             fill ``Hit.vector``
+        explain : bool                  give `ExplainedHits`, whose ``explanation`` says how the search went
         """
         self._check_open()
-        options = options_of(
-            *self._defaults(),
-            k,
-            oversampling=oversampling,
-            rescore=rescore,
-            hnsw_ef=hnsw_ef,
-            exact=exact,
-            ignore_quantization=ignore_quantization,
-            score_threshold=score_threshold,
-            with_vectors=with_vectors,
+        options = self._options(
+            k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors=with_vectors
         )
-        queries = self._queries(vector, single=True)
-        return searching.hits(self._published, queries, filters.parse(filter), options, self._executor)[0]
+        queries, explain = self._queries(vector, single=True), check_bool("explain", explain)
+        return searching.hits(self._published, queries, filters.parse(filter), options, self._executor, explain)[0]
 
     @checked_keywords
     def search_batch(
@@ -242,17 +242,16 @@ class Collection:
     ) -> list[list[Hit]]:
         """`search` for many vectors (n, dim) at once, on all cores or ``threads`` of them; one list of hits each."""
         self._check_open()
-        options = options_of(
-            *self._defaults(),
+        options = self._options(
             k,
-            oversampling=oversampling,
-            rescore=rescore,
-            hnsw_ef=hnsw_ef,
-            exact=exact,
-            ignore_quantization=ignore_quantization,
-            score_threshold=score_threshold,
+            oversampling,
+            rescore,
+            hnsw_ef,
+            exact,
+            ignore_quantization,
+            score_threshold,
             with_vectors=with_vectors,
-            threads=self._check_threads(threads),
+            threads=threads,
         )
         queries = self._queries(vectors, single=False)
         return searching.hits(self._published, queries, filters.parse(filter), options, self._executor)
@@ -280,30 +279,70 @@ class Collection:
         scores : float32 (n, k)     padded with NaN
         """
         self._check_open()
-        options = options_of(
-            *self._defaults(),
-            k,
-            oversampling=oversampling,
-            rescore=rescore,
-            hnsw_ef=hnsw_ef,
-            exact=exact,
-            ignore_quantization=ignore_quantization,
-            score_threshold=score_threshold,
-            threads=self._check_threads(threads),
+        options = self._options(
+            k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, threads=threads
         )
-        queries, tree = self._queries(vectors, single=False), filters.parse(filter)
-        state = self._published.with_ids()
-        state, ordinals, scores = searching.nearest(self._published, state, queries, tree, options, self._executor)
+        queries = self._queries(vectors, single=False)
+        tree = None if filter is None else filters.parse(filter)
+        state, way = searching.ready(self._published, self._published.with_ids(), tree, options)
+        ordinals, scores = way.nearest(queries, self._executor)
         assert state.ids is not None
         return state.ids.take(ordinals), scores
+
+    def _options(
+        self,
+        k: int,
+        oversampling: float | None,
+        rescore: bool | None,
+        hnsw_ef: int | None,
+        exact: bool,
+        ignore_quantization: bool,
+        score_threshold: float | None,
+        with_vectors: bool = False,
+        threads: int | None = 1,
+    ) -> Options:
+        """The settings of a call, checked once for all calls that give the same."""
+        key: Any = (
+            k,
+            oversampling,
+            rescore,
+            hnsw_ef,
+            exact,
+            ignore_quantization,
+            score_threshold,
+            with_vectors,
+            threads,
+        )
+        key = (key, *map(type, key))  # 1 and True are equal, and only one of them is a number
+        try:
+            known = self._known_options.get(key)
+        except TypeError:  # something that cannot be hashed, and will be refused
+            known = None
+        if known is None:
+            known = options_of(
+                *self._defaults(),
+                k,
+                oversampling,
+                rescore,
+                hnsw_ef,
+                exact,
+                ignore_quantization,
+                score_threshold,
+                with_vectors,
+                self._check_threads(threads),
+            )
+            if len(self._known_options) >= 64:
+                self._known_options = {}
+            self._known_options[key] = known
+        return known
 
     def _queries(self, given: object, single: bool) -> F32:
         head = self._store.head
         return validate.queries_in(given, head.dim, head.settings["distance"], MAX_DIM, single)
 
-    def _defaults(self) -> tuple[SearchParams, bool, int]:
+    def _defaults(self) -> tuple[SearchParams, bool, HnswConfig, int]:
         originals = self._store.head.settings["originals"] != "none"
-        return self._search_defaults, originals, self._hnsw.full_scan_threshold
+        return self._search_defaults, originals, self._hnsw, self._planes
 
     def _check_threads(self, threads: int | None) -> int:
         return self._threads if threads is None else check_int("threads", threads, 1, 1024)
@@ -361,7 +400,17 @@ class Collection:
         """What the collection is and what it takes, in bytes."""
         self._check_open()
         path = None if self._path is None else str(self._path)
-        return describing.info_of(self._published, path, self._name, self._search_defaults, self._hnsw)
+        state = self._published.current()
+        _, way = searching.ready(self._published, state, None, self._options(10, None, None, None, False, False, None))
+        return describing.info_of(
+            self._published,
+            path,
+            self._name,
+            self._search_defaults,
+            self._hnsw,
+            self._quantization,
+            "exact" if way.nothing else way.search.plan.way,
+        )
 
     def verify(self) -> VerifyReport:
         """Read everything and compare it with its checksums and counts; reports damage, does not raise for it."""
@@ -371,11 +420,25 @@ class Collection:
     # ---- life
 
     def flush(self) -> None:
-        """Fold SQLite's log into its file. What was acknowledged is durable without it."""
+        """Link what is not linked yet, keep the graph on disk, and fold SQLite's log into its file.
+
+        What was acknowledged is durable without it; this makes the next opening quick.
+        """
         self._check_open()
         self._store.check_writable()
+        self._published.link_rest()
         with self._published.lock:
             self._store.catalogue.checkpoint()
+
+    def compact(self) -> None:
+        """Give back the space of deleted and replaced documents, and link the living anew.
+
+        Searches go on meanwhile, here and in other processes; writes wait. Until the one small commit at its end
+        nothing has changed, and an interruption leaves it so. Does nothing where nothing was deleted.
+        """
+        self._check_open()
+        self._store.check_writable()
+        self._write(lambda: self._published.compact(self._hnsw, self._threads, self._executor))
 
     def close(self) -> None:
         """Give back the lock and the files. A search under way ends, or raises ClosedError. Closing twice is fine."""
@@ -386,9 +449,12 @@ class Collection:
         ):  # in a signal handler: the write that it interrupted goes on, and closes at its end
             self._close_later = True
             return
+        self._published.linking.stop()
         with self._published.lock:
             if self._closed:
                 return
+            if not self._store.read_only and self._store.sound:
+                self._published.save_at_close()
             self._closed = True
             with self._pooling:
                 self._pool = None  # its threads end when the last search that holds it does

@@ -1,5 +1,7 @@
 """What a collection is and what it takes, and whether it is whole: reports for people. Floor 3."""
 
+import numpy as np
+
 from .config import HnswConfig, Quantization, SearchParams
 from .errors import CorruptionError, StorageError
 from .published import Published
@@ -11,10 +13,22 @@ _BYTES_KEPT = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value
 
 
 def info_of(
-    published: Published, path: str | None, name: str, search: SearchParams, hnsw: HnswConfig
+    published: Published,
+    path: str | None,
+    name: str,
+    search: SearchParams,
+    hnsw: HnswConfig,
+    quantization: Quantization,
+    way: str,
 ) -> CollectionInfo:
-    """The collection as it stands at the last commit; ``search`` and ``hnsw`` are those of this opening."""
-    head, store = published.current().head, published.store
+    """The collection as it stands at the last commit; the settings are those of this opening."""
+    state, store = published.current(), published.store
+    head, data = state.head, state.data
+    graph = data.graph if data is not None else None
+    graph_bytes = 0
+    if graph is not None:
+        rows = int(np.sum(graph.levels[: graph.n], dtype=np.int64))
+        graph_bytes = graph.n * (graph.links[0].nbytes + 5) + rows * 2 * graph.links.shape[1]
     dim, settings = head.dim or 0, head.settings
     code_bytes = -(-dim // 64) * 8
     files = [] if path is None else store.flat.both()
@@ -26,7 +40,7 @@ def info_of(
         dim=head.dim,
         distance=settings["distance"],
         originals=settings["originals"],
-        quantization=Quantization(**settings["quantization"]),
+        quantization=quantization,
         hnsw=hnsw,
         search=search,
         embedding_model=settings["embedding_model"],
@@ -35,7 +49,10 @@ def info_of(
         original_bytes=dim * _BYTES_KEPT[settings["originals"]],
         vector_bytes=dim * 4,
         compression=dim * 4 / code_bytes if code_bytes else 0.0,
-        memory_bytes=head.n_slots * code_bytes,
+        memory_bytes=head.n_slots * code_bytes + graph_bytes,
+        way=way,
+        linked=0 if data is None else data.linked,
+        graph_bytes=graph_bytes,
         disk_bytes=sum(HEADER_BYTES + head.n_slots * file.layout.record_bytes for file in files),
         generation=head.generation,
         format_version=FORMAT_VERSION,

@@ -41,9 +41,12 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if kwargs.keys() - known:
-            refuse_unknown(kwargs, known - {"self"}, where)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except TypeError:  # looked at afterwards: before, it would cost every call
+            if kwargs.keys() - known:
+                refuse_unknown(kwargs, known - {"self"}, where)
+            raise
 
     return call
 

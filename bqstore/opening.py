@@ -89,7 +89,9 @@ def open(
             store.start_writing()
             if stored != store.head.settings or new_dim != store.head.dim:
                 store.put_settings(stored, new_dim)
-        return Collection(store, collection, folder and folder.parent, search_, hnsw_, threads, checked)
+        quantization_ = Quantization(**settings["quantization"])
+        where = folder and folder.parent
+        return Collection(store, collection, where, search_, hnsw_, quantization_, threads, checked)
     except BaseException:
         store.close()
         raise
@@ -194,11 +196,12 @@ def _settled(stored: dict[str, Any], dim: int | None, given: dict[str, Any], giv
         agree(name, stored[name], given.get(name))
     for group in ("quantization", "hnsw"):
         for name, value in given[group].items():
-            if name != "full_scan_threshold":  # steers queries only
+            if name not in ("full_scan_threshold", "query_encoding"):  # they steer queries only
                 agree(
                     name, stored[group].get(name), value, f" (an object sets every field, a dict {group}={{...}} some)"
                 )
     out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
+    out["quantization"] = asdict(replace(Quantization(**stored["quantization"]), **given["quantization"]))
     out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))
     out["search"] = asdict(replace(SearchParams(**stored["search"]), **given["search"]))
     return out

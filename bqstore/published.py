@@ -9,6 +9,7 @@ the next. Knows the store and the states; knows no settings, no scores. Floor 3.
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,8 +17,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .config import HnswConfig
 from .errors import BqstoreError, CorruptionError, LockedError
 from .filters import Mask, Tree, evaluate
+from .linking import Linking, compacted_graph, long_tail
+from .progress import Progress
 from .state import State, advance, carried, mask_reader, with_columns, with_ids
 from .storage import Row, Store
 from .storage.format import damaged, vectors_of
@@ -47,10 +51,13 @@ class Published:
     may look at what is published, and nothing else: following would end the transaction under the write.
     """
 
-    def __init__(self, store: Store, state: State) -> None:
+    def __init__(self, store: Store, state: State, linking: Linking) -> None:
         self.store = store
+        self.linking = linking
         self.lock = threading.RLock()  # one writer at a time; in a reader, whoever follows another process
-        self._publishing = threading.Lock()  # held for moments only: searches that load columns wait for it
+        # held for moments only: searches that load columns wait for it. Always by `with`, which no interrupt can part
+        # from its end, as it can a call of `acquire` from what comes next
+        self._publishing = threading.RLock()
         self._version = store.catalogue.data_version()
         self._state = state
         self._behind = False  # something may be committed that is not published
@@ -71,6 +78,7 @@ class Published:
             if version != self._version:
                 self.at_one_commit(lambda state: state)
                 self._version = version
+                self._renew_graph()
         elif self._behind:
             owned = False
             try:  # not while a write is going on; else one was interrupted
@@ -87,7 +95,7 @@ class Published:
         """Publish the state of the last commit, of this process or another; under the lock."""
         try:
             with self._publishing:
-                self._state = advance(self.store, self._state)
+                self._state = self.linking.attached(advance(self.store, self._state))
         except BaseException:  # columns share their dictionaries and may be half grown: they are loaded anew
             self._behind = True
             with self._publishing:
@@ -126,7 +134,90 @@ class Published:
                 raise
             self.follow()
             self._behind = False  # not in `follow`, which a write may call before it commits
+            if not self.linking.at_work:  # else the tail is on its way already, and searched meanwhile
+                self.linking.link(self._state, self.publish_links)
+                self.save(long_tail(self._state.n))
             return result
+
+    # ---- the graph
+
+    def _renew_graph(self) -> None:
+        """In a reader: take the writer's newer snapshot when the tail has grown long, else link it here."""
+        with self.lock:
+            state = self._state
+            if state.n - self.linking.linked(state) > long_tail(state.n) and not self.linking.at_work:
+                self._state = self.linking.restore(state)
+                self.link_behind()
+
+    def publish_links(self) -> State:
+        """Publish what has been linked of the present state; under the lock."""
+        with self._publishing:
+            self._state = self.linking.attached(self._state)
+        return self._state
+
+    def restore(self) -> None:
+        """Take the graph and the ids from the newest snapshot; what it lacks is linked in the background."""
+        with self.lock:
+            self._state = self.linking.restore(self._state)
+            self.link_behind()
+
+    def link_behind(self) -> None:
+        """Begin to link the tail in the background if it is too long to be scanned in passing."""
+        if self._state.n - self.linking.linked(self._state) > long_tail(self._state.n):
+            self.linking.start(self._link_some)
+
+    def _link_some(self) -> bool:
+        """Link one batch; whether some are left."""
+        with self.lock:
+            state = self._state
+            if self.store.closed:
+                return False
+            left = self.linking.link_batch(state) < state.n
+            self.publish_links()
+            return left
+
+    def link_rest(self) -> None:
+        """Link what is left, and keep a snapshot."""
+        if self.entered():
+            raise _entered_error()
+        with self.lock:
+            self.linking.link(self._state, self.publish_links)
+            self.save()
+
+    def save(self, least: int = 1) -> None:
+        """Keep a snapshot if at least so many slots are linked that the last one has not; under the lock."""
+        if self.store.folder is not None and self.linking.unsaved(self._state) >= least:
+            self.linking.save(self._state_with_ids())
+
+    def save_at_close(self) -> None:
+        """Keep a snapshot unless the next opening does as well with the last one; under the lock."""
+        with suppress(BqstoreError):  # what is acknowledged is durable; a damaged row must not keep files open
+            self.save(max(1, self._state.n >> 10))
+
+    def compact(self, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]) -> None:
+        """Drop what is dead, into a new generation with a graph of its own; under the lock."""
+        state = self.follow()
+        if state.head.n_live == state.n:
+            return
+        live = np.flatnonzero(state.live)
+        with Progress("copying", len(live)) as progress:
+            prepared = self.store.begin_compaction(live, progress)
+        try:
+            graph = compacted_graph(state, hnsw, threads, executor)
+        except BaseException:
+            self.store.discard_compaction(prepared)
+            raise
+        head = self.store.commit_compaction(prepared)
+        self.linking.adopt(graph, head.generation)
+
+    def _state_with_ids(self) -> State:
+        """The present state with its ids, under the lock."""
+        if self._state.ids is None:
+            with self.store.consistent():  # it stands where the state does: nobody else writes
+                grown = with_ids(self.store, self._state)
+            with self._publishing:
+                self._state = replace(self._state, ids=grown.ids)
+        return self._state
 
     def loaded(self, grow: Callable[[State], State], answer: Callable[[State], T]) -> T:
         """The answer from a state with columns that ``grow`` loads, the store standing at its commit.
@@ -158,17 +249,15 @@ class Published:
 
     def _publish_loaded(self, loaded: State) -> bool:
         """Add what a state has loaded to the published one, if that is of the same commit."""
-        if not self._publishing.acquire(timeout=0 if self.entered() else -1):
-            return False  # this very thread holds it, further up
-        try:
+        if self._publishing._is_owned():  # type: ignore[attr-defined]
+            return False  # this very thread is publishing, further up
+        with self._publishing:
             state = self._state
             if state.head.seq != loaded.head.seq:
                 return False
             columns = {**loaded.columns, **state.columns}
             self._state = replace(state, ids=loaded.ids if state.ids is None else state.ids, columns=columns)
             return True
-        finally:
-            self._publishing.release()
 
     def with_ids(self) -> State:
         """A state that has its ids in memory."""

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import filters, index
-from .config import MAX_DIM, MAX_K, SearchParams, check_bool, check_int, check_real
+from .config import MAX_DIM, MAX_K, HnswConfig, SearchParams, check_bool, check_int, check_real
 from .documents import metadata_of
 from .errors import InvalidInputError
 from .published import Published
-from .results import Hit
+from .results import ExplainedHits, Explanation, Hit
 from .state import State
 from .validate import check_dim
 
 F32 = NDArray[np.float32]
+_KEPT = 64  # ways to search that a state remembers: settings are few, but a loop may try many
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,15 @@ class Options:
     ----------
     exact : bool        scan the originals; also for ``ignore_quantization``, which differs only where a graph is walked
     originals : bool    whether the collection keeps any
+    planes : int        of an encoded query
     """
 
     k: int
     params: SearchParams
     exact: bool
     originals: bool
-    full_scan_threshold: int
+    hnsw: HnswConfig
+    planes: int
     score_threshold: float | None = None
     with_vectors: bool = False
     threads: int = 1
@@ -45,17 +48,17 @@ class Options:
 def options_of(
     defaults: SearchParams,
     originals: bool,
-    full_scan_threshold: int,
+    hnsw: HnswConfig,
+    planes: int,
     k: int,
-    *,
     oversampling: float | None,
     rescore: bool | None,
     hnsw_ef: int | None,
     exact: bool,
     ignore_quantization: bool,
     score_threshold: float | None,
-    with_vectors: bool = False,
-    threads: int = 1,
+    with_vectors: bool,
+    threads: int,
 ) -> Options:
     """The settings of a call with the collection's defaults filled in; InvalidInputError for what cannot be."""
     params = defaults
@@ -78,7 +81,7 @@ def options_of(
             if wanted:
                 raise no_originals(name)
     k = check_int("k", k, 1, MAX_K)
-    return Options(k, params, exact, originals, full_scan_threshold, score_threshold, with_vectors, threads)
+    return Options(k, params, exact, originals, hnsw, planes, score_threshold, with_vectors, threads)
 
 
 def no_originals(what: str) -> InvalidInputError:
@@ -86,48 +89,79 @@ def no_originals(what: str) -> InvalidInputError:
     return InvalidInputError(f"{what} needs the originals; this collection keeps none (originals='none')")
 
 
-def nearest(
-    published: Published,
-    state: State,
-    queries: F32,
-    tree: filters.Tree | None,
-    options: Options,
-    executor: Callable[[], Executor],
-) -> tuple[State, NDArray[np.int32], F32]:
-    """The state that was searched, ordinals int32 (m, k) padded with -1, scores float32 (m, k) padded with NaN."""
+class Ready:
+    """A search of one state with one set of options, all that does not depend on the query done beforehand."""
+
+    __slots__ = ("nothing", "options", "search", "vectors")
+
+    def __init__(self, state: State, accept: NDArray[np.uint64] | None, accepted: int, options: Options) -> None:
+        self.options, data = options, state.data
+        self.vectors = state.vectors
+        self.nothing = data is None or accepted == 0
+        if data is None or self.nothing:
+            return
+        way = index.plan(
+            n=state.n,
+            linked=data.linked,
+            accepted=accepted,
+            dim=data.dim,
+            k=options.k,
+            oversampling=options.params.oversampling,
+            rescore=options.params.rescore,
+            hnsw_ef=options.params.hnsw_ef,
+            planes=options.planes,
+            m=options.hnsw.m,
+            ef_construct=options.hnsw.ef_construct,
+            exact=options.exact,
+            full_scan_threshold=options.hnsw.full_scan_threshold,
+            originals=options.originals,
+        )
+        self.search = index.Search(data, accept, accepted, options.k, way, options.planes)
+
+    def nearest(
+        self, queries: F32, executor: Callable[[], Executor], work: index.Work | None = None
+    ) -> tuple[NDArray[np.int32], F32]:
+        """Ordinals int32 (m, k) padded with -1, scores float32 (m, k) padded with NaN."""
+        options, vectors = self.options, self.vectors
+        if self.nothing or not len(queries):
+            shape = (len(queries), options.k)
+            return np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
+        search = self.search
+        data = search.data
+        if queries.shape[1] != data.dim:
+            check_dim(queries.shape[1], data.dim, "the query vector", MAX_DIM)
+        if vectors is None:
+            ordinals, scores = search.nearest(queries, options.threads, executor, None, work)
+        else:
+            vectors.check_size(data.n)
+            ahead = vectors.read_ahead
+            if ahead.unsampled > 0 and len(queries) == 1 and work is None:  # the way of every hot loop
+                ahead.unsampled -= 1
+                ordinals, scores = search.one(queries)
+            else:
+                before = ahead.begin() if search.plan.rescoring else -1
+                prefetch = vectors.prefetch if before is None else None
+                ordinals, scores = search.nearest(queries, options.threads, executor, prefetch, work)
+                ahead.end(before)
+        if options.score_threshold is not None:
+            low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
+            ordinals[low], scores[low] = -1, np.nan
+        return ordinals, scores
+
+
+def ready(published: Published, state: State, tree: filters.Tree | None, options: Options) -> tuple[State, Ready]:
+    """The state that is to be searched, and how; kept with the state for the next call with the same options."""
+    if tree is None:
+        known: Ready | None = state.ready.get(id(options))
+        if known is not None and known.options is options:
+            return state, known
+        accept = None if state.head.n_live == state.n else state.live_bits
+        made = Ready(state, accept, state.head.n_live, options)
+        if len(state.ready) < _KEPT:
+            state.ready[id(options)] = made
+        return state, made
     state, mask, accepted = published.accepted(state, tree)
-    shape = (len(queries), options.k)
-    if state.data is None or accepted == 0 or not len(queries):
-        return state, np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
-    check_dim(queries.shape[1], state.data.dim, "the query vector", MAX_DIM)
-    way = index.plan(
-        n=state.n,
-        accepted=accepted,
-        dim=state.data.dim,
-        k=options.k,
-        oversampling=options.params.oversampling,
-        rescore=options.params.rescore,
-        exact=options.exact,
-        full_scan_threshold=options.full_scan_threshold,
-        originals=options.originals,
-    )
-    prefetch, watch, before = None, None, None
-    if state.vectors is not None:
-        state.vectors.check_size(state.n)
-        if way.rescoring:
-            watch = state.vectors.read_ahead
-            before = watch.begin()
-            prefetch = state.vectors.prefetch if before is None else None
-    accept = None
-    if accepted < state.n:
-        accept = state.live_bits if tree is None else filters.to_bitmap(mask)
-    ordinals, scores = index.nearest(queries, state.data, accept, options.k, way, options.threads, executor, prefetch)
-    if watch is not None:
-        watch.end(before)
-    if options.score_threshold is not None:
-        low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
-        ordinals[low], scores[low] = -1, np.nan
-    return state, ordinals, scores
+    return state, Ready(state, filters.to_bitmap(mask) if accepted < state.n else None, accepted, options)
 
 
 def hits(
@@ -136,11 +170,14 @@ def hits(
     tree: filters.Tree | None,
     options: Options,
     executor: Callable[[], Executor],
+    explain: bool = False,
 ) -> list[list[Hit]]:
     """The hits of each query, from one state and the documents as they were in it."""
 
     def answer(state: State) -> list[list[Hit]]:
-        state, ordinals, scores = nearest(published, state, queries, tree, options, executor)
+        state, way = ready(published, state, tree, options)
+        work = index.Work() if explain else None
+        ordinals, scores = way.nearest(queries, executor, work)
         found = ordinals[ordinals >= 0]
         if len(queries) > 1:
             found = np.unique(found)
@@ -155,6 +192,30 @@ def hits(
                 row = rows[ordinal]
                 vector = vectors[ordinal].copy() if options.with_vectors else None  # each hit has its own
                 out[-1].append(Hit(row.id, score, row.text, metadata_of(row), vector))
-        return out
+        return [_explained(found, way, work) for found in out] if work is not None else out
 
     return published.whole(answer)
+
+
+def _explained(found: list[Hit], way: Ready, work: index.Work) -> ExplainedHits:
+    """Hits with what was done to find them; an empty collection is an exact scan of nothing."""
+    out = ExplainedHits(found)
+    encoding = next(name for name, planes in index.ENCODINGS.items() if planes == way.options.planes)
+    if way.nothing:
+        out.explanation = Explanation("exact", encoding, 0, 0, 0, 0, 0, 0, 0, 0)
+        return out
+    search, walked = way.search, work.way == "walk"
+    linked = search.data.linked
+    out.explanation = Explanation(
+        way=work.way,
+        query_encoding=encoding,
+        hnsw_ef=search.plan.ef if walked else 0,
+        candidates=search.plan.candidates,
+        accepted=search.accepted,
+        linked=linked,
+        tail=search.data.n - linked if walked else 0,
+        distances=work.distances,
+        hops=work.hops,
+        rescored=work.rescored,
+    )
+    return out

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class State:
     data : Searchable or None       None while there are no vectors
     vectors : RecordFile or None    what ``data.records`` is a view of
     ids, columns                    loaded when first asked for, then kept up
+    ready                           searches that were planned on it; for `searching`
     """
 
     head: Head
@@ -48,6 +50,7 @@ class State:
     vectors: RecordFile | None = None
     ids: Ids | None = None
     columns: dict[str, Column] = field(default_factory=dict)
+    ready: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def n(self) -> int:
@@ -126,7 +129,10 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
     settings = head.settings
     records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
     form, metric = FORMS.get(settings["originals"], 0), METRICS[settings["distance"]]
-    return rids, live, Searchable(words, records, head.n_slots, head.dim, form, metric)
+    data = Searchable(words, records, head.n_slots, head.dim, form, metric)
+    if old.data is not None:  # of the same generation: its graph is that of the first slots
+        data = replace(data, graph=old.data.graph, pool=old.data.pool)
+    return rids, live, data
 
 
 def _ids(store: Store, state: State, old: Ids) -> Ids:
@@ -180,8 +186,10 @@ def with_columns(store: Store, state: State, keys: Iterable[str]) -> State:
 
 
 def with_ids(store: Store, state: State) -> State:
-    """The state with its ids loaded; the store must stand at the state's commit."""
-    return state if state.ids is not None else replace(state, ids=_ids(store, state, Ids()))
+    """The state with all its ids loaded; the store must stand at the state's commit."""
+    if state.ids is not None and state.ids.n == state.n:
+        return state
+    return replace(state, ids=_ids(store, state, state.ids or Ids()))
 
 
 def carried(store: Store, state: State, old: State | None) -> State:

@@ -2,7 +2,20 @@
 
 from ..kernels.api import warm_up
 from .codes import append_codes, encode, new_codes
+from .graph import HnswGraph
 from .planner import Plan, plan
-from .search import Searchable, nearest
+from .search import ENCODINGS, Search, Searchable, Work
 
-__all__ = ["Plan", "Searchable", "append_codes", "encode", "nearest", "new_codes", "plan", "warm_up"]
+__all__ = [
+    "ENCODINGS",
+    "HnswGraph",
+    "Plan",
+    "Search",
+    "Searchable",
+    "Work",
+    "append_codes",
+    "encode",
+    "new_codes",
+    "plan",
+    "warm_up",
+]

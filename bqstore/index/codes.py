@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.api import pack_signs
-from .memory import allocate_words
+from .memory import allocate
 
 F32 = NDArray[np.float32]
 U64 = NDArray[np.uint64]
@@ -44,7 +44,7 @@ def append_codes(words: U64, n: int, codes: U64) -> U64:
     end = n + len(codes)
     if end > len(words):
         rows = end if n == 0 else max(end, n + n // 2)
-        grown = allocate_words(rows, words.shape[1])
+        grown = allocate(rows, words.shape[1], np.uint64)
         grown[:n] = words[:n]
         words = grown
     words[n:end] = codes

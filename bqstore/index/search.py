@@ -5,20 +5,46 @@ Knows arrays and plans. Knows no ids, no files; a damaged record is reported by 
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptionError
 from ..kernels import api
-from ..kernels.layout import COSINE, DOT, EUCLID, FINE, Accept, Candidates, Codes, Hits, Originals
-from .planner import Plan
+from ..kernels.dispatch import direct
+from ..kernels.layout import (
+    BINARY,
+    COSINE,
+    COUNT_DISTANCES,
+    COUNT_HOPS,
+    DOT,
+    EUCLID,
+    FINE,
+    SCALAR_4_BITS,
+    SCALAR_8_BITS,
+    SHORT,
+    Accept,
+    Candidates,
+    Codes,
+    Graph,
+    Hits,
+    Originals,
+    Way,
+)
+from .planner import EXACT, SCAN, WALK, Plan
+from .scratch import ScratchPool, Sizes, make_scratch
 
 METRICS = {"cosine": COSINE, "dot": DOT, "euclid": EUCLID}
+ENCODINGS = {"binary": BINARY, "scalar4bits": SCALAR_4_BITS, "scalar8bits": SCALAR_8_BITS}
 NO_RECORDS = np.zeros((0, 8), np.uint32)
 NO_RECORDS.flags.writeable = False
 NO_WORDS = np.zeros(0, np.uint64)
+ALL = Accept(NO_WORDS, 1)
+Prefetch = Callable[[NDArray[np.int32]], None]
+
+_search_graph = direct(api.search_graph)
 
 # a block reads the codes once for all its queries; more than this gains nothing and holds up the other threads
 _BLOCK = 16
@@ -36,6 +62,8 @@ class Searchable:
     dim : int
     form : int                          of the records
     metric : int                        one of METRICS
+    graph : Graph or None               of the first ``graph.n`` slots
+    pool : ScratchPool                  shared by the states of a collection
     """
 
     words: NDArray[np.uint64]
@@ -44,63 +72,184 @@ class Searchable:
     dim: int
     form: int
     metric: int
+    graph: Graph | None = None
+    pool: ScratchPool = field(default_factory=ScratchPool)
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The codes, as kernels take them."""
+        return Codes(self.words, self.n)
+
+    @cached_property
+    def originals(self) -> Originals:
+        """The originals, as kernels take them."""
+        return Originals(self.records, self.dim, self.form, self.metric)
+
+    @property
+    def linked(self) -> int:
+        """Slots that are in the graph."""
+        return 0 if self.graph is None else min(self.graph.n, self.n)
 
 
-def nearest(
-    queries: NDArray[np.float32],
-    data: Searchable,
-    accept: NDArray[np.uint64] | None,
-    k: int,
-    plan: Plan,
-    threads: int,
-    executor: Callable[[], Executor],
-    prefetch: Callable[[NDArray[np.int32]], None] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The k nearest of each query.
+@dataclass
+class Work:
+    """How much a search did, over all its queries.
 
     Parameters
     ----------
-    queries : float32 (m, dim), C-order     unit length under cosine
-    accept : uint64 (ceil(n / 64),)         bit o % 64 of word o // 64: ordinal o may be found; None: all
-    threads : int                           how many kernel calls may run at once
-    executor : callable                     gives the pool when one is needed
-    prefetch : callable                     told the ordinals, padded with -1, that rescoring is about to read
-
-    Returns
-    -------
-    ordinals : int32 (m, k), padded with -1; scores : float32 (m, k), padded with NaN
-        larger is nearer; nearest first, ties by ordinal
-
-    Raises CorruptionError when a record that was read does not agree with its checksum.
+    way : str               as in `Plan`; "scan" also where a walk ran dry and a scan took its place
+    distances : int         codes, or originals in an exact scan, that were compared with a query
+    hops : int              nodes whose links were followed on level 0
+    rescored : int          originals read for candidates
     """
-    m = len(queries)
-    ordinals, scores = np.empty((m, k), np.int32), np.empty((m, k), np.float32)
-    originals = Originals(data.records, data.dim, data.form, data.metric)
-    accepted = Accept(NO_WORDS, 1) if accept is None else Accept(accept, 0)
 
-    def run(block: slice) -> int:
-        q, hits = queries[block], Hits(ordinals[block], scores[block])
-        if plan.exact:
-            return int(api.search_exact(q, originals, data.n, accepted, hits))
-        shape = (len(q), plan.candidates)
-        found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(q), np.int64))
-        codes = Codes(data.words, data.n)
-        if prefetch is None or not plan.rescoring:
-            return int(api.search_bits(q, codes, originals, accepted, int(plan.rescoring), found, hits))
-        api.search_bits(q, codes, originals, accepted, 0, found, hits)
-        prefetch(found.ordinals)
-        return int(api.rescore(q, originals, data.n, found, hits))
+    way: str = ""
+    distances: int = 0
+    hops: int = 0
+    rescored: int = 0
 
-    size = max(1, min(_BLOCK, -(-m // threads)))
-    if threads == 1 or m <= 1:
-        statuses = [run(slice(at, at + _BLOCK)) for at in range(0, m, _BLOCK)]
-    else:
-        statuses = list(executor().map(run, [slice(at, at + size) for at in range(0, m, size)]))
-    for status in statuses:
+
+class Search:
+    """A way to search one state, for any number of queries; may be used by many threads at once.
+
+    Parameters
+    ----------
+    accept : uint64 (ceil(n / 64),)     bit o % 64 of word o // 64: ordinal o may be found; None: all
+    accepted : int                      how many that are
+    encoding : int                      of the queries, one of ENCODINGS
+    """
+
+    def __init__(
+        self, data: Searchable, accept: NDArray[np.uint64] | None, accepted: int, k: int, plan: Plan, encoding: int
+    ) -> None:
+        self.data, self.accepted, self.k, self.plan = data, accepted, k, plan
+        self.accept = ALL if accept is None else Accept(accept, 0)
+        self.way = Way(plan.ef, plan.room, plan.candidates, int(plan.rescoring), encoding)
+        self.ahead = self.way._replace(rescoring=0)  # when the originals are asked for before they are read
+        self._arrays = (data.codes, data.graph, data.originals, self.accept)
+        if plan.way == WALK:
+            assert data.graph is not None
+            degree = data.graph.links.shape[1] >> 1
+            self._sizes = Sizes(len(data.words), data.words.shape[1], degree, plan.room, plan.candidates, k)
+            self._free = data.pool.free(self._sizes)
+
+    def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The k nearest of one query, float32 (1, dim): `nearest`, without what a search from memory has no use for."""
+        if self.plan.way != WALK:
+            return self.nearest(query, 1, _no_executor)
+        hits = Hits(np.empty((1, self.k), np.int32), np.empty((1, self.k), np.float32))
+        try:
+            scratch = self._free.pop()
+        except IndexError:
+            scratch = make_scratch(self._sizes)
+        status = _search_graph(query, *self._arrays, self.way, scratch, hits)
+        self._free.append(scratch)
+        if status != FINE:
+            return self.nearest(query, 1, _no_executor)  # by a scan, or to say what is wrong
+        return hits
+
+    def nearest(
+        self,
+        queries: NDArray[np.float32],
+        threads: int,
+        executor: Callable[[], Executor],
+        prefetch: Prefetch | None = None,
+        work: Work | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The k nearest of each query.
+
+        Parameters
+        ----------
+        queries : float32 (m, dim), C-order     unit length under cosine
+        threads : int                           how many kernel calls may run at once
+        executor : callable                     gives the pool when one is needed
+        prefetch : callable                     told the ordinals, padded with -1, that rescoring is about to read
+        work : Work                             filled in; for one thread
+
+        Returns
+        -------
+        ordinals : int32 (m, k), padded with -1; scores : float32 (m, k), padded with NaN
+            larger is nearer; nearest first, ties by ordinal
+
+        Raises CorruptionError when a record that was read does not agree with its checksum.
+        """
+        m = len(queries)
+        hits = Hits(np.empty((m, self.k), np.int32), np.empty((m, self.k), np.float32))
+        if not self.plan.rescoring:
+            prefetch = None
+        if m == 1:
+            self._run(queries, hits, prefetch, work)
+        else:
+
+            def run(block: slice) -> None:
+                self._run(queries[block], Hits(hits.ordinals[block], hits.scores[block]), prefetch, work)
+
+            if threads == 1:
+                for at in range(0, m, _BLOCK):
+                    run(slice(at, at + _BLOCK))
+            else:
+                size = max(1, min(_BLOCK, -(-m // threads)))
+                for _ in executor().map(run, [slice(at, at + size) for at in range(0, m, size)]):
+                    pass
+        if work is not None and self.plan.rescoring:
+            work.rescored += m * self.plan.candidates
+        return hits.ordinals, hits.scores
+
+    def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:
+        """Answer some queries."""
+        data, way = self.data, self.plan.way
+        status = SHORT
+        if way == WALK:
+            status = self._walk(queries, hits, prefetch, work)
+        if status == SHORT:
+            if work is not None:
+                work.way = EXACT if way == EXACT else SCAN
+                work.distances += len(queries) * self.accepted
+            if way == EXACT:
+                status = api.search_exact(queries, data.originals, data.n, self.accept, hits)
+            else:
+                status = self._scan(queries, hits, prefetch)
         if status >= 0:
             raise CorruptionError(
                 f"the vector in slot {status} does not agree with its checksum; verify() lists all damage; "
                 "restore the collection from a copy"
             )
         assert status == FINE, "the arrays do not fit each other"
-    return ordinals, scores
+
+    def _walk(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
+        """Walk the graph; SHORT if that found too few."""
+        data, plan = self.data, self.plan
+        scratch = self._free.pop() if self._free else make_scratch(self._sizes)
+        if work is not None:
+            scratch.counters[COUNT_DISTANCES:] = 0
+        found, way = hits, self.way
+        if prefetch is not None:
+            shape = (len(queries), plan.candidates)
+            found, way = Hits(np.empty(shape, np.int32), np.empty(shape, np.float32)), self.ahead
+        status: int = _search_graph(queries, *self._arrays, way, scratch, found)
+        if work is not None and status == FINE:
+            work.way = WALK
+            work.distances += int(scratch.counters[COUNT_DISTANCES])
+            work.hops += int(scratch.counters[COUNT_HOPS])
+        self._free.append(scratch)
+        if status == FINE and prefetch is not None:
+            prefetch(found.ordinals)
+            again = Candidates(found.ordinals, found.ordinals, np.full(len(queries), plan.candidates))
+            status = api.rescore(queries, data.originals, data.n, again, hits)
+        return status
+
+    def _scan(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None) -> int:
+        """Scan the codes of all that is accepted."""
+        data, plan = self.data, self.plan
+        shape = (len(queries), plan.candidates)
+        found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(queries), np.int64))
+        way = self.way if prefetch is None else self.ahead
+        status = api.search_bits(queries, data.codes, data.originals, self.accept, way, found, hits)
+        if status == FINE and prefetch is not None:
+            prefetch(found.ordinals)
+            status = api.rescore(queries, data.originals, data.n, found, hits)
+        return status
+
+
+def _no_executor() -> Executor:
+    raise AssertionError("one query runs in the thread that asks")

@@ -1,28 +1,26 @@
-"""Vectors as bits: packing the signs, counting the bits that differ, and the score in that count."""
+"""Vectors as bits: packing the signs, and counting the bits that differ."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.intrinsics import popcount, prefetch
+from bqstore.kernels.intrinsics import distance_1, distance_4, distance_8, prefetch
 from bqstore.kernels.jit import leaf
-from bqstore.kernels.layout import COSINE, DOT
+from bqstore.kernels.layout import BINARY, SCALAR_4_BITS
 
 BIT = (np.uint64(1) << np.arange(64, dtype=np.uint64)).astype(np.uint64)
 ZERO = np.uint64(0)
 
 
 @leaf
-def pack_row(vectors: npt.NDArray[np.float32], row: int, out: npt.NDArray[np.uint64]) -> None:
-    """Write the signs of ``vectors[row]`` to ``out[row]``: bit j % 64 of word j // 64 is 1 iff value j > 0.
+def pack_row(vectors: npt.NDArray[np.float32], row: int, out: npt.NDArray[np.uint64], place: int) -> None:
+    """Write the signs of ``vectors[row]`` to ``out[place]``: bit j % 64 of word j // 64 is 1 iff value j > 0.
 
     Parameters
     ----------
     vectors : float32 (m, dim)
-    row : int
+    row, place : int
     out : uint64 (m, W)     written; the bits past dim are 0
     """
     dim = vectors.shape[1]
@@ -35,43 +33,61 @@ def pack_row(vectors: npt.NDArray[np.float32], row: int, out: npt.NDArray[np.uin
         else:
             for b in range(dim - first):
                 word |= BIT[b] if vectors[row, first + b] > 0 else ZERO
-        out[row, w] = word
+        out[place, w] = word
 
 
 @leaf
-def hamming_rows(
+def measure(
     words: npt.NDArray[np.uint64],
     rows: npt.NDArray[np.int32],
     count: int,
-    query: npt.NDArray[np.uint64],
-    ahead: int,
+    planes: npt.NDArray[np.uint64],
+    encoding: int,
     out: npt.NDArray[np.int32],
 ) -> None:
-    """Write the Hamming distances between ``query`` and ``words[rows[:count]]`` to ``out[:count]``.
+    """Write the distances between an encoded query and ``words[rows[:count]]`` to ``out[:count]``.
 
     Parameters
     ----------
     words : uint64 (n, W)       codes
-    rows : int32 (block,)       ordinals, each < n
-    query : uint64 (W,)
-    ahead : int                 ask for codes this many ordinals ahead; 0 when the codes are in the cache already
-    out : int32 (block,)        written; bits
+    rows : int32 (>= count,)    ordinals, each < n
+    planes : uint64 (>= encoding, W)
+    encoding : int              planes of the query; what a distance is, `encode` says
+    out : int32 (>= count,)     written
     """
-    for i in range(count):
-        row = rows[i]
-        for w in range(0, words.shape[1] if ahead else 0, 8):
-            prefetch(words, row + ahead, w)
-        distance = 0
-        for w in range(words.shape[1]):
-            distance += popcount(words[row, w] ^ query[w])
-        out[i] = distance
+    width = words.shape[1]
+    if encoding == BINARY:
+        for i in range(count):
+            out[i] = distance_1(words, rows[i], planes, 0, width)
+    elif encoding == SCALAR_4_BITS:
+        for i in range(count):
+            out[i] = distance_4(words, rows[i], planes, 0, width)
+    else:
+        for i in range(count):
+            out[i] = distance_8(words, rows[i], planes, 0, width)
 
 
 @leaf
-def code_score(distance: int, dim: int, metric: int) -> np.float32:
-    """Return the metric applied to two codes, read as vectors of +-1, that differ in ``distance`` bits."""
-    if metric == COSINE:
-        return np.float32((dim - 2 * distance) / dim)
-    if metric == DOT:
-        return np.float32(dim - 2 * distance)
-    return np.float32(-2.0 * math.sqrt(distance))
+def measure_block(
+    words: npt.NDArray[np.uint64],
+    rows: npt.NDArray[np.int32],
+    count: int,
+    planes: npt.NDArray[np.uint64],
+    encoding: int,
+    ahead: int,
+    out: npt.NDArray[np.int32],
+) -> None:
+    """Do what `measure` does, asking for the codes that lie ``ahead`` rows behind each; 0: they are in the cache."""
+    if ahead == 0:
+        measure(words, rows, count, planes, encoding, out)
+        return
+    width = words.shape[1]
+    for i in range(count):
+        for w in range(0, width, 8):
+            prefetch(words, rows[i] + ahead, w)
+        if encoding == BINARY:
+            out[i] = distance_1(words, rows[i], planes, 0, width)
+        elif encoding == SCALAR_4_BITS:
+            out[i] = distance_4(words, rows[i], planes, 0, width)
+        else:
+            out[i] = distance_8(words, rows[i], planes, 0, width)

@@ -75,43 +75,79 @@ def vector_score(
 
 
 @leaf
-def rescore_candidates(
-    queries: npt.NDArray[np.float32], originals: Originals, n: int, candidates: Candidates, hits: Hits
+def rescore_row(
+    queries: npt.NDArray[np.float32],
+    query: int,
+    originals: Originals,
+    limit: int,
+    ordinals: npt.NDArray[np.int32],
+    count: int,
+    heap: npt.NDArray[np.int64],
+    hits: Hits,
 ) -> int:
-    """Order each query's candidates by exact score and keep the k best; see ``api.rescore``."""
+    """Order the candidates of one query by exact score and write the best to its row of ``hits``.
+
+    Parameters
+    ----------
+    limit : int                     ordinals end here
+    ordinals : int32 (>= count,)    candidates
+    heap : int64 (1, size)          written; size is at least the lesser of k and count
+    hits : Hits                     row ``query`` written
+
+    Returns
+    -------
+    status : int                    FINE, a damaged record's ordinal, or OUT_OF_RANGE
+
+    Notes
+    -----
+    A record is asked for two records ahead, line by line while the checksum runs over the one at hand: asked for at
+    once, its 97 lines fill the queue to memory, and the sums wait behind them.
+    """
     records = originals.records
     # views are made once: one costs as much as half a dot product
     floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
     dim, form, metric = originals.dim, originals.form, originals.metric
-    k = min(hits.ordinals.shape[1], candidates.ordinals.shape[1])
-    limit = min(n, records.shape[0]) if fits(originals, queries.shape[1]) else 0
-    decoded = np.empty(dim, np.float32)
-    heap = np.empty((1, k), np.int64)
-    for query in range(queries.shape[0]):
-        heap[:] = EMPTY
-        count = min(candidates.counts[query], candidates.ordinals.shape[1])
-        for i in range(count):
-            ordinal = candidates.ordinals[query, i]
-            if ordinal < 0 or ordinal >= limit:
-                return OUT_OF_RANGE
-            if i + 1 < count:
-                fetch_record(records, candidates.ordinals[query, i + 1])
-            if not is_sound(records, ordinal):
-                return int(ordinal)
-            record = floats[ordinal]
-            vector = record[RECORD_HEADER_WORDS : RECORD_HEADER_WORDS + dim]
-            norm = record[WORD_NORM]
-            if form == FLOAT32:
-                score = vector_score(queries[query], vector, norm, metric)
+    decoded = np.empty(dim if form != FLOAT32 else 0, np.float32)
+    vector_of_query = queries[query]
+    heap[:] = EMPTY
+    for i in range(count):
+        if ordinals[i] < 0 or ordinals[i] >= limit:
+            return OUT_OF_RANGE
+    for i in range(min(count, 2)):
+        fetch_record(records, ordinals[i])
+    for i in range(count):
+        ordinal = ordinals[i]
+        record = floats[ordinal]
+        vector = record[RECORD_HEADER_WORDS : RECORD_HEADER_WORDS + dim]
+        norm = record[WORD_NORM]
+        if form == FLOAT32:
+            score = vector_score(vector_of_query, vector, norm, metric)
+        else:
+            if form == FLOAT16:
+                read_half(halves[ordinal], decoded)
             else:
-                if form == FLOAT16:
-                    read_half(halves[ordinal], decoded)
-                else:
-                    read_int8(small[ordinal], record[WORD_SCALE], decoded)
-                score = vector_score(queries[query], decoded, norm, metric)
-            if k > 0:
-                offer(heap, 0, make_key(score_rank(score), ordinal))
-        write_hits(heap, 0, hits, query)
+                read_int8(small[ordinal], record[WORD_SCALE], decoded)
+            score = vector_score(vector_of_query, decoded, norm, metric)
+        if not is_sound(records, ordinal, ordinals[min(i + 2, count - 1)]):
+            return int(ordinal)
+        if heap.shape[1] > 0:
+            offer(heap, 0, make_key(score_rank(score), ordinal))
+    write_hits(heap, 0, hits, query)
+    return FINE
+
+
+@leaf
+def rescore_candidates(
+    queries: npt.NDArray[np.float32], originals: Originals, n: int, candidates: Candidates, hits: Hits
+) -> int:
+    """Order each query's candidates by exact score and keep the k best; see ``api.rescore``."""
+    limit = min(n, originals.records.shape[0]) if fits(originals, queries.shape[1]) else 0
+    heap = np.empty((1, min(hits.ordinals.shape[1], candidates.ordinals.shape[1])), np.int64)
+    for query in range(queries.shape[0]):
+        count = min(candidates.counts[query], candidates.ordinals.shape[1])
+        status = rescore_row(queries, query, originals, limit, candidates.ordinals[query], count, heap, hits)
+        if status != FINE:
+            return status
     return FINE
 
 
@@ -142,7 +178,7 @@ def scan_originals(
                 ordinal = rows[first + slot]
                 if first + slot + 1 < count:
                     fetch_record(records, rows[first + slot + 1])
-                if not is_sound(records, ordinal):
+                if not is_sound(records, ordinal, ordinal):
                     return int(ordinal)
                 if form == FLOAT16:
                     read_half(halves[ordinal], decoded[slot])

@@ -33,6 +33,52 @@ if getattr(numba.config, "DISABLE_JIT", 0):
     def prefetch(array: npt.NDArray[Any], row: int, column: int) -> None:
         """Ask for the cache line of ``array[row, column]``; here, nothing."""
 
+    def _plane_distance(
+        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int, count: int
+    ) -> int:
+        total = 0
+        for p in range(count):
+            for w in range(first, last):
+                total += (int(words[row, w]) ^ int(planes[p, w])).bit_count() << p
+        return total
+
+    def distance_1(
+        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int
+    ) -> int:
+        """Return popcount(words[row] ^ planes[0])."""
+        return _plane_distance(words, row, planes, first, last, 1)
+
+    def distance_4(
+        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int
+    ) -> int:
+        """Return the sum over p < 4 of popcount(words[row] ^ planes[p]) << p."""
+        return _plane_distance(words, row, planes, first, last, 4)
+
+    def distance_8(
+        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int
+    ) -> int:
+        """Return the sum over p < 8 of popcount(words[row] ^ planes[p]) << p."""
+        return _plane_distance(words, row, planes, first, last, 8)
+
+    def byte_plane(levels: npt.NDArray[np.uint8], start: int, mask: int) -> np.uint64:
+        """Return the word whose bit j is 1 iff ``levels[start + j] & mask``, j < 64."""
+        return np.uint64(sum(1 << j for j in range(64) if int(levels[start + j]) & mask))
+
+    def keyed_sum(records: npt.NDArray[np.uint32], row: int, factor: int, ahead: int) -> np.uint64:
+        """Return the sum over words j of ((factor * (j + 1)) mod 2^32 | 1) * records[row, j], mod 2^64."""
+        words = records[row].tolist()
+        total = sum(((factor * (j + 1)) & 0xFFFF_FFFF | 1) * word for j, word in enumerate(words))
+        return np.uint64(total & 0xFFFF_FFFF_FFFF_FFFF)
+
+    def count_below(keys: npt.NDArray[np.int64], start: int, stop: int, key: np.int64) -> int:
+        """Return how many of ``keys[start:stop]`` are below ``key``; rounded up to eights, the rest must be above."""
+        stop = start + -(-(stop - start) // 8) * 8
+        return sum(1 for i in range(start, stop) if keys[i] < key)
+
+    def move_up(keys: npt.NDArray[np.int64], place: int, count: int) -> None:
+        """Move ``keys[place : place + count]`` up by one place."""
+        keys[place + 1 : place + count + 1] = keys[place : place + count].copy()
+
 else:
     from llvmlite import ir
     from numba import types
@@ -76,6 +122,13 @@ else:
 
         return types.int32(types.float32), codegen
 
+    def _emit_prefetch(builder: Any, address: Any) -> None:
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)
+        builder.call(function, [builder.bitcast(address, byte), read, keep, data])
+
     @intrinsic
     def prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:
         """Ask for the cache line of ``array[row, column]``, C-order; a wrong address does no harm."""
@@ -84,11 +137,193 @@ else:
             matrix = make_array(signature.args[0])(context, builder, args[0])
             width = builder.extract_value(matrix.shape, 1)
             address = builder.gep(matrix.data, [builder.add(builder.mul(args[1], width), args[2])])
-            byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            read, keep, data = ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)
-            builder.call(function, [builder.bitcast(address, byte), read, keep, data])
+            _emit_prefetch(builder, address)
             return context.get_dummy_value()
 
         return types.void(array, types.int64, types.int64), codegen
+
+    def _make_distance(count: int, name: str, says: str) -> Any:
+        """An intrinsic for codes against ``count`` planes: eight words at a time, one sum across at the end.
+
+        Left to itself LLVM unrolls the loop over words by more than a code of 24 words has, and runs the rest one by
+        one. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits what is too wide.
+        """
+
+        def distance(typingctx: Any, words: Any, row: Any, planes: Any, first: Any, last: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                i64 = ir.IntType(64)
+                matrix = make_array(signature.args[0])(context, builder, args[0])
+                query = make_array(signature.args[2])(context, builder, args[2])
+                width = builder.extract_value(matrix.shape, 1)
+                stride = builder.extract_value(query.shape, 1)
+                code = builder.gep(matrix.data, [builder.mul(args[1], width)])
+
+                def piece(lanes: int, at: Any) -> Any:
+                    """The weighted popcounts of ``lanes`` words from ``at`` on, one sum a lane."""
+                    kind = ir.VectorType(i64, lanes) if lanes > 1 else i64
+
+                    def load(base: Any, offset: Any) -> Any:
+                        address = builder.gep(base, [offset])
+                        return builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
+
+                    word, total = load(code, at), None
+                    for p in range(count - 1, -1, -1):
+                        plane = load(query.data, builder.add(builder.mul(ir.Constant(i64, p), stride), at))
+                        name = f"llvm.ctpop.v{lanes}i64" if lanes > 1 else "llvm.ctpop.i64"
+                        shape = ir.FunctionType(kind, [kind])
+                        ctpop = cgutils.get_or_insert_function(builder.module, shape, name)
+                        bits = builder.call(ctpop, [builder.xor(word, plane)])
+                        # Horner's rule in the weights 1, 2, 4 ...
+                        total = bits if total is None else builder.add(builder.add(total, total), bits)
+                    return total
+
+                many = builder.sub(args[4], args[3])
+                total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
+                for lanes in (8, 4, 2, 1):  # as many eights as there are, then a four, a two and a one if need be
+                    first = (
+                        args[3]
+                        if lanes == 8
+                        else builder.add(args[3], builder.and_(many, ir.Constant(i64, -2 * lanes)))
+                    )
+                    last = builder.add(args[3], builder.and_(many, ir.Constant(i64, -lanes)))
+                    if lanes == 1:
+                        kind, nothing = i64, ir.Constant(i64, 0)
+                    else:
+                        kind = ir.VectorType(i64, lanes)
+                        nothing = ir.Constant(kind, [0] * lanes)
+                    sums = cgutils.alloca_once_value(builder, nothing)
+                    with cgutils.for_range_slice(builder, first, last, ir.Constant(i64, lanes)) as (at, _):
+                        builder.store(builder.add(builder.load(sums), piece(lanes, at)), sums)
+                    found = builder.load(sums)
+                    if lanes > 1:
+                        shape = ir.FunctionType(i64, [kind])
+                        reduce = f"llvm.vector.reduce.add.v{lanes}i64"
+                        found = builder.call(cgutils.get_or_insert_function(builder.module, shape, reduce), [found])
+                    builder.store(builder.add(builder.load(total), found), total)
+                return builder.trunc(builder.load(total), ir.IntType(32))
+
+            return types.int32(words, types.int64, planes, types.int64, types.int64), codegen
+
+        distance.__name__ = distance.__qualname__ = name
+        distance.__doc__ = says
+        return intrinsic(distance)
+
+    distance_1 = _make_distance(1, "distance_1", "Return popcount(words[row] ^ planes[0]).")
+    distance_4 = _make_distance(4, "distance_4", "Return the sum over p < 4 of popcount(words[row] ^ planes[p]) << p.")
+    distance_8 = _make_distance(8, "distance_8", "Return the sum over p < 8 of popcount(words[row] ^ planes[p]) << p.")
+
+    @intrinsic
+    def byte_plane(typingctx: Any, levels: Any, start: Any, mask: Any) -> Any:
+        """Return the word whose bit j is 1 iff ``levels[start + j] & mask``, j < 64, by one compare of a register."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            byte = ir.IntType(8)
+            row = ir.VectorType(byte, 64)
+            data = make_array(signature.args[0])(context, builder, args[0]).data
+            address = builder.bitcast(builder.gep(data, [args[1]]), row.as_pointer())
+            one = builder.trunc(args[2], byte)
+            mask = builder.insert_element(ir.Constant(row, ir.Undefined), one, ir.Constant(ir.IntType(32), 0))
+            spread = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+            masks = builder.shuffle_vector(mask, ir.Constant(row, ir.Undefined), spread)
+            hit = builder.icmp_unsigned(
+                "!=", builder.and_(builder.load(address, align=1), masks), ir.Constant(row, [0] * 64)
+            )
+            return builder.bitcast(hit, ir.IntType(64))
+
+        return types.uint64(levels, types.int64, types.int64), codegen
+
+    @intrinsic
+    def move_up(typingctx: Any, keys: Any, place: Any, count: Any) -> Any:
+        """Move ``keys[place : place + count]`` up by one place."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            i64, byte = ir.IntType(64), ir.IntType(8).as_pointer()
+            data = make_array(signature.args[0])(context, builder, args[0]).data
+            source = builder.gep(data, [args[1]])
+            target = builder.gep(source, [ir.Constant(i64, 1)])
+            kind = ir.FunctionType(ir.VoidType(), [byte, byte, i64, ir.IntType(1)])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.memmove.p0.p0.i64")
+            size = builder.mul(args[2], ir.Constant(i64, 8))
+            builder.call(
+                function,
+                [builder.bitcast(target, byte), builder.bitcast(source, byte), size, ir.Constant(ir.IntType(1), 0)],
+            )
+            return context.get_dummy_value()
+
+        return types.void(keys, types.int64, types.int64), codegen
+
+    @intrinsic
+    def count_below(typingctx: Any, keys: Any, start: Any, stop: Any, key: Any) -> Any:
+        """Return how many of ``keys[start:stop]`` are below ``key``; rounded up to eights, the rest must be above."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            i64, i32 = ir.IntType(64), ir.IntType(32)
+            kind = ir.VectorType(i64, 8)
+            data = make_array(signature.args[0])(context, builder, args[0]).data
+            single = builder.insert_element(ir.Constant(kind, ir.Undefined), args[3], ir.Constant(i32, 0))
+            spread = ir.Constant(ir.VectorType(i32, 8), [0] * 8)
+            wanted = builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), spread)
+            sums = cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * 8))
+            with cgutils.for_range_slice(builder, args[1], args[2], ir.Constant(i64, 8)) as (at, _):
+                address = builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+                below = builder.icmp_signed("<", builder.load(address, align=8), wanted)
+                builder.store(builder.sub(builder.load(sums), builder.sext(below, kind)), sums)
+            shape = ir.FunctionType(i64, [kind])
+            reduce = cgutils.get_or_insert_function(builder.module, shape, "llvm.vector.reduce.add.v8i64")
+            return builder.call(reduce, [builder.load(sums)])
+
+        return types.int64(keys, types.int64, types.int64, types.int64), codegen
+
+    @intrinsic
+    def keyed_sum(typingctx: Any, records: Any, row: Any, factor: Any, ahead: Any) -> Any:
+        """Return the sum over words j of ((factor * (j + 1)) mod 2^32 | 1) * records[row, j], mod 2^64.
+
+        Sixteen words at a time: two multiplications of eight 32-bit halves each. A row has a multiple of eight words.
+        """
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            i32, i64 = ir.IntType(32), ir.IntType(64)
+            matrix = make_array(signature.args[0])(context, builder, args[0])
+            width = builder.extract_value(matrix.shape, 1)
+            base = builder.gep(matrix.data, [builder.mul(args[1], width)])
+            coming = builder.gep(matrix.data, [builder.mul(args[3], width)])
+            factor = builder.trunc(args[2], i32)
+            sixteens = builder.and_(width, ir.Constant(i64, -16))
+            total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
+            for lanes, first, last in ((16, ir.Constant(i64, 0), sixteens), (8, sixteens, width)):
+                narrow, wide = ir.VectorType(i32, lanes), ir.VectorType(i64, lanes // 2)
+
+                def spread(value: Any, narrow: Any = narrow, lanes: int = lanes) -> Any:
+                    single = builder.insert_element(ir.Constant(narrow, ir.Undefined), value, ir.Constant(i32, 0))
+                    nought = ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
+                    return builder.shuffle_vector(single, ir.Constant(narrow, ir.Undefined), nought)
+
+                factors = spread(factor)
+                steps = builder.mul(factors, ir.Constant(narrow, list(range(1, lanes + 1))))
+                begin = builder.add(steps, spread(builder.mul(factor, builder.trunc(first, i32))))
+                stride = builder.mul(factors, ir.Constant(narrow, [lanes] * lanes))
+                keys = cgutils.alloca_once_value(builder, begin)
+                builder.store(begin, keys)
+                low = cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * (lanes // 2)))
+                high = cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * (lanes // 2)))
+                half = ir.Constant(wide, [32] * (lanes // 2))
+                mask = ir.Constant(wide, [0xFFFF_FFFF] * (lanes // 2))
+                with cgutils.for_range_slice(builder, first, last, ir.Constant(i64, lanes)) as (at, _):
+                    address = builder.bitcast(builder.gep(base, [at]), narrow.as_pointer())
+                    words = builder.bitcast(builder.load(address, align=4), wide)
+                    _emit_prefetch(builder, builder.gep(coming, [at]))
+                    now = builder.load(keys)
+                    odd = builder.bitcast(builder.or_(now, ir.Constant(narrow, [1] * lanes)), wide)
+                    one = builder.mul(builder.and_(words, mask), builder.and_(odd, mask))
+                    two = builder.mul(builder.lshr(words, half), builder.lshr(odd, half))
+                    builder.store(builder.add(builder.load(low), one), low)
+                    builder.store(builder.add(builder.load(high), two), high)
+                    builder.store(builder.add(now, stride), keys)
+                shape = ir.FunctionType(i64, [wide])
+                name = f"llvm.vector.reduce.add.v{lanes // 2}i64"
+                reduce = cgutils.get_or_insert_function(builder.module, shape, name)
+                found = builder.call(reduce, [builder.add(builder.load(low), builder.load(high))])
+                builder.store(builder.add(builder.load(total), found), total)
+            return builder.load(total)
+
+        return types.uint64(records, types.int64, types.int64, types.int64), codegen

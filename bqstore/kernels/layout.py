@@ -24,6 +24,18 @@ INT8 = 2
 # status of a search: an ordinal (>= 0) means that this record is damaged
 FINE = -1
 OUT_OF_RANGE = -2
+SHORT = -3  # a walk has met fewer accepted nodes than were asked for, and there are more: a scan finds them
+
+# query encoding: how many bit planes stand for a query (Qdrant's binary, scalar4bits, scalar8bits)
+BINARY = 1
+SCALAR_4_BITS = 4
+SCALAR_8_BITS = 8
+
+# what a search counts, by place in ``Scratch.counters``
+COUNT_EPOCH = 0
+COUNT_DISTANCES = 1
+COUNT_HOPS = 2
+COUNT_RESCORED = 3
 
 # A record is a row of little-endian uint32 words: this header, then the payload, zero-padded to 32 bytes.
 RECORD_HEADER_WORDS = 8
@@ -64,6 +76,65 @@ class Originals(NamedTuple):
     dim: int
     form: int
     metric: int
+
+
+class Graph(NamedTuple):
+    """A hierarchical navigable small world: links on level 0 and on the levels above (Malkov and Yashunin 2016).
+
+    ``links`` : int32 (capacity, 2m), the neighbors of each ordinal on level 0, the first -1 ends a row.
+    ``upper`` : int32 (rows, m), likewise for the upper levels; a node of level v has v rows.
+    ``first`` : int32 (capacity,), the row of its level 1; level l is at ``first + l - 1``; -1 for a node of level 0.
+    ``levels`` : uint8 (capacity,), the highest level of each node.
+    ``n`` : nodes linked; ordinals from here on are the tail. ``entry``, ``top``: where a walk begins, and its level.
+
+    A writer changes rows while searches read them. Any mix of an old and a new row holds ordinals only, each of which
+    is compared with the reader's own ``n`` before it is followed; see ARCHITECTURE.md.
+    """
+
+    links: npt.NDArray[np.int32]
+    upper: npt.NDArray[np.int32]
+    first: npt.NDArray[np.int32]
+    levels: npt.NDArray[np.uint8]
+    n: int
+    entry: int
+    top: int
+
+
+class Way(NamedTuple):
+    """How a walk is done.
+
+    ``ef`` : width of the beam, at least ``candidates``. ``room`` : nodes it may hold, accepted or not, >= ef.
+    ``candidates`` : the nearest of the beam that are ordered by exact score. ``rescoring`` : 1; 0 leaves them as they
+    are. ``encoding`` : of the query, BINARY and so on.
+    """
+
+    ef: int
+    room: int
+    candidates: int
+    rescoring: int
+    encoding: int
+
+
+class Scratch(NamedTuple):
+    """What one running walk writes to; never shared by two.
+
+    ``visited`` : uint8 (at least the ordinals,), the epoch in which each was last met.
+    ``keys`` : int64 (room + 8,), the beam: distance, ordinal and two flags in one number, ascending.
+    ``rows`` : int32 (at least 8m,), neighbors not met before, and ``distances`` : int32 (same,), theirs.
+    ``found`` : int32 (1, at least the candidates), ordinals to be rescored. ``best`` : int64 (1, at least k), the hits.
+    ``planes`` : uint64 (8, W), the query's bit planes, and ``levels`` : uint8 (64 * W,), what they are made of.
+    ``counters`` : int64 (8,), see ``COUNT_EPOCH`` and what follows it.
+    """
+
+    visited: npt.NDArray[np.uint8]
+    keys: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int32]
+    distances: npt.NDArray[np.int32]
+    found: npt.NDArray[np.int32]
+    best: npt.NDArray[np.int64]
+    planes: npt.NDArray[np.uint64]
+    levels: npt.NDArray[np.uint8]
+    counters: npt.NDArray[np.int64]
 
 
 class Accept(NamedTuple):

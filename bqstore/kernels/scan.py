@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.bits import hamming_rows
+from bqstore.kernels.bits import measure_block
+from bqstore.kernels.heap import EMPTY, key_ordinal, key_rank, make_key, offer, sort_row
 from bqstore.kernels.intrinsics import popcount
 from bqstore.kernels.jit import leaf
-from bqstore.kernels.layout import Accept, Candidates, Codes
+from bqstore.kernels.layout import BINARY, Accept, Candidates, Codes
 from bqstore.kernels.nearest import BLOCK, make_nearest, offer_block, write_candidates
 
 ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -63,21 +64,27 @@ def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32]) ->
 
 
 @leaf
-def scan_codes(packed: npt.NDArray[np.uint64], codes: Codes, accept: Accept, candidates: Candidates) -> None:
+def scan_codes(
+    planes: npt.NDArray[np.uint64], encoding: int, codes: Codes, accept: Accept, candidates: Candidates
+) -> None:
     """Write the nearest accepted codes of every query to ``candidates``, by (distance, ordinal).
 
     Parameters
     ----------
-    packed : uint64 (m, W)          queries
+    planes : uint64 (m, encoding, W)    queries
+    encoding : int                      planes of a query
     codes : Codes
     accept : Accept
-    candidates : Candidates         written
+    candidates : Candidates             written
     """
     words = codes.words
-    m = packed.shape[0]
+    m = planes.shape[0]
     n = max(0, min(codes.n, words.shape[0]))
     c = min(candidates.ordinals.shape[1], n)
-    nearest = make_nearest(m, c, n, 64 * words.shape[1])
+    # Hamming distances are few, and counted; those of more planes are many, and go through a heap
+    binary = encoding == BINARY
+    nearest = make_nearest(m, c if binary else 0, n if binary else 0, 64 * words.shape[1] if binary else 0)
+    heap = np.full((0 if binary else m, c), EMPTY)
     rows = np.empty(BLOCK, np.int32)
     distances = np.empty(BLOCK, np.int32)
     far = max(1, AHEAD_WORDS // words.shape[1]) if n * words.shape[1] > CACHED_WORDS else 0
@@ -87,7 +94,19 @@ def scan_codes(packed: npt.NDArray[np.uint64], codes: Codes, accept: Accept, can
         for query in range(m):
             # the first query brings the block in; the others find it there
             ahead = far if dense and query == 0 else 0
-            hamming_rows(words, rows, count, packed[query], ahead, distances)
-            offer_block(nearest, query, c, rows, distances, count)
+            measure_block(words, rows, count, planes[query], encoding, ahead, distances)
+            if binary:
+                offer_block(nearest, query, c, rows, distances, count)
+            else:
+                for i in range(count):
+                    offer(heap, query, make_key(distances[i], rows[i]))
         count, word = next_rows(accept, n, word, rows)
-    write_candidates(nearest, c, candidates)
+    if binary:
+        write_candidates(nearest, c, candidates)
+        return
+    for query in range(m):
+        found = sort_row(heap, query)
+        candidates.counts[query] = found
+        for i in range(candidates.ordinals.shape[1]):
+            candidates.ordinals[query, i] = key_ordinal(heap[query, i]) if i < found else -1
+            candidates.distances[query, i] = key_rank(heap[query, i]) if i < found else -1

@@ -437,6 +437,7 @@ def test_worker_processes_read(tmp_path, method):
 def test_ctrl_c_at_any_moment_leaves_the_last_operation_in_or_out(tmp_path, on_disk):
     rng = np.random.default_rng(0)
     interrupted = 0
+    bqstore.warm_up()  # an interrupt while numba compiles may leave its lock behind
     with bqstore.open(tmp_path if on_disk else None, hnsw=BITS) as col:
         truth: dict[str, int] = {}
         col.search_ids(vector_of(0), 1)  # ids and a column are kept up from here on

@@ -1,0 +1,259 @@
+"""The graph's arrays and how they grow: batches of new nodes, each searched for on the graph before it.
+
+One writer at a time; a search takes `HnswGraph.view`, a tuple, and goes on with it whatever happens here. Levels are a
+hash of (seed, ordinal) and a batch depends on nothing but the graph it finds, so the same codes, added in the same
+calls, give the same bytes on any number of threads. Knows codes, no files, ids or originals.
+"""
+
+import queue
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels import api
+from ..kernels.layout import Graph, Scratch
+from .memory import allocate
+from .scratch import ScratchPool, Sizes, make_scratch
+
+U64 = NDArray[np.uint64]
+I32 = NDArray[np.int32]
+_Back = tuple[I32, NDArray[np.int64], I32]
+
+SEED = 0x6271_7374
+_MAX_LEVEL = 24
+# A batch is this part of the graph it is searched for on: nodes of one batch do not see each other. A sixteenth costs
+# no recall that could be measured against a fiftieth, and gives threads enough to do.
+_PART = 16
+_BATCH = 8192  # nodes at most: a batch holds the writer's lock, and Ctrl-C waits for it
+_SPAN = 8  # nodes a thread takes at a time, at least: below that, taking them costs more than waiting for others
+
+
+class HnswGraph:
+    """A graph under construction.
+
+    Attributes
+    ----------
+    view : Graph    as searches see it; its arrays are written behind ``view.n``, and rows of linked nodes in place
+    """
+
+    ARRAYS = ("links", "upper", "first", "levels")
+
+    def __init__(self, m: int, ef_construct: int, seed: int = SEED) -> None:
+        self.m, self.ef_construct, self.seed = m, ef_construct, seed
+        self.view = Graph(
+            np.zeros((0, 2 * m), np.int32),
+            np.zeros((0, m), np.int32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.uint8),
+            n=0,
+            entry=0,
+            top=0,
+        )
+        self._rows = 0  # of ``view.upper``, in use
+        self._pool = ScratchPool()
+
+    def __len__(self) -> int:
+        return self.view.n
+
+    def parts(self) -> tuple[dict[str, int], dict[str, NDArray[np.generic]]]:
+        """What `restore` makes the graph from again: whole numbers, and arrays by the names in ``ARRAYS``."""
+        view, n = self.view, self.view.n
+        numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
+        numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows}
+        arrays = (view.links[:n], view.upper[: self._rows], view.first[:n], view.levels[:n])
+        return numbers, dict(zip(self.ARRAYS, arrays, strict=True))
+
+    def restore(self, numbers: Mapping[str, int], arrays: Mapping[str, NDArray[np.generic]], n: int) -> None:
+        """Take the place of a graph of n nodes that `parts` gave; the arrays are copied, links to huge pages.
+
+        Raises ValueError if it was made with other settings, or is not what a walk may rely on; KeyError for a part
+        that is missing.
+        """
+        for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
+            if numbers[name] != own:
+                raise ValueError(f"{name} is {numbers[name]}, not {own}")
+        kinds = (np.int32, np.int32, np.int32, np.uint8)
+        shapes = ((n, 2 * self.m), (numbers["rows"], self.m), (n,), (n,))
+        copies = []
+        for name, kind, shape in zip(self.ARRAYS, kinds, shapes, strict=True):
+            given = arrays[name]
+            if given.shape != shape or given.dtype != kind:
+                raise ValueError(f"{name} is {given.dtype} {given.shape}, not {np.dtype(kind)} {shape}")
+            columns = shape[1] if len(shape) > 1 else 1
+            copies.append(allocate(shape[0], columns, kind).reshape(shape))
+            copies[-1][:] = given
+        links, upper, first, levels = copies
+        view = Graph(links, upper, first, levels, n, int(numbers["entry"]), int(numbers["top"]))
+        faults = int(api.check_graph(view))
+        if faults:
+            raise ValueError(f"{faults:,} rows of links are faulty" if faults > 0 else "its entry point is not in it")
+        self.view, self._rows = view, int(numbers["rows"])
+
+    def link(self, words: U64, stop: int, threads: int, executor: Callable[[], Executor]) -> int:
+        """Link the next batch of codes, at most up to ordinal ``stop``; return how many nodes there are now.
+
+        An exception, Ctrl-C among them, leaves the graph as it was before the batch: links to nodes that it does not
+        have are passed over by searches, and known when the batch is linked again.
+
+        Parameters
+        ----------
+        words : uint64 (at least stop, W)
+        threads : int       how many kernel calls may run at once
+        executor : callable gives the pool when one is needed
+        """
+        view = self.view
+        start = view.n
+        if start >= stop:
+            return start
+        end = min(stop, start + max(1, min(start // _PART, _BATCH)))
+        levels = levels_of(self.seed, start, end, self.m)
+        if start == 0:
+            self._grow(stop, levels)
+            self._set_nodes(0, levels)
+            self.view.links[0] = -1
+            self.view.upper[: int(levels[0])] = -1
+            self.view = self.view._replace(n=1, entry=0, top=int(levels[0]))
+            self._rows = int(levels[0])
+            return 1
+        higher = np.flatnonzero(levels > view.top)
+        if len(higher):  # alone on its top level, it has no neighbors there: the next batch must be able to find it
+            end = start + int(higher[0]) + 1
+            levels = levels[: end - start]
+        self._grow(stop, levels)
+        rows = self._set_nodes(start, levels)
+        view = self.view
+        with self._spread(words, threads, executor) as spread:
+            spread(lambda a, b, s: api.find_links(words, view, a, b, self.ef_construct, s), start, end)
+            for level in range(min(view.top, int(levels.max())) + 1):
+                self._merge(spread, words, view, level, _links_back(view, start, levels, level))
+        self._rows = rows
+        if levels[-1] > view.top:
+            view = view._replace(entry=end - 1, top=int(levels[-1]))
+        self.view = view._replace(n=end)
+        return end
+
+    def _merge(self, spread: Callable[..., None], words: U64, view: Graph, level: int, back: _Back) -> None:
+        targets, ends, sources = back
+        spread(lambda a, b, s: api.merge_links(words, view, level, targets, ends, sources, (a, b), s), 0, len(targets))
+
+    def _set_nodes(self, start: int, levels: NDArray[np.uint8]) -> int:
+        """Give new nodes their levels and their rows above level 0; return how many rows are in use then."""
+        view = self.view
+        counts = levels.astype(np.int64)
+        firsts = self._rows + np.cumsum(counts) - counts
+        view.levels[start : start + len(levels)] = levels
+        view.first[start : start + len(levels)] = np.where(counts > 0, firsts, -1)
+        return self._rows + int(counts.sum())
+
+    def _grow(self, stop: int, levels: NDArray[np.uint8]) -> None:
+        """Make room: arrays that a search may hold are replaced, never moved."""
+        view = self.view
+        if stop > len(view.links):
+            n = view.n
+            size = max(stop, n + n // 2) if n else stop
+            links = allocate(size, 2 * self.m, np.int32)
+            first, old = np.empty(size, np.int32), np.zeros(size, np.uint8)
+            links[:n], first[:n], old[:n] = view.links[:n], view.first[:n], view.levels[:n]
+            self.view = view = view._replace(links=links, first=first, levels=old)
+        need = self._rows + int(levels.sum(dtype=np.int64))
+        if need > len(view.upper):
+            upper = np.full((max(need, len(view.upper) * 3 // 2, 16), self.m), -1, np.int32)
+            upper[: self._rows] = view.upper[: self._rows]
+            self.view = view._replace(upper=upper)
+
+    @contextmanager
+    def _spread(self, words: U64, threads: int, executor: Callable[[], Executor]) -> Iterator[Callable[..., None]]:
+        """How a kernel is run over a range: by this thread, or by several that take portions until none is left."""
+        room = max(self.ef_construct, 4 * self.m)
+        sizes = Sizes(len(self.view.links), words.shape[1], self.m, room, 1, 1)
+        free = self._pool.free(sizes)
+        taken: list[Scratch] = []
+
+        def scratch() -> Scratch:
+            taken.append(free.pop() if free else make_scratch(sizes))
+            return taken[-1]
+
+        def spread(kernel: Callable[[int, int, Scratch], None], start: int, stop: int) -> None:
+            workers = min(threads, -(-(stop - start) // _SPAN))
+            if workers <= 1:
+                kernel(start, stop, taken[0] if taken else scratch())
+                return
+            while len(taken) < workers:
+                scratch()
+            size = max(_SPAN, (stop - start) // (workers * 8))
+            portions: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+            for at in range(start, stop, size):
+                portions.put((at, min(at + size, stop)))
+            _together(executor(), kernel, portions, taken[:workers])
+
+        try:
+            yield spread
+        finally:
+            free.extend(taken)
+
+
+def _together(
+    executor: Executor,
+    kernel: Callable[[int, int, Scratch], None],
+    portions: "queue.SimpleQueue[tuple[int, int]]",
+    scratches: list[Scratch],
+) -> None:
+    """Run the kernel over all portions, one thread for each scratch; on an exception the rest is left, and awaited."""
+
+    def work(scratch: Scratch) -> None:
+        while True:
+            try:
+                start, stop = portions.get_nowait()
+            except queue.Empty:
+                return
+            kernel(start, stop, scratch)
+
+    running: list[Future[None]] = []
+    try:
+        running.extend(executor.submit(work, scratch) for scratch in scratches)
+        for future in running:
+            future.result()
+    except BaseException:
+        while not portions.empty():  # Ctrl-C: nobody may write to the rows after the caller has gone on
+            try:
+                portions.get_nowait()
+            except queue.Empty:
+                break
+        wait(running)
+        raise
+
+
+def _links_back(view: Graph, start: int, levels: NDArray[np.uint8], level: int) -> _Back:
+    """What the new nodes of a level link to, turned round: targets, where the sources of each begin, the sources."""
+    new = np.flatnonzero(levels >= level) + start
+    rows = view.links[new] if level == 0 else view.upper[view.first[new] + level - 1]
+    full = rows >= 0
+    targets, sources = rows[full], np.repeat(new.astype(np.int32), full.sum(1))
+    order = np.argsort(targets, kind="stable")
+    targets, sources = targets[order], sources[order]
+    begins = np.flatnonzero(np.diff(targets, prepend=-1))
+    return targets[begins], np.append(begins, len(targets)).astype(np.int64), sources
+
+
+def levels_of(seed: int, start: int, stop: int, m: int) -> NDArray[np.uint8]:
+    """The levels of nodes: each one above 0 is m times rarer than the one below.
+
+    Malkov and Yashunin draw ``floor(-ln(uniform) / ln(m))``; the uniform number here is a hash of (seed, ordinal),
+    splitmix64 (Steele, Lea and Flood 2014), compared with whole numbers, so that every machine gives the same.
+    """
+    word = np.uint64
+    x = np.arange(start + 1, stop + 1, dtype=np.uint64)
+    x *= word(0x9E37_79B9_7F4A_7C15)
+    x += word(seed)
+    x = (x ^ (x >> word(30))) * word(0xBF58_476D_1CE4_E5B9)
+    x = (x ^ (x >> word(27))) * word(0x94D0_49BB_1331_11EB)
+    x ^= x >> word(31)
+    levels = np.zeros(len(x), np.uint8)
+    limit = 2**64
+    for _ in range(_MAX_LEVEL):
+        limit //= m
+        levels += x < word(limit)
+    return levels

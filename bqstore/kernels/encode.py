@@ -1,0 +1,103 @@
+"""Queries as bit planes: what a code is compared with, and what that distance says about the score.
+
+A query of b planes has a level u from 0 to 2^b - 1 in every dimension, and plane p holds bit p of the levels. Against a
+code c, sum over p of popcount(c ^ plane p) << p is the sum over the dimensions of u where the code has a 0 and of
+2^b - 1 - u where it has a 1: smaller is nearer. One plane is the query's own code, and that sum the Hamming distance.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from bqstore.kernels.bits import pack_row
+from bqstore.kernels.intrinsics import byte_plane
+from bqstore.kernels.jit import float_leaf, leaf
+from bqstore.kernels.layout import BINARY, COSINE, DOT
+
+
+@float_leaf
+def largest_of(query: npt.NDArray[np.float32]) -> np.float32:
+    """Return the largest absolute value of a vector, float32 (dim,)."""
+    top = np.float32(0)
+    for j in range(query.shape[0]):
+        top = max(top, abs(query[j]))
+    return top
+
+
+@float_leaf
+def write_levels(query: npt.NDArray[np.float32], top: np.float32, steps: int, levels: npt.NDArray[np.uint8]) -> None:
+    """Write the level of every value: [-top, top] in ``steps`` equal steps, rounded to the nearest.
+
+    Parameters
+    ----------
+    query : float32 (dim,)
+    levels : uint8 (at least dim,)      written; what lies behind is 0
+    """
+    scale = np.float32(0.5 * steps) / top if top > 0 else np.float32(0)
+    middle = np.float32(0.5 * steps + 0.5)
+    for j in range(query.shape[0]):
+        levels[j] = np.uint8(np.int32(query[j] * scale + middle))
+
+
+@leaf
+def encode_query(
+    queries: npt.NDArray[np.float32],
+    row: int,
+    encoding: int,
+    levels: npt.NDArray[np.uint8],
+    planes: npt.NDArray[np.uint64],
+) -> tuple[np.float32, np.float32]:
+    """Write the planes of one query.
+
+    Parameters
+    ----------
+    queries : float32 (m, dim)
+    encoding : int                  planes; BINARY takes the signs
+    levels : uint8 (64 * W,)        scratch
+    planes : uint64 (>= encoding, W)    written
+
+    Returns
+    -------
+    step : float32      one level of the query, in units of its values; 2 for signs, which are read as -1 and 1
+    norm : float32      length of the encoded query in units of half a step
+
+    Notes
+    -----
+    Qdrant's scalar query encoding: 2^b levels on [-max |q|, max |q|], in bit planes.
+    """
+    dim = queries.shape[1]
+    if encoding == BINARY:
+        pack_row(queries, row, planes, 0)
+        return np.float32(2), np.float32(math.sqrt(dim))
+    query = queries[row]
+    steps = (1 << encoding) - 1
+    top = largest_of(query)
+    write_levels(query, top, steps, levels)
+    for j in range(levels.shape[0] - dim):
+        levels[j + dim] = 0
+    for w in range(planes.shape[1]):
+        for p in range(encoding):
+            planes[p, w] = byte_plane(levels, 64 * w, 1 << p)
+    square = np.int64(0)
+    for j in range(dim):
+        value = 2 * np.int64(levels[j]) - steps
+        square += value * value
+    return np.float32(2) * top / np.float32(steps), np.float32(math.sqrt(square))
+
+
+@leaf
+def code_score(distance: int, dim: int, encoding: int, step: np.float32, norm: np.float32, metric: int) -> np.float32:
+    """Return the metric applied to the encoded query and a code read as a vector of +-1, at this distance."""
+    steps = (1 << encoding) - 1
+    product = steps * dim - 2 * distance  # of the code and the query in units of half a step
+    if metric == COSINE:
+        length = norm * math.sqrt(dim)
+        return np.float32(product / length) if length > 0 else np.float32(0)
+    half = 0.5 * step
+    if metric == DOT:
+        return np.float32(half * product)
+    square = half * half * norm * norm + dim - 2 * half * product
+    return np.float32(-math.sqrt(square if square > 0 else 0.0))

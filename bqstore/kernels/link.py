@@ -1,0 +1,211 @@
+"""Building: the neighbors of new nodes, found on the frozen graph, and the links back to them, merged per target.
+
+Both halves write only rows of their own, so any number of threads gives the same graph: a new node's rows while nobody
+links to it yet, and then each target's rows once. Malkov and Yashunin 2016, algorithms 1 and 4; the two halves as in
+ParlayANN (Manohar et al., PPoPP 2024). Distances are those of the codes. Knows no originals.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bqstore.kernels.intrinsics import distance_1, prefetch
+from bqstore.kernels.jit import leaf
+from bqstore.kernels.layout import BINARY, Accept, Graph, Scratch
+from bqstore.kernels.walk import DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at
+
+
+@leaf
+def copy_code(words: npt.NDArray[np.uint64], ordinal: int, planes: npt.NDArray[np.uint64]) -> None:
+    """Make a code the query."""
+    for w in range(words.shape[1]):
+        planes[0, w] = words[ordinal, w]
+
+
+@leaf
+def holds(row: npt.NDArray[np.int32], count: int, ordinal: int) -> bool:
+    """Whether an ordinal is among the first ``count`` of a row."""
+    found = False
+    for j in range(count):  # to the end: a compare of whole registers
+        found |= row[j] == ordinal
+    return found
+
+
+@leaf
+def select(
+    words: npt.NDArray[np.uint64],
+    keys: npt.NDArray[np.int64],
+    size: int,
+    enough: int,
+    row: npt.NDArray[np.int32],
+) -> None:
+    """Write to ``row`` those candidates that are nearer to the node than to any kept before, then some nearest others.
+
+    Parameters
+    ----------
+    words : uint64 (capacity, W)
+    keys : int64 (>= size,)     candidates as the beam leaves them, ascending by distance from the node
+    enough : int                links up to which a row is filled with the nearest that are left
+    row : int32 (degree,)       written; padded with -1
+
+    Notes
+    -----
+    Algorithm 4 of Malkov and Yashunin 2016 with ``keepPrunedConnections``, up to three quarters of the row: the last
+    quarter is for links to come, so that not every one of them means a choice. Of the thirty nearest codes a beam of 30
+    found 95.6% (without filling 95.1%, filled up 96.0%, at a third more build time; 100,000 codes of 1,536 bits), and
+    97.5% of those of OpenAI's vectors (95.8%, 97.8%), for 2% and 6% more distances.
+    """
+    count = 0
+    for i in range(size):
+        if count == row.shape[0]:
+            return
+        ordinal = (keys[i] >> ORDINAL_SHIFT) & ORDINAL_MASK
+        distance = keys[i] >> DISTANCE_SHIFT
+        code = words[ordinal : ordinal + 1]
+        good = True
+        for j in range(count):
+            if distance_1(words, row[j], code, 0, words.shape[1]) < distance:
+                good = False
+                break
+        if good:
+            row[count] = ordinal
+            count += 1
+    diverse = count
+    for i in range(size):
+        if count >= enough:
+            break
+        ordinal = (keys[i] >> ORDINAL_SHIFT) & ORDINAL_MASK
+        if not holds(row, diverse, ordinal):
+            row[count] = ordinal
+            count += 1
+    for j in range(count, row.shape[0]):
+        row[j] = -1
+
+
+@leaf
+def enough_of(graph: Graph) -> int:
+    """Return how far rows of level 0 are filled; those above stay as they are, being for leaps and not for a beam."""
+    return graph.links.shape[1] - graph.links.shape[1] // 4
+
+
+@leaf
+def find_one(
+    words: npt.NDArray[np.uint64],
+    graph: Graph,
+    ordinal: int,
+    ef: int,
+    scratch: Scratch,
+    everything: Accept,
+) -> None:
+    """Write the links of a new node, which no other node links to yet, on each of its levels.
+
+    The graph holds at least one node, and none of its levels is above ``graph.top`` that another new one could share.
+    """
+    copy_code(words, ordinal, scratch.planes)
+    level = graph.levels[ordinal]
+    start, distance = descend(words, graph, min(level, graph.top), scratch.planes, BINARY, scratch)
+    for j in range(level):
+        row = row_at(graph, ordinal, j + 1)
+        if row >= 0:
+            for i in range(graph.upper.shape[1]):
+                graph.upper[row, i] = -1
+    for at in range(min(level, graph.top), -1, -1):
+        size, _, _ = beam(words, graph, at, everything, ef, ef, BINARY, start, distance, scratch)
+        start = (scratch.keys[0] >> ORDINAL_SHIFT) & ORDINAL_MASK
+        distance = scratch.keys[0] >> DISTANCE_SHIFT
+        if at == 0:
+            select(words, scratch.keys, size, enough_of(graph), graph.links[ordinal])
+        else:
+            row = row_at(graph, ordinal, at)
+            if row >= 0:
+                select(words, scratch.keys, size, 0, graph.upper[row])
+
+
+@leaf
+def insert_sorted(keys: npt.NDArray[np.int64], size: int, key: np.int64) -> None:
+    """Insert a key into the first ``size`` ascending ones."""
+    place = size
+    while place > 0 and keys[place - 1] > key:
+        keys[place] = keys[place - 1]
+        place -= 1
+    keys[place] = key
+
+
+@leaf
+def merge_one(
+    words: npt.NDArray[np.uint64],
+    row: npt.NDArray[np.int32],
+    target: int,
+    sources: npt.NDArray[np.int32],
+    enough: int,
+    scratch: Scratch,
+) -> None:
+    """Add links back to a row: appended where there is room, else the best of the old and the new are selected.
+
+    Parameters
+    ----------
+    row : int32 (degree,)       written
+    enough : int                as in `select`
+    sources : int32 (count,)    new neighbors; one that is in the row already, from a batch that was broken off, is left
+    """
+    degree = row.shape[0]
+    rows, keys = scratch.rows, scratch.keys
+    code = words[target : target + 1]
+    at = 0
+    while at < sources.shape[0]:  # in portions that the scratch holds
+        size = 0
+        while size < degree and row[size] >= 0:
+            rows[size] = row[size]
+            size += 1
+        count = size
+        while at < sources.shape[0] and count < 2 * degree:
+            rows[count] = sources[at]
+            count += 0 if holds(row, size, sources[at]) else 1
+            at += 1
+        if count <= degree:
+            for i in range(size, count):
+                row[i] = rows[i]
+            continue
+        for i in range(count):
+            for w in range(0, words.shape[1], 8):
+                prefetch(words, rows[i], w)
+        for i in range(count):
+            distance = np.int64(distance_1(words, rows[i], code, 0, words.shape[1]))
+            insert_sorted(keys, i, (distance << DISTANCE_SHIFT) | (np.int64(rows[i]) << ORDINAL_SHIFT))
+        select(words, keys, count, enough, row)
+
+
+@leaf
+def faults_of_row(graph: Graph, row: npt.NDArray[np.int32], node: int, level: int) -> int:
+    """Return 1 if a row holds what a walk on this level may not meet, else 0."""
+    ended = False
+    for j in range(row.shape[0]):
+        other = row[j]
+        if other == -1:
+            ended = True
+        elif ended or other < 0 or other >= graph.n or other == node or graph.levels[other] < level:
+            return 1
+    return 0
+
+
+@leaf
+def faults_of(graph: Graph) -> int:
+    """Return how many rows are faulty; see ``api.check_graph``."""
+    n = graph.n
+    sizes = min(graph.links.shape[0], graph.first.shape[0], graph.levels.shape[0])
+    if n < 0 or n > sizes or (n > 0 and not 0 <= graph.entry < n):
+        return -1
+    if n > 0 and graph.levels[graph.entry] != graph.top:
+        return -1
+    faults = 0
+    for node in range(n):
+        level = np.int64(graph.levels[node])
+        first = np.int64(graph.first[node])
+        if level > graph.top or (level > 0 and (first < 0 or first + level > graph.upper.shape[0])):
+            faults += 1
+            continue
+        faults += faults_of_row(graph, graph.links[node], node, 0)
+        for up in range(level):
+            faults += faults_of_row(graph, graph.upper[first + up], node, up + 1)
+    return faults

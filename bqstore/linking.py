@@ -1,0 +1,180 @@
+"""The graph of a collection: when it is linked, kept on disk, and found again. Floor 3.
+
+The graph is derived: a lost one costs speed, never an answer, since what is not linked is scanned. It belongs to a
+generation of the flat files and holds their first slots; the rest is the tail. A writer links what it adds before it
+returns. After opening, a tail too long to be scanned in passing is linked in the background, in small batches, each
+under the writer's lock. Knows states and the store; knows no settings of a search.
+"""
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import numpy as np
+
+from .columns import Ids
+from .config import HnswConfig
+from .errors import BqstoreError
+from .index import HnswGraph
+from .progress import Progress
+from .state import State, with_ids
+from .storage import Store
+
+# Below this a scan is faster than any walk, and collections this small are made by the thousand: no graph at all.
+WORTH = 2048
+# A snapshot is taken when this many slots are not in the last one, or a part of all: the tail after a crash.
+TAIL, TAIL_PART = 8192, 0.05
+
+
+def long_tail(n: int) -> int:
+    """How many slots may wait for a link or a snapshot, of n."""
+    return max(TAIL, int(n * TAIL_PART))
+
+
+class Linking:
+    """The graph that grows with the states of one collection.
+
+    All methods but `attached` are for the thread that holds the writer's lock; in a reader, the follower's.
+    """
+
+    def __init__(self, store: Store, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]) -> None:
+        self._store, self._hnsw = store, hnsw
+        self._threads, self._executor = threads, executor
+        self._graph: HnswGraph | None = None
+        self._generation = -1
+        self._saved = (-1, 0)  # generation and slots of the last snapshot
+        self._worker: threading.Thread | None = None
+        self._stop = threading.Event()
+        weakref.finalize(self, self._stop.set)  # also at the end of the process: no batch is begun then
+
+    def attached(self, state: State) -> State:
+        """The state with as much of the graph as there is."""
+        if state.data is None:
+            return state
+        view = None
+        if self._graph is not None and self._generation == state.head.generation and 0 < len(self._graph) <= state.n:
+            view = self._graph.view
+        if state.data.graph is view:
+            return state
+        return replace(state, data=replace(state.data, graph=view))
+
+    def linked(self, state: State) -> int:
+        """Slots of a state that are in the graph."""
+        return len(self._graph) if self._graph is not None and self._generation == state.head.generation else 0
+
+    def link_batch(self, state: State) -> int:
+        """Link the next of a state's slots; return how many are linked then. All of them where a graph is no use."""
+        if state.data is None or state.n < WORTH:
+            return state.n
+        if self._graph is None or self._generation != state.head.generation:
+            self._graph = HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
+            self._generation = state.head.generation
+        return self._graph.link(state.data.words, state.n, self._threads, self._executor)
+
+    def link(self, state: State, publish: Callable[[], State]) -> None:
+        """Link every slot, publishing after each batch."""
+        done = self.linked(state)
+        if done == state.n or state.n < WORTH:
+            return
+        with Progress("linking", state.n) as progress:
+            while done < state.n:
+                done = self.link_batch(state)
+                progress(done)
+                state = publish()
+
+    # ---- on disk
+
+    def restore(self, state: State) -> State:
+        """The state with the graph and the ids that the newest snapshot holds; a warning where it cannot be used."""
+        snapshot, problem = self._store.read_snapshot()
+        if problem is None and snapshot is not None and state.data is not None:
+            numbers, arrays = snapshot.numbers, snapshot.arrays
+            graph = HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
+            try:
+                graph.restore(numbers, arrays, snapshot.n)
+                snapshot.release([name for name in arrays if name in HnswGraph.ARRAYS])
+                ids = Ids.restored(arrays["id_bytes"], arrays["id_ends"], snapshot.n)
+                snapshot.release(["id_bytes", "id_ends"])
+            except (KeyError, ValueError) as error:
+                problem = f"the snapshot does not hold a graph that can be walked ({error}); it will be rebuilt"
+            else:
+                self._graph, self._generation = graph, state.head.generation
+                self._saved = (state.head.generation, snapshot.n)
+                if state.ids is None:
+                    with self._store.consistent():
+                        state = with_ids(self._store, replace(state, ids=ids))
+        if problem is not None:
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
+        return self.attached(state)
+
+    def unsaved(self, state: State) -> int:
+        """Slots that are linked, and not in the last snapshot."""
+        generation, n = self._saved
+        return self.linked(state) - (n if generation == state.head.generation else 0)
+
+    def save(self, state: State) -> None:
+        """Keep the graph and the ids on disk.
+
+        A failure is a warning: nothing depends on it, and the next one may succeed.
+        """
+        n = self.linked(state)
+        if self._graph is None or n == 0:
+            return
+        assert state.ids is not None, "loaded by the caller"
+        numbers, arrays = self._graph.parts()
+        arrays["id_bytes"], arrays["id_ends"] = state.ids.parts(n)
+        try:
+            self._store.write_snapshot(n, state.head.seq, numbers, arrays, generation=state.head.generation)
+        except BqstoreError as error:
+            warnings.warn(f"no snapshot of the graph was kept: {error}", RuntimeWarning, stacklevel=2)
+        else:
+            self._saved = (state.head.generation, n)
+
+    def adopt(self, graph: HnswGraph | None, generation: int) -> None:
+        """Go on with a graph that was made for a new generation."""
+        self._graph, self._generation = graph, generation
+
+    # ---- in the background
+
+    def start(self, step: Callable[[], bool]) -> None:
+        """Call ``step`` in a thread of its own until it says that nothing is left, or `stop`."""
+        if self._worker is not None and self._worker.is_alive():
+            return
+        self._stop.clear()
+
+        def work() -> None:
+            try:
+                while not self._stop.is_set() and step():
+                    pass
+            except BqstoreError:  # the collection was closed, or is damaged: who uses it is told so
+                pass
+
+        self._worker = threading.Thread(target=work, name="bqstore-linking", daemon=True)
+        self._worker.start()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the background thread goes on."""
+        return self._worker is not None and self._worker.is_alive()
+
+    def stop(self) -> None:
+        """End the background thread, and wait for it; not under the lock that its steps take."""
+        self._stop.set()
+        worker = self._worker
+        if worker is not None and worker is not threading.current_thread():
+            worker.join()
+
+
+def compacted_graph(state: State, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]) -> HnswGraph | None:
+    """The graph of the living slots of a state, in their order; None where there is no use for one."""
+    if state.data is None or state.head.n_live < WORTH:
+        return None
+    words = np.ascontiguousarray(state.data.words[: state.n][state.live])
+    graph = HnswGraph(hnsw.m, hnsw.ef_construct)
+    with Progress("linking", len(words)) as progress:
+        while len(graph) < len(words):
+            progress(graph.link(words, len(words), threads, executor))
+    return graph

@@ -1,0 +1,87 @@
+"""bqstore's row in a benchmark of vector engines: what its harness calls, on the public API.
+
+The harness gives base vectors with row numbers as ids, a folder, and settings to sweep (``ef``: the beam, ``os``:
+oversampling); `BENCH_ADAPTER` names this file. Every add is durable when it returns, here as for a user.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import bqstore
+import numpy as np
+from bench.peers.base import Peer, register, sweep
+
+
+@register("bqstore", encoding="scalar4bits")
+@register("bqstore-binary", encoding="binary")
+@register("bqstore-q8", encoding="scalar8bits")
+@register("bqstore-f16", encoding="scalar4bits", originals="float16")
+class Bqstore(Peer):
+    """A collection on disk; ``search_ids`` for one query and for many."""
+
+    lib = "bqstore"
+    encoding = "scalar4bits"
+    originals = "float32"
+    can_filter = filter_needs_attrs_at_build = True
+    can_add = can_delete = True
+    col: bqstore.Collection
+
+    def _open(self, path: Path, **settings: Any) -> None:
+        quantization = {"query_encoding": self.encoding}
+        self.col = bqstore.open(path / "store", quantization=quantization, threads=self.threads, **settings)
+
+    def build(self, X: np.ndarray, path: Path, attrs: dict[str, np.ndarray] | None = None) -> None:  # noqa: N803
+        """Add everything in pieces, as a user would who does not hold it all."""
+        bqstore.warm_up()
+        hnsw = {"m": self.m, "ef_construct": self.efc}
+        self._open(path, dim=self.dim, hnsw=hnsw, originals=self.originals)
+        for at in range(0, len(X), 20_000):
+            rows = X[at : at + 20_000]
+            metadatas = None
+            if attrs is not None:
+                metadatas = [{key: int(values[at + i]) for key, values in attrs.items()} for i in range(len(rows))]
+            self.col.add(rows, [str(i) for i in range(at, at + len(rows))], metadatas=metadatas)
+
+    def save(self, path: Path) -> None:
+        """Write what makes the next opening quick; the documents are durable already."""
+        self.col.flush()
+
+    def load(self, path: Path) -> None:
+        """Open what `build` has left."""
+        self._open(path)
+
+    def close(self) -> None:
+        """Close the collection."""
+        self.col.close()
+
+    def info(self) -> dict[str, Any]:
+        """What the index is."""
+        info = self.col.info()
+        return {"linked": info.linked, "count": info.count, "way": info.way, "memory_bytes": info.memory_bytes}
+
+    def settings(self, n: int) -> list[dict[str, float]]:
+        """The sweep."""
+        fine = [{"ef": ef, "os": ef / 10} for ef in (12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96)]
+        beams = sweep([32, 48, 64, 96, 128], (2, 3, 4)) + sweep([64, 96, 128, 256, 512], (5, 10))
+        return [*fine, *beams, {"ef": 16, "os": 1}, {"ef": 64, "os": 1}]
+
+    def search(self, q: np.ndarray, k: int, s: dict[str, Any]) -> np.ndarray:
+        """One query."""
+        return self.col.search_ids(q, k, oversampling=s["os"], hnsw_ef=s["ef"])[0][0]
+
+    def search_batch(self, Q: np.ndarray, k: int, s: dict[str, Any], threads: int) -> np.ndarray:  # noqa: N803
+        """Many queries at once."""
+        return self.col.search_ids(Q, k, oversampling=s["os"], hnsw_ef=s["ef"], threads=threads)[0]
+
+    def filtered_search(self, q: np.ndarray, k: int, s: dict[str, Any], flt: dict[str, Any]) -> np.ndarray:
+        """One query among the rows whose attribute has a value."""
+        where = {flt["col"]: flt["value"]}
+        return self.col.search_ids(q, k, filter=where, oversampling=s["os"], hnsw_ef=s["ef"])[0][0]
+
+    def add(self, ids: np.ndarray, X: np.ndarray) -> None:  # noqa: N803
+        """Durable and linked when it returns."""
+        self.col.add(X, [str(i) for i in ids])
+
+    def delete(self, ids: np.ndarray) -> None:
+        """Durable when it returns."""
+        self.col.delete([str(i) for i in ids])
