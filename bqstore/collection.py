@@ -340,9 +340,10 @@ class Collection:
         head = self._store.head
         return validate.queries_in(given, head.dim, head.settings["distance"], MAX_DIM, single)
 
-    def _defaults(self) -> tuple[SearchParams, bool, HnswConfig, int]:
-        originals = self._store.head.settings["originals"] != "none"
-        return self._search_defaults, originals, self._hnsw, self._planes
+    def _defaults(self) -> tuple[SearchParams, bool, HnswConfig, int, str]:
+        settings = self._store.head.settings
+        originals = settings["originals"] != "none"
+        return self._search_defaults, originals, self._hnsw, self._planes, settings["distance"]
 
     def _check_threads(self, threads: int | None) -> int:
         return self._threads if threads is None else check_int("threads", threads, 1, 1024)

@@ -17,7 +17,7 @@ import numpy as np
 
 from .columns import Ids
 from .config import HnswConfig
-from .errors import BqstoreError
+from .errors import BqstoreError, ClosedError
 from .index import HnswGraph
 from .progress import Progress
 from .state import State, with_ids
@@ -42,7 +42,7 @@ class Linking:
 
     def __init__(self, store: Store, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]) -> None:
         self._store, self._hnsw = store, hnsw
-        self._threads, self._executor = threads, executor
+        self._threads, self._executor = threads, _weakly(executor)
         self._graph: HnswGraph | None = None
         self._generation = -1
         self._saved = (-1, 0)  # generation and slots of the last snapshot
@@ -151,6 +151,9 @@ class Linking:
                     pass
             except BqstoreError:  # the collection was closed, or is damaged: who uses it is told so
                 pass
+            except RuntimeError as error:  # the process is ending: pools take no more work, and nobody waits for it
+                if "shutdown" not in str(error):
+                    raise
 
         self._worker = threading.Thread(target=work, name="bqstore-linking", daemon=True)
         self._worker.start()
@@ -166,6 +169,22 @@ class Linking:
         worker = self._worker
         if worker is not None and worker is not threading.current_thread():
             worker.join()
+
+
+def _weakly(executor: Callable[[], Executor]) -> Callable[[], Executor]:
+    """A method of the object that owns this one, without keeping it: a circle would keep its files and its lock.
+
+    A collection that is dropped without `close` gives them back at once, not when Python looks for circles.
+    """
+    method = weakref.WeakMethod(executor)
+
+    def pool() -> Executor:
+        bound = method()
+        if bound is None:
+            raise ClosedError("this collection was dropped; open it again")
+        return bound()
+
+    return pool
 
 
 def compacted_graph(state: State, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]) -> HnswGraph | None:

@@ -17,7 +17,7 @@ from .errors import InvalidInputError
 from .published import Published
 from .results import ExplainedHits, Explanation, Hit
 from .state import State
-from .validate import check_dim
+from .validate import check_dim, check_queries
 
 F32 = NDArray[np.float32]
 _KEPT = 64  # ways to search that a state remembers: settings are few, but a loop may try many
@@ -40,6 +40,7 @@ class Options:
     originals: bool
     hnsw: HnswConfig
     planes: int
+    distance: str
     score_threshold: float | None = None
     with_vectors: bool = False
     threads: int = 1
@@ -50,6 +51,7 @@ def options_of(
     originals: bool,
     hnsw: HnswConfig,
     planes: int,
+    distance: str,
     k: int,
     oversampling: float | None,
     rescore: bool | None,
@@ -81,7 +83,7 @@ def options_of(
             if wanted:
                 raise no_originals(name)
     k = check_int("k", k, 1, MAX_K)
-    return Options(k, params, exact, originals, hnsw, planes, score_threshold, with_vectors, threads)
+    return Options(k, params, exact, originals, hnsw, planes, distance, score_threshold, with_vectors, threads)
 
 
 def no_originals(what: str) -> InvalidInputError:
@@ -130,19 +132,23 @@ class Ready:
         data = search.data
         if queries.shape[1] != data.dim:
             check_dim(queries.shape[1], data.dim, "the query vector", MAX_DIM)
-        if vectors is None:
-            ordinals, scores = search.nearest(queries, options.threads, executor, None, work)
-        else:
-            vectors.check_size(data.n)
-            ahead = vectors.read_ahead
-            if ahead.unsampled > 0 and len(queries) == 1 and work is None:  # the way of every hot loop
-                ahead.unsampled -= 1
-                ordinals, scores = search.one(queries)
+        try:
+            if vectors is None:
+                ordinals, scores = search.nearest(queries, options.threads, executor, None, work)
             else:
-                before = ahead.begin() if search.plan.rescoring else -1
-                prefetch = vectors.prefetch if before is None else None
-                ordinals, scores = search.nearest(queries, options.threads, executor, prefetch, work)
-                ahead.end(before)
+                vectors.check_size(data.n)
+                ahead = vectors.read_ahead
+                if ahead.unsampled > 0 and len(queries) == 1 and work is None:  # the way of every hot loop
+                    ahead.unsampled -= 1
+                    ordinals, scores = search.one(queries)
+                else:
+                    before = ahead.begin() if search.plan.rescoring else None
+                    prefetch = vectors.prefetch if before is None and search.plan.rescoring else None
+                    ordinals, scores = search.nearest(queries, options.threads, executor, prefetch, work)
+                    ahead.end(before)
+        except index.DoubtfulError:
+            check_queries(queries, options.distance)
+            raise
         if options.score_threshold is not None:
             low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
             ordinals[low], scores[low] = -1, np.nan

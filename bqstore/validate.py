@@ -5,7 +5,6 @@ Every refusal is an InvalidInputError that says what was given, what was expecte
 """
 
 import json
-import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from datetime import date, datetime
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidInputError
+from .kernels.layout import LONGEST, SHORTEST
 from .storage import Rows
 
 F32 = NDArray[np.float32]
@@ -24,8 +24,6 @@ MAX_METADATA_BYTES: Final = 64 << 10
 MAX_PRIVATE_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 100  # every reader recurses over it, on whatever is left of its stack
 # squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
-SHORTEST: Final = 1e-15
-LONGEST: Final = 1e18
 LARGEST_HALF: Final = 65504.0
 SMALLEST_HALF: Final = 6e-8
 
@@ -112,11 +110,12 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 def queries_in(given: object, dim: int | None, distance: str, max_dim: int, single: bool) -> F32:
-    """Queries: float32 (m, dim), C-order, checked, of unit length under cosine. ``single`` takes (dim,) only."""
-    if type(given) is np.ndarray and given.ndim == 1 and given.dtype is _FLOAT32 and given.shape[0] == dim:
-        square = float(given @ given)  # neither finite nor in here where a value is not
-        if SHORTEST**2 < square < LONGEST**2 and given.flags.c_contiguous:  # all is well: the way of every hot loop
-            return (given * np.float32(1.0 / math.sqrt(square)) if distance == "cosine" else given)[None]
+    """Queries: float32 (m, dim), C-order, of the right shape. ``single`` takes (dim,) only.
+
+    Their values are checked, but for one float32 row, whose values the search itself looks at.
+    """
+    if type(given) is np.ndarray and given.dtype is _FLOAT32 and given.shape == (dim,) and given.flags.c_contiguous:
+        return given[None]  # the way of every hot loop: the kernel looks at the values
     what = "the query vector" if single else "query vectors"
     queries = array(given, what)
     if single and queries.ndim != 1:
@@ -129,10 +128,13 @@ def queries_in(given: object, dim: int | None, distance: str, max_dim: int, sing
         expected = "(dim,)" if single else "(n, dim) or (dim,)"
         raise InvalidInputError(f"{what} has shape {queries.shape}; expected {expected}")
     check_dim(queries.shape[1], dim, "the query vector", max_dim)
-    check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector")
-    if distance == "cosine":  # row by row: a query has the same scores alone and among others
-        queries = np.stack([row * np.float32(1.0 / math.sqrt(float(row @ row))) for row in queries])
+    check_queries(queries, distance)
     return queries
+
+
+def check_queries(queries: F32, distance: str) -> None:
+    """Raise for a query that cannot be computed with, and say why."""
+    check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector")
 
 
 def items(given: object, what: str) -> list[Any]:

@@ -4,10 +4,11 @@ from ..kernels.api import warm_up
 from .codes import append_codes, encode, new_codes
 from .graph import HnswGraph
 from .planner import Plan, plan
-from .search import ENCODINGS, Search, Searchable, Work
+from .search import ENCODINGS, DoubtfulError, Search, Searchable, Work
 
 __all__ = [
     "ENCODINGS",
+    "DoubtfulError",
     "HnswGraph",
     "Plan",
     "Search",

@@ -168,7 +168,7 @@ class HnswGraph:
     def _spread(self, words: U64, threads: int, executor: Callable[[], Executor]) -> Iterator[Callable[..., None]]:
         """How a kernel is run over a range: by this thread, or by several that take portions until none is left."""
         room = max(self.ef_construct, 4 * self.m)
-        sizes = Sizes(len(self.view.links), words.shape[1], self.m, room, 1, 1)
+        sizes = Sizes(len(self.view.links), words.shape[1], 1, self.m, room, 1, 1)
         free = self._pool.free(sizes)
         taken: list[Scratch] = []
 

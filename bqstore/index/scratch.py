@@ -12,12 +12,13 @@ _KINDS = 8  # of sets that are kept: settings in use at a time, and a collection
 class Sizes(NamedTuple):
     """What a walk needs.
 
-    ``n`` : ordinals that can be met. ``words`` : of a code. ``m`` : of the graph. ``room`` : nodes in the beam.
-    ``candidates``, ``k`` : as in the search.
+    ``n`` : ordinals that can be met. ``words`` : of a code. ``dim`` : of a query. ``m`` : of the graph.
+    ``room`` : nodes in the beam. ``candidates``, ``k`` : as in the search.
     """
 
     n: int
     words: int
+    dim: int
     m: int
     room: int
     candidates: int
@@ -45,7 +46,7 @@ class ScratchPool:
 
 def make_scratch(sizes: Sizes) -> Scratch:
     """A new set, in its first epoch."""
-    n, words, m, room, candidates, k = sizes
+    n, words, dim, m, room, candidates, k = sizes
     return Scratch(
         visited=np.zeros(n, np.uint8),
         keys=np.empty(room + 8, np.int64),
@@ -53,6 +54,7 @@ def make_scratch(sizes: Sizes) -> Scratch:
         distances=np.empty(8 * m, np.int32),
         found=np.empty(candidates, np.int32),
         best=np.empty((1, k), np.int64),
+        query=np.zeros((1, dim), np.float32),
         planes=np.zeros((8, words), np.uint64),
         levels=np.zeros(64 * words, np.uint8),
         counters=np.zeros(8, np.int64),

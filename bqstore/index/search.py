@@ -20,6 +20,7 @@ from ..kernels.layout import (
     COUNT_DISTANCES,
     COUNT_HOPS,
     DOT,
+    DOUBTFUL,
     EUCLID,
     FINE,
     SCALAR_4_BITS,
@@ -109,6 +110,10 @@ class Work:
     rescored: int = 0
 
 
+class DoubtfulError(Exception):
+    """A query that cannot be computed with; who has it can say why."""
+
+
 class Search:
     """A way to search one state, for any number of queries; may be used by many threads at once.
 
@@ -130,7 +135,7 @@ class Search:
         if plan.way == WALK:
             assert data.graph is not None
             degree = data.graph.links.shape[1] >> 1
-            self._sizes = Sizes(len(data.words), data.words.shape[1], degree, plan.room, plan.candidates, k)
+            self._sizes = Sizes(len(data.words), data.words.shape[1], data.dim, degree, plan.room, plan.candidates, k)
             self._free = data.pool.free(self._sizes)
 
     def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -160,7 +165,7 @@ class Search:
 
         Parameters
         ----------
-        queries : float32 (m, dim), C-order     unit length under cosine
+        queries : float32 (m, dim), C-order     of any length
         threads : int                           how many kernel calls may run at once
         executor : callable                     gives the pool when one is needed
         prefetch : callable                     told the ordinals, padded with -1, that rescoring is about to read
@@ -171,7 +176,8 @@ class Search:
         ordinals : int32 (m, k), padded with -1; scores : float32 (m, k), padded with NaN
             larger is nearer; nearest first, ties by ordinal
 
-        Raises CorruptionError when a record that was read does not agree with its checksum.
+        Raises CorruptionError when a record that was read does not agree with its checksum; DoubtfulError for a query
+        that is not finite, or too long or, under cosine, too short.
         """
         m = len(queries)
         hits = Hits(np.empty((m, self.k), np.int32), np.empty((m, self.k), np.float32))
@@ -202,6 +208,7 @@ class Search:
         if way == WALK:
             status = self._walk(queries, hits, prefetch, work)
         if status == SHORT:
+            queries = self._prepared(queries)
             if work is not None:
                 work.way = EXACT if way == EXACT else SCAN
                 work.distances += len(queries) * self.accepted
@@ -214,7 +221,16 @@ class Search:
                 f"the vector in slot {status} does not agree with its checksum; verify() lists all damage; "
                 "restore the collection from a copy"
             )
+        if status == DOUBTFUL:
+            raise DoubtfulError
         assert status == FINE, "the arrays do not fit each other"
+
+    def _prepared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The queries at unit length under cosine."""
+        out = np.empty_like(queries)
+        if api.prepare(queries, self.data.metric, out) != FINE:
+            raise DoubtfulError
+        return out
 
     def _walk(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
         """Walk the graph; SHORT if that found too few."""
@@ -235,7 +251,7 @@ class Search:
         if status == FINE and prefetch is not None:
             prefetch(found.ordinals)
             again = Candidates(found.ordinals, found.ordinals, np.full(len(queries), plan.candidates))
-            status = api.rescore(queries, data.originals, data.n, again, hits)
+            status = api.rescore(self._prepared(queries), data.originals, data.n, again, hits)
         return status
 
     def _scan(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None) -> int:

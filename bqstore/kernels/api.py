@@ -1,6 +1,7 @@
 """The kernels that Python calls, and the only ones numba caches.
 
-Roots (a status is ``layout.FINE`` -1, the ordinal >= 0 of a damaged record, ``OUT_OF_RANGE`` -2, or ``SHORT`` -3)::
+Roots (a status is ``layout.FINE`` -1, the ordinal >= 0 of a damaged record, ``OUT_OF_RANGE``,
+``SHORT`` or ``DOUBTFUL``)::
 
     pack_signs(vectors float32 (m, dim), out uint64 (m, W)) -> None
     search_bits(queries float32 (m, dim), codes Codes, originals Originals, accept Accept, way Way,
@@ -9,6 +10,7 @@ Roots (a status is ``layout.FINE`` -1, the ordinal >= 0 of a damaged record, ``O
     search_graph(queries float32 (m, dim), codes Codes, graph Graph, originals Originals, accept Accept, way Way,
                  scratch Scratch, hits Hits) -> int
     rescore(queries float32 (m, dim), originals Originals, n int, candidates Candidates, hits Hits) -> int
+    prepare(queries float32 (m, dim), metric int, out float32 (m, dim)) -> int
     find_links(words uint64 (n, W), graph Graph, start int, stop int, ef int, scratch Scratch) -> None
     merge_links(words uint64 (n, W), graph Graph, level int, targets int32 (t,), ends int64 (t + 1,),
                 sources int32 (s,), span (int, int), scratch Scratch) -> None
@@ -30,13 +32,14 @@ import numpy.typing as npt
 
 from bqstore.kernels.bits import pack_row
 from bqstore.kernels.encode import code_score, encode_query
-from bqstore.kernels.exact import rescore_candidates, rescore_row, scan_originals, write_hits
+from bqstore.kernels.exact import prepare_row, rescore_candidates, rescore_row, scan_originals, write_hits
 from bqstore.kernels.heap import EMPTY
 from bqstore.kernels.jit import root
 from bqstore.kernels.layout import (
     BINARY,
     COSINE,
     COUNT_RESCORED,
+    DOUBTFUL,
     FINE,
     FLOAT32,
     OUT_OF_RANGE,
@@ -57,7 +60,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "9fa86b0673f0560e"
+KERNELS_STAMP = "b00ef648e261e241"
 
 
 @root
@@ -162,6 +165,15 @@ def search_exact(queries: npt.NDArray[np.float32], originals: Originals, n: int,
 
 
 @root
+def prepare(queries: npt.NDArray[np.float32], metric: int, out: npt.NDArray[np.float32]) -> int:
+    """Write queries to ``out``, float32 (m, dim), at unit length under COSINE; FINE, or DOUBTFUL if one cannot be."""
+    for query in range(min(queries.shape[0], out.shape[0])):
+        if not prepare_row(queries, query, metric, out, query):
+            return DOUBTFUL
+    return FINE
+
+
+@root
 def rescore(queries: npt.NDArray[np.float32], originals: Originals, n: int, candidates: Candidates, hits: Hits) -> int:
     """Order each query's candidates by exact score and keep the k best.
 
@@ -199,7 +211,7 @@ def search_graph(
 
     Parameters
     ----------
-    queries : float32 (m, dim)      unit length when the metric is COSINE
+    queries : float32 (m, dim)      of any length; under COSINE they are scaled here
     codes : Codes                   ``graph.n`` of them are linked, the others are the tail
     graph : Graph                   of at least one node
     originals : Originals           may be empty when ``way.rescoring`` is 0
@@ -220,11 +232,14 @@ def search_graph(
     n = min(codes.n, codes.words.shape[0], scratch.visited.shape[0])
     linked = min(graph.n, n, graph.links.shape[0])
     limit = min(n, originals.records.shape[0]) if fits(originals, dim) else 0
-    if not 0 <= graph.entry < linked or (dim + 63) // 64 != codes.words.shape[1]:
+    width = codes.words.shape[1]
+    if not 0 <= graph.entry < linked or (dim + 63) // 64 != width or scratch.query.shape[1] != dim:
         return OUT_OF_RANGE
     planes = scratch.planes
     for query in range(queries.shape[0]):
-        step, norm = encode_query(queries, query, way.encoding, scratch.levels, planes)
+        if not prepare_row(queries, query, originals.metric, scratch.query, 0):
+            return DOUBTFUL
+        step, norm = encode_query(scratch.query, 0, way.encoding, scratch.levels, planes)
         start, distance = descend(codes.words, graph, 0, planes, way.encoding, scratch)
         found = beam(codes.words, graph, 0, accept, way.ef, way.room, way.encoding, start, distance, scratch)
         if linked < n:
@@ -245,7 +260,7 @@ def search_graph(
                 count += 1
         if way.rescoring:
             scratch.counters[COUNT_RESCORED] += count
-            status = rescore_row(queries, query, originals, limit, scratch.found, count, scratch.best, hits)
+            status = rescore_row(scratch.query, 0, originals, limit, scratch.found, count, scratch.best, hits, query)
             if status != FINE:
                 return status
         else:
@@ -335,6 +350,7 @@ ROOTS = (
     search_exact,
     search_graph,
     rescore,
+    prepare,
     find_links,
     merge_links,
     check_graph,
@@ -352,6 +368,7 @@ def warm_up() -> None:
     candidates = Candidates(np.empty((1, 1), np.int32), np.empty((1, 1), np.int32), np.empty(1, np.int64))
     hits = Hits(np.empty((1, 1), np.int32), np.empty((1, 1), np.float32))
     way = Way(ef=1, room=1, candidates=1, rescoring=0, encoding=BINARY)
+    prepare(queries, COSINE, queries)
     pack_signs(queries, words)
     search_bits(queries, Codes(words, 1), originals, accept, way, candidates, hits)
     search_exact(queries, originals, 0, accept, hits)
@@ -366,6 +383,7 @@ def warm_up() -> None:
         np.zeros(16, np.int32),
         np.zeros(1, np.int32),
         np.zeros((1, 1), np.int64),
+        np.zeros((1, 1), np.float32),
         np.zeros((8, 1), np.uint64),
         np.zeros(64, np.uint8),
         np.zeros(8, np.int64),

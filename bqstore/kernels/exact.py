@@ -25,8 +25,10 @@ from bqstore.kernels.layout import (
     FLOAT16,
     FLOAT32,
     INT8,
+    LONGEST,
     OUT_OF_RANGE,
     RECORD_HEADER_WORDS,
+    SHORTEST,
     WORD_NORM,
     WORD_SCALE,
     Accept,
@@ -60,6 +62,35 @@ def squared_distance(query: npt.NDArray[np.float32], vector: npt.NDArray[np.floa
     return total
 
 
+@float_leaf
+def scale_row(
+    vectors: npt.NDArray[np.float32], row: int, factor: np.float32, out: npt.NDArray[np.float32], place: int
+) -> None:
+    """Write a row, times a factor, to ``out[place]``."""
+    for j in range(out.shape[1]):
+        out[place, j] = vectors[row, j] * factor
+
+
+@leaf
+def prepare_row(
+    queries: npt.NDArray[np.float32], row: int, metric: int, out: npt.NDArray[np.float32], place: int
+) -> bool:
+    """Write a query to ``out[place]``, at unit length under COSINE; False if it cannot be computed with.
+
+    Infinite and NaN values make the sum of squares so, and no comparison with that holds.
+    """
+    square = dot(queries[row], queries[row])
+    if not square < np.float32(LONGEST * LONGEST):
+        return False
+    if metric != COSINE:
+        scale_row(queries, row, np.float32(1), out, place)
+        return True
+    if not square > np.float32(SHORTEST * SHORTEST):
+        return False
+    scale_row(queries, row, np.float32(1.0 / math.sqrt(square)), out, place)
+    return True
+
+
 @leaf
 def vector_score(
     query: npt.NDArray[np.float32], vector: npt.NDArray[np.float32], norm: np.float32, metric: int
@@ -84,15 +115,16 @@ def rescore_row(
     count: int,
     heap: npt.NDArray[np.int64],
     hits: Hits,
+    place: int,
 ) -> int:
-    """Order the candidates of one query by exact score and write the best to its row of ``hits``.
+    """Order the candidates of one query by exact score and write the best to row ``place`` of ``hits``.
 
     Parameters
     ----------
     limit : int                     ordinals end here
     ordinals : int32 (>= count,)    candidates
     heap : int64 (1, size)          written; size is at least the lesser of k and count
-    hits : Hits                     row ``query`` written
+    hits : Hits                     written
 
     Returns
     -------
@@ -132,7 +164,7 @@ def rescore_row(
             return int(ordinal)
         if heap.shape[1] > 0:
             offer(heap, 0, make_key(score_rank(score), ordinal))
-    write_hits(heap, 0, hits, query)
+    write_hits(heap, 0, hits, place)
     return FINE
 
 
@@ -145,7 +177,7 @@ def rescore_candidates(
     heap = np.empty((1, min(hits.ordinals.shape[1], candidates.ordinals.shape[1])), np.int64)
     for query in range(queries.shape[0]):
         count = min(candidates.counts[query], candidates.ordinals.shape[1])
-        status = rescore_row(queries, query, originals, limit, candidates.ordinals[query], count, heap, hits)
+        status = rescore_row(queries, query, originals, limit, candidates.ordinals[query], count, heap, hits, query)
         if status != FINE:
             return status
     return FINE

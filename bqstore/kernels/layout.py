@@ -24,7 +24,12 @@ INT8 = 2
 # status of a search: an ordinal (>= 0) means that this record is damaged
 FINE = -1
 OUT_OF_RANGE = -2
+DOUBTFUL = -4  # a query that is not finite, or too long or too short to compute with
 SHORT = -3  # a walk has met fewer accepted nodes than were asked for, and there are more: a scan finds them
+
+# lengths between which a sum of squares in float32 is neither infinite nor lost
+SHORTEST = 1e-15
+LONGEST = 1e18
 
 # query encoding: how many bit planes stand for a query (Qdrant's binary, scalar4bits, scalar8bits)
 BINARY = 1
@@ -122,7 +127,8 @@ class Scratch(NamedTuple):
     ``keys`` : int64 (room + 8,), the beam: distance, ordinal and two flags in one number, ascending.
     ``rows`` : int32 (at least 8m,), neighbors not met before, and ``distances`` : int32 (same,), theirs.
     ``found`` : int32 (1, at least the candidates), ordinals to be rescored. ``best`` : int64 (1, at least k), the hits.
-    ``planes`` : uint64 (8, W), the query's bit planes, and ``levels`` : uint8 (64 * W,), what they are made of.
+    ``query`` : float32 (1, dim), the query, of unit length if the metric is COSINE.
+    ``planes`` : uint64 (8, W), its bit planes, and ``levels`` : uint8 (64 * W,), what they are made of.
     ``counters`` : int64 (8,), see ``COUNT_EPOCH`` and what follows it.
     """
 
@@ -132,6 +138,7 @@ class Scratch(NamedTuple):
     distances: npt.NDArray[np.int32]
     found: npt.NDArray[np.int32]
     best: npt.NDArray[np.int64]
+    query: npt.NDArray[np.float32]
     planes: npt.NDArray[np.uint64]
     levels: npt.NDArray[np.uint8]
     counters: npt.NDArray[np.int64]

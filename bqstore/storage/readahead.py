@@ -10,7 +10,7 @@ from typing import Final
 from . import platform
 
 SEARCHES: Final = 64  # that ask ahead, after opening and after each sign of a cold disk
-SAMPLED: Final = 8  # of the others one in so many looks for such a sign: looking costs two system calls
+SAMPLED: Final = 32  # of the others one in so many looks for such a sign: looking costs two system calls
 
 
 class ReadAhead:
