@@ -78,14 +78,14 @@ class Ids:
 
     def take(self, ordinals: NDArray[np.int32]) -> NDArray[np.object_]:
         """Object array of str in the shape of the ordinals; None where one is -1."""
-        known, wanted = self._known, ordinals.ravel().tolist()
-        try:
-            found = [known[ordinal] for ordinal in wanted]
-        except KeyError:
-            found = [self._text(ordinal) for ordinal in wanted]
-        out = np.empty(len(found), object)
-        out[:] = found
-        return out.reshape(ordinals.shape)
+        known, out = self._known, np.empty(ordinals.shape, object)
+        rows = ordinals[None] if ordinals.ndim == 1 else ordinals
+        for line, wanted in zip(out[None] if ordinals.ndim == 1 else out, rows.tolist(), strict=True):
+            try:
+                line[:] = [known[ordinal] for ordinal in wanted]
+            except KeyError:
+                line[:] = [self._text(ordinal) for ordinal in wanted]
+        return out
 
     def _text(self, ordinal: int) -> str | None:
         text = self._known.get(ordinal)

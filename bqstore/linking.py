@@ -90,7 +90,7 @@ class Linking:
     def restore(self, state: State) -> State:
         """The state with the graph and the ids that the newest snapshot holds; a warning where it cannot be used."""
         snapshot, problem = self._store.read_snapshot()
-        if problem is None and snapshot is not None and state.data is not None:
+        if snapshot is not None and snapshot.n > self.linked(state) and state.data is not None:
             numbers, arrays = snapshot.numbers, snapshot.arrays
             graph = HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
             try:

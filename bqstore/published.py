@@ -143,11 +143,11 @@ class Published:
 
     def _renew_graph(self) -> None:
         """In a reader: take the writer's newer snapshot when the tail has grown long, else link it here."""
-        with self.lock:
-            state = self._state
-            if state.n - self.linking.linked(state) > long_tail(state.n) and not self.linking.at_work:
-                self._state = self.linking.restore(state)
-                self.link_behind()
+        if self._lags(self._state):  # most commits are done with here, without the lock
+            self.at_one_commit(lambda state: self._take_snapshot(state) if self._lags(state) else None)
+
+    def _lags(self, state: State) -> bool:
+        return state.n - self.linking.linked(state) > long_tail(state.n) and not self.linking.at_work
 
     def publish_links(self) -> State:
         """Publish what has been linked of the present state; under the lock."""
@@ -157,13 +157,14 @@ class Published:
 
     def restore(self) -> None:
         """Take the graph and the ids from the newest snapshot; what it lacks is linked in the background."""
-        with self.lock:
-            self._state = self.linking.restore(self._state)
-            self.link_behind()
+        self.at_one_commit(self._take_snapshot)
 
-    def link_behind(self) -> None:
-        """Begin to link the tail in the background if it is too long to be scanned in passing."""
-        if self._state.n - self.linking.linked(self._state) > long_tail(self._state.n):
+    def _take_snapshot(self, state: State) -> None:
+        """The store stands at the state's commit: the ids that the snapshot lacks are read, and must be the state's."""
+        restored = self.linking.restore(state)
+        with self._publishing:
+            self._state = restored
+        if self._lags(restored):  # too long to be scanned in passing
             self.linking.start(self._link_some)
 
     def _link_some(self) -> bool:
@@ -174,6 +175,8 @@ class Published:
                 return False
             left = self.linking.link_batch(state) < state.n
             self.publish_links()
+            if not left and not self.store.read_only:
+                self.save(long_tail(state.n))
             return left
 
     def link_rest(self) -> None:

@@ -13,18 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from bqstore.kernels.bits import pack_row
-from bqstore.kernels.intrinsics import byte_plane
+from bqstore.kernels.intrinsics import as_float32, byte_plane
 from bqstore.kernels.jit import float_leaf, leaf
 from bqstore.kernels.layout import BINARY, COSINE, DOT
 
+MAGNITUDE = np.uint32(0x7FFF_FFFF)
 
-@float_leaf
+
+@leaf
 def largest_of(query: npt.NDArray[np.float32]) -> np.float32:
-    """Return the largest absolute value of a vector, float32 (dim,)."""
-    top = np.float32(0)
-    for j in range(query.shape[0]):
-        top = max(top, abs(query[j]))
-    return top
+    """Return the largest absolute value of a finite vector, float32 (dim,).
+
+    Of its bits, as whole numbers, which order as the values do: a maximum of floats waits for every compare, 1.3 us for
+    1,536 values, since none may be NaN and the compiler cannot know.
+    """
+    bits = query.view(np.uint32)
+    top = np.uint32(0)
+    for j in range(bits.shape[0]):
+        top = max(top, bits[j] & MAGNITUDE)
+    return as_float32(top)
 
 
 @float_leaf
@@ -40,6 +47,19 @@ def write_levels(query: npt.NDArray[np.float32], top: np.float32, steps: int, le
     middle = np.float32(0.5 * steps + 0.5)
     for j in range(query.shape[0]):
         levels[j] = np.uint8(np.int32(query[j] * scale + middle))
+
+
+@leaf
+def length_of(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> np.float32:
+    """Return the length of the vector of ``2 * level - steps``."""
+    ones = np.int32(0)
+    squares = np.int32(0)  # at most 16,384 * 255^2
+    for j in range(dim):
+        level = np.int32(levels[j])
+        ones += level
+        squares += level * level
+    total = 4 * np.int64(squares) - 4 * steps * np.int64(ones) + np.int64(dim) * steps * steps
+    return np.float32(math.sqrt(total))
 
 
 @leaf
@@ -81,11 +101,7 @@ def encode_query(
     for w in range(planes.shape[1]):
         for p in range(encoding):
             planes[p, w] = byte_plane(levels, 64 * w, 1 << p)
-    square = np.int64(0)
-    for j in range(dim):
-        value = 2 * np.int64(levels[j]) - steps
-        square += value * value
-    return np.float32(2) * top / np.float32(steps), np.float32(math.sqrt(square))
+    return np.float32(2) * top / np.float32(steps), length_of(levels, dim, steps)
 
 
 @leaf

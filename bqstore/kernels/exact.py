@@ -17,6 +17,7 @@ from bqstore.kernels.heap import (
     score_rank,
     sort_row,
 )
+from bqstore.kernels.intrinsics import prefetch
 from bqstore.kernels.jit import float_leaf, leaf
 from bqstore.kernels.layout import (
     COSINE,
@@ -41,6 +42,7 @@ from bqstore.kernels.scan import next_rows
 
 GROUP_BYTES = 1 << 16  # vectors that all queries pass over together: they share the L2 cache with the queries
 ROWS = 256
+PAGE_WORDS = 1024  # of the smallest page
 
 
 @float_leaf
@@ -145,7 +147,10 @@ def rescore_row(
     for i in range(count):
         if ordinals[i] < 0 or ordinals[i] >= limit:
             return OUT_OF_RANGE
-    for i in range(min(count, 2)):
+    for i in range(count):
+        for line in range(0, records.shape[1], PAGE_WORDS):  # their pages' addresses are looked up at once
+            prefetch(records, ordinals[i], line)
+    for i in range(min(count, 4)):
         fetch_record(records, ordinals[i])
     for i in range(count):
         ordinal = ordinals[i]
@@ -160,7 +165,7 @@ def rescore_row(
             else:
                 read_int8(small[ordinal], record[WORD_SCALE], decoded)
             score = vector_score(vector_of_query, decoded, norm, metric)
-        if not is_sound(records, ordinal, ordinals[min(i + 2, count - 1)]):
+        if not is_sound(records, ordinal, ordinals[min(i + 4, count - 1)]):
             return int(ordinal)
         if heap.shape[1] > 0:
             offer(heap, 0, make_key(score_rank(score), ordinal))

@@ -5,6 +5,7 @@ An intrinsic cannot run interpreted, so its twin takes its name there.
 
 from __future__ import annotations
 
+import platform
 import struct
 from typing import Any
 
@@ -32,6 +33,9 @@ if getattr(numba.config, "DISABLE_JIT", 0):
 
     def prefetch(array: npt.NDArray[Any], row: int, column: int) -> None:
         """Ask for the cache line of ``array[row, column]``; here, nothing."""
+
+    def prefetch_item(array: npt.NDArray[Any], place: int) -> None:
+        """Ask for the cache line of ``array[place]``; here, nothing."""
 
     def _plane_distance(
         words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int, count: int
@@ -75,12 +79,17 @@ if getattr(numba.config, "DISABLE_JIT", 0):
         stop = start + -(-(stop - start) // 8) * 8
         return sum(1 for i in range(start, stop) if keys[i] < key)
 
+    def widen_halves(halves: npt.NDArray[np.uint16], start: int, out: npt.NDArray[np.float32]) -> int:
+        """Write the float16 values of ``halves[start:]`` to ``out``; return how many, from the first on, were done."""
+        return 0
+
     def move_up(keys: npt.NDArray[np.int64], place: int, count: int) -> None:
         """Move ``keys[place : place + count]`` up by one place."""
         keys[place + 1 : place + count + 1] = keys[place : place + count].copy()
 
 else:
     from llvmlite import ir
+    from llvmlite.binding import get_host_cpu_features
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
@@ -213,6 +222,17 @@ else:
     distance_8 = _make_distance(8, "distance_8", "Return the sum over p < 8 of popcount(words[row] ^ planes[p]) << p.")
 
     @intrinsic
+    def prefetch_item(typingctx: Any, array: Any, place: Any) -> Any:
+        """Ask for the cache line of ``array[place]``; a wrong address does no harm."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = make_array(signature.args[0])(context, builder, args[0]).data
+            _emit_prefetch(builder, builder.gep(data, [args[1]]))
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64), codegen
+
+    @intrinsic
     def byte_plane(typingctx: Any, levels: Any, start: Any, mask: Any) -> Any:
         """Return the word whose bit j is 1 iff ``levels[start + j] & mask``, j < 64, by one compare of a register."""
 
@@ -327,3 +347,29 @@ else:
             return builder.load(total)
 
         return types.uint64(records, types.int64, types.int64, types.int64), codegen
+
+    # Without the instruction LLVM calls a function that a compiler's runtime has and this process may not.
+    _WIDENS = platform.machine().lower() in ("arm64", "aarch64") or get_host_cpu_features().get("f16c", False)
+
+    @intrinsic
+    def widen_halves(typingctx: Any, halves: Any, start: Any, out: Any) -> Any:
+        """Write the float16 values of ``halves[start:]`` to ``out``; return how many, from the first on, were done.
+
+        Sixteen at a time, by the processor's own conversion; none where it has none, and the caller does the rest.
+        """
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            i64 = ir.IntType(64)
+            if not _WIDENS:
+                return ir.Constant(i64, 0)
+            narrow, wide = ir.VectorType(ir.HalfType(), 16), ir.VectorType(ir.FloatType(), 16)
+            source = builder.gep(make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+            target = make_array(signature.args[2])(context, builder, args[2])
+            sixteens = builder.and_(builder.extract_value(target.shape, 0), ir.Constant(i64, -16))
+            with cgutils.for_range_slice(builder, ir.Constant(i64, 0), sixteens, ir.Constant(i64, 16)) as (at, _):
+                address = builder.bitcast(builder.gep(source, [at]), narrow.as_pointer())
+                place = builder.bitcast(builder.gep(target.data, [at]), wide.as_pointer())
+                builder.store(builder.fpext(builder.load(address, align=2), wide), place, align=4)
+            return sixteens
+
+        return types.int64(halves, types.int64, out), codegen

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.intrinsics import as_float32, keyed_sum, prefetch, wrapping_add
+from bqstore.kernels.intrinsics import as_float32, keyed_sum, prefetch, widen_halves, wrapping_add
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import (
     CHECKSUM_FACTOR,
@@ -63,8 +63,9 @@ def half_value(half: np.uint16) -> np.float32:
 @leaf
 def read_half(halves: npt.NDArray[np.uint16], out: npt.NDArray[np.float32]) -> None:
     """Write the float16 payload of a record, seen as uint16 (2 * stride,), to ``out``."""
-    for j in range(out.shape[0]):
-        out[j] = half_value(halves[j + 2 * RECORD_HEADER_WORDS])
+    done = widen_halves(halves, 2 * RECORD_HEADER_WORDS, out)
+    for j in range(out.shape[0] - done):
+        out[done + j] = half_value(halves[done + j + 2 * RECORD_HEADER_WORDS])
 
 
 @leaf

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqstore.kernels.bits import measure
-from bqstore.kernels.intrinsics import count_below, move_up, prefetch
+from bqstore.kernels.intrinsics import count_below, move_up, prefetch, prefetch_item
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import (
     COUNT_DISTANCES,
@@ -123,11 +123,10 @@ def offer(
 
 @leaf
 def row_at(graph: Graph, node: int, level: int) -> int:
-    """Return the row of ``graph.upper`` that holds a node's links on a level >= 1; -1 if there is none."""
-    if graph.levels[node] < level:
-        return -1
-    row = graph.first[node] + level - 1
-    return row if 0 <= row < graph.upper.shape[0] else -1
+    """Return the row of ``graph.upper`` that holds a node's links on a level >= 1; -1 if it is on level 0 only."""
+    first = graph.first[node]
+    row = first + level - 1
+    return row if first >= 0 and row < graph.upper.shape[0] else -1
 
 
 @leaf
@@ -149,30 +148,30 @@ def descend(
     measure(words, rows, 1, planes, encoding, distances)
     nearest = distances[0]
     done = 1
+    n = min(graph.n, words.shape[0], graph.first.shape[0])
+    row = row_at(graph, node, graph.top) if graph.top > last else -1
     for level in range(graph.top, last, -1):
-        moved = True
-        while moved:
-            moved = False
-            row = row_at(graph, node, level)
-            if row < 0:
-                break
+        while row >= 0:
             count = 0
             for j in range(graph.upper.shape[1]):
                 other = graph.upper[row, j]
                 if other < 0:
                     break
-                if other < graph.n:
+                if other < n:
                     rows[count] = other
                     count += 1
+                    prefetch_item(graph.first, other)
                     for w in range(0, words.shape[1], 8):
                         prefetch(words, other, w)
             measure(words, rows, count, planes, encoding, distances)
             done += count
+            row = -1
             for i in range(count):
                 if distances[i] < nearest:
                     nearest = distances[i]
                     node = rows[i]
-                    moved = True
+                    row = row_at(graph, node, level)
+        row = row_at(graph, node, level - 1) if level - 1 > last else -1
     scratch.counters[COUNT_DISTANCES] += done
     return node, nearest
 
