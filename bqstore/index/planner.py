@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 EXACT, SCAN, WALK = "exact", "scan", "walk"
 
-# Nanoseconds, measured by tests/benchmarks/planner.py on codes of 384 to 3,072 bits; what counts is their ratio.
-_SCAN_CODE, _SCAN_WORD = 1.2, 0.12  # a code of a flat scan: fixed, and for each word and plane
+# Nanoseconds, measured by tests/benchmarks/graph.py on codes of 384 to 3,072 bits; what counts is their ratio.
+_SCAN = 5000.0  # a flat scan, whatever is scanned
+_SCAN_CODE, _SCAN_WORD = 1.2, 0.12  # a code of it: fixed, and for each word and plane
 _WALK_CODE, _WALK_WORD = 10.0, 0.3  # a distance in a walk, likewise; memory is waited for
 _PLANES = {1: 1.0, 4: 1.7, 8: 2.6}  # a word against several planes costs less than as many words
 # distances of a walk at m = 16 and 100,000 nodes: 250 + 9 ef; the first part grows with log n
@@ -79,6 +80,6 @@ def plan(
     code = _SCAN_CODE + _SCAN_WORD * words * _PLANES[planes]
     distances = _DESCENT * math.log2(linked + 1) / 3.3 + _PER_BEAM * room * math.sqrt(m / 16)
     walk = distances * (_WALK_CODE + _WALK_WORD * words * _PLANES[planes]) + (n - linked) * code
-    if walk >= accepted * code:
+    if walk >= _SCAN + accepted * code:
         return scan
     return Plan(WALK, rescoring, candidates, ef, ef if accepted == n else min(n, 2 * room))

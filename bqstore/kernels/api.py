@@ -60,7 +60,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "c2641a82fcb3fe1d"
+KERNELS_STAMP = "36f62e6714a1008a"
 
 
 @root

@@ -134,7 +134,7 @@ def rescore_row(
 
     Notes
     -----
-    A record is asked for two records ahead, line by line while the checksum runs over the one at hand: asked for at
+    A record is asked for four records ahead, line by line while the checksum runs over the one at hand: asked for at
     once, its 97 lines fill the queue to memory, and the sums wait behind them.
     """
     records = originals.records

@@ -43,6 +43,7 @@ class FlatScan:
         records.flags.writeable = False
         self.originals = layout.Originals(records, dim, layout.FLOAT32, layout.COSINE)
         self.accept = layout.Accept(np.zeros(0, np.uint64), 1)
+        self.way = layout.Way(0, 0, candidates, 0, layout.BINARY)
         self.candidates = layout.Candidates(
             np.empty((m, candidates), np.int32), np.empty((m, candidates), np.int32), np.empty(m, np.int64)
         )
@@ -50,7 +51,7 @@ class FlatScan:
 
     def bits(self):
         """Scan the codes and keep the nearest."""
-        api.search_bits(self.queries, self.codes, self.originals, self.accept, 0, self.candidates, self.hits)
+        api.search_bits(self.queries, self.codes, self.originals, self.accept, self.way, self.candidates, self.hits)
         return self.hits
 
     def floats(self):

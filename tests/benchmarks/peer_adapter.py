@@ -7,9 +7,10 @@ oversampling); `BENCH_ADAPTER` names this file. Every add is durable when it ret
 from pathlib import Path
 from typing import Any
 
-import bqstore
 import numpy as np
 from bench.peers.base import Peer, register, sweep
+
+import bqstore
 
 
 @register("bqstore", encoding="scalar4bits")
@@ -30,7 +31,7 @@ class Bqstore(Peer):
         quantization = {"query_encoding": self.encoding}
         self.col = bqstore.open(path / "store", quantization=quantization, threads=self.threads, **settings)
 
-    def build(self, X: np.ndarray, path: Path, attrs: dict[str, np.ndarray] | None = None) -> None:  # noqa: N803
+    def build(self, X: np.ndarray, path: Path, attrs: dict[str, np.ndarray] | None = None) -> None:
         """Add everything in pieces, as a user would who does not hold it all."""
         bqstore.warm_up()
         hnsw = {"m": self.m, "ef_construct": self.efc}
@@ -61,15 +62,27 @@ class Bqstore(Peer):
 
     def settings(self, n: int) -> list[dict[str, float]]:
         """The sweep."""
-        fine = [{"ef": ef, "os": ef / 10} for ef in (12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96)]
-        beams = sweep([32, 48, 64, 96, 128], (2, 3, 4)) + sweep([64, 96, 128, 256, 512], (5, 10))
-        return [*fine, *beams, {"ef": 16, "os": 1}, {"ef": 64, "os": 1}]
+        low = [
+            (16, 1.6),
+            (20, 2.0),
+            (24, 2.2),
+            (24, 2.4),
+            (28, 2.5),
+            (28, 2.8),
+            (32, 2.6),
+            (32, 2.8),
+            (36, 2.8),
+            (40, 3.0),
+        ]
+        high = [(48, 3.6), (56, 4.0), (64, 4.4), (72, 4.4), (72, 4.8), (80, 4.2), (80, 4.8), (96, 5.2), (128, 6.0)]
+        others = sweep([32, 64, 128], (1, 2, 3)) + sweep([96, 192, 256, 512], (5, 10))
+        return [{"ef": ef, "os": os} for ef, os in low + high] + others
 
     def search(self, q: np.ndarray, k: int, s: dict[str, Any]) -> np.ndarray:
         """One query."""
         return self.col.search_ids(q, k, oversampling=s["os"], hnsw_ef=s["ef"])[0][0]
 
-    def search_batch(self, Q: np.ndarray, k: int, s: dict[str, Any], threads: int) -> np.ndarray:  # noqa: N803
+    def search_batch(self, Q: np.ndarray, k: int, s: dict[str, Any], threads: int) -> np.ndarray:
         """Many queries at once."""
         return self.col.search_ids(Q, k, oversampling=s["os"], hnsw_ef=s["ef"], threads=threads)[0]
 
@@ -78,7 +91,7 @@ class Bqstore(Peer):
         where = {flt["col"]: flt["value"]}
         return self.col.search_ids(q, k, filter=where, oversampling=s["os"], hnsw_ef=s["ef"])[0][0]
 
-    def add(self, ids: np.ndarray, X: np.ndarray) -> None:  # noqa: N803
+    def add(self, ids: np.ndarray, X: np.ndarray) -> None:
         """Durable and linked when it returns."""
         self.col.add(X, [str(i) for i in ids])
 
