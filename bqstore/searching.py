@@ -17,6 +17,7 @@ from .errors import InvalidInputError
 from .published import Published
 from .results import ExplainedHits, Explanation, Hit
 from .state import State
+from .storage.files import RecordFile
 from .validate import check_dim, check_queries
 
 F32 = NDArray[np.float32]
@@ -142,10 +143,7 @@ class Ready:
                     ahead.unsampled -= 1
                     ordinals, scores = search.one(queries)
                 else:
-                    before = ahead.begin() if search.plan.rescoring else None
-                    prefetch = vectors.prefetch if before is None and search.plan.rescoring else None
-                    ordinals, scores = search.nearest(queries, options.threads, executor, prefetch, work)
-                    ahead.end(before)
+                    ordinals, scores = self._from_disk(queries, vectors, executor, work)
         except index.DoubtfulError:
             check_queries(queries, options.distance)
             raise
@@ -153,6 +151,26 @@ class Ready:
             low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
             ordinals[low], scores[low] = -1, np.nan
         return ordinals, scores
+
+    def _from_disk(
+        self, queries: F32, vectors: RecordFile, executor: Callable[[], Executor], work: index.Work | None
+    ) -> tuple[NDArray[np.int32], F32]:
+        """`nearest`, with a look at whether the originals must be waited for."""
+        search, threads, ahead = self.search, self.options.threads, vectors.read_ahead
+        if not search.plan.rescoring:
+            return search.nearest(queries, threads, executor, None, work)
+        first = min(ahead.left, len(queries))  # these ask ahead; by then a large batch has warmed what it reads
+        before = ahead.begin(len(queries))
+        if first == 0:
+            found = search.nearest(queries, threads, executor, None, work)
+        elif first == len(queries):
+            found = search.nearest(queries, threads, executor, vectors.prefetch, work)
+        else:
+            one = search.nearest(queries[:first], threads, executor, vectors.prefetch, work)
+            two = search.nearest(queries[first:], threads, executor, None, work)
+            found = np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]])
+        ahead.end(before)
+        return found
 
 
 def ready(published: Published, state: State, tree: filters.Tree | None, options: Options) -> tuple[State, Ready]:

@@ -18,17 +18,18 @@ class ReadAhead:
 
     Attributes
     ----------
+    left : int          searches that are still to ask ahead; `begin` counts them down
     unsampled : int     searches that need not ask `begin`; whoever skips it counts down
     """
 
     def __init__(self) -> None:
-        self._left = SEARCHES
+        self.left = SEARCHES
         self.unsampled = 0
 
-    def begin(self) -> int | None:
+    def begin(self, searches: int = 1) -> int | None:
         """None: ask ahead; else a number for `end`."""
-        if self._left > 0:
-            self._left -= 1
+        if self.left > 0:
+            self.left = max(0, self.left - searches)
             return None
         self.unsampled = SAMPLED - 1
         return platform.major_faults()
@@ -36,5 +37,5 @@ class ReadAhead:
     def end(self, before: int | None) -> None:
         """Look whether the search that did not ask had to wait for the disk."""
         if before is not None and platform.major_faults() > before:
-            self._left = SEARCHES
+            self.left = SEARCHES
             self.unsampled = 0
