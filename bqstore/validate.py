@@ -43,7 +43,8 @@ def array(given: object, what: str) -> F32:
         hint = ragged(given) or "expected numbers, such as float32"
         raise InvalidInputError(f"{what} holds values of type {wide.dtype}; {hint}")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is refused as that
-        return np.ascontiguousarray(wide, np.float32)
+        # writable: for read-only arrays the kernels would be compiled a second time
+        return np.require(wide, np.float32, ["C", "W"])
 
 
 def ragged(given: object) -> str | None:
@@ -114,7 +115,7 @@ def queries_in(given: object, dim: int | None, distance: str, max_dim: int, sing
 
     Their values are checked, but for one float32 row, whose values the search itself looks at.
     """
-    if type(given) is np.ndarray and given.dtype is _FLOAT32 and given.shape == (dim,) and given.flags.c_contiguous:
+    if type(given) is np.ndarray and given.dtype is _FLOAT32 and given.shape == (dim,) and given.flags.carray:
         return given[None]  # the way of every hot loop: the kernel looks at the values
     what = "the query vector" if single else "query vectors"
     queries = array(given, what)

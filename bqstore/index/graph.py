@@ -39,7 +39,7 @@ class HnswGraph:
     view : Graph    as searches see it; its arrays are written behind ``view.n``, and rows of linked nodes in place
     """
 
-    ARRAYS = ("links", "upper", "first", "levels")
+    ARRAYS = ("links", "upper", "first", "levels", "same")
 
     def __init__(self, m: int, ef_construct: int, seed: int = SEED) -> None:
         self.m, self.ef_construct, self.seed = m, ef_construct, seed
@@ -48,11 +48,13 @@ class HnswGraph:
             np.zeros((0, m), np.int32),
             np.zeros(0, np.int32),
             np.zeros(0, np.uint8),
+            np.zeros(0, np.int32),
             n=0,
             entry=0,
             top=0,
         )
         self._rows = 0  # of ``view.upper``, in use
+        self._copies = 0  # nodes without links of their own
         self._pool = ScratchPool()
 
     def __len__(self) -> int:
@@ -63,7 +65,10 @@ class HnswGraph:
         view, n = self.view, self.view.n
         numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
         numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows}
-        arrays = (view.links[:n], view.upper[: self._rows], view.first[:n], view.levels[:n])
+        upper, same = _without_later(view.upper[: self._rows], n), view.same[:n]
+        while (later := same >= n).any():  # of a batch that was broken off: what comes after them in their lists
+            same = np.where(later, view.same[np.where(later, same, 0)], same)
+        arrays = (_without_later(view.links[:n], n), upper, view.first[:n], view.levels[:n], same)
         return numbers, dict(zip(self.ARRAYS, arrays, strict=True))
 
     def restore(self, numbers: Mapping[str, int], arrays: Mapping[str, NDArray[np.generic]], n: int) -> None:
@@ -75,8 +80,8 @@ class HnswGraph:
         for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
             if numbers[name] != own:
                 raise ValueError(f"{name} is {numbers[name]}, not {own}")
-        kinds = (np.int32, np.int32, np.int32, np.uint8)
-        shapes = ((n, 2 * self.m), (numbers["rows"], self.m), (n,), (n,))
+        kinds = (np.int32, np.int32, np.int32, np.uint8, np.int32)
+        shapes = ((n, 2 * self.m), (numbers["rows"], self.m), (n,), (n,), (n,))
         copies = []
         for name, kind, shape in zip(self.ARRAYS, kinds, shapes, strict=True):
             given = arrays[name]
@@ -85,12 +90,13 @@ class HnswGraph:
             columns = shape[1] if len(shape) > 1 else 1
             copies.append(allocate(shape[0], columns, kind).reshape(shape))
             copies[-1][:] = given
-        links, upper, first, levels = copies
-        view = Graph(links, upper, first, levels, n, int(numbers["entry"]), int(numbers["top"]))
+        links, upper, first, levels, same = copies
+        view = Graph(links, upper, first, levels, same, n, int(numbers["entry"]), int(numbers["top"]))
         faults = int(api.check_graph(view))
         if faults:
             raise ValueError(f"{faults:,} rows of links are faulty" if faults > 0 else "its entry point is not in it")
         self.view, self._rows = view, int(numbers["rows"])
+        self._copies = int((same >= 0).sum())
 
     def link(self, words: U64, stop: int, threads: int, executor: Callable[[], Executor]) -> int:
         """Link the next batch of codes, at most up to ordinal ``stop``; return how many nodes there are now.
@@ -108,15 +114,16 @@ class HnswGraph:
         start = view.n
         if start >= stop:
             return start
-        end = min(stop, start + max(1, min(start // _PART, _BATCH)))
+        end = min(stop, start + max(1, min((start - self._copies) // _PART, _BATCH)))
         levels = levels_of(self.seed, start, end, self.m)
         if start == 0:
             self._grow(stop, levels)
+            self._rows = 0  # Ctrl-C may have come between the last two lines of this branch
             self._set_nodes(0, levels)
-            self.view.links[0] = -1
+            self.view.links[0] = self.view.same[0] = -1
             self.view.upper[: int(levels[0])] = -1
+            self._rows = int(levels[0])  # before the node is there: its rows must not be given away
             self.view = self.view._replace(n=1, entry=0, top=int(levels[0]))
-            self._rows = int(levels[0])
             return 1
         higher = np.flatnonzero(levels > view.top)
         if len(higher):  # alone on its top level, it has no neighbors there: the next batch must be able to find it
@@ -127,13 +134,30 @@ class HnswGraph:
         view = self.view
         with self._spread(words, threads, executor) as spread:
             spread(lambda a, b, s: api.find_links(words, view, a, b, self.ef_construct, s), start, end)
+            _same_in_batch(words, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
                 self._merge(spread, words, view, level, _links_back(view, start, levels, level))
+        if self._chain(view, start, end) == end - 1:
+            levels[-1] = 0  # a copy cannot be the entry point
         self._rows = rows
         if levels[-1] > view.top:
             view = view._replace(entry=end - 1, top=int(levels[-1]))
         self.view = view._replace(n=end)
         return end
+
+    def _chain(self, view: Graph, start: int, end: int) -> int:
+        """Put those of a batch whose code was there before into the lists of its nodes; return the last of them."""
+        same, last = view.same, -1
+        for last in (np.flatnonzero(same[start:end] < -1) + start).tolist():
+            known = -2 - int(same[last])
+            view.levels[last], view.first[last] = 0, -1
+            after = int(same[known])
+            while after >= last:  # from a batch that was broken off
+                after = int(same[after])
+            same[last] = after  # before the other: a search may be passing
+            same[known] = last
+        self._copies = int((same[:end] >= 0).sum())
+        return last
 
     def _merge(self, spread: Callable[..., None], words: U64, view: Graph, level: int, back: _Back) -> None:
         targets, ends, sources = back
@@ -155,9 +179,10 @@ class HnswGraph:
             n = view.n
             size = max(stop, n + n // 2) if n else stop
             links = allocate(size, 2 * self.m, np.int32)
-            first, old = np.empty(size, np.int32), np.zeros(size, np.uint8)
+            first, old, same = np.empty(size, np.int32), np.zeros(size, np.uint8), np.full(size, -1, np.int32)
+            same[:n] = view.same[:n]
             links[:n], first[:n], old[:n] = view.links[:n], view.first[:n], view.levels[:n]
-            self.view = view = view._replace(links=links, first=first, levels=old)
+            self.view = view = view._replace(links=links, first=first, levels=old, same=same)
         need = self._rows + int(levels.sum(dtype=np.int64))
         if need > len(view.upper):
             upper = np.full((max(need, len(view.upper) * 3 // 2, 16), self.m), -1, np.int32)
@@ -224,6 +249,33 @@ def _together(
                 break
         wait(running)
         raise
+
+
+def _without_later(rows: I32, n: int) -> I32:
+    """Rows of links without those to the nodes of a batch that was broken off."""
+    marked = np.flatnonzero((rows >= n).any(1))
+    if not len(marked):
+        return rows
+    some = rows[marked]
+    some[some >= n] = -1
+    rows = rows.copy()
+    rows[marked] = np.take_along_axis(some, np.argsort(some < 0, axis=1, kind="stable"), 1)
+    return rows
+
+
+def _same_in_batch(words: U64, view: Graph, start: int, end: int) -> None:
+    """Leave the first of equal codes of a batch, which do not see each other, as a node; the others are its copies."""
+    codes = np.ascontiguousarray(words[start:end])
+    rows = codes.view(np.dtype((np.void, codes.shape[1] * 8)))[:, 0]
+    _, first, of = np.unique(rows, return_index=True, return_inverse=True)
+    leader = first[of.reshape(-1)]
+    for i in np.flatnonzero(leader != np.arange(end - start)).tolist():
+        node, known = start + i, start + int(leader[i])
+        if view.same[node] >= -1:
+            for level in range(int(view.levels[node])):
+                view.upper[int(view.first[node]) + level] = -1
+            view.links[node] = -1
+            view.same[node] = view.same[known] if view.same[known] < -1 else -2 - known
 
 
 def _links_back(view: Graph, start: int, levels: NDArray[np.uint8], level: int) -> _Back:

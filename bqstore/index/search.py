@@ -235,7 +235,10 @@ class Search:
     def _walk(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
         """Walk the graph; SHORT if that found too few."""
         data, plan = self.data, self.plan
-        scratch = self._free.pop() if self._free else make_scratch(self._sizes)
+        try:
+            scratch = self._free.pop()
+        except IndexError:
+            scratch = make_scratch(self._sizes)
         if work is not None:
             scratch.counters[COUNT_DISTANCES:] = 0
         found, way = hits, self.way

@@ -60,7 +60,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "36f62e6714a1008a"
+KERNELS_STAMP = "578058ea1240e176"
 
 
 @root
@@ -112,7 +112,7 @@ def search_bits(
         return OUT_OF_RANGE
     planes = np.empty((m, way.encoding, width), np.uint64)
     levels = np.zeros(64 * width, np.uint8)
-    scale = np.empty((m, 2), np.float32)
+    scale = np.empty((m, 2))
     for query in range(m):
         scale[query, 0], scale[query, 1] = encode_query(queries, query, way.encoding, levels, planes[query])
     scan_codes(planes, way.encoding, codes, accept, candidates)
@@ -230,7 +230,8 @@ def search_graph(
     """
     dim, k = queries.shape[1], hits.ordinals.shape[1]
     n = min(codes.n, codes.words.shape[0], scratch.visited.shape[0])
-    linked = min(graph.n, n, graph.links.shape[0])
+    linked = min(graph.n, n, graph.links.shape[0], graph.first.shape[0], graph.levels.shape[0], graph.same.shape[0])
+    graph = Graph(graph.links, graph.upper, graph.first, graph.levels, graph.same, linked, graph.entry, graph.top)
     limit = min(n, originals.records.shape[0]) if fits(originals, dim) else 0
     width = codes.words.shape[1]
     if not 0 <= graph.entry < linked or (dim + 63) // 64 != width or scratch.query.shape[1] != dim:
@@ -241,7 +242,7 @@ def search_graph(
             return DOUBTFUL
         step, norm = encode_query(scratch.query, 0, way.encoding, scratch.levels, planes)
         start, distance = descend(codes.words, graph, 0, planes, way.encoding, scratch)
-        found = beam(codes.words, graph, 0, accept, way.ef, way.room, way.encoding, start, distance, scratch)
+        found = beam(codes.words, graph, 0, accept, way.ef, way.room, way.encoding, start, distance, 1, scratch)
         if linked < n:
             found = scan_tail(codes.words, linked, n, accept, way.ef, way.room, way.encoding, found, scratch)
         if found[1] < way.candidates:
@@ -287,6 +288,8 @@ def find_links(words: npt.NDArray[np.uint64], graph: Graph, start: int, stop: in
     The first half of a batch: any number of calls may run at once, each on nodes and a scratch of its own.
     """
     everything = Accept(np.zeros(1, np.uint64), 1)
+    if not 0 <= graph.entry < min(graph.n, words.shape[0]):
+        return
     for ordinal in range(start, min(stop, words.shape[0], graph.links.shape[0])):
         find_one(words, graph, ordinal, ef, scratch, everything)
 
@@ -375,7 +378,9 @@ def warm_up() -> None:
     candidates.counts[0] = 0
     rescore(queries, originals, 0, candidates, hits)
     links, upper = np.full((2, 4), -1, np.int32), np.zeros((0, 2), np.int32)
-    graph = Graph(links, upper, np.full(2, -1, np.int32), np.zeros(2, np.uint8), n=1, entry=0, top=0)
+    graph = Graph(
+        links, upper, np.full(2, -1, np.int32), np.zeros(2, np.uint8), np.full(2, -1, np.int32), n=1, entry=0, top=0
+    )
     scratch = Scratch(
         np.zeros(2, np.uint8),
         np.zeros(16, np.int64),

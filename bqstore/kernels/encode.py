@@ -18,6 +18,16 @@ from bqstore.kernels.jit import float_leaf, leaf
 from bqstore.kernels.layout import BINARY, COSINE, DOT
 
 MAGNITUDE = np.uint32(0x7FFF_FFFF)
+WIDEST = np.float32(3)
+
+
+@float_leaf
+def dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> np.float32:
+    """Return the dot product of two vectors, float32 (dim,), summed in float32, in any order."""
+    total = np.float32(0)
+    for j in range(a.shape[0]):
+        total += a[j] * b[j]
+    return total
 
 
 @leaf
@@ -36,7 +46,7 @@ def largest_of(query: npt.NDArray[np.float32]) -> np.float32:
 
 @float_leaf
 def write_levels(query: npt.NDArray[np.float32], top: np.float32, steps: int, levels: npt.NDArray[np.uint8]) -> None:
-    """Write the level of every value: [-top, top] in ``steps`` equal steps, rounded to the nearest.
+    """Write the level of every value: [-top, top] in ``steps`` equal steps, rounded to the nearest; beyond, the last.
 
     Parameters
     ----------
@@ -46,12 +56,13 @@ def write_levels(query: npt.NDArray[np.float32], top: np.float32, steps: int, le
     scale = np.float32(0.5 * steps) / top if top > 0 else np.float32(0)
     middle = np.float32(0.5 * steps + 0.5)
     for j in range(query.shape[0]):
-        levels[j] = np.uint8(np.int32(query[j] * scale + middle))
+        level = np.int32(query[j] * scale + middle)
+        levels[j] = np.uint8(min(max(level, np.int32(0)), np.int32(steps)))
 
 
 @leaf
-def length_of(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> np.float32:
-    """Return the length of the vector of ``2 * level - steps``."""
+def square_of(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> float:
+    """Return the squared length of the vector of ``2 * level - steps``."""
     ones = np.int32(0)
     squares = np.int32(0)  # at most 16,384 * 255^2
     for j in range(dim):
@@ -59,7 +70,7 @@ def length_of(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> np.float32
         ones += level
         squares += level * level
     total = 4 * np.int64(squares) - 4 * steps * np.int64(ones) + np.int64(dim) * steps * steps
-    return np.float32(math.sqrt(total))
+    return float(total)
 
 
 @leaf
@@ -69,7 +80,7 @@ def encode_query(
     encoding: int,
     levels: npt.NDArray[np.uint8],
     planes: npt.NDArray[np.uint64],
-) -> tuple[np.float32, np.float32]:
+) -> tuple[float, float]:
     """Write the planes of one query.
 
     Parameters
@@ -81,39 +92,41 @@ def encode_query(
 
     Returns
     -------
-    step : float32      one level of the query, in units of its values; 2 for signs, which are read as -1 and 1
-    norm : float32      length of the encoded query in units of half a step
+    step : float        one level of the query, in units of its values; 2 for signs, which are read as -1 and 1
+    square : float      squared length of the encoded query in units of half a step: a whole number
 
     Notes
     -----
-    Qdrant's scalar query encoding: 2^b levels on [-max |q|, max |q|], in bit planes.
+    Qdrant's scalar query encoding: 2^b levels on [-max |q|, max |q|], in bit planes; but no wider than three times the
+    root of the mean square. ada-002 has a few values of thirty times that, beside which all others fall in the two
+    middle levels: recall@10 of the codes alone was that of signs, .797, and is .844 so. The other sets are as before.
     """
     dim = queries.shape[1]
     if encoding == BINARY:
         pack_row(queries, row, planes, 0)
-        return np.float32(2), np.float32(math.sqrt(dim))
+        return 2.0, float(dim)
     query = queries[row]
     steps = (1 << encoding) - 1
-    top = largest_of(query)
+    top = min(largest_of(query), WIDEST * np.float32(math.sqrt(dot(query, query) / dim)))
     write_levels(query, top, steps, levels)
     for j in range(levels.shape[0] - dim):
         levels[j + dim] = 0
     for w in range(planes.shape[1]):
         for p in range(encoding):
             planes[p, w] = byte_plane(levels, 64 * w, 1 << p)
-    return np.float32(2) * top / np.float32(steps), length_of(levels, dim, steps)
+    return 2.0 * float(top) / steps, square_of(levels, dim, steps)
 
 
 @leaf
-def code_score(distance: int, dim: int, encoding: int, step: np.float32, norm: np.float32, metric: int) -> np.float32:
+def code_score(distance: int, dim: int, encoding: int, step: float, square: float, metric: int) -> np.float32:
     """Return the metric applied to the encoded query and a code read as a vector of +-1, at this distance."""
     steps = (1 << encoding) - 1
     product = steps * dim - 2 * distance  # of the code and the query in units of half a step
     if metric == COSINE:
-        length = norm * math.sqrt(dim)
+        length = math.sqrt(square * dim)
         return np.float32(product / length) if length > 0 else np.float32(0)
     half = 0.5 * step
     if metric == DOT:
         return np.float32(half * product)
-    square = half * half * norm * norm + dim - 2 * half * product
-    return np.float32(-math.sqrt(square if square > 0 else 0.0))
+    apart = half * half * square + dim - 2 * half * product
+    return np.float32(-math.sqrt(apart if apart > 0 else 0.0))

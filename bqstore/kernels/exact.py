@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from bqstore.kernels.encode import dot
 from bqstore.kernels.heap import (
     EMPTY,
     key_ordinal,
@@ -43,15 +44,6 @@ from bqstore.kernels.scan import next_rows
 GROUP_BYTES = 1 << 16  # vectors that all queries pass over together: they share the L2 cache with the queries
 ROWS = 256
 PAGE_WORDS = 1024  # of the smallest page
-
-
-@float_leaf
-def dot(query: npt.NDArray[np.float32], vector: npt.NDArray[np.float32]) -> np.float32:
-    """Return the dot product of two vectors, float32 (dim,), summed in float32, in any order."""
-    total = np.float32(0)
-    for j in range(query.shape[0]):
-        total += query[j] * vector[j]
-    return total
 
 
 @float_leaf

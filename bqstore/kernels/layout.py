@@ -90,6 +90,8 @@ class Graph(NamedTuple):
     ``upper`` : int32 (rows, m), likewise for the upper levels; a node of level v has v rows.
     ``first`` : int32 (capacity,), the row of its level 1; level l is at ``first + l - 1``; -1 for a node of level 0.
     ``levels`` : uint8 (capacity,), the highest level of each node.
+    ``same`` : int32 (capacity,), of nodes with equal codes only the first has links; from it leads a list of the
+    others, the newest first and each next one older, that -1 ends.
     ``n`` : nodes linked; ordinals from here on are the tail. ``entry``, ``top``: where a walk begins, and its level.
 
     A writer changes rows while searches read them. Any mix of an old and a new row holds ordinals only, each of which
@@ -100,6 +102,7 @@ class Graph(NamedTuple):
     upper: npt.NDArray[np.int32]
     first: npt.NDArray[np.int32]
     levels: npt.NDArray[np.uint8]
+    same: npt.NDArray[np.int32]
     n: int
     entry: int
     top: int

@@ -111,10 +111,18 @@ def find_one(
             for i in range(graph.upper.shape[1]):
                 graph.upper[row, i] = -1
     for at in range(min(level, graph.top), -1, -1):
-        size, _, _ = beam(words, graph, at, everything, ef, ef, BINARY, start, distance, scratch)
+        size, _, _ = beam(words, graph, at, everything, ef, ef, BINARY, start, distance, 0, scratch)
         start = (scratch.keys[0] >> ORDINAL_SHIFT) & ORDINAL_MASK
         distance = scratch.keys[0] >> DISTANCE_SHIFT
-        if at == 0:
+        if distance == 0 and at == 0:  # a copy: `HnswGraph.link` puts it in the list of that code's first node
+            graph.same[ordinal] = -2 - start
+            graph.links[ordinal] = -1
+            for j in range(level):
+                row = row_at(graph, ordinal, j + 1)
+                if row >= 0:
+                    graph.upper[row] = -1
+        elif at == 0:
+            graph.same[ordinal] = -1
             select(words, scratch.keys, size, enough_of(graph), graph.links[ordinal])
         else:
             row = row_at(graph, ordinal, at)
@@ -155,13 +163,14 @@ def merge_one(
     at = 0
     while at < sources.shape[0]:  # in portions that the scratch holds
         size = 0
-        while size < degree and row[size] >= 0:
+        while size < degree and 0 <= row[size] < words.shape[0]:
             rows[size] = row[size]
             size += 1
         count = size
         while at < sources.shape[0] and count < 2 * degree:
             rows[count] = sources[at]
-            count += 0 if holds(row, size, sources[at]) else 1
+            inside = 0 <= sources[at] < words.shape[0]
+            count += 1 if inside and not holds(row, size, sources[at]) else 0
             at += 1
         if count <= degree:
             for i in range(size, count):
@@ -193,7 +202,7 @@ def faults_of_row(graph: Graph, row: npt.NDArray[np.int32], node: int, level: in
 def faults_of(graph: Graph) -> int:
     """Return how many rows are faulty; see ``api.check_graph``."""
     n = graph.n
-    sizes = min(graph.links.shape[0], graph.first.shape[0], graph.levels.shape[0])
+    sizes = min(graph.links.shape[0], graph.first.shape[0], graph.levels.shape[0], graph.same.shape[0])
     if n < 0 or n > sizes or (n > 0 and not 0 <= graph.entry < n):
         return -1
     if n > 0 and graph.levels[graph.entry] != graph.top:
@@ -206,6 +215,7 @@ def faults_of(graph: Graph) -> int:
             faults += 1
             continue
         faults += faults_of_row(graph, graph.links[node], node, 0)
+        faults += 0 if -1 <= graph.same[node] < n else 1
         for up in range(level):
             faults += faults_of_row(graph, graph.upper[first + up], node, up + 1)
     return faults

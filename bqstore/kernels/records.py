@@ -31,7 +31,7 @@ def record_sum(records: npt.NDArray[np.uint32], row: int, ahead: int) -> np.uint
     """Return the sum64 of a record, from its words 2 on (``layout.CHECKSUM_SEED`` has the formula)."""
     everything = keyed_sum(records, row, CHECKSUM_FACTOR, ahead)  # with the first two words, which hold the sum itself
     own = KEY_0 * np.uint64(records[row, 0]) + KEY_1 * np.uint64(records[row, 1])
-    return wrapping_add(wrapping_add(everything, SEED), ~own + ODD)
+    return wrapping_add(wrapping_add(everything, SEED), wrapping_add(~own, ODD))
 
 
 @leaf

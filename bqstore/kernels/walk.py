@@ -109,7 +109,7 @@ def offer(
     accepted += good
     if accepted > ef or size > room:
         size -= 1
-        accepted -= (keys[size] >> 1) & 1
+        accepted -= int((keys[size] >> 1) & 1)
         keys[size] = NO_KEY
     if accepted >= ef:
         while not keys[size - 1] & ACCEPTED:
@@ -122,11 +122,40 @@ def offer(
 
 
 @leaf
+def offer_same(
+    graph: Graph,
+    accept: Accept,
+    keys: npt.NDArray[np.int64],
+    room: int,
+    size: int,
+    accepted: int,
+    ef: int,
+    distance: int,
+    node: int,
+    bound: np.int64,
+    n: int,
+) -> tuple[int, int, np.int64]:
+    """Offer the accepted ones among the nodes whose code is that of ``node``; they have no links of their own.
+
+    The list only descends after its first step: a damaged one ends, too.
+    """
+    twin = graph.same[node]
+    while 0 <= twin < graph.same.shape[0] and distance < bound:
+        if twin < n and is_accepted(accept, twin):
+            size, accepted, _, bound = offer(keys, room, size, accepted, ef, distance, twin, 1)
+        following = graph.same[twin]
+        if following >= twin:
+            break
+        twin = following
+    return size, accepted, bound
+
+
+@leaf
 def row_at(graph: Graph, node: int, level: int) -> int:
     """Return the row of ``graph.upper`` that holds a node's links on a level >= 1; -1 if it is on level 0 only."""
-    first = graph.first[node]
+    first = np.int64(graph.first[node])
     row = first + level - 1
-    return row if first >= 0 and row < graph.upper.shape[0] else -1
+    return int(row) if first >= 0 and row < graph.upper.shape[0] else -1
 
 
 @leaf
@@ -187,6 +216,7 @@ def beam(
     encoding: int,
     start: int,
     distance: int,
+    twins: int,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
     """Fill ``scratch.keys`` with the nearest nodes of a level, up to the ef-th accepted one.
@@ -214,6 +244,8 @@ def beam(
         keys[i] = NO_KEY
     visited[start] = epoch
     size, accepted, first, bound = offer(keys, room, 0, 0, ef, distance, start, is_accepted(accept, start))
+    if twins:
+        size, accepted, bound = offer_same(graph, accept, keys, room, size, accepted, ef, distance, start, bound, n)
     first = 0  # keys before this one are expanded
     done = 0
     hops = 0
@@ -263,6 +295,10 @@ def beam(
                 good = is_accepted(accept, other)
                 size, accepted, place, bound = offer(keys, room, size, accepted, ef, distances[i], other, good)
                 first = min(first, place)
+                if twins and graph.same[other] >= 0:
+                    size, accepted, bound = offer_same(
+                        graph, accept, keys, room, size, accepted, ef, distances[i], other, bound, n
+                    )
         near, far = far, near
         waiting = count
     scratch.counters[COUNT_DISTANCES] += done

@@ -37,7 +37,7 @@ def test_a_search_that_asks_ahead_finds_the_same(tmp_path, batch, monkeypatch):
         file = col._store.vectors
         answers = []
         for left in (10**6, 0):
-            file.read_ahead._left = left
+            file.read_ahead.left = left
             asked.clear()
             if batch:
                 answers.append([part.tolist() for part in col.search_ids(queries, 5, threads=2)])
@@ -52,6 +52,20 @@ def test_a_search_that_asks_ahead_finds_the_same(tmp_path, batch, monkeypatch):
                 )
                 assert batch or len(asked) == 15 * len(queries)
         assert answers[0] == answers[1]
+
+
+def test_of_a_large_batch_the_first_queries_ask_ahead(tmp_path, monkeypatch):
+    base, queries = clustered(400, 70), clustered(100, 70, seed=1)
+    asked: list[int] = []
+    monkeypatch.setattr(platform, "will_need", lambda fd, offset, length: asked.append(offset))
+    with bqstore.open_flat(tmp_path, full_scan_threshold=0) as col:
+        col.add(base)
+        one_by_one = [col.search_ids(query, 5, exact=True)[0][0].tolist() for query in queries]
+        ids, _ = col.search_ids(queries, 5, oversampling=80)
+        assert ids.tolist() == one_by_one and asked
+        assert col._store.vectors.read_ahead.left == 0
+        asked.clear()
+        assert col.search_ids(queries, 5, oversampling=80)[0].tolist() == one_by_one and not asked
 
 
 def test_no_search_of_codes_alone_asks_ahead(tmp_path, monkeypatch):
