@@ -5,11 +5,14 @@ then the next state is made from what was committed and published by one assignm
 `searching.py`.
 """
 
+import atexit
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import describing, filters, index, searching, validate
 from .config import MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
 from .documents import metadata_of, with_metadata
-from .errors import ClosedError, InvalidInputError
+from .errors import BqstoreError, ClosedError, InvalidInputError
 from .keywords import checked_keywords
 from .linking import Linking
 from .published import Published
@@ -30,6 +33,17 @@ from .storage import Store
 
 F32 = NDArray[np.float32]
 T = TypeVar("T")
+
+
+_open: "weakref.WeakSet[Collection]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a program has left open, as files are: the next opening finds a snapshot of the graph."""
+    for collection in list(_open):
+        with suppress(BqstoreError):
+            collection.close()
 
 
 class Collection:
@@ -67,6 +81,7 @@ class Collection:
         self._planes = index.ENCODINGS[quantization.query_encoding]
         self._published = Published(store, state, Linking(store, hnsw, self._threads, self._executor))
         self._published.restore()
+        _open.add(self)
 
     # ---- adding
 
@@ -79,6 +94,9 @@ class Collection:
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
         """Add documents, or replace those whose ids exist; durable and visible to searches when it returns.
+
+        From 2,048 slots on it links them into the graph, too; while a lost graph is being rebuilt in the background,
+        that comes later, and they are scanned until then.
 
         Parameters
         ----------

@@ -134,8 +134,8 @@ class SearchParams:
     ----------
     oversampling : float        ``ceil(k * oversampling)`` candidates are taken by their bits and rescored (>= 1)
     rescore : bool              order the candidates by the exact score of what is kept of the originals
-    hnsw_ef : int or None       beam width of a graph walk; None lets the planner choose. A scan visits every code,
-                                so it meets any width.
+    hnsw_ef : int or None       beam width of a walk, never less than the candidates; None: ``ef_construct``, or twice
+                                the candidates if that is more. A scan of all codes has no use for it.
     """
 
     oversampling: float = 3.0

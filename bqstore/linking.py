@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .columns import Ids
 from .config import HnswConfig
@@ -45,7 +46,9 @@ class Linking:
         self._threads, self._executor = threads, _weakly(executor)
         self._graph: HnswGraph | None = None
         self._generation = -1
+        self._looked = False  # for a snapshot
         self._saved = (-1, 0)  # generation and slots of the last snapshot
+        self._refused = (-1, 0)  # and of the last one that the disk did not take
         self._worker: threading.Thread | None = None
         self._stop = threading.Event()
         weakref.finalize(self, self._stop.set)  # also at the end of the process: no batch is begun then
@@ -72,17 +75,18 @@ class Linking:
         if self._graph is None or self._generation != state.head.generation:
             self._graph = HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
             self._generation = state.head.generation
-        return self._graph.link(state.data.words, state.n, self._threads, self._executor)
+        return _link_some(self._graph, state.data.words, state.n, self._threads, self._executor)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch."""
         done = self.linked(state)
         if done == state.n or state.n < WORTH:
             return
-        with Progress("linking", state.n) as progress:
+        before = done
+        with Progress("linking", state.n - before) as progress:
             while done < state.n:
                 done = self.link_batch(state)
-                progress(done)
+                progress(done - before)
                 state = publish()
 
     # ---- on disk
@@ -106,6 +110,10 @@ class Linking:
                 if state.ids is None:
                     with self._store.consistent():
                         state = with_ids(self._store, replace(state, ids=ids))
+        where, opening, self._looked = self._store.folder, not self._looked, True
+        # later than at opening it is on its way: a writer makes it after the commit
+        if problem is None and snapshot is None and opening and where and state.n >= max(WORTH, long_tail(state.n)):
+            problem = f"there is no snapshot of the graph in {where}; searches scan until it is rebuilt"
         if problem is not None:
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
         return self.attached(state)
@@ -114,6 +122,12 @@ class Linking:
         """Slots that are linked, and not in the last snapshot."""
         generation, n = self._saved
         return self.linked(state) - (n if generation == state.head.generation else 0)
+
+    def due(self, state: State) -> bool:
+        """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add."""
+        generation, n = self._refused
+        tried = n if generation == state.head.generation else 0
+        return min(self.unsaved(state), self.linked(state) - tried) >= long_tail(state.n)
 
     def save(self, state: State) -> None:
         """Keep the graph and the ids on disk.
@@ -129,6 +143,7 @@ class Linking:
         try:
             self._store.write_snapshot(n, state.head.seq, numbers, arrays, generation=state.head.generation)
         except BqstoreError as error:
+            self._refused = (state.head.generation, n)
             warnings.warn(f"no snapshot of the graph was kept: {error}", RuntimeWarning, stacklevel=2)
         else:
             self._saved = (state.head.generation, n)
@@ -151,9 +166,6 @@ class Linking:
                     pass
             except BqstoreError:  # the collection was closed, or is damaged: who uses it is told so
                 pass
-            except RuntimeError as error:  # the process is ending: pools take no more work, and nobody waits for it
-                if "shutdown" not in str(error):
-                    raise
 
         self._worker = threading.Thread(target=work, name="bqstore-linking", daemon=True)
         self._worker.start()
@@ -169,6 +181,18 @@ class Linking:
         worker = self._worker
         if worker is not None and worker is not threading.current_thread():
             worker.join()
+
+
+def _link_some(
+    graph: HnswGraph, words: NDArray[np.uint64], stop: int, threads: int, executor: Callable[[], Executor]
+) -> int:
+    """Link the next batch; by this thread alone while the process ends, when pools of threads take no more work."""
+    try:
+        return graph.link(words, stop, threads, executor)
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+    return graph.link(words, stop, 1, executor)
 
 
 def _weakly(executor: Callable[[], Executor]) -> Callable[[], Executor]:
@@ -195,5 +219,5 @@ def compacted_graph(state: State, hnsw: HnswConfig, threads: int, executor: Call
     graph = HnswGraph(hnsw.m, hnsw.ef_construct)
     with Progress("linking", len(words)) as progress:
         while len(graph) < len(words):
-            progress(graph.link(words, len(words), threads, executor))
+            progress(_link_some(graph, words, len(words), threads, executor))
     return graph

@@ -59,7 +59,7 @@ def open(
     search : the defaults of queries; may differ from those stored, for as long as the collection is open
     originals : "float32" (default), "float16", "int8" or "none": what is kept for rescoring
     embedding_model : where the vectors come from; a collection remembers it and refuses another
-    threads : most threads of a `search_batch`; all cores if None
+    threads : most threads of a `search_batch`, of linking and of `compact`; all cores if None
     read_only : follow what another process writes; no lock is taken
 
     Raises

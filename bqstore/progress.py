@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 
 _QUIET = 1.0  # seconds before the first line, and work that is done by then needs none
 _EVERY = 0.2
@@ -26,7 +27,7 @@ class Progress:
     def __call__(self, done: int, total: int | None = None) -> None:
         """Say how much is done."""
         now = time.monotonic()
-        if now < self._next or sys.stderr is None or not sys.stderr.isatty():
+        if now < self._next or not _is_terminal():
             return
         total = self._total if total is None else total
         left = (now - self._begun) / done * (total - done) if done else 0.0
@@ -35,6 +36,14 @@ class Progress:
         self._next, self._width = now + _EVERY, max(self._width, len(line))
 
 
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # none, what a program has put in its place, or closed
+        return False
+
+
 def _write(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):  # the terminal is gone: the work is not
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .config import HnswConfig
 from .errors import BqstoreError, CorruptionError, LockedError
 from .filters import Mask, Tree, evaluate
-from .linking import Linking, compacted_graph, long_tail
+from .linking import WORTH, Linking, compacted_graph, long_tail
 from .progress import Progress
 from .state import State, advance, carried, mask_reader, with_columns, with_ids
 from .storage import Row, Store
@@ -136,7 +136,8 @@ class Published:
             self._behind = False  # not in `follow`, which a write may call before it commits
             if not self.linking.at_work:  # else the tail is on its way already, and searched meanwhile
                 self.linking.link(self._state, self.publish_links)
-                self.save(long_tail(self._state.n))
+                if self.linking.due(self._state):
+                    self.save()
             return result
 
     # ---- the graph
@@ -147,7 +148,10 @@ class Published:
             self.at_one_commit(lambda state: self._take_snapshot(state) if self._lags(state) else None)
 
     def _lags(self, state: State) -> bool:
-        return state.n - self.linking.linked(state) > long_tail(state.n) and not self.linking.at_work
+        """Whether so much is not linked that somebody should begin: it is searched, by scans."""
+        linked = self.linking.linked(state)
+        long = state.n >= WORTH if linked == 0 else state.n - linked > long_tail(state.n)
+        return long and not self.linking.at_work
 
     def publish_links(self) -> State:
         """Publish what has been linked of the present state; under the lock."""
@@ -175,8 +179,8 @@ class Published:
                 return False
             left = self.linking.link_batch(state) < state.n
             self.publish_links()
-            if not left and not self.store.read_only:
-                self.save(long_tail(state.n))
+            if not left and not self.store.read_only and self.linking.due(state):
+                self.save()  # not to do it all again after a kill
             return left
 
     def link_rest(self) -> None:

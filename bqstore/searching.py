@@ -21,7 +21,7 @@ from .storage.files import RecordFile
 from .validate import check_dim, check_queries
 
 F32 = NDArray[np.float32]
-_KEPT = 64  # ways to search that a state remembers: settings are few, but a loop may try many
+_KEPT = 16  # ways to search that a state remembers: settings are few, but a loop may try many
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -23,13 +24,56 @@ def hamming(a, b):
     return sum((int(x) ^ int(y)).bit_count() for x, y in zip(a, b, strict=True))
 
 
-def code_score(distance, dim, metric):
-    """The metric of two vectors of +1 and -1 that differ in ``distance`` places."""
+def levels_of(query, encoding):
+    """The level of every value: its sign for one plane, else its place on [-top, top] in equal steps."""
+    if encoding == layout.BINARY:
+        return [int(value > 0) for value in query]
+    steps, top = 2**encoding - 1, top_of(query)
+    if top == 0:
+        return [steps // 2 + 1] * len(query)
+    places = [math.floor((float(value) + top) / (2 * top) * steps + 0.5) for value in query]
+    return [min(max(place, 0), steps) for place in places]
+
+
+def top_of(query):
+    """The end of a query's levels: its largest value, or three times the root of its mean square if that is less."""
+    query = query.astype(np.float64)
+    return min(float(np.abs(query).max()), 3 * math.sqrt(float((query**2).mean())))
+
+
+def step_of(query, encoding):
+    """The difference of two levels, in units of the values; a sign is -1 or 1."""
+    return 2.0 if encoding == layout.BINARY else 2 * top_of(query) / (2**encoding - 1)
+
+
+def planes_of(levels, encoding):
+    """uint64 (encoding, W): bit j % 64 of word j // 64 of plane p is bit p of level j."""
+    out = np.zeros((encoding, -(-len(levels) // 64)), np.uint64)
+    for j, level in enumerate(levels):
+        for p in range(encoding):
+            out[p, j // 64] |= np.uint64((level >> p & 1) << (j % 64))
+    return out
+
+
+def bit_of(code, j):
+    """Bit j of a code."""
+    return int(code[j // 64]) >> (j % 64) & 1
+
+
+def distance(levels, encoding, code):
+    """The sum of u where the code has a 0, and of 2^b - 1 - u where it has a 1."""
+    return sum(2**encoding - 1 - u if bit_of(code, j) else u for j, u in enumerate(levels))
+
+
+def code_score(levels, encoding, step, code, metric):
+    """The metric of the decoded query and of the code read as +1 and -1, in float64."""
+    signs = np.array([1.0 if bit_of(code, j) else -1.0 for j in range(len(levels))])
+    halves = np.array([2.0 * u - (2**encoding - 1) for u in levels])  # in units of half a step; never 0
     if metric == layout.COSINE:
-        return np.float32((dim - 2 * distance) / dim)
+        return float(halves @ signs / (np.linalg.norm(halves) * np.linalg.norm(signs)))
     if metric == layout.DOT:
-        return np.float32(dim - 2 * distance)
-    return np.float32(-math.sqrt(4 * distance))
+        return float(halves @ signs * step / 2)
+    return -float(np.linalg.norm(halves * (step / 2) - signs))
 
 
 def sum64(record):
@@ -106,13 +150,214 @@ def accepted(accept, n):
     return [o for o in range(limit) if int(accept.words[o // 64]) >> (o % 64) & 1]
 
 
-def nearest_codes(query, codes, accept, c):
+def nearest_codes(query, codes, accept, c, encoding=layout.BINARY):
     """The c nearest (distance, ordinal), ascending."""
-    packed = pack_signs(query[None])[0]
-    return sorted((hamming(packed, codes.words[o]), o) for o in accepted(accept, codes.n))[:c]
+    levels = levels_of(query, encoding)
+    return sorted((distance(levels, encoding, codes.words[o]), o) for o in accepted(accept, codes.n))[:c]
+
+
+def prepare(query, metric):
+    """A query at unit length under cosine."""
+    length = math.sqrt(float((query.astype(np.float64) ** 2).sum()))
+    return query if metric != layout.COSINE else (query * np.float32(1 / length)).astype(np.float32)
 
 
 def best_scores(query, originals, ordinals, k):
     """The k best (score, ordinal) among some ordinals, by score descending, then ordinal."""
     scored = [(score(query, originals, o), o) for o in ordinals]
     return sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:k]
+
+
+# ---- the graph: rows as lists, levels as they come
+
+
+def row_of(graph, node, level):
+    """The links of a node on a level: what stands before the first negative number, or nothing without such a row."""
+    if isinstance(graph, _Rows):
+        return graph.rows.get((node, level), [])
+    if level == 0:
+        row = graph.links[node]
+    else:
+        at = int(graph.first[node]) + level - 1
+        if graph.levels[node] < level or not 0 <= at < len(graph.upper):
+            return []
+        row = graph.upper[at]
+    return list(itertools.takewhile(lambda other: other >= 0, row.tolist()))
+
+
+def same_of(graph, node):
+    """The copies of a node, newest first: the list that leads from it, as long as that descends."""
+    if isinstance(graph, _Rows):
+        return graph.same.get(node, [])
+    copies = []
+    twin = int(graph.same[node])
+    while 0 <= twin < len(graph.same) and (not copies or twin < copies[-1]):
+        copies.append(twin)
+        twin = int(graph.same[twin])
+    return copies
+
+
+def descend(measure, graph, last):
+    """Where a greedy walk from the entry point ends on level ``last`` + 1."""
+    node = graph.entry
+    for level in range(graph.top, last, -1):
+        while True:
+            others = [o for o in row_of(graph, node, level) if o < graph.n]
+            best = min(others, key=measure, default=node)  # of equals, the first in the row
+            if measure(best) >= measure(node):
+                break
+            node = best
+    return node
+
+
+class Beam:
+    """The nearest nodes met, up to the ef-th accepted one and at most ``room`` in all, as [(distance, ordinal)]."""
+
+    def __init__(self, measure, accepts, ef, room):
+        self.measure, self.accepts, self.ef, self.room = measure, accepts, ef, room
+        self.kept, self.hops, self.distances = [], 0, 0
+        self.copies = set()  # they have no links to follow
+
+    def count(self):
+        return sum(self.accepts(o) for _, o in self.kept)
+
+    def bound(self):
+        full = self.count() >= self.ef or len(self.kept) == self.room
+        return self.kept[-1][0] if full else math.inf
+
+    def offer(self, node):
+        self.kept = sorted([*self.kept, (self.measure(node), node)])
+        if self.count() > self.ef or len(self.kept) > self.room:
+            self.kept.pop()
+        while self.count() >= self.ef and not self.accepts(self.kept[-1][1]):
+            self.kept.pop()
+
+    def meet(self, nodes, graph=None):
+        self.distances += len(nodes)
+        for node in nodes:
+            if self.measure(node) < self.bound():
+                self.offer(node)
+                self.meet_same(node, graph)
+
+    def meet_same(self, node, graph):
+        """Of the copies of a node, those that are accepted: as near as it is, and not measured."""
+        for twin in same_of(graph, node) if graph else ():
+            if twin < graph.n and self.accepts(twin) and self.measure(node) < self.bound():
+                self.copies.add(twin)
+                self.offer(twin)
+
+    def walk(self, graph, level, start, twins=False):
+        """Algorithm 2 of Malkov and Yashunin, but that neighbors are measured one step after they are found."""
+        self.offer(start)
+        self.meet_same(start, graph if twins else None)
+        met, expanded, waiting = {start}, set(), []
+        while True:
+            node = next((o for _, o in self.kept if o not in expanded | self.copies), None)
+            if node is None and not waiting:
+                return self
+            found = []
+            if node is not None:
+                expanded.add(node)
+                self.hops += 1
+                found = [o for o in dict.fromkeys(row_of(graph, node, level)) if o < graph.n and o not in met]
+                met.update(found)
+            self.meet(waiting, graph if twins else None)
+            waiting = found
+
+
+def walk(query, codes, graph, accept, way):
+    """The beam of a search: down the levels, along level 0, and over the tail."""
+    levels = levels_of(query, way.encoding)
+    accepts = set(accepted(accept, codes.n)).__contains__
+    beam = Beam(lambda o: distance(levels, way.encoding, codes.words[o]), accepts, way.ef, way.room)
+    beam.walk(graph, 0, descend(beam.measure, graph, 0), twins=True)
+    beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
+    return beam
+
+
+def select(words, candidates, degree, enough):
+    """Algorithm 4: [(distance, ordinal)], ascending, to those not nearer to one kept, then the nearest left over."""
+    kept = []
+    for far, o in candidates:
+        if len(kept) < degree and all(hamming(words[o], words[other]) >= far for other in kept):
+            kept.append(o)
+    rest = [o for _, o in candidates if o not in kept]
+    return kept + rest[: max(0, enough - len(kept))]
+
+
+def merge(words, row, target, sources, degree, enough):
+    """The links of ``target`` with links to ``sources`` added: appended, or when that is too many, selected anew."""
+    sources = list(sources)
+    while sources:
+        new = []
+        while sources and len(row) + len(new) < 2 * degree:  # the scratch holds no more
+            source = sources.pop(0)
+            new += [] if source in row else [source]
+        row = [*row, *new]
+        if len(row) > degree:
+            row = select(words, sorted((hamming(words[target], words[o]), o) for o in row), degree, enough)
+    return row
+
+
+def grow(words, m, ef, levels):
+    """The graph of codes added one by one, as {(node, level): links}; copies have none, but stand in {node: copies}."""
+    rows, same = {(0, level): [] for level in range(int(levels[0]) + 1)}, {}
+    entry, top = 0, int(levels[0])
+    width = {0: (2 * m, 2 * m - 2 * m // 4)}
+    for node in range(1, len(words)):
+        graph = _Rows(rows, same, node, entry, top)
+        level = int(levels[node])
+        rows.update({(node, v): [] for v in range(level + 1)})
+
+        def measure(o, node=node):
+            return hamming(words[node], words[o])
+
+        at = descend(measure, graph, min(level, top))
+        found = {}
+        for v in range(min(level, top), -1, -1):
+            beam = Beam(measure, lambda _: True, ef, ef).walk(graph, v, at)
+            far, at = beam.kept[0]
+            found[v] = beam.kept
+        if far == 0:
+            same[at] = [node, *same.get(at, [])]
+            rows.update({(node, v): [] for v in range(level + 1)})
+            continue
+        for v, kept in found.items():
+            rows[node, v] = select(words, kept, *width.get(v, (m, 0)))
+        for v in range(min(level, top) + 1):
+            for target in rows[node, v]:
+                rows[target, v] = merge(words, rows[target, v], target, [node], *width.get(v, (m, 0)))
+        if level > top:
+            entry, top = node, level
+    return rows, same, entry, top
+
+
+class _Rows:
+    """What `row_of` and `same_of` need of a graph, from a dictionary of rows and one of copies."""
+
+    def __init__(self, rows, same, n, entry, top):
+        self.n, self.entry, self.top = n, entry, top
+        self.rows, self.same = rows, same
+
+
+def faults(graph):
+    """How many rows break the rules; -1 if the numbers or the lengths do."""
+    n, capacity = graph.n, min(len(graph.links), len(graph.first), len(graph.levels), len(graph.same))
+    if not 0 <= n <= capacity or (n and not 0 <= graph.entry < n):
+        return -1
+    if n and graph.levels[graph.entry] != graph.top:
+        return -1
+    count = 0
+    for node in range(n):
+        high, first = int(graph.levels[node]), int(graph.first[node])
+        if high > graph.top or (high > 0 and not 0 <= first <= len(graph.upper) - high):
+            count += 1
+            continue
+        count += not -1 <= graph.same[node] < n
+        for level in range(high + 1):
+            row = (graph.links[node] if level == 0 else graph.upper[first + level - 1]).tolist()
+            links = [o for o in row if o != -1]
+            after = row[len(links) :]  # nothing but -1, if the links stand together at the head
+            wrong = any(not 0 <= o < n or o == node or graph.levels[o] < level for o in links)
+            count += wrong or any(o != -1 for o in after)
+    return count

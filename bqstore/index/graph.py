@@ -27,6 +27,7 @@ _MAX_LEVEL = 24
 # A batch is this part of the graph it is searched for on: nodes of one batch do not see each other. A sixteenth costs
 # no recall that could be measured against a fiftieth, and gives threads enough to do.
 _PART = 16
+_SOME = 64
 _BATCH = 8192  # nodes at most: a batch holds the writer's lock, and Ctrl-C waits for it
 _SPAN = 8  # nodes a thread takes at a time, at least: below that, taking them costs more than waiting for others
 
@@ -114,7 +115,10 @@ class HnswGraph:
         start = view.n
         if start >= stop:
             return start
-        end = min(stop, start + max(1, min((start - self._copies) // _PART, _BATCH)))
+        _pass_over_later(view.same, start)
+        # of codes that are mostly copies, some at a time all the same: those of one batch are found in it
+        part = max((start - self._copies) // _PART, min(start // _PART, _SOME))
+        end = min(stop, start + max(1, min(part, _BATCH)))
         levels = levels_of(self.seed, start, end, self.m)
         if start == 0:
             self._grow(stop, levels)
@@ -137,27 +141,26 @@ class HnswGraph:
             _same_in_batch(words, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
                 self._merge(spread, words, view, level, _links_back(view, start, levels, level))
-        if self._chain(view, start, end) == end - 1:
+        copies = self._chain(view, start, end)
+        if len(copies) and copies[-1] == end - 1:
             levels[-1] = 0  # a copy cannot be the entry point
         self._rows = rows
         if levels[-1] > view.top:
             view = view._replace(entry=end - 1, top=int(levels[-1]))
         self.view = view._replace(n=end)
+        self._copies += len(copies)
         return end
 
-    def _chain(self, view: Graph, start: int, end: int) -> int:
-        """Put those of a batch whose code was there before into the lists of its nodes; return the last of them."""
-        same, last = view.same, -1
-        for last in (np.flatnonzero(same[start:end] < -1) + start).tolist():
-            known = -2 - int(same[last])
-            view.levels[last], view.first[last] = 0, -1
-            after = int(same[known])
-            while after >= last:  # from a batch that was broken off
-                after = int(same[after])
-            same[last] = after  # before the other: a search may be passing
-            same[known] = last
-        self._copies = int((same[:end] >= 0).sum())
-        return last
+    def _chain(self, view: Graph, start: int, end: int) -> list[int]:
+        """Put those of a batch whose code was there before into the lists of its nodes; return them."""
+        same = view.same
+        copies: list[int] = (np.flatnonzero(same[start:end] < -1) + start).tolist()
+        for copy in copies:
+            known = -2 - int(same[copy])
+            view.levels[copy], view.first[copy] = 0, -1
+            same[copy] = same[known]  # before the other: a search may be passing
+            same[known] = copy
+        return copies
 
     def _merge(self, spread: Callable[..., None], words: U64, view: Graph, level: int, back: _Back) -> None:
         targets, ends, sources = back
@@ -249,6 +252,15 @@ def _together(
                 break
         wait(running)
         raise
+
+
+def _pass_over_later(same: I32, n: int) -> None:
+    """Take nodes of a batch that was broken off out of the lists, while what they lead to is still known."""
+    for node in np.flatnonzero(same[:n] >= n).tolist():
+        after = int(same[node])
+        while after >= n:
+            after = int(same[after])
+        same[node] = after
 
 
 def _without_later(rows: I32, n: int) -> I32:

@@ -60,7 +60,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "578058ea1240e176"
+KERNELS_STAMP = "f434db0e737db9a2"
 
 
 @root

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bqstore.kernels.bits import pack_row
 from bqstore.kernels.intrinsics import as_float32, byte_plane
 from bqstore.kernels.jit import float_leaf, leaf
-from bqstore.kernels.layout import BINARY, COSINE, DOT
+from bqstore.kernels.layout import BINARY, COSINE, DOT, SHORTEST
 
 MAGNITUDE = np.uint32(0x7FFF_FFFF)
 WIDEST = np.float32(3)
@@ -107,7 +107,10 @@ def encode_query(
         return 2.0, float(dim)
     query = queries[row]
     steps = (1 << encoding) - 1
-    top = min(largest_of(query), WIDEST * np.float32(math.sqrt(dot(query, query) / dim)))
+    top = largest_of(query)
+    total = dot(query, query)
+    if total > np.float32(SHORTEST * SHORTEST):  # below, squares are lost
+        top = min(top, WIDEST * np.float32(math.sqrt(total / dim)))
     write_levels(query, top, steps, levels)
     for j in range(levels.shape[0] - dim):
         levels[j + dim] = 0

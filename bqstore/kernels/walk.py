@@ -85,6 +85,7 @@ def offer(
     distance: int,
     ordinal: int,
     good: int,
+    flags: int = 0,
 ) -> tuple[int, int, int, np.int64]:
     """Insert a node that is nearer than the bound; what is beyond the ef-th accepted node falls out.
 
@@ -94,6 +95,7 @@ def offer(
     room : int                      keys at most; when it is reached, the farthest falls out, accepted or not
     size, accepted : int            keys now, and how many of them are accepted
     good : int                      1 if the node is accepted
+    flags : int                     EXPANDED for a node that has no links to follow
 
     Returns
     -------
@@ -101,7 +103,7 @@ def offer(
     place : int             of the new key
     bound : int64           nodes at this distance or beyond it need not be offered
     """
-    key = (np.int64(distance) << DISTANCE_SHIFT) | (np.int64(ordinal) << ORDINAL_SHIFT) | (ACCEPTED * good)
+    key = (np.int64(distance) << DISTANCE_SHIFT) | (np.int64(ordinal) << ORDINAL_SHIFT) | (ACCEPTED * good) | flags
     place = place_of(keys, size, key)
     move_up(keys, place, size - place)
     keys[place] = key
@@ -142,7 +144,7 @@ def offer_same(
     twin = graph.same[node]
     while 0 <= twin < graph.same.shape[0] and distance < bound:
         if twin < n and is_accepted(accept, twin):
-            size, accepted, _, bound = offer(keys, room, size, accepted, ef, distance, twin, 1)
+            size, accepted, _, bound = offer(keys, room, size, accepted, ef, distance, twin, 1, int(EXPANDED))
         following = graph.same[twin]
         if following >= twin:
             break

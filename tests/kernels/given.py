@@ -5,12 +5,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from bqstore.kernels import layout
+from bqstore.kernels import api, layout
+from tests import naive
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
 DIMS = (1, 2, 63, 64, 65, 127) if INTERPRETED else (1, 2, 63, 64, 65, 127, 384, 1536, 3072, 16384)
 METRICS = (layout.COSINE, layout.DOT, layout.EUCLID)
 FORMS = (layout.FLOAT32, layout.FLOAT16, layout.INT8)
+ENCODINGS = (layout.BINARY, layout.SCALAR_4_BITS, layout.SCALAR_8_BITS)
 
 
 def whole_vectors(rng, n, dim):
@@ -18,9 +20,16 @@ def whole_vectors(rng, n, dim):
     return rng.integers(-2, 3, (n, dim)).astype(np.float32)
 
 
-def make_codes(vectors, spare=0):
-    from tests import naive
+def unit_vectors(rng, m, dim):
+    """float32 (m, dim) whose values are 0, 1 and -1, as many as make their lengths powers of two: scaled exactly."""
+    out = np.zeros((m, dim), np.float32)
+    count = 4 ** (int(np.log2(dim)) // 2)
+    for row in out:
+        row[rng.permutation(dim)[:count]] = rng.choice([-1, 1], count)
+    return out
 
+
+def make_codes(vectors, spare=0):
     words = naive.pack_signs(vectors)
     rest = np.full((spare, words.shape[1]), 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
     return layout.Codes(np.concatenate([words, rest]), len(vectors))
@@ -43,6 +52,100 @@ def make_hits(m, k):
     return layout.Hits(np.full((m, k), 77, np.int32), np.full((m, k), 77, np.float32))
 
 
+def make_way(ef=0, room=None, candidates=0, rescoring=0, encoding=layout.BINARY):
+    return layout.Way(ef, ef if room is None else room, candidates, rescoring, encoding)
+
+
+def make_scratch(n, width, m, room=64, candidates=1, k=1, dim=1):
+    """What a walk may write to, filled with nonsense where the kernels must not rely on what is there."""
+    return layout.Scratch(
+        visited=np.zeros(n, np.uint8),
+        keys=np.full(max(room, 4 * m) + 8, 77, np.int64),
+        rows=np.full(8 * m, 77, np.int32),
+        distances=np.full(8 * m, 77, np.int32),
+        found=np.full(candidates, 77, np.int32),
+        best=np.full((1, k), 77, np.int64),
+        query=np.full((1, dim), 77, np.float32),
+        planes=np.full((8, width), 77, np.uint64),
+        levels=np.full(64 * width, 77, np.uint8),
+        counters=np.zeros(8, np.int64),
+    )
+
+
+def some_levels(rng, n, m):
+    """uint8 (n,): most nodes are on level 0."""
+    return np.minimum(rng.geometric(1 - 1 / m, n) - 1, 5).astype(np.uint8)
+
+
+def empty_graph(levels, m, spare=0):
+    """The graph of the first node alone; the rows of all the others are nonsense still."""
+    n = len(levels) + spare
+    steps = levels.astype(np.int64)
+    first = np.full(n, 77, np.int32)
+    first[: len(levels)] = np.where(steps > 0, np.cumsum(steps) - steps, -1)
+    links, upper = np.full((n, 2 * m), 77, np.int32), np.full((int(steps.sum()), m), 77, np.int32)
+    links[0], upper[: steps[0]] = -1, -1
+    high = np.concatenate([levels, np.full(spare, 77, np.uint8)])
+    same = np.full(n, 77, np.int32)
+    same[0] = -1
+    return layout.Graph(links, upper, first, high, same, n=1, entry=0, top=int(levels[0]))
+
+
+def link_one(words, graph, ef, scratch):
+    """Link the next node through the roots, as a batch of one; return the graph with it."""
+    node = graph.n
+    api.find_links(words, graph, node, node + 1, ef, scratch)
+    if graph.same[node] < -1:
+        known = -2 - graph.same[node]
+        graph.levels[node], graph.first[node], graph.same[node] = 0, -1, graph.same[known]
+        graph.same[known] = node
+        return graph._replace(n=node + 1)
+    level = int(graph.levels[node])
+    for v in range(min(level, graph.top) + 1):
+        targets = np.array(naive.row_of(graph, node, v), np.int32)
+        ends, sources = np.arange(len(targets) + 1), np.full(len(targets), node, np.int32)
+        api.merge_links(words, graph, v, targets, ends, sources, (0, len(targets)), scratch)
+    if level > graph.top:
+        graph = graph._replace(entry=node, top=level)
+    return graph._replace(n=node + 1)
+
+
+def grown(words, m, ef, levels, n=None):
+    """The graph of the first n codes, linked one by one."""
+    graph = empty_graph(levels, m, len(words) - len(levels))
+    scratch = make_scratch(len(words), words.shape[1], m, ef)
+    while graph.n < (len(levels) if n is None else n):
+        graph = link_one(words, graph, ef, scratch)
+    return graph
+
+
+def random_graph(rng, n, m, words=None, capacity=None, least=0):
+    """Links drawn at random to nodes that are on the level, also of a later state; ``least`` links a row and up.
+
+    Given the codes, copies have no links and stand in the lists of the first of their code.
+    """
+    graph = empty_graph(some_levels(rng, n if capacity is None else capacity, 2), m)
+    graph.same[:] = -1
+    heads = np.ones(len(graph.levels), bool)
+    if words is not None:
+        known = {}
+        for node in range(len(graph.levels)):
+            head = known.setdefault(words[node].tobytes(), node)
+            if head != node:
+                heads[node], graph.levels[node], graph.first[node], graph.links[node] = False, 0, -1, -1
+                graph.same[node], graph.same[head] = graph.same[head], node
+    top = int(graph.levels[:n].max())
+    for node in np.flatnonzero(heads[:n]).tolist():
+        for level in range(int(graph.levels[node]) + 1):
+            row = graph.links[node] if level == 0 else graph.upper[graph.first[node] + level - 1]
+            others = np.flatnonzero(heads & (graph.levels >= level))
+            others = rng.permutation(others[others != node])[: rng.integers(min(least, len(row)), len(row) + 1)]
+            row[:] = -1
+            row[: len(others)] = others
+    high = np.flatnonzero(heads[:n] & (graph.levels[:n] == top))
+    return graph._replace(n=n, entry=int(rng.choice(high)), top=top)
+
+
 def no_originals(dim, metric):
     records = np.zeros((0, layout.RECORD_HEADER_WORDS), np.uint32)
     records.flags.writeable = False
@@ -63,4 +166,18 @@ def assert_hits(hits, query, expected):
     assert hits.ordinals[query, :count].tolist() == [o for _, o in expected]
     np.testing.assert_array_equal(hits.scores[query, :count], np.array([s for s, _ in expected], np.float32))
     assert (hits.ordinals[query, count:] == -1).all()
+    assert np.isnan(hits.scores[query, count:]).all()
+
+
+def assert_code_hits(hits, query, vector, codes, ordinals, encoding, metric):
+    """Row ``query`` of ``hits`` is these ordinals with the scores of their codes, then padding."""
+    count = len(ordinals)
+    assert hits.ordinals[query].tolist() == [*ordinals, *[-1] * (hits.ordinals.shape[1] - count)]
+    levels, step = naive.levels_of(vector, encoding), naive.step_of(vector, encoding)
+    expected = np.array([naive.code_score(levels, encoding, step, codes.words[o], metric) for o in ordinals])
+    found = hits.scores[query, :count].astype(np.float64)
+    assert (np.diff(found) <= 0).all()
+    if metric == layout.EUCLID:  # as squares: a root makes much of what rounding leaves near 0
+        found, expected = found**2, expected**2
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * (1 if metric == layout.COSINE else len(vector)))
     assert np.isnan(hits.scores[query, count:]).all()

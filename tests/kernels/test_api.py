@@ -1,24 +1,30 @@
 from __future__ import annotations
 
+import itertools
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 
-from bqstore.kernels import api, layout
+from bqstore.kernels import api, dispatch, layout
 from tests import naive
 from tests.kernels.given import (
+    ENCODINGS,
     FORMS,
     INTERPRETED,
     METRICS,
+    grown,
     make_accept,
     make_candidates,
     make_codes,
     make_hits,
+    make_scratch,
+    make_way,
     no_originals,
 )
 
@@ -28,7 +34,7 @@ compiled = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
 COUNT_MISSES = """
 from bqstore.kernels import api
 api.warm_up()
-print(sum(sum(root.stats.cache_misses.values()) for root in api.ROOTS))
+print(*(sum(sum(getattr(root.stats, kind).values()) for root in api.ROOTS) for kind in ("cache_hits", "cache_misses")))
 """
 
 
@@ -63,32 +69,66 @@ def test_warm_up_compiles_the_one_version_that_all_uses_share():
         queries = np.ones((m, dim), np.float32)
         packed = np.empty((n, layout.words_per_code(dim)), np.uint64)
         api.pack_signs(vectors, packed)
-        for metric in METRICS:
-            for form in FORMS:
-                originals = naive.make_originals(vectors, form, metric)
-                for accept in (make_accept(None), make_accept(np.ones(n, bool))):
-                    codes, candidates, hits = make_codes(vectors), make_candidates(m, 4), make_hits(m, 3)
-                    api.search_bits(queries, codes, originals, accept, 1, candidates, hits)
-                    api.search_bits(queries, codes, no_originals(dim, metric), accept, 0, candidates, hits)
-                    api.search_exact(queries, originals, n, accept, hits)
-                    api.rescore(queries, originals, n, candidates, hits)
+        codes = make_codes(vectors)
+        graph = grown(codes.words, 2, 4, np.zeros(n, np.uint8)) if n else None
+        for metric, form, encoding in itertools.product(METRICS, FORMS, ENCODINGS):
+            api.prepare(queries, metric, queries)
+            originals = naive.make_originals(vectors, form, metric)
+            for accept in (make_accept(None), make_accept(np.ones(n, bool))):
+                candidates, hits = make_candidates(m, 4), make_hits(m, 3)
+                for way in (make_way(4, 6, 1, 0, encoding), make_way(4, 6, 1, 1, encoding)):
+                    held = originals if way.rescoring else no_originals(dim, metric)
+                    api.search_bits(queries, codes, held, accept, way, candidates, hits)
+                    if graph is not None:
+                        scratch = make_scratch(n, codes.words.shape[1], 2, 6, 1, 3, dim)
+                        assert api.search_graph(queries, codes, graph, held, accept, way, scratch, hits) == layout.FINE
+                api.search_exact(queries, originals, n, accept, hits)
+                api.rescore(queries, originals, n, candidates, hits)
+        if graph is not None:
+            api.check_graph(graph)
     assert [len(root.signatures) for root in api.ROOTS] == [1] * len(api.ROOTS)
 
 
 @compiled
-def test_a_second_process_compiles_nothing(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    misses = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", COUNT_MISSES],
-                env=environment,
-                cwd=tmp_path,
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
-        for _ in range(2)
-    ]
-    assert misses == [len(api.ROOTS), 0]
+def test_the_kept_entry_point_gives_what_the_root_gives():
+    """`direct` skips the look at the types: the same answers, the first call's and every later one's."""
+    called = dispatch.direct(api.pack_signs)
+    rng = np.random.default_rng(0)
+    for dim in (1, 64, 100):
+        vectors = rng.standard_normal((3, dim)).astype(np.float32)
+        out = np.zeros((3, layout.words_per_code(dim)), np.uint64)
+        for _ in range(2):
+            out[:] = 77
+            called(vectors, out)
+            np.testing.assert_array_equal(out, naive.pack_signs(vectors))
+
+
+def test_a_function_that_is_not_compiled_is_called_as_it_is():
+    called = dispatch.direct(lambda *args: args)
+    assert [called(1), called("a", 2), called()] == [(1,), ("a", 2), ()]
+
+
+def test_a_root_with_two_versions_is_asked_each_time():
+    class Root:
+        overloads = MappingProxyType({"one": None, "two": None})
+
+        def __call__(self, value):
+            return value + 1
+
+    called = dispatch.direct(Root())
+    assert [called(1), called(2.5)] == [2, 3.5]
+
+
+@compiled
+def test_a_second_process_compiles_nothing():
+    """What this process has compiled, or found in the cache, the next one finds there."""
+    api.warm_up()
+    found = subprocess.run(
+        [sys.executable, "-c", COUNT_MISSES],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    hits, misses = found.stdout.split()
+    assert (int(hits), int(misses)) == (len(api.ROOTS), 0)

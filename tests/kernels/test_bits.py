@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from bqstore.kernels import api, bits, layout
 from tests import naive
-from tests.kernels.given import DIMS, METRICS
+from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, whole_vectors
 
 
 def pack(vectors):
@@ -40,24 +40,33 @@ def test_any_vectors_pack_as_the_twin_packs_them(vectors):
     np.testing.assert_array_equal(pack(vectors), naive.pack_signs(vectors))
 
 
-@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 24, 48])
-def test_distances_are_those_of_the_twin(width):
-    rng = np.random.default_rng(width)
-    words = rng.integers(0, 2**64, (20, width), dtype=np.uint64)
-    rows = rng.integers(0, 20, 11).astype(np.int32)
-    out = np.empty(11, np.int32)
-    for ahead in (0, 5):
-        out[:] = -1
-        bits.hamming_rows(words, rows, 11, words[3], ahead, out)
-        assert out.tolist() == [naive.hamming(words[row], words[3]) for row in rows]
+def test_a_row_is_packed_to_its_place():
+    vectors = np.array([[1, -1, 1], [-1, -1, 1]], np.float32)
+    out = np.full((3, 1), 77, np.uint64)
+    bits.pack_row(vectors, 1, out, 2)
+    assert out[:, 0].tolist() == [77, 77, 0b100]
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_score_of_codes_is_the_metric_of_their_signs(metric):
-    a, b = np.array([1, 1, -1, 1, -1.0]), np.array([1, -1, -1, -1, -1.0])
-    of_vectors = {
-        layout.COSINE: a @ b / 5,
-        layout.DOT: a @ b,
-        layout.EUCLID: -np.linalg.norm(a - b),
-    }[metric]
-    assert bits.code_score(2, 5, metric) == pytest.approx(of_vectors)
+def queried(dim, encoding):
+    """Codes, rows of some of them, planes of a query, and the distances of those rows by the twin."""
+    rng = np.random.default_rng(dim)
+    query = whole_vectors(rng, 1, dim)[0]
+    words = naive.pack_signs(rng.standard_normal((9, dim)))
+    rows = rng.integers(0, 9, 7).astype(np.int32)
+    levels = naive.levels_of(query, encoding)
+    planes = np.full((8, words.shape[1]), 77, np.uint64)
+    planes[:encoding] = naive.planes_of(levels, encoding)
+    return words, rows, planes, [naive.distance(levels, encoding, words[row]) for row in rows]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_distances_are_those_of_the_twin(encoding):
+    for dim in (*range(1, 201, 23 if INTERPRETED else 1), 512, 513, 768, *DIMS):
+        words, rows, planes, expected = queried(dim, encoding)
+        out = np.full(9, -1, np.int32)
+        bits.measure(words, rows, 7, planes, encoding, out)
+        assert out.tolist() == [*expected, -1, -1], dim
+        for ahead in (0, 1, 5, 10**6):  # past the end: asked for, never read
+            out[:] = -1
+            bits.measure_block(words, rows, 5, planes, encoding, ahead, out)
+            assert out.tolist() == [*expected[:5], -1, -1, -1, -1], (dim, ahead)

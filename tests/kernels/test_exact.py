@@ -16,7 +16,9 @@ from tests.kernels.given import (
     damage,
     make_accept,
     make_candidates,
+    make_codes,
     make_hits,
+    make_way,
     no_originals,
     whole_vectors,
 )
@@ -164,15 +166,25 @@ def test_counts_past_the_array_are_cut():
 
 def test_candidates_of_a_scan_can_be_rescored_later():
     rng = np.random.default_rng(3)
-    from tests.kernels.given import make_codes
-
     vectors = whole_vectors(rng, 60, 33)
     queries = whole_vectors(rng, 3, 33)
     originals = naive.make_originals(vectors, layout.FLOAT16, layout.EUCLID)
     codes, accept = make_codes(vectors), make_accept(None)
     candidates, at_once, later = make_candidates(3, 12), make_hits(3, 5), make_hits(3, 5)
-    api.search_bits(queries, codes, originals, accept, 1, candidates, at_once)
-    api.search_bits(queries, codes, originals, accept, 0, candidates, later)
+    api.search_bits(queries, codes, originals, accept, make_way(rescoring=1), candidates, at_once)
+    api.search_bits(queries, codes, originals, accept, make_way(), candidates, later)
     assert api.rescore(queries, originals, 60, candidates, later) == layout.FINE
     np.testing.assert_array_equal(at_once.ordinals, later.ordinals)
     np.testing.assert_array_equal(at_once.scores, later.scores)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dim", DIMS)
+def test_queries_are_prepared_as_the_twin_prepares_them(dim, metric):
+    queries = np.random.default_rng(dim).standard_normal((3, dim)).astype(np.float32)
+    out = np.full((3, dim), 77, np.float32)
+    assert api.prepare(queries, metric, out) == layout.FINE
+    expected = [naive.prepare(query, metric) for query in queries]
+    np.testing.assert_allclose(out, expected, rtol=1e-6 if metric == layout.COSINE else 0)
+    assert api.prepare(queries, metric, queries) == layout.FINE  # in place
+    np.testing.assert_array_equal(queries, out)

@@ -14,21 +14,21 @@ def test_the_checksum_is_that_of_the_twin(stride):
     words[3] = 0xFFFF_FFFF
     words.flags.writeable = False
     for row in range(4):
-        assert int(records.record_sum(words, row)) == naive.sum64(words[row])
+        assert int(records.record_sum(words, row, 3 - row)) == naive.sum64(words[row])
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dim", DIMS)
 def test_a_sealed_record_is_sound(dim, form):
     originals = naive.make_originals(whole_vectors(np.random.default_rng(dim), 2, dim), form, layout.DOT)
-    assert records.is_sound(originals.records, 0)
-    assert records.is_sound(originals.records, 1)
+    assert records.is_sound(originals.records, 0, 0)
+    assert records.is_sound(originals.records, 1, 1)
     assert originals.records.shape[1] % 8 == 0
 
 
 def test_a_record_of_zeros_is_damaged():
-    assert not records.is_sound(damage(no_records(), 0, 0, 0).records, 0)
-    assert not records.is_sound(no_records().records, 0)
+    assert not records.is_sound(damage(no_records(), 0, 0, 0).records, 0, 0)
+    assert not records.is_sound(no_records().records, 0, 0)
 
 
 def no_records():
@@ -41,7 +41,7 @@ def test_every_single_bit_counts():
     originals = naive.make_originals(np.ones((1, 5), np.float32), layout.FLOAT16, layout.DOT)
     for word in range(originals.records.shape[1]):
         for bit in range(32):
-            assert not records.is_sound(damage(originals, 0, word, bit).records, 0), (word, bit)
+            assert not records.is_sound(damage(originals, 0, word, bit).records, 0, 0), (word, bit)
 
 
 def test_every_finite_float16_is_read_exactly():
@@ -55,6 +55,19 @@ def test_every_finite_float16_is_read_exactly():
     records.read_half(halves, out)
     expected = patterns.view(np.float16).astype(np.float32)
     np.testing.assert_array_equal(out.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 15, 16, 17, 31, 32, 33, 100])
+def test_float16_values_of_every_number_are_read(dim):
+    """Sixteen at a time and the rest one by one: none before or behind."""
+    values = np.random.default_rng(dim).standard_normal(dim).astype(np.float16)
+    halves = np.full(16 + 2 * dim + 64, np.float16(99)).view(np.uint16)
+    halves[16 : 16 + dim] = values.view(np.uint16)
+    halves.flags.writeable = False
+    around = np.full(dim + 40, 77, np.float32)
+    records.read_half(halves, around[20 : 20 + dim])
+    np.testing.assert_array_equal(around[20 : 20 + dim], values.astype(np.float32))
+    assert (around[:20] == 77).all() and (around[20 + dim :] == 77).all()
 
 
 def test_int8_values_are_scaled():

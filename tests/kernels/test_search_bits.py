@@ -9,15 +9,18 @@ from bqstore.kernels import api, layout, nearest
 from tests import naive
 from tests.kernels.given import (
     DIMS,
+    ENCODINGS,
     FORMS,
     INTERPRETED,
     METRICS,
+    assert_code_hits,
     assert_hits,
     damage,
     make_accept,
     make_candidates,
     make_codes,
     make_hits,
+    make_way,
     no_originals,
     whole_vectors,
 )
@@ -31,39 +34,41 @@ def assert_candidates(candidates, query, expected):
     assert (candidates.ordinals[query, count:] == -1).all()
 
 
-def check(vectors, queries, accept, c, k, metric, form=None):
+def check(vectors, queries, accept, c, k, metric, form=None, encoding=layout.BINARY):
     """Search and compare candidates and hits with the twin's."""
     m, dim = queries.shape
     codes = make_codes(vectors, spare=3)
     candidates, hits = make_candidates(m, c), make_hits(m, k)
-    if form is None:
-        originals, rescoring = no_originals(dim, metric), 0
-    else:
-        originals, rescoring = naive.make_originals(vectors, form, metric), 1
-    assert api.search_bits(queries, codes, originals, accept, rescoring, candidates, hits) == layout.FINE
+    originals = no_originals(dim, metric) if form is None else naive.make_originals(vectors, form, metric)
+    way = make_way(rescoring=int(form is not None), encoding=encoding)
+    assert api.search_bits(queries, codes, originals, accept, way, candidates, hits) == layout.FINE
     for i, query in enumerate(queries):
-        near = naive.nearest_codes(query, codes, accept, c)
+        near = naive.nearest_codes(query, codes, accept, c, encoding)
         assert_candidates(candidates, i, near)
-        if rescoring:
+        if way.rescoring:
             assert_hits(hits, i, naive.best_scores(query, originals, [o for _, o in near], k))
         else:
-            assert_hits(hits, i, [(naive.code_score(d, dim, metric), o) for d, o in near[:k]])
+            assert_code_hits(hits, i, query, codes, [o for _, o in near[:k]], encoding, metric)
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dim", DIMS)
-def test_codes_alone(dim, metric):
+def test_codes_alone(dim, metric, encoding):
     rng = np.random.default_rng(dim)
-    check(whole_vectors(rng, 30, dim), whole_vectors(rng, 2, dim), make_accept(None), 12, 5, metric)
+    vectors, queries = whole_vectors(rng, 20, dim), whole_vectors(rng, 2, dim)
+    check(vectors, queries, make_accept(None), 12, 5, metric, encoding=encoding)
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("dim", DIMS)
-def test_rescored(dim, metric, form):
-    rng = np.random.default_rng(dim)
-    flags = rng.random(20) < 0.7
-    check(whole_vectors(rng, 20, dim), whole_vectors(rng, 2, dim), make_accept(flags), 9, 4, metric, form)
+def test_rescored(metric, form, encoding):
+    for dim in DIMS[:-1]:
+        rng = np.random.default_rng(dim)
+        accept = make_accept(rng.random(20) < 0.7)
+        vectors, queries = whole_vectors(rng, 20, dim), whole_vectors(rng, 2, dim)
+        check(vectors, queries, accept, 9, 4, metric, form, encoding)
 
 
 @settings(max_examples=15 if INTERPRETED else 80, deadline=None)
@@ -73,12 +78,13 @@ def test_rescored(dim, metric, form):
     c=st.integers(0, 300),
     k=st.integers(0, 12),
     density=st.sampled_from([None, 0.0, 0.02, 0.5, 1.0]),
+    encoding=st.sampled_from(ENCODINGS),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_sizes_and_filters(n, m, c, k, density, seed):
+def test_any_sizes_and_filters(n, m, c, k, density, encoding, seed):
     rng = np.random.default_rng(seed)
-    flags = None if density is None else rng.random(n) < density
-    check(whole_vectors(rng, n, 5), whole_vectors(rng, m, 5), make_accept(flags), c, k, layout.DOT)
+    accept = make_accept(None if density is None else rng.random(n) < density)
+    check(whole_vectors(rng, n, 5), whole_vectors(rng, m, 5), accept, c, k, layout.DOT, encoding=encoding)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="too many codes")
@@ -123,7 +129,9 @@ def test_n_past_the_array_is_not_believed(n):
     vectors = whole_vectors(np.random.default_rng(0), 20, 8)
     candidates, hits = make_candidates(1, 50), make_hits(1, 5)
     codes = make_codes(vectors)._replace(n=n)
-    api.search_bits(vectors[:1].copy(), codes, no_originals(8, layout.DOT), make_accept(None), 0, candidates, hits)
+    api.search_bits(
+        vectors[:1].copy(), codes, no_originals(8, layout.DOT), make_accept(None), make_way(), candidates, hits
+    )
     assert candidates.counts[0] == 20
 
 
@@ -131,7 +139,7 @@ def test_rescoring_without_originals_is_out_of_range():
     vectors = whole_vectors(np.random.default_rng(0), 20, 8)
     originals = no_originals(8, layout.DOT)
     args = (vectors[:1].copy(), make_codes(vectors), originals, make_accept(None))
-    assert api.search_bits(*args, 1, make_candidates(1, 5), make_hits(1, 5)) == layout.OUT_OF_RANGE
+    assert api.search_bits(*args, make_way(rescoring=1), make_candidates(1, 5), make_hits(1, 5)) == layout.OUT_OF_RANGE
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -144,7 +152,9 @@ def test_damage_is_reported_when_a_candidate_and_only_then(form):
     sound = naive.make_originals(vectors, form, layout.COSINE)
     for ordinal in range(40):
         bad = damage(sound, ordinal, ordinal % sound.records.shape[1], ordinal % 32)
-        status = api.search_bits(query, codes, bad, accept, 1, make_candidates(1, 6), make_hits(1, 3))
+        status = api.search_bits(
+            query, codes, bad, accept, make_way(rescoring=1), make_candidates(1, 6), make_hits(1, 3)
+        )
         assert status == (ordinal if ordinal in chosen else layout.FINE)
 
 
@@ -157,7 +167,7 @@ def test_a_scan_that_asks_ahead_finds_the_same():
     queries = rng.standard_normal((2, 64 * words)).astype(np.float32)
     candidates, hits = make_candidates(2, 50), make_hits(2, 10)
     empty = no_originals(64 * words, layout.DOT)
-    assert api.search_bits(queries, codes, empty, make_accept(None), 0, candidates, hits) == layout.FINE
+    assert api.search_bits(queries, codes, empty, make_accept(None), make_way(), candidates, hits) == layout.FINE
     for i, query in enumerate(queries):
         bits = np.packbits(query > 0, bitorder="little").view(np.uint64)
         distances = np.unpackbits((codes.words ^ bits).view(np.uint8), axis=1).sum(axis=1)

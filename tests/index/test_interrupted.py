@@ -1,0 +1,270 @@
+"""A batch that is broken off: the graph is the one before it, for searches, for the next batch, and for the disk."""
+
+import sys
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from bqstore.index import HnswGraph, encode
+from bqstore.index.graph import levels_of
+from bqstore.kernels import api
+from tests.index.given import data_of, grow, lists_of, lists_of_codes, reached, recall, searchable, walk
+
+N, DIM, HALF = 3000, 128, 1500
+
+
+@pytest.fixture(scope="module")
+def data():
+    vectors, queries = data_of(N, DIM)
+    return encode(vectors), queries
+
+
+class Inline:
+    """An executor that runs at once, and refuses from the ``broken``-th task on."""
+
+    def __init__(self, broken):
+        self.left = broken
+
+    def submit(self, function, *args):
+        if self.left == 0:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        self.left -= 1
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+
+def broken_off(monkeypatch, name, calls, before, error=KeyboardInterrupt):
+    """Make the root ``name`` raise at the given call, before or after it has done its work."""
+    root, count = getattr(api, name), [0]
+
+    def interrupted(*args):
+        count[0] += 1
+        if before and count[0] >= calls:
+            raise error
+        root(*args)
+        if count[0] >= calls:
+            raise error
+
+    monkeypatch.setattr(api, name, interrupted)
+
+
+def check_usable(graph, words, queries, n):
+    """A search finds what is linked; what remains can be linked, and all is found then."""
+    state = searchable(words, DIM, graph, n=n)
+    assert recall(words, queries, walk(state, queries, 10, 32), n=n) > 0.98
+    grow(words, graph=graph)
+    assert api.check_graph(graph.view) == 0
+    assert reached(graph).all()
+    assert recall(words, queries, walk(searchable(words, DIM, graph), queries, 10, 32)) > 0.99
+
+
+@pytest.mark.parametrize("name", ["find_links", "merge_links"])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_an_interrupt_in_a_kernel_leaves_the_graph_before_the_batch(data, monkeypatch, name, before, calls):
+    words, queries = data
+    graph = grow(words, stop=HALF)
+    numbers = {key: graph.parts()[0][key] for key in ("entry", "top")}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        broken_off(patch, name, calls, before)
+        for _ in range(4):  # a level may need no merging
+            graph.link(words, N, 1, None)
+    n = len(graph)
+    assert n == graph.view.n and HALF <= n < N
+    if n == HALF:
+        assert {key: graph.parts()[0][key] for key in ("entry", "top")} == numbers
+    check_usable(graph, words, queries, n)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_an_executor_that_refuses_leaves_the_graph_before_the_batch(data, broken):
+    words, queries = data
+    graph = grow(words, stop=HALF)
+    executor = Inline(broken)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        graph.link(words, N, 3, lambda: executor)
+    assert len(graph) == HALF
+    check_usable(graph, words, queries, HALF)
+
+
+def test_a_pool_that_cannot_be_had_leaves_the_graph_before_the_batch(data):
+    words, queries = data
+    graph = grow(words, stop=HALF)
+
+    def refuse():
+        raise RuntimeError("closed")
+
+    with pytest.raises(RuntimeError, match="closed"):
+        graph.link(words, N, 2, refuse)
+    assert len(graph) == HALF
+    check_usable(graph, words, queries, HALF)
+
+
+@pytest.mark.parametrize("where", ["find_links", "merge_links"])
+def test_an_error_in_one_thread_ends_the_others(data, monkeypatch, where):
+    words, queries = data
+    graph = grow(words, stop=HALF)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        broken_off(patch, where, 2, True, MemoryError)
+        grow(words, graph=graph, threads=3)
+    assert len(graph) == HALF
+    check_usable(graph, words, queries, HALF)
+
+
+def test_many_interrupts_one_after_the_other(data, monkeypatch):
+    words, queries = data
+    graph = HnswGraph(16, 64)
+    rng = np.random.default_rng(0)
+    interrupts = 0
+    while len(graph) < N:
+        with monkeypatch.context() as patch:
+            if rng.random() < 0.4:
+                broken_off(patch, str(rng.choice(["find_links", "merge_links"])), 1, bool(rng.random() < 0.5))
+            try:
+                graph.link(words, N, 1, None)
+            except KeyboardInterrupt:
+                interrupts += 1
+    assert interrupts > 20
+    assert api.check_graph(graph.view) == 0
+    assert reached(graph).all()
+    assert recall(words, queries, walk(searchable(words, DIM, graph), queries, 10, 32)) > 0.99
+
+
+def test_what_is_kept_after_an_interrupt_can_be_restored(data, monkeypatch):
+    words, queries = data
+    graph = grow(words, stop=HALF)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        broken_off(patch, "merge_links", 1, False)
+        graph.link(words, N, 1, None)
+    restored = HnswGraph(16, 64)
+    restored.restore(*graph.parts(), len(graph))
+    check_usable(restored, words, queries, HALF)
+
+
+class InterruptAt:
+    """Ctrl-C before the ``line``-th line that runs in graph.py."""
+
+    def __init__(self, line):
+        self.line, self.lines = line, 0
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self.before)
+
+    def trace(self, frame, event, _):
+        if not frame.f_code.co_filename.endswith("graph.py"):
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.line:
+                raise KeyboardInterrupt
+        return self.trace
+
+
+def own_rows(graph):
+    """The rows above level 0 that the nodes have, each once for each node that it belongs to."""
+    view = graph.view
+    spans = zip(view.first[: view.n].tolist(), view.levels[: view.n].tolist(), strict=True)
+    return [row for first, level in spans for row in range(first, first + level)]
+
+
+@pytest.mark.parametrize("linked", [0, 1, 2, 40, 100])
+def test_an_interrupt_at_any_line_leaves_a_graph_that_can_be_linked(linked):
+    vectors, _ = data_of(120, 64)
+    words = encode(vectors)
+    seed = next(seed for seed in range(1000) if levels_of(seed, 0, 1, 4)[0] >= 2)
+    line = 0
+    while True:
+        line += 1
+        graph = grow(words, stop=linked, graph=HnswGraph(4, 10, seed))
+        with InterruptAt(line) as interrupt:
+            try:
+                graph.link(words, 110, 1, None)
+                break
+            except KeyboardInterrupt:
+                pass
+        grow(words, graph=graph)
+        assert len(graph) == 120
+        assert api.check_graph(graph.view) == 0, f"line {line}"
+        rows = own_rows(graph)
+        assert len(set(rows)) == len(rows) <= graph.parts()[0]["rows"] <= len(graph.view.upper), f"line {line}"
+    assert interrupt.lines > (20 if linked else 5)
+
+
+@pytest.fixture(scope="module")
+def copies():
+    """Every code four times, in any order."""
+    vectors, _ = data_of(40, 64)
+    return encode(vectors[np.random.default_rng(0).permutation(np.repeat(np.arange(40), 4))])
+
+
+@pytest.mark.parametrize("linked", [0, 1, 2, 40, 100])
+def test_an_interrupt_at_any_line_loses_no_copies(copies, linked):
+    """In memory, on disk, and when the batch is linked again."""
+    line = 0
+    while True:
+        line += 1
+        graph = grow(copies, stop=linked, graph=HnswGraph(4, 20))
+        with InterruptAt(line):
+            try:
+                graph.link(copies, 150, 1, None)
+                break
+            except KeyboardInterrupt:
+                pass
+        n = len(graph)
+        restored = HnswGraph(4, 20)
+        restored.restore(*graph.parts(), n)
+        for each in (graph, restored):
+            assert lists_of(each) == lists_of_codes(copies, n), f"line {line}"
+            grow(copies, graph=each)
+            assert api.check_graph(each.view) == 0, f"line {line}"
+            assert lists_of(each) == lists_of_codes(copies, 160), f"line {line}"
+    assert line > 100
+
+
+def test_a_batch_broken_off_twice_loses_no_copies(copies, monkeypatch):
+    """The first time when its lists were made, the second time when its links were found: what is kept is whole."""
+    graph = grow(copies, stop=100, graph=HnswGraph(4, 20))
+    chain = HnswGraph._chain
+
+    def interrupted(*args):
+        chain(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(HnswGraph, "_chain", interrupted)
+        graph.link(copies, 150, 1, None)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        broken_off(patch, "find_links", 1, False)
+        graph.link(copies, 150, 1, None)
+    assert lists_of(graph) == lists_of_codes(copies, 100)
+    restored = HnswGraph(4, 20)
+    restored.restore(*graph.parts(), 100)
+    assert lists_of(restored) == lists_of_codes(copies, 100)
+
+
+def test_a_graph_that_grows_after_a_batch_was_broken_off_loses_no_copies(copies, monkeypatch):
+    """Its arrays are replaced, and what the broken-off nodes led to is not in the new ones."""
+    words = copies[:100]
+    graph = grow(words, stop=90, graph=HnswGraph(4, 20))
+    assert len(graph.view.same) == 90
+    chain = HnswGraph._chain
+
+    def interrupted(*args):
+        chain(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(HnswGraph, "_chain", interrupted)
+        graph.link(words, 100, 1, None)
+    graph.link(copies, 160, 1, None)
+    assert lists_of(graph) == lists_of_codes(copies, len(graph))
+    grow(copies, graph=graph)
+    assert api.check_graph(graph.view) == 0
+    assert lists_of(graph) == lists_of_codes(copies, 160)

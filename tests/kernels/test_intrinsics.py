@@ -1,0 +1,123 @@
+"""Each intrinsic, or its interpreted twin, against plain Python."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bqstore.kernels import intrinsics
+from bqstore.kernels.jit import leaf
+from tests import naive
+from tests.kernels.given import INTERPRETED
+
+WIDTHS = (*range(1, 26), 31, 32, 33, 48, *(() if INTERPRETED else (63, 64, 256)))
+EXAMPLES = 30 if INTERPRETED else 200
+
+
+@leaf
+def distances(words, row, planes, first, last):
+    return (
+        intrinsics.distance_1(words, row, planes, first, last),
+        intrinsics.distance_4(words, row, planes, first, last),
+        intrinsics.distance_8(words, row, planes, first, last),
+    )
+
+
+@leaf
+def plane(levels, start, mask):
+    return intrinsics.byte_plane(levels, start, mask)
+
+
+@leaf
+def below(keys, start, stop, key):
+    return intrinsics.count_below(keys, start, stop, key)
+
+
+@leaf
+def shift(keys, place, count):
+    intrinsics.move_up(keys, place, count)
+
+
+@leaf
+def total(records, row, factor, ahead):
+    return intrinsics.keyed_sum(records, row, factor, ahead)
+
+
+def weighted(code, planes, first, last, count):
+    return sum(naive.hamming(code[first:last], planes[p, first:last]) << p for p in range(count))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_distances_of_every_width(width):
+    rng = np.random.default_rng(width)
+    words = rng.integers(0, 2**64, (5, width), dtype=np.uint64)
+    planes = rng.integers(0, 2**64, (8, width), dtype=np.uint64)
+    for row in range(5):
+        expected = tuple(weighted(words[row], planes, 0, width, count) for count in (1, 4, 8))
+        assert distances(words, row, planes, 0, width) == expected
+
+
+def test_distances_of_some_words_only():
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 2**64, (3, 30), dtype=np.uint64)
+    planes = rng.integers(0, 2**64, (8, 30), dtype=np.uint64)
+    for first, last in ((0, 0), (0, 30), (1, 30), (3, 4), (5, 21), (8, 24), (29, 30), (30, 30)):
+        expected = tuple(weighted(words[1], planes, first, last, count) for count in (1, 4, 8))
+        assert distances(words, 1, planes, first, last) == expected
+
+
+def test_the_largest_distance_there_is():
+    words = np.zeros((1, 256), np.uint64)
+    planes = np.full((8, 256), 2**64 - 1, np.uint64)
+    assert distances(words, 0, planes, 0, 256) == (16_384, 15 * 16_384, 255 * 16_384)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 70), st.integers(1, 255))
+def test_a_plane_of_bytes(seed, start, mask):
+    levels = np.random.default_rng(seed).integers(0, 256, start + 64).astype(np.uint8)
+    expected = sum(1 << j for j in range(64) if levels[start + j] & mask)
+    assert int(plane(levels, start, mask)) == expected
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.lists(st.integers(-(2**62), 2**62), max_size=60), st.integers(-(2**62), 2**62), st.data())
+def test_keys_below_are_counted(values, key, data):
+    start = data.draw(st.integers(0, len(values)))
+    keys = np.full(len(values) + 8, 2**63 - 1)
+    keys[: len(values)] = sorted(values)
+    assert below(keys, start, len(values), key) == sum(value < key for value in sorted(values)[start:])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.integers(1, 300), st.data())
+def test_keys_move_up_by_one_place(size, data):
+    place = data.draw(st.integers(0, size - 1))
+    count = data.draw(st.integers(0, size - 1 - place))
+    keys = np.arange(size)
+    shift(keys, place, count)
+    expected = [*range(place + 1), *range(place, place + count), *range(place + 1 + count, size)]
+    assert keys.tolist() == expected
+
+
+@pytest.mark.parametrize("eighths", [1, 2, 3, 4, 5, 9, 13, 49, 193])
+def test_the_keyed_sum_of_odd_and_even_numbers_of_eight_words(eighths):
+    rng = np.random.default_rng(eighths)
+    words = rng.integers(0, 2**32, (4, 8 * eighths), dtype=np.uint32)
+    words[3] = 0xFFFF_FFFF
+    words[:, :2] = 0  # where the sum itself is kept
+    words.flags.writeable = False
+    for row in range(4):
+        found = int(total(words, row, 0x9E37_79B1, 3 - row))
+        assert (found + 0x6271_7374_6F72_6531) % 2**64 == naive.sum64(words[row])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_the_keyed_sum_with_any_factor(eighths, factor, seed):
+    words = np.random.default_rng(seed).integers(0, 2**32, (1, 8 * eighths), dtype=np.uint32)
+    words.flags.writeable = False
+    expected = sum(((factor * (j + 1)) % 2**32 | 1) * int(word) for j, word in enumerate(words[0]))
+    assert int(total(words, 0, factor, 0)) == expected % 2**64
