@@ -3,8 +3,9 @@
 Knows arrays and plans. Knows no ids, no files; a damaged record is reported by its slot.
 """
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -190,13 +191,10 @@ class Search:
             def run(block: slice) -> None:
                 self._run(queries[block], Hits(hits.ordinals[block], hits.scores[block]), prefetch, work)
 
-            if threads == 1:
-                for at in range(0, m, _BLOCK):
-                    run(slice(at, at + _BLOCK))
-            else:
-                size = max(1, min(_BLOCK, -(-m // threads)))
-                for _ in executor().map(run, [slice(at, at + size) for at in range(0, m, size)]):
-                    pass
+            # walks share nothing, and each call costs some Python that holds the others up
+            size = -(-m // (4 * threads)) if self.plan.way == WALK else min(_BLOCK, -(-m // threads))
+            blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
+            _together(run, blocks, min(threads, len(blocks)), executor)
         if work is not None and self.plan.rescoring:
             work.rescored += m * self.plan.candidates
         return hits.ordinals, hits.scores
@@ -272,3 +270,26 @@ class Search:
 
 def _no_executor() -> Executor:
     raise AssertionError("one query runs in the thread that asks")
+
+
+def _together(
+    run: Callable[[slice], None], blocks: deque[slice], threads: int, executor: Callable[[], Executor]
+) -> None:
+    """Run every block, on the thread that asks and as many others as there may be."""
+
+    def work() -> None:
+        while True:
+            try:
+                block = blocks.popleft()
+            except IndexError:
+                return
+            run(block)
+
+    running = [executor().submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        blocks.clear()  # after an exception, the rest is left
+        wait(running)
+    for future in running:
+        future.result()
