@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -83,7 +84,8 @@ class Linking:
         if done == state.n or state.n < WORTH:
             return
         before = done
-        with Progress("linking", state.n - before) as progress:
+        # a signal handler has called `close`, which waits for this write: the next opening goes on
+        with suppress(ClosedError), Progress("linking", state.n - before) as progress:
             while done < state.n:
                 done = self.link_batch(state)
                 progress(done - before)

@@ -147,6 +147,54 @@ def test_ctrl_c_while_flushing_and_closing(tmp_path, monkeypatch):
         assert col.info().linked == N
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_a_signal_handler_looks_writes_and_closes_while_linking(tmp_path, monkeypatch, where):
+    path = None if where == "memory" else tmp_path
+    col, real, seen = bqstore.open(path, hnsw=BITS), HnswGraph.link, []
+
+    def look(call):
+        try:
+            seen.append(call())
+        except bqstore.BqstoreError as error:
+            seen.append(type(error))
+
+    def handler(*_):
+        look(lambda: len(col))
+        look(lambda: len(col.search(QUERIES[0], 20)))
+        look(lambda: col.search_ids(QUERIES, 3)[0].shape)
+        look(lambda: col.info().linked)
+        for write in (lambda: col.add(QUERIES), lambda: col.delete(["d1"]), col.compact, col.flush, col.clear):
+            look(write)
+        col.close()
+
+    def link(self, *arguments):
+        if len(self) > 1000 and not seen:
+            signal.raise_signal(signal.SIGUSR1)
+            for _ in range(2):  # where signals are answered
+                pass
+        return real(self, *arguments)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(HnswGraph, "link", link)
+            col.add(BASE, [f"d{i}" for i in range(N)])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen[4:] == [bqstore.LockedError] * 5
+    assert seen[:3] == [bqstore.LockedError] * 3 if path is None else [N, 20, (20, 3)]
+    with pytest.raises(bqstore.ClosedError):  # at the end of the write
+        len(col)
+    if path is not None:
+        assert 1000 < seen[3] < N
+        with bqstore.open(path, hnsw=BITS) as again:
+            check_all_there(again)
+            again.flush()
+            assert again.info().linked == N
+            check_all_there(again)
+
+
 # ---- the thread
 
 

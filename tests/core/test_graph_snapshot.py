@@ -339,6 +339,18 @@ def test_a_damaged_snapshot_is_told_of_and_made_again(store, at_once, truth, dam
     check_rebuilt(store, truth, "snap-0")
 
 
+def test_an_opening_that_the_warning_ends_leaves_nothing_behind(store, at_once, truth):
+    """With warnings as errors: no lock, no thread."""
+    file = snapshots(store)[0]
+    flipped(file, 20_000)
+    for read_only in (False, True):
+        with pytest.raises(RuntimeWarning, match="rebuilt"):
+            bqstore.open(store, hnsw=BITS, read_only=read_only)
+        gc.collect()
+        assert not [thread for thread in threading.enumerate() if thread.name == "bqstore-linking"]
+    check_rebuilt(store, truth, "snap-0")
+
+
 def rewritten(store, numbers=(), **arrays):
     """The snapshot again, with other contents, which agree with its checksums."""
     with opened(store) as col:

@@ -97,7 +97,7 @@ def test_recall_after_replacing_a_third_is_that_of_a_fresh_build(request, tmp_pa
         base, queries = data_of(4000, DIM, queries=200)
     else:
         base, queries = request.getfixturevalue("embeddings")(f"{name}.npz")
-        base, queries = base[:4000], queries[:300]
+        base, queries = base[:3000], queries[:300]
     n = len(base)
     rng = np.random.default_rng(0)
     changed = rng.permutation(n)[: n * 3 // 10]
@@ -304,6 +304,6 @@ def test_a_collection_with_a_graph_agrees_with_a_dictionary(monkeypatch, on_disk
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
