@@ -196,7 +196,7 @@ class Search:
             blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
             _together(run, blocks, min(threads, len(blocks)), executor)
         if work is not None and self.plan.rescoring:
-            work.rescored += m * self.plan.candidates
+            work.rescored += m * min(self.plan.candidates, self.accepted)
         return hits.ordinals, hits.scores
 
     def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:

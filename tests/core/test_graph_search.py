@@ -278,7 +278,6 @@ def test_explain_of_a_filter_says_what_was_accepted(whole):
         col.search(queries[0], explain=1)
 
 
-@pytest.mark.xfail(reason="`Search.nearest` counts the candidates it had room for")
 def test_no_more_are_rescored_than_were_found(whole):
     col, _, queries = whole
     assert col.search(queries[0], 5, filter={"m": 7}, explain=True).explanation.rescored == 13
