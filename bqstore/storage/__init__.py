@@ -4,9 +4,10 @@
 the deleted, `snapshot.py` keeps what was derived. `format.py`, `sections.py` and `FORMAT.md` give every byte.
 """
 
-from .head import Head, Row, Rows
+from .compaction import Recode
+from .head import Coding, Head, Row, Rows, coding_of
 from .opening import open_store
 from .snapshot import Snapshot
 from .store import Store
 
-__all__ = ["Head", "Row", "Rows", "Snapshot", "Store", "open_store"]
+__all__ = ["Coding", "Head", "Recode", "Row", "Rows", "Snapshot", "Store", "coding_of", "open_store"]

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
-from .format import FORMAT_VERSION, newer_format
+from .format import newer_format
 from .head import Head, Row, check_keys
 
 APPLICATION_ID: Final = 0x42515354  # "BQST"
+TABLES_VERSION: Final = 1  # in `user_version`; the format version of a collection stands in its head row
 _SCHEMA: Final = """
 CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL);
@@ -195,7 +196,7 @@ class Catalogue:
         """The tables and the first head row, in one commit."""
         with self.writing() as connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            connection.execute(f"PRAGMA user_version = {TABLES_VERSION}")
             for statement in _STATEMENTS:
                 connection.execute(statement)
             write_head(connection, head)
@@ -256,8 +257,8 @@ class Catalogue:
 def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
     """The head row, checked; None where there is none."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > FORMAT_VERSION:
-        raise newer_format(name, version)
+    if version > TABLES_VERSION:
+        raise newer_format(name, version, TABLES_VERSION)
     schema = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master") if row[0] is not None}
     if not schema:
         return None

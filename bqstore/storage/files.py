@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptionError, StorageError
 from . import platform
-from .format import HEADER_BYTES, U32, Layout, check_header, header_bytes
+from .format import F32, HEADER_BYTES, NO_PARAMETERS, U32, Layout, check_header, header_bytes, header_length
 from .readahead import ReadAhead
 
 _PIECE = 16 << 20  # bytes read or written in one call
@@ -25,10 +25,18 @@ _AHEAD = 256 << 20  # a file is grown by half of itself, at most by this much; t
 
 
 class RecordFile(Protocol):
-    """What the collection asks of a flat file; `DiskFile` and `MemoryFile` give it."""
+    """What the collection asks of a flat file; `DiskFile` and `MemoryFile` give it.
+
+    Attributes
+    ----------
+    parameters : float32 (count,)   of codes, what encoding was trained to; C-order, read-only, empty if there are none
+    header_length : int             bytes before the first record; 0 in memory
+    """
 
     name: str
     layout: Layout
+    parameters: F32
+    header_length: int
     read_ahead: ReadAhead
 
     def reserve(self, count: int) -> None:
@@ -45,6 +53,9 @@ class RecordFile(Protocol):
 
     def view(self, count: int) -> U32:
         """The first records in place, uint32 (at least count, words), read-only; past ``count`` undefined."""
+
+    def check_header(self) -> None:
+        """Raise CorruptionError if the header or the parameters are no more what they were at opening."""
 
     def check_size(self, count: int) -> None:
         """Raise CorruptionError if the file is too short for the records: reading its map would kill the process."""
@@ -91,8 +102,12 @@ def make_file(path: Path, fill: Callable[[int], None]) -> int:
 class MemoryFile:
     """Records in memory, for a collection without a folder."""
 
-    def __init__(self, layout: Layout) -> None:
+    header_length = 0
+
+    def __init__(self, layout: Layout, parameters: F32 = NO_PARAMETERS) -> None:
         self.layout = layout
+        self.parameters = np.array(parameters, np.float32)  # a copy, as a file has one
+        self.parameters.flags.writeable = False
         self.read_ahead = ReadAhead()
         self.name = f"{layout.kind} in memory"
         self._words = np.zeros((0, layout.record_bytes // 4), np.uint32)
@@ -120,6 +135,9 @@ class MemoryFile:
         view.flags.writeable = False
         return view
 
+    def check_header(self) -> None:  # noqa: D102
+        pass
+
     def check_size(self, count: int) -> None:  # noqa: D102
         pass
 
@@ -143,14 +161,22 @@ class DiskFile:
         self.name = path.name
         self._view: U32 | None = None
 
+    def _take_header(self, header: bytes, parameters: F32) -> "DiskFile":
+        self._header, self.parameters = header, parameters
+        self.header_length = len(header)
+        return self
+
     @classmethod
-    def create(cls, path: Path, layout: Layout, generation: int, store_id: int) -> "DiskFile":
+    def create(
+        cls, path: Path, layout: Layout, generation: int, store_id: int, parameters: F32 = NO_PARAMETERS
+    ) -> "DiskFile":
         """A new file with its header, durable in its folder; replaces what an unfinished commit has left there."""
-        header = header_bytes(layout, generation, store_id)
+        header = header_bytes(layout, generation, store_id, parameters)
         try:
-            return cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0)))
+            file = cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0)))
         except OSError as error:
             raise StorageError(error.errno, f"cannot create {path}: {error.strerror}") from error
+        return file._take_header(header, check_header(path.name, header, layout, generation, store_id))
 
     @classmethod
     def open(
@@ -160,12 +186,14 @@ class DiskFile:
         mode = os.O_RDONLY if read_only else os.O_RDWR
         fd = os.open(path, mode | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         file = cls(path, layout, fd)
-        check_header(path.name, os.pread(fd, HEADER_BYTES, 0), layout, generation, store_id)
+        length = header_length(path.name, os.pread(fd, HEADER_BYTES, 0), layout)
+        header = os.pread(fd, min(length, os.fstat(fd).st_size), 0)  # whoever wrote the length: no more than there is
+        file._take_header(header, check_header(path.name, header, layout, generation, store_id))
         file.check_size(count)
         return file
 
     def _offset(self, slot: int) -> int:
-        return HEADER_BYTES + slot * self.layout.record_bytes
+        return self.header_length + slot * self.layout.record_bytes
 
     def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
         write_all(self._fd, data, offset)
@@ -205,7 +233,7 @@ class DiskFile:
     def view(self, count: int) -> U32:  # noqa: D102
         if self._view is None or len(self._view) < count:
             size = os.fstat(self._fd).st_size
-            slots = (size - HEADER_BYTES) // self.layout.record_bytes
+            slots = (size - self.header_length) // self.layout.record_bytes
             words = self.layout.record_bytes // 4
             if slots == 0:
                 self._view = np.zeros((0, words), np.uint32)
@@ -216,9 +244,18 @@ class DiskFile:
                 data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:  # no address space; cut since its size was asked for
                 raise StorageError(f"cannot map {self.name}: {error}") from error
-            flat = np.frombuffer(data, np.uint32, slots * words, HEADER_BYTES)
+            flat = np.frombuffer(data, np.uint32, slots * words, self.header_length)
             self._view = flat.reshape(slots, words)
         return self._view
+
+    def check_header(self) -> None:  # noqa: D102
+        try:
+            found = os.pread(self._fd, len(self._header), 0)
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot read {self.name}: {error.strerror}") from error
+        if found != self._header:
+            what = "header" if found[:HEADER_BYTES] != self._header[:HEADER_BYTES] else "block of parameters"
+            raise CorruptionError(f"the {what} of {self.name} is damaged; restore it from a copy")
 
     def check_size(self, count: int) -> None:  # noqa: D102
         # a seek tells the size in a third of fstat's time; nothing here reads from where it leads

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptionError, InvalidInputError, StorageError
 from .files import DiskFile, MemoryFile, RecordFile
-from .format import F32, FORMS, ONE_BIT, U64, Layout, code_records, codes_of, damaged, rids_of, vector_records
-from .head import Head
+from .format import F32, FORMS, NO_PARAMETERS, U64, Layout, code_records, codes_of, damaged, rids_of, vector_records
+from .head import Head, code_form
 
 _NAME = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
 _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
@@ -69,17 +69,25 @@ class FlatFiles:
         except OSError as error:
             raise StorageError(error.errno, f"cannot open {path}: {error.strerror}") from error
 
-    def create(self, head: Head) -> None:
-        """Make the files of the head's generation, empty."""
+    def create(self, head: Head, parameters: F32 | None = None) -> None:
+        """Make the files of the head's generation, empty; in the place of any that have its number and no commit.
+
+        Parameters
+        ----------
+        parameters : float32 (count,)   of the codes that the head's coding names; None for codes that have none
+        """
         assert head.n_slots == 0, "files with committed records are never made anew"
         vectors, codes = layouts(head)
-        self.vectors = self._create_one(vectors, head) if vectors else None
-        self.codes = self._create_one(codes, head)
+        assert parameters is not None or not codes.has_parameters, "codes of this form need their parameters"
+        parameters = NO_PARAMETERS if parameters is None else parameters
+        assert parameters.dtype == np.float32 and parameters.ndim == 1 and (codes.has_parameters or not parameters.size)
+        self.vectors = self._create_one(vectors, head, NO_PARAMETERS) if vectors else None
+        self.codes = self._create_one(codes, head, parameters)
 
-    def _create_one(self, layout: Layout, head: Head) -> RecordFile:
+    def _create_one(self, layout: Layout, head: Head, parameters: F32) -> RecordFile:
         if self.folder is None:
-            return MemoryFile(layout)
-        return DiskFile.create(self._path(layout, head), layout, head.generation, head.store_id)
+            return MemoryFile(layout, parameters)
+        return DiskFile.create(self._path(layout, head), layout, head.generation, head.store_id, parameters)
 
     def _path(self, layout: Layout, head: Head) -> Path:
         assert self.folder is not None
@@ -138,11 +146,14 @@ class FlatFiles:
 
 
 def layouts(head: Head) -> tuple[Layout | None, Layout]:
-    """The layouts of the vectors file, None where originals are not kept, and of the codes file."""
+    """The layouts of the vectors file, None where originals are not kept, and of the codes file.
+
+    Raises CorruptionError if the head's coding is none that there is.
+    """
     assert head.dim is not None
     form = FORMS.get(head.settings["originals"])
     vectors = None if form is None else Layout("vectors", head.dim, form)
-    return vectors, Layout("codes", head.dim, ONE_BIT)
+    return vectors, Layout("codes", head.dim, code_form(head.settings))
 
 
 def flat_files(folder: Path | None) -> list[Path]:

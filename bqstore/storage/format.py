@@ -3,6 +3,7 @@
 All numbers are little-endian. Knows nothing of files that are open, of SQLite or of search.
 """
 
+import hashlib
 import struct
 import sys
 import zlib
@@ -17,14 +18,25 @@ from ..errors import CorruptionError, FormatVersionError
 if sys.byteorder != "little":  # records are used in place, through the page cache
     raise ImportError("bqstore reads its files in place and needs a little-endian machine")
 
-FORMAT_VERSION: Final = 1
-HEADER_BYTES: Final = 64
-HEADER: Final = struct.Struct("<8s6I2Q8xQ")  # magic, six numbers, generation, store id, reserved, checksum
+FORMAT_VERSION: Final = 2  # the newest that is read, and written where codes are not of ONE_BIT: else it is 1
+HEADER_BYTES: Final = 64  # of every header; parameters come behind it
+HEADER: Final = struct.Struct("<8s6I4Q")  # magic, six numbers, generation, store id, digest of parameters, checksum
 MAGIC: Final = {"vectors": b"BQSTvecs", "codes": b"BQSTcode"}
 
 # the form of the originals, in the header and in the kernels; "none" has no file
 FORMS: Final = {"float32": 0, "float16": 1, "int8": 2}
-ONE_BIT: Final = 1
+
+# the form of the codes, by (encoding, estimator) of the coding in the settings
+CODE_FORMS: Final = {
+    ("one_bit", "sign"): 1,
+    ("one_and_half_bits", "sign"): 2,
+    ("two_bits", "sign"): 3,
+    ("one_bit", "rabitq"): 4,
+    ("two_bits", "rabitq"): 5,
+    ("four_bits", "rabitq"): 6,
+}
+ONE_BIT: Final = 1  # the one form without parameters, and the only one of format 1
+_PLANES: Final = {4: 1, 5: 2, 6: 4}  # of a code of "rabitq"
 
 VECTOR_HEADER_WORDS: Final = 8  # checksum (2 words), rid (2), norm, scale, two reserved
 CODE_HEADER_WORDS: Final = 4  # checksum (2 words), rid (2)
@@ -36,6 +48,9 @@ F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
+NO_PARAMETERS: Final[F32] = np.zeros(0, np.float32)
+NO_PARAMETERS.flags.writeable = False
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -45,7 +60,7 @@ class Layout:
     ----------
     kind : "vectors" or "codes"
     dim : int               dimensions of a vector
-    form : int              vectors: a value of FORMS; codes: ONE_BIT
+    form : int              vectors: a value of FORMS; codes: of CODE_FORMS
     """
 
     kind: str
@@ -55,9 +70,22 @@ class Layout:
     @property
     def payload_bytes(self) -> int:
         """Bytes of a record's payload, before padding."""
-        if self.kind == "codes":
-            return -(-self.dim // 64) * 8
-        return self.dim * (4, 2, 1)[self.form]
+        if self.kind == "vectors":
+            return self.dim * (4, 2, 1)[self.form]
+        if self.form in _PLANES:  # and two float32
+            return 8 * (_PLANES[self.form] * -(-self.dim // 64) + 1)
+        bits = self.dim + (0, -(-self.dim // 2), self.dim)[self.form - 1]
+        return 8 * -(-bits // 64)
+
+    @property
+    def version(self) -> int:
+        """The format version of the file: what older versions of this library know keeps the number it had."""
+        return FORMAT_VERSION if self.has_parameters else 1
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether parameters stand behind the header."""
+        return self.kind == "codes" and self.form != ONE_BIT
 
     @property
     def header_words(self) -> int:
@@ -123,8 +151,9 @@ def _blank(layout: Layout, rids: NDArray[np.int64]) -> U32:
 
 def code_records(layout: Layout, rids: NDArray[np.int64], codes: U64) -> U32:
     """Records of codes, uint64 (n, words), sealed."""
+    assert codes.dtype == np.uint64 and codes.shape == (len(rids), layout.payload_bytes // 8)
     records = _blank(layout, rids)
-    records[:, CODE_HEADER_WORDS:] = codes.view(np.uint32)
+    records[:, CODE_HEADER_WORDS:] = np.ascontiguousarray(codes).view(np.uint32)
     return seal(records)
 
 
@@ -168,40 +197,74 @@ def codes_of(layout: Layout, records: U32) -> U64:
     return np.ascontiguousarray(records[:, CODE_HEADER_WORDS:]).view(np.uint64)
 
 
-def header_bytes(layout: Layout, generation: int, store_id: int) -> bytes:
-    """The 64 bytes at the start of a flat file."""
+def header_bytes(layout: Layout, generation: int, store_id: int, parameters: F32 = NO_PARAMETERS) -> bytes:
+    """The start of a flat file: 64 bytes, and the parameters, float32 (count,), of codes that have some."""
+    assert parameters.ndim == 1 and (layout.has_parameters or len(parameters) == 0)
+    block = np.ascontiguousarray(parameters, np.float32).tobytes()
+    block += bytes(-len(block) % HEADER_BYTES)
     fields = (
-        FORMAT_VERSION,
-        HEADER_BYTES,
+        layout.version,
+        HEADER_BYTES + len(block),
         layout.dim,
         layout.form,
         layout.record_bytes,
-        0,
+        len(parameters),
         generation,
         store_id,
+        _digest(block) if layout.has_parameters else 0,
     )
-    body = HEADER.pack(MAGIC[layout.kind], *fields, 0)
-    words = np.frombuffer(body[:-8], np.uint32).reshape(1, -1)
-    return body[:-8] + sum64(words, 0).tobytes()
+    body = HEADER.pack(MAGIC[layout.kind], *fields, 0)[:-8]
+    return body + _header_sum(body) + block
 
 
-def check_header(name: str, data: bytes, layout: Layout, generation: int, store_id: int) -> None:
-    """Raise FormatVersionError or CorruptionError unless the header is the one this collection wrote."""
+def _digest(block: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(block, digest_size=8).digest(), "little")
+
+
+def _header_sum(body: bytes) -> bytes:
+    return sum64(np.frombuffer(body, np.uint32).reshape(1, -1), 0).tobytes()
+
+
+def header_length(name: str, data: bytes, layout: Layout) -> int:
+    """The length of the header that begins with these 64 bytes; FormatVersionError or CorruptionError if none can."""
     if len(data) < HEADER_BYTES:
         raise CorruptionError(f"{name} holds {len(data)} bytes, less than its header; restore it from a copy")
-    magic, version, *_ = HEADER.unpack(data[:HEADER_BYTES])
+    magic, version, length, _, _, _, count, *_ = HEADER.unpack(data[:HEADER_BYTES])
     if magic != MAGIC[layout.kind]:
         raise CorruptionError(f"{name} does not begin as a file of {layout.kind} does; restore it from a copy")
     if version > FORMAT_VERSION:
         raise newer_format(name, version)
-    if data[:HEADER_BYTES] != header_bytes(layout, generation, store_id):
-        raise CorruptionError(f"the header of {name} is damaged or of another collection; restore it from a copy")
+    if data[56:64] != _header_sum(data[:56]) or length != HEADER_BYTES + -(-count * 4 // HEADER_BYTES) * HEADER_BYTES:
+        raise _damaged_header(name)
+    return int(length)
 
 
-def newer_format(name: str, version: int) -> FormatVersionError:
+def check_header(name: str, data: bytes, layout: Layout, generation: int, store_id: int) -> F32:
+    """The parameters of a whole header; an error unless it is the one this collection wrote.
+
+    Returns float32 (count,), read-only: a view of ``data``, which is as long as `header_length` says. Raises
+    FormatVersionError or CorruptionError.
+    """
+    length = header_length(name, data, layout)
+    if len(data) < length:
+        raise CorruptionError(f"{name} holds {len(data):,} bytes, less than its header; restore it from a copy")
+    *_, count, _, _, digest, _ = HEADER.unpack(data[:HEADER_BYTES])
+    parameters = np.frombuffer(data, np.float32, count, HEADER_BYTES)
+    if layout.has_parameters and digest != _digest(data[HEADER_BYTES:length]):
+        raise CorruptionError(f"the parameters in {name} do not agree with their checksum; restore it from a copy")
+    if (count and not layout.has_parameters) or data != header_bytes(layout, generation, store_id, parameters):
+        raise _damaged_header(name)
+    return parameters
+
+
+def _damaged_header(name: str) -> CorruptionError:
+    return CorruptionError(f"the header of {name} is damaged or of another collection; restore it from a copy")
+
+
+def newer_format(name: str, version: int, known: int = FORMAT_VERSION) -> FormatVersionError:
     """The error for files of a later version."""
     return FormatVersionError(
-        f"{name} is in format {version}; this bqstore reads formats up to {FORMAT_VERSION}: upgrade bqstore to open it"
+        f"{name} is in format {version}; this bqstore reads formats up to {known}: upgrade bqstore to open it"
     )
 
 

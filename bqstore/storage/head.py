@@ -4,10 +4,51 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import CorruptionError
-from .format import FORMAT_VERSION, key_crc, newer_format, row_crc
+from .format import CODE_FORMS, F32, FORMAT_VERSION, ONE_BIT, key_crc, newer_format, row_crc
+
+_UNTRAINED: Final = {"encoding": "one_bit", "estimator": "sign", "rotate": False}
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the codes of a new generation are made, on its way in.
+
+    Parameters
+    ----------
+    settings : dict                 all of ``Head.settings``, as the same commit stores them; "coding" is among them
+    parameters : float32 (count,)   what encoding was trained to, kept in the codes file; none for one bit by sign
+    """
+
+    settings: dict[str, Any]
+    parameters: F32
+
+
+def coding_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the codes of a head's generation are: its encoding, estimator and rotate."""
+    return dict(settings.get("coding", _UNTRAINED))
+
+
+def code_form(settings: dict[str, Any]) -> int:
+    """The form of the codes, of `CODE_FORMS`. Raises CorruptionError if there is none: a later one has its format."""
+    try:
+        coding = coding_of(settings)
+        return CODE_FORMS[coding["encoding"], coding["estimator"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptionError(f"coding={settings.get('coding')!r} is none that this format knows") from error
+
+
+def untrained(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a generation that begins without vectors: what was trained, and why, is left out."""
+    return {name: value for name, value in settings.items() if name not in ("coding", "choice")}
+
+
+def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as they are read back, lists for tuples: each commit compares the head row with what it knows."""
+    stored: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
+    return stored
 
 
 @dataclass(frozen=True)
@@ -24,7 +65,7 @@ class Head:
     n_live : int        rows
     next_rid : int      rids only grow
     dim : int or None   None until the first vectors
-    settings : dict     distance, originals, quantization, hnsw, search, embedding_model
+    settings : dict     distance, originals, quantization, hnsw, search, embedding_model; coding: see `coding_of`
     """
 
     store_id: int
@@ -40,7 +81,12 @@ class Head:
     def stored(self) -> tuple[int, str, int]:
         """The columns of the head row: format, body, CRC-32."""
         body = json.dumps(asdict(self), separators=(",", ":"))
-        return FORMAT_VERSION, body, zlib.crc32(body.encode())
+        return self.format_version, body, zlib.crc32(body.encode())
+
+    @property
+    def format_version(self) -> int:
+        """The format version of the collection: 1 as long as older versions of this library can read it."""
+        return 1 if code_form(self.settings) == ONE_BIT else FORMAT_VERSION
 
     @classmethod
     def from_stored(cls, version: int, body: str, crc: int, name: str) -> "Head":
@@ -53,9 +99,10 @@ class Head:
         try:
             values = json.loads(body)
             head = cls(**{f.name: values[f.name] for f in fields(cls)})
-        except (ValueError, KeyError, TypeError) as error:
+            good = head.format_version == version  # which the CRC does not cover
+        except (ValueError, KeyError, TypeError, AttributeError, CorruptionError) as error:
             raise damage from error
-        if not 0 <= head.n_live <= head.n_slots <= head.next_rid:
+        if not good or not 0 <= head.n_live <= head.n_slots <= head.next_rid:
             raise damage
         return head
 

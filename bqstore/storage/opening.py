@@ -15,7 +15,7 @@ from . import catalogue as sql
 from . import platform
 from .catalogue import Catalogue
 from .flat import flat_files
-from .head import Head
+from .head import Head, as_stored
 from .lock import WriterLock
 from .store import Store, SupersededError
 
@@ -40,7 +40,7 @@ def open_store(folder: Path | None, settings: dict[str, Any], dim: int | None, r
 
 
 def _new_head(settings: dict[str, Any], dim: int | None) -> Head:
-    return Head(store_id=secrets.randbits(62), dim=dim, settings=settings)
+    return Head(store_id=secrets.randbits(62), dim=dim, settings=as_stored(settings))
 
 
 def _open_folder(folder: Path, settings: dict[str, Any], dim: int | None, read_only: bool) -> Store:

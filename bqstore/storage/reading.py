@@ -18,7 +18,7 @@ from . import catalogue as sql
 from .catalogue import Catalogue
 from .files import RecordFile
 from .flat import FlatFiles
-from .format import U64
+from .format import F32, NO_PARAMETERS, U64
 from .head import Head, Row
 
 
@@ -49,6 +49,12 @@ class Reading:
     def codes(self) -> RecordFile | None:
         """The codes; None while there are none."""
         return self.flat.codes
+
+    @property
+    def parameters(self) -> F32:
+        """What encoding was trained to, float32 (count,), read-only: of the codes file; none while there is none."""
+        codes = self.flat.codes
+        return NO_PARAMETERS if codes is None else codes.parameters
 
     @contextmanager
     def consistent(self) -> Iterator[None]:

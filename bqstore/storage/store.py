@@ -23,10 +23,10 @@ from ..errors import BqstoreError, ClosedError, CorruptionError, ReadOnlyError, 
 from . import catalogue as sql
 from . import snapshot as snapshots
 from .catalogue import Catalogue
-from .compaction import Compaction, Progress, copy_live
+from .compaction import Compaction, Progress, Recode, copy_live
 from .flat import SyncFailedError
 from .format import F32, U64
-from .head import Head, Row, Rows
+from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained
 from .lock import WriterLock, never_close_in_a_fork
 from .reading import Reading
 from .sections import Header
@@ -114,7 +114,7 @@ class Store(Reading):
         if self._poison is not None:
             raise StorageError(f"an earlier write failed ({self._poison}); close the collection and open it again")
 
-    def append(self, rows: Rows, vectors: F32, codes: U64) -> Head:
+    def append(self, rows: Rows, vectors: F32, codes: U64, coding: Coding | None = None) -> Head:
         """Add documents; those whose ids exist take their place. Durable when it returns.
 
         Parameters
@@ -122,12 +122,20 @@ class Store(Reading):
         rows : Rows                     n documents of distinct ids
         vectors : float32 (n, dim)      as they came
         codes : uint64 (n, words)       their codes
+        coding : Coding or None         how they are made, for the first of a generation; None: as the head says
+
+        Raises StorageError, and changes nothing, if the disk refuses or a coding comes too late.
         """
         self.check_writable()
         old = replace(self.head, dim=vectors.shape[1])  # settled, for others to see, by the commit below
+        if coding is not None:
+            if old.n_slots:
+                raise StorageError("this collection has codes already; another coding needs a new generation of them")
+            assert len(vectors), "a coding without codes"
+            old = replace(old, settings=as_stored(coding.settings))
         try:
-            if self.codes is None:
-                self.flat.create(old)
+            if old.n_slots == 0:  # files that are open are of a write that was interrupted, perhaps of another coding
+                self.flat.create(old, None if coding is None else coding.parameters)
             self.flat.write(old.n_slots, old.next_rid, vectors, codes)
             self.flat.sync()
             with self._commit() as connection:
@@ -173,7 +181,8 @@ class Store(Reading):
         self._prepared = None
         with self._commit() as connection:
             old = self.head
-            new = replace(old, seq=old.seq + 1, generation=old.generation + 1, n_slots=0, n_live=0)
+            settings = untrained(old.settings)
+            new = replace(old, seq=old.seq + 1, generation=old.generation + 1, n_slots=0, n_live=0, settings=settings)
             sql.forget_all(connection)
             sql.write_head(connection, new)
         self.head = new
@@ -181,17 +190,22 @@ class Store(Reading):
         self._sweep()
         return new
 
-    def compact(self, ordinals: NDArray[np.int64], progress: Progress | None = None) -> Head:
+    def compact(
+        self, ordinals: NDArray[np.int64], progress: Progress | None = None, recode: Recode | None = None
+    ) -> Head:
         """Free the space of deleted and replaced records: `begin_compaction`, then `commit_compaction`."""
-        return self.commit_compaction(self.begin_compaction(ordinals, progress))
+        return self.commit_compaction(self.begin_compaction(ordinals, progress, recode))
 
-    def begin_compaction(self, ordinals: NDArray[np.int64], progress: Progress | None = None) -> Compaction:
+    def begin_compaction(
+        self, ordinals: NDArray[np.int64], progress: Progress | None = None, recode: Recode | None = None
+    ) -> Compaction:
         """Copy the live records into the files of a new generation, durably. Slow; searches may go on meanwhile.
 
         Parameters
         ----------
         ordinals : int64 (n_live,)      the live slots, ascending
         progress : called with the records copied and those in all; an exception of its ends the copying
+        recode : Recode or None         codes are made anew of the vectors that are kept, and settings replaced
 
         Nothing is committed: after an exception, `discard_compaction` or a crash everything is as it was. No write
         may come before the commit. Raises CorruptionError if a record is damaged, StorageError.
@@ -201,7 +215,7 @@ class Store(Reading):
         try:
             with self.consistent():
                 dead = self.dead_since(-1)
-            self._prepared = copy_live(self.flat, self.head, ordinals, dead, progress)
+            self._prepared = copy_live(self.flat, self.head, ordinals, dead, progress, recode)
             return self._prepared
         except BaseException as error:
             if isinstance(error, SyncFailedError):
@@ -236,8 +250,10 @@ class Store(Reading):
             self.flat.sweep(self.head.generation)
 
     def put_settings(self, settings: dict[str, Any], dim: int | None) -> None:
-        """Store settings in the head row."""
+        """Store settings in the head row; what the codes are stays as it is."""
         self.check_writable()
+        settings = as_stored(settings)
+        assert coding_of(settings) == coding_of(self.head.settings)
         with self._commit() as connection:
             new = replace(self.head, seq=self.head.seq + 1, settings=settings, dim=dim)
             sql.write_head(connection, new)

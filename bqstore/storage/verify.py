@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import BqstoreError, CorruptionError
 from .catalogue import WHOLE
 from .files import RecordFile
-from .format import FORMS, damaged, rids_of, vectors_of
+from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
 from .head import Row, damaged_row
 from .sections import UnusableError
 from .snapshot import found, load
@@ -32,6 +32,7 @@ def problems_of(store: "Store") -> tuple[list[str], int, int]:
     files = [file for file in (store.vectors, store.codes) if file is not None]
     for file in files:
         try:
+            _header(file, problems)
             vectors = max(vectors, _records(store, file, rids, problems))
         except (BqstoreError, OSError) as error:
             problems.append(f"{file.name}: {error}")
@@ -82,8 +83,16 @@ def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:
     return rids | dead, read
 
 
+def _header(file: RecordFile, problems: list[str]) -> None:
+    """Compare the header, and the parameters behind it, with what they were at opening."""
+    try:
+        file.check_header()
+    except CorruptionError as error:
+        problems.append(f"{file.name}: {error}")  # its records may be whole
+
+
 def _records(store: "Store", file: RecordFile, rids: set[int], problems: list[str]) -> int:
-    """Check the records of one file; for float32 originals also that the codes are theirs."""
+    """Check the records of one file; for float32 originals also that codes of one bit by sign are theirs."""
     bad: list[str] = []
     seen: list[int] = []
     total = store.head.n_slots
@@ -104,7 +113,8 @@ def _records(store: "Store", file: RecordFile, rids: set[int], problems: list[st
 def _foreign_codes(store: "Store", at: int, count: int) -> list[str]:
     """Codes that are not the signs of their vector; lossy originals cannot tell."""
     assert store.vectors is not None and store.codes is not None
-    if store.vectors.layout.form != FORMS["float32"]:
+    # Other codes are computed in floating point: made on another machine, they may differ in a last bit and be right.
+    if store.vectors.layout.form != FORMS["float32"] or store.codes.layout.form != ONE_BIT:
         return []
     signs = vectors_of(store.vectors.layout, store.vectors.read(at, count)) > 0
     codes = store.read_codes(at, count)[1].view(np.uint8)

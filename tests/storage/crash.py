@@ -4,7 +4,7 @@
 
 The child writes ``done I`` when operation I is acknowledged, ``failed I`` when it was refused. With "store" it goes
 without kernels and starts in a tenth of a second, as `strace` needs it. With "upkeep" it does, too, and writes
-snapshots and compacts between the operations.
+snapshots, compacts and makes codes of other forms between the operations.
 """
 
 import json
@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from bqstore.errors import BqstoreError
+
+from . import codings
 
 DIM = 8
 SETTINGS = {
@@ -57,11 +59,12 @@ def operations(seed: int) -> Iterator[Operation]:
 
 
 def with_upkeep(given: Iterator[Operation]) -> Iterator[Operation]:
-    """The operations with a snapshot or a compaction after every second one."""
+    """The operations with a snapshot, a recoding or a compaction after every second one."""
     for step, operation in enumerate(given):
         yield operation
         if step % 2:
-            yield ("snapshot" if step % 4 == 1 else "compact", None)
+            kind = ("snapshot", "recode", "compact")[step // 2 % 3]
+            yield (kind, (6, 2, 5, 1, 3, 4)[step // 6 % 6] if kind == "recode" else None)  # forms of codes
 
 
 def _document(rng: random.Random, step: int) -> tuple[tuple[float, ...], str, int]:
@@ -76,7 +79,7 @@ def after(contents: Contents, operation: Operation) -> Contents:
         return {**contents, **what}
     if kind == "delete":
         return {id_: doc for id_, doc in contents.items() if id_ not in what}
-    if kind in ("snapshot", "compact"):
+    if kind in ("snapshot", "compact", "recode"):
         return contents
     if kind == "update":
         return {id_: (*doc[:2], what[1]) if id_ in what[0] else doc for id_, doc in contents.items()}
@@ -136,6 +139,7 @@ def contents_of_store(path: Path) -> Contents:
     """What the store holds, read without a collection."""
     from bqstore.storage import open_store
     from bqstore.storage.format import vectors_of
+    from bqstore.storage.head import code_form
     from bqstore.storage.verify import problems_of
 
     store = open_store(path / "default", SETTINGS, None, False)
@@ -155,11 +159,12 @@ def contents_of_store(path: Path) -> Contents:
             return {}
         assert store.vectors is not None
         vectors = vectors_of(store.vectors.layout, store.vectors.read(0, head.n_slots))
-        rids = store.read_codes(0, head.n_slots)[0].tolist()
-        rows = {row.rid: row for row in store.rows("rid", rids)}
+        rids, codes = store.read_codes(0, head.n_slots)
+        assert (codes == codings.encode(code_form(head.settings), store.parameters, vectors)).all()
+        rows = {row.rid: row for row in store.rows("rid", rids.tolist())}
         return {
             rows[rid].id: (tuple(vector.tolist()), rows[rid].text, json.loads(rows[rid].metadata)["n"])
-            for rid, vector in zip(rids, vectors, strict=True)
+            for rid, vector in zip(rids.tolist(), vectors, strict=True)
             if rid in rows
         }
     finally:
@@ -192,9 +197,10 @@ def derived(head: Any) -> tuple[dict[str, int], dict[str, Any]]:
     return {"seq": head.seq}, {"slots": np.arange(head.n_slots), "filler": np.full(9000, head.seq % 251, np.uint8)}
 
 
-def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], None]]:
-    """Writes through the storage alone."""
+def store_writer(path: Path, form: int = 1) -> tuple[Callable[[Operation], None], Callable[[], None]]:
+    """Writes through the storage alone; the first codes of a generation are of a form."""
     from bqstore.storage import Rows, open_store
+    from bqstore.storage.head import code_form
 
     store = open_store(path / "default", SETTINGS, None, False)
     store.start_writing()
@@ -203,20 +209,26 @@ def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], 
         kind, what = operation
         if kind == "add":
             vectors = np.array([doc[0] for doc in what.values()], np.float32)
-            codes = np.zeros((len(vectors), 8), np.uint8)
-            codes[:, :1] = np.packbits(vectors > 0, axis=1, bitorder="little")
+            head, coding = store.head, None
+            if form != 1 and head.n_slots == 0:
+                coding = codings.coding(head.settings, form, DIM, head.seq)
+                codes = codings.encode(form, coding.parameters, vectors)
+            else:
+                codes = codings.encode(code_form(head.settings), store.parameters, vectors)
             metadata = [f'{{"n":{doc[2]}}}' for doc in what.values()]
             none = [None] * len(what)
             rows = Rows(list(what), [doc[1] for doc in what.values()], metadata, none, none)
-            store.append(rows, vectors, codes.view(np.uint64))
+            store.append(rows, vectors, codes, coding)
         elif kind == "delete":
             store.bury(sorted(store.rids_by_id(what).values()))
         elif kind == "snapshot":
             head = store.head
             store.write_snapshot(head.n_slots, head.seq, *derived(head))
-        elif kind == "compact":
-            rids = store.read_codes(0, store.head.n_slots)[0] if store.head.n_slots else np.zeros(0, np.int64)
-            store.compact(np.flatnonzero(~np.isin(rids, np.array(store.dead_since(-1), np.int64))))
+        elif kind in ("compact", "recode"):
+            head = store.head
+            rids = store.read_codes(0, head.n_slots)[0] if head.n_slots else np.zeros(0, np.int64)
+            live = np.flatnonzero(~np.isin(rids, np.array(store.dead_since(-1), np.int64)))
+            store.compact(live, None, codings.recode(head.settings, what, DIM, head.seq) if what else None)
         elif kind == "update":
             rows = store.rows("id", what[0])
             store.rewrite([row._replace(metadata=f'{{"n":{what[1]}}}') for row in rows])
@@ -229,7 +241,10 @@ def store_writer(path: Path) -> tuple[Callable[[Operation], None], Callable[[], 
 def main(folder: str, seed: str, count: str, layer: str = "collection") -> None:
     """Write, and say after each operation how it went."""
     try:
-        apply, close = (collection_writer if layer == "collection" else store_writer)(Path(folder))
+        if layer == "collection":
+            apply, close = collection_writer(Path(folder))
+        else:
+            apply, close = store_writer(Path(folder), form=4 if layer == "upkeep" else 1)
         steps = with_upkeep(operations(int(seed))) if layer == "upkeep" else operations(int(seed))
     except BqstoreError:  # refused before anything was said
         return

@@ -12,8 +12,10 @@ import bqstore
 from bqstore import BqstoreError
 from bqstore.storage import Head, Rows, Store, open_store
 from bqstore.storage.format import codes_of, vectors_of
+from bqstore.storage.head import code_form
 from bqstore.storage.verify import problems_of
 
+from . import codings
 from .crash import SETTINGS
 
 DIM = 12
@@ -218,10 +220,11 @@ class StoreModel:
     """A store without a collection above it, beside a dictionary of what it must hold; a context manager.
 
     ``documents`` is a dictionary of id to (vector, text). ``path`` is the folder of the store, None for memory. Another
-    ``salt`` gives other vectors to the same commits.
+    ``salt`` gives other vectors to the same commits. The first vectors of a generation get codes of ``form``, if given.
     """
 
     salt = 0
+    form: int | None = None
 
     def __init__(self, path: Path | None, read_only: bool = False, originals: str = "float32") -> None:
         settings = {**SETTINGS, "originals": originals}
@@ -247,11 +250,19 @@ class StoreModel:
     def _put(self, ids: list[str]) -> None:
         seed = self.store.head.seq
         vectors = np.random.default_rng((self.salt, seed)).standard_normal((len(ids), DIM)).astype(np.float32)
-        codes = np.zeros((len(ids), 8), np.uint8)
-        codes[:, : -(-DIM // 8)] = np.packbits(vectors > 0, axis=1, bitorder="little")
+        coding = None
+        if self.form is not None and self.store.head.n_slots == 0 and ids:
+            coding = codings.coding(self.store.head.settings, self.form, DIM, seed)
+            codes = codings.encode(self.form, coding.parameters, vectors)
+        else:
+            codes = self.codes_of(vectors)
         texts, none = [f"text {seed}"] * len(ids), [None] * len(ids)
-        self.store.append(Rows(ids, texts, ["{}"] * len(ids), none, none), vectors, codes.view(np.uint64))
+        self.store.append(Rows(ids, texts, ["{}"] * len(ids), none, none), vectors, codes, coding)
         self.documents.update(zip(ids, zip(vectors, texts, strict=True), strict=True))
+
+    def codes_of(self, vectors: np.ndarray) -> np.ndarray:
+        """The codes that vectors have in this generation, uint64 (n, words)."""
+        return codings.encode(code_form(self.store.head.settings), self.store.parameters, vectors)
 
     def add(self, n: int) -> None:
         """Add n documents."""
@@ -293,21 +304,35 @@ class StoreModel:
         """Free the space of the dead."""
         return self.store.compact(self.live())
 
+    def recode(self, form: int, seed: int = 0) -> Head:
+        """The same with new codes, of a form."""
+        return self.store.compact(self.live(), recode=codings.recode(self.store.head.settings, form, DIM, seed))
+
     def _stored(self) -> dict[str, tuple[np.ndarray, str]]:
+        """What is there. Where originals are not kept, a vector is what its signs tell, or else nothing but NaN."""
         store, head = self.store, self.store.head
         if head.n_slots == 0:
             return {}
-        rids, codes = store.read_codes(0, head.n_slots)
-        bits = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")[:, :DIM]
-        vectors = np.where(bits, np.float32(1), np.float32(-1))
+        rids, codes = self._codes()
+        vectors = np.full((len(rids), DIM), np.nan, np.float32)
         if store.vectors is not None:
             vectors = vectors_of(store.vectors.layout, store.vectors.read(0, head.n_slots))
-            assert (codes == codes_of(store.codes.layout, store.codes.read(0, head.n_slots))).all()
-            assert ((vectors > 0) == bits).all()
+            assert (codes == self.codes_of(vectors)).all()
+        elif code_form(head.settings) == 1:
+            bits = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")[:, :DIM]
+            vectors = np.where(bits, np.float32(1), np.float32(-1))
         by_rid = dict(zip(rids.tolist(), vectors, strict=True))
         rows = store.rows("rid", rids.tolist())
         assert len(rows) == head.n_live
         return {row.id: (by_rid[row.rid], row.text) for row in rows}
+
+    def _codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rids and the codes of all slots."""
+        store, n = self.store, self.store.head.n_slots
+        rids, codes = store.read_codes(0, n)
+        assert (codes == codes_of(store.codes.layout, store.codes.read(0, n))).all()
+        assert (codes == codes_of(store.codes.layout, store.codes.view(n)[:n])).all()
+        return rids, codes
 
     def check(self) -> None:
         """Everything is there, as it was given, and no byte contradicts another."""
@@ -317,10 +342,19 @@ class StoreModel:
             assert found[id_][1] == text
             if self.store.vectors is not None:
                 assert np.array_equal(found[id_][0], vector)
-            else:
-                assert np.array_equal(found[id_][0] > 0, vector > 0)
-        n = self.store.head.n_slots
-        assert problems_of(self.store) == ([], len(found), n)
+        if found:
+            ids = list(found)
+            rows = self.store.rows("id", ids)
+            codes = dict(zip(*(array.tolist() for array in self._codes()), strict=True))
+            expected = self.codes_of(np.array([self.documents[row.id][0] for row in rows]))
+            assert [codes[row.rid] for row in rows] == expected.tolist()
+        head = self.store.head
+        form = code_form(head.settings)
+        assert head.stored()[0] == head.format_version == (1 if form == 1 else 2)
+        if head.n_slots == 0:
+            assert form == 1 and "choice" not in head.settings
+            assert self.store.parameters.shape == (0,)
+        assert problems_of(self.store) == ([], len(found), head.n_slots)
 
 
 def interrupted(action: Callable[[], object], line: int) -> bool:

@@ -1,4 +1,4 @@
-"""Compaction: the same documents in fewer bytes, or everything as it was."""
+"""Compaction: the same documents in fewer bytes, or everything as it was; "recode" is one that makes new codes, too."""
 
 import errno
 import os
@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bqstore.errors import ClosedError, CorruptionError, ReadOnlyError, StorageError
-from bqstore.storage import compaction, open_store, platform
+from bqstore.storage import Head, compaction, open_store, platform
 from bqstore.storage.store import SupersededError
 
-from .kit import SETTINGS, StoreModel, bytes_of, interrupted
+from . import codings
+from .kit import DIM, SETTINGS, StoreModel, bytes_of, interrupted
 from .test_damage import flip
 
 ORIGINALS = ["float32", "none"]
+ways = pytest.mark.parametrize("way", ["compact", "recode"])
 
 
 def filled(path: Path | None, originals: str = "float32") -> StoreModel:
@@ -30,6 +32,11 @@ def filled(path: Path | None, originals: str = "float32") -> StoreModel:
     model.update(3)
     assert (model.store.head.n_slots, model.store.head.n_live) == (29, 20)
     return model
+
+
+def free(model: StoreModel, way: str) -> Head:
+    """Free the space of the dead, one way or the other."""
+    return model.compact() if way == "compact" else model.recode(5, seed=1)
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -119,16 +126,17 @@ def test_pieces_add_up_and_are_told(model, monkeypatch):
     model.check()
 
 
-WRITES = ["add", "add", "upsert", "delete", "delete", "update", "compact", "compact", "clear", "reopen", "follow"]
-writes = st.lists(st.tuples(st.sampled_from(WRITES), st.integers(1, 5)), max_size=25)
+WRITES = ["add", "add", "upsert", "delete", "delete", "update", "compact", "recode", "clear", "reopen", "follow"]
+writes = st.lists(st.tuples(st.sampled_from(WRITES), st.integers(1, 6)), max_size=25)
 
 
-@settings(deadline=None, max_examples=30)
-@given(writes, st.sampled_from(ORIGINALS), st.booleans())
-def test_any_sequence_of_writes_and_compactions(tmp_path_factory, operations, originals, memory):
+@settings(deadline=None, max_examples=40)
+@given(writes, st.sampled_from(ORIGINALS), st.booleans(), st.none() | st.integers(1, 6))
+def test_any_sequence_of_writes_and_compactions(tmp_path_factory, operations, originals, memory, form):
     """Beside a dictionary, and beside a reader that looks now and then."""
     folder = tmp_path_factory.mktemp("store")
     model = StoreModel(None if memory else folder, originals=originals)
+    model.form = form
     reader = None if memory else StoreModel(folder, read_only=True, originals=originals)
     try:
         for name, n in operations:
@@ -139,7 +147,10 @@ def test_any_sequence_of_writes_and_compactions(tmp_path_factory, operations, or
                     documents = model.documents
                     model.store.close()
                     model = StoreModel(folder, originals=originals)
-                    model.documents = documents
+                    model.documents, model.form = documents, form
+            elif name == "recode" and originals == "none" and model.documents:
+                with pytest.raises(StorageError, match="keeps no originals"):
+                    model.recode(n)
             elif name == "follow":
                 if reader is not None:
                     reader.store.reread()
@@ -203,9 +214,10 @@ def test_searches_go_on_between_the_copying_and_the_commit(model):
 # ---- what is refused
 
 
+@ways
 @pytest.mark.parametrize("kind", ["vectors", "codes"])
 @pytest.mark.parametrize("slot", [0, 13, 28])
-def test_a_damaged_record_stops_it_and_changes_nothing(tmp_path, kind, slot):
+def test_a_damaged_record_stops_it_and_changes_nothing(tmp_path, kind, slot, way):
     with filled(tmp_path) as model:
         live = model.live()
         slot = int(live[np.argmin(np.abs(live - slot))])
@@ -217,12 +229,12 @@ def test_a_damaged_record_stops_it_and_changes_nothing(tmp_path, kind, slot):
             raw.write(flip(data, place)[place : place + 1])
         before = bytes_of(tmp_path)
         with pytest.raises(CorruptionError, match=f"record {slot} of {kind}-0.bin does not agree"):
-            model.store.compact(live)
+            model.store.compact(live, None, codings.recode(SETTINGS, 5, DIM) if way == "recode" else None)
         assert bytes_of(tmp_path) == before and model.store.head.generation == 0
         with file.path.open("r+b") as raw:
             raw.seek(place)
             raw.write(data[place : place + 1])
-        model.store.compact(live)
+        free(model, way)
         model.check()
 
 
@@ -261,9 +273,11 @@ def test_the_living_must_be_those_that_live(model):
     model.check()
 
 
+@ways
 @pytest.mark.parametrize("write", ["add", "delete", "update", "clear", "compact"])
-def test_a_write_in_between_makes_it_void(model, write):
-    prepared = model.store.begin_compaction(model.live())
+def test_a_write_in_between_makes_it_void(model, write, way):
+    recode = codings.recode(SETTINGS, 5, DIM) if way == "recode" else None
+    prepared = model.store.begin_compaction(model.live(), None, recode)
     getattr(model, write)(*([] if write in ("clear", "compact") else [1]))
     with pytest.raises(StorageError, match="has moved on"):
         model.store.commit_compaction(prepared)
@@ -328,9 +342,11 @@ def test_an_exception_of_the_progress_ends_it(model):
 # ---- the disk refuses
 
 
+@ways
 @pytest.mark.parametrize("call", ["pwrite", "open", "fsync", "rename", "preadv"])
-def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, call):
+def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, call, way):
     live, before = on_disk.live(), bytes_of(on_disk.store.folder)
+    recode = codings.recode(SETTINGS, 5, DIM) if way == "recode" else None
 
     def fail(*arguments, **keywords):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -338,14 +354,15 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, c
     with monkeypatch.context() as patch:
         patch.setattr(*((Path, "replace") if call == "rename" else (os, call)), fail)
         with pytest.raises(StorageError, match="No space left on device") as caught:
-            on_disk.store.compact(live)
+            on_disk.store.compact(live, None, recode)
     assert caught.value.errno == errno.ENOSPC and bytes_of(on_disk.store.folder) == before
     on_disk.check()
-    on_disk.compact()
+    free(on_disk, way)
     on_disk.check()
 
 
-def test_a_disk_that_fills_up_amid_the_copying(on_disk, monkeypatch):
+@ways
+def test_a_disk_that_fills_up_amid_the_copying(on_disk, monkeypatch, way):
     before = bytes_of(on_disk.store.folder)
     real, left = os.pwrite, [700]
 
@@ -358,16 +375,17 @@ def test_a_disk_that_fills_up_amid_the_copying(on_disk, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.raises(StorageError, match="No space left on device; nothing was changed"):
-        on_disk.compact()
+        free(on_disk, way)
     monkeypatch.undo()
     assert bytes_of(on_disk.store.folder) == before
     on_disk.add(1)
     on_disk.check()
 
 
-def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch):
+@ways
+def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch, way):
     with filled(tmp_path) as model:
-        live, calls = model.live(), []
+        calls = []
         real = platform.sync_file
 
         def sync(fd):
@@ -378,7 +396,7 @@ def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch):
 
         monkeypatch.setattr(platform, "sync_file", sync)
         with pytest.raises(StorageError, match="could not be synced"):
-            model.store.compact(live)
+            free(model, way)
         monkeypatch.undo()
         for write in (model.compact, model.clear, lambda: model.add(1)):
             with pytest.raises(StorageError, match="open it again"):
@@ -393,11 +411,13 @@ def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch):
         model.check()
 
 
+@ways
 @pytest.mark.parametrize("committed", [True, False])
-def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committed):
+def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committed, way):
     """Whether it is there is known when the store is opened again."""
     with filled(tmp_path) as model:
-        prepared = model.store.begin_compaction(model.live())
+        recode = codings.recode(SETTINGS, 5, DIM) if way == "recode" else None
+        prepared = model.store.begin_compaction(model.live(), None, recode)
         main = model.store.catalogue._main
 
         class Failing:
@@ -425,6 +445,7 @@ def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committ
     with StoreModel(tmp_path) as model:
         model.documents = documents
         assert model.store.head.generation == int(committed)
+        assert model.store.head.format_version == (2 if committed and way == "recode" else 1)
         assert names(model) == {f"{kind}-{int(committed)}.bin" for kind in ("codes", "vectors")}
         model.check()
 
@@ -432,21 +453,23 @@ def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committ
 # ---- interrupts
 
 
+@ways
 @pytest.mark.parametrize("where", ["memory", "disk"])
-def test_an_interrupt_at_any_line_leaves_one_generation_or_the_other(tmp_path, where, monkeypatch):
+def test_an_interrupt_at_any_line_leaves_one_generation_or_the_other(tmp_path, where, way, monkeypatch):
     monkeypatch.setattr(compaction, "_PIECE", 1000)
     generations, line = set(), 1
     while True:
         path = None if where == "memory" else tmp_path / f"{line}"
         with filled(path) as model:
-            if not interrupted(model.compact, line):
+            if not interrupted(lambda: free(model, way), line):
                 break
             head = model.store.reread()
             generations.add(head.generation)
+            assert head.format_version == (2 if head.generation and way == "recode" else 1)
             model.check()
             model.add(1)
             model.delete(1)
-            model.compact()
+            free(model, way)
             model.check()
             assert model.store.head.generation == head.generation + 1
             if path is not None:
@@ -456,7 +479,7 @@ def test_an_interrupt_at_any_line_leaves_one_generation_or_the_other(tmp_path, w
                 again.documents = model.documents
                 again.check()
             shutil.rmtree(path)
-        line += 1 if where == "memory" else 3
+        line += 1 if where == "memory" else 3 if way == "compact" else 7
     assert generations == {0, 1} and line > 100
 
 

@@ -50,20 +50,22 @@ def test_int8_comes_back_within_half_a_step(vectors):
 
 
 @settings(deadline=None)
-@given(st.integers(1, 300), st.integers(1, 5), st.integers(0, 2**32))
-def test_codes_come_back(dim, n, seed):
-    layout = Layout("codes", dim, fmt.ONE_BIT)
-    codes = np.random.default_rng(seed).integers(0, 2**64, (n, -(-dim // 64)), np.uint64)
+@given(st.integers(1, 300), st.integers(1, 5), st.integers(0, 2**32), st.sampled_from(sorted(fmt.CODE_FORMS.values())))
+def test_codes_come_back(dim, n, seed, form):
+    layout = Layout("codes", dim, form)
+    codes = np.random.default_rng(seed).integers(0, 2**64, (n, layout.payload_bytes // 8), np.uint64)
     records = fmt.code_records(layout, rids(n), codes)
     assert (fmt.codes_of(layout, records) == codes).all()
     assert (fmt.rids_of(records) == rids(n)).all() and not fmt.damaged(records).any()
 
 
-@pytest.mark.parametrize("form", ["float32", "float16", "int8", "codes"])
+@pytest.mark.parametrize("form", ["float32", "float16", "int8", "codes", "rabitq"])
 def test_every_single_bit_that_turns_is_found(form):
     vectors = np.random.default_rng(0).standard_normal((1, 21)).astype(np.float32)
     if form == "codes":
         records = fmt.code_records(Layout("codes", 70, 1), rids(1), np.array([[5, 2**63]], np.uint64))
+    elif form == "rabitq":
+        records = fmt.code_records(Layout("codes", 70, 5), rids(1), np.array([[5, 2**63, 3, 9, 2**62]], np.uint64))
     else:
         records = fmt.vector_records(Layout("vectors", 21, fmt.FORMS[form]), rids(1), vectors)
     bits = records.size * 32

@@ -15,7 +15,7 @@ import pytest
 
 from bqstore.storage.sections import DTYPES
 
-from .kit import StoreModel
+from .kit import DIM, StoreModel
 
 # ---- the reader, from FORMAT.md
 
@@ -32,42 +32,94 @@ def crc_of(numbers: list, parts: list) -> int:
     return zlib.crc32((head + ":" + "".join(part or "" for part in parts)).encode())
 
 
-def read_flat(path: Path, magic: bytes, head: dict, record_bytes: int, form: int) -> list[tuple[int, bytes]]:
+CODE_FORMS = {
+    ("one_bit", "sign"): 1,
+    ("one_and_half_bits", "sign"): 2,
+    ("two_bits", "sign"): 3,
+    ("one_bit", "rabitq"): 4,
+    ("two_bits", "rabitq"): 5,
+    ("four_bits", "rabitq"): 6,
+}
+
+
+def code_form(head: dict) -> int:
+    coding = head["settings"].get("coding", {"encoding": "one_bit", "estimator": "sign", "rotate": False})
+    return CODE_FORMS[coding["encoding"], coding["estimator"]]
+
+
+def code_bytes(dim: int, form: int) -> int:
+    plane = -(-dim // 64)
+    lanes = {2: dim + -(-dim // 2), 3: 2 * dim}
+    words = {1: plane, 4: plane + 1, 5: 2 * plane + 1, 6: 4 * plane + 1}
+    return 16 + 8 * (-(-lanes[form] // 64) if form in lanes else words[form])
+
+
+def read_flat(path: Path, magic: bytes, head: dict, record_bytes: int, form: int, version: int) -> tuple[list, tuple]:
+    """The records, and the parameters."""
     data = path.read_bytes()
-    fields = struct.unpack("<8s6I2Q8xQ", data[:64])
-    expected = (magic, 1, 64, head["dim"], form, record_bytes, 0, head["generation"], head["store_id"])
-    assert fields == (*expected, sum64(data[:56], 0))
+    *fields, length, dim, form_, record_bytes_, count = struct.unpack("<8s6I", data[:32])
+    generation, store_id, digest, checksum = struct.unpack("<4Q", data[32:64])
+    assert (*fields, dim, form_, record_bytes_) == (magic, version, head["dim"], form, record_bytes)
+    assert (generation, store_id, checksum) == (head["generation"], head["store_id"], sum64(data[:56], 0))
+    assert length == 64 + -(-4 * count // 64) * 64 and not any(data[64 + 4 * count : length])
+    assert digest == (blake(data[64:length]) if version == 2 else 0) and (version == 2 or count == 0)
     records = []
     for slot in range(head["n_slots"]):
-        record = data[64 + slot * record_bytes : 64 + (slot + 1) * record_bytes]
+        record = data[length + slot * record_bytes : length + (slot + 1) * record_bytes]
         checksum, rid = struct.unpack("<Qq", record[:16])
         assert checksum == sum64(record[8:], 2)
         records.append((rid, record[16:]))
-    return records
+    return records, struct.unpack(f"<{count}f", data[64 : 64 + 4 * count])
+
+
+def bits_of(code: bytes) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(code, np.uint8), bitorder="little")
+
+
+def decode(code: bytes, dim: int, form: int) -> tuple:
+    """What a code says: bits; or of which values are not low, and which are high; or values, add and factor."""
+    bits, plane = bits_of(code), -(-dim // 64) * 64
+    if form == 1:
+        assert not bits[dim:].any()
+        return (bits[:dim],)
+    if form < 4:
+        upper = bits[dim : dim + (-(-dim // 2) if form == 2 else dim)]
+        assert not bits[dim + len(upper) :].any()
+        return bits[:dim], upper
+    n_planes = {4: 1, 5: 2, 6: 4}[form]
+    values = np.zeros(dim, int)
+    for p in range(n_planes):
+        some = bits[p * plane : (p + 1) * plane]
+        assert not some[dim:].any()
+        values += 2 ** (n_planes - 1 - p) * np.where(some[:dim], 1, -1)
+    return values, *struct.unpack("<2f", code[n_planes * plane // 8 :])
 
 
 def read_store(folder: Path) -> tuple[dict, dict]:
-    """The head, and of each id: vector or None, code bits, text, metadata."""
+    """The head, with the parameters, and of each id: vector or None, what its code says, text, metadata."""
     with closing(sqlite3.connect(f"file:{folder}/meta.db?mode=ro", uri=True)) as db:
         assert db.execute("PRAGMA application_id").fetchone() == (0x42515354,)
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
-        form, body, crc = db.execute("SELECT format, body, crc FROM head").fetchone()
-        assert form == 1 and zlib.crc32(body.encode()) == crc
+        version, body, crc = db.execute("SELECT format, body, crc FROM head").fetchone()
+        assert zlib.crc32(body.encode()) == crc
         head, dead = json.loads(body), {rid for (rid,) in db.execute("SELECT rid FROM dead")}
         columns = "rid, seq, id, ref_doc_id, metadata, key_crc, text, private, crc"
         rows = {row[0]: row for row in db.execute(f"SELECT {columns} FROM rows")}
+    assert version == (1 if code_form(head) == 1 else 2)
     if head["n_slots"] == 0:
         return head, {}
-    dim, out = head["dim"], {}
-    codes = read_flat(folder / f"codes-{head['generation']}.bin", b"BQSTcode", head, 16 + -(-dim // 64) * 8, 1)
+    dim, out, name = head["dim"], {}, folder / f"codes-{head['generation']}.bin"
+    kind = code_form(head)
+    codes, head["parameters"] = read_flat(name, b"BQSTcode", head, code_bytes(dim, kind), kind, version)
     vectors = {}
     if head["settings"]["originals"] != "none":
         form = ["float32", "float16", "int8"].index(head["settings"]["originals"])
-        kind, size = ["<f4", "<f2", "i1"][form], [4, 2, 1][form]
+        dtype, size = ["<f4", "<f2", "i1"][form], [4, 2, 1][form]
         length = -(-(32 + dim * size) // 32) * 32
-        for rid, rest in read_flat(folder / f"vectors-{head['generation']}.bin", b"BQSTvecs", head, length, form):
+        name = folder / f"vectors-{head['generation']}.bin"
+        for rid, rest in read_flat(name, b"BQSTvecs", head, length, form, 1)[0]:
             norm, scale = struct.unpack("<2f", rest[:8])
-            vectors[rid] = np.frombuffer(rest[16 : 16 + dim * size], kind).astype("<f4") * np.float32(scale)
+            vectors[rid] = np.frombuffer(rest[16 : 16 + dim * size], dtype).astype("<f4") * np.float32(scale)
             assert abs(norm - np.linalg.norm(vectors[rid].astype(float))) <= 1e-6 * norm
             assert not any(rest[8:16]) and not any(rest[16 + dim * size :])
     assert head["n_live"] == len(rows) == len(codes) - len(dead)
@@ -77,10 +129,9 @@ def read_store(folder: Path) -> tuple[dict, dict]:
         _, seq, id_, ref, metadata, key_crc, text, private, crc = rows[rid]
         assert crc == crc_of([rid, seq], [id_, text, metadata, private, ref])
         assert key_crc == crc_of([rid, seq], [id_, ref, metadata])
-        bits = np.unpackbits(np.frombuffer(code, np.uint8), bitorder="little")
-        assert not bits[dim:].any() and seq <= head["seq"] and rid < head["next_rid"]
+        assert seq <= head["seq"] and rid < head["next_rid"]
         whole = json.loads(metadata) | json.loads(private or "{}") | ({"_bq_ref_doc_id": ref} if ref else {})
-        out[id_] = (vectors.get(rid), bits[:dim], text, whole)
+        out[id_] = (vectors.get(rid), decode(code, dim, kind), text, whole)
     return head, out
 
 
@@ -109,9 +160,9 @@ def read_snapshot(path: Path, head: dict) -> tuple[dict, dict]:
     assert n <= head["n_slots"] and seq <= head["seq"]
     table = json.loads(data[64:length].decode("ascii"))
     codes = (path.parent / f"codes-{generation}.bin").read_bytes()
-    record = 16 + -(-head["dim"] // 64) * 8
+    record, (begin,) = code_bytes(head["dim"], code_form(head)), struct.unpack("<I", codes[12:16])
     slots = [i * (n - 1) // 15 for i in range(16)] if n else []
-    assert table["codes"] == blake(b"".join(codes[64 + slot * record :][:16] for slot in slots))
+    assert table["codes"] == blake(b"".join(codes[begin + slot * record :][:16] for slot in slots))
     arrays, end = {}, length
     for name, kind, shape, offset, checksum in sorted(table["sections"], key=lambda section: section[3]):
         long = math.prod(shape) * np.dtype(kind).itemsize
@@ -152,7 +203,7 @@ def test_a_reader_written_from_the_document_agrees(tmp_path, originals, dim, clo
         head, found = read_store(tmp_path / "default")
     assert found.keys() == records.keys() == added.keys() - {"1-0"}
     assert head["generation"] == 1 and head["settings"]["originals"] == originals
-    for id_, (vector, bits, text, metadata) in found.items():
+    for id_, (vector, (bits, *_), text, metadata) in found.items():
         assert (text, metadata) == (records[id_].text, records[id_].metadata)
         assert np.array_equal(bits, added[id_] > 0)
         if originals != "none":
@@ -161,9 +212,52 @@ def test_a_reader_written_from_the_document_agrees(tmp_path, originals, dim, clo
             assert np.array_equal(vector, added[id_])
 
 
+@pytest.mark.parametrize(("originals", "recoded"), [("float32", False), ("float32", True), ("none", False)])
+@pytest.mark.parametrize("form", range(1, 7))
+def test_a_reader_of_other_codes_written_from_the_document_agrees(tmp_path, originals, form, recoded):
+    """The bits of Qdrant's forms; of RaBitQ's, that the estimate is what the document says it is."""
+    with StoreModel(tmp_path, originals=originals) as model:
+        model.form = 7 - form if recoded else form
+        model.add(40)
+        model.delete(7)
+        if recoded:
+            model.recode(form, seed=3)
+        model.add(3)
+        parameters = model.store.parameters
+    head, found = read_store(tmp_path / "default")
+    assert found.keys() == model.documents.keys() and len(found) == 36
+    assert head["generation"] == int(recoded) and head["parameters"] == tuple(parameters.tolist())
+    assert len(parameters) == (0 if form == 1 else 2 * DIM if form < 4 else 2 + DIM)
+    query = np.random.default_rng(1).standard_normal(DIM)
+    lost = []
+    for id_, (vector, code, _, _) in found.items():
+        truth = model.documents[id_][0].astype(float)
+        assert (vector is None) == (originals == "none") and (vector is None or np.array_equal(vector, truth))
+        if form == 1:
+            assert np.array_equal(code[0], truth > 0)
+        elif form < 4:
+            apart = (truth - parameters[:DIM]) / parameters[DIM:]
+            high = apart >= 2 / 3
+            high = high if form == 3 else high.reshape(-1, 2).any(1)
+            assert np.array_equal(code[0], apart > -2 / 3) and np.array_equal(code[1], high)
+        else:
+            (values, add, factor), mean = code, parameters[2:]
+            rest, apart = truth - mean, query - mean
+            most = 2 ** {4: 1, 5: 2, 6: 4}[form] - 1
+            assert (values % 2 == 1).all() and abs(values).max() == most
+            assert abs(add - mean @ truth) < 1e-5 and abs(factor - rest @ rest / (rest @ values)) < 1e-5
+            estimate = add + factor * (apart @ values) + mean @ apart
+            across = np.sqrt(values @ values * factor**2 - rest @ rest)  # what the code lost, at right angles to it
+            assert abs(estimate - query @ truth) <= across * np.linalg.norm(apart) + 1e-5
+            lost.append(across / np.linalg.norm(rest))
+    assert form < 4 or np.mean(lost) < {4: 0.9, 5: 0.6, 6: 0.15}[form]
+
+
+@pytest.mark.parametrize("form", [1, 4])
 @pytest.mark.parametrize("compacted", [False, True])
-def test_a_reader_of_snapshots_written_from_the_document_agrees(tmp_path, compacted):
+def test_a_reader_of_snapshots_written_from_the_document_agrees(tmp_path, compacted, form):
     with StoreModel(tmp_path) as model:
+        model.form = form
         model.add(300)
         model.delete(40)
         if compacted:
@@ -188,14 +282,24 @@ def document() -> str:
     return (Path(bqstore.storage.__file__).parent / "FORMAT.md").read_text("utf-8")
 
 
+def hexadecimal(data: bytes) -> str:
+    words = [data[i : i + 4].hex() for i in range(0, len(data), 4)]
+    return "\n".join("    " + " ".join(words[i : i + 8]) for i in range(0, len(words), 8))
+
+
 def test_the_examples_of_the_document():
     text = document()
     keys = [f"{(((i + 1) * 0x9E3779B1) & 0xFFFFFFFF) | 1:#010x}" for i in (2, 3)]
     assert f"have the keys `{keys[0]}` and `{keys[1]}`" in text
     assert f"= {sum64(struct.pack('<2I', 1, 2), 2):#018x}" in text
     rest = struct.pack("<qQ", 7, 9)
-    record = struct.pack("<Q", sum64(rest, 2)) + rest
-    assert " ".join(record[i : i + 4].hex() for i in range(0, 24, 4)) in text
+    assert hexadecimal(struct.pack("<Q", sum64(rest, 2)) + rest) in text
+    rest = struct.pack("<qQ2f", 7, 0b1001, 2.0, 2.25 / 2.5)
+    assert hexadecimal(struct.pack("<Q", sum64(rest, 2)) + rest) in text
+    assert decode(rest[8:], 4, 4)[0].tolist() == [1, -1, -1, 1]
+    block = struct.pack("<6f", 0.5, 1, 0, 0, 0, 1) + bytes(40)
+    start = struct.pack("<8s6I3Q", b"BQSTcode", 2, 128, 4, 4, code_bytes(4, 4), 6, 1, 5, blake(block))
+    assert hexadecimal(start + struct.pack("<Q", sum64(start, 0)) + block) in text
     assert f"of which the crc is {zlib.crc32('7,3,1,1,2,-,-:aé{}'.encode())}" in text
     assert f"of which the key_crc is {zlib.crc32(b'7,3,1,-,2:a{}')}" in text
     for words in ([1, 2], [1, *[0] * 4095, 2]):
