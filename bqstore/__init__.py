@@ -30,11 +30,24 @@ if TYPE_CHECKING:
         ReadOnlyError,
         SettingsConflictError,
         StorageError,
+        TargetNotReachedError,
         UnknownKeywordError,
     )
     from .index import warm_up
     from .opening import open, open_flat
-    from .results import CollectionInfo, ExplainedHits, Explanation, Hit, Record, VerifyReport
+    from .results import (
+        Choice,
+        CollectionInfo,
+        ExplainedHits,
+        Explanation,
+        Histogram,
+        Hit,
+        RecallPoint,
+        RecallReport,
+        Record,
+        Trial,
+        VerifyReport,
+    )
     from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY, check_documents
 
 _HOME = {
@@ -45,7 +58,22 @@ _HOME = {
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
     **dict.fromkeys(("Embedder", "OpenAIEmbedder"), "embeddings"),
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY", "check_documents"), "validate"),
-    **dict.fromkeys(("CollectionInfo", "ExplainedHits", "Explanation", "Hit", "Record", "VerifyReport"), "results"),
+    **dict.fromkeys(
+        (
+            "Choice",
+            "CollectionInfo",
+            "ExplainedHits",
+            "Explanation",
+            "Histogram",
+            "Hit",
+            "RecallPoint",
+            "RecallReport",
+            "Record",
+            "Trial",
+            "VerifyReport",
+        ),
+        "results",
+    ),
     **dict.fromkeys(
         (
             "BqstoreError",
@@ -59,6 +87,7 @@ _HOME = {
             "ReadOnlyError",
             "SettingsConflictError",
             "StorageError",
+            "TargetNotReachedError",
             "UnknownKeywordError",
         ),
         "errors",
@@ -70,6 +99,7 @@ __all__ = [
     "PRIVATE_PREFIX",
     "REF_DOC_ID_KEY",
     "BqstoreError",
+    "Choice",
     "ClosedError",
     "Collection",
     "CollectionInfo",
@@ -79,6 +109,7 @@ __all__ = [
     "ExplainedHits",
     "Explanation",
     "FormatVersionError",
+    "Histogram",
     "Hit",
     "HnswConfig",
     "InvalidInputError",
@@ -87,10 +118,14 @@ __all__ = [
     "OpenAIEmbedder",
     "Quantization",
     "ReadOnlyError",
+    "RecallPoint",
+    "RecallReport",
     "Record",
     "SearchParams",
     "SettingsConflictError",
     "StorageError",
+    "TargetNotReachedError",
+    "Trial",
     "UnknownKeywordError",
     "VerifyReport",
     "__version__",

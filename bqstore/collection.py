@@ -9,27 +9,32 @@ import atexit
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import describing, filters, index, searching, validate
-from .config import MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
+from . import describing, filters, searching, validate
+from .config import AUTO, MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
 from .documents import metadata_of, with_metadata
+from .encoding import Encoder
 from .errors import BqstoreError, ClosedError, InvalidInputError
 from .keywords import checked_keywords
 from .linking import Linking
+from .measuring import recall as measure_recall
 from .published import Published
-from .results import CollectionInfo, Hit, Record, VerifyReport
+from .results import CollectionInfo, Hit, RecallReport, Record, VerifyReport
 from .searching import Options, options_of
 from .state import State
 from .storage import Store
+from .tuning import tune as find_settings
 
 F32 = NDArray[np.float32]
 T = TypeVar("T")
@@ -77,9 +82,8 @@ class Collection:
         self._pool: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
         self._known_options: dict[Any, Options] = {}
-        self._quantization = quantization
-        self._planes = index.ENCODINGS[quantization.query_encoding]
         self._published = Published(store, state, Linking(store, hnsw, self._threads, self._executor))
+        self._encoder = Encoder(self._published, quantization, hnsw, self._threads, self._executor)
         self._published.restore()
         _open.add(self)
 
@@ -123,14 +127,21 @@ class Collection:
         if len(last) < len(names):
             keep = sorted(last.values())
             given, rows = np.ascontiguousarray(given[keep]), rows.subset(keep)
-        codes = index.encode(given)
+        by, codes = self._encoder.encode(given)
 
         def append() -> None:
             # another thread may have settled it since
             validate.check_dim(given.shape[1], self._store.head.dim, "vector 0", MAX_DIM)
-            self._store.append(rows, given, codes)
+            self._store.append(rows, given, *self._encoder.settled(given, by, codes))
 
         self._write(append)
+        if self._encoder.due:
+            try:
+                self._write(self._encoder.renew)
+            except BqstoreError as error:  # what was added is durable, and found all the same
+                warnings.warn(
+                    f"codes stay as they are, and were not chosen anew: {error}", RuntimeWarning, stacklevel=3
+                )
         return names
 
     @checked_keywords
@@ -358,10 +369,11 @@ class Collection:
         head = self._store.head
         return validate.queries_in(given, head.dim, head.settings["distance"], MAX_DIM, single)
 
-    def _defaults(self) -> tuple[SearchParams, bool, HnswConfig, int, str]:
+    def _defaults(self) -> tuple[SearchParams, bool, HnswConfig, str, str]:
         settings = self._store.head.settings
         originals = settings["originals"] != "none"
-        return self._search_defaults, originals, self._hnsw, self._planes, settings["distance"]
+        query_encoding = self._encoder.wanted.query_encoding
+        return self._search_defaults, originals, self._hnsw, query_encoding, settings["distance"]
 
     def _check_threads(self, threads: int | None) -> int:
         return self._threads if threads is None else check_int("threads", threads, 1, 1024)
@@ -427,7 +439,8 @@ class Collection:
             self._name,
             self._search_defaults,
             self._hnsw,
-            self._quantization,
+            self._encoder.in_use,
+            self._encoder.choice,
             "exact" if way.nothing else way.search.plan.way,
         )
 
@@ -435,6 +448,108 @@ class Collection:
         """Read everything and compare it with its checksums and counts; reports damage, does not raise for it."""
         self._check_open()
         return describing.verify(self._published)
+
+    # ---- quality
+
+    @checked_keywords
+    def recall(
+        self,
+        queries: ArrayLike | None = None,
+        k: int = 10,
+        sample: int = 200,
+        settings: Sequence[Mapping[str, Any]] | None = None,
+    ) -> RecallReport:
+        """How much of what is nearest searches find, and how fast, measured against exact search; takes seconds.
+
+        Parameters
+        ----------
+        queries : array-like (m, dim)   None: ``sample`` of the documents, each left out of its own answer. Queries of
+                                        your users tell more: questions differ from documents
+        k : int                         hits asked for
+        sample : int                    documents that serve as queries where none are given
+        settings : list of dicts        what to measure, each with some of ``oversampling``, ``rescore``, ``hnsw_ef``,
+                                        ``query_encoding``, ``encoding``, ``estimator``, ``rotate``; None: a choice of
+                                        them. Encodings that are not the collection's are tried in memory
+
+        Raises InvalidInputError for settings that cannot be, too few documents, or where no originals are kept.
+        """
+        self._check_open()
+        given = None if queries is None else self._queries(queries, single=False)
+        defaults, executor, threads = self._search_defaults, self._executor, self._threads
+        return measure_recall(
+            self._published, defaults, self._encoder.in_use, self._hnsw, executor, given, k, sample, settings, threads
+        )
+
+    @checked_keywords
+    def tune(self, target_recall: float = 0.98, k: int = 10, queries: ArrayLike | None = None) -> SearchParams:
+        """Find the settings of the least time per query that reach a recall, and keep them as the defaults.
+
+        Parameters
+        ----------
+        target_recall : float           of the k nearest, above 0 and at most 1; reached with 95% confidence
+        k : int                         hits asked for
+        queries : array-like (m, dim)   None: some of the documents, each left out of its own answer
+
+        Returns
+        -------
+        SearchParams        stored; searches without keywords use them from now on, here and at the next opening
+
+        Raises TargetNotReachedError, with nothing changed, if no settings reach it: more bits (`requantize`) may. As
+        `recall` else.
+        """
+        self._check_open()
+        self._store.check_writable()
+        given = None if queries is None else self._queries(queries, single=False)
+        defaults, executor, threads = self._search_defaults, self._executor, self._threads
+        params = find_settings(
+            self._published, defaults, self._encoder.in_use, self._hnsw, executor, target_recall, k, given, threads
+        )
+
+        def keep() -> None:
+            head = self._store.head
+            self._store.put_settings({**head.settings, "search": asdict(params)}, head.dim)
+            self._search_defaults, self._known_options = params, {}
+
+        self._write(keep)
+        return params
+
+    @checked_keywords
+    def requantize(
+        self,
+        *,
+        encoding: str = AUTO,
+        query_encoding: str = AUTO,
+        estimator: str = AUTO,
+        rotate: bool | None = None,
+    ) -> Quantization:
+        """Make all codes anew from the originals, and give back the space of what was deleted.
+
+        Without arguments every quantization is measured on the vectors there are, and the best taken, as it was with
+        the first of them: worthwhile when they have changed in kind. Searches go on meanwhile, here and in other
+        processes; writes wait. It is one commit: an interruption before it leaves everything as it was.
+
+        Parameters
+        ----------
+        encoding, query_encoding, estimator, rotate     as in `Quantization`; they become the collection's settings
+
+        Returns
+        -------
+        Quantization        what is in use now; nothing in it is "auto"
+
+        Raises InvalidInputError where no originals are kept: codes cannot be made of codes.
+        """
+        self._check_open()
+        self._store.check_writable()
+        wanted = Quantization(encoding, query_encoding, estimator, rotate)
+        if self._store.head.settings["originals"] == "none":
+            raise searching.no_originals("requantize()")
+
+        def change() -> None:
+            self._encoder.change(wanted)
+            self._known_options = {}
+
+        self._write(change)
+        return self._encoder.in_use
 
     # ---- life
 

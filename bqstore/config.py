@@ -79,27 +79,56 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
+ENCODINGS: Final = ("one_bit", "one_and_half_bits", "two_bits", "four_bits")
+QUERY_ENCODINGS: Final = ("binary", "scalar4bits", "scalar8bits")
+ESTIMATORS: Final = ("sign", "rabitq")
+AUTO: Final = "auto"
+
+
 @dataclass(frozen=True)
 class Quantization:
-    """How vectors become codes.
+    """How vectors become codes, and how a query is compared with them.
+
+    With nothing given, the first vectors are measured in every way and the cheapest that finds the most is kept;
+    `CollectionInfo.quantization` says which, `CollectionInfo.choice` why. ``Collection.requantize`` changes it later.
 
     Parameters
     ----------
-    encoding : "one_bit"        bit = 1 where the value is > 0, one bit per dimension (Qdrant's ``one_bit``)
-    query_encoding : "binary", "scalar4bits" or "scalar8bits"
+    encoding : "auto"           chosen by measuring (the default)
+        "one_bit"               bit = 1 where the value is > 0: Qdrant's ``one_bit``
+        "one_and_half_bits", "two_bits"
+                                Qdrant's, of the sign estimator: three levels a value, by its dimension's mean and
+                                deviation. With ``estimator="rabitq"``, "two_bits" are four levels a value
+        "four_bits"             sixteen levels a value; "rabitq" only
+    query_encoding : "auto"     "scalar4bits" where the codes were chosen or are of "rabitq", else "binary"
+        "binary", "scalar4bits", "scalar8bits"
                                 the query is encoded as the vectors are, or keeps 4 or 8 bits of every value, which
                                 costs a few nanoseconds a code and ranks better. May differ at every open.
-    estimator : "sign"          candidates are ranked by the plain product of signs, ``dim - 2 * hamming``
+    estimator : "auto"          "sign" for an encoding that is given, else chosen by measuring
+        "sign"                  candidates are ranked by the product of signs, ``dim - 2 * hamming``
+        "rabitq"                the mean of the data is taken off, and two float32 a vector correct the product to an
+                                unbiased estimate of the score (Gao and Long, arXiv 2405.12497; more bits: 2409.09913)
+    rotate : bool or None       "rabitq" only: turn what is left of a vector by a fast random rotation, which spreads
+                                what a few dimensions hold over all. None: as measured, False for an estimator given
     """
 
-    encoding: str = "one_bit"
-    query_encoding: str = "binary"
-    estimator: str = "sign"
+    encoding: str = AUTO
+    query_encoding: str = AUTO
+    estimator: str = AUTO
+    rotate: bool | None = None
 
     def __post_init__(self) -> None:
-        check_choice("encoding", self.encoding, ("one_bit",))
-        check_choice("query_encoding", self.query_encoding, ("binary", "scalar4bits", "scalar8bits"))
-        check_choice("estimator", self.estimator, ("sign",))
+        check_choice("encoding", self.encoding, (AUTO, *ENCODINGS))
+        check_choice("query_encoding", self.query_encoding, (AUTO, *QUERY_ENCODINGS))
+        check_choice("estimator", self.estimator, (AUTO, *ESTIMATORS))
+        if self.rotate is not None:
+            object.__setattr__(self, "rotate", check_bool("rotate", self.rotate))
+        if self.encoding == "four_bits" and self.estimator == "sign":
+            raise InvalidInputError("encoding='four_bits' needs estimator='rabitq': signs have one bit, or two")
+        if self.encoding == "one_and_half_bits" and self.estimator == "rabitq":
+            raise InvalidInputError("estimator='rabitq' has one_bit, two_bits and four_bits, not one_and_half_bits")
+        if self.rotate and (self.estimator == "sign" or self.encoding == "one_and_half_bits"):
+            raise InvalidInputError("rotate=True needs estimator='rabitq'")
 
 
 @dataclass(frozen=True)

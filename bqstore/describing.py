@@ -5,8 +5,7 @@ import numpy as np
 from .config import HnswConfig, Quantization, SearchParams
 from .errors import CorruptionError, StorageError
 from .published import Published
-from .results import CollectionInfo, VerifyReport
-from .storage.format import FORMAT_VERSION, HEADER_BYTES
+from .results import Choice, CollectionInfo, VerifyReport
 from .storage.verify import problems_of
 
 _BYTES_KEPT = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value
@@ -19,6 +18,7 @@ def info_of(
     search: SearchParams,
     hnsw: HnswConfig,
     quantization: Quantization,
+    choice: Choice | None,
     way: str,
 ) -> CollectionInfo:
     """The collection as it stands at the last commit; the settings are those of this opening."""
@@ -30,7 +30,7 @@ def info_of(
         rows = int(np.sum(graph.levels[: graph.n], dtype=np.int64))
         graph_bytes = graph.n * (graph.links[0].nbytes + 5) + rows * 2 * graph.links.shape[1]
     dim, settings = head.dim or 0, head.settings
-    code_bytes = -(-dim // 64) * 8
+    code_bytes = 8 * data.quantizer.words if data is not None else -(-dim // 64) * 8
     files = [] if path is None else store.flat.both()
     return CollectionInfo(
         path=path,
@@ -53,9 +53,10 @@ def info_of(
         way=way,
         linked=0 if data is None else data.linked,
         graph_bytes=graph_bytes,
-        disk_bytes=sum(HEADER_BYTES + head.n_slots * file.layout.record_bytes for file in files),
+        disk_bytes=sum(file.header_length + head.n_slots * file.layout.record_bytes for file in files),
         generation=head.generation,
-        format_version=FORMAT_VERSION,
+        format_version=head.format_version,
+        choice=choice,
     )
 
 

@@ -13,6 +13,7 @@ The tree, each branch a different reaction of the caller::
     ├── StorageError (OSError)              the disk refused (full, failing); nothing of the call was acknowledged
     ├── CorruptionError                     a file is damaged; restore it from a copy
     ├── FormatVersionError                  written by a newer bqstore; upgrade
+    ├── TargetNotReachedError               `Collection.tune` found no settings that are good enough; more bits help
     └── EmbeddingError                      the embedding model refused, is unreachable, or has no key
 """
 
@@ -59,6 +60,10 @@ class CorruptionError(BqstoreError):
 
 class FormatVersionError(BqstoreError):
     """The files were written in a newer format than this version reads."""
+
+
+class TargetNotReachedError(BqstoreError):
+    """No settings reach the recall that was asked for; the message says what the best ones reach, and what helps."""
 
 
 class EmbeddingError(BqstoreError):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .columns import Ids
 from .config import HnswConfig
 from .errors import BqstoreError, ClosedError
-from .index import HnswGraph
+from .index import HnswGraph, Quantizer
 from .progress import Progress
 from .state import State, with_ids
 from .storage import Store
@@ -76,7 +76,8 @@ class Linking:
         if self._graph is None or self._generation != state.head.generation:
             self._graph = HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
             self._generation = state.head.generation
-        return _link_some(self._graph, state.data.words, state.n, self._threads, self._executor)
+        data = state.data
+        return _link_some(self._graph, data.words, data.quantizer, state.n, self._threads, self._executor)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch."""
@@ -186,15 +187,20 @@ class Linking:
 
 
 def _link_some(
-    graph: HnswGraph, words: NDArray[np.uint64], stop: int, threads: int, executor: Callable[[], Executor]
+    graph: HnswGraph,
+    words: NDArray[np.uint64],
+    quantizer: Quantizer,
+    stop: int,
+    threads: int,
+    executor: Callable[[], Executor],
 ) -> int:
     """Link the next batch; by this thread alone while the process ends, when pools of threads take no more work."""
     try:
-        return graph.link(words, stop, threads, executor)
+        return graph.link(words, stop, threads, executor, quantizer)
     except RuntimeError as error:
         if "shutdown" not in str(error):
             raise
-    return graph.link(words, stop, 1, executor)
+    return graph.link(words, stop, 1, executor, quantizer)
 
 
 def _weakly(executor: Callable[[], Executor]) -> Callable[[], Executor]:
@@ -213,13 +219,14 @@ def _weakly(executor: Callable[[], Executor]) -> Callable[[], Executor]:
     return pool
 
 
-def compacted_graph(state: State, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]) -> HnswGraph | None:
-    """The graph of the living slots of a state, in their order; None where there is no use for one."""
-    if state.data is None or state.head.n_live < WORTH:
+def graph_of(
+    words: NDArray[np.uint64], quantizer: Quantizer, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]
+) -> HnswGraph | None:
+    """The graph of codes; None where there is no use for one."""
+    if len(words) < WORTH:
         return None
-    words = np.ascontiguousarray(state.data.words[: state.n][state.live])
     graph = HnswGraph(hnsw.m, hnsw.ef_construct)
     with Progress("linking", len(words)) as progress:
         while len(graph) < len(words):
-            progress(_link_some(graph, words, len(words), threads, executor))
+            progress(_link_some(graph, words, quantizer, len(words), threads, executor))
     return graph

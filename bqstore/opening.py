@@ -7,8 +7,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from .choosing import is_open
 from .collection import Collection
 from .config import (
+    AUTO,
     DISTANCES,
     MAX_DIM,
     ORIGINALS,
@@ -24,7 +26,7 @@ from .config import (
 from .errors import InvalidInputError, SettingsConflictError
 from .keywords import checked_keywords, refuse_unknown
 from .state import first
-from .storage import open_store
+from .storage import coding_of, open_store
 from .storage.flat import collection_folder
 from .validate import text_bytes
 
@@ -80,8 +82,11 @@ def open(
     given_dim = given.pop("dim", None)
     store = open_store(folder, _defaults(given), given_dim, read_only)
     try:
-        settings = _settled(store.head.settings, store.head.dim, given, given_dim)
+        settings = _settled(store.head.settings, store.head.dim, store.head.n_slots > 0, given, given_dim)
         stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
+        if store.head.n_slots == 0 or is_open(stored):  # what is asked for now is what will be
+            kept = stored["quantization"]
+            stored["quantization"] = {**settings["quantization"], "query_encoding": kept["query_encoding"]}
         new_dim = store.head.dim if store.head.dim is not None else given_dim
         hnsw_, search_ = HnswConfig(**settings["hnsw"]), SearchParams(**settings["search"])
         checked = first(store)
@@ -181,7 +186,9 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settled(stored: dict[str, Any], dim: int | None, given: dict[str, Any], given_dim: int | None) -> dict[str, Any]:
+def _settled(
+    stored: dict[str, Any], dim: int | None, has_vectors: bool, given: dict[str, Any], given_dim: int | None
+) -> dict[str, Any]:
     """The stored settings with those of this opening; SettingsConflictError where the bytes would contradict."""
 
     def agree(name: str, has: Any, wants: Any, hint: str = "") -> None:
@@ -194,14 +201,19 @@ def _settled(stored: dict[str, Any], dim: int | None, given: dict[str, Any], giv
     agree("dim", dim, given_dim)
     for name in ("distance", "originals", "embedding_model"):
         agree(name, stored[name], given.get(name))
-    for group in ("quantization", "hnsw"):
-        for name, value in given[group].items():
-            if name not in ("full_scan_threshold", "query_encoding"):  # they steer queries only
-                agree(
-                    name, stored[group].get(name), value, f" (an object sets every field, a dict {group}={{...}} some)"
-                )
+    for name, value in given["hnsw"].items():
+        if name != "full_scan_threshold":  # it steers queries only
+            agree(name, stored["hnsw"].get(name), value, " (an object sets every field, a dict hnsw={...} some)")
+    made = coding_of(stored)
+    settled = has_vectors and not is_open(stored)
+    asked = {name: value for name, value in given["quantization"].items() if value not in (AUTO, None)}
+    for name, value in asked.items():
+        if name != "query_encoding":  # likewise
+            was = stored["quantization"].get(name)
+            was = made[name] if settled else None if was == AUTO else was
+            agree(name, was, value, ", or change its codes by requantize()")
     out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
-    out["quantization"] = asdict(replace(Quantization(**stored["quantization"]), **given["quantization"]))
+    out["quantization"] = asdict(replace(Quantization(**stored["quantization"]), **asked))
     out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))
     out["search"] = asdict(replace(SearchParams(**stored["search"]), **given["search"]))
     return out

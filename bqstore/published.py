@@ -20,16 +20,19 @@ from numpy.typing import NDArray
 from .config import HnswConfig
 from .errors import BqstoreError, CorruptionError, LockedError
 from .filters import Mask, Tree, evaluate
-from .linking import WORTH, Linking, compacted_graph, long_tail
+from .index import Quantizer
+from .linking import WORTH, Linking, graph_of, long_tail
 from .progress import Progress
 from .state import State, advance, carried, mask_reader, with_columns, with_ids
 from .storage import Row, Store
+from .storage.compaction import Compaction, Recode
 from .storage.format import damaged, vectors_of
 from .storage.store import SupersededError
 from .validate import ID_KEY
 
 T = TypeVar("T")
 _TRIES = 3
+_SEED = 0x6271_7377
 _PATIENCE, _MOMENT = 50, 0.001  # tries, and seconds between them, to load columns beside a busy writer
 
 
@@ -209,13 +212,64 @@ class Published:
         live = np.flatnonzero(state.live)
         with Progress("copying", len(live)) as progress:
             prepared = self.store.begin_compaction(live, progress)
+        assert state.data is not None, "something was deleted"
+        words = np.ascontiguousarray(state.data.words[: state.n][state.live])
+        self._finish(prepared, words, state.data.quantizer, hnsw, threads, executor)
+
+    def recode(
+        self,
+        quantizer: Quantizer,
+        settings: dict[str, Any],
+        hnsw: HnswConfig,
+        threads: int,
+        executor: Callable[[], Executor],
+    ) -> None:
+        """Make all codes anew, into a new generation with a graph of its own; what is dead is dropped; under the lock.
+
+        Raises StorageError where no originals are kept.
+        """
+        state = self.follow()
+        live = np.flatnonzero(state.live)
+        words = np.empty((len(live), quantizer.words), np.uint64)
+        done = 0
+
+        def encode(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+            nonlocal done
+            codes = quantizer.encode_all(vectors, threads, executor)
+            words[done : done + len(codes)] = codes
+            done += len(codes)
+            return codes
+
+        with Progress("encoding", len(live)) as progress:
+            prepared = self.store.begin_compaction(live, progress, Recode(settings, quantizer.parameters, encode))
+        self._finish(prepared, words, quantizer, hnsw, threads, executor)
+
+    def _finish(
+        self,
+        prepared: Compaction,
+        words: NDArray[np.uint64],
+        quantizer: Quantizer,
+        hnsw: HnswConfig,
+        threads: int,
+        executor: Callable[[], Executor],
+    ) -> None:
+        """Link the codes of a generation to come, and commit it."""
         try:
-            graph = compacted_graph(state, hnsw, threads, executor)
+            graph = graph_of(words, quantizer, hnsw, threads, executor)
         except BaseException:
             self.store.discard_compaction(prepared)
             raise
         head = self.store.commit_compaction(prepared)
         self.linking.adopt(graph, head.generation)
+
+    def sample(self, count: int) -> NDArray[np.float32]:
+        """The originals of living slots, some of them at random, float32 (at most count, dim); under the lock."""
+        state = self.follow()
+        live = np.flatnonzero(state.live)
+        if len(live) > count:
+            live = np.sort(np.random.default_rng(_SEED).choice(live, count, replace=False))
+        found = list(self.vectors(state, live).values())
+        return np.stack(found) if found else np.zeros((0, state.head.dim or 1), np.float32)
 
     def _state_with_ids(self) -> State:
         """The present state with its ids, under the lock."""

@@ -67,6 +67,128 @@ class ExplainedHits(list[Hit]):
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One way to quantize, measured on a sample before it was chosen or left.
+
+    Parameters
+    ----------
+    quantization : Quantization     nothing in it is "auto"
+    code_bytes : int                of one code in memory
+    recall : float                  recall@k with ``oversampling`` times k candidates rescored
+    raw_recall : float              recall@k of the codes alone
+    nanoseconds : float             of one code in a scan of the sample
+    """
+
+    quantization: Quantization
+    code_bytes: int
+    recall: float
+    raw_recall: float
+    nanoseconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Why a collection is quantized as it is.
+
+    Parameters
+    ----------
+    reason : str                    a sentence for people
+    vectors, queries : int          of the sample; the queries are not among the vectors
+    k : int, oversampling : float   what was asked of each
+    trials : tuple of Trial         in the order of their cost
+    """
+
+    reason: str
+    vectors: int
+    queries: int
+    k: int
+    oversampling: float
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class RecallPoint:
+    """One setting, measured.
+
+    Parameters
+    ----------
+    quantization : Quantization     nothing in it is "auto"
+    oversampling, rescore, hnsw_ef  as in `SearchParams`; ``hnsw_ef`` None: the default rule
+    stored : bool                   measured as searches of this collection go. Else of another encoding: its codes were
+                                    made for this report, and scanned
+    way : str                       "exact", "scan" or "walk"
+    recall : float                  share of the true k nearest that were found, over all queries
+    low, high : float               its 95% confidence interval, by a bootstrap over queries
+    milliseconds, slowest : float   of one query on one thread: median, and 95th percentile
+    memory_bytes : int              codes and links in memory
+    """
+
+    quantization: Quantization
+    oversampling: float
+    rescore: bool
+    hnsw_ef: int | None
+    stored: bool
+    way: str
+    recall: float
+    low: float
+    high: float
+    milliseconds: float
+    slowest: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often scores fall between edges: ``edges`` has one more than each of the two lists of counts.
+
+    Parameters
+    ----------
+    neighbors : counts              scores of the true k nearest
+    others : counts                 scores of documents picked at random
+    """
+
+    edges: tuple[float, ...]
+    neighbors: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RecallReport:
+    """What searches of a collection find, measured against exact search on the same vectors.
+
+    Parameters
+    ----------
+    recall, low, high, milliseconds
+                                    of ``current``, the setting that searches without keywords use
+    k, queries : int                hits asked for, and queries measured
+    held_out : bool                 the queries are documents of the collection, each left out of its own answer
+    documents : int                 in the collection; ``scanned`` of them for the encodings that are not stored
+    current : RecallPoint
+    points : tuple of RecallPoint   all that were measured, ``current`` among them
+    scores : Histogram
+    suits_one_bit : bool            whether one bit a dimension reaches 0.95 at oversampling 4
+    verdict : str                   that, in a sentence for people
+    """
+
+    recall: float
+    low: float
+    high: float
+    milliseconds: float
+    k: int
+    queries: int
+    held_out: bool
+    documents: int
+    scanned: int
+    distance: str
+    dim: int
+    current: RecallPoint
+    points: tuple[RecallPoint, ...]
+    scores: Histogram
+    suits_one_bit: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
 class CollectionInfo:
     """What a collection is and what it takes.
 
@@ -84,6 +206,8 @@ class CollectionInfo:
     linked : int                slots in the graph; those behind it are scanned
     graph_bytes : int           of ``memory_bytes``, the links
     disk_bytes : int            committed records of the flat files, headers included; 0 in memory
+    quantization : Quantization how codes are made and queries encoded now: nothing in it is "auto"
+    choice : Choice or None     what was measured to choose it; None where it was given, or is not chosen yet
     """
 
     path: str | None
@@ -109,6 +233,7 @@ class CollectionInfo:
     disk_bytes: int
     generation: int
     format_version: int
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import filters, index
-from .config import MAX_DIM, MAX_K, HnswConfig, SearchParams, check_bool, check_int, check_real
+from .config import AUTO, MAX_DIM, MAX_K, HnswConfig, SearchParams, check_bool, check_int, check_real
 from .documents import metadata_of
 from .errors import InvalidInputError
 from .published import Published
@@ -32,7 +32,7 @@ class Options:
     ----------
     exact : bool        scan the originals; also for ``ignore_quantization``, which differs only where a graph is walked
     originals : bool    whether the collection keeps any
-    planes : int        of an encoded query
+    query_encoding : str as in `Quantization`: "auto" is what the codes of the state suggest
     """
 
     k: int
@@ -40,7 +40,7 @@ class Options:
     exact: bool
     originals: bool
     hnsw: HnswConfig
-    planes: int
+    query_encoding: str
     distance: str
     score_threshold: float | None = None
     with_vectors: bool = False
@@ -51,7 +51,7 @@ def options_of(
     defaults: SearchParams,
     originals: bool,
     hnsw: HnswConfig,
-    planes: int,
+    query_encoding: str,
     distance: str,
     k: int,
     oversampling: float | None,
@@ -84,7 +84,7 @@ def options_of(
             if wanted:
                 raise no_originals(name)
     k = check_int("k", k, 1, MAX_K)
-    return Options(k, params, exact, originals, hnsw, planes, distance, score_threshold, with_vectors, threads)
+    return Options(k, params, exact, originals, hnsw, query_encoding, distance, score_threshold, with_vectors, threads)
 
 
 def no_originals(what: str) -> InvalidInputError:
@@ -95,7 +95,7 @@ def no_originals(what: str) -> InvalidInputError:
 class Ready:
     """A search of one state with one set of options, all that does not depend on the query done beforehand."""
 
-    __slots__ = ("nothing", "options", "search", "vectors")
+    __slots__ = ("nothing", "options", "quantization", "search", "vectors")
 
     def __init__(self, state: State, accept: NDArray[np.uint64] | None, accepted: int, options: Options) -> None:
         self.options, data = options, state.data
@@ -103,6 +103,8 @@ class Ready:
         self.nothing = data is None or accepted == 0
         if data is None or self.nothing:
             return
+        self.quantization = data.quantizer.resolved(options.query_encoding)
+        planes = index.ENCODINGS[self.quantization.query_encoding]
         way = index.plan(
             n=state.n,
             linked=data.linked,
@@ -112,14 +114,16 @@ class Ready:
             oversampling=options.params.oversampling,
             rescore=options.params.rescore,
             hnsw_ef=options.params.hnsw_ef,
-            planes=options.planes,
+            planes=planes,
+            bits=data.quantizer.arrays.bits,
+            width=data.quantizer.arrays.width,
             m=options.hnsw.m,
             ef_construct=options.hnsw.ef_construct,
             exact=options.exact,
             full_scan_threshold=options.hnsw.full_scan_threshold,
             originals=options.originals,
         )
-        self.search = index.Search(data, accept, accepted, options.k, way, options.planes)
+        self.search = index.Search(data, accept, accepted, options.k, way, planes)
 
     def nearest(
         self, queries: F32, executor: Callable[[], Executor], work: index.Work | None = None
@@ -224,15 +228,15 @@ def hits(
 def _explained(found: list[Hit], way: Ready, work: index.Work) -> ExplainedHits:
     """Hits with what was done to find them; an empty collection is an exact scan of nothing."""
     out = ExplainedHits(found)
-    encoding = next(name for name, planes in index.ENCODINGS.items() if planes == way.options.planes)
     if way.nothing:
-        out.explanation = Explanation("exact", encoding, 0, 0, 0, 0, 0, 0, 0, 0)
+        asked = way.options.query_encoding
+        out.explanation = Explanation("exact", "binary" if asked == AUTO else asked, 0, 0, 0, 0, 0, 0, 0, 0)
         return out
     search, walked = way.search, work.way == "walk"
     linked = search.data.linked
     out.explanation = Explanation(
         way=work.way,
-        query_encoding=encoding,
+        query_encoding=way.quantization.query_encoding,
         hnsw_ef=search.plan.ef if walked else 0,
         candidates=search.plan.candidates,
         accepted=search.accepted,

@@ -22,7 +22,7 @@ from .index.search import METRICS, NO_RECORDS, Searchable
 from .storage import Store
 from .storage.files import RecordFile
 from .storage.format import FORMS
-from .storage.head import Head
+from .storage.head import Head, coding_of
 from .storage.store import SupersededError
 from .validate import ID_KEY, REF_DOC_ID_KEY
 
@@ -115,7 +115,14 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
     live[: old.n] = old.live
     if head.n_slots == 0 or head.dim is None:
         return NO_RIDS, live, None
-    rids, words = old.rids, old.data.words if old.data else index.new_codes(head.dim)
+    settings = head.settings
+    form, metric = FORMS.get(settings["originals"], 0), METRICS[settings["distance"]]
+    if old.data is not None:
+        quantizer, words = old.data.quantizer, old.data.words
+    else:
+        quantizer = index.Quantizer.restore(coding_of(settings), store.parameters, head.dim, metric)
+        words = index.new_codes(quantizer.words)
+    rids = old.rids
     if count:
         new_rids, codes = store.read_codes(old.n, count)
         last = int(rids[old.n - 1]) if old.n else -1
@@ -126,10 +133,8 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
             rids[: old.n] = old.rids[: old.n]
         rids[old.n : head.n_slots] = new_rids
         words = index.append_codes(words, old.n, codes)
-    settings = head.settings
     records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
-    form, metric = FORMS.get(settings["originals"], 0), METRICS[settings["distance"]]
-    data = Searchable(words, records, head.n_slots, head.dim, form, metric)
+    data = Searchable(words, records, head.n_slots, head.dim, form, metric, quantizer)
     if old.data is not None:  # of the same generation: its graph is that of the first slots
         data = replace(data, graph=old.data.graph, pool=old.data.pool)
     return rids, live, data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -150,9 +151,19 @@ def accepted(accept, n):
     return [o for o in range(limit) if int(accept.words[o // 64]) >> (o % 64) & 1]
 
 
+def query_levels(query, quantizer, encoding):
+    """The level of every lane of a query, against codes that are not corrected."""
+    if quantizer.kind == layout.ONE_BIT:
+        return levels_of(query, encoding)
+    if encoding != layout.BINARY:
+        return levels_of(extended(query, quantizer.kind), encoding)
+    code = pack_three(query[None], quantizer.mean, quantizer.deviation, quantizer.kind)[0]
+    return [bit_of(code, j) for j in range(quantizer.lanes)]
+
+
 def nearest_codes(query, codes, accept, c, encoding=layout.BINARY):
     """The c nearest (distance, ordinal), ascending."""
-    levels = levels_of(query, encoding)
+    levels = query_levels(query, codes.quantizer, encoding)
     return sorted((distance(levels, encoding, codes.words[o]), o) for o in accepted(accept, codes.n))[:c]
 
 
@@ -166,6 +177,192 @@ def best_scores(query, originals, ordinals, k):
     """The k best (score, ordinal) among some ordinals, by score descending, then ordinal."""
     scored = [(score(query, originals, o), o) for o in ordinals]
     return sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:k]
+
+
+# ---- Qdrant's three levels a value
+
+
+def code_of(bits):
+    """uint64 (W,): bit j % 64 of word j // 64 is bit j of a list."""
+    out = np.zeros(-(-len(bits) // 64), np.uint64)
+    for j in np.flatnonzero(bits):
+        out[j // 64] |= np.uint64(1 << (int(j) % 64))
+    return out
+
+
+def three_levels(value, mean, deviation):
+    """Two bits: below two thirds of a deviation from the mean 00, within them 10, above 11; in float32."""
+    value, mean, deviation = np.float32(value), np.float32(mean), np.float32(deviation)
+    if deviation < np.float32(1.1920929e-07):
+        return bool(value > 0), False
+    apart, bound = (value - mean) / deviation, np.float32(2 / 3)
+    if apart <= -bound:
+        return False, False
+    return True, bool(apart >= bound)
+
+
+def pack_three(vectors, mean, deviation, kind):
+    """uint64 (m, W): all first bits, then the second ones, or, of a bit and a half, those of two neighbors as one."""
+    codes = []
+    for vector in vectors:
+        pairs = [three_levels(*each) for each in zip(vector, mean, deviation, strict=True)]
+        second = [two for _, two in pairs]
+        if kind == layout.ONE_AND_HALF_BITS:
+            second = [any(second[j : j + 2]) for j in range(0, len(second), 2)]
+        codes.append(code_of([one for one, _ in pairs] + second))
+    width = layout.words_per_plane(len(mean), kind)
+    return np.array(codes, np.uint64).reshape(len(vectors), width)
+
+
+def extended(query, kind):
+    """The values that a query has for the lanes of a code."""
+    if kind == layout.TWO_BITS:
+        return np.concatenate([query, query])
+    if kind == layout.ONE_AND_HALF_BITS:
+        return np.concatenate([query, [query[j : j + 2].max() for j in range(0, len(query), 2)]]).astype(np.float32)
+    return query
+
+
+# ---- RaBitQ: what is left of a vector beside the mean, turned, and its products
+
+
+@functools.lru_cache
+def hadamard(size):
+    """The Walsh-Hadamard matrix of a power of two, orthogonal: H(2n) = [[H, H], [H, -H]]."""
+    out = np.ones((1, 1))
+    while len(out) < size:
+        out = np.block([[out, out], [out, -out]])
+    return out / math.sqrt(size)
+
+
+def rotation(turns):
+    """float64 (dim, dim): in every round the signs, then a transform of the first 2^s dimensions, then of the last."""
+    dim = turns.shape[1]
+    size = 1 << (dim.bit_length() - 1)
+    whole = np.eye(dim)
+    for signs in turns.astype(np.float64):
+        first, last = np.eye(dim), np.eye(dim)
+        first[:size, :size] = hadamard(size)
+        if size < dim:
+            last[dim - size :, dim - size :] = hadamard(size)
+        whole = last @ first @ np.diag(signs) @ whole
+    return whole
+
+
+def residual(vector, mean, metric, turns):
+    """float64 (dim,): the vector, of unit length under cosine, less the mean, turned."""
+    return rotation(turns) @ (unit(vector, metric) - mean.astype(np.float64))
+
+
+def unit(vector, metric):
+    """float64 (dim,): at unit length under cosine, but for zeros."""
+    vector = vector.astype(np.float64)
+    length = np.linalg.norm(vector)
+    return vector / length if metric == layout.COSINE and length > 0 else vector
+
+
+def values_of(code, bits, width, dim):
+    """The odd whole numbers that a code holds: plane p, of ``width`` words, weighs 2^(bits - 1 - p)."""
+    planes = [code[p * width : (p + 1) * width] for p in range(bits)]
+    weights = [2 ** (bits - 1 - p) for p in range(bits)]
+    return [sum(w if bit_of(plane, j) else -w for w, plane in zip(weights, planes, strict=True)) for j in range(dim)]
+
+
+def floats_of(code):
+    """``add`` and ``factor``: the two float32 of a code's last word, low and high."""
+    word = int(code[-1])
+    return np.array([word & 0xFFFF_FFFF, word >> 32], np.uint32).view(np.float32).astype(np.float64)
+
+
+def steps_of(rest, bits):
+    """The steps that are tried: 12 from 0.6 to 1.7, or 20 from 2.2 to 8, over the root of the mean square."""
+    grid = np.geomspace(0.6, 1.7, 12) if bits == 2 else np.geomspace(2.2, 8.0, 20)
+    return grid / math.sqrt(float((rest**2).mean()))
+
+
+def valued(rest, step, bits):
+    """The odd values, at most 2^bits - 1, that a step makes of a residual; what is not positive is negative."""
+    sizes = np.minimum(np.floor(np.abs(rest) * step), 2 ** (bits - 1) - 1)
+    return np.where(rest > 0, 1, -1) * (2 * sizes + 1)
+
+
+def fit(values, rest):
+    """The cosine of two vectors."""
+    return float(values @ rest / (np.linalg.norm(values) * np.linalg.norm(rest)))
+
+
+def corrections(vector, mean, metric, values, rest):
+    """``add`` and ``factor``, by definition."""
+    square = float(rest @ rest)
+    product = float(values @ rest)
+    add = -square / 2 if metric == layout.EUCLID else float(unit(vector, metric) @ mean.astype(np.float64))
+    return add, square / product if product > 0 else 0.0
+
+
+def true_score(query, vector, metric):
+    """The score that an estimate is of: the product, of unit vectors under cosine, or the negative distance."""
+    query, vector = unit(query, metric), unit(vector, metric)
+    return -float(np.linalg.norm(query - vector)) if metric == layout.EUCLID else float(query @ vector)
+
+
+def turned_query(query, mean, turns):
+    """float64 (dim,): the query beside the mean, turned."""
+    return rotation(turns) @ (query.astype(np.float64) - mean.astype(np.float64))
+
+
+def corrected_top(rest, encoding):
+    """The end of the levels: of signs, the value that fits best in their place."""
+    if encoding == layout.BINARY:
+        return float(np.abs(rest).mean())
+    return min(float(np.abs(rest).max()), 3 * math.sqrt(float((rest**2).mean())))
+
+
+def levels_in(planes, dim):
+    """The levels that the planes of a query hold."""
+    return [sum(bit_of(plane, j) << p for p, plane in enumerate(planes)) for j in range(dim)]
+
+
+def decoded(levels, encoding, half):
+    """float64 (dim,): what levels stand for."""
+    return float(half) * (2.0 * np.array(levels, np.float64) - (2**encoding - 1))
+
+
+def estimate(code, query, quantizer):
+    """``add + factor * <query, values>`` in float64, of a decoded query."""
+    add, factor = floats_of(code)
+    values = values_of(code, quantizer.bits, quantizer.width, quantizer.lanes)
+    return float(add + factor * (query @ np.array(values, np.float64)))
+
+
+def score_of_estimate(estimate, query, mean, metric):
+    """The score that an estimate stands for, of a query beside the mean that is not turned."""
+    rest, mean = query.astype(np.float64) - mean.astype(np.float64), mean.astype(np.float64)
+    if metric == layout.EUCLID:
+        return -math.sqrt(max(0.0, float(rest @ rest) - 2 * estimate))
+    score = estimate + float(rest @ mean)
+    return min(max(score, -1.0), 1.0) if metric == layout.COSINE else score
+
+
+def spread_of(codes, rests, quantizer):
+    """The largest ``|v| sqrt(1 - cos(v, r)^2) / sqrt(dim)`` and ``|v| / sqrt(dim)`` of some codes and residuals."""
+    out = np.zeros(2)
+    for code, rest in zip(codes, rests, strict=True):
+        values = np.array(values_of(code, quantizer.bits, quantizer.width, quantizer.lanes), np.float64)
+        length = np.linalg.norm(values) / math.sqrt(len(values))
+        cosine = fit(values, rest) if rest.any() else 1.0
+        out = np.maximum(out, [length * math.sqrt(max(0.0, 1 - cosine**2)), length])
+    return out
+
+
+def read_of(reach, scores, k):
+    """Which candidates, in their order, are read: all but those that cannot be among the k best of the ones before."""
+    read, best = [], []
+    for i, (most, score) in enumerate(zip(reach, scores, strict=True)):
+        if len(best) == k and most < best[-1]:
+            continue
+        read.append(i)
+        best = sorted([*best, score], reverse=True)[:k]
+    return read
 
 
 # ---- the graph: rows as lists, levels as they come
@@ -240,9 +437,9 @@ class Beam:
                 self.meet_same(node, graph)
 
     def meet_same(self, node, graph):
-        """Of the copies of a node, those that are accepted: as near as it is, and not measured."""
+        """Of the copies of a node, those that are accepted and near enough."""
         for twin in same_of(graph, node) if graph else ():
-            if twin < graph.n and self.accepts(twin) and self.measure(node) < self.bound():
+            if twin < graph.n and self.accepts(twin) and self.measure(twin) < self.bound():
                 self.copies.add(twin)
                 self.offer(twin)
 
@@ -265,27 +462,65 @@ class Beam:
             waiting = found
 
 
-def walk(query, codes, graph, accept, way):
+def walk(query, codes, graph, accept, way, measure=None):
     """The beam of a search: down the levels, along level 0, and over the tail."""
-    levels = levels_of(query, way.encoding)
+    if measure is None:
+        levels = query_levels(query, codes.quantizer, way.encoding)
+        measure = lambda o: distance(levels, way.encoding, codes.words[o])  # noqa: E731
     accepts = set(accepted(accept, codes.n)).__contains__
-    beam = Beam(lambda o: distance(levels, way.encoding, codes.words[o]), accepts, way.ef, way.room)
+    beam = Beam(measure, accepts, way.ef, way.room)
     beam.walk(graph, 0, descend(beam.measure, graph, 0), twins=True)
     beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
     return beam
 
 
-def select(words, candidates, degree, enough):
+class Signs:
+    """How far codes are from each other by their signs, the first words."""
+
+    def __init__(self, words, width=None):
+        self.words = words if width is None else words[:, :width]
+
+    def far(self, here, there):
+        """The distance of code ``there``, seen from code ``here``."""
+        return hamming(self.words[here], self.words[there])
+
+    def alike(self, a, b):
+        """Whether two codes have the same signs."""
+        return (self.words[a] == self.words[b]).all()
+
+
+class Products(Signs):
+    """How far corrected codes are: by the estimated product of what is beside the mean, in float32."""
+
+    def __init__(self, codes):
+        super().__init__(codes.words, codes.quantizer.width)
+        bits, width, dim = codes.quantizer.bits, codes.quantizer.width, codes.quantizer.lanes
+        self.values = [np.array(values_of(code, bits, width, dim)) for code in codes.words]
+        self.add, self.factor = np.array([floats_of(code) for code in codes.words], np.float32).T
+
+    def far(self, here, there):
+        product = self.factor[here] * np.float32(self.values[here] @ self.values[there])
+        return rank(self.add[there] + self.factor[there] * product)
+
+
+def rank(estimate):
+    """A whole number from 0 to 2^30 - 1 that falls as a float32 rises: its bits, less the last two."""
+    bits = int(np.array([-estimate], np.float32).view(np.uint32)[0])
+    ordered = 0xFFFF_FFFF - bits if bits >> 31 else bits + 0x8000_0000
+    return ordered >> 2
+
+
+def select(measure, node, candidates, degree, enough):
     """Algorithm 4: [(distance, ordinal)], ascending, to those not nearer to one kept, then the nearest left over."""
     kept = []
-    for far, o in candidates:
-        if len(kept) < degree and all(hamming(words[o], words[other]) >= far for other in kept):
+    for _, o in candidates:
+        if len(kept) < degree and all(measure.far(o, other) >= measure.far(o, node) for other in kept):
             kept.append(o)
     rest = [o for _, o in candidates if o not in kept]
     return kept + rest[: max(0, enough - len(kept))]
 
 
-def merge(words, row, target, sources, degree, enough):
+def merge(measure, row, target, sources, degree, enough):
     """The links of ``target`` with links to ``sources`` added: appended, or when that is too many, selected anew."""
     sources = list(sources)
     while sources:
@@ -295,38 +530,42 @@ def merge(words, row, target, sources, degree, enough):
             new += [] if source in row else [source]
         row = [*row, *new]
         if len(row) > degree:
-            row = select(words, sorted((hamming(words[target], words[o]), o) for o in row), degree, enough)
+            row = select(measure, target, sorted((measure.far(target, o), o) for o in row), degree, enough)
     return row
 
 
-def grow(words, m, ef, levels):
-    """The graph of codes added one by one, as {(node, level): links}; copies have none, but stand in {node: copies}."""
+def grow(measure, m, ef, levels):
+    """The graph of codes added one by one, as {(node, level): links}; copies have none, but stand in {node: copies}.
+
+    A copy is a node whose signs are those of one of the eight nearest.
+    """
     rows, same = {(0, level): [] for level in range(int(levels[0]) + 1)}, {}
     entry, top = 0, int(levels[0])
     width = {0: (2 * m, 2 * m - 2 * m // 4)}
-    for node in range(1, len(words)):
+    for node in range(1, len(levels)):
         graph = _Rows(rows, same, node, entry, top)
         level = int(levels[node])
         rows.update({(node, v): [] for v in range(level + 1)})
 
-        def measure(o, node=node):
-            return hamming(words[node], words[o])
+        def far(o, node=node):
+            return measure.far(node, o)
 
-        at = descend(measure, graph, min(level, top))
+        at = descend(far, graph, min(level, top))
         found = {}
         for v in range(min(level, top), -1, -1):
-            beam = Beam(measure, lambda _: True, ef, ef).walk(graph, v, at)
-            far, at = beam.kept[0]
+            beam = Beam(far, lambda _: True, ef, ef).walk(graph, v, at)
+            at = beam.kept[0][1]
             found[v] = beam.kept
-        if far == 0:
-            same[at] = [node, *same.get(at, [])]
+        head = next((o for _, o in found[0][:8] if measure.alike(node, o)), None)
+        if head is not None:
+            same[head] = [node, *same.get(head, [])]
             rows.update({(node, v): [] for v in range(level + 1)})
             continue
         for v, kept in found.items():
-            rows[node, v] = select(words, kept, *width.get(v, (m, 0)))
+            rows[node, v] = select(measure, node, kept, *width.get(v, (m, 0)))
         for v in range(min(level, top) + 1):
             for target in rows[node, v]:
-                rows[target, v] = merge(words, rows[target, v], target, [node], *width.get(v, (m, 0)))
+                rows[target, v] = merge(measure, rows[target, v], target, [node], *width.get(v, (m, 0)))
         if level > top:
             entry, top = node, level
     return rows, same, entry, top

@@ -1,21 +1,23 @@
 """Floor 2: arrays in, ordinals and scores out. Knows no files, ids, text or filters' grammar."""
 
 from ..kernels.api import warm_up
-from .codes import append_codes, encode, new_codes
+from .codes import append_codes, new_codes
 from .graph import HnswGraph
 from .planner import Plan, plan
-from .search import ENCODINGS, DoubtfulError, Search, Searchable, Work
+from .quantizer import Quantizer
+from .search import ENCODINGS, METRICS, DoubtfulError, Search, Searchable, Work
 
 __all__ = [
     "ENCODINGS",
+    "METRICS",
     "DoubtfulError",
     "HnswGraph",
     "Plan",
+    "Quantizer",
     "Search",
     "Searchable",
     "Work",
     "append_codes",
-    "encode",
     "new_codes",
     "plan",
     "warm_up",

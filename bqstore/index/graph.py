@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels import api
-from ..kernels.layout import Graph, Scratch
+from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
+from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
 
 U64 = NDArray[np.uint64]
@@ -99,7 +100,14 @@ class HnswGraph:
         self.view, self._rows = view, int(numbers["rows"])
         self._copies = int((same >= 0).sum())
 
-    def link(self, words: U64, stop: int, threads: int, executor: Callable[[], Executor]) -> int:
+    def link(
+        self,
+        words: U64,
+        stop: int,
+        threads: int,
+        executor: Callable[[], Executor],
+        quantizer: Quantizer | None = None,
+    ) -> int:
         """Link the next batch of codes, at most up to ordinal ``stop``; return how many nodes there are now.
 
         An exception, Ctrl-C among them, leaves the graph as it was before the batch: links to nodes that it does not
@@ -107,12 +115,15 @@ class HnswGraph:
 
         Parameters
         ----------
-        words : uint64 (at least stop, W)
+        words : uint64 (at least stop, columns)
+        quantizer : Quantizer   what made the codes; None: their words are all signs
         threads : int       how many kernel calls may run at once
         executor : callable gives the pool when one is needed
         """
         view = self.view
         start = view.n
+        arrays = (Quantizer.signs(64 * words.shape[1]) if quantizer is None else quantizer).arrays
+        codes = Codes(words, stop, arrays)
         if start >= stop:
             return start
         _pass_over_later(view.same, start)
@@ -136,11 +147,11 @@ class HnswGraph:
         self._grow(stop, levels)
         rows = self._set_nodes(start, levels)
         view = self.view
-        with self._spread(words, threads, executor) as spread:
-            spread(lambda a, b, s: api.find_links(words, view, a, b, self.ef_construct, s), start, end)
-            _same_in_batch(words, view, start, end)
+        with self._spread(arrays.width, threads, executor) as spread:
+            spread(lambda a, b, s: api.find_links(codes, view, a, b, self.ef_construct, s), start, end)
+            _same_in_batch(words[:, : arrays.width], view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
-                self._merge(spread, words, view, level, _links_back(view, start, levels, level))
+                self._merge(spread, codes, view, level, _links_back(view, start, levels, level))
         copies = self._chain(view, start, end)
         if len(copies) and copies[-1] == end - 1:
             levels[-1] = 0  # a copy cannot be the entry point
@@ -162,9 +173,9 @@ class HnswGraph:
             same[known] = copy
         return copies
 
-    def _merge(self, spread: Callable[..., None], words: U64, view: Graph, level: int, back: _Back) -> None:
+    def _merge(self, spread: Callable[..., None], codes: Codes, view: Graph, level: int, back: _Back) -> None:
         targets, ends, sources = back
-        spread(lambda a, b, s: api.merge_links(words, view, level, targets, ends, sources, (a, b), s), 0, len(targets))
+        spread(lambda a, b, s: api.merge_links(codes, view, level, targets, ends, sources, (a, b), s), 0, len(targets))
 
     def _set_nodes(self, start: int, levels: NDArray[np.uint8]) -> int:
         """Give new nodes their levels and their rows above level 0; return how many rows are in use then."""
@@ -193,10 +204,10 @@ class HnswGraph:
             self.view = view._replace(upper=upper)
 
     @contextmanager
-    def _spread(self, words: U64, threads: int, executor: Callable[[], Executor]) -> Iterator[Callable[..., None]]:
+    def _spread(self, width: int, threads: int, executor: Callable[[], Executor]) -> Iterator[Callable[..., None]]:
         """How a kernel is run over a range: by this thread, or by several that take portions until none is left."""
         room = max(self.ef_construct, 4 * self.m)
-        sizes = Sizes(len(self.view.links), words.shape[1], 1, self.m, room, 1, 1)
+        sizes = Sizes(len(self.view.links), width, 1, self.m, room, 1, 1)
         free = self._pool.free(sizes)
         taken: list[Scratch] = []
 

@@ -46,6 +46,8 @@ def plan(
     rescore: bool,
     hnsw_ef: int | None,
     planes: int,
+    bits: int,
+    width: int,
     m: int,
     ef_construct: int,
     exact: bool,
@@ -61,6 +63,7 @@ def plan(
     accepted : int              how many may be found
     hnsw_ef : int or None       the beam's width; None: ``ef_construct``, as in Qdrant, or twice the candidates
     planes : int                of the query's encoding
+    bits, width : int           planes of a code, and words of each
     full_scan_threshold : int   kilobytes of float32 vectors; up to this the accepted are scanned exactly, 0 never
     originals : bool            whether any are kept
     """
@@ -76,7 +79,7 @@ def plan(
     room = -(-ef * n // max(1, accepted))  # nodes met until ef accepted ones are
     if linked == 0 or ef >= accepted or room > _MAX_ROOM * ef or wanted < candidates:
         return scan
-    words = -(-dim // 64)
+    words = bits * width
     code = _SCAN_CODE + _SCAN_WORD * words * _PLANES[planes]
     distances = _DESCENT * math.log2(linked + 1) / 3.3 + _PER_BEAM * room * math.sqrt(m / 16)
     walk = distances * (_WALK_CODE + _WALK_WORD * words * _PLANES[planes]) + (n - linked) * code

@@ -12,7 +12,7 @@ _KINDS = 8  # of sets that are kept: settings in use at a time, and a collection
 class Sizes(NamedTuple):
     """What a walk needs.
 
-    ``n`` : ordinals that can be met. ``words`` : of a code. ``dim`` : of a query. ``m`` : of the graph.
+    ``n`` : ordinals that can be met. ``words`` : of a plane of a code. ``dim`` : of a query. ``m`` : of the graph.
     ``room`` : nodes in the beam. ``candidates``, ``k`` : as in the search.
     """
 
@@ -53,8 +53,10 @@ def make_scratch(sizes: Sizes) -> Scratch:
         rows=np.empty(8 * m, np.int32),
         distances=np.empty(8 * m, np.int32),
         found=np.empty(candidates, np.int32),
+        reach=np.empty(candidates, np.float32),
         best=np.empty((1, k), np.int64),
         query=np.zeros((1, dim), np.float32),
+        turned=np.zeros(64 * words, np.float32),
         planes=np.zeros((8, words), np.uint64),
         levels=np.zeros(64 * words, np.uint8),
         counters=np.zeros(8, np.int64),

@@ -20,6 +20,7 @@ from ..kernels.layout import (
     COSINE,
     COUNT_DISTANCES,
     COUNT_HOPS,
+    COUNT_RESCORED,
     DOT,
     DOUBTFUL,
     EUCLID,
@@ -36,6 +37,7 @@ from ..kernels.layout import (
     Way,
 )
 from .planner import EXACT, SCAN, WALK, Plan
+from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
 
 METRICS = {"cosine": COSINE, "dot": DOT, "euclid": EUCLID}
@@ -64,6 +66,7 @@ class Searchable:
     dim : int
     form : int                          of the records
     metric : int                        one of METRICS
+    quantizer : Quantizer               what the codes were made by
     graph : Graph or None               of the first ``graph.n`` slots
     pool : ScratchPool                  shared by the states of a collection
     """
@@ -74,13 +77,14 @@ class Searchable:
     dim: int
     form: int
     metric: int
+    quantizer: Quantizer
     graph: Graph | None = None
     pool: ScratchPool = field(default_factory=ScratchPool)
 
     @cached_property
     def codes(self) -> Codes:
         """The codes, as kernels take them."""
-        return Codes(self.words, self.n)
+        return Codes(self.words, self.n, self.quantizer.arrays)
 
     @cached_property
     def originals(self) -> Originals:
@@ -130,13 +134,17 @@ class Search:
     ) -> None:
         self.data, self.accepted, self.k, self.plan = data, accepted, k, plan
         self.accept = ALL if accept is None else Accept(accept, 0)
-        self.way = Way(plan.ef, plan.room, plan.candidates, int(plan.rescoring), encoding)
-        self.ahead = self.way._replace(rescoring=0)  # when the originals are asked for before they are read
+        corrected = int(data.quantizer.estimator == "rabitq")
+        # not rescored, sparing would tell the best score there may be, not the likely one
+        self.way = Way(plan.ef, plan.room, plan.candidates, int(plan.rescoring), encoding, corrected * plan.rescoring)
+        # when the originals are asked for before they are read
+        self.ahead = self.way._replace(rescoring=0, sparing=1)
         self._arrays = (data.codes, data.graph, data.originals, self.accept)
         if plan.way == WALK:
             assert data.graph is not None
             degree = data.graph.links.shape[1] >> 1
-            self._sizes = Sizes(len(data.words), data.words.shape[1], data.dim, degree, plan.room, plan.candidates, k)
+            width = data.quantizer.arrays.width
+            self._sizes = Sizes(len(data.words), width, data.dim, degree, plan.room, plan.candidates, k)
             self._free = data.pool.free(self._sizes)
 
     def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -195,8 +203,6 @@ class Search:
             size = -(-m // (4 * threads)) if self.plan.way == WALK else min(_BLOCK, -(-m // threads))
             blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
             _together(run, blocks, min(threads, len(blocks)), executor)
-        if work is not None and self.plan.rescoring:
-            work.rescored += m * min(self.plan.candidates, self.accepted)
         return hits.ordinals, hits.scores
 
     def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:
@@ -213,7 +219,7 @@ class Search:
             if way == EXACT:
                 status = api.search_exact(queries, data.originals, data.n, self.accept, hits)
             else:
-                status = self._scan(queries, hits, prefetch)
+                status = self._scan(queries, hits, prefetch, work)
         if status >= 0:
             raise CorruptionError(
                 f"the vector in slot {status} does not agree with its checksum; verify() lists all damage; "
@@ -232,7 +238,7 @@ class Search:
 
     def _walk(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
         """Walk the graph; SHORT if that found too few."""
-        data, plan = self.data, self.plan
+        plan = self.plan
         try:
             scratch = self._free.pop()
         except IndexError:
@@ -248,24 +254,57 @@ class Search:
             work.way = WALK
             work.distances += int(scratch.counters[COUNT_DISTANCES])
             work.hops += int(scratch.counters[COUNT_HOPS])
+            work.rescored += int(scratch.counters[COUNT_RESCORED])
         self._free.append(scratch)
         if status == FINE and prefetch is not None:
-            prefetch(found.ordinals)
             again = Candidates(found.ordinals, found.ordinals, np.full(len(queries), plan.candidates))
-            status = api.rescore(self._prepared(queries), data.originals, data.n, again, hits)
+            status = self._rescored(self._prepared(queries), again, found.scores, hits, prefetch, work)
         return status
 
-    def _scan(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None) -> int:
+    def _rescored(
+        self,
+        queries: NDArray[np.float32],
+        candidates: Candidates,
+        reach: NDArray[np.float32],
+        hits: Hits,
+        prefetch: Prefetch,
+        work: Work | None,
+    ) -> int:
+        """Order candidates by their originals, which are asked for before they are read.
+
+        Where estimates tell what cannot be a hit: the first k, and then only those that may still be better.
+        """
+        data, k, ordinals = self.data, self.k, candidates.ordinals
+        if self.way.sparing and ordinals.shape[1] > k:
+            prefetch(np.ascontiguousarray(ordinals[:, :k]))
+            first = candidates._replace(counts=np.minimum(candidates.counts, k))
+            status, _ = api.rescore(queries, data.originals, data.n, first, reach, hits)
+            if status != FINE:
+                return int(status)
+            worst = np.where(candidates.counts > k, hits.scores[:, -1], np.inf)[:, None]
+            later = np.where(reach[:, k:] >= worst, ordinals[:, k:], np.int32(-1))
+            if (later >= 0).any():
+                prefetch(later)
+        else:
+            prefetch(ordinals)
+        status, read = api.rescore(queries, data.originals, data.n, candidates, reach, hits)
+        if work is not None:
+            work.rescored += int(read)
+        return int(status)
+
+    def _scan(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
         """Scan the codes of all that is accepted."""
         data, plan = self.data, self.plan
         shape = (len(queries), plan.candidates)
         found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(queries), np.int64))
-        way = self.way if prefetch is None else self.ahead
-        status = api.search_bits(queries, data.codes, data.originals, self.accept, way, found, hits)
-        if status == FINE and prefetch is not None:
-            prefetch(found.ordinals)
-            status = api.rescore(queries, data.originals, data.n, found, hits)
-        return status
+        if prefetch is None:
+            status, read = api.search_bits(queries, data.codes, data.originals, self.accept, self.way, found, hits)
+            if work is not None:
+                work.rescored += int(read)
+            return int(status)
+        told = Hits(np.empty(shape, np.int32), np.full(shape, np.nan, np.float32))
+        status, _ = api.search_bits(queries, data.codes, data.originals, self.accept, self.ahead, found, told)
+        return self._rescored(queries, found, told.scores, hits, prefetch, work) if status == FINE else int(status)
 
 
 def _no_executor() -> Executor:

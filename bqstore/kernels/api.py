@@ -30,11 +30,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.bits import pack_row
-from bqstore.kernels.encode import code_score, encode_query
+from bqstore.kernels.encode import code_score, encode_query, reach_of
 from bqstore.kernels.exact import prepare_row, rescore_candidates, rescore_row, scan_originals, write_hits
 from bqstore.kernels.heap import EMPTY
-from bqstore.kernels.jit import root
+from bqstore.kernels.jit import leaf, root
 from bqstore.kernels.layout import (
     BINARY,
     COSINE,
@@ -42,38 +41,76 @@ from bqstore.kernels.layout import (
     DOUBTFUL,
     FINE,
     FLOAT32,
+    ONE_BIT,
     OUT_OF_RANGE,
+    RABITQ,
     SHORT,
     Accept,
     Candidates,
     Codes,
+    Encoded,
     Graph,
     Hits,
     Originals,
+    Quantizer,
     Scratch,
     Way,
-    words_per_code,
+    lanes_of,
+    words_per_plane,
     words_per_record,
 )
 from bqstore.kernels.link import enough_of, faults_of, find_one, merge_one
+from bqstore.kernels.quantize import pack_vectors
 from bqstore.kernels.records import fits
-from bqstore.kernels.scan import scan_codes
+from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "f434db0e737db9a2"
+KERNELS_STAMP = "e397414dfbc72a95"
 
 
 @root
-def pack_signs(vectors: npt.NDArray[np.float32], out: npt.NDArray[np.uint64]) -> None:
-    """Write the sign bits of vectors: bit j % 64 of word j // 64 is 1 iff the value is > 0 (0 and -0 are 0).
+def encode(vectors: npt.NDArray[np.float32], quantizer: Quantizer, metric: int, out: npt.NDArray[np.uint64]) -> None:
+    """Write the codes of vectors.
 
     Parameters
     ----------
-    vectors : float32 (m, dim)
-    out : uint64 (m, W)     written, W = ceil(dim / 64); the bits past dim are 0
+    vectors : float32 (m, dim)      as they came
+    quantizer : Quantizer           ONE_BIT: bit j % 64 of word j // 64 is 1 iff the value is > 0 (0 and -0 are 0)
+    metric : int                    what the corrections of RABITQ are for
+    out : uint64 (m, columns)       written, columns = `words_per_code`; bits past the lanes are 0
     """
-    for row in range(min(vectors.shape[0], out.shape[0])):
-        pack_row(vectors, row, out, row)
+    if matches(quantizer, vectors.shape[1], out.shape[1]):
+        pack_vectors(vectors, quantizer, metric, out)
+
+
+lanes_in = leaf(lanes_of)  # layout knows no numba
+
+
+@leaf
+def matches(quantizer: Quantizer, dim: int, columns: int) -> bool:
+    """Whether a quantizer is of vectors of ``dim`` dimensions, whole, and makes codes of ``columns`` words."""
+    kind, bits, width = quantizer.kind, quantizer.bits, quantizer.width
+    corrected = kind == RABITQ
+    means = 0 if kind == ONE_BIT else dim
+    deviations = 0 if kind == ONE_BIT or corrected else dim
+    return (
+        quantizer.lanes == lanes_in(dim, kind)
+        and (quantizer.lanes + 63) // 64 == width
+        and 1 <= bits <= (4 if corrected else 1)
+        and columns == bits * width + (1 if corrected else 0)
+        and quantizer.mean.shape[0] == means
+        and quantizer.deviation.shape[0] == deviations
+        and (quantizer.turns.shape[0] == 0 or quantizer.turns.shape[1] == dim)
+        and quantizer.spread.shape[0] == 2
+    )
+
+
+@leaf
+def told_score(codes: Codes, ordinal: int, distance: int, query: Encoded, metric: int, way: Way) -> np.float32:
+    """Return the score of a code that is not rescored, or, sparing, the best that its original may have."""
+    if way.sparing:
+        return reach_of(codes.words, ordinal, distance, query, metric, 1)
+    return code_score(distance, query, metric)
 
 
 @root
@@ -85,7 +122,7 @@ def search_bits(
     way: Way,
     candidates: Candidates,
     hits: Hits,
-) -> int:
+) -> tuple[int, int]:
     """Scan the codes for each query's nearest, and order those by exact score or by the score of the codes.
 
     Parameters
@@ -94,41 +131,54 @@ def search_bits(
     codes : Codes                   the first ``codes.n`` are scanned
     originals : Originals           may be empty when ``way.rescoring`` is 0
     accept : Accept                 the ordinals that may be found
-    way : Way                       ``rescoring``, ``encoding``. Not rescored, a score is that of the code read as +-1
+    way : Way                       ``rescoring``, ``encoding``, ``sparing``. Not rescored, a score is that of the code
+                                    (`code_score`), or, sparing, the best that its original may have
     candidates : Candidates         written: the c nearest codes, by (distance, ordinal)
     hits : Hits                     written: the k best of the candidates, by (score descending, ordinal)
 
     Returns
     -------
     status : int                    see the head of this file
+    read : int                      originals that were read
 
     Notes
     -----
     The flat form of the two-pass search with oversampling. O(m * n * W). The batch is scanned block by block.
     """
     m, dim = queries.shape
-    width = codes.words.shape[1]
-    if (dim + 63) // 64 != width:
-        return OUT_OF_RANGE
+    quantizer = codes.quantizer
+    width = quantizer.width
+    if not matches(quantizer, dim, codes.words.shape[1]):
+        return OUT_OF_RANGE, 0
     planes = np.empty((m, way.encoding, width), np.uint64)
     levels = np.zeros(64 * width, np.uint8)
-    scale = np.empty((m, 2))
+    turned = np.zeros(64 * width, np.float32)
+    numbers = np.empty((m, QUERY_NUMBERS))
     for query in range(m):
-        scale[query, 0], scale[query, 1] = encode_query(queries, query, way.encoding, levels, planes[query])
-    scan_codes(planes, way.encoding, codes, accept, candidates)
-    if way.rescoring:
-        return rescore_candidates(queries, originals, codes.n, candidates, hits)
+        encoded = encode_query(queries[query], quantizer, way.encoding, originals.metric, levels, turned, planes[query])
+        keep_query(encoded, numbers[query])
+    scan_codes(planes, numbers, way.encoding, codes, accept, candidates)
+    reach = np.empty((m if way.rescoring else 0, candidates.ordinals.shape[1]), np.float32)
     for query in range(m):
-        count = min(candidates.counts[query], hits.ordinals.shape[1])
-        step, norm = scale[query, 0], scale[query, 1]
+        encoded = kept_query(planes[query], numbers[query], way.encoding, quantizer)
+        count = min(candidates.counts[query], candidates.ordinals.shape[1])
+        if way.rescoring:
+            for i in range(count):
+                ordinal, distance = candidates.ordinals[query, i], candidates.distances[query, i]
+                reach[query, i] = reach_of(codes.words, ordinal, distance, encoded, originals.metric, way.sparing)
+            continue
+        count = min(count, hits.ordinals.shape[1])
         for i in range(count):
-            distance = candidates.distances[query, i]
             hits.ordinals[query, i] = candidates.ordinals[query, i]
-            hits.scores[query, i] = code_score(distance, dim, way.encoding, step, norm, originals.metric)
+            hits.scores[query, i] = told_score(
+                codes, candidates.ordinals[query, i], candidates.distances[query, i], encoded, originals.metric, way
+            )
         for i in range(count, hits.ordinals.shape[1]):
             hits.ordinals[query, i] = -1
             hits.scores[query, i] = np.nan
-    return FINE
+    if way.rescoring:
+        return rescore_candidates(queries, originals, codes.n, candidates, reach, hits)
+    return FINE, 0
 
 
 @root
@@ -174,7 +224,14 @@ def prepare(queries: npt.NDArray[np.float32], metric: int, out: npt.NDArray[np.f
 
 
 @root
-def rescore(queries: npt.NDArray[np.float32], originals: Originals, n: int, candidates: Candidates, hits: Hits) -> int:
+def rescore(
+    queries: npt.NDArray[np.float32],
+    originals: Originals,
+    n: int,
+    candidates: Candidates,
+    reach: npt.NDArray[np.float32],
+    hits: Hits,
+) -> tuple[int, int]:
     """Order each query's candidates by exact score and keep the k best.
 
     Parameters
@@ -183,17 +240,21 @@ def rescore(queries: npt.NDArray[np.float32], originals: Originals, n: int, cand
     originals : Originals
     n : int                         ordinals end here
     candidates : Candidates         ``ordinals`` and ``counts`` are read, ``distances`` is not
+    reach : float32 (m or 1, c)     the best score that each may have; one that cannot be among the k best is not read
     hits : Hits                     written: the k best, by (score descending, ordinal)
 
     Returns
     -------
     status : int                    see the head of this file; OUT_OF_RANGE for an ordinal outside [0, n)
+    read : int                      originals that were read
 
     Notes
     -----
     Second pass of the two-pass search. Every record read is checked. O(m * c * dim).
     """
-    return rescore_candidates(queries, originals, n, candidates, hits)
+    if reach.shape[0] < 1 or reach.shape[1] < candidates.ordinals.shape[1]:
+        return OUT_OF_RANGE, 0
+    return rescore_candidates(queries, originals, n, candidates, reach, hits)
 
 
 @root
@@ -233,18 +294,21 @@ def search_graph(
     linked = min(graph.n, n, graph.links.shape[0], graph.first.shape[0], graph.levels.shape[0], graph.same.shape[0])
     graph = Graph(graph.links, graph.upper, graph.first, graph.levels, graph.same, linked, graph.entry, graph.top)
     limit = min(n, originals.records.shape[0]) if fits(originals, dim) else 0
-    width = codes.words.shape[1]
-    if not 0 <= graph.entry < linked or (dim + 63) // 64 != width or scratch.query.shape[1] != dim:
+    words, quantizer, metric = codes.words, codes.quantizer, originals.metric
+    if not 0 <= graph.entry < linked or not matches(quantizer, dim, words.shape[1]) or scratch.query.shape[1] != dim:
         return OUT_OF_RANGE
-    planes = scratch.planes
+    if scratch.planes.shape[1] != quantizer.width or scratch.turned.shape[0] != 64 * quantizer.width:
+        return OUT_OF_RANGE
     for query in range(queries.shape[0]):
         if not prepare_row(queries, query, originals.metric, scratch.query, 0):
             return DOUBTFUL
-        step, norm = encode_query(scratch.query, 0, way.encoding, scratch.levels, planes)
-        start, distance = descend(codes.words, graph, 0, planes, way.encoding, scratch)
-        found = beam(codes.words, graph, 0, accept, way.ef, way.room, way.encoding, start, distance, 1, scratch)
+        encoded = encode_query(
+            scratch.query[0], quantizer, way.encoding, metric, scratch.levels, scratch.turned, scratch.planes
+        )
+        start, distance = descend(words, graph, 0, encoded, scratch)
+        found = beam(words, graph, 0, accept, way.ef, way.room, encoded, start, distance, 1, scratch)
         if linked < n:
-            found = scan_tail(codes.words, linked, n, accept, way.ef, way.room, way.encoding, found, scratch)
+            found = scan_tail(words, linked, n, accept, way.ef, way.room, encoded, found, scratch)
         if found[1] < way.candidates:
             return SHORT
         count = 0
@@ -253,15 +317,20 @@ def search_graph(
             key = scratch.keys[at]
             at += 1
             if key & ACCEPTED:
-                scratch.found[count] = (key >> ORDINAL_SHIFT) & ORDINAL_MASK
-                if not way.rescoring and count < k:
-                    hits.ordinals[query, count] = scratch.found[count]
-                    distance = key >> DISTANCE_SHIFT
-                    hits.scores[query, count] = code_score(distance, dim, way.encoding, step, norm, originals.metric)
+                ordinal = (key >> ORDINAL_SHIFT) & ORDINAL_MASK
+                distance = key >> DISTANCE_SHIFT
+                scratch.found[count] = ordinal
+                if way.rescoring:
+                    scratch.reach[count] = reach_of(words, ordinal, distance, encoded, metric, way.sparing)
+                elif count < k:
+                    hits.ordinals[query, count] = ordinal
+                    hits.scores[query, count] = told_score(codes, ordinal, distance, encoded, metric, way)
                 count += 1
         if way.rescoring:
-            scratch.counters[COUNT_RESCORED] += count
-            status = rescore_row(scratch.query, 0, originals, limit, scratch.found, count, scratch.best, hits, query)
+            status, read = rescore_row(
+                scratch.query, 0, originals, limit, scratch.found, scratch.reach, count, scratch.best, hits, query
+            )
+            scratch.counters[COUNT_RESCORED] += read
             if status != FINE:
                 return status
         else:
@@ -271,13 +340,22 @@ def search_graph(
     return FINE
 
 
+@leaf
+def fitting(codes: Codes, scratch: Scratch) -> bool:
+    """Whether codes are as long as their quantizer says, and the scratch has room for the planes of one."""
+    quantizer = codes.quantizer
+    means = quantizer.mean.shape[0]
+    dim = means if means > 0 else quantizer.lanes
+    return matches(quantizer, dim, codes.words.shape[1]) and scratch.planes.shape[1] == quantizer.width
+
+
 @root
-def find_links(words: npt.NDArray[np.uint64], graph: Graph, start: int, stop: int, ef: int, scratch: Scratch) -> None:
+def find_links(codes: Codes, graph: Graph, start: int, stop: int, ef: int, scratch: Scratch) -> None:
     """Write the links of the new nodes ``start <= ordinal < stop``, found on the graph as it stands.
 
     Parameters
     ----------
-    words : uint64 (capacity, W)    codes, of the new nodes too
+    codes : Codes                   of the new nodes too
     graph : Graph                   of n >= 1 nodes; the new nodes' rows are written, nothing else
     start, stop : int               n <= start <= stop <= the rows of every array
     ef : int                        ``ef_construct``, at most ``scratch.keys.shape[0] - 8``
@@ -288,15 +366,16 @@ def find_links(words: npt.NDArray[np.uint64], graph: Graph, start: int, stop: in
     The first half of a batch: any number of calls may run at once, each on nodes and a scratch of its own.
     """
     everything = Accept(np.zeros(1, np.uint64), 1)
-    if not 0 <= graph.entry < min(graph.n, words.shape[0]):
+    words = codes.words
+    if not 0 <= graph.entry < min(graph.n, words.shape[0]) or not fitting(codes, scratch):
         return
     for ordinal in range(start, min(stop, words.shape[0], graph.links.shape[0])):
-        find_one(words, graph, ordinal, ef, scratch, everything)
+        find_one(codes, graph, ordinal, ef, scratch, everything)
 
 
 @root
 def merge_links(
-    words: npt.NDArray[np.uint64],
+    codes: Codes,
     graph: Graph,
     level: int,
     targets: npt.NDArray[np.int32],
@@ -309,7 +388,7 @@ def merge_links(
 
     Parameters
     ----------
-    words : uint64 (capacity, W)
+    codes : Codes
     graph : Graph                   rows of the targets are written
     targets : int32 (t,)            old nodes, each once
     ends : int64 (t + 1,)           where the sources of each begin, and after the last one end
@@ -321,18 +400,20 @@ def merge_links(
     -----
     The second half of a batch: any number of calls may run at once, each on targets and a scratch of its own.
     """
-    n = min(words.shape[0], graph.links.shape[0])
+    n = min(codes.words.shape[0], graph.links.shape[0])
+    if not fitting(codes, scratch):
+        return
     for i in range(span[0], span[1]):
         target = targets[i]
         if not 0 <= target < n:
             continue
         new = sources[ends[i] : ends[i + 1]]
         if level == 0:
-            merge_one(words, graph.links[target], target, new, enough_of(graph), scratch)
+            merge_one(codes, graph.links[target], target, new, enough_of(graph), scratch)
         else:
             row = row_at(graph, target, level)
             if row >= 0:
-                merge_one(words, graph.upper[row], target, new, 0, scratch)
+                merge_one(codes, graph.upper[row], target, new, 0, scratch)
 
 
 @root
@@ -348,7 +429,7 @@ def check_graph(graph: Graph) -> int:
 
 
 ROOTS = (
-    pack_signs,
+    encode,
     search_bits,
     search_exact,
     search_graph,
@@ -363,20 +444,22 @@ ROOTS = (
 def warm_up() -> None:
     """Compile every root, or load it from numba's cache, by one call each on a vector of one dimension."""
     queries = np.ones((1, 1), np.float32)
-    words = np.zeros((2, words_per_code(1)), np.uint64)
+    words = np.zeros((2, words_per_plane(1)), np.uint64)
+    nothing = np.zeros(0, np.float32)
+    quantizer = Quantizer(ONE_BIT, 1, 1, 1, nothing, nothing, np.zeros((0, 1), np.float32), np.zeros(2, np.float32))
     records = np.zeros((0, words_per_record(1, FLOAT32)), np.uint32)
     records.flags.writeable = False
     originals = Originals(records, 1, FLOAT32, COSINE)
     accept = Accept(np.zeros(1, np.uint64), 1)
     candidates = Candidates(np.empty((1, 1), np.int32), np.empty((1, 1), np.int32), np.empty(1, np.int64))
     hits = Hits(np.empty((1, 1), np.int32), np.empty((1, 1), np.float32))
-    way = Way(ef=1, room=1, candidates=1, rescoring=0, encoding=BINARY)
+    way = Way(ef=1, room=1, candidates=1, rescoring=0, encoding=BINARY, sparing=0)
     prepare(queries, COSINE, queries)
-    pack_signs(queries, words)
-    search_bits(queries, Codes(words, 1), originals, accept, way, candidates, hits)
+    encode(queries, quantizer, COSINE, words)
+    search_bits(queries, Codes(words, 1, quantizer), originals, accept, way, candidates, hits)
     search_exact(queries, originals, 0, accept, hits)
     candidates.counts[0] = 0
-    rescore(queries, originals, 0, candidates, hits)
+    rescore(queries, originals, 0, candidates, np.zeros((1, 1), np.float32), hits)
     links, upper = np.full((2, 4), -1, np.int32), np.zeros((0, 2), np.int32)
     graph = Graph(
         links, upper, np.full(2, -1, np.int32), np.zeros(2, np.uint8), np.full(2, -1, np.int32), n=1, entry=0, top=0
@@ -387,13 +470,16 @@ def warm_up() -> None:
         np.zeros(16, np.int32),
         np.zeros(16, np.int32),
         np.zeros(1, np.int32),
+        np.zeros(1, np.float32),
         np.zeros((1, 1), np.int64),
         np.zeros((1, 1), np.float32),
+        np.zeros(64, np.float32),
         np.zeros((8, 1), np.uint64),
         np.zeros(64, np.uint8),
         np.zeros(8, np.int64),
     )
     check_graph(graph)
-    find_links(words, graph, 1, 2, 4, scratch)
-    merge_links(words, graph, 0, np.zeros(1, np.int32), np.array([0, 1]), np.ones(1, np.int32), (0, 1), scratch)
-    search_graph(queries, Codes(words, 2), graph, originals, accept, way, scratch, hits)
+    codes = Codes(words, 2, quantizer)
+    find_links(codes, graph, 1, 2, 4, scratch)
+    merge_links(codes, graph, 0, np.zeros(1, np.int32), np.array([0, 1]), np.ones(1, np.int32), (0, 1), scratch)
+    search_graph(queries, codes, graph, originals, accept, way, scratch, hits)

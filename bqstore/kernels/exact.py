@@ -7,7 +7,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.encode import dot
 from bqstore.kernels.heap import (
     EMPTY,
     key_ordinal,
@@ -38,6 +37,7 @@ from bqstore.kernels.layout import (
     Hits,
     Originals,
 )
+from bqstore.kernels.quantize import dot
 from bqstore.kernels.records import fetch_record, fits, is_sound, read_half, read_int8
 from bqstore.kernels.scan import next_rows
 
@@ -106,23 +106,26 @@ def rescore_row(
     originals: Originals,
     limit: int,
     ordinals: npt.NDArray[np.int32],
+    reach: npt.NDArray[np.float32],
     count: int,
     heap: npt.NDArray[np.int64],
     hits: Hits,
     place: int,
-) -> int:
+) -> tuple[int, int]:
     """Order the candidates of one query by exact score and write the best to row ``place`` of ``hits``.
 
     Parameters
     ----------
     limit : int                     ordinals end here
     ordinals : int32 (>= count,)    candidates
+    reach : float32 (>= count,)     the best score that each may have; one that cannot be among the best is not read
     heap : int64 (1, size)          written; size is at least the lesser of k and count
     hits : Hits                     written
 
     Returns
     -------
     status : int                    FINE, a damaged record's ordinal, or OUT_OF_RANGE
+    read : int                      records that were read
 
     Notes
     -----
@@ -138,13 +141,18 @@ def rescore_row(
     heap[:] = EMPTY
     for i in range(count):
         if ordinals[i] < 0 or ordinals[i] >= limit:
-            return OUT_OF_RANGE
+            return OUT_OF_RANGE, 0
     for i in range(count):
         for line in range(0, records.shape[1], PAGE_WORDS):  # their pages' addresses are looked up at once
             prefetch(records, ordinals[i], line)
     for i in range(min(count, 4)):
         fetch_record(records, ordinals[i])
+    read = 0
+    worst = np.float32(-np.inf)  # of the hits so far, once there are enough
     for i in range(count):
+        if reach[i] < worst:
+            continue
+        read += 1
         ordinal = ordinals[i]
         record = floats[ordinal]
         vector = record[RECORD_HEADER_WORDS : RECORD_HEADER_WORDS + dim]
@@ -158,26 +166,41 @@ def rescore_row(
                 read_int8(small[ordinal], record[WORD_SCALE], decoded)
             score = vector_score(vector_of_query, decoded, norm, metric)
         if not is_sound(records, ordinal, ordinals[min(i + 4, count - 1)]):
-            return int(ordinal)
+            return int(ordinal), read
         if heap.shape[1] > 0:
             offer(heap, 0, make_key(score_rank(score), ordinal))
+            if heap[0, 0] != EMPTY:
+                worst = rank_score(key_rank(heap[0, 0]))
     write_hits(heap, 0, hits, place)
-    return FINE
+    return FINE, read
 
 
 @leaf
 def rescore_candidates(
-    queries: npt.NDArray[np.float32], originals: Originals, n: int, candidates: Candidates, hits: Hits
-) -> int:
-    """Order each query's candidates by exact score and keep the k best; see ``api.rescore``."""
+    queries: npt.NDArray[np.float32],
+    originals: Originals,
+    n: int,
+    candidates: Candidates,
+    reach: npt.NDArray[np.float32],
+    hits: Hits,
+) -> tuple[int, int]:
+    """Order each query's candidates by exact score and keep the k best; see ``api.rescore``.
+
+    reach : float32 (m or 1, c)     the last row serves the queries behind it
+    """
     limit = min(n, originals.records.shape[0]) if fits(originals, queries.shape[1]) else 0
     heap = np.empty((1, min(hits.ordinals.shape[1], candidates.ordinals.shape[1])), np.int64)
+    total = 0
     for query in range(queries.shape[0]):
         count = min(candidates.counts[query], candidates.ordinals.shape[1])
-        status = rescore_row(queries, query, originals, limit, candidates.ordinals[query], count, heap, hits, query)
+        best = reach[min(query, reach.shape[0] - 1)]
+        status, read = rescore_row(
+            queries, query, originals, limit, candidates.ordinals[query], best, count, heap, hits, query
+        )
+        total += read
         if status != FINE:
-            return status
-    return FINE
+            return status, total
+    return FINE, total
 
 
 @leaf

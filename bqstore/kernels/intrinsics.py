@@ -38,31 +38,37 @@ if getattr(numba.config, "DISABLE_JIT", 0):
         """Ask for the cache line of ``array[place]``; here, nothing."""
 
     def _plane_distance(
-        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int, count: int
+        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int, count: int
     ) -> int:
         total = 0
         for p in range(count):
-            for w in range(first, last):
-                total += (int(words[row, w]) ^ int(planes[p, w])).bit_count() << p
+            for w in range(width):
+                total += (int(words[row, first + w]) ^ int(planes[p, w])).bit_count() << p
         return total
 
     def distance_1(
-        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int
+        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
     ) -> int:
-        """Return popcount(words[row] ^ planes[0])."""
-        return _plane_distance(words, row, planes, first, last, 1)
+        """Return popcount(words[row, first:] ^ planes[0]), of ``width`` words."""
+        return _plane_distance(words, row, first, planes, width, 1)
+
+    def distance_2(
+        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
+    ) -> int:
+        """Return popcount(words[row, first:] ^ planes[0]) + 2 popcount(... ^ planes[1]), of ``width`` words."""
+        return _plane_distance(words, row, first, planes, width, 2)
 
     def distance_4(
-        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int
+        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
     ) -> int:
-        """Return the sum over p < 4 of popcount(words[row] ^ planes[p]) << p."""
-        return _plane_distance(words, row, planes, first, last, 4)
+        """Return the sum over p < 4 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words."""
+        return _plane_distance(words, row, first, planes, width, 4)
 
     def distance_8(
-        words: npt.NDArray[np.uint64], row: int, planes: npt.NDArray[np.uint64], first: int, last: int
+        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
     ) -> int:
-        """Return the sum over p < 8 of popcount(words[row] ^ planes[p]) << p."""
-        return _plane_distance(words, row, planes, first, last, 8)
+        """Return the sum over p < 8 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words."""
+        return _plane_distance(words, row, first, planes, width, 8)
 
     def byte_plane(levels: npt.NDArray[np.uint8], start: int, mask: int) -> np.uint64:
         """Return the word whose bit j is 1 iff ``levels[start + j] & mask``, j < 64."""
@@ -158,14 +164,15 @@ else:
         one. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits what is too wide.
         """
 
-        def distance(typingctx: Any, words: Any, row: Any, planes: Any, first: Any, last: Any) -> Any:
+        def distance(typingctx: Any, words: Any, row: Any, first: Any, planes: Any, width: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 i64 = ir.IntType(64)
                 matrix = make_array(signature.args[0])(context, builder, args[0])
-                query = make_array(signature.args[2])(context, builder, args[2])
-                width = builder.extract_value(matrix.shape, 1)
+                query = make_array(signature.args[3])(context, builder, args[3])
+                columns = builder.extract_value(matrix.shape, 1)
                 stride = builder.extract_value(query.shape, 1)
-                code = builder.gep(matrix.data, [builder.mul(args[1], width)])
+                code = builder.gep(matrix.data, [builder.add(builder.mul(args[1], columns), args[2])])
+                many = args[4]
 
                 def piece(lanes: int, at: Any) -> Any:
                     """The weighted popcounts of ``lanes`` words from ``at`` on, one sum a lane."""
@@ -186,22 +193,17 @@ else:
                         total = bits if total is None else builder.add(builder.add(total, total), bits)
                     return total
 
-                many = builder.sub(args[4], args[3])
                 total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
                 for lanes in (8, 4, 2, 1):  # as many eights as there are, then a four, a two and a one if need be
-                    first = (
-                        args[3]
-                        if lanes == 8
-                        else builder.add(args[3], builder.and_(many, ir.Constant(i64, -2 * lanes)))
-                    )
-                    last = builder.add(args[3], builder.and_(many, ir.Constant(i64, -lanes)))
+                    begin = ir.Constant(i64, 0) if lanes == 8 else builder.and_(many, ir.Constant(i64, -2 * lanes))
+                    end = builder.and_(many, ir.Constant(i64, -lanes))
                     if lanes == 1:
                         kind, nothing = i64, ir.Constant(i64, 0)
                     else:
                         kind = ir.VectorType(i64, lanes)
                         nothing = ir.Constant(kind, [0] * lanes)
                     sums = cgutils.alloca_once_value(builder, nothing)
-                    with cgutils.for_range_slice(builder, first, last, ir.Constant(i64, lanes)) as (at, _):
+                    with cgutils.for_range_slice(builder, begin, end, ir.Constant(i64, lanes)) as (at, _):
                         builder.store(builder.add(builder.load(sums), piece(lanes, at)), sums)
                     found = builder.load(sums)
                     if lanes > 1:
@@ -211,15 +213,26 @@ else:
                     builder.store(builder.add(builder.load(total), found), total)
                 return builder.trunc(builder.load(total), ir.IntType(32))
 
-            return types.int32(words, types.int64, planes, types.int64, types.int64), codegen
+            return types.int32(words, types.int64, types.int64, planes, types.int64), codegen
 
         distance.__name__ = distance.__qualname__ = name
         distance.__doc__ = says
         return intrinsic(distance)
 
-    distance_1 = _make_distance(1, "distance_1", "Return popcount(words[row] ^ planes[0]).")
-    distance_4 = _make_distance(4, "distance_4", "Return the sum over p < 4 of popcount(words[row] ^ planes[p]) << p.")
-    distance_8 = _make_distance(8, "distance_8", "Return the sum over p < 8 of popcount(words[row] ^ planes[p]) << p.")
+    distance_1 = _make_distance(1, "distance_1", "Return popcount(words[row, first:] ^ planes[0]), of ``width`` words.")
+    distance_2 = _make_distance(
+        2, "distance_2", "Return popcount(words[row, first:] ^ planes[0]) + 2 popcount(... ^ planes[1])."
+    )
+    distance_4 = _make_distance(
+        4,
+        "distance_4",
+        "Return the sum over p < 4 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words.",
+    )
+    distance_8 = _make_distance(
+        8,
+        "distance_8",
+        "Return the sum over p < 8 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words.",
+    )
 
     @intrinsic
     def prefetch_item(typingctx: Any, array: Any, place: Any) -> Any:

@@ -36,6 +36,12 @@ BINARY = 1
 SCALAR_4_BITS = 4
 SCALAR_8_BITS = 8
 
+# kind: what a code holds (see `Quantizer`)
+ONE_BIT = 0
+ONE_AND_HALF_BITS = 1
+TWO_BITS = 2
+RABITQ = 3
+
 # what a search counts, by place in ``Scratch.counters``
 COUNT_EPOCH = 0
 COUNT_DISTANCES = 1
@@ -63,11 +69,62 @@ ORDINAL_DTYPE = np.int32
 SCORE_DTYPE = np.float32
 
 
+class Quantizer(NamedTuple):
+    """How vectors become codes, and queries comparable with them.
+
+    ``kind`` : ONE_BIT: the signs. ONE_AND_HALF_BITS, TWO_BITS: Qdrant's three levels a value, two bits or one and a
+    half each, compared as signs are. RABITQ: the residual beside ``mean``, ``bits`` bits a value, and two float32.
+    ``bits`` : planes of a code, the signs first: 1, or 1, 2 or 4 under RABITQ. Each has ``width`` words, bit j of word
+    w for dimension 64 * w + j. A value is the odd whole number sum over planes p of 2^(bits - 1 - p) * (bit ? 1 : -1).
+    ``width`` : words of a plane; ``lanes`` : bits of it in use, dim or, of Qdrant's two kinds, more.
+    ``mean`` : float32 (dim,), taken off under RABITQ; the middle of the three levels. (0,) under ONE_BIT.
+    ``deviation`` : float32 (dim,), of Qdrant's two kinds; else (0,).
+    ``turns`` : float32 (rounds, dim), +-1 (`rotate`); no rounds: nothing is turned.
+    ``spread`` : float32 (2,), RABITQ: what the error of an estimate is made of (`encode.error_of`).
+
+    Under RABITQ a code ends with one word more, two float32: ``add`` low and ``factor`` high, so that
+    ``add + factor * <query, values>`` ranks as the score does.
+    """
+
+    kind: int
+    bits: int
+    width: int
+    lanes: int
+    mean: npt.NDArray[np.float32]
+    deviation: npt.NDArray[np.float32]
+    turns: npt.NDArray[np.float32]
+    spread: npt.NDArray[np.float32]
+
+
 class Codes(NamedTuple):
-    """The packed signs of every vector: uint64 (capacity, W), C-order; the first ``n`` rows hold codes."""
+    """The codes of every vector: uint64 (capacity, `words_per_code`), C-order; the first ``n`` rows hold codes."""
 
     words: npt.NDArray[np.uint64]
     n: int
+    quantizer: Quantizer
+
+
+class Encoded(NamedTuple):
+    """A query as codes are compared with it.
+
+    ``planes`` : uint64 (>= encoding, width), plane p holds bit p of the levels. ``encoding`` : how many of them.
+    ``bits``, ``width`` : of the codes. ``corrected`` : 1 under RABITQ, else 0.
+    ``half`` : float32, half a level in units of the query's values. ``top`` : the product of the code and the query, in
+    such units, at distance 0.
+    ``offset`` : RABITQ: what makes an estimate a score. ``error`` : RABITQ: times a factor, the estimate's spread.
+    ``square`` : squared length in units of ``half``, of the other kinds.
+    """
+
+    planes: npt.NDArray[np.uint64]
+    encoding: int
+    bits: int
+    width: int
+    corrected: int
+    half: np.float32
+    top: int
+    offset: float
+    error: float
+    square: float
 
 
 class Originals(NamedTuple):
@@ -113,7 +170,8 @@ class Way(NamedTuple):
 
     ``ef`` : width of the beam, at least ``candidates``. ``room`` : nodes it may hold, accepted or not, >= ef.
     ``candidates`` : the nearest of the beam that are ordered by exact score. ``rescoring`` : 1; 0 leaves them as they
-    are. ``encoding`` : of the query, BINARY and so on.
+    are. ``encoding`` : of the query, BINARY and so on. ``sparing`` : 1 leaves originals unread that cannot be among the
+    hits.
     """
 
     ef: int
@@ -121,6 +179,7 @@ class Way(NamedTuple):
     candidates: int
     rescoring: int
     encoding: int
+    sparing: int
 
 
 class Scratch(NamedTuple):
@@ -129,9 +188,11 @@ class Scratch(NamedTuple):
     ``visited`` : uint8 (at least the ordinals,), the epoch in which each was last met.
     ``keys`` : int64 (room + 8,), the beam: distance, ordinal and two flags in one number, ascending.
     ``rows`` : int32 (at least 8m,), neighbors not met before, and ``distances`` : int32 (same,), theirs.
-    ``found`` : int32 (1, at least the candidates), ordinals to be rescored. ``best`` : int64 (1, at least k), the hits.
-    ``query`` : float32 (1, dim), the query, of unit length if the metric is COSINE.
-    ``planes`` : uint64 (8, W), its bit planes, and ``levels`` : uint8 (64 * W,), what they are made of.
+    ``found`` : int32 (at least the candidates,), ordinals to be rescored, and ``reach`` : float32 (same,), the best
+    score that each may have. ``best`` : int64 (1, at least k), the hits.
+    ``query`` : float32 (1, dim), the query, of unit length if the metric is COSINE; ``turned`` : float32 (64 * width,),
+    as the quantizer sees it. ``planes`` : uint64 (8, width), its bit planes, and ``levels`` : uint8 (64 * width,), what
+    they are made of.
     ``counters`` : int64 (8,), see ``COUNT_EPOCH`` and what follows it.
     """
 
@@ -140,8 +201,10 @@ class Scratch(NamedTuple):
     rows: npt.NDArray[np.int32]
     distances: npt.NDArray[np.int32]
     found: npt.NDArray[np.int32]
+    reach: npt.NDArray[np.float32]
     best: npt.NDArray[np.int64]
     query: npt.NDArray[np.float32]
+    turned: npt.NDArray[np.float32]
     planes: npt.NDArray[np.uint64]
     levels: npt.NDArray[np.uint8]
     counters: npt.NDArray[np.int64]
@@ -175,9 +238,19 @@ class Hits(NamedTuple):
     scores: npt.NDArray[np.float32]
 
 
-def words_per_code(dim: int) -> int:
-    """Return W, the uint64 words of a code of ``dim`` bits."""
-    return (dim + 63) // 64
+def words_per_plane(dim: int, kind: int = ONE_BIT) -> int:
+    """Return the uint64 words of one plane of a code."""
+    return (lanes_of(dim, kind) + 63) // 64
+
+
+def lanes_of(dim: int, kind: int) -> int:
+    """Return the bits of a plane that are in use."""
+    return dim + (dim + 1) // 2 if kind == ONE_AND_HALF_BITS else 2 * dim if kind == TWO_BITS else dim
+
+
+def words_per_code(dim: int, kind: int = ONE_BIT, bits: int = 1) -> int:
+    """Return the uint64 words of a code."""
+    return bits * words_per_plane(dim, kind) + (kind == RABITQ)
 
 
 def words_per_record(dim: int, form: int) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.bits import measure_block
+from bqstore.kernels.bits import measure
 from bqstore.kernels.heap import EMPTY, key_ordinal, key_rank, make_key, offer, sort_row
 from bqstore.kernels.intrinsics import popcount
 from bqstore.kernels.jit import leaf
-from bqstore.kernels.layout import BINARY, Accept, Candidates, Codes
+from bqstore.kernels.layout import BINARY, RABITQ, Accept, Candidates, Codes, Encoded, Quantizer
 from bqstore.kernels.nearest import BLOCK, make_nearest, offer_block, write_candidates
 
 ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -21,6 +21,7 @@ ZERO = np.uint64(0)
 ONE = np.uint64(1)
 # 18 KB: from 9 KB on, a scan from memory takes 4.3 ns a code of 192 bytes and not 6.0; with 1.5 KB it gains nothing
 AHEAD_WORDS = 2304
+QUERY_NUMBERS = 5
 CACHED_WORDS = 1 << 20  # 8 MB of codes are likely to stay in a cache, where asking ahead costs 0.3 ns a code
 
 
@@ -64,14 +65,37 @@ def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32]) ->
 
 
 @leaf
+def keep_query(query: Encoded, out: npt.NDArray[np.float64]) -> None:
+    """Write the numbers of an encoded query to ``out``, float64 (QUERY_NUMBERS,): kernels hold no lists of tuples."""
+    out[0], out[1], out[2], out[3] = query.half, query.offset, query.error, query.square
+    out[4] = query.top
+
+
+@leaf
+def kept_query(
+    planes: npt.NDArray[np.uint64], numbers: npt.NDArray[np.float64], encoding: int, quantizer: Quantizer
+) -> Encoded:
+    """Return the encoded query whose planes and numbers were kept."""
+    corrected = 1 if quantizer.kind == RABITQ else 0
+    half, offset, error, square, top = np.float32(numbers[0]), numbers[1], numbers[2], numbers[3], int(numbers[4])
+    return Encoded(planes, encoding, quantizer.bits, quantizer.width, corrected, half, top, offset, error, square)
+
+
+@leaf
 def scan_codes(
-    planes: npt.NDArray[np.uint64], encoding: int, codes: Codes, accept: Accept, candidates: Candidates
+    planes: npt.NDArray[np.uint64],
+    queries: npt.NDArray[np.float64],
+    encoding: int,
+    codes: Codes,
+    accept: Accept,
+    candidates: Candidates,
 ) -> None:
     """Write the nearest accepted codes of every query to ``candidates``, by (distance, ordinal).
 
     Parameters
     ----------
     planes : uint64 (m, encoding, W)    queries
+    queries : float64 (m, QUERY_NUMBERS)    their numbers (`keep_query`)
     encoding : int                      planes of a query
     codes : Codes
     accept : Accept
@@ -82,7 +106,7 @@ def scan_codes(
     n = max(0, min(codes.n, words.shape[0]))
     c = min(candidates.ordinals.shape[1], n)
     # Hamming distances are few, and counted; those of more planes are many, and go through a heap
-    binary = encoding == BINARY
+    binary = encoding == BINARY and codes.quantizer.kind != RABITQ
     nearest = make_nearest(m, c if binary else 0, n if binary else 0, 64 * words.shape[1] if binary else 0)
     heap = np.full((0 if binary else m, c), EMPTY)
     rows = np.empty(BLOCK, np.int32)
@@ -94,7 +118,8 @@ def scan_codes(
         for query in range(m):
             # the first query brings the block in; the others find it there
             ahead = far if dense and query == 0 else 0
-            measure_block(words, rows, count, planes[query], encoding, ahead, distances)
+            encoded = kept_query(planes[query], queries[query], encoding, codes.quantizer)
+            measure(words, rows, count, encoded, ahead, distances)
             if binary:
                 offer_block(nearest, query, c, rows, distances, count)
             else:

@@ -22,6 +22,7 @@ from bqstore.kernels.layout import (
     COUNT_EPOCH,
     COUNT_HOPS,
     Accept,
+    Encoded,
     Graph,
     Scratch,
 )
@@ -32,7 +33,7 @@ ORDINAL_SHIFT = np.int64(2)
 DISTANCE_SHIFT = np.int64(33)
 ORDINAL_MASK = np.int64(0x7FFF_FFFF)
 NO_KEY = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-FARTHEST = np.int64(0x3FFF_FFFF)  # above any distance: 255 * 16,384 bits
+FARTHEST = np.int64(0x3FFF_FFFF)  # above any distance: 255 * 2 * 16,384 bits, or the rank of an estimate
 LINEAR = 128  # keys up to which counting the smaller ones, eight at a time, beats halving
 LAST_EPOCH = 255
 BITS = np.uint64(63)
@@ -136,15 +137,29 @@ def offer_same(
     node: int,
     bound: np.int64,
     n: int,
+    words: npt.NDArray[np.uint64],
+    query: Encoded,
+    scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
-    """Offer the accepted ones among the nodes whose code is that of ``node``; they have no links of their own.
+    """Offer the accepted ones among the nodes whose signs are those of ``node``; they have no links of their own.
 
-    The list only descends after its first step: a damaged one ends, too.
+    Where signs are not all of a code, each has a distance of its own. The list only descends after its first step: a
+    damaged one ends, too.
     """
     twin = graph.same[node]
-    while 0 <= twin < graph.same.shape[0] and distance < bound:
+    own = query.corrected
+    at = scratch.rows.shape[0] - 1
+    while 0 <= twin < graph.same.shape[0] and (own or distance < bound):
         if twin < n and is_accepted(accept, twin):
-            size, accepted, _, bound = offer(keys, room, size, accepted, ef, distance, twin, 1, int(EXPANDED))
+            apart = distance
+            if own:
+                scratch.rows[at] = twin
+                measure(words, scratch.rows[at:], 1, query, 0, scratch.distances[at:])
+                apart = scratch.distances[at]
+                if apart == distance and apart >= bound:  # a whole copy, as most are: so are those behind it
+                    break
+            if apart < bound:
+                size, accepted, _, bound = offer(keys, room, size, accepted, ef, apart, twin, 1, int(EXPANDED))
         following = graph.same[twin]
         if following >= twin:
             break
@@ -165,8 +180,7 @@ def descend(
     words: npt.NDArray[np.uint64],
     graph: Graph,
     last: int,
-    planes: npt.NDArray[np.uint64],
-    encoding: int,
+    query: Encoded,
     scratch: Scratch,
 ) -> tuple[int, int]:
     """Return the node that a greedy walk from the entry point ends at on level ``last`` + 1, and its distance.
@@ -176,7 +190,7 @@ def descend(
     rows, distances = scratch.rows, scratch.distances
     node = graph.entry
     rows[0] = node
-    measure(words, rows, 1, planes, encoding, distances)
+    measure(words, rows, 1, query, 0, distances)
     nearest = distances[0]
     done = 1
     n = min(graph.n, words.shape[0], graph.first.shape[0])
@@ -194,7 +208,7 @@ def descend(
                     prefetch_item(graph.first, other)
                     for w in range(0, words.shape[1], 8):
                         prefetch(words, other, w)
-            measure(words, rows, count, planes, encoding, distances)
+            measure(words, rows, count, query, 0, distances)
             done += count
             row = -1
             for i in range(count):
@@ -215,7 +229,7 @@ def beam(
     accept: Accept,
     ef: int,
     room: int,
-    encoding: int,
+    query: Encoded,
     start: int,
     distance: int,
     twins: int,
@@ -229,14 +243,14 @@ def beam(
     accept : Accept         which nodes count towards ef
     ef, room : int          1 <= ef <= room <= keys.shape[0] - 8; ``room`` bounds accepted and other nodes together
     start, distance : int   the node to begin at, and how far it is
-    scratch : Scratch       written; ``planes`` hold the query
+    query : Encoded
+    scratch : Scratch       written
 
     Returns
     -------
     size, accepted, bound   as `offer` does
     """
     keys, visited, distances = scratch.keys, scratch.visited, scratch.distances
-    planes = scratch.planes
     epoch = new_epoch(scratch)
     n = min(graph.n, visited.shape[0], words.shape[0], graph.links.shape[0])
     links = graph.links if level == 0 else graph.upper
@@ -247,7 +261,9 @@ def beam(
     visited[start] = epoch
     size, accepted, first, bound = offer(keys, room, 0, 0, ef, distance, start, is_accepted(accept, start))
     if twins:
-        size, accepted, bound = offer_same(graph, accept, keys, room, size, accepted, ef, distance, start, bound, n)
+        size, accepted, bound = offer_same(
+            graph, accept, keys, room, size, accepted, ef, distance, start, bound, n, words, query, scratch
+        )
     first = 0  # keys before this one are expanded
     done = 0
     hops = 0
@@ -281,7 +297,7 @@ def beam(
                 for w in range(0, width, 8):
                     prefetch(words, near[i], w)
             break
-        measure(words, far, waiting, planes, encoding, distances)
+        measure(words, far, waiting, query, 0, distances)
         done += waiting
         passed = 0
         for i in range(waiting):
@@ -299,7 +315,20 @@ def beam(
                 first = min(first, place)
                 if twins and graph.same[other] >= 0:
                     size, accepted, bound = offer_same(
-                        graph, accept, keys, room, size, accepted, ef, distances[i], other, bound, n
+                        graph,
+                        accept,
+                        keys,
+                        room,
+                        size,
+                        accepted,
+                        ef,
+                        distances[i],
+                        other,
+                        bound,
+                        n,
+                        words,
+                        query,
+                        scratch,
                     )
         near, far = far, near
         waiting = count
@@ -316,7 +345,7 @@ def scan_tail(
     accept: Accept,
     ef: int,
     room: int,
-    encoding: int,
+    query: Encoded,
     found: tuple[int, int, np.int64],
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
@@ -334,7 +363,7 @@ def scan_tail(
             rows[count] = at
             count += is_accepted(accept, at)
             at += 1
-        measure(words, rows, count, scratch.planes, encoding, distances)
+        measure(words, rows, count, query, 0, distances)
         scratch.counters[COUNT_DISTANCES] += count
         for i in range(count):
             if distances[i] < bound:

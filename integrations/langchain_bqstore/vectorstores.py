@@ -260,6 +260,22 @@ class BQVectorStore(VectorStore):
         """`similarity_search_with_score_by_vector` without blocking the event loop."""
         return await run_in_executor(None, self.similarity_search_with_score_by_vector, embedding, k, **kwargs)
 
+    # ---- measuring
+
+    def recall(self, **kwargs: Any) -> bqstore.RecallReport:
+        """How much of what is nearest searches find, at what latency, measured on the documents; takes seconds.
+
+        Keywords are those of `bqstore.Collection.recall`: ``queries`` (vectors), ``k``, ``sample``, ``settings``.
+        """
+        return self.collection.recall(**kwargs)
+
+    def tune(self, target_recall: float = 0.98, k: int = 10, **kwargs: Any) -> bqstore.SearchParams:
+        """Find the cheapest settings that reach a recall on these documents; they become the collection's defaults.
+
+        Other keywords are those of `bqstore.Collection.tune`. Raises `bqstore.TargetNotReachedError`.
+        """
+        return self.collection.tune(target_recall, k, **kwargs)
+
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return self._relevance_score_fn
 

@@ -41,11 +41,13 @@ class Walks:
     """Queries against codes, without originals."""
 
     def __init__(self, n, dim, threads=2):
-        self.words = index.append_codes(index.new_codes(dim), 0, index.encode(clustered(n, dim)))
+        signs = index.Quantizer.signs(dim)
+        self.words = index.append_codes(index.new_codes(signs.words), 0, signs.encode(clustered(n, dim)))
         self.n, self.dim = n, dim
         self.queries = clustered(500, dim, seed=2)
         self.graph = build(self.words, n, threads)
-        self.data = index.Searchable(self.words, NO_RECORDS, n, dim, layout.FLOAT32, layout.COSINE, self.graph.view)
+        metric, view = layout.COSINE, self.graph.view
+        self.data = index.Searchable(self.words, NO_RECORDS, n, dim, layout.FLOAT32, metric, signs, view)
 
     def search(self, way, ef, encoding, k=10, limit=None):
         """A search of the first ``limit`` codes; a scan may be limited, a walk goes over all."""

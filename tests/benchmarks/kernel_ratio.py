@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 
+from bqstore import index
 from bqstore.kernels import api, layout
 
 
@@ -37,13 +38,14 @@ class FlatScan:
             part[:] = rng.standard_normal(part.shape, dtype=np.float32)
         self.queries = rng.standard_normal((m, dim), dtype=np.float32)
         words = huge_empty((n, layout.words_per_code(dim)), np.uint64)
-        api.pack_signs(self.base, words)
-        self.codes = layout.Codes(words, n)
+        self.quantizer = index.Quantizer.signs(dim).arrays
+        api.encode(self.base, self.quantizer, layout.COSINE, words)
+        self.codes = layout.Codes(words, n, self.quantizer)
         records = np.zeros((0, layout.RECORD_HEADER_WORDS), np.uint32)
         records.flags.writeable = False
         self.originals = layout.Originals(records, dim, layout.FLOAT32, layout.COSINE)
         self.accept = layout.Accept(np.zeros(0, np.uint64), 1)
-        self.way = layout.Way(0, 0, candidates, 0, layout.BINARY)
+        self.way = layout.Way(0, 0, candidates, 0, layout.BINARY, 0)
         self.candidates = layout.Candidates(
             np.empty((m, candidates), np.int32), np.empty((m, candidates), np.int32), np.empty(m, np.int64)
         )

@@ -13,23 +13,32 @@ from bench.peers.base import Peer, register, sweep
 import bqstore
 
 
-@register("bqstore", encoding="scalar4bits")
-@register("bqstore-binary", encoding="binary")
-@register("bqstore-q8", encoding="scalar8bits")
-@register("bqstore-f16", encoding="scalar4bits", originals="float16")
+def _rabitq(encoding: str, rotate: bool = False) -> dict[str, Any]:
+    return {"encoding": encoding, "estimator": "rabitq", "rotate": rotate}
+
+
+@register("bqstore")
+@register("bqstore-f16", originals="float16")
+@register("bqstore-int8", originals="int8")
+@register("bqstore-binary", quantization={"encoding": "one_bit", "query_encoding": "binary"})
+@register("bqstore-sign", quantization={"encoding": "one_bit", "query_encoding": "scalar4bits"})
+@register("bqstore-sign8", quantization={"encoding": "one_bit", "query_encoding": "scalar8bits"})
+@register("bqstore-rabitq1", quantization=_rabitq("one_bit"))
+@register("bqstore-rabitq1r", quantization=_rabitq("one_bit", True))
+@register("bqstore-rabitq2", quantization=_rabitq("two_bits"))
+@register("bqstore-rabitq4", quantization=_rabitq("four_bits"))
 class Bqstore(Peer):
-    """A collection on disk; ``search_ids`` for one query and for many."""
+    """A collection on disk; ``search_ids`` for one query and for many. Plain, it is what "auto" chooses."""
 
     lib = "bqstore"
-    encoding = "scalar4bits"
+    quantization: dict[str, Any] | None = None
     originals = "float32"
     can_filter = filter_needs_attrs_at_build = True
     can_add = can_delete = True
     col: bqstore.Collection
 
     def _open(self, path: Path, **settings: Any) -> None:
-        quantization = {"query_encoding": self.encoding}
-        self.col = bqstore.open(path / "store", quantization=quantization, threads=self.threads, **settings)
+        self.col = bqstore.open(path / "store", quantization=self.quantization, threads=self.threads, **settings)
 
     def build(self, X: np.ndarray, path: Path, attrs: dict[str, np.ndarray] | None = None) -> None:
         """Add everything in pieces, as a user would who does not hold it all."""
@@ -58,11 +67,27 @@ class Bqstore(Peer):
     def info(self) -> dict[str, Any]:
         """What the index is."""
         info = self.col.info()
-        return {"linked": info.linked, "count": info.count, "way": info.way, "memory_bytes": info.memory_bytes}
+        used = info.quantization
+        quantization = f"{used.encoding} {used.estimator}{' rotated' if used.rotate else ''} {used.query_encoding}"
+        return {
+            "quantization": quantization,
+            "linked": info.linked,
+            "count": info.count,
+            "way": info.way,
+            "memory_bytes": info.memory_bytes,
+        }
 
     def settings(self, n: int) -> list[dict[str, float]]:
         """The sweep."""
         low = [
+            (12, 1.0),
+            (16, 1.2),
+            (24, 1.2),
+            (24, 1.6),
+            (32, 1.2),
+            (32, 1.6),
+            (48, 1.6),
+            (64, 2.0),
             (16, 1.6),
             (20, 2.0),
             (24, 2.2),

@@ -36,7 +36,7 @@ def test_flat_scan_of_a_batch(benchmark):
 
 def test_packing(benchmark, scan):
     out = np.empty_like(scan.codes.words)
-    benchmark(api.pack_signs, scan.base, out)
+    benchmark(api.encode, scan.base, scan.quantizer, layout.COSINE, out)
     np.testing.assert_array_equal(out, scan.codes.words)
 
 
@@ -47,7 +47,9 @@ def test_rescoring(benchmark, scan, form, count):
     candidates, hits = make_candidates(1, count), make_hits(1, 10)
     candidates.ordinals[0] = np.random.default_rng(0).permutation(200)[:count]
     candidates.counts[0] = count
-    assert benchmark(api.rescore, scan.queries, originals, 200, candidates, hits) == layout.FINE
+    reach = np.full((1, count), np.inf, np.float32)
+    found = benchmark(api.rescore, scan.queries, originals, 200, candidates, reach, hits)
+    assert found == (layout.FINE, count)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -12,6 +12,7 @@ from bqstore.index import planner
 from tests.conftest import clustered
 
 BITS = {"full_scan_threshold": 0}
+SIGNS = {"encoding": "one_bit"}  # the bits that `hammings` counts, whatever the vectors
 SCAN = {"hnsw_ef": 1_000_000}  # a beam wider than the collection: the planner scans instead
 
 
@@ -28,7 +29,7 @@ def data_of(n: int, dim: int, queries: int = 50, seed: int = 0) -> tuple[np.ndar
 
 def filled(path: Any, base: np.ndarray, **settings: Any) -> bqstore.Collection:
     """A collection of d0, d1, ... whose metadata say which they are."""
-    col = bqstore.open_flat(path, full_scan_threshold=0, **settings)
+    col = bqstore.open_flat(path, full_scan_threshold=0, **{**SIGNS, **settings})
     numbers = range(len(base))
     col.add(base, [f"d{i}" for i in numbers], [f"text {i}" for i in numbers], [{"i": i, "m": i % 200} for i in numbers])
     return col

@@ -16,7 +16,7 @@ import pytest
 import bqstore
 from bqstore import linking, progress
 from bqstore.index import HnswGraph
-from tests.core.given import BITS, data_of, filled, hammings, let_walk, recall_on_bits
+from tests.core.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall_on_bits
 
 N, DIM, K = 2300, 64, 10
 BASE, QUERIES = data_of(N, DIM, queries=20)
@@ -63,7 +63,7 @@ def check_all_there(col, base=BASE):
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize(("name", "when"), [("link", 1), ("link", 40), ("_merge", 1), ("_merge", 70), ("_grow", 1)])
 def test_ctrl_c_while_linking_comes_after_the_commit(tmp_path, monkeypatch, where, name, when):
-    with bqstore.open(None if where == "memory" else tmp_path, hnsw=BITS) as col:
+    with bqstore.open(None if where == "memory" else tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         real, calls = getattr(HnswGraph, name), []
 
         def interrupted(*arguments):
@@ -84,7 +84,7 @@ def test_ctrl_c_while_linking_comes_after_the_commit(tmp_path, monkeypatch, wher
         check_all_there(col)
         assert col.verify().ok
     if where == "disk":
-        with bqstore.open(tmp_path, hnsw=BITS) as col:
+        with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
             assert col.info().linked == N
             check_all_there(col)
 
@@ -99,7 +99,7 @@ def test_ctrl_c_at_any_moment_of_adding_and_linking(tmp_path, threads):
     base, _ = data_of(9000, DIM)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        with bqstore.open(tmp_path, hnsw=BITS, threads=threads) as col:
+        with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS, threads=threads) as col:
             col.add(base[:2100], [f"d{i}" for i in range(2100)])
             n = 2100
             for _ in range(25):
@@ -128,7 +128,7 @@ def test_ctrl_c_at_any_moment_of_adding_and_linking(tmp_path, threads):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         assert col.info().linked == n
         check_all_there(col, base[:n])
 
@@ -143,7 +143,7 @@ def test_ctrl_c_while_flushing_and_closing(tmp_path, monkeypatch):
                 col.close()
         check_all_there(col)  # not closed: it was interrupted before
         col.close()
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         assert col.info().linked == N
 
 
@@ -151,7 +151,7 @@ def test_ctrl_c_while_flushing_and_closing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_a_signal_handler_looks_writes_and_closes_while_linking(tmp_path, monkeypatch, where):
     path = None if where == "memory" else tmp_path
-    col, real, seen = bqstore.open(path, hnsw=BITS), HnswGraph.link, []
+    col, real, seen = bqstore.open(path, hnsw=BITS, quantization=SIGNS), HnswGraph.link, []
 
     def look(call):
         try:
@@ -188,7 +188,7 @@ def test_a_signal_handler_looks_writes_and_closes_while_linking(tmp_path, monkey
         len(col)
     if path is not None:
         assert 1000 < seen[3] < N
-        with bqstore.open(path, hnsw=BITS) as again:
+        with bqstore.open(path, hnsw=BITS, quantization=SIGNS) as again:
             check_all_there(again)
             again.flush()
             assert again.info().linked == N
@@ -214,7 +214,7 @@ def slowed(monkeypatch):
 @pytest.mark.parametrize("read_only", [False, True])
 def test_closing_ends_the_thread_within_a_batch(without_graph, monkeypatch, read_only):
     done = slowed(monkeypatch)
-    col = bqstore.open(without_graph, hnsw=BITS, read_only=read_only)
+    col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS, read_only=read_only)
     assert len(linkers()) == 1
     while len(done) < 30:
         time.sleep(0.001)
@@ -223,25 +223,25 @@ def test_closing_ends_the_thread_within_a_batch(without_graph, monkeypatch, read
     assert len(done) <= seen + 2 and done[-1] < N - 500 and linkers() == []
     kept = list(without_graph.rglob("snap-*"))
     assert len(kept) == (0 if read_only else 1)  # what was done is not done again
-    with bqstore.open(without_graph, hnsw=BITS) as again:
+    with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as again:
         assert read_only or again.info().linked >= done[-1]
         check_all_there(again)
 
 
 def test_dropping_the_collection_ends_the_thread(without_graph, monkeypatch):
     done = slowed(monkeypatch)
-    col = bqstore.open(without_graph, hnsw=BITS)
+    col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS)
     while len(done) < 10:
         time.sleep(0.001)
     del col
     assert linkers() == [] and done[-1] < N - 500
-    with bqstore.open(without_graph, hnsw=BITS) as col:  # its lock is free
+    with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as col:  # its lock is free
         check_all_there(col)
 
 
 def test_calls_of_every_kind_while_the_thread_works(without_graph, monkeypatch):
     slowed(monkeypatch)
-    with bqstore.open(without_graph, hnsw=BITS) as col:
+    with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as col:
         check_all_there(col)
         col.update_metadata(["d1"], {"x": 1})
         assert col.count({"x": 1}) == 1 and len(col.search(QUERIES[0], 5, filter={"m": 3})) == 5
@@ -262,7 +262,7 @@ def test_calls_of_every_kind_while_the_thread_works(without_graph, monkeypatch):
 
 def test_flushing_links_all_while_the_thread_works(without_graph, monkeypatch):
     slowed(monkeypatch)
-    with bqstore.open(without_graph, hnsw=BITS) as col:
+    with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as col:
         col.flush()
         assert col.info().linked == N and len(list(without_graph.rglob("snap-*"))) == 1
         col.clear()
@@ -285,7 +285,7 @@ def test_an_error_of_the_thread_is_not_the_end_of_the_collection(without_graph, 
 
     with monkeypatch.context() as patch:
         patch.setattr(HnswGraph, "link", fail)
-        col = bqstore.open(without_graph, hnsw=BITS)
+        col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS)
         assert called.wait(60)
         for thread in linkers():
             thread.join(60)
@@ -370,7 +370,7 @@ def test_a_process_ends_quietly_while_its_graph_is_made(without_graph, how):
         assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
         for snapshot in without_graph.rglob("snap-*"):
             snapshot.unlink()
-    with bqstore.open(without_graph, hnsw=BITS) as col:
+    with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as col:
         check_all_there(col)
         assert col.verify().ok
 

@@ -14,7 +14,7 @@ from bqstore import linking
 from bqstore.index import HnswGraph
 from bqstore.storage import compaction
 from bqstore.storage.store import Store
-from tests.core.given import BITS, data_of, filled, hammings, let_walk, recall, recall_on_bits
+from tests.core.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall, recall_on_bits
 
 N, LIVE, DIM, K = 2600, 2200, 96, 10
 BASE, QUERIES = data_of(N, DIM, queries=100)
@@ -79,7 +79,7 @@ def test_the_living_stay_and_the_dead_are_gone(path, originals):
             assert after.disk_bytes < before.disk_bytes * 0.9
             assert {name.split("-")[1][0] for name in files(path)} == {"1"}
             col.close()
-            with bqstore.open(path, hnsw=BITS) as opened:
+            with bqstore.open(path, hnsw=BITS, quantization=SIGNS) as opened:
                 assert documents(opened) == documents_before and opened.verify().ok
                 assert (opened.info().linked, opened.info().deleted) == (LIVE, 0)
                 assert opened.search_ids(QUERIES, K, exact=True)[0].tolist() == truth[0].tolist()
@@ -90,7 +90,7 @@ def test_recall_and_graph_are_those_of_a_fresh_build(tmp_path):
         col.compact()
         records = col.get([r.id for r in col.scroll()], with_vectors=True)
         vectors = np.array([r.vector for r in records])
-        with bqstore.open(hnsw=BITS) as fresh:
+        with bqstore.open(hnsw=BITS, quantization=SIGNS) as fresh:
             fresh.add(vectors, [r.id for r in records])
             graphs = [c._published.linking._graph.parts() for c in (col, fresh)]
             assert graphs[0][0] == graphs[1][0]
@@ -147,7 +147,7 @@ def test_everything_deleted(path):
         ids, _ = col.search_ids(BASE[::100], 1)
         assert ids[:, 0].tolist() == [f"d{i}" for i in range(0, N, 100)] and col.verify().ok
     if path is not None:
-        with bqstore.open(path, hnsw=BITS) as col:
+        with bqstore.open(path, hnsw=BITS, quantization=SIGNS) as col:
             assert (col.info().linked, len(col)) == (N, N) and col.verify().ok
 
 
@@ -169,7 +169,7 @@ def test_again_and_again(tmp_path):
     filled(tmp_path, BASE).close()
     live = set(range(N))
     for round_ in range(1, 6):
-        with bqstore.open(tmp_path, hnsw=BITS) as col:
+        with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
             if round_ > 1:
                 assert col.info().linked == len(live)
             col.count({"m": 3})  # ids and a column are kept up from here on
@@ -201,7 +201,7 @@ def test_a_reader_may_not(tmp_path):
 
 
 def test_threads_and_a_reader_search_during_and_after_it(tmp_path):
-    with worn(tmp_path) as col, bqstore.open(tmp_path, read_only=True, hnsw=BITS) as reader:
+    with worn(tmp_path) as col, bqstore.open(tmp_path, read_only=True, hnsw=BITS, quantization=SIGNS) as reader:
         live = {record.id for record in col.scroll()}
         vectors = {r.id: r.vector for r in col.get(sorted(live), with_vectors=True)}
         done, errors, rounds = threading.Event(), [], [0, 0, 0]
@@ -395,5 +395,5 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         for task in tasks:
             task.join(60)
         assert (len(col), col.info().linked, col.info().generation) == (LIVE + 1, LIVE + 1, 1)
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         assert len(col) == LIVE + 1 and col.verify().ok

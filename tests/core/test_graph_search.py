@@ -176,7 +176,7 @@ def test_filters_that_go_with_the_query_or_against_it(part, correlated):
         order = np.argsort(distances[row] if correlated else -distances[row], kind="stable")
         accepted = np.sort(order[: int(N * part)])
         inside = np.isin(np.arange(N), accepted)
-        with bqstore.open_flat(full_scan_threshold=0) as col:
+        with bqstore.open_flat(full_scan_threshold=0, encoding="one_bit") as col:
             col.add(base, [f"d{i}" for i in range(N)], metadatas=[{"in": bool(x)} for x in inside])
             for k in (1, 10, 100, 5000):
                 ids, _ = col.search_ids(query, k, filter={"in": True})
@@ -346,13 +346,16 @@ def test_query_encodings_differ_at_each_open_and_nothing_stored_changes(tmp_path
     filled(tmp_path, base).close()
     before, found = stored(tmp_path), {}
     for encoding in (*ENCODINGS, "binary"):
-        with bqstore.open(tmp_path, quantization={"query_encoding": encoding}, hnsw=BITS) as col:
+        with bqstore.open(tmp_path, quantization={"encoding": "one_bit", "query_encoding": encoding}, hnsw=BITS) as col:
             assert col.info().quantization.query_encoding == encoding and col.info().linked == N
             assert col.search(queries[0], explain=True).explanation.query_encoding == encoding
             truth, _ = col.search_ids(queries, K, exact=True)
             found[encoding] = recall(col.search_ids(queries, K, rescore=False)[0], truth)
             with bqstore.open(
-                tmp_path, quantization={"query_encoding": "scalar4bits"}, hnsw=BITS, read_only=True
+                tmp_path,
+                quantization={"query_encoding": "scalar4bits"},
+                hnsw=BITS,
+                read_only=True,
             ) as reader:
                 assert reader.search(queries[0], explain=True).explanation.query_encoding == "scalar4bits"
     assert stored(tmp_path) == before

@@ -16,7 +16,7 @@ from bqstore import linking
 from bqstore.index import HnswGraph
 from bqstore.storage import snapshot
 from bqstore.storage.reading import Reading
-from tests.core.given import BITS, data_of, filled, let_walk
+from tests.core.given import BITS, SIGNS, data_of, filled, let_walk
 
 N, DIM, K = 2300, 64, 10
 BASE, QUERIES = data_of(N, DIM, queries=20)
@@ -51,7 +51,7 @@ def snapshots(path):
 def opened_without(path, **settings):
     """A collection whose snapshot is missing, which is told of."""
     with pytest.warns(RuntimeWarning, match=f"no snapshot of the graph in {path}.*scan until it is rebuilt"):
-        return bqstore.open(path, hnsw=BITS, **settings)
+        return bqstore.open(path, hnsw=BITS, quantization=SIGNS, **settings)
 
 
 def wait(col):
@@ -85,7 +85,7 @@ def store(tmp_path):
 
 @contextmanager
 def opened(path, **settings):
-    with bqstore.open(path, hnsw=BITS, **settings) as col:
+    with bqstore.open(path, hnsw=BITS, quantization=SIGNS, **settings) as col:
         yield col
 
 
@@ -120,7 +120,7 @@ def test_closing_and_flushing_keep_the_graph(tmp_path):
 
 def test_a_snapshot_is_taken_when_much_has_been_added_since(tmp_path, monkeypatch):
     monkeypatch.setattr(linking, "TAIL", 300)
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         seen = []
         for at in range(0, 3000, 100):
             col.add(np.random.default_rng(at).standard_normal((100, 16)))
@@ -165,7 +165,7 @@ def test_ids_of_every_kind_come_back_from_the_snapshot(tmp_path):
     rng = np.random.default_rng(0)
     names = [f"{'é漢🙂x'[i % 4] * (i % 7 + 1)}{i}" for i in range(2200)] + ["a" * 1024, "\x01", "'; --", "a\x00b"]
     base = rng.standard_normal((len(names), 32))
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         col.add(base, names)
         col.delete(names[10:200])
         col.flush()
@@ -216,7 +216,7 @@ def test_few_are_linked_again_without_a_word(store, truth):
 
 def test_a_reader_says_nothing_of_a_snapshot_that_is_on_its_way(tmp_path, monkeypatch, truth):
     """A writer makes it after the commit: who looks in between finds none."""
-    with bqstore.open(tmp_path, hnsw=BITS) as col, opened(tmp_path, read_only=True) as reader:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col, opened(tmp_path, read_only=True) as reader:
         col.add(BASE[:10], [f"d{i}" for i in range(10)])
         assert len(reader) == 10
         monkeypatch.setattr(linking, "TAIL", 100)
@@ -309,7 +309,7 @@ def flipped(path, place):
 def check_rebuilt(store, truth, match):
     """A warning, right answers before and after, and a good snapshot in the end."""
     with pytest.warns(RuntimeWarning, match=match) as caught:
-        col = bqstore.open(store, hnsw=BITS)
+        col = bqstore.open(store, hnsw=BITS, quantization=SIGNS)
     assert len(caught) == 1 and "rebuilt" in str(caught[0].message)
     with col:
         assert answers(col) == truth
@@ -345,7 +345,7 @@ def test_an_opening_that_the_warning_ends_leaves_nothing_behind(store, at_once, 
     flipped(file, 20_000)
     for read_only in (False, True):
         with pytest.raises(RuntimeWarning, match="rebuilt"):
-            bqstore.open(store, hnsw=BITS, read_only=read_only)
+            bqstore.open(store, hnsw=BITS, quantization=SIGNS, read_only=read_only)
         gc.collect()
         assert not [thread for thread in threading.enumerate() if thread.name == "bqstore-linking"]
     check_rebuilt(store, truth, "snap-0")
@@ -449,14 +449,14 @@ def test_a_snapshot_of_a_future_that_never_was_is_not_believed(tmp_path, at_once
     other = -BASE[2200:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        col = bqstore.open(path, hnsw=BITS)
+        col = bqstore.open(path, hnsw=BITS, quantization=SIGNS)
     with col:
         col._published.save_at_close = lambda: None
         col.add(other[:50], [f"o{i}" for i in range(50)])
         col.add(other[50:], [f"o{i}" for i in range(50, 100)])
     shutil.copy(newest, path / "default" / newest.name)  # of the same number of commits and records
     with pytest.warns(RuntimeWarning, match="derived from other records|covers|another"):
-        col = bqstore.open(path, hnsw=BITS)
+        col = bqstore.open(path, hnsw=BITS, quantization=SIGNS)
     with col:
         assert col.search_ids(other, 1)[0][:, 0].tolist() == [f"o{i}" for i in range(100)]
         assert len(col.search(QUERIES[0], 5000)) == N

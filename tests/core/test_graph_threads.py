@@ -13,7 +13,7 @@ import pytest
 
 import bqstore
 from bqstore import linking
-from tests.core.given import BITS, let_walk
+from tests.core.given import BITS, SIGNS, let_walk
 
 ROOT = Path(bqstore.__file__).parents[1]
 DIM, START = 64, 2100
@@ -37,7 +37,7 @@ class Life:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.col = bqstore.open(path, hnsw=BITS)
+        self.col = bqstore.open(path, hnsw=BITS, quantization=SIGNS)
         self.places = vectors_of([10**6, 10**6 + 1])
         self.next = 0
         self.living: list[int] = []
@@ -192,7 +192,7 @@ def test_adding_one_by_one_under_many_searches(tmp_path):
 def test_searches_while_the_first_graph_is_built_and_grows_much(tmp_path):
     """From no graph to one, with every array replaced by a larger one under the searches."""
     base = vectors_of(range(1000))
-    with bqstore.open(hnsw=BITS) as col:
+    with bqstore.open(hnsw=BITS, quantization=SIGNS) as col:
         col.add(base, [f"p{n}" for n in range(1000)])
 
         def lead() -> None:
@@ -216,7 +216,7 @@ def test_searches_while_the_first_graph_is_built_and_grows_much(tmp_path):
 
 
 def test_several_writers_and_searchers(tmp_path):
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         col.add(vectors_of(range(START)), [f"p{n}" for n in range(START)])
 
         def writer(number: int) -> Callable[[], None]:
@@ -246,7 +246,7 @@ def test_several_writers_and_searchers(tmp_path):
 def test_a_reader_in_the_same_process_follows(tmp_path, monkeypatch, tail):
     monkeypatch.setattr(linking, "TAIL", tail)
     life = Life(tmp_path)
-    with life.col as col, bqstore.open(tmp_path, read_only=True, hnsw=BITS) as reader:
+    with life.col as col, bqstore.open(tmp_path, read_only=True, hnsw=BITS, quantization=SIGNS) as reader:
         run_all(live(life, 24, seed=1), *(checker(life, reader, seed) for seed in range(3)))
         assert {record.id for record in reader.scroll()} == {record.id for record in col.scroll()}
         assert reader.info().generation == col.info().generation and reader.verify().ok

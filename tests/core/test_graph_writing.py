@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import bqstore
 from bqstore import linking
-from tests.core.given import BITS, data_of, filled, hammings, let_walk, recall, recall_on_bits
+from tests.core.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall, recall_on_bits
 
 N, DIM, K = 2600, 96, 10
 
@@ -35,7 +35,7 @@ def test_recall_does_not_depend_on_how_the_documents_came():
     base, queries = data_of(N, DIM, queries=200)
     distances, found = hammings(base, queries), {}
     for step in (1, 64, 1000, N):
-        with bqstore.open(hnsw=BITS) as col:
+        with bqstore.open(hnsw=BITS, quantization=SIGNS) as col:
             in_steps(col, base, step)
             info = col.info()
             assert (info.linked, info.way, info.count) == (N, "walk", N)
@@ -46,7 +46,7 @@ def test_recall_does_not_depend_on_how_the_documents_came():
 @pytest.mark.parametrize("step", [1, 7, 64])
 def test_every_row_is_found_by_its_own_vector_as_soon_as_it_is_added(tmp_path, step):
     base, _ = data_of(2500, DIM)
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         col.add(base[:2000], [f"d{i}" for i in range(2000)])
         stop = 2000 + min(500, 60 * step)
         for at in range(2000, stop, step):  # past 2,048, where the graph begins
@@ -62,7 +62,7 @@ def test_every_row_is_found_by_its_own_vector_as_soon_as_it_is_added(tmp_path, s
 
 def test_the_graph_begins_when_it_is_worth_it():
     base, queries = data_of(linking.WORTH + 1, 64, queries=1)
-    with bqstore.open(hnsw=BITS) as col:
+    with bqstore.open(hnsw=BITS, quantization=SIGNS) as col:
         col.add(base[:-2])
         assert (col.info().linked, col.info().way, col.info().graph_bytes) == (0, "scan", 0)
         col.add(base[-2:-1])
@@ -79,7 +79,7 @@ def test_the_same_calls_give_the_same_graph_on_any_number_of_threads(tmp_path):
     base, _ = data_of(N, DIM)
     files = []
     for threads in (1, 2, 5):
-        with bqstore.open(tmp_path / str(threads), hnsw=BITS, threads=threads) as col:
+        with bqstore.open(tmp_path / str(threads), hnsw=BITS, quantization=SIGNS, threads=threads) as col:
             in_steps(col, base, 700)
             files.append(col._published.linking._graph.parts())
     for numbers, arrays in files[1:]:

@@ -14,7 +14,7 @@ SETS = ("openai_3small_1536", "openai_ada002_1536", "openai_3large_3072", "minil
 
 def recalls(base: np.ndarray, queries: np.ndarray, k: int = 10) -> list[float]:
     """recall@k: sign bits alone (that is oversampling 1), then rescored at the other oversamplings."""
-    with bqstore.open_flat(full_scan_threshold=0) as col:
+    with bqstore.open_flat(full_scan_threshold=0, encoding="one_bit") as col:
         col.add(base, [str(i) for i in range(len(base))])
         truth, _ = col.search_ids(queries, k, exact=True)
         answers = [col.search_ids(queries, k, rescore=False)[0]]
@@ -40,7 +40,7 @@ def test_recall_grows_with_oversampling_and_nothing_stored_changes(tmp_path):
     rng = np.random.default_rng(3)
     base = rng.standard_normal((3000, 128)).astype(np.float32)
     queries = base[:100] + 0.5 * rng.standard_normal((100, 128)).astype(np.float32)
-    with bqstore.open_flat(tmp_path, full_scan_threshold=0) as col:
+    with bqstore.open_flat(tmp_path, full_scan_threshold=0, encoding="one_bit") as col:
         col.add(base)
         before = {file: file.read_bytes() for file in tmp_path.rglob("*.bin")}
         truth, _ = col.search_ids(queries, 10, exact=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from bqstore.index import HnswGraph, Plan, Search, Searchable, encode
+from bqstore.index import HnswGraph, Plan, Quantizer, Search, Searchable
 from bqstore.kernels import layout
 from bqstore.storage.format import Layout, vector_records
 from tests import naive
@@ -43,13 +43,19 @@ def records_of(vectors, form=layout.FLOAT32):
     return records
 
 
-def searchable(words, dim, graph=None, records=None, n=None, metric=layout.DOT):
-    """A state of codes; of records too, if they are given."""
+def encode(vectors):
+    """The signs of vectors."""
+    return Quantizer.signs(vectors.shape[1]).encode(vectors)
+
+
+def searchable(words, dim, graph=None, records=None, n=None, metric=layout.DOT, quantizer=None):
+    """A state of codes, of signs unless a quantizer is given; of records too, if they are given."""
+    quantizer = Quantizer.signs(dim, metric) if quantizer is None else quantizer
     if records is None:
         records = np.zeros((0, 8), np.uint32)
         records.flags.writeable = False
     view = None if graph is None else graph.view
-    return Searchable(words, records, len(words) if n is None else n, dim, 0, metric, view)
+    return Searchable(words, records, len(words) if n is None else n, dim, 0, metric, quantizer, view)
 
 
 def bitmap(flags):

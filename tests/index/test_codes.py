@@ -5,7 +5,8 @@ import mmap
 import numpy as np
 import pytest
 
-from bqstore.index import append_codes, encode, memory, new_codes
+from bqstore.index import append_codes, memory, new_codes
+from tests.index.given import encode
 
 
 @pytest.mark.parametrize("huge", [True, False])
@@ -14,7 +15,7 @@ def test_codes_grow_without_moving_what_is_published(huge, monkeypatch):
         monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((30_000, 700)).astype(np.float32)
-    words, n, published = new_codes(700), 0, []
+    words, n, published = new_codes(11), 0, []
     for piece in np.array_split(vectors, 17):
         words = append_codes(words, n, encode(piece))
         n += len(piece)

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from bqstore.index import HnswGraph, Plan, Search, Searchable, encode, warm_up
+from bqstore.index import HnswGraph, Plan, Quantizer, Search, Searchable, warm_up
 from bqstore.index.scratch import ScratchPool
 from bqstore.kernels import api, layout
-from tests.index.given import data_of, grow, no_executor, recall, records_of
+from tests.index.given import data_of, encode, grow, no_executor, recall, records_of
 
 N, DIM, START, K = 12_000, 128, 1500, 10
+SIGNS = Quantizer.signs(DIM)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_searches_go_on_while_nodes_are_linked(given, reserved):
         pool_of_scratch, failures, seen, done = ScratchPool(), [], [], threading.Event()
 
         def check(view, turn):
-            data = Searchable(words, records, view.n, DIM, 0, layout.DOT, view, pool_of_scratch)
+            data = Searchable(words, records, view.n, DIM, 0, layout.DOT, SIGNS, view, pool_of_scratch)
             walk = Plan("walk", False, K, 64, 64)
             search = Search(data, None, view.n, K, walk, layout.BINARY)
             if turn % 2:
@@ -98,7 +99,7 @@ def test_searches_beside_do_not_change_the_graph(given):
         while not done.is_set():
             view = graph.view
             if view.n > 100:
-                data = Searchable(words, records, view.n, DIM, 0, layout.DOT, view)
+                data = Searchable(words, records, view.n, DIM, 0, layout.DOT, SIGNS, view)
                 Search(data, None, view.n, K, Plan("walk", True, 30, 64, 64), 4).nearest(queries, 1, no_executor)
 
     thread = threading.Thread(target=searcher)
@@ -115,7 +116,7 @@ def test_one_search_serves_many_threads_at_once(given):
     """Each call has a scratch of its own: the same answers as one after the other."""
     words, records, queries = given
     graph = grow(words[:4000])
-    data = Searchable(words, records, 4500, DIM, 0, layout.COSINE, graph.view)
+    data = Searchable(words, records, 4500, DIM, 0, layout.COSINE, SIGNS, graph.view)
     search = Search(data, None, 4500, K, Plan("walk", True, 30, 48, 48), layout.SCALAR_4_BITS)
     expected = search.nearest(queries, 1, no_executor)
     failures = []

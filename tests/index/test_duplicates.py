@@ -7,10 +7,10 @@ leaving them, or that one of them, the only one accepted, is not found.
 import numpy as np
 import pytest
 
-from bqstore.index import ENCODINGS, encode
+from bqstore.index import ENCODINGS
 from bqstore.kernels import api
 from tests.conftest import clustered
-from tests.index.given import distances_of, grow, recall, searchable, walk
+from tests.index.given import distances_of, encode, grow, recall, searchable, walk
 
 DIM = 128
 

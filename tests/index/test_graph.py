@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bqstore.index import HnswGraph, encode
+from bqstore.index import HnswGraph
 from bqstore.index.graph import SEED, levels_of
 from bqstore.kernels import api
 from tests import naive
@@ -11,6 +11,7 @@ from tests.index.given import (
     bytes_of,
     data_of,
     distances_of,
+    encode,
     grow,
     lists_of,
     lists_of_codes,
@@ -76,7 +77,7 @@ def test_added_one_by_one_it_is_the_graph_of_the_twin(dim):
     n = 150
     words = encode(np.random.default_rng(dim).standard_normal((n, dim)).astype(np.float32))
     view = grow(words, m=4, ef=12, step=1).view
-    rows, same, entry, top = naive.grow(words, 4, 12, levels_of(SEED, 0, n, 4))
+    rows, same, entry, top = naive.grow(naive.Signs(words), 4, 12, levels_of(SEED, 0, n, 4))
     assert (view.n, view.entry, view.top) == (n, entry, top)
     copies = {copy for each in same.values() for copy in each}
     for node in range(n):

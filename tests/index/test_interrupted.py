@@ -6,10 +6,10 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from bqstore.index import HnswGraph, encode
+from bqstore.index import HnswGraph
 from bqstore.index.graph import levels_of
 from bqstore.kernels import api
-from tests.index.given import data_of, grow, lists_of, lists_of_codes, reached, recall, searchable, walk
+from tests.index.given import data_of, encode, grow, lists_of, lists_of_codes, reached, recall, searchable, walk
 
 N, DIM, HALF = 3000, 128, 1500
 

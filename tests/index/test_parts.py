@@ -3,9 +3,20 @@
 import numpy as np
 import pytest
 
-from bqstore.index import HnswGraph, encode
+from bqstore.index import HnswGraph
 from bqstore.kernels import api
-from tests.index.given import bytes_of, data_of, grow, lists_of, lists_of_codes, reached, recall, searchable, walk
+from tests.index.given import (
+    bytes_of,
+    data_of,
+    encode,
+    grow,
+    lists_of,
+    lists_of_codes,
+    reached,
+    recall,
+    searchable,
+    walk,
+)
 
 N, DIM, M, EF = 1500, 96, 6, 40
 

@@ -10,7 +10,7 @@ from bqstore.index import Plan, plan
 N = 100_000
 BASE = {
     **{"n": N, "linked": N, "accepted": N, "dim": 1536, "k": 10, "oversampling": 3.0, "rescore": True},
-    **{"hnsw_ef": None, "planes": 1, "m": 16, "ef_construct": 128},
+    **{"hnsw_ef": None, "planes": 1, "bits": 1, "width": 24, "m": 16, "ef_construct": 128},
     **{"exact": False, "full_scan_threshold": 10_000, "originals": True},
 }
 
@@ -109,7 +109,7 @@ def test_small_graphs_are_scanned_and_large_ones_walked_once_and_for_all():
     for dim in (64, 384, 1536, 3072):
         for planes in (1, 4, 8):
             ways = [
-                planned(n=n, linked=n, accepted=n, dim=dim, planes=planes, full_scan_threshold=0).way
+                planned(n=n, linked=n, accepted=n, dim=dim, planes=planes, width=dim // 64, full_scan_threshold=0).way
                 for n in (10, 100, 1000, 3000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
             ]
             assert ways[0] == "scan" and ways[-1] == "walk"
@@ -132,6 +132,8 @@ def test_every_plan_can_be_carried_out():
             "rescore": bool(rng.random() < 0.5),
             "hnsw_ef": None if rng.random() < 0.5 else int(10 ** rng.uniform(0, 6)),
             "planes": int(rng.choice([1, 4, 8])),
+            "bits": int(rng.choice([1, 2, 4])),
+            "width": int(rng.choice([1, 6, 48, 256])),
             "m": int(rng.choice([2, 16, 512])),
             "full_scan_threshold": int(rng.choice([0, 10_000])),
         }

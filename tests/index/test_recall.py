@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
-from bqstore.index import ENCODINGS, Plan, Search, Work, encode, plan
-from tests.index.given import bitmap, data_of, distances_of, grow, no_executor, reached, recall, searchable, walk
+from bqstore.index import ENCODINGS, Plan, Search, Work, plan
+from tests.index.given import (
+    bitmap,
+    data_of,
+    distances_of,
+    encode,
+    grow,
+    no_executor,
+    reached,
+    recall,
+    searchable,
+    walk,
+)
 
 N, DIM, K = 12_000, 256, 10
 
@@ -85,7 +96,7 @@ def test_filters_of_every_kind_and_size(state, kind, part):
     flags[order[:count]] = True
     way = plan(
         **{"n": N, "linked": N, "accepted": count, "dim": DIM, "k": K, "oversampling": 1.0, "rescore": False},
-        **{"hnsw_ef": 64, "planes": 1, "m": 16, "ef_construct": 100},
+        **{"hnsw_ef": 64, "planes": 1, "bits": 1, "width": DIM // 64, "m": 16, "ef_construct": 100},
         **{"exact": False, "full_scan_threshold": 0, "originals": False},
     )
     forced = Plan("walk", False, K, 64, min(N, 2 * -(-64 * N // count)))

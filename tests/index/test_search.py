@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from bqstore.errors import CorruptionError
-from bqstore.index import ENCODINGS, DoubtfulError, HnswGraph, Plan, Search, Work, encode
+from bqstore.index import ENCODINGS, DoubtfulError, HnswGraph, Plan, Search, Work
 from bqstore.index.scratch import ScratchPool, Sizes
 from bqstore.kernels import api, layout
-from tests.index.given import bitmap, data_of, grow, no_executor, records_of, searchable
+from tests.index.given import bitmap, data_of, encode, grow, no_executor, records_of, searchable
 
 N, DIM, TAIL = 1200, 70, 50
 EVERY = tuple(ENCODINGS.values())

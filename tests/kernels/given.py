@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from bqstore.kernels import api, layout
+from bqstore.kernels import api, bits, encode, layout
 from tests import naive
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
@@ -29,10 +29,91 @@ def unit_vectors(rng, m, dim):
     return out
 
 
+def signs(dim):
+    """The quantizer of one bit a dimension."""
+    nothing = np.zeros(0, np.float32)
+    turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
+    return layout.Quantizer(layout.ONE_BIT, 1, -(-dim // 64), dim, nothing, nothing, turns, spread)
+
+
 def make_codes(vectors, spare=0):
-    words = naive.pack_signs(vectors)
+    return codes_of(naive.pack_signs(vectors), vectors.shape[1], spare)
+
+
+def codes_of(words, dim, spare=0):
+    """Codes of signs, and behind them some that are of no vector."""
     rest = np.full((spare, words.shape[1]), 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
-    return layout.Codes(np.concatenate([words, rest]), len(vectors))
+    return layout.Codes(np.concatenate([words, rest]), len(words), signs(dim))
+
+
+def three_levels(kind, mean, deviation):
+    """A quantizer of Qdrant's three levels a value; mean and deviation float32 (dim,)."""
+    dim, lanes = len(mean), layout.lanes_of(len(mean), kind)
+    turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
+    return layout.Quantizer(kind, 1, -(-lanes // 64), lanes, mean, deviation, turns, spread)
+
+
+def corrected(bit_planes, mean, turns=None, spread=(1.0, 1.0)):
+    """A quantizer of RaBitQ's codes; mean float32 (dim,), turns float32 (rounds, dim)."""
+    dim, nothing = len(mean), np.zeros(0, np.float32)
+    turns = np.zeros((0, dim), np.float32) if turns is None else turns
+    spread = np.array(spread, np.float32)
+    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, mean, nothing, turns, spread)
+
+
+def some_turns(rng, dim, rounds=2):
+    """Signs of a rotation."""
+    return rng.choice([-1, 1], (rounds, dim)).astype(np.float32)
+
+
+def encoded_as(quantizer, vectors, metric=layout.DOT, spare=0):
+    """The codes of vectors, made by the kernel; behind them some that are of none."""
+    dim = vectors.shape[1]
+    columns = layout.words_per_code(dim, quantizer.kind, quantizer.bits)
+    words = np.full((len(vectors) + spare, columns), 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
+    api.encode(vectors, quantizer, metric, words[: len(vectors)])
+    return layout.Codes(words, len(vectors), quantizer)
+
+
+def encoded_query(quantizer, query, encoding, metric=layout.DOT):
+    """A query as codes are compared with it, made by the kernel; of unit length under cosine, as it is asked to be."""
+    width = quantizer.width
+    levels, planes = np.full(64 * width, 77, np.uint8), np.full((8, width), 77, np.uint64)
+    turned = np.full(64 * width, 77, np.float32)
+    return as_kernels_have_it(encode.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
+
+
+def as_kernels_have_it(query):
+    """An encoded query with ``half`` a float32 again: on its way to Python it has become a float."""
+    return query._replace(half=np.float32(query.half))
+
+
+def distances_from(query, codes):
+    """What the kernel makes of the distances of an encoded query from every code: int32 (n,)."""
+    out = np.full(codes.n, 77, np.int32)
+    bits.measure(codes.words, np.arange(codes.n, dtype=np.int32), codes.n, query, 0, out)
+    return out
+
+
+def parts_of(codes):
+    """What RaBitQ's codes hold: values float64 (n, dim), add and factor float64 (n,); many at once."""
+    quantizer, words = codes.quantizer, codes.words[: codes.n]
+    values = np.zeros((codes.n, quantizer.lanes))
+    for p in range(quantizer.bits):
+        plane = np.ascontiguousarray(words[:, p * quantizer.width : (p + 1) * quantizer.width]).view(np.uint8)
+        flags = np.unpackbits(plane, axis=1, bitorder="little")[:, : quantizer.lanes]
+        values += (2.0 * flags - 1) * 2 ** (quantizer.bits - 1 - p)
+    floats = np.ascontiguousarray(words[:, -1:]).view(np.float32).astype(np.float64)
+    return values, floats[:, 0], floats[:, 1]
+
+
+def measured_spread(codes, rests):
+    """The largest spread of some codes, float32 (2,), from the residuals float64 (n, dim) that they are of."""
+    values, _, _ = parts_of(codes)
+    lengths = np.sqrt((values**2).mean(1))
+    cosines = (values * rests).sum(1) / np.linalg.norm(values, axis=1) / np.linalg.norm(rests, axis=1)
+    across = lengths * np.sqrt(np.clip(1 - cosines**2, 0, 1))
+    return np.array([across.max(), lengths.max()], np.float32)
 
 
 def make_accept(flags):
@@ -52,8 +133,8 @@ def make_hits(m, k):
     return layout.Hits(np.full((m, k), 77, np.int32), np.full((m, k), 77, np.float32))
 
 
-def make_way(ef=0, room=None, candidates=0, rescoring=0, encoding=layout.BINARY):
-    return layout.Way(ef, ef if room is None else room, candidates, rescoring, encoding)
+def make_way(ef=0, room=None, candidates=0, rescoring=0, encoding=layout.BINARY, sparing=0):
+    return layout.Way(ef, ef if room is None else room, candidates, rescoring, encoding, sparing)
 
 
 def make_scratch(n, width, m, room=64, candidates=1, k=1, dim=1):
@@ -64,12 +145,33 @@ def make_scratch(n, width, m, room=64, candidates=1, k=1, dim=1):
         rows=np.full(8 * m, 77, np.int32),
         distances=np.full(8 * m, 77, np.int32),
         found=np.full(candidates, 77, np.int32),
+        reach=np.full(candidates, 77, np.float32),
         best=np.full((1, k), 77, np.int64),
         query=np.full((1, dim), 77, np.float32),
+        turned=np.full(64 * width, 77, np.float32),
         planes=np.full((8, width), 77, np.uint64),
         levels=np.full(64 * width, 77, np.uint8),
         counters=np.zeros(8, np.int64),
     )
+
+
+def fenced(array, margin=20):
+    """A copy in the midst of more memory, and a call that says whether that is as it was."""
+    around = np.full((len(array) + 2 * margin, *array.shape[1:]), 99, array.dtype)
+    inside = around[margin : margin + len(array)]
+    inside[:] = array
+
+    def untouched():
+        return bool((around[:margin] == 99).all() and (around[margin + len(array) :] == 99).all())
+
+    return inside, untouched
+
+
+def fenced_scratch(scratch):
+    """A scratch in the midst of more memory, and a call that says whether all of that is as it was."""
+    arrays = {name: fenced(array) for name, array in scratch._asdict().items()}
+    inside = layout.Scratch(**{name: array for name, (array, _) in arrays.items()})
+    return inside, lambda: all(untouched() for _, untouched in arrays.values())
 
 
 def some_levels(rng, n, m):
@@ -91,10 +193,10 @@ def empty_graph(levels, m, spare=0):
     return layout.Graph(links, upper, first, high, same, n=1, entry=0, top=int(levels[0]))
 
 
-def link_one(words, graph, ef, scratch):
+def link_one(codes, graph, ef, scratch):
     """Link the next node through the roots, as a batch of one; return the graph with it."""
     node = graph.n
-    api.find_links(words, graph, node, node + 1, ef, scratch)
+    api.find_links(codes, graph, node, node + 1, ef, scratch)
     if graph.same[node] < -1:
         known = -2 - graph.same[node]
         graph.levels[node], graph.first[node], graph.same[node] = 0, -1, graph.same[known]
@@ -104,18 +206,19 @@ def link_one(words, graph, ef, scratch):
     for v in range(min(level, graph.top) + 1):
         targets = np.array(naive.row_of(graph, node, v), np.int32)
         ends, sources = np.arange(len(targets) + 1), np.full(len(targets), node, np.int32)
-        api.merge_links(words, graph, v, targets, ends, sources, (0, len(targets)), scratch)
+        api.merge_links(codes, graph, v, targets, ends, sources, (0, len(targets)), scratch)
     if level > graph.top:
         graph = graph._replace(entry=node, top=level)
     return graph._replace(n=node + 1)
 
 
-def grown(words, m, ef, levels, n=None):
+def grown(codes, m, ef, levels, n=None):
     """The graph of the first n codes, linked one by one."""
-    graph = empty_graph(levels, m, len(words) - len(levels))
-    scratch = make_scratch(len(words), words.shape[1], m, ef)
+    rows = len(codes.words)
+    graph = empty_graph(levels, m, rows - len(levels))
+    scratch = make_scratch(rows, codes.quantizer.width, m, ef)
     while graph.n < (len(levels) if n is None else n):
-        graph = link_one(words, graph, ef, scratch)
+        graph = link_one(codes, graph, ef, scratch)
     return graph
 
 
@@ -173,11 +276,12 @@ def assert_code_hits(hits, query, vector, codes, ordinals, encoding, metric):
     """Row ``query`` of ``hits`` is these ordinals with the scores of their codes, then padding."""
     count = len(ordinals)
     assert hits.ordinals[query].tolist() == [*ordinals, *[-1] * (hits.ordinals.shape[1] - count)]
-    levels, step = naive.levels_of(vector, encoding), naive.step_of(vector, encoding)
+    levels = naive.query_levels(vector, codes.quantizer, encoding)
+    step = naive.step_of(naive.extended(vector, codes.quantizer.kind), encoding)
     expected = np.array([naive.code_score(levels, encoding, step, codes.words[o], metric) for o in ordinals])
     found = hits.scores[query, :count].astype(np.float64)
     assert (np.diff(found) <= 0).all()
     if metric == layout.EUCLID:  # as squares: a root makes much of what rounding leaves near 0
         found, expected = found**2, expected**2
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * (1 if metric == layout.COSINE else len(vector)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * (1 if metric == layout.COSINE else len(levels)))
     assert np.isnan(hits.scores[query, count:]).all()

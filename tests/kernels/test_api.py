@@ -26,6 +26,7 @@ from tests.kernels.given import (
     make_scratch,
     make_way,
     no_originals,
+    signs,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,10 +68,9 @@ def test_warm_up_compiles_the_one_version_that_all_uses_share():
     for dim, n, m in ((1, 1, 1), (3, 0, 0), (70, 5, 2)):
         vectors = np.ones((n, dim), np.float32)
         queries = np.ones((m, dim), np.float32)
-        packed = np.empty((n, layout.words_per_code(dim)), np.uint64)
-        api.pack_signs(vectors, packed)
+        api.encode(vectors, signs(dim), layout.COSINE, np.empty((n, layout.words_per_code(dim)), np.uint64))
         codes = make_codes(vectors)
-        graph = grown(codes.words, 2, 4, np.zeros(n, np.uint8)) if n else None
+        graph = grown(codes, 2, 4, np.zeros(n, np.uint8)) if n else None
         for metric, form, encoding in itertools.product(METRICS, FORMS, ENCODINGS):
             api.prepare(queries, metric, queries)
             originals = naive.make_originals(vectors, form, metric)
@@ -83,7 +83,7 @@ def test_warm_up_compiles_the_one_version_that_all_uses_share():
                         scratch = make_scratch(n, codes.words.shape[1], 2, 6, 1, 3, dim)
                         assert api.search_graph(queries, codes, graph, held, accept, way, scratch, hits) == layout.FINE
                 api.search_exact(queries, originals, n, accept, hits)
-                api.rescore(queries, originals, n, candidates, hits)
+                api.rescore(queries, originals, n, candidates, np.full((m or 1, 4), np.inf, np.float32), hits)
         if graph is not None:
             api.check_graph(graph)
     assert [len(root.signatures) for root in api.ROOTS] == [1] * len(api.ROOTS)
@@ -92,14 +92,14 @@ def test_warm_up_compiles_the_one_version_that_all_uses_share():
 @compiled
 def test_the_kept_entry_point_gives_what_the_root_gives():
     """`direct` skips the look at the types: the same answers, the first call's and every later one's."""
-    called = dispatch.direct(api.pack_signs)
+    called = dispatch.direct(api.encode)
     rng = np.random.default_rng(0)
     for dim in (1, 64, 100):
         vectors = rng.standard_normal((3, dim)).astype(np.float32)
         out = np.zeros((3, layout.words_per_code(dim)), np.uint64)
         for _ in range(2):
             out[:] = 77
-            called(vectors, out)
+            called(vectors, signs(dim), layout.COSINE, out)
             np.testing.assert_array_equal(out, naive.pack_signs(vectors))
 
 

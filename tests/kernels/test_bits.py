@@ -8,12 +8,12 @@ from hypothesis.extra import numpy as hnp
 
 from bqstore.kernels import api, bits, layout
 from tests import naive
-from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, whole_vectors
+from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, signs, whole_vectors
 
 
 def pack(vectors):
     out = np.full((len(vectors), layout.words_per_code(vectors.shape[1])), 0xFFFF, np.uint64)
-    api.pack_signs(vectors, out)
+    api.encode(vectors, signs(vectors.shape[1]), layout.COSINE, out)
     return out
 
 
@@ -43,12 +43,12 @@ def test_any_vectors_pack_as_the_twin_packs_them(vectors):
 def test_a_row_is_packed_to_its_place():
     vectors = np.array([[1, -1, 1], [-1, -1, 1]], np.float32)
     out = np.full((3, 1), 77, np.uint64)
-    bits.pack_row(vectors, 1, out, 2)
+    bits.pack_row(vectors[1], out, 2)
     assert out[:, 0].tolist() == [77, 77, 0b100]
 
 
 def queried(dim, encoding):
-    """Codes, rows of some of them, planes of a query, and the distances of those rows by the twin."""
+    """Codes, rows of some of them, a query, and the distances of those rows by the twin."""
     rng = np.random.default_rng(dim)
     query = whole_vectors(rng, 1, dim)[0]
     words = naive.pack_signs(rng.standard_normal((9, dim)))
@@ -56,17 +56,18 @@ def queried(dim, encoding):
     levels = naive.levels_of(query, encoding)
     planes = np.full((8, words.shape[1]), 77, np.uint64)
     planes[:encoding] = naive.planes_of(levels, encoding)
-    return words, rows, planes, [naive.distance(levels, encoding, words[row]) for row in rows]
+    held = layout.Encoded(planes, encoding, 1, words.shape[1], 0, np.float32(1), 0, 0.0, 0.0, 0.0)
+    return words, rows, held, [naive.distance(levels, encoding, words[row]) for row in rows]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_distances_are_those_of_the_twin(encoding):
     for dim in (*range(1, 201, 23 if INTERPRETED else 1), 512, 513, 768, *DIMS):
-        words, rows, planes, expected = queried(dim, encoding)
+        words, rows, query, expected = queried(dim, encoding)
         out = np.full(9, -1, np.int32)
-        bits.measure(words, rows, 7, planes, encoding, out)
+        bits.measure(words, rows, 7, query, 0, out)
         assert out.tolist() == [*expected, -1, -1], dim
         for ahead in (0, 1, 5, 10**6):  # past the end: asked for, never read
             out[:] = -1
-            bits.measure_block(words, rows, 5, planes, encoding, ahead, out)
+            bits.measure(words, rows, 5, query, ahead, out)
             assert out.tolist() == [*expected[:5], -1, -1, -1, -1], (dim, ahead)

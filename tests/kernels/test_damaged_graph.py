@@ -17,6 +17,7 @@ from tests.kernels.given import (
     ENCODINGS,
     INTERPRETED,
     assert_code_hits,
+    fenced_scratch,
     grown,
     link_one,
     make_accept,
@@ -24,6 +25,7 @@ from tests.kernels.given import (
     make_scratch,
     make_way,
     no_originals,
+    signs,
     some_levels,
     whole_vectors,
 )
@@ -31,18 +33,6 @@ from tests.kernels.given import (
 N, M, DIM, SPARE = 40, 4, 70, 6
 EXAMPLES = 60 if INTERPRETED else 400
 NUMBERS = (-(2**31), -2, -1, 0, 1, N - 1, N, N + 1, N + SPARE - 1, N + SPARE, 1000, 2**31 - 2, 2**31 - 1)
-
-
-def fenced(array, margin=20):
-    """A copy in the midst of more memory, and a call that says whether that is as it was."""
-    around = np.full((len(array) + 2 * margin, *array.shape[1:]), 99, array.dtype)
-    inside = around[margin : margin + len(array)]
-    inside[:] = array
-
-    def untouched():
-        return bool((around[:margin] == 99).all() and (around[margin + len(array) :] == 99).all())
-
-    return inside, untouched
 
 
 def trapped(words, query, margin=3000):
@@ -59,7 +49,8 @@ def sound():
     query = whole_vectors(rng, 1, DIM)
     words = trapped(naive.pack_signs(whole_vectors(rng, N + SPARE, DIM)), query)
     levels = some_levels(rng, N + SPARE, 2)
-    return query, layout.Codes(words, N + SPARE), grown(words, M, 20, levels, N)
+    codes = layout.Codes(words, N + SPARE, signs(DIM))
+    return query, codes, grown(codes, M, 20, levels, N)
 
 
 def survive(query, codes, graph, encoding, accept=None, ef=30, lists=True):
@@ -70,11 +61,10 @@ def survive(query, codes, graph, encoding, accept=None, ef=30, lists=True):
     accept = make_accept(None) if accept is None else accept
     way = make_way(ef, ef + 10, 8, encoding=encoding)
     scratch = make_scratch(len(codes.words), codes.words.shape[1], M, way.room, 8, dim=DIM)
-    arrays = {name: fenced(array) for name, array in scratch._asdict().items()}
-    scratch = layout.Scratch(**{name: inside for name, (inside, _) in arrays.items()})
+    scratch, untouched = fenced_scratch(scratch)
     hits = make_hits(1, 8)
     status = api.search_graph(query, codes, graph, no_originals(DIM, layout.DOT), accept, way, scratch, hits)
-    assert all(untouched() for _, untouched in arrays.values())
+    assert untouched()
     assert status in (layout.FINE, layout.OUT_OF_RANGE, layout.SHORT)
     if status == layout.FINE:
         found = hits.ordinals[0].tolist()
@@ -218,7 +208,7 @@ def test_copies_beyond_the_codes_are_not_found(n):
     """The lists of a graph that grows lead to its newest copies first: those are passed over, not what follows them."""
     query, codes, graph = sound()
     codes.words[:] = codes.words[np.arange(N + SPARE) % 3]
-    graph = grown(codes.words, M, 20, np.zeros(N + SPARE, np.uint8), N)
+    graph = grown(codes, M, 20, np.zeros(N + SPARE, np.uint8), N)
     assert naive.same_of(graph, 1) == list(range(N - 3, 1, -3))
     flags = np.arange(N + SPARE) % 3 == 1
     flags[:3] = True
@@ -243,7 +233,7 @@ def test_nothing_is_linked_to_a_graph_without_its_entry_point(entry):
     _, codes, graph = sound()
     graph = copied(graph)._replace(n=1, entry=entry)
     before = copied(graph)
-    api.find_links(codes.words, graph, 1, 20, 10, make_scratch(N + SPARE, 2, M))
+    api.find_links(codes, graph, 1, 20, 10, make_scratch(N + SPARE, 2, M))
     for array, old in zip(graph[:5], before[:5], strict=True):
         assert (array == old).all()
 
@@ -260,7 +250,7 @@ def test_a_link_to_or_from_no_code_is_not_merged(number):
         if held:
             row[held - 1] = number
         arrays = np.array([5], np.int32), np.array([0, len(sources)])
-        api.merge_links(codes.words, graph, 0, *arrays, sources, (0, 1), scratch)
+        api.merge_links(codes, graph, 0, *arrays, sources, (0, 1), scratch)
         links = [o for o in row.tolist() if o != -1]
         assert set(links) <= {*range(6, 6 + held), 30, 31, 32, 33}
         assert len(set(links)) == len(links) >= 4
@@ -328,7 +318,7 @@ def test_nodes_are_linked_to_a_graph_that_a_broken_off_batch_has_marked(places, 
             flat[at] = N + later
     scratch = make_scratch(N + SPARE, 2, M)
     while graph.n < N + SPARE:
-        graph = link_one(codes.words, graph, 20, scratch)
+        graph = link_one(codes, graph, 20, scratch)
     assert api.check_graph(graph) == naive.faults(graph)
     for node in range(N):
         row = [o for o in graph.links[node].tolist() if o >= 0]

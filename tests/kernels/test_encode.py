@@ -12,32 +12,37 @@ from hypothesis.extra import numpy as hnp
 
 from bqstore.kernels import encode, layout
 from tests import naive
-from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, METRICS, whole_vectors
+from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, METRICS, as_kernels_have_it, signs, whole_vectors
 
 SCALAR = ENCODINGS[1:]
 every_encoding = pytest.mark.parametrize("encoding", ENCODINGS)
 
 
-def encoded(query, encoding, queries=None, row=0):
-    """levels (dim,), planes (encoding, W), step, square of one query."""
-    width = layout.words_per_code(len(query))
+def encoded(query, encoding, metric=layout.DOT):
+    """levels (dim,), planes (encoding, W), and the query that codes of signs are compared with."""
+    quantizer = signs(len(query))
+    width = quantizer.width
     levels, planes = np.full(64 * width, 77, np.uint8), np.full((8, width), 77, np.uint64)
-    step, square = encode.encode_query(query[None] if queries is None else queries, row, encoding, levels, planes)
+    turned = np.full(64 * width, 77, np.float32)
+    held = as_kernels_have_it(encode.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
     if encoding != layout.BINARY:
         assert not levels[len(query) :].any()  # a code has zeros there too
-    return levels[: len(query)], planes[:encoding], step, square
+    assert held.planes is planes or INTERPRETED or (held.planes == planes).all()
+    assert (held.encoding, held.bits, held.width, held.corrected) == (encoding, 1, width, 0)
+    assert held.top == len(query) * (2**encoding - 1)
+    return levels[: len(query)], planes[:encoding], held
 
 
 @every_encoding
 @pytest.mark.parametrize("dim", DIMS)
 def test_planes_are_those_of_the_twin(dim, encoding):
     query = whole_vectors(np.random.default_rng(dim), 1, dim)[0]
-    levels, planes, step, _ = encoded(query, encoding)
+    levels, planes, held = encoded(query, encoding)
     expected = naive.levels_of(query, encoding)
     if encoding != layout.BINARY:
         assert levels.tolist() == expected
     np.testing.assert_array_equal(planes, naive.planes_of(expected, encoding))
-    assert step == pytest.approx(naive.step_of(query, encoding), rel=1e-6)
+    assert 2 * held.half == pytest.approx(naive.step_of(query, encoding), rel=1e-6)
 
 
 @pytest.mark.parametrize("encoding", SCALAR)
@@ -49,11 +54,11 @@ def test_planes_are_those_of_the_twin(dim, encoding):
     )
 )
 def test_any_value_goes_to_the_nearest_level(encoding, query):
-    levels, planes, step, square = encoded(query, encoding)
+    levels, planes, held = encoded(query, encoding)
     np.testing.assert_array_equal(planes, naive.planes_of(levels.tolist(), encoding))
     top, steps = naive.top_of(query), 2**encoding - 1
-    assert step == pytest.approx(2 * top / steps, rel=1e-5)
-    assert square == ((2 * levels.astype(np.int64) - steps) ** 2).sum()
+    assert held.half == pytest.approx(top / steps, rel=1e-5)
+    assert held.square == ((2 * levels.astype(np.int64) - steps) ** 2).sum()
     if top > 0:
         exact = np.clip((query.astype(np.float64) + top) / (2 * top), 0, 1) * steps
         assert np.abs(levels - exact).max() <= 0.5 + 3e-3
@@ -69,7 +74,7 @@ def test_one_huge_value_does_not_make_all_others_equal(encoding, factor, huge):
     rng = np.random.default_rng(0)
     query = rng.uniform(-1, 1, 1000).astype(np.float32)
     query[7] = huge
-    levels, _, _, _ = encoded(query * np.float32(factor), encoding)
+    levels, _, _ = encoded(query * np.float32(factor), encoding)
     assert levels.tolist() == naive.levels_of(query, encoding)
     assert levels[7] == (2**encoding - 1 if huge > 0 else 0)
     others = np.delete(levels, 7)
@@ -83,8 +88,8 @@ def test_values_at_the_end_of_the_levels_are_not_clipped(encoding):
     """One value of nine is three times the root of the mean square, and all equal values are the largest."""
     steps = 2**encoding - 1
     for query, top in (([0] * 8 + [5], 5), ([2, -2] * 20, 2), ([0] * 99 + [-10], 3)):
-        levels, _, step, _ = encoded(np.array(query, np.float32), encoding)
-        assert step == pytest.approx(2 * top / steps, rel=1e-6)
+        levels, _, held = encoded(np.array(query, np.float32), encoding)
+        assert held.half == pytest.approx(top / steps, rel=1e-6)
         ends = {0: (steps + 1) // 2}
         assert levels.tolist() == [ends.get(value, steps if value > 0 else 0) for value in query]
 
@@ -94,7 +99,7 @@ def test_values_at_the_end_of_the_levels_are_not_clipped(encoding):
 def test_a_very_short_query_has_the_levels_of_a_longer_one(encoding, length):
     """Under dot and euclid no query is too short."""
     query = whole_vectors(np.random.default_rng(0), 1, 70)[0]
-    levels, _, _, _ = encoded(query * np.float32(length), encoding)
+    levels, _, _ = encoded(query * np.float32(length), encoding)
     assert np.abs(levels - np.array(naive.levels_of(query, encoding))).max() <= 1
 
 
@@ -102,7 +107,7 @@ def test_a_very_short_query_has_the_levels_of_a_longer_one(encoding, length):
 def test_a_query_is_encoded_from_its_row(encoding):
     queries = whole_vectors(np.random.default_rng(0), 3, 70)
     for row in range(3):
-        _, planes, _, _ = encoded(queries[row], encoding, queries, row)
+        _, planes, _ = encoded(queries[row], encoding)
         np.testing.assert_array_equal(planes, naive.planes_of(naive.levels_of(queries[row], encoding), encoding))
 
 
@@ -113,11 +118,11 @@ def test_a_score_is_the_metric_of_the_decoded_query_and_signs(dim, encoding, met
     rng = np.random.default_rng(dim)
     query = whole_vectors(rng, 1, dim)[0]
     query[0] = 2
-    _, _, step, square = encoded(query, encoding)
+    _, _, held = encoded(query, encoding)
     levels = naive.levels_of(query, encoding)
     for code in naive.pack_signs(rng.standard_normal((4, dim))):
         distance = naive.distance(levels, encoding, code)
-        found = encode.code_score(distance, dim, encoding, step, square, metric)
+        found = encode.code_score(distance, held, metric)
         expected = naive.code_score(levels, encoding, naive.step_of(query, encoding), code, metric)
         if metric == layout.EUCLID:  # as squares: a root makes much of what rounding leaves near 0
             assert found**2 == pytest.approx(expected**2, rel=1e-5, abs=1e-6 * dim)
@@ -127,8 +132,8 @@ def test_a_score_is_the_metric_of_the_decoded_query_and_signs(dim, encoding, met
 
 def test_the_scores_of_a_code_with_itself_are_exact():
     for dim in (3, 63, 384, 768, 1000, 1536, 3072, 4096):
-        _, _, step, square = encoded(np.ones(dim, np.float32), layout.BINARY)
-        scores = [float(encode.code_score(0, dim, layout.BINARY, step, square, metric)) for metric in METRICS]
+        _, _, held = encoded(np.ones(dim, np.float32), layout.BINARY)
+        scores = [float(encode.code_score(0, held, metric)) for metric in METRICS]
         assert scores == [1.0, dim, 0.0], dim
 
 
@@ -136,21 +141,21 @@ def test_the_scores_of_a_code_with_itself_are_exact():
 def test_a_cosine_is_never_beyond_one(encoding):
     for dim in range(1, 400 if INTERPRETED else 4000, 7):
         query = np.ones(dim, np.float32)
-        _, _, step, square = encoded(query, encoding)
+        _, _, held = encoded(query, encoding)
         farthest = dim * (2**encoding - 1)
         for distance in (0, farthest):
-            score = float(encode.code_score(distance, dim, encoding, step, square, layout.COSINE))
+            score = float(encode.code_score(distance, held, layout.COSINE))
             assert abs(score) <= (1 + 2e-7 if INTERPRETED else 1)  # NumPy's scalars stay float32 on the way
             assert score == pytest.approx(1 if distance == 0 else -1, abs=1e-6)
 
 
 @pytest.mark.parametrize("encoding", SCALAR)
 def test_a_query_of_zeros_has_the_dot_product_of_zeros(encoding):
-    levels, _, step, square = encoded(np.zeros(70, np.float32), encoding)
+    levels, _, held = encoded(np.zeros(70, np.float32), encoding)
     assert levels.tolist() == [2 ** (encoding - 1)] * 70
     for distance in (0, 5, 70 * (2**encoding - 1)):
-        assert encode.code_score(distance, 70, encoding, step, square, layout.DOT) == 0
-        root = encode.code_score(distance, 70, encoding, step, square, layout.EUCLID)
+        assert encode.code_score(distance, held, layout.DOT) == 0
+        root = encode.code_score(distance, held, layout.EUCLID)
         assert root == pytest.approx(-math.sqrt(70))  # of nothing and of a vector of signs
 
 
@@ -167,5 +172,5 @@ def test_more_planes_say_more_about_the_product(encoding):
     def correlation(levels, planes):
         return -np.corrcoef([naive.distance(levels, planes, code) for code in codes], products)[0, 1]
 
-    levels, _, _, _ = encoded(query, encoding)
+    levels, _, _ = encoded(query, encoding)
     assert correlation(levels.tolist(), encoding) > max(0.97, correlation(naive.levels_of(query, 1), 1))

@@ -17,11 +17,11 @@ EXAMPLES = 30 if INTERPRETED else 200
 
 
 @leaf
-def distances(words, row, planes, first, last):
+def distances(words, row, first, planes, width):
     return (
-        intrinsics.distance_1(words, row, planes, first, last),
-        intrinsics.distance_4(words, row, planes, first, last),
-        intrinsics.distance_8(words, row, planes, first, last),
+        intrinsics.distance_1(words, row, first, planes, width),
+        intrinsics.distance_4(words, row, first, planes, width),
+        intrinsics.distance_8(words, row, first, planes, width),
     )
 
 
@@ -45,8 +45,8 @@ def total(records, row, factor, ahead):
     return intrinsics.keyed_sum(records, row, factor, ahead)
 
 
-def weighted(code, planes, first, last, count):
-    return sum(naive.hamming(code[first:last], planes[p, first:last]) << p for p in range(count))
+def weighted(code, first, planes, width, count):
+    return sum(naive.hamming(code[first : first + width], planes[p, :width]) << p for p in range(count))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -55,23 +55,24 @@ def test_distances_of_every_width(width):
     words = rng.integers(0, 2**64, (5, width), dtype=np.uint64)
     planes = rng.integers(0, 2**64, (8, width), dtype=np.uint64)
     for row in range(5):
-        expected = tuple(weighted(words[row], planes, 0, width, count) for count in (1, 4, 8))
-        assert distances(words, row, planes, 0, width) == expected
+        expected = tuple(weighted(words[row], 0, planes, width, count) for count in (1, 4, 8))
+        assert distances(words, row, 0, planes, width) == expected
 
 
 def test_distances_of_some_words_only():
+    """Those of one plane of a code of several, against the first words of a query."""
     rng = np.random.default_rng(0)
     words = rng.integers(0, 2**64, (3, 30), dtype=np.uint64)
     planes = rng.integers(0, 2**64, (8, 30), dtype=np.uint64)
-    for first, last in ((0, 0), (0, 30), (1, 30), (3, 4), (5, 21), (8, 24), (29, 30), (30, 30)):
-        expected = tuple(weighted(words[1], planes, first, last, count) for count in (1, 4, 8))
-        assert distances(words, 1, planes, first, last) == expected
+    for first, width in ((0, 0), (0, 30), (1, 29), (3, 1), (5, 16), (8, 16), (29, 1), (30, 0), (0, 17), (15, 15)):
+        expected = tuple(weighted(words[1], first, planes, width, count) for count in (1, 4, 8))
+        assert distances(words, 1, first, planes, width) == expected
 
 
 def test_the_largest_distance_there_is():
     words = np.zeros((1, 256), np.uint64)
     planes = np.full((8, 256), 2**64 - 1, np.uint64)
-    assert distances(words, 0, planes, 0, 256) == (16_384, 15 * 16_384, 255 * 16_384)
+    assert distances(words, 0, 0, planes, 256) == (16_384, 15 * 16_384, 255 * 16_384)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -15,6 +15,7 @@ from tests.kernels.given import (
     METRICS,
     assert_code_hits,
     assert_hits,
+    codes_of,
     damage,
     make_accept,
     make_candidates,
@@ -41,7 +42,8 @@ def check(vectors, queries, accept, c, k, metric, form=None, encoding=layout.BIN
     candidates, hits = make_candidates(m, c), make_hits(m, k)
     originals = no_originals(dim, metric) if form is None else naive.make_originals(vectors, form, metric)
     way = make_way(rescoring=int(form is not None), encoding=encoding)
-    assert api.search_bits(queries, codes, originals, accept, way, candidates, hits) == layout.FINE
+    status, read = api.search_bits(queries, codes, originals, accept, way, candidates, hits)
+    assert (status, read) == (layout.FINE, int(candidates.counts.sum()) if way.rescoring else 0)
     for i, query in enumerate(queries):
         near = naive.nearest_codes(query, codes, accept, c, encoding)
         assert_candidates(candidates, i, near)
@@ -139,7 +141,8 @@ def test_rescoring_without_originals_is_out_of_range():
     vectors = whole_vectors(np.random.default_rng(0), 20, 8)
     originals = no_originals(8, layout.DOT)
     args = (vectors[:1].copy(), make_codes(vectors), originals, make_accept(None))
-    assert api.search_bits(*args, make_way(rescoring=1), make_candidates(1, 5), make_hits(1, 5)) == layout.OUT_OF_RANGE
+    status, read = api.search_bits(*args, make_way(rescoring=1), make_candidates(1, 5), make_hits(1, 5))
+    assert (status, read) == (layout.OUT_OF_RANGE, 0)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -152,7 +155,7 @@ def test_damage_is_reported_when_a_candidate_and_only_then(form):
     sound = naive.make_originals(vectors, form, layout.COSINE)
     for ordinal in range(40):
         bad = damage(sound, ordinal, ordinal % sound.records.shape[1], ordinal % 32)
-        status = api.search_bits(
+        status, _ = api.search_bits(
             query, codes, bad, accept, make_way(rescoring=1), make_candidates(1, 6), make_hits(1, 3)
         )
         assert status == (ordinal if ordinal in chosen else layout.FINE)
@@ -163,11 +166,12 @@ def test_a_scan_that_asks_ahead_finds_the_same():
     """Past 8 MB of codes the scan prefetches: the same answer as counting with numpy."""
     rng = np.random.default_rng(5)
     n, words = 20_000, 64
-    codes = layout.Codes(rng.integers(0, 2**64, (n, words), dtype=np.uint64), n)
+    codes = codes_of(rng.integers(0, 2**64, (n, words), dtype=np.uint64), 64 * words)
     queries = rng.standard_normal((2, 64 * words)).astype(np.float32)
     candidates, hits = make_candidates(2, 50), make_hits(2, 10)
     empty = no_originals(64 * words, layout.DOT)
-    assert api.search_bits(queries, codes, empty, make_accept(None), make_way(), candidates, hits) == layout.FINE
+    status, _ = api.search_bits(queries, codes, empty, make_accept(None), make_way(), candidates, hits)
+    assert status == layout.FINE
     for i, query in enumerate(queries):
         bits = np.packbits(query > 0, bitorder="little").view(np.uint64)
         distances = np.unpackbits((codes.words ^ bits).view(np.uint8), axis=1).sum(axis=1)

@@ -15,6 +15,7 @@ from tests.kernels.given import (
     METRICS,
     assert_code_hits,
     assert_hits,
+    codes_of,
     damage,
     empty_graph,
     grown,
@@ -39,7 +40,7 @@ def linked(rng, n, dim, tail=0, m=M):
     """Vectors, their codes, and a graph of all but the last ``tail``."""
     vectors = whole_vectors(rng, n, dim)
     codes = make_codes(vectors)
-    return vectors, codes, grown(codes.words, m, 30, some_levels(rng, n, 3), n - tail)
+    return vectors, codes, grown(codes, m, 30, some_levels(rng, n, 3), n - tail)
 
 
 def search(queries, codes, graph, originals, accept, way, k, scratch=None):
@@ -118,7 +119,7 @@ def test_deleted_nodes_are_passed_through():
     graph.links[:-1, 0] = np.arange(1, n)
     flags = np.zeros(n, bool)
     flags[-1] = True
-    codes, accept, query = layout.Codes(words, n), make_accept(flags), -np.ones((1, 64), np.float32)
+    codes, accept, query = codes_of(words, 64), make_accept(flags), -np.ones((1, 64), np.float32)
     graph = graph._replace(n=n)
     status, hits = search(query, codes, graph, no_originals(64, 1), accept, make_way(1, n, 1), 1)
     assert (status, hits.ordinals[0, 0]) == (layout.FINE, n - 1)
@@ -182,7 +183,7 @@ def test_a_query_of_zeros_under_dot():
 def test_equal_vectors_come_by_ordinal():
     codes = make_codes(np.ones((N, 24), np.float32))
     rng = np.random.default_rng(0)
-    graph = grown(codes.words, 8, 30, some_levels(rng, N, 3), 9)
+    graph = grown(codes, 8, 30, some_levels(rng, N, 3), 9)
     query = whole_vectors(rng, 1, 24)
     status, hits = search(query, codes, graph, no_originals(24, 1), make_accept(None), make_way(N, N, 10), 10)
     assert status == layout.FINE
@@ -194,7 +195,7 @@ def written_again(rng, codes, times):
     order = rng.permutation(np.repeat(np.arange(codes), times))
     words = np.unique(rng.integers(0, 2**24, 4 * codes, dtype=np.uint64))
     words = rng.permutation(words)[:codes, None][order]
-    return layout.Codes(words, len(words)), [np.flatnonzero(order == code) for code in range(codes)]
+    return codes_of(words, 24), [np.flatnonzero(order == code) for code in range(codes)]
 
 
 LIVE = {
@@ -216,7 +217,7 @@ def test_copies_are_found_whichever_of_them_are_deleted(live, encoding, tail):
     rng = np.random.default_rng(tail)
     codes, groups = written_again(rng, 8 if INTERPRETED else 50, 6)
     n = len(codes.words)
-    graph = grown(codes.words, 12, 50, some_levels(rng, n, 8), n - tail)
+    graph = grown(codes, 12, 50, some_levels(rng, n, 8), n - tail)
     assert api.check_graph(graph) == 0
     flags = np.zeros(n, bool)
     for nodes in groups:
@@ -246,7 +247,7 @@ def test_of_a_vector_written_again_and_again_the_last_is_found_at_every_width(fi
     vectors = whole_vectors(rng, 40, 24)
     vectors = np.concatenate([vectors, np.repeat(vectors[first : first + 1], times, axis=0)])
     n, codes = len(vectors), make_codes(vectors)
-    graph = grown(codes.words, M, 30, some_levels(rng, n, 3))
+    graph = grown(codes, M, 30, some_levels(rng, n, 3))
     assert naive.same_of(graph, first) == list(range(n - 1, 39, -1))
     flags = np.ones(n, bool)
     flags[first] = flags[40:-1] = False

@@ -77,12 +77,14 @@ def test_the_greedy_walk_ends_where_the_twin_ends(n, m, dim, seed):
         levels = naive.levels_of(whole_vectors(rng, 1, dim)[0], encoding)
         scratch = make_scratch(n, codes.words.shape[1], m)
         scratch.planes[:encoding] = naive.planes_of(levels, encoding)
+        width = codes.words.shape[1]
+        query = layout.Encoded(scratch.planes, encoding, 1, width, 0, np.float32(1), 0, 0.0, 0.0, 0.0)
 
         def measure(o, levels=levels, encoding=encoding):
             return naive.distance(levels, encoding, codes.words[o])
 
         for last in range(graph.top + 1):
-            found = walk.descend(codes.words, graph, last, scratch.planes, encoding, scratch)
+            found = walk.descend(codes.words, graph, last, query, scratch)
             node = naive.descend(measure, graph, last)
             assert tuple(found) == (node, measure(node))
 

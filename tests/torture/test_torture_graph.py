@@ -20,7 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 import bqstore
 from bqstore import linking
-from tests.core.given import BITS, data_of, filled, let_walk
+from tests.core.given import BITS, SIGNS, data_of, filled, let_walk
 from tests.core.test_graph_background import BASE, N, ended
 from tests.core.test_graph_threads import Life, checker, live, run_all
 from tests.core.test_graph_writing import GraphMachine
@@ -53,7 +53,7 @@ def test_searches_while_one_writes(tmp_path, monkeypatch, where, seed):
     life = Life(None if where == "memory" else tmp_path)
     with life.col as col:
         if where == "reader":
-            with bqstore.open(tmp_path, read_only=True, hnsw=BITS) as reader:
+            with bqstore.open(tmp_path, read_only=True, hnsw=BITS, quantization=SIGNS) as reader:
                 run_all(live(life, 200, seed), *(checker(life, reader, i) for i in range(5)))
                 assert len(reader) == len(col) and reader.verify().ok
         else:
@@ -121,7 +121,7 @@ import bqstore
 from tests.torture.test_torture_graph import BITS, do, operations, settings_of_a_child
 settings_of_a_child()
 path, seed, skip = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-col = bqstore.open(path, hnsw=BITS)
+col = bqstore.open(path, hnsw=BITS, quantization=SIGNS)
 for number, operation in enumerate(operations(seed)):
     if number >= skip:
         os.write(1, b"begin %d\\n" % number)
@@ -171,7 +171,7 @@ def test_kill(tmp_path, monkeypatch, seed):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # nothing that is there is damaged
             warnings.filterwarnings("ignore", "there is no snapshot of the graph")
-            col = bqstore.open(tmp_path, hnsw=BITS)
+            col = bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS)
         with col:
             report = col.verify()
             assert report.ok, report.problems
@@ -182,7 +182,7 @@ def test_kill(tmp_path, monkeypatch, seed):
             restored += col.info().linked > 0
             check(col, known, linked=False)
             col._published.save_at_close = lambda: None  # the next one finds what the kill has left
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         col.flush()
         check(col, known, linked=True)
         col.compact()
@@ -205,7 +205,7 @@ def test_ctrl_c_at_any_moment(tmp_path, monkeypatch, where, seed):
     rng, interrupted = np.random.default_rng(seed), 0
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        with bqstore.open(None if where == "memory" else tmp_path, hnsw=BITS, threads=1 + seed % 2) as col:
+        with bqstore.open(None if where == "memory" else tmp_path, hnsw=BITS, quantization=SIGNS, threads=1 + seed % 2) as col:
             known: dict[str, int] = {}
             for operation in islice(operations(seed), 500):
                 after = dict(known)
@@ -234,7 +234,7 @@ def test_ctrl_c_at_any_moment(tmp_path, monkeypatch, where, seed):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     if where == "disk":
-        with bqstore.open(tmp_path, hnsw=BITS) as col:
+        with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
             check(col, known, linked=True)
 
 
@@ -247,7 +247,7 @@ def test_a_snapshot_damaged_anywhere(tmp_path, damage):
     filled(tmp_path / "store", base).close()
     (file,) = (tmp_path / "store").rglob("snap-*")
     data = file.read_bytes()
-    with bqstore.open(tmp_path / "store", hnsw=BITS) as col:
+    with bqstore.open(tmp_path / "store", hnsw=BITS, quantization=SIGNS) as col:
         truth, _ = col.search_ids(queries, 10, oversampling=50)
     rng, told = random.Random(0), 0
     for _ in range(150):
@@ -261,7 +261,7 @@ def test_a_snapshot_damaged_anywhere(tmp_path, damage):
         file.write_bytes(changed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with bqstore.open(tmp_path / "store", hnsw=BITS, read_only=True) as col:
+            with bqstore.open(tmp_path / "store", hnsw=BITS, quantization=SIGNS, read_only=True) as col:
                 told += len(caught)
                 assert col.info().linked == (0 if caught else 2100) and col.verify().ok == (not caught)
                 ids, _ = col.search_ids(queries, 10, oversampling=50)
@@ -296,7 +296,7 @@ def test_opening_and_closing_while_another_process_writes_and_compacts(tmp_path)
         assert process.stdout.readline() and process.stdout.readline() == "done 0\n"
         threading.Thread(target=process.stdout.read, daemon=True).start()
         for _ in range(150):
-            with bqstore.open(tmp_path, read_only=True, hnsw=BITS) as reader:
+            with bqstore.open(tmp_path, read_only=True, hnsw=BITS, quantization=SIGNS) as reader:
                 for _ in range(3):
                     hits = reader.search(vectors_of([1])[0], 20, with_vectors=True)
                     assert len({hit.id for hit in hits}) == min(20, len(hits))

@@ -191,6 +191,22 @@ class BQVectorStore(BasePydanticVectorStore):
         """`query` in a thread."""
         return await asyncio.to_thread(self.query, query, **kwargs)
 
+    # ---- measuring
+
+    def recall(self, **kwargs: Any) -> bqstore.RecallReport:
+        """How much of what is nearest searches find, at what latency, measured on the nodes; takes seconds.
+
+        Keywords are those of `bqstore.Collection.recall`: ``queries`` (vectors), ``k``, ``sample``, ``settings``.
+        """
+        return self._collection.recall(**kwargs)
+
+    def tune(self, target_recall: float = 0.98, k: int = 10, **kwargs: Any) -> bqstore.SearchParams:
+        """Find the cheapest settings that reach a recall on these nodes; they become the collection's defaults.
+
+        Other keywords are those of `bqstore.Collection.tune`. Raises `bqstore.TargetNotReachedError`.
+        """
+        return self._collection.tune(target_recall, k, **kwargs)
+
     # ---- life
 
     def persist(self, persist_path: str, fs: Any = None) -> None:

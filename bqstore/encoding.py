@@ -1,0 +1,115 @@
+"""How the vectors of one collection become codes, when that is settled, and how it changes later. Floor 3.
+
+The first vectors settle it, if they are enough to tell; else they are kept by their signs, and all codes are made anew
+when there are. Knows the published state and the store; knows no rows.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import choosing
+from .config import HnswConfig, Quantization
+from .index import METRICS, Quantizer
+from .published import Published
+from .results import Choice
+from .storage import Coding
+
+F32 = NDArray[np.float32]
+U64 = NDArray[np.uint64]
+
+
+class Encoder:
+    """Makes the codes of a collection.
+
+    Attributes
+    ----------
+    wanted : Quantization       what was asked for, with what this opening asks for over it; may hold "auto"
+    """
+
+    def __init__(
+        self,
+        published: Published,
+        wanted: Quantization,
+        hnsw: HnswConfig,
+        threads: int,
+        executor: Callable[[], Executor],
+    ) -> None:
+        self._published, self._store = published, published.store
+        self.wanted = wanted
+        self._hnsw, self._threads, self._executor = hnsw, threads, executor
+
+    @property
+    def in_use(self) -> Quantization:
+        """How codes are made and queries encoded now: nothing is "auto"."""
+        data = self._published.current().data
+        quantizer = Quantizer.signs(1) if data is None else data.quantizer
+        return quantizer.resolved(self.wanted.query_encoding)
+
+    @property
+    def choice(self) -> Choice | None:
+        """What was measured to choose it."""
+        return choosing.choice_of(self._store.head.settings)
+
+    def encode(self, vectors: F32) -> tuple[Quantizer | None, U64]:
+        """The codes of vectors, float32 (n, dim), and what made them; beside other writes.
+
+        Without codes there is no quantizer yet: `settled` makes both.
+        """
+        data = self._published.current().data
+        if data is None or data.dim != vectors.shape[1]:
+            return None, np.zeros((0, 1), np.uint64)
+        return data.quantizer, self._encoded(data.quantizer, vectors)
+
+    def settled(self, vectors: F32, by: Quantizer | None, codes: U64) -> tuple[U64, Coding | None]:
+        """The codes as the collection holds them now, and what the store is to keep of how; under the writer's lock.
+
+        by, codes : what `encode` gave; another thread may have written since.
+        """
+        data = self._published.follow().data
+        if data is not None:
+            return (codes if data.quantizer is by else self._encoded(data.quantizer, vectors)), None
+        settings = self._store.head.settings
+        metric = METRICS[settings["distance"]]
+        chosen = choosing.first(vectors, self.wanted, metric)
+        if chosen is None:
+            return self._encoded(Quantizer.signs(vectors.shape[1], metric), vectors), None
+        stored = Quantization(**settings["quantization"])
+        coding = Coding(chosen.settings(settings, stored), chosen.quantizer.parameters)
+        return self._encoded(chosen.quantizer, vectors), coding
+
+    @property
+    def due(self) -> bool:
+        """Whether there are vectors enough by now to choose by, or to train on again."""
+        head = self._store.head
+        return head.settings["originals"] != "none" and choosing.is_due(self.wanted, head.settings, head.n_live)
+
+    def renew(self) -> None:
+        """Do what is due; under the lock."""
+        if self.due:
+            self._recode(self.wanted, Quantization(**self._store.head.settings["quantization"]))
+
+    def change(self, wanted: Quantization) -> None:
+        """Make all codes as is wanted from now on; under the lock."""
+        head = self._store.head
+        if head.n_live:
+            self._recode(wanted, wanted)
+        else:
+            if head.n_slots:
+                head = self._store.clear()
+            self._store.put_settings({**head.settings, "quantization": asdict(wanted)}, head.dim)
+        self.wanted = wanted
+
+    def _recode(self, wanted: Quantization, stored: Quantization) -> None:
+        """Choose by the vectors there are, and make all codes anew."""
+        settings = self._store.head.settings
+        sample = self._published.sample(choosing.TRAINED_ON)
+        chosen = choosing.choose(sample, wanted, METRICS[settings["distance"]])
+        new = chosen.settings(settings, stored)
+        self._published.recode(chosen.quantizer, new, self._hnsw, self._threads, self._executor)
+
+    def _encoded(self, quantizer: Quantizer, vectors: F32) -> U64:
+        return quantizer.encode_all(vectors, self._threads, self._executor)

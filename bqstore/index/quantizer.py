@@ -1,0 +1,235 @@
+"""How vectors become codes: one object for every encoding, trained on vectors, kept as numbers.
+
+Knows arrays and settings; knows no files, and not which encoding is best (`choosing` does).
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, wait
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import AUTO, Quantization
+from ..errors import CorruptionError
+from ..kernels import api, layout
+from ..kernels.encode import SURE
+from ..kernels.layout import COSINE, DOT, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS, lanes_of, words_per_code
+
+F32 = NDArray[np.float32]
+U64 = NDArray[np.uint64]
+
+SEED = 0x6271_7475
+_ROUNDS = 2  # of the rotation; a third changes no recall that was measured
+_KINDS = {
+    ("one_bit", "sign"): (ONE_BIT, 1),
+    ("one_and_half_bits", "sign"): (ONE_AND_HALF_BITS, 1),
+    ("two_bits", "sign"): (TWO_BITS, 1),
+    ("one_bit", "rabitq"): (RABITQ, 1),
+    ("two_bits", "rabitq"): (RABITQ, 2),
+    ("four_bits", "rabitq"): (RABITQ, 4),
+}
+_NOTHING = np.zeros(0, np.float32)
+_SAMPLE = 2048  # vectors that the spread of errors is measured on
+_ASKED, _NEAREST = 200, 20  # of them, those that are asked for their nearest
+_PART = 4096  # vectors encoded by a thread at a time
+_SHRINK = 16  # a mean of so many vectors is taken half for what it says
+
+
+class Quantizer:
+    """One way to make codes, for vectors of one dimension and one metric.
+
+    Attributes
+    ----------
+    encoding, estimator, rotate     as in `Quantization`; nothing is "auto"
+    arrays : layout.Quantizer       as kernels take it
+    metric : int                    what the corrections of "rabitq" are for
+    trained : int                   vectors it was trained on
+    query_encoding : str            what "auto" means beside it
+    """
+
+    def __init__(
+        self, encoding: str, estimator: str, rotate: bool, dim: int, metric: int, parameters: F32, trained: int = 0
+    ) -> None:
+        self.encoding, self.estimator, self.rotate = encoding, estimator, rotate
+        self.metric, self.trained, self.query_encoding = metric, trained, "binary"
+        kind, bits = _KINDS[encoding, estimator]
+        self.parameters = np.ascontiguousarray(parameters, np.float32)
+        expected = {ONE_BIT: 0, RABITQ: 2 + dim}.get(kind, 2 * dim)
+        if len(self.parameters) != expected or not np.isfinite(self.parameters).all():
+            raise CorruptionError(
+                f"the codes of {encoding} ({estimator}) have {len(self.parameters):,} parameters; expected {expected:,}"
+                " finite numbers: restore the collection from a copy"
+            )
+        lanes = lanes_of(dim, kind)
+        mean = deviation = _NOTHING
+        spread = np.zeros(2, np.float32)
+        if kind == RABITQ:
+            spread, mean = self.parameters[:2].copy(), self.parameters[2:].copy()
+        elif kind != ONE_BIT:
+            mean, deviation = self.parameters[:dim].copy(), self.parameters[dim:].copy()
+        turns = turns_of(dim, _ROUNDS if rotate else 0)
+        self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, mean, deviation, turns, spread)
+        self.words = words_per_code(dim, kind, bits)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        lanes = self.arrays.lanes
+        return {TWO_BITS: lanes // 2, ONE_AND_HALF_BITS: 2 * lanes // 3}.get(self.arrays.kind, lanes)
+
+    def encode(self, vectors: F32) -> U64:
+        """The codes of vectors.
+
+        Parameters
+        ----------
+        vectors : float32 (n, dim), C-order     as they came
+
+        Returns
+        -------
+        uint64 (n, words)
+        """
+        codes = np.empty((len(vectors), self.words), np.uint64)
+        api.encode(vectors, self.arrays, self.metric, codes)
+        return codes
+
+    def encode_all(self, vectors: F32, threads: int, executor: Callable[[], Executor]) -> U64:
+        """`encode` by several threads, for many vectors."""
+        if threads == 1 or len(vectors) <= _PART:
+            return self.encode(vectors)
+        codes = np.empty((len(vectors), self.words), np.uint64)
+        pool = executor()
+        running = [
+            pool.submit(api.encode, vectors[at : at + _PART], self.arrays, self.metric, codes[at : at + _PART])
+            for at in range(0, len(vectors), _PART)
+        ]
+        try:
+            for future in running:
+                future.result()
+        finally:
+            for future in running:
+                future.cancel()
+            wait(running)
+        return codes
+
+    @classmethod
+    def signs(cls, dim: int, metric: int = COSINE) -> "Quantizer":
+        """The quantizer that needs no training: one bit a dimension, 1 where the value is > 0."""
+        return cls("one_bit", "sign", False, dim, metric, _NOTHING)
+
+    @classmethod
+    def train(cls, vectors: F32, encoding: str, estimator: str, rotate: bool, metric: int) -> "Quantizer":
+        """A quantizer made for vectors, float32 (n, dim), that came from the same model as those to be encoded."""
+        dim, n = vectors.shape[1], len(vectors)
+        kind, _ = _KINDS[encoding, estimator]
+        if kind == ONE_BIT:
+            return cls(encoding, estimator, rotate, dim, metric, _NOTHING, n)
+        kept = vectors
+        if metric == COSINE:
+            kept = np.zeros_like(vectors)
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            np.divide(vectors, lengths, out=kept, where=lengths > 0)
+        if kind != RABITQ:
+            mean = kept.mean(0, dtype=np.float64)
+            deviation = kept.std(0, dtype=np.float64)
+            parameters = np.concatenate([mean, deviation]).astype(np.float32)
+            return cls(encoding, estimator, rotate, dim, metric, parameters, n)
+        # of few vectors the mean is mostly noise, which would become a part of every residual
+        mean = kept.mean(0, dtype=np.float64) * (n / (n + _SHRINK))
+        blank = cls(encoding, estimator, rotate, dim, metric, np.concatenate([[0, 0], mean]).astype(np.float32), n)
+        sample = np.ascontiguousarray(kept[:: max(1, n // _SAMPLE)][:_SAMPLE])
+        spread = _spread_of(blank, sample)
+        # of products, and so beside a quantizer for products: under euclid ``add`` is another
+        plain = cls(encoding, estimator, rotate, dim, min(metric, DOT), np.concatenate([spread, blank.arrays.mean]), n)
+        spread *= np.float32(_excess_of(plain, sample))
+        return cls(encoding, estimator, rotate, dim, metric, np.concatenate([spread, blank.arrays.mean]), n)
+
+    def coding(self) -> dict[str, Any]:
+        """What the store keeps of it beside the parameters."""
+        return {
+            "encoding": self.encoding,
+            "estimator": self.estimator,
+            "rotate": self.rotate,
+            "trained": self.trained,
+            "query_encoding": self.query_encoding,
+        }
+
+    @classmethod
+    def restore(cls, coding: Mapping[str, Any], parameters: F32, dim: int, metric: int) -> "Quantizer":
+        """The quantizer that `coding` and the parameters are of; CorruptionError if they cannot be."""
+        try:
+            encoding, estimator, rotate = coding["encoding"], coding["estimator"], bool(coding["rotate"])
+            made = cls(encoding, estimator, rotate, dim, metric, parameters, int(coding.get("trained", 0)))
+            made.query_encoding = str(coding.get("query_encoding", "binary"))
+            return made
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptionError(f"the collection's codes are of an unknown kind ({coding!r})") from error
+
+    def resolved(self, query_encoding: str) -> Quantization:
+        """Its settings, with the query encoding that was asked for, or its own for "auto"."""
+        query_encoding = self.query_encoding if query_encoding == AUTO else query_encoding
+        return Quantization(self.encoding, query_encoding, self.estimator, self.rotate)
+
+
+def turns_of(dim: int, rounds: int) -> F32:
+    """Random signs, float32 (rounds, dim): bits of splitmix64 (Steele, Lea and Flood 2014), the same everywhere."""
+    x = np.arange(1, rounds * dim + 1, dtype=np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15) + np.uint64(SEED)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+    x ^= x >> np.uint64(31)
+    return np.where(x >> np.uint64(63), np.float32(1), np.float32(-1)).reshape(rounds, dim)
+
+
+def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
+    """What corrected codes hold: values float32 (n, dim), add float32 (n,), factor float32 (n,)."""
+    arrays, dim = quantizer.arrays, quantizer.dim
+    values = np.zeros((len(codes), dim), np.float32)
+    for p in range(arrays.bits):
+        plane = np.ascontiguousarray(codes[:, p * arrays.width : (p + 1) * arrays.width]).view(np.uint8)
+        bits = np.unpackbits(plane, axis=1, bitorder="little")[:, :dim].astype(np.float32)
+        values += (2 * bits - 1) * np.float32(1 << (arrays.bits - 1 - p))
+    floats = np.ascontiguousarray(codes[:, -1:]).view(np.float32)
+    return values, floats[:, 0].copy(), floats[:, 1].copy()
+
+
+def _spread_of(quantizer: Quantizer, vectors: F32) -> F32:
+    """What the error of an estimate is made of (`encode.error_of`), on a sample: float32 (2,)."""
+    codes = quantizer.encode(vectors)
+    values, _, factor = values_of(codes, quantizer)
+    residual = vectors - quantizer.arrays.mean
+    squares = np.einsum("ij,ij->i", residual, residual, dtype=np.float64)
+    lengths = np.einsum("ij,ij->i", values, values, dtype=np.float64)
+    some = (factor > 0) & (squares > 0)
+    if not some.any():
+        return np.ones(2, np.float32)
+    # factor = |r|^2 / <r, v>, so cos^2 = |r|^2 / (factor^2 |v|^2)
+    cosines = squares[some] / (factor[some].astype(np.float64) ** 2 * lengths[some])
+    lengths = lengths[some] / quantizer.dim
+    across = np.sqrt(lengths * np.clip(1 - cosines, 0, 1))
+    return np.array([np.quantile(across, 0.99), np.quantile(np.sqrt(lengths), 0.99)], np.float32)
+
+
+def _excess_of(quantizer: Quantizer, vectors: F32) -> float:
+    """How much wider than `encode.error_of` says errors are, on a sample and its nearest: 1 where it is right.
+
+    It is, of turned vectors. Of others a few dimensions may hold much of a vector, and what a code loses in them is no
+    matter of chance: four bits of 3-large's vectors, as they come, are off by three times as much.
+    """
+    queries, k = vectors[:_ASKED], min(_NEAREST, len(vectors))
+    codes = layout.Codes(quantizer.encode(vectors), len(vectors), quantizer.arrays)
+    shape = (len(queries), k)
+    found = layout.Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(queries), np.int64))
+    likely, best = (layout.Hits(found.ordinals, np.empty(shape, np.float32)) for _ in range(2))
+    records = np.zeros((0, layout.RECORD_HEADER_WORDS), np.uint32)
+    records.flags.writeable = False
+    # the product, whatever the metric: there errors are what they are, and not behind a root
+    originals = layout.Originals(records, vectors.shape[1], layout.FLOAT32, layout.DOT)
+    planes = layout.SCALAR_8_BITS if quantizer.arrays.bits > 2 else layout.SCALAR_4_BITS
+    for hits, sparing in ((likely, 0), (best, 1)):
+        way = layout.Way(1, 1, k, 0, planes, sparing)
+        api.search_bits(queries, codes, originals, layout.Accept(np.zeros(0, np.uint64), 1), way, found, hits)
+    true = np.einsum("ij,ikj->ik", queries, vectors[found.ordinals], dtype=np.float64)
+    said = (best.scores - likely.scores).astype(np.float64) / SURE
+    some = said > 0
+    off = np.abs(true - likely.scores)[some] / said[some]
+    return max(1.0, float(np.quantile(off, 0.999)) / 3.29) if off.size else 1.0  # of a normal error, 3.29

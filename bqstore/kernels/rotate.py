@@ -1,0 +1,61 @@
+"""A random rotation in n log n: signs flipped at random, then a Walsh-Hadamard transform, over and over.
+
+Orthogonal, so that products and lengths stay; what a few dimensions held is spread over all. A dimension that is no
+power of two is covered by two transforms, of its first and of its last values, which overlap (as the Hadamard blocks of
+Ailon and Chazelle 2009, in place).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from bqstore.kernels.jit import float_leaf, leaf
+
+
+@float_leaf
+def transform(row: npt.NDArray[np.float32], start: int, size: int) -> None:
+    """Apply the Walsh-Hadamard transform, not scaled, to ``row[start : start + size]``; size a power of two."""
+    part = row[start : start + size]
+    step = 1
+    while step < size and step < 8:  # within eights: the compiler makes shuffles of it
+        for first in range(0, size, 2 * step):
+            for j in range(first, first + step):
+                a, b = part[j], part[j + step]
+                part[j] = a + b
+                part[j + step] = a - b
+        step *= 2
+    while step < size:
+        for first in range(0, size, 2 * step):
+            low, high = part[first : first + step], part[first + step : first + 2 * step]
+            for j in range(low.shape[0]):
+                a, b = low[j], high[j]
+                low[j] = a + b
+                high[j] = a - b
+        step *= 2
+
+
+@leaf
+def rotate_row(row: npt.NDArray[np.float32], turns: npt.NDArray[np.float32]) -> None:
+    """Rotate a vector in place.
+
+    Parameters
+    ----------
+    row : float32 (>= dim,)         its first dim values are turned
+    turns : float32 (rounds, dim)   +1 or -1; without rounds nothing happens
+    """
+    dim = turns.shape[1]
+    size = 1
+    while 2 * size <= dim:
+        size *= 2
+    scale = np.float32(1.0 / math.sqrt(size))
+    for turn in range(turns.shape[0]):
+        for j in range(dim):
+            row[j] *= turns[turn, j] * (scale if j < size else np.float32(1))
+        transform(row, 0, size)
+        if size < dim:
+            for j in range(size):
+                row[dim - size + j] *= scale
+            transform(row, dim - size, size)
