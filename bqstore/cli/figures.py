@@ -1,0 +1,225 @@
+"""The four figures of the page, each from one function, as plotly makes them.
+
+None of them holds a text of the user. They are read without color: an encoding keeps its marker and its dashes in all
+of them. Text has no color here: the page's style sheet gives it one that suits a light and a dark screen.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+from bqstore import RecallPoint, RecallReport
+
+from . import words
+
+# at least 3.7:1 against white and against the page's dark ground
+_COLORS = ("#2f7fd0", "#d55e00", "#1a936f", "#a45bc6", "#a87800", "#0e8fa8", "#d0437d", "#7a8b2a")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "pentagon", "x")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_GRAY = "#808080"
+_FAINT = "rgba(128,128,128,0.25)"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an encoding looks."""
+
+    color: str
+    symbol: str
+    dash: str
+
+
+def styles(report: RecallReport) -> dict[str, Style]:
+    """A look for each encoding of the report, the same in every figure."""
+    return {
+        name: Style(_COLORS[i % len(_COLORS)], _SYMBOLS[i % len(_SYMBOLS)], _DASHES[i % len(_DASHES)])
+        for i, name in enumerate(words.groups(report.points))
+    }
+
+
+def all_figures(report: RecallReport) -> dict[str, Any]:
+    """The figures by the names that their places on the page have."""
+    return {
+        "time": recall_against_time(report),
+        "oversampling": recall_against_oversampling(report),
+        "scores": scores(report),
+        "memory": memory(report),
+    }
+
+
+def recall_against_time(report: RecallReport) -> Any:
+    """A marker for every setting: filled where its codes are stored, open where they were made for the report."""
+    figure = _figure("milliseconds per query", f"recall@{report.k}")
+    looks = styles(report)
+    for name, points in words.groups(report.points).items():
+        look = looks[name]
+        symbols = [look.symbol if p.stored else f"{look.symbol}-open" for p in points]
+        figure.add_scatter(
+            x=[_time(p) for p in points],
+            y=[p.recall for p in points],
+            error_y=_error_bars(points),
+            name=name,
+            mode="markers",
+            marker={"color": look.color, "symbol": symbols, "size": 10, "line": {"width": 2, "color": look.color}},
+            text=[_hover(report, name, p) for p in points],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    current = report.current
+    ring = {"symbol": "circle-open", "size": 24, "color": _GRAY, "line": {"width": 3}}
+    figure.add_scatter(
+        x=[_time(current)], y=[current.recall], name="in use", mode="markers", marker=ring, hoverinfo="skip"
+    )
+    times = [_time(p) for p in report.points]
+    figure.update_xaxes(type="log", **_ticks(_round_numbers(min(times), max(times))))
+    figure.update_yaxes(range=_recall_range(report.points))
+    return figure
+
+
+def recall_against_oversampling(report: RecallReport) -> Any:
+    """A line for every encoding, each at the beam that finds the most."""
+    figure = _figure("oversampling", f"recall@{report.k}")
+    looks = styles(report)
+    shown: list[RecallPoint] = []
+    for name, points in words.groups(report.points).items():
+        best: dict[float, RecallPoint] = {}
+        for point in points:
+            rival = best.get(point.oversampling)
+            if point.rescore and point.way != "exact" and (rival is None or point.recall > rival.recall):
+                best[point.oversampling] = point
+        line = [best[x] for x in sorted(best)]
+        shown += line
+        if line:
+            figure.add_scatter(
+                x=[p.oversampling for p in line],
+                y=[p.recall for p in line],
+                error_y=_error_bars(line),
+                name=name,
+                mode="lines+markers",
+                line={"color": looks[name].color, "dash": looks[name].dash, "width": 2},
+                marker={"symbol": looks[name].symbol, "size": 9},
+                text=[_hover(report, name, p) for p in line],
+                hovertemplate="%{text}<extra></extra>",
+            )
+    figure.update_xaxes(type="log", **_ticks(sorted({p.oversampling for p in shown})))
+    figure.update_yaxes(range=_recall_range(shown or [report.current]))
+    return figure
+
+
+def scores(report: RecallReport) -> Any:
+    """How the scores of neighbors and of others are spread, each as shares of its own sum: outlines of histograms."""
+    figure = _figure(f"score ({_measure(report.distance)})", "share of the documents")
+    edges = report.scores.edges
+    for name, counts, look in (
+        ("others, picked at random", report.scores.others, {"color": _COLORS[1], "dash": "dash"}),
+        (f"the {words.wanted(report)} nearest", report.scores.neighbors, {"color": _COLORS[0], "dash": "solid"}),
+    ):
+        shares = [n / (sum(counts) or 1) for n in counts]
+        ranges = [
+            f"{low:.3g} to {high:.3g}: {share:.1%}" for (low, high), share in zip(pairwise(edges), shares, strict=True)
+        ]
+        figure.add_scatter(
+            x=edges,
+            y=[*shares, 0.0],  # each step goes on to the next edge; the last goes down
+            name=name,
+            mode="lines",
+            line={**look, "width": 2, "shape": "hv"},
+            fill="tozeroy",
+            text=[*ranges, ""],
+            hovertemplate=f"<b>{name}</b><br>scores %{{text}}<extra></extra>",
+        )
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    return figure
+
+
+def memory(report: RecallReport) -> Any:
+    """A bar for every encoding, below that of the vectors themselves."""
+    by_encoding = words.memory(report)
+    most = max(by_encoding.values())
+    unit, factor = words.unit(most)
+    figure = _figure(f"{unit} in memory", "")
+    figure.add_bar(
+        x=[n / factor for n in by_encoding.values()],
+        y=list(by_encoding),
+        orientation="h",
+        marker={"color": [_GRAY, *[_COLORS[0]] * (len(by_encoding) - 1)]},
+        text=[words.size(n) for n in by_encoding.values()],
+        textposition="outside",
+        hovertemplate="%{y}: %{text}<extra></extra>",
+        showlegend=False,
+    )
+    figure.update_xaxes(range=[0, most / factor * 1.55], nticks=6)  # room for a text at the longest bar
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_layout(height=130 + 34 * len(by_encoding))
+    return figure
+
+
+# ---- what they share
+
+
+def _figure(x_title: str, y_title: str) -> Any:
+    """An empty figure as wide as its place, with the legend below it."""
+    axis = {"gridcolor": _FAINT, "zerolinecolor": _FAINT, "linecolor": _GRAY, "automargin": True, "fixedrange": True}
+    figure = go.Figure()
+    figure.update_layout(
+        template=None,
+        height=480,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        hoverlabel={"bgcolor": "#ffffff", "font": {"color": "#1b1f24"}, "align": "left"},
+        dragmode=False,
+    )
+    figure.update_xaxes(title=x_title, **axis)
+    figure.update_yaxes(title=y_title, **axis)
+    return figure
+
+
+def _error_bars(points: list[RecallPoint]) -> dict[str, Any]:
+    """The 95% intervals around the recalls."""
+    above, below = [max(0.0, p.high - p.recall) for p in points], [max(0.0, p.recall - p.low) for p in points]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
+
+
+def _hover(report: RecallReport, name: str, point: RecallPoint) -> str:
+    """All settings of a point and all that was measured of it."""
+    q = point.quantization
+    lines = (
+        f"<b>{name}</b> ({words.rank(report, point)})",
+        f"encoding={q.encoding}, estimator={q.estimator}, rotate={q.rotate}",
+        f"query_encoding={q.query_encoding}",
+        f"oversampling={point.oversampling:g}, rescore={point.rescore}, hnsw_ef={point.hnsw_ef}",
+        f"{words.way(point.way)}, {words.size(point.memory_bytes)} in memory",
+        f"recall {point.recall:.3f} (95%: {words.interval(point.low, point.high)})",
+        f"{words.milliseconds(point.milliseconds)} ms, 95 of 100 within {words.milliseconds(point.slowest)} ms",
+    )
+    return "<br>".join(lines)
+
+
+def _time(point: RecallPoint) -> float:
+    return max(point.milliseconds, 1e-4)  # a logarithmic axis has no zero
+
+
+def _recall_range(points: list[RecallPoint] | tuple[RecallPoint, ...]) -> list[float]:
+    """From a little below the lowest interval to a little above 1."""
+    span = max(1.0 - min(p.low for p in points), 0.02)
+    return [max(0.0, 1.0 - 1.06 * span), 1.0 + 0.05 * span]
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten, from below the lowest to above the highest."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    return [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+
+
+def _ticks(values: list[float]) -> dict[str, Any]:
+    return {"tickmode": "array", "tickvals": values, "ticktext": [f"{x:g}" for x in values]}
+
+
+def _measure(distance: str) -> str:
+    names = {"cosine": "cosine", "dot": "dot product", "euclid": "minus the Euclidean distance"}
+    return f"{names.get(distance, distance)}; larger is nearer"

@@ -1,0 +1,193 @@
+"""What the commands print, and what they ask of a collection."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.cli import tables
+from bqstore.cli.console import screen
+from tests.cli import given
+from tests.conftest import clustered
+
+
+def test_version(run):
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"bqstore {bqstore.__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["info", "recall", "tune"])
+def test_help_of_each_command(run, command):
+    assert command in run("--help").stdout
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "--collection" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info"],
+        ["nonsense"],
+        ["recall", "somewhere", "-k", "0"],
+        ["recall", "somewhere", "--nonsense"],
+        ["recall", "somewhere", "--sample", "none"],
+        ["tune", "somewhere"],
+        ["tune", "somewhere", "--target", "1.5"],
+    ],
+)
+def test_a_wrong_command_line_is_2(run, words):
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+
+
+# ---- info
+
+
+def test_info(run, store):
+    result = run("info", store)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for words in (
+        "Collection default",
+        "300",
+        "32",
+        "cosine",
+        "exact: every original is scored",
+        "float32, 128 B each",
+    ):
+        assert words in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_info_of_an_empty_collection(run, tmp_path):
+    bqstore.open(tmp_path, "none_yet").close()
+    result = run("info", tmp_path, "--collection", "none_yet")
+    assert result.exit_code == 0
+    assert "not settled yet" in result.stdout
+
+
+def test_info_says_why_it_is_encoded_so(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    kept = bqstore.Quantization("two_bits", "scalar4bits", "rabitq", rotate=False)
+    trials = (bqstore.Trial(given.SIGN, 192, 0.931, 0.66, 4.4), bqstore.Trial(kept, 392, 0.985, 0.81, 8.9))
+    reason = "two bits find 98.5% of the nearest, one bit 93.1%"
+    screen().print(tables.choice(bqstore.Choice(reason, 4_000, 200, 10, 3.0, trials), kept))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == reason
+    (row,) = [line for line in lines if "2 bits, RaBitQ" in line]
+    assert row.split() == ["2", "bits,", "RaBitQ", "kept", "392", "0.985", "0.810", "8.9"]
+    assert sum("kept" in line for line in lines) == 1
+
+
+# ---- recall
+
+
+def test_recall_prints_all_that_was_measured(run, store, asked):
+    result = run("recall", store)
+    assert (result.exit_code, result.stderr) == (0, "")
+    ((call),) = asked
+    assert call == {"queries": None, "k": 10, "sample": 200}
+    report = given.report()
+    words = " ".join(result.stdout.split())
+    assert report.verdict in words
+    assert f"{report.recall:.3f} (95% interval {report.low:.3f}-{report.high:.3f})" in words
+    lines = result.stdout.splitlines()
+    assert sum(line.lstrip().startswith("in use ") for line in lines) == 1
+    assert max(map(len, lines)) <= 80
+    intervals = [f"{p.low:.3f}-{p.high:.3f}" for p in report.points]
+    assert all(interval in result.stdout for interval in intervals)
+    for name in ("1 bit, sign (binary)", "1 bit, RaBitQ, rotated", "1.5 bits, sign", "4 bits, RaBitQ, rotated"):
+        assert name in words
+    assert "float32, no codes 123.5 MB" in words
+    assert "18.4 times less" in words
+
+
+def test_recall_hands_on_what_is_asked(run, store, asked, queries):
+    assert run("recall", store, "-k", 3, "--sample", 50, "--queries", queries).exit_code == 0
+    ((call),) = asked
+    assert (call["k"], call["sample"]) == (3, 50)
+    np.testing.assert_array_equal(call["queries"], clustered(7, 32, seed=1))
+
+
+def test_json_is_the_report_and_nothing_else(run, store, asked, tmp_path):
+    result = run("recall", store, "--json", "--report", tmp_path / "report.html")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json.loads(json.dumps(asdict(given.report())))
+    assert "report.html" in result.stderr
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_json_has_no_nan(run, store, monkeypatch):
+    report = given.report(milliseconds=math.nan)
+    monkeypatch.setattr(bqstore.Collection, "recall", lambda self, *_, **__: report, raising=False)
+    result = run("recall", store, "--json")
+    assert json.loads(result.stdout, parse_constant=pytest.fail)["milliseconds"] is None
+
+
+def test_a_small_collection_is_said_to_be_searched_exactly(run, store, monkeypatch):
+    exact = replace(given.points()[3], way="exact", recall=1.0, low=0.985, high=1.0)
+    report = given.report(current=exact, points=(exact, *given.points()), recall=1.0)
+    monkeypatch.setattr(bqstore.Collection, "recall", lambda self, *_, **__: report, raising=False)
+    words = " ".join(run("recall", store).stdout.split())
+    assert "searches exact: every original is scored memory" in words
+    assert "The collection is small, so its searches are exact" in words
+    assert "exact search in use - - 1.000" in words
+
+
+def test_recall_for_real(run, tmp_path):
+    with bqstore.open(tmp_path / "s", quantization={"encoding": "one_bit"}, hnsw={"full_scan_threshold": 0}) as col:
+        col.add(clustered(600, 64))
+    result = run("recall", tmp_path / "s", "--sample", "40", "-k", "5", "--json", "--report", tmp_path / "page.html")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["k"], report["queries"], report["documents"], report["held_out"]) == (5, 40, 600, True)
+    assert report["low"] <= report["recall"] <= report["high"]
+    assert report["current"] in report["points"]
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert f"{report['recall']:.3f}" in page
+    again = run("recall", tmp_path / "s", "--sample", "40", "-k", "5")
+    assert " ".join(report["verdict"].split()) in " ".join(again.stdout.split())
+
+
+# ---- tune
+
+
+def test_tune_says_what_it_keeps(run, store, queries, monkeypatch):
+    asked = []
+
+    def tune(self, target_recall, k, queries):
+        asked.append((target_recall, k, np.shape(queries)))
+        return bqstore.SearchParams(oversampling=3.5, hnsw_ef=96)
+
+    monkeypatch.setattr(bqstore.Collection, "tune", tune, raising=False)
+    result = run("tune", store, "--target", 0.95, "-k", 7, "--queries", queries)
+    assert (result.exit_code, asked) == (0, [(0.95, 7, (7, 32))])
+    words = " ".join(result.stdout.split())
+    assert "recall@7 of 0.95" in words
+    assert "oversampling 3.5" in words
+    assert "hnsw_ef 96" in words
+    assert "Stored as the defaults of collection 'default'" in words
+
+
+def test_tune_that_reaches_nothing_is_an_error(run, store, monkeypatch):
+    def tune(self, target_recall, k, queries):
+        raise bqstore.TargetNotReachedError("no settings reach 0.999; the best find 0.98")
+
+    monkeypatch.setattr(bqstore.Collection, "tune", tune, raising=False)
+    result = run("tune", store, "--target", 0.999)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "bqstore: no settings reach 0.999; the best find 0.98\n"
+
+
+def test_tune_for_real(run, tmp_path):
+    with bqstore.open(tmp_path, quantization={"encoding": "one_bit"}, hnsw={"full_scan_threshold": 0}) as col:
+        col.add(clustered(600, 64))
+    result = run("tune", tmp_path, "--target", 0.8)
+    assert result.exit_code == 0, result.stderr
+    with bqstore.open(tmp_path, read_only=True) as col:
+        kept = col.info().search
+    assert f"oversampling {kept.oversampling:g} rescore True" in " ".join(result.stdout.split())

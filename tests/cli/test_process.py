@@ -1,0 +1,114 @@
+"""The command as a process of its own: exit codes, signals, pipes, and what it does without its extra."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bqstore
+
+ROOT = Path(__file__).resolve().parents[2]
+SLEEP = """
+import time, bqstore
+def open(*arguments, **keywords):
+    print("ready", flush=True)
+    time.sleep(60)
+bqstore.open = open
+from bqstore.cli import main
+main()
+"""
+HELP = """
+import sys
+from bqstore.cli import main
+sys.argv[1:] = ["--help"]
+try:
+    main()
+finally:
+    print("numba" in sys.modules)
+"""
+WITHOUT = """
+import sys
+sys.modules[{missing!r}] = None
+from bqstore.cli import main
+main()
+"""
+
+
+def start(*words, **options):
+    """A process in the sources' folder, with a plain terminal of 80 columns."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "dumb"}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(
+        command,
+        env=environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+
+
+def finish(*words):
+    """(exit code, stdout, stderr)"""
+    with start(*words) as process:
+        out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_version():
+    assert finish("-m", "bqstore.cli", "--version") == (0, f"bqstore {bqstore.__version__}\n", "")
+
+
+def test_help_loads_no_numba():
+    status, out, _ = finish("-c", HELP)
+    assert (status, out.splitlines()[-1]) == (0, "False")
+
+
+def test_info(store):
+    status, out, err = finish("-m", "bqstore.cli", "info", store)
+    assert (status, err) == (0, "")
+    assert "300" in out
+
+
+def test_a_wrong_path(tmp_path):
+    status, out, err = finish("-m", "bqstore.cli", "tune", tmp_path / "nowhere", "--target", "0.9")
+    assert (status, out) == (1, "")
+    assert err.startswith("bqstore: there is no collection")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_store_that_another_process_writes(store):
+    with bqstore.open(store):
+        status, out, err = finish("-m", "bqstore.cli", "tune", store, "--target", "0.9")
+    assert (status, out) == (1, "")
+    assert err.startswith("bqstore: ")
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c(store):
+    with start("-c", SLEEP, "info", store) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "Stopped.\n")
+
+
+def test_a_pipe_that_nobody_reads(store):
+    with start("-m", "bqstore.cli", "info", store) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(timeout=60)
+    assert "Traceback" not in err
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra(missing):
+    status, out, err = finish("-c", WITHOUT.format(missing=missing), "info", "somewhere")
+    assert (status, out) == (1, "")
+    assert err.rstrip("\n").endswith('pip install "bqstore[cli]"')
+    assert err.count("\n") == 1

@@ -1,0 +1,66 @@
+"""Numbers and names for people."""
+
+from dataclasses import replace
+
+import pytest
+
+from bqstore import Quantization
+from bqstore.cli import words
+from tests.cli import given
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (6_700_000, "6.7 MB"), (1.25e9, "1.2 GB")]
+)
+def test_size(n, text):
+    assert words.size(n) == text
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0.0, "0.00"),
+        (0.05, "0.0500"),
+        (0.66, "0.660"),
+        (1.1, "1.10"),
+        (12.34, "12.3"),
+        (99.96, "100"),
+        (1234.5, "1,234"),
+    ],
+)
+def test_milliseconds(n, text):
+    assert words.milliseconds(n) == text
+
+
+def test_printable():
+    assert words.printable("naïve\x1b[31m\n\udcff") == "naïve\\x1b[31m\\n\\udcff"
+
+
+def test_groups_hold_every_point_once():
+    points = given.points()
+    groups = words.groups(points)
+    held = [point for group in groups.values() for point in group]
+    assert sorted(map(repr, held)) == sorted(map(repr, points))
+    assert list(groups)[:2] == ["1 bit, sign (binary)", "1 bit, sign (scalar4bits)"]  # stored ones first
+    assert all(len({p.quantization for p in group}) == 1 for group in groups.values())
+
+
+def test_a_query_encoding_is_named_only_where_there_are_two():
+    assert list(words.groups([given.point(given.SIGN, 3.0, None, 0.9)])) == ["1 bit, sign"]
+
+
+def test_exact_search_is_a_group_of_its_own():
+    exact = replace(given.points()[0], way="exact")
+    assert list(words.groups([exact, *given.points()]))[-1] == words.EXACT
+
+
+def test_memory_begins_with_float32_and_marks_what_is_in_use():
+    memory = words.memory(given.report())
+    assert next(iter(memory.items())) == ("float32, no codes", given.DOCUMENTS * given.DIM * 4)
+    assert [name for name in memory if name.endswith("(in use)")] == ["1 bit, sign (in use)"]
+
+
+def test_an_encoding_of_the_future_has_a_name():
+    future = Quantization("one_bit", "binary", "sign")
+    object.__setattr__(future, "encoding", "zero_bits")
+    assert words.codes(future) == "zero_bits, sign"
