@@ -50,7 +50,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "langchain": ("langchain_core",),
     "llama-index": ("llama_index.core",),
     "openai": ("openai",),
-    "cli": ("typer", "rich"),
+    "cli": ("typer", "rich", "plotly"),
     "qdrant": ("qdrant_client",),
     "demo": DEMO,
     "bench": ("langchain_core", *BENCH),
