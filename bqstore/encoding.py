@@ -6,13 +6,13 @@ when there are. Knows the published state and the store; knows no rows.
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import choosing
-from .config import HnswConfig, Quantization
+from .config import AUTO, HnswConfig, Quantization
 from .index import METRICS, Quantizer
 from .published import Published
 from .results import Choice
@@ -44,10 +44,14 @@ class Encoder:
 
     @property
     def in_use(self) -> Quantization:
-        """How codes are made and queries encoded now: nothing is "auto"."""
+        """How codes are made and queries encoded now, or will be if there are none: nothing is "auto"."""
         data = self._published.current().data
-        quantizer = Quantizer.signs(1) if data is None else data.quantizer
-        return quantizer.resolved(self.wanted.query_encoding)
+        if data is not None:
+            return data.quantizer.resolved(self.wanted.query_encoding)
+        several = choosing.ways(self.wanted)
+        way = several[0] if len(several) == 1 else Quantizer.signs(1).resolved(AUTO)
+        query = choosing.query_encoding(self.wanted.query_encoding, way.encoding, way.estimator, measured=False)
+        return replace(way, query_encoding=query)
 
     @property
     def choice(self) -> Choice | None:

@@ -42,7 +42,7 @@ CORE_REQUIRES = {"numpy", "numba"}
 FRAMEWORKS = ("langchain_core", "llama_index.core", "openai")
 
 DEMO = ("langchain_core", "llama_index.core", "sklearn", "rich")
-ALL = (*DEMO, "openai", "typer", "qdrant_client")
+ALL = (*DEMO, "openai", "typer", "plotly", "qdrant_client")
 BENCH = ("pytest", "pytest_benchmark")
 TOOLS = (*BENCH, "hypothesis", "importlinter", "langchain_tests", "mypy", "pytest_asyncio", "ruff")
 # what each extra brings; a framework that is not in the list must be missing

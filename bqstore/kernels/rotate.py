@@ -20,13 +20,17 @@ def transform(row: npt.NDArray[np.float32], start: int, size: int) -> None:
     """Apply the Walsh-Hadamard transform, not scaled, to ``row[start : start + size]``; size a power of two."""
     part = row[start : start + size]
     step = 1
-    while step < size and step < 8:  # within eights: the compiler makes shuffles of it
-        for first in range(0, size, 2 * step):
-            for j in range(first, first + step):
-                a, b = part[j], part[j + step]
-                part[j] = a + b
-                part[j + step] = a - b
-        step *= 2
+    if size >= 8:  # three steps at once, in registers
+        step = 8
+        for j in range(0, size, 8):
+            a, b, c, d = part[j], part[j + 1], part[j + 2], part[j + 3]
+            e, f, g, h = part[j + 4], part[j + 5], part[j + 6], part[j + 7]
+            a, b, c, d, e, f, g, h = a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
+            a, c, b, d, e, g, f, h = a + c, a - c, b + d, b - d, e + g, e - g, f + h, f - h
+            part[j], part[j + 4] = a + e, a - e
+            part[j + 1], part[j + 5] = b + f, b - f
+            part[j + 2], part[j + 6] = c + g, c - g
+            part[j + 3], part[j + 7] = d + h, d - h
     while step < size:
         for first in range(0, size, 2 * step):
             low, high = part[first : first + step], part[first + step : first + 2 * step]

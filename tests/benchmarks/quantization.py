@@ -7,6 +7,7 @@ Without sets, those of ``../shared/data``. Everything is scanned: the figures ar
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -100,30 +101,33 @@ def reads(base: np.ndarray, queries: np.ndarray) -> None:
 
 def originals(base: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> None:
     """Bytes on disk, recall and time of each form of originals, in what "auto" makes of the vectors."""
-    cols = {}
     with tempfile.TemporaryDirectory() as folder:
+        told, paths = {}, {}
         for form in ("float32", "float16", "int8", "none"):
-            col = cols[form] = bqstore.open(Path(folder) / form, originals=form, hnsw={"full_scan_threshold": 0})
-            col.add(base, [str(i) for i in range(len(base))])
+            with bqstore.open(Path(folder) / form, originals=form, hnsw={"full_scan_threshold": 0}) as col:
+                col.add(base, [str(i) for i in range(len(base))])
+                paths[form] = Path(folder) / form
+        cols = {form: bqstore.open(path) for form, path in paths.items()}
         for form, col in cols.items():
-            for oversampling in (3.0,) if form == "none" else (3.0, 4.0):
+            used, words = col.info().quantization, []
+            for oversampling in (3.0, 4.0)[: 1 if form == "none" else 2]:
                 found = col.search_ids(queries, K, oversampling=oversampling)[0].astype(np.int64)
-                info, took = col.info(), []
-                for _ in range(3):
-                    report = (
-                        col.recall(queries[:200], settings=[{"oversampling": oversampling}]) if form != "none" else None
-                    )
-                    took.append(report.points[-1].milliseconds if report else np.nan)
-                size = sum(file.stat().st_size for file in Path(info.path).rglob("vectors*.bin"))
-                used = f"{info.quantization.encoding} {info.quantization.estimator}"
-                print(
-                    f"  {form:8} {used}, oversampling {oversampling}: "
-                    f"recall {recall(found, truth):.4f}, {size / len(base):.0f} bytes a vector on disk, "
-                    f"{1000 * np.median(took):.0f} us a query",
-                    flush=True,
-                )
-        for col in cols.values():
+                words.append(f"{oversampling:.0f}: {recall(found, truth):.4f}")
+            told[form] = (
+                f"{used.encoding} {used.estimator}{' rotated' if used.rotate else ''}, recall at {', '.join(words)}"
+            )
+        times: dict[str, list[float]] = {form: [] for form in cols}
+        for _ in range(5):  # in turns: the machine may be in use
+            for form, col in cols.items():
+                began = time.perf_counter()
+                for query in queries[:200]:
+                    col.search_ids(query, K)
+                times[form].append((time.perf_counter() - began) / len(queries[:200]))
+        for form, col in cols.items():
             col.close()
+            size = sum(file.stat().st_size for file in paths[form].rglob("vectors*.bin"))
+            spent = 1e6 * float(np.median(times[form]))
+            print(f"  {form:8} {told[form]}; {size / len(base):.0f} bytes a vector, {spent:.0f} us a query", flush=True)
 
 
 def main() -> None:
