@@ -83,6 +83,12 @@ def ways(wanted: Quantization) -> list[Quantization]:
     return out
 
 
+def simplest(wanted: Quantization) -> Quantization:
+    """The first of the `ways`, which serves until there are vectors enough to choose by."""
+    way = ways(wanted)[0]
+    return replace(way, query_encoding=wanted.query_encoding)
+
+
 def query_encoding(wanted: str, encoding: str, estimator: str, measured: bool) -> str:
     """The query encoding that "auto" stands for: of signs that were asked for, Qdrant's; of others, what ranks best.
 
@@ -112,16 +118,15 @@ def is_open(settings: Mapping[str, Any]) -> bool:
 
 
 def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
-    """What the first vectors, float32 (n, dim), are quantized by; None: by their signs, until there are more.
+    """What the first vectors, float32 (n, dim), are quantized by, until there are more; None: by their signs.
 
     Where no originals are kept it stays so: codes cannot be made of codes.
     """
     several = ways(wanted)
-    if len(several) > 1 and len(vectors) < LEAST:
-        return None
-    if len(several) == 1 and (several[0].encoding, several[0].estimator) == ("one_bit", "sign"):
+    early = len(several) > 1 and len(vectors) < LEAST
+    if (early or len(several) == 1) and (several[0].encoding, several[0].estimator) == ("one_bit", "sign"):
         return None  # nothing to train
-    return choose(vectors, wanted, metric)
+    return choose(vectors, simplest(wanted) if early else wanted, metric)
 
 
 def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:

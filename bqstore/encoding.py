@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import choosing
-from .config import AUTO, HnswConfig, Quantization
+from .config import HnswConfig, Quantization
 from .index import METRICS, Quantizer
 from .published import Published
 from .results import Choice
@@ -48,9 +48,8 @@ class Encoder:
         data = self._published.current().data
         if data is not None:
             return data.quantizer.resolved(self.wanted.query_encoding)
-        several = choosing.ways(self.wanted)
-        way = several[0] if len(several) == 1 else Quantizer.signs(1).resolved(AUTO)
-        query = choosing.query_encoding(self.wanted.query_encoding, way.encoding, way.estimator, measured=False)
+        way = choosing.simplest(self.wanted)
+        query = choosing.query_encoding(way.query_encoding, way.encoding, way.estimator, measured=False)
         return replace(way, query_encoding=query)
 
     @property
