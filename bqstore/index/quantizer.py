@@ -20,7 +20,6 @@ F32 = NDArray[np.float32]
 U64 = NDArray[np.uint64]
 
 SEED = 0x6271_7475
-_ROUNDS = 2  # of the rotation; a third changes no recall that was measured
 _KINDS = {
     ("one_bit", "sign"): (ONE_BIT, 1),
     ("one_and_half_bits", "sign"): (ONE_AND_HALF_BITS, 1),
@@ -68,7 +67,7 @@ class Quantizer:
             spread, mean = self.parameters[:2].copy(), self.parameters[2:].copy()
         elif kind != ONE_BIT:
             mean, deviation = self.parameters[:dim].copy(), self.parameters[dim:].copy()
-        turns = turns_of(dim, _ROUNDS if rotate else 0)
+        turns = turns_of(dim, transforms_of(dim) if rotate else 0)
         self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, mean, deviation, turns, spread)
         self.words = words_per_code(dim, kind, bits)
 
@@ -171,13 +170,18 @@ class Quantizer:
         return Quantization(self.encoding, query_encoding, self.estimator, self.rotate)
 
 
-def turns_of(dim: int, rounds: int) -> F32:
-    """Random signs, float32 (rounds, dim): bits of splitmix64 (Steele, Lea and Flood 2014), the same everywhere."""
-    x = np.arange(1, rounds * dim + 1, dtype=np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15) + np.uint64(SEED)
+def transforms_of(dim: int) -> int:
+    """How many transforms turn a vector well: two over all of it, or two over each end."""
+    return 2 if dim & (dim - 1) == 0 else 4
+
+
+def turns_of(dim: int, count: int) -> F32:
+    """Random signs, float32 (count, dim): bits of splitmix64 (Steele, Lea and Flood 2014), the same everywhere."""
+    x = np.arange(1, count * dim + 1, dtype=np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15) + np.uint64(SEED)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
     x ^= x >> np.uint64(31)
-    return np.where(x >> np.uint64(63), np.float32(1), np.float32(-1)).reshape(rounds, dim)
+    return np.where(x >> np.uint64(63), np.float32(1), np.float32(-1)).reshape(count, dim)
 
 
 def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:

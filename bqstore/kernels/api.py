@@ -65,7 +65,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "7c40a825601cd980"
+KERNELS_STAMP = "a5dfe49336f72f9f"
 
 
 @root
@@ -94,7 +94,8 @@ def matches(quantizer: Quantizer, dim: int, columns: int) -> bool:
     means = 0 if kind == ONE_BIT else dim
     deviations = 0 if kind == ONE_BIT or corrected else dim
     return (
-        quantizer.lanes == lanes_in(dim, kind)
+        ONE_BIT <= kind <= RABITQ
+        and quantizer.lanes == lanes_in(dim, kind)
         and (quantizer.lanes + 63) // 64 == width
         and 1 <= bits <= (4 if corrected else 1)
         and columns == bits * width + (1 if corrected else 0)

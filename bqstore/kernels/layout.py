@@ -79,7 +79,7 @@ class Quantizer(NamedTuple):
     ``width`` : words of a plane; ``lanes`` : bits of it in use, dim or, of Qdrant's two kinds, more.
     ``mean`` : float32 (dim,), taken off under RABITQ; the middle of the three levels. (0,) under ONE_BIT.
     ``deviation`` : float32 (dim,), of Qdrant's two kinds; else (0,).
-    ``turns`` : float32 (rounds, dim), +-1 (`rotate`); no rounds: nothing is turned.
+    ``turns`` : float32 (count, dim), +-1, the signs before each transform (`rotate`); none: nothing is turned.
     ``spread`` : float32 (2,), RABITQ: what the error of an estimate is made of (`encode.error_of`).
 
     Under RABITQ a code ends with one word more, two float32: ``add`` low and ``factor`` high, so that

@@ -48,7 +48,12 @@ def rotate_row(row: npt.NDArray[np.float32], turns: npt.NDArray[np.float32]) -> 
     Parameters
     ----------
     row : float32 (>= dim,)         its first dim values are turned
-    turns : float32 (rounds, dim)   +1 or -1; without rounds nothing happens
+    turns : float32 (count, dim)    +1 or -1, the signs before each transform: by turns of the first and of the last
+                                    values. Without any nothing happens
+
+    Notes
+    -----
+    Each transform has signs of its own: where two overlap, the second would gather again what the first has spread.
     """
     dim = turns.shape[1]
     size = 1
@@ -56,10 +61,7 @@ def rotate_row(row: npt.NDArray[np.float32], turns: npt.NDArray[np.float32]) -> 
         size *= 2
     scale = np.float32(1.0 / math.sqrt(size))
     for turn in range(turns.shape[0]):
-        for j in range(dim):
-            row[j] *= turns[turn, j] * (scale if j < size else np.float32(1))
-        transform(row, 0, size)
-        if size < dim:
-            for j in range(size):
-                row[dim - size + j] *= scale
-            transform(row, dim - size, size)
+        start = (dim - size) * (turn & 1)
+        for j in range(size):
+            row[start + j] *= turns[turn, start + j] * scale
+        transform(row, start, size)
