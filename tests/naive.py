@@ -236,16 +236,15 @@ def hadamard(size):
 
 
 def rotation(turns):
-    """float64 (dim, dim): in every round the signs, then a transform of the first 2^s dimensions, then of the last."""
+    """float64 (dim, dim): the signs, then a transform, of the first and of the last 2^s dimensions by turns."""
     dim = turns.shape[1]
     size = 1 << (dim.bit_length() - 1)
     whole = np.eye(dim)
-    for signs in turns.astype(np.float64):
-        first, last = np.eye(dim), np.eye(dim)
-        first[:size, :size] = hadamard(size)
-        if size < dim:
-            last[dim - size :, dim - size :] = hadamard(size)
-        whole = last @ first @ np.diag(signs) @ whole
+    for turn, signs in enumerate(turns.astype(np.float64)):
+        part = slice(0, size) if turn % 2 == 0 else slice(dim - size, dim)
+        one = np.eye(dim)
+        one[part, part] = hadamard(size) @ np.diag(signs[part])
+        whole = one @ whole
     return whole
 
 

@@ -65,7 +65,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "a5dfe49336f72f9f"
+KERNELS_STAMP = "74a4379eacb812e3"
 
 
 @root

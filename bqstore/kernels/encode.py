@@ -251,8 +251,11 @@ def estimated_score(estimate: float, query: Encoded, metric: int) -> np.float32:
 def reach_of(
     words: npt.NDArray[np.uint64], ordinal: int, distance: int, query: Encoded, metric: int, sparing: int
 ) -> np.float32:
-    """Return the best score a candidate may have by its estimate; infinite where nothing is known."""
-    if not (query.corrected and sparing):
+    """Return the best score a candidate may have by its estimate; infinite where nothing is known.
+
+    Of a query of signs nothing is: what they lose of it is no matter of chance beside a code that is like it.
+    """
+    if not (query.corrected and sparing) or query.encoding == BINARY:
         return np.float32(np.inf)
     error = SURE * query.error * float(factor_of(words, ordinal, words.shape[1] - 1))
     return estimated_score(float(estimate_of(distance)) + error, query, metric)

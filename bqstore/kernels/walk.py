@@ -156,8 +156,6 @@ def offer_same(
                 scratch.rows[at] = twin
                 measure(words, scratch.rows[at:], 1, query, 0, scratch.distances[at:])
                 apart = scratch.distances[at]
-                if apart == distance and apart >= bound:  # a whole copy, as most are: so are those behind it
-                    break
             if apart < bound:
                 size, accepted, _, bound = offer(keys, room, size, accepted, ef, apart, twin, 1, int(EXPANDED))
         following = graph.same[twin]

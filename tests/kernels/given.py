@@ -54,15 +54,15 @@ def three_levels(kind, mean, deviation):
 
 
 def corrected(bit_planes, mean, turns=None, spread=(1.0, 1.0)):
-    """A quantizer of RaBitQ's codes; mean float32 (dim,), turns float32 (rounds, dim)."""
+    """A quantizer of RaBitQ's codes; mean float32 (dim,), turns float32 (count, dim)."""
     dim, nothing = len(mean), np.zeros(0, np.float32)
     turns = np.zeros((0, dim), np.float32) if turns is None else turns
     spread = np.array(spread, np.float32)
     return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, mean, nothing, turns, spread)
 
 
-def some_turns(rng, dim, rounds=2):
-    """Signs of a rotation."""
+def some_turns(rng, dim, rounds=4):
+    """Signs of the transforms of a rotation."""
     return rng.choice([-1, 1], (rounds, dim)).astype(np.float32)
 
 
