@@ -44,7 +44,8 @@ class Chosen:
 
     def settings(self, settings: Mapping[str, Any], wanted: Quantization) -> dict[str, Any]:
         """The collection's settings with it."""
-        out = {name: value for name, value in settings.items() if name != "choice"}
+        out = {name: value for name, value in settings.items() if name not in ("choice", "untuned")}
+        out["search"] = settings.get("untuned", settings["search"])  # what was tuned was tuned for other codes
         out |= {"quantization": asdict(wanted), "coding": self.quantizer.coding()}
         if self.choice is not None:
             out["choice"] = asdict(self.choice)
@@ -126,12 +127,14 @@ def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
     early = len(several) > 1 and len(vectors) < LEAST
     if (early or len(several) == 1) and (several[0].encoding, several[0].estimator) == ("one_bit", "sign"):
         return None  # nothing to train
-    return choose(vectors, simplest(wanted) if early else wanted, metric)
+    return choose(vectors, wanted, metric)
 
 
 def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
     """Measure what may be chosen on vectors, float32 (n, dim), in no order that matters, and train the best on them."""
     several = ways(wanted)
+    if len(vectors) < LEAST:
+        several = several[:1]  # too few to tell
     best, choice = several[0], None
     random = np.random.default_rng(_SEED)
     if len(several) > 1:
@@ -141,7 +144,10 @@ def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
             _usable(vectors[picked[held:]], metric), _usable(vectors[picked[:held]], metric), several, metric
         )
         best = _cheapest(choice)
-        reason = f"{_named(best)}: the cheapest that comes within {_SHORT_OF_BEST:.0%} of the best recall"
+        reason = (
+            f"{_named(best)}: the fewest bits that come within {_SHORT_OF_BEST:.0%} of the best recall, and of their "
+            "ways the one that finds most by itself"
+        )
         choice = replace(choice, reason=reason)
     some = vectors
     if len(vectors) > TRAINED_ON:
@@ -163,9 +169,12 @@ def _usable(vectors: F32, metric: int) -> F32:
 def _measured(base: F32, queries: F32, several: list[Quantization], metric: int) -> Choice:
     """Every way, measured against exact search."""
     k, oversampling = min(_K, len(base)), 3.0
-    scores = queries @ base.T
+    # beside the mean, which changes no order: far from it, products of float32 tell nothing apart
+    mean = base.mean(0, dtype=np.float64).astype(np.float32)
+    beside = base - mean
+    scores = (queries if metric in (COSINE, DOT) else queries - mean) @ beside.T
     if metric not in (COSINE, DOT):
-        scores -= 0.5 * np.einsum("ij,ij->i", base, base)
+        scores -= 0.5 * np.einsum("ij,ij->i", beside, beside)
     truth = np.partition(scores, len(base) - k, axis=1)[:, len(base) - k]  # of ties any will do
     trials = []
     for way in several:

@@ -137,7 +137,7 @@ class Collection:
         self._write(append)
         if self._encoder.due:
             try:
-                self._write(self._encoder.renew)
+                self._write(lambda: self._recoded(self._encoder.renew))
             except BqstoreError as error:  # what was added is durable, and found all the same
                 warnings.warn(
                     f"codes stay as they are, and were not chosen anew: {error}", RuntimeWarning, stacklevel=3
@@ -507,7 +507,8 @@ class Collection:
 
         def keep() -> None:
             head = self._store.head
-            self._store.put_settings({**head.settings, "search": asdict(params)}, head.dim)
+            before = head.settings.get("untuned", head.settings["search"])
+            self._store.put_settings({**head.settings, "search": asdict(params), "untuned": before}, head.dim)
             self._search_defaults, self._known_options = params, {}
 
         self._write(keep)
@@ -536,6 +537,9 @@ class Collection:
         -------
         Quantization        what is in use now; nothing in it is "auto"
 
+        Settings that `tune` has found are given up: they were for the codes there were. Fewer than 2,048 vectors tell
+        too little: then the simplest of what the arguments allow is taken, until there are more.
+
         Raises InvalidInputError where no originals are kept: codes cannot be made of codes.
         """
         self._check_open()
@@ -544,12 +548,17 @@ class Collection:
         if self._store.head.settings["originals"] == "none":
             raise searching.no_originals("requantize()")
 
-        def change() -> None:
-            self._encoder.change(wanted)
-            self._known_options = {}
-
-        self._write(change)
+        self._write(lambda: self._recoded(lambda: self._encoder.change(wanted)))
         return self._encoder.in_use
+
+    def _recoded(self, change: Callable[[], None]) -> None:
+        """Let codes be made anew; defaults that were tuned for the old ones are given up."""
+        tuned = "untuned" in self._store.head.settings
+        change()
+        settings = self._store.head.settings
+        if tuned and "untuned" not in settings:
+            self._search_defaults = SearchParams(**settings["search"])
+        self._known_options = {}
 
     # ---- life
 

@@ -73,6 +73,9 @@ class Encoder:
         by, codes : what `encode` gave; another thread may have written since.
         """
         data = self._published.follow().data
+        if data is not None and data.quantizer.trained and self._store.head.n_live == 0:
+            self._store.clear()  # what it was trained on is gone
+            data = self._published.follow().data
         if data is not None:
             return (codes if data.quantizer is by else self._encoded(data.quantizer, vectors)), None
         settings = self._store.head.settings
@@ -103,7 +106,9 @@ class Encoder:
         else:
             if head.n_slots:
                 head = self._store.clear()
-            self._store.put_settings({**head.settings, "quantization": asdict(wanted)}, head.dim)
+            untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
+            untuned["search"] = head.settings.get("untuned", head.settings["search"])
+            self._store.put_settings({**untuned, "quantization": asdict(wanted)}, head.dim)
         self.wanted = wanted
 
     def _recode(self, wanted: Quantization, stored: Quantization) -> None:

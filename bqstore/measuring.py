@@ -39,6 +39,7 @@ _OTHERS = (  # cheapest first
 _TIMED = 500  # queries, at most
 _SUITS, _SUITS_AT = 0.95, 4.0  # recall, and the oversampling at which a model that suits one bit reaches it
 _BINS = 40
+_SMALL = " Searches of this collection, being small, score every document: they find all, whatever the codes."
 _SEED = 0x6271_7376
 _BITS = {
     "one_bit": "one bit a dimension",
@@ -171,7 +172,7 @@ def recall(
         points=all_points,
         scores=_histogram(state, exam),
         suits_one_bit=best.recall >= _SUITS,
-        verdict=_verdict(best, default, all_points, exam.size),
+        verdict=_verdict(best, default, all_points, exam.size) + (_SMALL if current.way == EXACT else ""),
     )
 
 

@@ -187,6 +187,14 @@ class RecallReport:
     suits_one_bit: bool
     verdict: str
 
+    def __str__(self) -> str:
+        """The two sentences that matter; `points` has the rest."""
+        of = f"{self.queries:,} {'documents held out' if self.held_out else 'queries'}"
+        return (
+            f"recall@{self.k} {self.recall:.4f} [{self.low:.4f}, {self.high:.4f}] of {of}, "
+            f"{self.milliseconds:.3f} ms a query. {self.verdict}"
+        )
+
 
 @dataclass(frozen=True)
 class CollectionInfo:

@@ -83,7 +83,7 @@ def measurable(published: Published, what: str, quantization: Quantization) -> t
 def held_out(published: Published, state: State, count: int) -> tuple[F32, I64]:
     """Up to ``count`` live documents, picked at random, the same every time: float32 (m, dim), and ordinals, int64.
 
-    Where there is a graph they are nodes of its lowest level, as 15 of 16 are by chance: a walk never begins at one.
+    Where there is a graph they are nodes of its lowest level, as all but one in m are: a walk never begins at one.
     """
     low = state.live.copy()
     if state.data is not None and state.data.graph is not None:

@@ -149,7 +149,7 @@ class HnswGraph:
         view = self.view
         with self._spread(arrays.width, threads, executor) as spread:
             spread(lambda a, b, s: api.find_links(codes, view, a, b, self.ef_construct, s), start, end)
-            _same_in_batch(words[:, : arrays.width], view, start, end)
+            _same_in_batch(words[:, : arrays.width] if arrays.bits == 1 else words, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
                 self._merge(spread, codes, view, level, _links_back(view, start, levels, level))
         copies = self._chain(view, start, end)

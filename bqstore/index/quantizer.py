@@ -32,7 +32,6 @@ _NOTHING = np.zeros(0, np.float32)
 _SAMPLE = 2048  # vectors that the spread of errors is measured on
 _ASKED, _NEAREST = 200, 20  # of them, those that are asked for their nearest
 _PART = 4096  # vectors encoded by a thread at a time
-_SHRINK = 16  # a mean of so many vectors is taken half for what it says
 
 
 class Quantizer:
@@ -133,8 +132,7 @@ class Quantizer:
             deviation = kept.std(0, dtype=np.float64)
             parameters = np.concatenate([mean, deviation]).astype(np.float32)
             return cls(encoding, estimator, rotate, dim, metric, parameters, n)
-        # of few vectors the mean is mostly noise, which would become a part of every residual
-        mean = kept.mean(0, dtype=np.float64) * (n / (n + _SHRINK))
+        mean = kept.mean(0, dtype=np.float64)
         blank = cls(encoding, estimator, rotate, dim, metric, np.concatenate([[0, 0], mean]).astype(np.float32), n)
         sample = np.ascontiguousarray(kept[:: max(1, n // _SAMPLE)][:_SAMPLE])
         spread = _spread_of(blank, sample)

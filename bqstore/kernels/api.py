@@ -65,7 +65,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "74a4379eacb812e3"
+KERNELS_STAMP = "0398e7740dfac2ad"
 
 
 @root
@@ -97,7 +97,7 @@ def matches(quantizer: Quantizer, dim: int, columns: int) -> bool:
         ONE_BIT <= kind <= RABITQ
         and quantizer.lanes == lanes_in(dim, kind)
         and (quantizer.lanes + 63) // 64 == width
-        and 1 <= bits <= (4 if corrected else 1)
+        and (bits == 1 or (corrected and bits in (2, 4)))
         and columns == bits * width + (1 if corrected else 0)
         and quantizer.mean.shape[0] == means
         and quantizer.deviation.shape[0] == deviations

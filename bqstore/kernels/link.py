@@ -93,10 +93,10 @@ def select(
 
 
 @leaf
-def same_signs(codes: Codes, a: int, b: int) -> bool:
-    """Whether two codes begin with the same signs."""
+def is_copy(codes: Codes, a: int, b: int) -> bool:
+    """Whether two codes are at distance 0: of one bit by their signs, of several only if they are the same."""
     same = True
-    for w in range(codes.quantizer.width):
+    for w in range(codes.quantizer.width if codes.quantizer.bits == 1 else codes.words.shape[1]):
         same &= codes.words[a, w] == codes.words[b, w]
     return same
 
@@ -138,7 +138,7 @@ def find_one(
         if at == 0:
             for i in range(min(size, NEAR)):
                 other = (scratch.keys[i] >> ORDINAL_SHIFT) & ORDINAL_MASK
-                if copied < 0 and same_signs(codes, ordinal, other):
+                if copied < 0 and is_copy(codes, ordinal, other):
                     copied = other
         if copied >= 0:  # `HnswGraph.link` puts it in the list of the first node of these signs
             graph.same[ordinal] = -2 - copied

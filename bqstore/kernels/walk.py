@@ -141,13 +141,13 @@ def offer_same(
     query: Encoded,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
-    """Offer the accepted ones among the nodes whose signs are those of ``node``; they have no links of their own.
+    """Offer the accepted ones among the nodes whose code is that of ``node``; they have no links of their own.
 
-    Where signs are not all of a code, each has a distance of its own. The list only descends after its first step: a
-    damaged one ends, too.
+    Where signs are not all of what is equal, each has a distance of its own. The list only descends after its first
+    step: a damaged one ends, too.
     """
     twin = graph.same[node]
-    own = query.corrected
+    own = query.corrected and query.bits == 1  # of several bits only whole copies are in a list
     at = scratch.rows.shape[0] - 1
     while 0 <= twin < graph.same.shape[0] and (own or distance < bound):
         if twin < n and is_accepted(accept, twin):
