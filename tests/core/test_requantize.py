@@ -25,7 +25,6 @@ from tests.core.given import BITS, data_of, filled, let_walk, recall
 from tests.core.test_quantization import (
     CORRECTED,
     SIGNED,
-    SIGNS,
     WAYS,
     adder,
     asked,
@@ -58,9 +57,9 @@ def path(request, tmp_path):
     return None if request.param == "memory" else tmp_path / "store"
 
 
-def worn(path, **settings):
+def worn(path, **given):
     """700 slots of which 600 live: some deleted, some replaced, some changed."""
-    col = filled(path, BASE[: N - 50], **{"encoding": None, **settings})
+    col = filled(path, BASE[: N - 50], **{"encoding": None, **given})
     col.delete(named_ids(100, 150))
     col.add(BASE[N - 50 : N], named_ids(0, 50), metadatas=[{"new": i} for i in range(50)])
     col.update_metadata(["d500"], {"changed": True})
@@ -94,10 +93,8 @@ def test_to_every_kind_of_code_and_back(path, monkeypatch):
     with worn(path, threads=2) as col:
         before, size = documents(col), col.info().disk_bytes
         truth, exact = col.search_ids(QUERIES, K, exact=True)
-        generation = 0
-        for way in [*WAYS, *WAYS[:3], SIGNED[0]]:
+        for generation, way in enumerate([*WAYS, *WAYS[:3], SIGNED[0]], 1):
             given = col.requantize(**asked(way))
-            generation += 1
             info = col.info()
             assert (given.encoding, given.estimator, given.rotate) == way and given == info.quantization
             assert (info.generation, info.deleted, info.count, info.linked) == (generation, 0, LIVE, LIVE)
@@ -125,7 +122,7 @@ def test_without_arguments_it_is_chosen_by_the_vectors_there_are(path):
     with worn(path, **asked(SIGNED[0])) as col:
         before = documents(col)
         given = col.requantize()
-        assert given.encoding == "four_bits" and given == col.info().quantization
+        assert (given.encoding, given.estimator) != SIGNED[0][:2] and given == col.info().quantization
         check_choice(col)
         check_codes(col)
         check_settings(col)
@@ -180,15 +177,17 @@ def test_a_small_collection_that_was_chosen_is_not_chosen_again_as_it_grows():
         check_choice(col)
         for at in range(100, 1300, 400):
             col.add(BASE[at : at + 400], named_ids(at, at + 400))
-            assert (col.info().quantization, col.info().generation) == (given, 1 + (at > 700 and given.estimator != "sign"))
+            assert col.info().quantization == given
             check_codes(col)
             check_settings(col)
 
 
-@pytest.mark.parametrize("way", [None, CORRECTED[3], SIGNED[2], SIGNED[0]], ids=lambda way: named(way) if way else "auto")
+@pytest.mark.parametrize(
+    "way", [None, CORRECTED[3], SIGNED[2], SIGNED[0]], ids=lambda way: named(way) if way else "auto"
+)
 @pytest.mark.parametrize("how", ["never filled", "deleted", "cleared", "compacted"])
-def test_on_an_empty_collection_it_settles_what_comes(path, how, way):
-    with opened(path) as col:
+def test_on_an_empty_collection_it_settles_what_comes(tmp_path, how, way):
+    with opened(tmp_path) as col:
         if how != "never filled":
             col.add(BASE[:600], named_ids(0, 600))
             if how == "cleared":
@@ -200,22 +199,19 @@ def test_on_an_empty_collection_it_settles_what_comes(path, how, way):
         given = col.requantize(**asked(way) if way else {})
         assert given == col.info().quantization and len(col) == 0
         assert col.search(QUERIES[0]) == [] and col.verify().ok
-        if path is not None:
-            col.close()
-            col = opened(path)
-        with col:
-            col.add(BASE[:300], named_ids(0, 300))
-            assert way_of(col) == (way or SIGNED[0])
-            check_codes(col)
-            col.add(BASE[300:600], named_ids(300, 600))
-            assert way_of(col) == way if way else col.info().quantization.encoding == "four_bits"
-            check_codes(col)
+    with opened(tmp_path) as col:
+        col.add(BASE[:300], named_ids(0, 300))
+        assert way_of(col) == (way or SIGNED[0])
+        check_codes(col)
+        col.add(BASE[300:600], named_ids(300, 600))
+        assert way_of(col) == way if way else col.info().choice is not None
+        check_codes(col)
 
 
 @pytest.mark.parametrize("originals", ["float16", "int8"])
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
-def test_from_originals_in_fewer_bytes(path, originals, distance):
-    with worn(path, originals=originals, distance=distance) as col:
+def test_from_originals_in_fewer_bytes(tmp_path, originals, distance):
+    with worn(tmp_path if distance == "dot" else None, originals=originals, distance=distance) as col:
         before = documents(col)
         truth, exact = col.search_ids(QUERIES, K, exact=True)
         for way in (CORRECTED[0], SIGNED[2], CORRECTED[5]):
@@ -236,9 +232,9 @@ def test_without_originals_there_is_nothing_to_make_codes_of(path):
         with opened(path and path / str(n), originals="none") as col:
             col.add(BASE[:n], named_ids(0, n))
             head = col._store.head
-            for settings in ({}, {"encoding": "two_bits"}, {"encoding": "one_bit"}):
+            for given in ({}, {"encoding": "two_bits"}, {"encoding": "one_bit"}):
                 with pytest.raises(bqstore.InvalidInputError, match=r"requantize\(\) needs the originals"):
-                    col.requantize(**settings)
+                    col.requantize(**given)
             assert col._store.head == head and len(col.search(QUERIES[0], 3000)) == n
 
 
@@ -397,8 +393,7 @@ linking.TAIL = 500
 col = bqstore.open(sys.argv[1], read_only=True, hnsw={"full_scan_threshold": 0})
 live = {r.id for r in col.scroll()}
 vectors = {r.id: r.vector for r in col.get(sorted(live), with_vectors=True)}
-print("ready", flush=True)
-seen, rounds = [], 0
+rounds = 0
 while "stop" not in col:
     try:
         check_answers(col, live, vectors, QUERIES[rounds % len(QUERIES)])
@@ -406,12 +401,9 @@ while "stop" not in col:
         if "stop" not in col:
             raise
     rounds += 1
-    now = col.info().quantization
-    if now not in seen:
-        seen.append(now)
+    print(*col.info().quantization.__dict__.values(), flush=True)
 check_codes(col)
 assert col.verify().ok
-print(rounds, len(seen))
 """
 
 
@@ -429,14 +421,14 @@ def process(code, *arguments):
 def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(linking, "TAIL", 500)  # so that there are snapshots to take
     with worn(tmp_path) as col, process(READER, tmp_path) as reader:
-        assert reader.stdout.readline() == "ready\n", reader.stderr.read()
+        lines = [reader.stdout.readline()]
         for way in (*CORRECTED[:3], SIGNED[0], CORRECTED[4], SIGNED[2]):
             col.requantize(**asked(way))
+            lines += [reader.stdout.readline() for _ in range(2)]
         col.add(BASE[:1], ["stop"])
         out, errors = reader.communicate(timeout=100)
         assert (reader.returncode, errors) == (0, ""), errors
-        rounds, seen = map(int, out.split())
-        assert rounds >= 2 and seen >= 2
+        assert len(set(lines + out.splitlines(keepends=True)) - {""}) >= 3  # it has seen them come
 
 
 def test_a_search_that_began_before_it_ends_after_it(tmp_path, monkeypatch):
@@ -448,7 +440,7 @@ def test_a_search_that_began_before_it_ends_after_it(tmp_path, monkeypatch):
         for way in (CORRECTED[3], SIGNED[2], CORRECTED[4]):
             col.requantize(**asked(way))
             _, ready = collection.searching.ready(col._published, old, None, options)
-            ordinals, scores = ready.nearest(QUERIES, col._executor)
+            _, scores = ready.nearest(QUERIES, col._executor)
             np.testing.assert_array_equal(scores, expected[1])
 
 
@@ -465,7 +457,10 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         tasks = [threading.Thread(target=col.requantize, kwargs={"encoding": "two_bits", "estimator": "rabitq"})]
         tasks[0].start()
         assert inside.wait(60)
-        tasks += [threading.Thread(target=col.add, args=(BASE[:1], ["new"])), threading.Thread(target=col.delete, args=(["d7"],))]
+        tasks += [
+            threading.Thread(target=col.add, args=(BASE[:1], ["new"])),
+            threading.Thread(target=col.delete, args=(["d7"],)),
+        ]
         for task in tasks[1:]:
             task.start()
         assert len(col.search(QUERIES[0], N)) == LIVE and "new" not in col and "d7" in col  # searches do not
@@ -533,6 +528,75 @@ def test_two_threads_ask_for_different_codes(path):
         assert way_of(col) == used and col.info().generation == 3
 
 
+# ---- a dictionary says the same
+
+
+def lead_a_life(path, seed, steps):
+    """A collection and a dictionary; codes are asked for, chosen, and trained again as it grows and shrinks."""
+    rng, truth, reader = random.Random(seed), {}, None
+    kinds = ["add", "fill", "delete", "requantize", "compact", "update", "reopen", "follow", "clear"]
+    col, asked_for = opened(path), None
+    for step in range(steps):
+        kind = rng.choices(kinds, [20, 8, 8, 14, 3, 4, 5, 3, 1])[0]
+        some = rng.sample(sorted(truth), min(len(truth), rng.choice([1, 10, 100])))
+        used, generation = way_of(col), col.info().generation
+        if kind in ("add", "fill"):
+            at = [rng.randrange(1200) for _ in range(rng.choice([1, 7, 60]) if kind == "add" else 300)]
+            col.add(BASE[at], [f"d{i}" for i in at], metadatas=[{"step": step}] * len(at))
+            truth.update((f"d{i}", (None, {"step": step}, BASE[i].tobytes())) for i in at)
+        elif kind == "delete":
+            assert col.delete(some) == len(some)
+            for id_ in some:
+                del truth[id_]
+        elif kind == "requantize":
+            asked_for = rng.choice([*WAYS, None, None]) if not 0 < len(truth) < 4 else WAYS[3]
+            col.requantize(**asked(asked_for) if asked_for else {})
+            assert col.info().deleted == 0 and (not asked_for or not truth or way_of(col) == asked_for)
+        elif kind == "compact":
+            col.compact()
+            assert col.info().deleted == 0
+        elif kind == "update":
+            col.update_metadata(some, {"changed": step})
+            truth.update((id_, (None, {**truth[id_][1], "changed": step}, truth[id_][2])) for id_ in some)
+        elif kind == "clear":
+            col.clear()
+            truth.clear()
+        elif kind == "reopen" and path is not None:
+            col.close()
+            col = opened(path)
+            assert way_of(col) == used
+        elif kind == "follow" and path is not None:
+            if reader is not None:
+                reader.close()
+            reader = opened(path, read_only=True)
+        if kind not in ("add", "fill", "requantize", "clear") and truth:
+            assert way_of(col) == used
+        if asked_for and truth:
+            assert way_of(col) == asked_for
+        for who in filter(None, (col, reader)):
+            assert len(who) == len(truth) and {r.id for r in who.scroll()} == truth.keys()
+            check_codes(who)
+            check_settings(who)
+            assert len(who.search(QUERIES[0], 2000)) == len(truth)
+            if step % 7 == 0:
+                assert documents(who) == truth
+                assert who.verify().ok
+        # of how the codes are now is due no other
+        generation = col.info().generation
+        if step % 5 == 0 and truth:
+            col.add(BASE[:1], ["d0"], metadatas=[{"step": step}])
+            truth["d0"] = (None, {"step": step}, BASE[0].tobytes())
+            assert col.info().generation == generation
+    col.close()
+    if reader is not None:
+        reader.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_collection_whose_codes_change_agrees_with_a_dictionary(path, seed):
+    lead_a_life(path, seed, 50)
+
+
 # ---- interrupted
 
 
@@ -565,11 +629,11 @@ BEFORE = [
 ]
 
 
-@pytest.mark.parametrize("way", [CORRECTED[2], None], ids=["given", "auto"])
 @pytest.mark.parametrize(
     ("owner", "name", "when"), BEFORE, ids=lambda value: value if isinstance(value, (str, int)) else ""
 )
-def test_ctrl_c_leaves_everything_as_it_was(path, monkeypatch, owner, name, when, way):
+def test_ctrl_c_leaves_everything_as_it_was(path, monkeypatch, owner, name, when):
+    way = None if name in ("train", "sample") or when > 1 else CORRECTED[2]
     with worn(path, **asked(CORRECTED[1])) as col:
         before, documents_before = state(col), documents(col)
         on_disk = bins(path) if path else None
@@ -602,11 +666,15 @@ def test_ctrl_c_leaves_everything_as_it_was(path, monkeypatch, owner, name, when
 
 
 @pytest.mark.parametrize("to", [CORRECTED[2], SIGNED[0], None], ids=["two_bits", "signs", "auto"])
-@pytest.mark.parametrize("given", [{}, {"encoding": "one_bit"}, asked(CORRECTED[4])], ids=["auto", "signs", "four_bits"])
-@pytest.mark.parametrize("name", ["adopt", "attached", "link"])
-def test_ctrl_c_after_the_commit_leaves_it_done(path, monkeypatch, name, given, to):
+@pytest.mark.parametrize(
+    ("name", "was"),
+    [("adopt", None), ("adopt", SIGNED[0]), ("adopt", CORRECTED[4]), ("attached", SIGNED[0]), ("link", None)],
+    ids=lambda value: value if isinstance(value, str) else named(value) if value else "auto",
+)
+def test_ctrl_c_after_the_commit_leaves_it_done(tmp_path, monkeypatch, name, was, to):
     """The next write took it back: it went by what had been asked for before."""
-    with worn(path, **{"encoding": None, **given}) as col:
+    path = None if name == "link" else tmp_path / "store"
+    with worn(path, **(asked(was) if was else {})) as col:
         documents_before = documents(col)
         real, commit = getattr(linking.Linking, name), Store.commit_compaction
         with monkeypatch.context() as patch:
@@ -626,7 +694,7 @@ def test_ctrl_c_after_the_commit_leaves_it_done(path, monkeypatch, name, given, 
         assert documents(col) == documents_before and col.verify().ok
         info = col.info()
         assert (info.deleted, info.generation) == (0, 1)
-        assert way_of(col) == to if to else info.quantization.encoding == "four_bits"
+        assert way_of(col) == to if to else info.choice is not None
         check_codes(col)
         check_settings(col)
         assert len(col.search(QUERIES[0], N)) == LIVE
@@ -668,10 +736,9 @@ def test_ctrl_c_in_the_automatic_one_loses_nothing(path, monkeypatch, owner, nam
         assert len(col) == 600 and {r.id for r in col.scroll()} == set(named_ids(0, 600))
         check_codes(col)
         check_settings(col)
-        assert way_of(col) in (SIGNED[0], CORRECTED[4], CORRECTED[5]) and col.verify().ok
-        assert (col.info().choice is None) == (way_of(col) == SIGNED[0])
+        assert (col.info().choice is None) == (way_of(col) == SIGNED[0]) and col.verify().ok
         col.add(BASE[600:610], named_ids(600, 610))
-        assert (col.info().quantization.encoding, col.info().generation, len(col)) == ("four_bits", 1, 610)
+        assert (col.info().generation, len(col)) == (1, 610)
         check_choice(col)
         check_codes(col)
     if path is not None:
@@ -835,19 +902,27 @@ def play(known, operation, number):
 
 
 def kill_often(path, seed, times, wait):
-    """Kill a process that writes, as often as that; what it had acknowledged is there each time."""
+    """Kill a process that writes, as often as that; what it had acknowledged is there each time.
+
+    The first time while the second add has codes made anew, then in the middle of anything.
+    """
     rng = random.Random(seed)
     operations, done, known = [], 0, {}
     generator = kills(seed)
-    for _ in range(times):
+    for round_ in range(times):
+        until = b"begin %d\n" % (1 if round_ == 0 else done + rng.randint(0, 4))
         with process(KILLED, path, seed, done) as child:
-            assert child.stdout.readline() == "ready\n", child.stderr.read()
+            lines = [child.stdout.readline().encode()]
+            while lines[-1] != until:
+                assert lines[-1], child.stderr.read()
+                lines.append(child.stdout.readline().encode())
             time.sleep(rng.uniform(0, wait))
             child.kill()
-            lines = [line.split() for line in child.stdout.read().splitlines() if line.count(" ") == 1]
-        finished = [int(number) for word, number in lines if word == "done"]
-        begun = [int(number) for word, number in lines if word == "begin"]
-        while len(operations) <= max(begun, default=-1):
+            lines += child.stdout.read().encode().splitlines(keepends=True)
+        told = [line.split() for line in lines if line.endswith(b"\n") and line.count(b" ") == 1]
+        finished = [int(number) for word, number in told if word == b"done"]
+        begun = [int(number) for word, number in told if word == b"begin"]
+        while len(operations) <= begun[-1]:
             operations.append(next(generator))
         for number in range(done, max(finished, default=done - 1) + 1):
             known = play(known, operations[number], number)
@@ -856,22 +931,24 @@ def kill_often(path, seed, times, wait):
             assert col.verify().ok
             found = {r.id: r.metadata["step"] for r in col.scroll()}
             if found != known:
-                assert begun and begun[-1] == done
-                assert found == play(known, operations[done], done)
-            vectors = {r.id: r.vector for r in col.get(sorted(found), with_vectors=True)}
-            for id_, vector in vectors.items():
-                np.testing.assert_array_equal(vector, BASE[int(id_[1:])])
+                assert begun[-1] == done and found == play(known, operations[done], done)
+            for record in col.get(sorted(found), with_vectors=True):
+                np.testing.assert_array_equal(record.vector, BASE[int(record.id[1:])])
             check_codes(col)
             check_settings(col)
-            codes = [what for kind, what in operations if kind == "requantize"]
-            assert way_of(col) in [SIGNED[0], *codes] or None in codes or len(found) >= 2048
+            codes = [what for kind, what in operations[: done + 1] if kind == "requantize"]
+            # what was asked for last; or, if that was being done, what was before; or what was chosen
+            last, before = (codes[-1], codes[-2:-1]) if codes else (None, [])
+            if operations[: done + 1][-1][0] == "requantize" and done == begun[-1]:
+                allowed = [last, *(before or [None])]
+            else:
+                allowed = [last]
+            assert way_of(col) in allowed or None in allowed
             assert len(col.search(QUERIES[0], 3000)) == len(found)
-            bins_ = {name.split("-")[1].split(".")[0] for name in bins(path)}
-            assert bins_ <= {str(col.info().generation)}
+            assert {name.split("-")[1].split(".")[0] for name in bins(path)} == {str(col.info().generation)}
     return done
 
 
 @pytest.mark.filterwarnings("ignore:there is no snapshot of the graph:RuntimeWarning")
-@pytest.mark.parametrize("seed", range(2))
-def test_kill(tmp_path, seed):
-    assert kill_often(tmp_path, seed, 4, 1.5) >= 1
+def test_kill(tmp_path):
+    assert kill_often(tmp_path, 0, 4, 0.4) >= 1

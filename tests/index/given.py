@@ -24,7 +24,28 @@ def data_of(n, dim, seed=0, queries=100, clusters=20):
     return both[:n], np.ascontiguousarray(both[n:])
 
 
-def grow(words, m=16, ef=64, step=None, threads=1, graph=None, stop=None):
+# every way to make codes: encoding, estimator, rotate
+CODINGS = (
+    ("one_bit", "sign", False),
+    ("one_and_half_bits", "sign", False),
+    ("two_bits", "sign", False),
+    ("one_bit", "rabitq", False),
+    ("one_bit", "rabitq", True),
+    ("two_bits", "rabitq", False),
+    ("two_bits", "rabitq", True),
+    ("four_bits", "rabitq", False),
+    ("four_bits", "rabitq", True),
+)
+CORRECTED = tuple(coding for coding in CODINGS if coding[1] == "rabitq")
+
+
+def named(coding):
+    """The name of a coding in a test's."""
+    encoding, estimator, rotate = coding
+    return f"{encoding}-{estimator}{'-turned' if rotate else ''}"
+
+
+def grow(words, m=16, ef=64, step=None, threads=1, graph=None, stop=None, quantizer=None):
     """A graph of codes, linked in calls that end at multiples of ``step``."""
     graph = HnswGraph(m, ef) if graph is None else graph
     stop = len(words) if stop is None else stop
@@ -32,7 +53,7 @@ def grow(words, m=16, ef=64, step=None, threads=1, graph=None, stop=None):
     with ThreadPoolExecutor(threads) as pool:
         for end in [*range(step, stop, step), stop]:
             while len(graph) < end:
-                graph.link(words, end, threads, lambda: pool)
+                graph.link(words, end, threads, lambda: pool, quantizer)
     return graph
 
 

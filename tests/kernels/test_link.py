@@ -114,7 +114,7 @@ def test_links_back_are_merged_as_the_twin_merges_them(m, held, count, level, di
     assert changed <= 1
 
 
-def quantized(rng, bits, vectors, metric, rounds=2):
+def quantized(rng, bits, vectors, metric, rounds=4):
     """Corrected codes beside the mean of their vectors."""
     dim = vectors.shape[1]
     return encoded_as(corrected(bits, vectors.mean(0), some_turns(rng, dim, rounds)), vectors, metric)

@@ -25,7 +25,7 @@ BITS = (1, 2, 4)
 DIMS = (1, 2, 3, 63, 64, 65, 100) if INTERPRETED else (1, 2, 3, 63, 64, 65, 100, 127, 384, 513, 1000)
 every_bits = pytest.mark.parametrize("bits", BITS)
 every_metric = pytest.mark.parametrize("metric", METRICS)
-rotated_or_not = pytest.mark.parametrize("rounds", [0, 2])
+rotated_or_not = pytest.mark.parametrize("rounds", [0, 4])
 
 
 def assert_code(code, vector, quantizer, metric):

@@ -21,7 +21,7 @@ def turned(rows, turns):
     return out
 
 
-@pytest.mark.parametrize("rounds", [0, 1, 2, 3])
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("dim", SMALL)
 def test_it_is_the_product_of_its_matrices(dim, rounds):
     rng = np.random.default_rng(dim)

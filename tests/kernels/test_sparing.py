@@ -41,7 +41,7 @@ every_bits = pytest.mark.parametrize("bits", BITS)
 class Given:
     """Clustered vectors, queries from the same clusters, and codes whose quantizer knows how wrong they are."""
 
-    def __init__(self, bits, metric, rounds=2, form=layout.FLOAT32):
+    def __init__(self, bits, metric, rounds=4, form=layout.FLOAT32):
         rng = np.random.default_rng(bits)
         both = clustered(N + QUERIES, DIM, 1, 6) / np.float32(np.sqrt(DIM))
         self.vectors, queries = both[:N], np.ascontiguousarray(both[N:])
@@ -129,7 +129,7 @@ def test_a_damaged_record_is_noticed_if_it_is_read_and_only_then(encoding):
     order = candidates.ordinals[0].tolist()
     scores = [naive.score(query[0], given.originals, o) for o in order]
     read = {order[i] for i in naive.read_of(told.scores[0].tolist(), scores, K)}
-    assert len(read) >= K and (len(read) < WIDE or INTERPRETED)
+    assert len(read) >= K and (len(read) < WIDE or encoding == layout.SCALAR_4_BITS or INTERPRETED)
     _, _, sound = given.scan(way, queries=query)
     for at, ordinal in enumerate(order):
         bad = damage(given.originals, ordinal, at % given.originals.records.shape[1], at % 32)

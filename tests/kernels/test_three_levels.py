@@ -192,11 +192,15 @@ def test_a_walk_finds_what_a_scan_finds_and_rescores_it(encoding, form, kind):
 def test_two_bits_tell_more_than_one(encoding):
     """The order of codes by distance, against that of the true products."""
     rng = np.random.default_rng(2)
-    dim, n = 64 if INTERPRETED else 384, 100 if INTERPRETED else 400
-    vectors, query = (rng.standard_normal((count, dim)).astype(np.float32) for count in (n, 1))
-    products = vectors @ query[0]
+    dim, n = 64 if INTERPRETED else 384, 60 if INTERPRETED else 400
+    vectors, queries = (rng.standard_normal((count, dim)).astype(np.float32) for count in (n, 8))
     found = []
     for quantizer in (signs(dim), three_levels(TWO_BITS, vectors.mean(0), vectors.std(0))):
         codes = encoded_as(quantizer, vectors)
-        found.append(-np.corrcoef(distances_from(encoded_query(quantizer, query[0], encoding), codes), products)[0, 1])
-    assert found[1] > found[0] + 0.05, found
+        found.append([])
+        for query in queries:
+            distances = distances_from(encoded_query(quantizer, query, encoding), codes)
+            found[-1].append(-np.corrcoef(distances, vectors @ query)[0, 1])
+    # against a query's own bits, of values that vary alike in every dimension, they tell as much
+    more = -0.02 if encoding == layout.BINARY else 0.05
+    assert np.mean(found[1]) > np.mean(found[0]) + more, found
