@@ -106,16 +106,23 @@ def is_due(wanted: Quantization, settings: Mapping[str, Any], count: int) -> boo
     """Whether a collection of so many vectors, originals kept, should be quantized anew."""
     several = ways(wanted)
     if len(several) > 1:
-        return "choice" not in settings and count >= LEAST
-    coding = coding_of(dict(settings))
-    if any(coding[name] != getattr(several[0], name) for name in ("encoding", "estimator", "rotate")):
+        fitting = any(_is(way, settings) for way in several)
+        return "choice" not in settings and (count >= LEAST or (count > 0 and not fitting))
+    if not _is(several[0], settings):
         return count > 0  # asked for while nothing was chosen yet
-    return bool(coding.get("trained", ENOUGH) < ENOUGH <= count)
+    return bool(coding_of(dict(settings)).get("trained", ENOUGH) < ENOUGH <= count)
+
+
+def _is(way: Quantization, settings: Mapping[str, Any]) -> bool:
+    """Whether the codes there are were made in a way."""
+    coding = coding_of(dict(settings))
+    return all(coding[name] == getattr(way, name) for name in ("encoding", "estimator", "rotate"))
 
 
 def is_open(settings: Mapping[str, Any]) -> bool:
-    """Whether a collection's quantization is still to be chosen."""
-    return "choice" not in settings and len(ways(Quantization(**settings["quantization"]))) > 1
+    """Whether a collection's quantization is still to be chosen, or to become what was asked for."""
+    several = ways(Quantization(**settings["quantization"]))
+    return "choice" not in settings if len(several) > 1 else not _is(several[0], settings)
 
 
 def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:

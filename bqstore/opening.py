@@ -84,7 +84,8 @@ def open(
     try:
         settings = _settled(store.head.settings, store.head.dim, store.head.n_slots > 0, given, given_dim)
         stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
-        if store.head.n_slots == 0 or is_open(stored):  # what is asked for now is what will be
+        if store.head.n_slots == 0 or (stored["originals"] != "none" and is_open(stored)):
+            # what is asked for now is what will be
             kept = stored["quantization"]
             stored["quantization"] = {**settings["quantization"], "query_encoding": kept["query_encoding"]}
         new_dim = store.head.dim if store.head.dim is not None else given_dim
@@ -205,7 +206,8 @@ def _settled(
         if name != "full_scan_threshold":  # it steers queries only
             agree(name, stored["hnsw"].get(name), value, " (an object sets every field, a dict hnsw={...} some)")
     made = coding_of(stored)
-    settled = has_vectors and not is_open(stored)
+    # codes of codes cannot be made: without originals they stay what they are
+    settled = has_vectors and (stored["originals"] == "none" or not is_open(stored))
     asked = {name: value for name, value in given["quantization"].items() if value not in (AUTO, None)}
     for name, value in asked.items():
         if name != "query_encoding":  # likewise
@@ -213,6 +215,8 @@ def _settled(
             was = made[name] if settled else None if was == AUTO else was
             agree(name, was, value, ", or change its codes by requantize()")
     out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
+    if settled:  # what agrees says nothing new; of "auto" it would leave a part open that is not
+        asked = {name: value for name, value in asked.items() if name == "query_encoding"}
     out["quantization"] = asdict(replace(Quantization(**stored["quantization"]), **asked))
     out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))
     out["search"] = asdict(replace(SearchParams(**stored["search"]), **given["search"]))

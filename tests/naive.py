@@ -484,7 +484,7 @@ class Signs:
         return hamming(self.words[here], self.words[there])
 
     def alike(self, a, b):
-        """Whether two codes have the same signs."""
+        """Whether two codes are copies: by their signs, where they go by signs."""
         return (self.words[a] == self.words[b]).all()
 
 
@@ -492,7 +492,7 @@ class Products(Signs):
     """How far corrected codes are: by the estimated product of what is beside the mean, in float32."""
 
     def __init__(self, codes):
-        super().__init__(codes.words, codes.quantizer.width)
+        super().__init__(codes.words)  # copies agree in all their bits, and in their floats
         bits, width, dim = codes.quantizer.bits, codes.quantizer.width, codes.quantizer.lanes
         self.values = [np.array(values_of(code, bits, width, dim)) for code in codes.words]
         self.add, self.factor = np.array([floats_of(code) for code in codes.words], np.float32).T
@@ -536,7 +536,7 @@ def merge(measure, row, target, sources, degree, enough):
 def grow(measure, m, ef, levels):
     """The graph of codes added one by one, as {(node, level): links}; copies have none, but stand in {node: copies}.
 
-    A copy is a node whose signs are those of one of the eight nearest.
+    A copy is a node that is like one of the eight nearest.
     """
     rows, same = {(0, level): [] for level in range(int(levels[0]) + 1)}, {}
     entry, top = 0, int(levels[0])

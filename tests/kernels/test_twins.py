@@ -59,7 +59,11 @@ def search(query, codes, graph, metric, way, k, accept=None):
 @every_encoding
 @pytest.mark.parametrize("metric", METRICS)
 def test_each_is_found_with_its_own_estimate(metric, encoding, bits):
-    """All of them, by a beam that holds all, and in the order of a scan; also those behind the graph."""
+    """All of them, by a beam that holds all, and in the order of a scan; also those behind the graph.
+
+    Of several bits lengths make other codes, and no lists; by products few link to the shortest, who may be out of
+    reach.
+    """
     rng = np.random.default_rng(bits)
     vectors = scaled(rng, 6 if INTERPRETED else 30)
     n = len(vectors)
@@ -67,17 +71,18 @@ def test_each_is_found_with_its_own_estimate(metric, encoding, bits):
     graph = grown(codes, M, 40, some_levels(rng, n, 3), n - 3)
     assert api.check_graph(graph) == 0
     query = whole_vectors(rng, 1, DIM)
-    status, hits = search(query, codes, graph, metric, make_way(n, n, n, encoding=encoding), n)
+    count = n if bits == 1 or metric != DOT else n // 2
+    status, hits = search(query, codes, graph, metric, make_way(n, n, count, encoding=encoding), count)
     assert status == layout.FINE
     prepared = naive.prepare(query[0], metric)
     held = encoded_query(codes.quantizer, prepared, encoding, metric)
     ranks = distances_from(held, codes)
-    assert sorted(hits.ordinals[0].tolist()) == list(range(n))
+    assert len(set(hits.ordinals[0].tolist())) == count
     scores = [encode.code_score(int(ranks[o]), held, metric) for o in hits.ordinals[0]]
     np.testing.assert_allclose(hits.scores[0], scores, rtol=1e-5, atol=1e-5)
     if metric == DOT:
         assert len(set(ranks.tolist())) > n / 3  # the lengths tell
-    assert hits.ordinals[0].tolist() == np.lexsort((np.arange(n), ranks)).tolist()
+    assert hits.ordinals[0].tolist() == np.lexsort((np.arange(n), ranks))[:count].tolist()
 
 
 LISTS = [order for size in (2, 3) for order in itertools.product((1.0, 3.0), repeat=size) if 3.0 in order]
@@ -85,8 +90,8 @@ LISTS = [order for size in (2, 3) for order in itertools.product((1.0, 3.0), rep
 
 @every_bits
 @pytest.mark.parametrize("order", LISTS)
-def test_the_longest_of_a_list_is_found_whatever_comes_before_it(order, bits):
-    """Copies of the first node, as long or three times so, in a beam that is full: the list is read to its end."""
+def test_the_longest_is_found_whatever_comes_before_it(order, bits):
+    """Copies of the first node, as long or three times so, in a beam that is full: a list is read to its end."""
     rng = np.random.default_rng(0)
     vectors = whole_vectors(rng, 30, DIM)
     vectors[7] = rng.choice([-1, 1], DIM)
@@ -94,8 +99,12 @@ def test_the_longest_of_a_list_is_found_whatever_comes_before_it(order, bits):
     vectors = np.concatenate([vectors, [np.float32(scale) * query[0] for scale in order]])
     codes = encoded_as(corrected(bits, np.zeros(DIM, np.float32)), vectors, DOT)
     graph = grown(codes, M, 40, some_levels(rng, len(vectors), 3))
-    assert naive.same_of(graph, 7) == list(range(len(vectors) - 1, 29, -1))
     longest = [30 + i for i, scale in enumerate(order) if scale == 3]
+    if bits == 1:  # signs are all that counts; of several bits only whole copies are in a list
+        assert naive.same_of(graph, 7) == list(range(len(vectors) - 1, 29, -1))
+    else:
+        assert naive.same_of(graph, 7) == [30 + i for i, scale in enumerate(order) if scale == 1][::-1]
+        assert naive.same_of(graph, longest[0]) == longest[:0:-1]
     for ef, encoding in itertools.product((1, 2, 3, 8), ENCODINGS):
         status, hits = search(query, codes, graph, DOT, make_way(ef, ef, 1, encoding=encoding), 1)
         assert status == layout.FINE and hits.ordinals[0, 0] in longest, (ef, encoding)
@@ -104,6 +113,7 @@ def test_the_longest_of_a_list_is_found_whatever_comes_before_it(order, bits):
 @every_bits
 @pytest.mark.parametrize("scale", [0.25, 4.0])
 def test_the_only_one_that_is_accepted_is_found(scale, bits):
+    """Room for all, a beam of one: the walk goes through the others."""
     rng = np.random.default_rng(0)
     vectors = whole_vectors(rng, 20, DIM)
     copies = np.repeat(vectors[3:4], 6, axis=0)
@@ -136,7 +146,8 @@ def test_the_beam_of_estimates_is_that_of_the_twin(n, tail, m, dim, ef, slack, d
     vectors = whole_vectors(rng, n + tail, dim)
     codes = encoded_as(corrected(bits, np.zeros(dim, np.float32)), vectors, DOT, spare=3)
     query = whole_vectors(rng, 1, dim)
-    graph = random_graph(rng, n, m, codes.words[:, :1].copy(), len(codes.words))
+    alike = codes.words[:, :1].copy() if bits == 1 else codes.words
+    graph = random_graph(rng, n, m, alike, len(codes.words))
     accept = make_accept(None if density is None else rng.random(n + tail) < density)
     way = make_way(ef, ef + slack, 0, encoding=encoding)
     scratch = make_scratch(len(codes.words), 1, m, way.room, dim=dim)
@@ -150,13 +161,12 @@ def test_the_beam_of_estimates_is_that_of_the_twin(n, tail, m, dim, ef, slack, d
     assert flags == [int(expected.accepts(o)) for _, o in expected.kept]
 
 
-@every_bits
-def test_turned_vectors_of_one_direction_stay_in_one_list(bits):
+def test_turned_vectors_of_one_direction_stay_in_one_list():
     """The signs after the rotation are those of the direction, however long a vector is."""
     rng = np.random.default_rng(0)
     direction = rng.standard_normal(DIM)
     vectors = np.array([scale * direction for scale in (1, 0.5, 2, 4, 0.25)], np.float32)
-    codes = encoded_as(corrected(bits, np.zeros(DIM, np.float32), some_turns(rng, DIM)), vectors, DOT)
+    codes = encoded_as(corrected(1, np.zeros(DIM, np.float32), some_turns(rng, DIM)), vectors, DOT)
     assert (codes.words[:, 0] == codes.words[0, 0]).all()
     graph = grown(codes, M, 10, np.zeros(5, np.uint8))
     assert naive.same_of(graph, 0) == [4, 3, 2, 1]

@@ -205,7 +205,9 @@ def test_ctrl_c_at_any_moment(tmp_path, monkeypatch, where, seed):
     rng, interrupted = np.random.default_rng(seed), 0
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        with bqstore.open(None if where == "memory" else tmp_path, hnsw=BITS, quantization=SIGNS, threads=1 + seed % 2) as col:
+        with bqstore.open(
+            None if where == "memory" else tmp_path, hnsw=BITS, quantization=SIGNS, threads=1 + seed % 2
+        ) as col:
             known: dict[str, int] = {}
             for operation in islice(operations(seed), 500):
                 after = dict(known)
