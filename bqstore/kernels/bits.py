@@ -57,8 +57,8 @@ def rank_of(estimate: np.float32) -> int:
 @leaf
 def estimate_of(rank: int) -> np.float32:
     """Return the estimate that `rank_of` made a distance of, to some 21 bits."""
-    ordered = np.int32((rank - 0x2000_0000) << 2)
-    return -as_float32(np.uint32(ordered ^ ((ordered >> 31) & 0x7FFF_FFFF)))
+    ordered = (np.int64(rank) - 0x2000_0000) << 2
+    return -as_float32(np.uint32((ordered ^ ((ordered >> 63) & 0x7FFF_FFFF)) & 0xFFFF_FFFF))
 
 
 @leaf

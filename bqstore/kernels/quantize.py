@@ -18,7 +18,7 @@ FLAT = np.float32(1.1920929e-07)  # a deviation below float32's epsilon is none
 ONE = np.uint64(1)
 BITS = np.uint64(63)
 HALF = np.uint64(32)
-LOW = np.uint64(0xFFFF_FFFF)
+LOW_32 = 0xFFFF_FFFF
 # Steps that are tried for codes of 2 and of 4 bits, in units of 1 / the root of the mean square: 12 from 0.6 to 1.7, 20
 # from 2.2 to 8. Trying every step where a value changes its level (arXiv 2409.09913, algorithm 1) gains nothing seen.
 TRIES_2 = 0.6 * (1.7 / 0.6) ** (np.arange(12) / 11.0)
@@ -159,8 +159,8 @@ def pack_residual(
     for p in range(bits):
         for w in range(width):
             out[place, p * width + w] = byte_plane(levels, 64 * w, 1 << (bits - 1 - p))
-    low = np.uint64(np.uint32(as_int32(add)))
-    high = np.uint64(np.uint32(as_int32(factor)))
+    low = np.uint64(as_int32(add) & LOW_32)
+    high = np.uint64(as_int32(factor) & LOW_32)
     out[place, bits * width] = low | (high << HALF)
 
 

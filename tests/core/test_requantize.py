@@ -25,6 +25,7 @@ from tests.core.given import BITS, data_of, filled, let_walk, recall
 from tests.core.test_quantization import (
     CORRECTED,
     SIGNED,
+    SIGNS,
     WAYS,
     adder,
     asked,
@@ -128,7 +129,7 @@ def test_without_arguments_it_is_chosen_by_the_vectors_there_are(path):
         check_settings(col)
         assert documents(col) == before and col.info().deleted == 0
         first = col.info().choice
-        col.delete(named_ids(0, 2600))
+        col.delete(named_ids(1, 2600))
         col.add(points(600, DIM, 30, shift=4), named_ids(0, 600))
         assert col.info().choice == first  # what has changed in kind is measured when it is asked for
         given = col.requantize()
@@ -170,16 +171,51 @@ def test_on_very_few_documents(n, way):
         check_codes(col)
 
 
-def test_a_small_collection_that_was_chosen_is_not_chosen_again_as_it_grows():
-    with opened() as col:
-        col.add(BASE[:100], named_ids(0, 100))
-        given = col.requantize()
-        check_choice(col)
-        for at in range(100, 1300, 400):
-            col.add(BASE[at : at + 400], named_ids(at, at + 400))
-            assert col.info().quantization == given
-            check_codes(col)
-            check_settings(col)
+def test_too_few_to_tell_are_chosen_for_when_there_are_more(path):
+    with worn(path) as col:
+        col.delete(named_ids(50, 2600))
+        assert col.requantize() == SIGNS and (len(col), col.info().choice) == (50, None)
+        col.add(BASE[50:300], named_ids(50, 300))
+        assert (col.info().quantization, col.info().choice) == (SIGNS, None)
+        col.add(BASE[300:700], named_ids(300, 700))
+        assert col.info().choice is not None and len(col) == 700
+        check_codes(col)
+        check_settings(col)
+
+
+def test_what_was_tuned_was_tuned_for_other_codes(path):
+    with worn(path, search={"oversampling": 2.5}) as col:
+        col.tune(0.8, k=5)
+        assert col.info().search.oversampling != 2.5
+        col.requantize(encoding="two_bits", estimator="rabitq")
+        assert col.info().search == bqstore.SearchParams(2.5)
+        tuned = col.tune(0.8, k=5)
+        col.compact()
+        assert col.info().search == tuned
+    if path is not None:
+        with bqstore.open(path) as col:
+            assert col.info().search == tuned
+            col.requantize()
+            assert col.info().search == bqstore.SearchParams(2.5)
+        with bqstore.open(path) as col:
+            assert col.info().search == bqstore.SearchParams(2.5)
+
+
+@pytest.mark.parametrize("originals", ["float32", "none"])
+def test_a_collection_that_was_emptied_settles_anew(path, originals):
+    with opened(path, originals=originals) as col:
+        col.add(BASE[:600], named_ids(0, 600))
+        used = col.info()
+        assert used.choice is not None
+        col.delete(named_ids(0, 599))
+        col.add(BASE[:1], ["d0"])
+        assert col.info().quantization == used.quantization
+        col.delete(["d0", "d599"])
+        vectors = points(600, DIM, 30, shift=4)
+        col.add(vectors, named_ids(0, 600))
+        assert col.info().choice not in (used.choice, None) and len(col) == 600
+        check_codes(col, dict(zip(named_ids(0, 600), vectors, strict=True)))
+        assert col.verify().ok
 
 
 @pytest.mark.parametrize(
@@ -276,8 +312,7 @@ def test_it_is_what_later_openings_have(tmp_path):
         check_codes(col)
         col.requantize(query_encoding="binary")
         assert col.info().quantization.query_encoding == "binary"
-        col.requantize()
-        assert col.info().quantization.query_encoding != "binary"
+        assert col.requantize() == SIGNS
 
 
 def test_a_second_time_changes_nothing_but_the_generation(path):
@@ -549,7 +584,7 @@ def lead_a_life(path, seed, steps):
             for id_ in some:
                 del truth[id_]
         elif kind == "requantize":
-            asked_for = rng.choice([*WAYS, None, None]) if not 0 < len(truth) < 4 else WAYS[3]
+            asked_for = rng.choice([*WAYS, None, None])
             col.requantize(**asked(asked_for) if asked_for else {})
             assert col.info().deleted == 0 and (not asked_for or not truth or way_of(col) == asked_for)
         elif kind == "compact":
