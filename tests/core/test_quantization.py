@@ -491,7 +491,7 @@ def check_searches(col, base, distance, originals, way):
 
 
 # of estimates for every vector: least correlation with the true scores, most error in their standard deviations
-ESTIMATES = {"one_bit": (0.78, 0.62), "two_bits": (0.93, 0.28), "four_bits": (0.995, 0.07)}
+ESTIMATES = {"one_bit": (0.78, 0.62), "two_bits": (0.92, 0.32), "four_bits": (0.995, 0.07)}
 
 
 def check_estimates(col, true, way):
