@@ -42,6 +42,11 @@ def settings_that_there_are():
 WANTED = settings_that_there_are()
 
 
+def settings_of(wanted, **more):
+    """What the head row has of a collection that was opened so, in part."""
+    return {"quantization": asdict(wanted), "search": {"oversampling": 3.0, "rescore": True, "hnsw_ef": None}, **more}
+
+
 # ---- ways
 
 
@@ -54,7 +59,7 @@ def test_the_ways_are_those_that_settings_leave_open(wanted):
         expected = [way for way in expected if way[1] == "sign"]
     if wanted.rotate is not None:
         expected = [way for way in expected if way[2] == wanted.rotate]
-    elif wanted.encoding != AUTO and wanted.estimator != AUTO:
+    elif AUTO not in (wanted.encoding, wanted.estimator):
         expected = [way for way in expected if not way[2]]
     found = ways(wanted)
     assert [(way.encoding, way.estimator, way.rotate) for way in found] == expected != []
@@ -131,7 +136,8 @@ def test_estimates_are_chosen_where_signs_say_nothing(distance):
     chosen = choose(low_rank(3000, 128, 24) + np.float32(100), ANY, METRICS[distance])
     is_plausible(chosen, 3000, 128)
     assert chosen.quantizer.estimator == "rabitq"
-    assert trial(chosen.choice, "one_bit").recall < 0.2 < 0.9 < trial(chosen.choice, "four_bits", "rabitq").recall
+    assert trial(chosen.choice, "one_bit").recall < 0.2
+    assert trial(chosen.choice, "four_bits", "rabitq").recall > 0.9
 
 
 def test_turning_is_chosen_where_it_helps_and_only_there():
@@ -243,7 +249,7 @@ def test_what_is_measured_is_what_a_search_finds(monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 5, 100, LEAST - 1])
 def test_few_vectors_are_not_measured(n):
-    """They are quantized by the simplest way there is: signs, which need no training, or the first of those asked for."""
+    """They are quantized by the simplest way: signs, which need no training, or the first of what is asked for."""
     vectors = clustered(n, 24, 1)
     assert first(vectors, ANY, METRICS["cosine"]) is None
     assert first(vectors, Quantization("one_bit"), METRICS["cosine"]) is None
@@ -265,7 +271,7 @@ def test_enough_vectors_are_measured_at_once():
 def test_what_was_settled_is_not_due_again(wanted):
     """Neither what was chosen, nor what was asked for, once there were vectors enough to train on."""
     chosen = choose(clustered(LEAST, 16, 1), wanted, METRICS["dot"])
-    settings = chosen.settings({"quantization": asdict(wanted)}, wanted)
+    settings = chosen.settings(settings_of(wanted), wanted)
     assert (chosen.choice is None) == (len(ways(wanted)) == 1)
     for count in (0, 1, LEAST, 10**6):
         assert not is_due(wanted, settings, count)
@@ -273,7 +279,7 @@ def test_what_was_settled_is_not_due_again(wanted):
 
 
 def test_a_choice_is_due_when_there_are_vectors_enough():
-    settings = {"quantization": asdict(ANY)}
+    settings = settings_of(ANY)
     assert [is_due(ANY, settings, count) for count in (0, 1, LEAST - 1, LEAST, 10**6)] == [False] * 3 + [True] * 2
     assert is_open(settings)
 
@@ -281,7 +287,7 @@ def test_a_choice_is_due_when_there_are_vectors_enough():
 def test_a_training_on_few_is_due_again_when_there_are_more():
     wanted = Quantization("two_bits", estimator="rabitq")
     chosen = first(clustered(50, 16, 1), wanted, METRICS["dot"])
-    settings = chosen.settings({"quantization": asdict(wanted)}, wanted)
+    settings = chosen.settings(settings_of(wanted), wanted)
     counts = (50, choosing.ENOUGH - 1, choosing.ENOUGH, 10**6)
     assert [is_due(wanted, settings, count) for count in counts] == [False, False, True, True]
     again = first(clustered(choosing.ENOUGH, 16, 1), wanted, METRICS["dot"])
@@ -294,7 +300,7 @@ def test_a_training_on_few_is_due_again_when_there_are_more():
 @every_distance
 def test_a_choice_comes_back_from_json_as_it_was(distance):
     chosen = choose(clustered(2500, 24, 1, 50), ANY, METRICS[distance])
-    settings = chosen.settings({"distance": distance, "choice": "of old", "quantization": None}, ANY)
+    settings = chosen.settings(settings_of(ANY, distance=distance, choice="of old"), ANY)
     again = json.loads(json.dumps(settings))
     assert choice_of(again) == chosen.choice
     assert isinstance(choice_of(again), Choice) and all(isinstance(each, Trial) for each in choice_of(again).trials)
@@ -308,7 +314,29 @@ def test_a_choice_comes_back_from_json_as_it_was(distance):
 def test_without_a_choice_an_old_one_is_forgotten():
     wanted = Quantization("two_bits")
     chosen = first(clustered(50, 16, 1), wanted, METRICS["dot"])
-    settings = chosen.settings({"choice": {"reason": "old"}, "quantization": asdict(ANY)}, wanted)
+    settings = chosen.settings(settings_of(ANY, choice={"reason": "old"}), wanted)
     assert choice_of(settings) is None and "choice" not in settings
     assert choice_of({}) is None
-    assert Chosen(chosen.quantizer, None).settings({}, wanted)["coding"] == chosen.quantizer.coding()
+    assert settings["coding"] == chosen.quantizer.coding() and Quantization(**settings["quantization"]) == wanted
+
+
+def test_what_was_tuned_for_other_codes_is_forgotten():
+    """And what was not tuned stays as it was given."""
+    quantizer = Quantizer.signs(16)
+    before, tuned = {"oversampling": 2.0}, {"oversampling": 7.0}
+    for given, expected in (
+        (settings_of(ANY) | {"search": tuned, "untuned": before}, before),
+        (settings_of(ANY) | {"search": tuned}, tuned),
+    ):
+        settings = Chosen(quantizer, None).settings(given, ANY)
+        assert settings["search"] == expected and "untuned" not in settings
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: "-".join(str(value) for value in asdict(wanted).values()))
+def test_codes_that_are_of_no_way_that_is_wanted_are_due_at_once(wanted):
+    """A collection that was opened with other settings than its codes are of: from the first vector on."""
+    fitting = any((way.encoding, way.estimator) == ("one_bit", "sign") for way in ways(wanted))
+    settings = settings_of(wanted)  # of signs that nobody chose
+    assert not is_due(wanted, settings, 0)
+    assert is_due(wanted, settings, 1) == (not fitting)
+    assert is_due(wanted, settings, 10**6) == (not fitting or len(ways(wanted)) > 1)

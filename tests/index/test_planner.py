@@ -116,6 +116,21 @@ def test_small_graphs_are_scanned_and_large_ones_walked_once_and_for_all():
             assert ways == sorted(ways), (dim, planes)  # "scan" comes before "walk" in the alphabet, too
 
 
+def test_codes_of_more_words_are_walked_sooner_and_a_plane_counts_as_words_do():
+    """A scan reads all of every code; what a walk reads of it costs no more than that."""
+    for planes in (1, 4, 8):
+        turning = []
+        for bits, width in ((1, 6), (1, 24), (2, 24), (4, 24), (4, 48)):
+            sizes = [int(500 * 1.1**i) for i in range(90)]
+            kinds = {"planes": planes, "bits": bits, "width": width, "full_scan_threshold": 0}
+            ways = [planned(n=n, linked=n, accepted=n, **kinds).way for n in sizes]
+            assert ways == sorted(ways) and ways[-1] == "walk"
+            turning.append(sizes[ways.index("walk")])
+        assert turning == sorted(turning, reverse=True)
+        alike = [planned(n=n, linked=n, accepted=n, planes=planes, bits=4, width=6).way for n in sizes]
+        assert alike == [planned(n=n, linked=n, accepted=n, planes=planes, bits=1, width=24).way for n in sizes]
+
+
 def test_every_plan_can_be_carried_out():
     """What the kernels ask of their callers, whatever is asked for."""
     rng = np.random.default_rng(0)

@@ -17,6 +17,8 @@ from tests.kernels.given import (
     ENCODINGS,
     INTERPRETED,
     assert_code_hits,
+    corrected,
+    encoded_as,
     fenced_scratch,
     grown,
     link_one,
@@ -174,6 +176,72 @@ def test_lists_of_copies_that_do_not_lead_to_copies(kind):
             assert survive(query, codes, graph, encoding, None, ef, lists=False) == layout.FINE
             if outside:  # such lists are empty
                 survive(query, codes, graph, encoding, None, ef)
+
+
+def corrected_state(bits):
+    """As `sound`, of corrected codes, between codes that are better than any."""
+    rng = np.random.default_rng(0)
+    query, vectors = whole_vectors(rng, 1, DIM), whole_vectors(rng, N + SPARE, DIM)
+    vectors[20:24] = vectors[20]
+    vectors[22] *= 2
+    codes = encoded_as(corrected(bits, np.zeros(DIM, np.float32)), vectors, layout.DOT)
+    around = np.full((N + SPARE + 6000, codes.words.shape[1]), np.uint64(0x7149_F2CA), np.uint64)  # 1e30, and no factor
+    inside = around[3000 : 3000 + N + SPARE]
+    inside[:] = codes.words
+    codes = codes._replace(words=inside)
+    return query, codes, grown(codes, M, 20, some_levels(rng, N + SPARE, 2), N)
+
+
+def survive_corrected(query, codes, graph, encoding, ef, accept=None):
+    """Search; whatever the status, nothing is written or read that should not be."""
+    accept = make_accept(None) if accept is None else accept
+    way = make_way(ef, ef + 10, 8, encoding=encoding)
+    scratch, untouched = fenced_scratch(make_scratch(N + SPARE, 2, M, way.room, 8, 8, DIM))
+    hits, empty = make_hits(1, 8), no_originals(DIM, layout.DOT)
+    status = api.search_graph(query, codes, graph, empty, accept, way, scratch, hits)
+    assert untouched() and status in (layout.FINE, layout.OUT_OF_RANGE, layout.SHORT)
+    if status == layout.FINE:
+        assert set(hits.ordinals[0].tolist()) <= set(naive.accepted(accept, N + SPARE))
+        assert hits.scores[0].max() < 1e29
+    return status
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_corrected_codes_that_do_not_lead_to_copies(kind, bits):
+    """Each has a distance of its own: a list is read to its end, and has one."""
+    query, codes, graph = corrected_state(bits)
+    for encoding in ENCODINGS:
+        assert survive_corrected(query, codes, graph, encoding, 30) == layout.FINE
+    graph.same[:N] = LISTS[kind]
+    for encoding in ENCODINGS:
+        for ef in (8, 30, N + SPARE):
+            assert survive_corrected(query, codes, graph, encoding, ef) == layout.FINE
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.sampled_from(["links", "upper", "same"]),
+            st.integers(0, 10**6),
+            st.one_of(st.sampled_from(NUMBERS), st.integers(0, N + SPARE)),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    bits=st.sampled_from([1, 2, 4]),
+    encoding=st.sampled_from(ENCODINGS),
+    density=st.sampled_from([None, 0.5]),
+)
+def test_any_links_between_corrected_codes(changes, bits, encoding, density):
+    query, codes, graph = corrected_state(bits)
+    for name, place, number in changes:
+        flat = getattr(graph, name).reshape(-1)
+        flat[place % len(flat)] = number
+    accept = make_accept(None if density is None else np.random.default_rng(1).random(N + SPARE) < density)
+    for ef in (8, 30):
+        survive_corrected(query, codes, graph, encoding, ef, accept)
 
 
 @pytest.mark.parametrize("entry", [number for number in NUMBERS if not 0 <= number < N])
