@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import choosing
 from .config import HnswConfig, Quantization
 from .index import METRICS, Quantizer
+from .linking import weakly
 from .published import Published
 from .results import Choice
 from .storage import Coding
@@ -40,7 +41,7 @@ class Encoder:
     ) -> None:
         self._published, self._store = published, published.store
         self.wanted = wanted
-        self._hnsw, self._threads, self._executor = hnsw, threads, executor
+        self._hnsw, self._threads, self._executor = hnsw, threads, weakly(executor)
 
     @property
     def in_use(self) -> Quantization:

@@ -44,7 +44,7 @@ class Linking:
 
     def __init__(self, store: Store, hnsw: HnswConfig, threads: int, executor: Callable[[], Executor]) -> None:
         self._store, self._hnsw = store, hnsw
-        self._threads, self._executor = threads, _weakly(executor)
+        self._threads, self._executor = threads, weakly(executor)
         self._graph: HnswGraph | None = None
         self._generation = -1
         self._looked = False  # for a snapshot
@@ -203,7 +203,7 @@ def _link_some(
     return graph.link(words, stop, 1, executor, quantizer)
 
 
-def _weakly(executor: Callable[[], Executor]) -> Callable[[], Executor]:
+def weakly(executor: Callable[[], Executor]) -> Callable[[], Executor]:
     """A method of the object that owns this one, without keeping it: a circle would keep its files and its lock.
 
     A collection that is dropped without `close` gives them back at once, not when Python looks for circles.
