@@ -411,7 +411,7 @@ def test_a_collection_of_the_previous_release_refuses_what_it_is_not(before):
         assert f"{field}={value!r}" in str(told.value) and f"{field}={was!r}" in str(told.value)
     with opened(path) as col:
         used = col.requantize()
-        assert (col.info().choice is not None) == (n >= 2048) and len(col) == n
+        assert (col.info().choice is not None) == (n >= ENOUGH) and len(col) == n
         check_codes(col)
     assert used_of(path)[0] == used
     with opened(path) as col:
