@@ -110,6 +110,8 @@ def is_due(wanted: Quantization, settings: Mapping[str, Any], count: int) -> boo
         return "choice" not in settings and (count >= LEAST or (count > 0 and not fitting))
     if not _is(several[0], settings):
         return count > 0  # asked for while nothing was chosen yet
+    if (several[0].encoding, several[0].estimator) == ("one_bit", "sign"):
+        return False  # nothing to train
     return bool(coding_of(dict(settings)).get("trained", ENOUGH) < ENOUGH <= count)
 
 

@@ -138,6 +138,8 @@ class Collection:
         if self._encoder.due:
             try:
                 self._write(lambda: self._recoded(self._encoder.renew))
+            except ClosedError:
+                pass  # by a signal's handler: the next that opens it does what is due
             except BqstoreError as error:  # what was added is durable, and found all the same
                 warnings.warn(
                     f"codes stay as they are, and were not chosen anew: {error}", RuntimeWarning, stacklevel=3

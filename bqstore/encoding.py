@@ -101,16 +101,20 @@ class Encoder:
 
     def change(self, wanted: Quantization) -> None:
         """Make all codes as is wanted from now on; under the lock."""
-        head = self._store.head
-        if head.n_live:
-            self._recode(wanted, wanted)
-        else:
-            if head.n_slots:
-                head = self._store.clear()
-            untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
-            untuned["search"] = head.settings.get("untuned", head.settings["search"])
-            self._store.put_settings({**untuned, "quantization": asdict(wanted)}, head.dim)
-        self.wanted = wanted
+        head = before = self._store.head
+        try:
+            if head.n_live:
+                self._recode(wanted, wanted)
+            else:
+                if head.n_slots:
+                    head = self._store.clear()
+                untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
+                untuned["search"] = head.settings.get("untuned", head.settings["search"])
+                self._store.put_settings({**untuned, "quantization": asdict(wanted)}, head.dim)
+        finally:  # Ctrl-C after the commit came too late: the next write must not go by what was wanted before
+            after = self._store.head
+            if after is not before and after.settings["quantization"] == asdict(wanted):
+                self.wanted = wanted
 
     def _recode(self, wanted: Quantization, stored: Quantization) -> None:
         """Choose by the vectors there are, and make all codes anew."""
