@@ -1,6 +1,6 @@
 """Floor 2: arrays in, ordinals and scores out. Knows no files, ids, text or filters' grammar."""
 
-from ..kernels.api import warm_up
+from ..kernels import api, columns
 from .codes import append_codes, new_codes
 from .graph import HnswGraph
 from .planner import Plan, plan
@@ -22,3 +22,9 @@ __all__ = [
     "plan",
     "warm_up",
 ]
+
+
+def warm_up() -> None:
+    """Compile every kernel, or load it from numba's cache, so that no later call waits for it."""
+    api.warm_up()
+    columns.warm_up()

@@ -1,7 +1,7 @@
 """Which way a search goes: the one place of the cost model. Knows counts, no arrays."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EXACT, SCAN, WALK = "exact", "scan", "walk"
 
@@ -14,6 +14,14 @@ _PLANES = {1: 1.0, 4: 1.7, 8: 2.6}  # a word against several planes costs less t
 _DESCENT, _PER_BEAM = 50.0, 9.0
 # nodes the beam may hold for each accepted one, at most; a filter that accepts fewer is answered by a scan
 _MAX_ROOM = 16
+# Under a filter. A code among others that are passed over costs this more, half of it where most are not; below this
+# share those inside hardly link.
+_APART, _LEAST_SHARE = 8.0, 1 / 32
+_INSIDE = 1500.0  # a node of a beam inside what is accepted, with its bridges (tests/benchmarks/filters.py)
+_SAFE = 1.25  # a scan misses nothing that its codes tell: it may cost so much more than a walk
+# candidates that may be looked at, for each that is in any case, where estimates do not tell the best apart
+_MORE, _MORE_OF_SIGNS = 4, 10
+_EXACT_VALUE = 0.2  # a value of an original
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,11 @@ class Plan:
     way : str               "exact": the originals of the accepted are scanned; "scan": their codes; "walk": the graph
     rescoring : bool        order the candidates by their originals
     candidates : int        how many codes are kept for that, at least k unless fewer exist
+    most : int              how many, while the last of them bring hits; candidates: no more
     ef, room : int          of a walk: accepted nodes in the beam, and nodes in all
+    inside : bool           of a walk: from accepted node to accepted node, over the others; else through all
+    against : int           the beam's width where fewer than ``rare`` of 1,024 around the query are accepted; 0: a scan
+    along : int             its width where most are; 0: as else
     """
 
     way: str
@@ -33,6 +45,15 @@ class Plan:
     candidates: int
     ef: int = 0
     room: int = 0
+    most: int = 0
+    inside: bool = False
+    against: int = 0
+    along: int = 0
+    rare: int = 0
+
+    def __post_init__(self) -> None:
+        if self.most < self.candidates:
+            object.__setattr__(self, "most", self.candidates)
 
 
 def plan(
@@ -53,6 +74,9 @@ def plan(
     exact: bool,
     full_scan_threshold: int,
     originals: bool,
+    filtered: bool = False,
+    adaptive: bool = False,
+    signs: bool = False,
 ) -> Plan:
     """The cheapest way that is right.
 
@@ -66,23 +90,76 @@ def plan(
     bits, width : int           planes of a code, and words of each
     full_scan_threshold : int   kilobytes of float32 vectors; up to this the accepted are scanned exactly, 0 never
     originals : bool            whether any are kept
+    filtered : bool             whether a filter says what is accepted, and not deletion alone
+    adaptive : bool             whether more candidates may be looked at than were asked for
+    signs : bool                whether codes and query are compared by signs alone
     """
-    if originals and (exact or accepted * dim * 4 <= full_scan_threshold * 1024):
+    small = full_scan_threshold * 1024
+    if originals and (exact or n * dim * 4 <= small or (accepted * dim * 4 <= small and not (filtered and adaptive))):
         return Plan(EXACT, False, 0)
     rescoring = originals and rescore
     # min before ceil: the product may be infinite; 1e-9: 10 * 1.1 is 11.000000000000002, and 11 are meant
     wide = math.ceil(min(n, k * oversampling) - 1e-9) if rescoring else k
     candidates = min(n, max(k, wide))
-    scan = Plan(SCAN, rescoring, candidates)
     wanted = min(candidates, accepted)
-    ef = max(ef_construct, 2 * wanted) if hnsw_ef is None else max(wanted, hnsw_ef)
-    room = -(-ef * n // max(1, accepted))  # nodes met until ef accepted ones are
-    if linked == 0 or ef >= accepted or room > _MAX_ROOM * ef or wanted < candidates:
-        return scan
     words = bits * width
     code = _SCAN_CODE + _SCAN_WORD * words * _PLANES[planes]
-    distances = _DESCENT * math.log2(linked + 1) / 3.3 + _PER_BEAM * room * math.sqrt(m / 16)
-    walk = distances * (_WALK_CODE + _WALK_WORD * words * _PLANES[planes]) + (n - linked) * code
-    if walk >= _SCAN + accepted * code:
+    distance = _WALK_CODE + _WALK_WORD * words * _PLANES[planes]
+    tail = (n - linked) * code
+    code += _APART if 2 * accepted < n else _APART / 2 if filtered else 0
+    if filtered and adaptive and rescoring:
+        read = accepted * dim * _EXACT_VALUE
+        if accepted * dim * 4 <= small and read <= _SCAN + accepted * code + 2 * candidates * dim * _EXACT_VALUE:
+            return Plan(EXACT, False, 0)
+        most = min(n, accepted, (_MORE_OF_SIGNS if signs else _MORE) * candidates)
+    else:
+        most = candidates
+    scan = Plan(SCAN, rescoring, candidates, most=most)
+    ef = max(ef_construct, 2 * wanted) if hnsw_ef is None else max(wanted, hnsw_ef)
+    if linked == 0 or ef >= accepted or wanted < candidates:
+        return scan
+    descent, per_beam = _DESCENT * math.log2(linked + 1) / 3.3, _PER_BEAM * math.sqrt(m / 16)
+    if filtered:
+        return _filtered(scan, n, accepted, ef, hnsw_ef is None, distance, descent, per_beam, tail, code)
+    room = -(-ef * n // max(1, accepted))  # nodes met until ef accepted ones are
+    if room > _MAX_ROOM * ef or (descent + per_beam * room) * distance + tail >= _SCAN + accepted * code:
         return scan
     return Plan(WALK, rescoring, candidates, ef, ef if accepted == n else min(n, 2 * room))
+
+
+def _filtered(
+    scan: Plan,
+    n: int,
+    accepted: int,
+    ef: int,
+    free: bool,
+    distance: float,
+    descent: float,
+    per_beam: float,
+    tail: float,
+    code: float,
+) -> Plan:
+    """The plan under a filter: few accepted are scanned, many met by a walk through all, those between by one inside.
+
+    free : bool     the width was not asked for. Then a beam through all is as wide as ``ef``, and up to twice that the
+                    fewer are accepted, whoever is in it; one inside is half as wide, for all in it are accepted
+    """
+    share = accepted / n
+    scanning = _SCAN + accepted * code
+    if share < _LEAST_SHARE:
+        return scan
+    within = max(2 * scan.candidates, ef // 2) if free else ef
+    through = max(math.ceil(1.8 * scan.candidates), math.ceil((2 - share) * ef * share)) if free else ef
+    room = math.ceil(through / share)
+    costs = (descent + per_beam * room) * distance + tail, descent * distance + _INSIDE * within + tail
+    if _SAFE * min(costs) >= scanning or max(within, through) >= accepted:
+        return scan
+    wide = math.ceil(within * max(2.0, 2 * math.sqrt(n / 100_000)))  # .99 of recall at 100,000, .96 at ten times that
+    against = wide if 2 * (descent * distance + _INSIDE * wide + tail) < scanning and wide < accepted else 0
+    along = min(2 * ef, accepted)
+    rare = max(1, int(256 * share))
+    if costs[1] < costs[0]:
+        found = Plan(WALK, scan.rescoring, scan.candidates, within, within, min(scan.most, within), True)
+    else:
+        found = Plan(WALK, scan.rescoring, scan.candidates, through, min(n, 2 * room), min(scan.most, through))
+    return replace(found, against=against, along=along, rare=rare)

@@ -59,5 +59,6 @@ def make_scratch(sizes: Sizes) -> Scratch:
         turned=np.zeros(64 * words, np.float32),
         planes=np.zeros((8, words), np.uint64),
         levels=np.zeros(64 * words, np.uint8),
+        bridges=np.empty(2 * m, np.int32),
         counters=np.zeros(8, np.int64),
     )

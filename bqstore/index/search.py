@@ -48,7 +48,7 @@ NO_WORDS = np.zeros(0, np.uint64)
 ALL = Accept(NO_WORDS, 1)
 Prefetch = Callable[[NDArray[np.int32]], None]
 
-_search_graph = direct(api.search_graph)
+_search_graph, _search_bits = direct(api.search_graph), direct(api.search_bits)
 
 # a block reads the codes once for all its queries; more than this gains nothing and holds up the other threads
 _BLOCK = 16
@@ -137,6 +137,8 @@ class Search:
         corrected = int(data.quantizer.estimator == "rabitq")
         # not rescored, sparing would tell the best score there may be, not the likely one
         self.way = Way(plan.ef, plan.room, plan.candidates, int(plan.rescoring), encoding, corrected * plan.rescoring)
+        self.way = self.way._replace(most=plan.most, inside=int(plan.inside))
+        self.way = self.way._replace(against=plan.against, along=plan.along, rare=plan.rare)
         # when the originals are asked for before they are read
         self.ahead = self.way._replace(rescoring=0, sparing=1)
         self._arrays = (data.codes, data.graph, data.originals, self.accept)
@@ -144,7 +146,8 @@ class Search:
             assert data.graph is not None
             degree = data.graph.links.shape[1] >> 1
             width = data.quantizer.arrays.width
-            self._sizes = Sizes(len(data.words), width, data.dim, degree, plan.room, plan.candidates, k)
+            room = max(plan.room, plan.against, min(data.n, 3 * plan.along))
+            self._sizes = Sizes(len(data.words), width, data.dim, degree, room, plan.most, k)
             self._free = data.pool.free(self._sizes)
 
     def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -247,7 +250,7 @@ class Search:
             scratch.counters[COUNT_DISTANCES:] = 0
         found, way = hits, self.way
         if prefetch is not None:
-            shape = (len(queries), plan.candidates)
+            shape = (len(queries), plan.most)
             found, way = Hits(np.empty(shape, np.int32), np.empty(shape, np.float32)), self.ahead
         status: int = _search_graph(queries, *self._arrays, way, scratch, found)
         if work is not None and status == FINE:
@@ -257,7 +260,7 @@ class Search:
             work.rescored += int(scratch.counters[COUNT_RESCORED])
         self._free.append(scratch)
         if status == FINE and prefetch is not None:
-            again = Candidates(found.ordinals, found.ordinals, np.full(len(queries), plan.candidates))
+            again = Candidates(found.ordinals, found.ordinals, np.count_nonzero(found.ordinals >= 0, axis=1))
             status = self._rescored(self._prepared(queries), again, found.scores, hits, prefetch, work)
         return status
 
@@ -274,20 +277,21 @@ class Search:
 
         Where estimates tell what cannot be a hit: the first k, and then only those that may still be better.
         """
-        data, k, ordinals = self.data, self.k, candidates.ordinals
+        data, k, wide = self.data, self.k, self.plan.candidates
+        ordinals = candidates.ordinals[:, :wide]  # more are seldom read, and not asked for
         if self.way.sparing and ordinals.shape[1] > k:
             prefetch(np.ascontiguousarray(ordinals[:, :k]))
             first = candidates._replace(counts=np.minimum(candidates.counts, k))
-            status, _ = api.rescore(queries, data.originals, data.n, first, reach, hits)
+            status, _ = api.rescore(queries, data.originals, data.n, first, reach, k, hits)
             if status != FINE:
                 return int(status)
             worst = np.where(candidates.counts > k, hits.scores[:, -1], np.inf)[:, None]
-            later = np.where(reach[:, k:] >= worst, ordinals[:, k:], np.int32(-1))
+            later = np.where(reach[:, k:wide] >= worst, ordinals[:, k:], np.int32(-1))
             if (later >= 0).any():
                 prefetch(later)
         else:
-            prefetch(ordinals)
-        status, read = api.rescore(queries, data.originals, data.n, candidates, reach, hits)
+            prefetch(np.ascontiguousarray(ordinals))
+        status, read = api.rescore(queries, data.originals, data.n, candidates, reach, wide, hits)
         if work is not None:
             work.rescored += int(read)
         return int(status)
@@ -295,10 +299,10 @@ class Search:
     def _scan(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
         """Scan the codes of all that is accepted."""
         data, plan = self.data, self.plan
-        shape = (len(queries), plan.candidates)
+        shape = (len(queries), plan.most)
         found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(queries), np.int64))
         if prefetch is None:
-            status, read = api.search_bits(queries, data.codes, data.originals, self.accept, self.way, found, hits)
+            status, read = _search_bits(queries, data.codes, data.originals, self.accept, self.way, found, hits)
             if work is not None:
                 work.rescored += int(read)
             return int(status)

@@ -33,6 +33,7 @@ import numpy.typing as npt
 from bqstore.kernels.encode import code_score, encode_query, reach_of
 from bqstore.kernels.exact import prepare_row, rescore_candidates, rescore_row, scan_originals, write_hits
 from bqstore.kernels.heap import EMPTY
+from bqstore.kernels.inside import beam_filtered
 from bqstore.kernels.jit import leaf, root
 from bqstore.kernels.layout import (
     BINARY,
@@ -65,7 +66,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "0eced10509314827"
+KERNELS_STAMP = "54dba200477564d9"
 
 
 @root
@@ -178,7 +179,8 @@ def search_bits(
             hits.ordinals[query, i] = -1
             hits.scores[query, i] = np.nan
     if way.rescoring:
-        return rescore_candidates(queries, originals, codes.n, candidates, reach, hits)
+        first = way.candidates if way.most > 0 else candidates.ordinals.shape[1]
+        return rescore_candidates(queries, originals, codes.n, candidates, reach, first, hits)
     return FINE, 0
 
 
@@ -231,6 +233,7 @@ def rescore(
     n: int,
     candidates: Candidates,
     reach: npt.NDArray[np.float32],
+    first: int,
     hits: Hits,
 ) -> tuple[int, int]:
     """Order each query's candidates by exact score and keep the k best.
@@ -242,6 +245,7 @@ def rescore(
     n : int                         ordinals end here
     candidates : Candidates         ``ordinals`` and ``counts`` are read, ``distances`` is not
     reach : float32 (m or 1, c)     the best score that each may have; one that cannot be among the k best is not read
+    first : int                     candidates looked at in any case; more while they bring hits (`rescore_row`)
     hits : Hits                     written: the k best, by (score descending, ordinal)
 
     Returns
@@ -255,7 +259,7 @@ def rescore(
     """
     if reach.shape[0] < 1 or reach.shape[1] < candidates.ordinals.shape[1]:
         return OUT_OF_RANGE, 0
-    return rescore_candidates(queries, originals, n, candidates, reach, hits)
+    return rescore_candidates(queries, originals, n, candidates, reach, first, hits)
 
 
 @root
@@ -307,14 +311,18 @@ def search_graph(
             scratch.query[0], quantizer, way.encoding, metric, scratch.levels, scratch.turned, scratch.planes
         )
         start, distance = descend(words, graph, 0, encoded, scratch)
-        found = beam(words, graph, 0, accept, way.ef, way.room, encoded, start, distance, 1, scratch)
+        if way.rare > 0 or way.inside:
+            found = beam_filtered(words, graph, accept, way, encoded, start, distance, scratch)
+        else:
+            found = beam(words, graph, 0, accept, way.ef, way.room, encoded, start, distance, 1, scratch)
         if linked < n:
             found = scan_tail(words, linked, n, accept, way.ef, way.room, encoded, found, scratch)
         if found[1] < way.candidates:
             return SHORT
         count = 0
         at = 0
-        while count < way.candidates:
+        wanted = min(max(way.candidates, way.most), found[1], scratch.found.shape[0])
+        while count < wanted:
             key = scratch.keys[at]
             at += 1
             if key & ACCEPTED:
@@ -329,7 +337,17 @@ def search_graph(
                 count += 1
         if way.rescoring:
             status, read = rescore_row(
-                scratch.query, 0, originals, limit, scratch.found, scratch.reach, count, scratch.best, hits, query
+                scratch.query,
+                0,
+                originals,
+                limit,
+                scratch.found,
+                scratch.reach,
+                count,
+                way.candidates,
+                scratch.best,
+                hits,
+                query,
             )
             scratch.counters[COUNT_RESCORED] += read
             if status != FINE:
@@ -454,13 +472,13 @@ def warm_up() -> None:
     accept = Accept(np.zeros(1, np.uint64), 1)
     candidates = Candidates(np.empty((1, 1), np.int32), np.empty((1, 1), np.int32), np.empty(1, np.int64))
     hits = Hits(np.empty((1, 1), np.int32), np.empty((1, 1), np.float32))
-    way = Way(ef=1, room=1, candidates=1, rescoring=0, encoding=BINARY, sparing=0)
+    way = Way(ef=1, room=1, candidates=1, rescoring=0, encoding=BINARY, sparing=0, most=1)
     prepare(queries, COSINE, queries)
     encode(queries, quantizer, COSINE, words)
     search_bits(queries, Codes(words, 1, quantizer), originals, accept, way, candidates, hits)
     search_exact(queries, originals, 0, accept, hits)
     candidates.counts[0] = 0
-    rescore(queries, originals, 0, candidates, np.zeros((1, 1), np.float32), hits)
+    rescore(queries, originals, 0, candidates, np.zeros((1, 1), np.float32), 1, hits)
     links, upper = np.full((2, 4), -1, np.int32), np.zeros((0, 2), np.int32)
     graph = Graph(
         links, upper, np.full(2, -1, np.int32), np.zeros(2, np.uint8), np.full(2, -1, np.int32), n=1, entry=0, top=0
@@ -477,6 +495,7 @@ def warm_up() -> None:
         np.zeros(64, np.float32),
         np.zeros((8, 1), np.uint64),
         np.zeros(64, np.uint8),
+        np.zeros(4, np.int32),
         np.zeros(8, np.int64),
     )
     check_graph(graph)

@@ -108,6 +108,7 @@ def rescore_row(
     ordinals: npt.NDArray[np.int32],
     reach: npt.NDArray[np.float32],
     count: int,
+    first: int,
     heap: npt.NDArray[np.int64],
     hits: Hits,
     place: int,
@@ -117,7 +118,9 @@ def rescore_row(
     Parameters
     ----------
     limit : int                     ordinals end here
-    ordinals : int32 (>= count,)    candidates
+    ordinals : int32 (>= count,)    candidates, the likeliest first
+    first : int                     so many are looked at, and so many more and again while of the last half of the
+                                    first, or of those behind, one came among the best: estimates do not tell them apart
     reach : float32 (>= count,)     the best score that each may have; one that cannot be among the best is not read
     heap : int64 (1, size)          written; size is at least the lesser of k and count
     hits : Hits                     written
@@ -142,35 +145,45 @@ def rescore_row(
     for i in range(count):
         if ordinals[i] < 0 or ordinals[i] >= limit:
             return OUT_OF_RANGE, 0
-    for i in range(count):
-        for line in range(0, records.shape[1], PAGE_WORDS):  # their pages' addresses are looked up at once
-            prefetch(records, ordinals[i], line)
-    for i in range(min(count, 4)):
-        fetch_record(records, ordinals[i])
     read = 0
     worst = np.float32(-np.inf)  # of the hits so far, once there are enough
-    for i in range(count):
-        if reach[i] < worst:
-            continue
-        read += 1
-        ordinal = ordinals[i]
-        record = floats[ordinal]
-        vector = record[RECORD_HEADER_WORDS : RECORD_HEADER_WORDS + dim]
-        norm = record[WORD_NORM]
-        if form == FLOAT32:
-            score = vector_score(vector_of_query, vector, norm, metric)
-        else:
-            if form == FLOAT16:
-                read_half(halves[ordinal], decoded)
+    start = 0
+    stop = min(count, max(1, first))
+    watched = stop >> 1  # a hit from here on, and more are looked at
+    while start < stop:
+        fruitful = False
+        for i in range(start, stop):
+            for line in range(0, records.shape[1], PAGE_WORDS):  # their pages' addresses are looked up at once
+                prefetch(records, ordinals[i], line)
+        for i in range(start, min(stop, start + 4)):
+            fetch_record(records, ordinals[i])
+        for i in range(start, stop):
+            if reach[i] < worst:
+                continue
+            read += 1
+            ordinal = ordinals[i]
+            record = floats[ordinal]
+            vector = record[RECORD_HEADER_WORDS : RECORD_HEADER_WORDS + dim]
+            norm = record[WORD_NORM]
+            if form == FLOAT32:
+                score = vector_score(vector_of_query, vector, norm, metric)
             else:
-                read_int8(small[ordinal], record[WORD_SCALE], decoded)
-            score = vector_score(vector_of_query, decoded, norm, metric)
-        if not is_sound(records, ordinal, ordinals[min(i + 4, count - 1)]):
-            return int(ordinal), read
-        if heap.shape[1] > 0:
-            offer(heap, 0, make_key(score_rank(score), ordinal))
-            if heap[0, 0] != EMPTY:
-                worst = rank_score(key_rank(heap[0, 0]))
+                if form == FLOAT16:
+                    read_half(halves[ordinal], decoded)
+                else:
+                    read_int8(small[ordinal], record[WORD_SCALE], decoded)
+                score = vector_score(vector_of_query, decoded, norm, metric)
+            if not is_sound(records, ordinal, ordinals[min(i + 4, stop - 1)]):
+                return int(ordinal), read
+            if heap.shape[1] > 0:
+                key = make_key(score_rank(score), ordinal)
+                fruitful |= i >= watched and key < heap[0, 0]
+                offer(heap, 0, key)
+                if heap[0, 0] != EMPTY:
+                    worst = rank_score(key_rank(heap[0, 0]))
+        start = watched = stop
+        if fruitful:
+            stop = min(count, stop + max(1, first))
     write_hits(heap, 0, hits, place)
     return FINE, read
 
@@ -182,6 +195,7 @@ def rescore_candidates(
     n: int,
     candidates: Candidates,
     reach: npt.NDArray[np.float32],
+    first: int,
     hits: Hits,
 ) -> tuple[int, int]:
     """Order each query's candidates by exact score and keep the k best; see ``api.rescore``.
@@ -195,7 +209,7 @@ def rescore_candidates(
         count = min(candidates.counts[query], candidates.ordinals.shape[1])
         best = reach[min(query, reach.shape[0] - 1)]
         status, read = rescore_row(
-            queries, query, originals, limit, candidates.ordinals[query], best, count, heap, hits, query
+            queries, query, originals, limit, candidates.ordinals[query], best, count, first, heap, hits, query
         )
         total += read
         if status != FINE:

@@ -169,9 +169,15 @@ class Way(NamedTuple):
     """How a walk is done.
 
     ``ef`` : width of the beam, at least ``candidates``. ``room`` : nodes it may hold, accepted or not, >= ef.
-    ``candidates`` : the nearest of the beam that are ordered by exact score. ``rescoring`` : 1; 0 leaves them as they
-    are. ``encoding`` : of the query, BINARY and so on. ``sparing`` : 1 leaves originals unread that cannot be among the
-    hits.
+    ``candidates`` : the nearest of the beam that are ordered by exact score. ``most`` : how many at most, while the
+    last of them bring hits (`rescore_row`); no more than ``candidates`` if it is less. ``rescoring`` : 1; 0 leaves them
+    as they are. ``encoding`` : of the query, BINARY and so on. ``sparing`` : 1 leaves originals unread that cannot be
+    among the hits.
+
+    Under a filter, ``inside`` : 1 walks from accepted node to accepted node, 0 through all. ``against`` : the width of
+    a beam inside where the filter goes against the query, fewer than ``rare`` of 1,024 around it being accepted; 0:
+    SHORT, for a scan is better then. ``along`` : the width of a beam through all where the filter goes
+    along with the query, half of those around it being accepted; 0: as else.
     """
 
     ef: int
@@ -180,6 +186,11 @@ class Way(NamedTuple):
     rescoring: int
     encoding: int
     sparing: int
+    most: int = 0
+    inside: int = 0
+    against: int = 0
+    along: int = 0
+    rare: int = 0
 
 
 class Scratch(NamedTuple):
@@ -188,7 +199,8 @@ class Scratch(NamedTuple):
     ``visited`` : uint8 (at least the ordinals,), the epoch in which each was last met.
     ``keys`` : int64 (room + 8,), the beam: distance, ordinal and two flags in one number, ascending.
     ``rows`` : int32 (at least 8m,), neighbors not met before, and ``distances`` : int32 (same,), theirs.
-    ``found`` : int32 (at least the candidates,), ordinals to be rescored, and ``reach`` : float32 (same,), the best
+    ``bridges`` : int32 (2m,), neighbors that are not accepted.
+    ``found`` : int32 (at least ``most``,), ordinals to be rescored, and ``reach`` : float32 (same,), the best
     score that each may have. ``best`` : int64 (1, at least k), the hits.
     ``query`` : float32 (1, dim), the query, of unit length if the metric is COSINE; ``turned`` : float32 (64 * width,),
     as the quantizer sees it. ``planes`` : uint64 (8, width), its bit planes, and ``levels`` : uint8 (64 * width,), what
@@ -207,6 +219,7 @@ class Scratch(NamedTuple):
     turned: npt.NDArray[np.float32]
     planes: npt.NDArray[np.uint64]
     levels: npt.NDArray[np.uint8]
+    bridges: npt.NDArray[np.int32]
     counters: npt.NDArray[np.int64]
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bqstore.kernels.bits import measure
 from bqstore.kernels.heap import EMPTY, key_ordinal, key_rank, make_key, offer, sort_row
-from bqstore.kernels.intrinsics import popcount
+from bqstore.kernels.intrinsics import popcount, prefetch
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import BINARY, RABITQ, Accept, Candidates, Codes, Encoded, Quantizer
 from bqstore.kernels.nearest import BLOCK, make_nearest, offer_block, write_candidates
@@ -22,6 +22,7 @@ ONE = np.uint64(1)
 # 18 KB: from 9 KB on, a scan from memory takes 4.3 ns a code of 192 bytes and not 6.0; with 1.5 KB it gains nothing
 AHEAD_WORDS = 2304
 QUERY_NUMBERS = 5
+PORTION = 16  # codes of a scattered scan that are asked for at once; their lines are as many as a core waits for
 CACHED_WORDS = 1 << 20  # 8 MB of codes are likely to stay in a cache, where asking ahead costs 0.3 ns a code
 
 
@@ -82,6 +83,30 @@ def kept_query(
 
 
 @leaf
+def ask_for(words: npt.NDArray[np.uint64], rows: npt.NDArray[np.int32], start: int, stop: int) -> None:
+    """Ask for the codes of some rows, so that they are on their way from memory together."""
+    for i in range(start, stop):
+        for w in range(0, words.shape[1], 8):
+            prefetch(words, rows[i], w)
+
+
+@leaf
+def measure_scattered(
+    words: npt.NDArray[np.uint64],
+    rows: npt.NDArray[np.int32],
+    count: int,
+    query: Encoded,
+    distances: npt.NDArray[np.int32],
+) -> None:
+    """`measure` of codes that lie apart, each portion while the next one is on its way; 28 ns a code without."""
+    ask_for(words, rows, 0, min(count, PORTION))
+    for at in range(0, count, PORTION):
+        stop = min(count, at + PORTION)
+        ask_for(words, rows, stop, min(count, stop + PORTION))
+        measure(words, rows[at:stop], stop - at, query, 0, distances[at:stop])
+
+
+@leaf
 def scan_codes(
     planes: npt.NDArray[np.uint64],
     queries: npt.NDArray[np.float64],
@@ -117,9 +142,11 @@ def scan_codes(
         dense = rows[count - 1] - rows[0] < 2 * count
         for query in range(m):
             # the first query brings the block in; the others find it there
-            ahead = far if dense and query == 0 else 0
             encoded = kept_query(planes[query], queries[query], encoding, codes.quantizer)
-            measure(words, rows, count, encoded, ahead, distances)
+            if dense or far == 0 or query > 0:
+                measure(words, rows, count, encoded, far if query == 0 else 0, distances)
+            else:
+                measure_scattered(words, rows, count, encoded, distances)
             if binary:
                 offer_block(nearest, query, c, rows, distances, count)
             else:
