@@ -21,16 +21,18 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import describing, filters, searching, validate
-from .config import AUTO, MAX_DIM, HnswConfig, Quantization, SearchParams, check_bool, check_int
-from .documents import metadata_of, with_metadata
+from . import describing, diversity, filters, searching, validate
+from .config import AUTO, MAX_DIM, MAX_K, HnswConfig, Quantization, SearchParams, check_bool, check_int, check_real
+from .documents import record_of, with_metadata
 from .encoding import Encoder
 from .errors import BqstoreError, ClosedError, InvalidInputError
+from .filters import Filter
 from .keywords import checked_keywords
 from .linking import Linking
+from .matching import to_mask
 from .measuring import recall as measure_recall
 from .published import Published
-from .results import CollectionInfo, Hit, RecallReport, Record, VerifyReport
+from .results import CollectionInfo, Hit, RecallReport, Record, VerifyReport, without_vector
 from .searching import Options, options_of
 from .state import State
 from .storage import Store
@@ -69,6 +71,7 @@ class Collection:
         quantization: Quantization,
         threads: int | None,
         state: State,
+        index_metadata: Sequence[str] = (),
     ) -> None:
         self._closed = False
         self._close_later = False
@@ -85,6 +88,7 @@ class Collection:
         self._published = Published(store, state, Linking(store, hnsw, self._threads, self._executor))
         self._encoder = Encoder(self._published, quantization, hnsw, self._threads, self._executor)
         self._published.restore()
+        self._published.index(index_metadata)
         _open.add(self)
 
     # ---- adding
@@ -185,7 +189,7 @@ class Collection:
         return self._write(rewrite)
 
     @checked_keywords
-    def delete(self, ids: Sequence[str] | None = None, *, filter: Mapping[str, Any] | None = None) -> int:
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
         """Delete documents by id, by filter, or those of the ids that match the filter; returns how many.
 
         Unknown ids are silent. No argument, or an empty filter alone, is an InvalidInputError: `clear` deletes all.
@@ -201,8 +205,8 @@ class Collection:
             state = self._published.follow()
             doomed = set() if names is None else set(self._store.rids_by_id(names).values())
             if tree is not None:
-                state, mask, _ = self._published.accepted(state, tree)
-                matching = set(state.rids[: state.n][mask].tolist())
+                state, bits, _ = self._published.accepted(state, tree)
+                matching = set(state.rids[: state.n][to_mask(bits, state.n)].tolist())
                 doomed = matching if names is None else doomed & matching
             if doomed:
                 self._store.bury(sorted(doomed))
@@ -224,7 +228,7 @@ class Collection:
         vector: ArrayLike,
         k: int = 10,
         *,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
         hnsw_ef: int | None = None,
@@ -240,7 +244,7 @@ class Collection:
         ----------
         vector : array-like (dim,)      need not be normalised
         k : int                         1 to 10,000
-        filter : dict                   which documents may be found; see `bqstore.filters`
+        filter : dict or function       which documents may be found: `bqstore.filters`, or what says it of a `Record`
         oversampling, rescore, hnsw_ef  None: the collection's defaults; see `SearchParams`
         exact : bool                    score every document that matches by its original
         ignore_quantization : bool      search on the originals, not on the codes
@@ -261,7 +265,7 @@ class Collection:
         vectors: ArrayLike,
         k: int = 10,
         *,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
         hnsw_ef: int | None = None,
@@ -293,7 +297,7 @@ class Collection:
         vectors: ArrayLike,
         k: int = 10,
         *,
-        filter: Mapping[str, Any] | None = None,
+        filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
         hnsw_ef: int | None = None,
@@ -319,6 +323,63 @@ class Collection:
         ordinals, scores = way.nearest(queries, self._executor)
         assert state.ids is not None
         return state.ids.take(ordinals), scores
+
+    @checked_keywords
+    def max_marginal_relevance(
+        self,
+        vector: ArrayLike,
+        k: int = 10,
+        fetch_k: int | None = None,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Filter | None = None,
+        oversampling: float | None = None,
+        rescore: bool | None = None,
+        hnsw_ef: int | None = None,
+        exact: bool = False,
+        ignore_quantization: bool = False,
+        score_threshold: float | None = None,
+        with_vectors: bool = False,
+    ) -> list[Hit]:
+        """Of the ``fetch_k`` nearest documents that match, k that differ from each other, in the order they are taken.
+
+        Parameters
+        ----------
+        fetch_k : int           at least k; None: four times k, and at least 20
+        lambda_mult : float     1: relevance alone, which is `search`; 0: difference from those taken before alone
+
+        The others are those of `search`. Each next hit has the largest ``lambda_mult * score - (1 - lambda_mult) *
+        greatest similarity to those taken``, in the collection's distance; the first is the nearest (`diversity`).
+        Raises InvalidInputError where no originals are kept.
+        """
+        expected = "a number from 0 (diversity) to 1 (relevance)"
+        relevance = check_real("lambda_mult", lambda_mult, expected)
+        if not 0 <= relevance <= 1:
+            raise InvalidInputError(f"lambda_mult is {lambda_mult!r}; expected {expected}")
+        k = check_int("k", k, 1, MAX_K)
+        fetch_k = min(max(20, 4 * k), MAX_K) if fetch_k is None else check_int("fetch_k", fetch_k, k, MAX_K)
+        with_vectors = check_bool("with_vectors", with_vectors)
+        self._check_open()
+        if self._store.head.settings["originals"] == "none":
+            raise searching.no_originals("max_marginal_relevance()")
+        hits = self.search(
+            vector,
+            fetch_k,
+            filter=filter,
+            oversampling=oversampling,
+            rescore=rescore,
+            hnsw_ef=hnsw_ef,
+            exact=exact,
+            ignore_quantization=ignore_quantization,
+            score_threshold=score_threshold,
+            with_vectors=True,
+        )
+        if not hits:
+            return []
+        scores = np.array([hit.score for hit in hits], np.float32)
+        vectors = np.stack([hit.vector for hit in hits if hit.vector is not None])
+        places = diversity.taken(scores, vectors, k, relevance, self._store.head.settings["distance"])
+        return [hits[place] if with_vectors else without_vector(hits[place]) for place in places]
 
     def _options(
         self,
@@ -394,12 +455,12 @@ class Collection:
             rows = {row.id: row for row in self._store.rows("id", list(dict.fromkeys(names)))}
             vectors = self._published.vectors_of_rows(state, list(rows.values())) if with_vectors else {}
             found = [rows[id_] for id_ in names if id_ in rows]
-            return [Record(row.id, row.text, metadata_of(row), vectors.get(row.rid)) for row in found]
+            return [record_of(row, vectors.get(row.rid)) for row in found]
 
         return self._published.whole(answer)
 
     @checked_keywords
-    def scroll(self, filter: Mapping[str, Any] | None = None, batch: int = 1000) -> Iterator[Record]:
+    def scroll(self, filter: Filter | None = None, batch: int = 1000) -> Iterator[Record]:
         """Every document that matches, oldest first, ``batch`` read at a time.
 
         Writing meanwhile is fine: what was there at the start and still is comes once, as it is when it is read.
@@ -407,16 +468,16 @@ class Collection:
         self._check_open()
         batch = check_int("batch", batch, 1, 1_000_000)
         tree = filters.parse(filter)
-        state, mask, _ = self._published.accepted(self._published.with_ids(), tree)
+        state, bits, _ = self._published.accepted(self._published.with_ids(), tree)
         assert state.ids is not None
-        return self._scroll(state.ids.take, np.flatnonzero(mask).astype(np.int32), batch)
+        return self._scroll(state.ids.take, np.flatnonzero(to_mask(bits, state.n)).astype(np.int32), batch)
 
     def _scroll(self, ids_of: Any, ordinals: NDArray[np.int32], batch: int) -> Iterator[Record]:
         for at in range(0, len(ordinals), batch):
             yield from self.get(ids_of(ordinals[at : at + batch]).tolist())
 
     @checked_keywords
-    def count(self, filter: Mapping[str, Any] | None = None) -> int:
+    def count(self, filter: Filter | None = None) -> int:
         """How many documents match."""
         self._check_open()
         return self._published.accepted(self._published.current(), filters.parse(filter))[2]

@@ -57,6 +57,7 @@ def info_of(
         generation=head.generation,
         format_version=head.format_version,
         choice=choice,
+        columns={key: column.nbytes for key, column in state.columns.items()},
     )
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .results import Record
 from .storage import Row
 from .validate import PRIVATE_PREFIX, REF_DOC_ID_KEY, split_metadata
 
@@ -18,6 +19,11 @@ def metadata_of(row: Row) -> dict[str, Any]:
     if row.ref_doc_id is not None:
         metadata[REF_DOC_ID_KEY] = row.ref_doc_id
     return metadata
+
+
+def record_of(row: Row, vector: Any = None) -> Record:
+    """The document as its user sees it."""
+    return Record(row.id, row.text, metadata_of(row), vector)
 
 
 def with_metadata(row: Row, given: Mapping[str, Any], replace: bool, what: str) -> Row:

@@ -6,29 +6,33 @@ returns. After opening, a tail too long to be scanned in passing is linked in th
 under the writer's lock. Knows states and the store; knows no settings of a search.
 """
 
+import json
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import Ids
+from .columns import Column
 from .config import HnswConfig
 from .errors import BqstoreError, ClosedError
+from .ids import Ids
 from .index import HnswGraph, Quantizer
 from .progress import Progress
-from .state import State, with_ids
+from .state import State, with_ids, with_restored
 from .storage import Store
 
 # Below this a scan is faster than any walk, and collections this small are made by the thousand: no graph at all.
 WORTH = 2048
 # A snapshot is taken when this many slots are not in the last one, or a part of all: the tail after a crash.
 TAIL, TAIL_PART = 8192, 0.05
+_COLUMN = "column"
 
 
 def long_tail(n: int) -> int:
@@ -105,14 +109,17 @@ class Linking:
                 snapshot.release([name for name in arrays if name in HnswGraph.ARRAYS])
                 ids = Ids.restored(arrays["id_bytes"], arrays["id_ends"], snapshot.n)
                 snapshot.release(["id_bytes", "id_ends"])
+                columns = _columns_of(arrays, snapshot.n)
+                snapshot.release([name for name in arrays if name.startswith(_COLUMN)])
             except (KeyError, ValueError) as error:
                 problem = f"the snapshot does not hold a graph that can be walked ({error}); it will be rebuilt"
             else:
                 self._graph, self._generation = graph, state.head.generation
                 self._saved = (state.head.generation, snapshot.n)
-                if state.ids is None:
-                    with self._store.consistent():
+                with self._store.consistent():
+                    if state.ids is None:
                         state = with_ids(self._store, replace(state, ids=ids))
+                    state = with_restored(self._store, state, columns, snapshot.seq)
         where, opening, self._looked = self._store.folder, not self._looked, True
         # later than at opening it is on its way: a writer makes it after the commit
         if problem is None and snapshot is None and opening and where and state.n >= max(WORTH, long_tail(state.n)):
@@ -143,6 +150,7 @@ class Linking:
         assert state.ids is not None, "loaded by the caller"
         numbers, arrays = self._graph.parts()
         arrays["id_bytes"], arrays["id_ends"] = state.ids.parts(n)
+        arrays |= _parts_of(state.columns, n)
         try:
             self._store.write_snapshot(n, state.head.seq, numbers, arrays, generation=state.head.generation)
         except BqstoreError as error:
@@ -184,6 +192,33 @@ class Linking:
         worker = self._worker
         if worker is not None and worker is not threading.current_thread():
             worker.join()
+
+
+def _parts_of(columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:
+    """The columns of the first n ordinals as arrays: their names as JSON, and what `Column.parts` gives of each."""
+    names = np.frombuffer(json.dumps(list(columns)).encode(), np.uint8)
+    arrays = {f"{_COLUMN}s": names}
+    for i, column in enumerate(columns.values()):
+        arrays |= {f"{_COLUMN}_{i}_{name}": array for name, array in column.parts(n).items()}
+    return arrays
+
+
+def _columns_of(arrays: Mapping[str, NDArray[Any]], n: int) -> dict[str, Column]:
+    """The columns that `_parts_of` gave; ValueError or KeyError if they are not whole."""
+    names = arrays.get(f"{_COLUMN}s")
+    if names is None:  # of a version that kept none
+        return {}
+    return {
+        key: Column.restored(key, _Prefixed(arrays, f"{_COLUMN}_{i}_"), n)
+        for i, key in enumerate(json.loads(names.tobytes()))
+    }
+
+
+class _Prefixed(dict[str, Any]):
+    """Some of the arrays of a snapshot, by the rest of their names."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], prefix: str) -> None:
+        super().__init__((name[len(prefix) :], array) for name, array in arrays.items() if name.startswith(prefix))
 
 
 def _link_some(

@@ -1,7 +1,7 @@
 """`open`: settings given and settings stored become one collection. Floor 3."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -24,11 +24,12 @@ from .config import (
     shown,
 )
 from .errors import InvalidInputError, SettingsConflictError
+from .filters import check_key
 from .keywords import checked_keywords, refuse_unknown
 from .state import first
 from .storage import coding_of, open_store
 from .storage.flat import collection_folder
-from .validate import text_bytes
+from .validate import ID_KEY, text_bytes
 
 
 @checked_keywords
@@ -43,6 +44,7 @@ def open(
     search: SearchParams | Mapping[str, Any] | None = None,
     originals: str | None = None,
     embedding_model: str | None = None,
+    index_metadata: Sequence[str] | None = None,
     threads: int | None = None,
     read_only: bool = False,
 ) -> Collection:
@@ -61,6 +63,8 @@ def open(
     search : the defaults of queries; may differ from those stored, for as long as the collection is open
     originals : "float32" (default), "float16", "int8" or "none": what is kept for rescoring
     embedding_model : where the vectors come from; a collection remembers it and refuses another
+    index_metadata : metadata fields that filters will name, whose columns are made now; else each is made by the first
+        filter on it. Those that a collection has are kept with its snapshot
     threads : most threads of a `search_batch`, of linking and of `compact`; all cores if None
     read_only : follow what another process writes; no lock is taken
 
@@ -77,6 +81,7 @@ def open(
         raise InvalidInputError("read_only=True needs a path: a collection in memory begins empty")
     if threads is not None:
         threads = check_int("threads", threads, 1, 1024)
+    keys = _keys_in(index_metadata)
     given = _given(dim, distance, quantization, hnsw, search, originals, embedding_model)
     folder = None if path is None else collection_folder(_absolute(path), collection)
     given_dim = given.pop("dim", None)
@@ -97,7 +102,7 @@ def open(
                 store.put_settings(stored, new_dim)
         quantization_ = Quantization(**settings["quantization"])
         where = folder and folder.parent
-        return Collection(store, collection, where, search_, hnsw_, quantization_, threads, checked)
+        return Collection(store, collection, where, search_, hnsw_, quantization_, threads, checked, keys)
     except BaseException:
         store.close()
         raise
@@ -128,6 +133,15 @@ def open_flat(
                 )
             grouped[group] = {**grouped.get(group, {}), name: value}
     return open(path, collection, **grouped)
+
+
+def _keys_in(given: object) -> list[str]:
+    """The fields of ``index_metadata``."""
+    if given is None:
+        return []
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise InvalidInputError(f"index_metadata is {shown(given)}; expected a list of metadata keys, such as ['lang']")
+    return [check_key(key) for key in given if key != ID_KEY]
 
 
 def _absolute(given: object) -> Path:

@@ -6,9 +6,10 @@ column, it reads on a snapshot of its own. A writer holds the lock from its firs
 the next. Knows the store and the states; knows no settings, no scores. Floor 3.
 """
 
+import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
@@ -18,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import HnswConfig
-from .errors import BqstoreError, CorruptionError, LockedError
-from .filters import Mask, Tree, evaluate
+from .documents import record_of
+from .errors import BqstoreError, CorruptionError, InvalidInputError, LockedError
+from .filters import Call, Tree, keys_of
 from .index import Quantizer
 from .linking import WORTH, Linking, graph_of, long_tail
+from .matching import Bits, count, evaluate, to_bitmap
 from .progress import Progress
-from .state import State, advance, carried, mask_reader, with_columns, with_ids
+from .state import State, advance, bits_reader, carried, with_columns, with_ids
 from .storage import Row, Store
 from .storage.compaction import Compaction, Recode
 from .storage.format import damaged, vectors_of
@@ -33,6 +36,8 @@ from .validate import ID_KEY
 T = TypeVar("T")
 _TRIES = 3
 _SEED = 0x6271_7377
+_KEPT, _KEPT_BYTES = 256, 64 << 20  # filters whose matches a state remembers, and bytes of them
+_AT_ONCE = 1000  # documents read at a time for a function that filters
 _PATIENCE, _MOMENT = 50, 0.001  # tries, and seconds between them, to load columns beside a busy writer
 
 
@@ -327,24 +332,54 @@ class Published:
             return state
         return self.loaded(lambda state: with_ids(self.store, state), lambda state: state)
 
-    def accepted(self, state: State, tree: Tree | None) -> tuple[State, Mask, int]:
-        """live AND filter, as a mask and a count; the state may be a newer one, with the columns it needs."""
+    def accepted(self, state: State, tree: Tree | None) -> tuple[State, Bits, int]:
+        """live AND filter, as a bitmap and a count; the state may be a newer one, with the columns it needs."""
         if tree is None:
-            return state, state.live, state.head.n_live
-        keys, ids = tree.keys(), state.ids is not None
+            return state, state.live_bits, state.head.n_live
+        known = state.matched.get(tree)
+        if known is not None:
+            return state, *known
+        if isinstance(tree, Call):
+            function = tree.function
+            if self.entered():  # a write, which knows the last commit and holds off others
+                return state, *self._called(state, function)
+            return self.whole(lambda state: (state, *self._called(state, function)))
+        keys, ids = keys_of(tree), state.ids is not None
 
         def grow(state: State) -> State:
             return with_columns(self.store, with_ids(self.store, state) if ids else state, keys)
 
-        def answer(state: State) -> tuple[State, Mask]:
-            return state, evaluate(tree, mask_reader(self.store, state))
+        def answer(state: State) -> tuple[State, Bits]:
+            return state, evaluate(tree, state.n, bits_reader(self.store, state))
 
         if ID_KEY in keys or not keys <= state.columns.keys():
-            state, mask = self.loaded(grow, answer)
+            state, bits = self.loaded(grow, answer)
         else:
-            state, mask = answer(state)
-        mask = mask & state.live
-        return state, mask, int(np.count_nonzero(mask))
+            state, bits = answer(state)
+        if state.head.n_live < state.n:
+            bits = bits & state.live_bits
+        found = bits, count(bits)
+        if len(state.matched) >= min(_KEPT, _KEPT_BYTES // (bits.nbytes + 1)):
+            state.matched.clear()
+        state.matched[tree] = found
+        return state, *found
+
+    def _called(self, state: State, function: Callable[[Any], object]) -> tuple[Bits, int]:
+        """What a function says of every document. ChangedError if one is not as the state knows it."""
+        mask, live = np.zeros(state.n, bool), np.flatnonzero(state.live)
+        for at in range(0, len(live), _AT_ONCE):
+            for ordinal, row in self.rows(state, live[at : at + _AT_ONCE]).items():
+                answer = function(record_of(row))
+                if inspect.isawaitable(answer):  # true, whatever it would come to
+                    raise InvalidInputError("filter is an async function; expected one that returns a boolean at once")
+                mask[ordinal] = bool(answer)
+        return to_bitmap(mask), int(np.count_nonzero(mask))
+
+    def index(self, keys: Iterable[str]) -> None:
+        """Load the columns of metadata fields, so that the first filter on them need not."""
+        wanted = frozenset(keys)
+        if wanted - self.current().columns.keys():
+            self.loaded(lambda state: with_columns(self.store, state, wanted), lambda state: None)
 
     def whole(self, answer: Callable[[State], T]) -> T:
         """The answer from a state whose documents have not changed while it was made."""

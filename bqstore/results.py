@@ -20,6 +20,11 @@ class Hit:
     vector: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
+def without_vector(hit: Hit) -> Hit:
+    """The hit, its vector left out."""
+    return Hit(hit.id, hit.score, hit.text, hit.metadata)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A stored document. ``vector``: float32 (dim,) when asked for."""
@@ -216,6 +221,7 @@ class CollectionInfo:
     disk_bytes : int            committed records of the flat files, headers included; 0 in memory
     quantization : Quantization how codes are made and queries encoded now: nothing in it is "auto"
     choice : Choice or None     what was measured to choose it; None where it was given, or is not chosen yet
+    columns : dict              the metadata fields that filters have columns of, and the bytes of each in memory
     """
 
     path: str | None
@@ -242,6 +248,7 @@ class CollectionInfo:
     generation: int
     format_version: int
     choice: Choice | None = None
+    columns: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .storage.files import RecordFile
 from .validate import check_dim, check_queries
 
 F32 = NDArray[np.float32]
-_KEPT = 16  # ways to search that a state remembers: settings are few, but a loop may try many
+_KEPT = 256  # ways to search that a state remembers: settings are few, but a loop may try many, and filters
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Options:
     ----------
     exact : bool        scan the originals; also for ``ignore_quantization``, which differs only where a graph is walked
     originals : bool    whether the collection keeps any
+    adaptive : bool     under a filter, more candidates may be looked at: where ``oversampling`` was not asked for
     query_encoding : str as in `Quantization`: "auto" is what the codes of the state suggest
     """
 
@@ -45,6 +46,7 @@ class Options:
     score_threshold: float | None = None
     with_vectors: bool = False
     threads: int = 1
+    adaptive: bool = True
 
 
 def options_of(
@@ -84,7 +86,19 @@ def options_of(
             if wanted:
                 raise no_originals(name)
     k = check_int("k", k, 1, MAX_K)
-    return Options(k, params, exact, originals, hnsw, query_encoding, distance, score_threshold, with_vectors, threads)
+    return Options(
+        k,
+        params,
+        exact,
+        originals,
+        hnsw,
+        query_encoding,
+        distance,
+        score_threshold,
+        with_vectors,
+        threads,
+        adaptive=oversampling is None,
+    )
 
 
 def no_originals(what: str) -> InvalidInputError:
@@ -97,7 +111,14 @@ class Ready:
 
     __slots__ = ("nothing", "options", "quantization", "search", "vectors")
 
-    def __init__(self, state: State, accept: NDArray[np.uint64] | None, accepted: int, options: Options) -> None:
+    def __init__(
+        self,
+        state: State,
+        accept: NDArray[np.uint64] | None,
+        accepted: int,
+        options: Options,
+        filtered: bool = False,
+    ) -> None:
         self.options, data = options, state.data
         self.vectors = state.vectors
         self.nothing = data is None or accepted == 0
@@ -122,6 +143,9 @@ class Ready:
             exact=options.exact,
             full_scan_threshold=options.hnsw.full_scan_threshold,
             originals=options.originals,
+            filtered=filtered,
+            adaptive=options.adaptive,
+            signs=planes == 1 and data.quantizer.estimator == "sign",
         )
         self.search = index.Search(data, accept, accepted, options.k, way, planes)
 
@@ -179,17 +203,21 @@ class Ready:
 
 def ready(published: Published, state: State, tree: filters.Tree | None, options: Options) -> tuple[State, Ready]:
     """The state that is to be searched, and how; kept with the state for the next call with the same options."""
+    key = id(options) if tree is None else (id(options), tree)
+    known: Ready | None = state.ready.get(key)
+    if known is not None and known.options is options:
+        return state, known
     if tree is None:
-        known: Ready | None = state.ready.get(id(options))
-        if known is not None and known.options is options:
-            return state, known
         accept = None if state.head.n_live == state.n else state.live_bits
         made = Ready(state, accept, state.head.n_live, options)
-        if len(state.ready) < _KEPT:
-            state.ready[id(options)] = made
-        return state, made
-    state, mask, accepted = published.accepted(state, tree)
-    return state, Ready(state, filters.to_bitmap(mask) if accepted < state.n else None, accepted, options)
+    else:
+        state, bits, accepted = published.accepted(state, tree)
+        made = Ready(state, bits if accepted < state.n else None, accepted, options, accepted < state.head.n_live)
+    if not isinstance(tree, filters.Call):  # what a function says may be another thing the next time
+        if len(state.ready) >= _KEPT:
+            state.ready.clear()
+        state.ready[key] = made
+    return state, made
 
 
 def hits(

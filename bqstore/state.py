@@ -5,7 +5,8 @@ a reader when another process has committed, opening calls it with no last one: 
 store and the arrays; knows no settings of a search.
 """
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import index
-from .columns import ABSENT, Column, Ids, values_of
+from .columns import NOTHING, Column, field_of
 from .errors import CorruptionError
-from .filters import Among, Mask, to_bitmap
+from .filters import Among, Field, Tree
+from .ids import Ids
 from .index.search import METRICS, NO_RECORDS, Searchable
+from .matching import Bits, everything, matching, to_bitmap
 from .storage import Store
 from .storage.files import RecordFile
 from .storage.format import FORMS
@@ -27,6 +30,8 @@ from .storage.store import SupersededError
 from .validate import ID_KEY, REF_DOC_ID_KEY
 
 NO_RIDS = np.zeros(0, np.int64)
+Mask = NDArray[np.bool_]
+_decode = json.JSONDecoder().raw_decode  # half of json.loads is looking for white space that we did not write
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class State:
     vectors : RecordFile or None    what ``data.records`` is a view of
     ids, columns                    loaded when first asked for, then kept up
     ready                           searches that were planned on it; for `searching`
+    matched                         what filters were found to match; for `published`
     """
 
     head: Head
@@ -50,7 +56,8 @@ class State:
     vectors: RecordFile | None = None
     ids: Ids | None = None
     columns: dict[str, Column] = field(default_factory=dict)
-    ready: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    ready: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    matched: dict[Tree, tuple[Bits, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def n(self) -> int:
@@ -97,8 +104,7 @@ def advance(store: Store, old: State | None) -> State:
             )
         if old.ids is not None:
             state = replace(state, ids=_ids(store, state, old.ids))
-        columns = {key: _column(store, state, column, old) for key, column in old.columns.items()}
-        return replace(state, columns=columns)
+        return replace(state, columns=_columns(store, state, old.columns, old.head.seq))
 
 
 def first(store: Store) -> State:
@@ -150,25 +156,45 @@ def _ids(store: Store, state: State, old: Ids) -> Ids:
     return old.extended(texts)
 
 
-def _column(store: Store, state: State, column: Column, old: State) -> Column:
-    """A metadata column, brought up to the state: rows changed in place, then new ones."""
-    name = "ref_doc_id" if column.key == REF_DOC_ID_KEY else "metadata"
+def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> dict[str, Column]:
+    """Metadata columns as of a commit, brought up to the state: rows changed in place, then new ones.
 
-    def values(found: list[tuple[int, str]]) -> Iterable[object]:
-        if name == "ref_doc_id":
-            return (ABSENT if text is None else text for _, text in found)
-        return values_of(column.key, (text for _, text in found))
+    Every row's metadata is read once for all columns that begin at the same ordinal.
+    """
+    out: dict[str, Column] = {}
+    for name in ("ref_doc_id", "metadata"):
+        some = [column for key, column in columns.items() if (key == REF_DOC_ID_KEY) == (name == "ref_doc_id")]
+        for n in sorted({column.n for column in some}):
+            behind = [column for column in some if column.n == n]
+            start = int(state.rids[n]) if n < state.n else state.head.next_rid
+            if state.head.meta_seq > seq and n:
+                changed = [row for row in store.column_changed(seq, name) if row[0] < start]
+                if changed:
+                    places = _places(store, state, changed)
+                    values = _values([column.key for column in behind], name, changed)
+                    behind = [column.replaced(places, found) for column, found in zip(behind, values, strict=True)]
+            rows = store.column_since(start, name) if n < state.n else []
+            offsets = np.array(_places(store, state, rows, n), np.int64) - n
+            for column, found in zip(behind, _values([column.key for column in behind], name, rows), strict=True):
+                every = found
+                if len(found) < state.n - n:  # dead ones have none
+                    every = [NOTHING] * (state.n - n)
+                    for offset, value in zip(offsets.tolist(), found, strict=True):
+                        every[offset] = value
+                out[column.key] = column.extended(every)
+    return {key: out[key] for key in columns}
 
-    start = int(state.rids[column.n]) if column.n < state.n else state.head.next_rid
-    if state.head.meta_seq > old.head.seq and column.n:
-        changed = [row for row in store.column_changed(old.head.seq, name) if row[0] < start]
-        if changed:
-            column = column.replaced(_places(store, state, changed), values(changed))
-    new: list[object] = [ABSENT] * (state.n - column.n)
-    rows = store.column_since(start, name)
-    for ordinal, value in zip(_places(store, state, rows, column.n), values(rows), strict=True):
-        new[ordinal - column.n] = value
-    return column.extended(new)
+
+def _values(keys: list[str], name: str, rows: list[tuple[int, Any]]) -> list[list[Any]]:
+    """The fields of rows, a list for each key."""
+    if name == "ref_doc_id":
+        return [[NOTHING if text is None else text for _, text in rows] for _ in keys]
+    out: list[list[Any]] = [[] for _ in keys]
+    for _, text in rows:
+        metadata = _decode(text)[0]
+        for key, values in zip(keys, out, strict=True):
+            values.append(metadata[key] if key in metadata else field_of(metadata, key))
+    return out
 
 
 def _places(store: Store, state: State, rows: list[tuple[int, str]], since: int | None = None) -> list[int]:
@@ -186,7 +212,7 @@ def with_columns(store: Store, state: State, keys: Iterable[str]) -> State:
     missing = [key for key in keys if key not in state.columns and key != ID_KEY]
     if not missing:
         return state
-    columns = {key: _column(store, state, Column(key), state) for key in missing}
+    columns = _columns(store, state, {key: Column(key) for key in missing}, state.head.seq)
     return replace(state, columns={**state.columns, **columns})
 
 
@@ -203,19 +229,27 @@ def carried(store: Store, state: State, old: State | None) -> State:
         return state
     ids = state.ids if state.ids is not None or old.ids is None else _ids(store, state, old.ids)
     missing = {key: column for key, column in old.columns.items() if key not in state.columns}
-    grown = {key: _column(store, state, column, old) for key, column in missing.items()}
+    grown = _columns(store, state, missing, old.head.seq)
     return replace(state, ids=ids, columns={**state.columns, **grown})
 
 
-def mask_reader(store: Store, state: State) -> Callable[[Among], Mask]:
-    """How a filter's condition on one field is answered in this state."""
+def with_restored(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> State:
+    """The state with columns that were kept at a commit, brought up to it; the store must stand at the state's."""
+    new = {key: column for key, column in columns.items() if key not in state.columns}
+    return replace(state, columns={**state.columns, **_columns(store, state, new, seq)})
 
-    def mask(condition: Among) -> Mask:
-        if condition.key != ID_KEY:
-            return state.columns[condition.key].mask(condition)
-        ids = [operand[1] for operand in condition.operands if operand[0] == "string"]
-        out = np.zeros(state.n, bool)
-        out[state.ordinals(store.rids_by_id(ids).values())] = True
-        return out
 
-    return mask
+def bits_reader(store: Store, state: State) -> Callable[[Field], Bits]:
+    """How a filter's test of one field is answered in this state."""
+
+    def bits(field: Field) -> Bits:
+        if field.key != ID_KEY:
+            return matching(state.columns[field.key], field.test)
+        if not isinstance(field.test, Among):
+            return everything(state.n)  # every document has an id
+        ids = [operand[1] for operand in field.test.operands if operand[0] == "string"]
+        mask = np.zeros(state.n, bool)
+        mask[state.ordinals(store.rids_by_id(ids).values())] = True
+        return to_bitmap(mask)
+
+    return bits

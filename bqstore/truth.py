@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from . import index
 from .config import Quantization
 from .errors import InvalidInputError
-from .filters import to_bitmap
 from .index.planner import EXACT, WALK
 from .index.scratch import ScratchPool
+from .matching import to_bitmap
 from .progress import Progress
 from .published import Published
 from .searching import Options, Ready, no_originals

@@ -168,7 +168,7 @@ def new_ids(given: object, n: int) -> list[str]:
         size = text_bytes(id_, f"id {i}")
         if not 1 <= size <= MAX_ID_BYTES:
             raise InvalidInputError(f"id {i} has {size:,} bytes in UTF-8; expected 1 to {MAX_ID_BYTES:,}")
-        ids[i] = str(id_)  # a subclass, such as numpy.str_, becomes a plain string
+        ids[i] = str.__str__(id_)  # a subclass, such as numpy.str_ or an enumeration's, becomes its plain text
     return ids
 
 
@@ -211,7 +211,7 @@ def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Row
         if not isinstance(text, str):
             raise InvalidInputError(f"text {i} is a {type(text).__name__}; expected a string or None")
         text_bytes(text, f"text {i}")
-        texts[i] = str(text)
+        texts[i] = str.__str__(text)
     parts = [split_metadata(given, f"metadata {i}") for i, given in enumerate(metadatas)]
     return Rows(ids, texts, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts])
 

@@ -1,0 +1,273 @@
+"""Metadata columns: which entries of a dictionary pass a test, and which ordinals have such an entry.
+
+Roots: they call nothing in other files, so that numba's cache, which looks at this text only, is right. An entry is a
+kind, a value and, of text and lists, a piece of ``heap`` or ``members``: ``value >> LENGTH_BITS`` is where it begins,
+the lower bits how long it is. Every place is compared with its bound: what comes from a file may be damaged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqstore.kernels.jit import leaf, root
+
+ABSENT, NULL, FALSE, TRUE, INT, FLOAT, BIG, STRING, LIST, DICT = range(10)
+LENGTH_BITS = 24
+LENGTH_MASK = (1 << LENGTH_BITS) - 1
+ANY_RUN, ANY_CHARACTER = -1, -2
+ASK = 2  # of `strings_like`: the entry has letters whose other case is not told here
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+
+@root
+def spread(codes: npt.NDArray[np.uint8], table: U8, out: npt.NDArray[np.uint64]) -> int:
+    """Write the bitmap of ``table[codes]``; return how many bits are set.
+
+    Parameters
+    ----------
+    codes : uint8, uint16 or uint32 (n,)
+    table : uint8 (d,)      0 or 1; codes beyond it are 0
+    out : uint64 (ceil(n / 64),)    written: bit i % 64 of word i // 64; those past n are 0
+    """
+    n = codes.shape[0]
+    d = np.uint64(table.shape[0])
+    total = np.int64(0)
+    for w in range(out.shape[0]):
+        word = np.uint64(0)
+        start = w << 6
+        stop = min(64, n - start)
+        for j in range(stop):
+            code = np.uint64(codes[start + j])
+            bit = np.uint64(table[code]) if code < d else np.uint64(0)
+            word |= bit << np.uint64(j)
+            total += np.int64(bit)
+        out[w] = word
+    return int(total)
+
+
+@root
+def sift(marks: npt.NDArray[np.uint32], wanted: U8, out: npt.NDArray[np.int32]) -> int:
+    """Write the entries whose mark has a lower half that is wanted; return how many.
+
+    Parameters
+    ----------
+    marks : uint32 (d,)
+    wanted : uint8 (65536,)
+    out : int32 (d,)        written
+    """
+    count = 0
+    for i in range(marks.shape[0]):
+        if count < out.shape[0]:
+            out[count] = i
+        count += int(wanted[marks[i] & np.uint32(0xFFFF)])
+    return min(count, out.shape[0])
+
+
+@root
+def numbers_between(kinds: U8, values: I64, low: int, high: int, ends: npt.NDArray[np.float64], table: U8) -> None:
+    """Set ``table`` to 1 where an INT is within low and high, or a FLOAT within the two ends, all included; else 0."""
+    lowest, highest = ends[0], ends[1]
+    floats = values.view(np.float64)
+    for i in range(min(kinds.shape[0], table.shape[0])):
+        whole = (kinds[i] == INT) & (values[i] >= low) & (values[i] <= high)
+        broken = (kinds[i] == FLOAT) & (floats[i] >= lowest) & (floats[i] <= highest)
+        table[i] = 1 if whole | broken else 0
+
+
+@leaf
+def order(heap: U8, start: int, length: int, other: U8) -> int:
+    """Return -1, 0 or 1: how a piece of the heap compares with other bytes."""
+    shared = min(length, other.shape[0])
+    for j in range(shared):
+        a = heap[start + j]
+        b = other[j]
+        if a != b:
+            return -1 if a < b else 1
+    if length == other.shape[0]:
+        return 0
+    return -1 if length < other.shape[0] else 1
+
+
+@root
+def strings_between(kinds: U8, values: I64, heap: U8, low: U8, least: int, high: U8, most: int, table: U8) -> None:
+    """Set ``table`` to 1 where a STRING is between two others, by its bytes, and so by its code points; else 0.
+
+    least : int     the smallest order with ``low`` that passes: 0, 1 if that end is open, -1 if there is none
+    most : int      the largest order with ``high``: 0, -1 if open, 1 if there is none
+    """
+    for i in range(min(kinds.shape[0], table.shape[0])):
+        passes = 0
+        if kinds[i] == STRING:
+            start = values[i] >> LENGTH_BITS
+            length = values[i] & LENGTH_MASK
+            if start >= 0 and start + length <= heap.shape[0]:
+                above = least < 0 or order(heap, start, length, low) >= least
+                passes = 1 if above and (most > 0 or order(heap, start, length, high) <= most) else 0
+        table[i] = passes
+
+
+@leaf
+def lower(byte: int) -> int:
+    """Return an ASCII letter as a small one."""
+    return byte + 32 if 65 <= byte <= 90 else byte
+
+
+@leaf
+def is_like(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], folded: bool) -> bool:
+    """Whether a piece of the heap is as the pattern says; back to the last run only, so never exponential."""
+    i = j = 0
+    run = -1
+    mark = 0
+    m = pattern.shape[0]
+    while i < length:
+        part = pattern[j] if j < m else np.int16(-3)
+        if part == ANY_RUN:
+            if j + 1 == m:
+                return True
+            run = j
+            mark = i
+            j += 1
+        elif part == ANY_CHARACTER:
+            i += 1
+            while i < length and (heap[start + i] & 0xC0) == 0x80:
+                i += 1
+            j += 1
+        elif part >= 0 and part == (lower(heap[start + i]) if folded else heap[start + i]):
+            i += 1
+            j += 1
+        elif run >= 0:
+            mark += 1
+            while mark < length and (heap[start + mark] & 0xC0) == 0x80:
+                mark += 1
+            i = mark
+            j = run + 1
+        else:
+            return False
+    while j < m and pattern[j] == ANY_RUN:
+        j += 1
+    return j == m
+
+
+@leaf
+def holds(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], folded: bool) -> bool:
+    """Whether a piece of the heap has the pattern's bytes, all but its first and last part, somewhere in it."""
+    m = pattern.shape[0] - 2
+    if m <= 0:
+        return True
+    first = pattern[1]
+    for i in range(start, start + length - m + 1):
+        if (lower(heap[i]) if folded else heap[i]) == first:
+            same = True
+            for j in range(1, m):
+                if (lower(heap[i + j]) if folded else heap[i + j]) != pattern[1 + j]:
+                    same = False
+                    break
+            if same:
+                return True
+    return False
+
+
+@root
+def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16], folded: bool, table: U8) -> None:
+    """Set ``table`` to 1 where a STRING is as a pattern says, 0 where not, and `ASK` where that is not told here.
+
+    Parameters
+    ----------
+    pattern : int16 (m,)    bytes, `ANY_RUN`, `ANY_CHARACTER`
+    folded : bool           compare without case: ASCII is folded here, for others `ASK` is given
+    """
+    m = pattern.shape[0]
+    plain = m >= 2 and pattern[0] == ANY_RUN and pattern[m - 1] == ANY_RUN
+    for j in range(1, m - 1):
+        plain &= pattern[j] >= 0
+    for i in range(min(kinds.shape[0], table.shape[0])):
+        table[i] = 0
+        if kinds[i] != STRING:
+            continue
+        start = values[i] >> LENGTH_BITS
+        length = values[i] & LENGTH_MASK
+        if start < 0 or start + length > heap.shape[0]:
+            continue
+        if folded:
+            high = np.uint8(0)
+            for j in range(start, start + length):
+                high |= heap[j]
+            if high & 0x80:
+                table[i] = ASK
+                continue
+        if plain:
+            table[i] = 1 if holds(heap, start, length, pattern, folded) else 0
+        else:
+            table[i] = 1 if is_like(heap, start, length, pattern, folded) else 0
+
+
+@root
+def any_member(kinds: U8, values: I64, members: npt.NDArray[np.int32], own: U8, keep: bool, table: U8) -> None:
+    """Set ``table`` to ``own``, but of a LIST to whether one of its members has it; ``keep``: or the list itself."""
+    for i in range(min(kinds.shape[0], own.shape[0], table.shape[0])):
+        passes = own[i]
+        if kinds[i] == LIST:
+            passes = own[i] if keep else np.uint8(0)
+            start = values[i] >> LENGTH_BITS
+            stop = start + (values[i] & LENGTH_MASK)
+            if start >= 0 and stop <= members.shape[0]:
+                for j in range(start, stop):
+                    if 0 <= members[j] < own.shape[0]:
+                        passes |= own[members[j]]
+        table[i] = passes
+
+
+@root
+def every_member(
+    kinds: U8,
+    values: I64,
+    members: npt.NDArray[np.int32],
+    which: npt.NDArray[np.int32],
+    stamps: npt.NDArray[np.int32],
+    table: U8,
+) -> None:
+    """Set ``table`` to 1 where the members of a LIST, or the entry itself, are all that is wanted, and maybe more.
+
+    Parameters
+    ----------
+    which : int32 (d,)      which of m operands an entry equals, -1: none
+    stamps : int32 (m,)     of -1, written
+    """
+    m = stamps.shape[0]
+    for i in range(min(kinds.shape[0], which.shape[0], table.shape[0])):
+        found = 0
+        if kinds[i] == LIST:
+            start = values[i] >> LENGTH_BITS
+            stop = start + (values[i] & LENGTH_MASK)
+            if start >= 0 and stop <= members.shape[0]:
+                for j in range(start, stop):
+                    operand = which[members[j]] if 0 <= members[j] < which.shape[0] else -1
+                    if 0 <= operand < m and stamps[operand] != i:
+                        stamps[operand] = i
+                        found += 1
+        elif kinds[i] != ABSENT and 0 <= which[i] < m:
+            found = 1
+        table[i] = 1 if found == m and kinds[i] != ABSENT else 0
+
+
+ROOTS = (spread, sift, numbers_between, strings_between, strings_like, any_member, every_member)
+
+
+def warm_up() -> None:
+    """Compile every root, or load it from numba's cache."""
+    kinds, table = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
+    values, heap, members = np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int32)
+    codes: list[npt.NDArray[Any]] = [kinds, np.zeros(1, np.uint16), np.zeros(1, np.uint32)]
+    for each in codes:
+        spread(each, table, np.zeros(1, np.uint64))
+    sift(np.zeros(1, np.uint32), np.zeros(1 << 16, np.uint8), np.zeros(1, np.int32))
+    numbers_between(kinds, values, 0, 0, np.zeros(2), table)
+    strings_between(kinds, values, heap, heap, 0, heap, 0, table)
+    strings_like(kinds, values, heap, np.zeros(1, np.int16), False, table)
+    any_member(kinds, values, members, table, True, np.zeros(1, np.uint8))
+    every_member(kinds, values, members, np.zeros(1, np.int32), np.zeros(1, np.int32), table)
