@@ -6,6 +6,7 @@ except ImportError as error:
     raise ImportError('langchain_bqstore needs langchain-core: pip install "bqstore[langchain]"') from error
 
 from .embeddings import EmbedderEmbeddings
+from .translator import BQTranslator
 from .vectorstores import BQVectorStore
 
-__all__ = ["BQVectorStore", "EmbedderEmbeddings"]
+__all__ = ["BQTranslator", "BQVectorStore", "EmbedderEmbeddings"]

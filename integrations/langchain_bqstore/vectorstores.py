@@ -4,10 +4,9 @@ Turns texts into vectors with LangChain's `Embeddings`, and hits into `Document`
 threads, ranking, the names of settings) is the collection's; only public names of `bqstore` are used.
 """
 
-import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -17,6 +16,7 @@ from typing_extensions import Self
 
 import bqstore
 
+from .documents import Filter, batches_of, columns_of, document_of, filter_of
 from .embeddings import embeddings_of
 
 
@@ -32,6 +32,7 @@ class BQVectorStore(VectorStore):
             store.add_texts(["Cats sleep.", "Dogs bark."], [{"animal": "cat"}, {"animal": "dog"}], ids=["1", "2"])
             store.similarity_search("Who barks?", k=1)
             store.similarity_search("Who sleeps?", k=1, filter={"animal": "cat"}, exact=True)
+            store.max_marginal_relevance_search("What do they do?", k=2, filter={"animal": {"$in": ["cat", "dog"]}})
             retriever = store.as_retriever(search_kwargs={"k": 5, "oversampling": 8.0})
             retriever.invoke("Who barks?")
 
@@ -57,7 +58,10 @@ class BQVectorStore(VectorStore):
 
     Every search, and so ``as_retriever(search_kwargs={...})``, takes these keywords, for this call only:
 
-    filter : dict                   which documents may be found: ``{"lang": "en", "year": {"$in": [2023, 2024]}}``
+    filter : dict or callable       which documents may be found: ``{"lang": "en", "year": {"$gte": 2023}}``, in the
+                                    grammar of `bqstore.Collection.search`; or a function that takes a `Document`, as
+                                    it would be found, and returns a bool. It is asked about every document, so a dict
+                                    is quicker
     score_threshold : float         drop documents below it: below this score, or, where relevances are asked for,
                                     below this relevance
     oversampling, rescore, hnsw_ef, exact, ignore_quantization
@@ -168,7 +172,7 @@ class BQVectorStore(VectorStore):
         batch_size : int            embed and commit so many at a time; None: all in one commit
         """
         added: list[str] = []
-        for batch in _batches(texts, metadatas, ids, batch_size, kwargs):
+        for batch in batches_of(texts, metadatas, ids, batch_size, kwargs):
             vectors = self._embedding.embed_documents(batch.texts)
             added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
         return added
@@ -184,7 +188,7 @@ class BQVectorStore(VectorStore):
     ) -> list[str]:
         """`add_texts` without blocking the event loop."""
         added: list[str] = []
-        for batch in await run_in_executor(None, _batches, texts, metadatas, ids, batch_size, kwargs):
+        for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs):
             vectors = await _awaitable(self._embedding, "embed_documents", batch.texts)
             added += await run_in_executor(None, self.collection.add, vectors, batch.ids, batch.texts, batch.metadatas)
         return added
@@ -193,30 +197,30 @@ class BQVectorStore(VectorStore):
         self, documents: Sequence[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
     ) -> list[str]:
         """`add_texts` of documents: under ``ids`` if given, else each under its own id, if it has one."""
-        return self.add_texts(**_columns(documents, ids), **kwargs)
+        return self.add_texts(**columns_of(documents, ids), **kwargs)
 
     async def aadd_documents(
         self, documents: Sequence[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
     ) -> list[str]:
         """`add_documents` without blocking the event loop."""
-        return await self.aadd_texts(**_columns(documents, ids), **kwargs)
+        return await self.aadd_texts(**columns_of(documents, ids), **kwargs)
 
-    def delete(
-        self, ids: Sequence[str] | None = None, *, filter: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> bool:
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any) -> bool:
         """Delete by id, by filter, or those of the ids that match the filter. Unknown ids are silent: always True.
+
+        ``filter`` is a dict or a callable, as in searches.
 
         No argument is an InvalidInputError, where LangChain's base class would delete everything, lest an id lost on
         the way empty the store: ``store.collection.clear()`` does that.
         """
-        self.collection.delete(ids, filter=filter, **kwargs)
+        self.collection.delete(ids, filter=filter_of(filter), **kwargs)
         return True
 
     # ---- reading
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents of these ids, in their order; unknown ids are left out."""
-        return [_document(record) for record in self.collection.get(ids)]
+        return [document_of(record) for record in self.collection.get(ids)]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents nearest to a text, nearest first."""
@@ -229,7 +233,7 @@ class BQVectorStore(VectorStore):
 
     def similarity_search_by_vector(self, embedding: Sequence[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents nearest to a vector, nearest first."""
-        return [_document(hit) for hit in self._hits(embedding, k, kwargs)]
+        return [document_of(hit) for hit in self._hits(embedding, k, kwargs)]
 
     async def asimilarity_search_by_vector(
         self, embedding: Sequence[float], k: int = 4, **kwargs: Any
@@ -252,13 +256,50 @@ class BQVectorStore(VectorStore):
         self, embedding: Sequence[float], k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """The k documents nearest to a vector with their scores; larger is nearer."""
-        return [(_document(hit), hit.score) for hit in self._hits(embedding, k, kwargs)]
+        return [(document_of(hit), hit.score) for hit in self._hits(embedding, k, kwargs)]
 
     async def asimilarity_search_with_score_by_vector(
         self, embedding: Sequence[float], k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """`similarity_search_with_score_by_vector` without blocking the event loop."""
         return await run_in_executor(None, self.similarity_search_with_score_by_vector, embedding, k, **kwargs)
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """k documents near to a text and unlike each other; see `max_marginal_relevance_search_by_vector`."""
+        vector = self._embedding.embed_query(query)
+        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+
+    async def amax_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """`max_marginal_relevance_search` without blocking the event loop."""
+        vector = await _awaitable(self._embedding, "embed_query", query)
+        return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: Sequence[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """k documents near to a vector and unlike each other, taken one by one: the first is the nearest.
+
+        Parameters
+        ----------
+        fetch_k : int               they are chosen among so many nearest that match the filter; at least k are
+        lambda_mult : float         from 1, relevance alone, to 0, diversity alone
+        kwargs                      those of every search
+        """
+        hits = self.collection.max_marginal_relevance(
+            embedding, k, _at_least(k, fetch_k), lambda_mult, **_settings(kwargs)
+        )
+        return [document_of(hit) for hit in hits]
+
+    async def amax_marginal_relevance_search_by_vector(
+        self, embedding: Sequence[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """`max_marginal_relevance_search_by_vector` without blocking the event loop."""
+        search = self.max_marginal_relevance_search_by_vector
+        return await run_in_executor(None, search, embedding, k, fetch_k, lambda_mult, **kwargs)
 
     # ---- measuring
 
@@ -280,14 +321,29 @@ class BQVectorStore(VectorStore):
         return self._relevance_score_fn
 
     def _hits(self, embedding: Sequence[float], k: int, kwargs: dict[str, Any]) -> list[bqstore.Hit]:
-        if not kwargs:
-            return self.collection.search(embedding, k)
-        if kwargs.get("with_vectors"):
-            raise bqstore.InvalidInputError(
-                "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
-            )
-        settings = bqstore.search_keywords(kwargs.pop("search_params", None), **kwargs)
-        return self.collection.search(embedding, k, **settings)
+        return self.collection.search(embedding, k, **_settings(kwargs))
+
+
+def _settings(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of a search as the collection has them."""
+    if not kwargs:
+        return kwargs
+    if kwargs.get("with_vectors"):
+        raise bqstore.InvalidInputError(
+            "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
+        )
+    settings = bqstore.search_keywords(kwargs.pop("search_params", None), **kwargs)
+    if "filter" in settings:
+        settings["filter"] = filter_of(settings["filter"])
+    return settings
+
+
+def _at_least(k: int, fetch_k: int) -> int:
+    """``fetch_k``, or k if that is more; what cannot be compared the collection refuses."""
+    try:
+        return max(k, fetch_k)
+    except TypeError:
+        return fetch_k
 
 
 def _within_0_and_1(score: float) -> float:
@@ -304,89 +360,7 @@ _RELEVANCE = {"cosine": _within_0_and_1, "dot": _within_0_and_1, "euclid": _near
 _OWN_KEYWORDS = ("path", "collection_name", "relevance_score_fn")
 
 
-class _Batch(NamedTuple):
-    texts: list[str]
-    metadatas: list[Mapping[str, Any] | None]
-    ids: list[str | None]
-
-
-def _batches(
-    texts: Iterable[str],
-    metadatas: Iterable[Mapping[str, Any] | None] | None,
-    ids: Iterable[str | None] | None,
-    batch_size: int | None,
-    unknown: Mapping[str, Any],
-) -> list[_Batch]:
-    """What is to be added, in pieces; refused, before anything is embedded, if it could not be added whole."""
-    for name in unknown:
-        raise bqstore.UnknownKeywordError(f"adding has no keyword {name!r}; known: metadatas, ids, batch_size")
-    step = None if batch_size is None else _size(batch_size)
-    all_texts = _listed("texts", texts)
-    n = len(all_texts)
-    all_metadatas: list[Mapping[str, Any] | None] = _listed("metadatas", metadatas, n)
-    all_ids = _listed("ids", ids, n)
-    for i, text in enumerate(all_texts):
-        if not isinstance(text, str):  # None too, which the core takes: here a text is what is embedded
-            raise bqstore.InvalidInputError(f"text {i} is a {type(text).__name__}; expected a string")
-    bqstore.check_documents(n, all_ids, all_texts, all_metadatas)
-    _refuse_private(all_metadatas)
-    step = step or max(n, 1)
-    pieces = [slice(at, at + step) for at in range(0, n, step)]
-    return [_Batch(all_texts[piece], all_metadatas[piece], all_ids[piece]) for piece in pieces]
-
-
-def _size(batch_size: object) -> int:
-    """A batch size: any integer but a bool, also numpy's."""
-    try:
-        size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)  # type: ignore[arg-type]
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise bqstore.InvalidInputError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
-    return size
-
-
-def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> list[Any]:
-    """What was given as a list, of n entries where the texts have so many; None stands for n of None."""
-    if given is None and n is not None:
-        return [None] * n
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise bqstore.InvalidInputError(f"{what} is a {type(given).__name__}; expected a list")
-    listed = list(given)
-    if n is not None and len(listed) != n:
-        raise bqstore.InvalidInputError(f"{what} has {len(listed):,} entries for {n:,} texts; expected one each")
-    return listed
-
-
-def _refuse_private(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
-    """Refuse metadata that would be stored and never shown again."""
-    for i, metadata in enumerate(metadatas):
-        for key in metadata or ():
-            if key.startswith(bqstore.PRIVATE_PREFIX):
-                raise bqstore.InvalidInputError(
-                    f"metadata {i} has the key {key!r}; {bqstore.PRIVATE_PREFIX!r} begins the adapters' own: rename it"
-                )
-
-
 def _awaitable(embedding: Embeddings, method: str, given: Any) -> Awaitable[Any]:
     """A call of an embedding's async method; of the plain one, in a thread, where it has no other."""
     method_of = getattr(embedding, f"a{method}", None)
     return method_of(given) if method_of else run_in_executor(None, getattr(embedding, method), given)
-
-
-def _columns(documents: Iterable[Document], ids: Sequence[str | None] | None) -> dict[str, Any]:
-    """Documents as the keywords of `BQVectorStore.add_texts`."""
-    documents = list(documents)
-    return {
-        "texts": [document.page_content for document in documents],
-        "metadatas": [document.metadata for document in documents],
-        "ids": [document.id for document in documents] if ids is None else ids,
-    }
-
-
-def _document(found: bqstore.Hit | bqstore.Record) -> Document:
-    """A `Document` without what another adapter keeps beside its metadata."""
-    metadata = found.metadata
-    if bqstore.PRIVATE_PREFIX in "".join(metadata):  # asked of every hit: one look costs less than a copy
-        metadata = {key: value for key, value in metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
-    return Document(found.text or "", id=found.id, metadata=metadata)

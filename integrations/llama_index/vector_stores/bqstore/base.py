@@ -1,6 +1,7 @@
 """`BQVectorStore`: the calls of LlamaIndex as calls of a `bqstore.Collection`. Holds no locks, files or algorithms."""
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from llama_index.core.vector_stores.types import (
 
 import bqstore
 
-from .filters import filter_of
+from .filters import Native, filter_of
 from .nodes import node_of, row_of
 
 
@@ -30,6 +31,13 @@ class BQVectorStore(BasePydanticVectorStore):
 
     What is added is durable when the call returns. The folder is also readable through ``langchain_bqstore`` and
     `bqstore.open`.
+
+    With ``vector_store_query_mode="mmr"`` nodes are taken one by one, the nearest first, as
+    `bqstore.Collection.max_marginal_relevance` does; their similarities are those to the query. It has settings of its
+    own in ``vector_store_kwargs``, as LlamaIndex names them: ``mmr_threshold``, from 1 (relevance) to 0
+    (diversity), 0.5 if not given, and the query's own first; ``mmr_prefetch_factor`` or ``mmr_prefetch_k``: the nodes
+    are chosen among so many times ``similarity_top_k`` nearest that match (if not given 4, and 20 nodes at least), or
+    among so many.
 
     Parameters
     ----------
@@ -136,11 +144,11 @@ class BQVectorStore(BasePydanticVectorStore):
         """The nodes of these ids, in their order, those that match the filters, or both; all with no argument."""
         if node_ids is not None and filters is None:
             return [node_of(record) for record in self._collection.get(node_ids)]
-        ids = None if node_ids is None else {bqstore.ID_KEY: node_ids}
+        ids = None if node_ids is None else {bqstore.ID_KEY: {"$in": node_ids}}
         return [node_of(record) for record in self._collection.scroll(filter_of(filters, ids))]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The ``similarity_top_k`` nearest nodes that match, nearest first.
+        """The ``similarity_top_k`` nearest nodes that match, nearest first; with the mode MMR, unlike each other.
 
         ``query.node_ids`` restricts unless it is empty: LlamaIndex's retrievers always send it, empty for a store that
         keeps the text. ``query.doc_ids`` restricts unless it is None.
@@ -148,12 +156,18 @@ class BQVectorStore(BasePydanticVectorStore):
         Parameters
         ----------
         kwargs : from ``as_retriever(vector_store_kwargs={...})``: ``filter``, in bqstore's own grammar, beside
-            ``query.filters``; every setting of `bqstore.Collection.search`; ``search_params``, the same in Qdrant's
-            shape. ``with_vectors=True`` fills the embeddings of the nodes.
+            ``query.filters``, or alone as a function on `bqstore.Record`; every setting of
+            `bqstore.Collection.search`; ``search_params``, the same in Qdrant's shape. ``with_vectors=True`` fills the
+            embeddings of the nodes. The class says what there is for MMR
         """
-        vector, settings = _vector(query), _search_settings(**kwargs)
+        vector, k = _vector(query), query.similarity_top_k
+        diversity = _diversity(query, *(kwargs.pop(name, None) for name in _MMR_KEYWORDS))
+        settings = _search_settings(**kwargs)
         settings["filter"] = _accepted(query, settings.get("filter"))
-        hits = self._collection.search(vector, query.similarity_top_k, **settings)
+        if query.mode == VectorStoreQueryMode.MMR:
+            hits = self._collection.max_marginal_relevance(vector, k, **diversity, **settings)
+        else:
+            hits = self._collection.search(vector, k, **settings)
         return VectorStoreQueryResult(
             nodes=[node_of(hit) for hit in hits], similarities=[hit.score for hit in hits], ids=[hit.id for hit in hits]
         )
@@ -238,20 +252,40 @@ class BQVectorStore(BasePydanticVectorStore):
         return type(self).from_dict, (self.to_dict(),)
 
 
+_MMR_KEYWORDS = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
+
+
 def _vector(query: VectorStoreQuery) -> list[float]:
     """The vector of a query that this version can answer."""
-    if query.mode != VectorStoreQueryMode.DEFAULT:
+    if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
         mode = VectorStoreQueryMode(query.mode).value
-        raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version takes 'default'")
+        raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version takes 'default' and 'mmr'")
     if query.query_embedding is None:
         raise bqstore.InvalidInputError("the query has no embedding; bqstore searches by vector")
     return query.query_embedding
 
 
-def _accepted(query: VectorStoreQuery, native: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _diversity(query: VectorStoreQuery, threshold: Any, factor: Any, prefetch_k: Any) -> dict[str, Any]:
+    """What the mode MMR adds to the settings of a search, in the names of the collection."""
+    given = [
+        name for name, value in zip(_MMR_KEYWORDS, (threshold, factor, prefetch_k), strict=True) if value is not None
+    ]
+    if given and query.mode != VectorStoreQueryMode.MMR:
+        raise bqstore.UnknownKeywordError(f"{given[0]!r} is for the query mode 'mmr'; this query's is 'default'")
+    if factor is not None:
+        if prefetch_k is not None:
+            raise bqstore.InvalidInputError("expected mmr_prefetch_factor or mmr_prefetch_k; both are given")
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor < math.inf:
+            raise bqstore.InvalidInputError(f"mmr_prefetch_factor is {factor!r}; expected a number of at least 1")
+        prefetch_k = math.ceil(query.similarity_top_k * factor)
+    threshold = threshold if query.mmr_threshold is None else query.mmr_threshold
+    return {"fetch_k": prefetch_k} if threshold is None else {"fetch_k": prefetch_k, "lambda_mult": threshold}
+
+
+def _accepted(query: VectorStoreQuery, native: Native | None) -> Any:
     """The filter of a query: its own, the native one, and its ids."""
-    ids = {bqstore.ID_KEY: query.node_ids} if query.node_ids else None
-    docs = None if query.doc_ids is None else {bqstore.REF_DOC_ID_KEY: query.doc_ids}
+    ids = {bqstore.ID_KEY: {"$in": query.node_ids}} if query.node_ids else None
+    docs = None if query.doc_ids is None else {bqstore.REF_DOC_ID_KEY: {"$in": query.doc_ids}}
     return filter_of(query.filters, native, ids, docs)
 
 
