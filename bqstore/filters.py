@@ -24,9 +24,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .config import shown
 from .errors import InvalidInputError
 from .keywords import nearest
-from .operands import Token, operand, pattern, scalar, short
+from .operands import Token, operand, pattern, scalar
 from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY, text_bytes
 
 MAX_NODES: Final = 256
@@ -161,7 +162,7 @@ def check_key(key: object) -> str:
     text_bytes(key, "a key of the filter")
     if key.startswith(PRIVATE_PREFIX) and key not in (ID_KEY, REF_DOC_ID_KEY):
         raise InvalidInputError(
-            f"the filter names {short(key)}: keys that begin with {PRIVATE_PREFIX!r} are the adapters' own"
+            f"the filter names {shown(key)}: keys that begin with {PRIVATE_PREFIX!r} are the adapters' own"
         )
     return key
 
@@ -202,7 +203,7 @@ class _Parser:
         if name not in ("$and", "$or"):
             known = ", where a field name belongs: {'field': {...}}" if name in OPERATORS else ""
             hint = known or nearest(name[:80], ("$and", "$or", "$not"))
-            raise InvalidInputError(f"the filter has the operator {short(name)}{hint}")
+            raise InvalidInputError(f"the filter has the operator {shown(name)}{hint}")
         if not isinstance(given, (list, tuple)) or not given:
             raise InvalidInputError(f"{name} is given {_named(given)}; expected a list of filters that is not empty")
         parts = []
@@ -222,18 +223,18 @@ class _Parser:
         if not isinstance(given, Mapping):
             return [self.condition(key, "$eq", given, depth)]
         if not given:
-            raise InvalidInputError(f"the filter on {short(key)} is an empty dict; expected an operator: {_KNOWN}")
+            raise InvalidInputError(f"the filter on {shown(key)} is an empty dict; expected an operator: {_KNOWN}")
         return [self.condition(key, name, value, depth) for name, value in given.items()]
 
     def condition(self, key: str, name: object, value: object, depth: int) -> Tree:
         """One operator on one field."""
         if key in (ID_KEY, REF_DOC_ID_KEY) and name not in ("$eq", "$in", "$ne", "$nin", "$exists", "$not"):
             raise InvalidInputError(
-                f"the filter on {short(key)} has {name!r}; it takes $eq, $in, $ne, $nin and $exists"
+                f"the filter on {shown(key)} has {name!r}; it takes $eq, $in, $ne, $nin and $exists"
             )
         if name == "$not":
             if not isinstance(value, Mapping) or not value:
-                raise InvalidInputError(f"$not on {short(key)} is given {_named(value)}; expected operators: {_KNOWN}")
+                raise InvalidInputError(f"$not on {shown(key)} is given {_named(value)}; expected operators: {_KNOWN}")
             if depth + 1 > MAX_NESTING:
                 raise InvalidInputError(f"the filter nests $and, $or and $not more than {MAX_NESTING} deep")
             parts = [self.condition(key, inner, operand, depth + 1) for inner, operand in value.items()]
@@ -244,11 +245,11 @@ class _Parser:
             return tree
         if isinstance(name, str) and name.startswith("$"):
             raise InvalidInputError(
-                f"the filter on {short(key)} has no operator {short(name)}{nearest(name[:80], OPERATORS)}"
+                f"the filter on {shown(key)} has no operator {shown(name)}{nearest(name[:80], OPERATORS)}"
             )
         raise InvalidInputError(
-            f"the filter on {short(key)} compares with a dict; for a nested field write "
-            f"{short(key + '.' + str(name))}, "
+            f"the filter on {shown(key)} compares with a dict; for a nested field write "
+            f"{shown(key + '.' + str(name))}, "
             "for equality of the whole {'$eq': {...}}"
         )
 
@@ -259,17 +260,17 @@ def _equal(key: str, value: object) -> Field:
 
 def _in(name: str, key: str, values: object) -> tuple[Token, ...]:
     if not isinstance(values, (list, tuple, set, frozenset)):
-        raise InvalidInputError(f"{name} on {short(key)} is given {_named(values)}; expected a list")
+        raise InvalidInputError(f"{name} on {shown(key)} is given {_named(values)}; expected a list")
     if len(values) > MAX_OPERANDS and key not in (ID_KEY, REF_DOC_ID_KEY):  # lists of those are made by programs
         raise InvalidInputError(
-            f"{name} on {short(key)} is given {len(values):,} values; at most {MAX_OPERANDS:,} are taken"
+            f"{name} on {shown(key)} is given {len(values):,} values; at most {MAX_OPERANDS:,} are taken"
         )
     found = dict.fromkeys(operand(value, key) for value in values)
     return tuple(found)
 
 
 def _range(key: str, name: str, value: object) -> Field:
-    end = scalar(value, f"{name} on {short(key)}")
+    end = scalar(value, f"{name} on {shown(key)}")
     if name in ("$gt", "$gte"):
         return Field(key, Range(end, None, low_open=name == "$gt"))
     return Field(key, Range(None, end, high_open=name == "$lt"))
@@ -277,32 +278,32 @@ def _range(key: str, name: str, value: object) -> Field:
 
 def _between(key: str, value: object) -> Field:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise InvalidInputError(f"$between on {short(key)} is given {_named(value)}; expected [lowest, highest]")
-    low, high = (scalar(end, f"$between on {short(key)}") for end in value)
+        raise InvalidInputError(f"$between on {shown(key)} is given {_named(value)}; expected [lowest, highest]")
+    low, high = (scalar(end, f"$between on {shown(key)}") for end in value)
     if low[0] != high[0]:
         raise InvalidInputError(
-            f"$between on {short(key)} is given {value!r}; expected two numbers, or two strings or dates"
+            f"$between on {shown(key)} is given {value!r}; expected two numbers, or two strings or dates"
         )
     return Field(key, Range(low, high))
 
 
 def _exists(key: str, value: object) -> Tree:
     if not isinstance(value, bool):
-        raise InvalidInputError(f"$exists on {short(key)} is given {_named(value)}; expected True or False")
+        raise InvalidInputError(f"$exists on {shown(key)} is given {_named(value)}; expected True or False")
     return Field(key, Present()) if value else Not(Field(key, Present()))
 
 
 def _like(key: str, name: str, value: object) -> Field:
     if not isinstance(value, str):
-        raise InvalidInputError(f"{name} on {short(key)} is given {_named(value)}; expected a string with % and _")
+        raise InvalidInputError(f"{name} on {shown(key)} is given {_named(value)}; expected a string with % and _")
     folded = name == "$ilike"
-    return Field(key, Like(pattern(value, f"{name} on {short(key)}", folded), folded))
+    return Field(key, Like(pattern(value, f"{name} on {shown(key)}", folded), folded))
 
 
 def _contains(key: str, value: object) -> Field:
     if isinstance(value, (list, tuple, set, frozenset, Mapping)):
         raise InvalidInputError(
-            f"$contains on {short(key)} is given {_named(value)}; expected one element, or a piece of a string "
+            f"$contains on {shown(key)} is given {_named(value)}; expected one element, or a piece of a string "
             "($all takes a list)"
         )
     wanted = operand(value, key)
@@ -332,4 +333,4 @@ _KNOWN = ", ".join((*OPERATORS, "$not"))
 
 def _named(given: object) -> str:
     """What was given, in a few words."""
-    return f"a {type(given).__name__}, {short(given)}"
+    return f"a {type(given).__name__}, {shown(given)}"

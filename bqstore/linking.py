@@ -53,6 +53,7 @@ class Linking:
         self._generation = -1
         self._looked = False  # for a snapshot
         self._saved = (-1, 0)  # generation and slots of the last snapshot
+        self._kept: frozenset[str] = frozenset()  # metadata fields whose columns are in it
         self._refused = (-1, 0)  # and of the last one that the disk did not take
         self._worker: threading.Thread | None = None
         self._stop = threading.Event()
@@ -99,7 +100,7 @@ class Linking:
     # ---- on disk
 
     def restore(self, state: State) -> State:
-        """The state with the graph and the ids that the newest snapshot holds; a warning where it cannot be used."""
+        """The state with the graph, ids and columns that the newest snapshot holds; a warning where it is no use."""
         snapshot, problem = self._store.read_snapshot()
         if snapshot is not None and snapshot.n > self.linked(state) and state.data is not None:
             numbers, arrays = snapshot.numbers, snapshot.arrays
@@ -115,7 +116,7 @@ class Linking:
                 problem = f"the snapshot does not hold a graph that can be walked ({error}); it will be rebuilt"
             else:
                 self._graph, self._generation = graph, state.head.generation
-                self._saved = (state.head.generation, snapshot.n)
+                self._saved, self._kept = (state.head.generation, snapshot.n), frozenset(columns)
                 with self._store.consistent():
                     if state.ids is None:
                         state = with_ids(self._store, replace(state, ids=ids))
@@ -133,6 +134,10 @@ class Linking:
         generation, n = self._saved
         return self.linked(state) - (n if generation == state.head.generation else 0)
 
+    def lacks(self, state: State) -> bool:
+        """Whether the last snapshot has no column of a field that filters have named since."""
+        return self.linked(state) > 0 and not state.columns.keys() <= self._kept
+
     def due(self, state: State) -> bool:
         """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add."""
         generation, n = self._refused
@@ -140,7 +145,7 @@ class Linking:
         return min(self.unsaved(state), self.linked(state) - tried) >= long_tail(state.n)
 
     def save(self, state: State) -> None:
-        """Keep the graph and the ids on disk.
+        """Keep the graph, the ids and the metadata columns on disk.
 
         A failure is a warning: nothing depends on it, and the next one may succeed.
         """
@@ -157,7 +162,7 @@ class Linking:
             self._refused = (state.head.generation, n)
             warnings.warn(f"no snapshot of the graph was kept: {error}", RuntimeWarning, stacklevel=2)
         else:
-            self._saved = (state.head.generation, n)
+            self._saved, self._kept = (state.head.generation, n), frozenset(state.columns)
 
     def adopt(self, graph: HnswGraph | None, generation: int) -> None:
         """Go on with a graph that was made for a new generation."""

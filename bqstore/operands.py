@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .config import shown
 from .errors import InvalidInputError
 from .validate import MAX_DEPTH, plain, text_bytes
 
@@ -42,13 +43,7 @@ def token(value: object) -> Token:
 
 def operand(value: object, key: str) -> Token:
     """The token of an operand, checked all through: text that is no text and NaN match nothing and are mistakes."""
-    return token(checked(value, f"the filter on {short(key)}"))
-
-
-def short(given: object) -> str:
-    """Its repr, cut where it is long: messages are read by people."""
-    text = repr(given)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return token(checked(value, f"the filter on {shown(key)}"))
 
 
 def scalar(value: object, what: str) -> Token:

@@ -200,8 +200,9 @@ class Published:
             self.save()
 
     def save(self, least: int = 1) -> None:
-        """Keep a snapshot if at least so many slots are linked that the last one has not; under the lock."""
-        if self.store.folder is not None and self.linking.unsaved(self._state) >= least:
+        """Keep a snapshot if so many slots are linked, or a column is there, that the last lacks; under the lock."""
+        wanted = self.linking.unsaved(self._state) >= least or self.linking.lacks(self._state)
+        if self.store.folder is not None and wanted:
             self.linking.save(self._state_with_ids())
 
     def save_at_close(self) -> None:

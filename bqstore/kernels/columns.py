@@ -154,21 +154,38 @@ def is_like(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], f
 
 
 @leaf
-def holds(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], folded: bool) -> bool:
-    """Whether a piece of the heap has the pattern's bytes, all but its first and last part, somewhere in it."""
-    m = pattern.shape[0] - 2
-    if m <= 0:
+def is_at(heap: U8, start: int, letters: U8) -> bool:
+    """Whether the heap holds these bytes from a place on, which is far enough from its end.
+
+    The last are looked at first: what strings begin with they often share, as addresses of one host do.
+    """
+    j = letters.shape[0] - 1
+    while j >= 0 and heap[start + j] == letters[j]:
+        j -= 1
+    return j < 0
+
+
+@leaf
+def holds(heap: U8, start: int, stop: int, letters: U8, skips: U8, folded: bool) -> bool:
+    """Whether bytes are somewhere in a piece of the heap (Horspool 1980): by the last of a window it is moved on.
+
+    skips : uint8 (256,)    how far, for each byte that the window may end with
+    """
+    m = letters.shape[0]
+    if m == 0:
         return True
-    first = pattern[1]
-    for i in range(start, start + length - m + 1):
-        if (lower(heap[i]) if folded else heap[i]) == first:
-            same = True
-            for j in range(1, m):
-                if (lower(heap[i + j]) if folded else heap[i + j]) != pattern[1 + j]:
-                    same = False
-                    break
-            if same:
+    at = start
+    while at + m <= stop:
+        last = heap[at + m - 1]
+        if folded:
+            last = np.uint8(lower(last))
+        if last == letters[m - 1]:
+            j = m - 2
+            while j >= 0 and (lower(heap[at + j]) if folded else heap[at + j]) == letters[j]:
+                j -= 1
+            if j < 0:
                 return True
+        at += skips[last]
     return False
 
 
@@ -185,6 +202,15 @@ def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16
     plain = m >= 2 and pattern[0] == ANY_RUN and pattern[m - 1] == ANY_RUN
     for j in range(1, m - 1):
         plain &= pattern[j] >= 0
+    first = 1 if plain else 0
+    leading = first
+    while leading < m and pattern[leading] >= 0:
+        leading += 1
+    letters = pattern[first:leading].astype(np.uint8)
+    skips = np.full(256, min(255, max(1, letters.shape[0])), np.uint8)
+    for j in range(letters.shape[0] - 1):
+        skips[letters[j]] = min(255, letters.shape[0] - 1 - j)
+    open_end = leading + 1 == m and pattern[leading] == ANY_RUN
     for i in range(min(kinds.shape[0], table.shape[0])):
         table[i] = 0
         if kinds[i] != STRING:
@@ -200,8 +226,16 @@ def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16
             if high & 0x80:
                 table[i] = ASK
                 continue
+        elif plain:
+            table[i] = 1 if holds(heap, start, start + length, letters, skips, folded) else 0
+            continue
+        elif length < leading or not is_at(heap, start, letters):
+            continue
+        elif open_end:
+            table[i] = 1
+            continue
         if plain:
-            table[i] = 1 if holds(heap, start, length, pattern, folded) else 0
+            table[i] = 1 if holds(heap, start, start + length, letters, skips, folded) else 0
         else:
             table[i] = 1 if is_like(heap, start, length, pattern, folded) else 0
 
