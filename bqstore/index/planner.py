@@ -149,7 +149,7 @@ def _filtered(
     if share < _LEAST_SHARE:
         return scan
     within = max(2 * scan.candidates, ef // 2) if free else ef
-    through = max(math.ceil(1.8 * scan.candidates), math.ceil((2 - share) * ef * share)) if free else ef
+    through = max(math.ceil(1.4 * scan.candidates), math.ceil((2 - share) * ef * share)) if free else ef
     room = math.ceil(through / share)
     costs = (descent + per_beam * room) * distance + tail, descent * distance + _INSIDE * within + tail
     if _SAFE * min(costs) >= scanning or max(within, through) >= accepted:

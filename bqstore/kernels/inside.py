@@ -31,7 +31,8 @@ from bqstore.kernels.walk import (
 SEEDS = 128  # accepted nodes, from all over, whose nearest a walk also begins at
 MANY = 512  # of 1,024: then a beam through all meets accepted ones enough
 ONE = np.uint64(1)
-FACTOR = np.uint64(0x9E37_79B9_7F4A_7C15)
+FACTOR = np.uint64(0x9E37_79B1)
+LOW = np.uint64(0xFFFF_FFFF)
 HALF = np.uint64(32)
 
 
@@ -49,7 +50,7 @@ def some_accepted(accept: Accept, n: int, rows: npt.NDArray[np.int32], wanted: i
     for i in range(4 * wanted):
         if count == wanted:
             break
-        at = np.int64(((np.uint64(i + 1) * FACTOR) >> HALF) % np.uint64(words))
+        at = np.int64((((np.uint64(i + 1) * FACTOR) & LOW) * np.uint64(words)) >> HALF)
         bits = accept.words[at]
         if bits != np.uint64(0):
             ordinal = 64 * at + popcount((bits - ONE) & ~bits)
