@@ -50,7 +50,9 @@ class Explanation:
     linked, tail : int      slots in the graph, and slots behind it that were scanned
     distances : int         codes (originals in an exact scan) that were compared with the query
     hops : int              nodes whose links were followed on level 0
-    rescored : int          originals read for candidates
+    rescored : int          originals read for candidates: more than ``candidates`` where, under a filter, the last of
+                            them brought hits
+    selectivity : float     ``accepted`` as a part of all documents; 1 without a filter
     """
 
     way: str
@@ -63,6 +65,7 @@ class Explanation:
     distances: int
     hops: int
     rescored: int
+    selectivity: float = 1.0
 
 
 class ExplainedHits(list[Hit]):

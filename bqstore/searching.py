@@ -109,7 +109,7 @@ def no_originals(what: str) -> InvalidInputError:
 class Ready:
     """A search of one state with one set of options, all that does not depend on the query done beforehand."""
 
-    __slots__ = ("nothing", "options", "quantization", "search", "vectors")
+    __slots__ = ("live", "nothing", "options", "quantization", "search", "vectors")
 
     def __init__(
         self,
@@ -120,6 +120,7 @@ class Ready:
         filtered: bool = False,
     ) -> None:
         self.options, data = options, state.data
+        self.live = state.head.n_live
         self.vectors = state.vectors
         self.nothing = data is None or accepted == 0
         if data is None or self.nothing:
@@ -258,7 +259,9 @@ def _explained(found: list[Hit], way: Ready, work: index.Work) -> ExplainedHits:
     out = ExplainedHits(found)
     if way.nothing:
         asked = way.options.query_encoding
-        out.explanation = Explanation("exact", "binary" if asked == AUTO else asked, 0, 0, 0, 0, 0, 0, 0, 0)
+        out.explanation = Explanation(
+            "exact", "binary" if asked == AUTO else asked, 0, 0, 0, 0, 0, 0, 0, 0, 0.0 if way.live else 1.0
+        )
         return out
     search, walked = way.search, work.way == "walk"
     linked = search.data.linked
@@ -273,5 +276,6 @@ def _explained(found: list[Hit], way: Ready, work: index.Work) -> ExplainedHits:
         distances=work.distances,
         hops=work.hops,
         rescored=work.rescored,
+        selectivity=search.accepted / way.live,
     )
     return out

@@ -56,7 +56,7 @@ def test_the_readme_runs_as_it_is_written(tmp_path: Path) -> None:
     assert used.startswith("Quantization(encoding='") and "auto" not in used and "within 1% of the best" in reason
     assert re.match(r"(1\.0|0\.\d+) 0\.\d+ (1\.0|0\.\d+) .*one bit", quality)
     made = {path.name for path in tmp_path.iterdir() if path.is_dir()} - {"cache"}
-    assert made == {"langchain-store", "llama-store", "core-store", "quality-store"}
+    assert made == {"langchain-store", "llama-store", "core-store", "filter-store", "quality-store"}
 
 
 def test_the_block_that_needs_a_key_runs_with_one(tmp_path: Path) -> None:
