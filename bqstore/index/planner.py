@@ -105,8 +105,8 @@ def plan(
     words = bits * width
     code = _SCAN_CODE + _SCAN_WORD * words * _PLANES[planes]
     distance = _WALK_CODE + _WALK_WORD * words * _PLANES[planes]
-    tail = (n - linked) * code
     code += _APART if 2 * accepted < n else _APART / 2 if filtered else 0
+    tail = (n - linked) / n * accepted * code  # as many of the tail are accepted as elsewhere
     if filtered and adaptive and rescoring:
         read = accepted * dim * _EXACT_VALUE
         if accepted * dim * 4 <= small and read <= _SCAN + accepted * code + 2 * candidates * dim * _EXACT_VALUE:
