@@ -114,7 +114,7 @@ class Not:
     part: "Tree"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # an object with a call of its own need not be hashable
 class Call:
     """What a function says of each document, taken as a `Record`."""
 
@@ -228,10 +228,8 @@ class _Parser:
 
     def condition(self, key: str, name: object, value: object, depth: int) -> Tree:
         """One operator on one field."""
-        if key in (ID_KEY, REF_DOC_ID_KEY) and name not in ("$eq", "$in", "$ne", "$nin", "$exists", "$not"):
-            raise InvalidInputError(
-                f"the filter on {shown(key)} has {name!r}; it takes $eq, $in, $ne, $nin and $exists"
-            )
+        if key in (ID_KEY, REF_DOC_ID_KEY) and name != "$not":
+            _check_of_ids(key, name, value)
         if name == "$not":
             if not isinstance(value, Mapping) or not value:
                 raise InvalidInputError(f"$not on {shown(key)} is given {_named(value)}; expected operators: {_KNOWN}")
@@ -252,6 +250,17 @@ class _Parser:
             f"{shown(key + '.' + str(name))}, "
             "for equality of the whole {'$eq': {...}}"
         )
+
+
+def _check_of_ids(key: str, name: object, value: object) -> None:
+    """What a filter may ask of ids: they are strings, and every document has one of its own."""
+    known = ("$eq", "$in", "$ne", "$nin", "$exists")[: 4 if key == ID_KEY else 5]
+    if name not in known:
+        raise InvalidInputError(f"the filter on {key!r} has {shown(name)}; it takes {', '.join(known)} and $not")
+    values = value if name in ("$in", "$nin") and isinstance(value, (list, tuple, set, frozenset)) else [value]
+    for each in values if name != "$exists" else ():
+        if not isinstance(each, str):
+            raise InvalidInputError(f"the filter on {key!r} compares with {_named(each)}; ids are strings")
 
 
 def _equal(key: str, value: object) -> Field:

@@ -141,7 +141,11 @@ def _keys_in(given: object) -> list[str]:
         return []
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise InvalidInputError(f"index_metadata is {shown(given)}; expected a list of metadata keys, such as ['lang']")
-    return [check_key(key) for key in given if key != ID_KEY]
+    keys = [check_key(key) for key in given if key != ID_KEY]
+    for key in keys:
+        if key.startswith("$"):
+            raise InvalidInputError(f"index_metadata has {shown(key)}; expected metadata keys, which filters can name")
+    return keys
 
 
 def _absolute(given: object) -> Path:

@@ -47,8 +47,8 @@ class ChangedError(Exception):
 
 def _entered_error() -> LockedError:
     return LockedError(
-        "a write of this thread is under way, and a signal handler or finalizer has called in; "
-        "let it set a flag, and look at the flag between two calls"
+        "a write of this thread is under way, and a signal handler, a finalizer or the function that filters a delete "
+        "has called in; let it set a flag, and look at the flag between two calls"
     )
 
 
@@ -337,7 +337,7 @@ class Published:
         """live AND filter, as a bitmap and a count; the state may be a newer one, with the columns it needs."""
         if tree is None:
             return state, state.live_bits, state.head.n_live
-        known = state.matched.get(tree)
+        known = None if isinstance(tree, Call) else state.matched.get(tree)
         if known is not None:
             return state, *known
         if isinstance(tree, Call):
