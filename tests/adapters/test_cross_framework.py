@@ -102,6 +102,23 @@ def test_both_read_the_same(tmp_path: Path, write: Any, kwargs: dict[str, Any]) 
 
 
 @WRITERS
+@pytest.mark.parametrize("filter", [{"page": {"$lt": 90}, "tags": {"$all": ["a", "b"]}}, {"$not": {"even": True}}])
+def test_both_choose_the_same_by_mmr(tmp_path: Path, write: Any, filter: dict[str, Any]) -> None:
+    write(tmp_path)
+    with LangChainStore(ForLangChain(), path=tmp_path, read_only=True, **SETTINGS) as store:
+        kwargs = {"k": 8, "fetch_k": 32, "lambda_mult": 0.3, "filter": filter}
+        documents = store.as_retriever(search_type="mmr", search_kwargs=kwargs).invoke(QUESTION)
+    with LlamaIndexStore(path=tmp_path, read_only=True, **SETTINGS) as store:
+        index = VectorStoreIndex.from_vector_store(store, embed_model=ForLlamaIndex())
+        kwargs = {"mmr_threshold": 0.3, "mmr_prefetch_factor": 4, "filter": filter}
+        nodes = index.as_retriever(
+            similarity_top_k=8, vector_store_query_mode="mmr", vector_store_kwargs=kwargs
+        ).retrieve(QUESTION)
+    assert [document.id for document in documents] == [node.node_id for node in nodes]
+    assert len(nodes) == 8
+
+
+@WRITERS
 def test_the_core_reads_the_same(tmp_path: Path, write: Any) -> None:
     write(tmp_path)
     with bqstore.open(tmp_path, read_only=True) as col:

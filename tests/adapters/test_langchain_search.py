@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStore
 
 import bqstore
 from langchain_bqstore import BQVectorStore
@@ -198,11 +197,6 @@ def test_filters_enter_the_search(store: BQVectorStore, vectors: np.ndarray, que
         assert len(store.similarity_search(query, 10, filter=given)) == len(wanted)
 
 
-def test_a_callable_is_no_filter_yet(store: BQVectorStore, query: str) -> None:
-    with pytest.raises(bqstore.InvalidInputError, match="filter is a function; expected a dict"):
-        store.similarity_search(query, filter=lambda document: True)
-
-
 # ---- scores
 
 
@@ -338,7 +332,3 @@ async def test_from_texts_async(tmp_path: Path) -> None:
 async def test_many_searches_at_once(store: BQVectorStore, vectors: np.ndarray) -> None:
     found = await asyncio.gather(*(store.asimilarity_search(spelled(v), 1) for v in vectors[:50]))
     assert [ids(documents) for documents in found] == [[f"d{i}"] for i in range(50)]
-
-
-def test_the_mmr_methods_are_the_bases(store: BQVectorStore) -> None:
-    assert BQVectorStore.max_marginal_relevance_search is VectorStore.max_marginal_relevance_search

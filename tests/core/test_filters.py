@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bqstore
-from bqstore.filters import to_bitmap
+from bqstore.matching import count, everything, to_bitmap, to_mask
 
 DOCUMENTS = [
     {"lang": "en", "year": 2020, "tags": ["a", "b"], "nested": {"k": 1}},
@@ -184,3 +184,5 @@ def test_bitmaps_have_bit_o_of_word_o(mask):
     words = to_bitmap(np.array(mask, bool))
     assert len(words) == -(-len(mask) // 64)
     assert [bool(int(words[o // 64]) >> (o % 64) & 1) for o in range(len(mask))] == mask
+    assert to_mask(words, len(mask)).tolist() == mask and count(words) == sum(mask)
+    assert everything(len(mask)).tolist() == to_bitmap(np.ones(len(mask), bool)).tolist()

@@ -279,5 +279,5 @@ def test_a_field_that_changes_all_the_time_kept_every_value():
         for i in range(1, 60):
             col.update_metadata(ids, [{"seen": i * 100 + j} for j in range(50)])
         columns = col._published.current().columns
-        assert len(columns["seen"]._whole) <= 1200
+        assert len(columns["seen"].dictionary) <= 1200
         assert col.count({"seen": 5907}) == 1 and col.count({"seen": 107}) == 0 and col.count({"tags": [0, "z"]}) == 25

@@ -1,0 +1,138 @@
+"""Filters the slow, obvious way: one metadata dictionary at a time, one operator after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+ABSENT = object()
+SKIP, ONE = object(), object()  # % and _ of a pattern
+
+
+def stored(value: Any) -> Any:
+    """A value as JSON gives it back: dates are ISO 8601 strings, tuples are lists."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, (list, tuple)):
+        return [stored(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: stored(v) for k, v in value.items()}
+    return value
+
+
+def matches(metadata: Mapping[str, Any], tree: Mapping[str, Any] | None, id_: str | None = None) -> bool:
+    """Whether a document with this metadata matches; the filter is one without mistakes."""
+    document = stored(metadata)
+    return all(one(document, key, given, id_) for key, given in (tree or {}).items())
+
+
+def one(document: dict[str, Any], key: str, given: Any, id_: str | None) -> bool:
+    """One entry of a filter."""
+    if key == "$and":
+        return all(matches(document, tree, id_) for tree in given)
+    if key == "$or":
+        return any(matches(document, tree, id_) for tree in given)
+    if key == "$not":
+        return not matches(document, given, id_)
+    value = id_ if key == "_bq_id" else field(document, key)
+    if isinstance(given, (list, tuple)):
+        given = {"$in": given}
+    elif not isinstance(given, Mapping):
+        given = {"$eq": given}
+    return all(holds(value, name, operand) for name, operand in given.items())
+
+
+def field(document: dict[str, Any], key: str) -> Any:
+    """The exact top-level key, else the dotted path through nested dictionaries."""
+    if key in document:
+        return document[key]
+    value: Any = document
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return ABSENT
+        value = value[part]
+    return value
+
+
+def holds(value: Any, name: str, operand: Any) -> bool:
+    """One operator on one field."""
+    if name == "$not":
+        return not all(holds(value, inner, given) for inner, given in operand.items())
+    if name == "$ne":
+        return not holds(value, "$eq", operand)
+    if name == "$nin":
+        return not holds(value, "$in", operand)
+    if name == "$exists":
+        return (value is not ABSENT) == operand
+    if value is ABSENT:
+        return False
+    operand = stored(list(operand) if isinstance(operand, (set, frozenset)) else operand)
+    elements = value if isinstance(value, list) else [value]
+    candidates = [value, *value] if isinstance(value, list) else [value]
+    if name == "$eq":
+        whole = isinstance(operand, (list, dict))
+        return any(same(v, operand) for v in ([value] if whole else candidates))
+    if name == "$in":
+        return any(same(v, wanted) for v in candidates for wanted in operand)
+    if name == "$any":
+        return any(same(v, wanted) for v in elements for wanted in operand)
+    if name == "$all":
+        return all(any(same(v, wanted) for v in elements) for wanted in operand)
+    if name == "$contains":
+        if isinstance(value, str):
+            return isinstance(operand, str) and operand in value
+        return isinstance(value, list) and any(same(v, operand) for v in value)
+    if name == "$between":
+        low, high = operand
+        return any(kind(v) == kind(low) and low <= v <= high for v in candidates)
+    if name == "$like":
+        return any(like(v, operand) for v in candidates if isinstance(v, str))
+    if name == "$ilike":
+        return any(like(v.casefold(), operand.casefold()) for v in candidates if isinstance(v, str))
+    return any(kind(v) == kind(operand) and ordered(v, name, operand) for v in candidates)
+
+
+def ordered(value: Any, name: str, operand: Any) -> bool:
+    """Two numbers, or two strings; Python compares an int with a float exactly, and strings by code point."""
+    return {"$gt": value > operand, "$gte": value >= operand, "$lt": value < operand, "$lte": value <= operand}[name]
+
+
+def kind(value: Any) -> str:
+    """The types that never mix."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    names = {int: "number", float: "number", str: "string", list: "list", dict: "dict"}
+    return next(name for cls, name in names.items() if isinstance(value, cls))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality: 1 is 1.0, and neither "1" nor True, however deep."""
+    if kind(a) != kind(b):
+        return False
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return bool(a == b)
+
+
+def like(text: str, pattern: str) -> bool:
+    """The whole text: % is any run, _ one character, a backslash takes the next as it is."""
+    parts: list[Any] = []
+    characters = iter(pattern)
+    for character in characters:
+        parts.append(next(characters) if character == "\\" else {"%": SKIP, "_": ONE}.get(character, character))
+    reached = {0}  # where in the text the pattern may have come so far
+    for part in parts:
+        if part is SKIP:
+            reached = set(range(min(reached), len(text) + 1)) if reached else set()
+        else:
+            reached = {at + 1 for at in reached if at < len(text) and (part is ONE or text[at] == part)}
+    return len(text) in reached
