@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import struct
 
 import numpy as np
 
-from bqstore.kernels import layout
+from bqstore.kernels import columns, layout
 
 
 def pack_signs(vectors):
@@ -364,6 +365,30 @@ def read_of(reach, scores, k):
     return read
 
 
+def looked_at(scores, reach, k, first):
+    """Which of some candidates [(score, ordinal)] are read, in their order, and how many are looked at for that.
+
+    First so many; while one of the last half of these, or of those that came on top, was among the best: as many again.
+    """
+    read, best = [], []
+    start, stop = 0, min(len(scores), max(1, first))
+    watched = stop // 2
+    while start < stop:
+        more = False
+        for i in range(start, stop):
+            if len(best) == k and best and reach[i] < -best[-1][0]:
+                continue
+            read.append(i)
+            score, ordinal = scores[i]
+            better = len(best) < k or (k > 0 and (-score, ordinal) < best[-1])
+            more |= better and i >= watched
+            best = sorted([*best, (-score, ordinal)])[:k]
+        start = watched = stop
+        if more:
+            stop = min(len(scores), stop + max(1, first))
+    return read, stop
+
+
 # ---- the graph: rows as lists, levels as they come
 
 
@@ -471,6 +496,101 @@ def walk(query, codes, graph, accept, way, measure=None):
     beam.walk(graph, 0, descend(beam.measure, graph, 0), twins=True)
     beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
     return beam
+
+
+class Inside(Beam):
+    """The nearest accepted nodes alone, reached over others: neighbors that are not accepted are bridges to theirs."""
+
+    def __init__(self, measure, accepts, ef):
+        super().__init__(measure, accepts, ef, ef)
+
+    def take_in(self, nodes, graph):
+        """Measure nodes; keep them, and of those that are near enough the copies, if they are accepted."""
+        self.distances += len(nodes)
+        for node in nodes:
+            if self.measure(node) < self.bound():
+                if self.accepts(node):
+                    self.offer(node)
+                self.meet_same(node, graph)
+
+    def look_at(self, graph, node, met):
+        """Take in the accepted neighbors of a node, and of its other neighbors theirs."""
+        row = [o for o in dict.fromkeys(row_of(graph, node, 0)) if o < graph.n and o not in met]
+        met.update(row)
+        found = [o for o in row if self.accepts(o) or graph.same[o] >= 0]
+        bridges = [o for o in row if not self.accepts(o)]
+        for bridge in bridges:
+            for o in row_of(graph, bridge, 0):
+                if o < graph.n and self.accepts(o) and o not in met:
+                    met.add(o)
+                    found.append(o)
+        self.hops += 1 + len(bridges)
+        self.take_in(found, graph)
+
+    def walk_inside(self, graph, start, seeds):
+        """From some accepted nodes and the start on, whether that is accepted or not."""
+        begin = list(dict.fromkeys([*seeds, start]))
+        met, expanded = set(begin), set()
+        self.take_in(begin, graph)
+        if not self.accepts(start):
+            self.look_at(graph, start, met)
+        while (node := next((o for _, o in self.kept if o not in expanded | self.copies), None)) is not None:
+            expanded.add(node)
+            self.look_at(graph, node, met)
+        return self
+
+
+def some_accepted(accept, n, wanted):
+    """Of words of the bitmap, in the order of a hash, the lowest ordinal that is accepted and below n."""
+    words = [] if accept.everything else [int(word) for word in accept.words[: -(-n // 64)]]
+    found = []
+    for i in range(1, 4 * wanted + 1 if words else 1):
+        at = (i * 0x9E37_79B1 % 2**32) * len(words) >> 32
+        lowest = next((64 * at + b for b in range(64) if words[at] >> b & 1), n)
+        if lowest < n and len(found) < wanted:
+            found.append(lowest)
+    return found
+
+
+def seeds_of(graph, accept, rows):
+    """Where a walk inside begins beside its start: some accepted nodes, each once, that are linked."""
+    some = some_accepted(accept, graph.n, min(128, rows - 2))
+    return [o for o in dict.fromkeys(some) if row_of(graph, o, 0)]
+
+
+def share_around(graph, accepts, start):
+    """How many of 1,024 neighbors of a node's neighbors are accepted."""
+    far = [o for near in row_of(graph, start, 0) if near < graph.n for o in row_of(graph, near, 0)]
+    return 1024 * sum(map(accepts, far)) // max(1, len(far))
+
+
+def walk_filtered(measure, graph, accept, way, start, keys, rows):
+    """The beam under a filter, as the way and what is accepted around the start say; None: a scan is better.
+
+    keys, rows : int    how long these arrays of the scratch are
+    """
+    accepts, most = set(accepted(accept, 64 * len(accept.words))).__contains__, keys - 8
+    accepts = accepts if not accept.everything else lambda _: True
+    share = share_around(graph, accepts, start)
+
+    def through(ef, room):
+        return Beam(measure, accepts, ef, room).walk(graph, 0, start, twins=True)
+
+    def inside(ef):
+        return Inside(measure, accepts, min(ef, most)).walk_inside(graph, start, seeds_of(graph, accept, rows))
+
+    if way.along and share >= 512:
+        beam = through(min(way.along, most), most)
+        if beam.count() >= way.candidates:
+            return beam
+    if share >= way.rare:
+        if way.inside:
+            return inside(way.ef)
+        if not way.along or share < 512:
+            beam = through(min(way.ef, most), min(way.room, most))
+            if beam.count() >= way.candidates:
+                return beam
+    return inside(way.against) if way.against else None
 
 
 class Signs:
@@ -599,3 +719,97 @@ def faults(graph):
             wrong = any(not 0 <= o < n or o == node or graph.levels[o] < level for o in links)
             count += wrong or any(o != -1 for o in after)
     return count
+
+
+# ---- metadata columns: an entry is a kind and a value; what it holds is a piece of other arrays
+
+
+def piece(value, held):
+    """The piece that a value stands for: where it begins, and in 24 bits how long it is; None out of bounds."""
+    start, length = divmod(int(value), 2**24)
+    return None if start < 0 or start + length > len(held) else held[start : start + length]
+
+
+def spread(codes, table):
+    """uint64: bit i % 64 of word i // 64 is that of a code in the table; what is not there is 0."""
+    bits = [int(table[code]) if code < len(table) else 0 for code in codes.tolist()]
+    return code_of(bits)
+
+
+def numbers_between(kinds, values, low, high, ends):
+    """1 for integers between two, and for floats between two ends."""
+
+    def passes(kind, value):
+        if kind == columns.INT:
+            return low <= value <= high
+        return kind == columns.FLOAT and ends[0] <= struct.unpack("<d", struct.pack("<q", value))[0] <= ends[1]
+
+    return [int(passes(*entry)) for entry in zip(kinds.tolist(), values.tolist(), strict=True)]
+
+
+def strings_between(kinds, values, heap, low, least, high, most):
+    """1 for strings whose order with ``low`` is at least ``least``, and with ``high`` at most ``most``."""
+
+    def passes(kind, value):
+        text = piece(value, heap.tobytes()) if kind == columns.STRING else None
+        if text is None:
+            return False
+        below, above = (text > low) - (text < low), (text > high) - (text < high)
+        return (least < 0 or below >= least) and (most > 0 or above <= most)
+
+    return [int(passes(*entry)) for entry in zip(kinds.tolist(), values.tolist(), strict=True)]
+
+
+def is_like(text, parts):
+    """Whether bytes are as a pattern says: every way to cut a run is tried."""
+    if not parts:
+        return not text
+    if parts[0] == columns.ANY_RUN:
+        return any(is_like(text[i:], parts[1:]) for i in range(len(text) + 1))
+    if parts[0] == columns.ANY_CHARACTER:
+        size = 1 + len(list(itertools.takewhile(lambda byte: byte & 0xC0 == 0x80, text[1:])))
+        return bool(text) and is_like(text[size:], parts[1:])
+    return text[:1] == bytes([parts[0]]) and is_like(text[1:], parts[1:])
+
+
+def strings_like(kinds, values, heap, parts, folded):
+    """1 for strings that are as a pattern says; folded: those of ASCII in small letters, and 2 for all others."""
+
+    def passes(kind, value):
+        text = piece(value, heap.tobytes()) if kind == columns.STRING else None
+        if text is None:
+            return 0
+        if folded and not text.isascii():
+            return columns.ASK
+        return int(is_like(text.lower() if folded else text, parts))
+
+    return [passes(*entry) for entry in zip(kinds.tolist(), values.tolist(), strict=True)]
+
+
+def members_of(kind, value, members):
+    """The entries of a list's elements, of none if it is out of bounds; None: it is no list."""
+    held = piece(value, members.tolist()) if kind == columns.LIST else None
+    return (held or []) if kind == columns.LIST else None
+
+
+def any_member(kinds, values, members, own, keep):
+    """What an entry passes itself, or what one of its elements does; ``keep``: a list also itself."""
+
+    def passes(i):
+        held = members_of(kinds[i], values[i], members)
+        if held is None:
+            return own[i]
+        return max([own[i] if keep else 0, *(own[member] for member in held if 0 <= member < len(own))])
+
+    return [int(passes(i)) for i in range(len(kinds))]
+
+
+def every_member(kinds, values, members, which, m):
+    """Whether the elements, or an entry that is no list, are all of m operands."""
+
+    def passes(i):
+        held = members_of(kinds[i], values[i], members)
+        found = [which[i]] if held is None else [which[o] for o in held if 0 <= o < len(which)]
+        return kinds[i] != columns.ABSENT and set(range(m)) <= set(map(int, found))
+
+    return [int(passes(i)) for i in range(len(kinds))]

@@ -1,6 +1,8 @@
 """Which way a search goes: the planner's arithmetic."""
 
 import math
+from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -70,7 +72,7 @@ def test_a_filter_widens_the_room_and_not_the_beam(accepted):
 
 
 def test_the_same_filter_is_a_scan_where_few_are_left_and_a_walk_where_many_are():
-    assert planned(accepted=N // 10, hnsw_ef=40).way == "scan"
+    assert planned(n=N // 4, linked=N // 4, accepted=N // 40, hnsw_ef=40).way == "scan"
     assert planned(n=100 * N, linked=100 * N, accepted=10 * N, hnsw_ef=40) == Plan("walk", True, 30, 40, 800)
 
 
@@ -131,10 +133,181 @@ def test_codes_of_more_words_are_walked_sooner_and_a_plane_counts_as_words_do():
         assert alike == [planned(n=n, linked=n, accepted=n, planes=planes, bits=1, width=24).way for n in sizes]
 
 
+# ---- under a filter
+
+BIG = 10 * N
+SHARES = (1, 0.99, 0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.04, 0.03, 0.02, 0.01, 1e-3, 1e-4, 1e-5)
+
+
+def filtered(share, n=BIG, **changes):
+    return planned(**{"n": n, "linked": n, "accepted": int(share * n), "filtered": True, "planes": 4, **changes})
+
+
+def kind_of(found):
+    """What a plan is, in the order in which the accepted grow fewer."""
+    return "through" if found.way == "walk" and not found.inside else "inside" if found.way == "walk" else found.way
+
+
+ORDER = ("through", "inside", "scan", "exact")
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(1, "through"), (0.9, "through"), (0.5, "through"), (0.3, "through"), (0.05, "inside"), (0.04, "inside")]
+    + [(0.03, "scan"), (0.01, "scan"), (0.002, "scan"), (0.001, "exact"), (1e-6, "exact")],
+)
+def test_which_way_at_which_share(share, expected):
+    """Of a million: through all where many are accepted, inside them where some are, and else their codes."""
+    assert kind_of(filtered(share)) == expected
+
+
+@pytest.mark.parametrize("n", [10_000, 30_000, N, BIG, 10 * BIG])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"hnsw_ef": 64},
+        {"hnsw_ef": 300},
+        {"k": 100},
+        {"planes": 1},
+        {"planes": 8, "bits": 4},
+        {"width": 6},
+        {"m": 64},
+    ]
+    + [{"rescore": False}, {"adaptive": True}, {"adaptive": True, "signs": True}, {"full_scan_threshold": 0}],
+)
+def test_the_fewer_are_accepted_the_more_of_them_are_scanned(n, changes):
+    kinds = [ORDER.index(kind_of(filtered(share, n, **changes))) for share in SHARES if share * n >= 1]
+    assert kinds == sorted(kinds)
+
+
+@pytest.mark.parametrize("share", [1, 0.5, 0.2, 0.05])
+@pytest.mark.parametrize("changes", [{}, {"hnsw_ef": 64}, {"adaptive": True}])
+def test_the_more_there_are_the_sooner_they_are_walked(share, changes):
+    ways = [filtered(share, int(1000 * 1.3**i), full_scan_threshold=0, **changes).way for i in range(45)]
+    assert ways[0] == "scan" and ways[-1] == "walk"
+    assert ways == sorted(ways)
+
+
+@pytest.mark.parametrize("ef", [40, 64, 500])
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.05])
+def test_a_width_that_was_asked_for_is_kept(share, ef):
+    found = filtered(share, 10 * BIG, hnsw_ef=ef)
+    assert found.way == "walk" and found.ef == ef
+    assert found.room == ef if found.inside else found.room >= ef / share  # those between them, too
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_a_width_that_was_not_asked_for_holds_the_candidates(k):
+    """More than they are, so that the nearest are among those that are kept."""
+    for share in SHARES:
+        found = filtered(share, k=k)
+        if found.way == "walk":
+            assert found.ef >= (2 if found.inside else 1.2) * found.candidates
+            assert found.ef <= max(128, 2 * found.candidates) or share < 1
+
+
+def test_a_room_that_holds_the_accepted_ones_of_the_beam():
+    """The others are met between them, so many for each."""
+    for share in SHARES:
+        found = filtered(share)
+        if kind_of(found) == "through":
+            assert found.room >= min(BIG, found.ef / share)
+
+
+def test_where_the_filter_goes_against_the_query():
+    """A wider beam inside, if that costs much less than the scan that is sure; in a small set it does not."""
+    for share in (0.5, 0.3, 0.2):
+        found = filtered(share)
+        assert found.against > max(found.candidates, 64)
+        assert filtered(share, 20_000, full_scan_threshold=0).against == 0
+        assert filtered(share, 10 * BIG).against >= found.against
+    plans = [filtered(share) for share in SHARES]
+    some = [found.against > 0 for found in plans if found.way == "walk"]
+    assert some == sorted(some, reverse=True)
+
+
+def test_where_the_filter_goes_along_with_the_query():
+    """A beam through all: half of what it meets is accepted, however few are elsewhere."""
+    for share in SHARES:
+        found = filtered(share)
+        if found.way == "walk":
+            assert found.along >= 128
+    assert filtered(0.3, hnsw_ef=300).along > filtered(0.3, hnsw_ef=30).along
+
+
+def test_what_is_rare_around_the_query_falls_with_the_share():
+    rare = [found.rare for found in map(filtered, SHARES) if found.way == "walk"]
+    assert rare == sorted(rare, reverse=True)
+    assert rare[-1] >= 1 and rare[0] < 512
+
+
+def test_deletion_alone_is_no_filter():
+    """Those that are left lie everywhere: nothing is to be guarded against."""
+    for share in SHARES:
+        found = planned(n=BIG, linked=BIG, accepted=int(share * BIG), adaptive=True, signs=True)
+        assert found == planned(n=BIG, linked=BIG, accepted=int(share * BIG))
+        assert (found.inside, found.against, found.along, found.rare) == (False, 0, 0, 0)
+        assert found.most == found.candidates
+
+
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.05, 0.02])
+def test_more_candidates_where_they_may_bring_more(share):
+    """Under a filter, when the plan may choose, and they are rescored; of signs alone more than of estimates."""
+    alone, more, signs = (
+        filtered(share, **changes).most for changes in ({}, {"adaptive": True}, {"adaptive": True, "signs": True})
+    )
+    assert alone == 30 < more <= signs
+    assert filtered(share, signs=True).most == 30
+    for changes in ({"rescore": False}, {"originals": False}):
+        assert filtered(share, adaptive=True, signs=True, **changes).most == 10
+    if share < 1 / 32:
+        assert more < signs
+
+
+def test_few_accepted_are_scanned_exactly_or_more_of_them_looked_at():
+    """Adaptive: where the originals of all of them cost more than what a scan of their codes and more originals do."""
+    kinds = [kind_of(filtered(count / BIG, adaptive=True)) for count in (1, 30, 60, 1600, 1666, 1667)]
+    assert kinds[:2] == ["exact"] * 2 and kinds[3:] == ["scan"] * 3
+    assert filtered(1600 / BIG, adaptive=True).most > 30
+    assert filtered(1600 / BIG).way == "exact" and filtered(1667 / BIG).way == "scan"
+
+
+def test_a_small_set_is_scanned_exactly_whatever_the_filter():
+    for share in (1, 0.5, 0.01):
+        for adaptive in (False, True):
+            assert filtered(share, 1600, adaptive=adaptive) == Plan("exact", False, 0)
+            assert filtered(share, BIG, adaptive=adaptive, exact=True) == Plan("exact", False, 0)
+
+
+def test_of_more_candidates_than_are_accepted_all_are_scanned():
+    for share in (0.5, 0.01):
+        for most in ({}, {"adaptive": True}, {"adaptive": True, "signs": True}):
+            found = filtered(share, oversampling=math.inf, full_scan_threshold=0, **most)
+            assert found.way == "scan" and found.candidates == BIG == found.most
+
+
+@pytest.mark.parametrize("linked", [0, 1, BIG // 100])
+def test_a_filter_on_a_graph_of_a_small_part_is_a_scan(linked):
+    for share in (0.9, 0.3, 0.05):
+        assert filtered(share, linked=linked).way == "scan"
+
+
+def test_a_plan_looks_at_its_candidates_at_least():
+    assert Plan("scan", True, 30).most == 30
+    assert Plan("scan", True, 30, most=7).most == 30
+    assert Plan("scan", True, 30, most=31).most == 31
+    assert Plan("scan", True, 30) == Plan("scan", True, 30, most=30)
+
+
+def accepted_bytes(changes):
+    return changes["accepted"] * changes["dim"] * 4
+
+
 def test_every_plan_can_be_carried_out():
     """What the kernels ask of their callers, whatever is asked for."""
-    rng = np.random.default_rng(0)
-    for _ in range(3000):
+    rng, kinds = np.random.default_rng(0), Counter()
+    for _ in range(10_000):
         n = int(10 ** rng.uniform(0, 6))
         accepted = int(rng.integers(1, n + 1))
         changes = {
@@ -151,14 +324,30 @@ def test_every_plan_can_be_carried_out():
             "width": int(rng.choice([1, 6, 48, 256])),
             "m": int(rng.choice([2, 16, 512])),
             "full_scan_threshold": int(rng.choice([0, 10_000])),
+            **{name: bool(rng.random() < 0.5) for name in ("filtered", "adaptive", "signs")},
         }
         found = planned(**changes)
+        kinds[kind_of(found), changes["filtered"]] += 1
+        more = changes["filtered"] and changes["adaptive"] and changes["rescore"]
         if found.way == "exact":
-            assert changes["full_scan_threshold"]
+            assert accepted_bytes(changes) <= changes["full_scan_threshold"] * 1024
             continue
-        assert min(changes["k"], n) <= found.candidates <= n
-        if found.way == "walk":
-            assert changes["linked"] > 0
-            assert 1 <= found.candidates <= found.ef <= found.room <= n
-            assert found.candidates <= changes["accepted"]
-            assert all(type(value) is int for value in (found.candidates, found.ef, found.room))
+        assert min(changes["k"], n) <= found.candidates <= found.most <= n
+        assert found.most <= found.candidates * (1 if not more else 10 if changes["signs"] else 4)
+        assert found.rescoring == changes["rescore"]
+        numbers = found.candidates, found.most, found.ef, found.room, found.against, found.along, found.rare
+        assert all(type(value) is int for value in numbers) and type(found.inside) is bool
+        if found.way == "scan":
+            assert numbers[2:] == (0, 0, 0, 0, 0) and not found.inside
+            continue
+        assert changes["linked"] > 0
+        assert 1 <= found.candidates <= found.most <= found.ef <= found.room <= n  # the beam holds what is looked at
+        assert found.ef <= changes["accepted"]
+        if not changes["filtered"]:
+            assert (found.inside, *numbers[4:]) == (False, 0, 0, 0)
+            continue
+        assert found.ef == found.room or not found.inside
+        assert found.against == 0 or found.candidates <= found.against <= changes["accepted"]
+        assert found.candidates <= found.along <= changes["accepted"]
+        assert 1 <= found.rare <= 1024
+    assert min(kinds[each] for each in product(ORDER, (False, True)) if each != ("inside", False)) > 10

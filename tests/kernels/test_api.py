@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from bqstore.kernels import api, dispatch, layout
+from bqstore.kernels import api, columns, dispatch, layout
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
@@ -56,9 +56,15 @@ def test_the_stamp_changes_with_any_kernel_file(tmp_path):
 
 
 def test_only_api_holds_roots():
+    """And the file of columns, whose roots call nothing outside of it."""
+    text = (ROOT / "bqstore" / "kernels" / "columns.py").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("from bqstore")] == [
+        "from bqstore.kernels.jit import leaf, root"
+    ]
+    expected = {"api.py": len(api.ROOTS), "columns.py": len(columns.ROOTS)}
     for path in (ROOT / "bqstore" / "kernels").glob("*.py"):
         roots = path.read_text(encoding="utf-8").count("\n@root\n")
-        assert roots == (len(api.ROOTS) if path.name == "api.py" else 0), path
+        assert roots == expected.get(path.name, 0), path
 
 
 @compiled
@@ -83,7 +89,7 @@ def test_warm_up_compiles_the_one_version_that_all_uses_share():
                         scratch = make_scratch(n, codes.words.shape[1], 2, 6, 1, 3, dim)
                         assert api.search_graph(queries, codes, graph, held, accept, way, scratch, hits) == layout.FINE
                 api.search_exact(queries, originals, n, accept, hits)
-                api.rescore(queries, originals, n, candidates, np.full((m or 1, 4), np.inf, np.float32), hits)
+                api.rescore(queries, originals, n, candidates, np.full((m or 1, 4), np.inf, np.float32), 4, hits)
         if graph is not None:
             api.check_graph(graph)
     assert [len(root.signatures) for root in api.ROOTS] == [1] * len(api.ROOTS)

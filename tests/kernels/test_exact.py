@@ -128,7 +128,7 @@ def rescore(originals, n, query, ordinals, k):
     candidates.ordinals[0, : len(ordinals)] = ordinals
     candidates.counts[0] = len(ordinals)
     hits = make_hits(1, k)
-    status, read = api.rescore(query, originals, n, candidates, NO_BOUND, hits)
+    status, read = api.rescore(query, originals, n, candidates, NO_BOUND, 1000, hits)
     assert read == (len(ordinals) if status == layout.FINE else 0)
     return status, hits
 
@@ -164,7 +164,7 @@ def test_counts_past_the_array_are_cut():
     candidates, hits = make_candidates(1, 2), make_hits(1, 5)
     candidates.ordinals[0] = [4, 3]
     candidates.counts[0] = 1000
-    assert api.rescore(np.ones((1, 4), np.float32), originals, 20, candidates, NO_BOUND, hits) == (layout.FINE, 2)
+    assert api.rescore(np.ones((1, 4), np.float32), originals, 20, candidates, NO_BOUND, 1000, hits) == (layout.FINE, 2)
     assert hits.ordinals[0].tolist() == [3, 4, -1, -1, -1]
 
 
@@ -177,7 +177,7 @@ def test_candidates_of_a_scan_can_be_rescored_later():
     candidates, at_once, later = make_candidates(3, 12), make_hits(3, 5), make_hits(3, 5)
     api.search_bits(queries, codes, originals, accept, make_way(rescoring=1), candidates, at_once)
     api.search_bits(queries, codes, originals, accept, make_way(), candidates, later)
-    assert api.rescore(queries, originals, 60, candidates, NO_BOUND, later) == (layout.FINE, 36)
+    assert api.rescore(queries, originals, 60, candidates, NO_BOUND, 1000, later) == (layout.FINE, 36)
     np.testing.assert_array_equal(at_once.ordinals, later.ordinals)
     np.testing.assert_array_equal(at_once.scores, later.scores)
 

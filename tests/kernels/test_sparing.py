@@ -163,7 +163,7 @@ def rescored(originals, query, ordinals, reach, k):
     candidates, hits = make_candidates(1, len(ordinals)), make_hits(1, k)
     candidates.ordinals[0], candidates.counts[0] = ordinals, len(ordinals)
     reach = np.array(reach, np.float32).reshape(1, -1)
-    return api.rescore(query, originals, len(originals.records), candidates, reach, hits), hits
+    return api.rescore(query, originals, len(originals.records), candidates, reach, 1000, hits), hits
 
 
 @every_metric
@@ -218,7 +218,7 @@ def test_too_few_bounds_are_out_of_range(shape):
     candidates, hits = make_candidates(2, 5), make_hits(2, 2)
     candidates.ordinals[:], candidates.counts[:] = np.arange(5), 5
     queries, reach = np.ones((2, 4), np.float32), np.full(shape, np.inf, np.float32)
-    assert api.rescore(queries, originals, 9, candidates, reach, hits) == (layout.OUT_OF_RANGE, 0)
+    assert api.rescore(queries, originals, 9, candidates, reach, 1000, hits) == (layout.OUT_OF_RANGE, 0)
 
 
 def test_one_row_of_bounds_serves_all_queries_and_each_has_its_own_if_there_are_more():
@@ -228,4 +228,7 @@ def test_one_row_of_bounds_serves_all_queries_and_each_has_its_own_if_there_are_
     queries = np.ones((2, 4), np.float32)
     low, high = [9, -1, -1], [9, 9, -1]
     for reach, read in (([low], 2), ([high], 4), ([low, high], 3), ([high, low], 3)):
-        assert api.rescore(queries, originals, 9, candidates, np.array(reach, np.float32), hits) == (layout.FINE, read)
+        assert api.rescore(queries, originals, 9, candidates, np.array(reach, np.float32), 1000, hits) == (
+            layout.FINE,
+            read,
+        )
