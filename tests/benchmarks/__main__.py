@@ -6,7 +6,9 @@ import sys
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "MKL", "OMP")}
 
-for module in ("recall", "quantization", "kernel_ratio", "graph", "filters", "adding", "langchain_overhead", "cold_start"):
+MODULES = "recall quantization kernel_ratio graph filters adding langchain_overhead cold_start"
+
+for module in MODULES.split():
     print(f"\n== {module}", flush=True)
     environment = {**os.environ, **(ONE_THREAD if module == "kernel_ratio" else {})}
     subprocess.run([sys.executable, "-m", f"tests.benchmarks.{module}"], env=environment, check=True)
