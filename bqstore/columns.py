@@ -287,6 +287,11 @@ class Column:
         return self._codes[: self.n]
 
     @property
+    def is_blank(self) -> bool:
+        """Whether no document has had the field."""
+        return len(self.dictionary) == 1
+
+    @property
     def nbytes(self) -> int:
         """Bytes in memory."""
         return int(self._codes.nbytes) + self.dictionary.nbytes

@@ -245,6 +245,8 @@ class _Parser:
             raise InvalidInputError(
                 f"the filter on {shown(key)} has no operator {shown(name)}{nearest(name[:80], OPERATORS)}"
             )
+        if isinstance(name, str) and f"${name}" in OPERATORS:
+            raise InvalidInputError(f"the filter on {shown(key)} has {name!r}; did you mean {'$' + name!r}?")
         raise InvalidInputError(
             f"the filter on {shown(key)} compares with a dict; for a nested field write "
             f"{shown(key + '.' + str(name))}, "

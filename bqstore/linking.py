@@ -136,7 +136,8 @@ class Linking:
 
     def lacks(self, state: State) -> bool:
         """Whether the last snapshot has no column of a field that filters have named since."""
-        return self.linked(state) > 0 and not state.columns.keys() <= self._kept
+        named = {key for key, column in state.columns.items() if not column.is_blank}
+        return self.linked(state) > 0 and not named <= self._kept
 
     def due(self, state: State) -> bool:
         """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add."""
@@ -201,9 +202,10 @@ class Linking:
 
 def _parts_of(columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:
     """The columns of the first n ordinals as arrays: their names as JSON, and what `Column.parts` gives of each."""
-    names = np.frombuffer(json.dumps(list(columns)).encode(), np.uint8)
+    kept = {key: column for key, column in columns.items() if not column.is_blank}
+    names = np.frombuffer(json.dumps(list(kept)).encode(), np.uint8)
     arrays = {f"{_COLUMN}s": names}
-    for i, column in enumerate(columns.values()):
+    for i, column in enumerate(kept.values()):
         arrays |= {f"{_COLUMN}_{i}_{name}": array for name, array in column.parts(n).items()}
     return arrays
 

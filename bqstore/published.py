@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import Column
 from .config import HnswConfig
 from .documents import record_of
 from .errors import BqstoreError, CorruptionError, InvalidInputError, LockedError
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _TRIES = 3
 _SEED = 0x6271_7377
 _KEPT, _KEPT_BYTES = 256, 64 << 20  # filters whose matches a state remembers, and bytes of them
+_COLUMNS = 256  # metadata fields whose columns are kept
 _AT_ONCE = 1000  # documents read at a time for a function that filters
 _PATIENCE, _MOMENT = 50, 0.001  # tries, and seconds between them, to load columns beside a busy writer
 
@@ -294,8 +296,11 @@ class Published:
         if self.store.read_only:
 
             def load(state: State) -> T:
-                self._state = grow(state)
-                return answer(self._state)
+                grown = grow(state)
+                found = answer(grown)
+                new = grown.columns.keys() - state.columns.keys()
+                self._state = replace(grown, columns=_some(grown.columns, new))
+                return found
 
             return self.at_one_commit(load)
         last: State | None = None  # with the columns loaded here, and no other: those have an owner that grows them
@@ -322,7 +327,7 @@ class Published:
             state = self._state
             if state.head.seq != loaded.head.seq:
                 return False
-            columns = {**loaded.columns, **state.columns}
+            columns = _some({**loaded.columns, **state.columns}, loaded.columns.keys())
             self._state = replace(state, ids=loaded.ids if state.ids is None else state.ids, columns=columns)
             return True
 
@@ -430,3 +435,17 @@ class Published:
         if len(ordinals) < len(rids):
             raise ChangedError
         return dict(zip(rids, self.vectors(state, ordinals).values(), strict=True))
+
+
+def _some(columns: dict[str, Column], new: Iterable[str]) -> dict[str, Column]:
+    """The columns, without those of fields that no document has, and then the oldest, where they are too many.
+
+    Filters may come from people, or from models: every misspelt key would stay for good.
+    """
+    surplus = len(columns) - _COLUMNS
+    if surplus <= 0:
+        return columns
+    fresh = set(new)
+    order = sorted(columns, key=lambda key: (key in fresh, not columns[key].is_blank))  # stable: the oldest first
+    gone = set(order[:surplus])
+    return {key: column for key, column in columns.items() if key not in gone}

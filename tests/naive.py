@@ -368,23 +368,21 @@ def read_of(reach, scores, k):
 def looked_at(scores, reach, k, first):
     """Which of some candidates [(score, ordinal)] are read, in their order, and how many are looked at for that.
 
-    First so many; while one of the last half of these, or of those that came on top, was among the best: as many again.
+    First so many; while one of the last half of all that were looked at came among the best: as many again.
     """
-    read, best = [], []
+    read, best, last = [], [], -1
     start, stop = 0, min(len(scores), max(1, first))
-    watched = stop // 2
     while start < stop:
-        more = False
         for i in range(start, stop):
             if len(best) == k and best and reach[i] < -best[-1][0]:
                 continue
             read.append(i)
             score, ordinal = scores[i]
             better = len(best) < k or (k > 0 and (-score, ordinal) < best[-1])
-            more |= better and i >= watched
+            last = i if better else last
             best = sorted([*best, (-score, ordinal)])[:k]
-        start = watched = stop
-        if more:
+        start = stop
+        if last >= stop // 2:
             stop = min(len(scores), stop + max(1, first))
     return read, stop
 
@@ -565,32 +563,32 @@ def share_around(graph, accepts, start):
 
 
 def walk_filtered(measure, graph, accept, way, start, keys, rows):
-    """The beam under a filter, as the way and what is accepted around the start say; None: a scan is better.
+    """The beams under a filter, as the way and what is accepted around the start say: the last holds what is found.
 
-    keys, rows : int    how long these arrays of the scratch are
+    None at the end: a scan is better. keys, rows : int     how long these arrays of the scratch are
     """
-    accepts, most = set(accepted(accept, 64 * len(accept.words))).__contains__, keys - 8
-    accepts = accepts if not accept.everything else lambda _: True
+    known, most = set(accepted(accept, 64 * len(accept.words))), keys - 8
+    accepts = (lambda _: True) if accept.everything else known.__contains__
     share = share_around(graph, accepts, start)
+    tried = []
 
     def through(ef, room):
-        return Beam(measure, accepts, ef, room).walk(graph, 0, start, twins=True)
+        tried.append(Beam(measure, accepts, ef, room).walk(graph, 0, start, twins=True))
+        return tried[-1].count() >= way.candidates
 
     def inside(ef):
-        return Inside(measure, accepts, min(ef, most)).walk_inside(graph, start, seeds_of(graph, accept, rows))
+        seeds = seeds_of(graph, accept, rows)
+        return [*tried, Inside(measure, accepts, min(ef, most)).walk_inside(graph, start, seeds)]
 
-    if way.along and share >= 512:
-        beam = through(min(way.along, most), most)
-        if beam.count() >= way.candidates:
-            return beam
+    goes_along = way.along > 0 and share >= 512
+    if goes_along and through(min(way.along, most), most):
+        return tried
     if share >= way.rare:
         if way.inside:
             return inside(way.ef)
-        if not way.along or share < 512:
-            beam = through(min(way.ef, most), min(way.room, most))
-            if beam.count() >= way.candidates:
-                return beam
-    return inside(way.against) if way.against else None
+        if not goes_along and through(min(way.ef, most), min(way.room, most)):
+            return tried
+    return inside(way.against) if way.against else [*tried, None]
 
 
 class Signs:

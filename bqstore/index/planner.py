@@ -34,6 +34,7 @@ class Plan:
     rescoring : bool        order the candidates by their originals
     candidates : int        how many codes are kept for that, at least k unless fewer exist
     most : int              how many, while the last of them bring hits; candidates: no more
+    scanned : int           likewise in a scan that takes the place of a walk
     ef, room : int          of a walk: accepted nodes in the beam, and nodes in all
     inside : bool           of a walk: from accepted node to accepted node, over the others; else through all
     against : int           the beam's width where fewer than ``rare`` of 1,024 around the query are accepted; 0: a scan
@@ -46,6 +47,7 @@ class Plan:
     ef: int = 0
     room: int = 0
     most: int = 0
+    scanned: int = 0
     inside: bool = False
     against: int = 0
     along: int = 0
@@ -54,6 +56,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.most < self.candidates:
             object.__setattr__(self, "most", self.candidates)
+        if self.scanned == 0:
+            object.__setattr__(self, "scanned", self.most)
 
 
 def plan(
@@ -158,8 +162,10 @@ def _filtered(
     against = wide if 2 * (descent * distance + _INSIDE * wide + tail) < scanning and wide < accepted else 0
     along = min(2 * ef, accepted)
     rare = max(1, int(256 * share))
+    # as many as a beam has are looked at if need be: what is missing in it no scan makes good
+    most = min(4 * scan.most, max(within, through, against, along)) if scan.most > scan.candidates else scan.candidates
     if costs[1] < costs[0]:
-        found = Plan(WALK, scan.rescoring, scan.candidates, within, within, min(scan.most, within), True)
+        found = Plan(WALK, scan.rescoring, scan.candidates, within, within, most, inside=True)
     else:
-        found = Plan(WALK, scan.rescoring, scan.candidates, through, min(n, 2 * room), min(scan.most, through))
-    return replace(found, against=against, along=along, rare=rare)
+        found = Plan(WALK, scan.rescoring, scan.candidates, through, min(n, 2 * room), most)
+    return replace(found, scanned=scan.most, against=against, along=along, rare=rare)

@@ -52,6 +52,8 @@ _search_graph, _search_bits = direct(api.search_graph), direct(api.search_bits)
 
 # a block reads the codes once for all its queries; more than this gains nothing and holds up the other threads
 _BLOCK = 16
+# bytes of originals that are read where bits do not settle a query, and where nothing less than that does
+_SOON_READ, _AFFORDABLE = 64 << 20, 512 << 20
 
 
 @dataclass(frozen=True)
@@ -299,16 +301,52 @@ class Search:
     def _scan(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
         """Scan the codes of all that is accepted."""
         data, plan = self.data, self.plan
-        shape = (len(queries), plan.most)
+        most = plan.scanned if plan.way == WALK else plan.most
+        shape, way = (len(queries), most), self.way._replace(most=most)
         found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(queries), np.int64))
         if prefetch is None:
-            status, read = _search_bits(queries, data.codes, data.originals, self.accept, self.way, found, hits)
+            status, read = _search_bits(queries, data.codes, data.originals, self.accept, way, found, hits)
             if work is not None:
                 work.rescored += int(read)
+            # few were read: the last of the candidates brought nothing
+            if status == FINE and self.accepted > most > plan.candidates and 2 * read > most:
+                return self._settle(queries, found, hits, work)
             return int(status)
         told = Hits(np.empty(shape, np.int32), np.full(shape, np.nan, np.float32))
         status, _ = api.search_bits(queries, data.codes, data.originals, self.accept, self.ahead, found, told)
-        return self._rescored(queries, found, told.scores, hits, prefetch, work) if status == FINE else int(status)
+        if status == FINE:
+            status = self._rescored(queries, found, told.scores, hits, prefetch, work)
+        if status == FINE and self.accepted > most > plan.candidates:
+            status = self._settle(queries, found, hits, work)
+        return int(status)
+
+    def _settle(self, queries: NDArray[np.float32], found: Candidates, hits: Hits, work: Work | None) -> int:
+        """Look further for those queries of which even the last candidates bring hits: bits hardly tell there.
+
+        All that is accepted, if that is soon read; else eight times as many candidates, and all if that is no end yet.
+        """
+        data, wide = self.data, found.ordinals.shape[1]
+        size = self.accepted * data.records.shape[1] * 4
+        for i in range(len(queries)):
+            query, own = queries[i : i + 1], Hits(hits.ordinals[i : i + 1], hits.scores[i : i + 1])
+            if not np.isin(own.ordinals, found.ordinals[i, wide // 2 :]).any():
+                continue
+            status, settled = FINE, False
+            if size > _SOON_READ:
+                shape = (1, min(8 * wide, self.accepted))
+                more = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(1, np.int64))
+                way = self.way._replace(candidates=wide, most=shape[1])
+                status, read = _search_bits(query, data.codes, data.originals, self.accept, way, more, own)
+                settled = size > _AFFORDABLE or not np.isin(own.ordinals, more.ordinals[:, shape[1] // 2 :]).any()
+                if work is not None:
+                    work.distances, work.rescored = work.distances + self.accepted, work.rescored + int(read)
+            if status == FINE and not settled:
+                status = api.search_exact(query, data.originals, data.n, self.accept, own)
+                if work is not None:
+                    work.way, work.distances = EXACT, work.distances + self.accepted
+            if status != FINE:
+                return int(status)
+        return FINE
 
 
 def _no_executor() -> Executor:

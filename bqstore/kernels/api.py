@@ -66,7 +66,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "67020a62468e2609"
+KERNELS_STAMP = "af92d218582a921e"
 
 
 @root

@@ -119,8 +119,8 @@ def rescore_row(
     ----------
     limit : int                     ordinals end here
     ordinals : int32 (>= count,)    candidates, the likeliest first
-    first : int                     so many are looked at, and so many more and again while of the last half of the
-                                    first, or of those behind, one came among the best: estimates do not tell them apart
+    first : int                     so many are looked at, and so many more, as long as one of the last half of all of
+                                    them came among the best: there estimates do not tell them apart
     reach : float32 (>= count,)     the best score that each may have; one that cannot be among the best is not read
     heap : int64 (1, size)          written; size is at least the lesser of k and count
     hits : Hits                     written
@@ -149,9 +149,8 @@ def rescore_row(
     worst = np.float32(-np.inf)  # of the hits so far, once there are enough
     start = 0
     stop = min(count, max(1, first))
-    watched = stop >> 1  # a hit from here on, and more are looked at
+    last = -1  # the last candidate that came among the best
     while start < stop:
-        fruitful = False
         for i in range(start, stop):
             for line in range(0, records.shape[1], PAGE_WORDS):  # their pages' addresses are looked up at once
                 prefetch(records, ordinals[i], line)
@@ -177,12 +176,12 @@ def rescore_row(
                 return int(ordinal), read
             if heap.shape[1] > 0:
                 key = make_key(score_rank(score), ordinal)
-                fruitful |= i >= watched and key < heap[0, 0]
+                last = i if key < heap[0, 0] else last
                 offer(heap, 0, key)
                 if heap[0, 0] != EMPTY:
                     worst = rank_score(key_rank(heap[0, 0]))
-        start = watched = stop
-        if fruitful:
+        start = stop
+        if last >= stop >> 1:  # of the last half: where estimates tell nothing it seldom stays without
             stop = min(count, stop + max(1, first))
     write_hits(heap, 0, hits, place)
     return FINE, read

@@ -49,6 +49,8 @@ class BQTranslator(Visitor):
         value = _plain(comparison.value)
         if comparison.comparator == Comparator.LIKE:
             return {comparison.attribute: {"$like": _pattern(value)}}
+        if comparison.comparator == Comparator.CONTAIN and value == []:
+            return {comparison.attribute: {"$exists": True}}
         if comparison.comparator == Comparator.CONTAIN and isinstance(value, list):
             return {"$and": [{comparison.attribute: {"$contains": each}} for each in value]}
         return {comparison.attribute: {_COMPARATORS[comparison.comparator]: value}}

@@ -333,7 +333,8 @@ def test_every_plan_can_be_carried_out():
             assert accepted_bytes(changes) <= changes["full_scan_threshold"] * 1024
             continue
         assert min(changes["k"], n) <= found.candidates <= found.most <= n
-        assert found.most <= found.candidates * (1 if not more else 10 if changes["signs"] else 4)
+        assert found.scanned <= found.candidates * (1 if not more else 10 if changes["signs"] else 4)
+        assert found.candidates <= found.scanned and found.most <= 4 * found.scanned
         assert found.rescoring == changes["rescore"]
         numbers = found.candidates, found.most, found.ef, found.room, found.against, found.along, found.rare
         assert all(type(value) is int for value in numbers) and type(found.inside) is bool
@@ -341,7 +342,8 @@ def test_every_plan_can_be_carried_out():
             assert numbers[2:] == (0, 0, 0, 0, 0) and not found.inside
             continue
         assert changes["linked"] > 0
-        assert 1 <= found.candidates <= found.most <= found.ef <= found.room <= n  # the beam holds what is looked at
+        assert 1 <= found.candidates <= found.ef <= found.room <= n
+        assert found.most <= max(found.ef, found.against, found.along)  # a beam holds what is looked at
         assert found.ef <= changes["accepted"]
         if not changes["filtered"]:
             assert (found.inside, *numbers[4:]) == (False, 0, 0, 0)

@@ -379,6 +379,27 @@ def values_near(limit):
     )
 
 
+@pytest.mark.parametrize("start", [-(2**39), -7, -6, -3, -1, 4, 5, 6, 2**39 - 1])
+@pytest.mark.parametrize("length", [0, 1, 3, 6, 2**24 - 1])
+def test_pieces_that_begin_or_end_outside(start, length):
+    """Also where an index from the end would be within."""
+    heap, nothing = np.frombuffer(b"aaaaaa", np.uint8).copy(), np.zeros(0, np.uint8)
+    value = np.array([start << LENGTH_BITS | length], np.int64)
+    inside = start >= 0 and start + length <= 6
+    table = filled(1)
+    columns.strings_between(np.array([STRING], np.uint8), value, heap, nothing, -1, nothing, 1, table)
+    assert table[0] == inside
+    for pattern in ("%", "%a%", "a%", "%a", "_%"):
+        columns.strings_like(np.array([STRING], np.uint8), value, heap, parts(pattern), False, table)
+        assert table[0] == (inside and (length > 0 or pattern == "%"))
+    members, kinds = np.full(6, 1, np.int32), np.array([LIST, INT], np.uint8)
+    values, two = np.append(value, 0), filled(2)
+    columns.any_member(kinds, values, members, np.array([0, 1], np.uint8), False, two)
+    assert two.tolist() == [inside and length > 0, 1]
+    columns.every_member(kinds, values, members, np.array([-1, 0], np.int32), np.full(1, -1, np.int32), two)
+    assert two.tolist() == [inside and length > 0, 1]
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     entries=st.lists(st.tuples(KINDS, values_near(20)), max_size=30),

@@ -317,7 +317,10 @@ def test_the_beam_that_a_way_takes_is_that_of_the_twin(
     start = int(rng.choice(state.heads()))
     arrays = state.codes.words, state.graph, state.accept, way, state.query, start, state.measure(start), scratch
     found = inside.beam_filtered(*arrays)
-    beam = naive.walk_filtered(state.measure, state.graph, state.accept, way, start, len(scratch.keys), 8 * m)
+    tried = naive.walk_filtered(state.measure, state.graph, state.accept, way, start, len(scratch.keys), 8 * m)
+    beam = tried[-1]
+    assert scratch.counters[COUNT_EPOCH] == len([each for each in tried if each])
+    assert scratch.counters[COUNT_HOPS] == sum(each.hops for each in tried if each)
     assert untouched()
     if beam is None:
         assert tuple(found) == (0, 0, 0)
@@ -327,6 +330,97 @@ def test_the_beam_that_a_way_takes_is_that_of_the_twin(
     assert flags == [int(state.accepts(o)) for _, o in beam.kept]
     assert (found[0], found[1]) == (len(pairs), sum(flags))
     assert found[2] == min(beam.bound(), 2**30 - 1)
+
+
+def a_tree(width, near, bridges_have):
+    """A graph whose node 0 leads to ``near`` others, each of which leads to as many that nobody else leads to."""
+    n = 1 + near + near * bridges_have
+    graph = random_graph(np.random.default_rng(0), n, width // 2)
+    graph.links[:] = -1
+    graph.links[0, :near] = np.arange(1, 1 + near)
+    for i in range(near):
+        graph.links[1 + i, :bridges_have] = 1 + near + i * bridges_have + np.arange(bridges_have)
+    return graph._replace(n=n, entry=0, top=0)
+
+
+def codes_and_query(n):
+    """Codes of which each is as far as its ordinal's lowest bits tell."""
+    codes = codes_of(np.arange(n, dtype=np.uint64)[:, None] & np.uint64(0xFFF), 12)
+    return codes, encoded_query(codes.quantizer, -np.ones(12, np.float32), 1)
+
+
+@pytest.mark.parametrize("accepted", [0, 1, 31, 62, 63, 64, 65, 128])
+def test_a_filter_goes_along_where_half_around_the_start_is_accepted(accepted):
+    """Of 128 around it: then the beam goes through all, and else it stays inside."""
+    graph = a_tree(16, 8, 16)
+    codes, query = codes_and_query(graph.n)
+    flags = np.zeros(graph.n, bool)
+    flags[9 : 9 + accepted] = True
+    assert inside.share_around(graph, make_accept(flags), 0, graph.n) == 8 * accepted
+    for rare in (1, 8 * accepted, 8 * accepted + 1):
+        way = way_of(20, along=30, rare=max(1, rare), against=10)
+        scratch, untouched = fenced_scratch(make_scratch(graph.n, 1, 8, 200))
+        inside.beam_filtered(codes.words, graph, make_accept(flags), way, query, 0, 0, scratch)
+        _, good, _ = kept(scratch)
+        assert untouched()
+        if accepted >= 64:  # it holds rejected ones, too
+            assert sum(good) == 30 < len(good)
+        else:
+            assert all(good) and len(good) == min(accepted, 20 if rare <= 8 * accepted else 10)
+
+
+@pytest.mark.parametrize("kind", ["along, or through", "along, or wide inside", "along, or inside"])
+def test_a_beam_through_all_is_not_tried_twice(kind):
+    """Where the one along has met too few, a narrower one meets no more: it is inside then, or a scan."""
+    for filtered in ("all", "everything", "most"):
+        state = Given(np.random.default_rng(0), 12, 0, 4, 24, 4, filtered, least=4)
+        scratch, _ = state.scratch(70)
+        way = way_of(20, encoding=4, candidates=20, **WAYS[kind])
+        start = state.graph.entry
+        arrays = state.codes.words, state.graph, state.accept, way, state.query, start, state.measure(start), scratch
+        found = inside.beam_filtered(*arrays)
+        assert scratch.counters[COUNT_EPOCH] == (1 if kind == "along, or through" else 2)
+        assert found[1] == (0 if kind == "along, or through" else len(naive.accepted(state.accept, 12)))
+
+
+@pytest.mark.parametrize("less", [0, 1, 2])
+@pytest.mark.parametrize("m", [2, 3, 8, 20])
+def test_bridges_that_lead_to_more_than_fit_in_the_scratch(m, less):
+    """Taken in by portions, of which none is longer than the rows but for the last one."""
+    each = 2 * m - less
+    graph = a_tree(2 * m, 2 * m, each)
+    codes, query = codes_and_query(graph.n)
+    flags = np.arange(graph.n) > 2 * m
+    for ef in (1, 7, graph.n):
+        scratch, untouched = fenced_scratch(make_scratch(graph.n, 1, m, ef))
+        size, _, _ = inside.beam_inside(codes.words, graph, make_accept(flags), ef, query, 0, scratch)
+        assert untouched() and size == min(ef, 2 * m * each)
+        expected = sorted((int(o).bit_count(), o) for o in range(2 * m + 1, graph.n))
+        assert [far for far, _ in kept(scratch)[0]] == [far for far, _ in expected[:size]]
+        assert scratch.counters[COUNT_DISTANCES] == 1 + 2 * m * each
+        if ef == graph.n:
+            assert scratch.counters[COUNT_HOPS] == 1 + 2 * m + size
+
+
+@pytest.mark.parametrize("m", [2, 3, 16, 20])
+def test_as_many_seeds_as_there_is_room_for(m):
+    """Beside the start, and a place for copies: of a large bitmap in a small scratch, and at most 128."""
+    n = 64 * 300
+    graph = random_graph(np.random.default_rng(0), 4, m)._replace(n=n, entry=0, top=0)
+    links, same = np.full((n, 2 * m), -1, np.int32), np.full(n, -1, np.int32)
+    links[:, 0] = np.arange(n) ^ 1
+    graph = graph._replace(links=links, same=same, first=same.copy(), levels=np.zeros(n, np.uint8))
+    codes, query = codes_and_query(n)
+    for flags in (np.ones(n, bool), np.arange(n) % 64 == 5):
+        accept = make_accept(flags)
+        scratch, untouched = fenced_scratch(make_scratch(n, 1, m, 700))
+        inside.beam_inside(codes.words, graph, accept, 700, query, 1, scratch)
+        assert untouched()
+        beam = naive.Inside(lambda o: (o & 0xFFF).bit_count(), flags.__getitem__, 700)
+        seeds = naive.seeds_of(graph, accept, 8 * m)
+        assert len(seeds) > (10 if m == 2 else 16)
+        beam.walk_inside(graph, 1, seeds)
+        assert sorted(o for _, o in kept(scratch)[0]) == sorted(o for _, o in beam.kept)
 
 
 def searched(state, way, k, room=80, codes=None):
@@ -349,7 +443,7 @@ def test_a_search_under_a_filter_is_that_of_the_twin(n, tail, m, dim, encoding, 
     status, hits = searched(state, way, k)
     start = naive.descend(state.measure, state.graph, 0)
     if way.rare or way.inside:
-        beam = naive.walk_filtered(state.measure, state.graph, state.accept, way, start, 88, 8 * m)
+        beam = naive.walk_filtered(state.measure, state.graph, state.accept, way, start, 88, 8 * m)[-1]
     else:
         beam = naive.Beam(state.measure, state.accepts, ef, way.room)
         beam.walk(state.graph, 0, start, twins=True)

@@ -1,4 +1,4 @@
-"""More candidates while the last ones bring hits: exactly those are read that the rule names, by every root."""
+"""More candidates while the last half of them brings hits: those are read that the rule names, by every root."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ READ = [
     ([9, 8, 7, 10, 5, 4, 3, 2, 11, 12], 2, 4, 8),
     ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 2, 4, 10),  # each is better than all before
     ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 2, 1, 10),
-    ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 2, 1, 3),  # the first two fill the hits; the third is none
-    ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 5, 1, 6),
-    ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 5, 2, 8),
+    ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 2, 1, 4),  # the first two fill the hits; the second is of the last half of three
+    ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 5, 1, 10),
+    ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 5, 2, 10),
     ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 10, 1, 10),
     ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0], 1, 3, 3),
     ([9, 9, 9, 9, 9, 9, 9, 9, 9, 9], 1, 2, 2),  # of equals the lower ordinal, which is here
