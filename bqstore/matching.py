@@ -15,7 +15,7 @@ from .columns import Column, Entries, mark_of
 from .filters import All, Among, Contains, Either, Elements, Field, Like, Not, Present, Range, Test, Tree
 from .kernels import columns as kernels
 from .kernels.columns import ASK, BIG, LENGTH_BITS, LENGTH_MASK, LIST, STRING
-from .operands import Token
+from .operands import MAX_PIECE, Token, pieces_of
 
 Bits = NDArray[np.uint64]
 Table = NDArray[np.uint8]
@@ -194,18 +194,48 @@ def _strings(entries: Entries, test: Range) -> Table:
 
 def _like(entries: Entries, parts: tuple[int, ...], folded: bool) -> Table:
     """Strings as a pattern says; where case is more than that of ASCII, Python folds it."""
+    pieces = pieces_of(parts)
+    if max(map(len, pieces)) > MAX_PIECE:
+        return _with_long(entries, [bytes(piece) for piece in pieces], folded)
     pattern, table = np.array(parts, np.int16), _blank(entries)
     kernels.strings_like(entries.kinds, entries.values, entries.heap, pattern, folded, table)
     asked = np.flatnonzero(table == ASK) if folded else ()
     if len(asked):
-        pieces = zip(
+        places = zip(
             (entries.values[asked] >> LENGTH_BITS).tolist(), (entries.values[asked] & LENGTH_MASK).tolist(), strict=True
         )
-        texts = [entries.heap[at : at + size].tobytes().decode().casefold().encode() for at, size in pieces]
+        texts = [entries.heap[at : at + size].tobytes().decode().casefold().encode() for at, size in places]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         values = ((np.cumsum(lengths) - lengths) << LENGTH_BITS) | lengths
         answers, kinds = np.empty(len(texts), np.uint8), np.full(len(texts), STRING, np.uint8)
         heap: Any = np.frombuffer(b"".join(texts) or b"\0", np.uint8).copy()
         kernels.strings_like(kinds, values, heap, pattern, False, answers)
         table[asked] = answers
+    return table
+
+
+def _with_long(entries: Entries, pieces: list[bytes], folded: bool) -> Table:
+    """Strings that have all pieces in their order, by Python's own search.
+
+    It is slower, but its time does not grow with the product of the lengths, as it may in a kernel.
+    """
+    table = np.zeros(len(entries.kinds), np.uint8)
+    first, *middle, last = pieces if len(pieces) > 1 else [*pieces, b""]
+    for entry in np.flatnonzero(entries.kinds == STRING).tolist():
+        start, length = int(entries.values[entry]) >> LENGTH_BITS, int(entries.values[entry]) & LENGTH_MASK
+        text = entries.heap[start : start + length].tobytes()
+        if folded:
+            text = text.decode().casefold().encode()
+        if len(pieces) == 1:
+            table[entry] = text == first
+            continue
+        at, end = len(first), len(text) - len(last)
+        good = text.startswith(first) and text.endswith(last)
+        for piece in middle if good else ():
+            at = text.find(piece, at, end)
+            if at < 0:
+                good = False
+                break
+            at += len(piece)
+        table[entry] = good and at <= end
     return table

@@ -1,7 +1,7 @@
 """The operands of filters: checked, and in a form in which equal means equal. Floor 3: knows values, no fields."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from .validate import MAX_DEPTH, plain, text_bytes
 
 Token = tuple[Any, ...]
 
+MAX_PIECE = 1024  # bytes between two runs of any length, where a pattern has single wildcards
 ANY_RUN, ANY_CHARACTER = -1, -2  # in a pattern, beside the bytes of its text
 
 
@@ -118,4 +119,20 @@ def pattern(text: str, what: str, folded: bool) -> tuple[int, ...]:
     if escaped:
         raise InvalidInputError(f"{what} ends in a backslash, which escapes nothing; write two for one")
     flush()
+    longest = max(map(len, pieces_of(parts)))
+    if longest > MAX_PIECE and ANY_CHARACTER in parts:  # tried at every place, in a kernel that cannot be interrupted
+        raise InvalidInputError(
+            f"{what} has {longest:,} bytes without a %; with _ in the pattern at most {MAX_PIECE:,} are taken"
+        )
     return tuple(parts)
+
+
+def pieces_of(parts: Sequence[int]) -> list[list[int]]:
+    """What stands between the runs of a pattern; without a run all of it, at a run's end an empty one."""
+    pieces: list[list[int]] = [[]]
+    for part in parts:
+        if part == ANY_RUN:
+            pieces.append([])
+        else:
+            pieces[-1].append(part)
+    return pieces

@@ -1,6 +1,7 @@
 """What makes the vectors: LangChain's `Embeddings`, or a `bqstore.Embedder` made into one. Knows no store."""
 
-from typing import TypeGuard
+import asyncio
+from typing import Any, TypeGuard
 
 from langchain_core.embeddings import Embeddings
 
@@ -30,6 +31,20 @@ class EmbedderEmbeddings(Embeddings):
         """The vector of a question."""
         vector: list[float] = self.embedder.embed_query(text).tolist()
         return vector
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of passages: by the embedder's own `aembed` if it has one, else in a thread."""
+        own: Any = getattr(self.embedder, "aembed", None)
+        vectors = await (asyncio.to_thread(self.embedder.embed, texts) if own is None else own(texts))
+        listed: list[list[float]] = vectors.tolist()
+        return listed
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """The vector of a question: by the embedder's own `aembed_query` if it has one, else in a thread."""
+        own: Any = getattr(self.embedder, "aembed_query", None)
+        vector = await (asyncio.to_thread(self.embedder.embed_query, text) if own is None else own(text))
+        listed: list[float] = vector.tolist()
+        return listed
 
 
 def embeddings_of(given: Embeddings | bqstore.Embedder) -> Embeddings:

@@ -186,3 +186,46 @@ def test_bitmaps_have_bit_o_of_word_o(mask):
     assert [bool(int(words[o // 64]) >> (o % 64) & 1) for o in range(len(mask))] == mask
     assert to_mask(words, len(mask)).tolist() == mask and count(words) == sum(mask)
     assert everything(len(mask)).tolist() == to_bitmap(np.ones(len(mask), bool)).tolist()
+
+
+def test_a_long_pattern_ran_for_ever():
+    """Its time was the product of the lengths, in a kernel that nothing interrupts."""
+    with bqstore.open() as col:
+        long = "a" * 60_000
+        col.add(np.ones((3, 2)), list("abc"), metadatas=[{"s": long + "b"}, {"s": "b" + long}, {"s": "short"}])
+        for name in ("$like", "$ilike"):
+            with pytest.raises(bqstore.InvalidInputError, match="40,001 bytes"):
+                col.count({"s": {name: "%" + "a_" * 20_000 + "b%"}})
+            for pattern, ids in (
+                ("%" + "a_" * 500 + "b%", ["a"]),
+                ("a" * 50_000 + "%a", []),
+                ("b" + "a" * 50_000 + "%a", ["b"]),
+                ("%a" + "a" * 59_999 + "%", ["a", "b"]),
+                ("%" + "a" * 30_000 + "%" + "a" * 30_000 + "_", ["a"]),
+                ("%" + "a" * 30_001 + "%" + "a" * 30_000 + "%", []),
+                ("a" * 60_000 + "b", ["a"]),
+                ("a" * 60_000 + "b%b", []),
+            ):
+                if "_" in pattern and len(pattern) > 2000:
+                    with pytest.raises(bqstore.InvalidInputError, match="without a %"):
+                        col.count({"s": {name: pattern}})
+                else:
+                    assert [r.id for r in col.scroll({"s": {name: pattern}})] == ids, pattern[:5]
+        assert [r.id for r in col.scroll({"s": {"$contains": "a" * 50_000 + "b"}})] == ["a"]
+        assert col.count({"s": {"$contains": "a" * 60_000}}) == 2 and col.count({"s": {"$contains": "a" * 60_001}}) == 0
+
+
+def test_an_operator_without_its_dollar():
+    with bqstore.open() as col, pytest.raises(bqstore.InvalidInputError, match=r"did you mean '\$gte'"):
+        col.count({"year": {"gte": 2003}})
+
+
+def test_fields_that_no_document_has_kept_columns_for_good(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        col.add(np.random.default_rng(0).random((3000, 8)), metadatas=[{"real": i} for i in range(3000)])
+        assert col.count({"real": 7}) == 1
+        for i in range(300):
+            assert col.count({f"typo{i}": 1}) == 0
+        assert "real" in col.info().columns and len(col.info().columns) <= 256
+    with bqstore.open(tmp_path) as col:
+        assert list(col.info().columns) == ["real"] and col.count({"real": 7}) == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bqstore.errors import CorruptionError
-from bqstore.index import ENCODINGS, Plan, Search, Work, plan
+from bqstore.index import ENCODINGS, Plan, Search, Work, plan, search
 from bqstore.kernels import layout
 from tests.index.given import bitmap, data_of, encode, grow, no_executor, recall, records_of, searchable
 
@@ -269,3 +269,28 @@ def test_whatever_is_planned_is_done(state, share, adaptive):
         if planned.way == "walk":
             planned = replace(planned, room=min(N, planned.room), candidates=min(planned.candidates, N))
         assert_right(nearest(state, planned, flags, 10), flags, 10)
+
+
+@pytest.mark.parametrize("soon", [True, False], ids=["all is read", "more first"])
+@pytest.mark.parametrize("affordable", [True, False], ids=["then all", "no more"])
+def test_what_bits_do_not_settle_originals_do(state, monkeypatch, soon, affordable):
+    """Only the farthest are accepted, so that the best of them lie at a sharp cut among many that are alike."""
+    data, queries, vectors = state
+    monkeypatch.setattr(search, "_SOON_READ", 2**40 if soon else -1)
+    monkeypatch.setattr(search, "_AFFORDABLE", 2**40 if affordable else 0)
+    planned, found, ways = Plan("scan", True, 30, most=60), [], []
+    for query in queries:
+        flags, work = along(vectors, query, -0.5), Work()
+        got = nearest((data, query[None], vectors), planned, flags, 10, work=work)
+        assert_right(got, flags, 10)
+        best = nearest((data, query[None], vectors), Plan("exact", False, 0), flags, 10)
+        found.append(np.mean(got[1][0] >= best[1][0, -1]))
+        ways.append(work.way)
+        plain = nearest((data, query[None], vectors), Plan("scan", True, 30), flags, 10)
+        assert (got[1] >= plain[1]).all()
+    assert ("exact" in ways) == (soon or affordable)
+    assert all(share == 1 for share, way in zip(found, ways, strict=True) if way == "exact")
+    assert np.mean(found) > (0.95 if soon or affordable else 0.5), np.mean(found)
+    together = nearest((data, queries, vectors), planned, some(0.5), 10)
+    one = [nearest((data, query[None], vectors), planned, some(0.5), 10) for query in queries]
+    same(together, tuple(np.concatenate([each[i] for each in one]) for i in range(2)))

@@ -1,6 +1,7 @@
 """A `bqstore.Embedder` as a LlamaIndex embedding model. Knows no store."""
 
 import asyncio
+from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -47,10 +48,18 @@ class EmbedderEmbedding(BaseEmbedding):
         return vector
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
+        own: Any = getattr(self._embedder, "aembed", None)
+        if own is None:
+            return await asyncio.to_thread(self._get_text_embeddings, texts)
+        vectors: list[list[float]] = (await own(texts)).tolist()
+        return vectors
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return await asyncio.to_thread(self._get_text_embedding, text)
+        return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        own: Any = getattr(self._embedder, "aembed_query", None)
+        if own is None:
+            return await asyncio.to_thread(self._get_query_embedding, query)
+        vector: list[float] = (await own(query)).tolist()
+        return vector

@@ -73,7 +73,8 @@ def _condition(given: MetadataFilter) -> Filter:
     if operator in _OF_TEXT:
         return {key: {_OF_TEXT[operator]: _anywhere(value)}}
     if operator == FilterOperator.CONTAINS:
-        return {"$or": [{key: {"$contains": each}} for each in _with_flags([value])]}
+        either = [{key: {"$contains": each}} for each in _with_flags([value])]
+        return either[0] if len(either) == 1 else {"$or": either}
     if operator == FilterOperator.ALL:
         return _all_of(key, value)
     if operator == FilterOperator.IS_EMPTY:
