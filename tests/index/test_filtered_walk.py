@@ -290,7 +290,7 @@ def test_what_bits_do_not_settle_originals_do(state, monkeypatch, soon, affordab
         assert (got[1] >= plain[1]).all()
     assert ("exact" in ways) == (soon or affordable)
     assert all(share == 1 for share, way in zip(found, ways, strict=True) if way == "exact")
-    assert np.mean(found) > (0.95 if soon or affordable else 0.5), np.mean(found)
+    assert np.mean(found) > (0.95 if soon else 0.85 if affordable else 0.4), np.mean(found)
     together = nearest((data, queries, vectors), planned, some(0.5), 10)
     one = [nearest((data, query[None], vectors), planned, some(0.5), 10) for query in queries]
     same(together, tuple(np.concatenate([each[i] for each in one]) for i in range(2)))
