@@ -4,7 +4,19 @@ Importing this package needs nothing but numpy; ``openai`` is imported when an `
 """
 
 from .cache import EmbeddingCache, user_cache_folder
+from .cached import CachedEmbedder
 from .openai import OpenAIEmbedder
+from .prices import PRICES_AS_OF
 from .protocol import Embedder
+from .usage import Estimate, Usage
 
-__all__ = ["Embedder", "EmbeddingCache", "OpenAIEmbedder", "user_cache_folder"]
+__all__ = [
+    "PRICES_AS_OF",
+    "CachedEmbedder",
+    "Embedder",
+    "EmbeddingCache",
+    "Estimate",
+    "OpenAIEmbedder",
+    "Usage",
+    "user_cache_folder",
+]

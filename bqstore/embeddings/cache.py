@@ -5,6 +5,8 @@ vector with its checksum. Losing it costs money, never data, so every damage is 
 damaged entry is a miss, and a damaged file is left where it is while ``n`` grows by one. Nothing in use is
 ever renamed or replaced, so processes that find the damage at the same time cannot harm each other.
 
+``max_bytes`` bounds the file: what was written first goes first, when the cache is opened and after each write.
+
 A connection lives for one call. That costs a millisecond or two beside a request of hundreds, and makes the
 cache safe across threads, processes and forks with no lock of its own and nothing to close.
 """
@@ -15,8 +17,10 @@ import os
 import re
 import sqlite3
 import sys
+import threading
 import time
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -26,7 +30,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import StorageError
+from ..errors import InvalidInputError, StorageError
 
 Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -35,6 +39,8 @@ _FILE = re.compile(r"embeddings-(\d{1,9})\.db")
 _KEYS_A_QUERY = 500  # old builds of SQLite take 999 parameters
 _BUSY_SECONDS = 30.0
 _FOREIGN = re.compile(r"no such column|has no column|unsupported file format|malformed")
+_PAGE = 32_768  # bytes: five vectors of 1,536 dimensions; SQLite's own 4,096 would spill each over two pages
+_TRIM_TO = 0.9  # of max_bytes, so that not every write trims
 _SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL)"
 
 
@@ -53,7 +59,21 @@ def user_cache_folder() -> Path:
 
 def cache_key(endpoint: str, model: str, dimensions: int | None, text: str) -> bytes:
     """The key of one embedding, 32 bytes: all that its values depend on, hashed."""
-    return hashlib.sha256(json.dumps([endpoint, model, dimensions, text]).encode()).digest()
+    return KeyMaker(endpoint, model, dimensions)(text)
+
+
+class KeyMaker:
+    """`cache_key` for many texts of one model; ``how`` names what was done to a text before it was sent."""
+
+    def __init__(self, endpoint: str, model: str, dimensions: int | None) -> None:
+        self._begun = hashlib.sha256((json.dumps([endpoint, model, dimensions])[:-1] + ", ").encode())
+
+    def __call__(self, text: str, how: str | None = None) -> bytes:
+        """The key of one text."""
+        rest = json.dumps(text) if how is None else f"{json.dumps(text)}, {json.dumps(how)}"
+        key = self._begun.copy()
+        key.update(f"{rest}]".encode())
+        return key.digest()
 
 
 class EmbeddingCache:
@@ -61,17 +81,25 @@ class EmbeddingCache:
 
     Raises
     ------
-    StorageError   the folder cannot be made or written
+    StorageError        the folder cannot be made or written
+    InvalidInputError   ``max_bytes`` is less than 1
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise InvalidInputError(f"max_cache_bytes is {max_bytes}; at least 1 was expected, or None for no bound")
         self.folder = Path(folder).expanduser()
+        self.max_bytes = max_bytes
+        self._writing = threading.Lock()  # SQLite's own waiting, for other processes, polls
         try:
             _make_private(self.folder)
         except OSError as error:
             raise StorageError(_unusable(self.folder, error.strerror or type(error).__name__)) from error
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise StorageError(_unusable(self.folder, "it cannot be written"))
+        if max_bytes is not None and self._newest().exists():
+            self._run(lambda db: _trim(db, max_bytes, shrink=True), otherwise=None)
+        _caches.add(self)
 
     def __repr__(self) -> str:
         return f"EmbeddingCache({str(self.folder)!r})"
@@ -101,8 +129,11 @@ class EmbeddingCache:
             db.execute("BEGIN IMMEDIATE")  # waits its turn; a transaction that began by reading would not
             db.executemany("INSERT OR REPLACE INTO embeddings (key, vector, crc) VALUES (?, ?, ?)", rows)
             db.execute("COMMIT")
+            if self.max_bytes is not None:
+                _trim(db, self.max_bytes)
 
-        self._run(write, otherwise=None)
+        with self._writing:
+            self._run(write, otherwise=None)
 
     def _run(self, use: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """``use`` on the newest file, on the next if that is damaged; ``otherwise`` if none can be used."""
@@ -137,6 +168,57 @@ class EmbeddingCache:
             _create(self.folder / f"embeddings-{number + 1}.db")
 
 
+_caches: "weakref.WeakSet[EmbeddingCache]" = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for cache in list(_caches):  # a forked child has none of the threads that would let go
+        cache._writing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def _trim(db: sqlite3.Connection, most: int, shrink: bool = False) -> None:
+    """Delete what was written first until the file's pages in use hold no more than ``most`` bytes.
+
+    Free pages are used again by what is written next; where the file itself is over the bound, it is cut.
+    """
+
+    def pragma(name: str) -> int:
+        return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    page = pragma("page_size")
+    if pragma("page_count") * page <= most:
+        return
+    while (used := (pragma("page_count") - pragma("freelist_count")) * page) > most:
+        (rows,) = db.execute("SELECT count(*) FROM embeddings").fetchone()
+        if not rows:
+            break
+        extra = max(1, round(rows * (1 - _TRIM_TO * most / used)))
+        db.execute(
+            "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings ORDER BY rowid LIMIT ?)", [extra]
+        )
+    if pragma("auto_vacuum") == 2:
+        db.executescript("PRAGMA incremental_vacuum")  # a step a page: execute() makes only the first
+    elif shrink:  # a file of an older version
+        db.execute("VACUUM")
+
+
+def open_cache(cache: bool | str | os.PathLike[str], max_bytes: int | None) -> EmbeddingCache | None:
+    """What an embedder's ``cache=`` means; a user's folder that cannot be used only warns."""
+    if cache is False:
+        return None
+    if cache is not True:
+        return EmbeddingCache(cache, max_bytes)
+    try:
+        return EmbeddingCache(user_cache_folder(), max_bytes)
+    except (StorageError, RuntimeError) as error:  # no home, or a read-only one
+        warnings.warn(f"embeddings are not cached: {error}", stacklevel=5)
+        return None
+
+
 def _make_private(folder: Path) -> None:
     """Make a folder for its user alone; one that exists is left as its user has it."""
     if not folder.is_dir():
@@ -159,6 +241,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         # In WAL mode readers wait for nobody; NORMAL survives the death of a process, enough for a cache.
+        db.execute(f"PRAGMA page_size={_PAGE}")  # of a new file; an older one keeps its own
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute(_SCHEMA)

@@ -1,4 +1,4 @@
-"""One request to an embeddings API, and what its answers and refusals mean. It knows no cache and no batches.
+"""One request to an embeddings API, and what its answers and refusals mean. It knows no cache, no batches, no retries.
 
 The key goes to the SDK's client and is kept nowhere else. Servers quote keys and texts back in messages,
 so an error raised here carries nothing of what the server said but a short code, and is chained to nothing:
@@ -6,149 +6,277 @@ the SDK's own exception, with the request in it, ends here.
 """
 
 import base64
+import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmbeddingError
-
-if TYPE_CHECKING:
-    from openai import OpenAI
+from ..errors import EmbeddingError, InvalidInputError
+from .headers import wait_of
+from .keys import check_encrypted, find_key
 
 Vectors = npt.NDArray[np.float32]
 
 _CODE = re.compile(r"[a-z_]{1,40}")  # what the API's error codes look like; a key or a sentence does not
-_TOO_LONG = re.compile(r"maximum (context|input) length|context_length_exceeded|too many tokens for input", re.I)
+_TOO_BIG = re.compile(
+    r"(maximum|max\w*) (context|input|model|sequence) ?length|context.length|too many tokens|tokens per request|"
+    r"max_tokens_per_request|must have less than|too (large|long)|above (the )?max|batch size|too many inputs|"
+    r"(number|array) of inputs|maximum length|exceeds? (the )?(max|limit|context)",
+    re.I,
+)
+_TOO_MANY_TEXTS = re.compile(
+    r"batch size|too many inputs|(number|array) of inputs|array.{0,40}(maximum|too) lon?g", re.I
+)
 _NAMED_INPUT = re.compile(r"input\[(\d{1,4})\]")
+_LIMIT = re.compile(r"(?:length is|less than|maximum|max) (\d{1,7}) ?(?:tokens)?", re.I)
+_ASKED = re.compile(r"(?:requested|given:|you sent|has|input of) (\d{1,9})", re.I)
+_NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached"}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class TextTooLongError(EmbeddingError):
-    """A text was refused for its length; ``position`` is its place in the request, if the server said."""
+@dataclass(frozen=True)
+class Answer:
+    """The vectors of one request, float32 (n, dim), in the order of its texts; ``tokens`` if the server said."""
 
-    def __init__(self, message: str, position: int | None) -> None:
-        super().__init__(message)
-        self.position = position
+    vectors: Vectors
+    tokens: int | None
+    headers: Mapping[str, str] = field(repr=False)
+
+
+class RefusedError(EmbeddingError):
+    """A request that was not answered with vectors; the message is whole but for the number of retries.
+
+    ``again``: another try may help, after ``wait`` seconds if the server said; ``jam``: too much was asked at once;
+    ``too_big``: a part of it may be taken; ``position``: of the text that is too long, if the server said.
+    """
+
+    again = jam = too_big = too_many = False
+    wait: float | None = None
+    position: int | None = None
+    fits: float | None = None  # the part of a text that would, by the numbers the server named
+    headers: Mapping[str, str] = _NOTHING
+    advice = ""
 
 
 class EmbeddingsClient:
-    """A client of OpenAI's embeddings API, for any number of threads.
+    """A client of OpenAI's embeddings API, for any number of threads: the SDK's, made here or given.
 
     Raises
     ------
-    ImportError      the ``openai`` package is missing
-    EmbeddingError   there is no key, or what was given cannot be one
+    ImportError         the ``openai`` package is missing
+    EmbeddingError      there is no key, or what was given cannot be one
+    InvalidInputError   what was given is no client, or the server is not to be reached by https
     """
 
-    def __init__(self, api_key: str | None, base_url: str | None, max_retries: int, timeout: float) -> None:
+    def __init__(
+        self,
+        api_key: str | None,
+        base_url: str | None,
+        timeout: float,
+        client: Any = None,
+        async_client: Any = None,
+    ) -> None:
         try:
             import openai
         except ImportError as error:
             message = 'OpenAIEmbedder needs the openai package: pip install "bqstore[openai]"'
             raise ImportError(message, name="openai") from error
-        self._openai = openai
-        key = _find_key(api_key)
+        self._openai, self._timeout = openai, timeout
+        self._own: Callable[[], Any] | None = None
+        self._client: Any = None
+        self._async: Any = None
+        if client is not None:
+            self._client = _without_retries(client, "client")
+        elif async_client is None:
+            key = find_key(api_key)
 
-        def connect() -> "OpenAI":
-            return openai.OpenAI(api_key=key, base_url=base_url, max_retries=max_retries, timeout=timeout)
+            def connect() -> Any:
+                return openai.OpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
 
-        self._connect: Callable[[], OpenAI] = connect
-        self._client, self._pid = connect(), os.getpid()
-        self.endpoint = str(self._client.base_url)
+            self._own, self._client = connect, connect()
+        if async_client is not None:
+            self._async = _without_retries(async_client, "async_client")
+        self._pid = os.getpid()
+        self.endpoint = str((self._client or self._async).base_url)
+        check_encrypted(self.endpoint)
+        if self._client and self._async and str(self._async.base_url) != self.endpoint:
+            raise InvalidInputError("client and async_client talk to different servers; expected the same base_url")
         self._server = urlsplit(self.endpoint).hostname or "the server"
 
+    @property
+    def is_async(self) -> bool:
+        """Whether there is a client for `send_async`."""
+        return self._async is not None
+
     def close(self) -> None:
-        """Close the connections to the server."""
-        self._client.close()
+        """Close the connections to the server; those of a client that was given are its owner's."""
+        if self._own is not None and self._client is not None:
+            self._client.close()
 
-    def embed(self, texts: Sequence[str], model: str, dimensions: int | None) -> Vectors:
-        """The vectors of one request, float32 (n, dim), in the order of ``texts``; retried by the SDK.
+    def send(self, texts: Sequence[str], model: str, dimensions: int | None, timeout: float | None = None) -> Answer:
+        """One request, one try: the vectors of ``texts``. Raises RefusedError, or EmbeddingError if there is no client.
 
-        Raises
-        ------
-        TextTooLongError   a text is longer than the model takes
-        EmbeddingError     refused otherwise, unreachable, or the answer is not n finite vectors alike
+        ``timeout`` is for this try only; None: the client's own.
         """
-        if os.getpid() != self._pid:  # after a fork: two processes must not talk over one connection
-            self._client, self._pid = self._connect(), os.getpid()
-        refusal = None
+        if self._client is None:
+            raise EmbeddingError("only an async_client was given: use aembed and aembed_query, or give a client, too")
+        if self._own is not None and os.getpid() != self._pid:
+            # after a fork: two processes must not talk over one connection
+            self._client, self._pid = self._own(), os.getpid()
+        refusal = body = headers = None
         try:
-            # Asked for base64, the SDK hands it over as it came; by default it would make Python lists of it.
-            answer = self._client.embeddings.create(
-                input=list(texts),
-                model=model,
-                encoding_format="base64",
-                dimensions=self._openai.omit if dimensions is None else dimensions,
-            )
+            raw = self._client.embeddings.with_raw_response.create(**self._request(texts, model, dimensions, timeout))
+            body, headers = raw.content, _lower(raw.headers)
         except Exception as error:  # whatever the SDK, its HTTP library or a broken answer can raise
             refusal = self._refusal(error, model)
         if refusal is not None:  # raised here, outside the handler, so that no context hangs on it
             raise refusal
-        vectors = _decode(answer, len(texts))
-        if vectors is None:
-            raise EmbeddingError(
-                f"{self._server} answered for {model} with something else than {len(texts)} finite vectors "
-                "of one dimension"
-            )
-        return vectors
+        return self._read(body, headers or {}, len(texts), model)
 
-    def _refusal(self, error: Exception, model: str) -> EmbeddingError:
+    async def send_async(
+        self, texts: Sequence[str], model: str, dimensions: int | None, timeout: float | None = None
+    ) -> Answer:
+        """As `send`, through the async client."""
+        refusal = body = headers = None
+        assert self._async is not None
+        try:
+            raw = await self._async.embeddings.with_raw_response.create(
+                **self._request(texts, model, dimensions, timeout)
+            )
+            body, headers = raw.content, _lower(raw.headers)
+        except Exception as error:
+            refusal = self._refusal(error, model)
+        if refusal is not None:
+            raise refusal
+        return self._read(body, headers or {}, len(texts), model)
+
+    def _request(
+        self, texts: Sequence[str], model: str, dimensions: int | None, timeout: float | None
+    ) -> dict[str, Any]:
+        # Asked for base64, the SDK hands it over as it came; by default it would make Python lists of it.
+        request: dict[str, Any] = {"input": list(texts), "model": model, "encoding_format": "base64"}
+        if dimensions is not None:
+            request["dimensions"] = dimensions
+        if timeout is not None:
+            request["timeout"] = timeout
+        return request
+
+    def _read(self, body: Any, headers: Mapping[str, str], n: int, model: str) -> Answer:
+        answer = vectors = None
+        with suppress(TypeError, ValueError, RecursionError):  # raised below: the error would carry the answer along
+            answer = json.loads(body)
+        if answer is not None:
+            vectors = decode(answer.get("data") if isinstance(answer, dict) else None, n)
+        if vectors is None or not isinstance(answer, dict):
+            refused = RefusedError(
+                f"{self._server} answered for {model} with something else than {n} finite vectors of one dimension"
+            )
+            refused.headers = headers
+            raise refused
+        usage = answer.get("usage")
+        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return Answer(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else None, headers)
+
+    def _refusal(self, error: Exception, model: str) -> RefusedError:
         """An error of the SDK in our words, without the server's."""
-        openai, retries = self._openai, self._client.max_retries
+        openai, server = self._openai, self._server
         if isinstance(error, openai.APITimeoutError):
-            return EmbeddingError(f"{self._server} did not answer in time, after {retries} retries")
+            return _again(RefusedError(f"{server} did not answer in time"))
         if isinstance(error, openai.APIConnectionError):
-            return EmbeddingError(
-                f"{self._server} cannot be reached, after {retries} retries; check the network and base_url"
-            )
+            refused = _again(RefusedError(f"{server} cannot be reached"))
+            refused.advice = "; check the network and base_url"
+            return refused
         if not isinstance(error, openai.APIStatusError):
-            return EmbeddingError(f"{self._server} gave an answer that cannot be read ({type(error).__name__})")
-        status, code = error.status_code, error.code or ""
-        said = f"{code} {error.message} {error.param or ''}"
-        if status in (400, 413, 422) and _TOO_LONG.search(said):
+            return RefusedError(f"{server} gave an answer that cannot be read ({type(error).__name__})")
+        status, code, kind = error.status_code, str(error.code or ""), str(getattr(error, "type", None) or "")
+        headers = _lower(error.response.headers)
+        said = f"{code} {kind} {error.message} {error.param or ''}"
+        shown = next((word for word in (code, kind) if word in _NO_MONEY), code)
+        what = f"HTTP {status}" + (f", {shown}" if _CODE.fullmatch(shown) else "")
+        if status == 413 or (status in (400, 422) and _TOO_BIG.search(said)):
+            refused = RefusedError(f"{server} refused a request for its size ({what})")
             named = _NAMED_INPUT.search(said)
-            return TextTooLongError(f"{model} refused a text for its length", int(named[1]) if named else None)
-        what = f"HTTP {status}" + (f", {code}" if _CODE.fullmatch(code) else "")
-        advice = {
-            401: "refused the API key; check api_key or OPENAI_API_KEY",
-            403: f"does not let this API key use {model}",
-            404: f"knows no model {model}; check model and base_url",
-            429: f"says too much was asked of it, after {retries} retries; "
-            "wait, lower concurrency, or check the account's quota",
-        }.get(status, f"refused to embed with {model}")
-        return EmbeddingError(f"{self._server} {advice} ({what})")
+            refused.too_big, refused.position = True, int(named[1]) if named else None
+            refused.too_many = bool(_TOO_MANY_TEXTS.search(said))
+            refused.fits = _part_that_fits(said)
+        else:
+            no_money = status == 429 and bool({code, kind} & _NO_MONEY)
+            advice = {
+                401: "refused the API key; check api_key or OPENAI_API_KEY",
+                403: f"does not let this API key use {model}",
+                404: f"knows no model {model}; check model and base_url",
+                429: "says that the account's quota is used up; check its plan and billing"
+                if no_money
+                else "says too much was asked of it",
+            }.get(status, f"refused to embed with {model}")
+            refused = RefusedError(f"{server} {advice} ({what})")
+            refused.again = (status in (408, 409, 429) or status >= 500) and not no_money
+            refused.jam = status == 429 and not no_money
+            refused.advice = "; wait, lower max_concurrency, or check the account's limits" if refused.jam else ""
+            refused.wait = wait_of(headers, time.time())
+        refused.headers = headers
+        return refused
 
 
-def _find_key(api_key: str | None) -> str:
-    """The key, from the argument or the environment. A key read from a file often ends in a newline."""
-    key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
-    if not key:
-        raise EmbeddingError("there is no API key: pass api_key=... or set the environment variable OPENAI_API_KEY")
-    if not (key.isascii() and key.isprintable()):
-        # The HTTP library would refuse it too, and quote it in its message.
-        raise EmbeddingError("the API key holds characters that no key has; check api_key or OPENAI_API_KEY")
-    return key
+def _again(refused: RefusedError) -> RefusedError:
+    refused.again = True
+    return refused
 
 
-def _decode(answer: Any, n: int) -> Vectors | None:
-    """The vectors of an answer in the order of the request, float32 (n, dim); None if it is anything else."""
-    data = getattr(answer, "data", None)
+def _without_retries(client: Any, name: str) -> Any:
+    """The client as it is, but that it leaves retries to us; one that cannot be told so keeps its own."""
+    if not hasattr(getattr(client, "embeddings", None), "with_raw_response") or not hasattr(client, "base_url"):
+        raise InvalidInputError(
+            f"{name} is of type {type(client).__name__}; expected one of the openai package's, such as "
+            + ("openai.AsyncOpenAI(...)" if name == "async_client" else "openai.OpenAI(...) or openai.AzureOpenAI(...)")
+        )
+    try:
+        return client.with_options(max_retries=0)
+    except Exception:  # a subclass with another constructor
+        return client
+
+
+def _part_that_fits(said: str) -> float | None:
+    limit, asked = _LIMIT.search(said), _ASKED.search(said)
+    if limit is None or asked is None or not 0 < int(limit[1]) < int(asked[1]):
+        return None
+    return int(limit[1]) / int(asked[1]) * 0.98
+
+
+def _lower(headers: Any) -> dict[str, str]:
+    return {str(name).lower(): str(value) for name, value in dict(headers).items()}
+
+
+def decode(data: Any, n: int) -> Vectors | None:
+    """The vectors of an answer's ``data`` in the order of the request, float32 (n, dim); None if it is none."""
     if not isinstance(data, list) or len(data) != n:
         return None
-    rows: list[Vectors | None] = [None] * n
+    vectors: Vectors | None = None
+    seen = bytearray(n)
     try:
         for item in data:
-            values = item.embedding
+            index, values = item["index"], item["embedding"]
             if isinstance(values, str):  # servers that only know lists ignore that base64 was asked for
                 values = np.frombuffer(base64.b64decode(values, validate=True), "<f4")
-            if not 0 <= item.index < n or rows[item.index] is not None:
+            if not 0 <= index < n or seen[index]:
                 return None
-            rows[item.index] = np.asarray(values, np.float32)
-        vectors = np.stack(rows)  # type: ignore[arg-type]  # n items, each in a place of its own: none is None
-    except (AttributeError, TypeError, ValueError):
+            row = np.asarray(values, np.float32)
+            if vectors is None:
+                if row.ndim != 1 or row.size == 0:
+                    return None
+                vectors = np.empty((n, row.size), np.float32)
+            if row.shape != vectors.shape[1:]:
+                return None
+            vectors[index], seen[index] = row, 1
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
-    return vectors if vectors.ndim == 2 and vectors.shape[1] > 0 and np.isfinite(vectors).all() else None
+    return vectors if vectors is not None and np.isfinite(vectors).all() else None

@@ -1,78 +1,141 @@
 """OpenAI's embedding models: many texts in, float32 out. The story: cache, plan, ask, keep, put in order."""
 
+import asyncio
 import os
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EmbeddingError, InvalidInputError, StorageError
-from .cache import EmbeddingCache, cache_key, user_cache_folder
-from .client import EmbeddingsClient, TextTooLongError
-from .requests import MAX_INPUT_TOKENS, check_texts, plan_requests
+from ..errors import InvalidInputError
+from ..keywords import checked_keywords
+from .asking import Asker, Call, Settings, call_for
+from .bar import Bar
+from .cache import KeyMaker, open_cache
+from .client import Answer, EmbeddingsClient
+from .frameworks import ForFrameworks
+from .keys import hides_key
+from .prices import cost, price_of
+from .requests import Limits, check_texts, measure, plan_requests
+from .stream import Alongside, enumerate_batches, in_batches
+from .tokens import counter_for
+from .usage import Estimate, Meter, Usage
+from .work import Work
 
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
+OnTooLong = Literal["error", "truncate", "split_mean"]
 
-_NATIVE_DIM = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+_STREAM_BATCH = 1_000
+_ESTIMATE_BATCH = 20_000
 
 
-class OpenAIEmbedder:
+class Adds(Protocol):
+    """What `OpenAIEmbedder.add_to` needs of a collection."""
+
+    def add(self, vectors: Any, ids: Any = None, texts: Any = None, metadatas: Any = None) -> Any:
+        """As `bqstore.Collection.add`."""
+
+
+class OpenAIEmbedder(ForFrameworks):
     """Embeds with an OpenAI model, or with any server that speaks its API; safe to use from several threads.
 
     Parameters
     ----------
-    api_key : str, optional      the environment variable OPENAI_API_KEY otherwise
     model : str                  the name of the model; also the provenance to store with a collection
     dimensions : int, optional   ask for shorter vectors; models of the third generation only
-    base_url : str, optional     another server; OPENAI_BASE_URL, or OpenAI's own, otherwise
+    api_key : str, optional      the environment variable OPENAI_API_KEY otherwise
+    base_url : str, optional     another server; OPENAI_BASE_URL, or OpenAI's own, otherwise. https, but on this machine
     cache : bool or path         True: the user's cache folder; a path: that folder; False: none
-    concurrency : int            requests under way at once
+    max_concurrency : int        requests under way at once, in all threads; fewer while the server says so
+    client, async_client         of the openai package, ready made: Azure's, say. Used as they are, and not closed;
+                                 their retries are made here
     max_retries : int            for each request, after 408, 409, 429, 5xx or a broken connection
     timeout : float              seconds for each try
+    deadline : float, optional   seconds for each call in all; in a stream, for each batch
+    on_too_long : str            a text longer than the model takes: "error" names it; "truncate" embeds its beginning;
+                                 "split_mean" the parts of it, and takes their mean
+    max_cache_bytes : int, optional   bound the cache; what was written first goes first
+    price : float, optional      US$ a million tokens, if not as listed
+    progress : bool or callable  a callable gets (done, in all); True or None: a line on a terminal; False: nothing
+    max_input_tokens, max_request_texts, max_request_tokens : int, optional
+                                 what the server takes, if not as OpenAI's: 8,192, 2,048 and 300,000
 
     Raises
     ------
     ImportError         the ``openai`` package is missing
     EmbeddingError      there is no key, or what was given cannot be one
-    InvalidInputError   a setting is out of range
+    InvalidInputError   a setting is out of range, or unknown; the server is not to be reached by https
     StorageError        the cache folder that was named cannot be used
     """
 
+    model = ""  # so that one whose making failed has a repr
+    dimensions: int | None = None
+
+    @hides_key
+    @checked_keywords
     def __init__(
         self,
-        api_key: str | None = None,
-        *,
         model: str = "text-embedding-3-small",
+        *,
         dimensions: int | None = None,
+        api_key: str | None = None,
         base_url: str | None = None,
         cache: bool | str | os.PathLike[str] = True,
-        concurrency: int = 4,
-        max_retries: int = 5,
+        max_concurrency: int = 8,
+        client: Any = None,
+        async_client: Any = None,
+        max_retries: int = 8,
         timeout: float = 60.0,
+        deadline: float | None = None,
+        on_too_long: OnTooLong = "error",
+        max_cache_bytes: int | None = None,
+        price: float | None = None,
+        progress: bool | Progress | None = None,
+        max_input_tokens: int | None = None,
+        max_request_texts: int | None = None,
+        max_request_tokens: int | None = None,
     ) -> None:
+        if not isinstance(model, str) or not model:
+            raise InvalidInputError("model is no name of a model; a string was expected")
         if dimensions is not None and dimensions < 1:
             raise InvalidInputError(f"dimensions is {dimensions}; at least 1 was expected")
-        if concurrency < 1:
-            raise InvalidInputError(f"concurrency is {concurrency}; at least 1 was expected")
+        if max_concurrency < 1:
+            raise InvalidInputError(f"max_concurrency is {max_concurrency}; at least 1 was expected")
         if max_retries < 0 or not timeout > 0:
             raise InvalidInputError("max_retries cannot be negative, and timeout must be more than 0 seconds")
-        self.model = model
-        self.dimensions = dimensions
-        self._dim = dimensions or _NATIVE_DIM.get(model)
-        self._settling = threading.Lock()  # the first of several answers says the dimension
-        self._concurrency = concurrency
-        self._client = EmbeddingsClient(api_key, base_url, max_retries, timeout)
-        self._cache = _open_cache(cache)
+        if deadline is not None and not deadline > 0:
+            raise InvalidInputError(f"deadline is {deadline}; more than 0 seconds were expected, or None")
+        if on_too_long not in ("error", "truncate", "split_mean"):
+            raise InvalidInputError(f'on_too_long is {on_too_long!r}; expected "error", "truncate" or "split_mean"')
+        if client is not None and (api_key is not None or base_url is not None):
+            raise InvalidInputError("a client has a key and a server of its own: leave out api_key and base_url")
+        limits = Limits.of(max_input_tokens, max_request_texts, max_request_tokens)
+        price = price_of(model, price=price)
+        self.model, self.dimensions = model, dimensions
+        self._deadline, self._progress, self._most = deadline, progress, max_concurrency
+        self._client = EmbeddingsClient(api_key, base_url, timeout, client, async_client)
+        self._key_of = KeyMaker(self._client.endpoint, model, dimensions)
+        self._cache = open_cache(cache, max_cache_bytes)
+        settings = Settings(model, dimensions, max_retries, timeout, on_too_long, limits, counter_for(model))
+        self._asker = Asker(self._client, settings, max_concurrency, Meter(price))
+        self._pid = os.getpid()
+        self._leaving: list[Executor] = []
 
     def __repr__(self) -> str:
         return f"OpenAIEmbedder(model={self.model!r}, dimensions={self.dimensions})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("an OpenAIEmbedder does not travel: its key would travel along")
+
     def close(self) -> None:
-        """Close the connections to the server; the cache needs no closing."""
+        """Wait for what is under way, and close the connections to the server; the cache needs no closing."""
+        while self._leaving:
+            self._leaving.pop().shutdown()
         self._client.close()
 
     def __enter__(self) -> "OpenAIEmbedder":
@@ -81,16 +144,23 @@ class OpenAIEmbedder:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @property
+    def usage(self) -> Usage:
+        """What was asked for since this embedder was made, and what it has cost."""
+        return self._asker.meter.read()
+
+    # ---- embedding
+
     def embed_query(self, text: str) -> Vectors:
         """The vector of one text, float32 (dim,). Raises as `embed`."""
-        return np.ascontiguousarray(self.embed([text])[0])
+        return np.ascontiguousarray(self._embed([text], self._call(), lambda done, total: None)[0])
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """The vectors of ``texts``, float32 (n, dim), in their order.
 
         What is in the cache is not asked for; the rest goes out in requests that fit the API's limits,
-        several at once, equal texts only once. Every answer is kept as it comes, so what was embedded before
-        an error or Ctrl-C is not paid for again.
+        several at once, equal texts only once, in all threads of the process. Every answer is kept as it comes, so
+        what was embedded before an error or Ctrl-C is not paid for again.
 
         Parameters
         ----------
@@ -99,101 +169,185 @@ class OpenAIEmbedder:
         Raises
         ------
         InvalidInputError   a text is empty or no string; it is named by its index, and nothing was sent
-        EmbeddingError      the server refused, cannot be reached or answered with something else; a text that
-                            is too long is named by its index
+        EmbeddingError      the server refused, cannot be reached or answered with something else; the deadline is over;
+                            a text that is too long is named by its index
         """
-        texts = texts if isinstance(texts, str) else list(texts)
-        sizes = check_texts(texts)
-        if not texts:
-            return np.empty((0, self._dim or 0), np.float32)
-        keys = [cache_key(self._client.endpoint, self.model, self.dimensions, text) for text in texts]
-        found = self._cached(keys)
-        first: dict[bytes, int] = {}
-        for index, key in enumerate(keys):
-            if key not in found:
-                first.setdefault(key, index)
-        missing = list(first.values())
-        done = len(keys) - len(missing)
-        requests = [[missing[i] for i in run] for run in plan_requests([sizes[i] for i in missing])]
+        with self._reporting(progress) as report:
+            return self._embed(texts, self._call(), report)
 
-        if progress is not None:
-            progress(done, len(keys))
-        for indices, vectors in self._answers(requests, texts, keys):
-            found.update(zip((keys[i] for i in indices), vectors, strict=True))
-            done += len(indices)
-            if progress is not None:
-                progress(done, len(keys))
-        return np.stack([found[key] for key in keys])
+    async def aembed(self, texts: Sequence[str]) -> Vectors:
+        """As `embed`, on an event loop: through ``async_client`` if there is one, else in a thread."""
+        call = self._call()
+        if self._client.is_async:
+            loop = asyncio.get_running_loop()
 
-    def _cached(self, keys: list[bytes]) -> dict[bytes, Vectors]:
-        if self._cache is None:
-            return {}
-        found = self._cache.get(list(dict.fromkeys(keys)))
-        if self._dim is None and found:
-            self._dim = next(iter(found.values())).size
-        return {key: vector for key, vector in found.items() if vector.size == self._dim}
+            def send(part: Sequence[str], timeout: float | None) -> Answer:
+                asked = self._client.send_async(part, self.model, self.dimensions, timeout)
+                return asyncio.run_coroutine_threadsafe(asked, loop).result()
 
-    def _answers(
-        self, requests: list[list[int]], texts: Sequence[str], keys: list[bytes]
-    ) -> Iterator[tuple[list[int], Vectors]]:
-        """Each request's indices and vectors, as they come in; several requests are under way at once."""
-        if len(requests) <= 1:  # a query: no threads to start, and Ctrl-C breaks the request itself off
-            for indices in requests:
-                yield indices, self._answer(indices, texts, keys)
-            return
-        pool = ThreadPoolExecutor(min(self._concurrency, len(requests)), "bqstore-openai")
-        interrupted = True
+            call.send = send
         try:
-            futures = {pool.submit(self._answer, indices, texts, keys): indices for indices in requests}
-            for future in as_completed(futures):
-                yield futures.pop(future), future.result()
-            interrupted = False
-        except Exception:
-            interrupted = False
+            return await asyncio.to_thread(self._embed, texts, call, lambda done, total: None)
+        except asyncio.CancelledError:
+            self._give_up(call)
             raise
-        finally:
-            # Requests under way finish and are kept. After Ctrl-C only Python's exit waits for them.
-            pool.shutdown(wait=not interrupted, cancel_futures=True)
 
-    def _answer(self, indices: list[int], texts: Sequence[str], keys: list[bytes]) -> Vectors:
-        """One request, its answer checked and kept: float32 (len(indices), dim)."""
+    async def aembed_query(self, text: str) -> Vectors:
+        """As `embed_query`, on an event loop. Raises as `embed`."""
+        return np.ascontiguousarray((await self.aembed([text]))[0])
+
+    def stream(
+        self, texts: Iterable[str], *, batch: int = _STREAM_BATCH, ahead: int | None = None
+    ) -> Iterator[tuple[int, Vectors]]:
+        """The index of the first text and the vectors, float32 (m, dim), of one batch after another, in order.
+
+        Takes the memory of a few batches, however many texts there are: they are read as they are needed, and
+        ``ahead`` batches (``max_concurrency + 2`` unless told) are embedded while the caller works with one.
+
+        Raises as `embed`, after the batches before; the index is that in all of the texts.
+        """
+        for start, _, vectors in self._stream(texts, batch, ahead):
+            yield start, vectors
+
+    def add_to(
+        self,
+        collection: Adds,
+        texts: Iterable[str],
+        ids: Iterable[str] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        batch: int = _STREAM_BATCH,
+    ) -> int:
+        """Embed texts and add them to a collection, batch by batch: the next are embedded while one is committed.
+
+        What was committed stays, whatever happens then, and what was embedded is in the cache: a second run asks the
+        server only for what is missing. Give ids, so that it replaces what the first has added.
+
+        Returns
+        -------
+        int   how many were added
+
+        Raises as `embed` and `bqstore.Collection.add`, after the batches before were added.
+        """
+        names, details = Alongside(ids, "ids"), Alongside(metadatas, "metadatas")
+        added = 0
+        total = len(texts) if isinstance(texts, Sequence) else None
+        with self._reporting(None) as report:
+            coming = self._stream(texts, batch, None)
+            try:
+                for start, part, vectors in coming:
+                    ids_, metadatas_ = names.take(len(part), start), details.take(len(part), start)
+                    collection.add(vectors, ids=ids_, texts=part, metadatas=metadatas_)
+                    added += len(part)
+                    report(added, total)  # type: ignore[arg-type]  # the line can do without
+            finally:
+                coming.close()
+        names.check_end(added)
+        details.check_end(added)
+        return added
+
+    def estimate(self, texts: Iterable[str]) -> Estimate:
+        """What `embed` would take: how many texts are cached, how many tokens and requests the rest, and the price.
+
+        Sends nothing. Raises InvalidInputError as `embed`.
+        """
+        settings = self._asker.settings
+        n = cached = requests = tokens = 0
+        seen: set[bytes] = set()
+        pending: list[int] = []
+        for start, part in enumerate_batches(texts, _ESTIMATE_BATCH):
+            sizes = check_texts(part, start)
+            keys = {self._key_of(text): at for at, text in enumerate(part)}
+            new = {key: at for key, at in keys.items() if key not in seen}
+            seen.update(new)
+            found = set() if self._cache is None else set(self._cache.get(list(new)))
+            if self._cache is not None and settings.on_too_long != "error":
+                how = {self._key_of(part[at], settings.on_too_long): key for key, at in new.items() if key not in found}
+                found |= {how[key] for key in self._cache.get(list(how))}
+            missing = sorted(at for key, at in new.items() if key not in found)
+            n, cached = n + len(part), cached + len(found)
+            if settings.counter is not None:
+                counts = [settings.counter(part[at]) for at in missing]
+            else:
+                counts = [sizes[at] for at in missing]
+            tokens += sum(counts)
+            pending += measure(
+                [part[at] for at in missing], [sizes[at] for at in missing], settings.limits, settings.counter
+            )
+        requests = sum(1 for _ in plan_requests(pending, settings.limits))
+        per_million = self._asker.meter.per_million
+        price = None if per_million is None else cost(tokens, per_million)
+        return Estimate(n, cached, tokens, requests, price, settings.counter is not None)
+
+    # ---- inside
+
+    def _call(self) -> Call:
+        if os.getpid() != self._pid:  # a fork: the threads that would have left the gate are not in this process
+            meter = Meter(self._asker.meter.per_million)
+            dim = self._asker.dim
+            self._asker = Asker(self._client, self._asker.settings, self._most, meter)
+            self._asker.dim, self._leaving, self._pid = dim, [], os.getpid()
+        return call_for(self._send, self._deadline)
+
+    def _send(self, texts: Sequence[str], timeout: float | None) -> Answer:
+        return self._client.send(texts, self.model, self.dimensions, timeout)
+
+    def _give_up(self, call: Call) -> None:
+        call.over.set()
+        self._asker.limiter.wake()
+
+    def _embed(self, texts: Sequence[str], call: Call, report: Progress) -> Vectors:
+        texts = texts if isinstance(texts, str) else list(texts)
+        work = Work(self._asker, self._cache, self._key_of, texts, range(len(texts)), call)
         try:
-            vectors = self._client.embed([texts[i] for i in indices], self.model, self.dimensions)
-        except TextTooLongError as error:
-            position = 0 if len(indices) == 1 else error.position
+            if len(work.requests) <= 1:  # a query: no threads to start, and Ctrl-C breaks the request itself off
+                return work.finish(report)
+            with self._pool(call, len(work.requests)) as pool:
+                work.submit(pool)
+                return work.finish(report)
+        finally:
+            work.close()
+
+    def _stream(
+        self, texts: Iterable[str], batch: int, ahead: int | None
+    ) -> Generator[tuple[int, Sequence[str], Vectors], None, None]:
+        if batch < 1 or (ahead is not None and ahead < 0):
+            raise InvalidInputError("batch must be at least 1, and ahead at least 0")
+        call = self._call()
+
+        def begin(part: Sequence[str], indices: range) -> Work:
+            mine = replace(call_for(self._send, self._deadline), over=call.over)
+            return Work(self._asker, self._cache, self._key_of, part, indices, mine)
+
+        with self._pool(call, self._most) as pool:
+            yield from in_batches(texts, begin, pool, batch, self._most + 2 if ahead is None else ahead)
+
+    @contextmanager
+    def _pool(self, call: Call, requests: int) -> Iterator[Executor]:
+        """Threads for the requests of one call. Whatever ends it, requests under way finish and are kept."""
+        pool = ThreadPoolExecutor(min(self._most, requests), "bqstore-openai")
+        try:
+            yield pool
+        except Exception:
+            self._give_up(call)
+            pool.shutdown(cancel_futures=True)
+            raise
+        except BaseException:  # Ctrl-C, or nobody takes the rest: only `close` and Python's exit wait for them
+            self._give_up(call)
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._leaving.append(pool)
+            raise
         else:
-            return self._keep(vectors, [keys[i] for i in indices])
-        if position is None or position >= len(indices):
-            return self._one_by_one(indices, texts, keys)
-        raise EmbeddingError(
-            f"text {indices[position]} is longer than {self.model} takes "
-            f"({MAX_INPUT_TOKENS} tokens for OpenAI's models); split it"
-        )
+            pool.shutdown()
 
-    def _one_by_one(self, indices: list[int], texts: Sequence[str], keys: list[bytes]) -> Vectors:
-        """A refusal did not say which text was too long: ask for each, the longest first, to name it."""
-        order = sorted(range(len(indices)), key=lambda place: -len(texts[indices[place]]))
-        rows = {place: self._answer([indices[place]], texts, keys)[0] for place in order}
-        return np.stack([rows[place] for place in range(len(indices))])
-
-    def _keep(self, vectors: Vectors, keys: list[bytes]) -> Vectors:
-        dim = vectors.shape[1]
-        with self._settling:
-            self._dim = self._dim or dim
-        if dim != self._dim:
-            raise EmbeddingError(f"{self.model} answered with {dim} dimensions; {self._dim} were expected")
-        if self._cache is not None:
-            self._cache.put(keys, vectors)
-        return vectors
-
-
-def _open_cache(cache: bool | str | os.PathLike[str]) -> EmbeddingCache | None:
-    if cache is False:
-        return None
-    if cache is not True:
-        return EmbeddingCache(cache)
-    try:
-        return EmbeddingCache(user_cache_folder())
-    except (StorageError, RuntimeError) as error:  # no home, or a read-only one
-        warnings.warn(f"embeddings are not cached: {error}", stacklevel=3)
-        return None
+    @contextmanager
+    def _reporting(self, progress: Progress | None) -> Iterator[Progress]:
+        """What to call with (done, in all)."""
+        chosen = progress or self._progress
+        if callable(chosen):
+            yield chosen
+        elif chosen is False:
+            yield lambda done, total: None
+        else:
+            with Bar(lambda: self.usage) as bar:
+                yield bar

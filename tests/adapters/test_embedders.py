@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from llama_index.core import VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import Document as LlamaDocument
@@ -145,6 +146,58 @@ async def test_an_embedder_in_an_index() -> None:
 
 
 # ---- OpenAI's, in both
+
+
+class TestLangChainsOwnSuite(EmbeddingsIntegrationTests):
+    """An `OpenAIEmbedder` made into an `Embeddings`, on a server of this machine."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: Server) -> None:
+        self.url = server.url
+
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        def make(**settings: Any) -> Embeddings:
+            return bqstore.OpenAIEmbedder(**settings).as_langchain()
+
+        return make  # type: ignore[return-value]
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"model": "a-model", "api_key": "sk-test", "base_url": self.url, "cache": False}
+
+
+async def test_an_embedders_own_async_methods_are_used() -> None:
+    class Async(Toy):
+        async def aembed(self, texts: Sequence[str]) -> np.ndarray:
+            self.calls.append("aembed")
+            return self.embed(texts)
+
+        async def aembed_query(self, text: str) -> np.ndarray:
+            self.calls.append("aembed_query")
+            return self.embed_query(text)
+
+    toy = Async()
+    embeddings, embed_model = EmbedderEmbeddings(toy), EmbedderEmbedding(toy)
+    assert (
+        await embeddings.aembed_documents(["1 0"]) == await embed_model.aget_text_embedding_batch(["1 0"]) == [[1, 0]]
+    )
+    assert await embeddings.aembed_query("1 0") == await embed_model.aget_query_embedding("1 0") == [-1, 0]
+    assert await embed_model.aget_text_embedding("1 0") == [1, 0]
+    assert toy.calls.count("aembed") == 3 and toy.calls.count("aembed_query") == 2
+    assert toy.threads == {threading.get_ident()}
+
+
+async def test_one_embedder_for_both_frameworks(tmp_path: Path, server: Server) -> None:
+    made = bqstore.OpenAIEmbedder("a-model", api_key="sk-test", base_url=server.url, cache=tmp_path / "cache")
+    with made as embedder:
+        embeddings, embed_model = embedder.as_langchain(), embedder.as_llama_index()
+        assert isinstance(embeddings, EmbedderEmbeddings) and isinstance(embed_model, EmbedderEmbedding)
+        expected = embeddings.embed_documents(["cats", "dogs"])
+        assert await embeddings.aembed_documents(["cats", "dogs"]) == expected
+        assert embed_model.get_text_embedding_batch(["cats", "dogs"]) == expected
+        assert await embed_model.aget_query_embedding("cats") == await embeddings.aembed_query("cats") == expected[0]
+        assert len(server.requests) == 1
 
 
 @pytest.fixture

@@ -33,8 +33,13 @@ def make(server: Server, tmp_path: Path) -> Iterator[Callable[..., OpenAIEmbedde
     made = []
 
     def make(**settings: Any) -> OpenAIEmbedder:
-        defaults: dict[str, Any] = {"dimensions": DIM, "base_url": server.url, "cache": tmp_path / "cache"}
-        made.append(OpenAIEmbedder(KEY, **(defaults | settings)))
+        defaults: dict[str, Any] = {
+            "api_key": KEY,
+            "dimensions": DIM,
+            "base_url": server.url,
+            "cache": tmp_path / "cache",
+        }
+        made.append(OpenAIEmbedder(**(defaults | settings)))
         return made[-1]
 
     yield make

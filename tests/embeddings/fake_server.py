@@ -1,9 +1,12 @@
-"""OpenAI's API on loopback that does as it is told and remembers what it was asked."""
+"""OpenAI's API on loopback that does as it is told, misbehaves on script, and remembers what it was asked."""
 
 import base64
 import hashlib
 import json
+import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,23 +16,40 @@ from typing import Any
 import numpy as np
 
 DIM = 8
+LONGEST = 64  # dimensions of the model: what is shorter is a cut of it
 
 
 def vector_of(text: str, dim: int = DIM) -> np.ndarray:
-    """What the server answers for a text, float32 (dim,)."""
+    """What the server answers for a text, float32 (dim,), of unit length."""
+    vector = cut_of(text, dim)
+    return vector / np.linalg.norm(vector)
+
+
+def cut_of(text: str, dim: int = DIM) -> np.ndarray:
+    """The first values of a longer vector of unit length: what a server gives that does not restore the length."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-    return np.random.default_rng(seed).standard_normal(dim).astype(np.float32)
+    vector = np.random.default_rng(seed).standard_normal(max(dim, LONGEST)).astype(np.float32)
+    return (vector / np.linalg.norm(vector))[:dim]
 
 
 @dataclass
 class Refusal:
-    """An answer that is no embedding."""
+    """An answer that is no embedding; it asks for a millisecond's wait unless it has headers of its own."""
 
     status: int
     error: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=lambda: {"retry-after-ms": "1"})
 
     def body(self) -> dict[str, Any]:
         return {"error": {"message": "", "type": "x", "param": None, "code": None, **self.error}}
+
+
+@dataclass
+class Broken:
+    """No answer: the connection is dropped after so many bytes of it, or says nothing more until ``until`` is set."""
+
+    after: int = 0
+    until: threading.Event | None = None
 
 
 @dataclass
@@ -38,45 +58,82 @@ class Server:
 
     url: str
     requests: list[dict[str, Any]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    plan: list[Refusal | bytes] = field(default_factory=list)  # used up first, one a request
+    plan: list[Refusal | Broken | bytes | None] = field(default_factory=list)  # used up first, one a request
     max_chars: int = 10**9  # longer texts are refused, as the API refuses 8,193 tokens
     name_the_input: bool = False
+    count_the_input: bool = False
+    max_texts: int = 10**9
+    max_request_chars: int = 10**9
     dim: int = DIM
     as_lists: bool = False
+    cut: bool = False
+    ignore_dimensions: bool = False
     shuffled: bool = True
+    delay: float = 0.0
+    answer_headers: dict[str, str] = field(default_factory=dict)
     hold: threading.Event | None = None  # requests after the first wait for it
     under_way: int = 0
     most_under_way: int = 0
+    answered: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def texts(self) -> list[str]:
         return [text for request in self.requests for text in request.get("input", [])]
 
-    def answer(self, request: dict[str, Any]) -> tuple[int, bytes]:
-        if self.plan:
-            planned = self.plan.pop(0)
-            if isinstance(planned, bytes):
-                return 200, planned
-            return planned.status, json.dumps(planned.body()).encode()
+    @property
+    def twice(self) -> list[str]:
+        """Texts that were answered, and so paid for, more than once."""
+        return [text for text, n in self.answered.items() if n > 1]
+
+    def answer(self, request: dict[str, Any]) -> "tuple[int, bytes, dict[str, str]] | Broken":
+        planned = self.plan.pop(0) if self.plan else None
+        if isinstance(planned, bytes):
+            return 200, planned, {}
+        if isinstance(planned, Broken) and not planned.after:
+            return planned
+        if isinstance(planned, Refusal):
+            return planned.status, json.dumps(planned.body()).encode(), planned.headers
         if "messages" in request:  # a chat model
             message = {"role": "assistant", "content": "an answer of the model"}
-            return 200, json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
-        for place, text in enumerate(request["input"]):
-            if len(text) > self.max_chars:
-                named = f"'input[{place}]'" if self.name_the_input else "'input'"
-                said = {"message": f"Invalid {named}: maximum context length is 8192 tokens. {text}"}
-                return 400, json.dumps(Refusal(400, said).body()).encode()
+            return 200, json.dumps({"choices": [{"index": 0, "message": message}]}).encode(), {}
+        refused = self.refuse(request["input"])
+        if refused is not None:
+            return refused.status, json.dumps(refused.body()).encode(), {}
         data = []
+        make = cut_of if self.cut else vector_of
         for place, text in enumerate(request["input"]):
-            vector = vector_of(text, request.get("dimensions", self.dim))
+            vector = make(text, self.dim if self.ignore_dimensions else request.get("dimensions", self.dim))
             packed = vector.tolist() if self.as_lists else base64.b64encode(vector.tobytes()).decode()
             data.append({"object": "embedding", "index": place, "embedding": packed})
         if self.shuffled:
             data.reverse()
-        usage = {"prompt_tokens": 1, "total_tokens": 1}
-        return 200, json.dumps({"object": "list", "data": data, "model": "m", "usage": usage}).encode()
+        tokens = sum(len(text) for text in request["input"])
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        body = json.dumps({"object": "list", "data": data, "model": "m", "usage": usage}).encode()
+        if isinstance(planned, Broken):
+            planned.after = min(planned.after, len(body) - 1)
+            return 200, body[: planned.after], {"content-length": str(len(body))}
+        self.answered.update(request["input"])
+        return 200, body, self.answer_headers
+
+    def refuse(self, texts: list[str]) -> Refusal | None:
+        """What is too big is refused, in the words of one server or another."""
+        for place, text in enumerate(texts):
+            if len(text) > self.max_chars:
+                named = f"'input[{place}]'" if self.name_the_input else "'input'"
+                counted = f", however you requested {len(text)} tokens" if self.count_the_input else ""
+                limit = self.max_chars if self.count_the_input else 8192
+                return Refusal(
+                    400, {"message": f"Invalid {named}: maximum context length is {limit} tokens{counted}. {text}"}
+                )
+        if len(texts) > self.max_texts:
+            return Refusal(413, {"message": f"batch size {len(texts)} > maximum allowed batch size {self.max_texts}"})
+        if sum(map(len, texts)) > self.max_request_chars:
+            return Refusal(400, {"message": "Requested too many tokens", "code": "max_tokens_per_request"})
+        return None
 
 
 @contextmanager
@@ -90,27 +147,52 @@ def serve() -> Iterator[Server]:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
             with state.lock:
                 state.requests.append(request)
+                state.times.append(time.time())
                 state.headers.append({name.lower(): value for name, value in self.headers.items()})
                 state.under_way += 1
                 state.most_under_way = max(state.most_under_way, state.under_way)
                 number = len(state.requests)
-                status, body = state.answer(request)
+                answer = state.answer(request)
             if state.hold is not None and number > 1:
                 state.hold.wait(10)
+            if state.delay:
+                time.sleep(state.delay)
+            if isinstance(answer, Broken) and answer.until is not None:
+                answer.until.wait(10)
             with state.lock:
                 state.under_way -= 1
+            if isinstance(answer, Broken):
+                self.drop()
+                return
+            status, body, headers = answer
             with suppress(ConnectionError):  # a client that was stopped, or would not wait, is gone
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.send_header("retry-after-ms", "1")  # so that no test waits for the SDK's half second
+                for name, value in {
+                    "content-type": "application/json",
+                    "content-length": str(len(body)),
+                    **headers,
+                }.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
+            if "content-length" in headers:  # more was promised than comes
+                self.drop()
+
+        def drop(self) -> None:
+            self.close_connection = True
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
 
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Quiet(ThreadingHTTPServer):
+        request_queue_size = 64
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # connections that were dropped on purpose
+
+    server = Quiet(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     state = Server(f"http://127.0.0.1:{server.server_address[1]}/v1")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

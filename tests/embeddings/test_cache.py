@@ -213,7 +213,7 @@ def test_an_error_leaves_what_was_embedded(make, server, monkeypatch):
     monkeypatch.setattr("bqstore.embeddings.requests.MAX_REQUEST_TEXTS", 1)
     server.max_chars = 10
     with pytest.raises(Exception, match="text 2 is longer"):
-        make(concurrency=1).embed(["a", "b", "c" * 11, "d"])
+        make(max_concurrency=1).embed(["a", "b", "c" * 11, "d"])
     server.requests.clear()
     make().embed(["a", "b"])
     assert server.requests == []
@@ -224,7 +224,7 @@ import sys
 from bqstore.embeddings import OpenAIEmbedder, requests
 requests.MAX_REQUEST_TEXTS = 1
 url, cache = sys.argv[1:]
-embedder = OpenAIEmbedder("sk-x", dimensions=8, base_url=url, cache=cache, concurrency=2)
+embedder = OpenAIEmbedder(api_key="sk-x", dimensions=8, base_url=url, cache=cache, max_concurrency=2)
 embedder.embed([f"text {i}" for i in range(50)], progress=lambda done, total: print(done, flush=True))
 """
 
@@ -251,7 +251,7 @@ def test_a_forked_process_talks_over_its_own_connection(make, server, tmp_path):
     program = """
 import os, sys
 from bqstore.embeddings import OpenAIEmbedder
-embedder = OpenAIEmbedder("sk-x", dimensions=8, base_url=sys.argv[1], cache=sys.argv[2])
+embedder = OpenAIEmbedder(api_key="sk-x", dimensions=8, base_url=sys.argv[1], cache=sys.argv[2])
 embedder.embed_query("before")
 child = os.fork()
 embedder.embed_query(f"after {child == 0}")
@@ -272,7 +272,7 @@ def test_an_embedder_is_shared_by_threads(make, server):
 
 
 def test_a_key_is_not_needed_to_close(server):
-    embedder = OpenAIEmbedder(KEY, base_url=server.url, cache=False)
+    embedder = OpenAIEmbedder(api_key=KEY, base_url=server.url, cache=False)
     embedder.close()
     embedder.close()
 

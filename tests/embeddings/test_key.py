@@ -36,7 +36,7 @@ def test_the_key_of_the_environment_is_used_without_its_newline(server, monkeypa
 @pytest.mark.parametrize("key", ["sk-geheim-ü", "sk-secret\nX-Other: 1", "sk-secret\x00"])
 def test_a_key_that_cannot_be_sent_is_refused_without_being_quoted(key):
     with pytest.raises(EmbeddingError, match="holds characters that no key has") as caught:
-        OpenAIEmbedder(key)
+        OpenAIEmbedder(api_key=key)
     assert "secret" not in repr(caught.value) and "geheim" not in repr(caught.value)
 
 
@@ -75,7 +75,7 @@ sys.meta_path.insert(0, Blocker())
 from bqstore.embeddings import OpenAIEmbedder
 assert "openai" not in sys.modules
 try:
-    OpenAIEmbedder("sk-x")
+    OpenAIEmbedder(api_key="sk-x")
 except ImportError as error:
     print(error)
 """

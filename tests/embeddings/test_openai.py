@@ -78,7 +78,7 @@ def test_limits_on_the_wire(make, server):
 def test_requests_go_out_several_at_once_and_no_more_than_asked(make, server, monkeypatch):
     monkeypatch.setattr("bqstore.embeddings.requests.MAX_REQUEST_TEXTS", 1)
     texts = [f"text {i}" for i in range(40)]
-    np.testing.assert_array_equal(make(concurrency=3).embed(texts), [vector_of(text) for text in texts])
+    np.testing.assert_array_equal(make(max_concurrency=3).embed(texts), [vector_of(text) for text in texts])
     assert 1 <= server.most_under_way <= 3 and len(server.requests) == 40
 
 
@@ -96,7 +96,7 @@ def test_two_requests_are_under_way_together(make, server, monkeypatch):
                 pass
             server.hold.set()
 
-    make(concurrency=2).embed(["a", "b", "c"], progress=progress)
+    make(max_concurrency=2).embed(["a", "b", "c"], progress=progress)
     assert reached == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert server.most_under_way == 2
 
@@ -109,8 +109,8 @@ def test_it_tries_again(make, server, status):
 
 
 def test_it_gives_up_in_the_end(make, server):
-    server.plan = [Refusal(429, {"code": "insufficient_quota"})] * 9
-    with pytest.raises(EmbeddingError, match=r"after 2 retries; .*quota.*HTTP 429, insufficient_quota"):
+    server.plan = [Refusal(429, {})] * 9
+    with pytest.raises(EmbeddingError, match=r"too much was asked of it \(HTTP 429\), after 2 retries; wait"):
         make(max_retries=2).embed_query("a")
     assert len(server.requests) == 3
 
@@ -143,7 +143,7 @@ def test_a_text_that_is_too_long_is_named_by_its_index(make, server, named):
 def test_a_refusal_for_the_sum_of_the_texts_is_met_by_asking_for_each(make, server):
     server.plan = [Refusal(400, {"message": "maximum context length is 512 tokens for the batch"})]
     np.testing.assert_array_equal(make().embed(["a", "bb"]), [vector_of("a"), vector_of("bb")])
-    assert [request["input"] for request in server.requests] == [["a", "bb"], ["bb"], ["a"]]
+    assert [request["input"] for request in server.requests] == [["a", "bb"], ["a"], ["bb"]]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_texts_that_cannot_be_embedded(make, server, texts, says):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"dimensions": 0}, {"concurrency": 0}, {"max_retries": -1}, {"timeout": 0}, {"timeout": float("nan")}],
+    [{"dimensions": 0}, {"max_concurrency": 0}, {"max_retries": -1}, {"timeout": 0}, {"timeout": float("nan")}],
 )
 def test_settings_out_of_range(make, settings):
     with pytest.raises(InvalidInputError):

@@ -1,0 +1,93 @@
+"""Which texts are being asked for just now, in all threads of this process: equal ones are asked for once.
+
+Whoever needs a text claims it. A text that another has claimed is not asked for but waited for; if the other gave up,
+the waiting one asks for it itself, and gets its own error. A claim is never waited for while one's own requests
+are still unsent, so no two can wait for each other.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+
+
+class Claim:
+    """The keys that one call has taken upon itself."""
+
+    def __init__(self, table: "InFlight") -> None:
+        self._table = table
+        self.open: set[bytes] = set()
+        self.wanted: set[bytes] = set()  # by others; only their vectors are kept here
+        self._came: dict[bytes, Vector] = {}
+
+    def settle(self, keys: Iterable[bytes], vectors: Sequence[Vector] | Vector) -> None:
+        """The vectors of some keys are there."""
+        with self._table.changed:
+            for key, vector in zip(keys, vectors, strict=True):
+                if key in self.wanted:
+                    self._came[key] = vector.copy()
+                self._table.drop(key, self)
+            self._table.changed.notify_all()
+
+    def give_up(self) -> None:
+        """What is still open, others may ask for."""
+        with self._table.changed:
+            for key in list(self.open):
+                self._table.drop(key, self)
+            self._table.changed.notify_all()
+
+    def wait(self, key: bytes, until: float | None, stopped: Callable[[], bool], now: Callable[[], float]) -> bool:
+        """Wait until a key is settled or given up; False if ``until``, a time of ``now``, or ``stopped`` came first."""
+        with self._table.changed:
+            while key in self.open:
+                left = None if until is None else until - now()
+                if stopped() or (left is not None and left <= 0):
+                    return False
+                self._table.changed.wait(0.5 if left is None else min(0.5, left))
+        return True
+
+    def get(self, key: bytes) -> Vector | None:
+        """The vector of a key that was waited for; None if it was given up."""
+        return self._came.get(key)
+
+
+class InFlight:
+    """The table of claims."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self._claims: dict[bytes, Claim] = {}
+
+    def claim(self, keys: Iterable[bytes]) -> tuple[Claim, dict[bytes, Claim]]:
+        """Take what nobody has: the new claim, and the claims of others on the rest."""
+        mine, others = Claim(self), {}
+        with self.changed:
+            for key in keys:
+                other = self._claims.setdefault(key, mine)
+                if other is mine:
+                    mine.open.add(key)
+                else:
+                    other.wanted.add(key)
+                    others[key] = other
+        return mine, others
+
+    def drop(self, key: bytes, claim: Claim) -> None:
+        """Take a key out; the caller holds ``changed``."""
+        claim.open.discard(key)
+        if self._claims.get(key) is claim:
+            del self._claims[key]
+
+
+TABLE = InFlight()
+
+
+def _begin_anew() -> None:
+    TABLE.__init__()  # type: ignore[misc]  # a forked child has none of the threads that would settle a claim
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,129 @@
+"""What may go out and when, by a clock that the test turns; and what the headers say of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bqstore.embeddings.headers import duration, left_of, wait_of
+from bqstore.embeddings.limiter import Limiter, OutOfTimeError, StoppedError
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def free(limiter, clock, seconds=0.0, tokens=1):
+    """Whether a request may go so many seconds from now; it is not sent."""
+    clock.now += seconds
+    looks = iter([False])  # the clock stands still: whoever looks a second time would wait for ever
+    try:
+        ticket = limiter.enter(tokens, clock.now + 1e-6, lambda: next(looks, True))
+    except (OutOfTimeError, StoppedError):
+        return False
+    finally:
+        clock.now -= seconds
+    limiter.leave(ticket, {}, good=False)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("7.66s", 7.66), ("2", 2), ("1d", 86400)],
+)
+def test_durations(text, seconds):
+    assert duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1y", "-1s", "1s!", "nan", "inf", "s"])
+def test_what_is_no_duration(text):
+    assert duration(text) is None
+
+
+@given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), st.text(max_size=40)))
+def test_no_header_breaks_anything(headers):
+    wait = wait_of(headers, 1e9)
+    assert wait is None or wait >= 0
+
+
+def test_dates():
+    headers = {"retry-after": "Wed, 21 Oct 2015 07:28:10 GMT"}
+    assert wait_of(headers, 1445412480.0) == 10
+    assert wait_of(headers, 1445412500.0) == 0
+    assert wait_of({"retry-after": "Wed, 21 Oct 2015 07:28:10"}, 1445412480.0) == 10
+
+
+def test_what_is_left_needs_both_headers():
+    assert left_of({"x-ratelimit-remaining-tokens": "5"}, "tokens") is None
+    assert left_of({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "?"}, "tokens") is None
+
+
+def test_a_jam_halves_once_and_a_round_of_successes_adds_one():
+    limiter = Limiter(8, Clock())
+    tickets = [limiter.enter(1, None, lambda: False) for _ in range(8)]
+    for ticket in tickets:  # all of them left before the first refusal
+        limiter.leave(ticket, {}, good=False, jam=True)
+    assert limiter.allowed == 4
+    for done in range(1, 5 + 4):
+        limiter.leave(limiter.enter(1, None, lambda: False), {}, good=True)
+        assert limiter.allowed == (4 if done < 4 else 5)
+    for _ in range(5):
+        limiter.leave(limiter.enter(1, None, lambda: False), {}, good=False, jam=True)
+    assert limiter.allowed == 1
+
+
+def test_no_more_than_allowed():
+    clock = Clock()
+    limiter = Limiter(2, clock)
+    tickets = [limiter.enter(1, None, lambda: False) for _ in range(2)]
+    assert not free(limiter, clock)
+    limiter.leave(tickets[0], {}, good=True)
+    assert free(limiter, clock)
+
+
+def test_a_wait_holds_everything_back():
+    clock = Clock()
+    limiter = Limiter(2, clock)
+    limiter.hold(3)
+    limiter.hold(1)
+    assert not free(limiter, clock, 2.9) and free(limiter, clock, 3)
+
+
+def tell(limiter, of, **values):
+    headers = {f"x-ratelimit-{name}-{of}": str(value) for name, value in values.items()}
+    limiter.leave(limiter.enter(0, None, lambda: False), headers, good=True)
+
+
+def test_tokens_fill_up_at_the_rate_the_headers_tell():
+    clock = Clock()
+    limiter = Limiter(4, clock)
+    tell(limiter, "tokens", remaining=100, limit=1100, reset="10s")  # a hundred a second
+    assert free(limiter, clock, tokens=100)  # which are spent now
+    assert not free(limiter, clock, 1.9, tokens=200) and free(limiter, clock, 2.0, tokens=200)
+    assert free(limiter, clock, 10, tokens=10**9)  # more than there ever is: when all of it is there
+
+
+def test_a_limit_without_its_size_is_waited_out():
+    clock = Clock()
+    limiter = Limiter(4, clock)
+    tell(limiter, "requests", remaining=0, reset="2s")
+    assert not free(limiter, clock, 1.9) and free(limiter, clock, 2)
+
+
+def test_a_reset_of_hours_is_not_believed():
+    clock = Clock()
+    limiter = Limiter(4, clock)
+    tell(limiter, "requests", remaining=0, reset="5h")
+    assert free(limiter, clock, 60)
+
+
+def test_whoever_has_given_up_does_not_wait():
+    limiter = Limiter(1)
+    limiter.hold(1000)
+    with pytest.raises(StoppedError):
+        limiter.enter(1, None, lambda: True)
+    with pytest.raises(StoppedError):
+        limiter.pause(1000, None, lambda: True)

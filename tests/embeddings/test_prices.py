@@ -1,0 +1,46 @@
+"""Prices: the listed ones, the caller's before them, and none that is guessed."""
+
+import datetime
+
+import pytest
+
+from bqstore.embeddings.prices import PRICES_AS_OF, cost, price_of
+from bqstore.errors import InvalidInputError
+
+
+@pytest.mark.parametrize(
+    ("model", "listed"),
+    [("text-embedding-3-small", 0.02), ("text-embedding-3-large", 0.13), ("text-embedding-ada-002", 0.10)],
+)
+def test_batches_cost_half(model, listed):
+    assert price_of(model) == listed
+    assert price_of(model, batch=True) == pytest.approx(listed / 2)
+
+
+def test_an_unknown_model_has_no_price():
+    assert price_of("text-embedding-3-smaller") is None
+    assert price_of("text-embedding-3-smaller", batch=True) is None
+
+
+def test_the_callers_price_goes_before_the_table():
+    assert price_of("text-embedding-3-small", price=0.5) == 0.5
+    assert price_of("my own model", batch=True, price=0.5) == 0.25
+    assert price_of("text-embedding-3-small", price=0.0) == 0.0
+
+
+@pytest.mark.parametrize("price", [-0.01, float("nan"), float("inf")])
+def test_a_price_that_is_none_is_refused(price):
+    with pytest.raises(InvalidInputError, match="US dollars for a million tokens"):
+        price_of("text-embedding-3-small", price=price)
+
+
+def test_cost():
+    assert cost(0, 0.02) == 0
+    assert cost(1_000_000, 0.02) == pytest.approx(0.02)
+    assert cost(300_000, 0.13) == pytest.approx(0.039)
+
+
+def test_the_table_says_how_old_it_is():
+    assert datetime.datetime.strptime(f"{PRICES_AS_OF} +0000", "%Y-%m %z") < datetime.datetime.now(
+        datetime.timezone.utc
+    )
