@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._version import __version__
     from .collection import Collection
     from .config import HnswConfig, Quantization, SearchParams, search_keywords
-    from .embeddings import Embedder, OpenAIEmbedder
+    from .embeddings import CachedEmbedder, Embedder, OpenAIEmbedder
     from .errors import (
         BqstoreError,
         ClosedError,
@@ -56,7 +56,7 @@ _HOME = {
     "Collection": "collection",
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
-    **dict.fromkeys(("Embedder", "OpenAIEmbedder"), "embeddings"),
+    **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY", "check_documents"), "validate"),
     **dict.fromkeys(
         (
@@ -99,6 +99,7 @@ __all__ = [
     "PRIVATE_PREFIX",
     "REF_DOC_ID_KEY",
     "BqstoreError",
+    "CachedEmbedder",
     "Choice",
     "ClosedError",
     "Collection",
