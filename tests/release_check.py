@@ -406,7 +406,9 @@ def use_openai(folder: Path) -> None:
 
     texts = ["one", "two", "three"]
     with serve() as server, bqstore.open(folder) as store:
-        embedder = bqstore.OpenAIEmbedder(api_key="no-real-key", model="own", base_url=server.url, cache=folder / "cache")
+        embedder = bqstore.OpenAIEmbedder(
+            api_key="no-real-key", model="own", base_url=server.url, cache=folder / "cache"
+        )
         store.add(embedder.embed(texts), texts=texts)
         assert store.search(embedder.embed_query("two"), k=1)[0].text == "two"
         embedder.close()
