@@ -626,6 +626,6 @@ def test_structured_queries_mean_what_they_say(store: BQVectorStore, seed: int) 
 
 
 def test_values_that_are_none_are_refused_by_the_search(store: BQVectorStore) -> None:
-    for comparator, value in ((LIKE, 5), (IN, "x"), (GT, True), (GT, None), (CONTAIN, []), (EQ, float("nan"))):
+    for comparator, value in ((LIKE, 5), (IN, "x"), (GT, True), (GT, None), (EQ, float("nan"))):
         with pytest.raises(bqstore.InvalidInputError):
             store.similarity_search(QUERY, filter=compared(comparator, value))

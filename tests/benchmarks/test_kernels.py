@@ -48,7 +48,7 @@ def test_rescoring(benchmark, scan, form, count):
     candidates.ordinals[0] = np.random.default_rng(0).permutation(200)[:count]
     candidates.counts[0] = count
     reach = np.full((1, count), np.inf, np.float32)
-    found = benchmark(api.rescore, scan.queries, originals, 200, candidates, reach, hits)
+    found = benchmark(api.rescore, scan.queries, originals, 200, candidates, reach, 200, hits)
     assert found == (layout.FINE, count)
 
 
