@@ -24,6 +24,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,7 +71,9 @@ class KeyMaker:
 
     def __call__(self, text: str, how: str | None = None) -> bytes:
         """The key of one text."""
-        rest = json.dumps(text) if how is None else f"{json.dumps(text)}, {json.dumps(how)}"
+        rest = encode_basestring_ascii(text)  # what `json.dumps` makes of it, at a third of the time
+        if how is not None:
+            rest += f", {json.dumps(how)}"
         key = self._begun.copy()
         key.update(f"{rest}]".encode())
         return key.digest()
@@ -145,7 +148,7 @@ class EmbeddingCache:
                 with closing(_connect(path)) as db:
                     return use(db)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                # Turning to WAL, and the last one's closing, refuse others at once, whatever they would wait.
+                # Taking over a journal, and turning from another kind, refuse others at once, whatever they would wait.
                 if "locked" in str(error) and time.monotonic() < patient_until:
                     time.sleep(0.005)
                     continue
@@ -227,7 +230,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    """An empty file for its user alone; SQLite gives its -wal and -shm the same mode.
+    """An empty file for its user alone; SQLite gives its journal the same mode.
 
     One that exists by now is not opened: closing it again would drop the locks another thread holds through SQLite.
     """
@@ -240,11 +243,12 @@ def _connect(path: Path) -> sqlite3.Connection:
         _create(path)
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
-        # In WAL mode readers wait for nobody; NORMAL survives the death of a process, enough for a cache.
         db.execute(f"PRAGMA page_size={_PAGE}")  # of a new file; an older one keeps its own
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
+        # A log would take every vector twice: 24 ms for 2,048 of 1,536 dimensions so, 44 with a log. That readers wait
+        # for a commit costs less. It works in a home on the network too, and what was paid for outlives a power cut.
+        db.execute("PRAGMA journal_mode=TRUNCATE")
+        db.execute("PRAGMA synchronous=FULL")
         db.execute(_SCHEMA)
     except BaseException:
         db.close()

@@ -95,10 +95,10 @@ class Work:
     def _plan(self, sizes: list[int]) -> list[list[Item]]:
         """The requests for what is neither in the cache nor claimed by others."""
         rows = [row for key, row in self._row_of.items() if key in self._claim.open]
-        rows = self._look_up(rows, self._key_of)
+        rows = self._look_up(rows)
         settings = self._asker.settings
         if settings.on_too_long != "error":
-            rows = self._look_up(rows, lambda text: self._key_of(text, settings.on_too_long))
+            rows = self._look_up(rows, settings.on_too_long)
         self._asker.meter.add(cached=len(self._row_of) - len(self._others) - len(rows))
         texts = [self.texts[row] for row in rows]
         tokens = measure(texts, [sizes[row] for row in rows], settings.limits, settings.counter)
@@ -114,13 +114,14 @@ class Work:
         runs = plan_requests([item.tokens for item in items], settings.limits)
         return [[items[i] for i in run] for run in runs] + [[item] for item in long]
 
-    def _look_up(self, rows: list[int], key_of: Callable[[str], bytes]) -> list[int]:
-        """Fill the rows whose keys are in the cache; the rest of them."""
+    def _look_up(self, rows: list[int], how: str | None = None) -> list[int]:
+        """Fill the rows that are in the cache, as texts that were shortened if ``how`` says so; the rest of them."""
         if self._cache is None:
             return rows
         missing = []
         for start in range(0, len(rows), _KEYS_A_LOOK):
-            part = {key_of(self.texts[row]): row for row in rows[start : start + _KEYS_A_LOOK]}
+            some = rows[start : start + _KEYS_A_LOOK]
+            part = {self._keys[row] if how is None else self._key_of(self.texts[row], how): row for row in some}
             found = self._cache.get(list(part))
             if found and self._asker.dim is None:
                 self._asker.dim = next(iter(found.values())).size

@@ -58,7 +58,7 @@ def test_the_default_folder_is_the_users_and_private(make, monkeypatch, tmp_path
     folder = user_cache_folder()
     assert folder == tmp_path / "cache-home" / "bqstore" / "embeddings"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert all(b"the text" not in path.read_bytes() for path in folder.iterdir())
 
 
@@ -278,7 +278,7 @@ def test_a_key_is_not_needed_to_close(server):
 
 
 def test_a_lock_that_refuses_at_once_is_tried_again(tmp_path, monkeypatch):
-    """Turning to WAL beside another thread's closing: "database is locked", and the cache was given up."""
+    """Turning from one kind of journal to another: "database is locked", and the cache was given up."""
     real, refusals = cache_module._connect, [1, 2, 3]
 
     def connect(path):
@@ -303,3 +303,37 @@ def test_making_a_file_that_exists_drops_nobodys_lock(tmp_path):
         code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
         done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
         assert "locked" in done.stderr
+
+
+def test_a_file_with_a_log_of_an_earlier_version_is_taken_over(tmp_path):
+    cache, keys, vectors = EmbeddingCache(tmp_path), keys_of(3), vectors_of(3)
+    cache.put(keys[:2], vectors[:2])
+    with closing(sqlite3.connect(tmp_path / "embeddings-1.db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        assert set(cache.get(keys)) == set(keys[:2])  # beside one that has it open
+    cache.put(keys[2:], vectors[2:])
+    assert set(cache.get(keys)) == set(keys)
+    with closing(sqlite3.connect(tmp_path / "embeddings-1.db")) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() != ("wal",)
+
+
+def test_a_cache_whose_writer_was_killed_in_the_middle_of_a_write(tmp_path):
+    cache, keys, vectors = EmbeddingCache(tmp_path), keys_of(400), vectors_of(400)
+    cache.put(keys[:100], vectors[:100])
+    code = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA journal_mode=TRUNCATE")
+db.execute("PRAGMA cache_size=1")  # so that pages are written before the commit
+db.execute("BEGIN IMMEDIATE")
+db.execute("UPDATE embeddings SET vector = zeroblob(20000)")
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "embeddings-1.db")], check=False)
+    assert (tmp_path / "embeddings-1.db-journal").stat().st_size > 0  # or nothing was left to undo
+    found = EmbeddingCache(tmp_path).get(keys)
+    assert set(found) == set(keys[:100])
+    cache.put(keys[100:], vectors[100:])
+    found = cache.get(keys)
+    for key, vector in zip(keys, vectors, strict=True):
+        np.testing.assert_array_equal(found[key], vector)
