@@ -31,6 +31,7 @@ from .keywords import checked_keywords
 from .linking import Linking
 from .matching import to_mask
 from .measuring import recall as measure_recall
+from .provenance import checked_model, refuse_another
 from .published import Published
 from .results import CollectionInfo, Hit, RecallReport, Record, VerifyReport, without_vector
 from .searching import Options, options_of
@@ -506,6 +507,36 @@ class Collection:
             self._encoder.choice,
             "exact" if way.nothing else way.search.plan.way,
         )
+
+    @checked_keywords
+    def check_model(self, model: str, dim: int | None = None, *, remember: bool = False) -> None:
+        """Make sure that a model's vectors belong here, before they are made and paid for.
+
+        An `Embedder` calls it for you: `OpenAIEmbedder.add_to` and `OpenAIEmbedder.search`, and both adapters.
+
+        Parameters
+        ----------
+        model : str         as in ``embedding_model=`` of `open`
+        dim : int or None   of its vectors, if that is known
+        remember : bool     a collection that knows no model will know this one; searches prove nothing
+
+        Raises SettingsConflictError, which names both, if the collection holds vectors of another model or dimension.
+        """
+        self._check_open()
+        model = checked_model(model, "model")
+        head = self._published.current().head
+        refuse_another(model, dim, head.settings["embedding_model"], head.dim)
+        if not remember or head.settings["embedding_model"] is not None:
+            return
+        self._store.check_writable()
+
+        def keep() -> None:
+            head = self._store.head  # another thread may have said so since
+            refuse_another(model, dim, head.settings["embedding_model"], head.dim)
+            if head.settings["embedding_model"] is None:
+                self._store.put_settings({**head.settings, "embedding_model": model}, head.dim)
+
+        self._write(keep)
 
     def verify(self) -> VerifyReport:
         """Read everything and compare it with its checksums and counts; reports damage, does not raise for it."""

@@ -26,6 +26,7 @@ from .config import (
 from .errors import InvalidInputError, SettingsConflictError
 from .filters import check_key
 from .keywords import checked_keywords, refuse_unknown
+from .provenance import checked_model
 from .state import first
 from .storage import coding_of, open_store
 from .storage.flat import collection_folder
@@ -187,9 +188,7 @@ def _given(
     if originals is not None:
         given["originals"] = check_choice("originals", originals, ORIGINALS)
     if embedding_model is not None:
-        if not isinstance(embedding_model, str) or not 1 <= text_bytes(embedding_model, "embedding_model") <= 1024:
-            raise InvalidInputError(f"embedding_model is {embedding_model!r}; expected a name of 1 to 1,024 bytes")
-        given["embedding_model"] = embedding_model
+        given["embedding_model"] = checked_model(embedding_model)
     return given
 
 

@@ -3,6 +3,7 @@
 Importing this package needs nothing but numpy; ``openai`` is imported when an `OpenAIEmbedder` is made.
 """
 
+from .batch_api import BatchStatus, EmbeddingBatch
 from .cache import EmbeddingCache, user_cache_folder
 from .cached import CachedEmbedder
 from .openai import OpenAIEmbedder
@@ -12,8 +13,10 @@ from .usage import Estimate, Usage
 
 __all__ = [
     "PRICES_AS_OF",
+    "BatchStatus",
     "CachedEmbedder",
     "Embedder",
+    "EmbeddingBatch",
     "EmbeddingCache",
     "Estimate",
     "OpenAIEmbedder",

@@ -231,11 +231,15 @@ class Asker:
         if dim != self.dim:
             why = "" if asked is None else f"; the server does not heed dimensions={asked}: leave it out"
             raise EmbeddingError(f"{self.settings.model} answered with {dim} dimensions; {self.dim} were expected{why}")
-        if asked is not None and asked != NATIVE_DIM.get(self.settings.model):
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            if ((np.abs(norms - 1) > 1e-4) & (norms > 0)).any():  # shortened by a cut: no unit vectors any more
-                vectors = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+        return vectors if asked in (None, NATIVE_DIM.get(self.settings.model)) else of_unit_length(vectors)
+
+
+def of_unit_length(vectors: Vectors) -> Vectors:
+    """Vectors that a server has shortened, float32 (n, dim), at length 1 again; as they are where they have it."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not ((np.abs(norms - 1) > 1e-4) & (norms > 0)).any():
         return vectors
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def call_for(send: Send, seconds: float | None) -> Call:

@@ -11,11 +11,14 @@ _EVERY = 0.2
 
 
 class Bar:
-    """One call's progress; ``total`` is None where nobody knows. Use as a context: it wipes itself out at the end."""
+    """One call's progress; ``total`` is None where nobody knows. Use as a context: it wipes itself out at the end.
 
-    def __init__(self, usage: Callable[[], Usage], clock: Callable[[], float] = time.monotonic) -> None:
+    usage : callable, optional      what was spent so far; None where that is not known
+    """
+
+    def __init__(self, usage: Callable[[], Usage] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._usage, self._clock = usage, clock
-        self._spent_before = usage().price
+        self._spent_before = self._spent()
         self._begun = clock()
         self._next = self._begun + _QUIET
         self._first: int | None = None
@@ -42,10 +45,13 @@ class Bar:
     def _line(self, done: int, total: int | None, seconds: float) -> str:
         rate = (done - (self._first or 0)) / seconds if seconds > 0 else 0.0
         parts = [f"{rate:,.0f} texts/s"]
-        price = self._usage().price
+        price = self._spent()
         if price is not None:
             parts.append(f"${price - (self._spent_before or 0.0):,.4f}")
         if total is not None and rate > 0:
             parts.append(f"{(total - done) / rate:,.0f} s left")
         of = "" if total is None else f" of {total:,}"
         return f"embedding: {done:,}{of} ({', '.join(parts)})"
+
+    def _spent(self) -> float | None:
+        return None if self._usage is None else self._usage().price

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,20 @@ import numpy.typing as npt
 
 from ..errors import EmbeddingError, InvalidInputError
 from ..keywords import checked_keywords
+from .bar import Bar
 from .cache import EmbeddingCache, KeyMaker, open_cache
 from .frameworks import ForFrameworks
 from .inflight import InFlight
+from .into_store import Batches, IntoStore, Report
 from .requests import check_texts
+from .stream import enumerate_batches
 
 Vectors = npt.NDArray[np.float32]
 
 _BATCH = 512  # texts handed over at once; each batch is kept before the next is begun
 
 
-class CachedEmbedder(ForFrameworks):
+class CachedEmbedder(IntoStore, ForFrameworks):
     """An `Embedder` that asks another for what it has not kept. Safe to share between threads if the other is.
 
     Parameters
@@ -101,6 +105,20 @@ class CachedEmbedder(ForFrameworks):
     async def aembed_query(self, text: str) -> Vectors:
         """As `embed_query`, in a thread."""
         return await asyncio.to_thread(self.embed_query, text)
+
+    def _known_dim(self) -> int | None:
+        return None
+
+    def _batches(self, texts: Iterable[str], batch: int) -> Batches:
+        if batch < 1:
+            raise InvalidInputError(f"batch is {batch}; at least 1 was expected")
+        for start, part in enumerate_batches(texts, batch):
+            yield start, part, self.embed(part)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[Report]:
+        with Bar() as bar:
+            yield bar
 
     def _all(self, texts: Sequence[str], key_of: KeyMaker, ask: Callable[[list[str]], Any]) -> Vectors:
         check_texts(texts)

@@ -117,6 +117,16 @@ class EmbeddingsClient:
         """Whether there is a client for `send_async`."""
         return self._async is not None
 
+    @property
+    def sdk(self) -> Any:
+        """The SDK's client, for its other calls. Raises EmbeddingError if only an async one was given."""
+        if self._client is None:
+            raise EmbeddingError("only an async_client was given: use aembed and aembed_query, or give a client, too")
+        if self._own is not None and os.getpid() != self._pid:
+            # after a fork: two processes must not talk over one connection
+            self._client, self._pid = self._own(), os.getpid()
+        return self._client
+
     def close(self) -> None:
         """Close the connections to the server; those of a client that was given are its owner's."""
         if self._own is not None and self._client is not None:
@@ -127,14 +137,10 @@ class EmbeddingsClient:
 
         ``timeout`` is for this try only; None: the client's own.
         """
-        if self._client is None:
-            raise EmbeddingError("only an async_client was given: use aembed and aembed_query, or give a client, too")
-        if self._own is not None and os.getpid() != self._pid:
-            # after a fork: two processes must not talk over one connection
-            self._client, self._pid = self._own(), os.getpid()
+        sdk = self.sdk
         refusal = body = headers = None
         try:
-            raw = self._client.embeddings.with_raw_response.create(**self._request(texts, model, dimensions, timeout))
+            raw = sdk.embeddings.with_raw_response.create(**self._request(texts, model, dimensions, timeout))
             body, headers = raw.content, _lower(raw.headers)
         except Exception as error:  # whatever the SDK, its HTTP library or a broken answer can raise
             refusal = self._refusal(error, model)

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,16 @@ from ..errors import InvalidInputError
 from ..keywords import checked_keywords
 from .asking import Asker, Call, Settings, call_for
 from .bar import Bar
-from .cache import KeyMaker, open_cache
+from .batch_api import EmbeddingBatch
+from .cache import KeyMaker, open_cache, user_cache_folder
 from .client import Answer, EmbeddingsClient
+from .estimating import estimate
 from .frameworks import ForFrameworks
+from .into_store import STREAM_BATCH, Batches, IntoStore
 from .keys import hides_key
-from .prices import cost, price_of
-from .requests import Limits, check_texts, measure, plan_requests
-from .stream import Alongside, enumerate_batches, in_batches
+from .prices import price_of
+from .requests import Limits
+from .stream import in_batches
 from .tokens import counter_for
 from .usage import Estimate, Meter, Usage
 from .work import Work
@@ -30,18 +33,8 @@ Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 OnTooLong = Literal["error", "truncate", "split_mean"]
 
-_STREAM_BATCH = 1_000
-_ESTIMATE_BATCH = 20_000
 
-
-class Adds(Protocol):
-    """What `OpenAIEmbedder.add_to` needs of a collection."""
-
-    def add(self, vectors: Any, ids: Any = None, texts: Any = None, metadatas: Any = None) -> Any:
-        """As `bqstore.Collection.add`."""
-
-
-class OpenAIEmbedder(ForFrameworks):
+class OpenAIEmbedder(IntoStore, ForFrameworks):
     """Embeds with an OpenAI model, or with any server that speaks its API; safe to use from several threads.
 
     Parameters
@@ -197,7 +190,7 @@ class OpenAIEmbedder(ForFrameworks):
         return np.ascontiguousarray((await self.aembed([text]))[0])
 
     def stream(
-        self, texts: Iterable[str], *, batch: int = _STREAM_BATCH, ahead: int | None = None
+        self, texts: Iterable[str], *, batch: int = STREAM_BATCH, ahead: int | None = None
     ) -> Iterator[tuple[int, Vectors]]:
         """The index of the first text and the vectors, float32 (m, dim), of one batch after another, in order.
 
@@ -206,78 +199,44 @@ class OpenAIEmbedder(ForFrameworks):
 
         Raises as `embed`, after the batches before; the index is that in all of the texts.
         """
-        for start, _, vectors in self._stream(texts, batch, ahead):
+        for start, _, vectors in self._batches(texts, batch, ahead):
             yield start, vectors
 
-    def add_to(
-        self,
-        collection: Adds,
-        texts: Iterable[str],
-        ids: Iterable[str] | None = None,
-        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
-        *,
-        batch: int = _STREAM_BATCH,
-    ) -> int:
-        """Embed texts and add them to a collection, batch by batch: the next are embedded while one is committed.
-
-        What was committed stays, whatever happens then, and what was embedded is in the cache: a second run asks the
-        server only for what is missing. Give ids, so that it replaces what the first has added.
-
-        Returns
-        -------
-        int   how many were added
-
-        Raises as `embed` and `bqstore.Collection.add`, after the batches before were added.
-        """
-        names, details = Alongside(ids, "ids"), Alongside(metadatas, "metadatas")
-        added = 0
-        total = len(texts) if isinstance(texts, Sequence) else None
-        with self._reporting(None) as report:
-            coming = self._stream(texts, batch, None)
-            try:
-                for start, part, vectors in coming:
-                    ids_, metadatas_ = names.take(len(part), start), details.take(len(part), start)
-                    collection.add(vectors, ids=ids_, texts=part, metadatas=metadatas_)
-                    added += len(part)
-                    report(added, total)  # type: ignore[arg-type]  # the line can do without
-            finally:
-                coming.close()
-        names.check_end(added)
-        details.check_end(added)
-        return added
-
-    def estimate(self, texts: Iterable[str]) -> Estimate:
+    def estimate(self, texts: Iterable[str], *, batch: bool = False) -> Estimate:
         """What `embed` would take: how many texts are cached, how many tokens and requests the rest, and the price.
+
+        batch : bool    through `batch`, which costs half
 
         Sends nothing. Raises InvalidInputError as `embed`.
         """
-        settings = self._asker.settings
-        n = cached = requests = tokens = 0
-        seen: set[bytes] = set()
-        pending: list[int] = []
-        for start, part in enumerate_batches(texts, _ESTIMATE_BATCH):
-            sizes = check_texts(part, start)
-            keys = {self._key_of(text): at for at, text in enumerate(part)}
-            new = {key: at for key, at in keys.items() if key not in seen}
-            seen.update(new)
-            found = set() if self._cache is None else set(self._cache.get(list(new)))
-            if self._cache is not None and settings.on_too_long != "error":
-                how = {self._key_of(part[at], settings.on_too_long): key for key, at in new.items() if key not in found}
-                found |= {how[key] for key in self._cache.get(list(how))}
-            missing = sorted(at for key, at in new.items() if key not in found)
-            n, cached = n + len(part), cached + len(found)
-            if settings.counter is not None:
-                counts = [settings.counter(part[at]) for at in missing]
-            else:
-                counts = [sizes[at] for at in missing]
-            tokens += sum(counts)
-            pending += measure(
-                [part[at] for at in missing], [sizes[at] for at in missing], settings.limits, settings.counter
-            )
-        requests = sum(1 for _ in plan_requests(pending, settings.limits))
         per_million = self._asker.meter.per_million
-        price = None if per_million is None else cost(tokens, per_million)
-        return Estimate(n, cached, tokens, requests, price, settings.counter is not None)
+        return estimate(texts, self._asker.settings, self._cache, self._key_of, per_million, batch)
+
+    def batch(self, folder: str | os.PathLike[str] | None = None, *, poll_seconds: float = 30.0) -> EmbeddingBatch:
+        """This model through OpenAI's Batch API: half the price, an answer within a day.
+
+        ``batch.submit(texts)``, and any time later, in this process or another, ``batch.submit(texts)`` again, which
+        sends nothing twice, and ``batch.collect(wait=True)``. What was collected is in this embedder's cache: then
+        `embed` and `add_to` of the same texts ask for nothing.
+
+        Parameters
+        ----------
+        folder : path, optional     keeps how far jobs are; beside the user's cache of embeddings unless told
+        poll_seconds : float        between two looks, while ``collect`` waits
+
+        Raises EmbeddingError if only an async_client was given. A text that is too long is refused, whatever
+        ``on_too_long`` says.
+        """
+        return EmbeddingBatch(
+            self._client.sdk,
+            self.model,
+            dimensions=self.dimensions,
+            folder=user_cache_folder().parent / "batches" if folder is None else folder,
+            cache=self._cache,
+            endpoint=self._client.endpoint,
+            poll_seconds=poll_seconds,
+            price=self._asker.meter.per_million,
+        )
 
     # ---- inside
 
@@ -308,9 +267,10 @@ class OpenAIEmbedder(ForFrameworks):
         finally:
             work.close()
 
-    def _stream(
-        self, texts: Iterable[str], batch: int, ahead: int | None
-    ) -> Generator[tuple[int, Sequence[str], Vectors], None, None]:
+    def _known_dim(self) -> int | None:
+        return self._asker.dim
+
+    def _batches(self, texts: Iterable[str], batch: int, ahead: int | None = None) -> Batches:
         if batch < 1 or (ahead is not None and ahead < 0):
             raise InvalidInputError("batch must be at least 1, and ahead at least 0")
         call = self._call()
@@ -341,7 +301,7 @@ class OpenAIEmbedder(ForFrameworks):
             pool.shutdown()
 
     @contextmanager
-    def _reporting(self, progress: Progress | None) -> Iterator[Progress]:
+    def _reporting(self, progress: Progress | None = None) -> Iterator[Progress]:
         """What to call with (done, in all)."""
         chosen = progress or self._progress
         if callable(chosen):

@@ -1,9 +1,11 @@
 """What makes the vectors: LangChain's `Embeddings`, or a `bqstore.Embedder` made into one. Knows no store."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, TypeGuard
 
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
 
 import bqstore
 
@@ -34,9 +36,7 @@ class EmbedderEmbeddings(Embeddings):
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Vectors of passages: by the embedder's own `aembed` if it has one, else in a thread."""
-        own: Any = getattr(self.embedder, "aembed", None)
-        vectors = await (asyncio.to_thread(self.embedder.embed, texts) if own is None else own(texts))
-        listed: list[list[float]] = vectors.tolist()
+        listed: list[list[float]] = (await avectors_of(self, texts)).tolist()
         return listed
 
     async def aembed_query(self, text: str) -> list[float]:
@@ -58,6 +58,32 @@ def embeddings_of(given: Embeddings | bqstore.Embedder) -> Embeddings:
         f"embedding is {_described(given)}; expected an Embeddings of LangChain's, which has embed_documents and "
         "embed_query, or a bqstore.Embedder such as bqstore.OpenAIEmbedder()"
     )
+
+
+def model_of(embeddings: Embeddings) -> str | None:
+    """The model that a store is to remember: an embedder's; nothing is known of others."""
+    return embeddings.embedder.model if isinstance(embeddings, EmbedderEmbeddings) else None
+
+
+def vectors_of(embeddings: Embeddings, texts: list[str]) -> Any:
+    """Vectors of passages: of an embedder float32 (n, dim), never a list."""
+    if isinstance(embeddings, EmbedderEmbeddings):
+        return embeddings.embedder.embed(texts)
+    return embeddings.embed_documents(texts)
+
+
+async def avectors_of(embeddings: Embeddings, texts: list[str]) -> Any:
+    """`vectors_of` without blocking the event loop."""
+    if not isinstance(embeddings, EmbedderEmbeddings):
+        return await awaitable(embeddings, "embed_documents", texts)
+    own: Any = getattr(embeddings.embedder, "aembed", None)
+    return await (asyncio.to_thread(embeddings.embedder.embed, texts) if own is None else own(texts))
+
+
+def awaitable(embeddings: Embeddings, method: str, given: Any) -> Awaitable[Any]:
+    """A call of an embedding's async method; of the plain one, in a thread, where it has no other."""
+    own = getattr(embeddings, f"a{method}", None)
+    return own(given) if own else run_in_executor(None, getattr(embeddings, method), given)
 
 
 def _embeds(given: object) -> TypeGuard[Embeddings]:

@@ -4,7 +4,7 @@ Turns texts into vectors with LangChain's `Embeddings`, and hits into `Document`
 threads, ranking, the names of settings) is the collection's; only public names of `bqstore` are used.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -17,7 +17,7 @@ from typing_extensions import Self
 import bqstore
 
 from .documents import Filter, batches_of, columns_of, document_of, filter_of
-from .embeddings import embeddings_of
+from .embeddings import avectors_of, awaitable, embeddings_of, model_of, vectors_of
 
 
 class BQVectorStore(VectorStore):
@@ -46,7 +46,8 @@ class BQVectorStore(VectorStore):
     oversampling, rescore, hnsw_ef, full_scan_threshold
                                     how searches are done; see `bqstore.SearchParams` and `bqstore.HnswConfig`
     originals : str                 "float32" (default), "float16", "int8" or "none": what is kept for rescoring
-    embedding_model : str           remembered; another name is refused when the collection is opened again
+    embedding_model : str           remembered; another name is refused when the collection is opened again. Of a
+                                    `bqstore.Embedder` its ``model``, unless told
     read_only : bool                follow what another process writes
     relevance_score_fn : callable   from a score of this store to a relevance from 0 to 1. The default is, for cosine
                                     and dot, the score kept within 0 and 1 (for dot this wants vectors of unit length,
@@ -92,7 +93,7 @@ class BQVectorStore(VectorStore):
         self._embedding = embeddings_of(embedding)  # before anything is opened
         settings.update(distance=distance, oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef)
         settings.update(full_scan_threshold=full_scan_threshold, originals=originals)
-        settings.update(embedding_model=embedding_model, read_only=read_only)
+        settings.update(embedding_model=embedding_model or model_of(self._embedding), read_only=read_only)
         self.collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
         self._relevance_score_fn = relevance_score_fn or _RELEVANCE[self.collection.info().distance]
 
@@ -173,7 +174,7 @@ class BQVectorStore(VectorStore):
         """
         added: list[str] = []
         for batch in batches_of(texts, metadatas, ids, batch_size, kwargs):
-            vectors = self._embedding.embed_documents(batch.texts)
+            vectors = vectors_of(self._embedding, batch.texts)
             added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
         return added
 
@@ -189,7 +190,7 @@ class BQVectorStore(VectorStore):
         """`add_texts` without blocking the event loop."""
         added: list[str] = []
         for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs):
-            vectors = await _awaitable(self._embedding, "embed_documents", batch.texts)
+            vectors = await avectors_of(self._embedding, batch.texts)
             added += await run_in_executor(None, self.collection.add, vectors, batch.ids, batch.texts, batch.metadatas)
         return added
 
@@ -228,7 +229,7 @@ class BQVectorStore(VectorStore):
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """`similarity_search` without blocking the event loop."""
-        vector = await _awaitable(self._embedding, "embed_query", query)
+        vector = await awaitable(self._embedding, "embed_query", query)
         return await self.asimilarity_search_by_vector(vector, k, **kwargs)
 
     def similarity_search_by_vector(self, embedding: Sequence[float], k: int = 4, **kwargs: Any) -> list[Document]:
@@ -249,7 +250,7 @@ class BQVectorStore(VectorStore):
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """`similarity_search_with_score` without blocking the event loop."""
-        vector = await _awaitable(self._embedding, "embed_query", query)
+        vector = await awaitable(self._embedding, "embed_query", query)
         return await self.asimilarity_search_with_score_by_vector(vector, k, **kwargs)
 
     def similarity_search_with_score_by_vector(
@@ -275,7 +276,7 @@ class BQVectorStore(VectorStore):
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """`max_marginal_relevance_search` without blocking the event loop."""
-        vector = await _awaitable(self._embedding, "embed_query", query)
+        vector = await awaitable(self._embedding, "embed_query", query)
         return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
 
     def max_marginal_relevance_search_by_vector(
@@ -358,9 +359,3 @@ def _nearness(score: float) -> float:
 
 _RELEVANCE = {"cosine": _within_0_and_1, "dot": _within_0_and_1, "euclid": _nearness}
 _OWN_KEYWORDS = ("path", "collection_name", "relevance_score_fn")
-
-
-def _awaitable(embedding: Embeddings, method: str, given: Any) -> Awaitable[Any]:
-    """A call of an embedding's async method; of the plain one, in a thread, where it has no other."""
-    method_of = getattr(embedding, f"a{method}", None)
-    return method_of(given) if method_of else run_in_executor(None, getattr(embedding, method), given)

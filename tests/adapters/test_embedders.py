@@ -1,5 +1,6 @@
 """What may make the vectors: the frameworks' own classes, a `bqstore.Embedder` in either framework, nothing else."""
 
+import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -209,7 +210,7 @@ def server() -> Iterator[Server]:
 def test_openai_feeds_both_frameworks(tmp_path: Path, server: Server) -> None:
     keys = {"api_key": "sk-test", "base_url": server.url, "cache": False}
     with bqstore.OpenAIEmbedder(model="a-model", **keys) as embedder:
-        with BQVectorStore(embedder, path=tmp_path, embedding_model=embedder.model) as store:
+        with BQVectorStore(embedder, path=tmp_path) as store:
             store.add_texts(["cats", "dogs"], ids=["c", "d"])
             ((document, score),) = store.similarity_search_with_score("dogs", k=1)
             assert (document.id, score) == ("d", pytest.approx(1.0, abs=1e-6))
@@ -218,3 +219,58 @@ def test_openai_feeds_both_frameworks(tmp_path: Path, server: Server) -> None:
             index = VectorStoreIndex.from_vector_store(vectors, embed_model=EmbedderEmbedding(embedder))
             (found,) = index.as_retriever(similarity_top_k=1).retrieve("cats")
             assert found.node_id == "c"
+
+
+class Another(Toy):
+    model = "another"
+
+
+class AsIs(Toy):
+    """Its vectors are arrays that have no list of themselves."""
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        class Array(np.ndarray):
+            def tolist(self) -> Any:
+                raise AssertionError("a list was made")
+
+        return super().embed(texts).view(Array)
+
+
+async def test_an_embedders_vectors_go_into_the_store_as_they_are() -> None:
+    with BQVectorStore(AsIs()) as store:
+        store.add_texts(["1 0"], ids=["a"])
+        await store.aadd_texts(["0 1"], ids=["b"])
+        np.testing.assert_array_equal(store.collection.get(["b"], with_vectors=True)[0].vector, [0, 1])
+
+
+def test_langchain_refuses_another_model(tmp_path: Path) -> None:
+    with BQVectorStore(Toy(), path=tmp_path) as store:
+        store.add_texts(["1 0"])
+        assert store.collection.info().embedding_model == "toy"
+    with pytest.raises(bqstore.SettingsConflictError, match=r"'another'.*'toy'"):
+        BQVectorStore(Another(), path=tmp_path)
+    with pytest.raises(bqstore.SettingsConflictError, match=r"'another'.*'toy'"):
+        BQVectorStore(EmbedderEmbeddings(Another()), path=tmp_path, read_only=True)
+    with BQVectorStore(Another(), path=tmp_path, embedding_model="toy"):
+        pass  # another name for the same
+
+
+async def test_llama_index_refuses_a_query_of_another_model(tmp_path: Path) -> None:
+    toy = EmbedderEmbedding(Toy())
+    with LlamaIndexStore(tmp_path, embedding_model=toy.model_name) as store:
+        index = VectorStoreIndex.from_vector_store(store, embed_model=toy)
+        index.insert(LlamaDocument(text="1 0"))
+    with LlamaIndexStore(tmp_path, read_only=True) as store:
+        assert len(VectorStoreIndex.from_vector_store(store, embed_model=toy).as_retriever().retrieve("1 0")) == 1
+        other = VectorStoreIndex.from_vector_store(store, embed_model=EmbedderEmbedding(Another()))
+        for mode in ("default", "mmr"):
+            with pytest.raises(bqstore.SettingsConflictError, match=r"'toy'.*'another'"):
+                other.as_retriever(vector_store_query_mode=mode).retrieve("1 0")
+        with pytest.raises(bqstore.SettingsConflictError, match=r"'toy'.*'another'"):
+            await other.as_retriever().aretrieve("1 0")
+
+
+def test_a_query_that_says_its_model_is_a_list_that_travels() -> None:
+    vector = EmbedderEmbedding(Toy()).get_query_embedding("1 0.5")
+    again = pickle.loads(pickle.dumps(vector))
+    assert vector == again == [-1.0, -0.5] and isinstance(again, list) and again.model == "toy"

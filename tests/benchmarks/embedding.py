@@ -58,7 +58,11 @@ def serve(ms: float, port: "multiprocessing.Queue[int]", log: str) -> None:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # of the client that is killed
+
+    server = Quiet(("127.0.0.1", 0), Handler)
     port.put(server.server_address[1])
     server.serve_forever()
 

@@ -12,7 +12,8 @@ import numpy as np
 import openai
 import pytest
 
-from bqstore.embeddings import EmbeddingCache, OpenAIEmbedder, batch_api
+import bqstore
+from bqstore.embeddings import EmbeddingCache, OpenAIEmbedder, batch_plan, user_cache_folder
 from bqstore.embeddings.batch_api import BatchStatus, EmbeddingBatch
 from bqstore.errors import CorruptionError, EmbeddingError, InvalidInputError, LockedError, StorageError
 from bqstore.storage import platform
@@ -51,8 +52,8 @@ def nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., EmbeddingBatch]]:
     """Jobs on the server, of batches of three requests of two texts each; the client's own retries are on."""
-    monkeypatch.setattr(batch_api, "plan_requests", small_requests)
-    monkeypatch.setattr(batch_api, "MAX_BATCH_TEXTS", 6)
+    monkeypatch.setattr(batch_plan, "plan_requests", small_requests)
+    monkeypatch.setattr(batch_plan, "MAX_BATCH_TEXTS", 6)
     client = openai.OpenAI(api_key=KEY, base_url=server.url)
 
     def make(model: str = "text-embedding-3-small", **settings: Any) -> EmbeddingBatch:
@@ -87,6 +88,22 @@ def test_afterwards_the_embedder_makes_no_request(make, server, tmp_path):
     with OpenAIEmbedder(api_key=KEY, dimensions=DIM, base_url=server.url, cache=tmp_path / "cache") as embedder:
         np.testing.assert_array_equal(embedder.embed(TEXTS), vectors)
     assert len(server.asked) == asked
+
+
+def test_through_the_embedder(make, server, tmp_path):
+    settings = {"api_key": KEY, "dimensions": DIM, "base_url": server.url, "cache": tmp_path / "its-cache"}
+    with OpenAIEmbedder(**settings) as embedder, bqstore.open() as store:
+        embedder.batch(tmp_path / "its-jobs").submit(TEXTS)
+        job = embedder.batch(tmp_path / "its-jobs")  # as after a restart
+        assert job.submit(TEXTS) == ["batch_0", "batch_1"]
+        np.testing.assert_allclose(job.collect(wait=True), right(TEXTS), rtol=1e-6)
+        assert job.tokens == 10 and job.price == pytest.approx(10 * 0.01 / 1e6)
+        asked = len(server.asked)
+        assert embedder.estimate(TEXTS).requests == 0
+        assert embedder.add_to(store, TEXTS) == 10 and len(server.asked) == asked
+        default = embedder.batch().folder
+        assert default.name == "batches" and default.parent == user_cache_folder().parent
+        assert KEY not in repr(job)
 
 
 def test_what_is_cached_is_not_submitted(make, server, tmp_path):
@@ -166,7 +183,7 @@ def test_waiting(make, server):
 @pytest.mark.parametrize("limit", [{"MAX_BATCH_LINES": 1}, {"MAX_BATCH_BYTES": 200}, {"MAX_BATCH_TEXTS": 2}])
 def test_the_limits_of_a_batch(make, server, monkeypatch, limit):
     for name, value in limit.items():
-        monkeypatch.setattr(batch_api, name, value)
+        monkeypatch.setattr(batch_plan, name, value)
     assert len(make().submit(TEXTS)) == 5
 
 
@@ -247,13 +264,12 @@ def test_answers_to_questions_nobody_asked_are_left_alone(make, server):
 def test_a_lost_answer_makes_nothing_twice(make, server, step, how):
     planned = how if isinstance(how, str) else Refusal(how, {"message": KEY, "code": KEY})
     server.script = {step: [planned]}
+    half = make()
     with pytest.raises(EmbeddingError, match="nothing that was done is done twice") as caught:
-        make().submit(TEXTS)
+        half.submit(TEXTS)
     assert server.count(step) == 1  # no retry that does not look first
     assert KEY not in "".join(traceback.format_exception(caught.value)) and caught.value.__context__ is None
-    with pytest.raises(EmbeddingError, match=r"not all is submitted yet|no job"):
-        half = make()
-        half._begin(TEXTS)
+    with pytest.raises(EmbeddingError, match="not all is submitted yet"):
         half.collect()
     job = make()
     assert job.submit(TEXTS) == ["batch_0", "batch_1"]
@@ -332,7 +348,8 @@ def test_a_damaged_state_is_refused(make, server, tmp_path):
 def test_one_at_a_time(make, server, tmp_path):
     job = make()
     job.submit(TEXTS)
-    lock = WriterLock(job._path.with_suffix(".lock"))
+    (state,) = (tmp_path / "jobs").glob("*.json")
+    lock = WriterLock(state.with_suffix(".lock"))
     with pytest.raises(LockedError, match="another process or thread is at this job"):
         make().submit(TEXTS)
     lock.release()
@@ -350,13 +367,13 @@ def test_a_folder_that_cannot_be_used(make, tmp_path, server):
 FORKER = """
 import json, os, signal, sys
 import numpy as np, openai
-from bqstore.embeddings import EmbeddingCache, batch_api
+from bqstore.embeddings import EmbeddingBatch, EmbeddingCache, batch_job, batch_plan
 from tests.embeddings.test_batch_api import TEXTS, small_requests
 from bqstore.storage import platform
-batch_api.plan_requests, batch_api.MAX_BATCH_TEXTS = small_requests, 6
+batch_plan.plan_requests, batch_plan.MAX_BATCH_TEXTS = small_requests, 6
 platform.sync_file = platform.sync_folder = lambda _: None  # what a process has written outlives it, synced or not
 client = openai.OpenAI(api_key="sk-x", base_url=sys.argv[1])
-make_file, writes = batch_api.make_file, 0
+make_file, writes = batch_job.make_file, 0
 
 def moment():
     global writes
@@ -370,13 +387,13 @@ def counted(path, fill):
     moment()
     return done
 
-batch_api.make_file = counted
+batch_job.make_file = counted
 for line in sys.stdin:
     folder, kill_at = json.loads(line)
     child = os.fork()
     if child == 0:
         own = client.with_options(default_headers={"x-pid": str(os.getpid())})
-        job = batch_api.EmbeddingBatch(own, "text-embedding-3-small", dimensions=8, folder=folder + "/jobs",
+        job = EmbeddingBatch(own, "text-embedding-3-small", dimensions=8, folder=folder + "/jobs",
             cache=EmbeddingCache(folder + "/cache"), endpoint=sys.argv[1], poll_seconds=0)
         job.submit(TEXTS)
         np.asarray(job.collect(wait=True)).tofile(folder + "/vectors")

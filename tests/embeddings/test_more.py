@@ -15,7 +15,7 @@ import pytest
 
 import bqstore
 from bqstore.embeddings import CachedEmbedder, EmbeddingCache, OpenAIEmbedder, bar, tokens
-from bqstore.errors import EmbeddingError, InvalidInputError, UnknownKeywordError
+from bqstore.errors import EmbeddingError, InvalidInputError, SettingsConflictError, UnknownKeywordError
 
 from .conftest import KEY
 from .fake_server import Refusal, vector_of
@@ -153,6 +153,65 @@ def test_add_to_a_collection_twice(make, server, tmp_path):
             make().add_to(store, texts[:3], ids[:3], [{}] * 4)
 
 
+def test_another_model_is_refused_before_anything_is_sent(make, server):
+    with bqstore.open() as store:
+        embedder = make()
+        embedder.add_to(store, ["a", "b"], ["1", "2"])
+        assert store.info().embedding_model == "text-embedding-3-small"
+        (hit,) = embedder.search(store, "b", 1, oversampling=2.0)
+        assert hit.id == "2" and hit.score == pytest.approx(1)
+        sent = len(server.requests)
+        said = r"'text-embedding-3-small' \(8 dimensions\).*'text-embedding-ada-002' \(1,536 dimensions\)"
+        others = [make(model="text-embedding-ada-002", dimensions=None), make(dimensions=9), make(model="a-new-one")]
+        for other, words in zip(others, (said, r"\(9 dimensions\)", "'a-new-one'"), strict=True):
+            with pytest.raises(SettingsConflictError, match=words):
+                other.search(store, "b")
+            with pytest.raises(SettingsConflictError, match=words):
+                other.add_to(store, ["c"])
+        assert len(server.requests) == sent and len(store) == 2
+
+
+def test_an_embedder_that_fails_leaves_no_model_behind(make, server):
+    server.plan = [Refusal(400, {})]
+    with bqstore.open() as store:
+        with pytest.raises(EmbeddingError):
+            make().add_to(store, ["a"])
+        assert store.info().embedding_model is None
+
+
+ADDING = """
+import sys, time
+import bqstore
+url, cache, folder = sys.argv[1:]
+embedder = bqstore.OpenAIEmbedder(api_key="sk-x", dimensions=8, base_url=url, cache=cache, max_concurrency=3)
+with bqstore.open(folder) as store:
+    def texts():
+        for i in range(100_000):
+            if i == 2000:
+                print("now", flush=True)
+            yield f"text {i}"
+    embedder.add_to(store, texts(), (f"id {i}" for i in range(100_000)), batch=20)
+"""
+
+
+def test_ctrl_c_in_add_to_keeps_what_was_added_and_what_was_embedded(make, server, tmp_path):
+    server.delay = 0.005
+    arguments = [sys.executable, "-c", ADDING, server.url, str(tmp_path / "cache"), str(tmp_path / "store")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode != 0 and "KeyboardInterrupt" in said
+    answered = set(server.answered)
+    with bqstore.open(tmp_path / "store") as store:
+        there = len(store)
+        assert 500 <= there <= len(answered) < 10_000 and store.verify().ok
+        assert {hit.id for hit in store.scroll()} == {f"id {i}" for i in range(there)}
+        make().add_to(store, [f"text {i}" for i in range(there + 200)], [f"id {i}" for i in range(there + 200)])
+        assert len(store) == there + 200
+    assert server.twice == []  # what was under way was kept, too
+
+
 KILLED = """
 import sys
 from bqstore.embeddings import OpenAIEmbedder
@@ -281,6 +340,28 @@ def test_a_cache_around_anything(tmp_path):
         CachedEmbedder(inner, model="own", cache=tmp_path).embed(["c"])
 
 
+def test_a_cached_embedder_fills_a_collection_and_searches_it(tmp_path):
+    class Inner:
+        model_name, texts = "own", []
+
+        def embed_documents(self, texts):
+            self.texts += texts
+            return [vector_of(text).tolist() for text in texts]
+
+        def embed_query(self, text):
+            return vector_of(text).tolist()
+
+    texts = [f"text {i}" for i in range(25)]
+    embedder = CachedEmbedder(Inner(), cache=tmp_path)
+    with bqstore.open() as store:
+        assert embedder.add_to(store, iter(texts), texts, batch=10) == 25
+        assert embedder.add_to(store, iter(texts), texts, batch=7) == 25 and Inner.texts == texts
+        assert store.info().embedding_model == "own" and len(store) == 25
+        assert embedder.search(store, "text 7", 1)[0].id == "text 7"
+        with pytest.raises(SettingsConflictError, match=r"'own'.*'another'"):
+            CachedEmbedder(Inner(), model="another", cache=tmp_path).search(store, "text 7")
+
+
 # ---- what it costs
 
 
@@ -294,6 +375,7 @@ def test_estimate_and_usage(make, server):
     assert (used.texts, used.tokens, used.requests, used.retried, used.cached) == (2, 7, 1, 0, 0)
     assert used.price == pytest.approx(7 * 2.0 / 1e6)
     assert make(model="home-made").usage.price is None and len(server.requests) == 1
+    assert embedder.estimate(["abcdef"], batch=True).price == pytest.approx(6 * 1.0 / 1e6)
 
 
 def test_the_line_on_a_terminal(monkeypatch):

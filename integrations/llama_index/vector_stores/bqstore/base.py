@@ -18,6 +18,7 @@ from llama_index.core.vector_stores.types import (
 
 import bqstore
 
+from .embeddings import model_of
 from .filters import Native, filter_of
 from .nodes import node_of, row_of
 
@@ -46,6 +47,9 @@ class BQVectorStore(BasePydanticVectorStore):
     settings : every keyword of `bqstore.open`, and the fields of its settings objects: ``dim``, ``distance``,
         ``originals``, ``embedding_model``, ``threads``, ``read_only``; ``oversampling``, ``rescore``, ``hnsw_ef``;
         ``m``, ``ef_construct``, ``full_scan_threshold``; ``encoding`` ...
+
+    ``embedding_model`` is remembered. A query that `EmbedderEmbedding` has embedded says by which model: another is a
+    SettingsConflictError, which names both. Of nodes LlamaIndex keeps the numbers only.
 
     Raises what `bqstore.open` raises; UnknownKeywordError, with the nearest name, for any other keyword.
     """
@@ -160,7 +164,7 @@ class BQVectorStore(BasePydanticVectorStore):
             `bqstore.Collection.search`; ``search_params``, the same in Qdrant's shape. ``with_vectors=True`` fills the
             embeddings of the nodes. The class says what there is for MMR
         """
-        vector, k = _vector(query), query.similarity_top_k
+        vector, k = _vector(query, self._collection), query.similarity_top_k
         diversity = _diversity(query, *(kwargs.pop(name, None) for name in _MMR_KEYWORDS))
         settings = _search_settings(**kwargs)
         settings["filter"] = _accepted(query, settings.get("filter"))
@@ -255,13 +259,16 @@ class BQVectorStore(BasePydanticVectorStore):
 _MMR_KEYWORDS = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
 
 
-def _vector(query: VectorStoreQuery) -> list[float]:
+def _vector(query: VectorStoreQuery, collection: bqstore.Collection) -> list[float]:
     """The vector of a query that this version can answer."""
     if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
         mode = VectorStoreQueryMode(query.mode).value
         raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version takes 'default' and 'mmr'")
     if query.query_embedding is None:
         raise bqstore.InvalidInputError("the query has no embedding; bqstore searches by vector")
+    model = model_of(query.query_embedding)
+    if model is not None:
+        collection.check_model(model)
     return query.query_embedding
 
 

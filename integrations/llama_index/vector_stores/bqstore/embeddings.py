@@ -1,12 +1,31 @@
 """A `bqstore.Embedder` as a LlamaIndex embedding model. Knows no store."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 
 import bqstore
+
+
+class VectorOf(list[float]):
+    """A vector that says which model made it: LlamaIndex hands its stores a query's list, and nothing beside it."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, values: Iterable[float], model: str) -> None:
+        super().__init__(values)
+        self.model = model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VectorOf, (list(self), self.model)
+
+
+def model_of(vector: list[float] | None) -> str | None:
+    """The model that made a vector, if it says so."""
+    return vector.model if isinstance(vector, VectorOf) else None
 
 
 class EmbedderEmbedding(BaseEmbedding):
@@ -36,6 +55,14 @@ class EmbedderEmbedding(BaseEmbedding):
         """The name LlamaIndex writes beside a serialized model."""
         return "EmbedderEmbedding"
 
+    def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> list[float]:
+        """What LlamaIndex's retrievers search by: the mean of the queries' vectors."""
+        return VectorOf(super().get_agg_embedding_from_queries(queries, agg_fn), self._embedder.model)
+
+    async def aget_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> list[float]:
+        """`get_agg_embedding_from_queries` without blocking the event loop."""
+        return VectorOf(await super().aget_agg_embedding_from_queries(queries, agg_fn), self._embedder.model)
+
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         vectors: list[list[float]] = self._embedder.embed(texts).tolist()
         return vectors
@@ -44,8 +71,7 @@ class EmbedderEmbedding(BaseEmbedding):
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = self._embedder.embed_query(query).tolist()
-        return vector
+        return VectorOf(self._embedder.embed_query(query).tolist(), self._embedder.model)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         own: Any = getattr(self._embedder, "aembed", None)
@@ -61,5 +87,4 @@ class EmbedderEmbedding(BaseEmbedding):
         own: Any = getattr(self._embedder, "aembed_query", None)
         if own is None:
             return await asyncio.to_thread(self._get_query_embedding, query)
-        vector: list[float] = (await own(query)).tolist()
-        return vector
+        return VectorOf((await own(query)).tolist(), self._embedder.model)
