@@ -63,12 +63,12 @@ class Linking:
         """The state with as much of the graph as there is."""
         if state.data is None:
             return state
-        view = None
+        view, alike = None, 0
         if self._graph is not None and self._generation == state.head.generation and 0 < len(self._graph) <= state.n:
-            view = self._graph.view
+            view, alike = self._graph.view, self._graph.alike
         if state.data.graph is view:
             return state
-        return replace(state, data=replace(state.data, graph=view))
+        return replace(state, data=replace(state.data, graph=view, alike=alike))
 
     def linked(self, state: State) -> int:
         """Slots of a state that are in the graph."""
@@ -107,6 +107,8 @@ class Linking:
             graph = HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
             try:
                 graph.restore(numbers, arrays, snapshot.n)
+                if "alike" not in numbers:
+                    graph.count(state.data.words, state.data.quantizer)
                 snapshot.release([name for name in arrays if name in HnswGraph.ARRAYS])
                 ids = Ids.restored(arrays["id_bytes"], arrays["id_ends"], snapshot.n)
                 snapshot.release(["id_bytes", "id_ends"])

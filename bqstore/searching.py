@@ -130,6 +130,7 @@ class Ready:
         way = index.plan(
             n=state.n,
             linked=data.linked,
+            alike=data.alike,
             accepted=accepted,
             dim=data.dim,
             k=options.k,

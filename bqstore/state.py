@@ -142,7 +142,7 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
     records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
     data = Searchable(words, records, head.n_slots, head.dim, form, metric, quantizer)
     if old.data is not None:  # of the same generation: its graph is that of the first slots
-        data = replace(data, graph=old.data.graph, pool=old.data.pool)
+        data = replace(data, graph=old.data.graph, alike=old.data.alike, pool=old.data.pool)
     return rids, live, data
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels import api
+from ..kernels import api, layout
 from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
 from .quantizer import Quantizer
@@ -31,6 +31,8 @@ _PART = 16
 _SOME = 64
 _BATCH = 8192  # nodes at most: a batch holds the writer's lock, and Ctrl-C waits for it
 _SPAN = 8  # nodes a thread takes at a time, at least: below that, taking them costs more than waiting for others
+# Corrections that differ by less order nothing anew: the same vector, rounded otherwise, or made a second time.
+_CLOSE = 0.01
 
 
 class HnswGraph:
@@ -39,6 +41,7 @@ class HnswGraph:
     Attributes
     ----------
     view : Graph    as searches see it; its arrays are written behind ``view.n``, and rows of linked nodes in place
+    alike : int     nodes that share no more than signs with the first of their list
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -56,7 +59,7 @@ class HnswGraph:
             top=0,
         )
         self._rows = 0  # of ``view.upper``, in use
-        self._copies = 0  # nodes without links of their own
+        self._copies = self.alike = 0  # nodes without links of their own
         self._pool = ScratchPool()
 
     def __len__(self) -> int:
@@ -66,7 +69,7 @@ class HnswGraph:
         """What `restore` makes the graph from again: whole numbers, and arrays by the names in ``ARRAYS``."""
         view, n = self.view, self.view.n
         numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
-        numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows}
+        numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows, "alike": self.alike}
         upper, same = _without_later(view.upper[: self._rows], n), view.same[:n]
         while (later := same >= n).any():  # of a batch that was broken off: what comes after them in their lists
             same = np.where(later, view.same[np.where(later, same, 0)], same)
@@ -77,7 +80,7 @@ class HnswGraph:
         """Take the place of a graph of n nodes that `parts` gave; the arrays are copied, links to huge pages.
 
         Raises ValueError if it was made with other settings, or is not what a walk may rely on; KeyError for a part
-        that is missing.
+        that is missing. ``alike`` may be, of a version that did not count them: it is 0 then, until `count`.
         """
         for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
             if numbers[name] != own:
@@ -97,8 +100,16 @@ class HnswGraph:
         faults = int(api.check_graph(view))
         if faults:
             raise ValueError(f"{faults:,} rows of links are faulty" if faults > 0 else "its entry point is not in it")
-        self.view, self._rows = view, int(numbers["rows"])
-        self._copies = int((same >= 0).sum())
+        copied, alike = int((same >= 0).sum()), int(numbers.get("alike", 0))
+        if not 0 <= alike <= copied:
+            raise ValueError(f"{alike:,} of {copied:,} copies are said to be alike")
+        self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
+
+    def count(self, words: U64, quantizer: Quantizer) -> None:
+        """Count ``alike`` of a graph that was restored; words : uint64 (at least n, columns)."""
+        firsts = _firsts_of(self.view.same[: self.view.n])
+        copies = np.flatnonzero(firsts != np.arange(len(firsts)))
+        self.alike = _alike(words, quantizer.arrays, copies, firsts[copies])
 
     def link(
         self,
@@ -152,26 +163,30 @@ class HnswGraph:
             _same_in_batch(words[:, : arrays.width] if arrays.bits == 1 else words, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
                 self._merge(spread, codes, view, level, _links_back(view, start, levels, level))
-        copies = self._chain(view, start, end)
+        copies, firsts = self._chain(view, start, end)
         if len(copies) and copies[-1] == end - 1:
             levels[-1] = 0  # a copy cannot be the entry point
         self._rows = rows
         if levels[-1] > view.top:
             view = view._replace(entry=end - 1, top=int(levels[-1]))
-        self.view = view._replace(n=end)
-        self._copies += len(copies)
+        copied, alike = self._copies + len(copies), self.alike + _alike(words, arrays, copies, firsts)
+        view = view._replace(n=end)
+        self.view, self._copies, self.alike = view, copied, alike  # at once: Ctrl-C comes before, or after
         return end
 
-    def _chain(self, view: Graph, start: int, end: int) -> list[int]:
-        """Put those of a batch whose code was there before into the lists of its nodes; return them."""
+    def _chain(self, view: Graph, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Put those of a batch whose code was there before into the lists of its nodes.
+
+        Returns them, int64 (count,), and the first of the list of each.
+        """
         same = view.same
-        copies: list[int] = (np.flatnonzero(same[start:end] < -1) + start).tolist()
-        for copy in copies:
-            known = -2 - int(same[copy])
+        copies = np.flatnonzero(same[start:end] < -1) + start
+        firsts = -2 - same[copies].astype(np.int64)
+        for copy, known in zip(copies.tolist(), firsts.tolist(), strict=True):
             view.levels[copy], view.first[copy] = 0, -1
             same[copy] = same[known]  # before the other: a search may be passing
             same[known] = copy
-        return copies
+        return copies, firsts
 
     def _merge(self, spread: Callable[..., None], codes: Codes, view: Graph, level: int, back: _Back) -> None:
         targets, ends, sources = back
@@ -299,6 +314,27 @@ def _same_in_batch(words: U64, view: Graph, start: int, end: int) -> None:
                 view.upper[int(view.first[node]) + level] = -1
             view.links[node] = -1
             view.same[node] = view.same[known] if view.same[known] < -1 else -2 - known
+
+
+def _alike(words: U64, arrays: layout.Quantizer, copies: NDArray[np.int64], firsts: NDArray[np.int64]) -> int:
+    """How many copies share no more than signs with the first of their list: int64 (count,) each.
+
+    A walk opens a list where its first is near. The same code, or nearly, is as near; other corrections may be nearer.
+    """
+    if arrays.bits > 1 or words.shape[1] == arrays.width:  # whole codes are in a list
+        return 0
+    ours, theirs = (words[nodes, arrays.width :].view(np.float32) for nodes in (copies, firsts))
+    return int((~np.isclose(ours, theirs, rtol=_CLOSE, atol=0)).any(1).sum())
+
+
+def _firsts_of(same: I32) -> NDArray[np.int64]:
+    """The first of the list that each node is in, int64 (n,); of lists that lead astray, any node."""
+    firsts = np.arange(len(same))
+    leading = np.flatnonzero(same >= 0)
+    firsts[same[leading]] = leading
+    for _ in range(len(same).bit_length()):  # each round goes twice as far
+        firsts = firsts[firsts]
+    return firsts
 
 
 def _links_back(view: Graph, start: int, levels: NDArray[np.uint8], level: int) -> _Back:

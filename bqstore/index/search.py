@@ -70,6 +70,7 @@ class Searchable:
     metric : int                        one of METRICS
     quantizer : Quantizer               what the codes were made by
     graph : Graph or None               of the first ``graph.n`` slots
+    alike : int                         as in `HnswGraph`, of that graph
     pool : ScratchPool                  shared by the states of a collection
     """
 
@@ -81,6 +82,7 @@ class Searchable:
     metric: int
     quantizer: Quantizer
     graph: Graph | None = None
+    alike: int = 0
     pool: ScratchPool = field(default_factory=ScratchPool)
 
     @cached_property

@@ -75,8 +75,8 @@ def searchable(words, dim, graph=None, records=None, n=None, metric=layout.DOT, 
     if records is None:
         records = np.zeros((0, 8), np.uint32)
         records.flags.writeable = False
-    view = None if graph is None else graph.view
-    return Searchable(words, records, len(words) if n is None else n, dim, 0, metric, quantizer, view)
+    view, alike = (None, 0) if graph is None else (graph.view, graph.alike)
+    return Searchable(words, records, len(words) if n is None else n, dim, 0, metric, quantizer, view, alike)
 
 
 def bitmap(flags):

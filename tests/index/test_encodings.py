@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bqstore.index import ENCODINGS, HnswGraph, Plan, Search, Work
+from bqstore.index import ENCODINGS, HnswGraph, Plan, Search, Work, planner
 from bqstore.index.quantizer import Quantizer, values_of
 from bqstore.kernels import api, layout
 from bqstore.kernels.layout import COSINE, DOT, EUCLID
@@ -261,9 +261,25 @@ def test_a_walk_finds_nearly_what_a_scan_finds(metric, coding):
         assert np.mean(shared) > 0.95, planes
 
 
+@pytest.fixture
+def walked_if_it_may_be(monkeypatch):
+    """A scan that costs a fortune: it is not taken because a collection is small."""
+    monkeypatch.setattr(planner, "_SCAN_CODE", 1e12)
+
+
+def planned(data, ef):
+    """The way that a collection's search goes."""
+    arrays, n = data.quantizer.arrays, data.n
+    settings = {"planes": 8, "bits": arrays.bits, "width": arrays.width, "m": 16, "ef_construct": 64}
+    settings |= {"exact": False, "full_scan_threshold": 0, "originals": False, "rescore": False, "oversampling": 1.0}
+    return planner.plan(
+        n=n, linked=data.linked, alike=data.alike, accepted=n, dim=data.dim, k=K, hnsw_ef=ef, **settings
+    )
+
+
 @every_corrected
 @pytest.mark.parametrize("dim", [6, 8, 16])
-def test_vectors_of_few_dimensions_share_signs_and_are_found_all_the_same(dim, coding):
+def test_vectors_of_few_dimensions_share_signs_and_are_found_all_the_same(walked_if_it_may_be, dim, coding):
     """Two hundred and fifty-six lists for two thousand vectors: the first of a list is not the nearest of it."""
     for metric in METRICS:
         vectors, queries = data_of(2000, dim, queries=50)
@@ -271,20 +287,24 @@ def test_vectors_of_few_dimensions_share_signs_and_are_found_all_the_same(dim, c
         words = made.encode(vectors)
         graph = grow(words, quantizer=made)
         data = searchable(words, dim, graph, metric=metric, quantizer=made)
-        scan, walk = (
+        way = planned(data, 100)
+        scan, walk, found = (
             Search(data, None, 2000, K, plan, 8).nearest(queries, 1, no_executor)[1]
-            for plan in (Plan("scan", False, K), Plan("walk", False, K, 100, 100))
+            for plan in (Plan("scan", False, K), Plan("walk", False, K, 100, 100), way)
         )
+        assert way.way == ("scan" if coding[0] == "one_bit" else "walk")
+        assert (found >= scan[:, -1:] - 1e-5).mean() > 0.95, metric
         # one bit's graph goes by signs, of which there are a few hundred only: a list is opened if its first is near
         assert (walk >= scan[:, -1:] - 1e-5).mean() > (0.75 if coding[0] == "one_bit" else 0.95), metric
 
 
 @pytest.mark.parametrize("order", ["short first", "long first", "mixed"])
 @pytest.mark.parametrize("coding", [("one_bit", "rabitq", False), ("four_bits", "rabitq", True)], ids=named)
-def test_of_vectors_that_differ_in_length_alone_the_longest_are_found(coding, order):
+def test_of_vectors_that_differ_in_length_alone_the_longest_are_found(walked_if_it_may_be, coding, order):
     """Under dot each counts by its length; all of one direction share signs, and stand in one list.
 
-    At one bit a list is opened if its first is near, be it the shortest: some of the longest are missed.
+    At one bit a walk opens a list if its first is near, be it the shortest, and some of the longest are missed: a scan
+    is planned.
     """
     both = clustered(1050, DIM, 1)
     base, queries = both[:1000], np.ascontiguousarray(both[1000:])
@@ -296,12 +316,15 @@ def test_of_vectors_that_differ_in_length_alone_the_longest_are_found(coding, or
     words = made.encode(vectors)
     graph = grow(words, quantizer=made)
     data = searchable(words, DIM, graph, metric=DOT, quantizer=made)
-    scan, walk = (
-        Search(data, None, 3000, K, plan, 8).nearest(queries, 1, no_executor)[0]
-        for plan in (Plan("scan", False, K), Plan("walk", False, K, 64, 64))
+    way = planned(data, 64)
+    scan, walk, found = (
+        Search(data, None, 3000, K, plan, 8).nearest(queries, 1, no_executor)[0].tolist()
+        for plan in (Plan("scan", False, K), Plan("walk", False, K, 64, 64), way)
     )
-    shared = [len(set(a) & set(b)) / K for a, b in zip(walk.tolist(), scan.tolist(), strict=True)]
-    assert np.mean(shared) > (0.75 if coding[0] == "one_bit" else 0.95), np.mean(shared)
+    assert way.way == ("scan" if coding[0] == "one_bit" else "walk")
+    for ids, floor in ((found, 0.95), (walk, 0.75 if coding[0] == "one_bit" else 0.95)):
+        shared = [len(set(a) & set(b)) / K for a, b in zip(ids, scan, strict=True)]
+        assert np.mean(shared) > floor, np.mean(shared)
 
 
 @every_coding

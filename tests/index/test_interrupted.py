@@ -6,9 +6,10 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from bqstore.index import HnswGraph
+from bqstore.index import HnswGraph, Quantizer
 from bqstore.index.graph import levels_of
 from bqstore.kernels import api
+from bqstore.kernels.layout import COSINE
 from tests.index.given import data_of, encode, grow, lists_of, lists_of_codes, reached, recall, searchable, walk
 
 N, DIM, HALF = 3000, 128, 1500
@@ -226,6 +227,31 @@ def test_an_interrupt_at_any_line_loses_no_copies(copies, linked):
             assert api.check_graph(each.view) == 0, f"line {line}"
             assert lists_of(each) == lists_of_codes(copies, 160), f"line {line}"
     assert line > 100
+
+
+@pytest.mark.parametrize("linked", [0, 1, 40, 100])
+def test_an_interrupt_at_any_line_counts_once_what_shares_signs_alone(linked):
+    vectors, _ = data_of(160, 4)
+    quantizer = Quantizer.train(vectors, "one_bit", "rabitq", False, COSINE)
+    words = quantizer.encode(vectors)
+    line = 0
+    while True:
+        line += 1
+        graph = grow(words, stop=linked, graph=HnswGraph(4, 20), quantizer=quantizer)
+        with InterruptAt(line):
+            try:
+                graph.link(words, 150, 1, None, quantizer)
+                break
+            except KeyboardInterrupt:
+                pass
+        for stop in (len(graph), 160):
+            grow(words, graph=graph, stop=stop, quantizer=quantizer)
+            restored = HnswGraph(4, 20)
+            restored.restore(*graph.parts(), stop)
+            restored.count(words, quantizer)
+            assert restored.alike == graph.alike == graph.parts()[0]["alike"], f"line {line}"
+        assert graph.alike > 100
+    assert line > (20 if linked else 5)
 
 
 def test_a_batch_broken_off_twice_loses_no_copies(copies, monkeypatch):

@@ -149,6 +149,8 @@ DAMAGE = {
     "rows too many": ("rows", lambda rows: rows + 1),
     "rows too few": ("rows", lambda rows: rows - 1),
     "rows negative": ("rows", lambda _: -1),
+    "alike negative": ("alike", lambda _: -1),
+    "more alike than there are copies": ("alike", lambda _: N),
     "links too few": ("links", lambda links: links[:-1]),
     "links of another m": ("links", lambda links: links[:, :-2]),
     "links of another type": ("links", lambda links: links.astype(np.int64)),

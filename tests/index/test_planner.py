@@ -133,6 +133,23 @@ def test_codes_of_more_words_are_walked_sooner_and_a_plane_counts_as_words_do():
         assert alike == [planned(n=n, linked=n, accepted=n, planes=planes, bits=1, width=24).way for n in sizes]
 
 
+def test_where_many_share_no_more_than_signs_nothing_is_walked():
+    """As if nothing were linked, with a filter and without."""
+    for share in (1, 0.9, 0.3, 0.05):
+        for changes in ({}, {"adaptive": True}, {"hnsw_ef": 64}, {"filtered": False}):
+            walked, unlinked = filtered(share, **changes), filtered(share, linked=0, **changes)
+            if share == 1 or changes.get("filtered", True):
+                assert walked.way == "walk"
+            assert unlinked.way == "scan"
+            for alike in (0, 1, BIG // 8):
+                assert filtered(share, alike=alike, **changes) == walked
+            for alike in (BIG // 8 + 1, BIG // 4, BIG):
+                assert filtered(share, alike=alike, **changes) == unlinked
+    assert planned(linked=N // 2, alike=N // 16).way == "walk"
+    assert planned(linked=N // 2, alike=N // 16 + 1).way == "scan"
+    assert planned(alike=N, exact=True).way == "exact"
+
+
 # ---- under a filter
 
 BIG = 10 * N
