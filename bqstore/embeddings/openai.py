@@ -195,7 +195,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         """The index of the first text and the vectors, float32 (m, dim), of one batch after another, in order.
 
         Takes the memory of a few batches, however many texts there are: they are read as they are needed, and
-        ``ahead`` batches (``max_concurrency + 2`` unless told) are embedded while the caller works with one.
+        ``ahead`` batches (``2 * max_concurrency + 3`` unless told) are embedded while the caller works with one.
 
         Raises as `embed`, after the batches before; the index is that in all of the texts.
         """
@@ -280,7 +280,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
             return Work(self._asker, self._cache, self._key_of, part, indices, mine)
 
         with self._pool(call, self._most) as pool:
-            yield from in_batches(texts, begin, pool, batch, self._most + 2 if ahead is None else ahead)
+            yield from in_batches(texts, begin, pool, batch, 2 * self._most + 3 if ahead is None else ahead)
 
     @contextmanager
     def _pool(self, call: Call, requests: int) -> Iterator[Executor]:

@@ -48,6 +48,7 @@ class Work:
         for row, key in enumerate(self._keys):
             self._row_of.setdefault(key, row)
         self._out: Vectors | None = None
+        self._there = np.zeros(len(texts), bool)
         self._making_room = threading.Lock()  # several requests come back at once; the first makes it
         self._futures: list[Future[int]] = []
         self._claim, self._others = TABLE.claim(self._row_of)
@@ -84,9 +85,18 @@ class Work:
         self._from_others()
         if report is not None and self._others:
             report(total, total)
+        return self._whole()
+
+    def beginning(self, batch: int) -> Vectors:
+        """After `finish` has failed: as many whole batches as came before what did not, float32 (m, dim)."""
+        there = np.fromiter((self._there[self._row_of[key]] for key in self._keys), bool, len(self._keys))
+        there = np.append(there, False)
+        return self._whole()[: int(np.argmin(there)) // batch * batch]
+
+    def _whole(self) -> Vectors:
         if self._out is None:
             return np.empty((0, self._asker.dim or 0), np.float32)
-        if len(self._row_of) < total:
+        if len(self._row_of) < len(self.texts):
             first = [self._row_of[key] for key in self._keys]
             twice = [row for row, other in enumerate(first) if row != other]
             self._out[twice] = self._out[[first[row] for row in twice]]
@@ -152,6 +162,7 @@ class Work:
             if self._out is None:
                 self._out = np.empty((len(self.texts), vectors.shape[1]), np.float32)
         self._out[rows] = vectors
+        self._there[rows] = True
 
     def _from_others(self) -> None:
         """What other threads asked for; what they gave up is asked for here."""

@@ -134,6 +134,32 @@ def test_an_error_in_a_stream_comes_after_the_batches_before_it(make):
     assert starts == [0, 10]
 
 
+def test_batches_before_one_that_is_refused_come_all_the_same(make, server):
+    """Batches are asked for together: what came before the refused text was lost with it."""
+    server.max_chars = 20
+    texts = [f"text {i}" for i in range(60)]
+    texts[37] = "far too long for this server"
+    starts = []
+    with pytest.raises(EmbeddingError, match="text 37 is longer"):
+        for start, vectors in make(max_request_texts=5, max_concurrency=1).stream(texts, batch=10, ahead=15):
+            np.testing.assert_array_equal(vectors, [vector_of(text) for text in texts[start : start + 10]])
+            starts.append(start)
+    assert starts == [0, 10, 20]
+
+
+def test_what_few_batches_lack_is_asked_for_at_once(make, server):
+    texts = [f"text {i}" for i in range(20_000)]
+    make().embed(texts)
+    texts[::100] = [f"new {i}" for i in range(200)]
+    server.requests.clear()
+    with bqstore.open() as store:
+        make().add_to(store, texts, map(str, range(20_000)))
+        assert len(store) == 20_000 and len(server.requests) == 4
+        for i in (0, 1, 19_900, 19_999):
+            (found,) = store.get([str(i)], with_vectors=True)
+            np.testing.assert_array_equal(found.vector, vector_of(texts[i]))
+
+
 def test_add_to_a_collection_twice(make, server, tmp_path):
     texts = [f"text {i}" for i in range(95)]
     ids = [f"id {i}" for i in range(95)]
