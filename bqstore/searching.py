@@ -109,7 +109,20 @@ def no_originals(what: str) -> InvalidInputError:
 class Ready:
     """A search of one state with one set of options, all that does not depend on the query done beforehand."""
 
-    __slots__ = ("live", "nothing", "options", "quantization", "search", "vectors")
+    __slots__ = (
+        "_accept",
+        "_accepted",
+        "_copies_tell",
+        "_filtered",
+        "_n",
+        "_wider",
+        "live",
+        "nothing",
+        "options",
+        "quantization",
+        "search",
+        "vectors",
+    )
 
     def __init__(
         self,
@@ -126,30 +139,40 @@ class Ready:
         if data is None or self.nothing:
             return
         self.quantization = data.quantizer.resolved(options.query_encoding)
+        self._accept, self._accepted, self._filtered, self._n = accept, accepted, filtered, state.n
+        self._wider: dict[int, index.Search] = {}
+        self.search = self._made(data, options.k)
+        # beside k copies of one vector the bits' next best may not have been looked at
+        plan = self.search.plan
+        self._copies_tell = options.adaptive and plan.rescoring and 1 < options.k <= plan.candidates < accepted
+
+    def _made(self, data: index.Searchable, k: int) -> index.Search:
+        """The search of k."""
+        options, arrays = self.options, data.quantizer.arrays
         planes = index.ENCODINGS[self.quantization.query_encoding]
         way = index.plan(
-            n=state.n,
+            n=self._n,
             linked=data.linked,
             alike=data.alike,
-            accepted=accepted,
+            accepted=self._accepted,
             dim=data.dim,
-            k=options.k,
+            k=k,
             oversampling=options.params.oversampling,
             rescore=options.params.rescore,
             hnsw_ef=options.params.hnsw_ef,
             planes=planes,
-            bits=data.quantizer.arrays.bits,
-            width=data.quantizer.arrays.width,
+            bits=arrays.bits,
+            width=arrays.width,
             m=options.hnsw.m,
             ef_construct=options.hnsw.ef_construct,
             exact=options.exact,
             full_scan_threshold=options.hnsw.full_scan_threshold,
             originals=options.originals,
-            filtered=filtered,
+            filtered=self._filtered,
             adaptive=options.adaptive,
             signs=planes == 1 and data.quantizer.estimator == "sign",
         )
-        self.search = index.Search(data, accept, accepted, options.k, way, planes)
+        return index.Search(data, self._accept, self._accepted, k, way, planes)
 
     def nearest(
         self, queries: F32, executor: Callable[[], Executor], work: index.Work | None = None
@@ -177,10 +200,39 @@ class Ready:
         except index.DoubtfulError:
             check_queries(queries, options.distance)
             raise
+        if self._copies_tell and (len(queries) > 1 or scores[0, 0] == scores[0, 1] or scores[0, -2] == scores[0, -1]):
+            self._beyond_copies(queries, ordinals, scores, executor, work)
         if options.score_threshold is not None:
             low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
             ordinals[low], scores[low] = -1, np.nan
         return ordinals, scores
+
+    def _beyond_copies(
+        self,
+        queries: F32,
+        ordinals: NDArray[np.int32],
+        scores: F32,
+        executor: Callable[[], Executor],
+        work: index.Work | None,
+    ) -> None:
+        """Ask for more where the hits are copies of one vector or two, and keep the first k.
+
+        So it is where a document was added again and again. Where most candidates are copies, few vectors were compared
+        by their originals, and which ones the bits have said.
+        """
+        k, data = self.options.k, self.search.data
+        few = 2 if k >= 8 else 1
+        rows, hits = np.arange(len(scores)), scores
+        for factor in (8, 64):
+            rows = rows[(hits[:, 1:] != hits[:, :-1]).sum(1) < few]
+            if not rows.size or factor * k > min(self._accepted, MAX_K):
+                return
+            if factor not in self._wider:
+                self._wider[factor] = self._made(data, factor * k)
+            some = np.ascontiguousarray(queries[rows])
+            found, hits = self._wider[factor].nearest(some, self.options.threads, executor, None, work)
+            good = hits[:, k - 1] >= scores[rows, -1]
+            ordinals[rows[good]], scores[rows[good]] = found[good, :k], hits[good, :k]
 
     def _from_disk(
         self, queries: F32, vectors: RecordFile, executor: Callable[[], Executor], work: index.Work | None
