@@ -12,7 +12,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from .documents import record_of, with_metadata
 from .encoding import Encoder
 from .errors import BqstoreError, ClosedError, InvalidInputError
 from .filters import Filter
+from .index import Pool
 from .keywords import checked_keywords
 from .linking import Linking
 from .matching import to_mask
@@ -83,7 +84,7 @@ class Collection:
         self._search_defaults = search
         self._hnsw = hnsw
         self._threads = threads or _cores()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
         self._pid = os.getpid()
         self._known_options: dict[Any, Options] = {}
         self._published = Published(store, state, Linking(store, hnsw, self._threads, self._executor))
@@ -750,7 +751,7 @@ class Collection:
         with self._pooling:  # not the writer's lock: searches do not wait for it
             self._check_open()
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(_cores(), "bqstore")
+                self._pool = Pool(_cores())
             return self._pool
 
 

@@ -6,6 +6,7 @@ from .graph import HnswGraph
 from .planner import Plan, plan
 from .quantizer import Quantizer
 from .search import ENCODINGS, METRICS, DoubtfulError, Search, Searchable, Work
+from .threads import Pool
 
 __all__ = [
     "ENCODINGS",
@@ -13,6 +14,7 @@ __all__ = [
     "DoubtfulError",
     "HnswGraph",
     "Plan",
+    "Pool",
     "Quantizer",
     "Search",
     "Searchable",

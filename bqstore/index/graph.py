@@ -5,9 +5,9 @@ hash of (seed, ordinal) and a batch depends on nothing but the graph it finds, s
 calls, give the same bytes on any number of threads. Knows codes, no files, ids or originals.
 """
 
-import queue
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
+from .threads import together
 
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
@@ -238,46 +239,24 @@ class HnswGraph:
             while len(taken) < workers:
                 scratch()
             size = max(_SPAN, (stop - start) // (workers * 8))
-            portions: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
-            for at in range(start, stop, size):
-                portions.put((at, min(at + size, stop)))
-            _together(executor(), kernel, portions, taken[:workers])
+            portions = deque((at, min(at + size, stop)) for at in range(start, stop, size))
+            mine = taken[:workers]
+
+            def work(portions: deque[tuple[int, int]]) -> None:
+                scratch = mine.pop()
+                while True:
+                    try:
+                        begin, end = portions.popleft()
+                    except IndexError:
+                        return
+                    kernel(begin, end, scratch)
+
+            together(work, portions, workers, executor)
 
         try:
             yield spread
         finally:
             free.extend(taken)
-
-
-def _together(
-    executor: Executor,
-    kernel: Callable[[int, int, Scratch], None],
-    portions: "queue.SimpleQueue[tuple[int, int]]",
-    scratches: list[Scratch],
-) -> None:
-    """Run the kernel over all portions, one thread for each scratch; on an exception the rest is left, and awaited."""
-
-    def work(scratch: Scratch) -> None:
-        while True:
-            try:
-                start, stop = portions.get_nowait()
-            except queue.Empty:
-                return
-            kernel(start, stop, scratch)
-
-    running: list[Future[None]] = []
-    try:
-        running.extend(executor.submit(work, scratch) for scratch in scratches)
-        for future in running:
-            future.result()
-    except BaseException:
-        while not portions.empty():  # Ctrl-C: nobody may write to the rows after the caller has gone on
-            try:
-                portions.get_nowait()
-            except queue.Empty:
-                break
-        wait(running)
-        raise
 
 
 def _pass_over_later(same: I32, n: int) -> None:

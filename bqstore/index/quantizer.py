@@ -3,8 +3,9 @@
 Knows arrays and settings; knows no files, and not which encoding is best (`choosing` does).
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..errors import CorruptionError
 from ..kernels import api, layout
 from ..kernels.encode import SURE
 from ..kernels.layout import COSINE, DOT, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS, lanes_of, words_per_code
+from .threads import together
 
 F32 = NDArray[np.float32]
 U64 = NDArray[np.uint64]
@@ -96,18 +98,17 @@ class Quantizer:
         if threads == 1 or len(vectors) <= _PART:
             return self.encode(vectors)
         codes = np.empty((len(vectors), self.words), np.uint64)
-        pool = executor()
-        running = [
-            pool.submit(api.encode, vectors[at : at + _PART], self.arrays, self.metric, codes[at : at + _PART])
-            for at in range(0, len(vectors), _PART)
-        ]
-        try:
-            for future in running:
-                future.result()
-        finally:
-            for future in running:
-                future.cancel()
-            wait(running)
+
+        def work(portions: deque[int]) -> None:
+            while True:
+                try:
+                    at = portions.popleft()
+                except IndexError:
+                    return
+                api.encode(vectors[at : at + _PART], self.arrays, self.metric, codes[at : at + _PART])
+
+        portions = deque(range(0, len(vectors), _PART))
+        together(work, portions, min(threads, len(portions)), executor)
         return codes
 
     @classmethod

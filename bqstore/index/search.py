@@ -5,7 +5,7 @@ Knows arrays and plans. Knows no ids, no files; a damaged record is reported by 
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -39,6 +39,7 @@ from ..kernels.layout import (
 from .planner import EXACT, SCAN, WALK, Plan
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
+from .threads import together
 
 METRICS = {"cosine": COSINE, "dot": DOT, "euclid": EUCLID}
 ENCODINGS = {"binary": BINARY, "scalar4bits": SCALAR_4_BITS, "scalar8bits": SCALAR_8_BITS}
@@ -203,13 +204,18 @@ class Search:
             self._run(queries, hits, prefetch, work)
         else:
 
-            def run(block: slice) -> None:
-                self._run(queries[block], Hits(hits.ordinals[block], hits.scores[block]), prefetch, work)
+            def work_on(blocks: deque[slice]) -> None:
+                while True:
+                    try:
+                        block = blocks.popleft()
+                    except IndexError:
+                        return
+                    self._run(queries[block], Hits(hits.ordinals[block], hits.scores[block]), prefetch, work)
 
             # walks share nothing, and each call costs some Python that holds the others up
             size = -(-m // (4 * threads)) if self.plan.way == WALK else min(_BLOCK, -(-m // threads))
             blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
-            _together(run, blocks, min(threads, len(blocks)), executor)
+            together(work_on, blocks, min(threads, len(blocks)), executor)
         return hits.ordinals, hits.scores
 
     def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:
@@ -355,26 +361,3 @@ class Search:
 
 def _no_executor() -> Executor:
     raise AssertionError("one query runs in the thread that asks")
-
-
-def _together(
-    run: Callable[[slice], None], blocks: deque[slice], threads: int, executor: Callable[[], Executor]
-) -> None:
-    """Run every block, on the thread that asks and as many others as there may be."""
-
-    def work() -> None:
-        while True:
-            try:
-                block = blocks.popleft()
-            except IndexError:
-                return
-            run(block)
-
-    running = [executor().submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
-        blocks.clear()  # after an exception, the rest is left
-        wait(running)
-    for future in running:
-        future.result()
