@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import AUTO, ENCODINGS, ESTIMATORS, Quantization
+from .config import AUTO, ENCODINGS, ESTIMATORS, Quantization, as_settings
 from .index import ENCODINGS as PLANES
 from .index import Plan, Quantizer, Search, Searchable
 from .index.search import NO_RECORDS
@@ -46,9 +46,12 @@ class Chosen:
         """The collection's settings with it."""
         out = {name: value for name, value in settings.items() if name not in ("choice", "untuned")}
         out["search"] = settings.get("untuned", settings["search"])  # what was tuned was tuned for other codes
-        out |= {"quantization": asdict(wanted), "coding": self.quantizer.coding()}
+        out |= {"quantization": as_settings(wanted), "coding": self.quantizer.coding()}
         if self.choice is not None:
-            out["choice"] = asdict(self.choice)
+            trials = [
+                {**asdict(trial), "quantization": as_settings(trial.quantization)} for trial in self.choice.trials
+            ]
+            out["choice"] = {**asdict(self.choice), "trials": trials}
         return out
 
 
@@ -80,7 +83,7 @@ def ways(wanted: Quantization) -> list[Quantization]:
             if wanted.rotate is not None and rotate != wanted.rotate:
                 continue
             query = query_encoding(wanted.query_encoding, encoding, estimator, measured=True)
-            out.append(Quantization(encoding, query, estimator, rotate))
+            out.append(Quantization(encoding, query, estimator, rotate, wanted.truncate_dim))
     return out
 
 
@@ -118,7 +121,7 @@ def is_due(wanted: Quantization, settings: Mapping[str, Any], count: int) -> boo
 def _is(way: Quantization, settings: Mapping[str, Any]) -> bool:
     """Whether the codes there are were made in a way."""
     coding = coding_of(dict(settings))
-    return all(coding[name] == getattr(way, name) for name in ("encoding", "estimator", "rotate"))
+    return all(coding.get(name) == getattr(way, name) for name in ("encoding", "estimator", "rotate", "truncate_dim"))
 
 
 def is_open(settings: Mapping[str, Any]) -> bool:
@@ -128,14 +131,15 @@ def is_open(settings: Mapping[str, Any]) -> bool:
 
 
 def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
-    """What the first vectors, float32 (n, dim), are quantized by, until there are more; None: by their signs.
+    """What the first vectors, float32 (n, dim), are quantized by, until there are more; None: by all their signs.
 
     Where no originals are kept it stays so: codes cannot be made of codes.
     """
     several = ways(wanted)
     early = len(several) > 1 and len(vectors) < LEAST
-    if (early or len(several) == 1) and (several[0].encoding, several[0].estimator) == ("one_bit", "sign"):
-        return None  # nothing to train
+    plain = (several[0].encoding, several[0].estimator, wanted.truncate_dim) == ("one_bit", "sign", None)
+    if (early or len(several) == 1) and plain:
+        return None  # nothing to train, nothing to store
     return choose(vectors, wanted, metric)
 
 
@@ -162,7 +166,7 @@ def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
     if len(vectors) > TRAINED_ON:
         some = np.ascontiguousarray(vectors[np.sort(random.permutation(len(vectors))[:TRAINED_ON])])
     assert best.rotate is not None
-    quantizer = Quantizer.train(some, best.encoding, best.estimator, best.rotate, metric)
+    quantizer = Quantizer.train(some, best.encoding, best.estimator, best.rotate, metric, best.truncate_dim)
     quantizer.query_encoding = query_encoding(AUTO, best.encoding, best.estimator, choice is not None)
     return Chosen(quantizer, choice)
 
@@ -176,7 +180,7 @@ def _usable(vectors: F32, metric: int) -> F32:
 
 
 def _measured(base: F32, queries: F32, several: list[Quantization], metric: int) -> Choice:
-    """Every way, measured against exact search."""
+    """Every way, measured against exact search of whole vectors."""
     k, oversampling = min(_K, len(base)), 3.0
     # beside the mean, which changes no order: far from it, products of float32 tell nothing apart
     mean = base.mean(0, dtype=np.float64).astype(np.float32)
@@ -189,7 +193,7 @@ def _measured(base: F32, queries: F32, several: list[Quantization], metric: int)
     trials = []
     for way in several:
         assert way.rotate is not None
-        quantizer = Quantizer.train(base, way.encoding, way.estimator, way.rotate, metric)
+        quantizer = Quantizer.train(base, way.encoding, way.estimator, way.rotate, metric, way.truncate_dim)
         data = Searchable(quantizer.encode(base), NO_RECORDS, len(base), base.shape[1], 0, metric, quantizer)
         wide = min(len(base), math.ceil(k * oversampling))
         search = Search(data, None, len(base), wide, Plan("scan", False, wide), PLANES[way.query_encoding])
@@ -228,4 +232,5 @@ def _cheapest(choice: Choice) -> Quantization:
 
 def _named(way: Quantization) -> str:
     turned = ", rotated" if way.rotate else ""
-    return f"{way.encoding} ({way.estimator}{turned})"
+    part = "" if way.truncate_dim is None else f", of the first {way.truncate_dim:,} values"
+    return f"{way.encoding} ({way.estimator}{turned}{part})"

@@ -60,7 +60,7 @@ class Collection:
 
     Scores: larger is nearer, in every distance: the cosine, the dot product, minus the Euclidean distance. Rescored and
     exact scores are those of the kept originals; without rescoring they are the same measure of the codes, read as
-    vectors of +1 and -1.
+    vectors of +1 and -1, and so of the truncated vectors where there is a ``truncate_dim``.
     """
 
     def __init__(
@@ -563,8 +563,9 @@ class Collection:
         k : int                         hits asked for
         sample : int                    documents that serve as queries where none are given
         settings : list of dicts        what to measure, each with some of ``oversampling``, ``rescore``, ``hnsw_ef``,
-                                        ``query_encoding``, ``encoding``, ``estimator``, ``rotate``; None: a choice of
-                                        them. Encodings that are not the collection's are tried in memory
+                                        ``query_encoding``, ``encoding``, ``estimator``, ``rotate``,
+                                        ``truncate_dim``; None: a choice of them. Encodings that are not the
+                                        collection's are tried in memory
 
         Raises InvalidInputError for settings that cannot be, too few documents, or where no originals are kept.
         """
@@ -617,6 +618,7 @@ class Collection:
         query_encoding: str = AUTO,
         estimator: str = AUTO,
         rotate: bool | None = None,
+        truncate_dim: int | None = None,
     ) -> Quantization:
         """Make all codes anew from the originals, and give back the space of what was deleted.
 
@@ -626,7 +628,9 @@ class Collection:
 
         Parameters
         ----------
-        encoding, query_encoding, estimator, rotate     as in `Quantization`; they become the collection's settings
+        encoding, query_encoding, estimator, rotate, truncate_dim
+            as in `Quantization`; they become the collection's settings. What is not given is as its default: codes are
+            of whole vectors again without a ``truncate_dim``
 
         Returns
         -------
@@ -639,7 +643,7 @@ class Collection:
         """
         self._check_open()
         self._store.check_writable()
-        wanted = Quantization(encoding, query_encoding, estimator, rotate)
+        wanted = Quantization(encoding, query_encoding, estimator, rotate, truncate_dim)
         if self._store.head.settings["originals"] == "none":
             raise searching.no_originals("requantize()")
 

@@ -110,12 +110,19 @@ class Quantization:
                                 unbiased estimate of the score (Gao and Long, arXiv 2405.12497; more bits: 2409.09913)
     rotate : bool or None       "rabitq" only: turn what is left of a vector by a fast random rotation, which spreads
                                 what a few dimensions hold over all. None: as measured, False for an estimator given
+    truncate_dim : int or None  codes are made of the first so many values of each vector, and so are what is compared
+                                with them of a query, and the graph; None: of all. For models whose first values hold
+                                the most (Matryoshka), such as OpenAI's third generation: codes of 512 of 3,072 values
+                                take a sixth of the memory. Vectors are kept whole, queries are given whole, and
+                                candidates are rescored by the whole; without rescoring, scores are those of the
+                                truncated vectors
     """
 
     encoding: str = AUTO
     query_encoding: str = AUTO
     estimator: str = AUTO
     rotate: bool | None = None
+    truncate_dim: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("encoding", self.encoding, (AUTO, *ENCODINGS))
@@ -123,6 +130,8 @@ class Quantization:
         check_choice("estimator", self.estimator, (AUTO, *ESTIMATORS))
         if self.rotate is not None:
             object.__setattr__(self, "rotate", check_bool("rotate", self.rotate))
+        if self.truncate_dim is not None:
+            object.__setattr__(self, "truncate_dim", check_int("truncate_dim", self.truncate_dim, 1, MAX_DIM))
         if self.encoding == "four_bits" and self.estimator == "sign":
             raise InvalidInputError("encoding='four_bits' needs estimator='rabitq': signs have one bit, or two")
         if self.encoding == "one_and_half_bits" and self.estimator == "rabitq":
@@ -200,6 +209,23 @@ def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str)
         return asdict(given)  # type: ignore[call-overload, no-any-return]
     expected = f"{cls.__name__}({', '.join(f.name for f in fields(cls))})"  # type: ignore[arg-type]
     raise InvalidInputError(f"{where} is a {type(given).__name__}; expected {expected} or a dict of its fields")
+
+
+def as_settings(quantization: Quantization) -> dict[str, Any]:
+    """The fields as they are stored: one that older versions do not know only where it says something."""
+    stored = asdict(quantization)
+    if stored["truncate_dim"] is None:
+        del stored["truncate_dim"]
+    return stored
+
+
+def check_truncated(truncate_dim: int | None, dim: int | None) -> None:
+    """Raise InvalidInputError where codes would be of more values than the vectors have."""
+    if truncate_dim is not None and dim is not None and truncate_dim > dim:
+        raise InvalidInputError(
+            f"truncate_dim is {truncate_dim:,}, and vectors of this collection have {dim:,} dimensions; expected an "
+            f"integer from 1 to {dim:,}, or None for codes of whole vectors"
+        )
 
 
 SEARCH_KEYWORDS: Final = (

@@ -30,7 +30,8 @@ def info_of(
         rows = int(np.sum(graph.levels[: graph.n], dtype=np.int64))
         graph_bytes = graph.n * (graph.links[0].nbytes + 5) + rows * 2 * graph.links.shape[1]
     dim, settings = head.dim or 0, head.settings
-    code_bytes = 8 * data.quantizer.words if data is not None else -(-dim // 64) * 8
+    coded = min(dim, quantization.truncate_dim or dim)
+    code_bytes = 8 * data.quantizer.words if data is not None else -(-coded // 64) * 8
     files = [] if path is None else store.flat.both()
     return CollectionInfo(
         path=path,

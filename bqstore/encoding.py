@@ -6,13 +6,13 @@ when there are. Knows the published state and the store; knows no rows.
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import choosing
-from .config import HnswConfig, Quantization
+from .config import HnswConfig, Quantization, as_settings, check_truncated
 from .index import METRICS, Quantizer
 from .linking import weakly
 from .published import Published
@@ -72,6 +72,8 @@ class Encoder:
         """The codes as the collection holds them now, and what the store is to keep of how; under the writer's lock.
 
         by, codes : what `encode` gave; another thread may have written since.
+
+        Raises InvalidInputError for the first vectors if they have fewer values than are to be encoded.
         """
         data = self._published.follow().data
         if data is not None and data.quantizer.trained and self._store.head.n_live == 0:
@@ -79,6 +81,7 @@ class Encoder:
             data = self._published.follow().data
         if data is not None:
             return (codes if data.quantizer is by else self._encoded(data.quantizer, vectors)), None
+        check_truncated(self.wanted.truncate_dim, vectors.shape[1])
         settings = self._store.head.settings
         metric = METRICS[settings["distance"]]
         chosen = choosing.first(vectors, self.wanted, metric)
@@ -102,6 +105,7 @@ class Encoder:
     def change(self, wanted: Quantization) -> None:
         """Make all codes as is wanted from now on; under the lock."""
         head = before = self._store.head
+        check_truncated(wanted.truncate_dim, head.dim)
         try:
             if head.n_live:
                 self._recode(wanted, wanted)
@@ -110,10 +114,10 @@ class Encoder:
                     head = self._store.clear()
                 untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
                 untuned["search"] = head.settings.get("untuned", head.settings["search"])
-                self._store.put_settings({**untuned, "quantization": asdict(wanted)}, head.dim)
+                self._store.put_settings({**untuned, "quantization": as_settings(wanted)}, head.dim)
         finally:  # Ctrl-C after the commit came too late: the next write must not go by what was wanted before
             after = self._store.head
-            if after is not before and after.settings["quantization"] == asdict(wanted):
+            if after is not before and after.settings["quantization"] == as_settings(wanted):
                 self.wanted = wanted
 
     def _recode(self, wanted: Quantization, stored: Quantization) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .choosing import query_encoding, ways
-from .config import AUTO, MAX_K, HnswConfig, Quantization, SearchParams, check_int, shown
+from .config import AUTO, MAX_K, HnswConfig, Quantization, SearchParams, check_int, check_truncated, shown
 from .errors import InvalidInputError
 from .index.planner import EXACT, WALK
 from .keywords import refuse_unknown
@@ -24,7 +24,7 @@ from .state import State
 from .truth import F32, I64, Exam, exact_scores, examine, found, held_out, interval, measurable, milliseconds, way_of
 from .validate import check_queries
 
-_QUANTIZATION = ("encoding", "estimator", "rotate", "query_encoding")
+_QUANTIZATION = ("encoding", "estimator", "rotate", "truncate_dim", "query_encoding")
 _PARAMS = ("oversampling", "hnsw_ef", "rescore")
 _OVERSAMPLINGS = (1.0, 2.0, 3.0, 4.0, 8.0)
 _BEAMS = (0.5, 2, 4)  # times ef_construct
@@ -57,9 +57,10 @@ class Setting:
     params: SearchParams
 
     @property
-    def codes(self) -> tuple[str, str, bool | None]:
+    def codes(self) -> tuple[str, str, bool | None, int | None]:
         """What codes it needs."""
-        return self.quantization.encoding, self.quantization.estimator, self.quantization.rotate
+        of = self.quantization
+        return of.encoding, of.estimator, of.rotate, of.truncate_dim
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ def recall(
     k, sample = check_int("k", k, 1, MAX_K), check_int("sample", sample, 1, 100_000)
     state, quantization = measurable(published, "recall()", quantization)
     asked = None if settings is None else settings_from(settings, defaults, quantization)
+    for setting in asked or ():
+        check_truncated(setting.quantization.truncate_dim, state.head.dim)
     vectors, own = given_or_held_out(published, state, queries, sample)
     exam = examine(state, vectors, own, k, threads, executor)
     now = Bench(state, exam, k, hnsw, threads, executor)
@@ -150,7 +153,7 @@ def recall(
             asked = [setting for setting in _grid(bits, default) if setting not in points]
         _measure(asked, default, bits, part, points, progress)
         if not any(map(_tells, points.values())):
-            kind = default if quantization.encoding == "one_bit" else Setting(_OTHERS[2], defaults)
+            kind = default if quantization.encoding == "one_bit" else Setting(_others(quantization)[2], defaults)
             more = [replace(kind, params=SearchParams(_SUITS_AT))]
             _measure(more, default, bits, part, points, progress)
             asked = [*asked, *more]
@@ -187,7 +190,7 @@ def given_or_held_out(published: Published, state: State, queries: F32 | None, c
 
 
 def settings_from(given: Sequence[Mapping[str, object]], defaults: SearchParams, stored: Quantization) -> list[Setting]:
-    """Settings from dictionaries of oversampling, hnsw_ef, rescore, query_encoding, encoding, estimator, rotate.
+    """Settings from dictionaries of what `SearchParams` and `Quantization` have.
 
     What is not given is the collection's. With one of encoding, estimator and rotate, the others that make codes are
     not: they are what `Quantization` has for them.
@@ -212,7 +215,8 @@ def settings_from(given: Sequence[Mapping[str, object]], defaults: SearchParams,
 def _resolved(asked: Quantization, stored: Quantization) -> Quantization:
     """What is asked for with nothing left open, as `Collection.requantize` would have it."""
     if asked.encoding == asked.estimator == AUTO and asked.rotate is None:
-        return stored if asked.query_encoding == AUTO else replace(stored, query_encoding=asked.query_encoding)
+        kept = stored if asked.truncate_dim is None else replace(stored, truncate_dim=asked.truncate_dim)
+        return kept if asked.query_encoding == AUTO else replace(kept, query_encoding=asked.query_encoding)
     first = ways(replace(asked, encoding="one_bit") if asked.encoding == AUTO else asked)[0]
     query = query_encoding(asked.query_encoding, first.encoding, first.estimator, measured=False)
     return replace(first, query_encoding=query)
@@ -227,8 +231,13 @@ def _grid(bench: Bench, default: Setting) -> list[Setting]:
         if bench.way(plain) == WALK:
             beams = (max(1, int(times * bench.hnsw.ef_construct)) for times in _BEAMS)
             out.extend(replace(plain, params=SearchParams(oversampling, True, beam)) for beam in beams)
-    others = [other for other in _OTHERS if other != default.quantization]
+    others = [other for other in _others(default.quantization) if other != default.quantization]
     return out + [Setting(other, SearchParams(oversampling)) for other in others for oversampling in _OVERSAMPLINGS]
+
+
+def _others(stored: Quantization) -> list[Quantization]:
+    """Other encodings, of as much of each vector as the collection's."""
+    return [replace(other, truncate_dim=stored.truncate_dim) for other in _OTHERS]
 
 
 def _measure(
@@ -304,4 +313,5 @@ def _verdict(best: RecallPoint, default: Setting, points: Sequence[RecallPoint],
 
 def _name(quantization: Quantization) -> str:
     turned = ", rotated" if quantization.rotate else ""
-    return f"{_BITS[quantization.encoding]} ({quantization.estimator}{turned})"
+    part = "" if quantization.truncate_dim is None else f", of the first {quantization.truncate_dim:,} values"
+    return f"{_BITS[quantization.encoding]} ({quantization.estimator}{turned}{part})"

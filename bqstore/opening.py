@@ -17,9 +17,11 @@ from .config import (
     HnswConfig,
     Quantization,
     SearchParams,
+    as_settings,
     check_bool,
     check_choice,
     check_int,
+    check_truncated,
     settings_from,
     shown,
 )
@@ -95,6 +97,7 @@ def open(
             kept = stored["quantization"]
             stored["quantization"] = {**settings["quantization"], "query_encoding": kept["query_encoding"]}
         new_dim = store.head.dim if store.head.dim is not None else given_dim
+        check_truncated(settings["quantization"].get("truncate_dim"), new_dim)
         hnsw_, search_ = HnswConfig(**settings["hnsw"]), SearchParams(**settings["search"])
         checked = first(store)
         if not read_only:  # nothing was written so far, so that a damaged collection stays as it is
@@ -183,6 +186,7 @@ def _given(
     }
     if dim is not None:
         given["dim"] = check_int("dim", dim, 1, MAX_DIM)
+        check_truncated(given["quantization"].get("truncate_dim"), given["dim"])
     if distance is not None:
         given["distance"] = check_choice("distance", distance, DISTANCES)
     if originals is not None:
@@ -198,7 +202,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "distance": given.get("distance", "cosine"),
         "originals": given.get("originals", "float32"),
         "embedding_model": given.get("embedding_model"),
-        "quantization": asdict(Quantization(**given["quantization"])),
+        "quantization": as_settings(Quantization(**given["quantization"])),
         "hnsw": asdict(HnswConfig(**given["hnsw"])),
         "search": asdict(SearchParams(**given["search"])),
     }
@@ -209,8 +213,9 @@ def _settled(
 ) -> dict[str, Any]:
     """The stored settings with those of this opening; SettingsConflictError where the bytes would contradict."""
 
-    def agree(name: str, has: Any, wants: Any, hint: str = "") -> None:
-        if has is not None and wants is not None and has != wants:
+    def agree(name: str, has: Any, wants: Any, hint: str = "", firm: bool = False) -> None:
+        """firm: None, of what there is, is a value as any other."""
+        if (firm or has is not None) and wants is not None and has != wants:
             raise SettingsConflictError(
                 f"{name}={wants!r} contradicts what this collection was made with, {name}={has!r}; "
                 f"leave {name} out, or make another collection{hint}"
@@ -229,12 +234,12 @@ def _settled(
     for name, value in asked.items():
         if name != "query_encoding":  # likewise
             was = stored["quantization"].get(name)
-            was = made[name] if settled else None if was == AUTO else was
-            agree(name, was, value, ", or change its codes by requantize()")
+            was = made.get(name) if settled else None if was == AUTO else was
+            agree(name, was, value, ", or change its codes by requantize()", firm=settled)
     out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
     if settled:  # what agrees says nothing new; of "auto" it would leave a part open that is not
         asked = {name: value for name, value in asked.items() if name == "query_encoding"}
-    out["quantization"] = asdict(replace(Quantization(**stored["quantization"]), **asked))
+    out["quantization"] = as_settings(replace(Quantization(**stored["quantization"]), **asked))
     out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))
     out["search"] = asdict(replace(SearchParams(**stored["search"]), **given["search"]))
     return out

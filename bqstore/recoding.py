@@ -59,13 +59,20 @@ class Part:
         return self._exam
 
     def recoded(
-        self, encoding: str, estimator: str, rotate: bool | None, threads: int, executor: Callable[[], Executor]
+        self,
+        encoding: str,
+        estimator: str,
+        rotate: bool | None,
+        truncate_dim: int | None,
+        threads: int,
+        executor: Callable[[], Executor],
     ) -> State:
         """The part's state with codes of an encoding, and no graph."""
         state = self._state
         data = state.data
         assert data is not None
-        quantizer = index.Quantizer.train(self._sample, encoding, estimator, bool(rotate), data.metric)
+        train = index.Quantizer.train
+        quantizer = train(self._sample, encoding, estimator, bool(rotate), data.metric, truncate_dim)
         words = np.empty((state.n, quantizer.words), np.uint64)
         step = _step(data)
         for at in range(0, state.n, step):

@@ -53,6 +53,8 @@ class Explanation:
     rescored : int          originals read for candidates: more than ``candidates`` where, under a filter, the last of
                             them brought hits
     selectivity : float     ``accepted`` as a part of all documents; 1 without a filter
+    truncate_dim : int or None
+                            values of each vector that codes are made of; None: all
     """
 
     way: str
@@ -66,6 +68,7 @@ class Explanation:
     hops: int
     rescored: int
     selectivity: float = 1.0
+    truncate_dim: int | None = None
 
 
 class ExplainedHits(list[Hit]):

@@ -230,7 +230,10 @@ class Ready:
             if factor not in self._wider:
                 self._wider[factor] = self._made(data, factor * k)
             some = np.ascontiguousarray(queries[rows])
-            found, hits = self._wider[factor].nearest(some, self.options.threads, executor, None, work)
+            more = None if work is None else index.Work()
+            found, hits = self._wider[factor].nearest(some, self.options.threads, executor, None, more)
+            if work is not None and more is not None:
+                work.add(more)
             good = hits[:, k - 1] >= scores[rows, -1]
             ordinals[rows[good]], scores[rows[good]] = found[good, :k], hits[good, :k]
 
@@ -330,5 +333,6 @@ def _explained(found: list[Hit], way: Ready, work: index.Work) -> ExplainedHits:
         hops=work.hops,
         rescored=work.rescored,
         selectivity=search.accepted / way.live,
+        truncate_dim=way.quantization.truncate_dim,
     )
     return out

@@ -249,6 +249,11 @@ def rotation(turns):
     return whole
 
 
+def part(vector, dim, metric):
+    """float64 (dim,): the first values of a vector, at unit length under cosine."""
+    return unit(vector[:dim], metric)
+
+
 def residual(vector, mean, metric, turns):
     """float64 (dim,): the vector, of unit length under cosine, less the mean, turned."""
     return rotation(turns) @ (unit(vector, metric) - mean.astype(np.float64))

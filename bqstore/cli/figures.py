@@ -190,7 +190,7 @@ def _hover(report: RecallReport, name: str, point: RecallPoint) -> str:
     q = point.quantization
     lines = (
         f"<b>{name}</b> ({words.rank(report, point)})",
-        f"encoding={q.encoding}, estimator={q.estimator}, rotate={q.rotate}",
+        f"encoding={q.encoding}, estimator={q.estimator}, rotate={q.rotate}, truncate_dim={q.truncate_dim}",
         f"query_encoding={q.query_encoding}",
         f"oversampling={point.oversampling:g}, rescore={point.rescore}, hnsw_ef={point.hnsw_ef}",
         f"{words.way(point.way)}, {words.size(point.memory_bytes)} in memory",

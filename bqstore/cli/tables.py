@@ -132,7 +132,7 @@ def choice(chosen: bqstore.Choice, kept: bqstore.Quantization) -> RenderableType
     table = _table(title, *columns, numbers=4)
     for trial in chosen.trials:
         q = trial.quantization
-        is_kept = (q.encoding, q.estimator, bool(q.rotate)) == (kept.encoding, kept.estimator, bool(kept.rotate))
+        is_kept = words.codes(q) == words.codes(kept)
         table.add_row(
             words.codes(q),
             "kept" if is_kept else "",

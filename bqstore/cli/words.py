@@ -45,7 +45,8 @@ def codes(quantization: Quantization) -> str:
     """How vectors become codes."""
     estimator = "RaBitQ" if quantization.estimator == "rabitq" else quantization.estimator
     rotated = ", rotated" if quantization.rotate else ""
-    return f"{_BITS.get(quantization.encoding, quantization.encoding)}, {estimator}{rotated}"
+    part = "" if quantization.truncate_dim is None else f", first {quantization.truncate_dim:,} values"
+    return f"{_BITS.get(quantization.encoding, quantization.encoding)}, {estimator}{rotated}{part}"
 
 
 def way(name: str) -> str:
@@ -117,7 +118,8 @@ def groups(points: Iterable[RecallPoint]) -> dict[str, list[RecallPoint]]:
 def _cost(point: RecallPoint) -> tuple[object, ...]:
     q = point.quantization
     order = list(_BITS).index(q.encoding) if q.encoding in _BITS else len(_BITS)
-    return (order, q.estimator, bool(q.rotate), q.query_encoding, point.rescore, point.oversampling, point.hnsw_ef or 0)
+    of_codes = order, q.truncate_dim or 1 << 30, q.estimator, bool(q.rotate), q.query_encoding
+    return (*of_codes, point.rescore, point.oversampling, point.hnsw_ef or 0)
 
 
 def memory(report: RecallReport) -> dict[str, int]:

@@ -41,7 +41,8 @@ class Quantizer:
 
     Attributes
     ----------
-    encoding, estimator, rotate     as in `Quantization`; nothing is "auto"
+    encoding, estimator, rotate, truncate_dim
+                                    as in `Quantization`; nothing is "auto", and None, of the last, means whole vectors
     arrays : layout.Quantizer       as kernels take it
     metric : int                    what the corrections of "rabitq" are for
     trained : int                   vectors it was trained on
@@ -49,9 +50,18 @@ class Quantizer:
     """
 
     def __init__(
-        self, encoding: str, estimator: str, rotate: bool, dim: int, metric: int, parameters: F32, trained: int = 0
+        self,
+        encoding: str,
+        estimator: str,
+        rotate: bool,
+        dim: int,
+        metric: int,
+        parameters: F32,
+        trained: int = 0,
+        truncate_dim: int | None = None,
     ) -> None:
-        self.encoding, self.estimator, self.rotate = encoding, estimator, rotate
+        self.encoding, self.estimator, self.rotate, self.truncate_dim = encoding, estimator, rotate, truncate_dim
+        dim = coded_dim(dim, truncate_dim)
         self.metric, self.trained, self.query_encoding = metric, trained, "binary"
         kind, bits = _KINDS[encoding, estimator]
         self.parameters = np.ascontiguousarray(parameters, np.float32)
@@ -69,21 +79,20 @@ class Quantizer:
         elif kind != ONE_BIT:
             mean, deviation = self.parameters[:dim].copy(), self.parameters[dim:].copy()
         turns = turns_of(dim, transforms_of(dim) if rotate else 0)
-        self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, mean, deviation, turns, spread)
+        self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, dim, mean, deviation, turns, spread)
         self.words = words_per_code(dim, kind, bits)
 
     @property
     def dim(self) -> int:
-        """Dimensions of a vector."""
-        lanes = self.arrays.lanes
-        return {TWO_BITS: lanes // 2, ONE_AND_HALF_BITS: 2 * lanes // 3}.get(self.arrays.kind, lanes)
+        """Values of a vector that are encoded, its first ones."""
+        return self.arrays.dim
 
     def encode(self, vectors: F32) -> U64:
         """The codes of vectors.
 
         Parameters
         ----------
-        vectors : float32 (n, dim), C-order     as they came
+        vectors : float32 (n, dim), C-order     whole, as they came
 
         Returns
         -------
@@ -117,8 +126,24 @@ class Quantizer:
         return cls("one_bit", "sign", False, dim, metric, _NOTHING)
 
     @classmethod
-    def train(cls, vectors: F32, encoding: str, estimator: str, rotate: bool, metric: int) -> "Quantizer":
-        """A quantizer made for vectors, float32 (n, dim), that came from the same model as those to be encoded."""
+    def train(
+        cls,
+        vectors: F32,
+        encoding: str,
+        estimator: str,
+        rotate: bool,
+        metric: int,
+        truncate_dim: int | None = None,
+    ) -> "Quantizer":
+        """A quantizer made for vectors, float32 (n, dim), that came from the same model as those to be encoded.
+
+        It learns from the part of each that is encoded, and from that alone.
+        """
+        if truncate_dim is not None:
+            dim = coded_dim(vectors.shape[1], truncate_dim)
+            part = cls.train(np.ascontiguousarray(vectors[:, :dim]), encoding, estimator, rotate, metric)
+            made = part.encoding, part.estimator, part.rotate, vectors.shape[1], metric, part.parameters, part.trained
+            return cls(*made, truncate_dim)
         dim, n = vectors.shape[1], len(vectors)
         kind, _ = _KINDS[encoding, estimator]
         if kind == ONE_BIT:
@@ -144,20 +169,23 @@ class Quantizer:
 
     def coding(self) -> dict[str, Any]:
         """What the store keeps of it beside the parameters."""
-        return {
+        coding = {
             "encoding": self.encoding,
             "estimator": self.estimator,
             "rotate": self.rotate,
             "trained": self.trained,
             "query_encoding": self.query_encoding,
         }
+        # of whole vectors it is what older versions know, and go on reading
+        return coding if self.truncate_dim is None else {**coding, "truncate_dim": self.truncate_dim}
 
     @classmethod
     def restore(cls, coding: Mapping[str, Any], parameters: F32, dim: int, metric: int) -> "Quantizer":
         """The quantizer that `coding` and the parameters are of; CorruptionError if they cannot be."""
         try:
             encoding, estimator, rotate = coding["encoding"], coding["estimator"], bool(coding["rotate"])
-            made = cls(encoding, estimator, rotate, dim, metric, parameters, int(coding.get("trained", 0)))
+            trained, truncate_dim = int(coding.get("trained", 0)), coding.get("truncate_dim")
+            made = cls(encoding, estimator, rotate, dim, metric, parameters, trained, truncate_dim)
             made.query_encoding = str(coding.get("query_encoding", "binary"))
             return made
         except (KeyError, TypeError, ValueError) as error:
@@ -166,7 +194,19 @@ class Quantizer:
     def resolved(self, query_encoding: str) -> Quantization:
         """Its settings, with the query encoding that was asked for, or its own for "auto"."""
         query_encoding = self.query_encoding if query_encoding == AUTO else query_encoding
-        return Quantization(self.encoding, query_encoding, self.estimator, self.rotate)
+        return Quantization(self.encoding, query_encoding, self.estimator, self.rotate, self.truncate_dim)
+
+
+def coded_dim(dim: int, truncate_dim: int | None) -> int:
+    """How many values of a vector are encoded; CorruptionError for a number that no collection can have stored."""
+    if truncate_dim is None:
+        return dim
+    if type(truncate_dim) is not int or not 1 <= truncate_dim <= dim:
+        raise CorruptionError(
+            f"the codes are said to be of the first {truncate_dim!r} of {dim:,} values; expected a number from 1 to "
+            f"{dim:,}: restore the collection from a copy"
+        )
+    return truncate_dim
 
 
 def transforms_of(dim: int) -> int:

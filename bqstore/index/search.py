@@ -119,6 +119,12 @@ class Work:
     hops: int = 0
     rescored: int = 0
 
+    def add(self, more: "Work") -> None:
+        """Count what another search did for the same queries."""
+        self.distances += more.distances
+        self.hops += more.hops
+        self.rescored += more.rescored
+
 
 class DoubtfulError(Exception):
     """A query that cannot be computed with; who has it can say why."""
@@ -139,9 +145,10 @@ class Search:
     ) -> None:
         self.data, self.accepted, self.k, self.plan = data, accepted, k, plan
         self.accept = ALL if accept is None else Accept(accept, 0)
-        corrected = int(data.quantizer.estimator == "rabitq")
-        # not rescored, sparing would tell the best score there may be, not the likely one
-        self.way = Way(plan.ef, plan.room, plan.candidates, int(plan.rescoring), encoding, corrected * plan.rescoring)
+        # an estimate of a part of a vector is no bound of the score of the whole; and not rescored, sparing would tell
+        # the best score there may be, not the likely one
+        sparing = plan.rescoring and data.quantizer.estimator == "rabitq" and data.quantizer.dim == data.dim
+        self.way = Way(plan.ef, plan.room, plan.candidates, int(plan.rescoring), encoding, int(sparing))
         self.way = self.way._replace(most=plan.most, inside=int(plan.inside))
         self.way = self.way._replace(against=plan.against, along=plan.along, rare=plan.rare)
         # when the originals are asked for before they are read

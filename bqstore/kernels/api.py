@@ -66,7 +66,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "af92d218582a921e"
+KERNELS_STAMP = "a89c828e8e7ffc9f"
 
 
 @root
@@ -75,7 +75,7 @@ def encode(vectors: npt.NDArray[np.float32], quantizer: Quantizer, metric: int, 
 
     Parameters
     ----------
-    vectors : float32 (m, dim)      as they came
+    vectors : float32 (m, dim)      as they came; the first ``quantizer.dim`` values of each are encoded
     quantizer : Quantizer           ONE_BIT: bit j % 64 of word j // 64 is 1 iff the value is > 0 (0 and -0 are 0)
     metric : int                    what the corrections of RABITQ are for
     out : uint64 (m, columns)       written, columns = `words_per_code`; bits past the lanes are 0
@@ -89,20 +89,21 @@ lanes_in = leaf(lanes_of)  # layout knows no numba
 
 @leaf
 def matches(quantizer: Quantizer, dim: int, columns: int) -> bool:
-    """Whether a quantizer is of vectors of ``dim`` dimensions, whole, and makes codes of ``columns`` words."""
-    kind, bits, width = quantizer.kind, quantizer.bits, quantizer.width
+    """Whether a quantizer is whole, and makes codes of ``columns`` words of vectors of ``dim`` values, or of a part."""
+    kind, bits, width, coded = quantizer.kind, quantizer.bits, quantizer.width, quantizer.dim
     corrected = kind == RABITQ
-    means = 0 if kind == ONE_BIT else dim
-    deviations = 0 if kind == ONE_BIT or corrected else dim
+    means = 0 if kind == ONE_BIT else coded
+    deviations = 0 if kind == ONE_BIT or corrected else coded
     return (
         ONE_BIT <= kind <= RABITQ
-        and quantizer.lanes == lanes_in(dim, kind)
+        and 1 <= coded <= dim
+        and quantizer.lanes == lanes_in(coded, kind)
         and (quantizer.lanes + 63) // 64 == width
         and (bits == 1 or (corrected and bits in (2, 4)))
         and columns == bits * width + (1 if corrected else 0)
         and quantizer.mean.shape[0] == means
         and quantizer.deviation.shape[0] == deviations
-        and (quantizer.turns.shape[0] == 0 or quantizer.turns.shape[1] == dim)
+        and (quantizer.turns.shape[0] == 0 or quantizer.turns.shape[1] == coded)
         and quantizer.spread.shape[0] == 2
     )
 
@@ -363,9 +364,8 @@ def search_graph(
 def fitting(codes: Codes, scratch: Scratch) -> bool:
     """Whether codes are as long as their quantizer says, and the scratch has room for the planes of one."""
     quantizer = codes.quantizer
-    means = quantizer.mean.shape[0]
-    dim = means if means > 0 else quantizer.lanes
-    return matches(quantizer, dim, codes.words.shape[1]) and scratch.planes.shape[1] == quantizer.width
+    whole = matches(quantizer, quantizer.dim, codes.words.shape[1])
+    return whole and scratch.planes.shape[1] == quantizer.width
 
 
 @root
@@ -465,7 +465,7 @@ def warm_up() -> None:
     queries = np.ones((1, 1), np.float32)
     words = np.zeros((2, words_per_plane(1)), np.uint64)
     nothing = np.zeros(0, np.float32)
-    quantizer = Quantizer(ONE_BIT, 1, 1, 1, nothing, nothing, np.zeros((0, 1), np.float32), np.zeros(2, np.float32))
+    quantizer = Quantizer(ONE_BIT, 1, 1, 1, 1, nothing, nothing, np.zeros((0, 1), np.float32), np.zeros(2, np.float32))
     records = np.zeros((0, words_per_record(1, FLOAT32)), np.uint32)
     records.flags.writeable = False
     originals = Originals(records, 1, FLOAT32, COSINE)

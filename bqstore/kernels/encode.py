@@ -27,7 +27,7 @@ from bqstore.kernels.layout import (
     Encoded,
     Quantizer,
 )
-from bqstore.kernels.quantize import dot, pack_one
+from bqstore.kernels.quantize import dot, pack_one, scale_to_unit
 from bqstore.kernels.rotate import rotate_row
 
 MAGNITUDE = np.uint32(0x7FFF_FFFF)
@@ -143,7 +143,7 @@ def encode_query(
 
     Parameters
     ----------
-    query : float32 (dim,)              of unit length under COSINE
+    query : float32 (>= quantizer.dim,) whole, of unit length under COSINE
     encoding : int                      planes; BINARY encodes the query as a vector
     levels : uint8 (64 * width,)        scratch
     turned : float32 (64 * width,)      scratch
@@ -158,21 +158,25 @@ def encode_query(
     RABITQ: of the query beside the mean (Gao and Long, arXiv 2405.12497, section 3.3), so that what is estimated, and
     with it the error, is small; the product with the mean itself, exact, lies in each code's ``add``.
     """
-    kind, lanes, width = quantizer.kind, quantizer.lanes, quantizer.width
-    dim = query.shape[0]
+    kind, lanes, width, dim = quantizer.kind, quantizer.lanes, quantizer.width, quantizer.dim
     steps = (1 << encoding) - 1
-    view = query
+    whole = dim == query.shape[0]
+    part = query[:dim]
+    if metric == COSINE and not whole:
+        scale_to_unit(part, turned)
+        part = turned[:dim]
+    view = part
     offset = 0.0
     if kind == RABITQ:
-        take_off(query, quantizer.mean, turned)
+        take_off(part, quantizer.mean, turned)
         view = turned[:dim]
         offset = float(dot(view, view)) if metric == EUCLID else float(dot(view, quantizer.mean))
         rotate_row(view, quantizer.turns)
     elif kind != ONE_BIT and encoding != BINARY:
-        extend(query, kind, turned)
+        extend(part, kind, turned)
         view = turned[:lanes]
     if encoding == BINARY and kind != RABITQ:
-        pack_one(query, quantizer, planes, 0)
+        pack_one(part, quantizer, planes, 0)
         return Encoded(planes, encoding, 1, width, 0, np.float32(1), lanes, offset, 0.0, float(lanes))
     top = largest_of(view)
     total = dot(view, view)
@@ -193,7 +197,9 @@ def encode_query(
     product = ((1 << bits) - 1) * steps * lanes
     if kind != RABITQ:
         return Encoded(planes, encoding, 1, width, 0, half, product, offset, 0.0, square_of(levels, lanes, steps))
-    error = error_of(np.float64(total), np.float64(lost_of(view, levels, half, steps)), quantizer.spread)
+    error = np.inf  # what lies behind the part may change a score by anything
+    if whole:
+        error = error_of(np.float64(total), np.float64(lost_of(view, levels, half, steps)), quantizer.spread)
     return Encoded(planes, encoding, bits, width, 1, half, product, offset, error, 0.0)
 
 
@@ -218,8 +224,8 @@ def error_of(square: float, lost: float, spread: npt.NDArray[np.float32]) -> flo
 def code_score(distance: int, query: Encoded, metric: int) -> np.float32:
     """Return the score that a distance stands for.
 
-    Of corrected codes the estimate of the true score. Of others, the metric applied to the encoded query and the code
-    read as a vector of +-1.
+    Of corrected codes the estimate of the true score, or of that of the part that is encoded. Of others, the metric
+    applied to the encoded query and the code read as a vector of +-1.
     """
     if query.corrected:
         return estimated_score(float(estimate_of(distance)), query, metric)
@@ -253,9 +259,10 @@ def reach_of(
 ) -> np.float32:
     """Return the best score a candidate may have by its estimate; infinite where nothing is known.
 
-    Of a query of signs nothing is: what they lose of it is no matter of chance beside a code that is like it.
+    Of a query of signs nothing is: what they lose of it is no matter of chance beside a code that is like it. Nor is it
+    of codes of a part of each vector.
     """
-    if not (query.corrected and sparing) or query.encoding == BINARY:
+    if not (query.corrected and sparing) or query.encoding == BINARY or query.error == np.inf:
         return np.float32(np.inf)
     error = SURE * query.error * float(factor_of(words, ordinal, words.shape[1] - 1))
     return estimated_score(float(estimate_of(distance)) + error, query, metric)

@@ -77,6 +77,8 @@ class Quantizer(NamedTuple):
     ``bits`` : planes of a code, the signs first: 1, or 1, 2 or 4 under RABITQ. Each has ``width`` words, bit j of word
     w for dimension 64 * w + j. A value is the odd whole number sum over planes p of 2^(bits - 1 - p) * (bit ? 1 : -1).
     ``width`` : words of a plane; ``lanes`` : bits of it in use, dim or, of Qdrant's two kinds, more.
+    ``dim`` : how many of a vector's values are encoded, its first ones; there may be more. Under COSINE that part is
+    brought to unit length.
     ``mean`` : float32 (dim,), taken off under RABITQ; the middle of the three levels. (0,) under ONE_BIT.
     ``deviation`` : float32 (dim,), of Qdrant's two kinds; else (0,).
     ``turns`` : float32 (count, dim), +-1, the signs before each transform (`rotate`); none: nothing is turned.
@@ -90,6 +92,7 @@ class Quantizer(NamedTuple):
     bits: int
     width: int
     lanes: int
+    dim: int
     mean: npt.NDArray[np.float32]
     deviation: npt.NDArray[np.float32]
     turns: npt.NDArray[np.float32]
@@ -111,7 +114,8 @@ class Encoded(NamedTuple):
     ``bits``, ``width`` : of the codes. ``corrected`` : 1 under RABITQ, else 0.
     ``half`` : float32, half a level in units of the query's values. ``top`` : the product of the code and the query, in
     such units, at distance 0.
-    ``offset`` : RABITQ: what makes an estimate a score. ``error`` : RABITQ: times a factor, the estimate's spread.
+    ``offset`` : RABITQ: what makes an estimate a score. ``error`` : RABITQ: times a factor, the estimate's spread;
+    infinite where a part of the vector is encoded, which tells nothing sure of the whole.
     ``square`` : squared length in units of ``half``, of the other kinds.
     """
 

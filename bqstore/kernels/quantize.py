@@ -177,15 +177,16 @@ def pack_one(vector: npt.NDArray[np.float32], quantizer: Quantizer, out: npt.NDA
 def pack_vectors(
     vectors: npt.NDArray[np.float32], quantizer: Quantizer, metric: int, out: npt.NDArray[np.uint64]
 ) -> None:
-    """Write the codes of vectors; see ``api.encode``."""
+    """Write the codes of vectors, of their first ``quantizer.dim`` values; see ``api.encode``."""
     residual = np.empty(64 * quantizer.width, np.float32)
     levels = np.zeros(64 * quantizer.width, np.uint8)
     for row in range(min(vectors.shape[0], out.shape[0])):
+        part = vectors[row][: quantizer.dim]
         if quantizer.kind == RABITQ:
-            pack_residual(vectors[row], quantizer, metric, residual, levels, out, row)
+            pack_residual(part, quantizer, metric, residual, levels, out, row)
         elif quantizer.kind == ONE_BIT or metric != COSINE:  # signs are the same at any length
-            pack_one(vectors[row], quantizer, out, row)
+            pack_one(part, quantizer, out, row)
         else:
-            unit = residual[: vectors.shape[1]]
-            scale_to_unit(vectors[row], unit)
+            unit = residual[: quantizer.dim]
+            scale_to_unit(part, unit)
             pack_one(unit, quantizer, out, row)

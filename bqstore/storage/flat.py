@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import CorruptionError, InvalidInputError, StorageError
 from .files import DiskFile, MemoryFile, RecordFile
 from .format import F32, FORMS, NO_PARAMETERS, U64, Layout, code_records, codes_of, damaged, rids_of, vector_records
-from .head import Head, code_form
+from .head import Head, code_form, coded_dim
 
 _NAME = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
 _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
@@ -151,9 +151,10 @@ def layouts(head: Head) -> tuple[Layout | None, Layout]:
     Raises CorruptionError if the head's coding is none that there is.
     """
     assert head.dim is not None
-    form = FORMS.get(head.settings["originals"])
-    vectors = None if form is None else Layout("vectors", head.dim, form)
-    return vectors, Layout("codes", head.dim, code_form(head.settings))
+    kept = FORMS.get(head.settings["originals"])
+    vectors = None if kept is None else Layout("vectors", head.dim, kept)
+    form = code_form(head.settings)
+    return vectors, Layout("codes", coded_dim(head.settings, head.dim), form)
 
 
 def flat_files(folder: Path | None) -> list[Path]:

@@ -18,7 +18,8 @@ from ..errors import CorruptionError, FormatVersionError
 if sys.byteorder != "little":  # records are used in place, through the page cache
     raise ImportError("bqstore reads its files in place and needs a little-endian machine")
 
-FORMAT_VERSION: Final = 2  # the newest that is read, and written where codes are not of ONE_BIT: else it is 1
+FORMAT_VERSION: Final = 3  # the newest that is read, and written where codes are of a part of each vector
+WITH_PARAMETERS: Final = 2  # written where codes are of another form than ONE_BIT: else it is 1
 HEADER_BYTES: Final = 64  # of every header; parameters come behind it
 HEADER: Final = struct.Struct("<8s6I4Q")  # magic, six numbers, generation, store id, digest of parameters, checksum
 MAGIC: Final = {"vectors": b"BQSTvecs", "codes": b"BQSTcode"}
@@ -59,7 +60,7 @@ class Layout:
     Parameters
     ----------
     kind : "vectors" or "codes"
-    dim : int               dimensions of a vector
+    dim : int               dimensions of a vector; of codes, how many of them are encoded
     form : int              vectors: a value of FORMS; codes: of CODE_FORMS
     """
 
@@ -80,7 +81,7 @@ class Layout:
     @property
     def version(self) -> int:
         """The format version of the file: what older versions of this library know keeps the number it had."""
-        return FORMAT_VERSION if self.has_parameters else 1
+        return WITH_PARAMETERS if self.has_parameters else 1
 
     @property
     def has_parameters(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
 from ..errors import CorruptionError
-from .format import CODE_FORMS, F32, FORMAT_VERSION, ONE_BIT, key_crc, newer_format, row_crc
+from .format import CODE_FORMS, F32, FORMAT_VERSION, ONE_BIT, WITH_PARAMETERS, key_crc, newer_format, row_crc
 
 _UNTRAINED: Final = {"encoding": "one_bit", "estimator": "sign", "rotate": False}
 
@@ -27,7 +27,7 @@ class Coding:
 
 
 def coding_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """What the codes of a head's generation are: its encoding, estimator and rotate."""
+    """What the codes of a head's generation are: its encoding, estimator and rotate; truncate_dim, if of a part."""
     return dict(settings.get("coding", _UNTRAINED))
 
 
@@ -38,6 +38,14 @@ def code_form(settings: dict[str, Any]) -> int:
         return CODE_FORMS[coding["encoding"], coding["estimator"]]
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptionError(f"coding={settings.get('coding')!r} is none that this format knows") from error
+
+
+def coded_dim(settings: dict[str, Any], dim: int) -> int:
+    """How many values of a vector of so many are encoded. Raises CorruptionError for what cannot be."""
+    coded = coding_of(settings).get("truncate_dim", dim)
+    if type(coded) is not int or not 1 <= coded <= dim:
+        raise CorruptionError(f"truncate_dim={coded!r} is none that vectors of {dim:,} dimensions can have")
+    return coded
 
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +93,11 @@ class Head:
 
     @property
     def format_version(self) -> int:
-        """The format version of the collection: 1 as long as older versions of this library can read it."""
-        return 1 if code_form(self.settings) == ONE_BIT else FORMAT_VERSION
+        """The format version of the collection: the first that knows such codes, so that older ones go on reading."""
+        form = code_form(self.settings)
+        if "truncate_dim" in coding_of(self.settings):
+            return FORMAT_VERSION
+        return 1 if form == ONE_BIT else WITH_PARAMETERS
 
     @classmethod
     def from_stored(cls, version: int, body: str, crc: int, name: str) -> "Head":
@@ -100,6 +111,8 @@ class Head:
             values = json.loads(body)
             head = cls(**{f.name: values[f.name] for f in fields(cls)})
             good = head.format_version == version  # which the CRC does not cover
+            if "truncate_dim" in coding_of(head.settings):
+                coded_dim(head.settings, head.dim or 0)
         except (ValueError, KeyError, TypeError, AttributeError, CorruptionError) as error:
             raise damage from error
         if not good or not 0 <= head.n_live <= head.n_slots <= head.next_rid:

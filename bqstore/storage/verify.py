@@ -116,7 +116,7 @@ def _foreign_codes(store: "Store", at: int, count: int) -> list[str]:
     # Other codes are computed in floating point: made on another machine, they may differ in a last bit and be right.
     if store.vectors.layout.form != FORMS["float32"] or store.codes.layout.form != ONE_BIT:
         return []
-    signs = vectors_of(store.vectors.layout, store.vectors.read(at, count)) > 0
+    signs = vectors_of(store.vectors.layout, store.vectors.read(at, count))[:, : store.codes.layout.dim] > 0
     codes = store.read_codes(at, count)[1].view(np.uint8)
     bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : signs.shape[1]]
     wrong = np.flatnonzero((bits != signs).any(axis=1))

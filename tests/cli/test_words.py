@@ -60,6 +60,13 @@ def test_memory_begins_with_float32_and_marks_what_is_in_use():
     assert [name for name in memory if name.endswith("(in use)")] == ["1 bit, sign (in use)"]
 
 
+def test_codes_of_a_part_say_so_and_are_a_group_of_their_own():
+    part = replace(given.SIGN, truncate_dim=1024)
+    assert words.codes(part) == "1 bit, sign, first 1,024 values"
+    points = [given.point(each, 3.0, None, 0.9) for each in (given.SIGN, part)]
+    assert list(words.groups(points)) == ["1 bit, sign, first 1,024 values", "1 bit, sign"]  # the cheaper first
+
+
 def test_an_encoding_of_the_future_has_a_name():
     future = Quantization("one_bit", "binary", "sign")
     object.__setattr__(future, "encoding", "zero_bits")

@@ -197,6 +197,29 @@ def test_what_is_spared_changes_no_hit(form, planes, metric, coding):
 
 
 @every_corrected
+@every_metric
+@pytest.mark.parametrize("cold", [False, True])
+def test_nothing_is_spared_by_codes_of_a_part(cold, metric, coding):
+    """Their estimates bound nothing of the whole. Asked for ahead, all candidates are at once."""
+    n, part = 600, DIM // 4
+    base, queries = data_of(n, DIM, queries=25)
+    for kept in (part, DIM):
+        made = Quantizer.train(base, *coding, metric, kept)
+        data = searchable(made.encode(base), DIM, None, records_of(base), metric=metric, quantizer=made)
+        search, work, told = Search(data, None, n, K, Plan("scan", True, 100), 8), Work(), []
+        assert search.way.sparing == (kept == DIM)
+        found = search.nearest(queries, 1, no_executor, told.append if cold else None, work)
+        if kept == part:
+            assert work.rescored == 25 * 100
+            assert not cold or (sum((each >= 0).sum() for each in told) == 25 * 100 and len(told) == -(-25 // 16))
+        everything = Search(data, None, n, K, Plan("scan", True, n), 8).nearest(queries, 1, no_executor)
+        exact = Search(data, None, n, K, Plan("exact", False, 0), 8).nearest(queries, 1, no_executor)
+        np.testing.assert_array_equal(everything[0], exact[0])
+        np.testing.assert_array_equal(everything[1], exact[1])
+        assert (found[1] <= exact[1]).all()
+
+
+@every_corrected
 @pytest.mark.parametrize("shape", ["outliers", "low rank", "heavy tails", "far from zero", "two clusters"])
 @pytest.mark.parametrize("planes", SCALAR)
 def test_what_is_spared_changes_no_hit_where_dimensions_are_not_alike(planes, shape, coding):

@@ -46,17 +46,33 @@ def test_what_is_trained_is_what_kernels_take(vectors, coding, metric):
     assert arrays.turns.shape == (4 if rotate else 0, DIM)
     lanes = {"one_and_half_bits": 105, "two_bits": 140 if estimator == "sign" else 70}.get(encoding, 70)
     assert (arrays.lanes, arrays.width) == (lanes, -(-lanes // 64))
-    for array in arrays[4:]:
+    for array in arrays[5:]:
         assert array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable
     codes = made.encode(vectors)
     assert codes.shape == (900, made.words) and codes.dtype == np.uint64 and codes.flags.c_contiguous
 
 
 @pytest.mark.parametrize("dim", range(1, 140, 6))
-def test_dimensions_are_known_from_the_lanes(dim):
+def test_dimensions_are_known(dim):
     vectors = np.random.default_rng(dim).standard_normal((20, dim)).astype(np.float32)
     for encoding, estimator, rotate in CODINGS:
         assert Quantizer.train(vectors, encoding, estimator, rotate, DOT).dim == dim
+
+
+@every_coding
+@every_metric
+@pytest.mark.parametrize("part", [1, 33, 64, DIM])
+def test_of_a_part_it_is_what_is_trained_on_the_part(vectors, part, metric, coding):
+    made = Quantizer.train(vectors, *coding, metric, part)
+    alone = Quantizer.train(np.ascontiguousarray(vectors[:, :part]), *coding, metric)
+    assert (made.truncate_dim, made.dim, made.words, made.trained) == (part, part, alone.words, 900)
+    assert made.resolved("auto").truncate_dim == part and alone.resolved("auto").truncate_dim is None
+    for array, other in zip(made.arrays, alone.arrays, strict=True):
+        np.testing.assert_array_equal(array, other)
+    np.testing.assert_array_equal(made.encode(vectors), alone.encode(np.ascontiguousarray(vectors[:, :part])))
+    with ThreadPoolExecutor(2) as pool:
+        many = np.tile(vectors, (6, 1))
+        np.testing.assert_array_equal(made.encode_all(many, 2, lambda: pool), made.encode(many))
 
 
 @pytest.mark.parametrize("encoding", ["one_and_half_bits", "two_bits"])
@@ -211,8 +227,24 @@ def test_what_is_restored_encodes_the_same(vectors, coding, metric):
     np.testing.assert_array_equal(again.encode(vectors), made.encode(vectors))
     for array, other in zip(again.arrays, made.arrays, strict=True):
         np.testing.assert_array_equal(array, other)
-    for array in again.arrays[4:]:
+    for array in again.arrays[5:]:
         assert array.flags.writeable and array.flags.c_contiguous and array.dtype == np.float32
+
+
+@every_coding
+@every_metric
+def test_the_part_is_kept_where_there_is_one_and_only_there(vectors, coding, metric):
+    whole, part = Quantizer.train(vectors, *coding, metric), Quantizer.train(vectors, *coding, metric, 33)
+    assert "truncate_dim" not in whole.coding()
+    assert part.coding() == {**whole.coding(), "truncate_dim": 33}
+    again = Quantizer.restore(*stored(part), DIM, metric)
+    assert again.coding() == part.coding()
+    np.testing.assert_array_equal(again.encode(vectors), part.encode(vectors))
+    for wrong in (0, -1, DIM + 1, 10**30, True, 33.0, "33", [33]):
+        with pytest.raises(CorruptionError):
+            Quantizer.restore({**part.coding(), "truncate_dim": wrong}, part.parameters, DIM, metric)
+    with pytest.raises(CorruptionError):
+        Quantizer.restore(part.coding(), part.parameters, 32, metric)
 
 
 @every_coding

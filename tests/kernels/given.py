@@ -33,7 +33,7 @@ def signs(dim):
     """The quantizer of one bit a dimension."""
     nothing = np.zeros(0, np.float32)
     turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
-    return layout.Quantizer(layout.ONE_BIT, 1, -(-dim // 64), dim, nothing, nothing, turns, spread)
+    return layout.Quantizer(layout.ONE_BIT, 1, -(-dim // 64), dim, dim, nothing, nothing, turns, spread)
 
 
 def make_codes(vectors, spare=0):
@@ -50,7 +50,7 @@ def three_levels(kind, mean, deviation):
     """A quantizer of Qdrant's three levels a value; mean and deviation float32 (dim,)."""
     dim, lanes = len(mean), layout.lanes_of(len(mean), kind)
     turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
-    return layout.Quantizer(kind, 1, -(-lanes // 64), lanes, mean, deviation, turns, spread)
+    return layout.Quantizer(kind, 1, -(-lanes // 64), lanes, dim, mean, deviation, turns, spread)
 
 
 def corrected(bit_planes, mean, turns=None, spread=(1.0, 1.0)):
@@ -58,7 +58,7 @@ def corrected(bit_planes, mean, turns=None, spread=(1.0, 1.0)):
     dim, nothing = len(mean), np.zeros(0, np.float32)
     turns = np.zeros((0, dim), np.float32) if turns is None else turns
     spread = np.array(spread, np.float32)
-    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, mean, nothing, turns, spread)
+    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, dim, mean, nothing, turns, spread)
 
 
 def some_turns(rng, dim, rounds=4):
@@ -68,8 +68,7 @@ def some_turns(rng, dim, rounds=4):
 
 def encoded_as(quantizer, vectors, metric=layout.DOT, spare=0):
     """The codes of vectors, made by the kernel; behind them some that are of none."""
-    dim = vectors.shape[1]
-    columns = layout.words_per_code(dim, quantizer.kind, quantizer.bits)
+    columns = layout.words_per_code(quantizer.dim, quantizer.kind, quantizer.bits)
     words = np.full((len(vectors) + spare, columns), 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
     api.encode(vectors, quantizer, metric, words[: len(vectors)])
     return layout.Codes(words, len(vectors), quantizer)

@@ -16,10 +16,15 @@ from bqstore.storage.format import CODE_FORMS
 PAIRS = {form: pair for pair, form in CODE_FORMS.items()}  # form -> (encoding, estimator)
 
 
-def settings_for(settings: dict[str, Any], form: int, seed: int = 0) -> dict[str, Any]:
-    """The settings with a coding of a form; also with a choice that holds a tuple, which JSON has no word for."""
+def settings_for(settings: dict[str, Any], form: int, seed: int = 0, part: int | None = None) -> dict[str, Any]:
+    """The settings with a coding of a form; also with a choice that holds a tuple, which JSON has no word for.
+
+    part : how many values of each vector are encoded; None: all
+    """
     encoding, estimator = PAIRS[form]
-    coding = {"encoding": encoding, "estimator": estimator, "rotate": False}
+    coding: dict[str, Any] = {"encoding": encoding, "estimator": estimator, "rotate": False}
+    if part is not None:
+        coding["truncate_dim"] = part
     return {**settings, "coding": coding, "choice": {"seed": seed, "trials": ((form, 0.5),)}}
 
 
@@ -32,15 +37,16 @@ def trained(form: int, dim: int, seed: int = 0) -> np.ndarray:
     return np.concatenate([means, others] if form < 4 else [others[:1], others[-1:], means]).astype(np.float32)
 
 
-def coding(settings: dict[str, Any], form: int, dim: int, seed: int = 0) -> Coding:
+def coding(settings: dict[str, Any], form: int, dim: int, seed: int = 0, part: int | None = None) -> Coding:
     """What the first write of a generation is given."""
-    return Coding(settings_for(settings, form, seed), trained(form, dim, seed))
+    return Coding(settings_for(settings, form, seed, part), trained(form, part or dim, seed))
 
 
-def recode(settings: dict[str, Any], form: int, dim: int, seed: int = 0) -> Recode:
+def recode(settings: dict[str, Any], form: int, dim: int, seed: int = 0, part: int | None = None) -> Recode:
     """What a compaction is given."""
-    parameters = trained(form, dim, seed)
-    return Recode(settings_for(settings, form, seed), parameters, lambda vectors: encode(form, parameters, vectors))
+    parameters = trained(form, part or dim, seed)
+    new = settings_for(settings, form, seed, part)
+    return Recode(new, parameters, lambda vectors: encode(form, parameters, vectors[:, :part]))
 
 
 def encode(form: int, parameters: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import bqstore
 from bqstore import BqstoreError
 from bqstore.storage import Head, Rows, Store, open_store
 from bqstore.storage.format import codes_of, vectors_of
-from bqstore.storage.head import code_form
+from bqstore.storage.head import code_form, coded_dim
 from bqstore.storage.verify import problems_of
 
 from . import codings
@@ -225,6 +225,7 @@ class StoreModel:
 
     salt = 0
     form: int | None = None
+    part: int | None = None
 
     def __init__(self, path: Path | None, read_only: bool = False, originals: str = "float32") -> None:
         settings = {**SETTINGS, "originals": originals}
@@ -252,8 +253,8 @@ class StoreModel:
         vectors = np.random.default_rng((self.salt, seed)).standard_normal((len(ids), DIM)).astype(np.float32)
         coding = None
         if self.form is not None and self.store.head.n_slots == 0 and ids:
-            coding = codings.coding(self.store.head.settings, self.form, DIM, seed)
-            codes = codings.encode(self.form, coding.parameters, vectors)
+            coding = codings.coding(self.store.head.settings, self.form, DIM, seed, self.part)
+            codes = codings.encode(self.form, coding.parameters, vectors[:, : self.part])
         else:
             codes = self.codes_of(vectors)
         texts, none = [f"text {seed}"] * len(ids), [None] * len(ids)
@@ -262,7 +263,8 @@ class StoreModel:
 
     def codes_of(self, vectors: np.ndarray) -> np.ndarray:
         """The codes that vectors have in this generation, uint64 (n, words)."""
-        return codings.encode(code_form(self.store.head.settings), self.store.parameters, vectors)
+        settings = self.store.head.settings
+        return codings.encode(code_form(settings), self.store.parameters, vectors[:, : coded_dim(settings, DIM)])
 
     def add(self, n: int) -> None:
         """Add n documents."""
@@ -304,9 +306,9 @@ class StoreModel:
         """Free the space of the dead."""
         return self.store.compact(self.live())
 
-    def recode(self, form: int, seed: int = 0) -> Head:
-        """The same with new codes, of a form."""
-        return self.store.compact(self.live(), recode=codings.recode(self.store.head.settings, form, DIM, seed))
+    def recode(self, form: int, seed: int = 0, part: int | None = None) -> Head:
+        """The same with new codes, of a form, and of the first values of each vector."""
+        return self.store.compact(self.live(), recode=codings.recode(self.store.head.settings, form, DIM, seed, part))
 
     def _stored(self) -> dict[str, tuple[np.ndarray, str]]:
         """What is there. Where originals are not kept, a vector is what its signs tell, or else nothing but NaN."""
@@ -350,7 +352,8 @@ class StoreModel:
             assert [codes[row.rid] for row in rows] == expected.tolist()
         head = self.store.head
         form = code_form(head.settings)
-        assert head.stored()[0] == head.format_version == (1 if form == 1 else 2)
+        truncated = "truncate_dim" in head.settings.get("coding", {})
+        assert head.stored()[0] == head.format_version == (3 if truncated else 1 if form == 1 else 2)
         if head.n_slots == 0:
             assert form == 1 and "choice" not in head.settings
             assert self.store.parameters.shape == (0,)

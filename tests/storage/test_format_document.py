@@ -42,9 +42,10 @@ CODE_FORMS = {
 }
 
 
-def code_form(head: dict) -> int:
+def code_form(head: dict) -> tuple[int, int]:
+    """The form, and how many values of a vector are encoded."""
     coding = head["settings"].get("coding", {"encoding": "one_bit", "estimator": "sign", "rotate": False})
-    return CODE_FORMS[coding["encoding"], coding["estimator"]]
+    return CODE_FORMS[coding["encoding"], coding["estimator"]], coding.get("truncate_dim", head["dim"])
 
 
 def code_bytes(dim: int, form: int) -> int:
@@ -54,12 +55,14 @@ def code_bytes(dim: int, form: int) -> int:
     return 16 + 8 * (-(-lanes[form] // 64) if form in lanes else words[form])
 
 
-def read_flat(path: Path, magic: bytes, head: dict, record_bytes: int, form: int, version: int) -> tuple[list, tuple]:
+def read_flat(
+    path: Path, magic: bytes, head: dict, dim: int, record_bytes: int, form: int, version: int
+) -> tuple[list, tuple]:
     """The records, and the parameters."""
     data = path.read_bytes()
-    *fields, length, dim, form_, record_bytes_, count = struct.unpack("<8s6I", data[:32])
+    *fields, length, dim_, form_, record_bytes_, count = struct.unpack("<8s6I", data[:32])
     generation, store_id, digest, checksum = struct.unpack("<4Q", data[32:64])
-    assert (*fields, dim, form_, record_bytes_) == (magic, version, head["dim"], form, record_bytes)
+    assert (*fields, dim_, form_, record_bytes_) == (magic, version, dim, form, record_bytes)
     assert (generation, store_id, checksum) == (head["generation"], head["store_id"], sum64(data[:56], 0))
     assert length == 64 + -(-4 * count // 64) * 64 and not any(data[64 + 4 * count : length])
     assert digest == (blake(data[64:length]) if version == 2 else 0) and (version == 2 or count == 0)
@@ -105,19 +108,21 @@ def read_store(folder: Path) -> tuple[dict, dict]:
         head, dead = json.loads(body), {rid for (rid,) in db.execute("SELECT rid FROM dead")}
         columns = "rid, seq, id, ref_doc_id, metadata, key_crc, text, private, crc"
         rows = {row[0]: row for row in db.execute(f"SELECT {columns} FROM rows")}
-    assert version == (1 if code_form(head) == 1 else 2)
+    kind, coded = code_form(head)
+    of_file = 1 if kind == 1 else 2
+    assert version == (3 if "truncate_dim" in head["settings"].get("coding", {}) else of_file)
     if head["n_slots"] == 0:
         return head, {}
     dim, out, name = head["dim"], {}, folder / f"codes-{head['generation']}.bin"
-    kind = code_form(head)
-    codes, head["parameters"] = read_flat(name, b"BQSTcode", head, code_bytes(dim, kind), kind, version)
+    assert 1 <= coded <= dim
+    codes, head["parameters"] = read_flat(name, b"BQSTcode", head, coded, code_bytes(coded, kind), kind, of_file)
     vectors = {}
     if head["settings"]["originals"] != "none":
         form = ["float32", "float16", "int8"].index(head["settings"]["originals"])
         dtype, size = ["<f4", "<f2", "i1"][form], [4, 2, 1][form]
         length = -(-(32 + dim * size) // 32) * 32
         name = folder / f"vectors-{head['generation']}.bin"
-        for rid, rest in read_flat(name, b"BQSTvecs", head, length, form, 1)[0]:
+        for rid, rest in read_flat(name, b"BQSTvecs", head, dim, length, form, 1)[0]:
             norm, scale = struct.unpack("<2f", rest[:8])
             vectors[rid] = np.frombuffer(rest[16 : 16 + dim * size], dtype).astype("<f4") * np.float32(scale)
             assert abs(norm - np.linalg.norm(vectors[rid].astype(float))) <= 1e-6 * norm
@@ -131,7 +136,7 @@ def read_store(folder: Path) -> tuple[dict, dict]:
         assert key_crc == crc_of([rid, seq], [id_, ref, metadata])
         assert seq <= head["seq"] and rid < head["next_rid"]
         whole = json.loads(metadata) | json.loads(private or "{}") | ({"_bq_ref_doc_id": ref} if ref else {})
-        out[id_] = (vectors.get(rid), decode(code, dim, kind), text, whole)
+        out[id_] = (vectors.get(rid), decode(code, coded, kind), text, whole)
     return head, out
 
 
@@ -160,7 +165,8 @@ def read_snapshot(path: Path, head: dict) -> tuple[dict, dict]:
     assert n <= head["n_slots"] and seq <= head["seq"]
     table = json.loads(data[64:length].decode("ascii"))
     codes = (path.parent / f"codes-{generation}.bin").read_bytes()
-    record, (begin,) = code_bytes(head["dim"], code_form(head)), struct.unpack("<I", codes[12:16])
+    form, coded = code_form(head)
+    record, (begin,) = code_bytes(coded, form), struct.unpack("<I", codes[12:16])
     slots = [i * (n - 1) // 15 for i in range(16)] if n else []
     assert table["codes"] == blake(b"".join(codes[begin + slot * record :][:16] for slot in slots))
     arrays, end = {}, length
@@ -214,31 +220,34 @@ def test_a_reader_written_from_the_document_agrees(tmp_path, originals, dim, clo
 
 @pytest.mark.parametrize(("originals", "recoded"), [("float32", False), ("float32", True), ("none", False)])
 @pytest.mark.parametrize("form", range(1, 7))
-def test_a_reader_of_other_codes_written_from_the_document_agrees(tmp_path, originals, form, recoded):
+@pytest.mark.parametrize("part", [None, 1, 7, 8, DIM])
+def test_a_reader_of_other_codes_written_from_the_document_agrees(tmp_path, originals, part, form, recoded):
     """The bits of Qdrant's forms; of RaBitQ's, that the estimate is what the document says it is."""
     with StoreModel(tmp_path, originals=originals) as model:
-        model.form = 7 - form if recoded else form
+        model.form, model.part = 7 - form if recoded else form, None if recoded else part
         model.add(40)
         model.delete(7)
         if recoded:
-            model.recode(form, seed=3)
+            model.recode(form, seed=3, part=part)
         model.add(3)
         parameters = model.store.parameters
     head, found = read_store(tmp_path / "default")
     assert found.keys() == model.documents.keys() and len(found) == 36
     assert head["generation"] == int(recoded) and head["parameters"] == tuple(parameters.tolist())
-    assert len(parameters) == (0 if form == 1 else 2 * DIM if form < 4 else 2 + DIM)
-    query = np.random.default_rng(1).standard_normal(DIM)
+    dim = part or DIM
+    assert len(parameters) == (0 if form == 1 else 2 * dim if form < 4 else 2 + dim)
+    query = np.random.default_rng(1).standard_normal(dim)
     lost = []
     for id_, (vector, code, _, _) in found.items():
         truth = model.documents[id_][0].astype(float)
         assert (vector is None) == (originals == "none") and (vector is None or np.array_equal(vector, truth))
+        truth = truth[:dim]
         if form == 1:
             assert np.array_equal(code[0], truth > 0)
         elif form < 4:
-            apart = (truth - parameters[:DIM]) / parameters[DIM:]
+            apart = (truth - parameters[:dim]) / parameters[dim:]
             high = apart >= 2 / 3
-            high = high if form == 3 else high.reshape(-1, 2).any(1)
+            high = high if form == 3 else np.append(high, [False] * (dim % 2)).reshape(-1, 2).any(1)
             assert np.array_equal(code[0], apart > -2 / 3) and np.array_equal(code[1], high)
         else:
             (values, add, factor), mean = code, parameters[2:]
@@ -247,7 +256,8 @@ def test_a_reader_of_other_codes_written_from_the_document_agrees(tmp_path, orig
             assert (values % 2 == 1).all() and abs(values).max() == most
             assert abs(add - mean @ truth) < 1e-5 and abs(factor - rest @ rest / (rest @ values)) < 1e-5
             estimate = add + factor * (apart @ values) + mean @ apart
-            across = np.sqrt(values @ values * factor**2 - rest @ rest)  # what the code lost, at right angles to it
+            lost_square = values @ values * factor**2 - rest @ rest
+            across = np.sqrt(max(0.0, lost_square))  # what the code lost, at right angles to it
             assert abs(estimate - query @ truth) <= across * np.linalg.norm(apart) + 1e-5
             lost.append(across / np.linalg.norm(rest))
     assert form < 4 or np.mean(lost) < {4: 0.9, 5: 0.6, 6: 0.15}[form]

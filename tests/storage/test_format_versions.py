@@ -1,4 +1,4 @@
-"""Format 1 stays as it was, to the byte; format 2 is what older versions refuse; what neither wrote is damage."""
+"""Format 1 stays as it was, to the byte; 2 and 3 are what older versions refuse; what none wrote is damage."""
 
 import json
 import sqlite3
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bqstore
 from bqstore.errors import CorruptionError, FormatVersionError
 from bqstore.storage import catalogue as sql
 from bqstore.storage import coding_of, head, open_store
@@ -17,7 +18,7 @@ from bqstore.storage import format as fmt
 from bqstore.storage.format import HEADER_BYTES, Layout, header_bytes
 from bqstore.storage.verify import problems_of
 
-from .kit import SETTINGS, StoreModel, bytes_of
+from .kit import DIM, SETTINGS, StoreModel, bytes_of
 from .test_codings import filled, resealed
 
 # what the last version that knew format 1 only wrote for one document, byte by byte
@@ -143,6 +144,76 @@ def test_a_version_that_knows_format_1_only_refuses_format_2_and_reads_what_is_1
         monkeypatch.undo()
 
 
+def test_the_head_row_says_3_exactly_as_long_as_codes_are_of_a_part(tmp_path):
+    """The codes file is as one of so many dimensions always was, the vectors file that of the whole."""
+    with StoreModel(tmp_path) as model:
+        folder = tmp_path / "default"
+        model.form, model.part = 4, 7
+        model.add(9)
+        steps = [(4, 7, 3), (1, 5, 3), (1, None, 1), (6, 1, 3), (2, DIM, 3), (3, None, 2), (3, 11, 3)]
+        for step, (form, part, version) in enumerate(steps):
+            if step:
+                model.recode(form, part=part)
+            assert version_of(folder) == (1, version)
+            model.delete(1)
+            model.compact()
+            assert version_of(folder) == (1, version)
+            generation = model.store.head.generation
+            for kind, dim, own in (("codes", part or DIM, 1 if form == 1 else 2), ("vectors", DIM, 1)):
+                fields = struct.unpack("<3I", (folder / f"{kind}-{generation}.bin").read_bytes()[8:20])
+                assert (fields[0], fields[2]) == (own, dim)
+            assert model.store.codes.layout == Layout("codes", part or DIM, form)
+            model.check()
+        model.clear()
+        assert version_of(folder) == (1, 1) and "coding" not in model.store.head.settings
+
+
+@pytest.mark.parametrize("form", range(1, 7))
+def test_a_version_that_knows_no_parts_refuses_them_and_reads_what_is_whole_again(tmp_path, monkeypatch, form):
+    with StoreModel(tmp_path) as model:
+        model.form, model.part = form, 5
+        model.add(9)
+        for read_only in (True, False):
+            monkeypatch.setattr(head, "FORMAT_VERSION", 2)
+            with pytest.raises(bqstore.BqstoreError) as raised:
+                open_store(tmp_path / "default", SETTINGS, None, read_only)
+            monkeypatch.undo()
+            assert isinstance(raised.value, FormatVersionError if read_only else bqstore.LockedError)
+        model.recode(form)
+        monkeypatch.setattr(head, "FORMAT_VERSION", 2)
+        with StoreModel(tmp_path, read_only=True) as reader:
+            reader.documents = model.documents
+            reader.check()
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("part", [0, -1, DIM + 1, 10**30, 5.0, True, None, "5", [5], {}])
+@pytest.mark.parametrize("form", [1, 4])
+def test_a_part_that_no_vector_has_is_damage(tmp_path, form, part):
+    with StoreModel(tmp_path) as model:
+        model.form, model.part = form, 5
+        model.add(9)
+        coding = model.store.head.settings["coding"]
+    rewrite_head(tmp_path / "default", 3, coding={**coding, "truncate_dim": part})
+    before = bytes_of(tmp_path)
+    for read_only in (True, False):
+        with pytest.raises(CorruptionError, match=r"head row of meta\.db"):
+            open_store(tmp_path / "default", SETTINGS, None, read_only)
+    assert bytes_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("part", [4, 6, DIM])
+def test_a_codes_file_of_another_part_is_damage(tmp_path, part):
+    """Also where records are of the same length."""
+    with StoreModel(tmp_path) as model:
+        model.form, model.part = 1, 5
+        model.add(9)
+        coding = model.store.head.settings["coding"]
+    rewrite_head(tmp_path / "default", 3, coding={**coding, "truncate_dim": part})
+    with pytest.raises(CorruptionError, match=r"header of codes-0\.bin"):
+        open_store(tmp_path / "default", SETTINGS, None, True)
+
+
 def test_signs_after_other_codes_are_the_bytes_of_a_store_that_had_no_others(tmp_path):
     found = []
     for name, forms in (("never", []), ("once", [6, 2])):
@@ -181,7 +252,7 @@ def rewrite_head(folder: Path, version: int, **settings: object) -> None:
         7,
     ],
 )
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_coding_that_no_version_wrote_is_damage(tmp_path, coding, version):
     with filled(tmp_path, 4):
         pass
@@ -193,7 +264,7 @@ def test_a_coding_that_no_version_wrote_is_damage(tmp_path, coding, version):
     assert bytes_of(tmp_path) == before
 
 
-@pytest.mark.parametrize(("form", "version"), [(1, 2), (4, 1), (4, 0), (1, 0), (4, -2)])
+@pytest.mark.parametrize(("form", "version"), [(1, 2), (4, 1), (4, 0), (1, 0), (4, -2), (1, 3), (4, 3)])
 def test_a_version_that_the_coding_denies_is_damage(tmp_path, form, version):
     with filled(tmp_path, form):
         pass
@@ -205,8 +276,8 @@ def test_a_version_that_the_coding_denies_is_damage(tmp_path, form, version):
 def test_a_later_version_is_named(tmp_path):
     with filled(tmp_path, 4):
         pass
-    rewrite_head(tmp_path / "default", 3, coding={"encoding": "of tomorrow", "estimator": "?"})
-    with pytest.raises(FormatVersionError, match=r"meta\.db is in format 3; this bqstore reads formats up to 2"):
+    rewrite_head(tmp_path / "default", 4, coding={"encoding": "of tomorrow", "estimator": "?"})
+    with pytest.raises(FormatVersionError, match=r"meta\.db is in format 4; this bqstore reads formats up to 3"):
         open_store(tmp_path / "default", SETTINGS, None, True)
 
 

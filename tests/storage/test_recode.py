@@ -48,9 +48,10 @@ def test_from_any_form_to_any_form(model):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_next_opening_finds_it(tmp_path, form):
+@pytest.mark.parametrize("part", [None, 5])
+def test_the_next_opening_finds_it(tmp_path, form, part):
     with filled(tmp_path) as model:
-        model.recode(form)
+        model.recode(form, part=part)
         model.add(2)
         model.delete(3)
         documents = model.documents
