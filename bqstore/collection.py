@@ -510,7 +510,7 @@ class Collection:
         )
 
     @checked_keywords
-    def check_model(self, model: str, dim: int | None = None, *, remember: bool = False) -> None:
+    def check_model(self, model: str, dim: int | None = None, *, remember: bool = False, writing: bool = False) -> None:
         """Make sure that a model's vectors belong here, before they are made and paid for.
 
         An `Embedder` calls it for you: `OpenAIEmbedder.add_to` and `OpenAIEmbedder.search`, and both adapters.
@@ -520,16 +520,19 @@ class Collection:
         model : str         as in ``embedding_model=`` of `open`
         dim : int or None   of its vectors, if that is known
         remember : bool     a collection that knows no model will know this one; searches prove nothing
+        writing : bool      the vectors are to be added
 
-        Raises SettingsConflictError, which names both, if the collection holds vectors of another model or dimension.
+        Raises SettingsConflictError, which names both, if the collection holds vectors of another model or dimension;
+        ReadOnlyError if it is to be written, and is open for reading only.
         """
         self._check_open()
         model = checked_model(model, "model")
         head = self._published.current().head
         refuse_another(model, dim, head.settings["embedding_model"], head.dim)
+        if writing or remember:
+            self._store.check_writable()
         if not remember or head.settings["embedding_model"] is not None:
             return
-        self._store.check_writable()
 
         def keep() -> None:
             head = self._store.head  # another thread may have said so since

@@ -4,11 +4,14 @@ The one owner of retries: the SDK has been told to make none. What a refusal mea
 request may go `limiter`'s.
 """
 
+import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +29,7 @@ Send = Callable[[Sequence[str], float | None], Answer]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds: full jitter below min(longest, first * 2 ** tries)
 _LONGEST_WAIT = 600.0  # a server that asks for more is not waited for
+_LOOK_AT_LOOP = 0.5  # a loop that has stopped answers nothing
 
 NATIVE_DIM = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 
@@ -65,6 +69,11 @@ class Settings:
     on_too_long: str
     limits: Limits
     counter: Counter | None
+
+    @property
+    def how(self) -> str | None:
+        """What becomes of a text that is too long, as the cache's keys say it; None: an error."""
+        return None if self.on_too_long == "error" else f"{self.on_too_long} {self.limits.input_tokens}"
 
 
 class Asker:
@@ -183,9 +192,7 @@ class Asker:
                     return None, refused
                 if not refused.again or tries >= self.settings.max_retries or (refused.wait or 0) > _LONGEST_WAIT:
                     raise self._final(refused, tries)
-                if refused.wait is not None:  # for all threads; a random pause is for this one
-                    self.limiter.hold(refused.wait)
-                else:
+                if not refused.wait:  # else all threads wait; a random pause is for this one
                     most = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tries)
                     self.limiter.pause(random.uniform(0, most), call.until, call.over.is_set)  # noqa: S311  no secret
                 tries += 1
@@ -207,13 +214,15 @@ class Asker:
         finally:
             headers = answer.headers if answer is not None else refused.headers if refused is not None else {}
             jam = refused is not None and refused.jam
-            self.limiter.leave(ticket, headers, good=answer is not None, jam=jam)  # type: ignore[arg-type]
+            asked = 0.0 if refused is None or refused.wait is None else refused.wait
+            hold = asked if asked <= _LONGEST_WAIT else 0.0
+            self.limiter.leave(ticket, headers, good=answer is not None, jam=jam, hold=hold)  # type: ignore[arg-type]
         return answer, refused
 
     def _final(self, refused: RefusedError, tries: int) -> EmbeddingError:
         after = f", after {tries} retries" if refused.again else ""
-        wait = refused.wait or 0
-        asks = f", and asks to wait for {wait:,.0f} s" if wait > _LONGEST_WAIT else ""
+        asked = refused.wait or 0
+        asks = f", and asks to wait for {asked:,.0f} s" if asked > _LONGEST_WAIT else ""
         return EmbeddingError(f"{refused}{asks}{after}{refused.advice}")
 
     def _given_up(self, error: Exception, refused: RefusedError | None, call: Call) -> EmbeddingError:
@@ -231,15 +240,42 @@ class Asker:
         if dim != self.dim:
             why = "" if asked is None else f"; the server does not heed dimensions={asked}: leave it out"
             raise EmbeddingError(f"{self.settings.model} answered with {dim} dimensions; {self.dim} were expected{why}")
-        return vectors if asked in (None, NATIVE_DIM.get(self.settings.model)) else of_unit_length(vectors)
+        if asked in (None, NATIVE_DIM.get(self.settings.model)):
+            return vectors
+        restored = of_unit_length(vectors)
+        if restored is None:
+            raise EmbeddingError(f"{self.settings.model} answered with a vector that has no direction, such as zeros")
+        return restored
 
 
-def of_unit_length(vectors: Vectors) -> Vectors:
-    """Vectors that a server has shortened, float32 (n, dim), at length 1 again; as they are where they have it."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not ((np.abs(norms - 1) > 1e-4) & (norms > 0)).any():
+def of_unit_length(vectors: Vectors) -> Vectors | None:
+    """Vectors that a server has shortened, float32 (n, dim), at length 1 again; as they are where they have it.
+
+    None if one has no length that could be made 1: it is 0, or beyond what a float32 holds.
+    """
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        return None
+    if (np.abs(norms - 1) <= 1e-4).all():
         return vectors
-    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+    restored: Vectors = (vectors / norms).astype(np.float32)
+    return restored
+
+
+def answer_on(loop: asyncio.AbstractEventLoop, asked: Coroutine[Any, Any, Answer], call: Call) -> Answer:
+    """What a loop of another thread makes of a request. Raises StoppedError if it will make nothing of it any more."""
+    if loop.is_closed():
+        asked.close()
+        raise StoppedError
+    future = asyncio.run_coroutine_threadsafe(asked, loop)
+    while not wait([future], _LOOK_AT_LOOP).done:
+        if loop.is_closed():
+            raise StoppedError
+        if call.over.is_set() and not loop.is_running():
+            future.cancel()
+            raise StoppedError
+    return future.result()
 
 
 def call_for(send: Send, seconds: float | None) -> Call:

@@ -22,15 +22,18 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
+from ..config import check_real
 from ..errors import BqstoreError, EmbeddingError, InvalidInputError
 from ..progress import Progress
 from .batch_job import Job, Line, Part, id_of
 from .batch_plan import new_parts
 from .batch_rows import Rows, parse, word
 from .cache import EmbeddingCache
+from .checks import checked_dimensions
 from .keys import check_encrypted
 from .prices import BATCH_DISCOUNT, cost
 from .requests import check_texts
+from .stream import listed
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -43,6 +46,7 @@ _URL: Literal["/v1/embeddings"] = "/v1/embeddings"
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _CODE = re.compile(r"[a-z_]{1,40}")  # what the API's codes look like; a key or a sentence does not
 _QUESTION_RETRIES = 5
+_POLL = "a number of seconds, 0 or more"
 _NAMED = 5  # failures spelled out in a message
 
 
@@ -91,9 +95,10 @@ class EmbeddingBatch:
         poll_seconds: float = 30.0,
         price: float | None = None,
     ) -> None:
-        if dimensions is not None and dimensions < 1:
-            raise InvalidInputError(f"dimensions is {dimensions}; at least 1 was expected")
-        self.model, self.dimensions, self.folder = model, dimensions, Path(folder).expanduser()
+        if not check_real("poll_seconds", poll_seconds, _POLL) >= 0:
+            raise InvalidInputError(f"poll_seconds is {poll_seconds}; expected {_POLL}")
+        self.model, self.dimensions = model, checked_dimensions(dimensions)
+        self.folder = Path(folder).expanduser()
         self._client, self._once = (
             client.with_options(max_retries=_QUESTION_RETRIES),
             client.with_options(max_retries=0),
@@ -130,7 +135,7 @@ class EmbeddingBatch:
         LockedError         another process or thread is at this job
         StorageError        the folder cannot be written
         """
-        texts = texts if isinstance(texts, str) else list(texts)
+        texts = listed(texts)
         sizes = check_texts(texts)
         rows = self._rows = Rows(texts, self._endpoint, self.model, self.dimensions, self._cache)
         texts, sizes = [texts[i] for i in rows.first], [sizes[i] for i in rows.first]

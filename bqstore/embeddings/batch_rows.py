@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .answers import decode
 from .asking import NATIVE_DIM, of_unit_length
 from .batch_job import Line
 from .cache import EmbeddingCache, cache_key
-from .client import decode
 
 Vectors = npt.NDArray[np.float32]
 
@@ -62,6 +62,8 @@ class Rows:
             return f"the answer has {vectors.shape[1]} dimensions instead of {self._dim}"
         if self._dimensions not in (None, self._native):
             vectors = of_unit_length(vectors)
+            if vectors is None:
+                return "the answer has a vector without a direction, such as zeros"
         self._put(slice(*line), vectors)
         return ""
 

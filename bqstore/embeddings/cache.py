@@ -31,7 +31,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError, StorageError
+from ..config import check_int
+from ..errors import StorageError
 
 Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -89,8 +90,8 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
-        if max_bytes is not None and max_bytes < 1:
-            raise InvalidInputError(f"max_cache_bytes is {max_bytes}; at least 1 was expected, or None for no bound")
+        if max_bytes is not None:
+            check_int("max_cache_bytes", max_bytes, 1, 2**62, ", or None for no bound")
         self.folder = Path(folder).expanduser()
         self.max_bytes = max_bytes
         self._writing = threading.Lock()  # SQLite's own waiting, for other processes, polls
@@ -143,10 +144,16 @@ class EmbeddingCache:
         patient_until = time.monotonic() + _BUSY_SECONDS
         files = 3
         while files:
-            path = self._newest()
             try:
+                path = self._newest()
                 with closing(_connect(path)) as db:
                     return use(db)
+            except OSError as error:  # a full disk, or somebody has removed the folder
+                files -= 1
+                if isinstance(error, FileNotFoundError) and files and self._made_again():
+                    continue
+                warnings.warn(f"{_unusable(self.folder, error.strerror or '')}; going on without it", stacklevel=4)
+                return otherwise
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 # Taking over a journal, and turning from another kind, refuse others at once, whatever they would wait.
                 if "locked" in str(error) and time.monotonic() < patient_until:
@@ -156,8 +163,14 @@ class EmbeddingCache:
                 if not _is_damage(error):
                     warnings.warn(f"{_unusable(self.folder, str(error))}; going on without it", stacklevel=4)
                     return otherwise
-                self._set_aside(path, str(error))
+                with suppress(OSError):  # the next look meets it again
+                    self._set_aside(path, str(error))
         return otherwise
+
+    def _made_again(self) -> bool:
+        with suppress(OSError):
+            _make_private(self.folder)
+        return self.folder.is_dir()
 
     def _newest(self) -> Path:
         numbers = [int(found[1]) for path in self.folder.iterdir() if (found := _FILE.fullmatch(path.name))]

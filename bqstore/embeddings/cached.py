@@ -13,11 +13,12 @@ from ..errors import EmbeddingError, InvalidInputError
 from ..keywords import checked_keywords
 from .bar import Bar
 from .cache import EmbeddingCache, KeyMaker, open_cache
+from .checks import checked_count, checked_folder
 from .frameworks import ForFrameworks
-from .inflight import InFlight
+from .inflight import Claim, InFlight
 from .into_store import Batches, IntoStore, Report
 from .requests import check_texts
-from .stream import enumerate_batches
+from .stream import enumerate_batches, listed
 
 Vectors = npt.NDArray[np.float32]
 
@@ -65,9 +66,11 @@ class CachedEmbedder(IntoStore, ForFrameworks):
         self.model, self.embedder = name, embedder
         self._many, self._one = many, one
         # A model may treat questions otherwise than passages: each has keys of its own.
-        self._passages, self._questions = KeyMaker("passages", name, None), KeyMaker("questions", name, None)
+        dimensions, server = _dimensions_of(embedder), _server_of(embedder)
+        self._passages = KeyMaker(f"passages{server}", name, dimensions)
+        self._questions = KeyMaker(f"questions{server}", name, dimensions)
         self._in_flight, self._pid = InFlight(), os.getpid()  # its own: one may be around another of the same name
-        self._cache: EmbeddingCache | None = open_cache(cache, max_cache_bytes)
+        self._cache: EmbeddingCache | None = open_cache(checked_folder(cache), max_cache_bytes)
 
     def __repr__(self) -> str:
         return f"CachedEmbedder(model={self.model!r})"
@@ -92,7 +95,7 @@ class CachedEmbedder(IntoStore, ForFrameworks):
         InvalidInputError   a text is empty or no string
         EmbeddingError      the embedder gave something else than a finite vector for each
         """
-        return self._all(texts if isinstance(texts, str) else list(texts), self._passages, self._many)
+        return self._all(listed(texts), self._passages, self._many)
 
     def embed_query(self, text: str) -> Vectors:
         """The vector of one question, float32 (dim,). Raises as `embed`."""
@@ -107,11 +110,10 @@ class CachedEmbedder(IntoStore, ForFrameworks):
         return await asyncio.to_thread(self.embed_query, text)
 
     def _known_dim(self) -> int | None:
-        return None
+        return _dimensions_of(self.embedder)
 
     def _batches(self, texts: Iterable[str], batch: int) -> Batches:
-        if batch < 1:
-            raise InvalidInputError(f"batch is {batch}; at least 1 was expected")
+        batch = checked_count("batch", batch, 1)
         for start, part in enumerate_batches(texts, batch):
             yield start, part, self.embed(part)
 
@@ -131,8 +133,9 @@ class CachedEmbedder(IntoStore, ForFrameworks):
         found: dict[bytes, Vectors] = {}
         left = list(text_of)
         while left:  # again for what another thread had claimed and given up
-            claim, others = self._in_flight.claim(left)
+            claim = Claim(self._in_flight)
             try:
+                others = claim.take(left)
                 mine = [key for key in left if key in claim.open]
                 cached = {} if self._cache is None else self._cache.get(mine)
                 claim.settle(list(cached), list(cached.values()))
@@ -156,6 +159,18 @@ class CachedEmbedder(IntoStore, ForFrameworks):
         if len({vector.size for vector in found.values()}) > 1:
             raise EmbeddingError(f"{self.model} gives vectors of another dimension than the cache holds of it")
         return np.stack([found[key] for key in keys])
+
+
+def _dimensions_of(embedder: Any) -> int | None:
+    """What it has been told to shorten its vectors to: other vectors, under the same model's name."""
+    told = getattr(embedder, "dimensions", None)
+    return told if isinstance(told, int) else None
+
+
+def _server_of(embedder: Any) -> str:
+    """The server it has been told to ask: what one calls by this name, another may not."""
+    told = getattr(embedder, "base_url", None) or getattr(embedder, "openai_api_base", None)
+    return f" {told}" if isinstance(told, str) else ""
 
 
 def _checked(given: Any, n: int, model: str) -> Vectors:

@@ -5,7 +5,6 @@ so an error raised here carries nothing of what the server said but a short code
 the SDK's own exception, with the request in it, ends here.
 """
 
-import binascii
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EmbeddingError, InvalidInputError
+from .answers import decode
 from .headers import wait_of
 from .keys import check_encrypted, find_key
 
@@ -28,17 +28,23 @@ Vectors = npt.NDArray[np.float32]
 
 _CODE = re.compile(r"[a-z_]{1,40}")  # what the API's error codes look like; a key or a sentence does not
 _TOO_BIG = re.compile(
-    r"(maximum|max\w*) (context|input|model|sequence) ?length|context.length|too many tokens|tokens per request|"
+    r"(maximum|max\w*) (context|input|model|sequence) ?length|context.(length|size)|too many (tokens|texts)|"
+    r"tokens per (submitted|request)|"
     r"max_tokens_per_request|must have less than|too (large|long)|above (the )?max|batch size|too many inputs|"
     r"(number|array) of inputs|maximum length|exceeds? (the )?(max|limit|context)",
     re.I,
 )
 _TOO_MANY_TEXTS = re.compile(
-    r"batch size|too many inputs|(number|array) of inputs|array.{0,40}(maximum|too) lon?g", re.I
+    r"(?<!physical )batch size|too many (inputs|texts)|(number|array) of inputs|array.{0,40}(maximum|too) lon?g", re.I
 )
+_TOO_BIG_FOR_LLAMA_CPP = re.compile(r"too large to process|input length exceeds", re.I)  # says 500 to it
 _NAMED_INPUT = re.compile(r"input\[(\d{1,4})\]")
 _LIMIT = re.compile(r"(?:length is|less than|maximum|max) (\d{1,7}) ?(?:tokens)?", re.I)
 _ASKED = re.compile(r"(?:requested|given:|you sent|has|input of) (\d{1,9})", re.I)
+_FORKED = (
+    "the client that was given is another process's, which this one was forked from, and two cannot share its "
+    "connections; make client and embedder in this process"
+)
 _NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached"}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -99,10 +105,21 @@ class EmbeddingsClient:
         elif async_client is None:
             key = find_key(api_key)
 
-            def connect() -> Any:
-                return openai.OpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout)
+            class Http(openai.DefaultHttpxClient):  # type: ignore[misc, unused-ignore]
+                def __del__(self) -> None:  # as the SDK's own does
+                    with suppress(Exception):
+                        self.close()
 
-            self._own, self._client = connect, connect()
+            def connect() -> Any:
+                # http:// is this machine here, which no proxy is on the way to; a redirect may lead off it.
+                http = Http(timeout=timeout, mounts={"http://": None}, event_hooks={"request": [_check_hop]})
+                return openai.OpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http)
+
+            self._own = connect
+            with suppress(Exception):  # a URL that the HTTP library will not have
+                self._client = connect()
+            if self._client is None:
+                raise InvalidInputError("base_url is not a URL that the openai package takes")
         if async_client is not None:
             self._async = _without_retries(async_client, "async_client")
         self._pid = os.getpid()
@@ -119,11 +136,16 @@ class EmbeddingsClient:
 
     @property
     def sdk(self) -> Any:
-        """The SDK's client, for its other calls. Raises EmbeddingError if only an async one was given."""
+        """The SDK's client, for its other calls.
+
+        Raises EmbeddingError if only an async one was given, or this process was forked since one was.
+        """
         if self._client is None:
             raise EmbeddingError("only an async_client was given: use aembed and aembed_query, or give a client, too")
-        if self._own is not None and os.getpid() != self._pid:
-            # after a fork: two processes must not talk over one connection
+        if os.getpid() != self._pid:
+            # after a fork: two processes that talk over one connection get each other's answers
+            if self._own is None:
+                raise EmbeddingError(_FORKED)
             self._client, self._pid = self._own(), os.getpid()
         return self._client
 
@@ -138,6 +160,8 @@ class EmbeddingsClient:
         ``timeout`` is for this try only; None: the client's own.
         """
         sdk = self.sdk
+        if sdk.is_closed():
+            raise EmbeddingError("the connections to the server are closed; make the embedder anew")
         refusal = body = headers = None
         try:
             raw = sdk.embeddings.with_raw_response.create(**self._request(texts, model, dimensions, timeout))
@@ -154,6 +178,8 @@ class EmbeddingsClient:
         """As `send`, through the async client."""
         refusal = body = headers = None
         assert self._async is not None
+        if os.getpid() != self._pid:
+            raise EmbeddingError(_FORKED)
         try:
             raw = await self._async.embeddings.with_raw_response.create(
                 **self._request(texts, model, dimensions, timeout)
@@ -199,6 +225,8 @@ class EmbeddingsClient:
     def _refusal(self, error: Exception, model: str) -> RefusedError:
         """An error of the SDK in our words, without the server's."""
         openai, server = self._openai, self._server
+        if isinstance(error, _UnsafeHopError) or isinstance(error.__cause__, _UnsafeHopError):  # as the SDK has it
+            return RefusedError(f"{server} redirects to a server over http://, where texts could be read on the way")
         if isinstance(error, openai.APITimeoutError):
             return _again(RefusedError(f"{server} did not answer in time"))
         if isinstance(error, openai.APIConnectionError):
@@ -209,10 +237,12 @@ class EmbeddingsClient:
             return RefusedError(f"{server} gave an answer that cannot be read ({type(error).__name__})")
         status, code, kind = error.status_code, str(error.code or ""), str(getattr(error, "type", None) or "")
         headers = _lower(error.response.headers)
-        said = f"{code} {kind} {error.message} {error.param or ''}"
+        body = str(getattr(error, "body", None))[:4_000]  # not in the message where it is not of OpenAI's form
+        said = f"{code} {kind} {error.message} {error.param or ''} {body}"
         shown = next((word for word in (code, kind) if word in _NO_MONEY), code)
         what = f"HTTP {status}" + (f", {shown}" if _CODE.fullmatch(shown) else "")
-        if status == 413 or (status in (400, 422) and _TOO_BIG.search(said)):
+        too_big = _TOO_BIG_FOR_LLAMA_CPP if status == 500 else _TOO_BIG
+        if status == 413 or (status in (400, 422, 500) and too_big.search(said)):
             refused = RefusedError(f"{server} refused a request for its size ({what})")
             named = _NAMED_INPUT.search(said)
             refused.too_big, refused.position = True, int(named[1]) if named else None
@@ -235,6 +265,20 @@ class EmbeddingsClient:
             refused.wait = wait_of(headers, time.time())
         refused.headers = headers
         return refused
+
+
+class _UnsafeHopError(Exception):
+    """A redirect leads where texts would travel in the open."""
+
+
+def _check_hop(request: Any) -> None:
+    unsafe = False
+    try:
+        check_encrypted(str(request.url))
+    except InvalidInputError:
+        unsafe = True
+    if unsafe:
+        raise _UnsafeHopError
 
 
 def _again(refused: RefusedError) -> RefusedError:
@@ -264,37 +308,3 @@ def _part_that_fits(said: str) -> float | None:
 
 def _lower(headers: Any) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in dict(headers).items()}
-
-
-def _bytes_of(text: str) -> bytes:
-    """What base64 stands for; ValueError if a character was not of it. ``validate=True`` is slow before Python 3.11."""
-    values = binascii.a2b_base64(text)  # leaves foreign characters out
-    if len(text) != -(-len(values) // 3) * 4:
-        raise ValueError("not base64")
-    return values
-
-
-def decode(data: Any, n: int) -> Vectors | None:
-    """The vectors of an answer's ``data`` in the order of the request, float32 (n, dim); None if it is none."""
-    if not isinstance(data, list) or len(data) != n:
-        return None
-    vectors: Vectors | None = None
-    seen = bytearray(n)
-    try:
-        for item in data:
-            index, values = item["index"], item["embedding"]
-            if isinstance(values, str):  # servers that only know lists ignore that base64 was asked for
-                values = np.frombuffer(_bytes_of(values), "<f4")
-            if not 0 <= index < n or seen[index]:
-                return None
-            row = np.asarray(values, np.float32)
-            if vectors is None:
-                if row.ndim != 1 or row.size == 0:
-                    return None
-                vectors = np.empty((n, row.size), np.float32)
-            if row.shape != vectors.shape[1:]:
-                return None
-            vectors[index], seen[index] = row, 1
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return vectors if vectors is not None and np.isfinite(vectors).all() else None

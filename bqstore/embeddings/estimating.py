@@ -38,8 +38,8 @@ def estimate(
         new = {key: at for key, at in keys.items() if key not in seen}
         seen.update(new)
         found = set() if cache is None else set(cache.get(list(new)))
-        if cache is not None and settings.on_too_long != "error" and not batch:
-            how = {key_of(part[at], settings.on_too_long): key for key, at in new.items() if key not in found}
+        if cache is not None and settings.how is not None and not batch:
+            how = {key_of(part[at], settings.how): key for key, at in new.items() if key not in found}
             found |= {how[key] for key in cache.get(list(how))}
         missing = sorted(at for key, at in new.items() if key not in found)
         n, cached = n + len(part), cached + len(found)

@@ -22,14 +22,27 @@ class Claim:
         self._table = table
         self.open: set[bytes] = set()
         self.wanted: set[bytes] = set()  # by others; only their vectors are kept here
-        self._came: dict[bytes, Vector] = {}
+        self._came: dict[bytes, tuple[Vector, str | None]] = {}
 
-    def settle(self, keys: Iterable[bytes], vectors: Sequence[Vector] | Vector) -> None:
-        """The vectors of some keys are there."""
+    def take(self, keys: Iterable[bytes]) -> "dict[bytes, Claim]":
+        """Take what nobody has; the claims of others on the rest. `give_up` gives back what was taken, whenever."""
+        others = {}
+        with self._table.changed:
+            for key in keys:
+                self.open.add(key)  # first: Ctrl-C may come between any two of these steps
+                other = self._table.claims.setdefault(key, self)
+                if other is not self:
+                    self.open.discard(key)
+                    other.wanted.add(key)
+                    others[key] = other
+        return others
+
+    def settle(self, keys: Iterable[bytes], vectors: Sequence[Vector] | Vector, how: str | None = None) -> None:
+        """The vectors of some keys are there; ``how`` names what was done to the texts, if anything was."""
         with self._table.changed:
             for key, vector in zip(keys, vectors, strict=True):
                 if key in self.wanted:
-                    self._came[key] = vector.copy()
+                    self._came[key] = vector.copy(), how
                 self._table.drop(key, self)
             self._table.changed.notify_all()
 
@@ -50,9 +63,10 @@ class Claim:
                 self._table.changed.wait(0.5 if left is None else min(0.5, left))
         return True
 
-    def get(self, key: bytes) -> Vector | None:
-        """The vector of a key that was waited for; None if it was given up."""
-        return self._came.get(key)
+    def get(self, key: bytes, how: str | None = None) -> Vector | None:
+        """The vector of a key that was waited for; None if it was given up, or the text cut in another way."""
+        vector, done = self._came.get(key, (None, None))
+        return vector if done in (None, how) else None
 
 
 class InFlight:
@@ -60,26 +74,13 @@ class InFlight:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self._claims: dict[bytes, Claim] = {}
-
-    def claim(self, keys: Iterable[bytes]) -> tuple[Claim, dict[bytes, Claim]]:
-        """Take what nobody has: the new claim, and the claims of others on the rest."""
-        mine, others = Claim(self), {}
-        with self.changed:
-            for key in keys:
-                other = self._claims.setdefault(key, mine)
-                if other is mine:
-                    mine.open.add(key)
-                else:
-                    other.wanted.add(key)
-                    others[key] = other
-        return mine, others
+        self.claims: dict[bytes, Claim] = {}
 
     def drop(self, key: bytes, claim: Claim) -> None:
         """Take a key out; the caller holds ``changed``."""
         claim.open.discard(key)
-        if self._claims.get(key) is claim:
-            del self._claims[key]
+        if self.claims.get(key) is claim:
+            del self.claims[key]
 
 
 TABLE = InFlight()

@@ -3,13 +3,14 @@
 Before anything is embedded, the collection is asked whether it takes vectors of this model and dimension.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..validate import new_ids
 from .stream import Alongside
 
 Vectors = npt.NDArray[np.float32]
@@ -22,7 +23,7 @@ STREAM_BATCH = 1_000
 class Store(Protocol):
     """What an embedder needs of a `bqstore.Collection`."""
 
-    def check_model(self, model: str, dim: int | None = None, *, remember: bool = False) -> None:
+    def check_model(self, model: str, dim: int | None = None, *, remember: bool = False, writing: bool = False) -> None:
         """As `bqstore.Collection.check_model`."""
 
     def add(self, vectors: Any, ids: Any = None, texts: Any = None, metadatas: Any = None) -> Any:
@@ -36,6 +37,11 @@ class IntoStore:
     """What makes an `Embedder` fill a collection and search it."""
 
     model: str
+
+    @property
+    def dim(self) -> int | None:
+        """The dimension of what comes, if it is known before the first text is embedded."""
+        return self._known_dim()
 
     def add_to(
         self,
@@ -57,12 +63,18 @@ class IntoStore:
         int   how many were added
 
         Raises SettingsConflictError, before anything is sent, if the collection holds vectors of another model or
-        dimension; as `embed` and `bqstore.Collection.add`, after the batches before were added.
+        dimension, ReadOnlyError if it cannot be written, InvalidInputError if lists are not as long as that of the
+        texts; as `embed` and `bqstore.Collection.add`, after the batches before were added.
         """
-        collection.check_model(self.model, self._known_dim())
+        collection.check_model(self.model, self.dim, writing=True)
         names, details = Alongside(ids, "ids"), Alongside(metadatas, "metadatas")
+        total = len(texts) if isinstance(texts, Sized) else None
+        if total is not None:
+            names.check_length(total)
+            details.check_length(total)
+        if total is not None and isinstance(ids, Sized):
+            names = Alongside(new_ids(ids, total), "ids")
         added = 0
-        total = len(texts) if isinstance(texts, Sequence) else None
         with self._reporting() as report:
             coming = self._batches(texts, batch)
             try:
@@ -85,7 +97,7 @@ class IntoStore:
         Raises SettingsConflictError, before anything is sent, if the collection holds vectors of another model or
         dimension; else as `embed_query` and `bqstore.Collection.search`.
         """
-        collection.check_model(self.model, self._known_dim())
+        collection.check_model(self.model, self.dim)
         return collection.search(self.embed_query(text), k, **settings)
 
     def embed_query(self, text: str) -> Vectors:

@@ -106,10 +106,16 @@ class Limiter:
             self._allowances["tokens"].spend(tokens)
             return Ticket(self._era)
 
-    def leave(self, ticket: Ticket, headers: Mapping[str, str], *, good: bool, jam: bool = False) -> None:
-        """A request is over: answered (``good``), refused for too much traffic (``jam``), or lost otherwise."""
+    def leave(
+        self, ticket: Ticket, headers: Mapping[str, str], *, good: bool, jam: bool = False, hold: float = 0.0
+    ) -> None:
+        """A request is over: answered (``good``), refused for too much traffic (``jam``), or lost otherwise.
+
+        ``hold`` : nothing goes out for so many seconds. Said here, lest another take the place that comes free first.
+        """
         with self._gate:
             self._under_way -= 1
+            self._not_before = max(self._not_before, self._clock() + hold)
             if good:
                 self._good += 1
                 if self._good >= self._allowed:
@@ -120,12 +126,6 @@ class Limiter:
                 left = left_of(headers, of)
                 if left is not None:
                     allowance.tell(left, self._clock())
-            self._gate.notify_all()
-
-    def hold(self, seconds: float) -> None:
-        """Nothing goes out for so long, from any thread."""
-        with self._gate:
-            self._not_before = max(self._not_before, self._clock() + seconds)
             self._gate.notify_all()
 
     def pause(self, seconds: float, until: float | None, stopped: Callable[[], bool]) -> None:

@@ -1,6 +1,7 @@
 """OpenAI's embedding models: many texts in, float32 out. The story: cache, plan, ask, keep, put in order."""
 
 import asyncio
+import contextvars
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -13,10 +14,11 @@ import numpy.typing as npt
 
 from ..errors import InvalidInputError
 from ..keywords import checked_keywords
-from .asking import Asker, Call, Settings, call_for
+from .asking import Asker, Call, Settings, answer_on, call_for
 from .bar import Bar
 from .batch_api import EmbeddingBatch
 from .cache import KeyMaker, open_cache, user_cache_folder
+from .checks import check_names, check_reported, checked_count, checked_dimensions, checked_folder, checked_seconds
 from .client import Answer, EmbeddingsClient
 from .estimating import estimate
 from .frameworks import ForFrameworks
@@ -24,7 +26,7 @@ from .into_store import STREAM_BATCH, Batches, IntoStore
 from .keys import hides_key
 from .prices import price_of
 from .requests import Limits
-from .stream import in_batches
+from .stream import in_batches, listed
 from .tokens import counter_for
 from .usage import Estimate, Meter, Usage
 from .work import Work
@@ -32,6 +34,8 @@ from .work import Work
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 OnTooLong = Literal["error", "truncate", "split_mean"]
+
+_CALLERS = 64  # calls of `aembed` under way at once; more wait
 
 
 class OpenAIEmbedder(IntoStore, ForFrameworks):
@@ -93,16 +97,13 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         max_request_texts: int | None = None,
         max_request_tokens: int | None = None,
     ) -> None:
-        if not isinstance(model, str) or not model:
-            raise InvalidInputError("model is no name of a model; a string was expected")
-        if dimensions is not None and dimensions < 1:
-            raise InvalidInputError(f"dimensions is {dimensions}; at least 1 was expected")
-        if max_concurrency < 1:
-            raise InvalidInputError(f"max_concurrency is {max_concurrency}; at least 1 was expected")
-        if max_retries < 0 or not timeout > 0:
-            raise InvalidInputError("max_retries cannot be negative, and timeout must be more than 0 seconds")
-        if deadline is not None and not deadline > 0:
-            raise InvalidInputError(f"deadline is {deadline}; more than 0 seconds were expected, or None")
+        check_names(model, api_key, base_url)
+        check_reported(progress)
+        dimensions, cache = checked_dimensions(dimensions), checked_folder(cache)
+        max_concurrency = checked_count("max_concurrency", max_concurrency, 1)
+        max_retries = checked_count("max_retries", max_retries, 0)
+        timeout = checked_seconds("timeout", timeout)
+        deadline = None if deadline is None else checked_seconds("deadline", deadline)
         if on_too_long not in ("error", "truncate", "split_mean"):
             raise InvalidInputError(f'on_too_long is {on_too_long!r}; expected "error", "truncate" or "split_mean"')
         if client is not None and (api_key is not None or base_url is not None):
@@ -118,12 +119,19 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         self._asker = Asker(self._client, settings, max_concurrency, Meter(price))
         self._pid = os.getpid()
         self._leaving: list[Executor] = []
+        self._callers = ThreadPoolExecutor(_CALLERS, "bqstore-openai-call")
 
     def __repr__(self) -> str:
         return f"OpenAIEmbedder(model={self.model!r}, dimensions={self.dimensions})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("an OpenAIEmbedder does not travel: its key would travel along")
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "OpenAIEmbedder":
+        """The embedder itself, which any number may use: frameworks copy the settings that it stands in."""
+        return self
+
+    __copy__ = __deepcopy__
 
     def close(self) -> None:
         """Wait for what is under way, and close the connections to the server; the cache needs no closing."""
@@ -171,16 +179,18 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
     async def aembed(self, texts: Sequence[str]) -> Vectors:
         """As `embed`, on an event loop: through ``async_client`` if there is one, else in a thread."""
         call = self._call()
+        loop = asyncio.get_running_loop()
         if self._client.is_async:
-            loop = asyncio.get_running_loop()
 
             def send(part: Sequence[str], timeout: float | None) -> Answer:
                 asked = self._client.send_async(part, self.model, self.dimensions, timeout)
-                return asyncio.run_coroutine_threadsafe(asked, loop).result()
+                return answer_on(loop, asked, call)
 
             call.send = send
+        run = contextvars.copy_context().run
         try:
-            return await asyncio.to_thread(self._embed, texts, call, lambda done, total: None)
+            # Threads of its own: the loop's are few, and what waits in them waits for requests that need one, too.
+            return await loop.run_in_executor(self._callers, run, self._embed, texts, call, lambda done, total: None)
         except asyncio.CancelledError:
             self._give_up(call)
             raise
@@ -246,6 +256,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
             dim = self._asker.dim
             self._asker = Asker(self._client, self._asker.settings, self._most, meter)
             self._asker.dim, self._leaving, self._pid = dim, [], os.getpid()
+            self._callers = ThreadPoolExecutor(_CALLERS, "bqstore-openai-call")
         return call_for(self._send, self._deadline)
 
     def _send(self, texts: Sequence[str], timeout: float | None) -> Answer:
@@ -256,7 +267,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         self._asker.limiter.wake()
 
     def _embed(self, texts: Sequence[str], call: Call, report: Progress) -> Vectors:
-        texts = texts if isinstance(texts, str) else list(texts)
+        texts = listed(texts)
         work = Work(self._asker, self._cache, self._key_of, texts, range(len(texts)), call)
         try:
             if len(work.requests) <= 1:  # a query: no threads to start, and Ctrl-C breaks the request itself off
@@ -271,8 +282,8 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         return self._asker.dim
 
     def _batches(self, texts: Iterable[str], batch: int, ahead: int | None = None) -> Batches:
-        if batch < 1 or (ahead is not None and ahead < 0):
-            raise InvalidInputError("batch must be at least 1, and ahead at least 0")
+        batch = checked_count("batch", batch, 1)
+        ahead = 2 * self._most + 3 if ahead is None else checked_count("ahead", ahead, 0)
         call = self._call()
 
         def begin(part: Sequence[str], indices: range) -> Work:
@@ -280,7 +291,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
             return Work(self._asker, self._cache, self._key_of, part, indices, mine)
 
         with self._pool(call, self._most) as pool:
-            yield from in_batches(texts, begin, pool, batch, 2 * self._most + 3 if ahead is None else ahead)
+            yield from in_batches(texts, begin, pool, batch, ahead)
 
     @contextmanager
     def _pool(self, call: Call, requests: int) -> Iterator[Executor]:

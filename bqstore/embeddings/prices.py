@@ -4,8 +4,7 @@ Prices change and differ by contract and region: the table says how old it is, t
 and a model it does not name has no price rather than a likely one.
 """
 
-import math
-
+from ..config import check_real
 from ..errors import InvalidInputError
 
 PRICES_AS_OF = "2026-05"  # year and month
@@ -13,6 +12,8 @@ BATCH_DISCOUNT = 0.5  # OpenAI's Batch API: half of the price, an answer within 
 
 # US dollars for a million tokens, from OpenAI's public price list
 _LISTED = {"text-embedding-3-small": 0.02, "text-embedding-3-large": 0.13, "text-embedding-ada-002": 0.10}
+
+_EXPECTED = "US dollars for a million tokens, 0 or more"
 
 
 def price_of(model: str, batch: bool = False, *, price: float | None = None) -> float | None:
@@ -33,8 +34,8 @@ def price_of(model: str, batch: bool = False, *, price: float | None = None) -> 
     """
     if price is None:
         price = _LISTED.get(model)
-    elif not (math.isfinite(price) and price >= 0):
-        raise InvalidInputError(f"price is {price}; US dollars for a million tokens were expected, 0 or more")
+    elif check_real("price", price, _EXPECTED) < 0:
+        raise InvalidInputError(f"price is {price}; expected {_EXPECTED}")
     return price if price is None or not batch else price * BATCH_DISCOUNT
 
 

@@ -10,6 +10,7 @@ texts into a request, or tells before sending that a text is too long.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..config import check_int
 from ..errors import InvalidInputError
 from .tokens import Counter
 
@@ -31,8 +32,8 @@ class Limits:
         """OpenAI's where None is given."""
         given = (input_tokens, texts, tokens)
         for name, value in zip(("max_input_tokens", "max_request_texts", "max_request_tokens"), given, strict=True):
-            if value is not None and value < 1:
-                raise InvalidInputError(f"{name} is {value}; at least 1 was expected")
+            if value is not None:
+                check_int(name, value, 1, 10**9)
         own = (MAX_INPUT_TOKENS, MAX_REQUEST_TEXTS, MAX_REQUEST_TOKENS)
         return cls(*(fallback if value is None else value for value, fallback in zip(given, own, strict=True)))
 

@@ -5,7 +5,7 @@ back, and a generator is read only as far as needed. What was read ahead is embe
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor
 from itertools import islice
 
@@ -78,17 +78,40 @@ def enumerate_batches(texts: Iterable[str], batch: int, start: int = 0) -> Itera
     """The texts in lists of ``batch``, each with the index of its first, counted from ``start``."""
     if isinstance(texts, str):
         raise InvalidInputError("texts is one string; a list, or another iterable, of texts was expected")
+    check_iterable(texts, "texts")
     reading = iter(texts)
     while part := list(islice(reading, batch)):
         yield start, part
         start += len(part)
 
 
+def check_iterable(given: object, name: str) -> None:
+    """Raise InvalidInputError unless it is one, of more than characters."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise InvalidInputError(f"{name} is of type {type(given).__name__}; a list, or another iterable, was expected")
+
+
+def listed(texts: Iterable[str]) -> Sequence[str]:
+    """The texts as a list; one string as it is, for `check_texts` to refuse. Raises InvalidInputError."""
+    if isinstance(texts, str):
+        return texts
+    check_iterable(texts, "texts")
+    return list(texts)
+
+
 class Alongside:
     """What belongs to the texts one by one, read as they are; ``None`` belongs to all of them."""
 
     def __init__(self, values: Iterable[object] | None, name: str) -> None:
+        if values is not None:
+            check_iterable(values, name)
+        self._said = len(values) if isinstance(values, Sized) else None
         self._values, self._name = None if values is None else iter(values), name
+
+    def check_length(self, n: int) -> None:
+        """Raise InvalidInputError if there are more or fewer than the ``n`` texts, where that is known before."""
+        if self._said is not None and self._said != n:
+            raise InvalidInputError(f"there are {n} texts; {self._name} has {self._said}")
 
     def take(self, n: int, start: int) -> list[object] | None:
         """The next ``n``. Raises InvalidInputError if there are fewer."""

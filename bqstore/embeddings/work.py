@@ -40,6 +40,7 @@ class Work:
         indices: Sequence[int],
         call: Call,
     ) -> None:
+        self._claim = Claim(TABLE)
         self.texts = texts
         self._asker, self._cache, self._key_of, self._indices, self._call = asker, cache, key_of, indices, call
         sizes = check_texts(texts, indices[0] if indices else 0)
@@ -51,14 +52,17 @@ class Work:
         self._there = np.zeros(len(texts), bool)
         self._making_room = threading.Lock()  # several requests come back at once; the first makes it
         self._futures: list[Future[int]] = []
-        self._claim, self._others = TABLE.claim(self._row_of)
         try:
+            self._others = self._claim.take(self._row_of)
             self.requests = self._plan(sizes)
         except BaseException:
             self._claim.give_up()
             raise
         waiting = sum(len(request) for request in self.requests) + len(self._others)
         self.done = len(texts) - waiting
+
+    def __del__(self) -> None:
+        self.close()  # Ctrl-C may come before anybody has it, to close it
 
     def close(self) -> None:
         """Leave to others what has not come."""
@@ -107,8 +111,8 @@ class Work:
         rows = [row for key, row in self._row_of.items() if key in self._claim.open]
         rows = self._look_up(rows)
         settings = self._asker.settings
-        if settings.on_too_long != "error":
-            rows = self._look_up(rows, settings.on_too_long)
+        if settings.how is not None:
+            rows = self._look_up(rows, settings.how)
         self._asker.meter.add(cached=len(self._row_of) - len(self._others) - len(rows))
         texts = [self.texts[row] for row in rows]
         tokens = measure(texts, [sizes[row] for row in rows], settings.limits, settings.counter)
@@ -138,7 +142,7 @@ class Work:
             found = {key: vector for key, vector in found.items() if vector.size == self._asker.dim}
             for key, vector in found.items():
                 self._fill([part[key]], vector[None, :])
-            self._claim.settle([self._keys[part[key]] for key in found], list(found.values()))
+            self._claim.settle([self._keys[part[key]] for key in found], list(found.values()), how)
             missing += [row for key, row in part.items() if key not in found]
         return missing
 
@@ -149,12 +153,12 @@ class Work:
 
     def _keep(self, items: Sequence[Item], vectors: Vectors, whole: bool) -> None:
         """What came is written to the cache before anybody sees it."""
-        how = self._asker.settings.on_too_long
+        how = None if whole else self._asker.settings.how
         if self._cache is not None:
             keys = [item.key if whole else self._key_of(item.text, how) for item in items]
             self._cache.put(keys, vectors)
         self._fill([item.row for item in items], vectors)
-        self._claim.settle([item.key for item in items], vectors)
+        self._claim.settle([item.key for item in items], vectors, how)
         self._asker.meter.add(texts=len(items))
 
     def _fill(self, rows: list[int], vectors: Vectors) -> None:
@@ -168,7 +172,7 @@ class Work:
         """What other threads asked for; what they gave up is asked for here."""
         left: list[int] = []
         for key, other in self._others.items():
-            vector = _waited_for(other, key, self._call)
+            vector = _waited_for(other, key, self._call, self._asker.settings.how)
             if vector is not None and vector.size == (self._asker.dim or vector.size):
                 self._fill([self._row_of[key]], vector[None, :])
                 self._asker.meter.add(cached=1)
@@ -184,6 +188,6 @@ class Work:
                 again.close()
 
 
-def _waited_for(claim: Claim, key: bytes, call: Call) -> Vectors | None:
+def _waited_for(claim: Claim, key: bytes, call: Call, how: str | None) -> Vectors | None:
     claim.wait(key, call.until, call.over.is_set, monotonic)
-    return claim.get(key)
+    return claim.get(key, how)

@@ -65,6 +65,12 @@ def model_of(embeddings: Embeddings) -> str | None:
     return embeddings.embedder.model if isinstance(embeddings, EmbedderEmbeddings) else None
 
 
+def dim_of(embeddings: Embeddings) -> int | None:
+    """The dimension of an embedder's vectors, if it says so before it makes any."""
+    dim = getattr(embeddings.embedder, "dim", None) if isinstance(embeddings, EmbedderEmbeddings) else None
+    return dim if isinstance(dim, int) else None
+
+
 def vectors_of(embeddings: Embeddings, texts: list[str]) -> Any:
     """Vectors of passages: of an embedder float32 (n, dim), never a list."""
     if isinstance(embeddings, EmbedderEmbeddings):

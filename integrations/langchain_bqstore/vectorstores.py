@@ -17,7 +17,7 @@ from typing_extensions import Self
 import bqstore
 
 from .documents import Filter, batches_of, columns_of, document_of, filter_of
-from .embeddings import avectors_of, awaitable, embeddings_of, model_of, vectors_of
+from .embeddings import avectors_of, awaitable, dim_of, embeddings_of, model_of, vectors_of
 
 
 class BQVectorStore(VectorStore):
@@ -93,8 +93,14 @@ class BQVectorStore(VectorStore):
         self._embedding = embeddings_of(embedding)  # before anything is opened
         settings.update(distance=distance, oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef)
         settings.update(full_scan_threshold=full_scan_threshold, originals=originals)
-        settings.update(embedding_model=embedding_model or model_of(self._embedding), read_only=read_only)
+        self._model = embedding_model or model_of(self._embedding)
+        settings.update(embedding_model=self._model, read_only=read_only)
         self.collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
+        try:
+            self._check_model()
+        except BaseException:
+            self.collection.close()
+            raise
         self._relevance_score_fn = relevance_score_fn or _RELEVANCE[self.collection.info().distance]
 
     @classmethod
@@ -152,6 +158,11 @@ class BQVectorStore(VectorStore):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _check_model(self, writing: bool = False) -> None:
+        """Before anything is paid for. Raises as `bqstore.Collection.check_model`."""
+        if self._model is not None:
+            self.collection.check_model(self._model, dim_of(self._embedding), writing=writing)
+
     # ---- writing
 
     def add_texts(
@@ -173,6 +184,7 @@ class BQVectorStore(VectorStore):
         batch_size : int            embed and commit so many at a time; None: all in one commit
         """
         added: list[str] = []
+        self._check_model(writing=True)
         for batch in batches_of(texts, metadatas, ids, batch_size, kwargs):
             vectors = vectors_of(self._embedding, batch.texts)
             added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
@@ -189,6 +201,7 @@ class BQVectorStore(VectorStore):
     ) -> list[str]:
         """`add_texts` without blocking the event loop."""
         added: list[str] = []
+        self._check_model(writing=True)
         for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs):
             vectors = await avectors_of(self._embedding, batch.texts)
             added += await run_in_executor(None, self.collection.add, vectors, batch.ids, batch.texts, batch.metadatas)

@@ -1,5 +1,6 @@
 """What may make the vectors: the frameworks' own classes, a `bqstore.Embedder` in either framework, nothing else."""
 
+import copy
 import pickle
 import threading
 from collections.abc import Iterator, Sequence
@@ -274,3 +275,40 @@ def test_a_query_that_says_its_model_is_a_list_that_travels() -> None:
     vector = EmbedderEmbedding(Toy()).get_query_embedding("1 0.5")
     again = pickle.loads(pickle.dumps(vector))
     assert vector == again == [-1.0, -0.5] and isinstance(again, list) and again.model == "toy"
+
+
+def test_langchain_refuses_another_dimension_and_a_read_only_store_before_anything_is_sent(
+    tmp_path: Path, server: Server
+) -> None:
+    def make(dimensions: int) -> bqstore.OpenAIEmbedder:
+        return bqstore.OpenAIEmbedder("own", dimensions=dimensions, api_key="sk-x", base_url=server.url, cache=False)
+
+    with BQVectorStore(make(8), path=tmp_path) as store:
+        store.add_texts(["1 0"])
+    sent = len(server.requests)
+    with pytest.raises(bqstore.SettingsConflictError, match=r"\(8 dimensions\).*\(4 dimensions\)"):
+        BQVectorStore(make(4), path=tmp_path)
+    with BQVectorStore(make(8), path=tmp_path, read_only=True) as store, pytest.raises(bqstore.ReadOnlyError):
+        store.add_texts(["0 1"])
+    assert len(server.requests) == sent
+
+
+def test_an_embed_model_that_cannot_be_pickled_says_so(server: Server) -> None:
+    embedder = bqstore.OpenAIEmbedder("own", api_key="sk-x", base_url=server.url, cache=False)
+    embed_model = embedder.as_llama_index()
+    with pytest.raises(TypeError, match="without num_workers"):
+        pickle.dumps(embed_model)
+    assert copy.deepcopy(embed_model).get_query_embedding("a") == embed_model.get_query_embedding("a")
+    assert pickle.loads(pickle.dumps(EmbedderEmbedding(Plain()))).get_query_embedding("a") == [1.0, 2.0]
+
+
+class Plain:
+    """An embedder that travels."""
+
+    model = "plain"
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([[1.0, 2.0] for _ in texts], np.float32)
+
+    def embed_query(self, text: str) -> np.ndarray:
+        return self.embed([text])[0]

@@ -196,6 +196,7 @@ FATES = {
     "too few": (change(lambda data: data.pop()), 2, "is not 2 finite vectors"),
     "too many": (change(lambda data: data.append(data[0])), 2, "is not 2 finite vectors"),
     "twice the same": (change(lambda data: data[0].update(index=0)), 2, "is not 2 finite vectors"),
+    "all zeros": (change(lambda data: data[0].update(embedding=[0.0] * DIM)), 2, "without a direction"),
     "not finite": (change(lambda data: data[0].update(embedding=[float("nan")] * DIM)), 2, "is not 2 finite vectors"),
     "shorter": (
         change(lambda data: [item.update(embedding=[1.0] * 3) for item in data]),

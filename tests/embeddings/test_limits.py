@@ -87,8 +87,9 @@ def test_no_more_than_allowed():
 def test_a_wait_holds_everything_back():
     clock = Clock()
     limiter = Limiter(2, clock)
-    limiter.hold(3)
-    limiter.hold(1)
+    tickets = [limiter.enter(1, None, lambda: False) for _ in range(2)]
+    limiter.leave(tickets[0], {}, good=False, hold=3)
+    limiter.leave(tickets[1], {}, good=False, hold=1)
     assert not free(limiter, clock, 2.9) and free(limiter, clock, 3)
 
 
@@ -122,8 +123,15 @@ def test_a_reset_of_hours_is_not_believed():
 
 def test_whoever_has_given_up_does_not_wait():
     limiter = Limiter(1)
-    limiter.hold(1000)
+    limiter.leave(limiter.enter(1, None, lambda: False), {}, good=False, hold=1000)
     with pytest.raises(StoppedError):
         limiter.enter(1, None, lambda: True)
     with pytest.raises(StoppedError):
         limiter.pause(1000, None, lambda: True)
+
+
+def test_a_place_that_comes_free_with_a_wait_is_not_taken_before_it_is_over():
+    clock = Clock()
+    limiter = Limiter(1, clock)
+    limiter.leave(limiter.enter(1, None, lambda: False), {}, good=False, jam=True, hold=2)
+    assert not free(limiter, clock, 1.9) and free(limiter, clock, 2)

@@ -174,9 +174,9 @@ def test_add_to_a_collection_twice(make, server, tmp_path):
         (found,) = store.get(["id 94"], with_vectors=True)
         assert found.text == "text 94" and found.metadata == {"n": 94}
         with pytest.raises(InvalidInputError, match="ids ends at 3"):
-            make().add_to(store, texts, ids[:3])
+            make().add_to(store, texts, iter(ids[:3]))
         with pytest.raises(InvalidInputError, match="metadatas has more"):
-            make().add_to(store, texts[:3], ids[:3], [{}] * 4)
+            make().add_to(store, texts[:3], ids[:3], iter([{}] * 4))
 
 
 def test_another_model_is_refused_before_anything_is_sent(make, server):

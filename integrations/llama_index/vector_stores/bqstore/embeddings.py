@@ -50,6 +50,16 @@ class EmbedderEmbedding(BaseEmbedding):
         super().__init__(model_name=embedder.model, embed_batch_size=embed_batch_size)
         self._embedder = embedder
 
+    def __getstate__(self) -> dict[str, Any]:
+        """LlamaIndex drops what cannot be pickled, and would miss it in the other process."""
+        state: dict[str, Any] = super().__getstate__()
+        if "_embedder" not in (state.get("__pydantic_private__") or {}):
+            raise TypeError(
+                f"an embed_model around a {type(self._embedder).__name__} cannot be pickled; embed in this process, "
+                "without num_workers"
+            )
+        return state
+
     @classmethod
     def class_name(cls) -> str:
         """The name LlamaIndex writes beside a serialized model."""
