@@ -50,7 +50,8 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
     cache : bool or path         True: the user's cache folder; a path: that folder; False: none
     max_concurrency : int        requests under way at once, in all threads; fewer while the server says so
     client, async_client         of the openai package, ready made: Azure's, say. Used as they are, and not closed;
-                                 their retries are made here
+                                 their retries are made here. Where they follow redirects to is theirs to check: the
+                                 client that is made here follows none to http
     max_retries : int            for each request, after 408, 409, 429, 5xx or a broken connection
     timeout : float              seconds for each try
     deadline : float, optional   seconds for each call in all; in a stream, for each batch
