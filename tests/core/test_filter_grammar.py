@@ -306,7 +306,7 @@ MISTAKES: list[tuple[Any, tuple[str, ...]]] = [
     ({"a": {"$eq": b"x"}}, (A, "bytes")),
     ({"a": {"$in": [b"x"]}}, (A, "bytes")),
     ({"a": 1j}, (A, "complex")),
-    ({"a": np.datetime64("NaT")}, (A,)),
+    ({"a": np.datetime64("NaT", "s")}, (A,)),
     ({"a": np.arange(2)}, (A, "ndarray")),
     ({"a": datetime.timedelta(1)}, (A, "timedelta")),
     # keys of the adapters

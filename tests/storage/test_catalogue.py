@@ -66,6 +66,7 @@ def test_more_rows_than_one_statement_takes():
         sql.insert_rows(connection, many)
     with catalogue.reading() as connection:
         assert sorted(sql.read_rows(connection, "rid", range(2000), "meta.db")) == many
+    catalogue.close()
 
 
 def test_the_head_comes_back_and_every_change_of_it_is_damage():
@@ -124,6 +125,7 @@ def test_a_transaction_that_is_cleaned_up_late_does_not_end_a_newer_one():
         sql.insert_rows(connection, [row(2, "b")])
     with catalogue.reading() as connection:
         assert len(sql.read_rows(connection, "rid", [1, 2], "meta.db")) == 2
+    catalogue.close()
 
 
 def test_a_snapshot_sees_one_commit(tmp_path):
