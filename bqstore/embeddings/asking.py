@@ -8,7 +8,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..errors import EmbeddingError
 from .client import Answer, EmbeddingsClient, RefusedError
-from .limiter import Limiter, OutOfTimeError, StoppedError
+from .limiter import Limiter, OutOfTimeError, StoppedError, Ticket
 from .requests import Limits
 from .shortening import halves, mean_of, shortened
 from .tokens import Counter
@@ -203,7 +203,7 @@ class Asker:
             raise given_up
 
     def _send(
-        self, ticket: object, texts: Sequence[str], timeout: float | None, call: Call, again: bool
+        self, ticket: Ticket, texts: Sequence[str], timeout: float | None, call: Call, again: bool
     ) -> tuple[Answer | None, RefusedError | None]:
         self.meter.add(requests=1, retried=int(again))
         answer = refused = None
@@ -212,11 +212,12 @@ class Asker:
         except RefusedError as error:
             refused = error
         finally:
-            headers = answer.headers if answer is not None else refused.headers if refused is not None else {}
+            said = answer if answer is not None else refused
+            headers: Mapping[str, str] = {} if said is None else said.headers
             jam = refused is not None and refused.jam
             asked = 0.0 if refused is None or refused.wait is None else refused.wait
             hold = asked if asked <= _LONGEST_WAIT else 0.0
-            self.limiter.leave(ticket, headers, good=answer is not None, jam=jam, hold=hold)  # type: ignore[arg-type]
+            self.limiter.leave(ticket, headers, good=answer is not None, jam=jam, hold=hold)
         return answer, refused
 
     def _final(self, refused: RefusedError, tries: int) -> EmbeddingError:

@@ -109,7 +109,9 @@ class CachedEmbedder(IntoStore, ForFrameworks):
         """As `embed_query`, in a thread."""
         return await asyncio.to_thread(self.embed_query, text)
 
-    def _known_dim(self) -> int | None:
+    @property
+    def dim(self) -> int | None:
+        """The dimension of what comes, if it is known before the first text is embedded."""
         return _dimensions_of(self.embedder)
 
     def _batches(self, texts: Iterable[str], batch: int) -> Batches:

@@ -160,7 +160,8 @@ class EmbeddingsClient:
         ``timeout`` is for this try only; None: the client's own.
         """
         sdk = self.sdk
-        if sdk.is_closed():
+        closed = getattr(sdk, "is_closed", None)  # one that was given may be no more than its embeddings
+        if closed is not None and closed():
             raise EmbeddingError("the connections to the server are closed; make the embedder anew")
         refusal = body = headers = None
         try:

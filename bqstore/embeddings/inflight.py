@@ -73,6 +73,10 @@ class InFlight:
     """The table of claims."""
 
     def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Without claims, and without waiting for whoever holds the lock: in a fork nobody does any more."""
         self.changed = threading.Condition()
         self.claims: dict[bytes, Claim] = {}
 
@@ -85,10 +89,5 @@ class InFlight:
 
 TABLE = InFlight()
 
-
-def _begin_anew() -> None:
-    TABLE.__init__()  # type: ignore[misc]  # a forked child has none of the threads that would settle a claim
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=TABLE.begin_anew)

@@ -3,6 +3,7 @@
 Before anything is embedded, the collection is asked whether it takes vectors of this model and dimension.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -33,15 +34,15 @@ class Store(Protocol):
         """As `bqstore.Collection.search`."""
 
 
-class IntoStore:
+class IntoStore(ABC):
     """What makes an `Embedder` fill a collection and search it."""
 
     model: str
 
     @property
+    @abstractmethod
     def dim(self) -> int | None:
         """The dimension of what comes, if it is known before the first text is embedded."""
-        return self._known_dim()
 
     def add_to(
         self,
@@ -100,18 +101,14 @@ class IntoStore:
         collection.check_model(self.model, self.dim)
         return collection.search(self.embed_query(text), k, **settings)
 
+    @abstractmethod
     def embed_query(self, text: str) -> Vectors:
         """The vector of one text, float32 (dim,)."""
-        raise NotImplementedError
 
-    def _known_dim(self) -> int | None:
-        """The dimension of what comes, if it is known before."""
-        raise NotImplementedError
-
+    @abstractmethod
     def _batches(self, texts: Iterable[str], batch: int) -> Batches:
         """The start, the texts and the vectors, float32 (m, dim), of each batch, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _reporting(self) -> AbstractContextManager[Report]:
         """What to call with (done, in all or None)."""
-        raise NotImplementedError

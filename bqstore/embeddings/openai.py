@@ -120,7 +120,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         self._asker = Asker(self._client, settings, max_concurrency, Meter(price))
         self._pid = os.getpid()
         self._leaving: list[Executor] = []
-        self._callers = ThreadPoolExecutor(_CALLERS, "bqstore-openai-call")
+        self._callers = _callers()
 
     def __repr__(self) -> str:
         return f"OpenAIEmbedder(model={self.model!r}, dimensions={self.dimensions})"
@@ -138,6 +138,8 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         """Wait for what is under way, and close the connections to the server; the cache needs no closing."""
         while self._leaving:
             self._leaving.pop().shutdown()
+        self._callers.shutdown(wait=False)  # on a loop: what is under way there needs the loop to end
+        self._callers = _callers()  # for calls that come after all, and are told that it is closed
         self._client.close()
 
     def __enter__(self) -> "OpenAIEmbedder":
@@ -257,7 +259,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
             dim = self._asker.dim
             self._asker = Asker(self._client, self._asker.settings, self._most, meter)
             self._asker.dim, self._leaving, self._pid = dim, [], os.getpid()
-            self._callers = ThreadPoolExecutor(_CALLERS, "bqstore-openai-call")
+            self._callers = _callers()
         return call_for(self._send, self._deadline)
 
     def _send(self, texts: Sequence[str], timeout: float | None) -> Answer:
@@ -279,7 +281,9 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         finally:
             work.close()
 
-    def _known_dim(self) -> int | None:
+    @property
+    def dim(self) -> int | None:
+        """The dimension of what comes, if it is known before the first text is embedded."""
         return self._asker.dim
 
     def _batches(self, texts: Iterable[str], batch: int, ahead: int | None = None) -> Batches:
@@ -323,3 +327,7 @@ class OpenAIEmbedder(IntoStore, ForFrameworks):
         else:
             with Bar(lambda: self.usage) as bar:
                 yield bar
+
+
+def _callers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_CALLERS, "bqstore-openai-call")

@@ -76,8 +76,6 @@ def in_batches(
 
 def enumerate_batches(texts: Iterable[str], batch: int, start: int = 0) -> Iterator[tuple[int, list[str]]]:
     """The texts in lists of ``batch``, each with the index of its first, counted from ``start``."""
-    if isinstance(texts, str):
-        raise InvalidInputError("texts is one string; a list, or another iterable, of texts was expected")
     check_iterable(texts, "texts")
     reading = iter(texts)
     while part := list(islice(reading, batch)):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bqstore
+from bqstore import choosing, linking
 from bqstore.index import planner
 from tests.conftest import clustered
 
@@ -19,6 +20,12 @@ SCAN = {"hnsw_ef": 1_000_000}  # a beam wider than the collection: the planner s
 def let_walk(patch: pytest.MonkeyPatch) -> None:
     """A scan that costs a fortune: collections of a few thousand are walked, which the planner knows to be slower."""
     patch.setattr(planner, "_SCAN_CODE", 1e12)
+
+
+def settle_early(patch: pytest.MonkeyPatch, enough: int) -> None:
+    """As of 2,048 documents, of fewer: what may go wrong when codes are chosen and linked depends on no number."""
+    patch.setattr(choosing, "LEAST", enough)
+    patch.setattr(linking, "WORTH", enough)
 
 
 def data_of(n: int, dim: int, queries: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

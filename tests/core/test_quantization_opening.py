@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import Quantization, SettingsConflictError, choosing, linking
+from bqstore import Quantization, SettingsConflictError
 from bqstore.storage import open_store
-from tests.core.given import BITS, data_of
+from tests.core.given import BITS, data_of, settle_early
 from tests.core.test_quantization import SIGNS, asked, check_codes, named_ids, opened, points, way_of
 
 N, DIM = 500, 24
@@ -25,8 +25,7 @@ FIELDS = {
 @pytest.fixture(autouse=True)
 def chosen_and_linked_early(monkeypatch):
     """As of 2,048 documents, of fewer."""
-    monkeypatch.setattr(choosing, "LEAST", ENOUGH)
-    monkeypatch.setattr(linking, "WORTH", ENOUGH)
+    settle_early(monkeypatch, ENOUGH)
 
 
 # collections as they are stored: what they were made with, and their vectors
@@ -50,8 +49,7 @@ SETTLED = list(MADE)
 def made(tmp_path_factory):
     """Folders of all kinds, made once."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(choosing, "LEAST", ENOUGH)
-    patch.setattr(linking, "WORTH", ENOUGH)
+    settle_early(patch, ENOUGH)
     folders = {}
     for name, (settings, vectors) in MADE.items():
         folders[name] = tmp_path_factory.mktemp("made") / "store"

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import Quantization, choosing, collection, linking, published
+from bqstore import Quantization, collection, linking, published
 from bqstore.index import HnswGraph, Quantizer
 from bqstore.storage import compaction
 from bqstore.storage.store import Store
 from tests.conftest import exact_scores
-from tests.core.given import BITS, data_of, filled, let_walk, recall
+from tests.core.given import BITS, data_of, filled, let_walk, recall, settle_early
 from tests.core.test_quantization import (
     CORRECTED,
     SIGNED,
@@ -49,8 +49,7 @@ BASE, QUERIES = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in data_of(2
 @pytest.fixture(autouse=True)
 def chosen_and_linked_early(monkeypatch):
     """As of 2,048 documents, of fewer: what may go wrong does not depend on how many there are."""
-    monkeypatch.setattr(choosing, "LEAST", ENOUGH)
-    monkeypatch.setattr(linking, "WORTH", ENOUGH)
+    settle_early(monkeypatch, ENOUGH)
 
 
 @pytest.fixture(params=["memory", "disk"])

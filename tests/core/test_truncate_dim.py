@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import InvalidInputError, Quantization, SettingsConflictError, choosing, linking
+from bqstore import InvalidInputError, Quantization, SettingsConflictError
 from bqstore.index import Quantizer
 from bqstore.storage.format import Layout
 from tests.conftest import exact_scores
-from tests.core.given import let_walk, recall
+from tests.core.given import let_walk, recall, settle_early
 from tests.core.test_quantization import (
     CORRECTED,
     DISTANCES,
@@ -53,8 +53,7 @@ ROWS = np.arange(N)
 @pytest.fixture(autouse=True)
 def chosen_and_linked_early(monkeypatch):
     """As of 2,048 documents, of fewer."""
-    monkeypatch.setattr(choosing, "LEAST", ENOUGH)
-    monkeypatch.setattr(linking, "WORTH", ENOUGH)
+    settle_early(monkeypatch, ENOUGH)
 
 
 @pytest.fixture(params=["memory", "disk"])

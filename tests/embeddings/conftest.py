@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings import OpenAIEmbedder, tokens
 
 from .fake_server import DIM, Server, serve
 
@@ -45,3 +45,14 @@ def make(server: Server, tmp_path: Path) -> Iterator[Callable[..., OpenAIEmbedde
     yield make
     for embedder in made:
         embedder.close()
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """tiktoken's tables, which LlamaIndex ships."""
+    pytest.importorskip("tiktoken")
+    llama = pytest.importorskip("llama_index.core")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(Path(llama.__file__).parent / "_static" / "tiktoken_cache"))
+    tokens.forget()
+    yield
+    tokens.forget()

@@ -18,11 +18,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from .fake_server import DIM, Refusal, vector_of
+from .fake_server import DIM, Refusal, on_loopback, vector_of
 
 Lines = list[dict[str, Any]]
 Fate = Callable[["Server", dict[str, Any], Lines], Lines]
@@ -250,14 +250,6 @@ def serve() -> Iterator[Server]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state = Server(f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with on_loopback(Handler) as url:
+        state = Server(url)
         yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

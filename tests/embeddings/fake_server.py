@@ -186,19 +186,27 @@ def serve() -> Iterator[Server]:
         def log_message(self, *args: object) -> None:
             pass
 
+    with on_loopback(Handler) as url:
+        state = Server(url)
+        yield state
+
+
+@contextmanager
+def on_loopback(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on a free port of this machine, for as long as it answers."""
+
     class Quiet(ThreadingHTTPServer):
         request_queue_size = 64
+        daemon_threads = True
 
         def handle_error(self, request: object, client_address: object) -> None:
             pass  # connections that were dropped on purpose
 
-    server = Quiet(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state = Server(f"http://127.0.0.1:{server.server_address[1]}/v1")
+    server = Quiet(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield state
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
     finally:
         server.shutdown()
         thread.join()

@@ -5,6 +5,7 @@ import base64
 import json
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import openai
@@ -20,7 +21,6 @@ from bqstore.errors import EmbeddingError, InvalidInputError, ReadOnlyError
 
 from .conftest import KEY
 from .fake_server import DIM, Refusal, vector_of
-from .test_more import tables  # noqa: F401  a fixture
 
 # ---- event loops
 
@@ -83,6 +83,27 @@ def test_a_closed_embedder_says_so_and_sends_nothing(make, server):
     with pytest.raises(EmbeddingError, match="closed; make the embedder anew"):
         embedder.embed_query("a")
     assert server.requests == [] and embedder.usage.retried == 0
+
+
+async def test_an_embedder_closed_on_a_loop_ends_its_threads_and_says_so(make, server):
+    embedder, before = make(), set(threading.enumerate())
+    await embedder.aembed(["a"])
+    (caller,) = [thread for thread in set(threading.enumerate()) - before if "openai-call" in thread.name]
+    embedder.close()
+    await asyncio.to_thread(caller.join, 20)
+    assert not caller.is_alive()
+    with pytest.raises(EmbeddingError, match="closed; make the embedder anew"):
+        await embedder.aembed(["b"])
+    assert server.texts == ["a"]
+
+
+def test_a_client_that_is_given_needs_no_more_than_embeddings_and_an_address(server, tmp_path):
+    """One that watches another may not have all of its methods."""
+    with openai.OpenAI(api_key=KEY, base_url=server.url) as inner:
+        watched = SimpleNamespace(embeddings=inner.embeddings, base_url=inner.base_url)
+        np.testing.assert_array_equal(
+            OpenAIEmbedder("own", client=watched, cache=tmp_path).embed_query("a"), vector_of("a")
+        )
 
 
 # ---- answers

@@ -6,9 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
-import llama_index.core
 import numpy as np
 import openai
 import pytest
@@ -19,19 +17,6 @@ from bqstore.errors import EmbeddingError, InvalidInputError, SettingsConflictEr
 
 from .conftest import KEY
 from .fake_server import Refusal, vector_of
-
-TABLES = Path(llama_index.core.__file__).parent / "_static" / "tiktoken_cache"
-
-
-@pytest.fixture
-def tables(monkeypatch):
-    """tiktoken's tables, which LlamaIndex ships."""
-    pytest.importorskip("tiktoken")
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(TABLES))
-    tokens.forget()
-    yield
-    tokens.forget()
-
 
 # ---- long texts
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import choosing, linking
 from tests.conftest import clustered, exact_scores
-from tests.core.given import let_walk
+from tests.core.given import let_walk, settle_early
 from tests.core.test_quantization import (
     BASE,
     DISTANCES,
@@ -46,16 +45,14 @@ def test_kill_while_the_first_choice_is_made(tmp_path, seed):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(10, 16))
 def test_ctrl_c_at_any_moment(tmp_path, monkeypatch, seed):
-    monkeypatch.setattr(choosing, "LEAST", 450)
-    monkeypatch.setattr(linking, "WORTH", 450)
+    settle_early(monkeypatch, 450)
     assert interrupt_often(tmp_path, seed, 150) > 10
 
 
 @pytest.mark.parametrize("seed", range(10, 16))
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_a_collection_whose_codes_change_agrees_with_a_dictionary(tmp_path, monkeypatch, where, seed):
-    monkeypatch.setattr(choosing, "LEAST", 450)
-    monkeypatch.setattr(linking, "WORTH", 450)
+    settle_early(monkeypatch, 450)
     lead_a_life(tmp_path if where == "disk" else None, seed, 200)
 
 
