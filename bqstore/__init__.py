@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         UnknownKeywordError,
     )
     from .index import warm_up
+    from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import open, open_flat
     from .results import (
         Choice,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
         Trial,
         VerifyReport,
     )
-    from .validate import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY, check_documents
+    from .validate import check_documents
 
 _HOME = {
     "__version__": "_version",
@@ -57,7 +58,8 @@ _HOME = {
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
-    **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY", "check_documents"), "validate"),
+    **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
+    "check_documents": "validate",
     **dict.fromkeys(
         (
             "Choice",

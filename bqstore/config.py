@@ -5,18 +5,21 @@ bytes (`Quantization`, ``HnswConfig.m`` ...) must agree with what is stored; wha
 (`SearchParams`, ``HnswConfig.full_scan_threshold``) may differ at every open and every call.
 """
 
-import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from decimal import Decimal
-from numbers import Integral, Real
 from typing import Any, Final, TypeVar
 
-import numpy as np
-
+from .arguments import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_real,
+    checked_keywords,
+    from_mapping,
+    refuse_unknown,
+    shown,
+)
 from .errors import InvalidInputError
-from .keywords import checked_keywords, from_mapping, nearest, refuse_unknown
 
 DISTANCES: Final = ("cosine", "dot", "euclid")
 ORIGINALS: Final = ("float32", "float16", "int8", "none")
@@ -26,42 +29,6 @@ MAX_K: Final = 10_000
 S = TypeVar("S")
 
 
-def shown(value: object) -> str:
-    """The value for a message: its repr, short, whatever it is."""
-    try:
-        text = repr(value)
-    except Exception as error:  # an int of more digits than Python prints, or a class of the user's
-        return f"a {type(value).__name__} ({type(error).__name__} when shown)"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def check_int(name: str, value: object, low: int, high: int, why: str = "") -> int:
-    """The value as a plain int, or InvalidInputError. Booleans and arrays are no numbers here."""
-    if type(value) is int and low <= value <= high:
-        return value
-    if isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high:
-        return int(value)
-    raise InvalidInputError(f"{name} is {shown(value)}; expected an integer from {low:,} to {high:,}{why}")
-
-
-def check_bool(name: str, value: object) -> bool:
-    """The value as a plain bool, or InvalidInputError."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise InvalidInputError(f"{name} is {shown(value)}; expected True or False")
-    return bool(value)
-
-
-def check_real(name: str, value: object, expected: str) -> float:
-    """The value as a finite float, or InvalidInputError. Booleans and arrays are no numbers here."""
-    number = math.nan
-    if isinstance(value, (Real, Decimal)) and not isinstance(value, bool):
-        with suppress(ValueError, OverflowError):  # a signalling NaN, or beyond a float
-            number = float(value)
-    if not math.isfinite(number):
-        raise InvalidInputError(f"{name} is {shown(value)}; expected {expected}")
-    return number
-
-
 def check_oversampling(value: object) -> float:
     """``oversampling`` as a float of at least 1, or InvalidInputError."""
     expected = "a number of at least 1 (candidates = k * oversampling)"
@@ -69,14 +36,6 @@ def check_oversampling(value: object) -> float:
     if number < 1:
         raise InvalidInputError(f"oversampling is {shown(value)}; expected {expected}")
     return number
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """The value if it is one of the choices, or InvalidInputError with the nearest."""
-    if not isinstance(value, str) or value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
-        raise InvalidInputError(f"{name} is {shown(value)}; expected one of {', '.join(map(repr, choices))}{hint}")
-    return value
 
 
 ENCODINGS: Final = ("one_bit", "one_and_half_bits", "two_bits", "four_bits")

@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from .choosing import is_open
+from .arguments import check_bool, check_choice, check_int, checked_keywords, refuse_unknown, shown, text_bytes
 from .collection import Collection
 from .config import (
     AUTO,
@@ -18,21 +18,18 @@ from .config import (
     Quantization,
     SearchParams,
     as_settings,
-    check_bool,
-    check_choice,
-    check_int,
     check_truncated,
     settings_from,
-    shown,
 )
+from .engine.choose_encoding import is_open
+from .engine.embedding_model import checked_model
+from .engine.engine import Engine
+from .engine.state import first
 from .errors import InvalidInputError, SettingsConflictError
-from .filters import check_key
-from .keywords import checked_keywords, refuse_unknown
-from .provenance import checked_model
-from .state import first
+from .metadata.filter_grammar import check_key
+from .metadata.to_json import ID_KEY
 from .storage import coding_of, open_store
 from .storage.flat import collection_folder
-from .validate import ID_KEY, text_bytes
 
 
 @checked_keywords
@@ -106,7 +103,9 @@ def open(
                 store.put_settings(stored, new_dim)
         quantization_ = Quantization(**settings["quantization"])
         where = folder and folder.parent
-        return Collection(store, collection, where, search_, hnsw_, quantization_, threads, checked, keys)
+        engine = Engine(store, checked, hnsw_, quantization_, search_, threads, collection, where)
+        engine.acceptor.load_columns(keys)
+        return Collection(engine)
     except BaseException:
         store.close()
         raise

@@ -4,33 +4,26 @@ Inside, vectors are float32 (n, dim), C-order and finite; ids are distinct non-e
 Every refusal is an InvalidInputError that says what was given, what was expected, and where.
 """
 
-import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import check_int, check_real, items, text_bytes
+from .config import MAX_DIM, MAX_K
 from .errors import InvalidInputError
 from .kernels.layout import LONGEST, SHORTEST
-from .storage import Rows
+from .metadata.to_json import split_metadata
+from .storage import Head, Rows
 
 F32 = NDArray[np.float32]
 
 MAX_ID_BYTES: Final = 1024
-MAX_METADATA_BYTES: Final = 64 << 10
-MAX_PRIVATE_BYTES: Final = 1 << 20
-MAX_DEPTH: Final = 100  # every reader recurses over it, on whatever is left of its stack
 # squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
 LARGEST_HALF: Final = 65504.0
 SMALLEST_HALF: Final = 6e-8
-
-# Metadata keys of adapters: kept and returned, out of the way of the user's keys and of the columns of filters.
-PRIVATE_PREFIX: Final = "_bq_"
-REF_DOC_ID_KEY: Final = "_bq_ref_doc_id"  # the source document of a chunk; filters know it
-ID_KEY: Final = "_bq_id"  # in a filter: the document's own id
 
 
 def array(given: object, what: str) -> F32:
@@ -57,14 +50,14 @@ def ragged(given: object) -> str | None:
     return None
 
 
-def check_dim(found: int, dim: int | None, what: str, max_dim: int) -> None:
+def check_dim(found: int, dim: int | None, what: str) -> None:
     """Raise unless a vector's dimension is the collection's, or may become it."""
     if dim is not None and found != dim:
         raise InvalidInputError(
             f"{what} has {found} dimensions; this collection holds {dim}: use the embedding model it was made with"
         )
-    if not 1 <= found <= max_dim:
-        raise InvalidInputError(f"{what} has {found} dimensions; expected 1 to {max_dim:,}")
+    if not 1 <= found <= MAX_DIM:
+        raise InvalidInputError(f"{what} has {found} dimensions; expected 1 to {MAX_DIM:,}")
 
 
 def check_values(vectors: F32, distance: str, originals: str, name: str) -> F32:
@@ -95,14 +88,21 @@ def check_values(vectors: F32, distance: str, originals: str, name: str) -> F32:
     return lengths
 
 
-def vectors_in(given: object, dim: int | None, distance: str, originals: str, max_dim: int) -> F32:
+def documents_in(vectors: object, ids: object, texts: object, metadatas: object, head: Head) -> tuple[F32, Rows]:
+    """Documents to add to a collection with this head: vectors float32 (n, dim) and their rows; n may be 0."""
+    settings = head.settings
+    given = vectors_in(vectors, head.dim, settings["distance"], settings["originals"])
+    return given, rows_in(new_ids(ids, len(given)), texts, metadatas)
+
+
+def vectors_in(given: object, dim: int | None, distance: str, originals: str) -> F32:
     """Vectors to add: float32 (n, dim), C-order, checked; n may be 0."""
     vectors = array(given, "vectors")
     if vectors.size == 0 and (vectors.ndim < 2 or len(vectors) == 0):
         return np.zeros((0, dim or 1), np.float32)
     if vectors.ndim != 2:
         raise InvalidInputError(f"vectors has shape {vectors.shape}; expected (n, dim): one row a document")
-    check_dim(vectors.shape[1], dim, "vector 0", max_dim)
+    check_dim(vectors.shape[1], dim, "vector 0")
     check_values(vectors, distance, originals, "vector")
     return vectors
 
@@ -110,7 +110,7 @@ def vectors_in(given: object, dim: int | None, distance: str, originals: str, ma
 _FLOAT32 = np.dtype(np.float32)
 
 
-def queries_in(given: object, dim: int | None, distance: str, max_dim: int, single: bool) -> F32:
+def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F32:
     """Queries: float32 (m, dim), C-order, of the right shape. ``single`` takes (dim,) only.
 
     Their values are checked, but for one float32 row, whose values the search itself looks at.
@@ -128,7 +128,7 @@ def queries_in(given: object, dim: int | None, distance: str, max_dim: int, sing
             return np.zeros((0, dim or 1), np.float32)
         expected = "(dim,)" if single else "(n, dim) or (dim,)"
         raise InvalidInputError(f"{what} has shape {queries.shape}; expected {expected}")
-    check_dim(queries.shape[1], dim, "the query vector", max_dim)
+    check_dim(queries.shape[1], dim, "the query vector")
     check_queries(queries, distance)
     return queries
 
@@ -136,13 +136,6 @@ def queries_in(given: object, dim: int | None, distance: str, max_dim: int, sing
 def check_queries(queries: F32, distance: str) -> None:
     """Raise for a query that cannot be computed with, and say why."""
     check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector")
-
-
-def items(given: object, what: str) -> list[Any]:
-    """A list of anything iterable but a string."""
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise InvalidInputError(f"{what} is a {type(given).__name__}; expected a list")
-    return list(given)
 
 
 def ids_in(given: object) -> list[str]:
@@ -178,26 +171,6 @@ def check_length(name: str, values: Sized, n: int) -> None:
         raise InvalidInputError(f"{name} has {len(values):,} entries for {n:,} vectors; expected one each")
 
 
-def is_text(text: str) -> bool:
-    """Whether the string can be written in UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def text_bytes(text: str, what: str) -> int:
-    """The length in UTF-8; refuses lone surrogates, which have none."""
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(
-            f"{what} holds a lone surrogate at position {error.start}, which is not text: "
-            "decode with errors='replace' where it was read"
-        ) from None  # it carries the text
-
-
 def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Rows:
     """The documents of a batch, checked."""
     n = len(ids)
@@ -221,69 +194,23 @@ def check_documents(n: int, ids: object = None, texts: object = None, metadatas:
     rows_in(new_ids(ids, n), texts, metadatas)
 
 
-def split_metadata(given: object, what: str) -> tuple[str, str | None, str | None]:
-    """The user's metadata as JSON, the adapters' as JSON or None, and the source document's id or None."""
-    if given is None:
-        return "{}", None, None
-    if not isinstance(given, Mapping):
-        raise InvalidInputError(f"{what} is a {type(given).__name__}; expected a dict")
-    public, private, ref = dict(given), {}, None
-    for key in [k for k in public if isinstance(k, str) and k.startswith(PRIVATE_PREFIX)]:
-        private[key] = public.pop(key)
-    if private:
-        if ID_KEY in private:
-            raise InvalidInputError(f"{what} has the key {ID_KEY!r}, which filters use for the id itself: rename it")
-        ref = private.pop(REF_DOC_ID_KEY, None)
-        if ref is not None and not isinstance(ref, str):
-            raise InvalidInputError(f"{what}: {REF_DOC_ID_KEY!r} is a {type(ref).__name__}; expected a string")
-        if ref is not None:
-            text_bytes(ref, f"{what}: {REF_DOC_ID_KEY!r}")
-    hidden = to_json(private, what, MAX_PRIVATE_BYTES) if private else None
-    return to_json(public, what, MAX_METADATA_BYTES), hidden, ref
+def metadata_in(ids: object, metadata: object) -> tuple[list[str], list[Mapping[str, Any] | None]]:
+    """Ids, and the new metadata of each."""
+    names = ids_in(ids)
+    each = [metadata] * len(names) if isinstance(metadata, Mapping) else items(metadata, "metadata")
+    if len(each) != len(names):
+        raise InvalidInputError(f"metadata has {len(each):,} entries for {len(names):,} ids; expected one each")
+    for i, given in enumerate(each):
+        split_metadata(given, f"metadata {i}")
+    return names, each
 
 
-def to_json(given: Mapping[Any, Any], what: str, limit: int) -> str:
-    """JSON text of a dictionary, at most ``limit`` bytes; dates become ISO 8601 strings, numpy scalars Python's."""
-    try:
-        check_keys(given, what)
-        text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
-    except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError(f"{what} cannot be written as JSON: {error}") from error
-    size = text_bytes(text, what)
-    if size > limit:
-        which = "" if limit == MAX_METADATA_BYTES else f", in its keys that begin with {PRIVATE_PREFIX!r},"
-        raise InvalidInputError(
-            f"{what}{which} takes {size:,} bytes as JSON; at most {limit:,} are kept: put long values elsewhere"
-        )
-    return text
-
-
-def plain(value: object) -> object:
-    """A value that JSON does not know as one that it does."""
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    if isinstance(value, np.datetime64) and not np.isnat(value):
-        day = np.datetime_data(value.dtype)[0] in "YMWD"
-        moment: date = value.astype("datetime64[D]" if day else "datetime64[us]").item()
-        return moment.isoformat()
-    if isinstance(value, np.generic) and not isinstance(value, (np.datetime64, np.timedelta64)):
-        return value.item()
-    raise TypeError(f"a {type(value).__name__} is not JSON; use strings, numbers, booleans, None, lists and dicts")
-
-
-def check_keys(given: object, what: str, depth: int = 1) -> None:
-    """Refuse keys that are not strings, as json would turn 1 and "1" into one key, and what nests without end."""
-    if depth > MAX_DEPTH:
-        raise InvalidInputError(f"{what} nests more than {MAX_DEPTH} deep; flatten it, or keep it as a string")
-    if isinstance(given, Mapping):
-        for key, value in given.items():
-            if not isinstance(key, str):
-                raise InvalidInputError(f"{what} has a key of type {type(key).__name__}; expected strings")
-            if isinstance(value, (Mapping, list, tuple)):
-                check_keys(value, what, depth + 1)
-    elif isinstance(given, (list, tuple)):
-        for value in given:
-            if isinstance(value, (Mapping, list, tuple)):
-                check_keys(value, what, depth + 1)
+def mmr_in(k: object, fetch_k: object, lambda_mult: object) -> tuple[int, int, float]:
+    """``k``, ``fetch_k`` and ``lambda_mult`` of maximal marginal relevance, with the default of the second."""
+    expected = "a number from 0 (diversity) to 1 (relevance)"
+    relevance = check_real("lambda_mult", lambda_mult, expected)
+    if not 0 <= relevance <= 1:
+        raise InvalidInputError(f"lambda_mult is {lambda_mult!r}; expected {expected}")
+    k = check_int("k", k, 1, MAX_K)
+    fetch_k = min(max(20, 4 * k), MAX_K) if fetch_k is None else check_int("fetch_k", fetch_k, k, MAX_K)
+    return k, fetch_k, relevance

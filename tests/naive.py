@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from bqstore.kernels import columns, layout
+from bqstore.kernels import layout, metadata
 
 
 def pack_signs(vectors):
@@ -743,9 +743,9 @@ def numbers_between(kinds, values, low, high, ends):
     """1 for integers between two, and for floats between two ends."""
 
     def passes(kind, value):
-        if kind == columns.INT:
+        if kind == metadata.INT:
             return low <= value <= high
-        return kind == columns.FLOAT and ends[0] <= struct.unpack("<d", struct.pack("<q", value))[0] <= ends[1]
+        return kind == metadata.FLOAT and ends[0] <= struct.unpack("<d", struct.pack("<q", value))[0] <= ends[1]
 
     return [int(passes(*entry)) for entry in zip(kinds.tolist(), values.tolist(), strict=True)]
 
@@ -754,7 +754,7 @@ def strings_between(kinds, values, heap, low, least, high, most):
     """1 for strings whose order with ``low`` is at least ``least``, and with ``high`` at most ``most``."""
 
     def passes(kind, value):
-        text = piece(value, heap.tobytes()) if kind == columns.STRING else None
+        text = piece(value, heap.tobytes()) if kind == metadata.STRING else None
         if text is None:
             return False
         below, above = (text > low) - (text < low), (text > high) - (text < high)
@@ -767,9 +767,9 @@ def is_like(text, parts):
     """Whether bytes are as a pattern says: every way to cut a run is tried."""
     if not parts:
         return not text
-    if parts[0] == columns.ANY_RUN:
+    if parts[0] == metadata.ANY_RUN:
         return any(is_like(text[i:], parts[1:]) for i in range(len(text) + 1))
-    if parts[0] == columns.ANY_CHARACTER:
+    if parts[0] == metadata.ANY_CHARACTER:
         size = 1 + len(list(itertools.takewhile(lambda byte: byte & 0xC0 == 0x80, text[1:])))
         return bool(text) and is_like(text[size:], parts[1:])
     return text[:1] == bytes([parts[0]]) and is_like(text[1:], parts[1:])
@@ -779,11 +779,11 @@ def strings_like(kinds, values, heap, parts, folded):
     """1 for strings that are as a pattern says; folded: those of ASCII in small letters, and 2 for all others."""
 
     def passes(kind, value):
-        text = piece(value, heap.tobytes()) if kind == columns.STRING else None
+        text = piece(value, heap.tobytes()) if kind == metadata.STRING else None
         if text is None:
             return 0
         if folded and not text.isascii():
-            return columns.ASK
+            return metadata.ASK
         return int(is_like(text.lower() if folded else text, parts))
 
     return [passes(*entry) for entry in zip(kinds.tolist(), values.tolist(), strict=True)]
@@ -791,8 +791,8 @@ def strings_like(kinds, values, heap, parts, folded):
 
 def members_of(kind, value, members):
     """The entries of a list's elements, of none if it is out of bounds; None: it is no list."""
-    held = piece(value, members.tolist()) if kind == columns.LIST else None
-    return (held or []) if kind == columns.LIST else None
+    held = piece(value, members.tolist()) if kind == metadata.LIST else None
+    return (held or []) if kind == metadata.LIST else None
 
 
 def any_member(kinds, values, members, own, keep):
@@ -813,6 +813,6 @@ def every_member(kinds, values, members, which, m):
     def passes(i):
         held = members_of(kinds[i], values[i], members)
         found = [which[i]] if held is None else [which[o] for o in held if 0 <= o < len(which)]
-        return kinds[i] != columns.ABSENT and set(range(m)) <= set(map(int, found))
+        return kinds[i] != metadata.ABSENT and set(range(m)) <= set(map(int, found))
 
     return [int(passes(i)) for i in range(len(kinds))]

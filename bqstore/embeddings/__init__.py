@@ -3,13 +3,13 @@
 Importing this package needs nothing but numpy; ``openai`` is imported when an `OpenAIEmbedder` is made.
 """
 
-from .batch_api import BatchStatus, EmbeddingBatch
 from .cache import EmbeddingCache, user_cache_folder
 from .cached import CachedEmbedder
-from .openai import OpenAIEmbedder
-from .prices import PRICES_AS_OF
+from .openai.embedder import OpenAIEmbedder
+from .openai.prices import PRICES_AS_OF
+from .openai.usage import Estimate, Usage
+from .openai_batch.batch import BatchStatus, EmbeddingBatch
 from .protocol import Embedder
-from .usage import Estimate, Usage
 
 __all__ = [
     "PRICES_AS_OF",

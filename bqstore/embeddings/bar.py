@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from ..progress import _is_terminal, _write
-from .usage import Usage
+from .openai.usage import Usage
 
 _QUIET = 2.0  # seconds before the first line
 _EVERY = 0.2

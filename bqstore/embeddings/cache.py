@@ -31,7 +31,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..config import check_int
+from ..arguments import check_int
 from ..errors import StorageError
 
 Vector = npt.NDArray[np.float32]

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import checked_keywords
 from ..errors import EmbeddingError, InvalidInputError
-from ..keywords import checked_keywords
 from .bar import Bar
 from .cache import EmbeddingCache, KeyMaker, open_cache
 from .checks import checked_count, checked_folder
 from .frameworks import ForFrameworks
-from .inflight import Claim, InFlight
-from .into_store import Batches, IntoStore, Report
-from .requests import check_texts
-from .stream import enumerate_batches, listed
+from .in_flight import Claim, InFlight
+from .ingest import Batches, IntoStore, Report
+from .openai.packing import check_texts
+from .openai.stream import enumerate_batches, listed
 
 Vectors = npt.NDArray[np.float32]
 

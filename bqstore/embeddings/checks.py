@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from ..config import MAX_DIM, check_int, check_real, shown
+from ..arguments import check_int, check_real, shown
+from ..config import MAX_DIM
 from ..errors import EmbeddingError, InvalidInputError
 
 _MANY = 1_000_000

@@ -7,7 +7,6 @@ calls, give the same bytes on any number of threads. Knows codes, no files, ids 
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
-from .threads import together
+from .threads import Workers, together
 
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
@@ -112,14 +111,7 @@ class HnswGraph:
         copies = np.flatnonzero(firsts != np.arange(len(firsts)))
         self.alike = _alike(words, quantizer.arrays, copies, firsts[copies])
 
-    def link(
-        self,
-        words: U64,
-        stop: int,
-        threads: int,
-        executor: Callable[[], Executor],
-        quantizer: Quantizer | None = None,
-    ) -> int:
+    def link(self, words: U64, stop: int, workers: Workers, quantizer: Quantizer | None = None) -> int:
         """Link the next batch of codes, at most up to ordinal ``stop``; return how many nodes there are now.
 
         An exception, Ctrl-C among them, leaves the graph as it was before the batch: links to nodes that it does not
@@ -128,9 +120,8 @@ class HnswGraph:
         Parameters
         ----------
         words : uint64 (at least stop, columns)
+        workers : Workers       how many kernel calls may run at once
         quantizer : Quantizer   what made the codes; None: their words are all signs
-        threads : int       how many kernel calls may run at once
-        executor : callable gives the pool when one is needed
         """
         view = self.view
         start = view.n
@@ -159,7 +150,7 @@ class HnswGraph:
         self._grow(stop, levels)
         rows = self._set_nodes(start, levels)
         view = self.view
-        with self._spread(arrays.width, threads, executor) as spread:
+        with self._spread(arrays.width, workers) as spread:
             spread(lambda a, b, s: api.find_links(codes, view, a, b, self.ef_construct, s), start, end)
             _same_in_batch(words[:, : arrays.width] if arrays.bits == 1 else words, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
@@ -220,7 +211,7 @@ class HnswGraph:
             self.view = view._replace(upper=upper)
 
     @contextmanager
-    def _spread(self, width: int, threads: int, executor: Callable[[], Executor]) -> Iterator[Callable[..., None]]:
+    def _spread(self, width: int, workers: Workers) -> Iterator[Callable[..., None]]:
         """How a kernel is run over a range: by this thread, or by several that take portions until none is left."""
         room = max(self.ef_construct, 4 * self.m)
         sizes = Sizes(len(self.view.links), width, 1, self.m, room, 1, 1)
@@ -232,15 +223,15 @@ class HnswGraph:
             return taken[-1]
 
         def spread(kernel: Callable[[int, int, Scratch], None], start: int, stop: int) -> None:
-            workers = min(threads, -(-(stop - start) // _SPAN))
-            if workers <= 1:
+            threads = min(workers.threads, -(-(stop - start) // _SPAN))
+            if threads <= 1:
                 kernel(start, stop, taken[0] if taken else scratch())
                 return
-            while len(taken) < workers:
+            while len(taken) < threads:
                 scratch()
-            size = max(_SPAN, (stop - start) // (workers * 8))
+            size = max(_SPAN, (stop - start) // (threads * 8))
             portions = deque((at, min(at + size, stop)) for at in range(start, stop, size))
-            mine = taken[:workers]
+            mine = taken[:threads]
 
             def work(portions: deque[tuple[int, int]]) -> None:
                 scratch = mine.pop()
@@ -251,7 +242,7 @@ class HnswGraph:
                         return
                     kernel(begin, end, scratch)
 
-            together(work, portions, workers, executor)
+            together(work, portions, workers.at_most(threads))
 
         try:
             yield spread

@@ -4,8 +4,7 @@ Knows arrays and settings; knows no files, and not which encoding is best (`choo
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..errors import CorruptionError
 from ..kernels import api, layout
 from ..kernels.encode import SURE
 from ..kernels.layout import COSINE, DOT, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS, lanes_of, words_per_code
-from .threads import together
+from .threads import Workers, together
 
 F32 = NDArray[np.float32]
 U64 = NDArray[np.uint64]
@@ -102,9 +101,9 @@ class Quantizer:
         api.encode(vectors, self.arrays, self.metric, codes)
         return codes
 
-    def encode_all(self, vectors: F32, threads: int, executor: Callable[[], Executor]) -> U64:
+    def encode_all(self, vectors: F32, workers: Workers) -> U64:
         """`encode` by several threads, for many vectors."""
-        if threads == 1 or len(vectors) <= _PART:
+        if workers.threads == 1 or len(vectors) <= _PART:
             return self.encode(vectors)
         codes = np.empty((len(vectors), self.words), np.uint64)
 
@@ -117,7 +116,7 @@ class Quantizer:
                 api.encode(vectors[at : at + _PART], self.arrays, self.metric, codes[at : at + _PART])
 
         portions = deque(range(0, len(vectors), _PART))
-        together(work, portions, min(threads, len(portions)), executor)
+        together(work, portions, workers.at_most(min(workers.threads, len(portions))))
         return codes
 
     @classmethod

@@ -5,7 +5,6 @@ Knows arrays and plans. Knows no ids, no files; a damaged record is reported by 
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -39,7 +38,7 @@ from ..kernels.layout import (
 from .planner import EXACT, SCAN, WALK, Plan
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
-from .threads import together
+from .threads import ALONE, Workers, together
 
 METRICS = {"cosine": COSINE, "dot": DOT, "euclid": EUCLID}
 ENCODINGS = {"binary": BINARY, "scalar4bits": SCALAR_4_BITS, "scalar8bits": SCALAR_8_BITS}
@@ -165,7 +164,7 @@ class Search:
     def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The k nearest of one query, float32 (1, dim): `nearest`, without what a search from memory has no use for."""
         if self.plan.way != WALK:
-            return self.nearest(query, 1, _no_executor)
+            return self.nearest(query, ALONE)
         hits = Hits(np.empty((1, self.k), np.int32), np.empty((1, self.k), np.float32))
         try:
             scratch = self._free.pop()
@@ -174,14 +173,13 @@ class Search:
         status = _search_graph(query, *self._arrays, self.way, scratch, hits)
         self._free.append(scratch)
         if status != FINE:
-            return self.nearest(query, 1, _no_executor)  # by a scan, or to say what is wrong
+            return self.nearest(query, ALONE)  # by a scan, or to say what is wrong
         return hits
 
     def nearest(
         self,
         queries: NDArray[np.float32],
-        threads: int,
-        executor: Callable[[], Executor],
+        workers: Workers,
         prefetch: Prefetch | None = None,
         work: Work | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -190,8 +188,7 @@ class Search:
         Parameters
         ----------
         queries : float32 (m, dim), C-order     of any length
-        threads : int                           how many kernel calls may run at once
-        executor : callable                     gives the pool when one is needed
+        workers : Workers                       how many kernel calls may run at once
         prefetch : callable                     told the ordinals, padded with -1, that rescoring is about to read
         work : Work                             filled in; for one thread
 
@@ -220,9 +217,10 @@ class Search:
                     self._run(queries[block], Hits(hits.ordinals[block], hits.scores[block]), prefetch, work)
 
             # walks share nothing, and each call costs some Python that holds the others up
+            threads = workers.threads
             size = -(-m // (4 * threads)) if self.plan.way == WALK else min(_BLOCK, -(-m // threads))
             blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
-            together(work_on, blocks, min(threads, len(blocks)), executor)
+            together(work_on, blocks, workers.at_most(min(threads, len(blocks))))
         return hits.ordinals, hits.scores
 
     def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:
@@ -364,7 +362,3 @@ class Search:
             if status != FINE:
                 return int(status)
         return FINE
-
-
-def _no_executor() -> Executor:
-    raise AssertionError("one query runs in the thread that asks")

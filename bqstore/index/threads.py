@@ -7,10 +7,12 @@ do not take, it takes itself.
 """
 
 import _thread
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -57,16 +59,64 @@ def _end(jobs: _Jobs, threads: int) -> None:
         jobs.put(None)
 
 
-def together(
-    work: Callable[[deque[T]], None], portions: deque[T], threads: int, executor: Callable[[], Executor]
-) -> None:
+class LazyPool:
+    """A `Pool` that is made when it is first asked for."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: Pool | None = None
+
+    def __call__(self) -> Pool:
+        """Give the pool."""
+        pool = self._pool
+        if pool is None:
+            self._pool = pool = Pool(self._threads)  # two threads may each make one: the last is kept, both work
+        return pool
+
+    def drop(self) -> None:
+        """Let the threads end with the last work that holds them."""
+        self._pool = None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many threads may share a piece of work, and the pool that they come from.
+
+    Parameters
+    ----------
+    threads : int       at most, the one that asks among them
+    pool : callable     gives the pool
+    """
+
+    threads: int
+    pool: Callable[[], Executor]
+
+    def at_most(self, threads: int) -> "Workers":
+        """The same pool, for another number of threads."""
+        return self if threads == self.threads else replace(self, threads=threads)
+
+
+def _no_pool() -> Executor:
+    raise AssertionError("one thread works alone")
+
+
+ALONE = Workers(1, _no_pool)
+
+
+def cores() -> int:
+    """The processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def together(work: Callable[[deque[T]], None], portions: deque[T], workers: Workers) -> None:
     """Let threads take portions from the left until none is left: the one that asks, and others where there are any.
 
     Parameters
     ----------
-    work : callable         takes portions with ``popleft`` until that raises IndexError; run once by each thread
-    threads : int           at most
-    executor : callable     gives the pool
+    work : callable     takes portions with ``popleft`` until that raises IndexError; run once by each thread
+    workers : Workers   at most so many threads
 
     It returns, or raises, when no thread works any more. After an exception, of any thread, or Ctrl-C what portions are
     left are left.
@@ -90,9 +140,9 @@ def together(
             told.put(None)
 
     try:
-        if threads > 1:
-            pool = executor()
-            for _ in range(threads - 1):
+        if workers.threads > 1:
+            pool = workers.pool()
+            for _ in range(workers.threads - 1):
                 pool.submit(other)
         work(portions)
     except BaseException:

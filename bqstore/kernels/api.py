@@ -32,8 +32,8 @@ import numpy.typing as npt
 
 from bqstore.kernels.encode import code_score, encode_query, reach_of
 from bqstore.kernels.exact import prepare_row, rescore_candidates, rescore_row, scan_originals, write_hits
+from bqstore.kernels.filtered_walk import beam_filtered
 from bqstore.kernels.heap import EMPTY
-from bqstore.kernels.inside import beam_filtered
 from bqstore.kernels.jit import leaf, root
 from bqstore.kernels.layout import (
     BINARY,
@@ -66,7 +66,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, keep_query, kept_query, scan_codes
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "a89c828e8e7ffc9f"
+KERNELS_STAMP = "7711e1fde668ac70"
 
 
 @root

@@ -1,13 +1,13 @@
-"""Floor 2: files, records and the SQLite catalogue. Knows rows and bytes, no kernels, no search; never imports numba.
+"""Files, records and the SQLite catalogue: one collection on disk, and what a commit is.
 
-`opening.py` and `store.py` tell the story: what opening checks, what a commit is. `compaction.py` frees the space of
-the deleted, `snapshot.py` keeps what was derived. `format.py`, `sections.py` and `FORMAT.md` give every byte.
+May import `errors` alone, and never numba, so that a process of a fault test starts in 0.1 s; knows rows and bytes.
+Start with `store.py` (a commit), then `recovery.py` (what opening checks); `FORMAT.md` gives every byte.
 """
 
 from .compaction import Recode
+from .graph_snapshot import Snapshot
 from .head import Coding, Head, Row, Rows, coding_of
-from .opening import open_store
-from .snapshot import Snapshot
+from .recovery import open_store
 from .store import Store
 
 __all__ = ["Coding", "Head", "Recode", "Row", "Rows", "Snapshot", "Store", "coding_of", "open_store"]

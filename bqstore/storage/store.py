@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 from ..errors import BqstoreError, ClosedError, CorruptionError, ReadOnlyError, StorageError
 from . import catalogue as sql
-from . import snapshot as snapshots
+from . import graph_snapshot as snapshots
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
 from .flat import SyncFailedError
 from .format import F32, U64
+from .graph_snapshot import Snapshot
 from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained
 from .lock import WriterLock, never_close_in_a_fork
 from .reading import Reading
 from .sections import Header
-from .snapshot import Snapshot
 
 
 class SupersededError(Exception):

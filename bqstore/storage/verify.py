@@ -13,9 +13,9 @@ from ..errors import BqstoreError, CorruptionError
 from .catalogue import WHOLE
 from .files import RecordFile
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
+from .graph_snapshot import found, load
 from .head import Row, damaged_row
 from .sections import UnusableError
-from .snapshot import found, load
 
 if TYPE_CHECKING:
     from .store import Store

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 import bqstore
-from bqstore.columns import Column
-from bqstore.filters import Field, parse
-from bqstore.matching import Bits, count, evaluate, matching
+from bqstore.bitmap import Bits, count
+from bqstore.metadata.columns import Column
+from bqstore.metadata.evaluate import evaluate, matching
+from bqstore.metadata.filter_grammar import Field, parse
 
 N = 1_000_000
 SHARES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.9)

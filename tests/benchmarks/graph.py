@@ -15,6 +15,7 @@ import numpy as np
 
 from bqstore import index
 from bqstore.index.search import NO_RECORDS
+from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import layout
 
 M, EF_CONSTRUCT = 16, 128
@@ -33,7 +34,7 @@ def build(words, n, threads):
     graph = index.HnswGraph(M, EF_CONSTRUCT)
     with ThreadPoolExecutor(threads) as pool:
         while len(graph) < n:
-            graph.link(words, n, threads, lambda: pool)
+            graph.link(words, n, Workers(threads, lambda: pool))
     return graph
 
 
@@ -63,14 +64,14 @@ class Walks:
         times = []
         for query in self.queries:
             start = time.perf_counter()
-            search.nearest(query[None], 1, None)
+            search.nearest(query[None], ALONE)
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
     def work(self, search):
         """Distances a query."""
         work = index.Work()
-        search.nearest(self.queries, 1, None, work=work)
+        search.nearest(self.queries, ALONE, work=work)
         return work.distances / len(self.queries)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import bqstore
 from bqstore.index import ENCODINGS, Plan, Quantizer, Search, Searchable, Work
 from bqstore.index.search import METRICS, NO_RECORDS
+from bqstore.index.threads import ALONE
 from bqstore.storage.format import Layout, vector_records
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -64,7 +65,7 @@ def codes(base: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> None:
         data = Searchable(quantizer.encode(base), NO_RECORDS, len(base), base.shape[1], 0, 0, quantizer)
         for query in ("binary", "scalar4bits", "scalar8bits"):
             search = Search(data, None, len(base), 4 * K, Plan("scan", False, 4 * K), ENCODINGS[query])
-            found, _ = search.nearest(queries, 1, lambda: None)
+            found, _ = search.nearest(queries, ALONE)
             shares = [
                 np.mean([len(np.intersect1d(a[: K * n], b)) / K for a, b in zip(found, truth, strict=True)])
                 for n in (1, 2, 3, 4)
@@ -91,9 +92,9 @@ def reads(base: np.ndarray, queries: np.ndarray) -> None:
             for candidates in (30, 40):
                 search = Search(data, None, len(base), K, Plan("scan", True, candidates), ENCODINGS[query])
                 work = Work()
-                spared, _ = search.nearest(queries, 1, lambda: None, None, work)
+                spared, _ = search.nearest(queries, ALONE, None, work)
                 search.way = search.way._replace(sparing=0)
-                whole, _ = search.nearest(queries, 1, lambda: None)
+                whole, _ = search.nearest(queries, ALONE)
                 changed = int((spared != whole).any(1).sum())
                 row.append(f"{work.rescored / len(queries):.1f} of {candidates} read, {changed} answers changed")
             print(f"  {encoding} rabitq{' rotated' if rotate else ''}:", "; ".join(row), flush=True)

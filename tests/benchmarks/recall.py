@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from tests.conftest import DATA
-from tests.core.test_recall import SETS, recalls
+from tests.quality.test_recall import SETS, recalls
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from bqstore.embeddings import OpenAIEmbedder, tokens
+from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings.openai import tokens
 
 from .fake_server import DIM, Server, serve
 

@@ -13,8 +13,9 @@ import openai
 import pytest
 
 import bqstore
-from bqstore.embeddings import EmbeddingCache, OpenAIEmbedder, batch_plan, user_cache_folder
-from bqstore.embeddings.batch_api import BatchStatus, EmbeddingBatch
+from bqstore.embeddings import EmbeddingCache, OpenAIEmbedder, user_cache_folder
+from bqstore.embeddings.openai_batch import plan as batch_plan
+from bqstore.embeddings.openai_batch.batch import BatchStatus, EmbeddingBatch
 from bqstore.errors import CorruptionError, EmbeddingError, InvalidInputError, LockedError, StorageError
 from bqstore.storage import platform
 from bqstore.storage.lock import WriterLock

@@ -210,7 +210,7 @@ def test_many_processes(tmp_path, damaged):
 
 
 def test_an_error_leaves_what_was_embedded(make, server, monkeypatch):
-    monkeypatch.setattr("bqstore.embeddings.requests.MAX_REQUEST_TEXTS", 1)
+    monkeypatch.setattr("bqstore.embeddings.openai.packing.MAX_REQUEST_TEXTS", 1)
     server.max_chars = 10
     with pytest.raises(Exception, match="text 2 is longer"):
         make(max_concurrency=1).embed(["a", "b", "c" * 11, "d"])

@@ -12,11 +12,12 @@ import openai
 import pytest
 
 import bqstore
-from bqstore.embeddings import CachedEmbedder, OpenAIEmbedder, tokens
-from bqstore.embeddings.asking import answer_on, call_for
-from bqstore.embeddings.inflight import TABLE, Claim, InFlight
-from bqstore.embeddings.limiter import Limiter, StoppedError
-from bqstore.embeddings.work import Work
+from bqstore.embeddings import CachedEmbedder, OpenAIEmbedder
+from bqstore.embeddings.in_flight import TABLE, Claim, InFlight
+from bqstore.embeddings.openai import tokens
+from bqstore.embeddings.openai.embedding_task import Work
+from bqstore.embeddings.openai.rate_limiter import Limiter, StoppedError
+from bqstore.embeddings.openai.requester import answer_on, call_for
 from bqstore.errors import EmbeddingError, InvalidInputError, ReadOnlyError
 
 from .conftest import KEY

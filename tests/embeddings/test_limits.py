@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bqstore.embeddings.headers import duration, left_of, wait_of
-from bqstore.embeddings.limiter import Limiter, OutOfTimeError, StoppedError
+from bqstore.embeddings.openai.rate_headers import duration, left_of, wait_of
+from bqstore.embeddings.openai.rate_limiter import Limiter, OutOfTimeError, StoppedError
 
 
 class Clock:

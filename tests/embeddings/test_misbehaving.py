@@ -7,7 +7,7 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
-from bqstore.embeddings import asking
+from bqstore.embeddings.openai import requester as asking
 from bqstore.errors import EmbeddingError
 
 from .fake_server import DIM, Broken, Refusal, vector_of

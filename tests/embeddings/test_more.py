@@ -12,7 +12,8 @@ import openai
 import pytest
 
 import bqstore
-from bqstore.embeddings import CachedEmbedder, EmbeddingCache, OpenAIEmbedder, bar, tokens
+from bqstore.embeddings import CachedEmbedder, EmbeddingCache, OpenAIEmbedder, bar
+from bqstore.embeddings.openai import tokens
 from bqstore.errors import EmbeddingError, InvalidInputError, SettingsConflictError, UnknownKeywordError
 
 from .conftest import KEY

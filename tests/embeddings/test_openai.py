@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bqstore.embeddings import Embedder, requests
+from bqstore.embeddings import Embedder
+from bqstore.embeddings.openai import packing as requests
 from bqstore.errors import EmbeddingError, InvalidInputError
 
 from .conftest import KEY
@@ -76,14 +77,14 @@ def test_limits_on_the_wire(make, server):
 
 
 def test_requests_go_out_several_at_once_and_no_more_than_asked(make, server, monkeypatch):
-    monkeypatch.setattr("bqstore.embeddings.requests.MAX_REQUEST_TEXTS", 1)
+    monkeypatch.setattr("bqstore.embeddings.openai.packing.MAX_REQUEST_TEXTS", 1)
     texts = [f"text {i}" for i in range(40)]
     np.testing.assert_array_equal(make(max_concurrency=3).embed(texts), [vector_of(text) for text in texts])
     assert 1 <= server.most_under_way <= 3 and len(server.requests) == 40
 
 
 def test_two_requests_are_under_way_together(make, server, monkeypatch):
-    monkeypatch.setattr("bqstore.embeddings.requests.MAX_REQUEST_TEXTS", 1)
+    monkeypatch.setattr("bqstore.embeddings.openai.packing.MAX_REQUEST_TEXTS", 1)
     import threading
 
     server.hold = threading.Event()

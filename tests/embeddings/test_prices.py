@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from bqstore.embeddings.prices import PRICES_AS_OF, cost, price_of
+from bqstore.embeddings.openai.prices import PRICES_AS_OF, cost, price_of
 from bqstore.errors import InvalidInputError
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from bqstore.index import HnswGraph, Plan, Quantizer, Search, Searchable
+from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import layout
 from bqstore.storage.format import Layout, vector_records
 from tests import naive
@@ -53,7 +54,7 @@ def grow(words, m=16, ef=64, step=None, threads=1, graph=None, stop=None, quanti
     with ThreadPoolExecutor(threads) as pool:
         for end in [*range(step, stop, step), stop]:
             while len(graph) < end:
-                graph.link(words, end, threads, lambda: pool, quantizer)
+                graph.link(words, end, Workers(threads, lambda: pool), quantizer)
     return graph
 
 
@@ -90,7 +91,7 @@ def walk(data, queries, k, ef, flags=None, room=None, encoding=layout.BINARY, wo
     room = min(data.n, 2 * -(-ef * data.n // max(1, accepted))) if room is None else room
     plan = Plan("walk", False, k, ef, ef if flags is None else max(ef, room))
     search = Search(data, None if flags is None else bitmap(flags), accepted, k, plan, encoding)
-    return search.nearest(queries, 1, no_executor, None, work)[0]
+    return search.nearest(queries, ALONE, None, work)[0]
 
 
 def distances_of(words, queries, ordinals=None):

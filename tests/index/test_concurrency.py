@@ -10,8 +10,9 @@ import pytest
 
 from bqstore.index import HnswGraph, Plan, Quantizer, Search, Searchable, warm_up
 from bqstore.index.scratch import ScratchPool
+from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import api, layout
-from tests.index.given import data_of, encode, grow, no_executor, recall, records_of
+from tests.index.given import data_of, encode, grow, recall, records_of
 
 N, DIM, START, K = 12_000, 128, 1500, 10
 SIGNS = Quantizer.signs(DIM)
@@ -41,7 +42,7 @@ def test_searches_go_on_while_nodes_are_linked(given, reserved):
     graph = HnswGraph(16, 64)
     with ThreadPoolExecutor(2) as pool:
         while len(graph) < START:
-            graph.link(words, N if reserved else START, 1, lambda: pool)
+            graph.link(words, N if reserved else START, Workers(1, lambda: pool))
         first = graph.view
         pool_of_scratch, failures, seen, done = ScratchPool(), [], [], threading.Event()
 
@@ -50,7 +51,7 @@ def test_searches_go_on_while_nodes_are_linked(given, reserved):
             walk = Plan("walk", False, K, 64, 64)
             search = Search(data, None, view.n, K, walk, layout.BINARY)
             if turn % 2:
-                found = search.nearest(queries, 1, no_executor)[0]
+                found = search.nearest(queries, ALONE)[0]
             else:
                 found = np.concatenate([search.one(queries[i : i + 1])[0] for i in range(len(queries))])
             assert (found >= 0).all() and (found < view.n).all()
@@ -75,7 +76,7 @@ def test_searches_go_on_while_nodes_are_linked(given, reserved):
             begun = time.monotonic()
             while len(graph) < N:
                 end = N if reserved else min(N, len(graph) + 500)
-                graph.link(words, end, 2, lambda: pool)
+                graph.link(words, end, Workers(2, lambda: pool))
                 while len(seen) < len(graph) // 1000 and not failures and time.monotonic() < begun + 60:
                     time.sleep(0.001)  # let the searches have their turn
         finally:
@@ -100,7 +101,7 @@ def test_searches_beside_do_not_change_the_graph(given):
             view = graph.view
             if view.n > 100:
                 data = Searchable(words, records, view.n, DIM, 0, layout.DOT, SIGNS, view)
-                Search(data, None, view.n, K, Plan("walk", True, 30, 64, 64), 4).nearest(queries, 1, no_executor)
+                Search(data, None, view.n, K, Plan("walk", True, 30, 64, 64), 4).nearest(queries, ALONE)
 
     thread = threading.Thread(target=searcher)
     thread.start()
@@ -118,7 +119,7 @@ def test_one_search_serves_many_threads_at_once(given):
     graph = grow(words[:4000])
     data = Searchable(words, records, 4500, DIM, 0, layout.COSINE, SIGNS, graph.view)
     search = Search(data, None, 4500, K, Plan("walk", True, 30, 48, 48), layout.SCALAR_4_BITS)
-    expected = search.nearest(queries, 1, no_executor)
+    expected = search.nearest(queries, ALONE)
     failures = []
 
     def searcher(own):

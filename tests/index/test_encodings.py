@@ -5,6 +5,7 @@ import pytest
 
 from bqstore.index import ENCODINGS, HnswGraph, Plan, Search, Work, planner
 from bqstore.index.quantizer import Quantizer, values_of
+from bqstore.index.threads import ALONE
 from bqstore.kernels import api, layout
 from bqstore.kernels.layout import COSINE, DOT, EUCLID
 from tests import naive
@@ -18,7 +19,6 @@ from tests.index.given import (
     grow,
     lists_of,
     named,
-    no_executor,
     reached,
     records_of,
     searchable,
@@ -52,7 +52,7 @@ class State:
         return Search(self.data, None if flags is None else bitmap(flags), accepted, k, plan, planes)
 
     def found(self, plan, planes, k=K, flags=None):
-        return self.search(plan, planes, k, flags).nearest(self.queries, 1, no_executor)
+        return self.search(plan, planes, k, flags).nearest(self.queries, ALONE)
 
     def truth(self):
         """float64 (m, n): the true scores, of unit vectors under cosine."""
@@ -103,7 +103,7 @@ def test_a_wide_walk_is_a_scan(planes, metric, coding):
             plans = [Plan(way, rescoring, 40, N, N) for way in ("walk", "scan")]
             same(*(state.found(plan, planes, flags=accept) for plan in plans))
     work = Work()
-    state.search(plans[0], planes).nearest(state.queries, 1, no_executor, None, work)
+    state.search(plans[0], planes).nearest(state.queries, ALONE, None, work)
     assert work.way == "walk"
 
 
@@ -137,7 +137,7 @@ def test_one_by_one_and_at_once_are_the_same(planes, metric, coding):
     state = state_of(coding, metric)
     for plan in (Plan("walk", True, 30, 60, 60), Plan("walk", False, 30, 60, 60), Plan("scan", True, 30)):
         search = state.search(plan, planes)
-        expected = search.nearest(state.queries, 1, no_executor)
+        expected = search.nearest(state.queries, ALONE)
         for i in range(0, 25, 4):
             one = search.one(state.queries[i : i + 1])
             same(one, (expected[0][i : i + 1], expected[1][i : i + 1]))
@@ -152,8 +152,8 @@ def test_originals_asked_for_ahead_change_no_hit(way, planes, metric, coding):
     state = state_of(coding, metric)
     search = state.search(Plan(way, True, 60, 400, 400), planes)
     asked, plain, ahead = [], Work(), Work()
-    expected = search.nearest(state.queries, 1, no_executor, None, plain)
-    same(search.nearest(state.queries, 1, no_executor, asked.append, ahead), expected)
+    expected = search.nearest(state.queries, ALONE, None, plain)
+    same(search.nearest(state.queries, ALONE, asked.append, ahead), expected)
     assert ahead.way == plain.way == way
     assert abs(ahead.rescored - plain.rescored) <= 2
     for rows in asked:
@@ -186,9 +186,9 @@ def test_what_is_spared_changes_no_hit(form, planes, metric, coding):
     search = state.search(Plan("scan", True, 100), planes)
     spared, read = Work(), Work()
     assert search.way.sparing == 1
-    found = search.nearest(state.queries, 1, no_executor, None, spared)
+    found = search.nearest(state.queries, ALONE, None, spared)
     search.way = search.way._replace(sparing=0)
-    expected = search.nearest(state.queries, 1, no_executor, None, read)
+    expected = search.nearest(state.queries, ALONE, None, read)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
     assert read.rescored == 25 * 100 and 25 * K <= spared.rescored <= read.rescored
@@ -208,12 +208,12 @@ def test_nothing_is_spared_by_codes_of_a_part(cold, metric, coding):
         data = searchable(made.encode(base), DIM, None, records_of(base), metric=metric, quantizer=made)
         search, work, told = Search(data, None, n, K, Plan("scan", True, 100), 8), Work(), []
         assert search.way.sparing == (kept == DIM)
-        found = search.nearest(queries, 1, no_executor, told.append if cold else None, work)
+        found = search.nearest(queries, ALONE, told.append if cold else None, work)
         if kept == part:
             assert work.rescored == 25 * 100
             assert not cold or (sum((each >= 0).sum() for each in told) == 25 * 100 and len(told) == -(-25 // 16))
-        everything = Search(data, None, n, K, Plan("scan", True, n), 8).nearest(queries, 1, no_executor)
-        exact = Search(data, None, n, K, Plan("exact", False, 0), 8).nearest(queries, 1, no_executor)
+        everything = Search(data, None, n, K, Plan("scan", True, n), 8).nearest(queries, ALONE)
+        exact = Search(data, None, n, K, Plan("exact", False, 0), 8).nearest(queries, ALONE)
         np.testing.assert_array_equal(everything[0], exact[0])
         np.testing.assert_array_equal(everything[1], exact[1])
         assert (found[1] <= exact[1]).all()
@@ -238,9 +238,9 @@ def test_what_is_spared_changes_no_hit_where_dimensions_are_not_alike(planes, sh
         made = Quantizer.train(base, *coding, metric)
         data = searchable(made.encode(base), DIM, None, records_of(base), metric=metric, quantizer=made)
         search = Search(data, None, n, K, Plan("scan", True, 60), planes)
-        found = search.nearest(queries, 1, no_executor)
+        found = search.nearest(queries, ALONE)
         search.way = search.way._replace(sparing=0)
-        expected = search.nearest(queries, 1, no_executor)
+        expected = search.nearest(queries, ALONE)
         assert (found[0] != expected[0]).any(1).sum() <= 1, metric
 
 
@@ -312,7 +312,7 @@ def test_vectors_of_few_dimensions_share_signs_and_are_found_all_the_same(walked
         data = searchable(words, dim, graph, metric=metric, quantizer=made)
         way = planned(data, 100)
         scan, walk, found = (
-            Search(data, None, 2000, K, plan, 8).nearest(queries, 1, no_executor)[1]
+            Search(data, None, 2000, K, plan, 8).nearest(queries, ALONE)[1]
             for plan in (Plan("scan", False, K), Plan("walk", False, K, 100, 100), way)
         )
         assert way.way == ("scan" if coding[0] == "one_bit" else "walk")
@@ -341,7 +341,7 @@ def test_of_vectors_that_differ_in_length_alone_the_longest_are_found(walked_if_
     data = searchable(words, DIM, graph, metric=DOT, quantizer=made)
     way = planned(data, 64)
     scan, walk, found = (
-        Search(data, None, 3000, K, plan, 8).nearest(queries, 1, no_executor)[0].tolist()
+        Search(data, None, 3000, K, plan, 8).nearest(queries, ALONE)[0].tolist()
         for plan in (Plan("scan", False, K), Plan("walk", False, K, 64, 64), way)
     )
     assert way.way == ("scan" if coding[0] == "one_bit" else "walk")
@@ -392,5 +392,5 @@ def test_every_root_has_one_version_after_all_kinds_of_codes():
                 for plan in (Plan("walk", True, 20, 40, 40), Plan("scan", True, 20), Plan("scan", False, 10), exact):
                     search = state.search(plan, planes)
                     search.one(state.queries[:1])
-                    search.nearest(state.queries, 1, no_executor, lambda _: None, Work())
+                    search.nearest(state.queries, ALONE, lambda _: None, Work())
     assert [len(root.signatures) for root in api.ROOTS] == [1] * len(api.ROOTS)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from bqstore.errors import CorruptionError
 from bqstore.index import ENCODINGS, Plan, Search, Work, plan, search
+from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import layout
-from tests.index.given import bitmap, data_of, encode, grow, no_executor, recall, records_of, searchable
+from tests.index.given import bitmap, data_of, encode, grow, recall, records_of, searchable
 
 N, DIM, TAIL, QUERIES = 4000, 64, 60, 40
 EVERY = tuple(ENCODINGS.values())
@@ -39,11 +40,11 @@ def state():
     return searchable(words, DIM, grow(words, stop=N - TAIL), records_of(vectors)), queries, vectors
 
 
-def nearest(state, planned, flags, k, encoding=layout.BINARY, threads=1, executor=no_executor, queries=None, **more):
+def nearest(state, planned, flags, k, encoding=layout.BINARY, workers=ALONE, queries=None, **more):
     """Ordinals and scores."""
     data, own, _ = state
     search = Search(data, bitmap(flags), int(flags.sum()), k, planned, encoding)
-    return search.nearest(own if queries is None else queries, threads, executor, **more)
+    return search.nearest(own if queries is None else queries, workers, **more)
 
 
 def same(found, expected):
@@ -190,10 +191,10 @@ def test_one_by_one_at_once_and_in_threads_are_the_same(state, name, rescoring):
     for share in (0.5, 0.1):
         flags = some(share)
         search = Search(data, bitmap(flags), int(flags.sum()), 10, planned, 4)
-        expected = search.nearest(queries, 1, no_executor)
+        expected = search.nearest(queries, ALONE)
         for threads in (2, 3, 5):
             with ThreadPoolExecutor(threads) as pool:
-                same(search.nearest(queries, threads, lambda pool=pool: pool), expected)
+                same(search.nearest(queries, Workers(threads, lambda pool=pool: pool)), expected)
         for i in range(0, QUERIES, 7):
             same(search.one(queries[i : i + 1]), (expected[0][i : i + 1], expected[1][i : i + 1]))
 

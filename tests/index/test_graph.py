@@ -5,6 +5,7 @@ import pytest
 
 from bqstore.index import HnswGraph
 from bqstore.index.graph import SEED, levels_of
+from bqstore.index.threads import ALONE
 from bqstore.kernels import api
 from tests import naive
 from tests.index.given import (
@@ -114,7 +115,7 @@ def test_copies_do_not_make_batches_larger():
     words = np.repeat(encode(data_of(10, DIM)[0]), 400, axis=0)
     graph, ends = HnswGraph(16, 64), []
     while len(graph) < len(words):
-        ends.append(graph.link(words, len(words), 1, None))
+        ends.append(graph.link(words, len(words), ALONE))
     assert np.diff(ends).max() <= 64  # of 4000 nodes with codes of their own it is 250
     assert lists_of(graph) == lists_of_codes(words, 4000)
 
@@ -151,7 +152,7 @@ def test_nothing_more_to_link_is_no_work(data):
     graph = grow(words[:50])
     view = graph.view
     for stop in (0, 49, 50):
-        assert graph.link(words, stop, 1, None) == 50
+        assert graph.link(words, stop, ALONE) == 50
     assert graph.view is view
 
 

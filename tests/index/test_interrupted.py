@@ -8,6 +8,7 @@ import pytest
 
 from bqstore.index import HnswGraph, Quantizer
 from bqstore.index.graph import levels_of
+from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import api
 from bqstore.kernels.layout import COSINE
 from tests.index.given import data_of, encode, grow, lists_of, lists_of_codes, reached, recall, searchable, walk
@@ -71,7 +72,7 @@ def test_an_interrupt_in_a_kernel_leaves_the_graph_before_the_batch(data, monkey
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         broken_off(patch, name, calls, before)
         for _ in range(4):  # a level may need no merging
-            graph.link(words, N, 1, None)
+            graph.link(words, N, ALONE)
     n = len(graph)
     assert n == graph.view.n and HALF <= n < N
     if n == HALF:
@@ -85,7 +86,7 @@ def test_an_executor_that_refuses_leaves_the_graph_before_the_batch(data, broken
     graph = grow(words, stop=HALF)
     executor = Inline(broken)
     with pytest.raises(RuntimeError, match="shutdown"):
-        graph.link(words, N, 3, lambda: executor)
+        graph.link(words, N, Workers(3, lambda: executor))
     assert len(graph) == HALF
     check_usable(graph, words, queries, HALF)
 
@@ -98,7 +99,7 @@ def test_a_pool_that_cannot_be_had_leaves_the_graph_before_the_batch(data):
         raise RuntimeError("closed")
 
     with pytest.raises(RuntimeError, match="closed"):
-        graph.link(words, N, 2, refuse)
+        graph.link(words, N, Workers(2, refuse))
     assert len(graph) == HALF
     check_usable(graph, words, queries, HALF)
 
@@ -124,7 +125,7 @@ def test_many_interrupts_one_after_the_other(data, monkeypatch):
             if rng.random() < 0.4:
                 broken_off(patch, str(rng.choice(["find_links", "merge_links"])), 1, bool(rng.random() < 0.5))
             try:
-                graph.link(words, N, 1, None)
+                graph.link(words, N, ALONE)
             except KeyboardInterrupt:
                 interrupts += 1
     assert interrupts > 20
@@ -138,7 +139,7 @@ def test_what_is_kept_after_an_interrupt_can_be_restored(data, monkeypatch):
     graph = grow(words, stop=HALF)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         broken_off(patch, "merge_links", 1, False)
-        graph.link(words, N, 1, None)
+        graph.link(words, N, ALONE)
     restored = HnswGraph(16, 64)
     restored.restore(*graph.parts(), len(graph))
     check_usable(restored, words, queries, HALF)
@@ -186,7 +187,7 @@ def test_an_interrupt_at_any_line_leaves_a_graph_that_can_be_linked(linked):
         graph = grow(words, stop=linked, graph=HnswGraph(4, 10, seed))
         with InterruptAt(line) as interrupt:
             try:
-                graph.link(words, 110, 1, None)
+                graph.link(words, 110, ALONE)
                 break
             except KeyboardInterrupt:
                 pass
@@ -214,7 +215,7 @@ def test_an_interrupt_at_any_line_loses_no_copies(copies, linked):
         graph = grow(copies, stop=linked, graph=HnswGraph(4, 20))
         with InterruptAt(line):
             try:
-                graph.link(copies, 150, 1, None)
+                graph.link(copies, 150, ALONE)
                 break
             except KeyboardInterrupt:
                 pass
@@ -240,7 +241,7 @@ def test_an_interrupt_at_any_line_counts_once_what_shares_signs_alone(linked):
         graph = grow(words, stop=linked, graph=HnswGraph(4, 20), quantizer=quantizer)
         with InterruptAt(line):
             try:
-                graph.link(words, 150, 1, None, quantizer)
+                graph.link(words, 150, ALONE, quantizer)
                 break
             except KeyboardInterrupt:
                 pass
@@ -265,10 +266,10 @@ def test_a_batch_broken_off_twice_loses_no_copies(copies, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(HnswGraph, "_chain", interrupted)
-        graph.link(copies, 150, 1, None)
+        graph.link(copies, 150, ALONE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         broken_off(patch, "find_links", 1, False)
-        graph.link(copies, 150, 1, None)
+        graph.link(copies, 150, ALONE)
     assert lists_of(graph) == lists_of_codes(copies, 100)
     restored = HnswGraph(4, 20)
     restored.restore(*graph.parts(), 100)
@@ -288,8 +289,8 @@ def test_a_graph_that_grows_after_a_batch_was_broken_off_loses_no_copies(copies,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(HnswGraph, "_chain", interrupted)
-        graph.link(words, 100, 1, None)
-    graph.link(copies, 160, 1, None)
+        graph.link(words, 100, ALONE)
+    graph.link(copies, 160, ALONE)
     assert lists_of(graph) == lists_of_codes(copies, len(graph))
     grow(copies, graph=graph)
     assert api.check_graph(graph.view) == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bqstore.index import HnswGraph
+from bqstore.index.threads import ALONE
 from bqstore.kernels import api
 from tests.index.given import (
     bytes_of,
@@ -107,7 +108,7 @@ def test_the_parts_are_those_of_linked_nodes_only(whole):
     words, _, _ = whole
     graph = HnswGraph(M, EF)
     while len(graph) < 500:  # memory is taken for all of them at once
-        graph.link(words, N, 1, None)
+        graph.link(words, N, ALONE)
     n = len(graph)
     numbers, arrays = graph.parts()
     assert {name: array.shape for name, array in arrays.items()} == {

@@ -9,6 +9,7 @@ import pytest
 from bqstore.errors import CorruptionError
 from bqstore.index import ENCODINGS, Plan, Quantizer, Search
 from bqstore.index.quantizer import turns_of, values_of
+from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import layout
 from bqstore.kernels.layout import COSINE, DOT, EUCLID
 from tests import naive
@@ -72,7 +73,7 @@ def test_of_a_part_it_is_what_is_trained_on_the_part(vectors, part, metric, codi
     np.testing.assert_array_equal(made.encode(vectors), alone.encode(np.ascontiguousarray(vectors[:, :part])))
     with ThreadPoolExecutor(2) as pool:
         many = np.tile(vectors, (6, 1))
-        np.testing.assert_array_equal(made.encode_all(many, 2, lambda: pool), made.encode(many))
+        np.testing.assert_array_equal(made.encode_all(many, Workers(2, lambda: pool)), made.encode(many))
 
 
 @pytest.mark.parametrize("encoding", ["one_and_half_bits", "two_bits"])
@@ -107,7 +108,7 @@ def test_the_lengths_of_vectors_cost_no_recall_under_cosine(vectors, coding):
             scaled = (base * scale).astype(np.float32)
             made = Quantizer.train(scaled, *coding, COSINE)
             data = searchable(made.encode(scaled), DIM, metric=COSINE, quantizer=made)
-            found, _ = Search(data, None, 800, 10, Plan("scan", False, 10), planes).nearest(queries, 1, no_executor)
+            found, _ = Search(data, None, 800, 10, Plan("scan", False, 10), planes).nearest(queries, ALONE)
             recalls.append((found[:, :, None] == truth[:, None]).any(1).mean())
         assert abs(recalls[0] - recalls[1]) < 0.01, (name, recalls)
 
@@ -168,7 +169,7 @@ def test_equal_vectors_and_vectors_of_one_dimension(coding, metric):
         assert np.isfinite(made.parameters).all() and (codes == codes[0]).all()
         data = searchable(codes, some.shape[1], metric=metric, quantizer=made)
         for planes in ENCODINGS.values():
-            found = Search(data, None, 50, 5, Plan("scan", False, 5), planes).nearest(some[:2].copy(), 1, no_executor)
+            found = Search(data, None, 50, 5, Plan("scan", False, 5), planes).nearest(some[:2].copy(), ALONE)
             assert found[0].tolist() == [[0, 1, 2, 3, 4]] * 2 and np.isfinite(found[1]).all()
 
 
@@ -321,9 +322,9 @@ def test_threads_encode_the_same(coding, threads):
     expected = made.encode(vectors)
     with ThreadPoolExecutor(3) as pool:
         for n in (0, 1, 4095, 4096, 4097, 8192, 9000):
-            found = made.encode_all(vectors[:n], threads, lambda: pool)
+            found = made.encode_all(vectors[:n], Workers(threads, lambda: pool))
             np.testing.assert_array_equal(found, expected[:n])
-    assert made.encode_all(vectors[:4096], 3, no_executor).shape == (4096, made.words)
+    assert made.encode_all(vectors[:4096], Workers(3, no_executor)).shape == (4096, made.words)
 
 
 def test_an_error_in_one_thread_is_raised_when_all_have_ended(vectors, monkeypatch):
@@ -343,7 +344,7 @@ def test_an_error_in_one_thread_is_raised_when_all_have_ended(vectors, monkeypat
     real = api.encode
     monkeypatch.setattr(api, "encode", broken)
     with ThreadPoolExecutor(2) as pool, pytest.raises(MemoryError):
-        Quantizer.signs(DIM).encode_all(np.tile(vectors, (20, 1)), 2, lambda: pool)
+        Quantizer.signs(DIM).encode_all(np.tile(vectors, (20, 1)), Workers(2, lambda: pool))
     assert len(begun) == len(ended) >= 2
 
 

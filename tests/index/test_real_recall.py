@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from bqstore.index import ENCODINGS, Plan, Quantizer, Search, Work
+from bqstore.index.threads import ALONE
 from bqstore.kernels.layout import COSINE
 from tests.conftest import DATA
-from tests.index.given import no_executor, records_of, searchable
+from tests.index.given import records_of, searchable
 
 SETS = ("openai_3small_1536", "openai_ada002_1536", "openai_3large_3072", "minilm_l6_v2_384", "mpnet_base_v2_768")
 K = 10
@@ -38,7 +39,7 @@ class Measured:
     def raw(self, data, query_encoding, queries=None):
         """Recall of the codes alone, over the first of the queries."""
         search = Search(data, None, data.n, K, Plan("scan", False, K), ENCODINGS[query_encoding])
-        return self.recall(search.nearest(self.queries[:queries], 1, no_executor)[0])
+        return self.recall(search.nearest(self.queries[:queries], ALONE)[0])
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +104,9 @@ def test_what_is_spared_changes_no_hit(measured, encoding, rotate, name):
     for query_encoding in ENCODINGS:
         search = Search(data, None, data.n, K, Plan("scan", True, 50), ENCODINGS[query_encoding])
         work = Work()
-        found = search.nearest(queries, 1, no_executor, None, work)[0]
+        found = search.nearest(queries, ALONE, None, work)[0]
         search.way = search.way._replace(sparing=0)
-        expected = search.nearest(queries, 1, no_executor)[0]
+        expected = search.nearest(queries, ALONE)[0]
         assert (found != expected).any(1).sum() <= 1, query_encoding
         if encoding == "four_bits" and query_encoding == "scalar8bits":
             assert work.rescored < 0.6 * 50 * len(queries)

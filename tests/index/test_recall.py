@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from bqstore.index import ENCODINGS, Plan, Search, Work, plan
+from bqstore.index.threads import ALONE
 from tests.index.given import (
     bitmap,
     data_of,
     distances_of,
     encode,
     grow,
-    no_executor,
     reached,
     recall,
     searchable,
@@ -33,7 +33,7 @@ def scanned(data, queries, flags, encoding):
     accepted = N if flags is None else int(flags.sum())
     accept = None if flags is None else bitmap(flags)
     search = Search(data, accept, accepted, K, Plan("scan", False, K), encoding)
-    return search.nearest(queries, 1, no_executor)[0]
+    return search.nearest(queries, ALONE)[0]
 
 
 def shared(found, expected):
@@ -65,7 +65,7 @@ def test_one_huge_value_does_not_make_more_bits_worthless(encoding, floor):
     vectors[:, 7], queries[:, 7] = 30, 30
     nearest = np.argsort(-queries @ np.sign(vectors).T, axis=1)[:, :K]
     search = Search(searchable(encode(vectors), DIM), None, 3000, K, Plan("scan", False, K), ENCODINGS[encoding])
-    found = shared(search.nearest(queries, 1, no_executor)[0], nearest)
+    found = shared(search.nearest(queries, ALONE)[0], nearest)
     assert found > floor, found
     assert encoding != "binary" or found < 0.6
 
@@ -103,7 +103,7 @@ def test_filters_of_every_kind_and_size(state, kind, part):
     for each in (way, forced):
         search = Search(data, bitmap(flags), count, K, each, 1)
         for some in (queries, queries[:1], queries[5:15].copy()):
-            found, _ = search.nearest(some, 1, no_executor)
+            found, _ = search.nearest(some, ALONE)
             assert flags[found].all()
             assert recall(words, some, found, flags) >= 0.97, (each, len(some))
 

@@ -9,8 +9,9 @@ import pytest
 from bqstore.errors import CorruptionError
 from bqstore.index import ENCODINGS, DoubtfulError, HnswGraph, Plan, Search, Work
 from bqstore.index.scratch import ScratchPool, Sizes
+from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import api, layout
-from tests.index.given import bitmap, data_of, encode, grow, no_executor, records_of, searchable
+from tests.index.given import bitmap, data_of, encode, grow, records_of, searchable
 
 N, DIM, TAIL = 1200, 70, 50
 EVERY = tuple(ENCODINGS.values())
@@ -45,7 +46,7 @@ def test_a_wide_walk_is_a_scan(state, encoding, rescoring, accepted):
     accept = None if accepted == N else bitmap(some(accepted))
     ways = [Plan(way, rescoring, 40, N, N) for way in ("walk", "scan")]
     searches = [Search(data, accept, accepted, 10, plan, encoding) for plan in ways]
-    same(*(search.nearest(queries, 1, no_executor) for search in searches))
+    same(*(search.nearest(queries, ALONE) for search in searches))
 
 
 @pytest.mark.parametrize("plan", [WALK, SCAN, Plan("exact", False, 0)])
@@ -53,14 +54,14 @@ def test_a_wide_walk_is_a_scan(state, encoding, rescoring, accepted):
 def test_one_by_one_at_once_and_in_threads_are_the_same(state, plan, encoding):
     data, queries = state
     search = Search(data, None, N, 10, plan, encoding)
-    expected = search.nearest(queries, 1, no_executor)
+    expected = search.nearest(queries, ALONE)
     assert expected[0].shape == expected[1].shape == (20, 10)
     with ThreadPoolExecutor(3) as pool:
-        same(search.nearest(queries, 3, lambda: pool), expected)
+        same(search.nearest(queries, Workers(3, lambda: pool)), expected)
     for i in range(20):
         one = search.one(queries[i : i + 1])
         same(one, (expected[0][i : i + 1], expected[1][i : i + 1]))
-    empty = search.nearest(queries[:0], 1, no_executor)
+    empty = search.nearest(queries[:0], ALONE)
     assert empty[0].shape == (0, 10)
 
 
@@ -68,20 +69,20 @@ def test_one_by_one_at_once_and_in_threads_are_the_same(state, plan, encoding):
 def test_originals_asked_for_ahead_change_nothing(state, plan):
     data, queries = state
     search, asked = Search(data, None, N, 10, plan, 1), []
-    same(search.nearest(queries, 1, no_executor, asked.append), search.nearest(queries, 1, no_executor))
+    same(search.nearest(queries, ALONE, asked.append), search.nearest(queries, ALONE))
     asked = np.concatenate(asked)
     assert asked.shape == (20, 40) and asked.dtype == np.int32
     assert (np.sort(asked)[:, 1:] > np.sort(asked)[:, :-1]).all()
-    assert all(set(found) <= set(row) for found, row in zip(search.nearest(queries, 1, None)[0], asked, strict=True))
+    assert all(set(found) <= set(row) for found, row in zip(search.nearest(queries, ALONE)[0], asked, strict=True))
     unscored = Search(data, None, N, 10, Plan(plan.way, False, 40, N, N), 1)
-    unscored.nearest(queries, 1, no_executor, pytest.fail)
+    unscored.nearest(queries, ALONE, pytest.fail)
 
 
 def test_what_lies_in_the_tail_is_found(state):
     data, _ = state
     late = np.arange(N - TAIL, N)
     queries = data.records.view(np.float32)[late, 8 : 8 + DIM].copy()
-    found, _ = Search(data, None, N, 1, Plan("walk", True, 20, 40, 40), 1).nearest(queries, 1, no_executor)
+    found, _ = Search(data, None, N, 1, Plan("walk", True, 20, 40, 40), 1).nearest(queries, ALONE)
     assert found[:, 0].tolist() == late.tolist()
 
 
@@ -90,9 +91,9 @@ def test_fewer_than_there_should_be_are_found_by_a_scan(state):
     flags = some(60)
     # room for eight nodes: the walk cannot meet forty accepted ones
     search = Search(data, bitmap(flags), 60, 10, Plan("walk", True, 40, 8, 8), 4)
-    expected = Search(data, bitmap(flags), 60, 10, SCAN, 4).nearest(queries, 1, no_executor)
+    expected = Search(data, bitmap(flags), 60, 10, SCAN, 4).nearest(queries, ALONE)
     work = Work()
-    same(search.nearest(queries, 1, no_executor, None, work), expected)
+    same(search.nearest(queries, ALONE, None, work), expected)
     assert (work.way, work.hops) == ("scan", 0)
     same(search.one(queries[:1]), (expected[0][:1], expected[1][:1]))
 
@@ -100,14 +101,14 @@ def test_fewer_than_there_should_be_are_found_by_a_scan(state):
 def test_what_was_done_is_told(state):
     data, queries = state
     work = Work()
-    Search(data, None, N, 10, Plan("walk", True, 40, 50, 50), 1).nearest(queries, 1, no_executor, None, work)
+    Search(data, None, N, 10, Plan("walk", True, 40, 50, 50), 1).nearest(queries, ALONE, None, work)
     assert work.way == "walk"
     assert 20 * (50 + TAIL) < work.distances < 20 * N  # fewer than a scan
     assert 20 * 50 <= work.hops < work.distances
     assert work.rescored == 20 * 40
     for plan, rescored in ((SCAN, 800), (Plan("exact", False, 0), 0), (Plan("scan", False, 10), 0)):
         work = Work()
-        Search(data, None, N, 10, plan, 1).nearest(queries[:20], 1, no_executor, None, work)
+        Search(data, None, N, 10, plan, 1).nearest(queries[:20], ALONE, None, work)
         assert work == Work(plan.way, 20 * N, 0, rescored)
 
 
@@ -117,7 +118,7 @@ def test_work_of_one_search_is_not_that_of_those_before(state):
     told = []
     for _ in range(3):
         told.append(Work())
-        search.nearest(queries[:1], 1, no_executor, None, told[-1])
+        search.nearest(queries[:1], ALONE, None, told[-1])
     assert told[0] == told[1] == told[2]
 
 
@@ -131,9 +132,9 @@ def test_a_damaged_record_is_an_error_and_not_a_hit(state, plan):
     bad = replace(data, records=records)
     search = Search(bad, None, N, 5, plan, 1)
     for call in (
-        lambda: search.nearest(vector, 1, no_executor),
+        lambda: search.nearest(vector, ALONE),
         lambda: search.one(vector),
-        lambda: search.nearest(vector, 1, no_executor, lambda _: None),
+        lambda: search.nearest(vector, ALONE, lambda _: None),
     ):
         with pytest.raises(CorruptionError, match="slot 42 "):
             call()
@@ -144,7 +145,7 @@ def test_a_damaged_record_is_an_error_and_not_a_hit(state, plan):
 def test_one_way_serves_more_searches_than_there_are_epochs(state):
     data, queries = state
     search = Search(data, None, N, 10, Plan("walk", True, 20, 30, 30), 1)
-    expected = search.nearest(queries, 1, no_executor)
+    expected = search.nearest(queries, ALONE)
     for turn in range(600):
         at = turn % 20
         same(search.one(queries[at : at + 1]), (expected[0][at : at + 1], expected[1][at : at + 1]))
@@ -158,7 +159,7 @@ def test_a_query_that_cannot_be_computed_with_is_an_error(state, plan, value):
     bad[7, 3] = value
     search = Search(data, None, N, 5, plan, 4)
     with pytest.raises(DoubtfulError):
-        search.nearest(bad, 1, no_executor)
+        search.nearest(bad, ALONE)
     with pytest.raises(DoubtfulError):
         search.one(bad[7:8])
     assert search.one(bad[6:7])[0].min() >= 0
@@ -168,10 +169,10 @@ def test_a_query_that_cannot_be_computed_with_is_an_error(state, plan, value):
 def test_the_length_of_a_query_is_nothing_to_a_cosine(state, plan):
     data, queries = state
     search = Search(replace(data, metric=layout.COSINE), None, N, 5, plan, 1)
-    expected = search.nearest(queries, 1, no_executor)
+    expected = search.nearest(queries, ALONE)
     assert np.abs(expected[1]).max() <= 1
-    same(search.nearest(queries * np.float32(1024), 1, no_executor), expected)
-    same(search.nearest(queries[:1] / np.float32(4096), 1, no_executor), (expected[0][:1], expected[1][:1]))
+    same(search.nearest(queries * np.float32(1024), ALONE), expected)
+    same(search.nearest(queries[:1] / np.float32(4096), ALONE), (expected[0][:1], expected[1][:1]))
 
 
 # ---- scratch
@@ -185,7 +186,7 @@ def test_a_scratch_is_used_again_and_not_by_two_at_once(state):
     count = len(free)
     for _ in range(5):
         search.one(queries[:1])
-        search.nearest(queries, 1, no_executor)
+        search.nearest(queries, ALONE)
     assert len(free) == count >= 1
     assert Search(data, None, N, 10, WALK, 4)._free is free
 
@@ -212,11 +213,11 @@ class Raced(list):
 def test_a_scratch_that_another_thread_takes_first_is_made_anew(state):
     data, queries = state
     search = Search(data, None, N, 10, WALK, 1)
-    expected = search.nearest(queries, 1, no_executor)
+    expected = search.nearest(queries, ALONE)
     search._free = Raced()
     same(search.one(queries[:1]), (expected[0][:1], expected[1][:1]))
     search._free = Raced()
-    same(search.nearest(queries, 1, no_executor), expected)
+    same(search.nearest(queries, ALONE), expected)
 
 
 # ---- the one version of every root
@@ -242,5 +243,5 @@ def test_every_root_has_one_version_after_all_kinds_of_work(state):
                         made = replace(data, records=records, form=form, metric=form, graph=view)
                         search = Search(made, accept, N if accept is None else N // 2, 10, plan, encoding)
                         search.one(queries[3:4])
-                        search.nearest(queries, 1, no_executor, lambda _: None, Work())
+                        search.nearest(queries, ALONE, lambda _: None, Work())
     assert [len(root.signatures) for root in api.ROOTS] == [1] * len(api.ROOTS)

@@ -10,7 +10,7 @@ from collections import deque
 
 import pytest
 
-from bqstore.index.threads import Pool, together
+from bqstore.index.threads import Pool, Workers, together
 
 
 def taking(done, act=lambda portion: None):
@@ -31,12 +31,12 @@ def test_every_portion_is_taken_once(threads):
     pool = Pool(4)
     for n in (0, 1, 5, 300):
         done = []
-        together(taking(done), deque(range(n)), threads, lambda: pool)
+        together(taking(done), deque(range(n)), Workers(threads, lambda: pool))
         assert sorted(done) == list(range(n))
 
 
 def test_one_thread_needs_no_pool():
-    together(taking([]), deque(range(3)), 1, lambda: pytest.fail("a pool was asked for"))
+    together(taking([]), deque(range(3)), Workers(1, lambda: pytest.fail("a pool was asked for")))
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
@@ -53,14 +53,14 @@ def test_an_error_of_any_thread_ends_it_and_nobody_works_on(where):
 
     pool = Pool(4)
     with pytest.raises(ZeroDivisionError):
-        together(taking(done, act), deque(range(1000)), 3, lambda: pool)
+        together(taking(done, act), deque(range(1000)), Workers(3, lambda: pool))
     assert not working and len(done) < 1000
 
 
 def test_a_busy_pool_is_not_waited_for():
     free, pool, done = threading.Event(), Pool(1), []
     pool.submit(free.wait, 10)
-    together(taking(done), deque(range(10)), 2, lambda: pool)
+    together(taking(done), deque(range(10)), Workers(2, lambda: pool))
     assert len(done) == 10 and not free.is_set()
     free.set()
 
@@ -81,7 +81,7 @@ def test_an_interrupt_at_any_moment_hangs_nobody():
 
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-6 + (number % 300) * 1e-6)
-                together(taking(done, act), deque(range(30)), 3, lambda: pool)
+                together(taking(done, act), deque(range(30)), Workers(3, lambda: pool))
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 for _ in range(2):  # a signal that has arrived is answered in a loop, at the latest
                     pass

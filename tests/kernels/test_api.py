@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from bqstore.kernels import api, columns, dispatch, layout
+from bqstore.kernels import api, dispatch, layout, metadata
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
@@ -56,12 +56,12 @@ def test_the_stamp_changes_with_any_kernel_file(tmp_path):
 
 
 def test_only_api_holds_roots():
-    """And the file of columns, whose roots call nothing outside of it."""
-    text = (ROOT / "bqstore" / "kernels" / "columns.py").read_text(encoding="utf-8")
+    """And the file of metadata, whose roots call nothing outside of it."""
+    text = (ROOT / "bqstore" / "kernels" / "metadata.py").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line.startswith("from bqstore")] == [
         "from bqstore.kernels.jit import leaf, root"
     ]
-    expected = {"api.py": len(api.ROOTS), "columns.py": len(columns.ROOTS)}
+    expected = {"api.py": len(api.ROOTS), "metadata.py": len(metadata.ROOTS)}
     for path in (ROOT / "bqstore" / "kernels").glob("*.py"):
         roots = path.read_text(encoding="utf-8").count("\n@root\n")
         assert roots == expected.get(path.name, 0), path

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bqstore.errors import ClosedError, ReadOnlyError, StorageError
-from bqstore.storage import Store, open_store, snapshot
+from bqstore.storage import Store, open_store
+from bqstore.storage import graph_snapshot as snapshot
 from bqstore.storage.files import DiskFile
 from bqstore.storage.sections import DTYPES, LANES, PIECE, pieces_of, section_sum
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bqstore.storage import sections, snapshot
+from bqstore.storage import graph_snapshot as snapshot
+from bqstore.storage import sections
 from bqstore.storage.verify import problems_of
 
 from .kit import StoreModel

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import linking
-from tests.core.given import let_walk
-from tests.core.test_filter_grammar import a_life, agree, some_filter, some_metadata
-from tests.core.test_filter_search import check_trials, plain, worn  # noqa: F401 (fixtures)
-from tests.core.test_filter_writes import live_through
+from bqstore.engine import graph_builder
+from tests.engine.given import let_walk
+from tests.engine.test_filter_search import check_trials, plain, worn  # noqa: F401 (fixtures)
+from tests.engine.test_filter_writes import live_through
+from tests.metadata.test_filter_grammar import a_life, agree, some_filter, some_metadata
 
 pytestmark = pytest.mark.torture
 
@@ -43,5 +43,5 @@ def test_lives(seed):
 @pytest.mark.parametrize("worth", [8, 2048], ids=["graphs", "no graphs"])
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 def test_filters_agree_with_a_dictionary(monkeypatch, on_disk, worth):
-    monkeypatch.setattr(linking, "WORTH", worth)
+    monkeypatch.setattr(graph_builder, "SMALLEST_GRAPH", worth)
     live_through(on_disk, 1500)

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 import bqstore
-from bqstore import linking
-from tests.core.given import BITS, SIGNS, data_of, filled, let_walk
-from tests.core.test_graph_background import BASE, N, ended
-from tests.core.test_graph_threads import Life, checker, live, run_all
-from tests.core.test_graph_writing import GraphMachine
+from bqstore.engine import graph_builder
+from tests.engine.given import BITS, SIGNS, data_of, filled, let_walk
+from tests.engine.test_graph_background import BASE, N, ended
+from tests.engine.test_graph_threads import Life, checker, live, run_all
+from tests.engine.test_graph_writing import GraphMachine
 
 NO_SNAPSHOT = "ignore:there is no snapshot of the graph:RuntimeWarning"
 pytestmark = [pytest.mark.torture, pytest.mark.filterwarnings(NO_SNAPSHOT)]
@@ -39,8 +39,8 @@ def walk(monkeypatch):
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 @pytest.mark.parametrize("tail", [0, 30])
 def test_a_collection_with_a_graph_agrees_with_a_dictionary(monkeypatch, on_disk, tail):
-    monkeypatch.setattr(linking, "WORTH", 20)
-    monkeypatch.setattr(linking, "TAIL", tail)
+    monkeypatch.setattr(graph_builder, "SMALLEST_GRAPH", 20)
+    monkeypatch.setattr(graph_builder, "TAIL", tail)
     machine = type("Machine", (GraphMachine,), {"on_disk": on_disk})
     many = settings(max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=many)
@@ -49,7 +49,7 @@ def test_a_collection_with_a_graph_agrees_with_a_dictionary(monkeypatch, on_disk
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("where", ["memory", "disk", "reader"])
 def test_searches_while_one_writes(tmp_path, monkeypatch, where, seed):
-    monkeypatch.setattr(linking, "TAIL", 100)
+    monkeypatch.setattr(graph_builder, "TAIL", 100)
     life = Life(None if where == "memory" else tmp_path)
     with life.col as col:
         if where == "reader":
@@ -112,7 +112,7 @@ def do(col: bqstore.Collection, operation: Operation) -> None:
 
 def settings_of_a_child() -> None:
     """Everything that is seldom is often."""
-    linking.WORTH, linking.TAIL, linking.TAIL_PART = 100, 150, 0.0
+    graph_builder.SMALLEST_GRAPH, graph_builder.TAIL, graph_builder.TAIL_PART = 100, 150, 0.0
 
 
 CHILD = """
@@ -140,14 +140,18 @@ def check(col: bqstore.Collection, known: dict[str, int], linked: bool) -> None:
     ids, _ = col.search_ids(vectors_of([1]), 10_000)
     assert {id_ for id_ in ids[0] if id_} == known.keys()
     info = col.info()
-    assert not linked or info.linked == info.count + info.deleted or info.count + info.deleted < linking.WORTH
+    assert (
+        not linked
+        or info.linked == info.count + info.deleted
+        or info.count + info.deleted < graph_builder.SMALLEST_GRAPH
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_kill(tmp_path, monkeypatch, seed):
     """Several times in one life: what was acknowledged is there, and the graph is found or made again."""
-    for name in ("WORTH", "TAIL", "TAIL_PART"):
-        monkeypatch.setattr(linking, name, getattr(linking, name))
+    for name in ("SMALLEST_GRAPH", "TAIL", "TAIL_PART"):
+        monkeypatch.setattr(graph_builder, name, getattr(graph_builder, name))
     settings_of_a_child()
     rng, done, restored = random.Random(seed), 0, 0
     for _ in range(4):
@@ -181,7 +185,7 @@ def test_kill(tmp_path, monkeypatch, seed):
                 done += 1
             restored += col.info().linked > 0
             check(col, known, linked=False)
-            col._published.save_at_close = lambda: None  # the next one finds what the kill has left
+            col._engine.graph.save_at_close = lambda: None  # the next one finds what the kill has left
     with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         col.flush()
         check(col, known, linked=True)
@@ -198,8 +202,8 @@ def test_kill(tmp_path, monkeypatch, seed):
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_ctrl_c_at_any_moment(tmp_path, monkeypatch, where, seed):
     """Each operation is done or not; whatever is interrupted, the next one works."""
-    for name in ("WORTH", "TAIL", "TAIL_PART"):
-        monkeypatch.setattr(linking, name, getattr(linking, name))
+    for name in ("SMALLEST_GRAPH", "TAIL", "TAIL_PART"):
+        monkeypatch.setattr(graph_builder, name, getattr(graph_builder, name))
     settings_of_a_child()
     bqstore.warm_up()
     rng, interrupted = np.random.default_rng(seed), 0

@@ -7,8 +7,8 @@ import pytest
 
 import bqstore
 from tests.conftest import clustered, exact_scores
-from tests.core.given import let_walk, settle_early
-from tests.core.test_quantization import (
+from tests.engine.given import let_walk, settle_early
+from tests.engine.test_quantization import (
     BASE,
     DISTANCES,
     ORIGINALS,
@@ -25,7 +25,7 @@ from tests.core.test_quantization import (
     run_all,
     way_of,
 )
-from tests.core.test_requantize import interrupt_often, kill_often, lead_a_life
+from tests.engine.test_requantize import interrupt_often, kill_often, lead_a_life
 
 NO_SNAPSHOT = "ignore:there is no snapshot of the graph:RuntimeWarning"
 pytestmark = [pytest.mark.torture, pytest.mark.filterwarnings(NO_SNAPSHOT)]

@@ -1,0 +1,109 @@
+"""How far one job of the Batch API is, in a file that outlives the process. It knows no server, no text and no key."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ...errors import CorruptionError, LockedError, StorageError
+from ...storage.files import make_file, write_all
+from ...storage.lock import WriterLock
+from ...storage.platform import make_folder
+
+Line = tuple[int, int]  # the texts of one request: from, to, among those of the job that differ
+
+
+@dataclass
+class Part:
+    """One batch of a job.
+
+    ``step`` : "planned", "uploading", "uploaded", "creating", "created", each written down before it is done.
+    ``file``, ``batch`` : what the server calls them. ``read`` : it has ended, and its results were looked through.
+    ``lost`` : by line, why it has no result. ``tokens`` : that the server counted.
+    """
+
+    name: str
+    lines: list[Line]
+    step: str = "planned"
+    file: str | None = None
+    batch: str | None = None
+    read: bool = False
+    lost: dict[str, str] = field(default_factory=dict)
+    tokens: int = 0
+
+
+class Job:
+    """A list of texts for one model of one server; its name is a hash of these.
+
+    Parameters
+    ----------
+    of : strings and numbers    what tells the server and the model apart
+    texts : sequence of str     no two are equal
+    """
+
+    def __init__(self, folder: Path, of: Sequence[object], texts: Sequence[str]) -> None:
+        name = hashlib.sha256(json.dumps(of).encode())
+        for text in texts:
+            name.update(hashlib.sha256(text.encode()).digest())
+        self.name = name.hexdigest()
+        self.parts: list[Part] = []
+        self._folder = folder
+        self._path = folder / f"openai-batch-{self.name[:32]}.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The job for ourselves, as its file has it now.
+
+        Raises
+        ------
+        LockedError       another process or thread is at it
+        CorruptionError   the file is none of ours
+        StorageError      the folder cannot be written
+        """
+        lock = None
+        try:
+            make_folder(self._folder)
+            with suppress(LockedError):  # its words are a collection's
+                lock = WriterLock(self._path.with_suffix(".lock"))
+            if lock is None:
+                raise LockedError(f"another process or thread is at this job in {self._folder}; wait for it")
+            self.parts = self._load()
+            yield
+        except OSError as error:
+            why = error.strerror or "no file can be made in it"
+            raise StorageError(error.errno, f"cannot use {self._folder} for the state of batches: {why}") from error
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def step(self, part: Part, step: str) -> None:
+        """A part comes to its next step, on disk."""
+        part.step = step
+        self.save()
+
+    def save(self) -> None:
+        """Write it down, in one move."""
+        state = {"format": 1, "job": self.name, "parts": [asdict(part) for part in self.parts]}
+        data = json.dumps(state, separators=(",", ":")).encode()
+        os.close(make_file(self._path, lambda fd: write_all(fd, data, 0)))
+
+    def _load(self) -> list[Part]:
+        try:
+            state = json.loads(self._path.read_bytes())
+            if state["format"] == 1 and state["job"] == self.name:
+                return [Part(**{**part, "lines": [tuple(line) for line in part["lines"]]}) for part in state["parts"]]
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise CorruptionError(
+            f"{self._path} is damaged, or of a newer version; restore it, or remove it to submit anew"
+        )
+
+
+def id_of(line: Line) -> str:
+    """What the server knows a line by."""
+    return f"{line[0]}-{line[1]}"

@@ -1,0 +1,65 @@
+"""Which texts go into which line of which batch. It knows the Batch API's limits, and nothing of the network."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..openai.packing import plan_requests
+from .job import Job, Line, Part, id_of
+
+# The API's limits for one batch. The last is for embeddings only, and the one that is met first.
+MAX_BATCH_LINES = 50_000
+MAX_BATCH_BYTES = 200_000_000
+MAX_BATCH_TEXTS = 50_000
+
+_TEXT_REFUSED = re.compile(r"HTTP 4(00|13|22)")
+
+
+def new_parts(job: Job, have: npt.NDArray[np.bool_], sizes: Sequence[int], bytes_of: Callable[[Line], int]) -> bool:
+    """Add parts for all texts that are neither here nor in a line that may still have, or has, a result.
+
+    Parameters
+    ----------
+    have : bool (n,)            texts whose vectors are here
+    sizes : n ints              upper bounds of their tokens
+    bytes_of : callable         of a line, as it is uploaded
+
+    Returns
+    -------
+    bool    whether there are any
+    """
+    wanted, alone = ~have, np.zeros(len(sizes), bool)
+    for part in job.parts:
+        for line in part.lines:
+            why = part.lost.get(id_of(line))
+            if why is None:
+                wanted[slice(*line)] = False
+            elif _TEXT_REFUSED.match(why):  # one text may be to blame, and must not spoil the others again
+                alone[slice(*line)] = True
+    lines = [(i, i + 1) for i in np.flatnonzero(wanted & alone).tolist()]
+    for start, stop in _runs(wanted & ~alone):
+        lines += [(start + cut.start, start + cut.stop) for cut in plan_requests(sizes[start:stop])]
+    new: list[Part] = []
+    free_bytes = free_texts = 0
+    for line in sorted(lines):
+        size = bytes_of(line)
+        free_bytes, free_texts = free_bytes - size, free_texts - (line[1] - line[0])
+        if not new or free_bytes < 0 or free_texts < 0 or len(new[-1].lines) == MAX_BATCH_LINES:
+            new.append(Part("", []))
+            free_bytes, free_texts = MAX_BATCH_BYTES - size, MAX_BATCH_TEXTS - (line[1] - line[0])
+        new[-1].lines.append(line)
+    for part in new:  # the same plan has the same names, also where the file of state is gone
+        said = json.dumps([job.name, len(job.parts), part.lines])
+        part.name = "bqstore-" + hashlib.sha256(said.encode()).hexdigest()[:40]
+        job.parts.append(part)
+    return bool(new)
+
+
+def _runs(mask: npt.NDArray[np.bool_]) -> Iterator[Line]:
+    """From and to of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8))).tolist()
+    yield from zip(edges[::2], edges[1::2], strict=True)

@@ -1,0 +1,150 @@
+"""Which documents a search may find: live AND filter, as a bitmap; ids and columns are loaded when first asked for.
+
+Columns are loaded on a read snapshot beside a writer, then brought up to what the writer has published meanwhile.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..bitmap import Bits, count, to_bitmap
+from ..errors import InvalidInputError
+from ..metadata.columns import Column
+from ..metadata.documents import record_of
+from ..metadata.evaluate import evaluate
+from ..metadata.filter_grammar import Call, Tree, keys_of
+from ..metadata.to_json import ID_KEY
+from . import fetch
+from .lifecycle import Lifecycle
+from .publisher import Publisher
+from .state import State, bits_reader, carried, with_columns, with_ids
+
+T = TypeVar("T")
+_KEPT, _KEPT_BYTES = 256, 64 << 20  # filters whose matches a state remembers, and bytes of them
+_COLUMNS = 256  # metadata fields whose columns are kept
+_AT_ONCE = 1000  # documents read at a time for a function that filters
+_PATIENCE, _MOMENT = 50, 0.001  # tries, and seconds between them, to load columns beside a busy writer
+
+
+class Acceptor:
+    """Answers filters for the published states of one collection."""
+
+    def __init__(self, publisher: Publisher, lifecycle: Lifecycle) -> None:
+        self._publisher, self._store, self._life = publisher, publisher.store, lifecycle
+
+    def accepted(self, state: State, tree: Tree | None) -> tuple[State, Bits, int]:
+        """live AND filter, as a bitmap and a count; the state may be a newer one, with the columns it needs."""
+        if tree is None:
+            return state, state.live_bits, state.head.n_live
+        if isinstance(tree, Call):
+            function = tree.function
+            if self._life.is_changing():  # a delete, which stands at the last commit and holds off others
+                return state, *self._called(state, function)
+            return self._publisher.whole(lambda state: (state, *self._called(state, function)))
+        known = state.matched.get(tree)
+        if known is not None:
+            return state, *known
+        keys, ids = keys_of(tree), state.ids is not None
+
+        def grow(state: State) -> State:
+            return with_columns(self._store, with_ids(self._store, state) if ids else state, keys)
+
+        def answer(state: State) -> tuple[State, Bits]:
+            return state, evaluate(tree, state.n, bits_reader(self._store, state))
+
+        if ID_KEY in keys or not keys <= state.columns.keys():
+            state, bits = self._loaded(grow, answer)
+        else:
+            state, bits = answer(state)
+        if state.head.n_live < state.n:
+            bits = bits & state.live_bits
+        found = bits, count(bits)
+        if len(state.matched) >= min(_KEPT, _KEPT_BYTES // (bits.nbytes + 1)):
+            state.matched.clear()
+        state.matched[tree] = found
+        return state, *found
+
+    def with_ids(self) -> State:
+        """A state that has its ids in memory."""
+        state = self._publisher.current()
+        if state.ids is not None:
+            return state
+        return self._loaded(lambda state: with_ids(self._store, state), lambda state: state)
+
+    def load_columns(self, keys: Iterable[str]) -> None:
+        """Load the columns of metadata fields, so that the first filter on them need not."""
+        wanted = frozenset(keys)
+        if wanted - self._publisher.current().columns.keys():
+            self._loaded(lambda state: with_columns(self._store, state, wanted), lambda state: None)
+
+    def _called(self, state: State, function: Callable[[Any], object]) -> tuple[Bits, int]:
+        """What a function says of every document. ChangedError if one is not as the state knows it."""
+        mask, live = np.zeros(state.n, bool), np.flatnonzero(state.live)
+        for at in range(0, len(live), _AT_ONCE):
+            for ordinal, row in fetch.rows(self._store, state, live[at : at + _AT_ONCE]).items():
+                answer = function(record_of(row))
+                if inspect.isawaitable(answer):  # true, whatever it would come to
+                    raise InvalidInputError("filter is an async function; expected one that returns a boolean at once")
+                mask[ordinal] = bool(answer)
+        return to_bitmap(mask), int(np.count_nonzero(mask))
+
+    def _loaded(self, grow: Callable[[State], State], answer: Callable[[State], T]) -> T:
+        """The answer from a state with ids or columns that ``grow`` loads, the store standing at its commit.
+
+        A writer goes on meanwhile. What was loaded is brought up to what it has published, and published with it.
+        """
+        publisher = self._publisher
+        if self._store.read_only:
+
+            def load(state: State) -> T:
+                grown = grow(state)
+                found = answer(grown)
+                new = grown.columns.keys() - state.columns.keys()
+                publisher.amend(lambda _: replace(grown, columns=_limited(grown.columns, new)))
+                return found
+
+            return publisher.at_one_commit(load)
+        last: State | None = None  # with the columns loaded here, and no other: those have an owner that grows them
+        for _ in range(_PATIENCE):
+            with self._store.snapshot() as seq:
+                state = publisher.state
+                current = state.head.seq == seq
+                if current:
+                    grown = grow(carried(self._store, state, last))
+                    found = answer(grown)
+                    own = {key: column for key, column in grown.columns.items() if key not in state.columns}
+                    last = replace(grown, columns=own, ids=None if grown.ids is state.ids else grown.ids)
+            if not current:  # a commit is being published
+                time.sleep(_MOMENT)
+            elif last is not None and self._publish(last):
+                return found
+        return found if last is not None else publisher.at_one_commit(lambda state: answer(grow(state)))
+
+    def _publish(self, loaded: State) -> bool:
+        """Add what a state has loaded to the published one; False if that is of a later commit."""
+
+        def amended(state: State) -> State:
+            if state.head.seq != loaded.head.seq:
+                return state
+            columns = _limited({**loaded.columns, **state.columns}, loaded.columns.keys())
+            return replace(state, ids=loaded.ids if state.ids is None else state.ids, columns=columns)
+
+        return self._publisher.amend(amended).head.seq == loaded.head.seq
+
+
+def _limited(columns: dict[str, Column], new: Iterable[str]) -> dict[str, Column]:
+    """The columns; where they are too many, without those of fields that no document has, then without the oldest.
+
+    Filters may come from people, or from models: every misspelt key would stay for good.
+    """
+    surplus = len(columns) - _COLUMNS
+    if surplus <= 0:
+        return columns
+    fresh = set(new)
+    order = sorted(columns, key=lambda key: (key in fresh, not columns[key].is_blank))  # stable: the oldest first
+    gone = set(order[:surplus])
+    return {key: column for key, column in columns.items() if key not in gone}

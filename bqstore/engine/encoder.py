@@ -1,0 +1,123 @@
+"""How the vectors of one collection become codes, when that is settled, and how it changes later. Floor 3.
+
+The first vectors settle it, if they are enough to tell; else they are kept by their signs, and all codes are made anew
+when there are. Knows the published state and the store; knows no rows.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Quantization, as_settings, check_truncated
+from ..index import METRICS, Quantizer
+from ..results import Choice
+from ..storage import Coding
+from . import choose_encoding, fetch, maintenance
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+F32 = NDArray[np.float32]
+U64 = NDArray[np.uint64]
+
+
+class Encoder:
+    """Makes the codes of a collection.
+
+    Attributes
+    ----------
+    wanted : Quantization       what was asked for, with what this opening asks for over it; may hold "auto"
+    """
+
+    def __init__(self, engine: "Engine", wanted: Quantization) -> None:
+        self._engine, self._store, self._publisher = engine, engine.store, engine.publisher
+        self.wanted = wanted
+
+    @property
+    def in_use(self) -> Quantization:
+        """How codes are made and queries encoded now, or will be if there are none: nothing is "auto"."""
+        data = self._publisher.current().data
+        if data is not None:
+            return data.quantizer.resolved(self.wanted.query_encoding)
+        way = choose_encoding.simplest(self.wanted)
+        query = choose_encoding.query_encoding(way.query_encoding, way.encoding, way.estimator, measured=False)
+        return replace(way, query_encoding=query)
+
+    @property
+    def choice(self) -> Choice | None:
+        """What was measured to choose it."""
+        return choose_encoding.choice_of(self._store.head.settings)
+
+    def encode(self, vectors: F32) -> tuple[Quantizer | None, U64]:
+        """The codes of vectors, float32 (n, dim), and what made them; beside other writes.
+
+        Without codes there is no quantizer yet: `settled` makes both.
+        """
+        data = self._publisher.current().data
+        if data is None or data.dim != vectors.shape[1]:
+            return None, np.zeros((0, 1), np.uint64)
+        return data.quantizer, self._encoded(data.quantizer, vectors)
+
+    def settled(self, vectors: F32, by: Quantizer | None, codes: U64) -> tuple[U64, Coding | None]:
+        """The codes as the collection holds them now, and what the store is to keep of how; under the writer's lock.
+
+        by, codes : what `encode` gave; another thread may have written since.
+
+        Raises InvalidInputError for the first vectors if they have fewer values than are to be encoded.
+        """
+        data = self._publisher.follow().data
+        if data is not None and data.quantizer.trained and self._store.head.n_live == 0:
+            self._store.clear()  # what it was trained on is gone
+            data = self._publisher.follow().data
+        if data is not None:
+            return (codes if data.quantizer is by else self._encoded(data.quantizer, vectors)), None
+        check_truncated(self.wanted.truncate_dim, vectors.shape[1])
+        settings = self._store.head.settings
+        metric = METRICS[settings["distance"]]
+        chosen = choose_encoding.first(vectors, self.wanted, metric)
+        if chosen is None:
+            return self._encoded(Quantizer.signs(vectors.shape[1], metric), vectors), None
+        stored = Quantization(**settings["quantization"])
+        coding = Coding(chosen.settings(settings, stored), chosen.quantizer.parameters)
+        return self._encoded(chosen.quantizer, vectors), coding
+
+    @property
+    def due(self) -> bool:
+        """Whether there are vectors enough by now to choose by, or to train on again."""
+        head = self._store.head
+        return head.settings["originals"] != "none" and choose_encoding.is_due(self.wanted, head.settings, head.n_live)
+
+    def renew(self) -> None:
+        """Do what is due; under the lock."""
+        if self.due:
+            self._recode(self.wanted, Quantization(**self._store.head.settings["quantization"]))
+
+    def change(self, wanted: Quantization) -> None:
+        """Make all codes as is wanted from now on; under the lock."""
+        head = before = self._store.head
+        check_truncated(wanted.truncate_dim, head.dim)
+        try:
+            if head.n_live:
+                self._recode(wanted, wanted)
+            else:
+                if head.n_slots:
+                    head = self._store.clear()
+                untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
+                untuned["search"] = head.settings.get("untuned", head.settings["search"])
+                self._store.put_settings({**untuned, "quantization": as_settings(wanted)}, head.dim)
+        finally:  # Ctrl-C after the commit came too late: the next write must not go by what was wanted before
+            after = self._store.head
+            if after is not before and after.settings["quantization"] == as_settings(wanted):
+                self.wanted = wanted
+
+    def _recode(self, wanted: Quantization, stored: Quantization) -> None:
+        """Choose by the vectors there are, and make all codes anew."""
+        settings = self._store.head.settings
+        sample = fetch.sample(self._publisher.follow(), choose_encoding.TRAINED_ON)
+        chosen = choose_encoding.choose(sample, wanted, METRICS[settings["distance"]])
+        maintenance.recode(self._engine, chosen.quantizer, chosen.settings(settings, stored))
+
+    def _encoded(self, quantizer: Quantizer, vectors: F32) -> U64:
+        return quantizer.encode_all(vectors, self._engine.workers)

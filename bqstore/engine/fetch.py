@@ -1,0 +1,60 @@
+"""Rows and vectors of ordinals, checked against the state that asks for them."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CorruptionError
+from ..storage import Row, Store
+from ..storage.format import damaged, vectors_of
+from .state import ChangedError, State
+
+_SEED = 0x6271_7377
+
+
+def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
+    """The rows of ordinals; ChangedError if one was changed or deleted after the state's commit."""
+    rids = state.rids[ordinals].tolist()
+    found = {row.rid: row for row in store.rows("rid", rids)}
+    out = {}
+    for ordinal, rid in zip(ordinals.tolist(), rids, strict=True):
+        row = found.get(rid)
+        if row is None or row.seq > state.head.seq:
+            raise ChangedError
+        out[ordinal] = row
+    return out
+
+
+def vectors(state: State, ordinals: NDArray[Any]) -> dict[int, NDArray[np.float32]]:
+    """The originals of ordinals, float32 (dim,) each; CorruptionError if a record does not agree with its checksum."""
+    if not len(ordinals):
+        return {}
+    assert state.data is not None and state.vectors is not None
+    state.vectors.check_size(state.n)
+    records = state.data.records[ordinals]
+    bad = damaged(records)
+    if bad.any():
+        raise CorruptionError(
+            f"record {int(ordinals[bad.argmax()]):,} of {state.vectors.name} does not agree with its checksum; "
+            "restore the collection from a copy"
+        )
+    return dict(zip(ordinals.tolist(), vectors_of(state.vectors.layout, records), strict=True))
+
+
+def vectors_of_rows(state: State, rows: list[Row]) -> dict[int, NDArray[np.float32]]:
+    """The originals of rows by rid; ChangedError if the state is older than one of them."""
+    rids = sorted(row.rid for row in rows)
+    ordinals = state.ordinals(rids)
+    if len(ordinals) < len(rids):
+        raise ChangedError
+    return dict(zip(rids, vectors(state, ordinals).values(), strict=True))
+
+
+def sample(state: State, count: int) -> NDArray[np.float32]:
+    """The originals of at most ``count`` live ordinals, float32 (m, dim); of more, a random part in their order."""
+    live = np.flatnonzero(state.live)
+    if len(live) > count:
+        live = np.sort(np.random.default_rng(_SEED).choice(live, count, replace=False))
+    found = list(vectors(state, live).values())
+    return np.stack(found) if found else np.zeros((0, state.head.dim or 1), np.float32)

@@ -1,0 +1,144 @@
+"""When and how nodes are linked into the graph.
+
+The graph is derived: a lost one costs speed, never an answer, since what is not linked is scanned. It belongs to one
+generation of the flat files and holds their first slots; the rest is the tail. A write links what it has added before
+it returns. After opening, a tail too long to be scanned in passing is linked in the background, in small batches, each
+under the writer's lock. Knows states and codes; knows no files.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import HnswConfig
+from ..errors import BqstoreError
+from ..index import ALONE, HnswGraph, Quantizer, Workers
+from ..progress import Progress
+from .state import State
+
+# Below this a scan is faster than any walk, and collections this small are made by the thousand: no graph at all.
+SMALLEST_GRAPH = 2048
+# Slots that may wait for a link or a snapshot: so many, or this part of all. It is the tail after a crash.
+TAIL, TAIL_PART = 8192, 0.05
+
+
+def long_tail(n: int) -> int:
+    """How many slots may wait for a link or a snapshot, of n."""
+    return max(TAIL, int(n * TAIL_PART))
+
+
+class GraphBuilder:
+    """The graph that grows with the states of one collection, and the thread that links in the background.
+
+    All methods but `attached` are for the thread that holds the writer's lock; in a reader, the follower's.
+    """
+
+    def __init__(self, hnsw: HnswConfig, workers: Workers) -> None:
+        self._hnsw, self._workers = hnsw, workers
+        self.graph: HnswGraph | None = None
+        self._generation = -1
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def attached(self, state: State) -> State:
+        """The state with as much of the graph as there is."""
+        if state.data is None:
+            return state
+        view, alike = None, 0
+        if self.graph is not None and 0 < self.linked(state) <= state.n:
+            view, alike = self.graph.view, self.graph.alike
+        if state.data.graph is view:
+            return state
+        return replace(state, data=replace(state.data, graph=view, alike=alike))
+
+    def linked(self, state: State) -> int:
+        """Slots of a state that are in the graph."""
+        return len(self.graph) if self.graph is not None and self._generation == state.head.generation else 0
+
+    def lags(self, state: State) -> bool:
+        """Whether so much is not linked that somebody should begin: it is searched, by scans."""
+        linked = self.linked(state)
+        long = state.n >= SMALLEST_GRAPH if linked == 0 else state.n - linked > long_tail(state.n)
+        return long and not self.at_work
+
+    def link_batch(self, state: State) -> int:
+        """Link the next of a state's slots; return how many are linked then. All of them where a graph is no use."""
+        if state.data is None or state.n < SMALLEST_GRAPH:
+            return state.n
+        if self.graph is None or self._generation != state.head.generation:
+            self.adopt(self.empty(), state.head.generation)
+        assert self.graph is not None
+        return _link_some(self.graph, state.data.words, state.data.quantizer, state.n, self._workers)
+
+    def link(self, state: State, publish: Callable[[], State]) -> None:
+        """Link every slot, publishing after each batch."""
+        done = self.linked(state)
+        if done == state.n or state.n < SMALLEST_GRAPH:
+            return
+        before = done
+        with Progress("linking", state.n - before) as progress:
+            while done < state.n:
+                done = self.link_batch(state)
+                progress(done - before)
+                state = publish()
+
+    def empty(self) -> HnswGraph:
+        """A graph of no nodes."""
+        return HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
+
+    def adopt(self, graph: HnswGraph | None, generation: int) -> None:
+        """Go on with this graph of a generation: one that was restored, or made for a generation to come."""
+        self.graph, self._generation = graph, generation
+
+    def graph_of(self, words: NDArray[np.uint64], quantizer: Quantizer) -> HnswGraph | None:
+        """A graph of these codes alone; None where there is no use for one."""
+        if len(words) < SMALLEST_GRAPH:
+            return None
+        graph = self.empty()
+        with Progress("linking", len(words)) as progress:
+            while len(graph) < len(words):
+                progress(_link_some(graph, words, quantizer, len(words), self._workers))
+        return graph
+
+    # ---- in the background
+
+    def start(self, step: Callable[[], bool]) -> None:
+        """Call ``step`` in a thread of its own until it says that nothing is left, or `stop`."""
+        if self.at_work:
+            return
+        self._stop.clear()
+
+        def work() -> None:
+            try:
+                while not self._stop.is_set() and step():
+                    pass
+            except BqstoreError:  # the collection was closed, or is damaged: who uses it is told so
+                pass
+
+        self._thread = threading.Thread(target=work, name="bqstore-linking", daemon=True)
+        self._thread.start()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the background thread goes on."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End the background thread, and wait for it; not under the lock that its steps take."""
+        self._stop.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+
+def _link_some(graph: HnswGraph, words: NDArray[np.uint64], quantizer: Quantizer, stop: int, workers: Workers) -> int:
+    """Link the next batch; by this thread alone while the process ends, when no more threads can be started."""
+    try:
+        return graph.link(words, stop, workers, quantizer)
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+    return graph.link(words, stop, ALONE, quantizer)

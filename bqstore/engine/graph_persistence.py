@@ -1,0 +1,139 @@
+"""The graph, the ids and the metadata columns on disk: when a snapshot is due, how it is taken and restored.
+
+A snapshot is derived state. One that is missing, damaged or refused by the disk is a warning, never an error.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BqstoreError
+from ..index import HnswGraph
+from ..metadata.columns import Column
+from ..metadata.id_column import Ids
+from ..storage import Snapshot, Store
+from . import graph_builder
+from .graph_builder import GraphBuilder, long_tail
+from .state import State, with_ids, with_restored
+
+_COLUMN = "column"
+
+
+class GraphPersistence:
+    """What the last snapshot of a collection holds; for the thread that holds the writer's lock."""
+
+    def __init__(self, store: Store, builder: GraphBuilder) -> None:
+        self._store, self._builder = store, builder
+        self._looked = False  # for a snapshot
+        self._saved = (-1, 0)  # generation and slots of the last snapshot
+        self._kept: frozenset[str] = frozenset()  # metadata fields whose columns are in it
+        self._refused = (-1, 0)  # generation and slots of the last one that the disk did not take
+
+    def restore(self, state: State) -> State:
+        """The state with the graph, ids and columns that the newest snapshot holds; a warning where it is no use."""
+        snapshot, problem = self._store.read_snapshot()
+        if snapshot is not None and snapshot.n > self._builder.linked(state) and state.data is not None:
+            try:
+                graph, ids, columns = self._read(snapshot, state)
+            except (KeyError, ValueError) as error:
+                problem = f"the snapshot does not hold a graph that can be walked ({error}); it will be rebuilt"
+            else:
+                self._builder.adopt(graph, state.head.generation)
+                self._saved, self._kept = (state.head.generation, snapshot.n), frozenset(columns)
+                with self._store.consistent():
+                    if state.ids is None:
+                        state = with_ids(self._store, replace(state, ids=ids))
+                    state = with_restored(self._store, state, columns, snapshot.seq)
+        where, opening, self._looked = self._store.folder, not self._looked, True
+        # later than at opening it is on its way: a writer makes it after the commit
+        missing = problem is None and snapshot is None and opening and where is not None
+        if missing and state.n >= max(graph_builder.SMALLEST_GRAPH, long_tail(state.n)):
+            problem = f"there is no snapshot of the graph in {where}; searches scan until it is rebuilt"
+        if problem is not None:
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
+        return self._builder.attached(state)
+
+    def _read(self, snapshot: Snapshot, state: State) -> tuple[HnswGraph, Ids, dict[str, Column]]:
+        """What a snapshot holds; ValueError or KeyError if it is not whole. Its pages are given back part by part."""
+        assert state.data is not None
+        numbers, arrays, graph = snapshot.numbers, snapshot.arrays, self._builder.empty()
+        graph.restore(numbers, arrays, snapshot.n)
+        if "alike" not in numbers:
+            graph.count(state.data.words, state.data.quantizer)
+        snapshot.release([name for name in arrays if name in HnswGraph.ARRAYS])
+        ids = Ids.restored(arrays["id_bytes"], arrays["id_ends"], snapshot.n)
+        snapshot.release(["id_bytes", "id_ends"])
+        columns = _columns_of(arrays, snapshot.n)
+        snapshot.release([name for name in arrays if name.startswith(_COLUMN)])
+        return graph, ids, columns
+
+    def is_wanted(self, state: State, least: int) -> bool:
+        """Whether a snapshot would hold ``least`` slots more than the last, or the column of a field named since."""
+        if self._store.folder is None:
+            return False
+        named = {key for key, column in state.columns.items() if not column.is_blank}
+        return self._unsaved(state) >= least or (self._builder.linked(state) > 0 and not named <= self._kept)
+
+    def is_due(self, state: State) -> bool:
+        """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add."""
+        generation, n = self._refused
+        tried = n if generation == state.head.generation else 0
+        return min(self._unsaved(state), self._builder.linked(state) - tried) >= long_tail(state.n)
+
+    def _unsaved(self, state: State) -> int:
+        """Slots that are linked, and not in the last snapshot."""
+        generation, n = self._saved
+        return self._builder.linked(state) - (n if generation == state.head.generation else 0)
+
+    def save(self, state: State) -> None:
+        """Keep the graph, the ids and the metadata columns on disk; a failure is a warning, as nothing depends on it.
+
+        The state must have its ids.
+        """
+        n, graph = self._builder.linked(state), self._builder.graph
+        if graph is None or n == 0:
+            return
+        assert state.ids is not None
+        numbers, arrays = graph.parts()
+        arrays["id_bytes"], arrays["id_ends"] = state.ids.parts(n)
+        arrays |= _parts_of(state.columns, n)
+        try:
+            self._store.write_snapshot(n, state.head.seq, numbers, arrays, generation=state.head.generation)
+        except BqstoreError as error:
+            self._refused = (state.head.generation, n)
+            warnings.warn(f"no snapshot of the graph was kept: {error}", RuntimeWarning, stacklevel=2)
+        else:
+            self._saved, self._kept = (state.head.generation, n), frozenset(state.columns)
+
+
+def _parts_of(columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:
+    """The columns of the first n ordinals as arrays: their names as JSON, and what `Column.parts` gives of each."""
+    kept = {key: column for key, column in columns.items() if not column.is_blank}
+    names = np.frombuffer(json.dumps(list(kept)).encode(), np.uint8)
+    arrays = {f"{_COLUMN}s": names}
+    for i, column in enumerate(kept.values()):
+        arrays |= {f"{_COLUMN}_{i}_{name}": array for name, array in column.parts(n).items()}
+    return arrays
+
+
+def _columns_of(arrays: Mapping[str, NDArray[Any]], n: int) -> dict[str, Column]:
+    """The columns that `_parts_of` gave; ValueError or KeyError if they are not whole."""
+    names = arrays.get(f"{_COLUMN}s")
+    if names is None:  # of a version that kept none
+        return {}
+    return {
+        key: Column.restored(key, _Prefixed(arrays, f"{_COLUMN}_{i}_"), n)
+        for i, key in enumerate(json.loads(names.tobytes()))
+    }
+
+
+class _Prefixed(dict[str, Any]):
+    """Some of the arrays of a snapshot, by the rest of their names."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], prefix: str) -> None:
+        super().__init__((name[len(prefix) :], array) for name, array in arrays.items() if name.startswith(prefix))

@@ -1,0 +1,78 @@
+"""The graph kept up with the published state: after a write, in a reader, in the background, at flush and close."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+from ..errors import BqstoreError
+from ..storage import Store
+from .graph_builder import GraphBuilder
+from .graph_persistence import GraphPersistence
+from .lifecycle import Lifecycle
+from .publisher import Publisher
+from .state import State, with_ids
+
+
+class GraphUpkeep:
+    """Who links and saves, and when; what is linked and saved is said by the builder and the persistence."""
+
+    def __init__(self, store: Store, builder: GraphBuilder, lifecycle: Lifecycle) -> None:
+        self._store, self._life = store, lifecycle
+        self.builder, self.persistence = builder, GraphPersistence(store, builder)
+        self.publisher: Publisher  # set by the engine: each of the two needs the other
+
+    def restore(self) -> None:
+        """At opening: take the newest snapshot; what it lacks is linked in the background."""
+        self.publisher.at_one_commit(self._take_snapshot)
+
+    def after_write(self) -> None:
+        """Link what a write has added, and keep a snapshot when one is due; under the lock."""
+        if self.builder.at_work:  # the tail is on its way already, and searched meanwhile
+            return
+        self.builder.link(self.publisher.state, self.publisher.republish)
+        if self.persistence.is_due(self.publisher.state):
+            self.save()
+
+    def followed(self) -> None:
+        """In a reader: take the writer's newer snapshot when the tail has grown long, else link it here."""
+        if self.builder.lags(self.publisher.state):  # most commits are done with here, without the lock
+            self.publisher.at_one_commit(lambda state: self._take_snapshot(state) if self.builder.lags(state) else None)
+
+    def _take_snapshot(self, state: State) -> None:
+        """The store stands at the state's commit: the ids that the snapshot lacks are read, and must be the state's."""
+        restored = self.persistence.restore(state)
+        self.publisher.amend(lambda _: restored)
+        if self.builder.lags(restored):  # too long to be scanned in passing
+            self.builder.start(self._link_some)
+
+    def _link_some(self) -> bool:
+        """Link one batch in the background; whether some are left."""
+        with self._life.lock, self._life.changing:
+            state = self.publisher.state
+            if self._store.closed:
+                return False
+            left = self.builder.link_batch(state) < state.n
+            self.publisher.republish()
+            if not left and not self._store.read_only and self.persistence.is_due(state):
+                self.save()  # not to do it all again after a kill
+            return left
+
+    def link_rest(self) -> None:
+        """Link what is left, and keep a snapshot."""
+        self.builder.link(self.publisher.state, self.publisher.republish)
+        self.save()
+
+    def save(self, least: int = 1) -> None:
+        """Keep a snapshot if ``least`` slots are linked, or a column is there, that the last lacks; under the lock."""
+        state = self.publisher.state
+        if not self.persistence.is_wanted(state, least):
+            return
+        if state.ids is None:
+            with self._store.consistent():  # it stands where the state does: nobody else writes
+                ids = with_ids(self._store, state).ids
+            state = self.publisher.amend(lambda state: replace(state, ids=ids))
+        self.persistence.save(state)
+
+    def save_at_close(self) -> None:
+        """Keep a snapshot unless the next opening does as well with the last one; under the lock."""
+        with suppress(BqstoreError):  # what is acknowledged is durable; a damaged row must not keep files open
+            self.save(max(1, self.publisher.state.n >> 10))

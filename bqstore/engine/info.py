@@ -1,0 +1,67 @@
+"""What a collection is, what it takes, and whether it is whole: reports for people."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import CorruptionError, StorageError
+from ..results import CollectionInfo, VerifyReport
+from ..storage.verify import problems_of
+from . import search
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_BYTES_KEPT = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value
+
+
+def info_of(engine: "Engine") -> CollectionInfo:
+    """The collection as it stands at the last commit; the settings are those of this opening."""
+    state, store, quantization = engine.publisher.current(), engine.store, engine.encoder.in_use
+    head, data = state.head, state.data
+    _, way = search.prepared(engine, state, None, engine.options(10))
+    graph = data.graph if data is not None else None
+    graph_bytes = 0
+    if graph is not None:
+        rows = int(np.sum(graph.levels[: graph.n], dtype=np.int64))
+        graph_bytes = graph.n * (graph.links[0].nbytes + 5) + rows * 2 * graph.links.shape[1]
+    dim, settings = head.dim or 0, head.settings
+    coded = min(dim, quantization.truncate_dim or dim)
+    code_bytes = 8 * data.quantizer.words if data is not None else -(-coded // 64) * 8
+    files = [] if engine.path is None else store.flat.both()
+    return CollectionInfo(
+        path=None if engine.path is None else str(engine.path),
+        collection=engine.name,
+        count=head.n_live,
+        deleted=head.n_slots - head.n_live,
+        dim=head.dim,
+        distance=settings["distance"],
+        originals=settings["originals"],
+        quantization=quantization,
+        hnsw=engine.hnsw,
+        search=engine.search_defaults,
+        embedding_model=settings["embedding_model"],
+        read_only=store.read_only,
+        code_bytes=code_bytes,
+        original_bytes=dim * _BYTES_KEPT[settings["originals"]],
+        vector_bytes=dim * 4,
+        compression=dim * 4 / code_bytes if code_bytes else 0.0,
+        memory_bytes=head.n_slots * code_bytes + graph_bytes,
+        way="exact" if way.nothing else way.search.plan.way,
+        linked=0 if data is None else data.linked,
+        graph_bytes=graph_bytes,
+        disk_bytes=sum(file.header_length + head.n_slots * file.layout.record_bytes for file in files),
+        generation=head.generation,
+        format_version=head.format_version,
+        choice=engine.encoder.choice,
+        columns={key: column.nbytes for key, column in state.columns.items()},
+    )
+
+
+def verify(engine: "Engine") -> VerifyReport:
+    """Read everything of one commit and compare it with its checksums and counts."""
+    try:
+        problems, documents, vectors = engine.publisher.at_one_commit(lambda _: problems_of(engine.store))
+    except (CorruptionError, StorageError) as error:
+        return VerifyReport(False, [str(error)], 0, 0)
+    return VerifyReport(not problems, problems, documents, vectors)

@@ -1,0 +1,97 @@
+"""Who may enter an open collection, and when: threads, signal handlers, Ctrl-C, forks and closing. All rules are here.
+
+1. **One writer at a time.** A write holds `Lifecycle.lock` from its first look at the state until the next state is
+   published. Other writes wait for it; searches and other reads do not take it.
+2. **No call from inside a write.** Python runs signal handlers and finalizers between any two instructions of a
+   thread, so also in the middle of a write, and a second call would end the transaction of the first. While a thread
+   is inside a write, every other call of that thread is a LockedError. A handler should set a flag; the program looks
+   at the flag between two calls. A write (or `close`) inside a read that holds writers off is refused likewise.
+3. **Ctrl-C may come anywhere.** Before the commit of a write nothing has happened. After it the commit stands, and the
+   next call publishes it (`Publisher`).
+4. **Closing** waits for the write of another thread. A search that is under way ends on the arrays it holds, or raises
+   ClosedError. What a program leaves open is closed when the process ends.
+5. **A fork** has neither the threads nor the locks of its parent: its calls are ClosedErrors, and `close` does nothing.
+"""
+
+import atexit
+import os
+import threading
+import weakref
+from contextlib import suppress
+from typing import Protocol
+
+from ..errors import BqstoreError, ClosedError, LockedError
+
+
+class Lifecycle:
+    """Whether a collection is open, and which thread may do what with it.
+
+    Attributes
+    ----------
+    lock : RLock        held by the one writer, and by reads that hold writers off
+    changing : RLock    held beside it by whoever changes the published state, so that rule 2 can tell the two apart.
+                        Both are taken by ``with`` alone: an interrupt cannot come between taking and giving back
+    closed : bool
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.changing = threading.RLock()
+        self.closed = False
+        self._pid = os.getpid()
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether this process has inherited the collection from the one that opened it."""
+        return self._pid != os.getpid()
+
+    def is_changing(self) -> bool:
+        """Whether this thread is inside a write."""
+        return bool(self.changing._is_owned())  # type: ignore[attr-defined]
+
+    def check(self) -> None:
+        """Raise unless this thread may call the collection now: ClosedError or LockedError."""
+        self.check_open()
+        if self.changing._is_owned():  # type: ignore[attr-defined]
+            raise _inside("a write")
+
+    def check_open(self) -> None:
+        """Raise ClosedError if the collection is closed, or belongs to the process that this one was forked from."""
+        if self.closed:
+            raise ClosedError("this collection is closed; open it again")
+        if self.is_fork:
+            raise ClosedError(
+                f"this collection was opened in process {self._pid} and cannot be used in its fork {os.getpid()}; "
+                "open the folder here, with read_only=True while the other one writes"
+            )
+
+    def check_outside(self) -> None:
+        """Raise LockedError where this thread holds the lock: it must not begin a write, nor close."""
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            raise _inside("a write" if self.is_changing() else "a read that holds writers off")
+
+
+def _inside(what: str) -> LockedError:
+    return LockedError(
+        f"this thread is inside {what} of this collection, and a signal handler, a finalizer or a filter function has "
+        "called in; let it set a flag, and look at the flag between two calls"
+    )
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+_open: "weakref.WeakSet[_Closes]" = weakref.WeakSet()
+
+
+def close_at_exit(engine: _Closes) -> None:
+    """Close it when the process ends, if nobody has: the next opening then finds a snapshot of the graph."""
+    _open.add(engine)
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_open):
+        with suppress(BqstoreError):
+            engine.close()

@@ -1,0 +1,125 @@
+"""The settings of one search: what the call gives over the collection's defaults, checked once for all equal calls."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..arguments import check_bool, check_int, check_real
+from ..config import MAX_K, HnswConfig, SearchParams
+from ..errors import InvalidInputError
+from ..index import Workers
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+MAX_THREADS = 1024
+_KEPT = 64  # sets of settings that are remembered
+
+
+class Asked(NamedTuple):
+    """The settings of a call as they were given, unchecked; None: the collection's default."""
+
+    k: Any
+    oversampling: Any = None
+    rescore: Any = None
+    hnsw_ef: Any = None
+    exact: Any = False
+    ignore_quantization: Any = False
+    score_threshold: Any = None
+    with_vectors: Any = False
+    threads: Any = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The settings of one search, checked.
+
+    Parameters
+    ----------
+    exact : bool        scan the originals; also for ``ignore_quantization``, which differs only where a graph is walked
+    originals : bool    whether the collection keeps any
+    query_encoding : str as in `Quantization`: "auto" is what the codes of the state suggest
+    workers : Workers   how many queries of a batch may run at once
+    adaptive : bool     under a filter, more candidates may be looked at: where ``oversampling`` was not asked for
+    """
+
+    k: int
+    params: SearchParams
+    exact: bool
+    originals: bool
+    hnsw: HnswConfig
+    query_encoding: str
+    distance: str
+    workers: Workers
+    score_threshold: float | None = None
+    with_vectors: bool = False
+    adaptive: bool = True
+
+
+class OptionsCache:
+    """`Options` of the calls that were made lately."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Options] = {}
+
+    def clear(self) -> None:
+        """Forget all: the defaults have changed."""
+        self._known = {}
+
+    def get(self, engine: "Engine", asked: tuple[Any, ...]) -> Options:
+        """The options of a call; ``asked`` has the fields of `Asked`. InvalidInputError for what cannot be."""
+        key = (asked, *map(type, asked))  # 1 and True are equal, and only one of them is a number
+        try:
+            known = self._known.get(key)
+        except TypeError:  # something that cannot be hashed, and will be refused
+            known = None
+        if known is None:
+            known = options_of(engine, Asked(*asked))
+            if len(self._known) >= _KEPT:
+                self._known = {}
+            self._known[key] = known
+        return known
+
+
+def options_of(engine: "Engine", asked: Asked) -> Options:
+    """The options of a call with the collection's defaults filled in. Raises InvalidInputError."""
+    params = defaults = engine.search_defaults
+    if not (asked.oversampling is None and asked.rescore is None and asked.hnsw_ef is None):
+        params = SearchParams(
+            defaults.oversampling if asked.oversampling is None else asked.oversampling,
+            defaults.rescore if asked.rescore is None else asked.rescore,
+            defaults.hnsw_ef if asked.hnsw_ef is None else asked.hnsw_ef,
+        )
+    threshold = asked.score_threshold
+    if threshold is not None:
+        threshold = check_real("score_threshold", threshold, "a finite number")
+    exact = check_bool("exact", asked.exact) | check_bool("ignore_quantization", asked.ignore_quantization)
+    with_vectors = check_bool("with_vectors", asked.with_vectors)
+    if not engine.keeps_originals:
+        for name, wanted in (
+            ("exact or ignore_quantization", exact),
+            ("rescore=True", asked.rescore),
+            ("with_vectors=True", with_vectors),
+        ):
+            if wanted:
+                raise no_originals(name)
+    workers = engine.workers
+    if asked.threads is not None:
+        workers = workers.at_most(check_int("threads", asked.threads, 1, MAX_THREADS))
+    return Options(
+        check_int("k", asked.k, 1, MAX_K),
+        params,
+        exact,
+        engine.keeps_originals,
+        engine.hnsw,
+        engine.encoder.wanted.query_encoding,
+        engine.distance,
+        workers,
+        threshold,
+        with_vectors,
+        adaptive=asked.oversampling is None,
+    )
+
+
+def no_originals(what: str) -> InvalidInputError:
+    """The error for what a collection without originals cannot do."""
+    return InvalidInputError(f"{what} needs the originals; this collection keeps none (originals='none')")

@@ -1,0 +1,260 @@
+"""One committed state of a collection, as searches see it: immutable, published by one assignment.
+
+`advance` makes the next state out of what was committed since the last one. The writer calls it after its own commit,
+a reader when another process has committed, opening calls it with no last one: there is no second way. Knows the
+store and the arrays; knows no settings of a search.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import index
+from ..bitmap import Bits, everything, to_bitmap
+from ..errors import CorruptionError
+from ..index.search import METRICS, NO_RECORDS, Searchable
+from ..metadata.columns import NOTHING, Column, field_of
+from ..metadata.evaluate import matching
+from ..metadata.filter_grammar import Among, Field, Tree
+from ..metadata.id_column import Ids
+from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
+from ..storage import Store
+from ..storage.files import RecordFile
+from ..storage.format import FORMS
+from ..storage.head import Head, coding_of
+from ..storage.store import SupersededError
+
+NO_RIDS = np.zeros(0, np.int64)
+Mask = NDArray[np.bool_]
+_decode = json.JSONDecoder().raw_decode  # half of json.loads is looking for white space that we did not write
+
+
+class ChangedError(Exception):
+    """A document changed between the search and the reading of its row; `Publisher.whole` looks again."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The arrays of one commit.
+
+    Parameters
+    ----------
+    rids : int64 (at least n,)      rid of each ordinal, ascending
+    live : bool (n,)                False where the row was deleted or replaced
+    data : Searchable or None       None while there are no vectors
+    vectors : RecordFile or None    what ``data.records`` is a view of
+    ids, columns                    loaded when first asked for, then kept up
+    prepared                        searches that were planned on it; for `search`
+    matched                         what filters were found to match; for `accept`
+    """
+
+    head: Head
+    rids: NDArray[np.int64]
+    live: Mask
+    data: Searchable | None = None
+    vectors: RecordFile | None = None
+    ids: Ids | None = None
+    columns: dict[str, Column] = field(default_factory=dict)
+    prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    matched: dict[Tree, tuple[Bits, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def n(self) -> int:
+        """Slots."""
+        return self.head.n_slots
+
+    @cached_property
+    def live_bits(self) -> NDArray[np.uint64]:
+        """``live`` as a bitmap, made once: every search without a filter asks for it when rows have been deleted."""
+        return to_bitmap(self.live)
+
+    def ordinals(self, rids: Iterable[int]) -> NDArray[np.int64]:
+        """The ordinals of those rids that this state has."""
+        wanted = np.fromiter(rids, np.int64)
+        known = self.rids[: self.n]
+        places = np.searchsorted(known, wanted)
+        inside = places < self.n
+        places, wanted = places[inside], wanted[inside]
+        found: NDArray[np.int64] = places[known[places] == wanted]
+        return found
+
+
+def advance(store: Store, old: State | None) -> State:
+    """The state of the store's last commit, made from the one before where it can be.
+
+    Raises CorruptionError if what is new does not agree with its checksums.
+    """
+    with store.consistent():
+        head = store.reread()
+        if old is not None and old.head == head:
+            return old
+        if old is None or old.head.generation != head.generation or old.n > head.n_slots:
+            keys = [] if old is None else list(old.columns)
+            fresh = Head(head.store_id, seq=-1, meta_seq=-1, generation=head.generation, next_rid=-1)
+            old = State(fresh, NO_RIDS, np.zeros(0, bool), None, None, old.ids and Ids() if old else None)
+            old.columns.update((key, Column(key)) for key in keys)
+        rids, live, data = _grown(store, old, head)
+        dead = store.dead_since(old.head.seq)
+        state = State(head, rids, live, data, store.vectors)
+        live[state.ordinals(dead)] = False
+        if np.count_nonzero(live) != head.n_live:
+            raise CorruptionError(
+                f"{store.catalogue.name} counts {head.n_live:,} rows, its list of deleted ones differs"
+            )
+        if old.ids is not None:
+            state = replace(state, ids=_ids(store, state, old.ids))
+        return replace(state, columns=_columns(store, state, old.columns, old.head.seq))
+
+
+def first(store: Store) -> State:
+    """The state of a store that was just opened; reads and checks every code."""
+    while True:
+        with suppress(SupersededError):
+            return advance(store, None)
+
+
+def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mask, Searchable | None]:
+    """The arrays with the slots that are new; ``live`` is a copy."""
+    count = head.n_slots - old.n
+    live = np.ones(head.n_slots, bool)
+    live[: old.n] = old.live
+    if head.n_slots == 0 or head.dim is None:
+        return NO_RIDS, live, None
+    settings = head.settings
+    form, metric = FORMS.get(settings["originals"], 0), METRICS[settings["distance"]]
+    if old.data is not None:
+        quantizer, words = old.data.quantizer, old.data.words
+    else:
+        quantizer = index.Quantizer.restore(coding_of(settings), store.parameters, head.dim, metric)
+        words = index.new_codes(quantizer.words)
+    rids = old.rids
+    if count:
+        new_rids, codes = store.read_codes(old.n, count)
+        last = int(rids[old.n - 1]) if old.n else -1
+        if new_rids[0] <= last or new_rids[-1] >= head.next_rid or (np.diff(new_rids) <= 0).any():
+            raise CorruptionError(f"the records of {store.codes_name} are out of order; restore it from a copy")
+        if head.n_slots > len(rids):
+            rids = np.empty(max(head.n_slots, old.n + old.n // 2), np.int64)
+            rids[: old.n] = old.rids[: old.n]
+        rids[old.n : head.n_slots] = new_rids
+        words = index.append_codes(words, old.n, codes)
+    records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
+    data = Searchable(words, records, head.n_slots, head.dim, form, metric, quantizer)
+    if old.data is not None:  # of the same generation: its graph is that of the first slots
+        data = replace(data, graph=old.data.graph, alike=old.data.alike, pool=old.data.pool)
+    return rids, live, data
+
+
+def _ids(store: Store, state: State, old: Ids) -> Ids:
+    """The ids, brought up to the state: a dead ordinal that was never read has none."""
+    start = int(state.rids[old.n]) if old.n < state.n else state.head.next_rid
+    texts = [""] * (state.n - old.n)
+    rows = store.column_since(start, "id")
+    for ordinal, (_, id_) in zip(_places(store, state, rows, old.n), rows, strict=True):
+        texts[ordinal - old.n] = id_
+    return old.extended(texts)
+
+
+def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> dict[str, Column]:
+    """Metadata columns as of a commit, brought up to the state: rows changed in place, then new ones.
+
+    Every row's metadata is read once for all columns that begin at the same ordinal.
+    """
+    out: dict[str, Column] = {}
+    for name in ("ref_doc_id", "metadata"):
+        some = [column for key, column in columns.items() if (key == REF_DOC_ID_KEY) == (name == "ref_doc_id")]
+        for n in sorted({column.n for column in some}):
+            behind = [column for column in some if column.n == n]
+            start = int(state.rids[n]) if n < state.n else state.head.next_rid
+            if state.head.meta_seq > seq and n:
+                changed = [row for row in store.column_changed(seq, name) if row[0] < start]
+                if changed:
+                    places = _places(store, state, changed)
+                    values = _values([column.key for column in behind], name, changed)
+                    behind = [column.replaced(places, found) for column, found in zip(behind, values, strict=True)]
+            rows = store.column_since(start, name) if n < state.n else []
+            offsets = np.array(_places(store, state, rows, n), np.int64) - n
+            for column, found in zip(behind, _values([column.key for column in behind], name, rows), strict=True):
+                every = found
+                if len(found) < state.n - n:  # dead ones have none
+                    every = [NOTHING] * (state.n - n)
+                    for offset, value in zip(offsets.tolist(), found, strict=True):
+                        every[offset] = value
+                out[column.key] = column.extended(every)
+    return {key: out[key] for key in columns}
+
+
+def _values(keys: list[str], name: str, rows: list[tuple[int, Any]]) -> list[list[Any]]:
+    """The fields of rows, a list for each key."""
+    if name == "ref_doc_id":
+        return [[NOTHING if text is None else text for _, text in rows] for _ in keys]
+    out: list[list[Any]] = [[] for _ in keys]
+    for _, text in rows:
+        metadata = _decode(text)[0]
+        for key, values in zip(keys, out, strict=True):
+            values.append(metadata[key] if key in metadata else field_of(metadata, key))
+    return out
+
+
+def _places(store: Store, state: State, rows: list[tuple[int, str]], since: int | None = None) -> list[int]:
+    """The ordinals of rows that the state must have; ``since``: they must be all that live from this ordinal on."""
+    places: list[int] = state.ordinals(rid for rid, _ in rows).tolist()
+    if len(places) != len(rows):
+        raise CorruptionError(f"{store.catalogue.name} holds rows that have no vector; restore it from a copy")
+    if since is not None and (len(rows) != np.count_nonzero(state.live[since:]) or not state.live[places].all()):
+        raise CorruptionError(f"{store.catalogue.name} has lost rows that have vectors; restore it from a copy")
+    return places
+
+
+def with_columns(store: Store, state: State, keys: Iterable[str]) -> State:
+    """The state with these columns loaded; the store must stand at the state's commit."""
+    missing = [key for key in keys if key not in state.columns and key != ID_KEY]
+    if not missing:
+        return state
+    columns = _columns(store, state, {key: Column(key) for key in missing}, state.head.seq)
+    return replace(state, columns={**state.columns, **columns})
+
+
+def with_ids(store: Store, state: State) -> State:
+    """The state with all its ids loaded; the store must stand at the state's commit."""
+    if state.ids is not None and state.ids.n == state.n:
+        return state
+    return replace(state, ids=_ids(store, state, state.ids or Ids()))
+
+
+def carried(store: Store, state: State, old: State | None) -> State:
+    """The state with what an older one has loaded, brought up to it; the store must stand at the state's commit."""
+    if old is None or old.head.generation != state.head.generation or old.n > state.n:
+        return state
+    ids = state.ids if state.ids is not None or old.ids is None else _ids(store, state, old.ids)
+    missing = {key: column for key, column in old.columns.items() if key not in state.columns}
+    grown = _columns(store, state, missing, old.head.seq)
+    return replace(state, ids=ids, columns={**state.columns, **grown})
+
+
+def with_restored(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> State:
+    """The state with columns that were kept at a commit, brought up to it; the store must stand at the state's."""
+    new = {key: column for key, column in columns.items() if key not in state.columns}
+    return replace(state, columns={**state.columns, **_columns(store, state, new, seq)})
+
+
+def bits_reader(store: Store, state: State) -> Callable[[Field], Bits]:
+    """How a filter's test of one field is answered in this state."""
+
+    def bits(field: Field) -> Bits:
+        if field.key != ID_KEY:
+            return matching(state.columns[field.key], field.test)
+        if not isinstance(field.test, Among):
+            return everything(state.n)  # every document has an id
+        ids = [operand[1] for operand in field.test.operands if operand[0] == "string"]
+        mask = np.zeros(state.n, bool)
+        mask[state.ordinals(store.rids_by_id(ids).values())] = True
+        return to_bitmap(mask)
+
+    return bits

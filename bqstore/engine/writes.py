@@ -1,0 +1,78 @@
+"""The writes of a collection, each one commit: what is checked already becomes rows, records and codes."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitmap import to_mask
+from ..errors import BqstoreError
+from ..metadata.documents import with_metadata
+from ..metadata.filter_grammar import Tree
+from ..storage import Rows
+from ..validate import check_dim
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> None:
+    """Add documents, or replace those whose ids exist; of equal ids the last counts.
+
+    Codes are made before the lock is taken, as far as it is known how. When it is time to choose the encoding, or to
+    choose it again, that is a second commit: should it fail, what was added stands, and a warning says so.
+    """
+    last = {id_: i for i, id_ in enumerate(rows.ids)}
+    if len(last) < len(rows.ids):
+        keep = sorted(last.values())
+        vectors, rows = np.ascontiguousarray(vectors[keep]), rows.subset(keep)
+    quantizer, codes = engine.encoder.encode(vectors)
+
+    def append() -> None:
+        check_dim(vectors.shape[1], engine.store.head.dim, "vector 0")  # another thread may have settled it
+        engine.store.append(rows, vectors, *engine.encoder.settled(vectors, quantizer, codes))
+
+    engine.write(append)
+    if engine.encoder.due:
+        try:
+            engine.recode(engine.encoder.renew)
+        except BqstoreError as error:  # what was added is durable, and found all the same
+            message = f"codes stay as they are, and were not chosen anew: {error}"
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def update_metadata(
+    engine: "Engine", ids: Sequence[str], metadatas: Sequence[Mapping[str, Any] | None], replace: bool
+) -> int:
+    """Merge metadata over that of documents, or put it in its place; returns how many documents were changed."""
+
+    def rewrite() -> int:
+        rows = {row.id: row for row in engine.store.rows("id", list(dict.fromkeys(ids)))}
+        changed = {}
+        for i, (id_, given) in enumerate(zip(ids, metadatas, strict=True)):
+            if id_ in rows:
+                rows[id_] = changed[id_] = with_metadata(rows[id_], given or {}, replace, f"metadata {i}")
+        if changed:
+            engine.store.rewrite(list(changed.values()))
+        return len(changed)
+
+    return engine.write(rewrite)
+
+
+def delete(engine: "Engine", ids: Sequence[str] | None, tree: Tree | None) -> int:
+    """Delete the documents with these ids, or that match a filter, or both; returns how many."""
+
+    def bury() -> int:
+        state = engine.publisher.follow()
+        doomed = set() if ids is None else set(engine.store.rids_by_id(ids).values())
+        if tree is not None:
+            state, bits, _ = engine.acceptor.accepted(state, tree)
+            matching = set(state.rids[: state.n][to_mask(bits, state.n)].tolist())
+            doomed = matching if ids is None else doomed & matching
+        if doomed:
+            engine.store.bury(sorted(doomed))
+        return len(doomed)
+
+    return engine.write(bury)

@@ -1,0 +1,38 @@
+"""Rows as their users gave them, and rows with other metadata. Floor 3: knows JSON, no files."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..results import Record
+from ..storage import Row
+from .to_json import PRIVATE_PREFIX, REF_DOC_ID_KEY, split_metadata
+
+_decode = json.JSONDecoder().raw_decode  # half of json.loads is looking for white space that we did not write
+
+
+def metadata_of(row: Row) -> dict[str, Any]:
+    """The metadata as it was given: the user's, and what an adapter keeps beside it."""
+    metadata: dict[str, Any] = _decode(row.metadata)[0]
+    if row.private is not None:
+        metadata.update(_decode(row.private)[0])
+    if row.ref_doc_id is not None:
+        metadata[REF_DOC_ID_KEY] = row.ref_doc_id
+    return metadata
+
+
+def record_of(row: Row, vector: Any = None) -> Record:
+    """The document as its user sees it."""
+    return Record(row.id, row.text, metadata_of(row), vector)
+
+
+def with_metadata(row: Row, given: Mapping[str, Any], replace: bool, what: str) -> Row:
+    """The row with metadata merged over its own, or in its place; an adapter's keys stay unless given.
+
+    Raises InvalidInputError if that is too large; ``what`` names it.
+    """
+    present = metadata_of(row)
+    if replace:
+        present = {key: value for key, value in present.items() if key.startswith(PRIVATE_PREFIX)}
+    public, private, ref = split_metadata({**present, **given}, what)
+    return row._replace(metadata=public, private=private, ref_doc_id=ref)

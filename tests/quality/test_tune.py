@@ -1,0 +1,187 @@
+"""`Collection.tune`: what it promises holds for queries it has not seen, and it says so where it cannot be kept."""
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore import SearchParams
+from bqstore.quality import tune as tuning
+from tests.conftest import clustered, exact_scores
+from tests.engine.given import data_of, filled, let_walk
+from tests.quality.test_recall_report import brute_recall, with_duplicates
+
+
+def recall_of(col: bqstore.Collection, base: np.ndarray, queries: np.ndarray, params: SearchParams, k: int) -> float:
+    assert params.rescore
+    return brute_recall(col, base, queries, k, oversampling=params.oversampling, hnsw_ef=params.hnsw_ef)
+
+
+@pytest.mark.parametrize("target", [0.9, 0.98])
+@pytest.mark.parametrize("distance", ["cosine", "euclid"])
+def test_the_target_is_reached_on_new_queries(target, distance):
+    base, queries = data_of(3000, 48, queries=500)
+    with filled(None, base, encoding="one_bit", distance=distance) as col:
+        params = col.tune(target, k=10)
+        assert recall_of(col, base, queries, params, 10) >= target - 0.01
+        assert isinstance(params, SearchParams) and 1 <= params.oversampling <= 64
+
+
+@pytest.mark.parametrize("encoding", ["one_bit", "two_bits"])
+def test_the_target_is_reached_by_walks(monkeypatch, encoding):
+    let_walk(monkeypatch)
+    base, queries = data_of(6000, 48, queries=500)
+    with filled(None, base, encoding=encoding, estimator="rabitq") as col:
+        params = col.tune(0.95)
+        hits = col.search(queries[0], explain=True, oversampling=params.oversampling, hnsw_ef=params.hnsw_ef)
+        assert hits.explanation.way == "walk"
+        assert recall_of(col, base, queries, params, 10) >= 0.94
+
+
+def test_on_disk_with_deletions_and_copies(tmp_path):
+    base = with_duplicates(3000, 32)
+    live = [i for i in range(3000) if i % 3]
+    queries = clustered(300, 32, seed=0)[:300]
+    with filled(tmp_path, base, encoding="one_bit") as col:
+        col.delete([f"d{i}" for i in range(0, 3000, 3)])
+        params = col.tune(0.9, k=5)
+        scores = exact_scores(base[live], queries, "cosine")
+        least = np.sort(scores, axis=1)[:, -5]
+        found = 0
+        for i, query in enumerate(queries):
+            hits = col.search(query, 5, oversampling=params.oversampling, hnsw_ef=params.hnsw_ef)
+            found += sum(hit.score >= least[i] - 1e-6 for hit in hits)
+    assert found / (5 * len(queries)) >= 0.89
+
+
+def test_what_is_found_becomes_the_default_also_at_the_next_opening(tmp_path):
+    base, queries = data_of(1500, 32)
+    with filled(tmp_path, base, encoding="one_bit") as col:
+        params = col.tune(0.9)
+        assert params != SearchParams() and col.info().search == params
+        expected = col.search_ids(queries, oversampling=params.oversampling, hnsw_ef=params.hnsw_ef)[0].tolist()
+        assert col.search_ids(queries)[0].tolist() == expected
+    with bqstore.open(tmp_path, read_only=True, hnsw={"full_scan_threshold": 0}) as col:
+        assert col.info().search == params and col.search_ids(queries)[0].tolist() == expected
+        with pytest.raises(bqstore.ReadOnlyError):
+            col.tune(0.9)
+
+
+def test_a_small_collection_is_tuned_for_when_it_has_grown():
+    base = clustered(1000, 32)
+    with bqstore.open(quantization={"encoding": "one_bit"}) as col:
+        col.add(base)
+        assert col.info().way == "exact"
+        small = col.tune(0.5)
+        large = col.tune(0.97)
+    assert 1 <= small.oversampling < large.oversampling
+
+
+def test_the_least_that_is_enough_is_taken():
+    """Nothing much cheaper would have done: recall grows with the oversampling, and the last step is needed."""
+    base, queries = data_of(3000, 32, queries=1000)
+    with filled(None, base, encoding="one_bit") as col:
+        params = col.tune(0.95, queries=queries)
+        assert recall_of(col, base, queries, params, 10) >= 0.95
+        assert recall_of(col, base, queries, SearchParams(params.oversampling * 0.7), 10) < 0.95
+
+
+def test_the_winner_is_examined_on_other_queries(monkeypatch):
+    """The half that settings are looked for with is easy, the other hard: what is enough for the first is not kept."""
+    base, hard = data_of(3000, 96, queries=400)
+    easy = base[:400]
+    with filled(None, base, encoding="one_bit") as col:
+        monkeypatch.setattr(tuning, "_shuffled", lambda vectors: vectors)
+        both = col.tune(0.8, k=1, queries=np.concatenate([easy, hard]))
+        assert recall_of(col, base, hard, both, 1) >= 0.8
+        assert col.tune(0.8, k=1, queries=np.concatenate([easy, easy])).oversampling < both.oversampling
+
+
+def test_a_target_that_cannot_be_reached():
+    base = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)  # 16 bits for 20,000 directions
+    with filled(None, base, encoding="one_bit") as col:
+        before = col.info().search
+        with pytest.raises(bqstore.TargetNotReachedError) as caught:
+            col.tune(0.99)
+        assert col.info().search == before
+    message = str(caught.value)
+    for part in ("0.99", "k=10", "oversampling=64", "1,000 queries", "requantize", "four_bits"):
+        assert part in message
+    assert isinstance(caught.value, bqstore.BqstoreError)
+
+
+def test_too_few_documents_to_be_sure():
+    with filled(None, clustered(100, 32), encoding="one_bit") as col:
+        with pytest.raises(
+            bqstore.TargetNotReachedError, match=r"0\.9418 with 95% confidence.*298.*has 100; add docum"
+        ):
+            col.tune(0.98)
+        with pytest.raises(bqstore.TargetNotReachedError, match="there are 40; give more"):
+            col.tune(0.98, queries=clustered(40, 32, seed=1))
+        with pytest.raises(bqstore.TargetNotReachedError, match="no number of them shows 1; ask for less"):
+            col.tune(1.0)
+        with pytest.raises(bqstore.TargetNotReachedError, match="the most that are measured; ask for less"):
+            col.tune(0.9999, queries=clustered(2500, 32, seed=1))
+        assert col.tune(0.9).oversampling > 1
+
+
+@pytest.mark.parametrize("target", [0, -0.1, 1.01, 98, float("nan"), "0.9", None, True])
+def test_targets_that_make_no_sense(target):
+    with filled(None, clustered(50, 16), encoding="one_bit") as col, pytest.raises(bqstore.InvalidInputError) as error:
+        col.tune(target)
+    assert "target_recall" in str(error.value) and "above 0" in str(error.value)
+
+
+def test_what_cannot_be_tuned():
+    base = clustered(50, 16)
+    with bqstore.open(dim=16) as col:
+        for n in (0, 1):
+            with pytest.raises(bqstore.InvalidInputError, match=rf"tune\(\) needs at least 2 documents.*has {n}"):
+                col.tune()
+            col.add(base[n : n + 1])
+    with bqstore.open(originals="none") as col:
+        col.add(base)
+        with pytest.raises(bqstore.InvalidInputError, match=r"tune\(\) needs the originals"):
+            col.tune()
+    with filled(None, base, encoding="one_bit") as col:
+        with pytest.raises(bqstore.InvalidInputError, match="at least 2 queries"):
+            col.tune(queries=base[0])
+        with pytest.raises(bqstore.InvalidInputError, match="k is 0"):
+            col.tune(k=0)
+        with pytest.raises(bqstore.InvalidInputError, match="8 dimensions"):
+            col.tune(queries=base[:, :8])
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "last"), [(10, 100_000, 64), (10, 320, 32), (300, 100_000, 10_000 / 300), (10, 5, 1)]
+)
+def test_the_ladder_ends_at_all_documents_or_ten_thousand(k, n, last):
+    ladder = tuning._ladder(k, n)
+    assert ladder[-1] == last and ladder == sorted(set(ladder)) and ladder[0] >= 1
+    candidates = [np.ceil(k * step - 1e-9) for step in ladder]
+    assert len(set(candidates)) == len(ladder)
+
+
+def test_the_least_that_is_enough_is_found_in_few_steps():
+    rising = [SearchParams(1.0 + step) for step in range(37)]
+    for least in range(38):
+        asked: list[float] = []
+
+        def enough(params: SearchParams, least: int = least, asked: list[float] = asked) -> bool:
+            asked.append(params.oversampling)
+            return params.oversampling >= 1.0 + least
+
+        expected = rising[least] if least < 37 else None
+        assert tuning._least(enough, rising) == expected
+        assert len(asked) <= 12
+    assert tuning._least(lambda _: True, rising[:1]) == rising[0]
+    assert tuning._least(lambda _: False, rising[:1]) is None
+
+
+def test_real_embeddings(embeddings):
+    """The promise on queries of another kind than the documents: held out of both halves."""
+    base, queries = embeddings("mpnet_base_v2_768.npz")
+    with bqstore.open_flat(full_scan_threshold=0, encoding="one_bit") as col:
+        col.add(base, [f"d{i}" for i in range(len(base))])
+        for target in (0.9, 0.97):
+            params = col.tune(target)
+            assert recall_of(col, base, queries, params, 10) >= target - 0.01
