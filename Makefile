@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test check format stamp torture bench release-check clean
+.PHONY: demo lint quick test test-all format stamp torture bench release-check clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -22,8 +22,17 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo  ## ask the Python manual, through LangChain and LlamaIndex
 	@$(BIN)/python examples/ask_the_manual.py $(ARGS)
 
-test: $(VENV)/.test  ## all checks, from an empty numba cache
-	@BIN=$(BIN) tools/check.sh
+lint: $(VENV)/.test  ## ruff, mypy, the import contracts
+	@BIN=$(BIN) tools/check.sh lint
+
+quick: $(VENV)/.test  ## lint, and one test of everything: for every save
+	@BIN=$(BIN) tools/check.sh quick
+
+test: $(VENV)/.test  ## what must pass before a commit lands, from an empty numba cache; CI runs this
+	@BIN=$(BIN) tools/check.sh test
+
+test-all: $(VENV)/.test  ## all but torture: every parameter, hypothesis at full depth, kernels under all flags
+	@BIN=$(BIN) tools/check.sh all
 
 format: $(VENV)/.test  ## put the sources in form
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ from ..config import Quantization
 from ..engine import fetch
 from ..engine.engine import Engine
 from ..engine.options import Options, no_originals
-from ..engine.search import PreparedSearch, unfiltered
+from ..engine.prepared_search import PreparedSearch, unfiltered
 from ..engine.state import State
 from ..errors import InvalidInputError
 from ..index.planner import EXACT, WALK

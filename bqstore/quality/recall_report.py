@@ -14,7 +14,7 @@ from ..config import AUTO, MAX_K, HnswConfig, Quantization, SearchParams, check_
 from ..engine.choose_encoding import query_encoding, ways
 from ..engine.engine import Engine
 from ..engine.options import Options
-from ..engine.search import unfiltered
+from ..engine.prepared_search import unfiltered
 from ..engine.state import State
 from ..errors import InvalidInputError
 from ..index import ALONE, Workers

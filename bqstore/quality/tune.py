@@ -14,7 +14,7 @@ import numpy as np
 from ..arguments import check_int, check_real, shown
 from ..config import MAX_K, Quantization, SearchParams
 from ..engine.engine import Engine
-from ..engine.search import unfiltered
+from ..engine.prepared_search import unfiltered
 from ..errors import InvalidInputError, TargetNotReachedError
 from ..index.planner import WALK
 from ..progress import Progress

@@ -1,4 +1,4 @@
-"""What went wrong in the first version of quantization that fits the data, each named after it."""
+"""Regressions of trained quantization: each test is named after what went wrong."""
 
 from __future__ import annotations
 

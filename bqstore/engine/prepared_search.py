@@ -1,0 +1,166 @@
+"""A search of one state with one set of options: everything that does not depend on the query is done beforehand."""
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import index
+from ..config import MAX_K
+from ..storage.files import RecordFile
+from ..validate import check_dim, check_queries
+from .options import Options
+from .state import State
+
+F32 = NDArray[np.float32]
+
+
+class PreparedSearch:
+    """How one state is searched, for any number of queries; many threads may use it.
+
+    Attributes
+    ----------
+    search : index.Search   absent where ``nothing`` can be found
+    live : int              documents of the state
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_made",
+        "_may_be_copies",
+        "_wider",
+        "live",
+        "nothing",
+        "options",
+        "quantization",
+        "search",
+        "vectors",
+    )
+
+    def __init__(
+        self,
+        state: State,
+        accept: NDArray[np.uint64] | None,
+        accepted: int,
+        options: Options,
+        filtered: bool = False,
+    ) -> None:
+        self.options, data = options, state.data
+        self.live = state.head.n_live
+        self.vectors = state.vectors
+        self.nothing = data is None or accepted == 0
+        if data is None or self.nothing:
+            return
+        self.quantization = data.quantizer.resolved(options.query_encoding)
+        planes = index.ENCODINGS[self.quantization.query_encoding]
+        arrays, hnsw, params = data.quantizer.arrays, options.hnsw, options.params
+        plan_of = partial(
+            index.plan,
+            n=state.n,
+            linked=data.linked,
+            alike=data.alike,
+            accepted=accepted,
+            dim=data.dim,
+            oversampling=params.oversampling,
+            rescore=params.rescore,
+            hnsw_ef=params.hnsw_ef,
+            planes=planes,
+            bits=arrays.bits,
+            width=arrays.width,
+            m=hnsw.m,
+            ef_construct=hnsw.ef_construct,
+            exact=options.exact,
+            full_scan_threshold=hnsw.full_scan_threshold,
+            originals=options.originals,
+            filtered=filtered,
+            adaptive=options.adaptive,
+            signs=planes == 1 and data.quantizer.estimator == "sign",
+        )
+
+        def made(k: int) -> index.Search:
+            return index.Search(data, accept, accepted, k, plan_of(k=k), planes)
+
+        self._made, self._accepted = made, accepted
+        self._wider: dict[int, index.Search] = {}
+        self.search = made(options.k)
+        # if the hits are copies of one vector, documents next to it may not have been among the candidates
+        plan = self.search.plan
+        self._may_be_copies = options.adaptive and plan.rescoring and 1 < options.k <= plan.candidates < accepted
+
+    def nearest(self, queries: F32, work: index.Work | None = None) -> tuple[NDArray[np.int32], F32]:
+        """Ordinals int32 (m, k) padded with -1, scores float32 (m, k) padded with NaN."""
+        options, vectors = self.options, self.vectors
+        if self.nothing or not len(queries):
+            shape = (len(queries), options.k)
+            return np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
+        search = self.search
+        data = search.data
+        if queries.shape[1] != data.dim:
+            check_dim(queries.shape[1], data.dim, "the query vector")
+        try:
+            if vectors is None:
+                ordinals, scores = search.nearest(queries, options.workers, None, work)
+            else:
+                vectors.check_size(data.n)
+                ahead = vectors.read_ahead
+                if ahead.unsampled > 0 and len(queries) == 1 and work is None:  # the hot path
+                    ahead.unsampled -= 1
+                    ordinals, scores = search.one(queries)
+                else:
+                    ordinals, scores = self._from_disk(queries, vectors, work)
+        except index.DoubtfulError:
+            check_queries(queries, options.distance)
+            raise
+        if self._may_be_copies and (len(queries) > 1 or scores[0, 0] == scores[0, 1] or scores[0, -2] == scores[0, -1]):
+            self._beyond_copies(queries, ordinals, scores, work)
+        if options.score_threshold is not None:
+            low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
+            ordinals[low], scores[low] = -1, np.nan
+        return ordinals, scores
+
+    def _beyond_copies(self, queries: F32, ordinals: NDArray[np.int32], scores: F32, work: index.Work | None) -> None:
+        """Duplicate-heavy collections: if the top hits are copies of one or two vectors, widen the candidate list.
+
+        Copies take the places of other candidates, so too few different vectors were compared by their originals. The
+        first k of the wider search replace the hits, in place.
+        """
+        k = self.options.k
+        few = 2 if k >= 8 else 1
+        rows, hits = np.arange(len(scores)), scores
+        for factor in (8, 64):
+            rows = rows[(hits[:, 1:] != hits[:, :-1]).sum(1) < few]
+            if not rows.size or factor * k > min(self._accepted, MAX_K):
+                return
+            if factor not in self._wider:
+                self._wider[factor] = self._made(factor * k)
+            some = np.ascontiguousarray(queries[rows])
+            more = None if work is None else index.Work()
+            found, hits = self._wider[factor].nearest(some, self.options.workers, None, more)
+            if work is not None and more is not None:
+                work.add(more)
+            good = hits[:, k - 1] >= scores[rows, -1]
+            ordinals[rows[good]], scores[rows[good]] = found[good, :k], hits[good, :k]
+
+    def _from_disk(self, queries: F32, vectors: RecordFile, work: index.Work | None) -> tuple[NDArray[np.int32], F32]:
+        """`nearest`, with read-ahead of the originals while reading them still waits for the disk."""
+        search, workers, ahead = self.search, self.options.workers, vectors.read_ahead
+        if not search.plan.rescoring:
+            return search.nearest(queries, workers, None, work)
+        first = min(ahead.left, len(queries))  # the first of a batch read ahead; they warm what the rest reads
+        before = ahead.begin(len(queries))
+        if first == 0:
+            found = search.nearest(queries, workers, None, work)
+        elif first == len(queries):
+            found = search.nearest(queries, workers, vectors.prefetch, work)
+        else:
+            one = search.nearest(queries[:first], workers, vectors.prefetch, work)
+            two = search.nearest(queries[first:], workers, None, work)
+            found = np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]])
+        ahead.end(before)
+        return found
+
+
+def unfiltered(state: State, options: Options) -> PreparedSearch:
+    """A search of all that is live."""
+    accept = None if state.head.n_live == state.n else state.live_bits
+    return PreparedSearch(state, accept, state.head.n_live, options)

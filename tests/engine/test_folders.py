@@ -1,0 +1,114 @@
+"""The folder of a store: relative paths, odd names, permissions, replacement while open."""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import bqstore
+from bqstore import InvalidInputError
+
+
+def test_a_store_opened_by_a_relative_path_wrote_into_another_after_chdir(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    with bqstore.open("store") as b:
+        b.add([[1.0, 2.0], [3.0, 4.0]], ["x", "y"], ["of b"] * 2)
+    monkeypatch.chdir(tmp_path / "a")
+    with bqstore.open("store") as a:
+        monkeypatch.chdir(tmp_path / "b")
+        a.add([[9.0, 9.0]], ["a1"], ["of a"])
+        a.clear()
+        a.add([[9.0, 9.0]], ["a1"], ["of a"])
+        assert a.search([1.0, 1.0])[0].text == "of a"
+    for name, ids in (("a", ["a1"]), ("b", ["x", "y"])):
+        with bqstore.open(tmp_path / name / "store", read_only=True) as col:
+            assert [r.id for r in col.scroll()] == ids and col.verify().ok
+
+
+def test_a_folder_that_was_replaced_while_open_is_noticed(tmp_path):
+    for name in ("a", "b"):
+        with bqstore.open(tmp_path / name) as col:
+            col.add([[1.0, 2.0]], ["x"], [name])
+    with bqstore.open(tmp_path / "a", read_only=True) as col:
+        (tmp_path / "a").rename(tmp_path / "c")
+        (tmp_path / "b").rename(tmp_path / "a")
+        with pytest.raises(bqstore.CorruptionError, match="replaced while open"):
+            col.search([1.0, 2.0])
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%41b", "a b", "é😀", "file:x", "a&mode=ro", "a\nb"])
+def test_any_folder_name_works(tmp_path, name):
+    with bqstore.open(tmp_path / name) as col:
+        col.add([[1.0, 2.0]], ["a"])
+    with bqstore.open(tmp_path / name, read_only=True) as col:
+        assert "a" in col
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_two_slashes_were_taken_for_a_host(tmp_path):
+    with bqstore.open(f"/{tmp_path}/store") as col:
+        col.add([[1.0, 2.0]], ["a"])
+    assert (tmp_path / "store" / "default" / "meta.db").exists()
+
+
+@pytest.mark.parametrize("path", [5, b"bytes", "a\0b", "~nosuchuser/x", "a\udcff"])
+def test_a_path_that_is_none_is_refused_by_name(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="path"):
+        bqstore.open(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_too_long_is_an_error_of_storage(tmp_path):
+    with pytest.raises(bqstore.StorageError, match="too long"):
+        bqstore.open(tmp_path / ("x" * 300))
+
+
+def as_nobody(action) -> str:
+    """What the action returns in a fork that has become a user without rights, or the error it raised."""
+    answer, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            text = str(action())
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(told, text.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(told)
+    with os.fdopen(answer) as file:
+        return file.read()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs root, to become a user who may not write")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forks of threaded processes
+def test_a_folder_that_cannot_be_written_can_be_read():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        Path(folder).chmod(0o755)
+        store = Path(folder) / "store"
+        with bqstore.open(store) as col:
+            col.add([[1.0, 2.0]], ["a"], ["text"])
+            assert col.search([1.0, 2.0])[0].text == "text"
+        for path in (store, *store.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        found = as_nobody(lambda: bqstore.open(store, read_only=True).search([1.0, 2.0])[0].text)
+        assert found == "text"
+        refused = as_nobody(lambda: bqstore.open(store))
+        assert refused.startswith("StorageError") and "read_only=True" in refused
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes of POSIX")
+def test_the_log_was_open_to_others_in_the_first_session(tmp_path):
+    with bqstore.open(tmp_path / "store") as col:
+        col.add([[1.0, 2.0]], ["a"], ["secret"])
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "store" / "default").iterdir()}
+    assert "meta.db-wal" in modes and set(modes.values()) == {0o600}
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700

@@ -1,0 +1,123 @@
+"""Numbers of odd types, dates, deep metadata, text that is no text: refused by name, or right."""
+
+import datetime
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore import InvalidInputError
+
+
+def nested(depth, kind):
+    value = 1
+    for _ in range(depth - 1):
+        value = [value] if kind == "list" else {"a": value}
+    return {"k": value}
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_deep_metadata_was_committed_and_then_broke_every_filter(kind):
+    with bqstore.open() as col:
+        col.add([[1.0, 2.0]], ["ok"], metadatas=[nested(100, kind)])
+        assert col.count({"k": 1}) == 0 and col.count({"k": {"$eq": nested(100, kind)["k"]}}) == 1
+        for depth in (101, 500, 900):
+            with pytest.raises(InvalidInputError, match="nests more than 100 deep"):
+                col.add([[1.0, 2.0]], metadatas=[nested(depth, kind)])
+            with pytest.raises(InvalidInputError, match="nests more than 100 deep"):
+                col.update_metadata(["ok"], nested(depth, kind))
+            with pytest.raises(InvalidInputError, match="nests more than 100 deep"):
+                col.count({"k": {"$eq": nested(depth, kind)}})
+        assert len(col) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("k", np.array([2])),
+        pytest.param("k", 10**5000, id="huge"),
+        ("k", np.bool_(True)),
+        ("k", "3"),
+        pytest.param("oversampling", 10**400, id="beyond floats"),
+        ("oversampling", np.True_),
+        ("oversampling", Decimal("sNaN")),
+        ("oversampling", np.array([2.0])),
+        ("oversampling", "2"),
+        ("oversampling", float("inf")),
+        pytest.param("score_threshold", 10**400, id="beyond floats too"),
+        ("score_threshold", np.array(1.0)),
+        ("score_threshold", False),
+    ],
+)
+def test_odd_numbers_raised_errors_of_their_own(name, value):
+    with bqstore.open() as col:
+        with pytest.raises(InvalidInputError, match=f"{name} is ") as caught:
+            col.search([1.0], **{name: value})
+        assert len(str(caught.value)) < 300
+
+
+def test_numbers_of_other_kinds_are_numbers():
+    with bqstore.open_flat(full_scan_threshold=0) as col:
+        col.add(np.eye(5) + 0.1)
+        query = [1.0, 0, 0, 0, 0]
+        assert len(col.search(query, np.int64(2), oversampling=np.float32(2), score_threshold=Decimal("-2"))) == 2
+        assert len(col.search(query, oversampling=1e308)) == 5
+        assert len(col.search(query, score_threshold=-1e300)) == 5 and col.search(query, score_threshold=1e300) == []
+        for hit in col.search(query, score_threshold=0.3):
+            assert hit.score >= 0.3
+
+
+def test_a_hit_at_the_threshold_is_above_it_as_the_caller_compares():
+    with bqstore.open(distance="dot") as col:
+        col.add([[0.9]], ["a"])  # as float32, 0.9 is a little less
+        assert col.search([1.0], score_threshold=0.9) == []
+        assert len(col.search([1.0], score_threshold=float(np.float32(0.9)))) == 1
+
+
+def test_each_hit_has_a_vector_of_its_own():
+    with bqstore.open() as col:
+        col.add([[1.0, 2.0]], ["a"])
+        (one,), (other,) = col.search_batch([[1.0, 2.0], [2.0, 1.0]], with_vectors=True)
+        one.vector[:] = 7
+        assert other.vector.tolist() == [1.0, 2.0] == col.get(["a"], with_vectors=True)[0].vector.tolist()
+
+
+def test_numpy_dates_are_dates():
+    moments = {
+        "s": np.datetime64("2020-01-02T03:04:05", "ns"),
+        "d": np.datetime64("2020-01-02"),
+        "y": np.datetime64("2020"),
+    }
+    with bqstore.open() as col:
+        col.add([[1.0]], ["a"], metadatas=[moments])
+        assert col.get(["a"])[0].metadata == {"s": "2020-01-02T03:04:05", "d": "2020-01-02", "y": "2020-01-01"}
+        assert col.count({"s": moments["s"]}) == col.count({"s": datetime.datetime(2020, 1, 2, 3, 4, 5)}) == 1
+        for value in (np.datetime64("NaT", "s"), np.timedelta64(3, "s")):
+            with pytest.raises(InvalidInputError):
+                col.add([[1.0]], metadatas=[{"x": value}])
+            with pytest.raises(InvalidInputError):
+                col.count({"x": value})
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"a": np.float32("nan")},
+        {"a": {"$eq": ["\ud800"]}},
+        {"\ud800": 1},
+        {"a": [float("inf")]},
+        {"a": {"$eq": [[1j]]}},
+    ],
+)
+def test_mistakes_deep_in_a_filter_are_mistakes(condition):
+    with bqstore.open() as col, pytest.raises(InvalidInputError):
+        col.count(condition)
+
+
+def test_an_id_that_is_no_text_is_not_in_a_collection():
+    with bqstore.open() as col:
+        assert "\ud800" not in col and 5 not in col
+        with pytest.raises(InvalidInputError, match="surrogate") as caught:
+            col.add([[1.0]], texts=["secret words \ud800"])
+        assert caught.value.__cause__ is None and caught.value.__suppress_context__
