@@ -1,10 +1,61 @@
 """Shared by all tests: where the real embeddings are, and data that has some structure."""
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+# set by `make test-all`
+HANGS = 600  # seconds to wait for what is under way: only a hang takes so long
+QUICK = 5  # tests of a file that `make quick` runs
+FULL = "BQSTORE_FULL" in os.environ
+
+
+def often(most: int) -> int:
+    """How often to try: in `make test` a fifth of what `make test-all` does."""
+    return most if FULL else max(1, most // 5)
+
+
+@contextmanager
+def child(*arguments: Any, **keywords: Any) -> Iterator["subprocess.Popen[str]"]:
+    """`subprocess.Popen` as a context that kills the process when the test fails: many would go on for ever."""
+    with subprocess.Popen(*arguments, **keywords) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="one case of each of the first tests of every file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what `@pytest.mark.sampled(n)` leaves out; with ``--quick`` keep one case of a few tests a file."""
+    cases: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+    for group in cases.values():
+        mark = group[0].get_closest_marker("sampled")
+        if mark is not None and len(group) > mark.args[0]:
+            kept = {round(i * (len(group) - 1) / max(1, mark.args[0] - 1)) for i in range(mark.args[0])}
+            for at, item in enumerate(group):
+                if at not in kept:
+                    item.add_marker(pytest.mark.slow)
+    if config.getoption("--quick"):
+        firsts: dict[Path, list[pytest.Item]] = {}
+        for group in cases.values():
+            quick = [item for item in group if not any(map(item.get_closest_marker, ("slow", "torture", "process")))]
+            if quick and len(firsts.setdefault(quick[0].path, [])) < QUICK:
+                firsts[quick[0].path].append(quick[0])
+        items[:] = [item for some in firsts.values() for item in some]
+
 
 _NEAR = Path(__file__).resolve().parents[2] / "shared" / "data"
 DATA = Path(os.environ.get("BQSTORE_DATA", _NEAR))

@@ -43,6 +43,7 @@ warm_up &  # once, beside the first checks, and not by each worker of pytest
 compiling=$!
 lint
 if [ "$MODE" = all ]; then
+    export BQSTORE_FULL=1
     kernels
     selected="not torture"
 else

@@ -1,7 +1,7 @@
-"""How the vectors of one collection become codes, when that is settled, and how it changes later. Floor 3.
+"""How the vectors of one collection become codes: which encoding, when it is chosen, and how it changes later.
 
-The first vectors settle it, if they are enough to tell; else they are kept by their signs, and all codes are made anew
-when there are. Knows the published state and the store; knows no rows.
+The first vectors choose the encoding if there are enough of them. Otherwise codes are plain signs, and all codes are made
+anew once there are enough. Knows the published state and the store; knows no rows.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ class Encoder:
 
     Attributes
     ----------
-    wanted : Quantization       what was asked for, with what this opening asks for over it; may hold "auto"
+    wanted : Quantization       the stored settings with those of this opening over them; may hold "auto"
     """
 
     def __init__(self, engine: "Engine", wanted: Quantization) -> None:
@@ -37,7 +37,7 @@ class Encoder:
 
     @property
     def in_use(self) -> Quantization:
-        """How codes are made and queries encoded now, or will be if there are none: nothing is "auto"."""
+        """How codes are made and queries encoded now, or would be if there are no codes yet; nothing is "auto"."""
         data = self._publisher.current().data
         if data is not None:
             return data.quantizer.resolved(self.wanted.query_encoding)
@@ -47,13 +47,13 @@ class Encoder:
 
     @property
     def choice(self) -> Choice | None:
-        """What was measured to choose it."""
+        """The measurements behind the choice of the encoding."""
         return choose_encoding.choice_of(self._store.head.settings)
 
     def encode(self, vectors: F32) -> tuple[Quantizer | None, U64]:
-        """The codes of vectors, float32 (n, dim), and what made them; beside other writes.
+        """The codes of vectors, float32 (n, dim), and the quantizer that made them; runs beside other writes.
 
-        Without codes there is no quantizer yet: `settled` makes both.
+        An empty collection has no quantizer yet: then `settled` makes both.
         """
         data = self._publisher.current().data
         if data is None or data.dim != vectors.shape[1]:
@@ -61,15 +61,14 @@ class Encoder:
         return data.quantizer, self._encoded(data.quantizer, vectors)
 
     def settled(self, vectors: F32, by: Quantizer | None, codes: U64) -> tuple[U64, Coding | None]:
-        """The codes as the collection holds them now, and what the store is to keep of how; under the writer's lock.
+        """The codes to store, and for the first vectors how they were made; under the writer's lock.
 
-        by, codes : what `encode` gave; another thread may have written since.
-
-        Raises InvalidInputError for the first vectors if they have fewer values than are to be encoded.
+        ``by`` and ``codes`` are what `encode` returned; another thread may have changed the quantizer since. Raises
+        InvalidInputError where ``truncate_dim`` is larger than the dimension of the first vectors.
         """
         data = self._publisher.follow().data
         if data is not None and data.quantizer.trained and self._store.head.n_live == 0:
-            self._store.clear()  # what it was trained on is gone
+            self._store.clear()  # the vectors it was trained on are gone
             data = self._publisher.follow().data
         if data is not None:
             return (codes if data.quantizer is by else self._encoded(data.quantizer, vectors)), None
@@ -85,17 +84,17 @@ class Encoder:
 
     @property
     def due(self) -> bool:
-        """Whether there are vectors enough by now to choose by, or to train on again."""
+        """Whether there are enough vectors by now to choose an encoding, or to train it again."""
         head = self._store.head
         return head.settings["originals"] != "none" and choose_encoding.is_due(self.wanted, head.settings, head.n_live)
 
     def renew(self) -> None:
-        """Do what is due; under the lock."""
+        """Choose or train again if that is due; under the lock."""
         if self.due:
             self._recode(self.wanted, Quantization(**self._store.head.settings["quantization"]))
 
     def change(self, wanted: Quantization) -> None:
-        """Make all codes as is wanted from now on; under the lock."""
+        """Make all codes anew with other settings, which stay; under the lock."""
         head = before = self._store.head
         check_truncated(wanted.truncate_dim, head.dim)
         try:
@@ -107,13 +106,13 @@ class Encoder:
                 untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
                 untuned["search"] = head.settings.get("untuned", head.settings["search"])
                 self._store.put_settings({**untuned, "quantization": as_settings(wanted)}, head.dim)
-        finally:  # Ctrl-C after the commit came too late: the next write must not go by what was wanted before
+        finally:  # also after a Ctrl-C that came behind the commit: the next write must go by what is stored
             after = self._store.head
             if after is not before and after.settings["quantization"] == as_settings(wanted):
                 self.wanted = wanted
 
     def _recode(self, wanted: Quantization, stored: Quantization) -> None:
-        """Choose by the vectors there are, and make all codes anew."""
+        """Choose by a sample of the vectors there are, and make all codes anew."""
         settings = self._store.head.settings
         sample = fetch.sample(self._publisher.follow(), choose_encoding.TRAINED_ON)
         chosen = choose_encoding.choose(sample, wanted, METRICS[settings["distance"]])

@@ -1,8 +1,8 @@
 """One committed state of a collection, as searches see it: immutable, published by one assignment.
 
-`advance` makes the next state out of what was committed since the last one. The writer calls it after its own commit,
-a reader when another process has committed, opening calls it with no last one: there is no second way. Knows the
-store and the arrays; knows no settings of a search.
+`advance` makes the next state from the last one and what was committed since. The writer calls it after its own commit,
+a reader after another process's, and opening calls it with no last state. Knows the store and the arrays; knows no
+settings of a search.
 """
 
 import json
@@ -32,7 +32,7 @@ from ..storage.store import SupersededError
 
 NO_RIDS = np.zeros(0, np.int64)
 Mask = NDArray[np.bool_]
-_decode = json.JSONDecoder().raw_decode  # half of json.loads is looking for white space that we did not write
+_decode = json.JSONDecoder().raw_decode  # json.loads spends half its time on white space
 
 
 class ChangedError(Exception):
@@ -48,10 +48,10 @@ class State:
     rids : int64 (at least n,)      rid of each ordinal, ascending
     live : bool (n,)                False where the row was deleted or replaced
     data : Searchable or None       None while there are no vectors
-    vectors : RecordFile or None    what ``data.records`` is a view of
-    ids, columns                    loaded when first asked for, then kept up
-    prepared                        searches that were planned on it; for `search`
-    matched                         what filters were found to match; for `accept`
+    vectors : RecordFile or None    the file that ``data.records`` is a view of
+    ids, columns                    loaded when first needed, then extended with every commit
+    prepared                        remembered by `search`: searches of this state
+    matched                         remembered by `accept`: what filters match
     """
 
     head: Head
@@ -66,12 +66,12 @@ class State:
 
     @property
     def n(self) -> int:
-        """Slots."""
+        """Slots: records in the flat files, deleted ones included."""
         return self.head.n_slots
 
     @cached_property
     def live_bits(self) -> NDArray[np.uint64]:
-        """``live`` as a bitmap, made once: every search without a filter asks for it when rows have been deleted."""
+        """``live`` as a bitmap, made once."""
         return to_bitmap(self.live)
 
     def ordinals(self, rids: Iterable[int]) -> NDArray[np.int64]:
@@ -86,9 +86,9 @@ class State:
 
 
 def advance(store: Store, old: State | None) -> State:
-    """The state of the store's last commit, made from the one before where it can be.
+    """The state of the store's last commit, made from an older one of the same generation where there is one.
 
-    Raises CorruptionError if what is new does not agree with its checksums.
+    Raises CorruptionError where new records do not agree with their checksums, or rows with records.
     """
     with store.consistent():
         head = store.reread()
@@ -113,14 +113,14 @@ def advance(store: Store, old: State | None) -> State:
 
 
 def first(store: Store) -> State:
-    """The state of a store that was just opened; reads and checks every code."""
+    """The state of a store that was just opened. Reads and checks every code."""
     while True:
         with suppress(SupersededError):
             return advance(store, None)
 
 
 def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mask, Searchable | None]:
-    """The arrays with the slots that are new; ``live`` is a copy."""
+    """The arrays with the new slots appended; ``live`` is a copy."""
     count = head.n_slots - old.n
     live = np.ones(head.n_slots, bool)
     live[: old.n] = old.live
@@ -146,13 +146,13 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
         words = index.append_codes(words, old.n, codes)
     records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
     data = Searchable(words, records, head.n_slots, head.dim, form, metric, quantizer)
-    if old.data is not None:  # of the same generation: its graph is that of the first slots
+    if old.data is not None:  # the graph of the same generation covers the first slots
         data = replace(data, graph=old.data.graph, alike=old.data.alike, pool=old.data.pool)
     return rids, live, data
 
 
 def _ids(store: Store, state: State, old: Ids) -> Ids:
-    """The ids, brought up to the state: a dead ordinal that was never read has none."""
+    """The ids of all ordinals of the state; ordinals that died before they were read have an empty one."""
     start = int(state.rids[old.n]) if old.n < state.n else state.head.next_rid
     texts = [""] * (state.n - old.n)
     rows = store.column_since(start, "id")
@@ -162,9 +162,9 @@ def _ids(store: Store, state: State, old: Ids) -> Ids:
 
 
 def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> dict[str, Column]:
-    """Metadata columns as of a commit, brought up to the state: rows changed in place, then new ones.
+    """Metadata columns as of commit ``seq``, brought up to the state: first rows changed in place, then new ones.
 
-    Every row's metadata is read once for all columns that begin at the same ordinal.
+    Each row's metadata is read once for all columns that end at the same ordinal.
     """
     out: dict[str, Column] = {}
     for name in ("ref_doc_id", "metadata"):
@@ -182,7 +182,7 @@ def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int
             offsets = np.array(_places(store, state, rows, n), np.int64) - n
             for column, found in zip(behind, _values([column.key for column in behind], name, rows), strict=True):
                 every = found
-                if len(found) < state.n - n:  # dead ones have none
+                if len(found) < state.n - n:  # deleted ordinals have no row
                     every = [NOTHING] * (state.n - n)
                     for offset, value in zip(offsets.tolist(), found, strict=True):
                         every[offset] = value
@@ -191,7 +191,7 @@ def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int
 
 
 def _values(keys: list[str], name: str, rows: list[tuple[int, Any]]) -> list[list[Any]]:
-    """The fields of rows, a list for each key."""
+    """The values of fields in rows: one list per key."""
     if name == "ref_doc_id":
         return [[NOTHING if text is None else text for _, text in rows] for _ in keys]
     out: list[list[Any]] = [[] for _ in keys]
@@ -203,7 +203,7 @@ def _values(keys: list[str], name: str, rows: list[tuple[int, Any]]) -> list[lis
 
 
 def _places(store: Store, state: State, rows: list[tuple[int, str]], since: int | None = None) -> list[int]:
-    """The ordinals of rows that the state must have; ``since``: they must be all that live from this ordinal on."""
+    """The ordinals of rows, all of which the state must have; with ``since``, all live ordinals from there on."""
     places: list[int] = state.ordinals(rid for rid, _ in rows).tolist()
     if len(places) != len(rows):
         raise CorruptionError(f"{store.catalogue.name} holds rows that have no vector; restore it from a copy")
@@ -229,7 +229,7 @@ def with_ids(store: Store, state: State) -> State:
 
 
 def carried(store: Store, state: State, old: State | None) -> State:
-    """The state with what an older one has loaded, brought up to it; the store must stand at the state's commit."""
+    """The state with the ids and columns that an older one has loaded; the store must stand at its commit."""
     if old is None or old.head.generation != state.head.generation or old.n > state.n:
         return state
     ids = state.ids if state.ids is not None or old.ids is None else _ids(store, state, old.ids)
@@ -239,13 +239,13 @@ def carried(store: Store, state: State, old: State | None) -> State:
 
 
 def with_restored(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> State:
-    """The state with columns that were kept at a commit, brought up to it; the store must stand at the state's."""
+    """The state with columns that a snapshot kept at commit ``seq``; the store must stand at the state's commit."""
     new = {key: column for key, column in columns.items() if key not in state.columns}
     return replace(state, columns={**state.columns, **_columns(store, state, new, seq)})
 
 
 def bits_reader(store: Store, state: State) -> Callable[[Field], Bits]:
-    """How a filter's test of one field is answered in this state."""
+    """The function that answers a filter's test of one field in this state."""
 
     def bits(field: Field) -> Bits:
         if field.key != ID_KEY:

@@ -40,6 +40,7 @@ def test_vectors_of_six_dimensions_are_scanned(distance):
         assert recall(col.search_ids(queries, K, **half, oversampling=200)[0], truth) >= 0.95
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 def test_equal_documents_are_walked_all_the_same(distance):
     """Nine of ten: blank pages, and what is on every page."""

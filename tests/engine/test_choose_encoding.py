@@ -121,6 +121,7 @@ def test_one_bit_is_chosen_where_it_finds_as_much(distance):
     assert chosen.quantizer.trained == 3000 and chosen.quantizer.metric == METRICS[distance]
 
 
+@pytest.mark.sampled(3)
 @every_distance
 @pytest.mark.parametrize("dim", [8, 32])
 def test_more_bits_are_chosen_where_one_is_not_enough(distance, dim):
@@ -155,6 +156,7 @@ def test_turning_is_chosen_where_it_helps_and_only_there():
     assert chosen.quantizer.rotate == (turned.raw_recall >= still.raw_recall + 0.01)
 
 
+@pytest.mark.sampled(4)
 @every_distance
 @pytest.mark.parametrize("kind", ["one", "few", "zeros", "one dimension", "half zeros"])
 def test_vectors_that_are_the_same_are_quantized_too(distance, kind):
@@ -176,6 +178,7 @@ def test_vectors_that_are_the_same_are_quantized_too(distance, kind):
         assert min(each.recall for each in chosen.choice.trials if each.quantization.estimator == "rabitq") == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 @pytest.mark.parametrize("distance", ["dot", "euclid"])
 def test_the_size_of_numbers_changes_no_choice(distance, scale):
@@ -267,6 +270,7 @@ def test_enough_vectors_are_measured_at_once():
     assert first(clustered(LEAST, 24, 1), Quantization("one_bit"), METRICS["dot"]) is None
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: "-".join(str(value) for value in asdict(wanted).values()))
 def test_what_was_settled_is_not_due_again(wanted):
     """Neither what was chosen, nor what was asked for, once there were vectors enough to train on."""

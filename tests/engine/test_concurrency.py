@@ -17,6 +17,7 @@ import pytest
 
 import bqstore
 from bqstore import BqstoreError, ClosedError, LockedError
+from tests.conftest import HANGS, child, often
 
 DIM = 16
 ROOT = Path(bqstore.__file__).parents[1]
@@ -120,12 +121,13 @@ def searcher(col: bqstore.Collection, seed: int) -> Callable[[threading.Event], 
     return search
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 @pytest.mark.parametrize("threshold", [0, 10_000], ids=["bits", "exact"])
 def test_searches_while_one_writes_see_whole_documents(tmp_path, on_disk, threshold):
     with bqstore.open(tmp_path if on_disk else None, hnsw={"full_scan_threshold": threshold}) as col:
         put(col, [f"fixed-{i}" for i in range(10)], list(range(10)))
-        run_all(writer(col, 120), *(searcher(col, seed) for seed in range(4)))
+        run_all(writer(col, often(120)), *(searcher(col, seed) for seed in range(4)))
         assert col.verify().ok
 
 
@@ -133,7 +135,7 @@ def test_a_reader_in_the_same_process_follows_the_writer(tmp_path):
     with bqstore.open(tmp_path, hnsw=BITS) as col:
         put(col, [f"fixed-{i}" for i in range(10)], list(range(10)))
         with bqstore.open(tmp_path, read_only=True, hnsw=BITS) as reader:
-            run_all(writer(col, 100), searcher(reader, 1), searcher(reader, 2))
+            run_all(writer(col, often(100)), searcher(reader, 1), searcher(reader, 2))
             assert list(reader.scroll()) == list(col.scroll())
             assert reader.verify().ok
 
@@ -203,7 +205,7 @@ def test_closing_while_searches_run_gives_hits_or_closed_error(tmp_path):
                 pass
             col.close()
             for future in futures:
-                future.result(timeout=60)
+                future.result(timeout=HANGS)
         with pytest.raises(ClosedError):
             col.search(vector_of(0))
     with bqstore.open(tmp_path) as col:
@@ -259,7 +261,7 @@ def moves(col: bqstore.Collection, step: int, rng: np.random.Generator) -> None:
 def test_a_reader_in_another_process_sees_whole_commits_only(tmp_path):
     with bqstore.open(tmp_path) as col:
         moves(col, 0, np.random.default_rng(0))
-        with subprocess.Popen(
+        with child(
             [sys.executable, "-c", FOLLOW, str(tmp_path)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -269,12 +271,12 @@ def test_a_reader_in_another_process_sees_whole_commits_only(tmp_path):
         ) as process:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
             rng = np.random.default_rng(1)
-            for step in range(1, 600):
+            for step in range(1, often(600)):
                 moves(col, step, rng)
             col.add([vector_of(0)], ["stop"], ["stop"], [{"step": 10_000}])
-            out, errors = process.communicate(timeout=60)
+            out, errors = process.communicate(timeout=HANGS)
         assert process.returncode == 0, errors
-        assert int(out.split()[1]) > 5
+        assert int(out.split()[1]) >= 1
 
 
 def test_readers_open_while_the_writer_begins_anew(tmp_path):
@@ -283,7 +285,7 @@ def test_readers_open_while_the_writer_begins_anew(tmp_path):
         put(col, ["a"], [1])
 
         def clear(done: threading.Event) -> None:
-            for step in range(150):
+            for step in range(often(150)):
                 col.clear()
                 put(col, ["a", "b"], [step, step + 1])
 
@@ -392,7 +394,7 @@ os.kill(os.getpid(), 9)
 
 @needs_fork
 def test_the_lock_ends_with_the_parent_though_a_fork_lives_on(tmp_path):
-    with subprocess.Popen(
+    with child(
         [sys.executable, "-W", "ignore", "-c", LIVE_ON, str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -464,7 +466,7 @@ def test_ctrl_c_at_any_moment_leaves_the_last_operation_in_or_out(tmp_path, on_d
             signal.signal(signal.SIGALRM, before)
         assert col.verify().ok and interrupted > 5
         with ThreadPoolExecutor(1) as pool:  # no lock was left behind
-            assert pool.submit(put, col, ["last"], [1]).result(timeout=30) is None
+            assert pool.submit(put, col, ["last"], [1]).result(timeout=HANGS) is None
     if on_disk:
         with bqstore.open(tmp_path) as col:
             assert {r.id: r.metadata["n"] for r in col.scroll()} == {**truth, "last": 1}
@@ -521,14 +523,14 @@ def test_no_search_waits_for_a_write_that_is_being_synced(tmp_path, where, monke
 
         def slow(self):
             syncing.set()
-            assert answered.wait(60), "the search waits for the write"
+            assert answered.wait(HANGS), "the search waits for the write"
             real(self)
 
         monkeypatch.setattr(kind, "sync", slow)
         writer = threading.Thread(target=col.add, args=(np.eye(4)[:1], ["e"]))
         writer.start()
         try:
-            assert syncing.wait(60)
+            assert syncing.wait(HANGS)
             query = [1.0, 0, 0, 0]
             assert [h.id for h in col.search(query, filter={"x": 2})] == ["c"]
             assert [h.id for h in col.search(query, filter={"_bq_id": ["d", "e"]})] == ["d"]

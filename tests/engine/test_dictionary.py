@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import bqstore
+from tests.conftest import often
 
 DIM = 5
 IDS = [f"i{n}" for n in range(12)] + ["ü", "a\x00b", "'; --"]
@@ -192,6 +193,7 @@ class DictionaryMachine(RuleBasedStateMachine):
         assert self.col.verify().ok
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("originals", ORIGINALS)
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 def test_a_collection_agrees_with_a_dictionary(originals, on_disk):
@@ -199,7 +201,7 @@ def test_a_collection_agrees_with_a_dictionary(originals, on_disk):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=50 if on_disk else 80,
+            max_examples=often(50 if on_disk else 80),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

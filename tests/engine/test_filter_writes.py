@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import bqstore
 from bqstore.engine import graph_builder
+from tests.conftest import often
 from tests.engine.given import BITS, SIGNS
 from tests.metadata.test_filter_grammar import KEYS, PATHS, agree, some_condition, some_filter, some_metadata
 from tests.slow_filters import matches, stored
@@ -149,7 +150,7 @@ class FilterMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 def test_filters_agree_with_a_dictionary(monkeypatch, on_disk, worth):
     monkeypatch.setattr(graph_builder, "SMALLEST_GRAPH", worth)
-    live_through(on_disk, 50)
+    live_through(on_disk, often(50))
 
 
 def live_through(on_disk: bool, examples: int) -> None:
@@ -448,6 +449,7 @@ def test_an_older_snapshot_in_the_place_of_the_newest_changes_no_answer(tmp_path
                 check(col, truth)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("damage", ["flip", "cut", "hole"])
 def test_a_damaged_snapshot_changes_no_answer(tmp_path, damage):
     col, truth = filled(tmp_path)

@@ -18,6 +18,7 @@ from bqstore import progress
 from bqstore.engine import graph_builder
 from bqstore.engine.graph_persistence import GraphPersistence
 from bqstore.index import HnswGraph
+from tests.conftest import HANGS
 from tests.engine.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall_on_bits
 
 N, DIM, K = 2300, 64, 10
@@ -62,6 +63,7 @@ def check_all_there(col, base=BASE):
 # ---- Ctrl-C
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize(("name", "when"), [("link", 1), ("link", 40), ("_merge", 1), ("_merge", 70), ("_grow", 1)])
 def test_ctrl_c_while_linking_comes_after_the_commit(tmp_path, monkeypatch, where, name, when):
@@ -285,7 +287,7 @@ def test_an_error_of_the_thread_is_not_the_end_of_the_collection(without_graph, 
     with monkeypatch.context() as patch:
         patch.setattr(HnswGraph, "link", fail)
         col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS)
-        assert called.wait(60)
+        assert called.wait(HANGS)
         for thread in linkers():
             thread.join(60)
         check_all_there(col)
@@ -354,11 +356,12 @@ def ended(path, how, until):
     quiet = ["-W", "ignore::DeprecationWarning", "-W", "ignore:there is no snapshot of the graph:RuntimeWarning"]
     command = [sys.executable, *quiet, "-c", PROCESS, str(path), how, str(until)]
     return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=HANGS,
         check=False,
     )  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "how", ["plain", "exit", "reader", "alone", "at exit", "write at exit", "fork", "fork and end"]
 )

@@ -14,6 +14,7 @@ from bqstore.engine import graph_builder
 from bqstore.index import HnswGraph
 from bqstore.storage import compaction
 from bqstore.storage.store import Store
+from tests.conftest import HANGS, child
 from tests.engine.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall, recall_on_bits
 
 N, LIVE, DIM, K = 2600, 2200, 96, 10
@@ -269,7 +270,7 @@ def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
     np.save(tmp_path / "queries.npy", QUERIES)
     with worn(tmp_path / "store") as col:
         vector = col.get(["d500"], with_vectors=True)[0].vector
-        with subprocess.Popen(
+        with child(
             [sys.executable, "-c", READER, str(tmp_path / "store"), str(tmp_path / "queries.npy")],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -282,7 +283,7 @@ def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
                 col.compact()
                 col.add(vector[None], ["d500"])
             col.add(BASE[:1], ["stop"])
-            out, errors = process.communicate(timeout=60)
+            out, errors = process.communicate(timeout=HANGS)
         assert process.returncode == 0, errors
         assert errors == "" and len(out.split()) >= 4
         assert col.info().generation == 6
@@ -308,6 +309,7 @@ def after(number, real):
     return call
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("owner", "name", "when"),
     [
@@ -348,6 +350,7 @@ def test_ctrl_c_leaves_everything_as_it_was(path, monkeypatch, owner, name, when
         assert np.mean([len(set(a) & set(b)) / K for a, b in zip(ids, truth, strict=True)]) > 0.97
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", ["adopt", "attached", "link"])
 def test_ctrl_c_after_the_commit_leaves_it_done(path, monkeypatch, name):
     with worn(path) as col:
@@ -381,13 +384,13 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
 
         def link(self, *arguments):
             inside.set()
-            assert go.wait(60)
+            assert go.wait(HANGS)
             return real(self, *arguments)
 
         monkeypatch.setattr(HnswGraph, "link", link)
         tasks = [threading.Thread(target=col.compact)]
         tasks[0].start()
-        assert inside.wait(60)
+        assert inside.wait(HANGS)
         tasks += [threading.Thread(target=col.add, args=(BASE[:1], ["new"]))]
         tasks[1].start()
         assert len(col.search(QUERIES[0], N)) == LIVE and "new" not in col  # searches do not

@@ -39,6 +39,7 @@ def whole():
 # ---- what is found
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("distance", "originals", "place"),
     [
@@ -78,6 +79,7 @@ def test_any_dimension_is_walked(dim):
         assert col.search(queries[0], explain=True).explanation.way == "walk"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SETS)
 def test_recall_never_falls_as_the_beam_or_oversampling_grows(embeddings, name):
     """Each point lies above the one before, or within two hits in a thousand: DESIGN, A1, A7 and A12."""
@@ -166,6 +168,7 @@ def test_as_many_hits_as_match_come_back(tmp_path, deleted):
         assert walked >= 8
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("correlated", [True, False], ids=["near the query", "far from it"])
 @pytest.mark.parametrize("part", [0.5, 0.05, 0.005])
 def test_filters_that_go_with_the_query_or_against_it(part, correlated):
@@ -292,6 +295,7 @@ def test_the_planner_walks_when_it_pays_and_scans_when_not(monkeypatch, whole):
 # ---- the same by every call
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("settings", [{}, {"rescore": False}, {"hnsw_ef": 40, "oversampling": 2}], ids=str)
 @pytest.mark.parametrize("condition", [None, {"m": list(range(120))}], ids=["all", "some"])
@@ -364,6 +368,7 @@ def test_query_encodings_differ_at_each_open_and_nothing_stored_changes(tmp_path
         assert col.info().quantization.query_encoding == "binary"  # as stored
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SETS)
 def test_finer_queries_rank_better_on_real_embeddings(embeddings, tmp_path, name):
     base, queries = embeddings(f"{name}.npz")

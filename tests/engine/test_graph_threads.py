@@ -13,6 +13,7 @@ import pytest
 
 import bqstore
 from bqstore.engine import graph_builder
+from tests.conftest import HANGS, child
 from tests.engine.given import BITS, SIGNS, let_walk
 
 ROOT = Path(bqstore.__file__).parents[1]
@@ -161,6 +162,7 @@ def checker(life: Life, col: bqstore.Collection, seed: int, follows: bool = True
     return lambda: life.check(col, rng, follows)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("where", "tail"), [("memory", 8192), ("disk", 8192), ("disk", 100)])
 def test_searches_while_one_writes_links_and_compacts(tmp_path, monkeypatch, where, tail):
     monkeypatch.setattr(graph_builder, "TAIL", tail)
@@ -281,7 +283,7 @@ def test_a_reader_in_another_process_follows(tmp_path, monkeypatch):
     monkeypatch.setattr(graph_builder, "TAIL", 100)
     life = Life(tmp_path)
     with life.col as col:
-        with subprocess.Popen(
+        with child(
             [sys.executable, "-c", FOLLOW, str(tmp_path)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -292,7 +294,7 @@ def test_a_reader_in_another_process_follows(tmp_path, monkeypatch):
             assert process.stdout.readline() == "ready\n", process.stderr.read()
             live(life, 32, seed=2)()
             col.add(life.places[:1], ["stop"])
-            out, errors = process.communicate(timeout=60)
+            out, errors = process.communicate(timeout=HANGS)
         assert process.returncode == 0 and errors == "", errors
         rounds, *ways, linked = out.split()
         assert int(rounds) > 5 and "walk" in ways and int(linked) > 2

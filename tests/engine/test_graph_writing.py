@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import bqstore
 from bqstore.engine import graph_builder
+from tests.conftest import often
 from tests.engine.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall, recall_on_bits
 
 N, DIM, K = 2600, 96, 10
@@ -91,6 +92,7 @@ def test_the_same_calls_give_the_same_graph_on_any_number_of_threads(tmp_path):
 # ---- replaced and deleted
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["openai_3small_1536", "minilm_l6_v2_384", "clustered"])
 def test_recall_after_replacing_a_third_is_that_of_a_fresh_build(request, tmp_path, name):
     if name == "clustered":
@@ -306,6 +308,6 @@ def test_a_collection_with_a_graph_agrees_with_a_dictionary(monkeypatch, on_disk
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=often(12), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -145,6 +145,7 @@ def test_few_vectors_stay_signs(path):
         check_codes(col)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("n", [ENOUGH, 2600])
 def test_a_first_add_that_is_large_enough_is_chosen_at_once(path, n):
     with opened(path) as col:
@@ -173,6 +174,7 @@ def test_the_cheapest_that_finds_enough_is_chosen(expected):
         assert col.info().quantization.query_encoding == ("scalar8bits" if encoding == "four_bits" else "scalar4bits")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("settings", "trials"),
     [
@@ -388,6 +390,7 @@ def seen(col):
     return out
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["at once", "grown", "few", "given"])
 def test_an_opening_finds_the_same(tmp_path, how):
     given = {"encoding": "two_bits", "estimator": "rabitq", "rotate": True} if how == "given" else {}
@@ -520,6 +523,7 @@ def build(base, way, originals, distance, path=None):
     return col
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("way", WAYS, ids=named)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_every_kind_of_code_of_a_few_documents(way, distance, tmp_path):
@@ -545,6 +549,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("way", "distance", "originals"), LARGE, ids=named)
 def test_every_kind_of_code_of_a_graph(way, distance, originals, walk, monkeypatch):
     monkeypatch.setattr(graph_builder, "SMALLEST_GRAPH", 700)
@@ -562,6 +567,7 @@ def test_every_kind_of_code_of_a_graph(way, distance, originals, walk, monkeypat
         assert col.verify().ok
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", CORRECTED[2:], ids=named)
 @pytest.mark.parametrize("how", ["scan", "walk"])
 def test_originals_that_cannot_be_hits_are_not_read(way, how, walk):
@@ -648,6 +654,7 @@ def bytes_of(path):
         return parameters, file.read_bytes()[start : start + size * store.head.n_slots], graph
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("how", ["auto", "grown", *CORRECTED[::3], CORRECTED[4], SIGNED[2]], ids=named)
 def test_the_same_input_gives_the_same_bytes_on_any_threads(tmp_path, how):
     base, found, results = clustered(2600 if how == "auto" else 2200, 40, seed=1), [], []
@@ -703,6 +710,7 @@ def adder(col, start, stop, step, base=BASE):
     return add
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", [37, 200, 650])
 def test_adding_from_threads_while_the_first_choice_is_made(path, step):
     """Wherever the threshold falls, every code is of the quantizer in use."""
@@ -719,6 +727,7 @@ def test_adding_from_threads_while_the_first_choice_is_made(path, step):
             check_codes(col)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("originals", ["float32", "none"])
 @pytest.mark.parametrize("way", [None, ("one_bit", "rabitq", False), ("two_bits", "sign", False)], ids=named)
 def test_several_threads_make_the_first_add(originals, way, path):
@@ -794,6 +803,7 @@ def found_of(base, distance, settings):
         return float(np.mean(scores >= truth[:, 9:]))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_vectors_of_every_kind_are_found_no_worse_than_by_their_signs(kind, distance):

@@ -115,6 +115,7 @@ def agreeing(used):
 # ---- settled: by what was given, or chosen
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", SETTLED)
 def test_nothing_said_is_as_stored(stored, name):
     path = stored(name)
@@ -131,6 +132,7 @@ def test_nothing_said_is_as_stored(stored, name):
         check_codes(col)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", SETTLED)
 @pytest.mark.parametrize("how", ["dict", "object", "flat"])
 def test_what_agrees_changes_nothing_now_or_later(stored, name, how):
@@ -220,6 +222,7 @@ def ways_to_ask():
     return [*out, {"encoding": "two_bits", "estimator": "rabitq", "rotate": True}]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", ["untrained", "empty"])
 @pytest.mark.parametrize("settings", ways_to_ask(), ids=str)
 def test_what_is_asked_of_an_open_one_is_what_it_becomes(stored, name, settings):
@@ -252,6 +255,7 @@ def test_what_is_asked_of_an_open_one_is_what_it_becomes(stored, name, settings)
         opened(path, encoding=other)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("settings", ways_to_ask()[1:], ids=str)
 def test_a_reader_of_an_open_one_changes_nothing(stored, settings):
     path = stored("untrained")
@@ -278,6 +282,7 @@ def test_an_open_one_is_chosen_when_it_has_grown_whoever_looked_at_it(stored):
     assert used_of(path)[0] == used
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("settings", ways_to_ask()[1:], ids=str)
 def test_without_originals_signs_cannot_become_anything_else(tmp_path, settings):
     """They were said to become it, and never did; the opening after that was refused."""
@@ -372,6 +377,7 @@ AS_IT_WAS = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("settings", AS_IT_WAS, ids=str)
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_collection_of_the_previous_release_stays_signs(before, settings, read_only):

@@ -15,6 +15,7 @@ def found(col, queries, **keywords):
     return recall(col.search_ids(queries, 10, **keywords)[0], col.search_ids(queries, 10, exact=True)[0])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 def test_requantizing_a_few_documents_divided_by_zero(n):
     with bqstore.open() as col:
@@ -69,6 +70,7 @@ def test_what_was_trained_on_deleted_documents_stayed(tmp_path):
         assert col.verify().ok
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("encoding", ["one_bit", "two_bits", "four_bits"])
 @pytest.mark.parametrize("query_encoding", ["binary", "scalar4bits", "scalar8bits"])
 def test_reads_were_spared_by_a_bound_that_does_not_hold(encoding, query_encoding):

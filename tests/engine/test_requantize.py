@@ -21,7 +21,7 @@ from bqstore.engine import fetch, graph_builder, maintenance, search
 from bqstore.index import HnswGraph, Quantizer
 from bqstore.storage import compaction
 from bqstore.storage.store import Store
-from tests.conftest import exact_scores
+from tests.conftest import FULL, HANGS, exact_scores, often
 from tests.engine.given import BITS, data_of, filled, let_walk, recall, settle_early
 from tests.engine.test_quantization import (
     CORRECTED,
@@ -91,6 +91,7 @@ def check_settings(col):
 # ---- what it does
 
 
+@pytest.mark.sampled(1)
 def test_to_every_kind_of_code_and_back(path, monkeypatch):
     let_walk(monkeypatch)
     with worn(path, threads=2) as col:
@@ -220,6 +221,7 @@ def test_a_collection_that_was_emptied_settles_anew(path, originals):
         assert col.verify().ok
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "way", [None, CORRECTED[3], SIGNED[2], SIGNED[0]], ids=lambda way: named(way) if way else "auto"
 )
@@ -246,6 +248,7 @@ def test_on_an_empty_collection_it_settles_what_comes(tmp_path, how, way):
         check_codes(col)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("originals", ["float16", "int8"])
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 def test_from_originals_in_fewer_bytes(tmp_path, originals, distance):
@@ -352,6 +355,7 @@ def test_reports_are_of_the_new_codes():
         assert col.tune(0.9, k=5).oversampling < 4
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", [*SIGNED[1:], *CORRECTED], ids=named)
 def test_what_was_trained_on_few_is_trained_once_more(way):
     with opened(**asked(way)) as col:
@@ -463,7 +467,7 @@ def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
             col.requantize(**asked(way))
             lines += [reader.stdout.readline() for _ in range(2)]
         col.add(BASE[:1], ["stop"])
-        out, errors = reader.communicate(timeout=100)
+        out, errors = reader.communicate(timeout=HANGS)
         assert (reader.returncode, errors) == (0, ""), errors
         assert len(set(lines + out.splitlines(keepends=True)) - {""}) >= 3  # it has seen them come
 
@@ -487,13 +491,13 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
 
         def link(self, *arguments):
             inside.set()
-            assert go.wait(60)
+            assert go.wait(HANGS)
             return real(self, *arguments)
 
         monkeypatch.setattr(HnswGraph, "link", link)
         tasks = [threading.Thread(target=col.requantize, kwargs={"encoding": "two_bits", "estimator": "rabitq"})]
         tasks[0].start()
-        assert inside.wait(60)
+        assert inside.wait(HANGS)
         tasks += [
             threading.Thread(target=col.add, args=(BASE[:1], ["new"])),
             threading.Thread(target=col.delete, args=(["d7"],)),
@@ -511,7 +515,7 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         go.clear()
         tasks = [threading.Thread(target=col.requantize, kwargs={"encoding": "one_bit"})]
         tasks[0].start()
-        assert inside.wait(60)
+        assert inside.wait(HANGS)
         tasks += [threading.Thread(target=col.close)]
         tasks[1].start()
         go.set()
@@ -522,6 +526,7 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         check_codes(col)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", [13, 150])
 def test_adding_from_threads_while_codes_are_made_anew(path, step):
     with opened(path) as col:
@@ -631,7 +636,7 @@ def lead_a_life(path, seed, steps):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_collection_whose_codes_change_agrees_with_a_dictionary(path, seed):
-    lead_a_life(path, seed, 50)
+    lead_a_life(path, seed, often(50))
 
 
 # ---- interrupted
@@ -666,6 +671,7 @@ BEFORE = [
 ]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("owner", "name", "when"), BEFORE, ids=lambda value: value if isinstance(value, (str, int)) else ""
 )
@@ -702,6 +708,7 @@ def test_ctrl_c_leaves_everything_as_it_was(path, monkeypatch, owner, name, when
         assert path is None or {file.split("-")[1][0] for file in bins(path)} == {"1"}
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("to", [CORRECTED[2], SIGNED[0], None], ids=["two_bits", "signs", "auto"])
 @pytest.mark.parametrize(
     ("name", "was"),
@@ -747,6 +754,7 @@ def test_ctrl_c_after_the_commit_leaves_it_done(tmp_path, monkeypatch, name, was
             assert (col.info().quantization, col.info().generation) == (info.quantization, 1)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("owner", "name", "when"),
     [*BEFORE, (graph_builder.GraphBuilder, "adopt", 1)],
@@ -784,6 +792,7 @@ def test_ctrl_c_in_the_automatic_one_loses_nothing(path, monkeypatch, owner, nam
             check_codes(col)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(2))
@@ -985,4 +994,4 @@ def kill_often(path, seed, times, wait):
 
 @pytest.mark.filterwarnings("ignore:there is no snapshot of the graph:RuntimeWarning")
 def test_kill(tmp_path):
-    assert kill_often(tmp_path, 0, 4, 0.4) >= 1
+    assert kill_often(tmp_path, 0, 4 if FULL else 2, 0.4) >= 1

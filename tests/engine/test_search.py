@@ -33,6 +33,7 @@ def kept(base, originals):
     return base.astype(np.float64)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 @pytest.mark.parametrize("originals", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("threshold", [0, 10_000])

@@ -98,6 +98,7 @@ def known_id(id_):
 # ---- what it finds, and what it takes
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("way", WAYS, ids=named)
 def test_the_whole_is_found_by_codes_of_a_part(path, way, distance):
@@ -130,6 +131,7 @@ def test_the_whole_is_found_by_codes_of_a_part(path, way, distance):
             check_codes(col)
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("way", WAYS, ids=named)
 @pytest.mark.parametrize("part", [1, 64, PART, 100])
@@ -217,6 +219,7 @@ def test_what_is_far_in_the_part_and_near_in_the_whole_is_read(tmp_path, monkeyp
 # ---- its life
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("way", [SIGNED[0], SIGNED[1], CORRECTED[0], CORRECTED[3]], ids=named)
 @pytest.mark.parametrize("originals", ["float32", "float16", "int8", "none"])
 def test_everything_else_goes_on_as_ever(path, monkeypatch, way, originals):
@@ -323,6 +326,7 @@ def settings_in(col):
     return col._engine.store.head.settings
 
 
+@pytest.mark.sampled(1)
 def test_requantize_there_and_back(path):
     with filled(path, None, **asked(SIGNED[0])) as col:
         before, plain = documents(col), settings_in(col)
@@ -365,6 +369,7 @@ def test_a_reader_follows(tmp_path):
             check_codes(reader)
 
 
+@pytest.mark.sampled(1)
 def test_searches_go_on_meanwhile(path):
     truth = best(exact_scores(BASE[:N], QUERIES, "cosine"))[0].tolist()
     done, wrong = threading.Event(), []
