@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--quick"):
         firsts: dict[Path, list[pytest.Item]] = {}
         for group in cases.values():
-            quick = [item for item in group if not any(map(item.get_closest_marker, ("slow", "torture", "process")))]
+            quick = [item for item in group if not any(map(item.get_closest_marker, ("slow", "torture")))]
             if quick and len(firsts.setdefault(quick[0].path, [])) < QUICK:
                 firsts[quick[0].path].append(quick[0])
         items[:] = [item for some in firsts.values() for item in some]

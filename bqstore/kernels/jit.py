@@ -11,19 +11,25 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from bqstore.kernels.leaf_compiler import compile_leaf
+
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 _njit = cast("Callable[..., Callable[[Any], Any]]", numba.njit)
 
 
+def _compile_leaf(function: Kernel, **options: Any) -> Any:
+    return function if getattr(numba.config, "DISABLE_JIT", 0) else compile_leaf(function, **options)
+
+
 def leaf(function: Kernel) -> Kernel:
     """Compile a function that only other kernels call."""
-    return cast("Kernel", _njit(nogil=True)(function))
+    return cast("Kernel", _compile_leaf(function, nogil=True))
 
 
 def float_leaf(function: Kernel) -> Kernel:
     """Compile a leaf whose float sums may be reordered, so as to vectorize; NaN and infinity stay right."""
-    return cast("Kernel", _njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})(function))
+    return cast("Kernel", _compile_leaf(function, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}))
 
 
 def root(function: Kernel) -> Kernel:
