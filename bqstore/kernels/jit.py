@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from bqstore.kernels import notice
 from bqstore.kernels.leaf_compiler import compile_leaf
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
@@ -35,3 +36,7 @@ def float_leaf(function: Kernel) -> Kernel:
 def root(function: Kernel) -> Kernel:
     """Compile a function that Python calls, kept in numba's cache."""
     return cast("Kernel", _njit(nogil=True, cache=True)(function))
+
+
+if not getattr(numba.config, "DISABLE_JIT", 0):
+    notice.install()
