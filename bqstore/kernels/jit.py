@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-from bqstore.kernels import notice
+from bqstore.kernels import compiling
+from bqstore.kernels.cache import KernelCache
 from bqstore.kernels.leaf_compiler import compile_leaf
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
@@ -34,9 +35,12 @@ def float_leaf(function: Kernel) -> Kernel:
 
 
 def root(function: Kernel) -> Kernel:
-    """Compile a function that Python calls, kept in numba's cache."""
-    return cast("Kernel", _njit(nogil=True, cache=True)(function))
+    """Compile a function that Python calls, kept on disk."""
+    dispatcher = _njit(nogil=True)(function)
+    if dispatcher is not function:  # NUMBA_DISABLE_JIT gives it back
+        dispatcher._cache = KernelCache(function)
+    return cast("Kernel", dispatcher)
 
 
 if not getattr(numba.config, "DISABLE_JIT", 0):
-    notice.install()
+    compiling.watch()

@@ -1,0 +1,115 @@
+"""What a person sees of a compilation, and where compiled kernels are kept, whatever is wrong with the folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bqstore
+from bqstore.kernels import cache, compiling
+from tests.kernels.given import INTERPRETED
+
+ROOT = Path(bqstore.__file__).parents[1]
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+
+KERNEL = """
+import logging, sys, warnings
+import numpy as np
+records = []
+class Count(logging.Handler):
+    def emit(self, record):
+        records.append(record)
+if "log" in sys.argv:
+    logging.basicConfig(level=logging.DEBUG, handlers=[Count()])
+from bqstore.kernels import metadata
+for marks in (np.zeros(1, np.uint32), np.zeros(3, np.uint32)):
+    assert metadata.sift(marks, np.ones(1 << 16, np.uint8), np.zeros(3, np.int32)) == len(marks)
+print(sum(metadata.sift.stats.cache_hits.values()), len(records))
+"""
+
+
+def run(*arguments, **environment):
+    """Standard output and standard error of a process that calls one kernel."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", KERNEL, *arguments],
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), done.stderr
+
+
+def files(folder):
+    return sorted(folder.rglob("*.nb?"))
+
+
+def test_the_first_compilation_is_announced_once_and_a_cached_kernel_is_not(tmp_path):
+    said = [run(NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    assert said == [(["0", "0"], compiling.LINE), (["1", "0"], "")]
+
+
+def test_a_program_that_logs_everything_gets_nothing_from_numba(tmp_path):
+    assert run("log", NUMBA_CACHE_DIR=str(tmp_path))[0] == ["0", "0"]
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "middle", "empty"])
+def test_a_damaged_file_is_made_again(tmp_path, suffix, damage):
+    """It was an EOFError or an UnpicklingError at every start."""
+    run(NUMBA_CACHE_DIR=str(tmp_path))
+    (file,) = (file for file in files(tmp_path) if file.suffix == suffix)
+    data = file.read_bytes()
+    half = len(data) // 2
+    damaged = {
+        "cut": data[:half],
+        "flip": b"\xff" * 40 + data[40:],
+        "middle": data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :],
+        "empty": b"",
+    }
+    file.write_bytes(damaged[damage])
+    assert [run(NUMBA_CACHE_DIR=str(tmp_path))[0][0] for _ in range(2)] == ["0", "1"]
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning_and_nothing_else(tmp_path):
+    """It was a RuntimeError: no locator available."""
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    out, errors = run(NUMBA_CACHE_DIR=str(blocked / "cache"))
+    assert out == ["0", "0"] and errors.count("cannot be kept") == 1 and "set NUMBA_CACHE_DIR" in errors
+
+
+def test_kernels_that_an_image_was_warmed_up_with_are_found_by_a_user_who_may_only_read(tmp_path, monkeypatch):
+    """The folders are tried in their order, for reading and for writing."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    first, second, third = cache.folders(tmp_path / "package")
+    assert first == tmp_path / "package" / "__pycache__" and second == tmp_path / "home" / "bqstore" / "kernels"
+    assert third.name.startswith("bqstore-kernels-")
+
+    def twice(value):
+        return 2 * value
+
+    monkeypatch.setattr(cache, "folders", lambda package: [first, second])
+    kept = cache.KernelCache(twice)
+    (tmp_path / "package").write_text("no folder")  # root may write everywhere else
+    import numba
+
+    dispatcher = numba.njit(twice)
+    dispatcher._cache = kept
+    assert dispatcher(2) == 4 and files(second)
+    again = numba.njit(twice)
+    again._cache = cache.KernelCache(twice)
+    assert again(3) == 6 and sum(again.stats.cache_hits.values()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give a file away")
+def test_kernels_of_another_user_are_not_loaded(tmp_path):
+    run(NUMBA_CACHE_DIR=str(tmp_path))
+    for file in files(tmp_path):
+        os.chown(file, 12345, 12345)
+    assert run(NUMBA_CACHE_DIR=str(tmp_path))[0] == ["0", "0"]
