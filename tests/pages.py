@@ -1,0 +1,102 @@
+"""The project's Markdown pages as tests see them: their Python blocks, and what these print.
+
+A page shows what a block prints in a ``text`` block right behind it. A block that begins with ``# needs
+OPENAI_API_KEY`` is run apart from the others, against a server on loopback that speaks OpenAI's API.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NEEDS_KEY = "# needs OPENAI_API_KEY\n"
+HUNG = 1800  # seconds: far beyond what a slow or busy machine takes
+
+_BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
+_DECIMAL = re.compile(r"\d+\.\d+")
+
+# Runs the blocks of each page in a folder of the page's own, all of them as often as asked, and writes down what each
+# has printed. A block stands at the line that it has in its page, so that a traceback names it.
+_PROGRAM = """
+import contextlib, io, json, os, sys
+pages, times, out = json.load(sys.stdin)
+printed = []
+for _ in range(times):
+    for name, folder, blocks in pages:
+        os.makedirs(folder, exist_ok=True)
+        os.chdir(folder)
+        scope = {"__name__": "__main__"}
+        for line, code in blocks:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                exec(compile("\\n" * line + code, name, "exec"), scope)
+            printed.append(said.getvalue())
+with open(out, "w", encoding="utf-8") as file:
+    json.dump(printed, file)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Python in a page: the lines before it, its text, and what the page says that it prints."""
+
+    page: Path
+    line: int
+    code: str
+    shown: str
+
+    @property
+    def needs_key(self) -> bool:
+        return self.code.startswith(NEEDS_KEY)
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line + 1}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = _BLOCK.finditer(text)
+    return [
+        Block(page, text.count("\n", 0, match.start("code")), match["code"], match["shown"] or "") for match in found
+    ]
+
+
+def check_blocks(blocks: Sequence[Block], folder: Path, times: int = 1, **environment: str) -> None:
+    """Run blocks in one fresh process and compare what they print with what their pages show.
+
+    A warning is an error, and so is a word on stderr. ``times``: a reader may run a block again.
+    """
+    assert blocks
+    pages = list(dict.fromkeys(block.page for block in blocks))
+    asked = [
+        (str(page), str(folder / page.stem), [(block.line, block.code) for block in blocks if block.page == page])
+        for page in pages
+    ]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)  # the folder changes
+    out = folder / "printed.json"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _PROGRAM],
+        env={**kept, "XDG_CACHE_HOME": str(folder / "cache"), **environment},
+        input=json.dumps([asked, times, str(out)]),
+        capture_output=True,
+        text=True,
+        timeout=HUNG,
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stdout and not done.stderr, done.stderr
+    for block, printed in zip([*blocks] * times, json.loads(out.read_text(encoding="utf-8")), strict=True):
+        check_printed(block, printed)
+
+
+def check_printed(block: Block, printed: str) -> None:
+    """The words as the page has them; figures with a decimal point may differ by what processors differ by."""
+    assert _DECIMAL.sub("#.#", printed) == _DECIMAL.sub("#.#", block.shown), f"{block} prints:\n{printed}"
+    figures = [[float(figure) for figure in _DECIMAL.findall(text)] for text in (printed, block.shown)]
+    assert figures[0] == pytest.approx(figures[1], rel=0.01, abs=0.02), f"{block} prints:\n{printed}"
