@@ -1,4 +1,4 @@
-"""The project's Markdown pages as tests see them: their Python blocks, and what these print.
+"""The project's Markdown pages as tests see them: their Python blocks, what these print, their headings and links.
 
 A page shows what a block prints in a ``text`` block right behind it. A block that begins with ``# needs
 OPENAI_API_KEY`` is run apart from the others, against a server on loopback that speaks OpenAI's API.
@@ -100,3 +100,43 @@ def check_printed(block: Block, printed: str) -> None:
     assert _DECIMAL.sub("#.#", printed) == _DECIMAL.sub("#.#", block.shown), f"{block} prints:\n{printed}"
     figures = [[float(figure) for figure in _DECIMAL.findall(text)] for text in (printed, block.shown)]
     assert figures[0] == pytest.approx(figures[1], rel=0.01, abs=0.02), f"{block} prints:\n{printed}"
+
+
+# ---- headings and links
+
+_FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
+_LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+_DEFINITION = re.compile(r"^\[[^\]]+\]:\s+(\S+)", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
+
+
+def markdown_pages() -> list[Path]:
+    """Every Markdown file of the project, none of an environment or a build."""
+    left_out = {"build", "dist", "node_modules"}
+    found = []
+    for page in sorted(ROOT.rglob("*.md")):
+        folders = page.relative_to(ROOT).parts[:-1]
+        if not any(part in left_out or (part.startswith(".") and part != ".github") for part in folders):
+            found.append(page)
+    return found
+
+
+def links_of(text: str) -> list[str]:
+    """The targets of links, outside of code."""
+    text = _CODE.sub("`code`", _FENCE.sub("", text))
+    return _LINK.findall(text) + _DEFINITION.findall(text)
+
+
+def anchors_of(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    anchors: set[str] = set()
+    for heading in _HEADING.findall(_FENCE.sub("", text)):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        plain = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        anchor, count = plain, 0
+        while anchor in anchors:
+            count += 1
+            anchor = f"{plain}-{count}"
+        anchors.add(anchor)
+    return anchors

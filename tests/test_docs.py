@@ -1,14 +1,15 @@
-"""The pages under ``docs/``: their Python runs as it stands."""
+"""The pages under ``docs/``: their Python runs as it stands, and the links of every page lead somewhere."""
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 import bqstore
 
 from .embeddings.fake_server import serve
-from .pages import ROOT, blocks_of, check_blocks, check_printed
+from .pages import ROOT, anchors_of, blocks_of, check_blocks, check_printed, links_of, markdown_pages
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -33,7 +34,24 @@ def test_the_blocks_that_need_a_key_run_with_one(tmp_path: Path) -> None:
     assert server.texts == ["Bits are small.", "Floats are exact.", "what is small?"]
 
 
+@pytest.mark.parametrize("page", markdown_pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in links_of(text):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / unquote(name)).resolve() if name else page
+        assert target.exists(), f"{link}: there is no such file"
+        assert target.is_relative_to(ROOT), f"{link}: outside of the project"
+        if anchor:
+            assert anchor in anchors_of(target.read_text(encoding="utf-8")), f"{link}: there is no such heading"
+
+
 def test_the_checks_see_what_is_wrong(tmp_path: Path) -> None:
+    text = "# One `two`\n\n## Same\n\n## Same\n\n[a](b.md#c) `[no](link)`\n\n```python\n[no](link)\n```\n"
+    assert links_of(text) == ["b.md#c"]
+    assert anchors_of(text) == {"one-two", "same", "same-1"}
     written = tmp_path / "page.md"
     written.write_text("text\n\n```python\nprint(0.98)\n```\n\n```text\n0.99\n```\n\n```python\nx = 1\n```\n", "utf-8")
     shown, silent = blocks_of(written)
