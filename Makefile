@@ -44,7 +44,7 @@ stamp: $(VENV)/.test  ## renew the stamp of the kernels after a change to one
 torture: $(VENV)/.test  ## crash and damage sweeps: many minutes
 	$(BIN)/python -m pytest -m torture
 
-bench: $(VENV)/.test  ## every figure of the README, measured side by side
+bench: $(VENV)/.test  ## every figure of docs/benchmarks.md, measured side by side
 	$(BIN)/python -m tests.benchmarks
 
 release-check: | $(BIN)/python  ## build the wheel; install it, and each extra alone, into fresh environments

@@ -1,4 +1,4 @@
-"""Every figure of the README, on one machine, in one run: `make bench`."""
+"""Every figure of docs/benchmarks.md, on one machine, in one run: `make bench`."""
 
 import os
 import subprocess
