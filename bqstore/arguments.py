@@ -1,18 +1,18 @@
-"""Refuse an unknown keyword with the nearest known name. Floor 0: knows errors only.
+"""Checks of keywords and plain values, and what an error message says of them.
 
-Python's own TypeError for a misspelt keyword does not say what was meant, and a settings dictionary says nothing at
-all. Users of other stores reported settings that were ignored in silence; here none is.
+An unknown keyword is never ignored: the error names the one that was probably meant, by what other vector stores call
+it, else by its spelling.
 """
 
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from functools import wraps
 from numbers import Integral, Real
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,13 +22,109 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """A hint for a message: ``; did you mean 'x'?`` or the list of known names."""
+# What other vector stores, and people, call our keywords, values and operators. Case and underscores do not count.
+_SYNONYMS: Final = {
+    "k": "n_results limit top_k n top num_results similarity_top_k n_neighbors",
+    "filter": "where filters query_filter metadata_filter where_document condition expr predicate",
+    "vector": "vectors query query_vector query_embedding query_embeddings embedding embeddings queries xq",
+    "vectors": "vector embeddings embedding queries query query_vectors query_embeddings data xb xq",
+    "queries": "vectors vector query query_vectors query_embeddings embeddings",
+    "ids": "id doc_ids document_ids uuids keys",
+    "texts": "text documents document docs contents page_contents",
+    "metadatas": "metadata payloads payload properties attributes",
+    "metadata": "metadatas payload payloads properties attributes",
+    "with_vectors": "include_vectors include_embeddings return_vectors include_values include",
+    "score_threshold": "threshold min_score score_cutoff similarity_cutoff similarity_threshold",
+    "exact": "brute_force flat",
+    "hnsw_ef": "ef ef_search search_ef ef_runtime num_candidates",
+    "ef_construct": "ef_construction construction_ef ef_build ef",
+    "m": "max_connections max_degree connectivity max_neighbors",
+    "oversampling": "oversample refine_factor rescore_multiplier rerank_factor",
+    "rescore": "rescoring rerank refine",
+    "ignore_quantization": "ignore",
+    "lambda_mult": "diversity mmr_threshold mmr_lambda",
+    "threads": "num_threads n_threads n_jobs workers num_workers max_workers parallel",
+    "batch": "batch_size chunk_size page_size",
+    "target_recall": "recall target",
+    "path": "persist_directory persist_dir persist_path uri location url folder directory db_path host",
+    "collection": "collection_name name table table_name index_name namespace",
+    "dim": "dimension dimensions dims vector_size vector_dim embedding_dim ndim",
+    "distance": "metric space metric_type distance_metric distance_function distance_strategy similarity",
+    "quantization": "quantization_config quantizer compression",
+    "hnsw": "hnsw_config hnsw_params index_params index_config",
+    "search": "search_params search_config",
+    "embedding_model": "model model_name embedding_model_name",
+    "index_metadata": "payload_index indexed_fields metadata_fields scalar_index",
+    "dimensions": "dim dims dimension",
+    "max_concurrency": "concurrency threads workers max_workers n_jobs parallel",
+    # values
+    "euclid": "l2 euclidean l2sq sqeuclidean squared_l2 euclidean_distance",
+    "dot": "ip inner_product dot_product max_inner_product",
+    "cosine": "cos angular cosine_similarity cosine_distance",
+    "one_bit": "binary bq bit 1bit",
+    "two_bits": "2bit 2bits",
+    "four_bits": "4bit 4bits int4",
+    "scalar4bits": "int4 4bits",
+    "scalar8bits": "int8 8bits",
+    "float32": "f32 fp32 float full",
+    "float16": "f16 fp16 half",
+    "int8": "i8 sq8 uint8",
+    # operators of filters
+    "$eq": "$equals $equal $is",
+    "$ne": "$neq $not_eq $not_equal $not_equals",
+    "$gte": "$ge",
+    "$lte": "$le",
+    "$nin": "$not_in",
+    "$between": "$range",
+    "$any": "$contains_any $overlap $any_of",
+    "$all": "$contains_all $all_of",
+    "$contains": "$text $text_match $substring $array_contains",
+    "$like": "$regex $match $starts_with $ends_with $glob",
+}
+# Settings that a call may be given by mistake: where each belongs, with an example of its value.
+_SETTINGS: Final = {
+    "m": ("hnsw", "32"),
+    "ef_construct": ("hnsw", "256"),
+    "full_scan_threshold": ("hnsw", "0"),
+    "oversampling": ("search", "4.0"),
+    "rescore": ("search", "False"),
+    "hnsw_ef": ("search", "256"),
+    "encoding": ("quantization", "'two_bits'"),
+    "query_encoding": ("quantization", "'scalar8bits'"),
+    "estimator": ("quantization", "'rabitq'"),
+    "rotate": ("quantization", "True"),
+    "truncate_dim": ("quantization", "512"),
+}
+_OF_OPEN: Final = ("dim", "distance", "originals", "embedding_model", "index_metadata", "threads", "read_only")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _by_meaning(name: object, names: Iterable[str]) -> str | None:
+    """The first of the names that ``name`` is another word for, or another way to write."""
+    wanted = _plain(str(name))
+    for each in names:
+        if wanted in (_plain(each), *map(_plain, _SYNONYMS.get(each, "").split())):
+            return each
+    return None
+
+
+def _by_spelling(name: object, names: Collection[str]) -> str | None:
+    given = str(name)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    if not close:  # a part of a name, or a name with something around it
+        close = [n for n in names if given and (given in n or n in given.split("_"))][:1]
+    return close[0] if close else None
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The end of a message: ``; did you mean 'x'?``, else ``otherwise``, else the list of known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
-    if not close:  # a part of a name, or a name with something around it: "ef" for hnsw_ef, "top_k" for k
-        close = [n for n in names if str(name) and (str(name) in n or n in str(name).split("_"))][:1]
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+    if meant := _by_meaning(name, names) or _by_spelling(name, names):
+        return f"; did you mean {meant!r}?"
+    return f"; known: {', '.join(names)}" if otherwise is None else otherwise
 
 
 def refuse_unknown(given: Iterable[object], known: Iterable[str], where: str) -> None:
@@ -36,7 +132,19 @@ def refuse_unknown(given: Iterable[object], known: Iterable[str], where: str) ->
     known = set(known)
     for name in given:
         if name not in known:
-            raise UnknownKeywordError(f"{where} has no keyword {name!r}{nearest(name, known)}")
+            hint = None if _by_meaning(name, sorted(known)) else _where_it_belongs(name, known)
+            raise UnknownKeywordError(f"{where} has no keyword {shown(name)}{hint or did_you_mean(name, known)}")
+
+
+def _where_it_belongs(name: object, known: Collection[str]) -> str | None:
+    """The end of a message for the name of a setting that another keyword, or another call, takes."""
+    if setting := _by_meaning(name, _SETTINGS):
+        group, value = _SETTINGS[setting]
+        when = "" if group in known else " when the store is opened"
+        return f": it belongs to {group}={{{setting!r}: {value}}}{when}"
+    if setting := _by_meaning(name, _OF_OPEN):
+        return f": {setting} is set when the store is opened"
+    return None
 
 
 def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
@@ -68,12 +176,25 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except Exception as error:  # an int of more digits than Python prints, or a class of the user's
-        return f"a {type(value).__name__} ({type(error).__name__} when shown)"
+        return f"{type_of(value)} ({type(error).__name__} when shown)"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def type_of(value: object) -> str:
+    """The type for a message, with its article: "an int", "a list"; "None" for None."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: "1 entry", "2 entries"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun[:-1]}ies" if noun.endswith("y") else f"{n} {noun}s"
+
+
 def check_int(name: str, value: object, low: int, high: int, why: str = "") -> int:
-    """The value as a plain int, or InvalidInputError. Booleans and arrays are no numbers here."""
+    """The value as a plain int, or InvalidInputError. Booleans and arrays are refused."""
     if type(value) is int and low <= value <= high:
         return value
     if isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high:
@@ -89,7 +210,7 @@ def check_bool(name: str, value: object) -> bool:
 
 
 def check_real(name: str, value: object, expected: str) -> float:
-    """The value as a finite float, or InvalidInputError. Booleans and arrays are no numbers here."""
+    """The value as a finite float, or InvalidInputError. Booleans and arrays are refused."""
     number = math.nan
     if isinstance(value, (Real, Decimal)) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):  # a signalling NaN, or beyond a float
@@ -100,9 +221,9 @@ def check_real(name: str, value: object, expected: str) -> float:
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """The value if it is one of the choices, or InvalidInputError with the nearest."""
+    """The value if it is one of the choices, or InvalidInputError that names the one that was meant."""
     if not isinstance(value, str) or value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
+        hint = did_you_mean(value, choices, otherwise="") if isinstance(value, str) else ""
         raise InvalidInputError(f"{name} is {shown(value)}; expected one of {', '.join(map(repr, choices))}{hint}")
     return value
 
@@ -130,5 +251,5 @@ def text_bytes(text: str, what: str) -> int:
 def items(given: object, what: str) -> list[Any]:
     """A list of anything iterable but a string."""
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise InvalidInputError(f"{what} is a {type(given).__name__}; expected a list")
+        raise InvalidInputError(f"{what} is {type_of(given)}; expected a list")
     return list(given)

@@ -1,9 +1,11 @@
-"""The settings: frozen dataclasses, checked when made. Floor 0: knows errors only.
+"""The settings of a collection and of a search: frozen dataclasses, checked when they are made.
 
-Names are Qdrant's, because its users are ours. What is given to ``open`` falls in two kinds: what shapes the stored
-bytes (`Quantization`, ``HnswConfig.m`` ...) must agree with what is stored; what only steers a query
-(`SearchParams`, ``HnswConfig.full_scan_threshold``) may differ at every open and every call.
+Names are Qdrant's, because its users are ours. Settings that shape the stored bytes (`Quantization`, ``HnswConfig.m``)
+must agree with what is stored; those of a query (`SearchParams`, ``HnswConfig.full_scan_threshold``) may differ at
+every opening.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +20,7 @@ from .arguments import (
     from_mapping,
     refuse_unknown,
     shown,
+    type_of,
 )
 from .errors import InvalidInputError
 
@@ -26,55 +29,64 @@ ORIGINALS: Final = ("float32", "float16", "int8", "none")
 MAX_DIM: Final = 16_384
 MAX_K: Final = 10_000
 
-S = TypeVar("S")
-
-
-def check_oversampling(value: object) -> float:
-    """``oversampling`` as a float of at least 1, or InvalidInputError."""
-    expected = "a number of at least 1 (candidates = k * oversampling)"
-    number = check_real("oversampling", value, expected)
-    if number < 1:
-        raise InvalidInputError(f"oversampling is {shown(value)}; expected {expected}")
-    return number
-
-
 ENCODINGS: Final = ("one_bit", "one_and_half_bits", "two_bits", "four_bits")
 QUERY_ENCODINGS: Final = ("binary", "scalar4bits", "scalar8bits")
 ESTIMATORS: Final = ("sign", "rabitq")
 AUTO: Final = "auto"
 
+S = TypeVar("S")
 
+
+def _settings(cls: type[S]) -> type[S]:
+    """Decorate a dataclass so that an unknown keyword is an UnknownKeywordError."""
+    cls.__init__.__qualname__ = cls.__name__
+    cls.__init__ = checked_keywords(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
+@_settings
 @dataclass(frozen=True)
 class Quantization:
     """How vectors become codes, and how a query is compared with them.
 
-    With nothing given, the first vectors are measured in every way and the cheapest that finds the most is kept;
-    `CollectionInfo.quantization` says which, `CollectionInfo.choice` why. ``Collection.requantize`` changes it later.
+    With nothing given, every encoding is measured on the first vectors, and the smallest that finds enough is kept:
+    `CollectionInfo.quantization` is the outcome, `CollectionInfo.choice` the reason. `Collection.requantize` changes
+    it later.
 
     Parameters
     ----------
     encoding : "auto"           chosen by measuring (the default)
         "one_bit"               bit = 1 where the value is > 0: Qdrant's ``one_bit``
         "one_and_half_bits", "two_bits"
-                                Qdrant's, of the sign estimator: three levels a value, by its dimension's mean and
-                                deviation. With ``estimator="rabitq"``, "two_bits" are four levels a value
+                                Qdrant's, with the sign estimator: three levels a value, set by the mean and deviation
+                                of its dimension. With ``estimator="rabitq"``, "two_bits" has four levels a value
         "four_bits"             sixteen levels a value; "rabitq" only
-    query_encoding : "auto"     "scalar4bits" where the codes were chosen or are of "rabitq", else "binary"
-        "binary", "scalar4bits", "scalar8bits"
-                                the query is encoded as the vectors are, or keeps 4 or 8 bits of every value, which
-                                costs a few nanoseconds a code and ranks better. May differ at every open.
-    estimator : "auto"          "sign" for an encoding that is given, else chosen by measuring
+    query_encoding : "auto"     "scalar4bits" where the codes were chosen or use "rabitq", else "binary"
+        "binary"                the query is encoded as the vectors are
+        "scalar4bits", "scalar8bits"
+                                4 or 8 bits of every value of the query are kept: a few nanoseconds more a code, and a
+                                better order. May differ at every opening
+    estimator : "auto"          "sign" if an encoding is given, else chosen by measuring
         "sign"                  candidates are ranked by the product of signs, ``dim - 2 * hamming``
-        "rabitq"                the mean of the data is taken off, and two float32 a vector correct the product to an
-                                unbiased estimate of the score (Gao and Long, arXiv 2405.12497; more bits: 2409.09913)
-    rotate : bool or None       "rabitq" only: turn what is left of a vector by a fast random rotation, which spreads
-                                what a few dimensions hold over all. None: as measured, False for an estimator given
-    truncate_dim : int or None  codes are made of the first so many values of each vector, and so are what is compared
-                                with them of a query, and the graph; None: of all. For models whose first values hold
-                                the most (Matryoshka), such as OpenAI's third generation: codes of 512 of 3,072 values
-                                take a sixth of the memory. Vectors are kept whole, queries are given whole, and
-                                candidates are rescored by the whole; without rescoring, scores are those of the
+        "rabitq"                vectors are centered on the mean of the data, and two float32 a vector correct the
+                                product to an unbiased estimate of the score (Gao and Long, arXiv 2405.12497; with
+                                more bits: 2409.09913)
+    rotate : bool or None       "rabitq" only: rotate the centered vectors at random, so that a few large dimensions
+                                are spread over all. None: chosen by measuring; False if the estimator is given
+    truncate_dim : int or None  how many of the first values of each vector codes and graph are made of; None: all.
+                                For models trained to hold the most in the first values (Matryoshka), such as OpenAI's
+                                third generation: 512 of 3,072 values take a sixth of the memory. Vectors are stored,
+                                queries given and candidates rescored whole; without rescoring, scores are those of the
                                 truncated vectors
+
+    Raises
+    ------
+    InvalidInputError           an unknown value, or a combination that does not exist
+
+    >>> import bqstore
+    >>> col = bqstore.open(quantization=bqstore.Quantization("two_bits", estimator="rabitq"))
+    >>> col.info().quantization
+    Quantization(encoding='two_bits', query_encoding='scalar4bits', estimator='rabitq', rotate=False, truncate_dim=None)
     """
 
     encoding: str = AUTO
@@ -99,16 +111,25 @@ class Quantization:
             raise InvalidInputError("rotate=True needs estimator='rabitq'")
 
 
+@_settings
 @dataclass(frozen=True)
 class HnswConfig:
-    """The graph's settings, and when there is no need of one.
+    """The settings of the graph (HNSW; Malkov and Yashunin 2016), and the size up to which none is used.
 
     Parameters
     ----------
-    m : int                     links per node on the upper levels, twice as many on level 0 (2 to 512)
-    ef_construct : int          beam width while building (4 to 10,000)
+    m : int                     links a node on the upper levels, twice as many on level 0 (2 to 512)
+    ef_construct : int          length of the candidate list while building (4 to 10,000)
     full_scan_threshold : int   in kilobytes of float32 vectors, as in Qdrant: up to this size the accepted vectors
-                                are scanned exactly; 0 never. May differ at every open.
+                                are scanned exactly; 0: never. May differ at every opening
+
+    Raises
+    ------
+    InvalidInputError           a value out of its range
+
+    >>> import bqstore
+    >>> bqstore.open(hnsw=bqstore.HnswConfig(m=32)).info().hnsw
+    HnswConfig(m=32, ef_construct=128, full_scan_threshold=10000)
     """
 
     m: int = 16
@@ -123,16 +144,25 @@ class HnswConfig:
         set_(self, "full_scan_threshold", threshold)
 
 
+@_settings
 @dataclass(frozen=True)
 class SearchParams:
-    """The defaults of a query; each can be given per call.
+    """The defaults of a search; each can be given per call.
 
     Parameters
     ----------
-    oversampling : float        ``ceil(k * oversampling)`` candidates are taken by their bits and rescored (>= 1)
-    rescore : bool              order the candidates by the exact score of what is kept of the originals
-    hnsw_ef : int or None       beam width of a walk, never less than the candidates; None: ``ef_construct``, or twice
-                                the candidates if that is more. A scan of all codes has no use for it.
+    oversampling : float        the codes select ``ceil(k * oversampling)`` candidates, which are rescored (>= 1)
+    rescore : bool              order the candidates by the exact score of their original vectors
+    hnsw_ef : int or None       length of the graph walk's candidate list, at least the number of candidates. None:
+                                ``ef_construct``, or twice the candidates if that is more. Unused by a scan
+
+    Raises
+    ------
+    InvalidInputError           a value out of its range
+
+    >>> import bqstore
+    >>> bqstore.open(search=bqstore.SearchParams(oversampling=4)).info().search
+    SearchParams(oversampling=4.0, rescore=True, hnsw_ef=None)
     """
 
     oversampling: float = 3.0
@@ -147,14 +177,13 @@ class SearchParams:
             set_(self, "hnsw_ef", check_int("hnsw_ef", self.hnsw_ef, 1, 1_000_000))
 
 
-def _check_keywords(cls: Any) -> None:
-    """Wrap the generated __init__, which would answer an unknown keyword with a bare TypeError."""
-    cls.__init__.__qualname__ = cls.__name__
-    cls.__init__ = checked_keywords(cls.__init__)
-
-
-for _cls in (Quantization, HnswConfig, SearchParams):
-    _check_keywords(_cls)
+def check_oversampling(value: object) -> float:
+    """``oversampling`` as a float of at least 1, or InvalidInputError."""
+    expected = "a number of at least 1 (candidates = k * oversampling)"
+    number = check_real("oversampling", value, expected)
+    if number < 1:
+        raise InvalidInputError(f"oversampling is {shown(value)}; expected {expected}")
+    return number
 
 
 def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str) -> dict[str, Any]:
@@ -167,11 +196,11 @@ def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str)
     if isinstance(given, cls):
         return asdict(given)  # type: ignore[call-overload, no-any-return]
     expected = f"{cls.__name__}({', '.join(f.name for f in fields(cls))})"  # type: ignore[arg-type]
-    raise InvalidInputError(f"{where} is a {type(given).__name__}; expected {expected} or a dict of its fields")
+    raise InvalidInputError(f"{where} is {type_of(given)}; expected {expected} or a dict of its fields")
 
 
 def as_settings(quantization: Quantization) -> dict[str, Any]:
-    """The fields as they are stored: one that older versions do not know only where it says something."""
+    """The fields as they are stored; ``truncate_dim`` only where it is set, as older versions do not know it."""
     stored = asdict(quantization)
     if stored["truncate_dim"] is None:
         del stored["truncate_dim"]
@@ -179,7 +208,7 @@ def as_settings(quantization: Quantization) -> dict[str, Any]:
 
 
 def check_truncated(truncate_dim: int | None, dim: int | None) -> None:
-    """Raise InvalidInputError where codes would be of more values than the vectors have."""
+    """Raise InvalidInputError if ``truncate_dim`` is more than the vectors have."""
     if truncate_dim is not None and dim is not None and truncate_dim > dim:
         raise InvalidInputError(
             f"truncate_dim is {truncate_dim:,}, and vectors of this collection have {dim:,} dimensions; expected an "
@@ -191,30 +220,40 @@ SEARCH_KEYWORDS: Final = (
     *("k", "filter", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization", "score_threshold"),
     "with_vectors",
 )
-# Qdrant's `SearchParams` as a dictionary: where each setting stands there, and what `Collection.search` calls it
-_QDRANT_SHAPE: Final = {"hnsw_ef": "hnsw_ef", "exact": "exact"}
+# Qdrant's `SearchParams` as a dictionary: the name of each setting there, and in `Collection.search`
+_QDRANT: Final = {"hnsw_ef": "hnsw_ef", "exact": "exact", "quantization": "quantization"}
 _QDRANT_QUANTIZATION: Final = {"rescore": "rescore", "oversampling": "oversampling", "ignore": "ignore_quantization"}
 
 
 def search_keywords(search_params: Mapping[str, Any] | None, **keywords: Any) -> dict[str, Any]:
-    """Keywords of `Collection.search` from settings in Qdrant's shape and from keywords, which come first.
+    """Keywords of `Collection.search` from settings in Qdrant's shape and from keywords, which take precedence.
 
-    ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True, "oversampling": 2.0, "ignore": False}}``
+    Parameters
+    ----------
+    search_params : dict or None    ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True,
+                                    "oversampling": 2.0, "ignore": False}}``, or a part of it
+    **keywords                      of `Collection.search`; one that is None is left out
 
-    A keyword that is None is left out. Raises UnknownKeywordError for a name that neither has.
+    Raises
+    ------
+    UnknownKeywordError             a name that neither has
+    InvalidInputError               ``search_params`` is not a dict
+
+    >>> import bqstore
+    >>> bqstore.search_keywords({"hnsw_ef": 128, "quantization": {"oversampling": 2.0}}, k=5, filter=None)
+    {'hnsw_ef': 128, 'oversampling': 2.0, 'k': 5}
     """
     refuse_unknown(keywords, SEARCH_KEYWORDS, "search")
-    out: dict[str, Any] = {}
-    inner = search_params.get("quantization") if isinstance(search_params, Mapping) else None
-    for where, given, names in (
-        ("search_params", search_params, _QDRANT_SHAPE),
-        ("search_params['quantization']", inner, _QDRANT_QUANTIZATION),
-    ):
-        if given is None:
-            continue
-        if not isinstance(given, Mapping):
-            raise InvalidInputError(f"{where} is a {type(given).__name__}; expected a dict in Qdrant's shape")
-        refuse_unknown(given, {*names, *(["quantization"] if names is _QDRANT_SHAPE else [])}, where)
-        out.update({names[name]: value for name, value in given.items() if name in names and value is not None})
-    out.update({name: value for name, value in keywords.items() if value is not None})
-    return out
+    outer = _renamed(search_params, "search_params", _QDRANT)
+    inner = _renamed(outer.pop("quantization", None), "search_params['quantization']", _QDRANT_QUANTIZATION)
+    return {**outer, **inner, **{name: value for name, value in keywords.items() if value is not None}}
+
+
+def _renamed(given: object, where: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a dictionary that are not None, by other names."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{where} is {type_of(given)}; expected a dict in Qdrant's shape")
+    refuse_unknown(given, names, where)
+    return {names[name]: value for name, value in given.items() if value is not None}

@@ -1,17 +1,18 @@
-"""The edge: what comes in is checked and put in form once, here. Knows what is legal, not what is stored.
+"""The arguments of a call are checked and converted once, here; the modules below check nothing again.
 
-Inside, vectors are float32 (n, dim), C-order and finite; ids are distinct non-empty strings; metadata is JSON text.
-Every refusal is an InvalidInputError that says what was given, what was expected, and where.
+Inside, vectors are float32 (n, dim), C-order and finite; ids are non-empty strings; metadata is JSON text. Every
+InvalidInputError says what was given, what was expected, and what to do.
 """
 
 import uuid
 from collections.abc import Mapping, Sequence, Sized
+from numbers import Number
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import check_int, check_real, items, text_bytes
+from .arguments import check_int, check_real, counted, items, text_bytes, type_of
 from .config import MAX_DIM, MAX_K
 from .errors import InvalidInputError
 from .kernels.layout import LONGEST, SHORTEST
@@ -19,6 +20,7 @@ from .metadata.to_json import split_metadata
 from .storage import Head, Rows
 
 F32 = NDArray[np.float32]
+_FLOAT32 = np.dtype(np.float32)
 
 MAX_ID_BYTES: Final = 1024
 # squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
@@ -27,26 +29,38 @@ SMALLEST_HALF: Final = 6e-8
 
 
 def array(given: object, what: str) -> F32:
-    """Whatever holds numbers as float32, C-order."""
+    """Whatever holds numbers as float32, C-order. Raises InvalidInputError; ``what`` names the argument."""
     try:
         wide = np.asarray(given)
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"{what} cannot be read as an array of numbers: {ragged(given) or error}") from error
     if wide.dtype.kind not in "fiu":
-        hint = ragged(given) or "expected numbers, such as float32"
-        raise InvalidInputError(f"{what} holds values of type {wide.dtype}; {hint}")
+        raise InvalidInputError(f"{what} {'holds' if wide.ndim else 'is'} {_other_than_numbers(wide, given, what)}")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is refused as that
         # writable: for read-only arrays the kernels would be compiled a second time
         return np.require(wide, np.float32, ["C", "W"])
 
 
+def _other_than_numbers(wide: NDArray[Any], given: object, what: str) -> str:
+    """What an array that is not of numbers holds, and what to do."""
+    expected = ragged(given) or "expected numbers, such as float32"
+    other = [value for value in wide.flat if not isinstance(value, Number)][:1] if wide.dtype.kind in "OSU" else []
+    if other and isinstance(other[0], (str, bytes)):
+        return "text; embed it first" + ("; the texts go into texts=" if what == "vectors" else "")
+    names = {"b": "booleans", "c": "complex numbers"}
+    found = type_of(other[0]) if other else names.get(wide.dtype.kind, f"values of type {wide.dtype}")
+    return f"{found}; {expected}"
+
+
 def ragged(given: object) -> str | None:
     """Which row differs in length from the first, if one does."""
-    if isinstance(given, (Sequence, np.ndarray)) and len(given) and isinstance(given[0], Sized):
-        for i, row in enumerate(given):
-            if not isinstance(row, Sized) or len(row) != len(given[0]):
-                size = f"{len(row)} dimensions" if isinstance(row, Sized) else "no length"
-                return f"vector {i} has {size}, vector 0 has {len(given[0])}"
+    if not isinstance(given, (Sequence, np.ndarray)) or not len(given) or isinstance(given[0], (str, bytes)):
+        return None
+    sizes = [len(row) if isinstance(row, Sized) else None for row in given]
+    for i, size in enumerate(sizes):
+        if size != sizes[0]:
+            found = "no length" if size is None else counted(size, "dimension")
+            return f"vector {i} has {found}, vector 0 has {sizes[0]}"
     return None
 
 
@@ -54,14 +68,15 @@ def check_dim(found: int, dim: int | None, what: str) -> None:
     """Raise unless a vector's dimension is the collection's, or may become it."""
     if dim is not None and found != dim:
         raise InvalidInputError(
-            f"{what} has {found} dimensions; this collection holds {dim}: use the embedding model it was made with"
+            f"{what} has {counted(found, 'dimension')}; this collection holds {dim}: use the embedding model it was "
+            "made with"
         )
     if not 1 <= found <= MAX_DIM:
-        raise InvalidInputError(f"{what} has {found} dimensions; expected 1 to {MAX_DIM:,}")
+        raise InvalidInputError(f"{what} has {counted(found, 'dimension')}; expected 1 to {MAX_DIM:,}")
 
 
-def check_values(vectors: F32, distance: str, originals: str, name: str) -> F32:
-    """Raise unless all values are finite and every length can be computed with; returns the lengths, float32 (n,)."""
+def check_values(vectors: F32, distance: str, originals: str, name: str) -> None:
+    """Raise unless all values are finite, no length overflows, and ``originals`` can hold them."""
     lengths: F32 = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))  # infinite or NaN where a value is, or is too large
     doubtful = ~((lengths > SHORTEST) & (lengths < LONGEST))
     if originals == "float16":
@@ -85,7 +100,6 @@ def check_values(vectors: F32, distance: str, originals: str, name: str) -> F32:
             )
         if originals == "float16" and distance == "cosine" and peak < SMALLEST_HALF:
             raise InvalidInputError(f"{what} holds nothing above {peak:.3g}; float16 would keep zeros: use float32")
-    return lengths
 
 
 def documents_in(vectors: object, ids: object, texts: object, metadatas: object, head: Head) -> tuple[F32, Rows]:
@@ -107,17 +121,11 @@ def vectors_in(given: object, dim: int | None, distance: str, originals: str) ->
     return vectors
 
 
-_FLOAT32 = np.dtype(np.float32)
-
-
 def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F32:
-    """Queries: float32 (m, dim), C-order, of the right shape. ``single`` takes (dim,) only.
-
-    Their values are checked, but for one float32 row, whose values the search itself looks at.
-    """
+    """Queries: float32 (m, dim), C-order, checked. ``single`` takes (dim,) only."""
     if type(given) is np.ndarray and given.dtype is _FLOAT32 and given.shape == (dim,) and given.flags.carray:
-        return given[None]  # the way of every hot loop: the kernel looks at the values
-    what = "the query vector" if single else "query vectors"
+        return given[None]  # the fast path: the search kernel itself finds values that are not finite
+    what = "the query vector" if single else "the array of queries"
     queries = array(given, what)
     if single and queries.ndim != 1:
         raise InvalidInputError(f"{what} has shape {queries.shape}; expected (dim,); search_batch takes many")
@@ -134,22 +142,22 @@ def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F
 
 
 def check_queries(queries: F32, distance: str) -> None:
-    """Raise for a query that cannot be computed with, and say why."""
+    """Raise InvalidInputError for values that no score can be computed of."""
     check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector")
 
 
 def ids_in(given: object) -> list[str]:
-    """Ids to look up: strings, and text; one that is too long to be stored is just not found."""
+    """Ids to look up. One that is too long to be stored is not an error: it is just not found."""
     ids = items(given, "ids")
     for i, id_ in enumerate(ids):
         if not isinstance(id_, str):
-            raise InvalidInputError(f"id {i} is a {type(id_).__name__}; ids are strings: use str(id)")
+            raise InvalidInputError(f"id {i} is {type_of(id_)}; ids are strings: use str(id)")
         text_bytes(id_, f"id {i}")
     return ids
 
 
 def new_ids(given: object, n: int) -> list[str]:
-    """Ids to add under: n strings of 1 to 1,024 bytes; a UUID (version 4) in the place of None."""
+    """Ids of new documents: n strings of 1 to 1,024 bytes; None becomes a UUID (version 4)."""
     ids: list[Any] = [None] * n if given is None else items(given, "ids")
     check_length("ids", ids, n)
     for i, id_ in enumerate(ids):
@@ -157,7 +165,7 @@ def new_ids(given: object, n: int) -> list[str]:
             ids[i] = str(uuid.uuid4())
             continue
         if not isinstance(id_, str):
-            raise InvalidInputError(f"id {i} is a {type(id_).__name__}; ids are strings: use str(id)")
+            raise InvalidInputError(f"id {i} is {type_of(id_)}; ids are strings: use str(id)")
         size = text_bytes(id_, f"id {i}")
         if not 1 <= size <= MAX_ID_BYTES:
             raise InvalidInputError(f"id {i} has {size:,} bytes in UTF-8; expected 1 to {MAX_ID_BYTES:,}")
@@ -168,7 +176,9 @@ def new_ids(given: object, n: int) -> list[str]:
 def check_length(name: str, values: Sized, n: int) -> None:
     """Raise unless there is one value per vector."""
     if len(values) != n:
-        raise InvalidInputError(f"{name} has {len(values):,} entries for {n:,} vectors; expected one each")
+        raise InvalidInputError(
+            f"{name} has {counted(len(values), 'entry')} for {counted(n, 'vector')}; expected one each"
+        )
 
 
 def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Rows:
@@ -182,7 +192,7 @@ def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Row
         if text is None:
             continue
         if not isinstance(text, str):
-            raise InvalidInputError(f"text {i} is a {type(text).__name__}; expected a string or None")
+            raise InvalidInputError(f"text {i} is {type_of(text)}; expected a string or None")
         text_bytes(text, f"text {i}")
         texts[i] = str.__str__(text)
     parts = [split_metadata(given, f"metadata {i}") for i, given in enumerate(metadatas)]
@@ -190,7 +200,23 @@ def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Row
 
 
 def check_documents(n: int, ids: object = None, texts: object = None, metadatas: object = None) -> None:
-    """Raise the InvalidInputError that `Collection.add` would for n documents, before they are embedded."""
+    """Check n documents as `Collection.add` would, before they are embedded.
+
+    Parameters
+    ----------
+    n : int                         how many documents
+    ids, texts, metadatas           as in `Collection.add`
+
+    Raises
+    ------
+    InvalidInputError               the error that `Collection.add` would raise
+
+    >>> import bqstore
+    >>> bqstore.check_documents(2, ids=["a", "b"], texts=["one", "two"])
+    >>> bqstore.check_documents(2, ids=["a", 7])
+    Traceback (most recent call last):
+    bqstore.errors.InvalidInputError: id 1 is an int; ids are strings: use str(id)
+    """
     rows_in(new_ids(ids, n), texts, metadatas)
 
 
@@ -199,14 +225,16 @@ def metadata_in(ids: object, metadata: object) -> tuple[list[str], list[Mapping[
     names = ids_in(ids)
     each = [metadata] * len(names) if isinstance(metadata, Mapping) else items(metadata, "metadata")
     if len(each) != len(names):
-        raise InvalidInputError(f"metadata has {len(each):,} entries for {len(names):,} ids; expected one each")
+        raise InvalidInputError(
+            f"metadata has {counted(len(each), 'entry')} for {counted(len(names), 'id')}; expected one each"
+        )
     for i, given in enumerate(each):
         split_metadata(given, f"metadata {i}")
     return names, each
 
 
 def mmr_in(k: object, fetch_k: object, lambda_mult: object) -> tuple[int, int, float]:
-    """``k``, ``fetch_k`` and ``lambda_mult`` of maximal marginal relevance, with the default of the second."""
+    """``k``, ``fetch_k`` and ``lambda_mult`` of maximal marginal relevance, checked, the default filled in."""
     expected = "a number from 0 (diversity) to 1 (relevance)"
     relevance = check_real("lambda_mult", lambda_mult, expected)
     if not 0 <= relevance <= 1:

@@ -22,30 +22,37 @@ def col(tmp_path):
     ("arguments", "words"),
     [
         ({"vectors": np.ones((2, 5))}, "vector 0 has 5 dimensions; this collection holds 4"),
-        ({"vectors": [[1.0, 2, 3, 4], [1.0]]}, "vector 1 has 1 dimensions, vector 0 has 4"),
+        ({"vectors": [[1.0, 2, 3, 4], [1.0]]}, "vector 1 has 1 dimension, vector 0 has 4"),
         ({"vectors": [1.0, 2, 3, 4]}, r"shape \(4,\); expected \(n, dim\)"),
         ({"vectors": np.ones((1, 1, 4))}, "expected"),
-        ({"vectors": [["a", "b", "c", "d"]]}, "expected numbers"),
-        ({"vectors": [[None, 1, 2, 3]]}, "expected numbers"),
+        ({"vectors": ["a", "text"]}, "vectors holds text; embed it first; the texts go into texts="),
+        ({"vectors": [["a", "b", "c", "d"]]}, "vectors holds text; embed it first"),
+        ({"vectors": [["a", 1.0, None, 2]]}, "vectors holds text"),
+        ({"vectors": ["a", [1.0]]}, "vectors cannot be read as an array of numbers"),
+        ({"vectors": [[None, 1, 2, 3]]}, "vectors holds None; expected numbers"),
+        ({"vectors": [[object(), 1, 2, 3]]}, "vectors holds an object; expected numbers"),
+        ({"vectors": np.array([[1.0, 2], [1.0]], object)}, "vector 1 has 1 dimension, vector 0 has 2"),
+        ({"vectors": [[10**400] * 4]}, "values of type object; expected numbers"),
+        ({"vectors": [[True] * 4]}, "holds booleans; expected numbers"),
         ({"vectors": [[1j, 1, 2, 3]]}, "complex"),
-        ({"vectors": "text"}, "expected numbers"),
+        ({"vectors": "text"}, "vectors is text; embed it first"),
         ({"vectors": [[1.0, np.nan, 2, 3]]}, "vector 0 holds NaN or infinity"),
         ({"vectors": [[1, 2, 3, 4], [np.inf, 0, 0, 1]]}, "vector 1 holds NaN or infinity"),
         ({"vectors": [[1e39, 2, 3, 4]]}, "NaN or infinity"),
         ({"vectors": [[1e30, 2, 3, 4]]}, "expected at most"),
         ({"vectors": [[1, 2, 3, 4], [0.0, 0, 0, 0]]}, "vector 1 is all zeros"),
         ({"vectors": [[1e-30, 0, 0, 0]]}, "cosine needs at least"),
-        ({"vectors": GOOD, "ids": ["a"]}, "ids has 1 entries for 3 vectors"),
+        ({"vectors": GOOD, "ids": ["a"]}, "ids has 1 entry for 3 vectors"),
         ({"vectors": GOOD, "texts": ["a"] * 4}, "texts has 4 entries for 3 vectors"),
-        ({"vectors": GOOD, "metadatas": [{}]}, "metadatas has 1 entries for 3 vectors"),
-        ({"vectors": [], "texts": ["a"]}, "texts has 1 entries for 0 vectors"),
+        ({"vectors": GOOD, "metadatas": [{}]}, "metadatas has 1 entry for 3 vectors"),
+        ({"vectors": [], "texts": ["a"]}, "texts has 1 entry for 0 vectors"),
         ({"vectors": GOOD, "ids": "abc"}, "ids is a str; expected a list"),
         ({"vectors": GOOD, "ids": ["x", "y", ""]}, "id 2 has 0 bytes"),
         ({"vectors": GOOD, "ids": ["x", "y", "é" * 513]}, "id 2 has 1,026 bytes"),
-        ({"vectors": GOOD, "ids": ["x", "y", 3]}, "id 2 is a int"),
+        ({"vectors": GOOD, "ids": ["x", "y", 3]}, "id 2 is an int"),
         ({"vectors": GOOD, "ids": ["x", "\ud800", "y"]}, "id 1 holds a lone surrogate"),
         ({"vectors": GOOD, "texts": ["x", "y\udfff", "z"]}, "text 1 holds a lone surrogate at position 1"),
-        ({"vectors": GOOD, "texts": ["x", 5, "z"]}, "text 1 is a int"),
+        ({"vectors": GOOD, "texts": ["x", 5, "z"]}, "text 1 is an int"),
         ({"vectors": GOOD, "metadatas": [{}, {"a": "\ud800"}, {}]}, "metadata 1 holds a lone surrogate"),
         ({"vectors": GOOD, "metadatas": [{}, {}, "x"]}, "metadata 2 is a str"),
         ({"vectors": GOOD, "metadatas": [{}, {}, {1: "x"}]}, "metadata 2 has a key of type int"),
@@ -106,7 +113,7 @@ def test_metadata_without_an_end_is_refused(col, metadata):
         ({"filter": {"a": {}}}, "empty dict"),
         ({"filter": {"$eq": 1}}, "where a field name belongs"),
         ({"filter": {3: 1}}, "key of type int"),
-        ({"filter": {"a": object()}}, "compares with a object"),
+        ({"filter": {"a": object()}}, "compares with an object"),
         ({"filter": {"a": float("nan")}}, "no stored value equals"),
         ({"filter": {"a": "\ud800"}}, "lone surrogate"),
     ],
@@ -124,8 +131,8 @@ def test_search_refuses(col, arguments, words):
         ([np.nan] * 4, "NaN"),
         ([], "expected"),
         ([[1.0, 2, 3, 4]], "search_batch takes many"),
-        ("text", "expected numbers"),
-        (None, "expected numbers"),
+        ("text", "the query vector is text; embed it first$"),
+        (None, "the query vector is None; expected numbers"),
     ],
 )
 def test_search_refuses_a_bad_query(col, query, words):
@@ -158,13 +165,79 @@ def test_an_unknown_keyword_names_the_nearest(col, call, nearest):
     assert isinstance(caught.value, (TypeError, ValueError))
 
 
+OPENED = "when the store is opened"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c: c.search([1.0], n_results=3), "did you mean 'k'"),
+        (lambda c: c.search([1.0], limit=3), "did you mean 'k'"),
+        (lambda c: c.search([1.0], topK=3), "did you mean 'k'"),
+        (lambda c: c.search([1.0], where={}), "did you mean 'filter'"),
+        (lambda c: c.search([1.0], efSearch=9), "did you mean 'hnsw_ef'"),
+        (lambda c: c.search([1.0], include_vectors=True), "did you mean 'with_vectors'"),
+        (lambda c: c.search(query=[1.0]), "did you mean 'vector'"),
+        (lambda c: c.search_batch(query_embeddings=[[1.0]]), "did you mean 'vectors'"),
+        (lambda c: c.search([1.0], m=32), r"no keyword 'm': it belongs to hnsw={'m': 32} " + OPENED),
+        (lambda c: c.search([1.0], ef_construction=9), r"it belongs to hnsw={'ef_construct': 256} " + OPENED),
+        (lambda c: c.search([1.0], metric="dot"), "distance is set " + OPENED),
+        (
+            lambda c: c.search([1.0], encoding="one_bit"),
+            r"it belongs to quantization={'encoding': 'two_bits'} " + OPENED,
+        ),
+        (lambda c: c.search([1.0], nonsense=1), "no keyword 'nonsense'; known: exact, explain, filter"),
+        (lambda c: c.add(embeddings=GOOD), "did you mean 'vectors'"),
+        (lambda c: c.add(GOOD, documents=[]), "did you mean 'texts'"),
+        (lambda c: c.add(GOOD, metadata=[]), "did you mean 'metadatas'"),
+        (lambda c: c.update_metadata(["a"], metadatas={}), "did you mean 'metadata'"),
+        (lambda c: c.delete(where={}), "did you mean 'filter'"),
+        (lambda c: c.tune(recall=0.9), "did you mean 'target_recall'"),
+        (lambda c: bqstore.open(metric="dot"), "did you mean 'distance'"),
+        (lambda c: bqstore.open(collection_name="x"), "did you mean 'collection'"),
+        (lambda c: bqstore.open(persist_directory="x"), "did you mean 'path'"),
+        (lambda c: bqstore.open(uri="x"), "did you mean 'path'"),
+        (lambda c: bqstore.open(location="x"), "did you mean 'path'"),
+        (lambda c: bqstore.open(M=32), r"no keyword 'M': it belongs to hnsw={'m': 32}$"),
+        (lambda c: bqstore.open(oversampling=2), r"it belongs to search={'oversampling': 4.0}$"),
+        (lambda c: bqstore.HnswConfig(M=3), "did you mean 'm'"),
+        (lambda c: bqstore.HnswConfig(ef_construction=3), "did you mean 'ef_construct'"),
+        (lambda c: bqstore.search_keywords(None, distance="dot"), "distance is set " + OPENED),
+        (
+            lambda c: bqstore.search_keywords({"quantization": {3: 1}}),
+            "no keyword 3; known: ignore, oversampling, rescore",
+        ),
+    ],
+)
+def test_a_keyword_of_another_store_names_ours(col, call, words):
+    with pytest.raises(UnknownKeywordError, match=words):
+        call(col)
+
+
+@pytest.mark.parametrize(
+    ("operator", "ours"), [("$regex", "$like"), ("$neq", "$ne"), ("$not_in", "$nin"), ("$contains_any", "$any")]
+)
+def test_an_operator_of_another_store_names_ours(col, operator, ours):
+    with pytest.raises(InvalidInputError, match=f"no operator '\\{operator}'; did you mean '\\{ours}'"):
+        col.count({"a": {operator: "x"}})
+
+
+@pytest.mark.parametrize("given", ["s", 3, None])
+def test_a_collection_is_not_made_directly(given):
+    with pytest.raises(InvalidInputError, match=r"use bqstore\.open"):
+        bqstore.Collection(given)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"dim": 0}, "dim is 0; expected an integer from 1 to 16,384"),
         ({"dim": 16_385}, "dim is 16385"),
         ({"distance": "cosin"}, "did you mean 'cosine'"),
-        ({"distance": 3}, "distance is 3"),
+        ({"distance": 3}, "distance is 3; expected one of 'cosine', 'dot', 'euclid'$"),
+        ({"distance": "l2"}, "is 'l2'; expected one of 'cosine', 'dot', 'euclid'; did you mean 'euclid'.$"),
+        ({"distance": "IP"}, "did you mean 'dot'"),
+        ({"distance": "manhattan"}, "expected one of 'cosine', 'dot', 'euclid'$"),
         ({"originals": "float64"}, "originals is 'float64'"),
         ({"quantization": {"encoding": "three_bits"}}, "encoding is 'three_bits'"),
         ({"quantization": "one_bit"}, "quantization is a str; expected Quantization"),
@@ -245,7 +318,7 @@ def test_update_metadata_refuses_what_would_grow_too_large(col):
     with pytest.raises(InvalidInputError, match="at most 65,536"):
         col.update_metadata(["b", "a"], {"z": "y" * 40_000})
     assert col.get(["b"])[0].metadata == {}
-    with pytest.raises(InvalidInputError, match="2 entries for 1 ids"):
+    with pytest.raises(InvalidInputError, match="2 entries for 1 id;"):
         col.update_metadata(["a"], [{}, {}])
 
 

@@ -1,8 +1,4 @@
-"""Filters answered: a test on the entries of a column, its outcome spread over the ordinals, and trees of such bitmaps.
-
-A bitmap is uint64 (ceil(n / 64),): bit o % 64 of word o // 64 is ordinal o; those past n are 0. Floor 3: knows columns
-and trees; knows no SQL and no documents.
-"""
+"""Evaluates filters: a test on the entries of a column becomes a bitmap of ordinals, and a tree combines bitmaps."""
 
 import math
 from collections.abc import Callable
@@ -13,10 +9,11 @@ from numpy.typing import NDArray
 
 from ..bitmap import Bits, everything, to_bitmap
 from ..kernels import metadata as kernels
-from ..kernels.metadata import ASK, BIG, LENGTH_BITS, LENGTH_MASK, LIST, STRING
-from .columns import Column, Entries, mark_of
-from .filter_grammar import All, Among, Contains, Either, Elements, Field, Like, Not, Present, Range, Test, Tree
-from .values import MAX_PIECE, Token, pieces_of
+from ..kernels.metadata import ASK, BIG, LENGTH_BITS, LIST, STRING
+from .columns import Column
+from .dictionary import Entries, mark_of
+from .filter_grammar import Among, And, Contains, Elements, Exists, Field, Like, Not, Or, Range, Test, Tree
+from .values import MAX_PIECE, Typed, pieces_of
 
 Table = NDArray[np.uint8]
 _LEAST, _MOST = -(2**63), 2**63 - 1
@@ -24,40 +21,38 @@ _NO_TEXT = np.zeros(0, np.uint8)
 
 
 def evaluate(tree: Tree, n: int, bits_of: Callable[[Field], Bits]) -> Bits:
-    """The ordinals, of n, that a tree matches; ``bits_of`` answers for one field. Never to be written to."""
+    """The bitmap of the n ordinals that a tree matches, not to be written to; ``bits_of`` gives that of one field."""
     if isinstance(tree, Field):
         return bits_of(tree)
     if isinstance(tree, Not):
         return everything(n) & ~evaluate(tree.part, n, bits_of)
-    assert isinstance(tree, (All, Either)), "functions are answered from documents"
+    assert isinstance(tree, (And, Or)), "a function is evaluated on documents"
     if not tree.parts:
         return everything(n)
     bits = evaluate(tree.parts[0], n, bits_of)
     for part in tree.parts[1:]:
         other = evaluate(part, n, bits_of)
-        bits = bits & other if isinstance(tree, All) else bits | other
+        bits = bits & other if isinstance(tree, And) else bits | other
     return bits
 
 
 def matching(column: Column, test: Test) -> Bits:
-    """The ordinals of a column that pass a test."""
-    out = np.empty(-(-column.n // 64), np.uint64)
-    if isinstance(test, Present):
+    """The bitmap of the ordinals of a column that pass a test."""
+    if isinstance(test, Exists):
         return to_bitmap(column.codes != 0)
-    table = table_of(column.dictionary.entries, test)
-    passing = np.flatnonzero(table) if len(table) <= 1 << 16 else None
-    if passing is not None and len(passing) <= 1:
-        # a dictionary that has grown for newer versions has entries that the codes of this one cannot name
-        if not len(passing) or passing[0] > np.iinfo(column.codes.dtype).max:
-            out[:] = 0
+    table, out = table_of(column.dictionary.entries, test), np.zeros(-(-column.n // 64), np.uint64)
+    if len(table) <= 1 << 16:
+        passing, largest = np.flatnonzero(table), np.iinfo(column.codes.dtype).max
+        if not len(passing) or passing[0] > largest:  # newer columns have entries that narrower codes cannot name
             return out
-        return to_bitmap(column.codes == column.codes.dtype.type(passing[0]))
+        if len(passing) == 1:
+            return to_bitmap(column.codes == column.codes.dtype.type(passing[0]))
     kernels.spread(column.codes, table, out)
     return out
 
 
 def table_of(entries: Entries, test: Test) -> Table:
-    """uint8 (d,): 1 for each entry that passes; the first, of fields that are not there, does not."""
+    """uint8 (d,): 1 for each entry that passes; entry 0, of a missing field, never does."""
     if isinstance(test, Among):
         own = (_which(entries, test.operands) >= 0).astype(np.uint8)
         return own if test.whole else _with_lists(entries, own)
@@ -83,7 +78,7 @@ def _blank(entries: Entries) -> Table:
 
 
 def _with_lists(entries: Entries, own: Table, keep: bool = True) -> Table:
-    """What entries pass, and lists by what is in them; ``keep``: also by what they are as a whole."""
+    """``own``, where a list also passes if an element does; not ``keep``: only then."""
     if not len(entries.members) and keep:
         return own
     table = _blank(entries)
@@ -97,8 +92,8 @@ def _every(entries: Entries, which: NDArray[np.int32], wanted: int) -> Table:
     return table
 
 
-def _which(entries: Entries, operands: tuple[Token, ...]) -> NDArray[np.int32]:
-    """Which operand each entry equals, int32 (d,); -1: none."""
+def _which(entries: Entries, operands: tuple[Typed, ...]) -> NDArray[np.int32]:
+    """The index of the operand that each entry equals, int32 (d,); -1: none. Only entries of equal CRC are compared."""
     which = np.full(len(entries.kinds), -1, np.int32)
     by_mark: dict[int, list[int]] = {}
     for i, operand in enumerate(operands):
@@ -122,7 +117,7 @@ def _which(entries: Entries, operands: tuple[Token, ...]) -> NDArray[np.int32]:
 
 
 def _numbers(entries: Entries, test: Range) -> Table:
-    """Numbers within a range, whatever their size: integers by integers, floats by the floats at its ends."""
+    """Numbers within a range, compared exactly: integers with integers, floats with the outermost floats within it."""
     low, high = (None if end is None else end[1] for end in (test.low, test.high))
     least = _LEAST if low is None else math.ceil(low) + (test.low_open and low == math.ceil(low))
     most = _MOST if high is None else math.floor(high) - (test.high_open and high == math.floor(high))
@@ -132,15 +127,14 @@ def _numbers(entries: Entries, test: Range) -> Table:
     table = _blank(entries)
     kernels.numbers_between(entries.kinds, entries.values, max(least, _LEAST), min(most, _MOST), ends, table)
     for entry in np.flatnonzero(entries.kinds == BIG).tolist():
-        start, length = entries.values[entry] >> LENGTH_BITS, entries.values[entry] & LENGTH_MASK
-        number = int(entries.heap[start : start + length].tobytes()[len("('number', ") : -1])
+        number = entries.big(entry)
         above = low is None or (number > low if test.low_open else number >= low)
         table[entry] = above and (high is None or (number < high if test.high_open else number <= high))
     return table
 
 
 def _float_end(end: float | None, is_open: bool, none: float) -> float:
-    """The outermost float on this side of an end, which may be an integer that no float is; ``none``: its side."""
+    """The outermost float within an end of a range, which may be any integer; ``none``: the infinity for no end."""
     if end is None:
         return none
     try:
@@ -154,6 +148,7 @@ def _float_end(end: float | None, is_open: bool, none: float) -> float:
 
 
 def _strings(entries: Entries, test: Range) -> Table:
+    """Strings within a range, by code points."""
     low, high = (
         _NO_TEXT if end is None else np.frombuffer(end[1].encode(), np.uint8).copy() for end in (test.low, test.high)
     )
@@ -165,49 +160,44 @@ def _strings(entries: Entries, test: Range) -> Table:
 
 
 def _like(entries: Entries, parts: tuple[int, ...], folded: bool) -> Table:
-    """Strings as a pattern says; where case is more than that of ASCII, Python folds it."""
+    """Strings that match a pattern; those whose case folding is more than ASCII's are folded by Python first."""
     pieces = pieces_of(parts)
     if max(map(len, pieces)) > MAX_PIECE:
         return _with_long(entries, [bytes(piece) for piece in pieces], folded)
     pattern, table = np.array(parts, np.int16), _blank(entries)
     kernels.strings_like(entries.kinds, entries.values, entries.heap, pattern, folded, table)
-    asked = np.flatnonzero(table == ASK) if folded else ()
+    asked = np.flatnonzero(table == ASK)
     if len(asked):
-        places = zip(
-            (entries.values[asked] >> LENGTH_BITS).tolist(), (entries.values[asked] & LENGTH_MASK).tolist(), strict=True
-        )
-        texts = [entries.heap[at : at + size].tobytes().decode().casefold().encode() for at, size in places]
+        texts = [entries.text(entry).decode().casefold().encode() for entry in asked.tolist()]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         values = ((np.cumsum(lengths) - lengths) << LENGTH_BITS) | lengths
         answers, kinds = np.empty(len(texts), np.uint8), np.full(len(texts), STRING, np.uint8)
-        heap: Any = np.frombuffer(b"".join(texts) or b"\0", np.uint8).copy()
+        heap: Any = np.frombuffer(b"".join(texts), np.uint8).copy()
         kernels.strings_like(kinds, values, heap, pattern, False, answers)
         table[asked] = answers
     return table
 
 
 def _with_long(entries: Entries, pieces: list[bytes], folded: bool) -> Table:
-    """Strings that have all pieces in their order, by Python's own search.
-
-    It is slower, but its time does not grow with the product of the lengths, as it may in a kernel.
-    """
+    """Strings that have all pieces in order, searched by Python: the kernel's time would be the product of lengths."""
     table = np.zeros(len(entries.kinds), np.uint8)
-    first, *middle, last = pieces if len(pieces) > 1 else [*pieces, b""]
     for entry in np.flatnonzero(entries.kinds == STRING).tolist():
-        start, length = int(entries.values[entry]) >> LENGTH_BITS, int(entries.values[entry]) & LENGTH_MASK
-        text = entries.heap[start : start + length].tobytes()
-        if folded:
-            text = text.decode().casefold().encode()
-        if len(pieces) == 1:
-            table[entry] = text == first
-            continue
-        at, end = len(first), len(text) - len(last)
-        good = text.startswith(first) and text.endswith(last)
-        for piece in middle if good else ():
-            at = text.find(piece, at, end)
-            if at < 0:
-                good = False
-                break
-            at += len(piece)
-        table[entry] = good and at <= end
+        text = entries.text(entry)
+        table[entry] = _has(text.decode().casefold().encode() if folded else text, pieces)
     return table
+
+
+def _has(text: bytes, pieces: list[bytes]) -> bool:
+    """Whether a text is the pieces with anything between them."""
+    if len(pieces) == 1:
+        return text == pieces[0]
+    first, *middle, last = pieces
+    at, end = len(first), len(text) - len(last)
+    if not (text.startswith(first) and text.endswith(last)):
+        return False
+    for piece in middle:
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return at <= end

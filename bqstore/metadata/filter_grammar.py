@@ -1,65 +1,53 @@
-"""Filters: a dictionary becomes a typed tree. Knows the grammar; no columns, no SQL and no documents.
+"""Parses filters: a dictionary becomes a tree of typed conditions.
 
-The grammar: ``{"lang": "en", "year": {"$gte": 2020}, "$or": [{"tags": "new"}, {"price": {"$lt": 10}}]}``. Several keys,
-and several operators on a key, are ANDed. ``{"k": v}`` is ``$eq``, ``{"k": [a, b]}`` is ``$in``. A key names the exact
-top-level key if there is one, else a dotted path. Types never mix: 1 is not "1" and not True; 1 equals 1.0.
-
-=====================================  ===============================================================================
-``$eq $ne``                            equality; with a list or dict, of the whole value
-``$in $nin``                           equality with one of a list
-``$gt $gte $lt $lte $between``         numbers with numbers, strings (and dates, as ISO 8601) with strings
-``$exists``                            whether the field is there; a null is
-``$like $ilike``                       whole strings: ``%`` any run, ``_`` one character, a backslash escapes
-``$contains``                          an element of a list, or a piece of a string
-``$any $all``                          a list that has one of the operands, or all of them
-``$and $or $not``                      of filters; ``$not`` also of a field's operators
-=====================================  ===============================================================================
-
-A scalar operator matches a list if it matches an element of it. ``$ne`` and ``$nin`` are complements of ``$eq`` and
-``$in``; so a field that is missing matches these two, ``{"$exists": False}``, and ``$not`` around what it does not
-match.
+``{"lang": "en", "year": {"$gte": 2020}, "$or": [{"tags": "new"}, {"price": {"$lt": 10}}]}``: several keys, and several
+operators on a key, are ANDed. ``{"k": v}`` is ``$eq``, ``{"k": [a, b]}`` is ``$in``. A key names the exact top-level
+key if there is one, else a dotted path. Types never mix: 1 is not "1" and not True; 1 equals 1.0. An operator on a
+scalar matches a list if it matches an element. ``docs/filters.md`` has every operator.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..arguments import nearest, shown, text_bytes
+from ..arguments import did_you_mean, shown, text_bytes, type_of
 from ..errors import InvalidInputError
+from ..kernels.metadata import ANY_RUN
 from .to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
-from .values import Token, operand, pattern, scalar
+from .values import Typed, operand, pattern, scalar
 
 MAX_NODES: Final = 256
 MAX_OPERANDS: Final = 10_000
 MAX_NESTING: Final = 16
+_LISTS = (list, tuple, set, frozenset)
 
 
 @dataclass(frozen=True)
 class Among:
     """The value equals one of the operands, or is a list with such an element."""
 
-    operands: tuple[Token, ...]
+    operands: tuple[Typed, ...]
     whole: bool = False  # only equality of the whole value counts
 
 
 @dataclass(frozen=True)
 class Range:
-    """The value, or an element of it, is a number or a string, as the ends are, and between them; None: no end."""
+    """The value, or an element of it, is of the ends' type and between them; None: no end."""
 
-    low: Token | None
-    high: Token | None
+    low: Typed | None
+    high: Typed | None
     low_open: bool = False
     high_open: bool = False
 
 
 @dataclass(frozen=True)
-class Present:
-    """There is such a field."""
+class Exists:
+    """The document has the field."""
 
 
 @dataclass(frozen=True)
 class Like:
-    """The value, or an element of it, is a string of a pattern; see `operands.pattern`."""
+    """The value, or an element of it, is a string that matches a pattern; see `values.pattern`."""
 
     parts: tuple[int, ...]
     folded: bool
@@ -67,21 +55,21 @@ class Like:
 
 @dataclass(frozen=True)
 class Contains:
-    """The value is a list with this element, or a string with this piece."""
+    """The value is a list with this element, or a string with this substring."""
 
-    operand: Token
+    operand: Typed
     parts: tuple[int, ...]  # the pattern of a string
 
 
 @dataclass(frozen=True)
 class Elements:
-    """The value is a list with one of the operands, or with every one; a single value is a list of itself."""
+    """The value is a list with one of the operands, or with every one; a scalar counts as a list of itself."""
 
-    operands: tuple[Token, ...]
+    operands: tuple[Typed, ...]
     every: bool
 
 
-Test = Among | Range | Present | Like | Contains | Elements
+Test = Among | Range | Exists | Like | Contains | Elements
 
 
 @dataclass(frozen=True)
@@ -93,14 +81,14 @@ class Field:
 
 
 @dataclass(frozen=True)
-class All:
+class And:
     """Every part matches; without parts, everything does."""
 
     parts: tuple["Tree", ...]
 
 
 @dataclass(frozen=True)
-class Either:
+class Or:
     """One part matches."""
 
     parts: tuple["Tree", ...]
@@ -113,19 +101,20 @@ class Not:
     part: "Tree"
 
 
-@dataclass(frozen=True, eq=False)  # an object with a call of its own need not be hashable
+@dataclass(frozen=True, eq=False)  # by identity: the function need not be hashable
 class Call:
-    """What a function says of each document, taken as a `Record`."""
+    """A function of each document's `Record` returns whether it matches."""
 
     function: Callable[[Any], object]
 
 
-Tree = Field | All | Either | Not | Call
+EVERYTHING: Final = And(())
+Tree = Field | And | Or | Not | Call
 Filter = Mapping[str, Any] | Callable[[Any], object]
 
 
 def keys_of(tree: Tree) -> set[str]:
-    """The fields that a tree looks at."""
+    """The fields that a tree tests."""
     if isinstance(tree, Field):
         return {tree.key}
     if isinstance(tree, Not):
@@ -147,15 +136,14 @@ def parse(given: object) -> Tree | None:
         return Call(given)
     if not isinstance(given, Mapping):
         raise InvalidInputError(
-            f"filter is {_named(given)}; expected a dict such as {{'lang': 'en'}}, or a function of a document"
+            f"filter is {_described(given)}; expected a dict such as {{'lang': 'en'}}, or a function of a document"
         )
-    parser = _Parser()
-    tree = parser.tree(given, 0)
-    return None if tree == All(()) else tree
+    tree = _Parser().tree(given, 0)
+    return None if tree == EVERYTHING else tree
 
 
 def check_key(key: object) -> str:
-    """The name of a metadata field, as a filter may have it."""
+    """The name of a metadata field, if a filter may have it; else InvalidInputError."""
     if not isinstance(key, str):
         raise InvalidInputError(f"a filter has a key of type {type(key).__name__}; expected a string")
     text_bytes(key, "a key of the filter")
@@ -167,7 +155,7 @@ def check_key(key: object) -> str:
 
 
 class _Parser:
-    """Counts nodes while it turns dictionaries into trees."""
+    """Turns dictionaries into trees, and counts the nodes."""
 
     def __init__(self) -> None:
         self.nodes = 0
@@ -182,42 +170,41 @@ class _Parser:
 
     def tree(self, given: Mapping[Any, Any], depth: int) -> Tree:
         """A dictionary of fields and logical operators, ANDed."""
-        if depth > MAX_NESTING:
-            raise InvalidInputError(f"the filter nests $and, $or and $not more than {MAX_NESTING} deep")
+        _check_depth(depth)
         parts: list[Tree] = []
         for key, value in given.items():
             if isinstance(key, str) and key.startswith("$"):
                 parts.append(self.logical(key, value, depth))
             else:
                 parts += self.field(check_key(key), value, depth)
-        parts = [part for part in parts if part != All(())]
-        return parts[0] if len(parts) == 1 else All(tuple(parts))
+        return _all_of(parts)
 
     def logical(self, name: str, given: object, depth: int) -> Tree:
         """``$and``, ``$or`` and ``$not`` of filters."""
         if name == "$not":
             if not isinstance(given, Mapping) or not given:
-                raise InvalidInputError(f"$not is given {_named(given)}; expected a filter that is not empty")
+                raise InvalidInputError(f"$not is given {_described(given)}; expected a filter that is not empty")
             return self._node(Not(self.tree(given, depth + 1)))
         if name not in ("$and", "$or"):
             known = ", where a field name belongs: {'field': {...}}" if name in OPERATORS else ""
-            hint = known or nearest(name[:80], ("$and", "$or", "$not"))
+            hint = known or did_you_mean(name[:80], ("$and", "$or", "$not"))
             raise InvalidInputError(f"the filter has the operator {shown(name)}{hint}")
         if not isinstance(given, (list, tuple)) or not given:
-            raise InvalidInputError(f"{name} is given {_named(given)}; expected a list of filters that is not empty")
+            raise InvalidInputError(
+                f"{name} is given {_described(given)}; expected a list of filters that is not empty"
+            )
         parts = []
         for part in given:
             if not isinstance(part, Mapping):
-                raise InvalidInputError(f"{name} holds {_named(part)}; expected filters, such as {{'lang': 'en'}}")
+                raise InvalidInputError(f"{name} holds {_described(part)}; expected filters, such as {{'lang': 'en'}}")
             parts.append(self.tree(part, depth + 1))
-        if name == "$or":
-            return self._node(All(()) if All(()) in parts else Either(tuple(parts)))
-        parts = [part for part in parts if part != All(())]  # so that `delete` knows what restricts nothing
-        return self._node(parts[0] if len(parts) == 1 else All(tuple(parts)))
+        if name == "$and":
+            return self._node(_all_of(parts))
+        return self._node(EVERYTHING if EVERYTHING in parts else Or(tuple(parts)))
 
     def field(self, key: str, given: object, depth: int) -> list[Tree]:
         """The conditions on one key, to be ANDed."""
-        if isinstance(given, (list, tuple, set, frozenset)):
+        if isinstance(given, _LISTS):
             return [self.condition(key, "$in", given, depth)]
         if not isinstance(given, Mapping):
             return [self.condition(key, "$eq", given, depth)]
@@ -227,120 +214,132 @@ class _Parser:
 
     def condition(self, key: str, name: object, value: object, depth: int) -> Tree:
         """One operator on one field."""
-        if key in (ID_KEY, REF_DOC_ID_KEY) and name != "$not":
-            _check_of_ids(key, name, value)
         if name == "$not":
             if not isinstance(value, Mapping) or not value:
-                raise InvalidInputError(f"$not on {shown(key)} is given {_named(value)}; expected operators: {_KNOWN}")
-            if depth + 1 > MAX_NESTING:
-                raise InvalidInputError(f"the filter nests $and, $or and $not more than {MAX_NESTING} deep")
-            parts = [self.condition(key, inner, operand, depth + 1) for inner, operand in value.items()]
-            return self._node(Not(parts[0] if len(parts) == 1 else All(tuple(parts))))
-        make = OPERATORS.get(name) if isinstance(name, str) else None
-        if make is not None:
-            tree = self._node(make(key, value))
-            return tree
+                raise InvalidInputError(
+                    f"$not on {shown(key)} is given {_described(value)}; expected operators: {_KNOWN}"
+                )
+            _check_depth(depth + 1)
+            return self._node(Not(_all_of([self.condition(key, *item, depth + 1) for item in value.items()])))
+        if key in (ID_KEY, REF_DOC_ID_KEY):
+            _check_ids(key, name, value)
+        if isinstance(name, str) and name in OPERATORS:
+            return self._node(OPERATORS[name](key, name, value))
         if isinstance(name, str) and name.startswith("$"):
-            raise InvalidInputError(
-                f"the filter on {shown(key)} has no operator {shown(name)}{nearest(name[:80], OPERATORS)}"
-            )
+            hint = did_you_mean(name[:80], OPERATORS)
+            raise InvalidInputError(f"the filter on {shown(key)} has no operator {shown(name)}{hint}")
         if isinstance(name, str) and f"${name}" in OPERATORS:
             raise InvalidInputError(f"the filter on {shown(key)} has {name!r}; did you mean {'$' + name!r}?")
         raise InvalidInputError(
             f"the filter on {shown(key)} compares with a dict; for a nested field write "
-            f"{shown(key + '.' + str(name))}, "
-            "for equality of the whole {'$eq': {...}}"
+            f"{shown(key + '.' + str(name))}, for equality of the whole {{'$eq': {{...}}}}"
         )
 
 
-def _check_of_ids(key: str, name: object, value: object) -> None:
-    """What a filter may ask of ids: they are strings, and every document has one of its own."""
+def _all_of(parts: list[Tree]) -> Tree:
+    """The conjunction, without parts that restrict nothing: `Collection.delete` must know a filter that does not."""
+    parts = [part for part in parts if part != EVERYTHING]
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_NESTING:
+        raise InvalidInputError(f"the filter nests $and, $or and $not more than {MAX_NESTING} deep")
+
+
+def _check_ids(key: str, name: object, value: object) -> None:
+    """Refuse what cannot be asked of ids: they are strings, and every document has one."""
     known = ("$eq", "$in", "$ne", "$nin", "$exists")[: 4 if key == ID_KEY else 5]
     if name not in known:
         raise InvalidInputError(f"the filter on {key!r} has {shown(name)}; it takes {', '.join(known)} and $not")
-    values = value if name in ("$in", "$nin") and isinstance(value, (list, tuple, set, frozenset)) else [value]
+    values = value if name in ("$in", "$nin") and isinstance(value, _LISTS) else [value]
     for each in values if name != "$exists" else ():
         if not isinstance(each, str):
-            raise InvalidInputError(f"the filter on {key!r} compares with {_named(each)}; ids are strings")
+            raise InvalidInputError(f"the filter on {key!r} compares with {_described(each)}; ids are strings")
 
 
-def _equal(key: str, value: object) -> Field:
-    return Field(key, Among((operand(value, key),), isinstance(value, (list, tuple, Mapping))))
+# ---- one function for each kind of operator: the key, the operator's name and its operand become a condition
 
 
-def _in(name: str, key: str, values: object) -> tuple[Token, ...]:
-    if not isinstance(values, (list, tuple, set, frozenset)):
-        raise InvalidInputError(f"{name} on {shown(key)} is given {_named(values)}; expected a list")
-    if len(values) > MAX_OPERANDS and key not in (ID_KEY, REF_DOC_ID_KEY):  # lists of those are made by programs
+def _equal(key: str, name: str, value: object) -> Tree:
+    found = Field(key, Among((operand(value, key),), isinstance(value, (list, tuple, Mapping))))
+    return Not(found) if name == "$ne" else found
+
+
+def _one_of(key: str, name: str, values: object) -> Tree:
+    found = Field(key, Among(_operands(key, name, values)))
+    return Not(found) if name == "$nin" else found
+
+
+def _elements(key: str, name: str, values: object) -> Tree:
+    return Field(key, Elements(_operands(key, name, values), every=name == "$all"))
+
+
+def _operands(key: str, name: str, values: object) -> tuple[Typed, ...]:
+    if not isinstance(values, _LISTS):
+        raise InvalidInputError(f"{name} on {shown(key)} is given {_described(values)}; expected a list")
+    if len(values) > MAX_OPERANDS and key not in (ID_KEY, REF_DOC_ID_KEY):  # lists of ids are made by programs
         raise InvalidInputError(
             f"{name} on {shown(key)} is given {len(values):,} values; at most {MAX_OPERANDS:,} are taken"
         )
-    found = dict.fromkeys(operand(value, key) for value in values)
-    return tuple(found)
+    return tuple(dict.fromkeys(operand(value, key) for value in values))
 
 
-def _range(key: str, name: str, value: object) -> Field:
+def _range(key: str, name: str, value: object) -> Tree:
     end = scalar(value, f"{name} on {shown(key)}")
     if name in ("$gt", "$gte"):
         return Field(key, Range(end, None, low_open=name == "$gt"))
     return Field(key, Range(None, end, high_open=name == "$lt"))
 
 
-def _between(key: str, value: object) -> Field:
+def _between(key: str, name: str, value: object) -> Tree:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise InvalidInputError(f"$between on {shown(key)} is given {_named(value)}; expected [lowest, highest]")
-    low, high = (scalar(end, f"$between on {shown(key)}") for end in value)
+        raise InvalidInputError(f"{name} on {shown(key)} is given {_described(value)}; expected [lowest, highest]")
+    low, high = (scalar(end, f"{name} on {shown(key)}") for end in value)
     if low[0] != high[0]:
         raise InvalidInputError(
-            f"$between on {shown(key)} is given {value!r}; expected two numbers, or two strings or dates"
+            f"{name} on {shown(key)} is given {value!r}; expected two numbers, or two strings or dates"
         )
     return Field(key, Range(low, high))
 
 
-def _exists(key: str, value: object) -> Tree:
+def _exists(key: str, name: str, value: object) -> Tree:
     if not isinstance(value, bool):
-        raise InvalidInputError(f"$exists on {shown(key)} is given {_named(value)}; expected True or False")
-    return Field(key, Present()) if value else Not(Field(key, Present()))
+        raise InvalidInputError(f"{name} on {shown(key)} is given {_described(value)}; expected True or False")
+    return Field(key, Exists()) if value else Not(Field(key, Exists()))
 
 
-def _like(key: str, name: str, value: object) -> Field:
+def _like(key: str, name: str, value: object) -> Tree:
     if not isinstance(value, str):
-        raise InvalidInputError(f"{name} on {shown(key)} is given {_named(value)}; expected a string with % and _")
+        raise InvalidInputError(f"{name} on {shown(key)} is given {_described(value)}; expected a string with % and _")
     folded = name == "$ilike"
     return Field(key, Like(pattern(value, f"{name} on {shown(key)}", folded), folded))
 
 
-def _contains(key: str, value: object) -> Field:
-    if isinstance(value, (list, tuple, set, frozenset, Mapping)):
+def _contains(key: str, name: str, value: object) -> Tree:
+    if isinstance(value, (*_LISTS, Mapping)):
         raise InvalidInputError(
-            f"$contains on {shown(key)} is given {_named(value)}; expected one element, or a piece of a string "
+            f"{name} on {shown(key)} is given {_described(value)}; expected one element, or a piece of a string "
             "($all takes a list)"
         )
     wanted = operand(value, key)
-    parts = (-1, *wanted[1].encode(), -1) if wanted[0] == "string" else ()
+    parts = (ANY_RUN, *wanted[1].encode(), ANY_RUN) if wanted[0] == "string" else ()
     return Field(key, Contains(wanted, parts))
 
 
-OPERATORS: Final[dict[str, Callable[[str, Any], Tree]]] = {
-    "$eq": _equal,
-    "$ne": lambda key, value: Not(_equal(key, value)),
-    "$gt": lambda key, value: _range(key, "$gt", value),
-    "$gte": lambda key, value: _range(key, "$gte", value),
-    "$lt": lambda key, value: _range(key, "$lt", value),
-    "$lte": lambda key, value: _range(key, "$lte", value),
-    "$in": lambda key, values: Field(key, Among(_in("$in", key, values))),
-    "$nin": lambda key, values: Not(Field(key, Among(_in("$nin", key, values)))),
+OPERATORS: Final[dict[str, Callable[[str, str, Any], Tree]]] = {
+    **dict.fromkeys(("$eq", "$ne"), _equal),
+    **dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), _range),
+    **dict.fromkeys(("$in", "$nin"), _one_of),
     "$between": _between,
     "$exists": _exists,
-    "$like": lambda key, value: _like(key, "$like", value),
-    "$ilike": lambda key, value: _like(key, "$ilike", value),
+    **dict.fromkeys(("$like", "$ilike"), _like),
     "$contains": _contains,
-    "$any": lambda key, values: Field(key, Elements(_in("$any", key, values), False)),
-    "$all": lambda key, values: Field(key, Elements(_in("$all", key, values), True)),
+    **dict.fromkeys(("$any", "$all"), _elements),
 }
 _KNOWN = ", ".join((*OPERATORS, "$not"))
 
 
-def _named(given: object) -> str:
-    """What was given, in a few words."""
-    return f"a {type(given).__name__}, {shown(given)}"
+def _described(given: object) -> str:
+    """The type and the value, for a message."""
+    return "None" if given is None else f"{type_of(given)}, {shown(given)}"

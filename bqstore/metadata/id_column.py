@@ -1,6 +1,6 @@
-"""The ids of all ordinals, which searches look up without reading documents. Floor 3: knows ordinals, no SQL.
+"""The ids of all ordinals in memory, so that searches report ids without reading documents.
 
-They only grow: an older state goes on reading the part it knows while newer ones are appended behind it.
+The arrays are append-only: an older state reads its first n ids while newer ones are appended.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_KNOWN = 1 << 16  # ids kept as strings, some 6 MB
+_DECODED = 1 << 16  # ids kept as strings, some 6 MB
 
 
 def room(array: NDArray[Any], n: int, end: int) -> NDArray[Any]:
@@ -22,19 +22,19 @@ def room(array: NDArray[Any], n: int, end: int) -> NDArray[Any]:
 
 
 class Ids:
-    """The ids of all ordinals, as one run of bytes; those of dead rows are empty."""
+    """The ids of all ordinals in one array of bytes; those of deleted rows are empty."""
 
     def __init__(self) -> None:
         self.n = 0
-        self._known: dict[int, str | None] = {-1: None}  # some that were asked for before, most of which will be again
+        self._decoded: dict[int, str | None] = {-1: None}  # a cache: what was asked for is asked for again
         self._bytes = np.empty(64, np.uint8)
         self._ends = np.zeros(1, np.int64)
 
     def extended(self, ids: Sequence[str]) -> "Ids":
-        """These and, behind them, more."""
+        """These ids, and more appended."""
         encoded = [id_.encode() for id_ in ids]
         new, start = Ids(), int(self._ends[self.n])
-        new.n, new._known = self.n + len(ids), self._known
+        new.n, new._decoded = self.n + len(ids), self._decoded
         new._ends = room(self._ends, self.n + 1, new.n + 1)
         np.cumsum([len(e) for e in encoded], out=new._ends[self.n + 1 : new.n + 1])
         new._ends[self.n + 1 : new.n + 1] += start
@@ -45,7 +45,7 @@ class Ids:
 
     @classmethod
     def restored(cls, data: NDArray[np.uint8], ends: NDArray[np.int64], n: int) -> "Ids":
-        """Those that `parts` gave; the arrays are kept, not copied. Raises ValueError if they do not fit."""
+        """The ids from the arrays of `parts`, which are kept, not copied. Raises ValueError if they do not fit."""
         if data.dtype != np.uint8 or ends.dtype != np.int64 or data.ndim != 1 or ends.shape != (n + 1,):
             raise ValueError(f"the ids are {data.dtype} {data.shape} and {ends.dtype} {ends.shape}")
         if ends[0] != 0 or ends[n] != len(data) or (ends[1:] < ends[:-1]).any():
@@ -55,27 +55,27 @@ class Ids:
         return new
 
     def parts(self, n: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The bytes of the first n ids, and where each begins, and the last ends."""
+        """The bytes of the first n ids, uint8, and their ends, int64 (n + 1,), the first of which is 0."""
         return self._bytes[: int(self._ends[n])], self._ends[: n + 1]
 
     def take(self, ordinals: NDArray[np.int32]) -> NDArray[np.object_]:
-        """Object array of str in the shape of the ordinals; None where one is -1."""
-        known, out = self._known, np.empty(ordinals.shape, object)
-        rows = ordinals[None] if ordinals.ndim == 1 else ordinals
-        for line, wanted in zip(out[None] if ordinals.ndim == 1 else out, rows.tolist(), strict=True):
+        """Object array of str in the shape of the ordinals, (n,) or (m, n); None where one is -1."""
+        decoded, out = self._decoded, np.empty(ordinals.shape, object)
+        rows, lists = (out[None], ordinals[None]) if ordinals.ndim == 1 else (out, ordinals)
+        for row, wanted in zip(rows, lists.tolist(), strict=True):
             try:
-                line[:] = [known[ordinal] for ordinal in wanted]
+                row[:] = [decoded[ordinal] for ordinal in wanted]
             except KeyError:
-                line[:] = [self._text(ordinal) for ordinal in wanted]
+                row[:] = [self._text(ordinal) for ordinal in wanted]
         return out
 
     def _text(self, ordinal: int) -> str | None:
-        text = self._known.get(ordinal)
+        text = self._decoded.get(ordinal)
         if text is None and ordinal >= 0:
             start, end = self._ends.data[ordinal : ordinal + 2]
             text = str(self._bytes.data[start:end], "utf-8")
-            if len(self._known) > _KNOWN:
-                self._known.clear()
-                self._known[-1] = None
-            self._known[ordinal] = text
+            if len(self._decoded) > _DECODED:
+                self._decoded.clear()
+                self._decoded[-1] = None
+            self._decoded[ordinal] = text
         return text

@@ -1,27 +1,26 @@
-"""The operands of filters: checked, and in a form in which equal means equal. Floor 3: knows values, no fields."""
+"""The operands of filters: checked, and converted to hashable forms that are equal exactly when the values are."""
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import numpy as np
 
-from ..arguments import shown, text_bytes
+from ..arguments import shown, text_bytes, type_of
 from ..errors import InvalidInputError
+from ..kernels.metadata import ANY_CHARACTER, ANY_RUN
 from .to_json import MAX_DEPTH, plain
 
-Token = tuple[Any, ...]
+Typed = tuple[Any, ...]  # (name of the type, value); a null has no value
 
-MAX_PIECE = 1024  # bytes between two runs of any length, where a pattern has single wildcards
-ANY_RUN, ANY_CHARACTER = -1, -2  # in a pattern, beside the bytes of its text
+MAX_PIECE = 1024  # bytes between two % of a pattern that also has _
 
 
-def token(value: object) -> Token:
-    """A hashable form in which two values are equal exactly when the grammar says so.
+def typed(value: Any) -> Typed:
+    """A JSON value as a hashable pair of its type and itself: two are equal exactly when the grammar says so.
 
-    The leading name keeps the types apart: Python's own ``True == 1`` and ``1 == 1.0`` are not both wanted. Integers
-    beyond 2**53 stay exact.
+    Python's own ``True == 1`` would mix types; ``1 == 1.0`` is wanted. Integers beyond 2**53 stay exact.
     """
     if value is None:
         return ("null",)
@@ -34,33 +33,30 @@ def token(value: object) -> Token:
     if isinstance(value, str):
         return ("string", str.__str__(value))  # of an enumeration of strings the text, not the name
     if isinstance(value, (list, tuple)):
-        return ("list", tuple(token(v) for v in value))
-    if isinstance(value, Mapping):
-        return ("dict", tuple(sorted((str(k), token(v)) for k, v in value.items())))
-    raise InvalidInputError(
-        f"a filter compares with a {type(value).__name__}; expected a string, number, boolean, None, date, list or dict"
-    )
+        return ("list", tuple(typed(v) for v in value))
+    return ("dict", tuple(sorted((str(k), typed(v)) for k, v in value.items())))
 
 
-def operand(value: object, key: str) -> Token:
-    """The token of an operand, checked all through: text that is no text and NaN match nothing and are mistakes."""
-    return token(checked(value, f"the filter on {shown(key)}"))
+def operand(value: object, key: str) -> Typed:
+    """An operand of the filter on ``key``, checked and typed."""
+    return typed(checked(value, f"the filter on {shown(key)}"))
 
 
-def scalar(value: object, what: str) -> Token:
-    """The token of a number, a string or a date, which can be put in order."""
-    made = token(checked(value, what))
+def scalar(value: object, what: str) -> Typed:
+    """A number, a string or a date, which have an order, checked and typed."""
+    made = typed(checked(value, what))
     if made[0] not in ("number", "string"):
-        raise InvalidInputError(f"{what} is given a {type(value).__name__}; expected a number, a string or a date")
+        raise InvalidInputError(f"{what} is given {type_of(value)}; expected a number, a string or a date")
     return made
 
 
 def checked(value: object, what: str, depth: int = 1) -> object:
-    """An operand as JSON would hold it."""
+    """A value as JSON would hold it. Raises InvalidInputError for one that no document can hold."""
     if depth > MAX_DEPTH:
         raise InvalidInputError(f"{what} nests more than {MAX_DEPTH} deep, which no stored value does")
     if isinstance(value, str):
         text_bytes(value, what)
+        return value
     if isinstance(value, (list, tuple)):
         return [checked(v, what, depth + 1) for v in value]
     if isinstance(value, Mapping):
@@ -69,15 +65,14 @@ def checked(value: object, what: str, depth: int = 1) -> object:
                 raise InvalidInputError(f"{what} has a dict with a key of type {type(key).__name__}; expected strings")
             text_bytes(key, what)
         return {k: checked(v, what, depth + 1) for k, v in value.items()}
-    if isinstance(value, (datetime, date, np.generic)):
+    if isinstance(value, (date, np.generic)):
         try:
             value = plain(value)
         except TypeError as error:
             raise InvalidInputError(f"{what}: {error}") from None
-    if value is not None and not isinstance(value, (bool, int, float, str, list, tuple, Mapping)):
+    if value is not None and not isinstance(value, (int, float, str)):
         raise InvalidInputError(
-            f"{what} compares with a {type(value).__name__}; expected a string, number, boolean, None, date, list or "
-            "dict"
+            f"{what} compares with {type_of(value)}; expected a string, number, boolean, None, date, list or dict"
         )
     if isinstance(value, int):
         try:
@@ -90,7 +85,11 @@ def checked(value: object, what: str, depth: int = 1) -> object:
 
 
 def pattern(text: str, what: str, folded: bool) -> tuple[int, ...]:
-    """A pattern as bytes of UTF-8, `ANY_RUN` for ``%`` and `ANY_CHARACTER` for ``_``; runs of ``%`` are one."""
+    """A pattern as bytes of UTF-8, with `ANY_RUN` for each run of ``%`` and `ANY_CHARACTER` for ``_``.
+
+    ``folded``: case does not count. Raises InvalidInputError for a backslash at the end, and for a long pattern with
+    ``_``, whose time would grow with the product of its length and the text's in a kernel that nothing interrupts.
+    """
     text_bytes(text, what)
     parts: list[int] = []
     literal: list[str] = []
@@ -100,13 +99,12 @@ def pattern(text: str, what: str, folded: bool) -> tuple[int, ...]:
         parts.extend((joined.casefold() if folded else joined).encode())
         literal.clear()
 
-    escaped = False
-    for character in text:
-        if escaped:
-            literal.append(character)
-            escaped = False
-        elif character == "\\":
-            escaped = True
+    characters = iter(text)
+    for character in characters:
+        if character == "\\":
+            if (escaped := next(characters, None)) is None:
+                raise InvalidInputError(f"{what} ends in a backslash, which escapes nothing; write two for one")
+            literal.append(escaped)
         elif character == "_":
             flush()
             parts.append(ANY_CHARACTER)
@@ -116,11 +114,9 @@ def pattern(text: str, what: str, folded: bool) -> tuple[int, ...]:
                 parts.append(ANY_RUN)
         else:
             literal.append(character)
-    if escaped:
-        raise InvalidInputError(f"{what} ends in a backslash, which escapes nothing; write two for one")
     flush()
     longest = max(map(len, pieces_of(parts)))
-    if longest > MAX_PIECE and ANY_CHARACTER in parts:  # tried at every place, in a kernel that cannot be interrupted
+    if longest > MAX_PIECE and ANY_CHARACTER in parts:
         raise InvalidInputError(
             f"{what} has {longest:,} bytes without a %; with _ in the pattern at most {MAX_PIECE:,} are taken"
         )
@@ -128,7 +124,7 @@ def pattern(text: str, what: str, folded: bool) -> tuple[int, ...]:
 
 
 def pieces_of(parts: Sequence[int]) -> list[list[int]]:
-    """What stands between the runs of a pattern; without a run all of it, at a run's end an empty one."""
+    """The pieces of a pattern between its `ANY_RUN`; empty ones at its ends where it begins or ends with one."""
     pieces: list[list[int]] = [[]]
     for part in parts:
         if part == ANY_RUN:

@@ -168,7 +168,7 @@ def test_vectors_of_length_zero():
         ({"k": 10_001}, "k is 10001"),
         ({"oversampling": 0.5}, "oversampling is 0.5"),
         ({"filter": {"part": {"$gtt": 1}}}, r"\$gtt"),
-        ({"vector": [1.0]}, "the query vector has 1 dimensions"),
+        ({"vector": [1.0]}, "the query vector has 1 dimension;"),
         ({"vector": np.zeros((1, DIM))}, "shape"),
         ({"with_vectors": 1}, "with_vectors is 1"),
     ],

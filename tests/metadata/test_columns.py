@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ from hypothesis import strategies as st
 from bqstore.bitmap import count, everything, to_bitmap, to_mask
 from bqstore.kernels.metadata import BIG, DICT, FLOAT, INT, LENGTH_BITS, LENGTH_MASK, LIST, STRING
 from bqstore.metadata import evaluate
-from bqstore.metadata.columns import NOTHING, Column, Dictionary, Entries, field_of, mark_of, text_of
-from bqstore.metadata.filter_grammar import All, Among, Either, Field, Not, Present, parse
-from bqstore.metadata.values import token
+from bqstore.metadata.columns import NOTHING, Column, field_of
+from bqstore.metadata.dictionary import Dictionary, Entries, mark_of, text_of
+from bqstore.metadata.filter_grammar import Among, And, Exists, Field, Not, Or, parse
+from bqstore.metadata.values import typed
 from tests import slow_filters
 
 NAMES = ("codes", "kinds", "values", "marks", "heap", "members")
@@ -62,18 +62,18 @@ def matched(held, test):
 
 
 def equal_to(value):
-    return Among((token(value),), whole=True)
+    return Among((typed(value),), whole=True)
 
 
 def assert_holds(held, expected):
     """A column holds these values, and no others equal to them elsewhere."""
     assert held.n == len(held.codes) == len(expected)
     assert len(held.dictionary) > max([0, *held.codes.tolist()])
-    assert matched(held, Present()) == [i for i, value in enumerate(expected) if value is not NOTHING]
-    tokens = [None if value is NOTHING else token(value) for value in expected]
-    for each in dict.fromkeys(tokens):
+    assert matched(held, Exists()) == [i for i, value in enumerate(expected) if value is not NOTHING]
+    known = [None if value is NOTHING else typed(value) for value in expected]
+    for each in dict.fromkeys(known):
         if each is not None:
-            assert matched(held, Among((each,), whole=True)) == [i for i, other in enumerate(tokens) if other == each]
+            assert matched(held, Among((each,), whole=True)) == [i for i, other in enumerate(known) if other == each]
     assert matched(held, equal_to("no such value")) == []
 
 
@@ -124,7 +124,7 @@ def test_an_older_version_whose_codes_are_narrower_answers_as_it_did(counts):
         for i in sorted({0, 1, 42, 43, 44, 254, 255, 256, 299, 300, *(c - 1 for c in counts), *counts, 65_535, 65_536}):
             if i < len(texts):
                 assert matched(version, equal_to(texts[i])) == ([i] if i < size else [])
-                several = Among((token(texts[i]), token(texts[0])))
+                several = Among((typed(texts[i]), typed(texts[0])))
                 assert matched(version, several) == sorted({0, i} if i < size else {0})
         assert len(matched(version, parse({"k": {"$like": "v%"}}).test)) == size
 
@@ -134,7 +134,7 @@ def test_codes_are_as_narrow_as_the_entries_allow(count):
     """With the entry of what is not there: 255 values fit in a byte."""
     held = column([*range(count), NOTHING])
     assert held.codes.dtype == (np.uint8 if count < 256 else np.uint16 if count < 65_536 else np.uint32)
-    assert matched(held, Present()) == list(range(count))
+    assert matched(held, Exists()) == list(range(count))
     assert matched(held, equal_to(count - 1)) == [count - 1]
     assert matched(held, parse({"k": {"$gte": count - 3}}).test) == [count - 3, count - 2, count - 1]
     one = held.replaced([5], ["new"])
@@ -152,7 +152,7 @@ def test_more_values_than_are_remembered():
     for i in (0, 1, 499, 500, 69_999):
         assert matched(held, equal_to(f"{i:x}")) == list(range(i, len(texts), 70_000))
     assert matched(held, parse({"k": {"$in": ["0", "1", "no"]}}).test) == [0, 1, 70_000, 70_001, 140_000, 140_001]
-    assert len(matched(held, Present())) == len(texts)
+    assert len(matched(held, Exists())) == len(texts)
 
 
 def test_a_field_that_changes_all_the_time_keeps_few_entries():
@@ -187,10 +187,14 @@ def test_nothing_is_replaced_and_nothing_added():
     assert_holds(Column("k").extended([NOTHING] * 100), [NOTHING] * 100)
 
 
-def test_what_could_not_be_entered_leaves_a_column_as_it_was():
+def test_values_that_end_in_an_interrupt_leave_a_column_as_it_was():
+    def interrupted():
+        yield "b"
+        raise KeyboardInterrupt
+
     held = column([1, "a"])
-    with pytest.raises(Exception, match="compares with"):
-        held.extended(["b", object()])
+    with pytest.raises(KeyboardInterrupt):
+        held.extended(interrupted())
     assert_holds(held, [1, "a"])
     assert_holds(held.extended(["b", "a"]), [1, "a", "b", "a"])
 
@@ -239,9 +243,9 @@ def test_an_entry_equals_what_the_slow_filter_calls_the_same(given, other):
     held = column(given)
     for i, value in enumerate(given):
         entry = int(held.codes[i])
-        assert held.dictionary.entries.equals(entry, token(value))
-        assert held.dictionary.entries.equals(entry, token(other)) == slow_filters.same(value, other)
-        assert held.dictionary.entries.marks[entry] == mark_of(token(value))
+        assert held.dictionary.entries.equals(entry, typed(value))
+        assert held.dictionary.entries.equals(entry, typed(other)) == slow_filters.same(value, other)
+        assert held.dictionary.entries.marks[entry] == mark_of(typed(value))
 
 
 def test_marks_that_agree_are_looked_at_twice():
@@ -251,7 +255,7 @@ def test_marks_that_agree_are_looked_at_twice():
     held = column([*same, "c", *same])
     for wanted in (same[:1], same[1:], same, [*same, "c"], [same[0], "d"], ["d"]):
         expected = [i for i, each in enumerate([*same, "c", *same]) if each in wanted]
-        assert matched(held, Among(tuple(token(each) for each in wanted))) == expected
+        assert matched(held, Among(tuple(typed(each) for each in wanted))) == expected
     assert len(set(held.codes.tolist())) == 3
 
 
@@ -337,13 +341,13 @@ def test_bitmaps_are_made_counted_and_read(n):
     np.testing.assert_array_equal(everything(n), to_bitmap(np.ones(n, bool)))
 
 
-fields = st.sampled_from("abc").map(lambda key: Field(key, Present()))
+fields = st.sampled_from("abc").map(lambda key: Field(key, Exists()))
 trees = st.recursive(
     fields,
     lambda inner: st.one_of(
         st.builds(Not, inner),
-        st.lists(inner, max_size=3).map(lambda parts: All(tuple(parts))),
-        st.lists(inner, min_size=1, max_size=3).map(lambda parts: Either(tuple(parts))),
+        st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: Or(tuple(parts))),
     ),
     max_leaves=8,
 )
@@ -355,9 +359,9 @@ def meaning(tree, masks):
     if isinstance(tree, Not):
         return ~meaning(tree.part, masks)
     parts = [meaning(part, masks) for part in tree.parts]
-    outcome = np.ones_like(masks["a"]) if isinstance(tree, All) else np.zeros_like(masks["a"])
+    outcome = np.ones_like(masks["a"]) if isinstance(tree, And) else np.zeros_like(masks["a"])
     for part in parts:
-        outcome = outcome & part if isinstance(tree, All) else outcome | part
+        outcome = outcome & part if isinstance(tree, And) else outcome | part
     return outcome
 
 
@@ -508,7 +512,7 @@ CONDITIONS = (
         st.tuples(st.sampled_from(NAMES), st.integers(0, 10**6), st.integers(0, 63), st.booleans()),
         min_size=1,
         max_size=4,
-    )
+    ),
 )
 def test_damaged_arrays_are_refused_or_answered_within_their_bounds(changes):
     """Some damage makes other values, which sums tell; what is answered is of this column, and no search falls over."""
@@ -578,7 +582,7 @@ def test_only_the_entries_in_use_with_all_that_they_hold():
         assert less.entries.kinds[0] == 0 and len(less) <= len(dictionary)
         for i in kept:
             value = ("a", [1, ["b"]], "c", {"d": 1}, 10**30)[i]
-            assert less.entries.equals(int(moved[numbers[i]]), token(value))
+            assert less.entries.equals(int(moved[numbers[i]]), typed(value))
         assert len(less.entries.heap) <= len(dictionary.entries.heap)
     less, _ = dictionary.only(numbers[[1]])
     assert len(less) == 5  # the list, what it holds, and what that holds
@@ -591,12 +595,13 @@ def test_entries_that_do_not_fit_each_other():
         Dictionary.restored(Entries(*(array[:0] for array in empty)))
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(whole, max_size=6))
-def test_texts_of_tokens_tell_values_apart(given):
+def test_texts_of_typed_values_tell_them_apart(given):
     """As the heap and the marks have them."""
-    tokens = [token(value) for value in given]
+    known = [typed(value) for value in given]
     by_text = {}
-    for each in tokens:
+    for each in known:
         assert by_text.setdefault((each[0], text_of(each)), each) == each
         assert 0 <= mark_of(each) < 2**32
-    assert json.loads(json.dumps(len(by_text))) == len(set(tokens))
+    assert len(by_text) == len(set(known))

@@ -546,7 +546,7 @@ def test_a_changing_collection(rng):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_long_life(seed):
+def test_a_collection_that_changes_many_times(seed):
     a_life(random.Random(seed), 60)
 
 
@@ -611,7 +611,7 @@ def test_columns_of_more_than_seventy_thousand_values():
 
 
 @pytest.mark.parametrize("n", [250, 65_530])
-def test_columns_where_their_numbers_grow_by_a_byte(n):
+def test_columns_whose_codes_grow_by_a_byte(n):
     """One new value after the other, past the largest number of one byte and of two."""
     with bqstore.open(distance="dot", hnsw={"m": 2, "ef_construct": 4}) as col:
         vectors = np.random.default_rng(0).standard_normal((n, 2))

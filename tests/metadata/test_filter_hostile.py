@@ -447,7 +447,6 @@ print("done")
 
 
 def test_patterns_that_would_take_years_to_try_out():
-    """The time given is for a slow machine that compiles first."""
     run = subprocess.run(
         [sys.executable, "-c", PATTERNS],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -1,0 +1,273 @@
+"""The dictionary of a column: its distinct values as entries in arrays, where kernels can test them.
+
+Entries may repeat a value: to bound memory, at most 65,536 values are remembered while more are added. The arrays are
+append-only: an older column goes on reading its part of them.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.metadata import ABSENT, BIG, DICT, FALSE, FLOAT, INT, LENGTH_BITS, LENGTH_MASK, LIST, NULL, STRING, TRUE
+from .id_column import room
+from .values import Typed, typed
+
+_REMEMBERED = 1 << 16
+NOTHING = object()  # in the place of the value of a missing field
+_BIG_PREFIX = "('number', "  # of the text of a BIG: its `Typed` as Python writes it
+
+
+class Entries(NamedTuple):
+    """The entries of a dictionary at a moment; entry 0 stands for a missing field.
+
+    Parameters
+    ----------
+    kinds : uint8 (d,)      the type: INT, STRING ... of `kernels.metadata`
+    values : int64 (d,)     an INT; the bits of a FLOAT; of the others, start and length of a piece of heap or members
+    marks : uint32 (d,)     CRC-32 of the value, see `mark_of`
+    heap : uint8            UTF-8 of strings; of large integers and dictionaries, the text of their `Typed`
+    members : int32         the entries of the elements of lists
+    """
+
+    kinds: NDArray[np.uint8]
+    values: NDArray[np.int64]
+    marks: NDArray[np.uint32]
+    heap: NDArray[np.uint8]
+    members: NDArray[np.int32]
+
+    def text(self, entry: int) -> bytes:
+        """The piece of the heap of a STRING, BIG or DICT."""
+        value = int(self.values[entry])
+        start = value >> LENGTH_BITS
+        return self.heap[start : start + (value & LENGTH_MASK)].tobytes()
+
+    def elements(self, entry: int) -> list[int]:
+        """The entries of the elements of a LIST."""
+        value = int(self.values[entry])
+        start = value >> LENGTH_BITS
+        elements: list[int] = self.members[start : start + (value & LENGTH_MASK)].tolist()
+        return elements
+
+    def big(self, entry: int) -> int:
+        """The integer of a BIG."""
+        return int(self.text(entry)[len(_BIG_PREFIX) : -1])
+
+    def equals(self, entry: int, wanted: Typed) -> bool:
+        """Whether an entry holds a value."""
+        kind, value, name = int(self.kinds[entry]), int(self.values[entry]), wanted[0]
+        if kind == LIST:
+            if name != "list" or len(wanted[1]) != value & LENGTH_MASK:
+                return False
+            return all(map(self.equals, self.elements(entry), wanted[1]))
+        if kind in (STRING, BIG, DICT):
+            return name == {STRING: "string", BIG: "number", DICT: "dict"}[kind] and self.text(entry) == text_of(wanted)
+        if kind == INT:
+            return bool(wanted == ("number", value))
+        if kind == FLOAT:
+            return name == "number" and isinstance(wanted[1], float) and _bits(wanted[1]) == value
+        return wanted == _SINGLE.get(kind)
+
+
+_DTYPES = ("u1", "i8", "u4", "u1", "i4")  # of `Entries`
+_SINGLE: dict[int, Typed] = {NULL: ("null",), FALSE: ("bool", False), TRUE: ("bool", True)}
+
+
+def text_of(value: Typed) -> bytes:
+    """The text that a value has in the heap; of the same type, other values have another."""
+    return value[1].encode() if value[0] == "string" else repr(value).encode()
+
+
+def mark_of(value: Typed) -> int:
+    """The CRC-32 of a value's text: equal values have the same, few others do."""
+    return zlib.crc32(text_of(value))
+
+
+def _bits(value: float) -> int:
+    return int(struct.unpack("<q", struct.pack("<d", value))[0])
+
+
+class Dictionary:
+    """The distinct values of a column, shared by its versions: one thread adds, any thread reads."""
+
+    def __init__(self) -> None:
+        empty: list[Any] = [np.zeros(64, dtype) for dtype in _DTYPES]
+        self._arrays, self._sizes = Entries(*empty), (1, 0, 0)
+        self.entries = self._view()
+        self._known: dict[Any, int] = {}  # entries of strings as they are, of other values by their `Typed`
+
+    def __len__(self) -> int:
+        return len(self.entries.kinds)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, of the look-up table roughly."""
+        return sum(array.nbytes for array in self._arrays) + 120 * len(self._known)
+
+    def _view(self) -> Entries:
+        count, text, members = self._sizes
+        kinds, values, marks, heap, held = self._arrays
+        return Entries(kinds[:count], values[:count], marks[:count], heap[:text], held[:members])
+
+    def enter(self, values: Iterable[object]) -> NDArray[np.int64]:
+        """The entries of values, int64 (n,); new ones are appended."""
+        self._remember()
+        new = _New(self._known, *self._sizes)
+        numbers = np.fromiter((new.number(value) for value in values), np.int64)
+        self._append(new)
+        return numbers
+
+    def _append(self, new: "_New") -> None:
+        if new.kinds:
+            parts = (new.kinds, new.values, new.marks, np.frombuffer(bytes(new.heap), np.uint8), new.members)
+            sizes = (self._sizes[0],) * 3 + self._sizes[1:]
+            arrays = []
+            given: Any = zip(self._arrays, sizes, parts, strict=True)
+            for array, size, part in given:
+                arrays.append(room(array, size, size + len(part)))
+                arrays[-1][size : size + len(part)] = part
+            self._arrays = Entries(*arrays)
+            self._sizes = (self._sizes[0] + len(new.kinds), self._sizes[1] + len(new.heap), new.at_members)
+            self.entries = self._view()
+        # after the entries are there: an interrupt must not leave the number of an entry that is not
+        if len(self._known) + len(new.fresh) > _REMEMBERED:
+            self._known.clear()  # what comes often comes again
+        self._known.update(new.fresh if len(new.fresh) <= _REMEMBERED else {})
+
+    @classmethod
+    def restored(cls, entries: Entries) -> "Dictionary":
+        """One with these entries; the arrays are kept, not copied. Raises ValueError if they do not fit each other."""
+        given: Any = zip(Entries._fields, entries, _DTYPES, strict=True)
+        for name, array, dtype in given:
+            if array.dtype != np.dtype(dtype) or array.ndim != 1:
+                raise ValueError(f"a column's {name} are {array.dtype} {array.shape}")
+        kinds, values, marks, heap, members = entries
+        count = len(kinds)
+        if not count or len(values) != count or len(marks) != count or kinds[0] != ABSENT or kinds.max() > DICT:
+            raise ValueError("a column's entries do not fit each other")
+        starts, lengths = values >> LENGTH_BITS, values & LENGTH_MASK
+        text = np.isin(kinds, (STRING, BIG, DICT))
+        lists = kinds == LIST
+        if (starts[text | lists] < 0).any() or (starts[text] + lengths[text] > len(heap)).any():
+            raise ValueError("a column's texts are out of bounds")
+        if (starts[lists] + lengths[lists] > len(members)).any() or (
+            len(members) and (members.min() < 1 or members.max() >= count)
+        ):
+            raise ValueError("a column's lists are out of bounds")
+        owner = np.repeat(np.flatnonzero(lists), lengths[lists])
+        if len(owner) and (members[_ranges(starts[lists], lengths[lists])] >= owner).any():
+            raise ValueError("a column's lists hold themselves")
+        new = cls()
+        new._arrays, new._sizes, new.entries = entries, (count, len(heap), len(members)), entries
+        return new
+
+    def _remember(self) -> None:
+        """Let new values find entries that came from a file, if these are few."""
+        if self._known or len(self) > _REMEMBERED:
+            return
+        known: dict[Any, int] = {}
+        for number in range(1, len(self)):
+            value = self._value(number)
+            if value is not None:
+                known.setdefault(value[1] if value[0] == "string" else value, number)
+        self._known = known
+
+    def _value(self, number: int) -> Typed | None:
+        """The value of an entry; None for a dictionary, whose text is not parsed."""
+        entries, kind, value = self.entries, int(self.entries.kinds[number]), int(self.entries.values[number])
+        if kind == STRING:
+            return ("string", entries.text(number).decode())
+        if kind == LIST:
+            elements = [self._value(element) for element in entries.elements(number)]
+            return None if None in elements else ("list", tuple(elements))
+        if kind == FLOAT:
+            return ("number", float(struct.unpack("<d", struct.pack("<q", value))[0]))
+        if kind in (INT, BIG):
+            return ("number", value if kind == INT else entries.big(number))
+        return _SINGLE.get(kind)
+
+    def only(self, used: NDArray[np.int64]) -> tuple["Dictionary", NDArray[np.int64]]:
+        """A dictionary of the used entries alone, and the new number of each old one, int64 (d,)."""
+        entries = self.entries
+        kinds, values = entries.kinds, entries.values
+        kept = np.zeros(len(self), bool)
+        kept[used] = kept[0] = True
+        while True:
+            lists = np.flatnonzero(kept & (kinds == LIST))
+            starts, lengths = values[lists] >> LENGTH_BITS, values[lists] & LENGTH_MASK
+            held = entries.members[_ranges(starts, lengths)]
+            if kept[held].all():
+                break
+            kept[held] = True
+        numbers = np.cumsum(kept) - 1
+        texts = np.flatnonzero(kept & np.isin(kinds, (STRING, BIG, DICT)))
+        moved = values.copy()
+        moved[lists] = (_begins(lengths) << LENGTH_BITS) | lengths
+        where, sizes = values[texts] >> LENGTH_BITS, values[texts] & LENGTH_MASK
+        moved[texts] = (_begins(sizes) << LENGTH_BITS) | sizes
+        heap, members = entries.heap[_ranges(where, sizes)], numbers[held].astype(np.int32)
+        return Dictionary.restored(Entries(kinds[kept], moved[kept], entries.marks[kept], heap, members)), numbers
+
+
+def _begins(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The start of each of several pieces that stand one after the other."""
+    return np.cumsum(lengths) - lengths
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The concatenated ranges ``starts[i] .. starts[i] + lengths[i]``."""
+    return np.repeat(starts - _begins(lengths), lengths) + np.arange(int(lengths.sum()))
+
+
+class _New:
+    """New entries of a dictionary, which are appended to its arrays all at once."""
+
+    def __init__(self, known: Mapping[Any, int], count: int, text: int, members: int) -> None:
+        self._known, self._count, self._text, self.at_members = known, count, text, members
+        self.fresh: dict[Any, int] = {}
+        self.kinds: list[int] = []
+        self.values: list[int] = []
+        self.marks: list[int] = []
+        self.heap = bytearray()
+        self.members: list[int] = []
+
+    def number(self, value: object) -> int:
+        """The entry of a value."""
+        if value is NOTHING:
+            return 0
+        return self._found(value if type(value) is str else typed(value))
+
+    def _found(self, key: Any) -> int:
+        number = self._known.get(key)
+        if number is None:
+            number = self.fresh.get(key)
+        return self._made(key) if number is None else number
+
+    def _made(self, key: Any) -> int:
+        """A new entry."""
+        made: Typed = ("string", key) if isinstance(key, str) else key
+        name, text = made[0], text_of(made)
+        if name == "list":
+            numbers = [self._found(member[1] if member[0] == "string" else member) for member in made[1]]
+            kind, value = LIST, (self.at_members << LENGTH_BITS) | len(numbers)
+            self.members += numbers
+            self.at_members += len(numbers)
+        elif name == "number" and isinstance(made[1], float):
+            kind, value = FLOAT, _bits(made[1])
+        elif name == "number" and -(2**63) <= made[1] < 2**63:
+            kind, value = INT, made[1]
+        elif name in ("string", "dict", "number"):
+            kind = {"string": STRING, "dict": DICT, "number": BIG}[name]
+            value = ((self._text + len(self.heap)) << LENGTH_BITS) | len(text)
+            self.heap += text
+        else:
+            kind, value = next(kind for kind, single in _SINGLE.items() if single == made), 0
+        number = self._count + len(self.kinds)
+        self.kinds.append(kind)
+        self.values.append(value)
+        self.marks.append(zlib.crc32(text))
+        self.fresh[key] = number
+        return number
