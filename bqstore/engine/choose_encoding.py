@@ -1,6 +1,7 @@
-"""Which quantization a collection gets: every way measured on some of its vectors, the cheapest of the best taken.
+"""Chooses a collection's quantization: each possible one is measured on a sample of its vectors.
 
-Knows arrays and settings; knows no store and no states. Floor 3.
+The smallest code within 1% of the best recall is taken; among equals the one best without rescoring. Works on arrays
+and settings, without a store.
 """
 
 import math
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
-from ..config import AUTO, ENCODINGS, ESTIMATORS, Quantization, as_settings
+from ..config import AUTO, Quantization, as_settings
 from ..index import ALONE, Plan, Quantizer, Search, Searchable
 from ..index.search import NO_RECORDS
 from ..kernels.layout import COSINE, DOT
@@ -22,28 +23,32 @@ from ..storage import coding_of
 
 F32 = NDArray[np.float32]
 
-# Vectors below which nothing is chosen by measuring: a scan of signs, or of the originals, is quick and good enough.
-LEAST = 2048
-# A training on fewer is repeated when there are so many.
-ENOUGH = 1024
-TRAINED_ON = 20_000
+LEAST = 2048  # vectors to choose by; with fewer a scan of signs, or of the originals, is quick and good enough
+ENOUGH = 1024  # vectors to train on; a training on fewer is repeated once there are so many
+TRAINED_ON = 20_000  # vectors, at most
 _SAMPLE, _QUERIES = 4096, 512
 _K = 10
-_SHORT_OF_BEST = 0.01  # recall a cheaper encoding may lack
-_WORTH_ROTATING = 0.01  # raw recall that pays for turning every query, some microseconds
-_WORTH_CORRECTING = 0.002  # raw recall that pays for two floats a code
+_SHORT_OF_BEST = 0.01  # recall that a smaller code may lack
+_WORTH_ROTATING = 0.01  # recall without rescoring that is worth rotating every query, some microseconds
+_WORTH_CORRECTING = 0.002  # recall without rescoring that is worth two floats a code
 _SEED = 0x6271_7376
+_ALL = (  # encoding, estimator, rotate: smaller codes first, of equal ones the simplest
+    *(("one_bit", "sign", False), ("one_bit", "rabitq", False), ("one_bit", "rabitq", True)),
+    ("one_and_half_bits", "sign", False),
+    *(("two_bits", "sign", False), ("two_bits", "rabitq", False), ("two_bits", "rabitq", True)),
+    *(("four_bits", "rabitq", False), ("four_bits", "rabitq", True)),
+)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A quantizer, and what the head row keeps of how it came about."""
+    """A quantizer, and what was measured to choose it."""
 
     quantizer: Quantizer
     choice: Choice | None
 
     def settings(self, settings: Mapping[str, Any], wanted: Quantization) -> dict[str, Any]:
-        """The collection's settings with it."""
+        """The collection's settings with this quantizer, for the head row."""
         out = {name: value for name, value in settings.items() if name not in ("choice", "untuned")}
         out["search"] = settings.get("untuned", settings["search"])  # what was tuned was tuned for other codes
         out |= {"quantization": as_settings(wanted), "coding": self.quantizer.coding()}
@@ -64,39 +69,31 @@ def choice_of(settings: Mapping[str, Any]) -> Choice | None:
     return Choice(**{**stored, "trials": tuple(trials)})
 
 
-def ways(wanted: Quantization) -> list[Quantization]:
-    """What may be chosen, fewer bits first; with all that matters given, one."""
-    pairs = [(encoding, estimator) for encoding in ENCODINGS for estimator in ESTIMATORS]
-    pairs = [pair for pair in pairs if pair not in (("four_bits", "sign"), ("one_and_half_bits", "rabitq"))]
-    if wanted.encoding != AUTO:
-        pairs = [pair for pair in pairs if pair[0] == wanted.encoding]
-    if wanted.estimator != AUTO:
-        pairs = [pair for pair in pairs if pair[1] == wanted.estimator]
-    elif wanted.encoding not in (AUTO, "four_bits") and not wanted.rotate:
-        pairs = [pair for pair in pairs if pair[1] == "sign"]  # an encoding that is given is Qdrant's
-    out = []
-    for encoding, estimator in pairs:
-        given = wanted.encoding != AUTO and (wanted.estimator != AUTO or estimator == "sign")
-        for rotate in (False,) if estimator == "sign" else (False, True):
-            if wanted.rotate is None and rotate and given:
-                continue
-            if wanted.rotate is not None and rotate != wanted.rotate:
-                continue
-            query = query_encoding(wanted.query_encoding, encoding, estimator, measured=True)
-            out.append(Quantization(encoding, query, estimator, rotate, wanted.truncate_dim))
-    return out
+def possible(wanted: Quantization) -> list[Quantization]:
+    """The quantizations that settings leave open, smaller codes first; one if all that makes codes is given."""
+    estimator, rotate = wanted.estimator, wanted.rotate
+    if estimator == AUTO and wanted.encoding not in (AUTO, "four_bits") and not rotate:
+        estimator = "sign"  # an encoding that is given is Qdrant's
+    if rotate is None and AUTO not in (wanted.encoding, wanted.estimator):
+        rotate = False
+    return [
+        Quantization(
+            each[0], query_encoding(wanted.query_encoding, *each[:2], measured=True), *each[1:], wanted.truncate_dim
+        )
+        for each in _ALL
+        if wanted.encoding in (AUTO, each[0]) and estimator in (AUTO, each[1]) and rotate in (None, each[2])
+    ]
 
 
 def simplest(wanted: Quantization) -> Quantization:
-    """The first of the `ways`, which serves until there are vectors enough to choose by."""
-    way = ways(wanted)[0]
-    return replace(way, query_encoding=wanted.query_encoding)
+    """The first of the `possible`, used until there are vectors enough to choose by."""
+    return replace(possible(wanted)[0], query_encoding=wanted.query_encoding)
 
 
 def query_encoding(wanted: str, encoding: str, estimator: str, measured: bool) -> str:
-    """The query encoding that "auto" stands for: of signs that were asked for, Qdrant's; of others, what ranks best.
+    """The query encoding that "auto" stands for: Qdrant's if signs were asked for, else the one that ranks best.
 
-    Against codes of four bits the four of a query would be the coarser side: .931 for .948 of recall@10 on MiniLM.
+    For codes of four bits that is 8 bits: with 4, recall@10 on MiniLM is .931 instead of .948.
     """
     if wanted != AUTO:
         return wanted
@@ -106,10 +103,10 @@ def query_encoding(wanted: str, encoding: str, estimator: str, measured: bool) -
 
 
 def is_due(wanted: Quantization, settings: Mapping[str, Any], count: int) -> bool:
-    """Whether a collection of so many vectors, originals kept, should be quantized anew."""
-    several = ways(wanted)
+    """Whether a collection of so many vectors, originals kept, should be quantized again."""
+    several = possible(wanted)
     if len(several) > 1:
-        fitting = any(_is(way, settings) for way in several)
+        fitting = any(_is(each, settings) for each in several)
         return "choice" not in settings and (count >= LEAST or (count > 0 and not fitting))
     if not _is(several[0], settings):
         return count > 0  # asked for while nothing was chosen yet
@@ -118,24 +115,26 @@ def is_due(wanted: Quantization, settings: Mapping[str, Any], count: int) -> boo
     return bool(coding_of(dict(settings)).get("trained", ENOUGH) < ENOUGH <= count)
 
 
-def _is(way: Quantization, settings: Mapping[str, Any]) -> bool:
-    """Whether the codes there are were made in a way."""
+def _is(quantization: Quantization, settings: Mapping[str, Any]) -> bool:
+    """Whether the stored codes were made by this quantization."""
     coding = coding_of(dict(settings))
-    return all(coding.get(name) == getattr(way, name) for name in ("encoding", "estimator", "rotate", "truncate_dim"))
+    return all(
+        coding.get(name) == getattr(quantization, name) for name in ("encoding", "estimator", "rotate", "truncate_dim")
+    )
 
 
 def is_open(settings: Mapping[str, Any]) -> bool:
     """Whether a collection's quantization is still to be chosen, or to become what was asked for."""
-    several = ways(Quantization(**settings["quantization"]))
+    several = possible(Quantization(**settings["quantization"]))
     return "choice" not in settings if len(several) > 1 else not _is(several[0], settings)
 
 
 def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
-    """What the first vectors, float32 (n, dim), are quantized by, until there are more; None: by all their signs.
+    """The quantizer of the first vectors, float32 (n, dim), until there are more; None: their signs.
 
-    Where no originals are kept it stays so: codes cannot be made of codes.
+    Where no originals are kept it stays, as codes cannot be made again.
     """
-    several = ways(wanted)
+    several = possible(wanted)
     early = len(several) > 1 and len(vectors) < LEAST
     plain = (several[0].encoding, several[0].estimator, wanted.truncate_dim) == ("one_bit", "sign", None)
     if (early or len(several) == 1) and plain:
@@ -144,8 +143,8 @@ def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
 
 
 def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
-    """Measure what may be chosen on vectors, float32 (n, dim), in no order that matters, and train the best on them."""
-    several = ways(wanted)
+    """Measure what is possible on vectors, float32 (n, dim), in any order, and train the best on them."""
+    several = possible(wanted)
     if len(vectors) < LEAST:
         several = several[:1]  # too few to tell
     best, choice = several[0], None
@@ -156,23 +155,22 @@ def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
         choice = _measured(
             _usable(vectors[picked[held:]], metric), _usable(vectors[picked[:held]], metric), several, metric
         )
-        best = _cheapest(choice)
+        best = _best(choice)
         reason = (
-            f"{_named(best)}: the fewest bits that come within {_SHORT_OF_BEST:.0%} of the best recall, and of their "
-            "ways the one that finds most by itself"
+            f"{described(best)}: the smallest code within {_SHORT_OF_BEST:.0%} of the best recall; "
+            "among equals the one best without rescoring"
         )
         choice = replace(choice, reason=reason)
     some = vectors
     if len(vectors) > TRAINED_ON:
         some = np.ascontiguousarray(vectors[np.sort(random.permutation(len(vectors))[:TRAINED_ON])])
-    assert best.rotate is not None
-    quantizer = Quantizer.train(some, best.encoding, best.estimator, best.rotate, metric, best.truncate_dim)
+    quantizer = _trained(some, best, metric)
     quantizer.query_encoding = query_encoding(AUTO, best.encoding, best.estimator, choice is not None)
     return Chosen(quantizer, choice)
 
 
 def _usable(vectors: F32, metric: int) -> F32:
-    """Vectors at unit length under cosine, those of no length left out."""
+    """Vectors for measuring: under cosine at unit length, without zero vectors."""
     if metric != COSINE:
         return np.ascontiguousarray(vectors)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -180,53 +178,55 @@ def _usable(vectors: F32, metric: int) -> F32:
 
 
 def _measured(base: F32, queries: F32, several: list[Quantization], metric: int) -> Choice:
-    """Every way, measured against exact search of whole vectors."""
+    """Every quantization, measured against exact search of whole vectors."""
     k, oversampling = min(_K, len(base)), 3.0
-    # beside the mean, which changes no order: far from it, products of float32 tell nothing apart
+    # centered, which changes no order: far from the mean, products of float32 lose the differences
     mean = base.mean(0, dtype=np.float64).astype(np.float32)
-    beside = base - mean
-    scores = (queries if metric in (COSINE, DOT) else queries - mean) @ beside.T
+    centered = base - mean
+    scores = (queries if metric in (COSINE, DOT) else queries - mean) @ centered.T
     if metric not in (COSINE, DOT):
-        scores -= 0.5 * np.einsum("ij,ij->i", beside, beside)
+        scores -= 0.5 * np.einsum("ij,ij->i", centered, centered)
     truth = np.partition(scores, len(base) - k, axis=1)[:, len(base) - k]
     truth -= np.float32(1e-6) * np.abs(scores).max()  # of ties any will do, whatever the last bit of a product
     trials = []
-    for way in several:
-        assert way.rotate is not None
-        quantizer = Quantizer.train(base, way.encoding, way.estimator, way.rotate, metric, way.truncate_dim)
+    for each in several:
+        quantizer = _trained(base, each, metric)
         data = Searchable(quantizer.encode(base), NO_RECORDS, len(base), base.shape[1], 0, metric, quantizer)
         wide = min(len(base), math.ceil(k * oversampling))
-        search = Search(data, None, len(base), wide, Plan("scan", False, wide), index.ENCODINGS[way.query_encoding])
-        search.nearest(queries[:1], ALONE)  # compiled, once for all
+        search = Search(data, None, len(base), wide, Plan("scan", False, wide), index.ENCODINGS[each.query_encoding])
+        search.nearest(queries[:1], ALONE)  # compiles, once
         started = time.perf_counter()
         found, _ = search.nearest(queries, ALONE)
         spent = time.perf_counter() - started
         good = np.take_along_axis(scores, found.astype(np.int64), 1) >= truth[:, None]
         recall = float(np.minimum(good.sum(1), k).mean() / k)
         raw = float(np.minimum(good[:, :k].sum(1), k).mean() / k)
-        each = 1e9 * spent / (len(queries) * len(base))
-        trials.append(Trial(way, 8 * quantizer.words, round(recall, 4), round(raw, 4), round(each, 1)))
+        nanoseconds = 1e9 * spent / (len(queries) * len(base))
+        trials.append(Trial(each, 8 * quantizer.words, round(recall, 4), round(raw, 4), round(nanoseconds, 1)))
     return Choice("", len(base), len(queries), k, oversampling, tuple(trials))
 
 
-def _cheapest(choice: Choice) -> Quantization:
-    """Of the encoding with the fewest bits that comes near the best recall, the estimator that tells most."""
+def _best(choice: Choice) -> Quantization:
+    """Of the smallest encoding within 1% of the best recall, the simplest estimator that others do not clearly beat."""
     best = max(trial.recall for trial in choice.trials)
-    for encoding in ENCODINGS:
-        of = [trial for trial in choice.trials if trial.quantization.encoding == encoding]
-        good = [trial for trial in of if trial.recall >= best - _SHORT_OF_BEST]
-        if not good:
-            continue
-        found = good[0]
-        for trial in good[1:]:  # from the simplest on
-            worth = _WORTH_ROTATING if trial.quantization.rotate else _WORTH_CORRECTING
-            if trial.raw_recall >= found.raw_recall + worth:
-                found = trial
-        return found.quantization
-    raise AssertionError("the best comes near itself")
+    good = [trial for trial in choice.trials if trial.recall >= best - _SHORT_OF_BEST]
+    found, *others = [trial for trial in good if trial.quantization.encoding == good[0].quantization.encoding]
+    for trial in others:  # from the simplest on
+        worth = _WORTH_ROTATING if trial.quantization.rotate else _WORTH_CORRECTING
+        if trial.raw_recall >= found.raw_recall + worth:
+            found = trial
+    return found.quantization
 
 
-def _named(way: Quantization) -> str:
-    turned = ", rotated" if way.rotate else ""
-    part = "" if way.truncate_dim is None else f", of the first {way.truncate_dim:,} values"
-    return f"{way.encoding} ({way.estimator}{turned}{part})"
+def _trained(vectors: F32, quantization: Quantization, metric: int) -> Quantizer:
+    """The quantizer of a quantization in which nothing is "auto", trained on vectors."""
+    of = quantization
+    assert of.rotate is not None
+    return Quantizer.train(vectors, of.encoding, of.estimator, of.rotate, metric, of.truncate_dim)
+
+
+def described(quantization: Quantization) -> str:
+    """A quantization in words."""
+    rotated = ", rotated" if quantization.rotate else ""
+    part = "" if quantization.truncate_dim is None else f", of the first {quantization.truncate_dim:,} values"
+    return f"{quantization.encoding.replace('_', ' ')} ({quantization.estimator}{rotated}{part})"

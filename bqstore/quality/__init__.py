@@ -1,5 +1,5 @@
-"""How right are the answers: recall measured against exact search, and the cheapest settings that reach a target.
+"""Recall measured against exact search, what it says of the settings in use, and the fastest settings for a target.
 
 May import `engine` and everything below it; only `collection.py` calls it.
-Start with `recall_report.py`, then `ground_truth.py` (held-out queries and their exact answers) and `tune.py`.
+Start with `recall_report.py` and `verdict.py`, then `ground_truth.py` (queries and their exact answers) and `tune.py`.
 """

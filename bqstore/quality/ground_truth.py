@@ -1,8 +1,8 @@
-"""What searches ought to find, and how much of it they do: held-out queries, exact answers, intervals, times. Floor 3.
+"""Ground truth: queries with the exact scores of their true nearest, and how many of these a search finds.
 
-A document that is held out asks about itself: it is never its own neighbor, and the graph must not know it either. Its
-own links lead straight to its neighbors, so that a walk that may follow them misses a third of what it misses for a new
-query (measured on three models); here they are cut while it asks, which comes within a few tenths of a point.
+A document that is held out as a query is not its own neighbor, and the graph must not know it either: its links lead
+straight to its neighbors, so that a walk that follows them misses only a third as many as for a new query (measured on
+three models). They are cut while it is the query; then recall is within a few tenths of a point of that of new queries.
 """
 
 import time
@@ -30,43 +30,45 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
 _EXACTLY = index.Plan(EXACT, False, 0)
-_PIECE = 32 << 20  # bytes of originals that all queries pass over before the next are read
+_PIECE = 32 << 20  # bytes of originals that are read at a time, for all queries
 _ROUNDS = 2000  # of the bootstrap
 _SEED = 0x6271_7374
 
 
 @dataclass(frozen=True)
-class Exam:
+class GroundTruth:
     """Queries, and what exact search finds for them in one state.
 
     Parameters
     ----------
-    vectors : float32 (m, dim)
-    own : int64 (m,) or None    the ordinals of the documents that the queries are; None for queries that are none
-    scores : float32 (m, size)  of the true nearest, nearest first; a document's own left out
+    queries : float32 (m, dim)
+    ordinals : int64 (m,) or None   of the held-out documents that the queries are; None for other queries
+    scores : float32 (m, size)      of the true nearest, nearest first, without the held-out document itself
     """
 
-    vectors: F32
-    own: I64 | None
+    queries: F32
+    ordinals: I64 | None
     scores: F32
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.queries)
 
     @property
     def size(self) -> int:
         """Hits that there are to find for each query: k, or all other documents if they are fewer."""
         return int(self.scores.shape[1])
 
-    def part(self, rows: slice) -> "Exam":
-        """Some of the queries."""
-        return Exam(self.vectors[rows], None if self.own is None else self.own[rows], self.scores[rows])
+    def part(self, rows: slice) -> "GroundTruth":
+        """That of some of the queries."""
+        return GroundTruth(
+            self.queries[rows], None if self.ordinals is None else self.ordinals[rows], self.scores[rows]
+        )
 
 
 def measurable(engine: Engine, what: str) -> tuple[State, Quantization]:
-    """The present state, with working memory of its own, and how its codes are made and queries encoded.
+    """The current state, with scratch memory of its own, and its quantization with nothing "auto".
 
-    Raises InvalidInputError if there is nothing to measure.
+    Raises InvalidInputError, which names ``what`` was called, if no originals are kept or there are not two documents.
     """
     state = engine.publisher.current()
     if not engine.keeps_originals:
@@ -80,28 +82,31 @@ def measurable(engine: Engine, what: str) -> tuple[State, Quantization]:
     return replace(state, data=data), data.quantizer.resolved(engine.encoder.wanted.query_encoding)
 
 
-def held_out(state: State, count: int) -> tuple[F32, I64]:
-    """Up to ``count`` live documents, picked at random, the same every time: float32 (m, dim), and ordinals, int64.
+def hold_out(state: State, count: int) -> tuple[F32, I64]:
+    """Pick up to ``count`` live documents at random, the same every time: float32 (m, dim), and ordinals, int64 (m,).
 
-    Where there is a graph they are nodes of its lowest level, as all but one in m are: a walk never begins at one.
+    Where there is a graph, only nodes of its lowest level are picked, as all but one in m are: no walk begins at one.
     """
-    low = state.live.copy()
+    candidates = state.live.copy()
     if state.data is not None and state.data.graph is not None:
         linked = state.data.linked
-        low[:linked] &= state.data.graph.first[:linked] < 0
-    own: I64 = np.random.default_rng(_SEED).permutation(np.flatnonzero(low))[:count].astype(np.int64)
-    vectors = fetch.vectors(state, np.sort(own))
-    return np.stack([vectors[ordinal] for ordinal in own.tolist()]), own
+        candidates[:linked] &= state.data.graph.first[:linked] < 0
+    ordinals: I64 = np.random.default_rng(_SEED).permutation(np.flatnonzero(candidates))[:count].astype(np.int64)
+    vectors = fetch.vectors(state, np.sort(ordinals))
+    return np.stack([vectors[ordinal] for ordinal in ordinals.tolist()]), ordinals
 
 
-def examine(state: State, vectors: F32, own: I64 | None, k: int, workers: index.Workers) -> Exam:
-    """The true nearest of queries by the originals, which are read once, in pieces, every record checked."""
+def exact_search(state: State, queries: F32, own: I64 | None, k: int, workers: index.Workers) -> GroundTruth:
+    """Find the true nearest of queries by the originals, which are read once, in pieces, every record checked.
+
+    ``own``: the ordinals of the documents that the queries are, or None.
+    """
     data = state.data
     assert data is not None
     size = min(k, state.head.n_live - (own is not None))
-    wanted = size + (own is not None)  # the document itself is among them, and left out at the end
-    scores = np.full((len(vectors), wanted), -np.inf, np.float32)
-    ordinals = np.full((len(vectors), wanted), -1, np.int32)
+    wanted = size + (own is not None)  # the document itself is among them, and removed at the end
+    scores = np.full((len(queries), wanted), -np.inf, np.float32)
+    ordinals = np.full((len(queries), wanted), -1, np.int32)
     step = max(64, _PIECE // (4 * data.records.shape[1]) & ~63)
     with Progress("searching exactly", state.n) as progress:
         for at in range(0, state.n, step):
@@ -109,56 +114,56 @@ def examine(state: State, vectors: F32, own: I64 | None, k: int, workers: index.
             mask[at : at + step] = state.live[at : at + step]
             accepted = int(np.count_nonzero(mask))
             if accepted:
-                way = index.Search(data, to_bitmap(mask), accepted, wanted, _EXACTLY, 1)
-                near, values = way.nearest(vectors, workers)
+                search = index.Search(data, to_bitmap(mask), accepted, wanted, _EXACTLY, 1)
+                near, values = search.nearest(queries, workers)
                 values = np.concatenate([scores, np.where(near < 0, np.float32(-np.inf), values)], axis=1)
                 best = np.argsort(-values, axis=1, kind="stable")[:, :wanted]
                 scores = np.take_along_axis(values, best, 1)
                 ordinals = np.take_along_axis(np.concatenate([ordinals, near], axis=1), best, 1)
             progress(min(at + step, state.n))
-    if own is not None:  # to the end with it, and off; where it is beyond the last, behind as many as near, the last
+    if own is not None:  # move it to the end and drop it; if copies have pushed it out, the last of these is dropped
         others = np.argsort(ordinals == own[:, None], axis=1, kind="stable")[:, :size]
         scores = np.take_along_axis(scores, others, 1)
-    return Exam(vectors, own, scores)
+    return GroundTruth(queries, own, scores)
 
 
-def found(state: State, exam: Exam, options: Options) -> I64:
-    """How many of the true nearest a search finds for each query: int64 (m,), at most ``exam.size``.
+def count_found(state: State, truth: GroundTruth, options: Options) -> I64:
+    """How many of the true nearest a search finds for each query: int64 (m,), at most ``truth.size``.
 
     A hit counts if its exact score is at least that of the last true one: of documents that are as near, any will do.
     """
-    least = exam.scores[:, -1:]
-    if exam.own is None:
-        return _as_near(unfiltered(state, options), exam.vectors, least)
-    counts = np.zeros(len(exam), np.int64)
+    least = truth.scores[:, -1:]
+    if truth.ordinals is None:
+        return _count_near(unfiltered(state, options), truth.queries, least)
+    counts = np.zeros(len(truth), np.int64)
     data, options, live = state.data, replace(options, workers=index.ALONE), to_bitmap(state.live)
     assert data is not None
     graph = data.graph
     if graph is not None and unfiltered(state, options).search.plan.way == WALK:
         graph = graph._replace(links=graph.links.copy())
         state = replace(state, data=replace(data, graph=graph))
-    for i, own in enumerate(exam.own.tolist()):
+    for i, own in enumerate(truth.ordinals.tolist()):
         row = slice(i, i + 1)
         accept = live.copy()
         accept[own >> 6] &= ~(np.uint64(1) << np.uint64(own & 63))
-        way = PreparedSearch(state, accept, state.head.n_live - 1, options)
+        search = PreparedSearch(state, accept, state.head.n_live - 1, options)
         # of documents with equal codes the first has the links of all: they would be there without it
-        if graph is None or way.search.plan.way != WALK or own >= data.linked or graph.same[own] >= 0:
-            counts[row] = _as_near(way, exam.vectors[row], least[row])
+        if graph is None or search.search.plan.way != WALK or own >= data.linked or graph.same[own] >= 0:
+            counts[row] = _count_near(search, truth.queries[row], least[row])
         else:
             links = graph.links[own].copy()
             graph.links[own] = -1
-            counts[row] = _as_near(way, exam.vectors[row], least[row])
+            counts[row] = _count_near(search, truth.queries[row], least[row])
             graph.links[own] = links
     return counts
 
 
-def _as_near(way: PreparedSearch, vectors: F32, least: F32) -> I64:
-    """How many hits of each query have at least the score in ``least``, float32 (m, 1)."""
-    ordinals, scores = way.nearest(vectors)
-    if not (way.search.plan.rescoring or way.search.plan.way == EXACT):  # those of the codes
+def _count_near(search: PreparedSearch, queries: F32, least: F32) -> I64:
+    """How many hits of each query have at least the exact score in ``least``, float32 (m, 1)."""
+    ordinals, scores = search.nearest(queries)
+    if not (search.search.plan.rescoring or search.search.plan.way == EXACT):  # the scores are estimates
         for i, row in enumerate(ordinals):
-            scores[i] = exact_scores(way.search.data, vectors[i : i + 1], row[row >= 0], len(row))
+            scores[i] = exact_scores(search.search.data, queries[i : i + 1], row[row >= 0], len(row))
     counts: I64 = np.count_nonzero(scores >= least, axis=1)
     return counts
 
@@ -167,38 +172,37 @@ def exact_scores(data: index.Searchable, query: F32, ordinals: NDArray[np.int32]
     """The exact scores of documents for one query, float32 (size,), best first, padded with NaN."""
     mask = np.zeros(data.n, bool)
     mask[ordinals] = True
-    way = index.Search(data, to_bitmap(mask), len(ordinals), size, _EXACTLY, 1)
-    scores: F32 = way.nearest(query, index.ALONE)[1][0]
+    search = index.Search(data, to_bitmap(mask), len(ordinals), size, _EXACTLY, 1)
+    scores: F32 = search.nearest(query, index.ALONE)[1][0]
     return scores
 
 
-def milliseconds(way: PreparedSearch, vectors: F32) -> F64:
-    """What each query takes, alone, in this thread: float64 (m,)."""
-    out = np.empty(len(vectors))
-    for i in range(len(vectors)):
-        query = vectors[i : i + 1]
+def milliseconds(search: PreparedSearch, queries: F32) -> F64:
+    """The time of each query, alone, in this thread: float64 (m,)."""
+    out = np.empty(len(queries))
+    for i in range(len(queries)):
+        query = queries[i : i + 1]
         begun = time.perf_counter_ns()
-        way.nearest(query)
+        search.nearest(query)
         out[i] = (time.perf_counter_ns() - begun) / 1e6
     return out
 
 
 def interval(counts: I64, size: int) -> tuple[float, float, float]:
-    """Recall over all queries, and its 95% confidence interval, from how many of ``size`` hits each one found.
+    """Recall over all queries, and its 95% confidence interval, from how many of ``size`` hits each query found.
 
-    By a bootstrap over queries, in the same way every time. As m queries that all went well, or all badly, say nothing
-    of the rare ones that they lack, no end comes nearer to 1 or 0 than a share of exceptions of which m queries show
-    none in one case of 20: 0.05 ** (1 / m), the "rule of three".
+    By a bootstrap over queries with a fixed seed. As m queries that all went well say nothing of the rare ones that
+    they lack, neither end comes nearer to 1 or 0 than `highest_bound` of m.
     """
     m = len(counts)
     values, numbers = np.unique(counts, return_counts=True)
     # a draw of m queries with replacement is a draw of how often each count comes
     draws = np.random.default_rng(_SEED).multinomial(m, numbers / m, _ROUNDS)
     low, high = np.quantile(draws @ values, [0.025, 0.975]) / (m * size)
-    sure = most_certain(m)
-    return float(counts.sum() / (m * size)), float(min(low, sure)), float(max(high, 1 - sure))
+    bound = highest_bound(m)
+    return float(counts.sum() / (m * size)), float(min(low, bound)), float(max(high, 1 - bound))
 
 
-def most_certain(m: int) -> float:
-    """The highest lower bound that m queries can show."""
+def highest_bound(m: int) -> float:
+    """The highest lower bound that m queries can show with 95% confidence, by the "rule of three": 0.05 ** (1 / m)."""
     return float(0.05 ** (1 / m))

@@ -1,8 +1,8 @@
-"""The cheapest settings of a search that find enough, on a collection's own data. Floor 3.
+"""The fastest search settings that reach a recall, on a collection's own data.
 
-Recall grows with the oversampling, so for each width of beam the least that is enough is found in a few steps; of
-these the one that takes the least time is chosen. The winner of many trials owes a part of its figures to luck: it is
-examined again on queries that the search for it has not seen, and takes more candidates until it passes there too.
+Recall grows with the oversampling, so for each beam width the least oversampling that is enough is found in a few
+steps; of these settings the fastest is taken. The best of many measurements owes a part of its figures to luck: it is
+validated on queries that were not used to find it, and takes more candidates until it passes there too.
 """
 
 import math
@@ -14,92 +14,119 @@ import numpy as np
 from ..arguments import check_int, check_real, shown
 from ..config import MAX_K, Quantization, SearchParams
 from ..engine.engine import Engine
-from ..engine.prepared_search import unfiltered
 from ..errors import InvalidInputError, TargetNotReachedError
 from ..index.planner import WALK
 from ..progress import Progress
-from .ground_truth import F32, examine, found, interval, measurable, milliseconds, most_certain
-from .recall_report import Bench, Setting, given_or_held_out
+from .ground_truth import F32, exact_search, highest_bound, measurable, milliseconds
+from .recall_report import Configuration, Evaluator, given_or_held_out
 
-_HALF = 1000  # queries that settings are looked for with; as many more, at most, to examine what was found
+_HALF = 1000  # queries to find settings with, at most; as many more to validate them
 _TIMED = 200  # of them, to compare times
 _LADDER = (
     *(1, 1.2, 1.4, 1.6, 1.8, 2, 2.2, 2.5, 2.8, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20),
     *(22, 25, 28, 32, 36, 40, 45, 50, 56, 64),
 )
 _MOST = 10_000  # candidates
-_BEAMS = (32.0, 16.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0)  # widths of a walk's, times the candidates
+_BEAMS = (32.0, 16.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0)  # beam widths of a walk, times the candidates
 _SEED = 0x6271_7377
 _AS_FAST = 1.03  # times this near cannot be told apart
 
 
 @dataclass
-class Trials:
-    """Settings that were tried on one set of queries."""
+class MeasuredRecalls:
+    """Recalls on one set of queries, each measured once."""
 
-    bench: Bench
+    evaluator: Evaluator
     quantization: Quantization
     progress: Progress
     known: dict[SearchParams, tuple[float, float, float]] = field(default_factory=dict)
 
     def interval(self, params: SearchParams) -> tuple[float, float, float]:
-        """Recall with the ends of its interval."""
+        """Recall with the ends of its 95% confidence interval."""
         if params not in self.known:
-            bench, options = self.bench, self.bench.options(Setting(self.quantization, params))
-            options = replace(options, workers=bench.workers)
-            self.known[params] = interval(found(bench.state, bench.exam, options), bench.exam.size)
+            self.known[params] = self.evaluator.recall(Configuration(self.quantization, params))
             self.progress(len(self.known), max(len(self.known) + 1, len(_BEAMS) * 3))
         return self.known[params]
 
     def reaches(self, target: float, params: SearchParams) -> bool:
-        """Whether the recall surely reaches the target."""
+        """Whether the lower bound of the recall reaches the target."""
         return self.interval(params)[1] >= target
+
+    def way(self, params: SearchParams) -> str:
+        """Whether searches scan or walk."""
+        return self.evaluator.way(Configuration(self.quantization, params))
 
 
 def tune(engine: Engine, target_recall: float, k: int, queries: F32 | None) -> SearchParams:
-    """The settings of the least time per query whose recall's lower 95% confidence bound reaches the target.
+    """The fastest settings of which the lower 95% confidence bound of the recall reaches the target.
+
+    A collection that is small, and so is searched exactly, is tuned for when it has grown. Times are of one thread.
 
     Parameters
     ----------
     queries : float32 (m, dim)      in the collection's form; None: up to 2,000 of its documents, held out
 
-    A collection that is small, and so is answered exactly, is tuned for when it has grown. Times are of one thread.
-
-    Raises TargetNotReachedError; InvalidInputError for less than two documents, and originals that are not kept.
+    Raises
+    ------
+    TargetNotReachedError           no settings reach it, or too few queries to tell
+    InvalidInputError               fewer than two documents, or no originals are kept
     """
     target = check_real("target_recall", target_recall, "a number above 0, and at most 1")
     if not 0 < target <= 1:
         raise InvalidInputError(f"target_recall is {shown(target_recall)}; expected a number above 0, and at most 1")
     k = check_int("k", k, 1, MAX_K)
     state, quantization = measurable(engine, "tune()")
-    vectors, own = given_or_held_out(state, queries, 2 * _HALF)
+    vectors, ordinals = given_or_held_out(state, queries, 2 * _HALF)
     if len(vectors) < 2:
-        raise InvalidInputError("tune() needs at least 2 queries: some to look for settings, others to examine them")
-    if own is None:
+        raise InvalidInputError("tune() needs at least 2 queries: some to find settings with, others to validate them")
+    if ordinals is None:
         vectors = np.ascontiguousarray(_shuffled(vectors)[: 2 * _HALF])
-    exam = examine(state, vectors, own, k, engine.workers)
-    half = len(exam) // 2
+    _check_enough(target, len(vectors), queries is None)
+    truth = exact_search(state, vectors, ordinals, k, engine.workers)
+    half = len(truth) // 2
     hnsw = replace(engine.hnsw, full_scan_threshold=0)
-    first = Bench(state, exam.part(slice(half)), k, hnsw, engine.workers)
-    second = replace(first, exam=exam.part(slice(half, None)))
+    first = Evaluator(state, truth.part(slice(half)), k, hnsw, engine.workers)
+    second = replace(first, truth=truth.part(slice(half, None)))
     ladder = _ladder(k, state.n)
     with Progress("tuning", 1) as progress:
-        seen, unseen = Trials(first, quantization, progress), Trials(second, quantization, progress)
+        seen = MeasuredRecalls(first, quantization, progress)
+        unseen = MeasuredRecalls(second, quantization, progress)
         finalists = _finalists(seen, target, ladder)
         while finalists:
-            chosen_params, beam = finalists.pop(_fastest(seen, [params for params, _ in finalists]))
-            while not unseen.reaches(target, chosen_params):
-                higher = [step for step in ladder if step > chosen_params.oversampling]
+            params, beam = finalists.pop(_fastest(seen, [params for params, _ in finalists]))
+            while not unseen.reaches(target, params):
+                higher = [step for step in ladder if step > params.oversampling]
                 if not higher:
                     break
-                chosen_params = _params(k, higher[0], beam)
+                params = _params(k, higher[0], beam)
             else:
-                return chosen_params
-    raise _not_reached(target, unseen if unseen.known else seen, len(exam), queries is None)
+                return params
+    raise _not_reached(target, unseen if unseen.known else seen)
+
+
+def _check_enough(target: float, queries: int, held_out: bool) -> None:
+    """Raise TargetNotReachedError if so many queries could not show the target even if all went well."""
+    most = highest_bound(queries // 2)
+    if most >= target:
+        return
+    less = f"ask for at most {math.floor(100 * most) / 100:g}" if most >= 0.5 else "ask for less"
+    needed = 2 * math.ceil(math.log(0.05) / math.log(target)) if target < 1 else math.inf
+    takes = f"{needed:,} queries, half of them to find settings with and half to validate them"
+    if needed > 2 * _HALF:
+        takes = takes if target < 1 else "more queries than there can be"
+        takes, more = f"{takes}: more than the {2 * _HALF:,} that are measured", ""
+    elif held_out:
+        takes, more = f"{takes}, and this collection has {queries} documents to ask with", "add documents, or "
+    else:
+        takes, more = f"{takes}, and there are {queries}", "give more, or "
+    asked = "documents" if held_out else "queries"
+    raise TargetNotReachedError(
+        f"too few {asked} to tell: to show recall {target:g} with 95% confidence takes {takes}; {more}{less}"
+    )
 
 
 def _shuffled(vectors: F32) -> F32:
-    """The vectors in another order, the same every time: neighbors may be of a kind."""
+    """The vectors in another order, the same every time: queries that stand together may be of a kind."""
     return vectors[np.random.default_rng(_SEED).permutation(len(vectors))]
 
 
@@ -116,37 +143,32 @@ def _params(k: int, oversampling: float, beam: float | None) -> SearchParams:
     return SearchParams(oversampling, True, None if beam is None else math.ceil(candidates * beam))
 
 
-def _finalists(trials: Trials, target: float, ladder: list[float]) -> list[tuple[SearchParams, float | None]]:
-    """For each beam the least oversampling that is enough; where no walk is worth it there is one way.
+def _finalists(seen: MeasuredRecalls, target: float, ladder: list[float]) -> list[tuple[SearchParams, float | None]]:
+    """For each beam, as a multiple of the candidates, the least oversampling that is enough; one if codes are scanned.
 
-    A narrower beam, as a multiple of the candidates, needs no fewer of them. So it is of use only where it is narrower
-    as a number of nodes, too, and is looked for no further.
+    A narrower beam needs no fewer candidates. So it is worth measuring only where it has fewer nodes, too.
     """
-    k = trials.bench.k
-
-    def way(params: SearchParams) -> str:
-        return trials.bench.way(Setting(trials.quantization, params))
-
-    walks = way(_params(k, ladder[0], 1.0)) == WALK
+    k = seen.evaluator.k
+    walks = seen.way(_params(k, ladder[0], 1.0)) == WALK
     out: list[tuple[SearchParams, float | None]] = []
     low, narrowest = 0, math.inf
     for beam in _BEAMS if walks else (None,):
         rising = [_params(k, step, beam) for step in ladder[low:] if beam is None or beam * k * step < narrowest]
-        if not rising or (narrowest < math.inf and not trials.reaches(target, rising[-1])):
+        if not rising or (narrowest < math.inf and not seen.reaches(target, rising[-1])):
             continue
-        least = _least(lambda params: trials.reaches(target, params), rising)
+        least = _least(lambda params: seen.reaches(target, params), rising)
         if least is None:
             continue
         low = ladder.index(least.oversampling)
         narrowest = least.hnsw_ef or narrowest
         plain = SearchParams(least.oversampling)
-        # so wide a beam that all are scanned: nothing to remember, where the default scans as well
-        out.append((plain, None) if way(least) == way(plain) != WALK else (least, beam))
+        # with so wide a beam codes are scanned: no beam is set if by default they are scanned as well
+        out.append((plain, None) if seen.way(least) == seen.way(plain) != WALK else (least, beam))
     return out
 
 
 def _least(enough: Callable[[SearchParams], bool], rising: list[SearchParams]) -> SearchParams | None:
-    """The first that is enough, if all behind it are: by strides that double, as it is mostly near, then by halving."""
+    """The first that is enough, if all after it are: by galloping, as it is mostly near the start, then by halving."""
     low, high, stride = 0, 0, 1
     while high < len(rising) and not enough(rising[high]):
         low, high, stride = high + 1, min(high + stride, max(high + 1, len(rising) - 1)), 2 * stride
@@ -156,50 +178,36 @@ def _least(enough: Callable[[SearchParams], bool], rising: list[SearchParams]) -
     return rising[high] if high < len(rising) else None
 
 
-def _fastest(trials: Trials, finalists: list[SearchParams]) -> int:
-    """Which takes the least time per query, or about the least, and finds the most.
+def _fastest(seen: MeasuredRecalls, finalists: list[SearchParams]) -> int:
+    """The index of the settings with the least time per query; of about equal times, the ones with the best recall.
 
-    Side by side, as the machine may be busier at one time than another. No two ask the same query in a row: the second
-    would find its documents in the cache.
+    They are timed in turn, as the machine may be busier at one time than another. No two run the same query in a row:
+    the second would find its documents in the cache.
     """
-    bench = trials.bench
-    ways = [unfiltered(bench.state, bench.options(Setting(trials.quantization, params))) for params in finalists]
-    vectors = bench.exam.vectors[:_TIMED]
-    m, taken = len(vectors), np.empty((len(ways), len(vectors)))
+    evaluator = seen.evaluator
+    searches = [evaluator.prepared(Configuration(seen.quantization, params)) for params in finalists]
+    vectors = evaluator.truth.queries[:_TIMED]
+    m, taken = len(vectors), np.empty((len(searches), len(vectors)))
     for i in range(m):
-        for j, way in enumerate(ways):
-            at = (i + j * m // len(ways)) % m
-            taken[j, at] = milliseconds(way, vectors[at : at + 1])[0]
+        for j, search in enumerate(searches):
+            at = (i + j * m // len(searches)) % m
+            taken[j, at] = milliseconds(search, vectors[at : at + 1])[0]
     medians = np.median(taken, axis=1)
     fast = np.flatnonzero(medians <= _AS_FAST * medians.min()).tolist()
-    return max(fast, key=lambda j: trials.interval(finalists[j])[0])
+    return max(fast, key=lambda j: seen.interval(finalists[j])[0])
 
 
-def _not_reached(target: float, trials: Trials, queries: int, held_out: bool) -> TargetNotReachedError:
-    """The error that says how far the best settings come, and what helps."""
-    params = max(trials.known, key=lambda params: trials.known[params][1:])
-    recall, low, high = trials.known[params]
+def _not_reached(target: float, measured: MeasuredRecalls) -> TargetNotReachedError:
+    """The error that says how near the best settings come, and what helps."""
+    params = max(measured.known, key=lambda params: measured.known[params][1:])
+    recall, low, high = measured.known[params]
     beam = "" if params.hnsw_ef is None else f", hnsw_ef={params.hnsw_ef}"
-    best = f"oversampling={params.oversampling:g}{beam}"
-    message = (
-        f"no settings surely reach recall {target:g} at k={trials.bench.k}: the best, {best}, find {recall:.4f} "
-        f"of the true nearest [{low:.4f}, {high:.4f}] of {len(trials.bench.exam):,} queries, whose lower bound counts"
-    )
-    if (most := most_certain(len(trials.bench.exam))) < target:
-        needed = 0 if target == 1 else 2 * math.ceil(math.log(0.05) / math.log(target))
-        message += f"; so few queries cannot show more than {most:.4f} with 95% confidence: "
-        if needed == 0:
-            return TargetNotReachedError(f"{message}no number of them shows 1; ask for less")
-        what = "this collection has" if held_out and queries < 2 * _HALF else "there are"
-        enough = (
-            f"{needed:,} would do, half of them to look for settings, half to examine these, and {what} {queries:,}"
-        )
-        if needed > 2 * _HALF:
-            return TargetNotReachedError(f"{message}{enough}, the most that are measured; ask for less")
-        return TargetNotReachedError(f"{message}{enough}; " + ("add documents" if held_out else "give more"))
-    if trials.quantization.encoding == "four_bits":
-        return TargetNotReachedError(f"{message}; a larger m and ef_construct make a better graph, or ask for less")
+    if measured.quantization.encoding == "four_bits":
+        help_ = "a larger m and ef_construct make a better graph"
+    else:
+        help_ = "requantize(encoding='four_bits') keeps more bits of each dimension"
     return TargetNotReachedError(
-        f"{message}; requantize with more bits a dimension, such as encoding='four_bits', which takes the originals "
-        "that are kept, or ask for less"
+        f"no settings are certain to reach recall {target:g} at k={measured.evaluator.k}: the best, "
+        f"oversampling={params.oversampling:g}{beam}, find {recall:.4f} of the true nearest [{low:.4f}, {high:.4f}] of "
+        f"{len(measured.evaluator.truth):,} queries, and the lower bound counts; {help_}, or ask for less"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from bqstore.config import AUTO, ENCODINGS, ESTIMATORS, QUERY_ENCODINGS, Quantization
 from bqstore.engine import choose_encoding
-from bqstore.engine.choose_encoding import LEAST, Chosen, choice_of, choose, first, is_due, is_open, ways
+from bqstore.engine.choose_encoding import LEAST, Chosen, choice_of, choose, first, is_due, is_open, possible
 from bqstore.errors import InvalidInputError
 from bqstore.index import METRICS, Quantizer
 from bqstore.results import Choice, Trial
@@ -47,11 +47,11 @@ def settings_of(wanted, **more):
     return {"quantization": asdict(wanted), "search": {"oversampling": 3.0, "rescore": True, "hnsw_ef": None}, **more}
 
 
-# ---- ways
+# ---- possible
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: "-".join(str(value) for value in asdict(wanted).values()))
-def test_the_ways_are_those_that_settings_leave_open(wanted):
+def test_what_settings_leave_open_is_possible(wanted):
     """As `Quantization` says: an encoding that is given is Qdrant's, unless what is only RaBitQ's is asked for."""
     expected = [way for way in ALL if wanted.encoding in (AUTO, way[0]) and wanted.estimator in (AUTO, way[1])]
     only_rabitq = wanted.encoding in (AUTO, "four_bits") or wanted.rotate
@@ -61,16 +61,16 @@ def test_the_ways_are_those_that_settings_leave_open(wanted):
         expected = [way for way in expected if way[2] == wanted.rotate]
     elif AUTO not in (wanted.encoding, wanted.estimator):
         expected = [way for way in expected if not way[2]]
-    found = ways(wanted)
+    found = possible(wanted)
     assert [(way.encoding, way.estimator, way.rotate) for way in found] == expected != []
     for way in found:
         best = "scalar8bits" if way.encoding == "four_bits" else "scalar4bits"
         assert way.query_encoding == (best if wanted.query_encoding == AUTO else wanted.query_encoding)
-    assert ways(found[0]) == found[:1]  # with all given, one
+    assert possible(found[0]) == found[:1]  # with all given, one
 
 
 def test_nothing_given_leaves_all_open():
-    assert [(way.encoding, way.estimator, way.rotate) for way in ways(ANY)] == list(ALL)
+    assert [(way.encoding, way.estimator, way.rotate) for way in possible(ANY)] == list(ALL)
 
 
 # ---- choosing
@@ -96,7 +96,7 @@ def is_plausible(chosen, n, dim):
     choice = chosen.choice
     assert (choice.k, choice.oversampling) == (10, 3.0)
     assert choice.queries <= 512 and choice.vectors <= 4096 and choice.vectors + choice.queries <= n
-    assert [each.quantization for each in choice.trials] == ways(ANY)
+    assert [each.quantization for each in choice.trials] == possible(ANY)
     for each in choice.trials:
         assert 0 <= each.raw_recall <= each.recall <= 1 and each.nanoseconds > 0
         bits = {"one_bit": 1, "one_and_half_bits": 1.5, "two_bits": 2, "four_bits": 4}[each.quantization.encoding]
@@ -108,7 +108,10 @@ def is_plausible(chosen, n, dim):
     assert found.recall >= best - 0.01 - 1e-9
     fewer = ENCODINGS[: ENCODINGS.index(quantizer.encoding)]
     assert all(each.recall < best - 0.01 for each in choice.trials if each.quantization.encoding in fewer)
-    assert quantizer.encoding in choice.reason
+    assert choice.reason.startswith(f"{quantizer.encoding.replace('_', ' ')} ({quantizer.estimator}")
+    assert choice.reason.endswith(
+        ": the smallest code within 1% of the best recall; among equals the one best without rescoring"
+    )
     assert quantizer.query_encoding == found.quantization.query_encoding
 
 
@@ -141,7 +144,7 @@ def test_estimates_are_chosen_where_signs_say_nothing(distance):
     assert trial(chosen.choice, "four_bits", "rabitq").recall > 0.9
 
 
-def test_turning_is_chosen_where_it_helps_and_only_there():
+def test_rotation_is_chosen_where_it_helps_and_only_there():
     """One value that is far larger than all others, in which vectors differ little: it is most of every residual."""
     rng = np.random.default_rng(0)
     vectors = low_rank(3000, 256, 40)
@@ -258,7 +261,7 @@ def test_few_vectors_are_not_measured(n):
     assert first(vectors, Quantization("one_bit"), METRICS["cosine"]) is None
     for wanted in (Quantization("two_bits"), Quantization("four_bits"), Quantization(estimator="rabitq")):
         chosen = first(vectors, wanted, METRICS["cosine"])
-        way = ways(wanted)[0]
+        way = possible(wanted)[0]
         found = chosen.quantizer
         assert chosen.choice is None
         assert (found.encoding, found.estimator, found.rotate) == (way.encoding, way.estimator, way.rotate)
@@ -276,7 +279,7 @@ def test_what_was_settled_is_not_due_again(wanted):
     """Neither what was chosen, nor what was asked for, once there were vectors enough to train on."""
     chosen = choose(clustered(LEAST, 16, 1), wanted, METRICS["dot"])
     settings = chosen.settings(settings_of(wanted), wanted)
-    assert (chosen.choice is None) == (len(ways(wanted)) == 1)
+    assert (chosen.choice is None) == (len(possible(wanted)) == 1)
     for count in (0, 1, LEAST, 10**6):
         assert not is_due(wanted, settings, count)
     assert not is_open(settings)
@@ -337,10 +340,10 @@ def test_what_was_tuned_for_other_codes_is_forgotten():
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: "-".join(str(value) for value in asdict(wanted).values()))
-def test_codes_that_are_of_no_way_that_is_wanted_are_due_at_once(wanted):
+def test_codes_of_another_quantization_than_is_wanted_are_due_at_once(wanted):
     """A collection that was opened with other settings than its codes are of: from the first vector on."""
-    fitting = any((way.encoding, way.estimator) == ("one_bit", "sign") for way in ways(wanted))
+    fitting = any((way.encoding, way.estimator) == ("one_bit", "sign") for way in possible(wanted))
     settings = settings_of(wanted)  # of signs that nobody chose
     assert not is_due(wanted, settings, 0)
     assert is_due(wanted, settings, 1) == (not fitting)
-    assert is_due(wanted, settings, 10**6) == (not fitting or len(ways(wanted)) > 1)
+    assert is_due(wanted, settings, 10**6) == (not fitting or len(possible(wanted)) > 1)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore.quality import ground_truth, trial_codes
-from bqstore.quality import recall_report as measuring
+from bqstore.quality import ground_truth, recall_report, trial_codes
 from tests.conftest import clustered, exact_scores
 from tests.engine.given import data_of, filled, let_walk
 
@@ -91,7 +90,7 @@ def test_recall_of_held_out_documents_agrees_with_brute_force(monkeypatch, walke
         col.delete([f"d{i}" for i in range(0, n, 7)])
         report = col.recall(k=5, sample=150, settings=[{"oversampling": 2}, {"oversampling": n / 5}])
         state = col._engine.publisher.current()
-        _, own = ground_truth.held_out(state, 150)
+        _, own = ground_truth.hold_out(state, 150)
         assert state.live[own].all() and len(set(own.tolist())) == 150
         hits = 0
         for o in own.tolist():
@@ -169,18 +168,28 @@ def test_the_defaults_of_the_collection_are_measured_first():
     assert report.points[0] == report.current
     assert (report.current.oversampling, report.current.way) == (2.5, "scan")
     assert report.current.quantization.query_encoding == "scalar4bits"
-    # what the verdict is about was measured although nobody asked
+    # whether one bit is enough is measured although nobody asked
     assert [point.oversampling for point in report.points] == [2.5, 4]
-    assert f"{100 * report.points[1].recall:.1f}%" in report.verdict
+    assert report.suits_one_bit == (report.points[1].recall >= 0.95)
+
+
+def test_defaults_that_are_not_in_the_grid_are_measured_by_codes_too():
+    """Of a small collection, which is searched exactly, the verdict tells what they will find."""
+    with bqstore.open_flat(encoding="one_bit", oversampling=2.5) as col:
+        col.add(clustered(400, 32))
+        report = col.recall(sample=80)
+    assert (report.current.oversampling, report.current.way) == (2.5, "exact")
+    (point,) = [point for point in report.points[1:] if point.oversampling == 2.5]
+    assert point.stored and point.way == "scan" and f"they will find {100 * point.recall:.1f}%" in report.verdict
 
 
 def test_settings_mean_what_they_mean_elsewhere():
     def of(**given):
-        return measuring.settings_from([given], defaults, stored)[0]
+        return recall_report.configurations_from([given], default)[0]
 
     stored = bqstore.Quantization("two_bits", "scalar8bits", "rabitq", True)
-    defaults = bqstore.SearchParams(5.0, False, 77)
-    assert of() == measuring.Setting(stored, defaults)
+    default = recall_report.Configuration(stored, bqstore.SearchParams(5.0, False, 77))
+    assert of() == default
     assert of(query_encoding="binary").quantization == replace(stored, query_encoding="binary")
     assert of(oversampling=2, rescore=True).params == bqstore.SearchParams(2.0, True, 77)
     assert of(hnsw_ef=np.int64(9)).params.hnsw_ef == 9
@@ -290,7 +299,7 @@ def test_damage_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("path", [False, True])
-def test_of_a_large_collection_other_encodings_are_tried_on_a_part(monkeypatch, tmp_path, path):
+def test_of_a_large_collection_other_encodings_are_measured_on_a_sample(monkeypatch, tmp_path, path):
     monkeypatch.setattr(trial_codes, "MOST", 500)
     base = clustered(2000, 32)
     with filled(tmp_path if path else None, base, encoding="one_bit") as col:
@@ -304,15 +313,16 @@ def test_of_a_large_collection_other_encodings_are_tried_on_a_part(monkeypatch, 
             assert best[0].memory_bytes > 2000 * 16
 
 
-def test_a_part_is_measured_as_a_collection_of_its_own_would_be(monkeypatch):
-    """What is found in the part is compared with what is true in the part."""
+def test_a_sample_is_measured_as_a_collection_of_its_own_would_be(monkeypatch):
+    """What is found in the sample is compared with what is true in the sample."""
     monkeypatch.setattr(trial_codes, "MOST", 300)
     base, queries = data_of(1200, 32)
     with filled(None, base, encoding="two_bits", estimator="rabitq") as col:
         state = col._engine.publisher.current()
-        part = trial_codes.Part(state, None, queries, col._engine.workers)
-        assert part.documents == 0
-        chosen = part._ordinals
+        truth = ground_truth.exact_search(state, queries, None, 10, col._engine.workers)
+        sample = trial_codes.Sample(state, truth, 10, col._engine.workers)
+        assert sample.documents == 300
+        chosen = sample._ordinals
         report = col.recall(queries, settings=[{"encoding": "one_bit", "oversampling": o} for o in (1, 4)])
     with filled(None, base[chosen], encoding="one_bit") as col:
         assert report.scanned == len(chosen) == 300
@@ -345,25 +355,22 @@ def test_an_interrupt_leaves_the_collection_as_it_was(monkeypatch):
     with filled(None, base, encoding="one_bit") as col:
         before = col.search_ids(queries)[0].tolist()
         with monkeypatch.context() as patch:
-            patch.setattr(ground_truth, "_as_near", interrupted)
+            patch.setattr(ground_truth, "_count_near", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 col.recall(sample=20)
         assert col.search_ids(queries)[0].tolist() == before
 
 
-def test_what_it_says_of_models_that_suit_one_bit_and_that_do_not(embeddings):
-    for name, suits in (("openai_3large_3072", True), ("minilm_l6_v2_384", None)):
+def test_real_models_that_suit_one_bit_and_that_do_not(embeddings):
+    for name, suits in (("openai_3large_3072", True), ("minilm_l6_v2_384", False)):
         base, queries = embeddings(f"{name}.npz")
-        with bqstore.open_flat(encoding="one_bit") as col:
+        with bqstore.open_flat(**BITS) as col:
             col.add(base[:6000])
             report = col.recall(
                 queries[:200], settings=[{"oversampling": 4}, {"oversampling": 4, "encoding": "two_bits"}]
             )
         one, two = report.points[-2:]
-        assert report.suits_one_bit == (one.recall >= 0.95) and two.recall > one.recall
-        assert report.verdict.startswith("This model suits" if report.suits_one_bit else "One bit is not enough")
-        if suits:
-            assert report.suits_one_bit and "one bit a dimension (sign) finds" in report.verdict
-        else:
-            assert not report.suits_one_bit and "two bits (sign) find" in report.verdict
-        assert f"{100 * one.recall:.1f}% of the true 10 nearest" in report.verdict
+        assert report.suits_one_bit == (one.recall >= 0.95) == suits and two.recall > one.recall
+        assert report.verdict.startswith(f"Your searches find {100 * report.recall:.1f}% of the true 10 nearest [")
+        assert report.verdict.endswith("nothing to do.") == suits
+        assert ("Next step: requantize(encoding='two_bits', estimator='sign')" in report.verdict) != suits

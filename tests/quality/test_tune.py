@@ -85,8 +85,8 @@ def test_the_least_that_is_enough_is_taken():
         assert recall_of(col, base, queries, SearchParams(params.oversampling * 0.7), 10) < 0.95
 
 
-def test_the_winner_is_examined_on_other_queries(monkeypatch):
-    """The half that settings are looked for with is easy, the other hard: what is enough for the first is not kept."""
+def test_the_winner_is_validated_on_other_queries(monkeypatch):
+    """The half that settings are found with is easy, the other hard: what is enough for the first is not kept."""
     base, hard = data_of(3000, 96, queries=400)
     easy = base[:400]
     with filled(None, base, encoding="one_bit") as col:
@@ -111,17 +111,29 @@ def test_a_target_that_cannot_be_reached():
 
 def test_too_few_documents_to_be_sure():
     with filled(None, clustered(100, 32), encoding="one_bit") as col:
-        with pytest.raises(
-            bqstore.TargetNotReachedError, match=r"0\.9418 with 95% confidence.*298.*has 100; add docum"
+        for target, queries, message in (
+            (
+                0.98,
+                None,
+                "too few documents to tell: to show recall 0.98 with 95% confidence takes 298 queries, half of them to "
+                "find settings with and half to validate them, and this collection has 100 documents to ask with; "
+                "add documents, or ask for at most 0.94",
+            ),
+            (0.98, 40, "298 queries, .* and there are 40; give more, or ask for at most 0.86$"),
+            (0.98, 5, "there are 5; give more, or ask for less$"),
+            (1.0, None, "takes more queries than there can be: more than the 2,000 that are measured; ask for at most"),
+            (0.9999, 2500, "takes 59,912 queries, .*: more than the 2,000 that are measured; ask for at most 0.99$"),
         ):
-            col.tune(0.98)
-        with pytest.raises(bqstore.TargetNotReachedError, match="there are 40; give more"):
-            col.tune(0.98, queries=clustered(40, 32, seed=1))
-        with pytest.raises(bqstore.TargetNotReachedError, match="no number of them shows 1; ask for less"):
-            col.tune(1.0)
-        with pytest.raises(bqstore.TargetNotReachedError, match="the most that are measured; ask for less"):
-            col.tune(0.9999, queries=clustered(2500, 32, seed=1))
+            with pytest.raises(bqstore.TargetNotReachedError, match=message):
+                col.tune(target, queries=None if queries is None else clustered(queries, 32, seed=1))
         assert col.tune(0.9).oversampling > 1
+
+
+def test_five_documents_are_too_few_to_tell():
+    with bqstore.open() as col:
+        col.add(clustered(5, 16))
+        with pytest.raises(bqstore.TargetNotReachedError, match=r"has 5 documents to ask with; add documents, or ask"):
+            col.tune()
 
 
 @pytest.mark.parametrize("target", [0, -0.1, 1.01, 98, float("nan"), "0.9", None, True])
