@@ -1,13 +1,13 @@
-"""bqstore: an embedded vector store that keeps one bit per dimension in memory and the originals on disk.
+"""bqstore: an embedded vector store with one bit per dimension in memory and the original vectors on disk.
 
-    import bqstore
+>>> import bqstore
+>>> with bqstore.open("my-store") as col:
+...     ids = col.add([[1.0, 0.2], [0.1, 1.0]], ids=["a", "b"], texts=["one", "two"], metadatas=[{"lang": "en"}, {}])
+...     for hit in col.search([1.0, 0.0], k=5, filter={"lang": "en"}):
+...         print(hit.id, hit.text)
+a one
 
-    with bqstore.open("my-store") as col:
-        col.add(vectors, ids, texts, metadatas)
-        for hit in col.search(query, k=5, filter={"lang": "en"}):
-            print(hit.score, hit.text)
-
-Names load when first used, so that importing a part (`bqstore.storage`, say) does not load numba.
+Names load when they are first used, so that importing a part (`bqstore.storage`, say) does not load numba.
 """
 
 from importlib import import_module
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from .validate import check_documents
 
+# the modules of the names that are neither errors nor results
 _HOME = {
     "__version__": "_version",
     **dict.fromkeys(("open", "open_flat"), "opening"),
@@ -60,40 +61,6 @@ _HOME = {
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
     "check_documents": "validate",
-    **dict.fromkeys(
-        (
-            "Choice",
-            "CollectionInfo",
-            "ExplainedHits",
-            "Explanation",
-            "Histogram",
-            "Hit",
-            "RecallPoint",
-            "RecallReport",
-            "Record",
-            "Trial",
-            "VerifyReport",
-        ),
-        "results",
-    ),
-    **dict.fromkeys(
-        (
-            "BqstoreError",
-            "ClosedError",
-            "CorruptionError",
-            "EmbeddingError",
-            "FormatVersionError",
-            "InvalidInputError",
-            "LockedError",
-            "NotFoundError",
-            "ReadOnlyError",
-            "SettingsConflictError",
-            "StorageError",
-            "TargetNotReachedError",
-            "UnknownKeywordError",
-        ),
-        "errors",
-    ),
 }
 
 __all__ = [
@@ -141,9 +108,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    home = _HOME.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME.get(name, "errors" if name.endswith("Error") else "results")
     value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value

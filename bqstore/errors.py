@@ -1,10 +1,10 @@
-"""Every error bqstore raises on purpose. Floor 0: imports nothing.
+"""Every error that bqstore raises on purpose.
 
 The tree, each branch a different reaction of the caller::
 
     BqstoreError
-    ├── InvalidInputError (ValueError)      mend the call; nothing was written
-    │   ├── UnknownKeywordError (TypeError) a keyword that does not exist; names the nearest that does
+    ├── InvalidInputError (ValueError)      correct the call; nothing was written
+    │   ├── UnknownKeywordError (TypeError) a keyword that does not exist; names the one that was probably meant
     │   └── SettingsConflictError           an argument contradicts what the collection was made with
     ├── NotFoundError (LookupError)         there is no such collection to read
     ├── LockedError                         another writer has it; wait, or open with read_only=True
@@ -19,52 +19,148 @@ The tree, each branch a different reaction of the caller::
 
 
 class BqstoreError(Exception):
-    """The base of all errors of this library."""
+    """The base of all errors of this library.
+
+    >>> import bqstore
+    >>> try:
+    ...     bqstore.open(dim=0)
+    ... except bqstore.BqstoreError as error:
+    ...     print(error)
+    dim is 0; expected an integer from 1 to 16,384
+    """
 
 
 class InvalidInputError(BqstoreError, ValueError):
-    """What was given cannot be used; the message says what was expected. Nothing was written."""
+    """An argument cannot be used; the message says what was expected. Nothing was written.
+
+    >>> import bqstore
+    >>> bqstore.open().add(["text"])
+    Traceback (most recent call last):
+    bqstore.errors.InvalidInputError: vectors holds text; embed it first; the texts go into texts=
+    """
 
 
 class UnknownKeywordError(InvalidInputError, TypeError):
-    """A keyword that does not exist; the message names the nearest one that does."""
+    """A keyword that does not exist; the message names the one that was probably meant.
+
+    >>> import bqstore
+    >>> bqstore.open(metric="dot")
+    Traceback (most recent call last):
+    bqstore.errors.UnknownKeywordError: open() has no keyword 'metric'; did you mean 'distance'?
+    """
 
 
 class SettingsConflictError(InvalidInputError):
-    """An argument contradicts what the collection was made with; the message names both values."""
+    """An argument contradicts what the collection was made with; the message names both values.
+
+    >>> import bqstore
+    >>> bqstore.open("my-store", dim=4).close()
+    >>> bqstore.open("my-store", dim=8)
+    Traceback (most recent call last):
+    bqstore.errors.SettingsConflictError: dim=8 contradicts what this collection was made with, dim=4; ...
+    """
 
 
 class NotFoundError(BqstoreError, LookupError):
-    """There is no such collection."""
+    """There is no such collection to read.
+
+    >>> import bqstore
+    >>> bqstore.open("nowhere", read_only=True)
+    Traceback (most recent call last):
+    bqstore.errors.NotFoundError: ...
+    """
 
 
 class LockedError(BqstoreError):
-    """Another writer, in this process or another, has the collection open."""
+    """Another writer, in this process or another, has the collection open.
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store"):
+    ...     bqstore.open("my-store")
+    Traceback (most recent call last):
+    bqstore.errors.LockedError: ...
+    """
 
 
 class ReadOnlyError(BqstoreError):
-    """A write was asked of a collection opened with ``read_only=True``."""
+    """A write to a collection that was opened with ``read_only=True``.
+
+    >>> import bqstore
+    >>> bqstore.open("my-store").close()
+    >>> with bqstore.open("my-store", read_only=True) as col:
+    ...     col.clear()
+    Traceback (most recent call last):
+    bqstore.errors.ReadOnlyError: ...
+    """
 
 
 class ClosedError(BqstoreError):
-    """The collection was closed, or belongs to the process this one was forked from."""
+    """The collection was closed, or belongs to the process this one was forked from.
+
+    >>> import bqstore
+    >>> col = bqstore.open()
+    >>> col.close()
+    >>> col.count()
+    Traceback (most recent call last):
+    bqstore.errors.ClosedError: this collection is closed; open it again
+    """
 
 
 class StorageError(BqstoreError, OSError):
-    """The operating system refused a read or a write; nothing of the failed call was acknowledged."""
+    """The operating system refused a read or a write; nothing of the failed call was acknowledged.
+
+    >>> import bqstore
+    >>> try:
+    ...     bqstore.open("my-store").close()
+    ... except bqstore.StorageError as error:  # a full disk, say
+    ...     print("nothing was stored:", error)
+    """
 
 
 class CorruptionError(BqstoreError):
-    """A stored file is damaged: a size, a checksum or a count does not hold."""
+    """A stored file is damaged: a size, a checksum or a count is wrong.
+
+    >>> import bqstore, pathlib
+    >>> with bqstore.open("my-store") as col:
+    ...     ids = col.add([[1.0, 0.0]])
+    >>> for file in pathlib.Path("my-store").rglob("vectors-*.bin"):
+    ...     _ = file.write_bytes(b"damaged")
+    >>> bqstore.open("my-store")
+    Traceback (most recent call last):
+    bqstore.errors.CorruptionError: ...
+    """
 
 
 class FormatVersionError(BqstoreError):
-    """The files were written in a newer format than this version reads."""
+    """The files were written in a newer format than this version reads.
+
+    >>> import bqstore
+    >>> try:
+    ...     bqstore.open("my-store").close()
+    ... except bqstore.FormatVersionError as error:
+    ...     print("upgrade bqstore:", error)
+    """
 
 
 class TargetNotReachedError(BqstoreError):
-    """No settings reach the recall that was asked for; the message says what the best ones reach, and what helps."""
+    """No settings reach the recall that was asked for; the message says what the best ones reach, and what helps.
+
+    >>> import bqstore
+    >>> col = bqstore.open()
+    >>> ids = col.add([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> col.tune(target_recall=0.98)
+    Traceback (most recent call last):
+    bqstore.errors.TargetNotReachedError: too few documents to tell: ...
+    """
 
 
 class EmbeddingError(BqstoreError):
-    """An embedding could not be made."""
+    """An embedding could not be made: the model refused, is unreachable, or has no key.
+
+    >>> import bqstore
+    >>> def embedded(embedder: bqstore.Embedder, texts: list[str]):
+    ...     try:
+    ...         return embedder.embed(texts)
+    ...     except bqstore.EmbeddingError as error:
+    ...         print("nothing was embedded:", error)
+    """

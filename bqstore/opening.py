@@ -1,4 +1,6 @@
-"""`open`: settings given and settings stored become one collection. Floor 3."""
+"""`open`: the settings that are given and those that are stored are merged, and the collection is opened with them."""
+
+from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,31 +52,40 @@ def open(
 ) -> Collection:
     """Open a collection, or make it if there is none.
 
-    None means: as stored, or the default for a new collection; so ``open(path)`` alone opens anything.
+    None means: as stored, or the default for a new collection. So ``open(path)`` alone opens any collection.
 
     Parameters
     ----------
-    path : folder of the store, made if missing; None keeps everything in memory
-    collection : its name in the store: letters, digits, ``_ - .``
-    dim : 1 to 16,384; settled by the first vectors if not given
-    distance : "cosine" (default), "dot" or "euclid"
-    quantization : how vectors become codes
-    hnsw : settings of the graph, and ``full_scan_threshold``
-    search : the defaults of queries; may differ from those stored, for as long as the collection is open
-    originals : "float32" (default), "float16", "int8" or "none": what is kept for rescoring
-    embedding_model : where the vectors come from; a collection remembers it and refuses another
-    index_metadata : metadata fields that filters will name, whose columns are made now; else each is made by the first
-        filter on it. Those that a collection has are kept with its snapshot
-    threads : most threads of a `search_batch`, of linking and of `compact`; all cores if None
-    read_only : follow what another process writes; no lock is taken
+    path : str or path              folder of the store, made if missing; None keeps everything in memory
+    collection : str                its name in the store: letters, digits, ``_ - .``
+    dim : int                       1 to 16,384; that of the first vectors if not given
+    distance : str                  "cosine" (default), "dot" or "euclid"
+    quantization : Quantization or dict
+                                    how vectors become codes
+    hnsw : HnswConfig or dict       settings of the graph, and ``full_scan_threshold``
+    search : SearchParams or dict   defaults of searches; those of this opening are not stored
+    originals : str                 what is kept for rescoring: "float32" (default), "float16", "int8" or "none"
+    embedding_model : str           the model that makes the vectors: stored, and vectors of another are refused
+    index_metadata : list of str    metadata fields to load for filters now; else the first filter on a field loads it.
+                                    What is loaded is saved with the collection's snapshot
+    threads : int                   at most so many threads for `search_batch`, linking and `compact`; None: all cores
+    read_only : bool                follow what another process writes, without taking the lock
 
     Raises
     ------
-    SettingsConflictError   an argument contradicts what is stored; both are named
-    NotFoundError           read_only=True and there is no such collection
-    LockedError             it has a writer already
+    SettingsConflictError           an argument contradicts what is stored; both are named
+    InvalidInputError               a value that cannot be used
+    NotFoundError                   ``read_only=True``, and there is no such collection
+    LockedError                     the collection has a writer already
     CorruptionError, FormatVersionError, StorageError
-                            it cannot be read; nothing was changed
+                                    it cannot be read; nothing was changed
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store", distance="dot") as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]], ids=["a", "b"])
+    >>> with bqstore.open("my-store") as col:
+    ...     [hit.id for hit in col.search([1.0, 0.2])]
+    ['a', 'b']
     """
     read_only = check_bool("read_only", read_only)
     if path is None and read_only:
@@ -87,10 +98,10 @@ def open(
     given_dim = given.pop("dim", None)
     store = open_store(folder, _defaults(given), given_dim, read_only)
     try:
-        settings = _settled(store.head.settings, store.head.dim, store.head.n_slots > 0, given, given_dim)
+        settings = _merged(store.head.settings, store.head.dim, store.head.n_slots > 0, given, given_dim)
         stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
         if store.head.n_slots == 0 or (stored["originals"] != "none" and is_open(stored)):
-            # what is asked for now is what will be
+            # the codes are still to be made, as this opening asks for
             kept = stored["quantization"]
             stored["quantization"] = {**settings["quantization"], "query_encoding": kept["query_encoding"]}
         new_dim = store.head.dim if store.head.dim is not None else given_dim
@@ -114,12 +125,23 @@ def open(
 def open_flat(
     path: str | PathLike[str] | None = None, collection: str = "default", also: Iterable[str] = (), /, **settings: Any
 ) -> Collection:
-    """`open` with the fields of its settings objects as keywords beside the others, as the adapters take them.
+    """Open a collection with the fields of its settings objects as plain keywords, as the framework adapters take them.
 
-    ``open_flat("folder", oversampling=4.0, m=32, full_scan_threshold=0)``. A keyword that is None is left out.
-    ``also`` are names of the caller's own keywords, which an unknown one may have been meant for.
+    Parameters
+    ----------
+    path, collection        as in `open`
+    also : names            keywords of the caller, which a misspelt one may have been meant for
+    **settings              of `open`, `Quantization`, `HnswConfig` and `SearchParams`; one that is None is left out
 
-    Raises what `open` raises; UnknownKeywordError, with the nearest name, for a keyword that is neither.
+    Raises
+    ------
+    UnknownKeywordError     a keyword that is none of these; the one that was probably meant is named
+    InvalidInputError       a field is given both as a keyword and in its settings object, and what `open` raises
+
+    >>> import bqstore
+    >>> col = bqstore.open_flat(None, oversampling=4.0, m=32)
+    >>> col.info().search.oversampling, col.info().hnsw.m
+    (4.0, 32)
     """
     groups = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
     home = {field.name: group for group, cls in groups.items() for field in fields(cls)}
@@ -152,7 +174,7 @@ def _keys_in(given: object) -> list[str]:
 
 
 def _absolute(given: object) -> Path:
-    """The store's folder, wherever the process moves to later."""
+    """The store's folder as an absolute path: the process may change its working directory."""
     expected = "expected a folder's name, or None to keep everything in memory"
     if not isinstance(given, (str, PathLike)):
         raise InvalidInputError(f"path is {shown(given)}; {expected}")
@@ -177,7 +199,7 @@ def _given(
     originals: str | None,
     embedding_model: str | None,
 ) -> dict[str, Any]:
-    """What the caller has set, checked; settings objects as dictionaries of what they set."""
+    """The arguments that were given, checked; settings objects as dictionaries of the fields they set."""
     given: dict[str, Any] = {
         "quantization": settings_from(Quantization, quantization, "quantization"),
         "hnsw": settings_from(HnswConfig, hnsw, "hnsw"),
@@ -207,14 +229,13 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settled(
+def _merged(
     stored: dict[str, Any], dim: int | None, has_vectors: bool, given: dict[str, Any], given_dim: int | None
 ) -> dict[str, Any]:
-    """The stored settings with those of this opening; SettingsConflictError where the bytes would contradict."""
+    """The stored settings with those given over them. Raises SettingsConflictError where stored bytes contradict."""
 
-    def agree(name: str, has: Any, wants: Any, hint: str = "", firm: bool = False) -> None:
-        """firm: None, of what there is, is a value as any other."""
-        if (firm or has is not None) and wants is not None and has != wants:
+    def agree(name: str, has: Any, wants: Any, hint: str = "", none_is_a_value: bool = False) -> None:
+        if (none_is_a_value or has is not None) and wants is not None and has != wants:
             raise SettingsConflictError(
                 f"{name}={wants!r} contradicts what this collection was made with, {name}={has!r}; "
                 f"leave {name} out, or make another collection{hint}"
@@ -224,19 +245,18 @@ def _settled(
     for name in ("distance", "originals", "embedding_model"):
         agree(name, stored[name], given.get(name))
     for name, value in given["hnsw"].items():
-        if name != "full_scan_threshold":  # it steers queries only
+        if name != "full_scan_threshold":  # it steers searches only
             agree(name, stored["hnsw"].get(name), value, " (an object sets every field, a dict hnsw={...} some)")
     made = coding_of(stored)
-    # codes of codes cannot be made: without originals they stay what they are
+    # without originals, codes cannot be made again
     settled = has_vectors and (stored["originals"] == "none" or not is_open(stored))
     asked = {name: value for name, value in given["quantization"].items() if value not in (AUTO, None)}
     for name, value in asked.items():
-        if name != "query_encoding":  # likewise
-            was = stored["quantization"].get(name)
-            was = made.get(name) if settled else None if was == AUTO else was
-            agree(name, was, value, ", or change its codes by requantize()", firm=settled)
+        if name != "query_encoding":  # it steers searches only
+            was = made.get(name) if settled else stored["quantization"].get(name)
+            agree(name, None if was == AUTO else was, value, ", or change its codes by requantize()", settled)
     out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
-    if settled:  # what agrees says nothing new; of "auto" it would leave a part open that is not
+    if settled:  # the stored settings say it all; "auto" beside a given field would leave another open again
         asked = {name: value for name, value in asked.items() if name == "query_encoding"}
     out["quantization"] = as_settings(replace(Quantization(**stored["quantization"]), **asked))
     out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))

@@ -1,4 +1,6 @@
-"""What calls return: frozen dataclasses. Floor 3: knows no files."""
+"""What calls return: frozen dataclasses."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +13,22 @@ from .config import HnswConfig, Quantization, SearchParams
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document found by a search. ``score``: larger is nearer. ``vector``: float32 (dim,) when asked for."""
+    """A document found by a search.
+
+    Parameters
+    ----------
+    id : str
+    score : float                   larger is nearer
+    text : str or None
+    metadata : dict
+    vector : float32 (dim,) or None the stored vector, if ``with_vectors=True``
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.0]], ids=["a"], texts=["one"])
+    ...     col.search([1.0, 0.0])
+    [Hit(id='a', score=1.0, text='one', metadata={}, vector=None)]
+    """
 
     id: str
     score: float
@@ -27,7 +44,21 @@ def without_vector(hit: Hit) -> Hit:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored document. ``vector``: float32 (dim,) when asked for."""
+    """A stored document.
+
+    Parameters
+    ----------
+    id : str
+    text : str or None
+    metadata : dict
+    vector : float32 (dim,) or None the stored vector, if ``with_vectors=True``
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.0]], ids=["a"], metadatas=[{"lang": "en"}])
+    ...     col.get(["a"])
+    [Record(id='a', text=None, metadata={'lang': 'en'}, vector=None)]
+    """
 
     id: str
     text: str | None
@@ -37,24 +68,30 @@ class Record:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a search went, and how much it did.
+    """How a search was done, and how much work it was.
 
     Parameters
     ----------
-    way : str               "exact": the originals of all that were accepted were scored; "scan": their codes were
-                            scanned; "walk": the graph was walked
-    query_encoding : str    how the query was compared with codes
-    hnsw_ef : int           accepted nodes in the walk's beam; 0 unless walked
-    candidates : int        codes that were kept for the second pass; 0 in an exact scan
-    accepted : int          documents that could have been found
-    linked, tail : int      slots in the graph, and slots behind it that were scanned
-    distances : int         codes (originals in an exact scan) that were compared with the query
-    hops : int              nodes whose links were followed on level 0
-    rescored : int          originals read for candidates: more than ``candidates`` where, under a filter, the last of
-                            them brought hits
-    selectivity : float     ``accepted`` as a part of all documents; 1 without a filter
-    truncate_dim : int or None
-                            values of each vector that codes are made of; None: all
+    way : str                       "exact": the original vectors of all accepted documents were scored; "scan": their
+                                    codes were compared; "walk": the graph was walked
+    query_encoding : str            as in `Quantization`
+    hnsw_ef : int                   length of the walk's candidate list; 0 unless walked
+    candidates : int                codes kept for the second pass; 0 in an exact scan
+    accepted : int                  documents that match the filter
+    linked, tail : int              vectors in the graph, and vectors after it that were scanned
+    distances : int                 codes (in an exact scan, vectors) that were compared with the query
+    hops : int                      nodes whose links were followed on level 0
+    rescored : int                  vectors read for candidates: more than ``candidates`` where, under a filter, the
+                                    last of them still brought hits
+    selectivity : float             ``accepted`` as a part of all documents; 1 without a filter
+    truncate_dim : int or None      as in `Quantization`
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]], metadatas=[{"lang": "en"}, {}])
+    ...     how = col.search([1.0, 0.0], filter={"lang": "en"}, explain=True).explanation
+    >>> how.way, how.accepted, how.selectivity
+    ('exact', 1, 0.5)
     """
 
     way: str
@@ -72,14 +109,22 @@ class Explanation:
 
 
 class ExplainedHits(list[Hit]):
-    """The hits of a search with ``explain=True``: a list as always, with an ``explanation``."""
+    """The hits of a search with ``explain=True``: a list with an ``explanation``.
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
+    ...     hits = col.search([1.0, 0.0], explain=True)
+    >>> len(hits), hits.explanation.way
+    (2, 'exact')
+    """
 
     explanation: Explanation
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to quantize, measured on a sample before it was chosen or left.
+    """One quantization that was measured on a sample, to choose one.
 
     Parameters
     ----------
@@ -87,7 +132,14 @@ class Trial:
     code_bytes : int                of one code in memory
     recall : float                  recall@k with ``oversampling`` times k candidates rescored
     raw_recall : float              recall@k of the codes alone
-    nanoseconds : float             of one code in a scan of the sample
+    nanoseconds : float             time to compare one code
+
+    >>> import bqstore, numpy as np
+    >>> with bqstore.open() as col:
+    ...     ids = col.add(np.random.default_rng(0).standard_normal((2048, 16)))
+    ...     trial = col.info().choice.trials[0]
+    >>> trial.quantization.encoding, trial.code_bytes
+    ('one_bit', 8)
     """
 
     quantization: Quantization
@@ -103,10 +155,19 @@ class Choice:
 
     Parameters
     ----------
-    reason : str                    a sentence for people
+    reason : str                    a sentence
     vectors, queries : int          of the sample; the queries are not among the vectors
-    k : int, oversampling : float   what was asked of each
-    trials : tuple of Trial         in the order of their cost
+    k : int, oversampling : float   of the searches that were measured
+    trials : tuple of Trial         smallest codes first
+
+    >>> import bqstore, numpy as np
+    >>> with bqstore.open() as col:
+    ...     ids = col.add(np.random.default_rng(0).standard_normal((2048, 16)))
+    ...     choice = col.info().choice
+    >>> choice.vectors, choice.queries, len(choice.trials)
+    (1536, 512, 9)
+    >>> print(choice.reason)
+    four bits (rabitq...): the smallest code within 1% of the best recall; among equals the one best without rescoring
     """
 
     reason: str
@@ -119,19 +180,26 @@ class Choice:
 
 @dataclass(frozen=True)
 class RecallPoint:
-    """One setting, measured.
+    """The recall and the speed of one setting.
 
     Parameters
     ----------
     quantization : Quantization     nothing in it is "auto"
-    oversampling, rescore, hnsw_ef  as in `SearchParams`; ``hnsw_ef`` None: the default rule
-    stored : bool                   measured as searches of this collection go. Else of another encoding: its codes were
-                                    made for this report, and scanned
-    way : str                       "exact", "scan" or "walk"
+    oversampling, rescore, hnsw_ef  as in `SearchParams`
+    stored : bool                   the collection's own codes. False: codes of another encoding were made for the
+                                    report, and scanned
+    way : str                       "exact", "scan" or "walk", as in `Explanation`
     recall : float                  share of the true k nearest that were found, over all queries
     low, high : float               its 95% confidence interval, by a bootstrap over queries
     milliseconds, slowest : float   of one query on one thread: median, and 95th percentile
     memory_bytes : int              codes and links in memory
+
+    >>> import bqstore, numpy as np
+    >>> with bqstore.open() as col:
+    ...     ids = col.add(np.random.default_rng(0).standard_normal((500, 32)))
+    ...     point = col.recall(settings=[{"oversampling": 8}]).points[1]
+    >>> point.oversampling, point.way, point.low <= point.recall <= point.high
+    (8.0, 'scan', True)
     """
 
     quantization: Quantization
@@ -154,8 +222,16 @@ class Histogram:
 
     Parameters
     ----------
-    neighbors : counts              scores of the true k nearest
-    others : counts                 scores of documents picked at random
+    edges : tuple of float
+    neighbors : tuple of int        counts of the scores of the true k nearest
+    others : tuple of int           counts of the scores of documents picked at random
+
+    >>> import bqstore, numpy as np
+    >>> with bqstore.open() as col:
+    ...     ids = col.add(np.random.default_rng(0).standard_normal((500, 32)))
+    ...     scores = col.recall(k=5, sample=100).scores
+    >>> len(scores.edges), sum(scores.neighbors)
+    (41, 500)
     """
 
     edges: tuple[float, ...]
@@ -165,7 +241,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class RecallReport:
-    """What searches of a collection find, measured against exact search on the same vectors.
+    """The recall of a collection's searches, measured against exact search on the same vectors.
 
     Parameters
     ----------
@@ -173,12 +249,21 @@ class RecallReport:
                                     of ``current``, the setting that searches without keywords use
     k, queries : int                hits asked for, and queries measured
     held_out : bool                 the queries are documents of the collection, each left out of its own answer
-    documents : int                 in the collection; ``scanned`` of them for the encodings that are not stored
-    current : RecallPoint
-    points : tuple of RecallPoint   all that were measured, ``current`` among them
+    documents : int                 in the collection
+    scanned : int                   documents that encodings other than the collection's were measured on
+    distance : str, dim : int       of the collection
+    current : RecallPoint           the setting in use
+    points : tuple of RecallPoint   all that were measured, ``current`` first
     scores : Histogram
-    suits_one_bit : bool            whether one bit a dimension reaches 0.95 at oversampling 4
-    verdict : str                   that, in a sentence for people
+    suits_one_bit : bool            whether one bit a dimension reaches a recall of 0.95 at oversampling 4
+    verdict : str                   the recall in use and the next step, in a few sentences
+
+    >>> import bqstore, numpy as np
+    >>> with bqstore.open() as col:
+    ...     ids = col.add(np.random.default_rng(0).standard_normal((500, 32)))
+    ...     report = col.recall()
+    >>> print(report)
+    Your searches find 100.0% of the true 10 nearest [98.5, 100.0]: ... Measured with 200 held-out documents; ...
     """
 
     recall: float
@@ -199,35 +284,45 @@ class RecallReport:
     verdict: str
 
     def __str__(self) -> str:
-        """The two sentences that matter; `points` has the rest."""
-        of = f"{self.queries:,} {'documents held out' if self.held_out else 'queries'}"
-        return (
-            f"recall@{self.k} {self.recall:.4f} [{self.low:.4f}, {self.high:.4f}] of {of}, "
-            f"{self.milliseconds:.3f} ms a query. {self.verdict}"
-        )
+        """The verdict, and what was measured; `points` has the rest."""
+        queries = f"{self.queries:,} {'held-out documents' if self.held_out else 'queries'}"
+        return f"{self.verdict} Measured with {queries}; {self.milliseconds:.3f} ms a query."
 
 
 @dataclass(frozen=True)
 class CollectionInfo:
-    """What a collection is and what it takes.
+    """What a collection is, and how many bytes it takes.
 
     Parameters
     ----------
-    path : str or None          the store's folder; None in memory
-    count : int                 documents
-    deleted : int               slots of deleted and replaced documents, in the files until compaction
-    code_bytes, original_bytes : int
-                                bytes of one code in memory and of one vector kept for rescoring (0: none kept)
-    vector_bytes : int          bytes of one vector as float32
-    compression : float         vector_bytes over code_bytes: 32.0 at a multiple of 64 dimensions
-    memory_bytes : int          codes and links held in memory, of all slots
-    way : str                   how a search for 10 without a filter goes now: "exact", "scan" or "walk"
-    linked : int                slots in the graph; those behind it are scanned
-    graph_bytes : int           of ``memory_bytes``, the links
-    disk_bytes : int            committed records of the flat files, headers included; 0 in memory
-    quantization : Quantization how codes are made and queries encoded now: nothing in it is "auto"
-    choice : Choice or None     what was measured to choose it; None where it was given, or is not chosen yet
-    columns : dict              the metadata fields that filters have columns of, and the bytes of each in memory
+    path : str or None              the store's folder; None in memory
+    collection : str                its name
+    count : int                     documents
+    deleted : int                   deleted and replaced documents whose space `Collection.compact` gives back
+    dim : int or None               None before the first vectors
+    distance, originals, hnsw, search, embedding_model, read_only
+                                    as in `open`
+    quantization : Quantization     how codes are made and queries encoded now: nothing in it is "auto"
+    code_bytes : int                of one code in memory
+    original_bytes : int            of one vector kept for rescoring; 0: none are kept
+    vector_bytes : int              of one vector as float32
+    compression : float             vector_bytes over code_bytes: 32.0 at a multiple of 64 dimensions
+    memory_bytes : int              codes and links in memory
+    way : str                       how a search for 10 without a filter goes now: "exact", "scan" or "walk"
+    linked : int                    vectors in the graph; the others are scanned
+    graph_bytes : int               of ``memory_bytes``, the links
+    disk_bytes : int                of the files of vectors and codes; 0 in memory
+    generation : int                how often the files were rewritten
+    format_version : int            of the files
+    choice : Choice or None         how the quantization was chosen; None if it was given, or is not chosen yet
+    columns : dict of str to int    the metadata fields loaded for filters, and the bytes of each in memory
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
+    ...     info = col.info()
+    >>> info.count, info.dim, info.distance, info.way, info.quantization.encoding
+    (2, 2, 'cosine', 'exact', 'one_bit')
     """
 
     path: str | None
@@ -259,14 +354,19 @@ class CollectionInfo:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What reading everything found.
+    """The outcome of `Collection.verify`.
 
     Parameters
     ----------
-    ok : bool               no problems
-    problems : list of str  one line each, damaged file and place named; documents' text never
-    documents, vectors : int
-                            how many were read
+    ok : bool                       no problems
+    problems : list of str          one line each, with the damaged file and place; never a document's text
+    documents, vectors : int        how many were read
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store") as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
+    ...     col.verify()
+    VerifyReport(ok=True, problems=[], documents=2, vectors=2)
     """
 
     ok: bool

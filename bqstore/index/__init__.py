@@ -34,6 +34,10 @@ __all__ = [
 
 
 def warm_up() -> None:
-    """Compile every kernel, or load it from numba's cache, so that no later call waits for it."""
+    """Compile every kernel, or load it from numba's cache, so that no later call waits for it.
+
+    >>> import bqstore
+    >>> bqstore.warm_up()
+    """
     api.warm_up()
     metadata.warm_up()
