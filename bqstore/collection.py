@@ -483,7 +483,7 @@ class Collection:
         InvalidInputError               as in `recall`
 
         >>> col.clear()
-        >>> _ = col.add(np.random.default_rng(0).standard_normal((500, 32)))
+        >>> _ = col.add(np.random.default_rng(0).standard_normal((500, 4)))
         >>> col.tune(target_recall=0.9).oversampling >= 1
         True
         """
