@@ -27,7 +27,7 @@ def count(bits: Bits) -> int:
 
 
 def everything(n: int) -> Bits:
-    """The bitmap of all."""
+    """The bitmap of all n ordinals."""
     bits = np.full(-(-n // 64), 2**64 - 1, np.uint64)
     if n % 64:
         bits[-1] = np.uint64(2 ** (n % 64) - 1)

@@ -17,6 +17,7 @@ from bqstore.metadata.dictionary import Dictionary, Entries, mark_of, text_of
 from bqstore.metadata.filter_grammar import Among, And, Exists, Field, Not, Or, parse
 from bqstore.metadata.values import typed
 from tests import slow_filters
+from tests.conftest import often
 
 NAMES = ("codes", "kinds", "values", "marks", "heap", "members")
 INTS = (-(2**63) - 1, -(2**63), -1, 0, 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 10**40)
@@ -90,7 +91,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(steps)
 def test_every_version_holds_what_it_held(given):
     """Whatever newer ones hold; those that came from a file, too."""
@@ -237,7 +238,7 @@ def test_values_that_are_not_equal_have_two(a, b):
     assert matched(held, equal_to(a)) == [0] and matched(held, equal_to(b)) == [1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(given=st.lists(whole, min_size=1, max_size=8), other=whole)
 def test_an_entry_equals_what_the_slow_filter_calls_the_same(given, other):
     held = column(given)
@@ -262,7 +263,7 @@ def test_marks_that_agree_are_looked_at_twice():
 # ---- tests against the slow twin
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300), deadline=None)
 @given(
     given=some_values,
     name=st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$contains", "$exists"]),
@@ -276,7 +277,7 @@ def test_one_operand_is_answered_as_by_the_slow_twin(given, name, operand):
     assert_answers(given, {name: operand})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300), deadline=None)
 @given(
     given=some_values,
     name=st.sampled_from(["$in", "$nin", "$any", "$all"]),
@@ -290,7 +291,7 @@ def test_several_operands_are_answered_as_by_the_slow_twin(given, name, operands
     assert_answers(given, {name: inner})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300), deadline=None)
 @given(
     given=st.lists(
         st.one_of(st.text("abAÉéß%_", max_size=5), st.lists(st.text("abAé", max_size=3), max_size=2)), max_size=9
@@ -303,7 +304,7 @@ def test_patterns_are_answered_as_by_the_slow_twin(given, name, pattern):
     assert_answers(given, {name: f"%{pattern}%"})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(
     given=some_values,
     ends=st.one_of(st.tuples(*[st.sampled_from(INTS + FLOATS)] * 2), st.tuples(*[st.sampled_from(TEXTS)] * 2)),
@@ -365,7 +366,7 @@ def meaning(tree, masks):
     return outcome
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 @given(tree=trees, n=st.sampled_from(SIZES), seed=st.integers(0, 2**32 - 1))
 def test_trees_are_evaluated_as_they_are_meant(tree, n, seed):
     """The bits behind the last stay 0, under Not, too; the bitmaps of the fields stay as they are."""
@@ -506,7 +507,7 @@ CONDITIONS = (
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=often(400), deadline=None)
 @given(
     changes=st.lists(
         st.tuples(st.sampled_from(NAMES), st.integers(0, 10**6), st.integers(0, 63), st.booleans()),
@@ -595,7 +596,7 @@ def test_entries_that_do_not_fit_each_other():
         Dictionary.restored(Entries(*(array[:0] for array in empty)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100), deadline=None)
 @given(st.lists(whole, max_size=6))
 def test_texts_of_typed_values_tell_them_apart(given):
     """As the heap and the marks have them."""

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bqstore
+from tests.conftest import often
 from tests.slow_filters import matches
 
 LISTS = ("$in", "$nin", "$any", "$all")
@@ -488,7 +489,7 @@ def agree(col: bqstore.Collection, documents: dict[str, dict[str, Any]], conditi
 MANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=60, **MANY)
+@settings(max_examples=often(60), **MANY)
 @given(st.randoms(use_true_random=False))
 def test_a_filter_finds_what_the_slow_evaluation_finds(rng):
     documents = {f"d{i}": some_metadata(rng) for i in range(1 + rng.randrange(10))}
@@ -498,6 +499,7 @@ def test_a_filter_finds_what_the_slow_evaluation_finds(rng):
             agree(col, documents, some_filter(rng))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_many_filters_on_many_documents(seed):
     rng = random.Random(seed)
@@ -539,12 +541,13 @@ def live(col: bqstore.Collection, documents: dict[str, dict[str, Any]], rng: ran
             documents[id_] = change if what == "replace" else {**documents[id_], **change}
 
 
-@settings(max_examples=30, **MANY)
+@settings(max_examples=often(30), **MANY)
 @given(st.randoms(use_true_random=False))
 def test_a_changing_collection(rng):
     a_life(rng, 5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(10))
 def test_a_collection_that_changes_many_times(seed):
     a_life(random.Random(seed), 60)
@@ -568,6 +571,7 @@ def a_life(rng, steps):
             agree(col, documents, condition)
 
 
+@pytest.mark.slow
 def test_columns_of_more_than_seventy_thousand_values():
     n, before = 70_100, 60_000  # the first as long as the values can be numbered by 16 bits
     documents = {
@@ -610,6 +614,7 @@ def test_columns_of_more_than_seventy_thousand_values():
         check(ids)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n", [250, 65_530])
 def test_columns_whose_codes_grow_by_a_byte(n):
     """One new value after the other, past the largest number of one byte and of two."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import bqstore
+from tests.conftest import HANGS
 from tests.slow_filters import like
 
 ROOT = Path(bqstore.__file__).parents[1]
@@ -102,7 +103,7 @@ def escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
 
 
-@pytest.fixture(scope="module", params=["memory", "disk"])
+@pytest.fixture(scope="module", params=["memory", pytest.param("disk", marks=pytest.mark.slow)])
 def full(request, tmp_path_factory):
     """A document for each string, which is its id, its text, one of its keys, and in its values."""
     path = None if request.param == "memory" else tmp_path_factory.mktemp("parent") / "store"
@@ -452,7 +453,7 @@ def test_patterns_that_would_take_years_to_try_out():
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=HANGS,
         check=False,
     )
     assert (run.stdout, run.stderr) == ("done\n", "")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import bqstore
 from bqstore.bitmap import count, everything, to_bitmap, to_mask
+from tests.conftest import often
 
 DOCUMENTS = [
     {"lang": "en", "year": 2020, "tags": ["a", "b"], "nested": {"k": 1}},
@@ -104,7 +105,7 @@ def matches(document, key, operands):
     return any(same(value, operand) for value in values for operand in operands)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=often(60), deadline=None)
 @given(st.lists(metadata, max_size=20), st.lists(metadata, max_size=6), st.data())
 def test_columns_agree_with_reading_documents(documents, added, data):
     condition = data.draw(st.dictionaries(fields, scalars | st.lists(scalars, max_size=3), min_size=1, max_size=2))
@@ -179,7 +180,7 @@ def test_private_keys_stay_out_of_the_filters_but_for_the_source_document():
         assert col.delete(filter={"_bq_ref_doc_id": "D"}) == 1 and len(col) == 2
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100), deadline=None)
 @given(st.lists(st.booleans(), max_size=200))
 def test_bitmaps_have_bit_o_of_word_o(mask):
     words = to_bitmap(np.array(mask, bool))

@@ -26,7 +26,12 @@ def recalls(base: np.ndarray, queries: np.ndarray, k: int = 10) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("name", SETS)
+LARGE = ("openai_3small_1536", "minilm_l6_v2_384")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in SETS]
+)
 def test_recall_agrees_with_numpy(embeddings, name):
     base, queries = embeddings(f"{name}.npz")
     reference = json.loads((DATA / "reference.json").read_text())[f"{name}.npz"]

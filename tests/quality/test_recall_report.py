@@ -8,7 +8,7 @@ import pytest
 
 import bqstore
 from bqstore.quality import ground_truth, recall_report, trial_codes
-from tests.conftest import clustered, exact_scores
+from tests.conftest import HANGS, clustered, exact_scores
 from tests.engine.given import data_of, filled, let_walk
 
 BITS = {"encoding": "one_bit", "full_scan_threshold": 0}
@@ -342,7 +342,7 @@ def test_recall_holds_up_no_writer_and_no_reader():
 
         with col._engine.lifecycle.lock:  # as a writer in the middle of an add
             threading.Thread(target=measure, daemon=True).start()
-            assert done.wait(120)
+            assert done.wait(HANGS)
 
 
 def test_an_interrupt_leaves_the_collection_as_it_was(monkeypatch):

@@ -16,9 +16,19 @@ def recall_of(col: bqstore.Collection, base: np.ndarray, queries: np.ndarray, pa
     return brute_recall(col, base, queries, k, oversampling=params.oversampling, hnsw_ef=params.hnsw_ef)
 
 
-@pytest.mark.parametrize("target", [0.9, 0.98])
-@pytest.mark.parametrize("distance", ["cosine", "euclid"])
-def test_the_target_is_reached_on_new_queries(target, distance):
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("distance", "target", "half"),
+    [
+        ("cosine", 0.9, 300),
+        ("euclid", 0.98, 300),
+        *(pytest.param(name, share, 1000, marks=slow) for name in ("cosine", "euclid") for share in (0.9, 0.98)),
+    ],
+)
+def test_the_target_is_reached_on_new_queries(monkeypatch, distance, target, half):
+    monkeypatch.setattr(tuning, "_HALF", half)
     base, queries = data_of(3000, 48, queries=500)
     with filled(None, base, encoding="one_bit", distance=distance) as col:
         params = col.tune(target, k=10)
@@ -26,10 +36,18 @@ def test_the_target_is_reached_on_new_queries(target, distance):
         assert isinstance(params, SearchParams) and 1 <= params.oversampling <= 64
 
 
-@pytest.mark.parametrize("encoding", ["one_bit", "two_bits"])
-def test_the_target_is_reached_by_walks(monkeypatch, encoding):
+@pytest.mark.parametrize(
+    ("encoding", "n", "half"),
+    [
+        ("one_bit", 3000, 300),
+        pytest.param("one_bit", 6000, 1000, marks=slow),
+        pytest.param("two_bits", 6000, 1000, marks=slow),
+    ],
+)
+def test_the_target_is_reached_by_walks(monkeypatch, encoding, n, half):
     let_walk(monkeypatch)
-    base, queries = data_of(6000, 48, queries=500)
+    monkeypatch.setattr(tuning, "_HALF", half)
+    base, queries = data_of(n, 48, queries=500)
     with filled(None, base, encoding=encoding, estimator="rabitq") as col:
         params = col.tune(0.95)
         hits = col.search(queries[0], explain=True, oversampling=params.oversampling, hnsw_ef=params.hnsw_ef)
@@ -97,7 +115,7 @@ def test_the_winner_is_validated_on_other_queries(monkeypatch):
 
 
 def test_a_target_that_cannot_be_reached():
-    base = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)  # 16 bits for 20,000 directions
+    base = np.random.default_rng(0).standard_normal((4000, 4)).astype(np.float32)  # 4 bits for 4,000 directions
     with filled(None, base, encoding="one_bit") as col:
         before = col.info().search
         with pytest.raises(bqstore.TargetNotReachedError) as caught:
@@ -189,6 +207,7 @@ def test_the_least_that_is_enough_is_found_in_few_steps():
     assert tuning._least(lambda _: False, rising[:1]) is None
 
 
+@slow
 def test_real_embeddings(embeddings):
     """The promise on queries of another kind than the documents: held out of both halves."""
     base, queries = embeddings("mpnet_base_v2_768.npz")
