@@ -217,7 +217,7 @@ def test_what_changed_is_not_looked_for_along_all_rows(tmp_path):
         col.add(np.eye(3), ["a", "b", "c"], metadatas=[{"x": 1}] * 3)
         col.count({"x": 1})
         asked: list[str] = []
-        connection = col._store.catalogue.main()
+        connection = col._engine.store.catalogue.main()
         connection.set_trace_callback(asked.append)
         col.update_metadata(["b"], {"x": 2})
         connection.set_trace_callback(None)

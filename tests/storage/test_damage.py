@@ -386,7 +386,7 @@ def test_a_file_cut_under_its_map_is_an_error_not_a_dead_process(tmp_path, size)
 @pytest.mark.parametrize("read_only", [True, False])
 def test_files_of_a_first_write_without_its_commit_are_litter(tmp_path, read_only):
     with bqstore.open(tmp_path, dim=DIM) as col:
-        store = col._store
+        store = col._engine.store
         store_id = store.head.store_id
     layouts = (Layout("vectors", DIM, 0), Layout("codes", DIM, 1))
     for layout in layouts:

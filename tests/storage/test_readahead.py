@@ -34,7 +34,7 @@ def test_a_search_that_asks_ahead_finds_the_same(tmp_path, batch, monkeypatch):
     monkeypatch.setattr(platform, "will_need", lambda fd, offset, length: asked.append((offset, length)))
     with bqstore.open_flat(tmp_path, full_scan_threshold=0) as col:
         col.add(base)
-        file = col._store.vectors
+        file = col._engine.store.vectors
         answers = []
         for left in (10**6, 0):
             file.read_ahead.left = left
@@ -63,7 +63,7 @@ def test_of_a_large_batch_the_first_queries_ask_ahead(tmp_path, monkeypatch):
         one_by_one = [col.search_ids(query, 5, exact=True)[0][0].tolist() for query in queries]
         ids, _ = col.search_ids(queries, 5, oversampling=80)
         assert ids.tolist() == one_by_one and asked
-        assert col._store.vectors.read_ahead.left == 0
+        assert col._engine.store.vectors.read_ahead.left == 0
         asked.clear()
         assert col.search_ids(queries, 5, oversampling=80)[0].tolist() == one_by_one and not asked
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..core.test_durability import WRITES, child, fault_points, needs_strace
+from ..engine.test_durability import WRITES, child, fault_points, needs_strace
 from . import crash
 
 SEED, STEPS = 21, 17

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..core.test_durability import calls_of_a_run, check_fault, fault_points, kill_while_writing, needs_strace
+from ..engine.test_durability import calls_of_a_run, check_fault, fault_points, kill_while_writing, needs_strace
 from ..storage.kit import leave_log, make_store
 from ..storage.test_damage import cut, damage_all, flip
 

@@ -118,7 +118,7 @@ def settings_of_a_child() -> None:
 CHILD = """
 import os, sys
 import bqstore
-from tests.torture.test_torture_graph import BITS, do, operations, settings_of_a_child
+from tests.torture.test_torture_graph import BITS, SIGNS, do, operations, settings_of_a_child
 settings_of_a_child()
 path, seed, skip = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 col = bqstore.open(path, hnsw=BITS, quantization=SIGNS)

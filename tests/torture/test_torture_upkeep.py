@@ -2,7 +2,7 @@
 
 import pytest
 
-from ..core.test_durability import needs_strace
+from ..engine.test_durability import needs_strace
 from ..storage.test_upkeep_faults import check_upkeep_fault, upkeep_faults
 
 pytestmark = pytest.mark.torture
