@@ -1,7 +1,7 @@
-"""Files, records and the SQLite catalogue: one collection on disk, and what a commit is.
+"""One collection on disk: flat files of records, the SQLite catalogue, snapshots; what a commit is and how to recover.
 
-May import `errors` alone, and never numba, so that a process of a fault test starts in 0.1 s; knows rows and bytes.
-Start with `store.py` (a commit), then `recovery.py` (what opening checks); `FORMAT.md` gives every byte.
+May import `errors` alone, and never numba, so that the processes of fault tests start in 0.1 s. Knows rows and bytes.
+Start with `store.py` (a commit), then `recovery.py` (opening). `FORMAT.md` describes every byte.
 """
 
 from .compaction import Recode

@@ -1,7 +1,7 @@
-"""The SQLite catalogue: the head row, the rows and the dead rids. Every commit of the store is a commit here.
+"""The SQLite catalogue, `meta.db`: head row, rows and tombstones. The commit point of a store is a commit here.
 
-One connection writes and checkpoints; reading ones are `mode=ro` and do neither (two writing connections meet
-SQLite's WAL-reset race). Knows text and numbers, no vectors. In memory there is one connection, behind a lock.
+One connection writes and checkpoints. The others are read-only (`mode=ro`) and do neither, because two writing
+connections are exposed to SQLite's WAL-reset race. In memory there is one connection, behind a lock. Knows no vectors.
 """
 
 import os
@@ -17,7 +17,7 @@ from .format import newer_format
 from .head import Head, Row, check_keys
 
 APPLICATION_ID: Final = 0x42515354  # "BQST"
-TABLES_VERSION: Final = 1  # in `user_version`; the format version of a collection stands in its head row
+TABLES_VERSION: Final = 1  # in `user_version`; the format version of a collection is in its head row
 _SCHEMA: Final = """
 CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL);
@@ -32,22 +32,20 @@ CREATE INDEX changed_by_seq ON changed (seq);
 """
 _STATEMENTS: Final = [statement.strip() for statement in _SCHEMA.split(";")[:-1]]
 AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
-WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # as `Row.from_stored` takes them
-_KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # as `check_keys` does
+WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # the order of `Row.from_stored`
+_KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # the order of `check_keys`
 _INSERT: Final = f"INTO rows ({WHOLE}, key_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def translate(error: sqlite3.Error, name: str) -> BqstoreError:
-    """The error of the tree that an SQLite error stands for."""
+    """The BqstoreError for an SQLite error."""
     text = str(error)
-    if "UTF-8" in text:  # SQLite's own words quote the text
+    if "UTF-8" in text:  # SQLite's message quotes the text
         return CorruptionError(f"{name} holds text that is not UTF-8; restore it from a copy")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
         return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
     if "readonly" in text:
-        return StorageError(
-            f"{name} has a writer, and its folder is closed to us; following one needs leave to write there"
-        )
+        return StorageError(f"{name} has a writer, and following a writer needs permission to write in its folder")
     if "locked" in text:
         return LockedError(f"{name} is locked by another program; close it there")
     if "closed database" in text:
@@ -63,11 +61,10 @@ class Catalogue:
     Parameters
     ----------
     path : Path or None         None keeps everything in memory
+    unfinished : bool           creating it was interrupted, and SQLite must roll that back
 
-    unfinished : bool           its making was interrupted, and SQLite must undo what there is of it
-
-    A file that exists is opened for reading until `start_writing`: opening for writing may already write (SQLite
-    folds the log in when such a connection closes), and a damaged collection is to stay as it is.
+    An existing file is opened read-only until `start_writing`. A writing connection may change the file without a
+    commit (closing it checkpoints the write-ahead log), and a damaged collection must stay as it is.
     """
 
     def __init__(self, path: Path | None, unfinished: bool = False) -> None:
@@ -77,25 +74,25 @@ class Catalogue:
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._writes = False
-        self._owner = object()  # of the transaction on the first connection
-        self._frozen: tuple[object, ...] | None = None  # the file as it was when opened as unchanging
-        self._epoch = 0  # connections of an earlier one are not used again
-        self.store_id: int | None = None  # once known, every connection must find it
-        self.in_doubt = False  # True from the start of a COMMIT to its success
+        self._owner = object()  # of the transaction on the main connection
+        self._frozen: tuple[object, ...] | None = None  # identifies the file that was opened as immutable
+        self._epoch = 0  # connections of earlier epochs are not used again
+        self.store_id: int | None = None  # once known, every new connection must find it
+        self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
         with self.translated():
             self._main = self._connect("ro" if path is not None and path.exists() and not unfinished else "rwc")
 
     def start_writing(self) -> None:
-        """Put a writing connection in the place of the first one."""
+        """Make the main connection a writing one."""
         if self._path is None or self._writes:
             return
         with self.translated():
-            self._idle.append(self._main)  # it reads
+            self._idle.append(self._main)
             self._main = self._connect("rwc")
             self._main.execute("PRAGMA journal_mode = WAL")
             self._main.execute("PRAGMA synchronous = FULL")
             self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
-            # What the log holds may be in the page cache only, after a sync that failed: write it anew, and sync.
+            # After a failed sync the log may be in the page cache only; a checkpoint writes and syncs its contents.
             self._main.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._writes = True
 
@@ -105,7 +102,7 @@ class Catalogue:
             target = f"{self._path.as_uri()}?mode={mode}"
             log = self._path.with_name(f"{self._path.name}-wal")
             if mode == "ro" and not log.exists() and not os.access(self._path.parent, os.W_OK):
-                target += "&immutable=1"  # a read-only medium: SQLite cannot make its log's index, and needs none
+                target += "&immutable=1"  # a read-only medium: SQLite cannot create its -shm file, and needs none
                 self._frozen = self._stamp()
         connection = sqlite3.connect(
             target, uri=self._path is not None, isolation_level=None, check_same_thread=False, timeout=10
@@ -116,7 +113,7 @@ class Catalogue:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn SQLite's errors into those of the tree."""
+        """Turn SQLite's errors into BqstoreErrors."""
         try:
             yield
         except sqlite3.Error as error:
@@ -126,7 +123,7 @@ class Catalogue:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection for reading, one state a statement; use ``BEGIN`` for one state over several."""
+        """A read-only connection. Each statement sees the last commit; after ``BEGIN`` all see the same one."""
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
         with self.translated():
@@ -148,11 +145,11 @@ class Catalogue:
             finally:
                 if keep:
                     self._idle.append(connection)
-                else:  # also after an exception: an interrupted thread may still hold it for its own
+                else:  # also after an exception: an interrupted thread may still use it
                     connection.close()
 
     def _another(self) -> sqlite3.Connection:
-        """One more connection for reading; CorruptionError if the folder holds another collection by now."""
+        """A new read-only connection; CorruptionError if the folder now holds another collection."""
         connection = self._connect("ro")
         head = read_head(connection, self.name)
         if self.store_id is not None and (head is None or head.store_id != self.store_id):
@@ -162,7 +159,7 @@ class Catalogue:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """The writing connection in a transaction: committed on leaving, rolled back on any exception."""
+        """The main connection in a transaction: committed on leaving, rolled back on any exception."""
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
         with self._transaction("BEGIN IMMEDIATE"):
@@ -174,15 +171,15 @@ class Catalogue:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read through `main` is of one commit. In memory, the others are kept off the connection."""
+        """All reads through `main` see one commit. In memory, other threads wait."""
         with self._transaction("BEGIN"):
             yield
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
-        """Rolled back on leaving unless committed. Ctrl-C may come anywhere: what it left open ends here."""
+        """Rolled back on leaving unless committed. A transaction that an interrupt has left open is ended first."""
         with self._memory or nullcontext(), self.translated():
-            mine = self._owner = object()  # an interrupted one that is cleaned up late must not end a newer one
+            mine = self._owner = object()  # an interrupted one that is collected late must not end a newer one
             try:
                 if self._main.in_transaction:
                     self._main.execute("ROLLBACK")
@@ -193,7 +190,7 @@ class Catalogue:
                     self._main.execute("ROLLBACK")
 
     def create(self, head: Head) -> None:
-        """The tables and the first head row, in one commit."""
+        """Create the tables and the first head row, in one commit."""
         with self.writing() as connection:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {TABLES_VERSION}")
@@ -209,53 +206,54 @@ class Catalogue:
             return (self._epoch << 40) + int(self._main.execute("PRAGMA data_version").fetchone()[0])
 
     def _stamp(self) -> tuple[object, ...]:
-        """What tells that a file which was taken for unchanging has a writer after all."""
+        """What changes when a file that was opened as immutable gets a writer after all."""
         assert self._path is not None
         try:
             found = self._path.stat()
         except OSError as error:
-            raise CorruptionError(f"{self._path} cannot be looked at any more: {error.strerror}") from error
+            raise CorruptionError(f"{self._path} has become inaccessible: {error.strerror}") from error
         log = self._path.with_name(f"{self._path.name}-wal")
         return found.st_ino, found.st_size, found.st_mtime_ns, log.exists()
 
     def _thaw(self) -> None:
-        """New connections in the place of all."""
+        """Replace all connections by ones that expect changes."""
         self._frozen = None
         self._epoch += 1
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        self._close_idle()
         old, self._main = self._main, self._connect("ro")
         old.close()
 
     def main(self) -> sqlite3.Connection:
-        """The first connection: the writer's, or the one whose `data_version` a reader watches."""
+        """The main connection: the writer's, or the one whose `data_version` a reader watches."""
         return self._main
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file, as far as readers allow."""
+        """Copy the write-ahead log into the file and empty it, as far as readers allow."""
         if self._path is not None:
             with self.translated():
                 self._main.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def integrity(self) -> list[str]:
-        """What SQLite's own check finds wrong."""
+        """The problems that SQLite's integrity check finds."""
         with self.reading() as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
 
     def close(self) -> None:
-        """Close the idle connections, and each busy one when it comes back."""
+        """Close the idle connections now, and each busy one when it is returned."""
         self._closed = True
-        with suppress(IndexError):  # a search may take the last one
-            while True:
-                self._idle.pop().close()
+        self._close_idle()
         with self._memory or nullcontext(), self.translated():
             self._main.close()
 
+    def _close_idle(self) -> None:
+        with suppress(IndexError):  # a search may take the last one
+            while True:
+                self._idle.pop().close()
+
 
 def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
-    """The head row, checked; None where there is none."""
+    """The head row, verified; None if there are no tables yet."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > TABLES_VERSION:
         raise newer_format(name, version, TABLES_VERSION)
@@ -264,10 +262,10 @@ def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
         return None
     if schema != set(_STATEMENTS):
         raise CorruptionError(
-            f"{name} has other tables than it should: damaged, or another program's; restore it from a copy"
+            f"{name} does not have the tables of a collection: damaged, or another program's; restore it from a copy"
         )
     row = connection.execute("SELECT format, body, crc FROM head").fetchone()
-    if row is None:  # it came in one commit with the tables
+    if row is None:  # it was created in one commit with the tables
         raise CorruptionError(f"{name} has lost its head row; restore the collection from a copy")
     return Head.from_stored(row[0], row[1], row[2], name)
 
@@ -278,7 +276,7 @@ def write_head(connection: sqlite3.Connection, head: Head) -> None:
 
 
 def read_rows(connection: sqlite3.Connection, key: str, values: Sequence[object], name: str) -> list[Row]:
-    """The rows whose ``key`` ("rid" or "id") is among the values, in no order; each row's CRC is checked."""
+    """The rows whose ``key`` ("rid" or "id") is among the values, unordered, CRCs verified."""
     found: list[Row] = []
     for at in range(0, len(values), AT_ONCE):
         some = values[at : at + AT_ONCE]
@@ -291,10 +289,10 @@ def read_rows(connection: sqlite3.Connection, key: str, values: Sequence[object]
 def read_column(
     connection: sqlite3.Connection, column: str, condition: str, value: object, name: str
 ) -> list[tuple[int, Any]]:
-    """(rid, value) of one of the columns that a `key_crc` covers, in the order of rids; each row's is checked."""
+    """(rid, value) of one of the columns that `key_crc` covers, ordered by rid, CRCs verified."""
     place = _KEYS.index(column)
     tables = "rows"
-    if condition.startswith("changed."):  # CROSS: from the few that changed, not along all rows for their order's sake
+    if condition.startswith("changed."):  # CROSS: start with the few changed rows; SQLite would scan all, for the order
         tables = "changed CROSS JOIN rows USING (rid)"
     columns = ", ".join(f"rows.{key}" for key in _KEYS)
     rows = connection.execute(f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY rows.rid", (value,))  # noqa: S608
@@ -304,7 +302,7 @@ def read_column(
 def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str], name: str) -> dict[str, int]:
     """The rids of those ids that exist.
 
-    The CRC is checked: an index entry that leads to another row would have that one deleted.
+    CRCs are verified: a damaged index entry that leads to another row would have that row deleted.
     """
     found = {}
     for id_ in ids:
@@ -315,31 +313,26 @@ def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str], name: str) ->
 
 
 def insert_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Add rows; their ids must not exist."""
+    """Add rows with new ids."""
     connection.executemany(f"INSERT {_INSERT}", (row.stored() for row in rows))
 
 
 def replace_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Put rows in the place of those with the same rid, and note them as changed."""
+    """Replace the rows with the same rids, and list them in ``changed``."""
     rows = list(rows)
     connection.executemany(f"REPLACE {_INSERT}", (row.stored() for row in rows))
     connection.executemany("REPLACE INTO changed VALUES (?, ?)", ((row.rid, row.seq) for row in rows))
 
 
 def bury(connection: sqlite3.Connection, rids: Iterable[int], seq: int) -> None:
-    """Delete rows and note their rids as dead."""
+    """Delete rows and add a tombstone for each."""
     rids = list(rids)
     connection.executemany("DELETE FROM changed WHERE rid = ?", ((rid,) for rid in rids))
     connection.executemany("DELETE FROM rows WHERE rid = ?", ((rid,) for rid in rids))
     connection.executemany("INSERT INTO dead VALUES (?, ?)", ((rid, seq) for rid in rids))
 
 
-def forget_dead(connection: sqlite3.Connection) -> None:
-    """Delete the list of dead rids: a new generation has the live ones only."""
-    connection.execute("DELETE FROM dead")
-
-
-def forget_all(connection: sqlite3.Connection) -> None:
-    """Delete every row, and the dead: a new generation begins without slots."""
-    for table in ("rows", "dead", "changed"):
+def empty(connection: sqlite3.Connection, *tables: str) -> None:
+    """Delete everything in tables."""
+    for table in tables:
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own

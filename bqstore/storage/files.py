@@ -1,91 +1,273 @@
-"""A flat file of fixed records, on disk or in memory: append, sync, view. Knows layouts, no rows and no commits.
+"""One flat file of fixed-size records, on disk or in memory: write, sync, read, map. Knows no rows and no commits.
 
-Records are only ever written at or past the committed count, with pwrite; what lies below it is never touched again.
-Reading in place goes through a shared read-only map of the file, grown ahead of the records so that most appends
-need no new map. Nobody writes through it: a full disk would be a SIGBUS there, and is an error here.
+Records are written with pwrite, at or past the committed count only; committed records are never overwritten.
+Searches read them in place, through a shared read-only map of the file. The file is grown ahead of its records, so that
+most appends need no new map. Nobody writes through the map: a full disk would be a SIGBUS there, and is an error here.
 """
 
 import mmap
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, StorageError
+from ..errors import BqstoreError, CorruptionError, StorageError
 from . import platform
-from .format import F32, HEADER_BYTES, NO_PARAMETERS, U32, Layout, check_header, header_bytes, header_length
+from .format import F32, HEADER_BYTES, NO_PARAMETERS, U32, Layout, check_header, damaged, header_bytes, header_length
 from .readahead import ReadAhead
 
-_PIECE = 16 << 20  # bytes read or written in one call
-_AHEAD = 256 << 20  # a file is grown by half of itself, at most by this much; the end is a hole until written
+_PIECE = 16 << 20  # bytes read or written in one system call
+_AHEAD = 256 << 20  # a file grows by half its size, at most by this much; what is not written yet is a hole
 
 
-class RecordFile(Protocol):
-    """What the collection asks of a flat file; `DiskFile` and `MemoryFile` give it.
+@contextmanager
+def storage_errors(action: str, consequence: str = "") -> Iterator[None]:
+    """Turn an error of the operating system into a StorageError: "cannot <action>: <reason><consequence>"."""
+    try:
+        yield
+    except BqstoreError:  # a StorageError is an OSError, too
+        raise
+    except OSError as error:
+        raise StorageError(error.errno, f"cannot {action}: {error.strerror}{consequence}") from error
+
+
+class RecordFile:
+    """A flat file as the collection uses it. What needs no work in memory does nothing here.
 
     Attributes
     ----------
-    parameters : float32 (count,)   of codes, what encoding was trained to; C-order, read-only, empty if there are none
+    name : str                      for messages
+    parameters : float32 (count,)   of a codes file: the encoder's parameters; C-order, read-only, empty if it has none
     header_length : int             bytes before the first record; 0 in memory
     """
 
-    name: str
-    layout: Layout
+    header_length = 0
     parameters: F32
-    header_length: int
-    read_ahead: ReadAhead
+
+    def __init__(self, name: str, layout: Layout) -> None:
+        self.name = name
+        self.layout = layout
+        self.read_ahead = ReadAhead()
 
     def reserve(self, count: int) -> None:
-        """Make room for so many records in all, so that writing them need not grow it further."""
+        """Make room for ``count`` records in all, if writing them one after the other would copy them."""
 
+    @abstractmethod
     def write(self, slot: int, records: U32) -> None:
-        """Write records from a slot on; not durable before `sync`."""
+        """Write records from a slot on. They are durable after `sync`."""
 
     def sync(self) -> None:
-        """Return when all written records are durable."""
+        """Return when all written records are durable. Raises OSError."""
 
+    @abstractmethod
     def read(self, slot: int, count: int) -> U32:
         """A copy of records, uint32 (count, words)."""
 
+    def read_checked(self, slots: NDArray[np.int64]) -> U32:
+        """A copy of the records in ascending slots that lie close together, uint32 (n, words).
+
+        Raises CorruptionError if one of them does not match its checksum.
+        """
+        first = int(slots[0])
+        records = self.read(first, int(slots[-1]) - first + 1)
+        if len(records) > len(slots):
+            records = records[slots - first]
+        bad = damaged(records)
+        if bad.any():
+            raise CorruptionError(
+                f"record {int(slots[bad.argmax()]):,} of {self.name} does not match its checksum; "
+                "restore the collection from a copy"
+            )
+        return records
+
+    @abstractmethod
     def view(self, count: int) -> U32:
-        """The first records in place, uint32 (at least count, words), read-only; past ``count`` undefined."""
+        """The first records in place, uint32 (at least count, words), read-only; undefined past ``count``."""
 
     def check_header(self) -> None:
-        """Raise CorruptionError if the header or the parameters are no more what they were at opening."""
+        """Raise CorruptionError if the header or the parameters have changed since opening."""
 
     def check_size(self, count: int) -> None:
-        """Raise CorruptionError if the file is too short for the records: reading its map would kill the process."""
+        """Raise CorruptionError if the file is too short for ``count`` records: reading its map would be a SIGBUS."""
 
     def prefetch(self, slots: NDArray[np.int32]) -> None:
-        """Ask for records to be read from the disk, all at once; slots may repeat, and below 0 mean none."""
+        """Ask the system to read records, all at once. Slots may repeat; negative ones are ignored."""
 
     def trim(self, count: int) -> None:
-        """Cut off what was grown ahead of the records."""
+        """Cut off the space that the file was grown ahead of its records."""
+
+
+class MemoryFile(RecordFile):
+    """Records in memory, of a collection without a folder."""
+
+    def __init__(self, layout: Layout, parameters: F32 = NO_PARAMETERS) -> None:
+        super().__init__(f"{layout.kind} in memory", layout)
+        self.parameters = np.array(parameters, np.float32)  # a copy: the caller may change its own
+        self.parameters.flags.writeable = False
+        self._words = np.zeros((0, layout.record_bytes // 4), np.uint32)
+
+    def reserve(self, count: int) -> None:  # noqa: D102
+        if count > len(self._words):  # views of earlier searches keep the old array
+            grown = np.zeros((count, self._words.shape[1]), np.uint32)
+            grown[: len(self._words)] = self._words
+            self._words = grown
+
+    def write(self, slot: int, records: U32) -> None:  # noqa: D102
+        end = slot + len(records)
+        if end > len(self._words):
+            self.reserve(max(end, len(self._words) * 3 // 2, 64))
+        self._words[slot:end] = records
+
+    def read(self, slot: int, count: int) -> U32:  # noqa: D102
+        return self._words[slot : slot + count].copy()
+
+    def view(self, count: int) -> U32:  # noqa: D102
+        view = self._words[:]
+        view.flags.writeable = False
+        return view
+
+
+class DiskFile(RecordFile):
+    """Records in a file."""
+
+    _fd = -1  # until the constructor has run
+
+    def __init__(self, path: Path, layout: Layout, fd: int) -> None:
+        self._fd = fd
+        super().__init__(path.name, layout)
+        self.path = path
+        self._view: U32 | None = None
+
+    def _with_header(self, header: bytes, generation: int, store_id: int) -> "DiskFile":
+        self.parameters = check_header(self.name, header, self.layout, generation, store_id)
+        self._header, self.header_length = header, len(header)
+        return self
+
+    @classmethod
+    def create(
+        cls, path: Path, layout: Layout, generation: int, store_id: int, parameters: F32 = NO_PARAMETERS
+    ) -> "DiskFile":
+        """Make a file with its header, durably; it replaces what an interrupted first write has left there."""
+        header = header_bytes(layout, generation, store_id, parameters)
+        with storage_errors(f"create {path}"):
+            file = cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0)))
+        return file._with_header(header, generation, store_id)
+
+    @classmethod
+    def open(
+        cls, path: Path, layout: Layout, generation: int, store_id: int, count: int, read_only: bool
+    ) -> "DiskFile":
+        """Open a file; its header and size are checked before anything is mapped. Raises OSError, CorruptionError."""
+        fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | platform.O_BINARY)
+        file = cls(path, layout, fd)
+        length = header_length(path.name, os.pread(fd, HEADER_BYTES, 0), layout)
+        header = os.pread(fd, min(length, os.fstat(fd).st_size), 0)  # a damaged length asks for no more than there is
+        file._with_header(header, generation, store_id)
+        file.check_size(count)
+        return file
+
+    def _offset(self, slot: int) -> int:
+        return self.header_length + slot * self.layout.record_bytes
+
+    def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
+        write_all(self._fd, data, offset)
+
+    def write(self, slot: int, records: U32) -> None:  # noqa: D102
+        with storage_errors(f"write {self.name}", "; nothing was changed"):
+            end = self._offset(slot + len(records))
+            size = os.fstat(self._fd).st_size
+            if end > size:
+                os.ftruncate(self._fd, max(end, min(size + size // 2, size + _AHEAD)))
+            self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
+
+    def sync(self) -> None:  # noqa: D102
+        platform.sync_file(self._fd)
+
+    def read(self, slot: int, count: int) -> U32:  # noqa: D102
+        self.check_size(slot + count)
+        out = np.empty((count, self.layout.record_bytes // 4), np.uint32)
+        with storage_errors(f"read {self.name}"):
+            done = read_all(self._fd, out, self._offset(slot))
+        if done < out.nbytes:
+            end = self._offset(slot) + done
+            raise CorruptionError(f"{self.name} ended at byte {end:,} while being read; restore it from a copy")
+        return out
+
+    def view(self, count: int) -> U32:  # noqa: D102
+        if self._view is None or len(self._view) < count:
+            size = os.fstat(self._fd).st_size
+            slots = (size - self.header_length) // self.layout.record_bytes
+            words = self.layout.record_bytes // 4
+            # the map lives as long as any array refers to it, so that no search loses it
+            try:
+                data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:  # out of address space; cut after its size was read
+                raise StorageError(f"cannot map {self.name}: {error}") from error
+            flat = np.frombuffer(data, np.uint32, slots * words, self.header_length)
+            self._view = flat.reshape(slots, words)
+        return self._view
+
+    def check_header(self) -> None:  # noqa: D102
+        with storage_errors(f"read {self.name}"):
+            found = os.pread(self._fd, len(self._header), 0)
+        if found != self._header:
+            what = "header" if found[:HEADER_BYTES] != self._header[:HEADER_BYTES] else "block of parameters"
+            raise CorruptionError(f"the {what} of {self.name} is damaged; restore it from a copy")
+
+    def check_size(self, count: int) -> None:  # noqa: D102
+        # lseek tells the size in a third of fstat's time; nothing reads at the position that it sets
+        size, need = os.lseek(self._fd, 0, os.SEEK_END), self._offset(count)
+        if size < need:
+            raise CorruptionError(
+                f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
+                "it was cut short; restore it from a copy"
+            )
+
+    def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
+        for slot in np.unique(slots[slots >= 0]).tolist():  # in the order of the disk
+            platform.will_need(self._fd, self._offset(slot), self.layout.record_bytes)
+
+    def trim(self, count: int) -> None:  # noqa: D102
+        if os.fstat(self._fd).st_size > self._offset(count):  # else leave the file's times alone
+            os.ftruncate(self._fd, self._offset(count))
+
+    def __del__(self) -> None:
+        # closed with the last search that holds the file, so that no search reads another file's descriptor
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write at an offset, all of it."""
+    """Write all of the data at an offset."""
     view = memoryview(data).cast("B")
-    while view:  # a full disk may take a part first and refuse the rest
+    while view:  # a full disk may accept a part first and refuse the rest
         done = os.pwrite(fd, view[:_PIECE], offset)
         view, offset = view[done:], offset + done
 
 
-def make_file(path: Path, fill: Callable[[int], None]) -> int:
-    """Make a file that is whole and durable, or not there: its descriptor.
+def read_all(fd: int, out: NDArray[Any], offset: int) -> int:
+    """Fill a contiguous array with the bytes at an offset; how many there were, fewer at the end of the file."""
+    view, done = out.reshape(-1).view(np.uint8).data, 0
+    while done < len(view) and (got := os.preadv(fd, [view[done : done + _PIECE]], offset + done)):
+        done += got
+    return done
 
-    It is filled under a temporary name, synced, renamed, and the folder synced; what had the name before is replaced.
-    After any exception the temporary is removed, if it can be.
+
+def make_file(path: Path, fill: Callable[[int], None]) -> int:
+    """Make a file that is complete and durable, or absent. Returns its descriptor.
+
+    It is filled under a temporary name, synced and renamed, and its folder is synced. A file of the same name is
+    replaced. After an exception the temporary file is removed, if it can be.
     """
     temporary = path.with_suffix(".tmp")
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     fd = None
     try:
-        fd = os.open(temporary, flags, 0o600)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | platform.O_BINARY, 0o600)
         fill(fd)
         platform.sync_file(fd)
         temporary.replace(path)
@@ -97,184 +279,3 @@ def make_file(path: Path, fill: Callable[[int], None]) -> int:
             temporary.unlink()
         raise
     return fd
-
-
-class MemoryFile:
-    """Records in memory, for a collection without a folder."""
-
-    header_length = 0
-
-    def __init__(self, layout: Layout, parameters: F32 = NO_PARAMETERS) -> None:
-        self.layout = layout
-        self.parameters = np.array(parameters, np.float32)  # a copy, as a file has one
-        self.parameters.flags.writeable = False
-        self.read_ahead = ReadAhead()
-        self.name = f"{layout.kind} in memory"
-        self._words = np.zeros((0, layout.record_bytes // 4), np.uint32)
-
-    def reserve(self, count: int) -> None:  # noqa: D102
-        if count > len(self._words):  # old views keep the old array: what is published never moves
-            grown = np.zeros((count, self._words.shape[1]), np.uint32)
-            grown[: len(self._words)] = self._words
-            self._words = grown
-
-    def write(self, slot: int, records: U32) -> None:  # noqa: D102
-        end = slot + len(records)
-        if end > len(self._words):
-            self.reserve(max(end, len(self._words) * 3 // 2, 64))
-        self._words[slot:end] = records
-
-    def sync(self) -> None:  # noqa: D102
-        pass
-
-    def read(self, slot: int, count: int) -> U32:  # noqa: D102
-        return self._words[slot : slot + count].copy()
-
-    def view(self, count: int) -> U32:  # noqa: D102
-        view = self._words[:]
-        view.flags.writeable = False
-        return view
-
-    def check_header(self) -> None:  # noqa: D102
-        pass
-
-    def check_size(self, count: int) -> None:  # noqa: D102
-        pass
-
-    def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
-        pass
-
-    def trim(self, count: int) -> None:  # noqa: D102
-        pass
-
-
-class DiskFile:
-    """Records in a file."""
-
-    _fd = -1  # none, for one whose making is interrupted
-
-    def __init__(self, path: Path, layout: Layout, fd: int) -> None:
-        self._fd = fd
-        self.path = path
-        self.layout = layout
-        self.read_ahead = ReadAhead()
-        self.name = path.name
-        self._view: U32 | None = None
-
-    def _take_header(self, header: bytes, parameters: F32) -> "DiskFile":
-        self._header, self.parameters = header, parameters
-        self.header_length = len(header)
-        return self
-
-    @classmethod
-    def create(
-        cls, path: Path, layout: Layout, generation: int, store_id: int, parameters: F32 = NO_PARAMETERS
-    ) -> "DiskFile":
-        """A new file with its header, durable in its folder; replaces what an unfinished commit has left there."""
-        header = header_bytes(layout, generation, store_id, parameters)
-        try:
-            file = cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0)))
-        except OSError as error:
-            raise StorageError(error.errno, f"cannot create {path}: {error.strerror}") from error
-        return file._take_header(header, check_header(path.name, header, layout, generation, store_id))
-
-    @classmethod
-    def open(
-        cls, path: Path, layout: Layout, generation: int, store_id: int, count: int, read_only: bool
-    ) -> "DiskFile":
-        """An existing file, its header and size checked before anything is mapped."""
-        mode = os.O_RDONLY if read_only else os.O_RDWR
-        fd = os.open(path, mode | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-        file = cls(path, layout, fd)
-        length = header_length(path.name, os.pread(fd, HEADER_BYTES, 0), layout)
-        header = os.pread(fd, min(length, os.fstat(fd).st_size), 0)  # whoever wrote the length: no more than there is
-        file._take_header(header, check_header(path.name, header, layout, generation, store_id))
-        file.check_size(count)
-        return file
-
-    def _offset(self, slot: int) -> int:
-        return self.header_length + slot * self.layout.record_bytes
-
-    def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
-        write_all(self._fd, data, offset)
-
-    def reserve(self, count: int) -> None:  # noqa: D102
-        pass  # growing costs nothing
-
-    def write(self, slot: int, records: U32) -> None:  # noqa: D102
-        try:
-            end = self._offset(slot + len(records))
-            size = os.fstat(self._fd).st_size
-            if end > size:
-                os.ftruncate(self._fd, max(end, min(size + size // 2, size + _AHEAD)))
-            self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
-        except OSError as error:
-            raise StorageError(
-                error.errno, f"cannot write {self.name}: {error.strerror}; nothing was changed"
-            ) from error
-
-    def sync(self) -> None:  # noqa: D102
-        platform.sync_file(self._fd)
-
-    def read(self, slot: int, count: int) -> U32:  # noqa: D102
-        self.check_size(slot + count)
-        out = np.empty((count, self.layout.record_bytes // 4), np.uint32)
-        view, offset = out.data.cast("B") if out.size else memoryview(b""), self._offset(slot)
-        while view:
-            try:
-                done = os.preadv(self._fd, [view[:_PIECE]], offset)
-            except OSError as error:
-                raise StorageError(error.errno, f"cannot read {self.name}: {error.strerror}") from error
-            if done == 0:
-                raise CorruptionError(f"{self.name} ended at byte {offset:,} while being read; restore it from a copy")
-            view, offset = view[done:], offset + done
-        return out
-
-    def view(self, count: int) -> U32:  # noqa: D102
-        if self._view is None or len(self._view) < count:
-            size = os.fstat(self._fd).st_size
-            slots = (size - self.header_length) // self.layout.record_bytes
-            words = self.layout.record_bytes // 4
-            if slots == 0:
-                self._view = np.zeros((0, words), np.uint32)
-                self._view.flags.writeable = False
-                return self._view
-            # the map lives as long as an array looks at it; it is never closed under a search
-            try:
-                data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:  # no address space; cut since its size was asked for
-                raise StorageError(f"cannot map {self.name}: {error}") from error
-            flat = np.frombuffer(data, np.uint32, slots * words, self.header_length)
-            self._view = flat.reshape(slots, words)
-        return self._view
-
-    def check_header(self) -> None:  # noqa: D102
-        try:
-            found = os.pread(self._fd, len(self._header), 0)
-        except OSError as error:
-            raise StorageError(error.errno, f"cannot read {self.name}: {error.strerror}") from error
-        if found != self._header:
-            what = "header" if found[:HEADER_BYTES] != self._header[:HEADER_BYTES] else "block of parameters"
-            raise CorruptionError(f"the {what} of {self.name} is damaged; restore it from a copy")
-
-    def check_size(self, count: int) -> None:  # noqa: D102
-        # a seek tells the size in a third of fstat's time; nothing here reads from where it leads
-        size, need = os.lseek(self._fd, 0, os.SEEK_END), self._offset(count)
-        if size < need:
-            raise CorruptionError(
-                f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
-                "it was cut short; restore it from a copy"
-            )
-
-    def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
-        for slot in np.unique(slots[slots >= 0]).tolist():  # by offset, as a disk likes it
-            platform.will_need(self._fd, self._offset(slot), self.layout.record_bytes)
-
-    def trim(self, count: int) -> None:  # noqa: D102
-        if os.fstat(self._fd).st_size > self._offset(count):  # else leave the file's times alone
-            os.ftruncate(self._fd, self._offset(count))
-
-    def __del__(self) -> None:
-        # closed when the last search that holds it is done, so that no search meets another file's descriptor
-        if self._fd >= 0:
-            os.close(self._fd)

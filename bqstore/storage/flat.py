@@ -1,7 +1,7 @@
-"""The flat files of one generation: the vectors and, in the same order, their codes. Knows no rows and no commits.
+"""The flat files of one generation: vectors and, in the same order, their codes. Knows no rows and no commits.
 
-Which records count is for the head row to say; what lies past them is litter, and written over. When originals are not
-kept there is no vectors file. In memory the same two files are arrays.
+The head row says how many records are committed; what lies past them is garbage that the next write overwrites. There
+is no vectors file when originals are not kept. In memory the same two files are arrays.
 """
 
 import re
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, InvalidInputError, StorageError
-from .files import DiskFile, MemoryFile, RecordFile
-from .format import F32, FORMS, NO_PARAMETERS, U64, Layout, code_records, codes_of, damaged, rids_of, vector_records
+from ..errors import InvalidInputError, StorageError
+from .files import DiskFile, MemoryFile, RecordFile, storage_errors
+from .format import F32, FORMS, NO_PARAMETERS, U64, Layout, code_records, codes_of, rids_of, vector_records
 from .head import Head, code_form, coded_dim
 
 _NAME = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
@@ -22,7 +22,7 @@ _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dime
 
 
 class SyncFailedError(StorageError):
-    """A sync failed; whether anything was kept is unknown, and asking again would not tell."""
+    """A sync failed: what is durable is unknown, and a second sync would not tell."""
 
 
 class FlatFiles:
@@ -31,12 +31,15 @@ class FlatFiles:
     Attributes
     ----------
     vectors, codes : RecordFile     None until there are records; vectors also None when originals are not kept
+    generation : int                of the codes that are open
     """
+
+    vectors: RecordFile | None = None
+    codes: RecordFile | None = None
+    generation = -1
 
     def __init__(self, folder: Path | None, read_only: bool) -> None:
         self.folder = folder
-        self.vectors: RecordFile | None = None
-        self.codes: RecordFile | None = None
         self._read_only = read_only
 
     def both(self) -> list[RecordFile]:
@@ -44,57 +47,54 @@ class FlatFiles:
         return [file for file in (self.vectors, self.codes) if file is not None]
 
     def drop(self) -> None:
-        """Let go of them; a search that holds one keeps it open."""
+        """Forget them; a search that holds one keeps it open."""
         self.vectors = self.codes = None
 
     def take(self, other: "FlatFiles") -> None:
-        """Hold the files that another one holds."""
-        self.vectors, self.codes = other.vectors, other.codes
+        """Hold the files that another object holds."""
+        self.vectors, self.codes, self.generation = other.vectors, other.codes, other.generation
 
     def open(self, head: Head, missing: Callable[[Path], Exception]) -> None:
-        """Open the files of the head's generation, headers and sizes checked; ``missing`` makes the error for none."""
+        """Open the files of the head's generation, checked; ``missing`` makes the error for a file that is absent."""
         self.drop()
-        if head.n_slots == 0:
-            return  # files that are there are of a first write that did not come to its commit
-        vectors, codes = layouts(head)
-        self.vectors = self._open_one(vectors, head, missing) if vectors else None
-        self.codes = self._open_one(codes, head, missing)
+        if head.n_slots:  # else files that exist are of a first write that was not committed
+            self._hold([self._open_one(layout, head, missing) for layout in layouts(head)], head)
 
     def _open_one(self, layout: Layout, head: Head, missing: Callable[[Path], Exception]) -> RecordFile:
         path = self._path(layout, head)
-        try:
-            return DiskFile.open(path, layout, head.generation, head.store_id, head.n_slots, self._read_only)
-        except FileNotFoundError as error:
-            raise missing(path) from error
-        except OSError as error:
-            raise StorageError(error.errno, f"cannot open {path}: {error.strerror}") from error
+        with storage_errors(f"open {path}"):
+            try:
+                return DiskFile.open(path, layout, head.generation, head.store_id, head.n_slots, self._read_only)
+            except FileNotFoundError as error:
+                raise missing(path) from error
 
-    def create(self, head: Head, parameters: F32 | None = None) -> None:
-        """Make the files of the head's generation, empty; in the place of any that have its number and no commit.
+    def create(self, head: Head, parameters: F32 = NO_PARAMETERS) -> None:
+        """Make the files of the head's generation, empty; they replace those of a first write that was not committed.
 
         Parameters
         ----------
-        parameters : float32 (count,)   of the codes that the head's coding names; None for codes that have none
+        parameters : float32 (count,)   the encoder's, for the codes file; empty for codes of one bit by sign
         """
         assert head.n_slots == 0, "files with committed records are never made anew"
-        vectors, codes = layouts(head)
-        assert parameters is not None or not codes.has_parameters, "codes of this form need their parameters"
-        parameters = NO_PARAMETERS if parameters is None else parameters
-        assert parameters.dtype == np.float32 and parameters.ndim == 1 and (codes.has_parameters or not parameters.size)
-        self.vectors = self._create_one(vectors, head, NO_PARAMETERS) if vectors else None
-        self.codes = self._create_one(codes, head, parameters)
+        assert parameters.dtype == np.float32 and parameters.ndim == 1
+        self._hold([self._create_one(layout, head, parameters) for layout in layouts(head)], head)
 
     def _create_one(self, layout: Layout, head: Head, parameters: F32) -> RecordFile:
+        parameters = parameters if layout.kind == "codes" else NO_PARAMETERS
+        assert layout.has_parameters or not parameters.size
         if self.folder is None:
             return MemoryFile(layout, parameters)
         return DiskFile.create(self._path(layout, head), layout, head.generation, head.store_id, parameters)
+
+    def _hold(self, files: list[RecordFile], head: Head) -> None:
+        self.vectors, self.codes, self.generation = files[0] if len(files) == 2 else None, files[-1], head.generation
 
     def _path(self, layout: Layout, head: Head) -> Path:
         assert self.folder is not None
         return self.folder / f"{layout.kind}-{head.generation}.bin"
 
     def write(self, slot: int, first_rid: int, vectors: F32, codes: U64) -> None:
-        """Write records from a slot on, rids counted up from the first; durable after `sync`.
+        """Write records from a slot on, with consecutive rids. They are durable after `sync`.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class FlatFiles:
             self.codes.write(slot + at, code_records(self.codes.layout, rids, codes[some]))
 
     def sync(self) -> None:
-        """Return when all that was written is durable; SyncFailedError if the system cannot say so."""
+        """Return when everything written is durable. Raises SyncFailedError."""
         for file in self.both():
             try:
                 file.sync()
@@ -119,25 +119,19 @@ class FlatFiles:
                 raise SyncFailedError(error.errno, words) from error
 
     def read_codes(self, slot: int, count: int) -> tuple[NDArray[np.int64], U64]:
-        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; CorruptionError if any is damaged."""
+        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; count > 0. Raises CorruptionError."""
         assert self.codes is not None
-        records = self.codes.read(slot, count)
-        bad = damaged(records)
-        if bad.any():
-            raise CorruptionError(
-                f"record {slot + int(bad.argmax()):,} of {self.codes.name} does not agree with its checksum; "
-                "restore the collection from a copy"
-            )
+        records = self.codes.read_checked(np.arange(slot, slot + count))
         return rids_of(records), codes_of(self.codes.layout, records)
 
     def trim(self, count: int) -> None:
-        """Cut off what the files were grown ahead of their records."""
+        """Cut off the space that the files were grown ahead of their records."""
         for file in self.both():
             with suppress(OSError):  # it costs space, no more
                 file.trim(count)
 
     def sweep(self, generation: int) -> None:
-        """Remove the files of other generations: a crash came between a commit and their removal."""
+        """Remove the files of other generations, and temporary ones."""
         for path in flat_files(self.folder):
             match = _NAME.fullmatch(path.name)
             if match and (int(match[2]) != generation or match[3] == "tmp"):
@@ -145,16 +139,16 @@ class FlatFiles:
                     path.unlink()
 
 
-def layouts(head: Head) -> tuple[Layout | None, Layout]:
-    """The layouts of the vectors file, None where originals are not kept, and of the codes file.
+def layouts(head: Head) -> list[Layout]:
+    """The layouts of the vectors file, if originals are kept, and of the codes file.
 
-    Raises CorruptionError if the head's coding is none that there is.
+    Raises CorruptionError if the head's coding does not exist.
     """
     assert head.dim is not None
-    kept = FORMS.get(head.settings["originals"])
-    vectors = None if kept is None else Layout("vectors", head.dim, kept)
-    form = code_form(head.settings)
-    return vectors, Layout("codes", coded_dim(head.settings, head.dim), form)
+    originals = head.settings["originals"]
+    vectors = [Layout("vectors", head.dim, FORMS[originals])] if originals in FORMS else []
+    form = code_form(head.settings)  # first, because it says what is wrong with a coding
+    return [*vectors, Layout("codes", coded_dim(head.settings, head.dim), form)]
 
 
 def flat_files(folder: Path | None) -> list[Path]:
@@ -165,14 +159,12 @@ def flat_files(folder: Path | None) -> list[Path]:
 
 
 def collection_folder(path: Path, collection: str) -> Path:
-    """The folder of a collection; InvalidInputError for a name that is not plainly a file name everywhere."""
+    """The folder of a collection; InvalidInputError for a name that is not a plain file name on every system."""
     if not isinstance(collection, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", collection):
         raise InvalidInputError(
             f"collection is {collection!r}; expected 1 to 100 of the characters A-Z a-z 0-9 _ - . and no . or - first"
         )
-    try:
+    with storage_errors(f"look at {path}"):  # a name too long, a folder above it without permission
         if path.exists() and not path.is_dir():
             raise InvalidInputError(f"{path} is a file; a store is a folder")
-    except OSError as error:  # a name too long, a folder above it closed to us
-        raise StorageError(error.errno, f"cannot look at {path}: {error.strerror}") from error
     return path / collection

@@ -1,6 +1,6 @@
-"""Every byte of the flat files: headers, records and their checksum. `FORMAT.md` says the same in words.
+"""The bytes of the flat files: headers, records and checksums, as `FORMAT.md` describes them.
 
-All numbers are little-endian. Knows nothing of files that are open, of SQLite or of search.
+Works on bytes and arrays; opens no file. All numbers are little-endian.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ from ..errors import CorruptionError, FormatVersionError
 if sys.byteorder != "little":  # records are used in place, through the page cache
     raise ImportError("bqstore reads its files in place and needs a little-endian machine")
 
-FORMAT_VERSION: Final = 3  # the newest that is read, and written where codes are of a part of each vector
-WITH_PARAMETERS: Final = 2  # written where codes are of another form than ONE_BIT: else it is 1
-HEADER_BYTES: Final = 64  # of every header; parameters come behind it
+FORMAT_VERSION: Final = 3  # the newest this code reads; written for codes of truncated vectors
+WITH_PARAMETERS: Final = 2  # written for codes of any form but ONE_BIT, for which it is 1
+HEADER_BYTES: Final = 64  # without the parameters, which follow it
 HEADER: Final = struct.Struct("<8s6I4Q")  # magic, six numbers, generation, store id, digest of parameters, checksum
 MAGIC: Final = {"vectors": b"BQSTvecs", "codes": b"BQSTcode"}
 
-# the form of the originals, in the header and in the kernels; "none" has no file
+# how originals are stored, in the header and in the kernels; "none" has no file
 FORMS: Final = {"float32": 0, "float16": 1, "int8": 2}
 
-# the form of the codes, by (encoding, estimator) of the coding in the settings
+# how codes are stored, by (encoding, estimator) of the coding in the settings
 CODE_FORMS: Final = {
     ("one_bit", "sign"): 1,
     ("one_and_half_bits", "sign"): 2,
@@ -36,13 +36,13 @@ CODE_FORMS: Final = {
     ("two_bits", "rabitq"): 5,
     ("four_bits", "rabitq"): 6,
 }
-ONE_BIT: Final = 1  # the one form without parameters, and the only one of format 1
-_PLANES: Final = {4: 1, 5: 2, 6: 4}  # of a code of "rabitq"
+ONE_BIT: Final = 1  # the only form without parameters, and the only one in format version 1
+_PLANES: Final = {4: 1, 5: 2, 6: 4}  # bit planes of a RaBitQ code, by form
 
 VECTOR_HEADER_WORDS: Final = 8  # checksum (2 words), rid (2), norm, scale, two reserved
 CODE_HEADER_WORDS: Final = 4  # checksum (2 words), rid (2)
 
-CHECKSUM_SEED: Final = 0x62717374_6F726531  # not 0: a record of zeros, a hole in the file, is damaged
+CHECKSUM_SEED: Final = 0x62717374_6F726531  # not 0, so that a record of zeros (a hole in the file) is invalid
 _GOLDEN: Final = 0x9E3779B1
 
 F32 = NDArray[np.float32]
@@ -55,13 +55,13 @@ NO_PARAMETERS.flags.writeable = False
 
 @dataclass(frozen=True)
 class Layout:
-    """What fixes the shape of one flat file.
+    """The record layout of one flat file.
 
     Parameters
     ----------
     kind : "vectors" or "codes"
-    dim : int               dimensions of a vector; of codes, how many of them are encoded
-    form : int              vectors: a value of FORMS; codes: of CODE_FORMS
+    dim : int               dimensions of a vector; for codes, how many of them are encoded
+    form : int              a value of FORMS for vectors, of CODE_FORMS for codes
     """
 
     kind: str
@@ -70,43 +70,48 @@ class Layout:
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of a record's payload, before padding."""
+        """Payload bytes of a record, without padding."""
         if self.kind == "vectors":
             return self.dim * (4, 2, 1)[self.form]
-        if self.form in _PLANES:  # and two float32
+        if self.form in _PLANES:  # the planes, then two float32
             return 8 * (_PLANES[self.form] * -(-self.dim // 64) + 1)
         bits = self.dim + (0, -(-self.dim // 2), self.dim)[self.form - 1]
         return 8 * -(-bits // 64)
 
     @property
     def version(self) -> int:
-        """The format version of the file: what older versions of this library know keeps the number it had."""
+        """The format version of the file: the lowest that has this layout, so that older releases still read it."""
         return WITH_PARAMETERS if self.has_parameters else 1
 
     @property
     def has_parameters(self) -> bool:
-        """Whether parameters stand behind the header."""
+        """Whether the header is followed by encoder parameters."""
         return self.kind == "codes" and self.form != ONE_BIT
 
     @property
     def header_words(self) -> int:
-        """Words of 4 bytes before the payload."""
+        """Header of a record, in words of 4 bytes."""
         return CODE_HEADER_WORDS if self.kind == "codes" else VECTOR_HEADER_WORDS
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of a record. Vectors are padded to 32, so that a payload is aligned for vector loads."""
+        """Bytes of a record. Vectors are padded to multiples of 32, which aligns payloads for vector loads."""
         unit = 8 if self.kind == "codes" else 32
         return -(-(self.header_words * 4 + self.payload_bytes) // unit) * unit
 
 
+def digest64(data: bytes | memoryview) -> int:
+    """BLAKE2b of 8 bytes, as a number."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
 def sum64(words: U32, first: int) -> U64:
-    """The checksum of rows of words.
+    """The checksum of each row of words.
 
     Parameters
     ----------
-    words : uint32 (n, m)   what is covered
-    first : int             the place of the first of them in its record; keys go by place
+    words : uint32 (n, m)   the words covered
+    first : int             position of the first of them in its record; a word's key depends on its position
 
     Returns
     -------
@@ -114,14 +119,14 @@ def sum64(words: U32, first: int) -> U64:
 
     Notes
     -----
-    Multiply-and-add hashing (Carter and Wegman 1979) with fixed odd 32-bit keys: any change within one word is
-    found for certain, any other with probability 1 - 2**-32 or so. Chosen over a CRC because it runs at memory speed
-    in vector instructions, so that a search can check every record it reads.
+    Multiply-and-add hashing (Carter and Wegman 1979) with fixed odd 32-bit keys. A change within one word is always
+    detected, any other with probability of about 1 - 2**-32. Chosen over a CRC because it runs at memory speed in
+    vector instructions, so that a search can verify every record it reads.
     """
     places = np.arange(first + 1, first + 1 + words.shape[1], dtype=np.uint64)
     keys = (places * np.uint64(_GOLDEN)) & np.uint64(0xFFFFFFFF) | np.uint64(1)
     out = np.empty(len(words), np.uint64)
-    for at in range(0, len(words), 128):  # the 64-bit copy of a piece stays in the cache
+    for at in range(0, len(words), 128):  # the 64-bit copy of a block stays in the cache
         out[at : at + 128] = words[at : at + 128].astype(np.uint64) @ keys
     return out + np.uint64(CHECKSUM_SEED)
 
@@ -133,14 +138,14 @@ def seal(records: U32) -> U32:
 
 
 def damaged(records: U32) -> NDArray[np.bool_]:
-    """bool (n,): True where a record does not agree with its checksum."""
+    """bool (n,): True where a record does not match its checksum."""
     stored = np.ascontiguousarray(records[:, :2]).view(np.uint64)[:, 0]
     bad: NDArray[np.bool_] = stored != sum64(records[:, 2:], 2)
     return bad
 
 
 def rids_of(records: U32) -> NDArray[np.int64]:
-    """int64 (n,): the rid that each record carries."""
+    """int64 (n,): the rid in each record."""
     return np.ascontiguousarray(records[:, 2:4]).view(np.int64)[:, 0]
 
 
@@ -151,7 +156,7 @@ def _blank(layout: Layout, rids: NDArray[np.int64]) -> U32:
 
 
 def code_records(layout: Layout, rids: NDArray[np.int64], codes: U64) -> U32:
-    """Records of codes, uint64 (n, words), sealed."""
+    """Records of codes, uint64 (n, words), with checksums."""
     assert codes.dtype == np.uint64 and codes.shape == (len(rids), layout.payload_bytes // 8)
     records = _blank(layout, rids)
     records[:, CODE_HEADER_WORDS:] = np.ascontiguousarray(codes).view(np.uint32)
@@ -159,7 +164,7 @@ def code_records(layout: Layout, rids: NDArray[np.int64], codes: U64) -> U32:
 
 
 def vector_records(layout: Layout, rids: NDArray[np.int64], vectors: F32) -> U32:
-    """Records of vectors, float32 (n, dim), in the layout's form, sealed. Lossy for float16 and int8."""
+    """Records of vectors, float32 (n, dim), with checksums. Lossy in the forms float16 and int8."""
     records = _blank(layout, rids)
     floats, payload = records.view(np.float32), records[:, VECTOR_HEADER_WORDS:]
     scales: F32 = np.ones(len(vectors), np.float32)
@@ -173,7 +178,7 @@ def vector_records(layout: Layout, rids: NDArray[np.int64], vectors: F32) -> U32
     else:
         peak = np.abs(vectors).max(axis=1)
         scales = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
-        scales = np.maximum(scales, np.finfo(np.float32).tiny)  # a denormal scale would divide to infinity
+        scales = np.maximum(scales, np.finfo(np.float32).tiny)  # dividing by a denormal scale gives infinity
         steps = np.clip(np.rint(vectors / scales[:, None]), -127, 127).astype(np.int8)
         payload.view(np.int8)[:, : layout.dim] = steps
         kept = steps.astype(np.float32) * scales[:, None]
@@ -183,7 +188,7 @@ def vector_records(layout: Layout, rids: NDArray[np.int64], vectors: F32) -> U32
 
 
 def vectors_of(layout: Layout, records: U32) -> F32:
-    """float32 (n, dim): the vectors that records keep."""
+    """float32 (n, dim): the vectors in records, a copy."""
     payload = np.ascontiguousarray(records[:, VECTOR_HEADER_WORDS:])
     if layout.form == FORMS["float32"]:
         return payload.view(np.float32)[:, : layout.dim].copy()
@@ -194,12 +199,12 @@ def vectors_of(layout: Layout, records: U32) -> F32:
 
 
 def codes_of(layout: Layout, records: U32) -> U64:
-    """uint64 (n, words): the codes that records keep, a copy."""
+    """uint64 (n, words): the codes in records, a copy."""
     return np.ascontiguousarray(records[:, CODE_HEADER_WORDS:]).view(np.uint64)
 
 
 def header_bytes(layout: Layout, generation: int, store_id: int, parameters: F32 = NO_PARAMETERS) -> bytes:
-    """The start of a flat file: 64 bytes, and the parameters, float32 (count,), of codes that have some."""
+    """The header of a flat file: 64 bytes, then the encoder parameters, float32 (count,), if its codes have some."""
     assert parameters.ndim == 1 and (layout.has_parameters or len(parameters) == 0)
     block = np.ascontiguousarray(parameters, np.float32).tobytes()
     block += bytes(-len(block) % HEADER_BYTES)
@@ -212,14 +217,10 @@ def header_bytes(layout: Layout, generation: int, store_id: int, parameters: F32
         len(parameters),
         generation,
         store_id,
-        _digest(block) if layout.has_parameters else 0,
+        digest64(block) if layout.has_parameters else 0,
     )
     body = HEADER.pack(MAGIC[layout.kind], *fields, 0)[:-8]
     return body + _header_sum(body) + block
-
-
-def _digest(block: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(block, digest_size=8).digest(), "little")
 
 
 def _header_sum(body: bytes) -> bytes:
@@ -227,12 +228,12 @@ def _header_sum(body: bytes) -> bytes:
 
 
 def header_length(name: str, data: bytes, layout: Layout) -> int:
-    """The length of the header that begins with these 64 bytes; FormatVersionError or CorruptionError if none can."""
+    """The length of the header that starts with these 64 bytes. Raises FormatVersionError, CorruptionError."""
     if len(data) < HEADER_BYTES:
         raise CorruptionError(f"{name} holds {len(data)} bytes, less than its header; restore it from a copy")
     magic, version, length, _, _, _, count, *_ = HEADER.unpack(data[:HEADER_BYTES])
     if magic != MAGIC[layout.kind]:
-        raise CorruptionError(f"{name} does not begin as a file of {layout.kind} does; restore it from a copy")
+        raise CorruptionError(f"{name} does not start like a file of {layout.kind}; restore it from a copy")
     if version > FORMAT_VERSION:
         raise newer_format(name, version)
     if data[56:64] != _header_sum(data[:56]) or length != HEADER_BYTES + -(-count * 4 // HEADER_BYTES) * HEADER_BYTES:
@@ -241,29 +242,29 @@ def header_length(name: str, data: bytes, layout: Layout) -> int:
 
 
 def check_header(name: str, data: bytes, layout: Layout, generation: int, store_id: int) -> F32:
-    """The parameters of a whole header; an error unless it is the one this collection wrote.
+    """Compare a header with the one this collection writes, and return its parameters.
 
-    Returns float32 (count,), read-only: a view of ``data``, which is as long as `header_length` says. Raises
-    FormatVersionError or CorruptionError.
+    Returns float32 (count,), read-only: a view of ``data``, which is as long as `header_length` says.
+    Raises FormatVersionError, CorruptionError.
     """
     length = header_length(name, data, layout)
     if len(data) < length:
         raise CorruptionError(f"{name} holds {len(data):,} bytes, less than its header; restore it from a copy")
     *_, count, _, _, digest, _ = HEADER.unpack(data[:HEADER_BYTES])
     parameters = np.frombuffer(data, np.float32, count, HEADER_BYTES)
-    if layout.has_parameters and digest != _digest(data[HEADER_BYTES:length]):
-        raise CorruptionError(f"the parameters in {name} do not agree with their checksum; restore it from a copy")
+    if layout.has_parameters and digest != digest64(data[HEADER_BYTES:length]):
+        raise CorruptionError(f"the parameters in {name} do not match their checksum; restore it from a copy")
     if (count and not layout.has_parameters) or data != header_bytes(layout, generation, store_id, parameters):
         raise _damaged_header(name)
     return parameters
 
 
 def _damaged_header(name: str) -> CorruptionError:
-    return CorruptionError(f"the header of {name} is damaged or of another collection; restore it from a copy")
+    return CorruptionError(f"the header of {name} is damaged or belongs to another collection; restore it from a copy")
 
 
 def newer_format(name: str, version: int, known: int = FORMAT_VERSION) -> FormatVersionError:
-    """The error for files of a later version."""
+    """The error for a file that a newer version wrote."""
     return FormatVersionError(
         f"{name} is in format {version}; this bqstore reads formats up to {known}: upgrade bqstore to open it"
     )
@@ -272,8 +273,8 @@ def newer_format(name: str, version: int, known: int = FORMAT_VERSION) -> Format
 def row_crc(
     rid: int, seq: int, id_: str, text: str | None, metadata: str, private: str | None, ref_doc_id: str | None
 ) -> int:
-    """CRC-32 of a row of the catalogue; lengths come first, so that no two rows have the same bytes."""
-    # one f-string: this runs for every document of every search
+    """CRC-32 of a row of the catalogue. The lengths come first, so that different rows are different bytes."""
+    # one f-string: this runs for every hit of every search
     text_len = "-" if text is None else len(text)
     private_len = "-" if private is None else len(private)
     ref_len = "-" if ref_doc_id is None else len(ref_doc_id)
@@ -282,6 +283,6 @@ def row_crc(
 
 
 def key_crc(rid: int, seq: int, id_: str, ref_doc_id: str | None, metadata: str) -> int:
-    """CRC-32 of what ids and filters are loaded from, so that loading them need not read the texts."""
+    """CRC-32 of the columns that ids and filters are loaded from, so that loading them reads no texts."""
     ref_len = "-" if ref_doc_id is None else len(ref_doc_id)
     return zlib.crc32(f"{rid},{seq},{len(id_)},{ref_len},{len(metadata)}:{id_}{ref_doc_id or ''}{metadata}".encode())

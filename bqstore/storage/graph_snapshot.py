@@ -1,12 +1,11 @@
-"""Snapshots: derived state on disk, so that opening need not derive it. Written whole, never changed, read or left.
+"""Snapshots: the graph and other derived state on disk, so that opening need not derive it again.
 
-A snapshot holds named arrays, whose meaning is the caller's, as of one commit. Nothing depends on it but time: one that
-is damaged, of another collection or of a commit that is not there (the folder came from an older copy) is left
-aside with a sentence that says why. It is checked by reading, not through the map, where a failing disk kills the
-process; then mapped privately, so that arrays may be written in memory and the file stays as it is.
+A snapshot holds named arrays, whose meaning is the caller's, as of one commit. It is written whole and never changed.
+Losing one costs time, no data: one that is damaged, of another collection or of a commit that does not exist (the
+folder came from an older copy) is ignored, with a sentence that says why. It is verified by reading it, because a
+failing disk under a map kills the process; then it is mapped privately, so that changes of its arrays stay in memory.
 """
 
-import hashlib
 import mmap
 import os
 import re
@@ -19,39 +18,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, StorageError
-from .files import RecordFile, make_file, write_all
-from .format import CODE_HEADER_WORDS, U64
+from ..errors import CorruptionError
+from .files import RecordFile, make_file, read_all, storage_errors, write_all
+from .format import CODE_HEADER_WORDS, U64, digest64
 from .head import Head
-from .sections import (
+from .platform import O_BINARY
+from .snapshot_format import (
     PIECE,
     PREFIX,
     Header,
     Section,
     UnusableError,
     header_length,
-    parsed,
+    parse_header,
     pieces_of,
-    placed,
+    place_sections,
     section_sum,
     size_of,
 )
 
 _NAME = re.compile(r"snap-(\d+)-(\d+)\.(bin|tmp)")
 _SAMPLES = 16
-_TRIES = 5  # a writer would have to replace its snapshot that often while one is being opened
+_TRIES = 5  # a writer would have to replace its snapshot this often while a reader opens one
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was derived at a commit.
+    """Derived state of one commit.
 
     Attributes
     ----------
     n : int             slots covered
     seq : int           the commit
-    numbers : dict      as they were given
-    arrays : dict       in a private map of the file: writable, and nobody else sees what is written
+    numbers : dict      as given to `Store.write_snapshot`
+    arrays : dict       in a private map of the file: what is written into them stays in this process
     """
 
     n: int
@@ -62,15 +62,15 @@ class Snapshot:
     _sections: dict[str, Section] = field(repr=False)
 
     def release(self, names: Iterable[str]) -> None:
-        """Tell the system that these arrays are not needed in memory: read again, they are as in the file."""
+        """Let the system drop these arrays from memory; reading them again takes them from the file."""
         if not hasattr(self._map, "madvise"):
             return
         for name in names:
             section = self._sections[name]
-            first = -(-section.offset // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages: a neighbour stays as it is
+            first = -(-section.offset // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages: neighbors keep their changes
             last = (section.offset + section.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:
-                with suppress(OSError):  # they stay, no more
+                with suppress(OSError):  # they stay in memory, no more
                     self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
@@ -90,17 +90,15 @@ def _all(folder: Path) -> Iterator[tuple[int, int, Path]]:
 
 
 def write(folder: Path, header: Header, arrays: Mapping[str, NDArray[Any]]) -> int:
-    """Make the snapshot of the header's commit durable under its name; its size in bytes.
+    """Write a snapshot durably under its name; its size in bytes. Raises StorageError, and leaves nothing then.
 
     Parameters
     ----------
-    header : Header     its sections are those of the arrays, and settled here
-    arrays : any shape, dtypes of `sections.DTYPES`; not to change meanwhile
-
-    Raises StorageError if the disk refuses; nothing is left behind then.
+    header : Header     without sections, which are computed here
+    arrays : any shape, dtypes of `snapshot_format.DTYPES`; not to be changed meanwhile
     """
     little = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
-    length, sections = placed(header, little)
+    length, sections = place_sections(header, little)
     path = folder / f"snap-{header.generation}-{header.seq}.bin"
     size = size_of(length, sections)
 
@@ -109,18 +107,15 @@ def write(folder: Path, header: Header, arrays: Mapping[str, NDArray[Any]]) -> i
         for section, array in zip(sections, little.values(), strict=True):
             done.append(replace(section, checksum=section_sum(_written(fd, section.offset, array))))
         write_all(fd, replace(header, sections=done).stored(length), 0)
-        os.ftruncate(fd, size)  # zeros behind the last section
+        os.ftruncate(fd, size)  # zeros after the last section
 
-    try:
+    with storage_errors(f"write {path.name}", "; nothing is lost: a snapshot can be rebuilt"):
         os.close(make_file(path, fill))
-    except OSError as error:
-        words = f"cannot write {path.name}: {error.strerror}; nothing is lost: what it was to hold can be rebuilt"
-        raise StorageError(error.errno, words) from error
     return size
 
 
 def _written(fd: int, offset: int, array: NDArray[Any]) -> Iterator[U64]:
-    """The words of an array, each piece on its way into the file."""
+    """The words of an array, each piece written to the file before it is yielded."""
     for piece in pieces_of(array):
         write_all(fd, piece.data, offset)
         offset += piece.nbytes
@@ -128,20 +123,19 @@ def _written(fd: int, offset: int, array: NDArray[Any]) -> Iterator[U64]:
 
 
 def fingerprint(codes: RecordFile | None, n: int) -> int:
-    """A number that tells the first n records of the codes from others, by sixteen of them.
+    """A hash of 16 of the first n records of the codes file, to tell them from those of another history.
 
-    It is for a snapshot that was left in its folder while another history of the collection was copied over it.
+    A snapshot can stay in its folder when a copy of the collection is put there.
     """
-    digest = hashlib.blake2b(digest_size=8)
+    samples = []
     if codes is not None and n:
         for i in range(_SAMPLES):
-            digest.update(codes.read(i * (n - 1) // (_SAMPLES - 1), 1)[0, :CODE_HEADER_WORDS].tobytes())
-    return int.from_bytes(digest.digest(), "little")
+            samples.append(codes.read(i * (n - 1) // (_SAMPLES - 1), 1)[0, :CODE_HEADER_WORDS].tobytes())
+    return digest64(b"".join(samples))
 
 
 def read(folder: Path, head: Head, codes: RecordFile | None) -> tuple[Snapshot | None, str | None]:
-    """The newest snapshot that can be used at a commit; else None, and why not where there is one."""
-    reason = None
+    """The newest snapshot that can be used at a commit; else None, and the reason if there is one that cannot."""
     for _ in range(_TRIES):
         reason = None
         try:
@@ -150,55 +144,55 @@ def read(folder: Path, head: Head, codes: RecordFile | None) -> tuple[Snapshot |
                     return load(path, head, codes), None
                 except UnusableError as error:
                     reason = reason or f"{path.name} {error}; the graph will be rebuilt"
-            break
-        except FileNotFoundError:  # the writer has put a newer one in its place
+        except FileNotFoundError:  # the writer has replaced it with a newer one
             continue
         except OSError as error:
-            return None, f"{folder} cannot be listed ({error.strerror}); the graph will be rebuilt"
-    return None, reason
+            reason = f"{folder} cannot be listed ({error.strerror}); the graph will be rebuilt"
+        return None, reason
+    return None, None
 
 
 def load(path: Path, head: Head, codes: RecordFile | None) -> Snapshot:
-    """One snapshot, checked; UnusableError if it cannot be used at a commit, FileNotFoundError if it is gone."""
+    """One snapshot, verified. Raises UnusableError if it cannot be used at a commit, FileNotFoundError."""
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        fd = os.open(path, os.O_RDONLY | O_BINARY)
         try:
-            header, size = _checked(fd), os.fstat(fd).st_size
-            _check_fits(path.name, header, head)
+            size = os.fstat(fd).st_size
+            header = _read_header(fd, size)
+            _check_commit(path.name, header, head)
             if fingerprint(codes, header.n) != header.codes:
-                raise UnusableError("was derived from other records than there are")
+                raise UnusableError("was derived from other records than those of the collection")
             for section in header.sections:
                 if section_sum(_words(fd, section)) != section.checksum:
-                    raise UnusableError(f"does not agree with the checksum of its section {section.name!r}")
+                    raise UnusableError(f"does not match the checksum of its section {section.name!r}")
             data = mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
         finally:
             os.close(fd)
         arrays = {s.name: np.ndarray(s.shape, s.dtype, data, s.offset) for s in header.sections}
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, MemoryError, CorruptionError) as error:  # a failing disk; no address space
+    except (OSError, ValueError, MemoryError, CorruptionError) as error:  # a failing disk; out of address space
         raise UnusableError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     return Snapshot(
         header.n, header.seq, dict(header.numbers), arrays, data, {section.name: section for section in header.sections}
     )
 
 
-def _checked(fd: int) -> Header:
-    """The header of a file, which agrees with the file's size and its own checksum."""
-    size = os.fstat(fd).st_size
+def _read_header(fd: int, size: int) -> Header:
+    """The header of a file of a size, checked."""
     length = header_length(os.pread(fd, PREFIX.size, 0), size)
     data = os.pread(fd, length, 0)
     if len(data) < length:
         raise UnusableError(f"ended at byte {len(data):,} while being read")
-    return parsed(data, size)
+    return parse_header(data, size)
 
 
-def _check_fits(name: str, header: Header, head: Head) -> None:
-    """Whether a snapshot belongs to a commit, or to one before it of the same generation."""
+def _check_commit(name: str, header: Header, head: Head) -> None:
+    """Raise UnusableError unless a snapshot is of this commit, or of an earlier one of the same generation."""
     if header.store_id != head.store_id:
         raise UnusableError("is of another collection")
     if header.generation != head.generation or name != f"snap-{header.generation}-{header.seq}.bin":
-        raise UnusableError(f"is of commit {header.seq} of generation {header.generation}, which its name denies")
+        raise UnusableError(f"is of commit {header.seq} of generation {header.generation}, which is not its name")
     if header.seq > head.seq or header.n > head.n_slots:
         raise UnusableError(
             f"covers {header.n:,} records at commit {header.seq}, and there are {head.n_slots:,} at commit {head.seq}: "
@@ -207,44 +201,26 @@ def _check_fits(name: str, header: Header, head: Head) -> None:
 
 
 def _words(fd: int, section: Section) -> Iterator[U64]:
-    """The words of a section as they stand in the file, a piece at a time, each in the place of the last."""
+    """The words of a section in the file, a piece at a time, all in the same buffer."""
     left, offset = -(-section.n_bytes // 8) * 8, section.offset
     buffer = np.empty(min(PIECE, left), np.uint8)
     while left:
         piece = buffer[:left]
-        done = 0
-        while done < len(piece):
-            got = os.preadv(fd, [piece[done:].data], offset + done)
-            if got == 0:
-                raise UnusableError(f"ended at byte {offset + done:,} while being read")
-            done += got
+        done = read_all(fd, piece, offset)
+        if done < len(piece):
+            raise UnusableError(f"ended at byte {offset + done:,} while being read")
         yield piece.view(np.uint64)
         left, offset = left - done, offset + done
 
 
-def remove_older(folder: Path, generation: int, seq: int) -> None:
-    """Remove the snapshots that one of this commit has made useless."""
-    with suppress(OSError):  # they cost space, no more
-        for other, path in found(folder, generation):
-            if other < seq:
-                path.unlink()
+def sweep(folder: Path, generation: int, first: int, last: int) -> None:
+    """Remove all snapshots but those of a generation that were taken from the first to the last of these commits.
 
-
-def remove_others(folder: Path, generation: int) -> None:
-    """Remove the snapshots of other generations, also one that is being written: its writer looks for that."""
-    for of, _, path in _all(folder):
-        if of != generation:
-            with suppress(OSError):
-                path.unlink()
-
-
-def sweep(folder: Path, head: Head) -> None:
-    """Remove, before anything is committed, what no reader may use: temporaries, other generations, later commits.
-
-    The last is more than tidiness: in a folder that came from an older copy the numbers of commits are given again,
-    to other contents.
+    Temporary files go, and snapshots of later commits: in a folder that came from an older copy the same commit numbers
+    are given again, to other contents.
     """
-    for generation, seq, path in _all(folder):
-        if generation != head.generation or seq > head.seq or path.suffix == ".tmp":
-            with suppress(OSError):
-                path.unlink()
+    with suppress(OSError):
+        for of, seq, path in _all(folder):
+            if of != generation or not first <= seq <= last or path.suffix == ".tmp":
+                with suppress(OSError):  # it costs space, no more
+                    path.unlink()

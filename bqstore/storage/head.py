@@ -1,8 +1,8 @@
-"""The head row and the rows, as values: how each is written, and checked when read. Knows no connection."""
+"""The head row and the rows as values: how each is stored, and verified when read. Knows no connection."""
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
@@ -14,12 +14,12 @@ _UNTRAINED: Final = {"encoding": "one_bit", "estimator": "sign", "rotate": False
 
 @dataclass(frozen=True)
 class Coding:
-    """How the codes of a new generation are made, on its way in.
+    """How the codes of a new generation are made, for its first commit.
 
     Parameters
     ----------
-    settings : dict                 all of ``Head.settings``, as the same commit stores them; "coding" is among them
-    parameters : float32 (count,)   what encoding was trained to, kept in the codes file; none for one bit by sign
+    settings : dict                 all of ``Head.settings`` after that commit, "coding" included
+    parameters : float32 (count,)   the encoder's, for the codes file; empty for one bit by sign
     """
 
     settings: dict[str, Any]
@@ -27,51 +27,51 @@ class Coding:
 
 
 def coding_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """What the codes of a head's generation are: its encoding, estimator and rotate; truncate_dim, if of a part."""
+    """How the codes of a head's generation are made: encoding, estimator, rotate; truncate_dim if vectors are cut."""
     return dict(settings.get("coding", _UNTRAINED))
 
 
 def code_form(settings: dict[str, Any]) -> int:
-    """The form of the codes, of `CODE_FORMS`. Raises CorruptionError if there is none: a later one has its format."""
+    """The form of the codes, one of `CODE_FORMS`. Raises CorruptionError for a coding this format does not have."""
     try:
         coding = coding_of(settings)
         return CODE_FORMS[coding["encoding"], coding["estimator"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptionError(f"coding={settings.get('coding')!r} is none that this format knows") from error
+        raise CorruptionError(f"coding={settings.get('coding')!r} is not known to this format") from error
 
 
 def coded_dim(settings: dict[str, Any], dim: int) -> int:
-    """How many values of a vector of so many are encoded. Raises CorruptionError for what cannot be."""
+    """How many of a vector's ``dim`` values are encoded. Raises CorruptionError for an impossible number."""
     coded = coding_of(settings).get("truncate_dim", dim)
     if type(coded) is not int or not 1 <= coded <= dim:
-        raise CorruptionError(f"truncate_dim={coded!r} is none that vectors of {dim:,} dimensions can have")
+        raise CorruptionError(f"truncate_dim={coded!r} is impossible for vectors of {dim:,} dimensions")
     return coded
 
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a generation that begins without vectors: what was trained, and why, is left out."""
+    """The settings of a generation without vectors: without the coding, and without the reason for it."""
     return {name: value for name, value in settings.items() if name not in ("coding", "choice")}
 
 
 def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as they are read back, lists for tuples: each commit compares the head row with what it knows."""
+    """The settings as they are read back, with lists for tuples: a commit compares the stored head with its own."""
     stored: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
     return stored
 
 
 @dataclass(frozen=True)
 class Head:
-    """What one commit says of the whole collection.
+    """The state of the whole collection at one commit.
 
     Parameters
     ----------
-    store_id : int      random, 62 bits, the same in the header of every file
+    store_id : int      random, 62 bits; also in the header of every file
     seq : int           number of the commit
     meta_seq : int      the last commit that changed rows in place
     generation : int    of the flat files
     n_slots : int       committed records of each flat file
     n_live : int        rows
-    next_rid : int      rids only grow
+    next_rid : int      rids are never used again
     dim : int or None   None until the first vectors
     settings : dict     distance, originals, quantization, hnsw, search, embedding_model; coding: see `coding_of`
     """
@@ -93,7 +93,7 @@ class Head:
 
     @property
     def format_version(self) -> int:
-        """The format version of the collection: the first that knows such codes, so that older ones go on reading."""
+        """The format version of the collection: the lowest that has such codes, for older releases to read it."""
         form = code_form(self.settings)
         if "truncate_dim" in coding_of(self.settings):
             return FORMAT_VERSION
@@ -101,7 +101,7 @@ class Head:
 
     @classmethod
     def from_stored(cls, version: int, body: str, crc: int, name: str) -> "Head":
-        """The head of a row; FormatVersionError or CorruptionError if it cannot be."""
+        """The head of a stored row, verified. Raises FormatVersionError, CorruptionError."""
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise newer_format(name, version)
         damage = CorruptionError(f"the head row of {name} is damaged; restore the collection from a copy")
@@ -110,7 +110,7 @@ class Head:
         try:
             values = json.loads(body)
             head = cls(**{f.name: values[f.name] for f in fields(cls)})
-            good = head.format_version == version  # which the CRC does not cover
+            good = head.format_version == version  # the CRC does not cover it
             if "truncate_dim" in coding_of(head.settings):
                 coded_dim(head.settings, head.dim or 0)
         except (ValueError, KeyError, TypeError, AttributeError, CorruptionError) as error:
@@ -121,9 +121,9 @@ class Head:
 
 
 class Row(NamedTuple):
-    """A document. ``metadata`` and ``private`` are JSON texts; private is what an adapter keeps beside the user's.
+    """A document. ``metadata`` and ``private`` are JSON texts; private is an adapter's own metadata.
 
-    A tuple, as SQLite gives it: one is made for every hit.
+    A tuple, as SQLite returns it, because one is made for every hit.
     """
 
     rid: int
@@ -140,19 +140,14 @@ class Row(NamedTuple):
 
     @classmethod
     def from_stored(cls, values: tuple[Any, ...], name: str) -> "Row":
-        """The row of its columns; CorruptionError if its CRC does not hold."""
-        try:
-            good = row_crc(*values[:-1]) == values[-1]
-        except (TypeError, ValueError):  # a column of another type
-            good = False
-        if not good:
-            raise damaged_row(values, name)
+        """The row of its columns; CorruptionError if its CRC does not match."""
+        _verify(row_crc, values, name)
         return cls(*values[:-1])
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Documents on their way in, without rids: lists of one length, texts and JSON texts."""
+    """Documents to be added, which have no rids yet: lists of equal length, of texts and JSON texts."""
 
     ids: Sequence[str]
     texts: Sequence[str | None]
@@ -161,7 +156,7 @@ class Rows:
     ref_doc_ids: Sequence[str | None]
 
     def subset(self, keep: Sequence[int]) -> "Rows":
-        """The rows at these places."""
+        """The rows at these positions."""
         return Rows(*([column[i] for i in keep] for column in self.columns()))
 
     def columns(self) -> tuple[Sequence[Any], ...]:
@@ -169,22 +164,26 @@ class Rows:
         return self.ids, self.texts, self.metadata, self.private, self.ref_doc_ids
 
     def numbered(self, first_rid: int, seq: int) -> Iterator[Row]:
-        """The rows, rids counted up from the first."""
+        """The rows, with consecutive rids."""
         for rid, values in enumerate(zip(*self.columns(), strict=True), first_rid):
             yield Row(rid, seq, *values)
 
 
 def check_keys(values: tuple[Any, ...], name: str) -> tuple[Any, ...]:
-    """A row's (rid, seq, id, ref_doc_id, metadata, key_crc) as they are; CorruptionError if the CRC does not hold."""
-    try:
-        good = key_crc(*values[:-1]) == values[-1]
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise damaged_row(values, name)
+    """(rid, seq, id, ref_doc_id, metadata, key_crc) of a row, unchanged; CorruptionError if the CRC does not match."""
+    _verify(key_crc, values, name)
     return values
 
 
+def _verify(crc: Callable[..., int], values: tuple[Any, ...], name: str) -> None:
+    try:
+        good = crc(*values[:-1]) == values[-1]
+    except (TypeError, ValueError):  # a column of another type
+        good = False
+    if not good:
+        raise damaged_row(values, name)
+
+
 def damaged_row(values: tuple[Any, ...], name: str) -> CorruptionError:
-    """The error for a row that does not agree with its CRC."""
+    """The error for a row that does not match its CRC."""
     return CorruptionError(f"row {values[0]} of {name} is damaged; restore the collection from a copy")

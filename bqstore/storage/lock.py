@@ -1,4 +1,4 @@
-"""The lock of the one writer, and what a fork must let go of or hold on to. Knows no formats."""
+"""The writer's lock, and what a forked process must release or keep open. Knows no formats."""
 
 import os
 import weakref
@@ -6,33 +6,33 @@ from pathlib import Path
 
 from . import platform
 
-_held: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
+_locks: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
 _connected: "weakref.WeakSet[object]" = weakref.WeakSet()
 _of_the_parent: list[object] = []
 
 
 class WriterLock:
-    """The LOCK file, held until `release` or the end of the process. Raises LockedError where a writer has it."""
+    """The LOCK file, locked until `release` or the end of the process. Raises LockedError if a writer holds it."""
 
     def __init__(self, path: Path) -> None:
         self._fd: int | None = platform.lock_file(path)
-        _held.add(self)
+        _locks.add(self)
 
     def release(self) -> None:
-        """Close the descriptor: frees the lock, or in a fork only this process's hold on it. Twice is fine."""
+        """Close the descriptor: unlocks the file, or in a fork only drops this process's share. May be repeated."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             os.close(fd)
 
 
 def never_close_in_a_fork(owner: object) -> None:
-    """Keep the owner of SQLite handles alive in forks: closing them there could take the parent's locks away."""
+    """Keep the owner of SQLite connections alive in forks: closing them there could drop the parent's locks."""
     _connected.add(owner)
 
 
 def _after_fork() -> None:
-    """In a fork: the lock must end with the parent, not live on in a child that inherited its descriptor."""
-    for lock in list(_held):
+    """In a fork: the lock must end with the parent, and the child has inherited its descriptor."""
+    for lock in list(_locks):
         lock.release()
     _of_the_parent.extend(_connected)
 

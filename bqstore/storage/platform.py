@@ -1,9 +1,10 @@
-"""What differs between operating systems, one function each, with its fallback. Knows no formats."""
+"""What differs between operating systems: one function each, with its fallback. Knows no formats."""
 
 import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from ..errors import LockedError, StorageError
 
@@ -16,9 +17,11 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
+O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+
 
 def sync_file(fd: int) -> None:
-    """Return when the file's bytes are on the medium, through the drive's cache where the system offers it."""
+    """Return when the file's bytes are on the medium, flushed from the drive's cache where the system offers it."""
     if fcntl is not None and hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync stops at the drive's cache
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     elif hasattr(os, "fdatasync"):
@@ -28,13 +31,13 @@ def sync_file(fd: int) -> None:
 
 
 def will_need(fd: int, offset: int, length: int) -> None:
-    """Ask for bytes of a file to be read into the page cache; returns at once. Where there is no such call, nothing."""
+    """Ask the system to read bytes of a file into the page cache; returns at once. Does nothing on some systems."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def major_faults() -> int:
-    """How often this process has waited for the disk to fill a page; 0 where the system does not count."""
+    """How many page faults of this process have waited for the disk; 0 where the system does not count them."""
     return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
@@ -50,7 +53,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and those above it, 0700, and make their entries durable."""
+    """Create a folder and its parents with mode 0700, durably."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -58,7 +61,7 @@ def make_folder(folder: Path) -> None:
     for new in reversed(missing):
         try:
             new.mkdir(mode=0o700)
-        except FileExistsError:  # another process was quicker
+        except FileExistsError:  # another process was faster
             continue
         sync_folder(new.parent)
 
@@ -82,12 +85,12 @@ def _try_lock(fd: int) -> bool:
 
 
 def lock_file(path: Path) -> int:
-    """Open and lock the file for as long as the returned descriptor is open; the kernel frees it when we die.
+    """Open and lock a file for as long as the returned descriptor is open; the kernel unlocks it when the process ends.
 
-    Raises LockedError if a writer, in this process or another, holds it.
+    Raises LockedError if a writer, in this process or another, has locked it.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StorageError(f"cannot open {path}: {error.strerror}; read_only=True needs no lock") from error
     try:
@@ -96,7 +99,7 @@ def lock_file(path: Path) -> int:
         os.close(fd)
         raise StorageError(error.errno, f"cannot lock {path}: {error.strerror}; use a local disk") from error
     if free:
-        with suppress(OSError):  # for the other side's message only; a full disk still opens
+        with suppress(OSError):  # the number is for error messages only; a full disk must not prevent opening
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
         return fd

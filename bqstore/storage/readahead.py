@@ -1,25 +1,25 @@
-"""When to ask the system for records ahead of rescoring: while reading them still waits for the disk.
+"""When to prefetch the records that a search will rescore: as long as reading them waits for the disk.
 
-A code scan ends with a list of records to read, all known at once. Read one after the other from a cold disk they cost
-a wait each; asked for together, about one. Once they are in the page cache the asking is the cost, 1 us a record: so it
-stops, until a search without it meets major page faults again. Knows counts only.
+A scan or a walk of the codes ends with a list of records to read. On a cold disk, reading them one after the other
+costs one wait each, and prefetching them together about one wait in all. Once they are in the page cache, prefetching
+only costs 1 us a record; so it stops until a search without it meets major page faults again.
 """
 
 from typing import Final
 
 from . import platform
 
-SEARCHES: Final = 64  # that ask ahead, after opening and after each sign of a cold disk
-SAMPLED: Final = 32  # of the others one in so many looks for such a sign: looking costs two system calls
+SEARCHES: Final = 64  # that prefetch, after opening and after each sign of a cold disk
+SAMPLED: Final = 32  # of the others, one in this many looks for such a sign, which takes two system calls
 
 
 class ReadAhead:
-    """The memory of one file. Not locked: a count that is off by one does no harm.
+    """The counters of one file. They are not locked: being off by one does no harm.
 
     Attributes
     ----------
-    left : int          searches that are still to ask ahead; `begin` counts them down
-    unsampled : int     searches that need not ask `begin`; whoever skips it counts down
+    left : int          searches that are still to prefetch; `begin` counts them down
+    unsampled : int     searches that may skip `begin`; the caller that skips it counts down
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class ReadAhead:
         self.unsampled = 0
 
     def begin(self, searches: int = 1) -> int | None:
-        """None: ask ahead; else a number for `end`."""
+        """None: prefetch. Else a number to pass to `end` after the search."""
         if self.left > 0:
             self.left = max(0, self.left - searches)
             return None
@@ -35,7 +35,7 @@ class ReadAhead:
         return platform.major_faults()
 
     def end(self, before: int | None) -> None:
-        """Look whether the search that did not ask had to wait for the disk."""
+        """Prefetch again if the search that did not has waited for the disk."""
         if before is not None and platform.major_faults() > before:
             self.left = SEARCHES
             self.unsampled = 0

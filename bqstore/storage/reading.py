@@ -1,7 +1,7 @@
-"""What is read of one commit: rows, columns, codes. Each answer is checked; nothing is written.
+"""The reading half of a store: rows, columns and codes of one commit. Every answer is checked; nothing is written.
 
-The reads of a thread see the last commit, or, inside `consistent` or `snapshot`, one commit all of them. `Store` adds
-the writing.
+Each read sees the last commit. Inside `consistent` or `snapshot` all reads of the thread see the same commit. `Store`
+adds the writing half.
 """
 
 import sqlite3
@@ -23,7 +23,7 @@ from .head import Head, Row
 
 
 class Reading:
-    """The reading side of a store.
+    """The reading half of a store.
 
     Attributes
     ----------
@@ -37,45 +37,42 @@ class Reading:
         self.head = head
         self.read_only = read_only
         self.flat = FlatFiles(folder, read_only)
-        self._inside: tuple[int] | None = None  # the thread that reads in `consistent`
-        self._own = threading.local()  # the connection of a thread that reads in `snapshot`
+        self._pinned: dict[int, tuple[sqlite3.Connection]] = {}  # of threads that read one commit
 
     @property
     def vectors(self) -> RecordFile | None:
-        """The originals; None while there are none, and where none are kept."""
+        """The originals; None before the first vectors, and where none are kept."""
         return self.flat.vectors
 
     @property
     def codes(self) -> RecordFile | None:
-        """The codes; None while there are none."""
+        """The codes; None before the first vectors."""
         return self.flat.codes
 
     @property
     def parameters(self) -> F32:
-        """What encoding was trained to, float32 (count,), read-only: of the codes file; none while there is none."""
+        """The encoder's parameters in the codes file, float32 (count,), read-only; empty without a file."""
         codes = self.flat.codes
         return NO_PARAMETERS if codes is None else codes.parameters
 
     @contextmanager
     def consistent(self) -> Iterator[None]:
-        """Several reads of the methods below see one commit; may be nested."""
-        if self.is_inside():
+        """This thread's reads, `reread` and `dead_since` among them, see one commit; may be nested.
+
+        For the holder of the writer's lock: it keeps the main connection.
+        """
+        main = self.catalogue.main()
+        if self._pinned_connection() is main:
             yield
             return
-        with self.catalogue.snapshot():
-            mine = (threading.get_ident(),)
-            self._inside = mine
-            try:
-                yield
-            finally:
-                if self._inside is mine:
-                    self._inside = None
+        with self.catalogue.snapshot(), self._pin(main):
+            yield
 
     @contextmanager
     def snapshot(self) -> Iterator[int]:
-        """The rest of this thread's reads see one commit, whose number this gives, while a writer goes on.
+        """This thread's reads of rows and columns see one commit, whose number this gives, while a writer goes on.
 
-        On a connection of its own; in memory, where there is one for all, a commit waits for it.
+        On a connection of its own. In memory there is only one connection, and a commit waits for it.
         """
         if self.folder is None:
             with self.consistent():
@@ -83,56 +80,69 @@ class Reading:
             return
         with self.catalogue.reading() as connection:
             connection.execute("BEGIN")
-            self._own.connection = connection
-            try:
+            with self._pin(connection):
                 yield self._seq(connection)
-            finally:
-                self._own.connection = None
 
     def _seq(self, connection: sqlite3.Connection) -> int:
         head = sql.read_head(connection, self.catalogue.name)
         assert head is not None, "there was one at opening, and `read_head` raises when it is lost"
         return head.seq
 
-    def is_inside(self) -> bool:
-        """Whether this thread reads in `consistent`."""
-        return self._inside is not None and self._inside[0] == threading.get_ident()
+    @contextmanager
+    def _pin(self, connection: sqlite3.Connection) -> Iterator[None]:
+        thread = threading.get_ident()
+        before = self._pinned.get(thread)
+        mine = (connection,)
+        try:
+            self._pinned[thread] = mine
+            yield
+        finally:  # perhaps late, when one that was interrupted is collected: it must not end a newer one
+            if self._pinned.get(thread) is mine:
+                del self._pinned[thread]
+                if before is not None:
+                    self._pinned[thread] = before
+
+    def _pinned_connection(self) -> sqlite3.Connection | None:
+        """The connection that this thread reads one commit from."""
+        pinned = self._pinned.get(threading.get_ident())
+        try:  # an interrupt may have left one behind that is closed, or has no transaction
+            return pinned[0] if pinned is not None and pinned[0].in_transaction else None
+        except sqlite3.ProgrammingError:
+            return None
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        own: sqlite3.Connection | None = getattr(self._own, "connection", None)
-        if self.is_inside():
-            own = self.catalogue.main()
-        if own is not None and _is_reading(own):
+        pinned = self._pinned_connection()
+        if pinned is not None:
             with self.catalogue.translated():
-                yield own
+                yield pinned
         else:
             with self.catalogue.reading() as connection:
                 yield connection
 
     @property
     def codes_name(self) -> str:
-        """The file of the codes, for a message."""
+        """The name of the codes file, for messages."""
         return self.codes.name if self.codes else "codes"
 
     def read_codes(self, slot: int, count: int) -> tuple[NDArray[np.int64], U64]:
-        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; CorruptionError if any is damaged."""
+        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; count > 0. Raises CorruptionError."""
         return self.flat.read_codes(slot, count)
 
     def dead_since(self, seq: int) -> list[int]:
-        """The rids deleted or replaced after a commit."""
+        """The rids that got a tombstone after a commit."""
         with self.catalogue.translated():
-            # all of them are read from the table, which opening has compared with the rows; the index could differ
+            # all of them come from the table, which opening has compared with the rows; the index could differ
             table = "dead NOT INDEXED" if seq < 0 else "dead"
             found = self.catalogue.main().execute(f"SELECT rid FROM {table} WHERE seq > ?", (seq,))  # noqa: S608
             return [row[0] for row in found]
 
     def column_since(self, rid: int, column: str) -> list[tuple[int, Any]]:
-        """(rid, value) of the rows from a rid on, in its order; column "id", "metadata" or "ref_doc_id"."""
+        """(rid, value) of the rows from a rid on, ordered by rid; column "id", "metadata" or "ref_doc_id"."""
         return self._column(column, "rows.rid >= ?", rid)
 
     def column_changed(self, seq: int, column: str) -> list[tuple[int, Any]]:
-        """(rid, value) of the rows changed in place after a commit, in the order of rids."""
+        """(rid, value) of the rows changed in place after a commit, ordered by rid."""
         return self._column(column, "changed.seq > ?", seq)
 
     def _column(self, column: str, condition: str, value: int) -> list[tuple[int, Any]]:
@@ -140,13 +150,13 @@ class Reading:
             return sql.read_column(connection, column, condition, value, self.catalogue.name)
 
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
-        """The rows with these rids or ids, in no order, CRCs checked."""
+        """The rows with these rids or ids (``key`` "rid" or "id"), unordered, CRCs verified."""
         with self._connection() as connection:
             self._begin(connection, len(values) > sql.AT_ONCE)
             return sql.read_rows(connection, key, values, self.catalogue.name)
 
     def _begin(self, connection: sqlite3.Connection, several: bool) -> None:
-        """Let several statements see one commit; `reading` ends it. In memory the connection is ours alone anyway."""
+        """Let several statements see one commit; `Catalogue.reading` ends it. In memory there is but one."""
         if several and self.folder is not None and not connection.in_transaction:
             connection.execute("BEGIN")
 
@@ -155,11 +165,3 @@ class Reading:
         with self._connection() as connection:
             self._begin(connection, len(ids) > 1)
             return sql.rids_by_id(connection, ids, self.catalogue.name)
-
-
-def _is_reading(connection: sqlite3.Connection) -> bool:
-    """Whether a snapshot stands open on it; an interrupt may have left one behind that is closed."""
-    try:
-        return connection.in_transaction
-    except sqlite3.ProgrammingError:
-        return False

@@ -1,7 +1,7 @@
-"""From a folder to a `Store`: everything is checked before anything is changed.
+"""Open a folder as a `Store`: everything is checked before anything is changed.
 
-A folder without a catalogue and without flat files is new. One that has flat files and no head row has lost it: a
-meta.db cut at the right byte opens as a valid, empty database. Knows the store; decides nothing about settings.
+A folder without catalogue and flat files is new. One with flat files and no head row is damaged, also when SQLite opens
+it: a meta.db cut at the right byte is a valid, empty database. Which settings win is not decided here.
 """
 
 import os
@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import BqstoreError, CorruptionError, NotFoundError, StorageError
+from ..errors import CorruptionError, NotFoundError
 from . import catalogue as sql
 from . import platform
 from .catalogue import Catalogue
+from .files import storage_errors
 from .flat import flat_files
 from .head import Head, as_stored
 from .lock import WriterLock
@@ -21,22 +22,17 @@ from .store import Store, SupersededError
 
 
 def open_store(folder: Path | None, settings: dict[str, Any], dim: int | None, read_only: bool) -> Store:
-    """Open the collection in a folder (None: in memory), or make it with the settings if there is none.
+    """Open the collection in a folder (None: in memory), or create it with the settings if there is none.
 
-    Of one that exists nothing is changed before `Store.start_writing`: the caller calls it when no damage was found.
-
-    Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
+    An existing collection is not changed before `Store.start_writing`, which the caller calls when it has found no
+    damage. Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
     """
     if folder is None:
         store = Store(None, Catalogue(None), _new_head(settings, dim), None)
         store.catalogue.create(store.head)
         return store
-    try:
+    with storage_errors(f"open {folder}"):
         return _open_folder(folder, settings, dim, read_only)
-    except BqstoreError:
-        raise
-    except OSError as error:
-        raise StorageError(error.errno, f"cannot open {folder}: {error.strerror}") from error
 
 
 def _new_head(settings: dict[str, Any], dim: int | None) -> Head:
@@ -46,7 +42,7 @@ def _new_head(settings: dict[str, Any], dim: int | None) -> Head:
 def _open_folder(folder: Path, settings: dict[str, Any], dim: int | None, read_only: bool) -> Store:
     if read_only:
         if not flat_files(folder) and (not (folder / "meta.db").exists() or _is_unfinished(folder)):
-            raise NotFoundError(f"there is no collection in {folder}; open it once without read_only=True to make it")
+            raise NotFoundError(f"there is no collection in {folder}; open it once without read_only=True to create it")
         while True:
             with suppress(SupersededError):
                 return _open_files(folder, None, None, None)
@@ -65,8 +61,8 @@ def _open_files(folder: Path, settings: dict[str, Any] | None, dim: int | None, 
     if not meta.exists() and flat_files(folder):
         raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
     if not read_only and not meta.exists():
-        # SQLite gives its log the mode of the file. One that exists is never opened: closing it again would drop
-        # the locks of any connection of this process.
+        # With mode 0600, which SQLite's log inherits. Never open a file that exists: closing it would drop the locks of
+        # all connections of this process.
         os.close(os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     catalogue = Catalogue(meta, not read_only and _is_unfinished(folder))
     try:
@@ -91,7 +87,7 @@ def _open_files(folder: Path, settings: dict[str, Any] | None, dim: int | None, 
 
 
 def _check_counts(store: Store) -> None:
-    """The head row against the tables: a catalogue that lost pages must not pass for a smaller collection."""
+    """Compare the tables with the head row: a catalogue that lost pages must not look like a smaller collection."""
     main = store.catalogue.main()
     with store.consistent():
         head = sql.read_head(main, store.catalogue.name)
@@ -105,12 +101,12 @@ def _check_counts(store: Store) -> None:
         or (last is not None and last >= head.next_rid)
     ):
         raise CorruptionError(
-            f"{store.catalogue.name} holds {rows:,} rows and {dead:,} deleted ones, its head row says otherwise; "
+            f"{store.catalogue.name} holds {rows:,} rows and {dead:,} tombstones, its head row says otherwise; "
             "restore the collection from a copy"
         )
     store.head = head
 
 
 def _is_unfinished(folder: Path) -> bool:
-    """Whether the making of meta.db was interrupted: before it is in WAL mode, it has a journal beside it."""
+    """Whether creating meta.db was interrupted: before it is in WAL mode, there is a rollback journal beside it."""
     return (folder / "meta.db-journal").exists() and not flat_files(folder)

@@ -1,7 +1,4 @@
-"""Read every byte of a collection and say what does not agree.
-
-Knows the format; changes nothing, and raises nothing for damage.
-"""
+"""`verify()`: read every byte of a collection and list the problems. Changes nothing, raises nothing for damage."""
 
 import sqlite3
 from contextlib import suppress
@@ -15,24 +12,26 @@ from .files import RecordFile
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
 from .graph_snapshot import found, load
 from .head import Row, damaged_row
-from .sections import UnusableError
+from .snapshot_format import UnusableError
 
 if TYPE_CHECKING:
     from .store import Store
 
 _AT_ONCE = 1024
-_SHOWN = 20  # problems of one kind; the rest is counted
+_SHOWN = 20  # problems of one kind; the others are counted
 
 
 def problems_of(store: "Store") -> tuple[list[str], int, int]:
-    """Problems, documents read, vectors read (codes, where originals are not kept)."""
+    """Problems, documents read, and vectors read (codes, where originals are not kept)."""
     problems: list[str] = []
     rids, documents = _rows(store, problems)
     vectors = 0
-    files = [file for file in (store.vectors, store.codes) if file is not None]
-    for file in files:
+    for file in store.flat.both():
         try:
-            _header(file, problems)
+            try:
+                file.check_header()
+            except CorruptionError as error:
+                problems.append(f"{file.name}: {error}")  # the records may be intact
             vectors = max(vectors, _records(store, file, rids, problems))
         except (BqstoreError, OSError) as error:
             problems.append(f"{file.name}: {error}")
@@ -42,7 +41,7 @@ def problems_of(store: "Store") -> tuple[list[str], int, int]:
 
 
 def _snapshots(store: "Store") -> list[str]:
-    """Snapshots that cannot be used. Of a later commit than a reader has seen, they are left to those who have."""
+    """Snapshots that cannot be used. Those of later commits than this reader has seen are skipped."""
     problems = []
     for seq, path in [] if store.folder is None else found(store.folder, store.head.generation):
         try:
@@ -51,13 +50,13 @@ def _snapshots(store: "Store") -> list[str]:
         except UnusableError as error:
             derived = "it is derived: answers are not affected, and the next flush() or close() writes a new one"
             problems.append(f"{path.name} {error}; {derived}")
-        except FileNotFoundError:  # a newer one has come
+        except FileNotFoundError:  # replaced by a newer one
             continue
     return problems
 
 
 def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:
-    """The rids of the rows; notes SQLite's findings, rows that do not agree with their CRC, counts that differ."""
+    """The rids of all rows and tombstones, and the rows read; notes damaged rows, and counts that differ."""
     rids: set[int] = set()
     name, bad, read = store.catalogue.name, [], 0
     try:
@@ -83,16 +82,8 @@ def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:
     return rids | dead, read
 
 
-def _header(file: RecordFile, problems: list[str]) -> None:
-    """Compare the header, and the parameters behind it, with what they were at opening."""
-    try:
-        file.check_header()
-    except CorruptionError as error:
-        problems.append(f"{file.name}: {error}")  # its records may be whole
-
-
 def _records(store: "Store", file: RecordFile, rids: set[int], problems: list[str]) -> int:
-    """Check the records of one file; for float32 originals also that codes of one bit by sign are theirs."""
+    """Verify the records of one file; for one bit by sign and float32 originals, also that codes match vectors."""
     bad: list[str] = []
     seen: list[int] = []
     total = store.head.n_slots
@@ -100,20 +91,22 @@ def _records(store: "Store", file: RecordFile, rids: set[int], problems: list[st
         count = min(_AT_ONCE, total - at)
         records = file.read(at, count)
         for i in np.flatnonzero(damaged(records)):
-            bad.append(f"{file.name}: record {at + int(i):,} does not agree with its checksum")
+            bad.append(f"{file.name}: record {at + int(i):,} does not match its checksum")
         seen.extend(rids_of(records).tolist())
         if file is store.codes and store.vectors is not None and file.layout.dim and not bad:
             bad.extend(_foreign_codes(store, at, count))
     if not bad and (set(seen) != rids or seen != sorted(set(seen))):
-        bad.append(f"{file.name}: its records are not those of the rows")
+        bad.append(f"{file.name}: its rids are not those of the rows")
     _note(problems, bad)
     return total
 
 
 def _foreign_codes(store: "Store", at: int, count: int) -> list[str]:
-    """Codes that are not the signs of their vector; lossy originals cannot tell."""
+    """Codes that are not the signs of their vectors. Lossy originals may have other signs.
+
+    Codes of other forms are computed in floating point: those of another machine may differ in a last bit.
+    """
     assert store.vectors is not None and store.codes is not None
-    # Other codes are computed in floating point: made on another machine, they may differ in a last bit and be right.
     if store.vectors.layout.form != FORMS["float32"] or store.codes.layout.form != ONE_BIT:
         return []
     signs = vectors_of(store.vectors.layout, store.vectors.read(at, count))[:, : store.codes.layout.dim] > 0

@@ -228,7 +228,8 @@ def store_writer(path: Path, form: int = 1) -> tuple[Callable[[Operation], None]
             head = store.head
             rids = store.read_codes(0, head.n_slots)[0] if head.n_slots else np.zeros(0, np.int64)
             live = np.flatnonzero(~np.isin(rids, np.array(store.dead_since(-1), np.int64)))
-            store.compact(live, None, codings.recode(head.settings, what, DIM, head.seq) if what else None)
+            recode = codings.recode(head.settings, what, DIM, head.seq) if what else None
+            store.commit_compaction(store.begin_compaction(live, None, recode))
         elif kind == "update":
             rows = store.rows("id", what[0])
             store.rewrite([row._replace(metadata=f'{{"n":{what[1]}}}') for row in rows])

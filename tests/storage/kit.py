@@ -10,7 +10,8 @@ import numpy as np
 
 import bqstore
 from bqstore import BqstoreError
-from bqstore.storage import Head, Rows, Store, open_store
+from bqstore.storage import Head, Recode, Rows, Store, open_store
+from bqstore.storage.compaction import Progress
 from bqstore.storage.format import codes_of, vectors_of
 from bqstore.storage.head import code_form, coded_dim
 from bqstore.storage.verify import problems_of
@@ -302,13 +303,16 @@ class StoreModel:
         rids = store.read_codes(0, head.n_slots)[0] if head.n_slots else np.zeros(0, np.int64)
         return np.flatnonzero(~np.isin(rids, np.array(store.dead_since(-1), np.int64)))
 
-    def compact(self) -> Head:
-        """Free the space of the dead."""
-        return self.store.compact(self.live())
+    def compact(
+        self, live: np.ndarray | None = None, progress: Progress | None = None, recode: Recode | None = None
+    ) -> Head:
+        """Copy the living to a new generation, and commit it."""
+        prepared = self.store.begin_compaction(self.live() if live is None else live, progress, recode)
+        return self.store.commit_compaction(prepared)
 
     def recode(self, form: int, seed: int = 0, part: int | None = None) -> Head:
         """The same with new codes, of a form, and of the first values of each vector."""
-        return self.store.compact(self.live(), recode=codings.recode(self.store.head.settings, form, DIM, seed, part))
+        return self.compact(recode=codings.recode(self.store.head.settings, form, DIM, seed, part))
 
     def _stored(self) -> dict[str, tuple[np.ndarray, str]]:
         """What is there. Where originals are not kept, a vector is what its signs tell, or else nothing but NaN."""

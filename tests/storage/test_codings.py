@@ -103,7 +103,7 @@ def test_every_byte_of_a_header_with_parameters_counts():
         data = bytearray(WHOLE)
         data[bit // 8] ^= 1 << bit % 8
         refused(bytes(data))
-    with pytest.raises(CorruptionError, match="the parameters in file do not agree with their checksum"):
+    with pytest.raises(CorruptionError, match="the parameters in file do not match their checksum"):
         check_header("file", WHOLE[:70] + b"\x99" + WHOLE[71:], LAYOUT, 3, 2**61)
     for place in range(len(WHOLE)):
         refused(WHOLE[:place])
@@ -204,7 +204,7 @@ def test_only_signs_are_compared_with_their_vectors(tmp_path):
             assert problems_of(model.store)[0] == expected
             records[0, 4] ^= 1  # and not sealed again
             file.write(3, records)
-            assert problems_of(model.store)[0] == ["codes-0.bin: record 3 does not agree with its checksum"]
+            assert problems_of(model.store)[0] == ["codes-0.bin: record 3 does not match its checksum"]
 
 
 # ---- the first write of a generation
@@ -298,7 +298,7 @@ def test_what_the_caller_must_not_give(where):
                 store.append(*arguments)
         unknown = {"encoding": "four_bits", "estimator": "sign", "rotate": False}
         for coding in (unknown, {**unknown, "encoding": ["two_bits"]}, {"encoding": "two_bits"}, "two_bits", 7, None):
-            with pytest.raises(CorruptionError, match="none that this format knows"):
+            with pytest.raises(CorruptionError, match="not known to this format"):
                 store.append(rows, vectors, codes[4], Coding({**settings, "coding": coding}, four.parameters))
         with pytest.raises(ValueError, match="JSON"):
             store.append(rows, vectors, codes[4], Coding({**four.settings, "choice": float("nan")}, four.parameters))

@@ -65,7 +65,7 @@ def names(model: StoreModel) -> set[str]:
 def test_the_living_stay_as_they_were_and_the_dead_are_gone(model):
     before, rids = model.store.head, model.store.read_codes(0, 29)[0]
     live = model.live()
-    head = model.store.compact(live)
+    head = model.compact(live)
     assert head == model.store.head
     assert (head.generation, head.seq, head.n_slots, head.n_live) == (1, before.seq + 1, 20, 20)
     assert (head.next_rid, head.meta_seq, head.settings) == (before.next_rid, before.meta_seq, before.settings)
@@ -120,7 +120,7 @@ def test_a_store_that_never_held_anything_may_be_compacted(tmp_path):
 def test_pieces_add_up_and_are_told(model, monkeypatch):
     monkeypatch.setattr(compaction, "_PIECE", 300)
     told: list[tuple[int, int]] = []
-    model.store.compact(model.live(), lambda done, total: told.append((done, total)))
+    model.compact(model.live(), lambda done, total: told.append((done, total)))
     assert [total for _, total in told] == [20] * len(told) and len(told) > 5
     assert [done for done, _ in told] == sorted({done for done, _ in told}) and told[-1] == (20, 20)
     model.check()
@@ -197,7 +197,7 @@ def test_a_reader_that_comes_too_late_for_the_old_files_is_told_to_look_again(on
         reader.store.reread()
         reader.check()
         with pytest.raises(ReadOnlyError):
-            reader.store.compact(reader.live())
+            reader.compact(reader.live())
 
 
 def test_searches_go_on_between_the_copying_and_the_commit(model):
@@ -228,8 +228,8 @@ def test_a_damaged_record_stops_it_and_changes_nothing(tmp_path, kind, slot, way
             raw.seek(place)
             raw.write(flip(data, place)[place : place + 1])
         before = bytes_of(tmp_path)
-        with pytest.raises(CorruptionError, match=f"record {slot} of {kind}-0.bin does not agree"):
-            model.store.compact(live, None, codings.recode(SETTINGS, 5, DIM) if way == "recode" else None)
+        with pytest.raises(CorruptionError, match=f"record {slot} of {kind}-0.bin does not match"):
+            model.compact(live, None, codings.recode(SETTINGS, 5, DIM) if way == "recode" else None)
         assert bytes_of(tmp_path) == before and model.store.head.generation == 0
         with file.path.open("r+b") as raw:
             raw.seek(place)
@@ -245,7 +245,7 @@ def test_damage_of_a_dead_record_does_not_matter(on_disk):
     data = bytearray(file.path.read_bytes())
     data[64 + dead * file.layout.record_bytes + 40] ^= 1
     file.path.write_bytes(data)
-    on_disk.store.compact(live)
+    on_disk.compact(live)
     on_disk.check()
 
 
@@ -256,7 +256,7 @@ def test_swapped_records_are_not_copied(on_disk):
     records[[live[3], live[4]]] = records[[live[4], live[3]]]
     file.write(0, records)
     with pytest.raises(CorruptionError, match="are not those of the rows"):
-        on_disk.store.compact(live)
+        on_disk.compact(live)
     assert on_disk.store.head.generation == 0 and names(on_disk) == {"codes-0.bin", "vectors-0.bin"}
 
 
@@ -266,10 +266,10 @@ def test_the_living_must_be_those_that_live(model):
     dead = np.setdiff1d(np.arange(29), live)
     wrong = np.sort(np.concatenate([live[1:], dead[:1]]))
     with pytest.raises(CorruptionError, match="are not those of the rows"):
-        model.store.compact(wrong)
+        model.compact(wrong)
     for wrong in (live[1:], live[::-1], np.append(live[:-1], live[-2])):
         with pytest.raises(AssertionError):
-            model.store.compact(wrong)
+            model.compact(wrong)
     model.check()
 
 
@@ -332,7 +332,7 @@ def test_an_exception_of_the_progress_ends_it(model):
 
     before = None if model.store.folder is None else bytes_of(model.store.folder)
     with pytest.raises(RuntimeError, match="enough"):
-        model.store.compact(model.live(), stop)
+        model.compact(model.live(), stop)
     assert before is None or bytes_of(model.store.folder) == before
     model.check()
     model.compact()
@@ -354,7 +354,7 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, c
     with monkeypatch.context() as patch:
         patch.setattr(*((Path, "replace") if call == "rename" else (os, call)), fail)
         with pytest.raises(StorageError, match="No space left on device") as caught:
-            on_disk.store.compact(live, None, recode)
+            on_disk.compact(live, None, recode)
     assert caught.value.errno == errno.ENOSPC and bytes_of(on_disk.store.folder) == before
     on_disk.check()
     free(on_disk, way)
@@ -439,7 +439,7 @@ def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committ
         model.store.catalogue._main = main
         assert names(model) == {f"{kind}-{gen}.bin" for kind in ("codes", "vectors") for gen in (0, 1)}
         with pytest.raises(StorageError, match="open it again"):
-            model.store.compact(model.live())
+            model.compact(model.live())
         model.check()
         documents = model.documents
     with StoreModel(tmp_path) as model:

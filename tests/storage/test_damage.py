@@ -129,7 +129,7 @@ def test_a_file_of_another_collection_is_damage(tmp_path, name):
 def test_the_files_of_one_kind_in_the_place_of_the_other_are_damage(tmp_path):
     make_store(tmp_path)
     shutil.copy(tmp_path / "default/vectors-0.bin", tmp_path / "default/codes-0.bin")
-    refuse(tmp_path, CorruptionError, "does not begin as a file of codes does")
+    refuse(tmp_path, CorruptionError, "does not start like a file of codes")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -175,13 +175,13 @@ def sql(path: Path, statement: str, *values: object) -> None:
     ("statement", "words"),
     [
         ("DELETE FROM head", "lost its head row"),
-        ("DROP TABLE head", "other tables"),
+        ("DROP TABLE head", "tables of a collection"),
         ("UPDATE head SET body = replace(body, '\"n_live\":8', '\"n_live\":7')", "head row"),
         ("UPDATE head SET crc = crc + 1", "head row"),
         ("UPDATE head SET body = 5", "head row"),
         ("DELETE FROM rows WHERE rid = 5", "its head row says otherwise"),
         ("DELETE FROM dead WHERE rid = 0", "its head row says otherwise"),
-        ("DROP TABLE dead", "other tables"),
+        ("DROP TABLE dead", "tables of a collection"),
         ("UPDATE dead SET rid = 5 WHERE rid = 0", "its head row says otherwise"),
         ("UPDATE dead SET rid = 500 WHERE rid = 0", "its list of deleted ones differs"),
         ("UPDATE rows SET rid = 500 WHERE rid = 5", "its head row says otherwise"),

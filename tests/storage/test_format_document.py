@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bqstore.storage.sections import DTYPES
+from bqstore.storage.snapshot_format import DTYPES
 
 from .kit import DIM, StoreModel
 

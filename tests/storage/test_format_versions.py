@@ -92,7 +92,7 @@ def test_what_is_written_for_signs_is_what_that_version_wrote(tmp_path):
     store.start_writing()
     rows = head.Rows(["b"], [None], ["{}"], [None], [None])
     store.append(rows, -vectors, np.array([[2]], np.uint64))
-    assert store.compact(np.arange(2)).generation == 2
+    assert store.commit_compaction(store.begin_compaction(np.arange(2))).generation == 2
     store.close()
     for name, data in OLD.items():
         found = (tmp_path / "old" / name.replace("1", "2")).read_bytes()

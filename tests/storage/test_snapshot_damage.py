@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bqstore.storage import graph_snapshot as snapshot
-from bqstore.storage import sections
+from bqstore.storage import snapshot_format
 from bqstore.storage.verify import problems_of
 
 from .kit import StoreModel
@@ -44,7 +44,7 @@ def test_every_byte_cut_and_every_bit_turned_is_found_or_changes_nothing(store):
         file.write_bytes(turned)
         assert store.read_snapshot()[0] is None
     file.write_bytes(bytes(len(data)))
-    assert "does not begin" in store.read_snapshot()[1]
+    assert "does not start" in store.read_snapshot()[1]
 
 
 def test_holes_and_swaps_in_long_sections_are_found(store):
@@ -69,7 +69,7 @@ def rewritten(data: bytes, **changes: object) -> bytes:
     body = body.ljust(max(length, -(-(len(body) + 64) // 64) * 64) - 64)
     whole = struct.pack("<8sII5QQ", b"BQSTsnap", 1, 64 + len(body), *prefix.values(), 0) + body
     words = np.frombuffer(whole, np.uint32).copy()
-    words[14:16] = np.array([sections._sum(words)], np.uint64).view(np.uint32)
+    words[14:16] = np.array([snapshot_format._header_sum(words)], np.uint64).view(np.uint32)
     return words.tobytes() + data[length:]
 
 
@@ -133,10 +133,10 @@ def test_a_newer_format_is_told_apart_from_damage(store):
     ("changes", "words"),
     [
         ({"store_id": 5}, "is of another collection"),
-        ({"generation": 1}, "which its name denies"),
-        ({"seq": 0}, "which its name denies"),
-        ({"codes": 5}, "was derived from other records"),
-        ({"n": 9}, "was derived from other records"),
+        ({"generation": 1}, "which is not its name"),
+        ({"seq": 0}, "which is not its name"),
+        ({"codes": 5}, "derived from other records"),
+        ({"n": 9}, "derived from other records"),
         ({"n": 11}, "may come from an older copy"),
     ],
 )
@@ -173,7 +173,7 @@ def test_verify_says_that_a_damaged_snapshot_is_derived(store):
     assert problems_of(store)[0] == []
     file.write_bytes(flip(file.read_bytes(), 70))
     assert problems_of(store)[0] == [
-        f"{file.name} does not agree with the checksum of its header; it is derived: answers are not affected, "
+        f"{file.name} does not match the checksum of its header; it is derived: answers are not affected, "
         "and the next flush() or close() writes a new one"
     ]
     write(store)
