@@ -1,4 +1,4 @@
-"""Asking for records ahead: when, for what, and that it changes no answer."""
+"""Prefetching records: when, which ones, and that it changes no answer."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,13 @@ from bqstore.storage.readahead import SEARCHES, ReadAhead
 from tests.conftest import clustered
 
 
-def test_it_stops_when_nothing_waits_and_begins_again_when_something_does(monkeypatch):
+@pytest.fixture
+def no_faults(monkeypatch):
+    """On a busy machine any search may wait for the disk, and prefetching would begin again."""
+    monkeypatch.setattr(platform, "major_faults", lambda: 0)
+
+
+def test_prefetching_stops_on_a_warm_disk_and_begins_again_on_a_cold_one(monkeypatch):
     faults = 0
     monkeypatch.setattr(readahead.platform, "major_faults", lambda: faults)
     watch = ReadAhead()
@@ -27,8 +33,9 @@ def test_it_stops_when_nothing_waits_and_begins_again_when_something_does(monkey
         watch.end(before)  # cold: the disk was waited for
 
 
+@pytest.mark.usefixtures("no_faults")
 @pytest.mark.parametrize("batch", [False, True])
-def test_a_search_that_asks_ahead_finds_the_same(tmp_path, batch, monkeypatch):
+def test_prefetching_changes_no_answer(tmp_path, batch, monkeypatch):
     base, queries = clustered(400, 70), clustered(40, 70, seed=1)
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(platform, "will_need", lambda fd, offset, length: asked.append((offset, length)))
@@ -54,7 +61,8 @@ def test_a_search_that_asks_ahead_finds_the_same(tmp_path, batch, monkeypatch):
         assert answers[0] == answers[1]
 
 
-def test_of_a_large_batch_the_first_queries_ask_ahead(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("no_faults")
+def test_the_first_queries_of_a_large_batch_prefetch(tmp_path, monkeypatch):
     base, queries = clustered(400, 70), clustered(100, 70, seed=1)
     asked: list[int] = []
     monkeypatch.setattr(platform, "will_need", lambda fd, offset, length: asked.append(offset))
@@ -68,14 +76,14 @@ def test_of_a_large_batch_the_first_queries_ask_ahead(tmp_path, monkeypatch):
         assert col.search_ids(queries, 5, oversampling=80)[0].tolist() == one_by_one and not asked
 
 
-def test_no_search_of_codes_alone_asks_ahead(tmp_path, monkeypatch):
+def test_a_search_without_rescoring_prefetches_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "will_need", lambda *_: pytest.fail("nothing is to be read"))
     with bqstore.open_flat(tmp_path, full_scan_threshold=0) as col:
         col.add(np.eye(5) + 0.1)
         assert len(col.search([1.0, 0, 0, 0, 0], rescore=False)) == 5
 
 
-def test_where_the_system_has_no_such_calls_nothing_is_asked_and_nothing_counted(monkeypatch, tmp_path):
+def test_a_system_without_these_calls_searches_all_the_same(monkeypatch, tmp_path):
     monkeypatch.delattr(platform.os, "posix_fadvise", raising=False)
     monkeypatch.setattr(platform, "resource", None)
     assert platform.major_faults() == 0
