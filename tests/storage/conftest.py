@@ -7,7 +7,7 @@ import pytest
 
 from bqstore.storage import Store
 
-from .kit import StoreModel
+from .store_model import StoreModel
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """A run of writes that can be repeated, as data: what a child process does, and what must be there when it is gone.
 
-    python -m tests.storage.crash FOLDER SEED OPERATIONS [collection | store | upkeep]
+    python -m tests.storage.crash FOLDER SEED OPERATIONS [collection | store | generations]
 
-The child writes ``done I`` when operation I is acknowledged, ``failed I`` when it was refused. With "store" it goes
-without kernels and starts in a tenth of a second, as `strace` needs it. With "upkeep" it does, too, and writes
-snapshots, compacts and makes codes of other forms between the operations.
+The child writes ``done I`` when operation I is acknowledged, ``failed I`` when it was refused. With "store" it
+runs without kernels and starts in a tenth of a second, for `strace`. With "generations" it does, too, and writes
+snapshots, compacts, and makes codes of other forms between the operations.
 """
 
 import json
@@ -22,7 +22,7 @@ import numpy as np
 
 from bqstore.errors import BqstoreError
 
-from . import codings
+from . import naive_codes
 
 DIM = 8
 SETTINGS = {
@@ -58,7 +58,7 @@ def operations(seed: int) -> Iterator[Operation]:
         yield operation
 
 
-def with_upkeep(given: Iterator[Operation]) -> Iterator[Operation]:
+def with_generations(given: Iterator[Operation]) -> Iterator[Operation]:
     """The operations with a snapshot, a recoding or a compaction after every second one."""
     for step, operation in enumerate(given):
         yield operation
@@ -121,9 +121,9 @@ def check(path: Path, seed: int, report: str) -> None:
     _check(path, possible(operations(seed), report), contents_of)
 
 
-def check_upkeep(path: Path, seed: int, report: str) -> None:
+def check_generations(path: Path, seed: int, report: str) -> None:
     """The same without a collection; also, a snapshot that was left is whole, and of a commit that is there."""
-    _check(path, possible(with_upkeep(operations(seed)), report), contents_of_store)
+    _check(path, possible(with_generations(operations(seed)), report), contents_of_store)
 
 
 def _check(path: Path, states: list[Contents], contents: Callable[[Path], Contents]) -> None:
@@ -160,7 +160,7 @@ def contents_of_store(path: Path) -> Contents:
         assert store.vectors is not None
         vectors = vectors_of(store.vectors.layout, store.vectors.read(0, head.n_slots))
         rids, codes = store.read_codes(0, head.n_slots)
-        assert (codes == codings.encode(code_form(head.settings), store.parameters, vectors)).all()
+        assert (codes == naive_codes.encode(code_form(head.settings), store.parameters, vectors)).all()
         rows = {row.rid: row for row in store.rows("rid", rids.tolist())}
         return {
             rows[rid].id: (tuple(vector.tolist()), rows[rid].text, json.loads(rows[rid].metadata)["n"])
@@ -211,10 +211,10 @@ def store_writer(path: Path, form: int = 1) -> tuple[Callable[[Operation], None]
             vectors = np.array([doc[0] for doc in what.values()], np.float32)
             head, coding = store.head, None
             if form != 1 and head.n_slots == 0:
-                coding = codings.coding(head.settings, form, DIM, head.seq)
-                codes = codings.encode(form, coding.parameters, vectors)
+                coding = naive_codes.coding(head.settings, form, DIM, head.seq)
+                codes = naive_codes.encode(form, coding.parameters, vectors)
             else:
-                codes = codings.encode(code_form(head.settings), store.parameters, vectors)
+                codes = naive_codes.encode(code_form(head.settings), store.parameters, vectors)
             metadata = [f'{{"n":{doc[2]}}}' for doc in what.values()]
             none = [None] * len(what)
             rows = Rows(list(what), [doc[1] for doc in what.values()], metadata, none, none)
@@ -228,7 +228,7 @@ def store_writer(path: Path, form: int = 1) -> tuple[Callable[[Operation], None]
             head = store.head
             rids = store.read_codes(0, head.n_slots)[0] if head.n_slots else np.zeros(0, np.int64)
             live = np.flatnonzero(~np.isin(rids, np.array(store.dead_since(-1), np.int64)))
-            recode = codings.recode(head.settings, what, DIM, head.seq) if what else None
+            recode = naive_codes.recode(head.settings, what, DIM, head.seq) if what else None
             store.commit_compaction(store.begin_compaction(live, None, recode))
         elif kind == "update":
             rows = store.rows("id", what[0])
@@ -245,8 +245,8 @@ def main(folder: str, seed: str, count: str, layer: str = "collection") -> None:
         if layer == "collection":
             apply, close = collection_writer(Path(folder))
         else:
-            apply, close = store_writer(Path(folder), form=4 if layer == "upkeep" else 1)
-        steps = with_upkeep(operations(int(seed))) if layer == "upkeep" else operations(int(seed))
+            apply, close = store_writer(Path(folder), form=4 if layer == "generations" else 1)
+        steps = with_generations(operations(int(seed))) if layer == "generations" else operations(int(seed))
     except BqstoreError:  # refused before anything was said
         return
     for i, operation in enumerate(islice(steps, int(count))):

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bqstore.errors import ClosedError, CorruptionError, ReadOnlyError, StorageError
 from bqstore.storage import Head, compaction, open_store, platform
 from bqstore.storage.store import SupersededError
 
-from . import codings
-from .kit import DIM, SETTINGS, StoreModel, bytes_of, interrupted
-from .test_damage import flip
+from . import naive_codes
+from .crash import SETTINGS
+from .damage import bytes_of, flip
+from .depth import examples, for_all
+from .interrupts import interrupted, lines_of, some_lines
+from .store_model import DIM, StoreModel
 
 ORIGINALS = ["float32", "none"]
-ways = pytest.mark.parametrize("way", ["compact", "recode"])
+with_and_without_recoding = pytest.mark.parametrize("how", ["compact", "recode"])
 
 
 def filled(path: Path | None, originals: str = "float32") -> StoreModel:
@@ -34,9 +36,9 @@ def filled(path: Path | None, originals: str = "float32") -> StoreModel:
     return model
 
 
-def free(model: StoreModel, way: str) -> Head:
-    """Free the space of the dead, one way or the other."""
-    return model.compact() if way == "compact" else model.recode(5, seed=1)
+def free(model: StoreModel, how: str) -> Head:
+    """Free the space of the dead, with new codes or without."""
+    return model.compact() if how == "compact" else model.recode(5, seed=1)
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -62,7 +64,7 @@ def names(model: StoreModel) -> set[str]:
 # ---- what it leaves
 
 
-def test_the_living_stay_as_they_were_and_the_dead_are_gone(model):
+def test_live_documents_stay_as_they_were_and_dead_records_are_gone(model):
     before, rids = model.store.head, model.store.read_codes(0, 29)[0]
     live = model.live()
     head = model.compact(live)
@@ -80,7 +82,7 @@ def test_the_living_stay_as_they_were_and_the_dead_are_gone(model):
 
 
 @pytest.mark.parametrize("originals", ORIGINALS)
-def test_the_disk_is_given_back_and_the_next_opening_finds_all(tmp_path, originals):
+def test_disk_space_is_freed_and_the_next_opening_finds_all(tmp_path, originals):
     with filled(tmp_path, originals) as model:
         model.delete(10)
         before = flat_bytes(model)
@@ -97,7 +99,7 @@ def test_the_disk_is_given_back_and_the_next_opening_finds_all(tmp_path, origina
         model.check()
 
 
-def test_when_all_are_deleted_there_are_no_files(model):
+def test_a_compaction_without_live_documents_leaves_no_files(model):
     model.delete(20)
     head = model.compact()
     assert (head.generation, head.n_slots, head.n_live, head.next_rid) == (1, 0, 0, 29)
@@ -117,7 +119,7 @@ def test_a_store_that_never_held_anything_may_be_compacted(tmp_path):
             model.check()
 
 
-def test_pieces_add_up_and_are_told(model, monkeypatch):
+def test_progress_is_reported_piece_by_piece(model, monkeypatch):
     monkeypatch.setattr(compaction, "_PIECE", 300)
     told: list[tuple[int, int]] = []
     model.compact(model.live(), lambda done, total: told.append((done, total)))
@@ -130,11 +132,15 @@ WRITES = ["add", "add", "upsert", "delete", "delete", "update", "compact", "reco
 writes = st.lists(st.tuples(st.sampled_from(WRITES), st.integers(1, 6)), max_size=25)
 
 
-@settings(deadline=None, max_examples=40)
-@given(writes, st.sampled_from(ORIGINALS), st.booleans(), st.none() | st.integers(1, 6))
-def test_any_sequence_of_writes_and_compactions(tmp_path_factory, operations, originals, memory, form):
+@examples
+def test_any_sequence_of_writes_and_compactions(tmp_path_factory, n):
+    @for_all(n, writes, st.sampled_from(ORIGINALS), st.booleans(), st.none() | st.integers(1, 6))
+    def agrees(operations, originals, memory, form):
+        check_a_sequence(tmp_path_factory.mktemp("store"), operations, originals, memory, form)
+
+
+def check_a_sequence(folder, operations, originals, memory, form):
     """Beside a dictionary, and beside a reader that looks now and then."""
-    folder = tmp_path_factory.mktemp("store")
     model = StoreModel(None if memory else folder, originals=originals)
     model.form = form
     reader = None if memory else StoreModel(folder, read_only=True, originals=originals)
@@ -214,10 +220,10 @@ def test_searches_go_on_between_the_copying_and_the_commit(model):
 # ---- what is refused
 
 
-@ways
+@with_and_without_recoding
 @pytest.mark.parametrize("kind", ["vectors", "codes"])
 @pytest.mark.parametrize("slot", [0, 13, 28])
-def test_a_damaged_record_stops_it_and_changes_nothing(tmp_path, kind, slot, way):
+def test_a_damaged_record_stops_it_and_changes_nothing(tmp_path, kind, slot, how):
     with filled(tmp_path) as model:
         live = model.live()
         slot = int(live[np.argmin(np.abs(live - slot))])
@@ -229,16 +235,16 @@ def test_a_damaged_record_stops_it_and_changes_nothing(tmp_path, kind, slot, way
             raw.write(flip(data, place)[place : place + 1])
         before = bytes_of(tmp_path)
         with pytest.raises(CorruptionError, match=f"record {slot} of {kind}-0.bin does not match"):
-            model.compact(live, None, codings.recode(SETTINGS, 5, DIM) if way == "recode" else None)
+            model.compact(live, None, naive_codes.recode(SETTINGS, 5, DIM) if how == "recode" else None)
         assert bytes_of(tmp_path) == before and model.store.head.generation == 0
         with file.path.open("r+b") as raw:
             raw.seek(place)
             raw.write(data[place : place + 1])
-        free(model, way)
+        free(model, how)
         model.check()
 
 
-def test_damage_of_a_dead_record_does_not_matter(on_disk):
+def test_a_damaged_record_of_a_deleted_document_does_not_matter(on_disk):
     live = on_disk.live()
     dead = int(np.setdiff1d(np.arange(29), live)[2])
     file = on_disk.store.vectors
@@ -260,7 +266,7 @@ def test_swapped_records_are_not_copied(on_disk):
     assert on_disk.store.head.generation == 0 and names(on_disk) == {"codes-0.bin", "vectors-0.bin"}
 
 
-def test_the_living_must_be_those_that_live(model):
+def test_ordinals_with_a_tombstone_are_refused(model):
     """An old list of them would bring the dead back and lose as many others."""
     live = model.live()
     dead = np.setdiff1d(np.arange(29), live)
@@ -273,10 +279,10 @@ def test_the_living_must_be_those_that_live(model):
     model.check()
 
 
-@ways
+@with_and_without_recoding
 @pytest.mark.parametrize("write", ["add", "delete", "update", "clear", "compact"])
-def test_a_write_in_between_makes_it_void(model, write, way):
-    recode = codings.recode(SETTINGS, 5, DIM) if way == "recode" else None
+def test_a_write_before_its_commit_makes_a_compaction_void(model, write, how):
+    recode = naive_codes.recode(SETTINGS, 5, DIM) if how == "recode" else None
     prepared = model.store.begin_compaction(model.live(), None, recode)
     getattr(model, write)(*([] if write in ("clear", "compact") else [1]))
     with pytest.raises(StorageError, match="has moved on"):
@@ -287,7 +293,7 @@ def test_a_write_in_between_makes_it_void(model, write, way):
     model.check()
 
 
-def test_only_the_last_one_begun_can_be_committed_and_once(model):
+def test_only_the_last_compaction_begun_can_be_committed_and_only_once(model):
     first = model.store.begin_compaction(model.live())
     second = model.store.begin_compaction(model.live())
     for _ in range(2):
@@ -300,7 +306,7 @@ def test_only_the_last_one_begun_can_be_committed_and_once(model):
     model.check()
 
 
-def test_one_that_is_discarded_leaves_nothing(on_disk):
+def test_a_discarded_compaction_leaves_no_files(on_disk):
     before = bytes_of(on_disk.store.folder)
     prepared = on_disk.store.begin_compaction(on_disk.live())
     assert names(on_disk) == {f"{kind}-{generation}.bin" for kind in ("codes", "vectors") for generation in (0, 1)}
@@ -309,7 +315,7 @@ def test_one_that_is_discarded_leaves_nothing(on_disk):
     on_disk.check()
 
 
-def test_one_that_was_never_committed_is_litter_for_the_next_opening(tmp_path):
+def test_the_next_writer_removes_a_compaction_that_was_not_committed(tmp_path):
     with filled(tmp_path) as model:
         documents = model.documents
         model.store.begin_compaction(model.live())
@@ -326,7 +332,7 @@ def test_one_that_was_never_committed_is_litter_for_the_next_opening(tmp_path):
         model.store.begin_compaction(np.arange(20))
 
 
-def test_an_exception_of_the_progress_ends_it(model):
+def test_an_exception_of_the_progress_ends_a_compaction(model):
     def stop(*_):
         raise RuntimeError("enough")
 
@@ -342,11 +348,11 @@ def test_an_exception_of_the_progress_ends_it(model):
 # ---- the disk refuses
 
 
-@ways
+@with_and_without_recoding
 @pytest.mark.parametrize("call", ["pwrite", "open", "fsync", "rename", "preadv"])
-def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, call, way):
+def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, call, how):
     live, before = on_disk.live(), bytes_of(on_disk.store.folder)
-    recode = codings.recode(SETTINGS, 5, DIM) if way == "recode" else None
+    recode = naive_codes.recode(SETTINGS, 5, DIM) if how == "recode" else None
 
     def fail(*arguments, **keywords):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -357,12 +363,12 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, c
             on_disk.compact(live, None, recode)
     assert caught.value.errno == errno.ENOSPC and bytes_of(on_disk.store.folder) == before
     on_disk.check()
-    free(on_disk, way)
+    free(on_disk, how)
     on_disk.check()
 
 
-@ways
-def test_a_disk_that_fills_up_amid_the_copying(on_disk, monkeypatch, way):
+@with_and_without_recoding
+def test_a_disk_that_fills_up_amid_the_copying(on_disk, monkeypatch, how):
     before = bytes_of(on_disk.store.folder)
     real, left = os.pwrite, [700]
 
@@ -375,15 +381,15 @@ def test_a_disk_that_fills_up_amid_the_copying(on_disk, monkeypatch, way):
 
     monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.raises(StorageError, match="No space left on device; nothing was changed"):
-        free(on_disk, way)
+        free(on_disk, how)
     monkeypatch.undo()
     assert bytes_of(on_disk.store.folder) == before
     on_disk.add(1)
     on_disk.check()
 
 
-@ways
-def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch, way):
+@with_and_without_recoding
+def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch, how):
     with filled(tmp_path) as model:
         calls = []
         real = platform.sync_file
@@ -396,7 +402,7 @@ def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch, way):
 
         monkeypatch.setattr(platform, "sync_file", sync)
         with pytest.raises(StorageError, match="could not be synced"):
-            free(model, way)
+            free(model, how)
         monkeypatch.undo()
         for write in (model.compact, model.clear, lambda: model.add(1)):
             with pytest.raises(StorageError, match="open it again"):
@@ -411,12 +417,12 @@ def test_a_failed_sync_poisons_the_writer(tmp_path, monkeypatch, way):
         model.check()
 
 
-@ways
+@with_and_without_recoding
 @pytest.mark.parametrize("committed", [True, False])
-def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committed, way):
+def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committed, how):
     """Whether it is there is known when the store is opened again."""
     with filled(tmp_path) as model:
-        recode = codings.recode(SETTINGS, 5, DIM) if way == "recode" else None
+        recode = naive_codes.recode(SETTINGS, 5, DIM) if how == "recode" else None
         prepared = model.store.begin_compaction(model.live(), None, recode)
         main = model.store.catalogue._main
 
@@ -445,7 +451,7 @@ def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committ
     with StoreModel(tmp_path) as model:
         model.documents = documents
         assert model.store.head.generation == int(committed)
-        assert model.store.head.format_version == (2 if committed and way == "recode" else 1)
+        assert model.store.head.format_version == (2 if committed and how == "recode" else 1)
         assert names(model) == {f"{kind}-{int(committed)}.bin" for kind in ("codes", "vectors")}
         model.check()
 
@@ -453,23 +459,37 @@ def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committ
 # ---- interrupts
 
 
-@ways
-@pytest.mark.parametrize("where", ["memory", "disk"])
-def test_an_interrupt_at_any_line_leaves_one_generation_or_the_other(tmp_path, where, way, monkeypatch):
+@with_and_without_recoding
+@pytest.mark.parametrize(
+    ("where", "stride"),
+    [
+        ("memory", 37),
+        ("disk", 89),
+        pytest.param("memory", 1, marks=pytest.mark.slow),
+        pytest.param("disk", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupt_at_any_line_leaves_one_generation_or_the_other(tmp_path, where, stride, how, monkeypatch):
     monkeypatch.setattr(compaction, "_PIECE", 1000)
-    generations, line = set(), 1
-    while True:
-        path = None if where == "memory" else tmp_path / f"{line}"
-        with filled(path) as model:
-            if not interrupted(lambda: free(model, way), line):
-                break
+    generations, path = set(), None if where == "memory" else tmp_path / "store"
+
+    def fresh() -> StoreModel:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
+        return filled(path)
+
+    with fresh() as model:
+        count = lines_of(lambda: free(model, how))
+    for line in some_lines(count, stride):
+        with fresh() as model:
+            assert interrupted(lambda model=model: free(model, how), line)
             head = model.store.reread()
             generations.add(head.generation)
-            assert head.format_version == (2 if head.generation and way == "recode" else 1)
+            assert head.format_version == (2 if head.generation and how == "recode" else 1)
             model.check()
             model.add(1)
             model.delete(1)
-            free(model, way)
+            free(model, how)
             model.check()
             assert model.store.head.generation == head.generation + 1
             if path is not None:
@@ -478,9 +498,7 @@ def test_an_interrupt_at_any_line_leaves_one_generation_or_the_other(tmp_path, w
             with StoreModel(path) as again:
                 again.documents = model.documents
                 again.check()
-            shutil.rmtree(path)
-        line += 1 if where == "memory" else 3 if way == "compact" else 7
-    assert generations == {0, 1} and line > 100
+    assert generations == {0, 1} and count > 100
 
 
 def test_sweeping_does_not_take_what_is_not_ours(on_disk):

@@ -15,7 +15,7 @@ import pytest
 
 from bqstore.storage.snapshot_format import DTYPES
 
-from .kit import DIM, StoreModel
+from .store_model import DIM, StoreModel
 
 # ---- the reader, from FORMAT.md
 

@@ -18,8 +18,10 @@ from bqstore.storage import format as fmt
 from bqstore.storage.format import HEADER_BYTES, Layout, header_bytes
 from bqstore.storage.verify import problems_of
 
-from .kit import DIM, SETTINGS, StoreModel, bytes_of
-from .test_codings import filled, resealed
+from .crash import SETTINGS
+from .damage import bytes_of
+from .store_model import DIM, StoreModel
+from .test_code_forms import filled, resealed
 
 # what the last version that knew format 1 only wrote for one document, byte by byte
 OLD = {
@@ -144,7 +146,7 @@ def test_a_version_that_knows_format_1_only_refuses_format_2_and_reads_what_is_1
         monkeypatch.undo()
 
 
-def test_the_head_row_says_3_exactly_as_long_as_codes_are_of_a_part(tmp_path):
+def test_the_head_row_says_3_exactly_as_long_as_codes_are_of_truncated_vectors(tmp_path):
     """The codes file is as one of so many dimensions always was, the vectors file that of the whole."""
     with StoreModel(tmp_path) as model:
         folder = tmp_path / "default"
@@ -169,7 +171,7 @@ def test_the_head_row_says_3_exactly_as_long_as_codes_are_of_a_part(tmp_path):
 
 
 @pytest.mark.parametrize("form", range(1, 7))
-def test_a_version_that_knows_no_parts_refuses_them_and_reads_what_is_whole_again(tmp_path, monkeypatch, form):
+def test_a_version_without_truncation_refuses_it_and_reads_whole_codes_again(tmp_path, monkeypatch, form):
     with StoreModel(tmp_path) as model:
         model.form, model.part = form, 5
         model.add(9)
@@ -189,7 +191,7 @@ def test_a_version_that_knows_no_parts_refuses_them_and_reads_what_is_whole_agai
 
 @pytest.mark.parametrize("part", [0, -1, DIM + 1, 10**30, 5.0, True, None, "5", [5], {}])
 @pytest.mark.parametrize("form", [1, 4])
-def test_a_part_that_no_vector_has_is_damage(tmp_path, form, part):
+def test_an_impossible_truncate_dim_is_damage(tmp_path, form, part):
     with StoreModel(tmp_path) as model:
         model.form, model.part = form, 5
         model.add(9)
@@ -203,7 +205,7 @@ def test_a_part_that_no_vector_has_is_damage(tmp_path, form, part):
 
 
 @pytest.mark.parametrize("part", [4, 6, DIM])
-def test_a_codes_file_of_another_part_is_damage(tmp_path, part):
+def test_a_codes_file_of_another_truncate_dim_is_damage(tmp_path, part):
     """Also where records are of the same length."""
     with StoreModel(tmp_path) as model:
         model.form, model.part = 1, 5
@@ -265,7 +267,7 @@ def test_a_coding_that_no_version_wrote_is_damage(tmp_path, coding, version):
 
 
 @pytest.mark.parametrize(("form", "version"), [(1, 2), (4, 1), (4, 0), (1, 0), (4, -2), (1, 3), (4, 3)])
-def test_a_version_that_the_coding_denies_is_damage(tmp_path, form, version):
+def test_a_version_that_contradicts_the_coding_is_damage(tmp_path, form, version):
     with filled(tmp_path, form):
         pass
     rewrite_head(tmp_path / "default", version)

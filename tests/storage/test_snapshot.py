@@ -1,13 +1,13 @@
 """Snapshots: what goes in comes out, or a sentence says why not; no data ever depends on it."""
 
 import errno
+import hashlib
 import mmap
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -17,7 +17,11 @@ from bqstore.storage import graph_snapshot as snapshot
 from bqstore.storage.files import DiskFile
 from bqstore.storage.snapshot_format import DTYPES, LANES, PIECE, pieces_of, section_sum
 
-from .kit import SETTINGS, StoreModel, bytes_of, interrupted
+from .crash import SETTINGS
+from .damage import bytes_of
+from .depth import depths, examples, for_all
+from .interrupts import interrupted, lines_of, some_lines
+from .store_model import StoreModel
 
 
 def arrays_of(seed: int = 0) -> dict[str, np.ndarray]:
@@ -80,20 +84,19 @@ array = st.sampled_from(sorted(DTYPES)).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.dictionaries(names, array, max_size=5), st.dictionaries(names, st.integers(-(2**63), 2**63 - 1), max_size=3))
-def test_whatever_is_written_is_read(tmp_path_factory, given_arrays, numbers):
-    folder = tmp_path_factory.getbasetemp() / "whatever"
-    with StoreModel(folder) as model:
-        if not model.documents:
-            model.add(3)
-        model.store.write_snapshot(3, model.store.head.seq, numbers, given_arrays)
-        found, reason = model.store.read_snapshot()
+@examples
+def test_whatever_is_written_is_read(store, n):
+    numbers_of_64_bits = st.dictionaries(names, st.integers(-(2**63), 2**63 - 1), max_size=3)
+
+    @for_all(n, st.dictionaries(names, array, max_size=5), numbers_of_64_bits)
+    def is_read(given_arrays, numbers):
+        store.write_snapshot(3, store.head.seq, numbers, given_arrays)
+        found, reason = store.read_snapshot()
         assert reason is None and found.numbers == numbers
         same(found.arrays, given_arrays)
 
 
-def test_a_snapshot_of_nothing_is_one(store):
+def test_an_empty_snapshot_is_read(store):
     store.write_snapshot(0, store.head.seq, {}, {})
     found, reason = store.read_snapshot()
     assert reason is None and (found.n, found.numbers, found.arrays) == (0, {}, {})
@@ -126,14 +129,14 @@ def test_released_arrays_come_back_from_the_file_and_their_neighbors_stay(store,
         assert (found.arrays[name] == 99).all()
 
 
-def test_in_memory_there_are_none(tmp_path):
+def test_in_memory_there_are_no_snapshots(tmp_path):
     with StoreModel(None) as model:
         model.add(3)
         assert model.store.write_snapshot(3, model.store.head.seq, {}, arrays_of()) == 0
         assert model.store.read_snapshot() == (None, None)
 
 
-def test_where_there_is_none_there_is_no_reason(store):
+def test_without_a_snapshot_there_is_no_reason(store):
     assert store.read_snapshot() == (None, None)
 
 
@@ -170,11 +173,12 @@ def test_the_checksum_finds_any_bit_any_swap_and_any_hole():
     assert len(set(lengths)) == 4
 
 
-@given(st.integers(0, 70), st.integers(0, 2**32))
-@settings(deadline=None)
-def test_the_checksum_is_that_of_the_slow_way(n, seed):
-    import hashlib
+@examples
+def test_the_checksum_is_that_of_the_slow_way(n):
+    for_all(n, st.integers(0, 70), st.integers(0, 2**32))(check_checksum)
 
+
+def check_checksum(n, seed):
     data = np.random.default_rng(seed).integers(0, 255, n + LANES * 8 * (seed % 3), np.uint8).tobytes()
     words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
     lanes = [0] * min(LANES, len(words))
@@ -251,7 +255,7 @@ def test_a_snapshot_that_is_replaced_while_it_is_read_stays_whole(store):
         check(found)
 
 
-def test_one_that_vanishes_again_and_again_is_none(store, monkeypatch):
+def test_a_snapshot_that_is_replaced_at_every_try_counts_as_none(store, monkeypatch):
     write(store)
 
     def gone(*_):
@@ -309,21 +313,22 @@ def test_a_disk_that_fills_up_amid_a_section(store, monkeypatch):
     StoreModel.of(store).add(1)
 
 
-def test_an_interrupt_at_any_line_leaves_the_old_one_or_the_new(store):
-    model, entries, line = StoreModel.of(store), set(), 1
+@depths("stride", 43, 1)
+def test_an_interrupt_at_any_line_leaves_the_old_one_or_the_new(store, stride):
+    model, entries = StoreModel.of(store), set()
     write(store, 1)
-    while True:
+    model.add(1)
+    count = lines_of(lambda: write(store, 1))
+    for line in some_lines(count, stride):
         model.add(1)
-        if not interrupted(lambda: write(store, 2), line):
-            break
+        assert interrupted(lambda: write(store, 2), line)
         found, reason = store.read_snapshot()
         assert reason is None
         check(found, found.numbers["entry"])
         entries.add(found.numbers["entry"])
         write(store, 1)
         assert len(files(store)) == 1  # no temporary either, but of this commit
-        line += 1
-    assert entries == {1, 2} and line > 50
+    assert entries == {1, 2} and count > 50
     model.check()
 
 

@@ -1,4 +1,4 @@
-"""Flat files: short writes, growth, maps that outlive growth, and errors that are of the tree."""
+"""Flat files: short writes, growth, maps that outlive growth, and errors that are StorageErrors."""
 
 import errno
 import os
@@ -94,7 +94,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["pwrite", "ftruncate", "open", "fdatasync", "fsync"])
-def test_a_file_that_cannot_be_made_is_an_error_of_the_tree(tmp_path, monkeypatch, call):
+def test_a_file_that_cannot_be_created_is_a_storage_error(tmp_path, monkeypatch, call):
     def fail(*arguments, **keywords):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_made_is_an_error_of_the_tree(tmp_path, monkeypatc
     assert (file.read(0, 1) == records(1)).all()
 
 
-def test_reading_errors_are_of_the_tree(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_is_a_storage_error(tmp_path, monkeypatch):
     file = DiskFile.create(tmp_path / "codes-0.bin", LAYOUT, 0, 1)
     file.write(0, records(9))
 

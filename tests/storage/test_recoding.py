@@ -8,8 +8,11 @@ from bqstore.storage import Recode, Rows, compaction
 from bqstore.storage.format import Layout, vectors_of
 from bqstore.storage.verify import problems_of
 
-from . import codings
-from .kit import DIM, SETTINGS, StoreModel, bytes_of, documents
+from . import naive_codes
+from .crash import SETTINGS
+from .damage import bytes_of
+from .known_collection import documents
+from .store_model import DIM, StoreModel
 from .test_compaction import filled, names
 
 FORMS = range(1, 7)
@@ -39,7 +42,7 @@ def test_from_any_form_to_any_form(model):
         assert head.settings["choice"]["seed"] == step and head.settings["search"] == before.settings["search"]
         assert (model.store.read_codes(0, 20)[0] == rids[live]).all() and model.store.dead_since(-1) == []
         assert model.store.codes.layout == Layout("codes", DIM, form)
-        assert model.store.parameters.tobytes() == codings.trained(form, DIM, step).tobytes()
+        assert model.store.parameters.tobytes() == naive_codes.trained(form, DIM, step).tobytes()
         if step % 9 == 0:
             model.check()
     model.check()
@@ -49,7 +52,7 @@ def test_from_any_form_to_any_form(model):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("part", [None, 5])
-def test_the_next_opening_finds_it(tmp_path, form, part):
+def test_the_next_opening_finds_the_new_codes(tmp_path, form, part):
     with filled(tmp_path) as model:
         model.recode(form, part=part)
         model.add(2)
@@ -65,7 +68,7 @@ def test_the_next_opening_finds_it(tmp_path, form, part):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_without_it_compaction_keeps_form_and_parameters(model, form):
+def test_a_compaction_without_recoding_keeps_form_and_parameters(model, form):
     model.recode(form)
     parameters, settings = model.store.parameters.tobytes(), model.store.head.settings
     model.delete(5)
@@ -80,7 +83,7 @@ def test_codes_are_made_of_the_live_vectors_piece_by_piece(model, monkeypatch):
     monkeypatch.setattr(compaction, "_PIECE", 700)
     live = model.live()
     kept = vectors_of(model.store.vectors.layout, model.store.vectors.read(0, 29))[live]
-    given, told, plan = [], [], codings.recode(model.store.head.settings, 6, DIM)
+    given, told, plan = [], [], naive_codes.recode(model.store.head.settings, 6, DIM)
 
     def encode(vectors):
         assert vectors.dtype == np.float32 and vectors.flags.c_contiguous and vectors.shape[1] == DIM
@@ -97,18 +100,18 @@ def test_codes_are_made_of_the_live_vectors_piece_by_piece(model, monkeypatch):
 
 @pytest.mark.parametrize("originals", ["float16", "int8"])
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_codes_are_made_of_what_is_kept(tmp_path, originals, where):
+def test_codes_are_made_of_the_stored_vectors(tmp_path, originals, where):
     """Not of the vectors as they came, which are gone."""
     path = tmp_path if where == "disk" else None
     with StoreModel(path, originals=originals) as model:
         store, vectors = model.store, np.array([d.vector for d in documents(9).values()])
         ids, none = [str(i) for i in range(9)], [None] * 9
-        coding = codings.coding(SETTINGS | {"originals": originals}, 4, DIM)
+        coding = naive_codes.coding(SETTINGS | {"originals": originals}, 4, DIM)
         rows = Rows(ids, none, ["{}"] * 9, none, none)
-        store.append(rows, vectors, codings.encode(4, coding.parameters, vectors), coding)
+        store.append(rows, vectors, naive_codes.encode(4, coding.parameters, vectors), coding)
         kept = vectors_of(store.vectors.layout, store.vectors.read(0, 9))
         assert not np.array_equal(kept, vectors)
-        plan = codings.recode(store.head.settings, 6, DIM, 5)
+        plan = naive_codes.recode(store.head.settings, 6, DIM, 5)
         model.compact(np.arange(9), None, plan)
         assert (store.read_codes(0, 9)[1] == plan.encode(kept)).all() and problems_of(store) == ([], 9, 9)
         assert np.array_equal(vectors_of(store.vectors.layout, store.vectors.read(0, 9)), kept)
@@ -117,13 +120,13 @@ def test_codes_are_made_of_what_is_kept(tmp_path, originals, where):
 @pytest.mark.parametrize("form", [1, 4])
 @pytest.mark.parametrize("originals", ["float32", "none"])
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_where_nothing_lives_only_settings_change(tmp_path, originals, form, where):
+def test_recoding_without_live_documents_changes_only_settings(tmp_path, originals, form, where):
     with filled(tmp_path if where == "disk" else None, originals) as model:
         model.form = 6
         for _ in range(2):
             model.delete(len(model.documents))
             settings = {**model.store.head.settings, "embedding_model": f"of {form}"}
-            head = model.compact(model.live(), None, codings.recode(settings, form, DIM))
+            head = model.compact(model.live(), None, naive_codes.recode(settings, form, DIM))
             assert head.settings == {**SETTINGS, "originals": originals, "embedding_model": f"of {form}"}
             assert model.store.codes is None and model.store.parameters.shape == (0,)
             model.check()
@@ -170,22 +173,22 @@ def test_a_reader_goes_on_with_the_codes_it_has_and_then_follows(tmp_path):
 
 def test_searches_go_on_between_the_copying_and_the_commit(model):
     codes, settings = model.store.codes, model.store.head.settings
-    prepared = model.store.begin_compaction(model.live(), None, codings.recode(settings, 4, DIM))
+    prepared = model.store.begin_compaction(model.live(), None, naive_codes.recode(settings, 4, DIM))
     assert model.store.codes is codes and model.store.head.settings == settings
     assert model.store.parameters.shape == (0,)
     model.check()
     model.store.discard_compaction(prepared)
     model.check()
-    prepared = model.store.begin_compaction(model.live(), None, codings.recode(settings, 4, DIM))
+    prepared = model.store.begin_compaction(model.live(), None, naive_codes.recode(settings, 4, DIM))
     assert model.store.commit_compaction(prepared).format_version == 2
     assert (codes.read(0, 29)[:, 0] != 0).all()
     model.check()
 
 
-def test_one_that_was_never_committed_is_litter_for_the_next_opening(tmp_path):
+def test_the_next_writer_removes_a_compaction_that_was_not_committed(tmp_path):
     with filled(tmp_path) as model:
         documents = model.documents
-        model.store.begin_compaction(model.live(), None, codings.recode(SETTINGS, 4, DIM))
+        model.store.begin_compaction(model.live(), None, naive_codes.recode(SETTINGS, 4, DIM))
     assert (tmp_path / "default/codes-1.bin").exists()
     with StoreModel(tmp_path, read_only=True) as reader:
         reader.documents = documents
@@ -202,7 +205,7 @@ def test_one_that_was_never_committed_is_litter_for_the_next_opening(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_codes_are_not_made_of_codes(tmp_path, where):
+def test_recoding_without_originals_is_refused(tmp_path, where):
     with filled(tmp_path if where == "disk" else None, "none") as model:
         before = folder_bytes(model)
         with pytest.raises(StorageError, match="keeps no originals to make new codes from; nothing was changed"):
@@ -219,7 +222,7 @@ def test_codes_are_not_made_of_codes(tmp_path, where):
 def test_an_exception_on_the_way_leaves_everything_as_it_was(model, error, source, piece, monkeypatch):
     monkeypatch.setattr(compaction, "_PIECE", 700)
     before, head, calls = folder_bytes(model), model.store.head, []
-    plan = codings.recode(head.settings, 4, DIM)
+    plan = naive_codes.recode(head.settings, 4, DIM)
 
     def called(of: str) -> None:
         if of == source:
@@ -240,8 +243,8 @@ def test_an_exception_on_the_way_leaves_everything_as_it_was(model, error, sourc
     model.check()
 
 
-def test_codes_that_are_none_are_not_stored(model):
-    before, plan = folder_bytes(model), codings.recode(model.store.head.settings, 4, DIM)
+def test_malformed_codes_are_not_stored(model):
+    before, plan = folder_bytes(model), naive_codes.recode(model.store.head.settings, 4, DIM)
     for encode in (
         lambda vectors: plan.encode(vectors)[1:],
         lambda vectors: plan.encode(vectors)[:, 1:],
@@ -253,7 +256,7 @@ def test_codes_that_are_none_are_not_stored(model):
             model.compact(model.live(), None, Recode(plan.settings, plan.parameters, encode))
     for settings, parameters in (
         (plan.settings, plan.parameters.astype(float)),
-        (codings.settings_for(SETTINGS, 1), plan.parameters),
+        (naive_codes.settings_for(SETTINGS, 1), plan.parameters),
     ):
         with pytest.raises(AssertionError):
             model.compact(model.live(), None, Recode(settings, parameters, plan.encode))

@@ -16,8 +16,12 @@ from bqstore.storage.files import DiskFile
 from bqstore.storage.format import CODE_FORMS, Layout, check_header, header_bytes, header_length, sum64
 from bqstore.storage.verify import problems_of
 
-from . import codings
-from .kit import DIM, SETTINGS, StoreModel, bytes_of, interrupted
+from . import naive_codes
+from .crash import SETTINGS
+from .damage import bytes_of
+from .depth import depths
+from .interrupts import interrupted, lines_of, some_lines
+from .store_model import DIM, StoreModel
 
 FORMS = sorted(CODE_FORMS.values())
 TRAINED = [form for form in FORMS if form != 1]
@@ -145,23 +149,24 @@ def test_a_header_that_agrees_with_its_checksum_is_not_believed_either(tmp_path)
         header_length("file", resealed(WHOLE, 8, "<I", 4)[:64], LAYOUT)
 
 
+@depths("stride", 5, 1)
 @pytest.mark.parametrize("form", [2, 6])
 @pytest.mark.parametrize("originals", ["float32", "none"])
-def test_damage_of_a_header_or_its_parameters_refuses_the_store_and_changes_nothing(tmp_path, form, originals):
+def test_damage_of_a_header_or_its_parameters_refuses_the_store_and_changes_nothing(tmp_path, form, originals, stride):
     with filled(tmp_path, form, originals) as model:
         documents = model.documents
     file = tmp_path / "default/codes-0.bin"
     data = file.read_bytes()
     length = 64 + -(-4 * (2 * DIM if form == 2 else 2 + DIM) // 64) * 64
-    for place in range(length + 40):
+    for place in range(0, length + 40, stride):
         flipped = bytearray(data)
         flipped[place] ^= 1 << place % 8
         for damaged in (data[:place], bytes(flipped)):
             file.write_bytes(damaged)
             before = bytes_of(tmp_path)
             for read_only in (True, False):
-                expected = FormatVersionError if 8 <= place < 12 and len(damaged) == len(data) else CorruptionError
-                with pytest.raises((CorruptionError, expected)):
+                newer = 8 <= place < 12 and len(damaged) == len(data)
+                with pytest.raises((CorruptionError, FormatVersionError) if newer else CorruptionError):
                     store = open_store(tmp_path / "default", SETTINGS, None, read_only)
                     try:
                         store.read_codes(0, store.head.n_slots)  # as every opening of a collection does
@@ -220,7 +225,7 @@ def test_the_first_write_settles_what_codes_are(where, form, originals):
         assert CODE_FORMS[stored["coding"]["encoding"], stored["coding"]["estimator"]] == form
         assert stored["choice"] == {"seed": 0, "trials": [[form, 0.5]]} and stored["hnsw"] == SETTINGS["hnsw"]
         parameters = model.store.parameters
-        assert parameters.tobytes() == codings.trained(form, DIM, 0).tobytes()
+        assert parameters.tobytes() == naive_codes.trained(form, DIM, 0).tobytes()
         assert (parameters.dtype, parameters.flags.writeable) == (np.float32, False) and parameters.flags.c_contiguous
         assert model.store.codes.layout.form == form
     if where is None:
@@ -252,7 +257,7 @@ def test_a_reader_follows_the_first_write(tmp_path):
             )
 
 
-def test_what_is_not_there_is_one_bit_by_sign(where):
+def test_settings_without_a_coding_mean_one_bit_by_sign(where):
     assert coding_of({}) == {"encoding": "one_bit", "estimator": "sign", "rotate": False}
     coding_of({})["rotate"] = True
     assert coding_of({})["rotate"] is False  # nobody's to change
@@ -267,24 +272,24 @@ def test_a_coding_that_comes_too_late_changes_nothing(where):
         model.add(3)
         model.delete(1)
         before = where and bytes_of(where)
-        late = codings.coding(model.store.head.settings, 4, DIM)
+        late = naive_codes.coding(model.store.head.settings, 4, DIM)
         rows = head.Rows(["x"], [None], ["{}"], [None], [None])
         vectors = np.ones((1, DIM), np.float32)
         with pytest.raises(StorageError, match="codes already"):
-            model.store.append(rows, vectors, codings.encode(4, late.parameters, vectors), late)
+            model.store.append(rows, vectors, naive_codes.encode(4, late.parameters, vectors), late)
         assert where is None or bytes_of(where) == before
         model.check()
         model.add(1)
         model.check()
 
 
-def test_what_the_caller_must_not_give(where):
+def test_codes_that_do_not_fit_their_coding_are_refused(where):
     rows = head.Rows(["x"], [None], ["{}"], [None], [None])
     vectors, no_rows = np.ones((1, DIM), np.float32), head.Rows([], [], [], [], [])
     with StoreModel(where) as model:
         settings, store = model.store.head.settings, model.store
-        four, one = codings.coding(settings, 4, DIM), codings.coding(settings, 1, DIM)
-        codes = {form: codings.encode(form, codings.trained(form, DIM), vectors) for form in FORMS}
+        four, one = naive_codes.coding(settings, 4, DIM), naive_codes.coding(settings, 1, DIM)
+        codes = {form: naive_codes.encode(form, naive_codes.trained(form, DIM), vectors) for form in FORMS}
         wrong = [
             (rows, vectors, codes[1], four),  # codes of another form
             (rows, vectors, codes[4].view(np.int64), four),
@@ -316,12 +321,12 @@ def test_what_the_caller_must_not_give(where):
         model.check()
 
 
-def test_what_the_caller_does_with_its_parameters_afterwards_changes_nothing(where):
+def test_parameters_are_copied_from_the_caller(where):
     with StoreModel(where) as model:
-        given = codings.coding(model.store.head.settings, 4, DIM)
+        given = naive_codes.coding(model.store.head.settings, 4, DIM)
         kept, vectors = given.parameters.tobytes(), np.ones((1, DIM), np.float32)
         rows = head.Rows(["x"], ["text 0"], ["{}"], [None], [None])
-        model.store.append(rows, vectors, codings.encode(4, given.parameters, vectors), given)
+        model.store.append(rows, vectors, naive_codes.encode(4, given.parameters, vectors), given)
         given.parameters[:] = 7
         given.settings["coding"]["encoding"] = "two_bits"
         assert model.store.parameters.tobytes() == kept
@@ -344,7 +349,7 @@ def test_settings_of_a_new_store_are_as_they_are_read_back(where):
 
 
 @pytest.mark.parametrize("form", [1, 5])
-def test_clear_begins_untrained(where, form):
+def test_clear_forgets_the_coding(where, form):
     with filled(where, form) as model:
         model.clear()
         settings = model.store.head.settings
@@ -398,16 +403,31 @@ def test_files_of_a_first_write_without_its_commit_are_replaced(tmp_path, before
             again.check()
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_an_interrupt_at_any_line_of_a_first_write_leaves_all_of_it_or_nothing(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "stride"),
+    [
+        ("memory", 17),
+        ("disk", 31),
+        pytest.param("memory", 1, marks=pytest.mark.slow),
+        pytest.param("disk", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupt_at_any_line_of_a_first_write_leaves_all_of_it_or_nothing(tmp_path, kind, stride):
     """And the next one, of another form, must not write into the files that it has left open."""
-    outcomes, line = set(), 1
-    while True:
-        path = None if kind == "memory" else tmp_path / f"{line}"
-        with StoreModel(path) as model:
-            model.form = 4
-            if not interrupted(lambda: model.add(3), line):
-                break
+    outcomes, path = set(), None if kind == "memory" else tmp_path / "store"
+
+    def fresh() -> StoreModel:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
+        model = StoreModel(path)
+        model.form = 4
+        return model
+
+    with fresh() as model:
+        count = lines_of(lambda: model.add(3))
+    for line in some_lines(count, stride):
+        with fresh() as model:
+            assert interrupted(lambda model=model: model.add(3), line)
             n = model.store.reread().n_slots
             outcomes.add(n)
             model.documents = model._stored()
@@ -421,17 +441,15 @@ def test_an_interrupt_at_any_line_of_a_first_write_leaves_all_of_it_or_nothing(t
             with StoreModel(path) as again:
                 again.documents = documents
                 again.check()
-            shutil.rmtree(path)
-        line += 1 if kind == "memory" else 3
-    assert outcomes == {0, 3} and line > 100
+    assert outcomes == {0, 3} and count > 100
 
 
 def test_an_interrupt_before_the_files_were_let_go_of_does_not_mix_forms(where):
     """Ctrl-C in the middle of cleaning up after Ctrl-C: codes of another form are open still."""
     with StoreModel(where) as model:
-        settings = codings.settings_for(SETTINGS, 6)
+        settings = naive_codes.settings_for(SETTINGS, 6)
         model.store.flat.create(
-            head.Head(model.store.head.store_id, dim=DIM, settings=settings), codings.trained(6, DIM)
+            head.Head(model.store.head.store_id, dim=DIM, settings=settings), naive_codes.trained(6, DIM)
         )
         model.add(3)
         assert model.store.codes.layout.form == 1

@@ -1,0 +1,45 @@
+"""Ctrl-C at any line of the storage."""
+
+import sys
+from collections.abc import Callable
+
+AFTER_THE_COMMIT = 12  # the last lines of a write, of which a sample has all
+
+
+def lines_of(action: Callable[[], object]) -> int:
+    """How many lines the storage runs in an action."""
+    return _run(action, 0)[0]
+
+
+def some_lines(count: int, stride: int) -> list[int]:
+    """Every so many lines of an action, and its last ones."""
+    return sorted({*range(1, count + 1, stride), *range(max(1, count - AFTER_THE_COMMIT), count + 1)})
+
+
+def interrupted(action: Callable[[], object], line: int) -> bool:
+    """Do something, with Ctrl-C at the n-th line that the storage runs; whether it came."""
+    return _run(action, line)[1]
+
+
+def _run(action: Callable[[], object], line: int) -> tuple[int, bool]:
+    seen = 0
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if "/bqstore/storage/" not in frame.f_code.co_filename or frame.f_code.co_name == "__del__":
+            return None  # exceptions in a finalizer are only printed
+        if event == "line":
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    except KeyboardInterrupt:
+        return seen, True
+    finally:
+        sys.settrace(before)
+    return seen, False
