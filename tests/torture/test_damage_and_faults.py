@@ -1,10 +1,10 @@
-"""The whole of what the other tests take samples of: every byte, every call to the system, fifty kills."""
+"""All of what the other tests take samples of: damage at every byte, a fault at every system call, fifty kills."""
 
 import pytest
 
-from ..engine.test_durability import calls_of_a_run, check_fault, fault_points, kill_while_writing, needs_strace
-from ..storage.kit import leave_log, make_store
-from ..storage.test_damage import cut, damage_all, flip
+from ..storage.damage import cut, damage_all, flip
+from ..storage.faults import check_fault, fault_points, kill_while_writing, needs_strace
+from ..storage.known_collection import leave_log, make_store
 
 pytestmark = pytest.mark.torture
 
@@ -31,7 +31,7 @@ def test_kill(tmp_path, seed):
 
 @needs_strace
 def test_a_fault_at_every_call_to_the_system(tmp_path):
-    points = fault_points(calls_of_a_run(tmp_path))
+    points = fault_points(tmp_path, "store")
     for fault in points:
-        check_fault(tmp_path / "one", fault)
+        check_fault(tmp_path / "one", "store", fault)
     print(f"{len(points)} faults")
