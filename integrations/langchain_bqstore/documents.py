@@ -1,8 +1,10 @@
-"""Documents on their way in and out: batches to be added, hits as `Document`, filters on `Document`. Knows no store."""
+"""Conversions between LangChain's documents and the collection's arguments: batches to add, hits, filters."""
+
+from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
@@ -13,7 +15,7 @@ Filter = Mapping[str, Any] | Callable[[Document], bool]
 
 
 class Batch(NamedTuple):
-    """What is embedded and committed at once."""
+    """Texts that are embedded in one call and added in one commit."""
 
     texts: list[str]
     metadatas: list[Mapping[str, Any] | None]
@@ -27,59 +29,63 @@ def batches_of(
     batch_size: int | None,
     unknown: Mapping[str, Any],
 ) -> list[Batch]:
-    """What is to be added, in pieces; refused, before anything is embedded, if it could not be added whole."""
+    """Check all arguments of `BQVectorStore.add_texts`, before the first text is embedded, and cut them into batches.
+
+    Raises InvalidInputError where the collection would refuse a text, an id or metadata, and UnknownKeywordError for
+    any keyword in ``unknown``.
+
+    >>> [batch.texts for batch in batches_of(["a", "b", "c"], None, None, 2, {})]
+    [['a', 'b'], ['c']]
+    """
     for name in unknown:
         raise bqstore.UnknownKeywordError(f"adding has no keyword {name!r}; known: metadatas, ids, batch_size")
-    step = None if batch_size is None else _size(batch_size)
+    if batch_size is not None and (
+        isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1
+    ):
+        raise bqstore.InvalidInputError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
     all_texts = _listed("texts", texts)
     n = len(all_texts)
     all_metadatas: list[Mapping[str, Any] | None] = _listed("metadatas", metadatas, n)
     all_ids = _listed("ids", ids, n)
     for i, text in enumerate(all_texts):
-        if not isinstance(text, str):  # None too, which the core takes: here a text is what is embedded
-            raise bqstore.InvalidInputError(f"text {i} is a {type(text).__name__}; expected a string")
+        if not isinstance(text, str):  # None too: the core stores a document without text, but it cannot be embedded
+            raise bqstore.InvalidInputError(f"text {i} is of type {type(text).__name__}; expected a string")
     bqstore.check_documents(n, all_ids, all_texts, all_metadatas)
-    _refuse_private(all_metadatas)
-    step = step or max(n, 1)
+    _refuse_private_keys(all_metadatas)
+    step = batch_size or max(n, 1)
     pieces = [slice(at, at + step) for at in range(0, n, step)]
     return [Batch(all_texts[piece], all_metadatas[piece], all_ids[piece]) for piece in pieces]
 
 
-def _size(batch_size: object) -> int:
-    """A batch size: any integer but a bool, also numpy's."""
-    try:
-        size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)  # type: ignore[arg-type]
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise bqstore.InvalidInputError(f"batch_size is {batch_size!r}; expected an integer of at least 1, or None")
-    return size
-
-
 def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> list[Any]:
-    """What was given as a list, of n entries where the texts have so many; None stands for n of None."""
+    """Return an argument as a list, of ``n`` entries if n is given; None becomes a list of n None."""
     if given is None and n is not None:
         return [None] * n
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise bqstore.InvalidInputError(f"{what} is a {type(given).__name__}; expected a list")
+        raise bqstore.InvalidInputError(f"{what} is of type {type(given).__name__}; expected a list")
     listed = list(given)
     if n is not None and len(listed) != n:
         raise bqstore.InvalidInputError(f"{what} has {len(listed):,} entries for {n:,} texts; expected one each")
     return listed
 
 
-def _refuse_private(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
-    """Refuse metadata that would be stored and never shown again."""
+def _refuse_private_keys(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
+    """Refuse keys with the adapters' prefix: they would be stored, but left out of every `Document`."""
     for i, metadata in enumerate(metadatas):
         for key in metadata or ():
             if key.startswith(bqstore.PRIVATE_PREFIX):
                 raise bqstore.InvalidInputError(
-                    f"metadata {i} has the key {key!r}; {bqstore.PRIVATE_PREFIX!r} begins the adapters' own: rename it"
+                    f"metadata {i} has the key {key!r}; keys beginning with {bqstore.PRIVATE_PREFIX!r} are reserved "
+                    "for the adapters: rename it"
                 )
 
 
-def columns_of(documents: Iterable[Document], ids: Sequence[str | None] | None) -> dict[str, Any]:
-    """Documents as the keywords of `BQVectorStore.add_texts`."""
+def add_arguments(documents: Iterable[Document], ids: Sequence[str | None] | None) -> dict[str, Any]:
+    """Return documents as the keyword arguments of `BQVectorStore.add_texts`.
+
+    >>> add_arguments([Document("Cats sleep.", id="1", metadata={"animal": "cat"})], ids=None)
+    {'texts': ['Cats sleep.'], 'metadatas': [{'animal': 'cat'}], 'ids': ['1']}
+    """
     documents = list(documents)
     return {
         "texts": [document.page_content for document in documents],
@@ -89,17 +95,29 @@ def columns_of(documents: Iterable[Document], ids: Sequence[str | None] | None) 
 
 
 def document_of(found: bqstore.Hit | bqstore.Record) -> Document:
-    """A `Document` without what another adapter keeps beside its metadata."""
+    """Return a hit or record as a `Document`, without the metadata keys that are reserved for adapters.
+
+    >>> document_of(bqstore.Record("1", "Cats sleep.", {"animal": "cat", "_bq_node": {}}))
+    Document(id='1', metadata={'animal': 'cat'}, page_content='Cats sleep.')
+    """
     metadata = found.metadata
-    if bqstore.PRIVATE_PREFIX in "".join(metadata):  # asked of every hit: one look costs less than a copy
+    if bqstore.PRIVATE_PREFIX in "".join(metadata):  # on every hit: cheaper than a copy of each metadata
         metadata = {key: value for key, value in metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
     return Document(found.text or "", id=found.id, metadata=metadata)
 
 
-def filter_of(given: Filter | None) -> Any:
-    """A filter of the collection's: a function on `Document` as one on `bqstore.Record`, anything else as it is."""
+def native_filter(given: Filter | None) -> Any:
+    """Return a filter in the form that `bqstore.Collection` takes.
+
+    A function of a `Document` becomes a function of a `bqstore.Record`. Everything else is passed on; the collection
+    checks it. An async function is an InvalidInputError: the coroutine it returns is true for every document.
+
+    >>> accepts = native_filter(lambda document: "Cats" in document.page_content)
+    >>> accepts(bqstore.Record("1", "Cats sleep.", {}))
+    True
+    """
     if not callable(given) or isinstance(given, (Mapping, type)):
         return given
-    if inspect.iscoroutinefunction(given):  # what it returns is no bool, and true of every document
+    if inspect.iscoroutinefunction(given):
         raise bqstore.InvalidInputError("filter is an async function; expected one that returns a bool, or a dict")
     return lambda record: given(document_of(record))

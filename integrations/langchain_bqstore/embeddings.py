@@ -1,4 +1,6 @@
-"""What makes the vectors: LangChain's `Embeddings`, or a `bqstore.Embedder` made into one. Knows no store."""
+"""The embedding model of a store: any LangChain `Embeddings`, or a `bqstore.Embedder` wrapped as one."""
+
+from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,9 +13,22 @@ import bqstore
 
 
 class EmbedderEmbeddings(Embeddings):
-    """A `bqstore.Embedder`, such as `bqstore.OpenAIEmbedder`, wherever LangChain wants an `Embeddings`.
+    """A `bqstore.Embedder`, such as `bqstore.OpenAIEmbedder`, as a LangChain `Embeddings`.
 
-    `BQVectorStore` takes an embedder as it is and wraps it so by itself.
+    `BQVectorStore` takes an embedder directly and wraps it itself. This class is for other parts of LangChain.
+
+    Raises InvalidInputError if ``embedder`` lacks ``model``, ``embed`` or ``embed_query``.
+
+    >>> import numpy as np
+    >>> class Lengths:
+    ...     model = "lengths"
+    ...
+    ...     def embed(self, texts):
+    ...         return np.array([[len(text), 1] for text in texts], np.float32)
+    ...
+    ...     def embed_query(self, text):
+    ...         return self.embed([text])[0]
+    >>> embeddings = EmbedderEmbeddings(Lengths())
     """
 
     def __init__(self, embedder: bqstore.Embedder) -> None:
@@ -25,77 +40,98 @@ class EmbedderEmbeddings(Embeddings):
         self.embedder = embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of passages."""
+        """Return one vector for each text.
+
+        >>> embeddings.embed_documents(["Cats sleep.", "Dogs"])
+        [[11.0, 1.0], [4.0, 1.0]]
+        """
         vectors: list[list[float]] = self.embedder.embed(texts).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a question."""
+        """Return the vector of one query.
+
+        >>> embeddings.embed_query("Cats?")
+        [5.0, 1.0]
+        """
         vector: list[float] = self.embedder.embed_query(text).tolist()
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of passages: by the embedder's own `aembed` if it has one, else in a thread."""
-        listed: list[list[float]] = (await avectors_of(self, texts)).tolist()
+        """Await `embed_documents`: the embedder's own ``aembed`` if it has one, else ``embed`` in a thread.
+
+        >>> import asyncio
+        >>> asyncio.run(embeddings.aembed_documents(["Dogs"]))
+        [[4.0, 1.0]]
+        """
+        listed: list[list[float]] = (await aembed_texts(self, texts)).tolist()
         return listed
 
     async def aembed_query(self, text: str) -> list[float]:
-        """The vector of a question: by the embedder's own `aembed_query` if it has one, else in a thread."""
+        """Await `embed_query`: the embedder's own ``aembed_query`` if it has one, else ``embed_query`` in a thread.
+
+        >>> import asyncio
+        >>> asyncio.run(embeddings.aembed_query("Cats?"))
+        [5.0, 1.0]
+        """
         own: Any = getattr(self.embedder, "aembed_query", None)
         vector = await (asyncio.to_thread(self.embedder.embed_query, text) if own is None else own(text))
         listed: list[float] = vector.tolist()
         return listed
 
 
-def embeddings_of(given: Embeddings | bqstore.Embedder) -> Embeddings:
-    """What was given, wrapped if it is a `bqstore.Embedder`. Raises InvalidInputError if it cannot embed."""
-    if not isinstance(given, type):  # a class has the methods too, but nobody to call them on
-        if isinstance(given, Embeddings) or _embeds(given):
+def as_embeddings(given: Embeddings | bqstore.Embedder) -> Embeddings:
+    """Return what can embed as an `Embeddings`: a `bqstore.Embedder` is wrapped, anything else is returned as it is.
+
+    An object with ``embed_documents`` and ``embed_query`` needs no particular base class. Raises InvalidInputError for
+    what has neither pair of methods.
+    """
+    if not isinstance(given, type):  # a class has the methods too, but no instance to call them on
+        if isinstance(given, Embeddings) or _has_embedding_methods(given):
             return given
         if isinstance(given, bqstore.Embedder):
             return EmbedderEmbeddings(given)
     raise bqstore.InvalidInputError(
-        f"embedding is {_described(given)}; expected an Embeddings of LangChain's, which has embed_documents and "
+        f"embedding is {_described(given)}; expected a LangChain Embeddings, which has embed_documents and "
         "embed_query, or a bqstore.Embedder such as bqstore.OpenAIEmbedder()"
     )
 
 
 def model_of(embeddings: Embeddings) -> str | None:
-    """The model that a store is to remember: an embedder's; nothing is known of others."""
+    """Return the model name of a `bqstore.Embedder`; an `Embeddings` of LangChain does not tell its own."""
     return embeddings.embedder.model if isinstance(embeddings, EmbedderEmbeddings) else None
 
 
 def dim_of(embeddings: Embeddings) -> int | None:
-    """The dimension of an embedder's vectors, if it says so before it makes any."""
+    """Return the dimension of the vectors, if the embedder knows it before it makes any."""
     dim = getattr(embeddings.embedder, "dim", None) if isinstance(embeddings, EmbedderEmbeddings) else None
     return dim if isinstance(dim, int) else None
 
 
-def vectors_of(embeddings: Embeddings, texts: list[str]) -> Any:
-    """Vectors of passages: of an embedder float32 (n, dim), never a list."""
+def embed_texts(embeddings: Embeddings, texts: list[str]) -> Any:
+    """Return one vector for each text: float32 (n, dim) from a `bqstore.Embedder`, without a detour through lists."""
     if isinstance(embeddings, EmbedderEmbeddings):
         return embeddings.embedder.embed(texts)
     return embeddings.embed_documents(texts)
 
 
-async def avectors_of(embeddings: Embeddings, texts: list[str]) -> Any:
-    """`vectors_of` without blocking the event loop."""
+async def aembed_texts(embeddings: Embeddings, texts: list[str]) -> Any:
+    """Await `embed_texts`."""
     if not isinstance(embeddings, EmbedderEmbeddings):
-        return await awaitable(embeddings, "embed_documents", texts)
+        return await call_async(embeddings, "embed_documents", texts)
     own: Any = getattr(embeddings.embedder, "aembed", None)
     return await (asyncio.to_thread(embeddings.embedder.embed, texts) if own is None else own(texts))
 
 
-def awaitable(embeddings: Embeddings, method: str, given: Any) -> Awaitable[Any]:
-    """A call of an embedding's async method; of the plain one, in a thread, where it has no other."""
+def call_async(embeddings: Embeddings, method: str, given: Any) -> Awaitable[Any]:
+    """Call the async form of an embedding method, or the plain one in a thread if there is no async form."""
     own = getattr(embeddings, f"a{method}", None)
     return own(given) if own else run_in_executor(None, getattr(embeddings, method), given)
 
 
-def _embeds(given: object) -> TypeGuard[Embeddings]:
-    """Whether it has the methods of an `Embeddings`, whatever its class."""
+def _has_embedding_methods(given: object) -> TypeGuard[Embeddings]:
     return all(callable(getattr(given, name, None)) for name in ("embed_documents", "embed_query"))
 
 
 def _described(given: object) -> str:
-    return f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+    return f"the class {given.__name__}" if isinstance(given, type) else f"of type {type(given).__name__}"

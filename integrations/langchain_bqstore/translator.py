@@ -1,4 +1,6 @@
-"""Structured queries, as `SelfQueryRetriever` gets them from an LLM, as filters of bqstore. Knows no store."""
+"""`BQTranslator`: structured queries, which `SelfQueryRetriever` gets from an LLM, as filters of bqstore."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,32 +21,40 @@ _COMPARATORS: Final = {
 
 
 class BQTranslator(Visitor):
-    """From LangChain's structured query to the ``filter`` of a `BQVectorStore`.
+    """Translates LangChain's structured queries into the ``filter`` of a `BQVectorStore`.
 
-    Example::
+    Pass it to LangChain's self-query retriever, here with a language model ``llm`` and a ``store``::
 
         retriever = SelfQueryRetriever.from_llm(
             llm, store, "Summaries of films", metadata_field_info, structured_query_translator=BQTranslator()
         )
         retriever.invoke("What did Kurosawa make before 1960?")
 
-    All ten comparators and the three operators are allowed. Each means what the operator of that name means in
-    `bqstore.Collection.search`; two want a word more:
+    All ten comparators and all three operators are supported. Each means the same as bqstore's operator of that name
+    (see `bqstore.Collection.search`), except:
 
-    - ``like`` is a piece of the text, case-sensitive: ``like("title", "War")`` finds "Star Wars", as Qdrant's does. A
-      value with a ``%`` is an SQL pattern for the whole text instead, as in PGVector: ``like("title", "Star%")``; there
-      ``_`` is any one character and a backslash escapes. Without a ``%`` neither is special.
-    - ``contain`` is an element of a list, or a piece of a string; with a list of values, all of them.
+    - ``like`` matches a part of the text, case-sensitively, as in Qdrant: ``like("title", "War")`` finds "Star Wars".
+      With a ``%`` in it the value is an SQL pattern for the whole text, as in PGVector: ``like("title", "Star%")``.
+      Only then is ``_`` any one character and a backslash an escape.
+    - ``contain`` matches an element of a list or a part of a string; with a list of values, all of them must match.
 
-    Dates and datetimes become ISO 8601 strings, as they are in metadata. A value or an attribute that bqstore does not
-    take is a `bqstore.InvalidInputError` of the search.
+    Dates and datetimes become ISO 8601 strings, the form that metadata has them in. The search raises InvalidInputError
+    for a value or attribute that bqstore does not support.
+
+    >>> from langchain_core.structured_query import Comparator, Comparison, Operation, Operator, StructuredQuery
+    >>> translator = BQTranslator()
+    >>> before_1960 = Comparison(Comparator.LT, "year", 1960)
     """
 
     allowed_comparators = (*_COMPARATORS, Comparator.LIKE)
     allowed_operators = (Operator.AND, Operator.OR, Operator.NOT)
 
     def visit_comparison(self, comparison: Comparison) -> dict[str, Any]:
-        """A condition on one field."""
+        """Translate a condition on one field.
+
+        >>> translator.visit_comparison(before_1960)
+        {'year': {'$lt': 1960}}
+        """
         self._validate_func(comparison.comparator)
         value = _plain(comparison.value)
         if comparison.comparator == Comparator.LIKE:
@@ -56,7 +66,11 @@ class BQTranslator(Visitor):
         return {comparison.attribute: {_COMPARATORS[comparison.comparator]: value}}
 
     def visit_operation(self, operation: Operation) -> dict[str, Any]:
-        """Conditions joined; ``not`` of several: none of them matches."""
+        """Translate conditions joined by an operator; ``not`` of several means that none of them matches.
+
+        >>> translator.visit_operation(Operation(Operator.NOT, [before_1960]))
+        {'$not': {'year': {'$lt': 1960}}}
+        """
         self._validate_func(operation.operator)
         parts = [part.accept(self) for part in operation.arguments]
         if operation.operator == Operator.NOT:
@@ -64,14 +78,18 @@ class BQTranslator(Visitor):
         return {f"${operation.operator.value}": parts}
 
     def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:
-        """The text to search for, and the keywords of the search."""
+        """Translate a whole query: return the text to search for, and the keyword arguments of the search.
+
+        >>> translator.visit_structured_query(StructuredQuery("samurai", before_1960))
+        ('samurai', {'filter': {'year': {'$lt': 1960}}})
+        """
         if structured_query.filter is None:
             return structured_query.query, {}
         return structured_query.query, {"filter": structured_query.filter.accept(self)}
 
 
 def _plain(value: Any) -> Any:
-    """A value as metadata holds it: LangChain writes ``{"date": "2024-01-01", "type": "date"}`` for a date."""
+    """Return a value as metadata holds it: LangChain writes a date as ``{"date": "2024-01-01", "type": "date"}``."""
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     if isinstance(value, Mapping) and value.get("type") in ("date", "datetime"):
@@ -80,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def _pattern(value: Any) -> Any:
-    """What ``$like`` makes of a value of ``like``."""
+    """Return a value of ``like`` as a pattern for ``$like``."""
     if not isinstance(value, str) or "%" in value:
         return value
     for special in ("\\", "_"):

@@ -95,19 +95,19 @@ async def test_what_is_like_langchains_embeddings_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("given", "described"),
     [
-        (None, "a NoneType"),
-        ("text-embedding-3-small", "a str"),
-        (lambda text: [1.0], "a function"),
+        (None, "of type NoneType"),
+        ("text-embedding-3-small", "of type str"),
+        (lambda text: [1.0], "of type function"),
         (Spelled, "the class Spelled"),
         (bqstore.OpenAIEmbedder, "the class OpenAIEmbedder"),
-        (type("Half", (), {"embed_query": Duck.embed_query})(), "a Half"),
+        (type("Half", (), {"embed_query": Duck.embed_query})(), "of type Half"),
     ],
 )
 async def test_what_cannot_embed_is_refused_before_anything_is_opened(
     tmp_path: Path, given: Any, described: str
 ) -> None:
     path = tmp_path / "store"
-    with pytest.raises(bqstore.InvalidInputError, match=f"embedding is {described}; expected an Embeddings"):
+    with pytest.raises(bqstore.InvalidInputError, match=f"embedding is {described}; expected a LangChain Embeddings"):
         BQVectorStore(given, path=path)
     with pytest.raises(bqstore.InvalidInputError, match=described):
         BQVectorStore.from_texts(["1 0"], given, path=path)

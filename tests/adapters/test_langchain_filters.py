@@ -289,7 +289,7 @@ async def test_an_async_function_does_not_match_everything(own: BQVectorStore) -
         ({"$and": []}, r"\$and"),
         ({"n": {"$like": 1}}, r"\$like"),
         ({"n": {"$in": 1}}, r"\$in"),
-        ({"_bq_node": 1}, "adapters' own"),
+        ({"_bq_node": 1}, "_bq_node"),
     ],
 )
 async def test_a_malformed_filter_is_refused(own: BQVectorStore, given: Any, message: str) -> None:

@@ -217,7 +217,7 @@ def test_delete_by_source_document(filled: BQVectorStore) -> None:
 
 @pytest.mark.parametrize("bad", [None, ["doc-a"], 3])
 def test_delete_takes_one_document(filled: BQVectorStore, bad: Any) -> None:
-    with pytest.raises(bqstore.InvalidInputError, match="ref_doc_id is a"):
+    with pytest.raises(bqstore.InvalidInputError, match="ref_doc_id is of type"):
         filled.delete(bad)
     assert len(filled.get_nodes()) == 4
 
@@ -397,7 +397,7 @@ def test_node_content_is_out_of_the_namespace_of_filters(filled: BQVectorStore) 
         assert filled.get_nodes(filters=eq(key, "None")) == []
     for key in ("class_name", "text"):
         assert filled.get_nodes(filters=eq(key, "TextNode")) == []
-    with pytest.raises(bqstore.InvalidInputError, match="the adapters' own"):
+    with pytest.raises(bqstore.InvalidInputError, match="_bq_node"):
         filled.get_nodes(filters=eq("_bq_node.class_name", "TextNode"))
 
 
@@ -540,7 +540,10 @@ BAD_NODES: dict[str, tuple[BaseNode, str]] = {
     "private key": (text_node("bad", _bq_mine="secret"), "_bq_mine"),
     "not JSON": (text_node("bad", thing=object()), "JSON"),
     "surrogate": (TextNode(id_="bad", text="\ud800", embedding=[1.0] * DIM), "surrogate"),
-    "obj": (IndexNode(id_="bad", text="t", index_id="i", obj=object(), embedding=[1.0] * DIM), "'bad', a IndexNode"),
+    "obj": (
+        IndexNode(id_="bad", text="t", index_id="i", obj=object(), embedding=[1.0] * DIM),
+        "'bad' of type IndexNode",
+    ),
 }
 
 

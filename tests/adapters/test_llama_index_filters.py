@@ -512,7 +512,7 @@ def test_a_native_function_stands_alone(flat: BQVectorStore) -> None:
         return bool(record.metadata["year"] > 2015)
 
     for given in ({"filters": only("lang", "en")}, {"node_ids": ["n1"]}, {"doc_ids": ["doc1"]}):
-        with pytest.raises(bqstore.InvalidInputError, match="filter is a function beside other filters or ids"):
+        with pytest.raises(bqstore.InvalidInputError, match="filter is a function, which cannot be combined"):
             flat.query(ask(**given), filter=late)
     alone = flat.query(ask(filters=joined(), node_ids=[]), filter=late)  # these restrict nothing
     assert set(alone.ids or []) == {f"n{i}" for i, m in enumerate(FLAT) if m["year"] > 2015}
@@ -546,7 +546,7 @@ def test_get_nodes_by_ids_and_filters(flat: BQVectorStore) -> None:
         (one("a", float("nan")), "nan"),
         (one("a", float("inf"), LT), "inf"),
         (one("a", "\ud800"), "surrogate"),
-        (one("_bq_node", "x"), "the adapters' own"),
+        (one("_bq_node", "x"), "_bq_node"),
         (one("$where", "x"), r"\$where"),
         (one("$and", ["x"], IN), r"\$and"),
         (one("$not", 1), r"\$in"),

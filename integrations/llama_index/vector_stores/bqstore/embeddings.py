@@ -1,4 +1,6 @@
-"""A `bqstore.Embedder` as a LlamaIndex embedding model. Knows no store."""
+"""A `bqstore.Embedder` as a LlamaIndex embedding model."""
+
+from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
@@ -10,8 +12,8 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 import bqstore
 
 
-class VectorOf(list[float]):
-    """A vector that says which model made it: LlamaIndex hands its stores a query's list, and nothing beside it."""
+class ModelVector(list[float]):
+    """A vector that knows which model made it: LlamaIndex passes a query's list on to the store, and nothing else."""
 
     __slots__ = ("model",)
 
@@ -20,23 +22,37 @@ class VectorOf(list[float]):
         self.model = model
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return VectorOf, (list(self), self.model)
+        return ModelVector, (list(self), self.model)
 
 
 def model_of(vector: list[float] | None) -> str | None:
-    """The model that made a vector, if it says so."""
-    return vector.model if isinstance(vector, VectorOf) else None
+    """Return the model that made a vector, if the vector knows it."""
+    return vector.model if isinstance(vector, ModelVector) else None
 
 
 class EmbedderEmbedding(BaseEmbedding):
-    """A `bqstore.Embedder`, such as `bqstore.OpenAIEmbedder`, wherever LlamaIndex wants an ``embed_model``.
-
-        VectorStoreIndex.from_vector_store(store, embed_model=EmbedderEmbedding(bqstore.OpenAIEmbedder()))
+    """A `bqstore.Embedder`, such as `bqstore.OpenAIEmbedder`, as an ``embed_model`` of LlamaIndex.
 
     Parameters
     ----------
-    embedder : what makes the vectors; its ``model`` becomes ``model_name``
-    embed_batch_size : most texts handed to the embedder at once, 1 to 2,048; it cuts its own requests from them
+    embedder : bqstore.Embedder     makes the vectors; its ``model`` becomes ``model_name``
+    embed_batch_size : int          most texts passed to the embedder at once, 1 to 2,048; it divides them into
+                                    requests of its own
+
+    Raises InvalidInputError if ``embedder`` lacks ``model``, ``embed`` or ``embed_query``.
+
+    >>> import numpy as np
+    >>> class Lengths:
+    ...     model = "lengths"
+    ...
+    ...     def embed(self, texts):
+    ...         return np.array([[len(text), 1] for text in texts], np.float32)
+    ...
+    ...     def embed_query(self, text):
+    ...         return self.embed([text])[0]
+    >>> embed_model = EmbedderEmbedding(Lengths())
+    >>> embed_model.get_text_embedding("Cats sleep.")
+    [11.0, 1.0]
     """
 
     _embedder: bqstore.Embedder = PrivateAttr()
@@ -51,7 +67,7 @@ class EmbedderEmbedding(BaseEmbedding):
         self._embedder = embedder
 
     def __getstate__(self) -> dict[str, Any]:
-        """LlamaIndex drops what cannot be pickled, and would miss it in the other process."""
+        """Refuse to pickle without the embedder: LlamaIndex drops what cannot be pickled, in silence."""
         state: dict[str, Any] = super().__getstate__()
         if "_embedder" not in (state.get("__pydantic_private__") or {}):
             raise TypeError(
@@ -62,16 +78,29 @@ class EmbedderEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name LlamaIndex writes beside a serialized model."""
+        """Return the name that LlamaIndex writes into a serialized model.
+
+        >>> EmbedderEmbedding.class_name()
+        'EmbedderEmbedding'
+        """
         return "EmbedderEmbedding"
 
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> list[float]:
-        """What LlamaIndex's retrievers search by: the mean of the queries' vectors."""
-        return VectorOf(super().get_agg_embedding_from_queries(queries, agg_fn), self._embedder.model)
+        """Return the mean of the queries' vectors (or what ``agg_fn`` makes of them): retrievers search by it.
+
+        >>> embed_model.get_agg_embedding_from_queries(["Cats?", "Fish"])
+        [4.5, 1.0]
+        """
+        return ModelVector(super().get_agg_embedding_from_queries(queries, agg_fn), self._embedder.model)
 
     async def aget_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> list[float]:
-        """`get_agg_embedding_from_queries` without blocking the event loop."""
-        return VectorOf(await super().aget_agg_embedding_from_queries(queries, agg_fn), self._embedder.model)
+        """Run `get_agg_embedding_from_queries` without blocking the event loop.
+
+        >>> import asyncio
+        >>> asyncio.run(embed_model.aget_agg_embedding_from_queries(["Cats?", "Fish"]))
+        [4.5, 1.0]
+        """
+        return ModelVector(await super().aget_agg_embedding_from_queries(queries, agg_fn), self._embedder.model)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         vectors: list[list[float]] = self._embedder.embed(texts).tolist()
@@ -81,7 +110,7 @@ class EmbedderEmbedding(BaseEmbedding):
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return VectorOf(self._embedder.embed_query(query).tolist(), self._embedder.model)
+        return ModelVector(self._embedder.embed_query(query).tolist(), self._embedder.model)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         own: Any = getattr(self._embedder, "aembed", None)
@@ -97,4 +126,4 @@ class EmbedderEmbedding(BaseEmbedding):
         own: Any = getattr(self._embedder, "aembed_query", None)
         if own is None:
             return await asyncio.to_thread(self._get_query_embedding, query)
-        return VectorOf((await own(query)).tolist(), self._embedder.model)
+        return ModelVector((await own(query)).tolist(), self._embedder.model)

@@ -1,15 +1,16 @@
-"""LlamaIndex's filters as a filter of `bqstore`. Knows both grammars, nothing of nodes.
+"""Translates LlamaIndex's `MetadataFilters` into filters of bqstore.
 
-Each operator means what LlamaIndex's own `build_metadata_filter_fn` makes of it, with these differences, which are
-those of the grammar of bqstore:
+Each operator means the same as in LlamaIndex's own `build_metadata_filter_fn`, with these exceptions, which come from
+bqstore's filters:
 
-- A comparison matches a list if it matches an element of it; ``==`` with a list is equality of the whole. ``any`` and
-  ``all`` take a value that is no list for a list of itself; ``contains`` looks into lists and strings, not into dicts.
-- Types never mix: ``> 0`` does not match True, and what cannot be compared does not match, where LlamaIndex raises a
-  TypeError. But LlamaIndex has no booleans in filters, so 1 is as good as True, and 0 as False, wherever a value is
-  looked for (though not in a whole list given to ``==``).
-- A null is a value: ``== None`` matches it, and ``!= None`` does not.
-- Filters nest, a key may be a dotted path, and what is malformed is an InvalidInputError.
+- A comparison matches a list if it matches one of its elements; ``==`` with a list compares whole lists. For ``any``
+  and ``all`` a stored value that is no list counts as a list of one. ``contains`` looks into lists and strings, not
+  into dicts.
+- Types are not mixed: ``> 0`` does not match True, and values that cannot be compared do not match, where LlamaIndex
+  raises TypeError. But filters of LlamaIndex cannot hold booleans, so 1 also matches True and 0 also matches False,
+  except inside a list given to ``==``.
+- A null is a value: ``== None`` matches it, ``!= None`` does not.
+- Filters can be nested, a key can be a dotted path, and a malformed filter is an InvalidInputError.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from llama_index.core.vector_stores import FilterCondition, FilterOperator, Meta
 from bqstore import InvalidInputError, Record
 
 Filter = dict[str, Any]
-Native = Mapping[str, Any] | Callable[[Record], bool]
+NativeFilter = Mapping[str, Any] | Callable[[Record], bool]
 
 _OF_VALUE: Final = {
     FilterOperator.EQ: "$eq",
@@ -35,25 +36,31 @@ _OF_TEXT: Final = {FilterOperator.TEXT_MATCH: "$like", FilterOperator.TEXT_MATCH
 _FLAGS: Final = (False, True)
 
 
-def filter_of(*parts: MetadataFilters | Native | None) -> Any:
-    """One filter that restricts as all the parts do; None if they restrict nothing.
+def native_filter(*parts: MetadataFilters | NativeFilter | None) -> Any:
+    """Return one filter of bqstore that requires all the parts; None if they restrict nothing.
 
-    A function on records cannot be joined with others: it comes alone.
+    A function of a record cannot be combined with other parts: that is an InvalidInputError.
+
+    >>> from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+    >>> english = MetadataFilters(filters=[MetadataFilter(key="lang", value="en")])
+    >>> native_filter(english, {"year": {"$gte": 2023}}, None)
+    {'$and': [{'lang': {'$eq': 'en'}}, {'year': {'$gte': 2023}}]}
     """
-    given = [_tree(part) if isinstance(part, MetadataFilters) else part for part in parts]
+    given = [_condition_tree(part) if isinstance(part, MetadataFilters) else part for part in parts]
     given = [part for part in given if part is not None and (part or not isinstance(part, Mapping))]
     if len(given) < 2:
         return given[0] if given else None
     if any(callable(part) for part in given):
         raise InvalidInputError(
-            "filter is a function beside other filters or ids; expected a dict there, or these in the function"
+            "filter is a function, which cannot be combined with other filters or ids; use a dict, or test for them "
+            "in the function"
         )
     return {"$and": given}
 
 
-def _tree(given: MetadataFilters) -> Filter:
-    """Conditions joined; ``not``, as LlamaIndex has it: none of them matches. No conditions restrict nothing."""
-    parts = [_tree(part) if isinstance(part, MetadataFilters) else _condition(part) for part in given.filters]
+def _condition_tree(given: MetadataFilters) -> Filter:
+    """Translate joined conditions. ``not`` of several means that none matches; no conditions restrict nothing."""
+    parts = [_condition_tree(part) if isinstance(part, MetadataFilters) else _condition(part) for part in given.filters]
     if not parts:
         return {}
     if given.condition == FilterCondition.NOT:
@@ -62,7 +69,7 @@ def _tree(given: MetadataFilters) -> Filter:
 
 
 def _condition(given: MetadataFilter) -> Filter:
-    """One comparison."""
+    """Translate one comparison."""
     key, value, operator = given.key, given.value, given.operator
     if operator in (FilterOperator.EQ, FilterOperator.NE) and value in _FLAGS:
         operator, value = (FilterOperator.IN if operator == FilterOperator.EQ else FilterOperator.NIN), [value]
@@ -79,16 +86,16 @@ def _condition(given: MetadataFilter) -> Filter:
         return _all_of(key, value)
     if operator == FilterOperator.IS_EMPTY:
         return _is_empty(key)
-    raise InvalidInputError(f"the filter on {key!r} has the operator {operator!r}, which bqstore does not know")
+    raise InvalidInputError(f"the filter on {key!r} has the operator {operator!r}, which bqstore does not support")
 
 
 def _with_flags(values: Any) -> Any:
-    """The values, and the booleans that some of them stand for."""
+    """Return the values, with False added if 0 is among them and True if 1 is."""
     return [*values, *(flag for flag in _FLAGS if flag in values)] if isinstance(values, list) else values
 
 
 def _all_of(key: str, values: Any) -> Filter:
-    """A list has every value, a boolean being as good as its number."""
+    """Require a list to hold every value, where 0 also stands for False and 1 for True."""
     if not isinstance(values, list):
         return {key: {"$all": values}}
     flags = [{key: {"$any": [flag, int(flag)]}} for flag in _FLAGS if flag in values]
@@ -96,7 +103,7 @@ def _all_of(key: str, values: Any) -> Filter:
 
 
 def _anywhere(text: Any) -> Any:
-    """The pattern of any string that has this piece."""
+    """Return the ``$like`` pattern of strings that contain a text."""
     if not isinstance(text, str):
         return text
     for special in "\\%_":
@@ -105,11 +112,11 @@ def _anywhere(text: Any) -> Any:
 
 
 def _is_empty(key: str) -> Filter:
-    """Missing, a null, "" or [].
+    """Require a field to be missing, null, "" or [].
 
-    ``$in`` matches a list by its elements, too, and a list that has a null or "" is not empty. It is told by its null,
-    or by a number, a boolean or another string in it, or by being ``[""]``. What is left, and taken for empty, are
-    lists of several "" and nothing else, and of "" beside lists or dicts alone.
+    ``$in`` also matches a list by its elements, so lists that hold a null or "" must be excluded. They are recognized
+    by a null, a number, a boolean or another string among their elements, or by being ``[""]``. The grammar cannot
+    recognize the rest: lists of several "" alone, and lists of "" and of lists or dicts. They count as empty.
     """
     elements = [{"$contains": None}, {"$gt": ""}, {"$gte": 0}, {"$lt": 0}, {"$any": [*_FLAGS]}, {"$eq": [""]}]
     blank = [{key: {"$in": [None, ""]}}, {"$not": {"$or": [{key: element} for element in elements]}}]

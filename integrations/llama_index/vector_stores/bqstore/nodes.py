@@ -1,8 +1,8 @@
-"""A node as a row of the store, and back. Knows how LlamaIndex's classes are written, nothing of searching.
+"""Conversions between LlamaIndex's nodes and rows of a collection.
 
-The text goes into the text column and the metadata stays the user's own; everything else a node has (relationships,
-templates, excluded keys, its class) is kept apart under one private key, so that filters and other frameworks see only
-what the user has put there, and nothing is stored twice.
+The text goes into the text column and the metadata stays as the user gave it. Everything else of a node (relationships,
+templates, excluded keys, its class) goes under one private metadata key, so that filters and other frameworks see only
+the user's own metadata, and nothing is stored twice.
 """
 
 from typing import Any, Final
@@ -21,7 +21,7 @@ from llama_index.core.schema import (
 import bqstore
 
 NODE_KEY: Final = bqstore.PRIVATE_PREFIX + "node"
-_APART: Final = {"id_", "text", "metadata", "embedding"}
+_STORED_APART: Final = {"id_", "text", "metadata", "embedding"}
 _RESOURCES: Final = ("text_resource", "image_resource", "audio_resource", "video_resource")
 _CLASSES: Final[dict[str, type[BaseNode]]] = {
     cls.class_name(): cls for cls in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
@@ -29,28 +29,31 @@ _CLASSES: Final[dict[str, type[BaseNode]]] = {
 
 
 def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
-    """The text of a node and its metadata with the private keys. Raises InvalidInputError if it cannot be written."""
+    """Return the text of a node and the metadata to store, private keys included.
+
+    Raises InvalidInputError if the node cannot be written as JSON.
+    """
     for key in node.metadata:
         if str(key).startswith(bqstore.PRIVATE_PREFIX):
             raise bqstore.InvalidInputError(
                 f"node {node.node_id!r} has the metadata key {key!r}; keys beginning with {bqstore.PRIVATE_PREFIX!r} "
-                "are the store's own: rename it"
+                "are reserved for the adapters: rename it"
             )
     try:
-        content = node.model_dump(mode="json", exclude=_APART)
-    except ValueError:  # not chained: its message may hold the node's text
+        content = node.model_dump(mode="json", exclude=_STORED_APART)
+    except ValueError:  # not chained: its message may quote the node's text
         raise bqstore.InvalidInputError(
-            f"node {node.node_id!r}, a {type(node).__name__}, cannot be written as JSON: "
+            f"node {node.node_id!r} of type {type(node).__name__} cannot be written as JSON: "
             "look for objects in its relationships, or in the obj of an IndexNode"
         ) from None
     text = _take_text(node, content)
-    # LlamaIndex's own rule where it counts documents: a node that has no source is its own
+    # as LlamaIndex does where it counts documents: a node without a source document is its own
     source = node.ref_doc_id or node.node_id
     return text, {**node.metadata, NODE_KEY: content, bqstore.REF_DOC_ID_KEY: source}
 
 
 def _take_text(node: BaseNode, content: dict[str, Any]) -> str | None:
-    """The node's text, taken out of ``content``; the bytes of its media put in, which LlamaIndex leaves out."""
+    """Return the node's text and drop it from ``content``; add the bytes of media, which LlamaIndex leaves out."""
     if isinstance(node, TextNode):
         return node.text
     if not isinstance(node, Node):
@@ -63,7 +66,7 @@ def _take_text(node: BaseNode, content: dict[str, Any]) -> str | None:
 
 
 def node_of(found: bqstore.Hit | bqstore.Record) -> BaseNode:
-    """The node of a row; a TextNode where another framework has written it."""
+    """Return the node of a row; a TextNode if another framework wrote the row."""
     public = {key: value for key, value in found.metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
     content: dict[str, Any] = {"id_": found.id, "metadata": public}
     if found.vector is not None:

@@ -1,0 +1,83 @@
+"""Every public method of the adapters has an example that runs, and a signature that can be read."""
+
+import doctest
+import inspect
+from typing import Any
+
+import pytest
+
+import langchain_bqstore
+import langchain_bqstore.documents
+import langchain_bqstore.embeddings
+import langchain_bqstore.translator
+import langchain_bqstore.vectorstores
+import llama_index.vector_stores.bqstore.base
+import llama_index.vector_stores.bqstore.embeddings
+import llama_index.vector_stores.bqstore.filters
+import llama_index.vector_stores.bqstore.nodes
+
+CLASSES = [
+    langchain_bqstore.BQVectorStore,
+    langchain_bqstore.BQTranslator,
+    langchain_bqstore.EmbedderEmbeddings,
+    llama_index.vector_stores.bqstore.BQVectorStore,
+    llama_index.vector_stores.bqstore.EmbedderEmbedding,
+]
+MODULES = [
+    langchain_bqstore.documents,
+    langchain_bqstore.embeddings,
+    langchain_bqstore.translator,
+    langchain_bqstore.vectorstores,
+    llama_index.vector_stores.bqstore.base,
+    llama_index.vector_stores.bqstore.embeddings,
+    llama_index.vector_stores.bqstore.filters,
+    llama_index.vector_stores.bqstore.nodes,
+]
+EXAMPLES = {
+    test.name: test for module in MODULES for test in doctest.DocTestFinder().find(module, globs={}) if test.examples
+}
+
+
+def public_methods(cls: type) -> dict[str, Any]:
+    """What a class itself defines: neither what it inherits from its framework nor what pydantic adds."""
+    kinds = (property, classmethod)
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if not name.startswith(("_", "model_")) and (inspect.isfunction(value) or isinstance(value, kinds))
+    }
+
+
+METHODS = [(cls, name) for cls in CLASSES for name in public_methods(cls)]
+METHOD_IDS = [f"{cls.__module__}.{cls.__qualname__}.{name}" for cls, name in METHODS]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_runs(name: str) -> None:
+    """A method's example goes on from that of its class."""
+    test = EXAMPLES[name]
+    of_class = EXAMPLES.get(name.rpartition(".")[0])
+    module = next(module for module in MODULES if name.startswith(module.__name__))
+    globs = dict(vars(module))
+    examples = [*(of_class.examples if of_class else []), *test.examples]
+    said: list[str] = []
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(doctest.DocTest(examples, globs, name, test.filename, None, None), out=said.append, clear_globs=False)
+    if "store" in globs:
+        globs["store"].close()
+    assert runner.summarize(verbose=False).failed == 0, "".join(said)
+
+
+@pytest.mark.parametrize("name", METHOD_IDS)
+def test_every_public_method_has_an_example(name: str) -> None:
+    assert name in EXAMPLES
+
+
+@pytest.mark.parametrize(("cls", "name"), [(cls, None) for cls in CLASSES] + METHODS)
+def test_the_signature_can_be_read(cls: type, name: str | None) -> None:
+    described = cls if name is None else getattr(cls, name)
+    if isinstance(described, property):
+        described = described.fget
+    shown = str(inspect.signature(described))
+    for noise in ("typing.", "collections.", "numpy.", "langchain_core.", "llama_index.", "pydantic", " at 0x"):
+        assert noise not in shown, shown
