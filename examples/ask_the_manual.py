@@ -3,10 +3,9 @@
     python examples/ask_the_manual.py                            five questions
     python examples/ask_the_manual.py "How do I copy a file?"    your own
 
-The first run cuts the manual that every Python ships into passages, and builds a store of them in
-``./bqstore-demo``; the next one opens it and answers at once. A run broken off is taken up where it was.
-With OPENAI_API_KEY set, OpenAI embeds the passages and answers the questions; without it, nothing leaves this
-machine.
+The first run cuts the manual that every Python ships into passages and builds a store of them in ``./bqstore-demo``;
+later runs open it and answer at once. An interrupted run is continued by the next one. With OPENAI_API_KEY set, OpenAI
+embeds the passages and answers the questions; without it, nothing leaves this machine.
 """
 
 import argparse
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from manual import embedders, report, store
+    from manual import report, store
     from manual.llamaindex import query_engine
     from rich import box
     from rich.console import Console
@@ -39,18 +38,20 @@ QUESTIONS = (
     "How do I copy a file to another directory?",
 )
 PASSAGES = 3  # shown for each question
+EMBEDDERS = {
+    "openai": "OpenAI's text-embedding-3-small, since OPENAI_API_KEY is set",
+    "offline": "offline: latent semantic analysis with scikit-learn, which matches words, not meaning. "
+    "Set OPENAI_API_KEY to use OpenAI's model",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build or open the store, ask, report; the exit status."""
+    """Build or open the store, ask, report; return the exit status."""
     options = parse(arguments)
     console = Console(highlight=False)
     console.width = min(console.width, 100)
-    choice = embedders.choose()
     try:
-        if options.fresh:
-            store.forget(options.path, choice)
-        show(options, choice, console)
+        show(options, console)
     except KeyboardInterrupt:
         console.print("\nStopped. What was stored is kept: run the same command to go on.")
         return 130
@@ -62,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description="Ask the Python manual, from a store on disk.")
-    parser.add_argument("questions", nargs="*", help="your own questions, in place of the five")
+    parser.add_argument("questions", nargs="*", default=QUESTIONS, help="your own questions, in place of the five")
     parser.add_argument("--path", type=Path, default=Path("bqstore-demo"), help="folder of the store (%(default)s)")
     parser.add_argument("--fresh", action="store_true", help="build the store anew")
     parser.add_argument("--limit", type=int, help="use only so many passages, spread over the manual")
@@ -75,45 +76,45 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def show(options: argparse.Namespace, choice: embedders.Choice, console: Console) -> None:
-    """The story, from top to bottom."""
+def show(options: argparse.Namespace, console: Console) -> None:
+    """Do all that the demo shows, from top to bottom."""
+    name = store.embedder_name()
+    if options.fresh:
+        store.forget(options.path, name)
     console.print("\n[bold]Ask the Python manual[/]")
-    console.print(f"Embedder  {choice.described}.", markup=False)
+    console.print(f"Embedder  {EMBEDDERS[name]}.", markup=False)
     start = time.perf_counter()
     with console.status("Preparing the search code; the first time on a machine, it is compiled"):
         bqstore.warm_up()
     console.print(f"Kernels   ready in {time.perf_counter() - start:.1f} s")
     start = time.perf_counter()
-    lang, embedder, existed = store.open_or_build(options.path, choice, options.limit, console)
-    did = "opened" if existed else "built"
+    lang, embedder, existed = store.open_or_build(options.path, name, options.limit, console)
     count, seconds = len(lang.collection), time.perf_counter() - start
-    console.print(f"Store     {count:,} passages in {options.path}, {did} in {seconds:.2f} s", markup=False)
+    done = f"{'opened' if existed else 'built'} in {seconds:.2f} s"
+    console.print(f"Store     {count:,} passages in {options.path}, {done}", markup=False)
 
-    # LangChain's side is the folder's one writer; LlamaIndex's reads what it wrote.
-    reader = {"path": str(options.path), "collection_name": choice.name, "read_only": True}
-    with lang, LlamaIndexStore(**reader, **store.ALWAYS_BITS) as llama:
+    # a folder has one writer, here LangChain's store; LlamaIndex's reads what it wrote
+    with lang, LlamaIndexStore(options.path, name, read_only=True, **store.SEARCH_CODES) as llama:
         retriever = lang.as_retriever(search_kwargs={"k": PASSAGES})
-        engine = query_engine(llama, choice, embedder, PASSAGES, options.llm)
-        for question in options.questions or QUESTIONS:
+        engine = query_engine(llama, embedder, PASSAGES, options.llm if name == "openai" else None)
+        for question in options.questions:
             ask(question, lang, retriever, engine, console)
-        queries = report.questions(lang.collection, embedder)
-        console.print()
-        console.print(report.recall_table(report.measure(lang.collection, queries), len(queries)))
-        console.print()
-        console.print(report.memory_table(lang.collection))
+        for table in (report.recall_table(lang.collection, embedder), report.memory_table(lang.collection)):
+            console.print()
+            console.print(table)
     if not existed:
         console.print("\nRun it again: the store is there now, and the answers come at once.")
 
 
 def ask(question: str, lang: LangChainStore, retriever: Any, engine: Any, console: Console) -> None:
-    """One question through both frameworks; they read one folder, so they agree."""
+    """Ask one question through both frameworks; they search the same folder, so they agree."""
     start = time.perf_counter()
     documents = retriever.invoke(question)
     middle = time.perf_counter()
     response = engine.query(question)
     end = time.perf_counter()
 
-    # A retriever keeps the scores to itself; the store tells them.
+    # LangChain's retriever drops the scores; the store returns them
     scores = {found.id: score for found, score in lang.similarity_search_with_score(question, k=PASSAGES)}
     nodes = {found.node.node_id: found for found in response.source_nodes}
     passages = {document.id: document.page_content for document in documents}

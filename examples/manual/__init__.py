@@ -1,1 +1,1 @@
-"""The parts of the demo `ask_the_manual.py`: passages, embedders, store, frameworks, report."""
+"""The parts of the demo `ask_the_manual.py`: passages, offline embedder, store, query engine, report."""

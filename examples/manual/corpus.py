@@ -1,8 +1,8 @@
-"""The Python manual as passages: what every Python ships, so that there is nothing to download.
+"""The Python manual as passages. Every Python ships it, so there is nothing to download.
 
-Two sources: the topics of ``pydoc_data`` (the language reference, as ``help("with")`` shows it) and the
-docstrings of the standard library. Modules written in Python are parsed, never imported, so nothing of them
-runs; those written in C (``builtins``, ``math`` ...) have no source to parse, and are imported.
+It has two sources: the topics of ``pydoc_data`` (the language reference, as ``help("with")`` shows it) and the
+docstrings of the standard library. Modules written in Python are parsed and not imported, so none of their code runs.
+Modules written in C (``builtins``, ``math`` ...) have no source to parse and are imported.
 """
 
 import ast
@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_CHARS = 700  # of a passage: two or three paragraphs, as much as one embedding says well
-MIN_CHARS = 60  # a docstring below it is "See above." and the like
-MIN_TAIL = 250  # the end of a longer text stays with what came before it, rather than standing for the whole
+MAX_CHARS = 700  # of a passage: two or three paragraphs, as much as one embedding represents well
+MIN_CHARS = 60  # shorter docstrings are "See above." and the like
+MIN_TAIL = 250  # a shorter last piece is joined to the piece before it
 
-# Test suites, drawing toolkits (a thousand near-equal docstrings), bundled copies, jokes that run.
+# test suites, drawing toolkits (a thousand near-equal docstrings), bundled copies, jokes that run code
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "pydoc_data"}
 _SKIPPED |= {"ensurepip", "encodings", "antigravity", "this", "site-packages", "ntpath"}
 _KNOWN_AS = {"posixpath": "os.path"}
@@ -30,7 +30,7 @@ _KNOWN_AS = {"posixpath": "os.path"}
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of the manual; ``id`` is the same on every run of the same Python."""
+    """A piece of the manual; the same Python gives it the same ``id`` in every run."""
 
     id: str
     text: str
@@ -49,25 +49,29 @@ class _Entry:
 
 
 def passages(limit: int | None = None) -> list[Passage]:
-    """All passages, several thousand, always in the same order; at most ``limit``, spread over the whole."""
+    """Return all passages, several thousand, in a fixed order; with ``limit``, so many of them."""
     found: dict[str, Passage] = {}
     texts = set()
     for entry in (*_topics(), *_docstrings()):
         for number, piece in enumerate(split(entry.text), 1):
             text = f"{entry.title}{entry.signature}\n\n{piece}"
-            if piece in texts:  # inherited docstrings, repeated word for word
+            if piece in texts:  # an inherited docstring, repeated word for word
                 continue
             texts.add(piece)
             name = f"{entry.kind}:{entry.title}#{number}"
             found.setdefault(name, Passage(name, text, entry.title, entry.kind, entry.module))
-    everything = list(found.values())
+    return spread(list(found.values()), limit)
+
+
+def spread(everything: list[Passage], limit: int | None) -> list[Passage]:
+    """Return at most ``limit`` passages, evenly spread over the whole."""
     if limit is None or limit >= len(everything):
         return everything
     return [everything[i * len(everything) // limit] for i in range(limit)]
 
 
 def split(text: str, most: int = MAX_CHARS) -> list[str]:
-    """Whole paragraphs together up to ``most`` characters; a longer paragraph is cut between its lines."""
+    """Join paragraphs into pieces of up to ``most`` characters; a longer paragraph is cut between its lines."""
     pieces = [""]
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         for piece in _lines(paragraph.rstrip(), most):
@@ -107,7 +111,7 @@ def _docstrings() -> Iterator[_Entry]:
     for name in sorted(sys.stdlib_module_names - _SKIPPED):
         if name.startswith("_"):
             continue
-        spec = importlib.util.find_spec(name)  # looks, and does not import
+        spec = importlib.util.find_spec(name)  # finds without importing
         if spec is None or spec.loader is None:
             continue
         if isinstance(spec.loader, importlib.machinery.SourceFileLoader):
@@ -131,9 +135,9 @@ def _of_package(name: str, path: Path) -> Iterator[_Entry]:
 
 
 def _of_source(module: str, path: Path) -> Iterator[_Entry]:
-    """The docstrings of a module in Python, its public classes and functions; nothing of it is run."""
+    """Read the docstrings of a Python module and of its public classes and functions from its source."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old modules hold escapes that newer Pythons warn of
+        warnings.simplefilter("ignore")  # newer Pythons warn of escapes in old modules
         tree = ast.parse(path.read_bytes())
     if doc := ast.get_docstring(tree):
         yield _Entry(module, "module", module, "", doc)
@@ -156,12 +160,12 @@ def _of_body(body: list[ast.stmt], prefix: str, module: str) -> Iterator[_Entry]
 
 
 def _of_builtin(module: str) -> Iterator[_Entry]:
-    """The same of a module written in C: its public names, and the methods of its classes."""
+    """Read the docstrings of a C module, of its public names and of the methods of its classes."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated modules say so
+            warnings.simplefilter("ignore")  # deprecated modules warn when imported
             loaded = importlib.import_module(module)
-    except ImportError:  # built without the system library that it wraps
+    except ImportError:  # this Python was built without the system library that the module wraps
         return
     if loaded.__doc__:
         yield _Entry(module, "module", module, "", loaded.__doc__)

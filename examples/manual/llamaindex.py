@@ -1,4 +1,4 @@
-"""The LlamaIndex side: a query engine on the folder that LangChain wrote, and a language model behind it."""
+"""The LlamaIndex side: a query engine on the folder that LangChain wrote, with a language model if there is a key."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,25 +12,24 @@ from llama_index.core.response_synthesizers.no_text import NoText
 
 from bqstore import Embedder
 from llama_index.vector_stores.bqstore import BQVectorStore, EmbedderEmbedding
-from manual.embedders import Choice
 
 
 class OpenAIModel(CustomLLM):
-    """A chat model of OpenAI's, by way of the ``openai`` package.
+    """A chat model of OpenAI, called through the ``openai`` package.
 
-    LlamaIndex has a package for it, which holds ``openai`` below version 3.
+    LlamaIndex has a package for this, but it requires ``openai`` below version 3.
     """
 
     model: str
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What the query engine wants to know about the model."""
+        """Describe the model to the query engine."""
         return LLMMetadata(model_name=self.model, context_window=16_000, num_output=400)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The model's answer to ``prompt``."""
+        """Return the model's answer to ``prompt``."""
         import openai
 
         try:
@@ -43,14 +42,14 @@ class OpenAIModel(CustomLLM):
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:
-        """The same, in one piece."""
+        """Return the answer in one piece."""
         yield self.complete(prompt, formatted)
 
 
-def query_engine(vectors: BQVectorStore, choice: Choice, embedder: Embedder, k: int, llm: str) -> BaseQueryEngine:
-    """Finds ``k`` passages and, where there is a language model, has it answer from them."""
-    index = VectorStoreIndex.from_vector_store(vectors, embed_model=EmbedderEmbedding(embedder))
-    if choice.is_openai:
+def query_engine(store: BQVectorStore, embedder: Embedder, k: int, llm: str | None) -> BaseQueryEngine:
+    """Return an engine that finds ``k`` passages and, if a language model is named, has it answer from them."""
+    index = VectorStoreIndex.from_vector_store(store, embed_model=EmbedderEmbedding(embedder))
+    if llm is not None:
         return index.as_query_engine(llm=OpenAIModel(model=llm), similarity_top_k=k)
-    # The mock model only says the prompt back; without a model, the passages found are the answer.
+    # LlamaIndex wants a model even where none is called: the passages found are the answer
     return RetrieverQueryEngine(index.as_retriever(similarity_top_k=k), NoText(llm=MockLLM()))

@@ -1,81 +1,92 @@
-"""The store on disk: opened if an earlier run finished it, built otherwise, taken up where it was broken off.
-
-``<path>/<name>.json`` says what a collection was made from, and whether it is finished. It is written before
-the first passage and after the last one, so that a run broken off in between is known for what it is.
-"""
+"""The demo's store: built from the manual, continued after an interruption, or opened if it is complete."""
 
 import json
+import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
 
 from langchain_core.documents import Document
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bqstore import Embedder
+from bqstore import Embedder, OpenAIEmbedder
 from langchain_bqstore import BQVectorStore
-from manual import embedders
 from manual.corpus import Passage, passages
+from manual.offline import OfflineEmbedder
 
-BATCH = 512  # passages an add: each is on disk when its add returns
+BATCH = 512  # passages per add: each is on disk when its add returns
 CORPUS_VERSION = 1  # to be raised when corpus.py cuts the manual differently
-# The manual is small enough to be compared float by float; at 0 every search goes through the bits, which is
-# what a demo of them should show.
-ALWAYS_BITS = {"full_scan_threshold": 0}
+# The manual is so small that the store would compare float vectors. At 0 every search uses the codes, which is what
+# the demo is about.
+SEARCH_CODES = {"full_scan_threshold": 0}
 
 
-def open_or_build(
-    path: Path, choice: embedders.Choice, limit: int | None, console: Console
-) -> tuple[BQVectorStore, Embedder, bool]:
-    """The store, its embedder, and whether it was there already."""
-    _make_folder(path)
-    plan = path / f"{choice.name}.json"
+def embedder_name() -> str:
+    """Return "openai" if there is a key for it, else "offline". It also names the collection: one per model."""
+    return "openai" if os.environ.get("OPENAI_API_KEY", "").strip() else "offline"
+
+
+def open_or_build(path: Path, name: str, limit: int | None, console: Console) -> tuple[BQVectorStore, Embedder, bool]:
+    """Return the store, its embedder, and whether an earlier run had completed it.
+
+    ``<path>/<name>.json`` says what the collection is made from and of how many passages. It is written before the
+    first passage, so that a collection with fewer passages is known to be incomplete.
+    """
+    if not path.is_dir():
+        path.mkdir(parents=True)
+        (path / ".gitignore").write_text("*\n")  # the demo is often run inside a clone
+    plan = path / f"{name}.json"
     source = {"python": platform.python_version(), "corpus": CORPUS_VERSION, "limit": limit}
-    known = _read(plan)
-    if known.get("source") != source:  # another Python, another --limit: another manual
-        forget(path, choice)
-    embedder = embedders.load(choice, path)
-    if embedder is not None and known == {"source": source, "finished": True}:
-        return _open(path, choice, embedder), embedder, True
-
+    known = json.loads(plan.read_text()) if plan.exists() else {}
+    if known.get("source") != source:  # another Python or another --limit: other passages
+        forget(path, name)
+    embedder = _load_embedder(path, name)
+    if embedder is not None and plan.exists():
+        store = _open(path, name, embedder)
+        if len(store.collection) == known["passages"]:
+            return store, embedder, True
+        store.close()
     with _progress(console) as progress:
         reading = progress.add_task("Reading the manual", total=None)
         manual = passages(limit)
         progress.update(reading, total=len(manual), completed=len(manual))
         if embedder is None:
             fitting = progress.add_task("Learning its words", total=None)
-            forget(path, choice)  # vectors of an embedder that is gone
-            embedder = embedders.fit([passage.text for passage in manual], path)
+            embedder = OfflineEmbedder.fit([passage.text for passage in manual])
+            embedder.save(_model_file(path))
             progress.update(fitting, total=len(manual), completed=len(manual))
-        _write(plan, {"source": source, "finished": False})
-        store = _open(path, choice, embedder)
+        plan.write_text(json.dumps({"source": source, "passages": len(manual)}))
+        store = _open(path, name, embedder)
         _add(store, manual, progress)
-    _write(plan, {"source": source, "finished": True})
     return store, embedder, False
 
 
-def forget(path: Path, choice: embedders.Choice) -> None:
+def forget(path: Path, name: str) -> None:
     """Remove what the demo made for this embedder, and nothing else."""
-    for made in (path / choice.name, *([] if choice.is_openai else [path / "offline-model"])):
-        shutil.rmtree(made, ignore_errors=True)
-    (path / f"{choice.name}.json").unlink(missing_ok=True)
+    shutil.rmtree(path / name, ignore_errors=True)
+    (path / f"{name}.json").unlink(missing_ok=True)
+    if name == "offline":
+        _model_file(path).unlink(missing_ok=True)
 
 
-def _open(path: Path, choice: embedders.Choice, embedder: Embedder) -> BQVectorStore:
-    return BQVectorStore(
-        embedder,
-        path=str(path),
-        collection_name=choice.name,
-        distance="cosine",
-        embedding_model=embedder.model,
-        **ALWAYS_BITS,
-    )
+def _model_file(path: Path) -> Path:
+    return path / "offline-model.npz"
+
+
+def _load_embedder(path: Path, name: str) -> Embedder | None:
+    """Return the embedder, or None if the offline one is not fitted yet."""
+    if name == "openai":
+        return OpenAIEmbedder()
+    return OfflineEmbedder.load(_model_file(path)) if _model_file(path).exists() else None
+
+
+def _open(path: Path, name: str, embedder: Embedder) -> BQVectorStore:
+    return BQVectorStore(embedder, path=path, collection_name=name, **SEARCH_CODES)
 
 
 def _add(store: BQVectorStore, manual: list[Passage], progress: Progress) -> None:
-    """Embed and add, batch by batch; what an earlier run added is passed over."""
+    """Embed and add the passages that are missing, batch by batch."""
     missing = [passage for passage in manual if passage.id not in store.collection]
     adding = progress.add_task("Embedding and storing", total=len(manual), completed=len(manual) - len(missing))
     for start in range(0, len(missing), BATCH):
@@ -94,30 +105,5 @@ def _add(store: BQVectorStore, manual: list[Passage], progress: Progress) -> Non
 
 
 def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("  {task.description:<22}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
-
-
-def _make_folder(path: Path) -> None:
-    if not path.is_dir():
-        path.mkdir(parents=True)
-        (path / ".gitignore").write_text("*\n")  # the demo is often run inside a clone
-
-
-def _read(plan: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(plan.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write(plan: Path, contents: dict[str, Any]) -> None:
-    unfinished = plan.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(contents))
-    unfinished.replace(plan)
+    columns = (TextColumn("  {task.description:<22}"), BarColumn(bar_width=30), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=console)

@@ -524,6 +524,7 @@ def compared(comparator: Comparator, value: Any, attribute: str = "a") -> dict[s
         (IN, (1, 2), {"$in": [1, 2]}),
         (NIN, [1, 2], {"$nin": [1, 2]}),
         (CONTAIN, "x", {"$contains": "x"}),
+        (CONTAIN, [], {"$exists": True}),
         (GTE, {"date": "2024-01-01", "type": "date"}, {"$gte": "2024-01-01"}),
         (LT, {"datetime": "2024-01-01T08:00:00", "type": "datetime"}, {"$lt": "2024-01-01T08:00:00"}),
         (IN, [{"date": "2024-01-01", "type": "date"}, "x"], {"$in": ["2024-01-01", "x"]}),

@@ -6,8 +6,17 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(autouse=True)
-def examples_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Import ``manual`` as the script does, from beside it."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    assert EXAMPLES.is_dir() and str(EXAMPLES) in sys.path
+@pytest.fixture(scope="session", autouse=True)
+def examples_on_the_path():
+    """Import ``manual`` as the demo does, from beside it."""
+    sys.path.insert(0, str(EXAMPLES))
+    yield
+    sys.path.remove(str(EXAMPLES))
+
+
+@pytest.fixture(scope="session")
+def passages(examples_on_the_path):
+    """The whole manual, cut once: it takes seconds."""
+    from manual.corpus import passages
+
+    return passages()
