@@ -1,15 +1,16 @@
-"""The `bqstore` command. Floor 5: public names of bqstore, typer and rich; plotly for the page of a report.
+"""The `bqstore` command: describe a collection, measure its recall, tune its search settings.
 
-    bqstore info PATH       what a collection is and what it takes
-    bqstore recall PATH     what its searches find, measured against exact search; --report draws it as a page
-    bqstore tune PATH       keep the cheapest settings that find enough
+    bqstore info PATH       the settings of a collection and the memory it uses
+    bqstore recall PATH     the recall of its searches, against exact search; --report writes it as a page
+    bqstore tune PATH       store the fastest search settings that reach a recall
 
-This module imports none of them, so that a missing extra is told, and not shown as a traceback.
+It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in `commands.py`. This module
+imports none of them itself, so that a missing package is reported by one line instead of a traceback.
 """
 
 
 def main() -> None:
-    """The entry point: read the command line, do it, exit."""
+    """Read the command line, run the command, exit."""
     try:
         from .commands import app
     except ModuleNotFoundError as error:

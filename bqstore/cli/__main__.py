@@ -1,4 +1,4 @@
-"""``python -m bqstore.cli``: the same command, where its script is not on the PATH."""
+"""``python -m bqstore.cli``: the same command, for where the script `bqstore` is not on the PATH."""
 
 from . import main
 

@@ -1,8 +1,10 @@
-"""The commands, and their words on the command line. Each opens a collection, calls one method, and shows the answer.
+"""The commands and their options. Each opens a collection, calls one method, and prints the result.
 
-How errors become messages is in `console.py`, how answers become tables in `tables.py`, the page in `report.py`.
+`console.py` turns errors into messages, `tables.py` results into tables, `report.py` a recall report into a page.
 """
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,58 +13,67 @@ import typer
 import bqstore
 
 from . import tables
-from .console import opened, screen, told
-from .files import check_target, json_text, read_queries
-from .words import printable
+from .console import console, errors_reported, existing_collection
+from .files import check_report_path, read_queries
+from .formatting import printable
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Look at a bqstore collection, measure what its searches find, and tune it.",
+    help="Describe a bqstore collection, measure the recall of its searches, and tune them.",
 )
 
 Store = Annotated[str, typer.Argument(metavar="PATH", help="Folder of the store.")]
 Name = Annotated[str, typer.Option("--collection", metavar="NAME", help="Which of its collections.")]
 K = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many nearest documents a search asks for.")]
-Sample = Annotated[int, typer.Option(min=1, help="How many documents to pick as queries, where no file gives them.")]
+Sample = Annotated[int, typer.Option(min=1, help="How many documents to use as queries, if no file gives any.")]
 Queries = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.npy", help="Embeddings of your own queries: one numpy array, a row each."),
+    typer.Option(metavar="FILE.npy", help="Embeddings of your own queries: one numpy array, one row each."),
 ]
 Report = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.html", help="Write the report as one page, with figures, that needs no network."),
+    typer.Option(metavar="FILE.html", help="Write the report, with figures, as one page that needs no network."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]
 Target = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Share of the true nearest that searches must find: 0.98, say.")
+    float, typer.Option(min=0.0, max=1.0, help="Recall to reach: the share of the true nearest found, such as 0.98.")
 ]
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"bqstore {bqstore.__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def start(
+def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Take what stands before a command: --version."""
+    """Handle the options that come before a command."""
 
 
 @app.command()
-def info(path: Store, collection: Name = "default") -> None:
-    """Show what a collection is, what it takes, and why it is encoded as it is."""
-    with told(), opened(path, collection, read_only=True) as col:
-        found = col.info()
-        screen().print(tables.facts(found))
-        if found.choice is not None:
-            screen().print(tables.choice(found.choice, found.quantization))
+def info(
+    path: Annotated[str | None, typer.Argument(metavar="PATH", help="Folder of the store.")] = None,
+    collection: Name = "default",
+) -> None:
+    """Describe a collection: its settings, its memory, why it is encoded as it is; and the versions in use.
+
+    Without PATH: the versions alone.
+    """
+    with errors_reported():
+        if path is not None:
+            with existing_collection(path, collection, read_only=True) as col:
+                found = col.info()
+            console().print(tables.info(found))
+            if found.choice is not None:
+                console().print(tables.choice(found.choice, found.quantization))
+        console().print(tables.versions())
 
 
 @app.command()
@@ -75,28 +86,30 @@ def recall(
     report: Report = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what searches find, against exact search on the same vectors, and what other settings would."""
-    with told():
-        check_target(report)  # before the minutes that measuring may take
+    """Measure the recall of searches against exact search on the same vectors, with these and other settings."""
+    with errors_reported():
+        if report is not None:
+            check_report_path(report)  # before the minutes that measuring may take
         given = None if queries is None else read_queries(queries)
-        with opened(path, collection, read_only=True) as col:
+        with existing_collection(path, collection, read_only=True) as col:
             measured = col.recall(given, k=k, sample=sample)
         if as_json:
-            typer.echo(json_text(measured))
+            typer.echo(json.dumps(asdict(measured), indent=2, allow_nan=False))
         else:
-            screen().print(tables.recall(measured))
-        if report is not None:  # last: what was measured is on the screen if the disk refuses
+            console().print(tables.recall(measured))
+        if report is not None:  # last, so that the result is on the screen if it cannot be written
             from .report import page
 
             report.write_text(page(measured, path, collection), "utf-8")
-            screen(stderr=True).print(f"The report is in {printable(str(report))}", markup=False, soft_wrap=True)
+            message = f"The report is in {printable(str(report))}"
+            console(stderr=True).print(message, markup=False, soft_wrap=True)
 
 
 @app.command()
 def tune(path: Store, target: Target, collection: Name = "default", k: K = 10, queries: Queries = None) -> None:
-    """Find the cheapest settings that reach a recall, and keep them as the collection's defaults."""
-    with told():
+    """Find the fastest search settings that reach a recall, and store them as the collection's defaults."""
+    with errors_reported():
         given = None if queries is None else read_queries(queries)
-        with opened(path, collection, read_only=False) as col:
+        with existing_collection(path, collection, read_only=False) as col:
             found = col.tune(target, k=k, queries=given)
-        screen().print(tables.tuned(found, target, k, collection))
+        console().print(tables.tuning(found, target, k, collection))

@@ -1,10 +1,9 @@
-"""The four figures of the page, each from one function, as plotly makes them.
+"""The four figures of the report page, one function each, made by plotly.
 
-None of them holds a text of the user. They are read without color: an encoding keeps its marker and its dashes in all
-of them. Text has no color here: the page's style sheet gives it one that suits a light and a dark screen.
+None of them contains text of the user. They can be read without color: an encoding has the same marker and dashes in
+all of them. The color of text comes from the page's style sheet, which suits it to a light or a dark screen.
 """
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +12,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from bqstore import RecallPoint, RecallReport
 
-from . import words
+from . import formatting
 
 # at least 3.7:1 against white and against the page's dark ground
 _COLORS = ("#2f7fd0", "#d55e00", "#1a936f", "#a45bc6", "#a87800", "#0e8fa8", "#d0437d", "#7a8b2a")
@@ -33,15 +32,15 @@ class Style:
 
 
 def styles(report: RecallReport) -> dict[str, Style]:
-    """A look for each encoding of the report, the same in every figure."""
+    """A style for each encoding of the report, the same in every figure."""
     return {
         name: Style(_COLORS[i % len(_COLORS)], _SYMBOLS[i % len(_SYMBOLS)], _DASHES[i % len(_DASHES)])
-        for i, name in enumerate(words.groups(report.points))
+        for i, name in enumerate(formatting.by_encoding(report.points))
     }
 
 
 def all_figures(report: RecallReport) -> dict[str, Any]:
-    """The figures by the names that their places on the page have."""
+    """The figures, by the ids of their elements on the page."""
     return {
         "time": recall_against_time(report),
         "oversampling": recall_against_oversampling(report),
@@ -51,14 +50,14 @@ def all_figures(report: RecallReport) -> dict[str, Any]:
 
 
 def recall_against_time(report: RecallReport) -> Any:
-    """A marker for every setting: filled where its codes are stored, open where they were made for the report."""
+    """One marker for each setting: filled if its codes are stored, open if they were made for the report."""
     figure = _figure("milliseconds per query", f"recall@{report.k}")
     looks = styles(report)
-    for name, points in words.groups(report.points).items():
+    for name, points in formatting.by_encoding(report.points).items():
         look = looks[name]
         symbols = [look.symbol if p.stored else f"{look.symbol}-open" for p in points]
         figure.add_scatter(
-            x=[_time(p) for p in points],
+            x=[p.milliseconds for p in points],
             y=[p.recall for p in points],
             error_y=_error_bars(points),
             name=name,
@@ -70,20 +69,19 @@ def recall_against_time(report: RecallReport) -> Any:
     current = report.current
     ring = {"symbol": "circle-open", "size": 24, "color": _GRAY, "line": {"width": 3}}
     figure.add_scatter(
-        x=[_time(current)], y=[current.recall], name="in use", mode="markers", marker=ring, hoverinfo="skip"
+        x=[current.milliseconds], y=[current.recall], name="in use", mode="markers", marker=ring, hoverinfo="skip"
     )
-    times = [_time(p) for p in report.points]
-    figure.update_xaxes(type="log", **_ticks(_round_numbers(min(times), max(times))))
+    figure.update_xaxes(type="log", dtick="D2", tickformat="~g")  # D2: ticks at 1, 2 and 5 times powers of ten
     figure.update_yaxes(range=_recall_range(report.points))
     return figure
 
 
 def recall_against_oversampling(report: RecallReport) -> Any:
-    """A line for every encoding, each at the beam that finds the most."""
+    """One line for each encoding, at the hnsw_ef with the best recall."""
     figure = _figure("oversampling", f"recall@{report.k}")
     looks = styles(report)
     shown: list[RecallPoint] = []
-    for name, points in words.groups(report.points).items():
+    for name, points in formatting.by_encoding(report.points).items():
         best: dict[float, RecallPoint] = {}
         for point in points:
             rival = best.get(point.oversampling)
@@ -103,18 +101,22 @@ def recall_against_oversampling(report: RecallReport) -> Any:
                 text=[_hover(report, name, p) for p in line],
                 hovertemplate="%{text}<extra></extra>",
             )
-    figure.update_xaxes(type="log", **_ticks(sorted({p.oversampling for p in shown})))
+    figure.update_xaxes(type="log", tickvals=sorted({p.oversampling for p in shown}), tickformat="~g")
     figure.update_yaxes(range=_recall_range(shown or [report.current]))
     return figure
 
 
 def scores(report: RecallReport) -> Any:
-    """How the scores of neighbors and of others are spread, each as shares of its own sum: outlines of histograms."""
+    """Histograms of the scores of neighbors and of other documents, each as shares of its own total."""
     figure = _figure(f"score ({_measure(report.distance)})", "share of the documents")
     edges = report.scores.edges
     for name, counts, look in (
         ("others, picked at random", report.scores.others, {"color": _COLORS[1], "dash": "dash"}),
-        (f"the {words.wanted(report)} nearest", report.scores.neighbors, {"color": _COLORS[0], "dash": "solid"}),
+        (
+            f"the {formatting.nearest_sought(report)} nearest",
+            report.scores.neighbors,
+            {"color": _COLORS[0], "dash": "solid"},
+        ),
     ):
         shares = [n / (sum(counts) or 1) for n in counts]
         ranges = [
@@ -122,7 +124,7 @@ def scores(report: RecallReport) -> Any:
         ]
         figure.add_scatter(
             x=edges,
-            y=[*shares, 0.0],  # each step goes on to the next edge; the last goes down
+            y=[*shares, 0.0],  # "hv" draws each step up to the next edge; the 0 ends the last one
             name=name,
             mode="lines",
             line={**look, "width": 2, "shape": "hv"},
@@ -135,32 +137,32 @@ def scores(report: RecallReport) -> Any:
 
 
 def memory(report: RecallReport) -> Any:
-    """A bar for every encoding, below that of the vectors themselves."""
-    by_encoding = words.memory(report)
-    most = max(by_encoding.values())
-    unit, factor = words.unit(most)
+    """One bar for each encoding, below that of the float32 vectors."""
+    sizes = formatting.memory_by_encoding(report)
+    most = max(sizes.values())
+    unit, factor = formatting.unit(most)
     figure = _figure(f"{unit} in memory", "")
     figure.add_bar(
-        x=[n / factor for n in by_encoding.values()],
-        y=list(by_encoding),
+        x=[n / factor for n in sizes.values()],
+        y=list(sizes),
         orientation="h",
-        marker={"color": [_GRAY, *[_COLORS[0]] * (len(by_encoding) - 1)]},
-        text=[words.size(n) for n in by_encoding.values()],
+        marker={"color": [_GRAY, *[_COLORS[0]] * (len(sizes) - 1)]},
+        text=[formatting.size(n) for n in sizes.values()],
         textposition="outside",
         hovertemplate="%{y}: %{text}<extra></extra>",
         showlegend=False,
     )
     figure.update_xaxes(range=[0, most / factor * 1.55], nticks=6)  # room for a text at the longest bar
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_layout(height=130 + 34 * len(by_encoding))
+    figure.update_layout(height=130 + 34 * len(sizes))
     return figure
 
 
-# ---- what they share
+# ---- common parts
 
 
 def _figure(x_title: str, y_title: str) -> Any:
-    """An empty figure as wide as its place, with the legend below it."""
+    """An empty figure that fills its width, with the legend below."""
     axis = {"gridcolor": _FAINT, "zerolinecolor": _FAINT, "linecolor": _GRAY, "automargin": True, "fixedrange": True}
     figure = go.Figure()
     figure.update_layout(
@@ -186,40 +188,27 @@ def _error_bars(points: list[RecallPoint]) -> dict[str, Any]:
 
 
 def _hover(report: RecallReport, name: str, point: RecallPoint) -> str:
-    """All settings of a point and all that was measured of it."""
+    """The text shown when hovering over a point: all its settings and measurements."""
     q = point.quantization
     lines = (
-        f"<b>{name}</b> ({words.rank(report, point)})",
+        f"<b>{name}</b> ({formatting.status(report, point)})",
         f"encoding={q.encoding}, estimator={q.estimator}, rotate={q.rotate}, truncate_dim={q.truncate_dim}",
         f"query_encoding={q.query_encoding}",
         f"oversampling={point.oversampling:g}, rescore={point.rescore}, hnsw_ef={point.hnsw_ef}",
-        f"{words.way(point.way)}, {words.size(point.memory_bytes)} in memory",
-        f"recall {point.recall:.3f} (95%: {words.interval(point.low, point.high)})",
-        f"{words.milliseconds(point.milliseconds)} ms, 95 of 100 within {words.milliseconds(point.slowest)} ms",
+        f"{formatting.SEARCHES[point.way]}, {formatting.size(point.memory_bytes)} in memory",
+        f"recall {point.recall:.3f} (95%: {formatting.interval(point.low, point.high)})",
+        f"{formatting.milliseconds(point.milliseconds)} ms, "
+        f"95 of 100 at most {formatting.milliseconds(point.slowest)} ms",
     )
     return "<br>".join(lines)
 
 
-def _time(point: RecallPoint) -> float:
-    return max(point.milliseconds, 1e-4)  # a logarithmic axis has no zero
-
-
 def _recall_range(points: list[RecallPoint] | tuple[RecallPoint, ...]) -> list[float]:
-    """From a little below the lowest interval to a little above 1."""
+    """The range of the recall axis: from a little below the lowest interval to a little above 1."""
     span = max(1.0 - min(p.low for p in points), 0.02)
     return [max(0.0, 1.0 - 1.06 * span), 1.0 + 0.05 * span]
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten, from below the lowest to above the highest."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    return [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
-
-
-def _ticks(values: list[float]) -> dict[str, Any]:
-    return {"tickmode": "array", "tickvals": values, "ticktext": [f"{x:g}" for x in values]}
-
-
 def _measure(distance: str) -> str:
     names = {"cosine": "cosine", "dot": "dot product", "euclid": "minus the Euclidean distance"}
-    return f"{names.get(distance, distance)}; larger is nearer"
+    return f"{names[distance]}; larger is nearer"

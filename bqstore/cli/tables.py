@@ -1,4 +1,9 @@
-"""Answers as tables for a terminal of 80 columns. Texts of the user go in as plain text, never as markup."""
+"""Results as tables for a terminal of 80 columns. Text of the user is plain text, never rich markup."""
+
+import os
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -7,61 +12,61 @@ from rich.text import Text
 
 import bqstore
 
-from . import words
+from . import formatting
 
 
 def _table(title: str, *columns: str, numbers: int) -> Table:
-    """A table whose last ``numbers`` columns are figures."""
+    """A table whose last ``numbers`` columns hold numbers."""
     table = Table(
         title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for i, name in enumerate(columns):
-        figures = i >= len(columns) - numbers
-        table.add_column(name, justify="right" if figures else "left", no_wrap=figures)
+        number = i >= len(columns) - numbers
+        table.add_column(name, justify="right" if number else "left", no_wrap=number)
     return table
 
 
 def _note(table: Table, text: str) -> None:
-    """A line below a table."""
+    """Put a line below a table."""
     table.caption, table.caption_justify = Text(text), "left"
 
 
 def _pairs(title: str, pairs: dict[str, str]) -> RenderableType:
-    """Names and what they are; those of which there is nothing to say are left out."""
+    """A table of names and values; empty values are left out."""
     table = Table(box=box.SIMPLE, show_header=False)
     for name, value in pairs.items():
         if value:
-            table.add_row(name, Text(words.printable(value)))
-    return Group(Text(title, style="bold"), table)  # a title of the table's own would be as narrow as the table
+            table.add_row(name, Text(formatting.printable(value)))
+    return Group(Text(title, style="bold"), table)  # rich would wrap a title of the table at the table's width
 
 
 # ---- recall
 
 
 def recall(report: bqstore.RecallReport) -> RenderableType:
-    """The report: the setting in use, all that were measured, memory, the verdict."""
+    """A recall report: the setting in use, all that were measured, memory, the verdict."""
     stored = tuple(point for point in report.points if point.stored)
     trials = tuple(point for point in report.points if not point.stored)
     parts: list[RenderableType] = [_in_use(report), _points(report, "Settings measured on the stored codes", stored)]
     if trials:
         title = f"Other encodings: codes of {report.scanned:,} documents, made for this report and scanned"
         parts.append(_points(report, title, trials))
-    how = "of them, each left out of its own answer" if report.held_out else "queries that were given"
-    against = f"Against exact search on {report.documents:,} documents, for {report.queries:,} {how}."
-    said = " ".join(filter(None, (words.small(report), against)))
-    return Group(*parts, _memory(report), Text(said), Text(report.verdict, style="bold"))
+    asked = "of them, each left out of its own result" if report.held_out else "queries that were given"
+    measured = f"Measured against exact search on {report.documents:,} documents, for {report.queries:,} {asked}."
+    notes = " ".join(filter(None, (formatting.exact_search_note(report), measured)))
+    return Group(*parts, _memory(report), Text(notes), Text(report.verdict, style="bold"))
 
 
 def _in_use(report: bqstore.RecallReport) -> RenderableType:
     point = report.current
     pairs = {
-        f"recall@{report.k}": f"{report.recall:.3f} (95% interval {words.interval(report.low, report.high)})",
-        "time per query": f"{words.milliseconds(report.milliseconds)} ms, median on one thread; "
-        f"95 of 100 within {words.milliseconds(point.slowest)} ms",
-        "codes": words.codes(point.quantization),
+        f"recall@{report.k}": f"{report.recall:.3f} (95% interval {formatting.interval(report.low, report.high)})",
+        "time per query": f"{formatting.milliseconds(report.milliseconds)} ms, median on one thread; "
+        f"95 of 100 at most {formatting.milliseconds(point.slowest)} ms",
+        "codes": formatting.encoding(point.quantization),
         "query encoding": point.quantization.query_encoding,
-        "searches": words.searches(point.way, point),
-        "memory": words.size(point.memory_bytes),
+        "searches": formatting.search(point.way, point),
+        "memory": formatting.size(point.memory_bytes),
     }
     return _pairs("The setting in use", pairs)
 
@@ -69,92 +74,102 @@ def _in_use(report: bqstore.RecallReport) -> RenderableType:
 def _points(report: bqstore.RecallReport, title: str, points: tuple[bqstore.RecallPoint, ...]) -> Table:
     columns = ("codes", "over-\nsampling", "hnsw_ef", f"recall@{report.k}", "95% interval", "ms")
     table = _table(title, *columns, numbers=5)
-    for name, group in words.groups(points).items():
+    for name, group in formatting.by_encoding(points).items():
         table.add_row(Text(name, style="bold"))
         for i, point in enumerate(group):
             in_use = point == report.current
             table.add_row(
                 "  in use" if in_use else "",
-                words.oversampling(point),
-                words.beam(point),
+                formatting.oversampling(point),
+                formatting.hnsw_ef(point),
                 f"{point.recall:.3f}",
-                words.interval(point.low, point.high),
-                words.milliseconds(point.milliseconds),
+                formatting.interval(point.low, point.high),
+                formatting.milliseconds(point.milliseconds),
                 style="bold" if in_use else "",
                 end_section=i == len(group) - 1,
             )
     if not all(point.rescore for point in points):
-        _note(table, "oversampling off: ordered by the codes alone, not rescored")
+        _note(table, "oversampling off: ranked by the codes alone, not rescored")
     return table
 
 
 def _memory(report: bqstore.RecallReport) -> Table:
     table = _table("Memory by encoding", "codes", "memory", "", numbers=2)
-    by_encoding = words.memory(report)
-    most = next(iter(by_encoding.values()))
-    for name, n in by_encoding.items():
-        table.add_row(name, words.size(n), words.times_less(n, most))
+    sizes = formatting.memory_by_encoding(report)
+    most = next(iter(sizes.values()))
+    for name, n in sizes.items():
+        table.add_row(name, formatting.size(n), formatting.times_less(n, most))
     return table
 
 
 # ---- info
 
 
-def facts(info: bqstore.CollectionInfo) -> RenderableType:
-    """What a collection is and what it takes."""
-    q, hnsw = info.quantization, info.hnsw
-    graph = f"{info.linked:,} linked, {words.size(info.graph_bytes)}" if info.linked else "none yet"
-    holds = {
-        "store": info.path or "in memory",
-        "documents": f"{info.count:,}" + (f" (and {info.deleted:,} slots to compact)" if info.deleted else ""),
-        "dimensions": f"{info.dim:,}" if info.dim else "not settled yet",
-        "distance": info.distance,
-        "embedding model": info.embedding_model or "",
-    }
-    takes = {
-        "codes": f"{words.codes(q)}: {info.code_bytes:,} B each, float32 {info.vector_bytes:,} B"
-        + (f" ({info.compression:.1f} times more)" if info.compression else ""),
+def info(found: bqstore.CollectionInfo) -> RenderableType:
+    """The settings of a collection and the memory it uses."""
+    q, hnsw = found.quantization, found.hnsw
+    graph = f"{found.linked:,} linked, {formatting.size(found.graph_bytes)}" if found.linked else "none yet"
+    pairs = {
+        "store": found.path or "",
+        "documents": f"{found.count:,}" + (f" (and {found.deleted:,} slots to compact)" if found.deleted else ""),
+        "dimensions": f"{found.dim:,}" if found.dim else "set by the first vectors",
+        "distance": found.distance,
+        "embedding model": found.embedding_model or "",
+        "codes": f"{formatting.encoding(q)}: {found.code_bytes:,} B each, float32 {found.vector_bytes:,} B"
+        + (f" ({found.compression:.1f} times more)" if found.compression else ""),
         "query encoding": q.query_encoding,
-        "memory": f"{words.size(info.memory_bytes)}, codes and graph",
+        "memory": f"{formatting.size(found.memory_bytes)}, codes and graph",
         "graph": f"{graph} (m={hnsw.m}, ef_construct={hnsw.ef_construct})",
-        "originals": f"{info.originals}, {info.original_bytes:,} B each",
-        "disk": words.size(info.disk_bytes),
-        "searches": words.searches(info.way, info.search),
-        "format": f"version {info.format_version}, generation {info.generation}",
+        "original vectors": f"{found.originals}, {found.original_bytes:,} B each",
+        "disk": formatting.size(found.disk_bytes),
+        "searches": formatting.search(found.way, found.search),
+        "format": f"version {found.format_version}, generation {found.generation}",
     }
-    return _pairs(f"Collection {info.collection}", {**holds, **takes})
+    return _pairs(f"Collection {found.collection}", pairs)
 
 
-def choice(chosen: bqstore.Choice, kept: bqstore.Quantization) -> RenderableType:
-    """Why a collection is encoded as it is: every way that was tried."""
+def choice(chosen: bqstore.Choice, in_use: bqstore.Quantization) -> RenderableType:
+    """Why a collection is encoded as it is: all encodings that were measured."""
     title = f"Encodings measured on {chosen.vectors:,} documents and {chosen.queries:,} queries"
     columns = ("codes", "", "bytes", f"recall@{chosen.k}", "codes alone", "ns a code")
     table = _table(title, *columns, numbers=4)
     for trial in chosen.trials:
-        q = trial.quantization
-        is_kept = words.codes(q) == words.codes(kept)
+        name = formatting.encoding(trial.quantization)
+        is_used = name == formatting.encoding(in_use)
         table.add_row(
-            words.codes(q),
-            "kept" if is_kept else "",
+            name,
+            "in use" if is_used else "",
             f"{trial.code_bytes:,}",
             f"{trial.recall:.3f}",
             f"{trial.raw_recall:.3f}",
             f"{trial.nanoseconds:.1f}",
-            style="bold" if is_kept else "",
+            style="bold" if is_used else "",
         )
     _note(table, f"recall@{chosen.k} with {chosen.oversampling:g} times {chosen.k} candidates rescored")
-    return Group(table, Text(words.printable(chosen.reason)))
+    return Group(table, Text(formatting.printable(chosen.reason)))
+
+
+def versions() -> RenderableType:
+    """What a report of a problem should contain: versions, the Python that runs them, the machine."""
+    pairs = {"bqstore": bqstore.__version__}
+    for package in ("numpy", "numba", "llvmlite", "langchain-core", "llama-index-core", "openai"):
+        with suppress(PackageNotFoundError):  # the frameworks are optional
+            pairs[package] = version(package)
+    pairs["Python"] = f"{platform.python_implementation()} {platform.python_version()}"
+    pairs["platform"] = f"{platform.platform()}, {os.cpu_count()} cores"
+    return _pairs("Versions", pairs)
 
 
 # ---- tune
 
 
-def tuned(found: bqstore.SearchParams, target: float, k: int, collection: str) -> RenderableType:
-    """What `Collection.tune` has kept."""
+def tuning(found: bqstore.SearchParams, target: float, k: int, collection: str) -> RenderableType:
+    """The settings that `Collection.tune` found and stored."""
     pairs = {
         "oversampling": f"{found.oversampling:g}",
         "rescore": str(found.rescore),
         "hnsw_ef": "default" if found.hnsw_ef is None else f"{found.hnsw_ef:,}",
     }
-    kept = f"Stored as the defaults of collection {collection!r}: searches without keywords use them from now on."
-    return Group(_pairs(f"The cheapest settings that surely (95%) reach recall@{k} of {target:g}", pairs), Text(kept))
+    stored = f"Stored as the defaults of collection {collection!r}: searches without keywords use them from now on."
+    title = f"The fastest settings that reach recall@{k} of {target:g}, with 95% confidence"
+    return Group(_pairs(title, pairs), Text(stored))

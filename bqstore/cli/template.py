@@ -1,4 +1,4 @@
-"""The page's style sheet, its one program, and its frame. Knows no report."""
+"""The style sheet, the script and the HTML frame of the report page."""
 
 import base64
 import hashlib
@@ -47,7 +47,7 @@ dl.how dd { margin: 0; max-width: 46rem; }
 }
 """
 
-# paper has its own width, which plotly does not learn of
+# on paper the page has another width, of which plotly is not told
 PROGRAM = """
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const options = { responsive: true, displayModeBar: false };
@@ -59,10 +59,10 @@ addEventListener("afterprint", () => fit(null));
 
 
 def document(title: str, body: str, data: str, scripts: tuple[str, ...]) -> str:
-    """A whole page. ``body`` is HTML and ``data`` JSON without a ``<``; ``title`` is any text.
+    """Return a whole page. ``body`` is HTML, ``data`` is JSON without a ``<``, ``title`` is any text.
 
-    The policy at its head forbids the browser every request, and every program but these: whatever might slip into
-    the page as text cannot run, and the page cannot tell anyone that it was opened.
+    Its Content-Security-Policy forbids every network request and every script but these. So text that was not escaped
+    could not run as a script, and opening the page contacts nobody.
     """
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"

@@ -1,4 +1,4 @@
-"""The page: whole, asks no network, escapes what it is given, and draws its figures in a real browser."""
+"""The report page: complete, no network request, every text escaped, figures drawn in a real browser."""
 
 import base64
 import hashlib
@@ -14,12 +14,13 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from bqstore import Histogram, __version__
-from bqstore.cli import figures, words
+from bqstore.cli import figures, formatting
 from bqstore.cli.report import page
 from tests.cli import given
 
 HOSTILE = "</title></script><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>\"'&<!--"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+IN_A_BROWSER = pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH (apt-get install chromium)")
 
 
 def made(report=None, path="/data/store", collection="default"):
@@ -27,10 +28,8 @@ def made(report=None, path="/data/store", collection="default"):
 
 
 def exact():
-    """The report of a collection so small that nothing else was measured, and nothing took any time."""
-    point = given.point(
-        given.SIGN, 3.0, None, 1.0, way="exact", milliseconds=0.0, slowest=0.0, memory_bytes=0, low=1.0, high=1.0
-    )
+    """The report of a collection so small that nothing but exact search was measured."""
+    point = given.point(given.SIGN, 3.0, None, 1.0, way="exact", milliseconds=0.01, memory_bytes=0, low=1.0, high=1.0)
     return given.report(
         current=point,
         points=(point,),
@@ -106,16 +105,16 @@ def test_the_page_says_what_was_measured():
     for text in (
         report.verdict,
         f"{report.recall:.3f}",
-        words.interval(report.low, report.high),
+        formatting.interval(report.low, report.high),
         "of the 10 nearest documents, a search finds 9.7 on average",
-        "200 documents of the collection were used as queries, each left out",
+        "200 documents of the collection were used as queries, each left out of its own result",
         "20,093 vectors of 1,536 dimensions, compared by the cosine",
         "2030-01-02 03:04 UTC",
         f"bqstore {__version__}",
         "/data/store",
     ):
         assert text in said
-    assert "queries that were given" in Reader(made(replace(report, held_out=False))).said()
+    assert "200 queries from a file" in Reader(made(replace(report, held_out=False))).said()
 
 
 def test_the_table_has_every_setting():
@@ -166,7 +165,7 @@ def test_every_setting_is_a_marker_and_hovering_tells_all_of_it():
         f"encoding={q.encoding}, estimator={q.estimator}, rotate={q.rotate}",
         f"query_encoding={q.query_encoding}",
         "oversampling=3, rescore=True, hnsw_ef=None",
-        words.interval(report.low, report.high),
+        formatting.interval(report.low, report.high),
     ):
         assert text in current
 
@@ -174,7 +173,7 @@ def test_every_setting_is_a_marker_and_hovering_tells_all_of_it():
 def test_error_bars_end_where_the_intervals_do():
     report = given.report()
     for trace, points in zip(
-        figures.recall_against_time(report).data, words.groups(report.points).values(), strict=False
+        figures.recall_against_time(report).data, formatting.by_encoding(report.points).values(), strict=False
     ):
         bars = trace.error_y
         assert [y + up for y, up in zip(trace.y, bars.array, strict=True)] == pytest.approx([p.high for p in points])
@@ -214,9 +213,7 @@ def test_histograms_are_shares_of_their_own_sums():
 
 
 def opened(folder, text, *options):
-    """What chromium says of a page: its document once programs have run, and what they complained of."""
-    if BROWSER is None:
-        pytest.skip("there is no chromium on PATH: apt-get install chromium, and the page is looked at for real")
+    """Load a page in chromium; return its document after its scripts have run, and the lines of its console."""
     file = folder / "report.html"
     file.write_text(text, "utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -231,32 +228,34 @@ def opened(folder, text, *options):
         [*command, "--dump-dom", file.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
         encoding="utf-8",
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+@IN_A_BROWSER
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_figures_are_drawn(tmp_path, width):
     document, complaints = opened(tmp_path, made(), f"--window-size={width},2000")
     assert complaints == []
     drawn = document[: document.index('id="figures"')]  # the programs hold these names, too
     assert len(re.findall(r'<svg[^>]*class="main-svg"', drawn)) >= 4
-    groups = len(words.groups(given.report().points))
+    groups = len(formatting.by_encoding(given.report().points))
     # a trace for every group, and the ring; a line for every group; two histograms
     assert len(re.findall(r'class="trace scatter', drawn)) == groups + 1 + groups + 2
     assert len(re.findall(r'class="trace bars"', drawn)) == 1  # memory
     assert "NaN" not in drawn
 
 
+@IN_A_BROWSER
 def test_hardly_anything_is_drawn_without_complaint(tmp_path):
     document, complaints = opened(tmp_path, made(exact()))
     assert complaints == []
     assert "NaN" not in document[: document.index('id="figures"')]
 
 
+@IN_A_BROWSER
 def test_a_hostile_name_runs_nothing_in_a_browser(tmp_path):
     text = made(given.report(verdict=HOSTILE), path=HOSTILE, collection=HOSTILE)
     document, complaints = opened(tmp_path, text)
@@ -264,6 +263,7 @@ def test_a_hostile_name_runs_nothing_in_a_browser(tmp_path):
     assert "<img" not in document[: document.index('id="figures"')]
 
 
+@IN_A_BROWSER
 def test_the_policy_stops_a_program_that_is_not_the_pages_own(tmp_path):
     text = made().replace("</header>", "</header><script>document.body.dataset.ran = 1</script>", 1)
     document, complaints = opened(tmp_path, text)

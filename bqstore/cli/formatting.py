@@ -1,0 +1,129 @@
+"""Numbers and settings as text, the same on the terminal and on the report page."""
+
+from collections.abc import Iterable
+
+from bqstore import Quantization, RecallPoint, RecallReport, SearchParams
+
+_BITS = {"one_bit": "1 bit", "one_and_half_bits": "1.5 bits", "two_bits": "2 bits", "four_bits": "4 bits"}
+SEARCHES = {  # what `RecallPoint.way` and `CollectionInfo.way` mean
+    "exact": "exact: every original vector is scored",
+    "scan": "scan of all codes",
+    "walk": "walk of the graph",
+}
+_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+EXACT = "exact search"
+
+
+def printable(text: str) -> str:
+    """Escape control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def size(n: float) -> str:
+    """Bytes in decimal units."""
+    name, factor = unit(n)
+    return f"{n / factor:.1f} {name}" if factor > 1 else f"{n:.0f} {name}"
+
+
+def unit(n: float) -> tuple[str, float]:
+    """The largest unit that is not more than n bytes, and the bytes in it."""
+    return next(((name, factor) for name, factor in _UNITS if n >= factor), ("B", 1.0))
+
+
+def milliseconds(n: float) -> str:
+    """A time to three digits; a measured time has no more."""
+    return f"{n:,.0f}" if n >= 100 else f"{n:#.3g}".rstrip(".")
+
+
+def interval(low: float, high: float) -> str:
+    """A confidence interval of a recall."""
+    return f"{low:.3f}-{high:.3f}"
+
+
+def times_less(part: float, whole: float) -> str:
+    """How many times smaller a part is than the whole; empty if it is not smaller."""
+    return f"{whole / part:.1f} times less" if 0 < part < whole else ""
+
+
+def encoding(quantization: Quantization) -> str:
+    """How vectors are encoded: bits, estimator, rotation, truncation."""
+    estimator = "RaBitQ" if quantization.estimator == "rabitq" else quantization.estimator
+    rotated = ", rotated" if quantization.rotate else ""
+    part = "" if quantization.truncate_dim is None else f", first {quantization.truncate_dim:,} values"
+    return f"{_BITS[quantization.encoding]}, {estimator}{rotated}{part}"
+
+
+def oversampling(point: RecallPoint) -> str:
+    """The setting oversampling, which matters only where candidates are rescored."""
+    if point.way == "exact":
+        return "-"
+    return f"{point.oversampling:g}" if point.rescore else "off"
+
+
+def hnsw_ef(point: RecallPoint) -> str:
+    """The setting hnsw_ef, which matters only in a walk of the graph."""
+    if point.way != "walk":
+        return "-"
+    return "default" if point.hnsw_ef is None else f"{point.hnsw_ef:,}"
+
+
+def search(way: str, params: RecallPoint | SearchParams) -> str:
+    """How searches are done, with the settings that matter there."""
+    return SEARCHES[way] if way == "exact" else f"{SEARCHES[way]}, {settings(params)}"
+
+
+def settings(params: RecallPoint | SearchParams) -> str:
+    """The settings of a search of codes, as keywords."""
+    rescored = f"oversampling={params.oversampling:g}" if params.rescore else "rescore=False"
+    return rescored if params.hnsw_ef is None else f"{rescored}, hnsw_ef={params.hnsw_ef}"
+
+
+def nearest_sought(report: RecallReport) -> int:
+    """How many documents each query has to find: k, or all others in a smaller collection."""
+    return min(report.k, report.documents - report.held_out)
+
+
+def exact_search_note(report: RecallReport) -> str:
+    """What the other settings are for if searches do not use them yet; empty if they do."""
+    if report.current.way != "exact":
+        return ""
+    return "The collection is small, so its searches are exact. The other settings show what it may need when it grows."
+
+
+def status(report: RecallReport, point: RecallPoint) -> str:
+    """Whether a point was measured with the setting in use, other settings, or codes made for the report."""
+    if point == report.current:
+        return "in use"
+    return "stored" if point.stored else "trial"
+
+
+def by_encoding(points: Iterable[RecallPoint]) -> dict[str, list[RecallPoint]]:
+    """The points grouped by encoding, cheapest first; stored encodings come first, exact search last.
+
+    A group's name contains the query encoding only where it distinguishes two groups.
+    """
+    points = sorted(points, key=lambda p: (p.way == "exact", not p.stored, *_cost(p)))
+    pairs = {(encoding(p.quantization), p.quantization.query_encoding) for p in points if p.way != "exact"}
+    ambiguous = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
+    groups: dict[str, list[RecallPoint]] = {}
+    for point in points:
+        name = EXACT if point.way == "exact" else encoding(point.quantization)
+        if name in ambiguous:
+            name += f" ({point.quantization.query_encoding})"
+        groups.setdefault(name, []).append(point)
+    return groups
+
+
+def _cost(point: RecallPoint) -> tuple[object, ...]:
+    q = point.quantization
+    of_codes = list(_BITS).index(q.encoding), q.truncate_dim or 1 << 30, q.estimator, bool(q.rotate), q.query_encoding
+    return (*of_codes, point.rescore, point.oversampling, point.hnsw_ef or 0)
+
+
+def memory_by_encoding(report: RecallReport) -> dict[str, int]:
+    """Bytes of the codes and links of all documents for each encoding, after those of the float32 vectors."""
+    out = {"float32, no codes": report.documents * report.dim * 4}
+    for point in sorted(report.points, key=lambda p: p.memory_bytes):
+        used = " (in use)" if encoding(point.quantization) == encoding(report.current.quantization) else ""
+        out[encoding(point.quantization) + used] = point.memory_bytes
+    return out
