@@ -82,18 +82,21 @@ def write_with_llama_index(folder: Path) -> None:
         store.add(nodes)
 
 
-WRITERS = pytest.mark.parametrize("write", [write_with_langchain, write_with_llama_index])
+@pytest.fixture(scope="module", params=[write_with_langchain, write_with_llama_index])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same documents, written through one framework."""
+    path: Path = tmp_path_factory.mktemp("store")
+    request.param(path)
+    return path
 
 
-@WRITERS
 @pytest.mark.parametrize(
     "kwargs",
     [{}, {"exact": True}, {"oversampling": 1}, {"rescore": False}, {"filter": {"even": True, "page": [4, 5, 6]}}],
 )
-def test_both_read_the_same(tmp_path: Path, write: Any, kwargs: dict[str, Any]) -> None:
-    write(tmp_path)
-    found = by_langchain(tmp_path, **kwargs)
-    assert found == by_llama_index(tmp_path, **kwargs)
+def test_both_read_the_same(folder: Path, kwargs: dict[str, Any]) -> None:
+    found = by_langchain(folder, **kwargs)
+    assert found == by_llama_index(folder, **kwargs)
     assert len(found) == (2 if "filter" in kwargs else 20)
     for id_, text, metadata, score in found:
         i = IDS.index(id_ or "")
@@ -101,14 +104,12 @@ def test_both_read_the_same(tmp_path: Path, write: Any, kwargs: dict[str, Any]) 
         assert type(score) is float
 
 
-@WRITERS
 @pytest.mark.parametrize("filter", [{"page": {"$lt": 90}, "tags": {"$all": ["a", "b"]}}, {"$not": {"even": True}}])
-def test_both_choose_the_same_by_mmr(tmp_path: Path, write: Any, filter: dict[str, Any]) -> None:
-    write(tmp_path)
-    with LangChainStore(ForLangChain(), path=tmp_path, read_only=True, **SETTINGS) as store:
+def test_both_choose_the_same_by_mmr(folder: Path, filter: dict[str, Any]) -> None:
+    with LangChainStore(ForLangChain(), path=folder, read_only=True, **SETTINGS) as store:
         kwargs = {"k": 8, "fetch_k": 32, "lambda_mult": 0.3, "filter": filter}
         documents = store.as_retriever(search_type="mmr", search_kwargs=kwargs).invoke(QUESTION)
-    with LlamaIndexStore(path=tmp_path, read_only=True, **SETTINGS) as store:
+    with LlamaIndexStore(path=folder, read_only=True, **SETTINGS) as store:
         index = VectorStoreIndex.from_vector_store(store, embed_model=ForLlamaIndex())
         kwargs = {"mmr_threshold": 0.3, "mmr_prefetch_factor": 4, "filter": filter}
         nodes = index.as_retriever(
@@ -118,13 +119,11 @@ def test_both_choose_the_same_by_mmr(tmp_path: Path, write: Any, filter: dict[st
     assert len(nodes) == 8
 
 
-@WRITERS
-def test_the_core_reads_the_same(tmp_path: Path, write: Any) -> None:
-    write(tmp_path)
-    with bqstore.open(tmp_path, read_only=True) as col:
+def test_the_core_reads_the_same(folder: Path) -> None:
+    with bqstore.open(folder, read_only=True) as col:
         hits = col.search(embedded(QUESTION), k=20, exact=True)
     assert [(hit.id, hit.text, hit.score) for hit in hits] == [
-        (id_, text, score) for id_, text, _, score in by_langchain(tmp_path, exact=True)
+        (id_, text, score) for id_, text, _, score in by_langchain(folder, exact=True)
     ]
 
 

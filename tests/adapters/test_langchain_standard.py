@@ -1,8 +1,8 @@
 """LangChain's own suite, all 25 tests, in four set-ups.
 
-With ``full_scan_threshold=0`` the order it asserts still is right: no test holds more than three documents, and
-``ceil(k * 3.0)`` candidates are at least three, so every document is a candidate and all are ordered by their
-originals. Six bits alone could not do it.
+With ``full_scan_threshold=0`` the order that it asserts is still right: no test has more than three documents, and
+``ceil(k * 3.0)`` candidates are at least three. So every document is a candidate and all are ranked by their original
+vectors; codes of six bits alone would not rank them.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ class TestInMemory(VectorStoreIntegrationTests):
             yield store
 
 
+@pytest.mark.slow  # TestReopened is on disk, too
 class TestOnDisk(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self, tmp_path: Path) -> Iterator[BQVectorStore]:
@@ -66,8 +67,8 @@ class TestReopened(VectorStoreIntegrationTests):
 
 class TestOnBits(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, tmp_path: Path) -> Iterator[BQVectorStore]:
-        with BQVectorStore(self.get_embeddings(), path=tmp_path / "store", full_scan_threshold=0) as store:
+    def vectorstore(self) -> Iterator[BQVectorStore]:
+        with BQVectorStore(self.get_embeddings(), full_scan_threshold=0) as store:
             yield store
 
 

@@ -53,8 +53,9 @@ SPLITTER = SentenceSplitter(chunk_size=16, chunk_overlap=0)  # one sentence each
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with BQVectorStore(tmp_path / "store") as opened:
+def store() -> Any:
+    """A store in memory. Tests of what is on disk open their own."""
+    with BQVectorStore() as opened:
         yield opened
 
 
