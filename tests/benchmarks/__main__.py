@@ -1,4 +1,4 @@
-"""Every figure of docs/benchmarks.md, on one machine, in one run: `make bench`."""
+"""Measure every figure that the documentation gives, on one machine, in one run: `make bench`."""
 
 import os
 import subprocess

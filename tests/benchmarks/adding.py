@@ -1,4 +1,7 @@
-"""Adds a second, durable and linked, one by one and in batches: ``python -m tests.benchmarks.adding [n [dim]]``."""
+"""Vectors added per second, durable and linked, one by one and in batches.
+
+python -m tests.benchmarks.adding [n [dim]]
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from tests.benchmarks.graph import clustered
 
 
 def rate(col, vectors, size, seconds=5.0):
-    """Vectors a second in portions of ``size``, for a few seconds or until all are added."""
+    """Return vectors added per second in batches of ``size``, for a few seconds or until all are added."""
     start, done = time.perf_counter(), 0
     while done < len(vectors) and time.perf_counter() - start < seconds:
         col.add(vectors[done : done + size])
@@ -20,7 +23,7 @@ def rate(col, vectors, size, seconds=5.0):
 
 
 def main(n=30_000, dim=1536):
-    """Print the rates beside a collection of n."""
+    """Add n vectors to an empty collection, then more to a collection of n; print the rates."""
     bqstore.warm_up()
     vectors = clustered(n, dim)
     with tempfile.TemporaryDirectory() as folder, bqstore.open(folder) as col:

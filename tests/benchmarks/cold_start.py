@@ -1,7 +1,7 @@
-"""From nothing to the first hit: `python -m tests.benchmarks.cold_start [--path folder]`.
+"""The time from starting Python to the first hit: `python -m tests.benchmarks.cold_start [--path folder]`.
 
-A fresh process imports bqstore, opens a store of 100,000 x 1,536 and searches once: with numba's cache warm (median of
-several), and once with it empty, which is what a machine's first search ever costs.
+A fresh process imports bqstore, opens a store of 100,000 x 1,536 and searches once. It is measured with numba's cache
+filled (median of several runs) and once with the cache empty, as for the first search ever made on a machine.
 """
 
 import argparse
@@ -34,7 +34,7 @@ print(json.dumps([imported - start, opened - imported, found - opened, found - s
 
 
 def build(path: Path, n: int) -> None:
-    """A store of n random vectors with short texts, unless it is there."""
+    """Make a store of n random vectors with short texts, or add what is missing."""
     random = np.random.default_rng(1)
     with bqstore.open(path) as col:
         while (at := len(col)) < n:
@@ -44,7 +44,7 @@ def build(path: Path, n: int) -> None:
 
 
 def first_hit(path: Path, cache: str) -> list[float]:
-    """Seconds of a fresh process: import, open, first search, all three."""
+    """Run a fresh process; return the seconds of import, open, first search, and all three."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
     out = subprocess.run(
         [sys.executable, "-c", CHILD, str(path)], env=environment, check=True, capture_output=True, text=True
@@ -53,7 +53,7 @@ def first_hit(path: Path, cache: str) -> list[float]:
 
 
 def main(rounds: int = 9) -> None:
-    parser = argparse.ArgumentParser(description="From nothing to the first hit.")
+    parser = argparse.ArgumentParser(description="The time from starting Python to the first hit.")
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--path", type=Path)
     options, _ = parser.parse_known_args()
@@ -63,9 +63,9 @@ def main(rounds: int = 9) -> None:
         cold = first_hit(path, cache)
         warm = [first_hit(path, cache) for _ in range(rounds)]
     parts = [statistics.median(column) for column in zip(*warm, strict=True)]
-    print(f"{options.n:,} x {DIM}, seconds: import, open, first search, from nothing to the first hit")
-    print("numba's cache warm (median of {}): {:.2f} {:.2f} {:.2f}   {:.2f}".format(rounds, *parts))
-    print("numba's cache empty:              {:.2f} {:.2f} {:.2f}   {:.2f}".format(*cold))
+    print(f"{options.n:,} x {DIM}, seconds: import, open, first search, all three")
+    print("numba's cache filled (median of {}): {:.2f} {:.2f} {:.2f}   {:.2f}".format(rounds, *parts))
+    print("numba's cache empty:                {:.2f} {:.2f} {:.2f}   {:.2f}".format(*cold))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""100,000 texts through a server that takes 20 ms a request: ours beside the frameworks' own OpenAI classes.
+"""Embed 100,000 texts through a server that takes 20 ms per request, with our embedder and with the frameworks' own.
 
     python -m tests.benchmarks.embedding [--n 100000] [--ms 20]
 
-The server answers with vectors of 1,536 dimensions made beforehand, so that it costs as little as it can; each client
-has a process of its own, and the peak of its memory is its own, too. A peer that is not installed is left out, and
-named. Then a run that is killed in the middle, and a second one: how many requests were asked again. Asserts nothing:
-times belong to the machine.
+The server answers with vectors of 1,536 dimensions made beforehand, so that it costs little itself. Each client runs in
+a process of its own, whose peak memory is measured. Peers that are not installed are named and left out. One run is
+killed halfway and started again, to count the requests that are repeated. It asserts nothing: times depend on the
+machine.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PEERS = {"langchain": "langchain_openai", "llama_index": "llama_index.embeddings
 
 
 def serve(ms: float, port: "multiprocessing.Queue[int]", log: str) -> None:
-    """The server, in a process of its own; it writes the first text of each request to ``log``."""
+    """Run the server, which writes the first text of each request to ``log``."""
     vectors = np.random.default_rng(0).standard_normal((2048, DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     packed = [base64.b64encode(vector.tobytes()).decode() for vector in vectors]
@@ -60,7 +60,7 @@ def serve(ms: float, port: "multiprocessing.Queue[int]", log: str) -> None:
 
     class Quiet(ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            pass  # of the client that is killed
+            pass  # from the client that is killed
 
     server = Quiet(("127.0.0.1", 0), Handler)
     port.put(server.server_address[1])
@@ -68,7 +68,7 @@ def serve(ms: float, port: "multiprocessing.Queue[int]", log: str) -> None:
 
 
 def client(who: str, url: str, n: int, cache: str) -> None:
-    """One client's work; prints seconds and the peak of its memory above what its imports took, as JSON."""
+    """Embed all texts with one client; print the seconds and the process's peak memory as JSON."""
     texts = [f"Passage {i}: the quick brown fox jumps over the lazy dog." for i in range(n)]
     if who == "langchain":
         from langchain_openai import OpenAIEmbeddings
@@ -104,7 +104,7 @@ def client(who: str, url: str, n: int, cache: str) -> None:
 
 
 def main() -> None:
-    """Measure."""
+    """Run the server and one client after another, and print what each took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--ms", type=float, default=20.0)
@@ -142,7 +142,7 @@ def main() -> None:
             )
             with Path(log).open() as file:
                 asked = [line.split(" ", 1)[1] for line in file]
-            again = f", {len(asked) - len(set(asked))} asked again" if cache.endswith("c") else ""
+            again = f", {len(asked) - len(set(asked))} repeated" if cache.endswith("c") else ""
             said = json.loads(done.stdout) if done.stdout else {"ended by": -done.returncode}
             figures = ", ".join(f"{name} {value:,.1f}" for name, value in said.items())
             print(f"{who:16} {figures}; {len(asked)} requests{again}", flush=True)

@@ -1,10 +1,11 @@
-"""Filters: what it takes to answer them on a million documents, and searches under them beside those without.
+"""Filters: the time to evaluate them on a million documents, and searches with filters compared with searches without.
 
     python -m tests.benchmarks.filters [documents of the search, 100000]
 
-The first part makes columns of ten fields and times every kind of test, parsed each time and nothing remembered. The
-second adds clustered vectors and searches them under filters that are independent of the query, go along with it and
-against it, at several shares: recall@10 against the exact scores, and time over that of the search without a filter.
+The first part makes columns of ten fields and times every kind of condition, parsed each time and never cached. The
+second adds clustered vectors and searches them with filters that are independent of the query, correlated with it or
+anticorrelated, and accept several shares of the documents. It prints recall@10 against exact scores, and the time
+relative to the search without a filter.
 """
 
 import sys
@@ -26,7 +27,7 @@ K, QUERIES, DIM = 10, 100, 512
 
 
 def median(function: Callable[[], Any], times: int = 9) -> float:
-    """Milliseconds."""
+    """Return the median time of a call in milliseconds."""
     function()
     taken = []
     for _ in range(times):
@@ -37,7 +38,7 @@ def median(function: Callable[[], Any], times: int = 9) -> float:
 
 
 def made_columns() -> dict[str, Column]:
-    """Ten fields: few values, many, a different one each; numbers, strings, booleans, dates and lists."""
+    """Make ten fields with few, many or only different values: numbers, strings, booleans, dates and lists."""
     rng = np.random.default_rng(0)
     words = [f"word{i}" for i in range(5000)]
     fields: dict[str, list[Any]] = {
@@ -60,7 +61,7 @@ def made_columns() -> dict[str, Column]:
         started = time.perf_counter()
         made[key] = Column(key).extended(values)
         taken, column = time.perf_counter() - started, made[key]
-        print(f"{key:8} {len(column.dictionary):>9,} entries {column.nbytes / 1e6:6.1f} MB, entered in {taken:.1f} s")
+        print(f"{key:8} {len(column.dictionary):>9,} entries {column.nbytes / 1e6:6.1f} MB, built in {taken:.1f} s")
     return made
 
 
@@ -94,8 +95,8 @@ TESTS = {
 }
 
 
-def answers() -> None:
-    """Times of evaluation."""
+def evaluation() -> None:
+    """Time the evaluation of every filter."""
     columns = made_columns()
 
     def bits_of(field: Field) -> Bits:
@@ -112,9 +113,9 @@ def answers() -> None:
 
 
 def searches(n: int) -> None:
-    """Recall and time under filters."""
+    """Measure recall and time of searches with filters."""
     rng = np.random.default_rng(1)
-    # some thirty dimensions that matter, as in embeddings, in a space of many, and a little of everything
+    # as in embeddings: some thirty dimensions that matter in a space of many, and a little noise in all of them
     centers, mixing = rng.standard_normal((300, 32)), rng.standard_normal((32, DIM)) / np.sqrt(32)
 
     def drawn(count: int) -> np.ndarray:
@@ -169,5 +170,5 @@ def searches(n: int) -> None:
 
 
 if __name__ == "__main__":
-    answers()
+    evaluation()
     searches(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)

@@ -1,7 +1,9 @@
-"""The graph by itself: building, the walk, and where a scan is as fast: ``python -m tests.benchmarks.graph [n [dim]]``.
+"""The graph by itself: building it, walking it, and the size at which a scan is as fast as a walk.
 
-Vectors are drawn round cluster centers, since nothing real has no structure. Two things that are compared are measured
-in turns, A B A B; all figures are medians.
+    python -m tests.benchmarks.graph [n [dim]]
+
+Vectors are drawn around cluster centers, as real data has structure. Things that are compared are measured in turns,
+A B A B; all figures are medians.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ M, EF_CONSTRUCT = 16, 128
 
 
 def clustered(n, dim, seed=0):
-    """float32 (n, dim), unit length: a cluster center and noise of the same size."""
+    """Return float32 (n, dim) of unit length: a cluster center plus noise of the same size."""
     rng = np.random.default_rng(seed)
     centers = np.random.default_rng(1).standard_normal((max(1, n // 50), dim), dtype=np.float32)
     rows = centers[rng.integers(0, len(centers), n)] + rng.standard_normal((n, dim), dtype=np.float32)
@@ -30,7 +32,7 @@ def clustered(n, dim, seed=0):
 
 
 def build(words, n, threads):
-    """A graph of the first n codes."""
+    """Build a graph of the first n codes."""
     graph = index.HnswGraph(M, EF_CONSTRUCT)
     with ThreadPoolExecutor(threads) as pool:
         while len(graph) < n:
@@ -39,7 +41,7 @@ def build(words, n, threads):
 
 
 class Walks:
-    """Queries against codes, without originals."""
+    """Searches of codes without original vectors."""
 
     def __init__(self, n, dim, threads=2):
         signs = index.Quantizer.signs(dim)
@@ -51,7 +53,7 @@ class Walks:
         self.data = index.Searchable(self.words, NO_RECORDS, n, dim, layout.FLOAT32, metric, signs, view)
 
     def search(self, way, ef, encoding, k=10, limit=None):
-        """A search of the first ``limit`` codes; a scan may be limited, a walk goes over all."""
+        """Prepare a search; a scan can be limited to the first ``limit`` codes."""
         plan = index.Plan(way, False, k, ef, ef)
         accept = None
         if limit is not None:
@@ -60,7 +62,7 @@ class Walks:
         return index.Search(self.data, accept, limit or self.n, k, plan, encoding)
 
     def seconds(self, search):
-        """The median time of a query."""
+        """Return the median time of a query."""
         times = []
         for query in self.queries:
             start = time.perf_counter()
@@ -69,14 +71,14 @@ class Walks:
         return statistics.median(times)
 
     def work(self, search):
-        """Distances a query."""
+        """Return the distances computed per query."""
         work = index.Work()
         search.nearest(self.queries, ALONE, work=work)
         return work.distances / len(self.queries)
 
 
 def main(n=30_000, dim=1536):
-    """Print everything."""
+    """Measure and print everything."""
     walks = Walks(n, dim)
     build(walks.words, 2000, 1)
     times = {1: [], 2: []}
@@ -102,7 +104,7 @@ def main(n=30_000, dim=1536):
 
 
 def break_even(walks, ef, encoding):
-    """How many codes are scanned in the time of a walk; in turns, by halving."""
+    """Return how many codes can be scanned in the time of a walk, found by bisection."""
     low, high = 64, walks.n
     while high - low > max(64, low // 16):
         middle = (low + high) // 2

@@ -1,13 +1,14 @@
-"""How many times faster the flat bit scan is than NumPy's float32 product: ``python -m tests.benchmarks.kernel_ratio``.
+"""How many times faster a scan of binary codes is than NumPy's float32 product.
 
-Both visit the same vectors for one query on one thread (limit BLAS with OPENBLAS_NUM_THREADS=1); measured in turns,
-A B A B, and given as medians, so that a busy machine slows both. In turns, the floats drive the codes out of the
-caches: the scan by itself, query after query, is given too.
+    python -m tests.benchmarks.kernel_ratio [n dim]
+
+Both visit the same vectors for one query on one thread (limit BLAS with OPENBLAS_NUM_THREADS=1). They are measured in
+turns, A B A B, and given as medians, so that a busy machine slows both. As the floats then evict the codes from the CPU
+caches, the scan is also measured by itself.
 """
 
 from __future__ import annotations
 
-import mmap
 import statistics
 import sys
 import time
@@ -15,29 +16,21 @@ import time
 import numpy as np
 
 from bqstore import index
+from bqstore.index.memory import allocate
 from bqstore.kernels import api, layout
 
 
-def huge_empty(shape, dtype):
-    """An array in huge pages where the system has them, as codes are kept."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = mmap.mmap(-1, max(size, 1) + (1 << 21))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
-
-
 class FlatScan:
-    """One query over n random vectors, as bits and as floats."""
+    """Scores of n random vectors for one query, from codes and from floats."""
 
     def __init__(self, n, dim, candidates=30, m=1, seed=0):
         rng = np.random.default_rng(seed)
-        self.base = huge_empty((n, dim), np.float32)
+        self.base = allocate(n, dim, np.float32)
         for first in range(0, n, 4096):
             part = self.base[first : first + 4096]
             part[:] = rng.standard_normal(part.shape, dtype=np.float32)
         self.queries = rng.standard_normal((m, dim), dtype=np.float32)
-        words = huge_empty((n, layout.words_per_code(dim)), np.uint64)
+        words = allocate(n, layout.words_per_code(dim), np.uint64)
         self.quantizer = index.Quantizer.signs(dim).arrays
         api.encode(self.base, self.quantizer, layout.COSINE, words)
         self.codes = layout.Codes(words, n, self.quantizer)
@@ -52,24 +45,24 @@ class FlatScan:
         self.hits = layout.Hits(np.empty((m, 10), np.int32), np.empty((m, 10), np.float32))
 
     def bits(self):
-        """Scan the codes and keep the nearest."""
+        """Scan the codes and select the nearest."""
         api.search_bits(self.queries, self.codes, self.originals, self.accept, self.way, self.candidates, self.hits)
         return self.hits
 
     def floats(self):
-        """Multiply only: NumPy's side is not even asked to choose the nearest."""
+        """Compute all scores; selecting the nearest is not even included."""
         return self.base @ self.queries[0]
 
 
 def seconds(function):
-    """The time of one call."""
+    """Return the time of one call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def measure(n=100_000, dim=1536, rounds=21):
-    """Return (times faster, ns a code, ms of the product, ns a code by itself): medians; the first three in turns."""
+    """Return medians: times faster, ns per code, ms of the product (in turns); ns per code of the scan by itself."""
     scan = FlatScan(n, dim)
     scan.bits(), scan.floats()
     pairs = [(seconds(scan.bits), seconds(scan.floats)) for _ in range(rounds)]

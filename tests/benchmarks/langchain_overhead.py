@@ -1,10 +1,10 @@
-"""What LangChain costs on top of the core: `similarity_search_by_vector` against `Collection.search_ids`.
+"""The overhead of LangChain: `similarity_search_by_vector` compared with `Collection.search_ids`.
 
-    python tests/benchmarks/langchain_overhead.py [--n 100000] [--path folder] [--as-list]
+    python -m tests.benchmarks.langchain_overhead [--n 100000] [--path folder] [--as-list]
 
-Builds (or, with --path, finds again) a store on disk: random vectors of 1,536 dimensions, texts of some 500
-characters, small metadata. The calls take turns, in rounds of queries that none has seen before: a call must not find
-in the caches what the one before it has read. Asserts nothing: times belong to the machine.
+It builds (or, with --path, reopens) a store on disk: random vectors of 1,536 dimensions, texts of some 500 characters,
+small metadata. The calls take turns, each round with new queries, so that no call profits from pages that the call
+before it has read. It asserts nothing: times depend on the machine.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def build(store: BQVectorStore, n: int) -> None:
-    """Add documents until there are n, with vectors made here: no embedder is asked."""
+    """Add documents with random vectors until there are n."""
     random = np.random.default_rng(1)
     words = np.array([f"word{i}" for i in range(2_000)])
     while (start := len(store.collection)) < n:
@@ -75,7 +75,7 @@ def measure(store: BQVectorStore, options: argparse.Namespace) -> None:
 
 
 def median(call: Callable[[object], object], queries: list[object]) -> float:
-    """The median time of one call, in microseconds."""
+    """Return the median time of one call, in microseconds."""
     times = []
     for query in queries:
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""bqstore's row in a benchmark of vector engines: what its harness calls, on the public API.
+"""bqstore in a benchmark of vector engines: the interface of its harness, on the public API.
 
-The harness gives base vectors with row numbers as ids, a folder, and settings to sweep (``ef``: the beam, ``os``:
-oversampling); `BENCH_ADAPTER` names this file. Every add is durable when it returns, here as for a user.
+The environment variable BENCH_ADAPTER names this file to the harness. The harness passes base vectors with row numbers
+as ids, a folder, and settings to sweep (``ef``: hnsw_ef, ``os``: oversampling). Every add is durable when it returns.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def _rabitq(encoding: str, rotate: bool = False) -> dict[str, Any]:
 @register("bqstore-rabitq2", quantization=_rabitq("two_bits"))
 @register("bqstore-rabitq4", quantization=_rabitq("four_bits"))
 class Bqstore(Peer):
-    """A collection on disk; ``search_ids`` for one query and for many. Plain, it is what "auto" chooses."""
+    """A collection on disk, searched by ``search_ids``. Without settings its encoding is chosen by measuring."""
 
     lib = "bqstore"
     quantization: dict[str, Any] | None = None
@@ -41,7 +41,7 @@ class Bqstore(Peer):
         self.col = bqstore.open(path / "store", quantization=self.quantization, threads=self.threads, **settings)
 
     def build(self, X: np.ndarray, path: Path, attrs: dict[str, np.ndarray] | None = None) -> None:
-        """Add everything in pieces, as a user would who does not hold it all."""
+        """Add everything in batches, as for data that does not fit into memory."""
         bqstore.warm_up()
         hnsw = {"m": self.m, "ef_construct": self.efc}
         self._open(path, dim=self.dim, hnsw=hnsw, originals=self.originals)
@@ -53,11 +53,11 @@ class Bqstore(Peer):
             self.col.add(rows, [str(i) for i in range(at, at + len(rows))], metadatas=metadatas)
 
     def save(self, path: Path) -> None:
-        """Write what makes the next opening quick; the documents are durable already."""
+        """Save the graph, for a quick opening; the documents are already durable."""
         self.col.flush()
 
     def load(self, path: Path) -> None:
-        """Open what `build` has left."""
+        """Open what `build` made."""
         self._open(path)
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Bqstore(Peer):
         self.col.close()
 
     def info(self) -> dict[str, Any]:
-        """What the index is."""
+        """Describe the index."""
         info = self.col.info()
         used = info.quantization
         quantization = f"{used.encoding} {used.estimator}{' rotated' if used.rotate else ''} {used.query_encoding}"
@@ -78,7 +78,7 @@ class Bqstore(Peer):
         }
 
     def settings(self, n: int) -> list[dict[str, float]]:
-        """The sweep."""
+        """Return the settings to sweep."""
         low = [
             (12, 1.0),
             (16, 1.2),
@@ -104,22 +104,22 @@ class Bqstore(Peer):
         return [{"ef": ef, "os": os} for ef, os in low + high] + others
 
     def search(self, q: np.ndarray, k: int, s: dict[str, Any]) -> np.ndarray:
-        """One query."""
+        """Search for one query."""
         return self.col.search_ids(q, k, oversampling=s["os"], hnsw_ef=s["ef"])[0][0]
 
     def search_batch(self, Q: np.ndarray, k: int, s: dict[str, Any], threads: int) -> np.ndarray:
-        """Many queries at once."""
+        """Search for many queries at once."""
         return self.col.search_ids(Q, k, oversampling=s["os"], hnsw_ef=s["ef"], threads=threads)[0]
 
     def filtered_search(self, q: np.ndarray, k: int, s: dict[str, Any], flt: dict[str, Any]) -> np.ndarray:
-        """One query among the rows whose attribute has a value."""
+        """Search among the rows whose attribute has a value."""
         where = {flt["col"]: flt["value"]}
         return self.col.search_ids(q, k, filter=where, oversampling=s["os"], hnsw_ef=s["ef"])[0][0]
 
     def add(self, ids: np.ndarray, X: np.ndarray) -> None:
-        """Durable and linked when it returns."""
+        """Add rows; they are durable and linked when this returns."""
         self.col.add(X, [str(i) for i in ids])
 
     def delete(self, ids: np.ndarray) -> None:
-        """Durable when it returns."""
+        """Delete rows; this is durable when it returns."""
         self.col.delete([str(i) for i in ids])

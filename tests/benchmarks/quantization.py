@@ -1,8 +1,8 @@
-"""What each quantization finds: raw recall on real embeddings, reads saved, and what each form of originals costs.
+"""Quantization on real embeddings: recall of every encoding, reads saved, and the cost of each form of originals.
 
     python -m tests.benchmarks.quantization [SET.npz or a folder with base.npy and queries.npy ...]
 
-Without sets, those of ``../shared/data``. Everything is scanned: the figures are of the codes, not of a graph.
+Without sets, those of ``../shared/data`` are used. Codes are scanned, so the figures do not depend on a graph.
 """
 
 import sys
@@ -34,7 +34,7 @@ WAYS = (
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of a set, and its queries."""
+    """Return the vectors and the queries of a set, at unit length."""
     if path.is_dir():
         both = np.load(path / "base.npy"), np.load(path / "queries.npy")
     else:
@@ -45,7 +45,7 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearest(base: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """int (m, K), by exact scores, in pieces."""
+    """Return the true nearest as int (m, K), by exact scores."""
     out = []
     for at in range(0, len(queries), 100):
         scores = queries[at : at + 100] @ base.T
@@ -58,7 +58,7 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def codes(base: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> None:
-    """Raw recall of every encoding with every query, and recall with 2, 3 and 4 times the candidates."""
+    """Print the recall of every encoding with every query encoding, at 1, 2, 3 and 4 times the candidates."""
     train = base[np.random.default_rng(0).permutation(len(base))[:20_000]]
     for encoding, estimator, rotate in WAYS:
         quantizer = Quantizer.train(train, encoding, estimator, rotate, METRICS["cosine"])
@@ -80,7 +80,7 @@ def codes(base: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> None:
 
 
 def reads(base: np.ndarray, queries: np.ndarray) -> None:
-    """Originals read of 30 and of 40 candidates when what cannot be a hit is left; the hits must be the same."""
+    """Print how many of 30 and 40 candidates are read when hopeless ones are skipped; the hits must not change."""
     records = vector_records(Layout("vectors", base.shape[1], 0), np.arange(len(base)), base)
     records.flags.writeable = False
     train = base[np.random.default_rng(0).permutation(len(base))[:20_000]]
@@ -96,12 +96,12 @@ def reads(base: np.ndarray, queries: np.ndarray) -> None:
                 search.way = search.way._replace(sparing=0)
                 whole, _ = search.nearest(queries, ALONE)
                 changed = int((spared != whole).any(1).sum())
-                row.append(f"{work.rescored / len(queries):.1f} of {candidates} read, {changed} answers changed")
+                row.append(f"{work.rescored / len(queries):.1f} of {candidates} read, {changed} results changed")
             print(f"  {encoding} rabitq{' rotated' if rotate else ''}:", "; ".join(row), flush=True)
 
 
 def originals(base: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> None:
-    """Bytes on disk, recall and time of each form of originals, in what "auto" makes of the vectors."""
+    """Print bytes on disk, recall and time of each form of originals, with the encoding that "auto" chooses."""
     with tempfile.TemporaryDirectory() as folder:
         told, paths = {}, {}
         for form in ("float32", "float16", "int8", "none"):
@@ -118,7 +118,7 @@ def originals(base: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> None:
                 f"{used.encoding} {used.estimator}{' rotated' if used.rotate else ''}, recall at {', '.join(words)}"
             )
         times: dict[str, list[float]] = {form: [] for form in cols}
-        for _ in range(5):  # in turns: the machine may be in use
+        for _ in range(5):  # in turns, as the machine may be busy
             for form, col in cols.items():
                 began = time.perf_counter()
                 for query in queries[:200]:
@@ -132,7 +132,7 @@ def originals(base: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Measure all sets."""
+    """Measure each set."""
     sets = [Path(name) for name in sys.argv[1:]] or sorted(DATA.glob("*.npz"))
     if not sets:
         print(f"no real embeddings: {DATA} is not there; name sets on the command line")

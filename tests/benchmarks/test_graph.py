@@ -1,4 +1,4 @@
-"""Times of the graph; run as plain tests, they check that what is timed is right."""
+"""Times of the graph; run as plain tests, they check that what is timed gives right results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of the kernels; run as plain tests, they only check that both sides find the same."""
+"""Times of the kernels; run as plain tests, they check that what is timed gives right results."""
 
 from __future__ import annotations
 
