@@ -369,7 +369,8 @@ def test_a_folder_that_cannot_be_used(make, tmp_path, server):
 FORKER = """
 import json, os, signal, sys
 import numpy as np, openai
-from bqstore.embeddings import EmbeddingBatch, EmbeddingCache, batch_job, batch_plan
+from bqstore.embeddings import EmbeddingBatch, EmbeddingCache
+from bqstore.embeddings.openai_batch import job as batch_job, plan as batch_plan
 from tests.embeddings.test_batch_api import TEXTS, small_requests
 from bqstore.storage import platform
 batch_plan.plan_requests, batch_plan.MAX_BATCH_TEXTS = small_requests, 6

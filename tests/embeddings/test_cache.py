@@ -221,10 +221,11 @@ def test_an_error_leaves_what_was_embedded(make, server, monkeypatch):
 
 INTERRUPTED = """
 import sys
-from bqstore.embeddings import OpenAIEmbedder, requests
-requests.MAX_REQUEST_TEXTS = 1
+from bqstore.embeddings import OpenAIEmbedder
 url, cache = sys.argv[1:]
-embedder = OpenAIEmbedder(api_key="sk-x", dimensions=8, base_url=url, cache=cache, max_concurrency=2)
+embedder = OpenAIEmbedder(
+    api_key="sk-x", dimensions=8, base_url=url, cache=cache, max_concurrency=2, max_request_texts=1
+)
 embedder.embed([f"text {i}" for i in range(50)], progress=lambda done, total: print(done, flush=True))
 """
 
