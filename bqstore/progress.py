@@ -1,20 +1,40 @@
-"""How long work tells a person that it goes on: one line on a terminal, nothing anywhere else. Floor 0."""
+"""One line on the terminal that shows how far a long task is; where stderr is no terminal, nothing is printed."""
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
-_QUIET = 1.0  # seconds before the first line, and work that is done by then needs none
+_QUIET = 1.0  # seconds before the first line: a task that is done by then needs none
 _EVERY = 0.2
 
 
-class Progress:
-    """One task, ``done`` of ``total``. Use as a context; what it prints it wipes out at the end."""
+def _share_and_time_left(done: int, total: int, seconds: float) -> str:
+    left = seconds / done * (total - done) if done else 0.0
+    return f"{100 * done // max(1, total)}%, {left:,.0f} s left"
 
-    def __init__(self, task: str, total: int) -> None:
-        self._task, self._total = task, total
+
+class Progress:
+    """The line of one task. Use it as a context and call it with what is done; at the end the line is wiped out.
+
+    Parameters
+    ----------
+    task : str              what is being done, such as "linking"
+    total : int             how much there is to do; 0 if that is not known
+    describe : callable     (done, total, seconds since the start) to the text in parentheses
+    quiet : float           seconds before the first line
+    """
+
+    def __init__(
+        self,
+        task: str,
+        total: int = 0,
+        describe: Callable[[int, int, float], str] = _share_and_time_left,
+        quiet: float = _QUIET,
+    ) -> None:
+        self._task, self._total, self._describe = task, total, describe
         self._begun = time.monotonic()
-        self._next = self._begun + _QUIET
+        self._next = self._begun + quiet
         self._width = 0
 
     def __enter__(self) -> "Progress":
@@ -25,13 +45,13 @@ class Progress:
             _write("\r" + " " * self._width + "\r")
 
     def __call__(self, done: int, total: int | None = None) -> None:
-        """Say how much is done."""
+        """Show how much is done; ``total`` if it was not known at the start."""
         now = time.monotonic()
         if now < self._next or not _is_terminal():
             return
-        total = self._total if total is None else total
-        left = (now - self._begun) / done * (total - done) if done else 0.0
-        line = f"{self._task}: {done:,} of {total:,} ({100 * done // max(1, total)}%, {left:,.0f} s left)"
+        total = total or self._total
+        of = f" of {total:,}" if total else ""
+        line = f"{self._task}: {done:,}{of} ({self._describe(done, total, now - self._begun)})"
         _write("\r" + line.ljust(self._width))
         self._next, self._width = now + _EVERY, max(self._width, len(line))
 
@@ -39,11 +59,11 @@ class Progress:
 def _is_terminal() -> bool:
     try:
         return sys.stderr.isatty()
-    except (AttributeError, ValueError):  # none, what a program has put in its place, or closed
+    except (AttributeError, ValueError):  # there is none, a program has replaced it, or it is closed
         return False
 
 
 def _write(text: str) -> None:
-    with suppress(OSError, ValueError):  # the terminal is gone: the work is not
+    with suppress(OSError, ValueError):  # the terminal may be gone; the task goes on
         sys.stderr.write(text)
         sys.stderr.flush()

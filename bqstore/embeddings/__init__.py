@@ -1,6 +1,8 @@
-"""From text to vectors: the protocol, OpenAI's models behind it, and the cache on disk. Floor 4.
+"""From text to vectors: the `Embedder` protocol, OpenAI's models behind it, and the cache on disk.
 
-Importing this package needs nothing but numpy; ``openai`` is imported when an `OpenAIEmbedder` is made.
+May import the errors, argument checks and, for `add_to`, the validation of ids; of a collection it knows the methods
+it calls. Importing it needs numpy only; ``openai`` is imported when an `OpenAIEmbedder` is made. Start with
+`protocol.py`, then `openai/embedder.py`.
 """
 
 from .cache import EmbeddingCache, user_cache_folder

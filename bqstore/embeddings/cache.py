@@ -1,14 +1,14 @@
-"""Embeddings kept on disk, so that no text is paid for twice. It knows no model and holds no text.
+"""The cache of embeddings on disk, so that no text is paid for twice. It knows no model and holds no text.
 
-One SQLite file, ``embeddings-<n>.db``: a key (a SHA-256, from which no text can be read back) and a float32
-vector with its checksum. Losing it costs money, never data, so every damage is answered by beginning anew: a
-damaged entry is a miss, and a damaged file is left where it is while ``n`` grows by one. Nothing in use is
-ever renamed or replaced, so processes that find the damage at the same time cannot harm each other.
+One SQLite file, ``embeddings-<n>.db``, maps keys (SHA-256, from which no text can be read back) to float32 vectors
+with a checksum. Losing it costs money, never data, so every damage is answered by starting over: a damaged entry is
+a miss, and a damaged file is left in place while ``n`` grows by one. No file in use is ever renamed or replaced, so
+processes that find the damage at the same time cannot harm each other.
 
-``max_bytes`` bounds the file: what was written first goes first, when the cache is opened and after each write.
+``max_bytes`` bounds the file: the oldest entries are deleted when the cache is opened and after each write.
 
-A connection lives for one call. That costs a millisecond or two beside a request of hundreds, and makes the
-cache safe across threads, processes and forks with no lock of its own and nothing to close.
+A connection lives for one call. That costs a millisecond or two beside a request of hundreds, and makes the cache
+safe across threads, processes and forks, with nothing to close.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ import sys
 import threading
 import time
 import warnings
-import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import check_int
-from ..errors import StorageError
+from ..arguments import check_int, shown
+from ..errors import InvalidInputError, StorageError
 
 Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 _FILE = re.compile(r"embeddings-(\d{1,9})\.db")
+_FILES_TRIED = 3
 _KEYS_A_QUERY = 500  # old builds of SQLite take 999 parameters
 _BUSY_SECONDS = 30.0
 _FOREIGN = re.compile(r"no such column|has no column|unsupported file format|malformed")
@@ -45,9 +45,26 @@ _PAGE = 32_768  # bytes: five vectors of 1,536 dimensions; SQLite's own 4,096 wo
 _TRIM_TO = 0.9  # of max_bytes, so that not every write trims
 _SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL)"
 
+_writing = threading.Lock()  # threads queue here: SQLite's own waiting, which other processes use, polls
+
+
+def _renew_lock() -> None:
+    global _writing  # noqa: PLW0603  # a forked child has none of the threads that would release it
+    _writing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 
 def user_cache_folder() -> Path:
-    """Where this system keeps a user's caches, and in it bqstore's embeddings."""
+    """The folder of bqstore's embeddings among the caches that this system keeps for a user.
+
+    Examples
+    --------
+    >>> user_cache_folder().parts[-2:]
+    ('bqstore', 'embeddings')
+    """
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
@@ -59,34 +76,41 @@ def user_cache_folder() -> Path:
     return base / "bqstore" / "embeddings"
 
 
-def cache_key(endpoint: str, model: str, dimensions: int | None, text: str) -> bytes:
-    """The key of one embedding, 32 bytes: all that its values depend on, hashed."""
-    return KeyMaker(endpoint, model, dimensions)(text)
-
-
 class KeyMaker:
-    """`cache_key` for many texts of one model; ``how`` names what was done to a text before it was sent."""
+    """Cache keys for the texts of one model: hashes of all that an embedding's values depend on."""
 
     def __init__(self, endpoint: str, model: str, dimensions: int | None) -> None:
-        self._begun = hashlib.sha256((json.dumps([endpoint, model, dimensions])[:-1] + ", ").encode())
+        self._prefix = hashlib.sha256((json.dumps([endpoint, model, dimensions])[:-1] + ", ").encode())
 
-    def __call__(self, text: str, how: str | None = None) -> bytes:
-        """The key of one text."""
-        rest = encode_basestring_ascii(text)  # what `json.dumps` makes of it, at a third of the time
-        if how is not None:
-            rest += f", {json.dumps(how)}"
-        key = self._begun.copy()
+    def __call__(self, text: str, variant: str | None = None) -> bytes:
+        """The key of one text, 32 bytes; ``variant`` names what was done to the text before it was sent."""
+        rest = encode_basestring_ascii(text)  # as `json.dumps`, in a third of the time
+        if variant is not None:
+            rest += f", {json.dumps(variant)}"
+        key = self._prefix.copy()
         key.update(f"{rest}]".encode())
         return key.digest()
 
 
 class EmbeddingCache:
-    """Vectors by key, in a folder. Any number of threads and processes may share the folder.
+    """Vectors by key, in a folder that any number of threads and processes may share.
+
+    Parameters
+    ----------
+    folder : path               made if it is missing, readable by its user alone
+    max_bytes : int, optional   bound of the file; the oldest entries are deleted first
 
     Raises
     ------
     StorageError        the folder cannot be made or written
     InvalidInputError   ``max_bytes`` is less than 1
+
+    Examples
+    --------
+    >>> cache = EmbeddingCache("cache-of-embeddings")
+    >>> embedder = OpenAIEmbedder("text-embedding-3-small", cache=cache.folder)
+    >>> embedder.embed(["cats"]).shape
+    (1, 1536)
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int | None = None) -> None:
@@ -94,22 +118,27 @@ class EmbeddingCache:
             check_int("max_cache_bytes", max_bytes, 1, 2**62, ", or None for no bound")
         self.folder = Path(folder).expanduser()
         self.max_bytes = max_bytes
-        self._writing = threading.Lock()  # SQLite's own waiting, for other processes, polls
         try:
             _make_private(self.folder)
         except OSError as error:
-            raise StorageError(_unusable(self.folder, error.strerror or type(error).__name__)) from error
+            raise StorageError(_unusable(self.folder, error)) from error
         if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise StorageError(_unusable(self.folder, "it cannot be written"))
+            raise StorageError(_unusable(self.folder, PermissionError("it cannot be written")))
         if max_bytes is not None and self._newest().exists():
             self._run(lambda db: _trim(db, max_bytes, shrink=True), otherwise=None)
-        _caches.add(self)
 
     def __repr__(self) -> str:
         return f"EmbeddingCache({str(self.folder)!r})"
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vector]:
-        """The vectors that are there, float32 (dim,) each, by key; what is missing or damaged is left out."""
+        """The vectors that are stored under ``keys``, float32 (dim,) each; missing and damaged ones are left out.
+
+        Examples
+        --------
+        >>> cache = EmbeddingCache("my-cache")
+        >>> cache.get([b"a key that is not there"])
+        {}
+        """
 
         def read(db: sqlite3.Connection) -> dict[bytes, Vector]:
             found = {}
@@ -118,14 +147,22 @@ class EmbeddingCache:
                 marks = ",".join("?" * len(part))  # all that is pasted into the statement
                 rows = db.execute(f"SELECT key, vector, crc FROM embeddings WHERE key IN ({marks})", part)  # noqa: S608
                 for key, blob, crc in rows:
-                    if _whole(key, blob, crc):
+                    if isinstance(blob, bytes) and crc == _checksum(key, blob):
                         found[key] = np.frombuffer(blob, "<f4").astype(np.float32)
             return found
 
         return self._run(read, otherwise={})
 
     def put(self, keys: Sequence[bytes], vectors: Vector) -> None:
-        """Keep ``vectors``, float32 (n, dim), under ``keys``, in one transaction; a full disk only warns."""
+        """Store ``vectors``, float32 (n, dim), under ``keys``, in one transaction; a full disk only warns.
+
+        Examples
+        --------
+        >>> cache = EmbeddingCache("my-cache")
+        >>> cache.put([b"a", b"b"], np.eye(2, dtype=np.float32))
+        >>> cache.get([b"b"])
+        {b'b': array([0., 1.], dtype=float32)}
+        """
         blobs = [row.tobytes() for row in np.asarray(vectors, dtype="<f4")]
         rows = [(key, blob, _checksum(key, blob)) for key, blob in zip(keys, blobs, strict=True)]
 
@@ -136,70 +173,62 @@ class EmbeddingCache:
             if self.max_bytes is not None:
                 _trim(db, self.max_bytes)
 
-        with self._writing:
+        with _writing:
             self._run(write, otherwise=None)
 
     def _run(self, use: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """``use`` on the newest file, on the next if that is damaged; ``otherwise`` if none can be used."""
         patient_until = time.monotonic() + _BUSY_SECONDS
-        files = 3
-        while files:
+        damaged = 0
+        while damaged < _FILES_TRIED:
             try:
+                _make_private(self.folder)  # somebody may have removed it
                 path = self._newest()
                 with closing(_connect(path)) as db:
                     return use(db)
-            except OSError as error:  # a full disk, or somebody has removed the folder
-                files -= 1
-                if isinstance(error, FileNotFoundError) and files and self._made_again():
-                    continue
-                warnings.warn(f"{_unusable(self.folder, error.strerror or '')}; going on without it", stacklevel=4)
-                return otherwise
-            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                # Taking over a journal, and turning from another kind, refuse others at once, whatever they would wait.
+            except (OSError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                # Taking over a journal, or changing its mode, refuses others at once, whatever the timeout.
                 if "locked" in str(error) and time.monotonic() < patient_until:
                     time.sleep(0.005)
                     continue
-                files -= 1
                 if not _is_damage(error):
-                    warnings.warn(f"{_unusable(self.folder, str(error))}; going on without it", stacklevel=4)
+                    warnings.warn(f"{_unusable(self.folder, error)}; going on without it", stacklevel=4)
                     return otherwise
-                with suppress(OSError):  # the next look meets it again
-                    self._set_aside(path, str(error))
+                damaged += 1
+                with suppress(OSError):  # the next attempt meets it again
+                    self._begin_next_file(path, error)
         return otherwise
-
-    def _made_again(self) -> bool:
-        with suppress(OSError):
-            _make_private(self.folder)
-        return self.folder.is_dir()
 
     def _newest(self) -> Path:
         numbers = [int(found[1]) for path in self.folder.iterdir() if (found := _FILE.fullmatch(path.name))]
         return self.folder / f"embeddings-{max(numbers, default=1)}.db"
 
-    def _set_aside(self, path: Path, why: str) -> None:
-        """Begin the next file, unless another process already has."""
-        if path == self._newest():
-            warnings.warn(f"the embedding cache {path} is damaged ({why}); a new one is begun", stacklevel=5)
-            number = int(path.stem.removeprefix("embeddings-"))
+    def _begin_next_file(self, damaged: Path, error: Exception) -> None:
+        if damaged == self._newest():  # else another process has begun it
+            warnings.warn(f"the embedding cache {damaged} is damaged ({error}); a new one is begun", stacklevel=5)
+            number = int(damaged.stem.removeprefix("embeddings-"))
             _create(self.folder / f"embeddings-{number + 1}.db")
 
 
-_caches: "weakref.WeakSet[EmbeddingCache]" = weakref.WeakSet()
-
-
-def _begin_anew() -> None:
-    for cache in list(_caches):  # a forked child has none of the threads that would let go
-        cache._writing = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+def open_cache(cache: Any, max_bytes: int | None) -> EmbeddingCache | None:
+    """The cache that ``cache=`` of an embedder stands for; a user's folder that cannot be used only warns."""
+    if not isinstance(cache, (bool, str, os.PathLike)) or cache == "":
+        raise InvalidInputError(f"cache is {shown(cache)}; expected True, False, or the path of a folder")
+    if cache is False:
+        return None
+    if cache is not True:
+        return EmbeddingCache(cache, max_bytes)
+    try:
+        return EmbeddingCache(user_cache_folder(), max_bytes)
+    except (StorageError, RuntimeError) as error:  # there is no home, or a read-only one
+        warnings.warn(f"embeddings are not cached: {error}", stacklevel=5)
+        return None
 
 
 def _trim(db: sqlite3.Connection, most: int, shrink: bool = False) -> None:
-    """Delete what was written first until the file's pages in use hold no more than ``most`` bytes.
+    """Delete the oldest entries until the file's pages in use hold no more than ``most`` bytes.
 
-    Free pages are used again by what is written next; where the file itself is over the bound, it is cut.
+    Free pages are reused by later writes; where the file itself is over the bound, it is cut.
     """
 
     def pragma(name: str) -> int:
@@ -217,22 +246,9 @@ def _trim(db: sqlite3.Connection, most: int, shrink: bool = False) -> None:
             "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings ORDER BY rowid LIMIT ?)", [extra]
         )
     if pragma("auto_vacuum") == 2:
-        db.executescript("PRAGMA incremental_vacuum")  # a step a page: execute() makes only the first
+        db.executescript("PRAGMA incremental_vacuum")  # it takes a step a page, and execute() makes only the first
     elif shrink:  # a file of an older version
         db.execute("VACUUM")
-
-
-def open_cache(cache: bool | str | os.PathLike[str], max_bytes: int | None) -> EmbeddingCache | None:
-    """What an embedder's ``cache=`` means; a user's folder that cannot be used only warns."""
-    if cache is False:
-        return None
-    if cache is not True:
-        return EmbeddingCache(cache, max_bytes)
-    try:
-        return EmbeddingCache(user_cache_folder(), max_bytes)
-    except (StorageError, RuntimeError) as error:  # no home, or a read-only one
-        warnings.warn(f"embeddings are not cached: {error}", stacklevel=5)
-        return None
 
 
 def _make_private(folder: Path) -> None:
@@ -245,7 +261,7 @@ def _make_private(folder: Path) -> None:
 def _create(path: Path) -> None:
     """An empty file for its user alone; SQLite gives its journal the same mode.
 
-    One that exists by now is not opened: closing it again would drop the locks another thread holds through SQLite.
+    A file that exists by now is not opened: closing it again would drop the locks another thread holds through SQLite.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -258,8 +274,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute(f"PRAGMA page_size={_PAGE}")  # of a new file; an older one keeps its own
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        # A log would take every vector twice: 24 ms for 2,048 of 1,536 dimensions so, 44 with a log. That readers wait
-        # for a commit costs less. It works in a home on the network too, and what was paid for outlives a power cut.
+        # A write-ahead log would write every vector twice: 2,048 of 1,536 dimensions take 44 ms with one, 24 without.
+        # That readers wait for a commit costs less. It works in a home on the network, too, and what was paid for
+        # outlives a power cut.
         db.execute("PRAGMA journal_mode=TRUNCATE")
         db.execute("PRAGMA synchronous=FULL")
         db.execute(_SCHEMA)
@@ -270,23 +287,18 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether an error tells of the file, not of the system around it: locked, full, not permitted."""
+    """Whether an error is about the file, not the system around it: locked, full, not permitted."""
     if isinstance(error, sqlite3.OperationalError):
         return _FOREIGN.search(str(error)) is not None
-    # sqlite3 stumbles over its own message when that quotes a damaged schema: UnicodeDecodeError.
+    # sqlite3 fails to decode its own message when that quotes a damaged schema: UnicodeDecodeError.
     return isinstance(error, UnicodeDecodeError) or type(error) is sqlite3.DatabaseError
 
 
 def _checksum(key: bytes, blob: bytes) -> int:
-    """Over the key too: a vector that landed under another's key is damage as well."""
+    """Over the key too: a vector stored under another's key is damage as well."""
     return zlib.crc32(blob, zlib.crc32(key))
 
 
-def _whole(key: object, blob: object, crc: object) -> bool:
-    if not (isinstance(key, bytes) and isinstance(blob, bytes) and len(blob) % 4 == 0):
-        return False
-    return crc == _checksum(key, blob)
-
-
-def _unusable(folder: Path, why: str) -> str:
+def _unusable(folder: Path, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"the embedding cache in {folder} cannot be used: {why}; pass cache=<another folder> or cache=False"

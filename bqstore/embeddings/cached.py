@@ -1,9 +1,9 @@
-"""The cache around anything that embeds: an `Embedder`, or an `Embeddings` of LangChain's. It knows no network."""
+"""The cache around any embedding model: an `Embedder`, or an ``Embeddings`` of LangChain. It knows no network."""
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,35 +11,50 @@ import numpy.typing as npt
 
 from ..arguments import checked_keywords
 from ..errors import EmbeddingError, InvalidInputError
-from .bar import Bar
-from .cache import EmbeddingCache, KeyMaker, open_cache
-from .checks import checked_count, checked_folder
-from .frameworks import ForFrameworks
+from .cache import KeyMaker, open_cache
+from .frameworks import FrameworkMixin
 from .in_flight import Claim, InFlight
-from .ingest import Batches, IntoStore, Report
-from .openai.packing import check_texts
-from .openai.stream import enumerate_batches, listed
+from .ingest import CollectionMixin, EmbeddedBatches, Report, check_batch, progress_line
+from .texts import as_list, check_texts, enumerate_batches
 
 Vectors = npt.NDArray[np.float32]
 
-_BATCH = 512  # texts handed over at once; each batch is kept before the next is begun
+_BATCH = 512  # texts embedded in one call of the model; each batch is stored before the next is begun
 
 
-class CachedEmbedder(IntoStore, ForFrameworks):
-    """An `Embedder` that asks another for what it has not kept. Safe to share between threads if the other is.
+class CachedEmbedder(CollectionMixin, FrameworkMixin):
+    """An `Embedder` that keeps the vectors of another on disk. Threads may share it if they may share the other.
 
     Parameters
     ----------
-    embedder          has embed_documents and embed_query (LangChain), or embed and embed_query
-    model : str, optional   names what makes the vectors: the cache tells models apart by it. ``embedder.model``, if
-                            there is one
+    embedder          has ``embed_documents`` and ``embed_query`` (LangChain), or ``embed`` and ``embed_query``
+    model : str, optional   names the model, by which the cache tells models apart; ``embedder.model`` or
+                            ``embedder.model_name`` otherwise
     cache : bool or path    True: the user's cache folder; a path: that folder; False: none
-    max_cache_bytes : int, optional   bound the cache; what was written first goes first
+    max_cache_bytes : int, optional   bound of the cache; the oldest entries are deleted first
 
     Raises
     ------
-    InvalidInputError   the embedder has not the methods, or no name, or a setting is unknown
+    InvalidInputError   the embedder lacks the methods or a name, or a setting is unknown
     StorageError        the cache folder that was named cannot be used
+
+    Examples
+    --------
+    >>> class Lengths:
+    ...     model = "lengths"
+    ...
+    ...     def embed(self, texts):
+    ...         print("embedding", texts)
+    ...         return [[len(text), 1] for text in texts]
+    ...
+    ...     def embed_query(self, text):
+    ...         return [len(text), 1]
+    >>> embedder = CachedEmbedder(Lengths(), cache="my-cache")
+    >>> embedder.embed(["cat", "horse", "cat"]).tolist()
+    embedding ['cat', 'horse']
+    [[3.0, 1.0], [5.0, 1.0], [3.0, 1.0]]
+    >>> embedder.embed(["horse"]).tolist()
+    [[5.0, 1.0]]
     """
 
     @checked_keywords
@@ -65,18 +80,25 @@ class CachedEmbedder(IntoStore, ForFrameworks):
             )
         self.model, self.embedder = name, embedder
         self._many, self._one = many, one
-        # A model may treat questions otherwise than passages: each has keys of its own.
+        # A model may embed questions in another way than passages: each have keys of their own.
         dimensions, server = _dimensions_of(embedder), _server_of(embedder)
-        self._passages = KeyMaker(f"passages{server}", name, dimensions)
-        self._questions = KeyMaker(f"questions{server}", name, dimensions)
-        self._in_flight, self._pid = InFlight(), os.getpid()  # its own: one may be around another of the same name
-        self._cache: EmbeddingCache | None = open_cache(checked_folder(cache), max_cache_bytes)
+        self._passage_key = KeyMaker(f"passages{server}", name, dimensions)
+        self._question_key = KeyMaker(f"questions{server}", name, dimensions)
+        # Not the table that all share: this may be around another embedder that claims the same keys.
+        self._in_flight, self._pid = InFlight(), os.getpid()
+        self._cache = open_cache(cache, max_cache_bytes)
 
     def __repr__(self) -> str:
         return f"CachedEmbedder(model={self.model!r})"
 
     def close(self) -> None:
-        """Close the embedder, if it can be closed; the cache needs no closing."""
+        """Close the embedder, if it has ``close``; the cache needs no closing.
+
+        Examples
+        --------
+        >>> embedder = CachedEmbedder(OpenAIEmbedder("text-embedding-3-small"))
+        >>> embedder.close()
+        """
         close = getattr(self.embedder, "close", None)
         if callable(close):
             close()
@@ -87,60 +109,97 @@ class CachedEmbedder(IntoStore, ForFrameworks):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @property
+    def dim(self) -> int | None:
+        """The dimension of the vectors, if it is known before the first text is embedded.
+
+        Examples
+        --------
+        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
+        ...     embedder.dim
+        8
+        """
+        return _dimensions_of(self.embedder)
+
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of passages, float32 (n, dim); only what is not cached is asked for, equal texts once.
+        """Vectors of passages; the embedder gets only those that are not cached, and equal ones once.
+
+        Returns
+        -------
+        float32 (n, dim)    in the order of ``texts``
 
         Raises
         ------
-        InvalidInputError   a text is empty or no string
-        EmbeddingError      the embedder gave something else than a finite vector for each
+        InvalidInputError   a text is empty or not a string
+        EmbeddingError      the embedder gave something else than a finite vector for each text
+
+        Examples
+        --------
+        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
+        ...     embedder.embed(["cats", "dogs"]).shape
+        (2, 8)
         """
-        return self._all(listed(texts), self._passages, self._many)
+        return self._embed(as_list(texts), self._passage_key, self._many)
 
     def embed_query(self, text: str) -> Vectors:
-        """The vector of one question, float32 (dim,). Raises as `embed`."""
-        return np.ascontiguousarray(self._all([text], self._questions, lambda texts: [self._one(texts[0])])[0])
+        """The vector of one question, float32 (dim,). Raises as `embed`.
+
+        Examples
+        --------
+        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
+        ...     embedder.embed_query("Which animals purr?").shape
+        (8,)
+        """
+        return np.ascontiguousarray(self._embed([text], self._question_key, lambda texts: [self._one(texts[0])])[0])
 
     async def aembed(self, texts: Sequence[str]) -> Vectors:
-        """As `embed`, in a thread."""
+        """As `embed`, in a thread.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
+        ...     asyncio.run(embedder.aembed(["cats", "dogs"])).shape
+        (2, 8)
+        """
         return await asyncio.to_thread(self.embed, texts)
 
     async def aembed_query(self, text: str) -> Vectors:
-        """As `embed_query`, in a thread."""
+        """As `embed_query`, in a thread.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
+        ...     asyncio.run(embedder.aembed_query("Which animals purr?")).shape
+        (8,)
+        """
         return await asyncio.to_thread(self.embed_query, text)
 
-    @property
-    def dim(self) -> int | None:
-        """The dimension of what comes, if it is known before the first text is embedded."""
-        return _dimensions_of(self.embedder)
-
-    def _batches(self, texts: Iterable[str], batch: int) -> Batches:
-        batch = checked_count("batch", batch, 1)
-        for start, part in enumerate_batches(texts, batch):
+    def _batches(self, texts: Iterable[str], batch: int) -> EmbeddedBatches:
+        for start, part in enumerate_batches(texts, check_batch(batch)):
             yield start, part, self.embed(part)
 
-    @contextmanager
-    def _reporting(self) -> Iterator[Report]:
-        with Bar() as bar:
-            yield bar
+    def _reporting(self) -> AbstractContextManager[Report]:
+        return progress_line()
 
-    def _all(self, texts: Sequence[str], key_of: KeyMaker, ask: Callable[[list[str]], Any]) -> Vectors:
+    def _embed(self, texts: Sequence[str], key_of: KeyMaker, ask: Callable[[list[str]], Any]) -> Vectors:
         check_texts(texts)
         if not texts:
             return np.empty((0, 0), np.float32)
-        if os.getpid() != self._pid:  # a fork: the threads that had claimed are not in this process
+        if os.getpid() != self._pid:  # a forked process has none of the threads that hold claims
             self._in_flight, self._pid = InFlight(), os.getpid()
         keys = [key_of(text) for text in texts]
         text_of = dict(zip(keys, texts, strict=True))
         found: dict[bytes, Vectors] = {}
         left = list(text_of)
-        while left:  # again for what another thread had claimed and given up
+        while left:  # again for keys that another thread had claimed and released without a vector
             claim = Claim(self._in_flight)
             try:
                 others = claim.take(left)
                 mine = [key for key in left if key in claim.open]
                 cached = {} if self._cache is None else self._cache.get(mine)
-                claim.settle(list(cached), list(cached.values()))
+                claim.resolve(cached, cached.values())
                 found.update(cached)
                 missing = [key for key in mine if key not in cached]
                 for start in range(0, len(missing), _BATCH):
@@ -148,13 +207,12 @@ class CachedEmbedder(IntoStore, ForFrameworks):
                     vectors = _checked(ask([text_of[key] for key in part]), len(part), self.model)
                     if self._cache is not None:
                         self._cache.put(part, vectors)
-                    claim.settle(part, vectors)
+                    claim.resolve(part, vectors)
                     found.update(zip(part, vectors, strict=True))
             finally:
-                claim.give_up()
+                claim.release()
             for key, other in others.items():
-                other.wait(key, None, lambda: False, lambda: 0.0)
-                vector = other.get(key)
+                vector = other.await_vector(key)
                 if vector is not None:
                     found[key] = vector
             left = [key for key in others if key not in found]
@@ -164,15 +222,15 @@ class CachedEmbedder(IntoStore, ForFrameworks):
 
 
 def _dimensions_of(embedder: Any) -> int | None:
-    """What it has been told to shorten its vectors to: other vectors, under the same model's name."""
-    told = getattr(embedder, "dimensions", None)
-    return told if isinstance(told, int) else None
+    """The ``dimensions`` to which it shortens its vectors: other vectors, under the same model's name."""
+    dimensions = getattr(embedder, "dimensions", None)
+    return dimensions if isinstance(dimensions, int) else None
 
 
 def _server_of(embedder: Any) -> str:
-    """The server it has been told to ask: what one calls by this name, another may not."""
-    told = getattr(embedder, "base_url", None) or getattr(embedder, "openai_api_base", None)
-    return f" {told}" if isinstance(told, str) else ""
+    """The server that it asks: servers may give one name to different models."""
+    url = getattr(embedder, "base_url", None) or getattr(embedder, "openai_api_base", None)
+    return f" {url}" if isinstance(url, str) else ""
 
 
 def _checked(given: Any, n: int, model: str) -> Vectors:

@@ -1,4 +1,4 @@
-"""What anything that turns text into vectors must offer. It knows no model, no network and no store."""
+"""The protocol of whatever turns text into vectors. It knows no model, no network and no store."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,8 +11,23 @@ import numpy.typing as npt
 class Embedder(Protocol):
     """Turns texts into vectors: the same text gives the same vector.
 
-    ``model`` names what made the vectors; stored with a collection (``embedding_model=``), it keeps two
-    models from being mixed in one.
+    Attributes
+    ----------
+    model : str     the name of the model. A collection that remembers it (``embedding_model=``) refuses vectors of
+                    another model
+
+    Examples
+    --------
+    >>> class Lengths:
+    ...     model = "lengths"
+    ...
+    ...     def embed(self, texts):
+    ...         return np.array([[len(text), 1] for text in texts], np.float32)
+    ...
+    ...     def embed_query(self, text):
+    ...         return self.embed([text])[0]
+    >>> isinstance(Lengths(), Embedder)
+    True
     """
 
     @property

@@ -54,6 +54,6 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("tiktoken")
     llama = pytest.importorskip("llama_index.core")
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(Path(llama.__file__).parent / "_static" / "tiktoken_cache"))
-    tokens.forget()
+    tokens.load_counter.cache_clear()
     yield
-    tokens.forget()
+    tokens.load_counter.cache_clear()

@@ -18,7 +18,7 @@ import pytest
 
 from bqstore.embeddings import EmbeddingCache, OpenAIEmbedder, user_cache_folder
 from bqstore.embeddings import cache as cache_module
-from bqstore.embeddings.cache import cache_key
+from bqstore.embeddings.cache import KeyMaker
 from bqstore.errors import StorageError
 
 from .conftest import KEY
@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def keys_of(n: int, salt: str = "") -> list[bytes]:
-    return [cache_key("there", "m", None, f"{salt}{i}") for i in range(n)]
+    key_of = KeyMaker("there", "m", None)
+    return [key_of(f"{salt}{i}") for i in range(n)]
 
 
 def vectors_of(n: int, dim: int = 16) -> np.ndarray:
@@ -50,7 +51,7 @@ def test_the_key_is_model_dimensions_server_and_text(make, server, tmp_path):
     make(model="text-embedding-3-large").embed_query("a")
     make(base_url=server.url + "/other").embed_query("a")
     assert len(server.requests) == 4
-    assert len({cache_key("a", "b", None, "c"), cache_key("a", "b", 0, "c"), cache_key("ab", "", None, "c")}) == 3
+    assert len({KeyMaker(*of)("c") for of in (("a", "b", None), ("a", "b", 0), ("ab", "", None))}) == 3
 
 
 def test_the_default_folder_is_the_users_and_private(make, monkeypatch, tmp_path):
@@ -209,11 +210,10 @@ def test_many_processes(tmp_path, damaged):
     assert all(len(cache.get(keys_of(30, f"{i}-"))) == 30 for i in range(4))
 
 
-def test_an_error_leaves_what_was_embedded(make, server, monkeypatch):
-    monkeypatch.setattr("bqstore.embeddings.openai.packing.MAX_REQUEST_TEXTS", 1)
+def test_an_error_leaves_what_was_embedded(make, server):
     server.max_chars = 10
     with pytest.raises(Exception, match="text 2 is longer"):
-        make(max_concurrency=1).embed(["a", "b", "c" * 11, "d"])
+        make(max_concurrency=1, max_request_texts=1).embed(["a", "b", "c" * 11, "d"])
     server.requests.clear()
     make().embed(["a", "b"])
     assert server.requests == []

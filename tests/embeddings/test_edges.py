@@ -15,9 +15,9 @@ import bqstore
 from bqstore.embeddings import CachedEmbedder, OpenAIEmbedder
 from bqstore.embeddings.in_flight import TABLE, Claim, InFlight
 from bqstore.embeddings.openai import tokens
-from bqstore.embeddings.openai.embedding_task import Work
-from bqstore.embeddings.openai.rate_limiter import Limiter, StoppedError
-from bqstore.embeddings.openai.requester import answer_on, call_for
+from bqstore.embeddings.openai.embedding_task import EmbeddingTask
+from bqstore.embeddings.openai.rate_limiter import RateLimiter, StoppedError
+from bqstore.embeddings.openai.requester import Call, run_on_loop
 from bqstore.errors import EmbeddingError, InvalidInputError, ReadOnlyError
 
 from .conftest import KEY
@@ -41,15 +41,15 @@ def test_a_loop_that_has_stopped_is_not_waited_for():
     async def nothing():
         await asyncio.Event().wait()
 
-    call = call_for(lambda texts, timeout: None, None)
+    call = Call(lambda texts, timeout: None, None)
     loop = asyncio.new_event_loop()
-    call.over.set()
+    call.cancelled.set()
     with pytest.raises(StoppedError):
-        answer_on(loop, nothing(), call)  # it never ran
+        run_on_loop(loop, nothing(), call)  # it never ran
     loop.run_until_complete(asyncio.sleep(0.01))  # what was never begun is cancelled
     loop.close()
     with pytest.raises(StoppedError):
-        answer_on(loop, nothing(), call)
+        run_on_loop(loop, nothing(), call)
 
 
 # ---- where texts go
@@ -123,7 +123,7 @@ def test_a_vector_without_a_length_is_refused_and_not_kept(make, server, value):
 @pytest.mark.parametrize("said", ["0", "Wed, 21 Oct 2015 07:28:10 GMT"])
 def test_a_wait_of_nothing_does_not_use_up_the_retries_at_once(make, server, monkeypatch, said):
     pauses = []
-    monkeypatch.setattr(Limiter, "pause", lambda self, seconds, until, stopped: pauses.append(seconds))
+    monkeypatch.setattr(RateLimiter, "pause", lambda self, seconds, until, stopped: pauses.append(seconds))
     server.plan = [Refusal(429, {}, {"retry-after": said})] * 3
     make().embed_query("a")
     assert len(pauses) == 3
@@ -143,21 +143,23 @@ def test_ctrl_c_while_claiming_leaves_nothing_claimed():
     with pytest.raises(KeyboardInterrupt):
         claim.take(interrupted())
     assert set(table.claims) == {b"a", b"b"}
-    claim.give_up()
+    claim.release()
     assert table.claims == {}
 
 
 def test_work_that_nobody_closed_leaves_nothing_claimed(make):
     embedder = make()
-    work = Work(embedder._asker, None, embedder._key_of, ["a", "b"], range(2), embedder._call())
-    assert set(work._keys) <= set(TABLE.claims)
-    keys = set(work._keys)
-    del work
+    task = EmbeddingTask(embedder._requester, None, embedder._key_of, ["a", "b"], range(2), embedder._call())
+    keys = set(task._keys)
+    assert keys <= set(TABLE.claims)
+    del task
     assert not keys & set(TABLE.claims)
 
 
 @pytest.mark.parametrize("other", ["error", "split_mean"])
-def test_a_text_cut_for_one_is_not_another_ones_answer(make, server, other):
+def test_a_text_cut_for_one_is_not_another_ones_answer(make, server, monkeypatch, other):
+    waits, await_vector = threading.Event(), Claim.await_vector
+    monkeypatch.setattr(Claim, "await_vector", lambda *given: waits.set() or await_vector(*given))
     text = "word " * 60
     server.max_chars, server.hold = 100, threading.Event()
     got = []
@@ -174,8 +176,7 @@ def test_a_text_cut_for_one_is_not_another_ones_answer(make, server, other):
 
     second = threading.Thread(target=ask)
     second.start()
-    while not any(claim.wanted for claim in list(TABLE.claims.values())):
-        pass
+    assert waits.wait(60)
     server.hold.set()
     first.join()
     second.join()
@@ -233,9 +234,9 @@ def test_a_cache_tells_dimensions_and_servers_of_one_name_apart(tmp_path):
         embedder = CachedEmbedder(Inner(**settings), cache=tmp_path)
         np.testing.assert_allclose(embedder.embed(["a"])[0], vector_of("a", settings["dimensions"]))
         assert embedder.dim == settings["dimensions"]
-        assert len(embedder._cache.get([embedder._passages("b")])) == 0
+        assert len(embedder._cache.get([embedder._passage_key("b")])) == 0
     other = CachedEmbedder(Inner(dimensions=4, base_url="http://localhost:2"), cache=tmp_path)
-    assert other._cache.get([other._passages("a")]) == {}
+    assert other._cache.get([other._passage_key("a")]) == {}
 
 
 # ---- what is not sent

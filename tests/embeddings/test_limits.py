@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bqstore.embeddings.openai.rate_headers import duration, left_of, wait_of
-from bqstore.embeddings.openai.rate_limiter import Limiter, OutOfTimeError, StoppedError
+from bqstore.embeddings.openai.rate_headers import duration, rate_limit, retry_after
+from bqstore.embeddings.openai.rate_limiter import OutOfTimeError, RateLimiter, StoppedError
 
 
 class Clock:
@@ -21,12 +21,12 @@ def free(limiter, clock, seconds=0.0, tokens=1):
     clock.now += seconds
     looks = iter([False])  # the clock stands still: whoever looks a second time would wait for ever
     try:
-        ticket = limiter.enter(tokens, clock.now + 1e-6, lambda: next(looks, True))
+        permit = limiter.acquire(tokens, clock.now + 1e-6, lambda: next(looks, True))
     except (OutOfTimeError, StoppedError):
         return False
     finally:
         clock.now -= seconds
-    limiter.leave(ticket, {}, good=False)
+    limiter.release(permit, {}, succeeded=False)
     return True
 
 
@@ -45,62 +45,62 @@ def test_what_is_no_duration(text):
 
 @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), st.text(max_size=40)))
 def test_no_header_breaks_anything(headers):
-    wait = wait_of(headers, 1e9)
+    wait = retry_after(headers, 1e9)
     assert wait is None or wait >= 0
 
 
 def test_dates():
     headers = {"retry-after": "Wed, 21 Oct 2015 07:28:10 GMT"}
-    assert wait_of(headers, 1445412480.0) == 10
-    assert wait_of(headers, 1445412500.0) == 0
-    assert wait_of({"retry-after": "Wed, 21 Oct 2015 07:28:10"}, 1445412480.0) == 10
+    assert retry_after(headers, 1445412480.0) == 10
+    assert retry_after(headers, 1445412500.0) == 0
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:10"}, 1445412480.0) == 10
 
 
 def test_what_is_left_needs_both_headers():
-    assert left_of({"x-ratelimit-remaining-tokens": "5"}, "tokens") is None
-    assert left_of({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "?"}, "tokens") is None
+    assert rate_limit({"x-ratelimit-remaining-tokens": "5"}, "tokens") is None
+    assert rate_limit({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "?"}, "tokens") is None
 
 
 def test_a_jam_halves_once_and_a_round_of_successes_adds_one():
-    limiter = Limiter(8, Clock())
-    tickets = [limiter.enter(1, None, lambda: False) for _ in range(8)]
-    for ticket in tickets:  # all of them left before the first refusal
-        limiter.leave(ticket, {}, good=False, jam=True)
+    limiter = RateLimiter(8, Clock())
+    permits = [limiter.acquire(1, None, lambda: False) for _ in range(8)]
+    for permit in permits:  # all of them left before the first refusal
+        limiter.release(permit, {}, succeeded=False, rate_limited=True)
     assert limiter.allowed == 4
     for done in range(1, 5 + 4):
-        limiter.leave(limiter.enter(1, None, lambda: False), {}, good=True)
+        limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=True)
         assert limiter.allowed == (4 if done < 4 else 5)
     for _ in range(5):
-        limiter.leave(limiter.enter(1, None, lambda: False), {}, good=False, jam=True)
+        limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=False, rate_limited=True)
     assert limiter.allowed == 1
 
 
 def test_no_more_than_allowed():
     clock = Clock()
-    limiter = Limiter(2, clock)
-    tickets = [limiter.enter(1, None, lambda: False) for _ in range(2)]
+    limiter = RateLimiter(2, clock)
+    permits = [limiter.acquire(1, None, lambda: False) for _ in range(2)]
     assert not free(limiter, clock)
-    limiter.leave(tickets[0], {}, good=True)
+    limiter.release(permits[0], {}, succeeded=True)
     assert free(limiter, clock)
 
 
 def test_a_wait_holds_everything_back():
     clock = Clock()
-    limiter = Limiter(2, clock)
-    tickets = [limiter.enter(1, None, lambda: False) for _ in range(2)]
-    limiter.leave(tickets[0], {}, good=False, hold=3)
-    limiter.leave(tickets[1], {}, good=False, hold=1)
+    limiter = RateLimiter(2, clock)
+    permits = [limiter.acquire(1, None, lambda: False) for _ in range(2)]
+    limiter.release(permits[0], {}, succeeded=False, hold=3)
+    limiter.release(permits[1], {}, succeeded=False, hold=1)
     assert not free(limiter, clock, 2.9) and free(limiter, clock, 3)
 
 
 def tell(limiter, of, **values):
     headers = {f"x-ratelimit-{name}-{of}": str(value) for name, value in values.items()}
-    limiter.leave(limiter.enter(0, None, lambda: False), headers, good=True)
+    limiter.release(limiter.acquire(0, None, lambda: False), headers, succeeded=True)
 
 
 def test_tokens_fill_up_at_the_rate_the_headers_tell():
     clock = Clock()
-    limiter = Limiter(4, clock)
+    limiter = RateLimiter(4, clock)
     tell(limiter, "tokens", remaining=100, limit=1100, reset="10s")  # a hundred a second
     assert free(limiter, clock, tokens=100)  # which are spent now
     assert not free(limiter, clock, 1.9, tokens=200) and free(limiter, clock, 2.0, tokens=200)
@@ -109,29 +109,29 @@ def test_tokens_fill_up_at_the_rate_the_headers_tell():
 
 def test_a_limit_without_its_size_is_waited_out():
     clock = Clock()
-    limiter = Limiter(4, clock)
+    limiter = RateLimiter(4, clock)
     tell(limiter, "requests", remaining=0, reset="2s")
     assert not free(limiter, clock, 1.9) and free(limiter, clock, 2)
 
 
 def test_a_reset_of_hours_is_not_believed():
     clock = Clock()
-    limiter = Limiter(4, clock)
+    limiter = RateLimiter(4, clock)
     tell(limiter, "requests", remaining=0, reset="5h")
     assert free(limiter, clock, 60)
 
 
 def test_whoever_has_given_up_does_not_wait():
-    limiter = Limiter(1)
-    limiter.leave(limiter.enter(1, None, lambda: False), {}, good=False, hold=1000)
+    limiter = RateLimiter(1)
+    limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=False, hold=1000)
     with pytest.raises(StoppedError):
-        limiter.enter(1, None, lambda: True)
+        limiter.acquire(1, None, lambda: True)
     with pytest.raises(StoppedError):
         limiter.pause(1000, None, lambda: True)
 
 
 def test_a_place_that_comes_free_with_a_wait_is_not_taken_before_it_is_over():
     clock = Clock()
-    limiter = Limiter(1, clock)
-    limiter.leave(limiter.enter(1, None, lambda: False), {}, good=False, jam=True, hold=2)
+    limiter = RateLimiter(1, clock)
+    limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=False, rate_limited=True, hold=2)
     assert not free(limiter, clock, 1.9) and free(limiter, clock, 2)

@@ -7,7 +7,7 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
-from bqstore.embeddings.openai import requester as asking
+from bqstore.embeddings.openai import requester
 from bqstore.errors import EmbeddingError
 
 from .fake_server import DIM, Broken, Refusal, vector_of
@@ -18,7 +18,7 @@ EXPECTED = np.stack([vector_of(text) for text in TEXTS])
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(requester, "_FIRST_PAUSE", 0.005)
 
 
 def many(make, **settings):
@@ -91,11 +91,11 @@ def test_a_429_halves_what_is_under_way_and_successes_bring_it_back(make, server
     server.delay = 0.005
     server.plan = [None] * 8 + [Refusal(429, {})] * 8
     embedder = many(make, max_concurrency=8)
-    assert embedder._asker.limiter.allowed == 8
+    assert embedder._requester.limiter.allowed == 8
     np.testing.assert_array_equal(embedder.embed(TEXTS), EXPECTED)
-    assert embedder._asker.limiter.allowed < 8 and server.most_under_way <= 8
+    assert embedder._requester.limiter.allowed < 8 and server.most_under_way <= 8
     embedder.embed([f"more {i}" for i in range(60)])
-    assert embedder._asker.limiter.allowed == 8 and server.twice == []
+    assert embedder._requester.limiter.allowed == 8 and server.twice == []
 
 
 @pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
@@ -136,7 +136,7 @@ def test_rate_limit_headers_slow_down_before_a_429_comes(make, server):
 
 def test_servers_that_ignore_dimensions_are_named(make, server):
     server.ignore_dimensions = True
-    with pytest.raises(EmbeddingError, match=r"answered with 8 dimensions; 4 were expected; .* does not heed"):
+    with pytest.raises(EmbeddingError, match=r"answered with 8 dimensions; 4 were expected; .* ignores"):
         make(dimensions=4).embed_query("a")
     assert make(dimensions=None, model="own").embed_query("a").shape == (DIM,)
 

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import openai
 import pytest
 
 import bqstore
-from bqstore.embeddings import CachedEmbedder, EmbeddingCache, OpenAIEmbedder, bar
+from bqstore.embeddings import CachedEmbedder, EmbeddingCache, OpenAIEmbedder, ingest
 from bqstore.embeddings.openai import tokens
 from bqstore.errors import EmbeddingError, InvalidInputError, SettingsConflictError, UnknownKeywordError
 
@@ -81,12 +82,12 @@ def test_tokens_are_counted_where_that_helps(make, server, tables):
 
 def test_tables_that_are_not_there_are_not_waited_for(monkeypatch, tmp_path):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    tokens.forget()
+    tokens.load_counter.cache_clear()
     assert tokens.counter_for("text-embedding-3-small") is None
     (tmp_path / tokens.table_path().name).write_bytes(b"cut off")
-    tokens.forget()
+    tokens.load_counter.cache_clear()
     assert tokens.counter_for("text-embedding-3-small") is None and len(list(tmp_path.iterdir())) == 1
-    tokens.forget()
+    tokens.load_counter.cache_clear()
 
 
 # ---- streams
@@ -396,9 +397,9 @@ def test_the_line_on_a_terminal(monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    used = bqstore.embeddings.Usage(0, 0, 0, 0, 0, 0.5)
     clock = iter([0.0, 1.0, 4.0])
-    with bar.Bar(lambda: used, lambda: next(clock)) as line:
+    monkeypatch.setattr("bqstore.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with ingest.progress_line(lambda: 0.5) as line:
         line(100, 1000)
         assert sys.stderr.getvalue() == ""
         line(500, 1000)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bqstore.embeddings import Embedder
-from bqstore.embeddings.openai import packing as requests
+from bqstore.embeddings.openai import packing
 from bqstore.errors import EmbeddingError, InvalidInputError
 
 from .conftest import KEY
@@ -61,30 +61,30 @@ def test_equal_texts_are_asked_for_once(make, server):
 
 @given(st.lists(st.integers(1, 400_000), max_size=200))
 def test_requests_keep_the_limits_and_lose_nothing(sizes):
-    runs = list(requests.plan_requests(sizes))
+    runs = list(packing.plan_requests(sizes))
     assert [i for run in runs for i in run] == list(range(len(sizes)))
     for run in runs:
-        assert len(run) == 1 or sum(sizes[i] for i in run) <= requests.MAX_REQUEST_TOKENS
+        assert len(run) == 1 or sum(sizes[i] for i in run) <= packing.OPENAI.max_request_tokens
 
 
 def test_limits_on_the_wire(make, server):
     make(cache=False).embed([f"{i}" for i in range(5000)])
-    assert max(len(request["input"]) for request in server.requests) == requests.MAX_REQUEST_TEXTS
+    assert max(len(request["input"]) for request in server.requests) == packing.OPENAI.max_request_texts
     server.requests.clear()
     make(cache=False).embed([f"{i:05}" + "ä" * 20_000 for i in range(20)])  # 40 kB of UTF-8 each
     sizes = [sum(len(text.encode()) for text in request["input"]) for request in server.requests]
-    assert len(sizes) == 3 and max(sizes) <= requests.MAX_REQUEST_TOKENS
+    assert len(sizes) == 3 and max(sizes) <= packing.OPENAI.max_request_tokens
 
 
-def test_requests_go_out_several_at_once_and_no_more_than_asked(make, server, monkeypatch):
-    monkeypatch.setattr("bqstore.embeddings.openai.packing.MAX_REQUEST_TEXTS", 1)
+def test_requests_go_out_several_at_once_and_no_more_than_asked(make, server):
     texts = [f"text {i}" for i in range(40)]
-    np.testing.assert_array_equal(make(max_concurrency=3).embed(texts), [vector_of(text) for text in texts])
+    np.testing.assert_array_equal(
+        make(max_concurrency=3, max_request_texts=1).embed(texts), [vector_of(text) for text in texts]
+    )
     assert 1 <= server.most_under_way <= 3 and len(server.requests) == 40
 
 
-def test_two_requests_are_under_way_together(make, server, monkeypatch):
-    monkeypatch.setattr("bqstore.embeddings.openai.packing.MAX_REQUEST_TEXTS", 1)
+def test_two_requests_are_under_way_together(make, server):
     import threading
 
     server.hold = threading.Event()
@@ -97,7 +97,7 @@ def test_two_requests_are_under_way_together(make, server, monkeypatch):
                 pass
             server.hold.set()
 
-    make(max_concurrency=2).embed(["a", "b", "c"], progress=progress)
+    make(max_concurrency=2, max_request_texts=1).embed(["a", "b", "c"], progress=progress)
     assert reached == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert server.most_under_way == 2
 
@@ -200,7 +200,7 @@ def test_a_server_that_does_not_answer_in_time(make, server):
     ("texts", "says"),
     [
         (["a", ""], "text 1 is empty"),
-        (["a", None], "text 1 is a NoneType"),
+        (["a", None], "text 1 is of type NoneType"),
         (["a", "\ud800"], "text 1 holds a lone surrogate"),
         ("abc", "not one string"),
     ],

@@ -12,19 +12,17 @@ from bqstore.errors import InvalidInputError
     ("model", "listed"),
     [("text-embedding-3-small", 0.02), ("text-embedding-3-large", 0.13), ("text-embedding-ada-002", 0.10)],
 )
-def test_batches_cost_half(model, listed):
+def test_listed_prices(model, listed):
     assert price_of(model) == listed
-    assert price_of(model, batch=True) == pytest.approx(listed / 2)
 
 
 def test_an_unknown_model_has_no_price():
     assert price_of("text-embedding-3-smaller") is None
-    assert price_of("text-embedding-3-smaller", batch=True) is None
 
 
 def test_the_callers_price_goes_before_the_table():
     assert price_of("text-embedding-3-small", price=0.5) == 0.5
-    assert price_of("my own model", batch=True, price=0.5) == 0.25
+    assert price_of("my own model", price=0.25) == 0.25
     assert price_of("text-embedding-3-small", price=0.0) == 0.0
 
 

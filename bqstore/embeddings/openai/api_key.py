@@ -1,14 +1,13 @@
-"""The API key: where it comes from, that it shows nowhere, and that it travels encrypted. It knows no requests.
+"""The API key: where it comes from, that no traceback shows it, and that it travels encrypted only.
 
-A key is a `Secret` from the moment it is handed over: a traceback that prints the variables of a frame prints its
-``repr``, which says nothing.
+A key becomes a `Secret` as soon as it is passed: a traceback that prints the variables of a frame prints its ``repr``.
 """
 
 import ipaddress
 import os
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import EmbeddingError, InvalidInputError
@@ -18,7 +17,7 @@ R = TypeVar("R")
 
 
 class Secret(str):
-    """A string that is itself for whoever sends it, and nothing for whoever prints its ``repr``."""
+    """A string whose ``repr`` does not show it."""
 
     __slots__ = ()
 
@@ -27,13 +26,13 @@ class Secret(str):
 
 
 def hides_key(make: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of ``api_key=`` and a model so that no frame from here on holds a key in the open."""
+    """Decorate a function of ``api_key=`` and a model so that no frame from here on holds a readable key."""
 
     @wraps(make)
     def hidden(*args: P.args, **kwargs: P.kwargs) -> R:
-        args, hid, misplaced = _hide(args, kwargs)  # type: ignore[assignment]
-        kwargs.update(hid)
-        if misplaced:
+        args, secrets = _hide(args, kwargs)  # type: ignore[assignment]
+        kwargs.update(secrets)
+        if "model" in secrets or any(isinstance(arg, Secret) for arg in args):
             raise InvalidInputError(
                 "the model's name looks like an API key; pass the key as api_key=..., and the model as "
                 'model="text-embedding-3-small"'
@@ -43,15 +42,14 @@ def hides_key(make: Callable[P, R]) -> Callable[P, R]:
     return hidden
 
 
-def _hide(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[tuple[object, ...], dict[str, object], bool]:
-    """The arguments with what is or looks like a key made a `Secret`; and whether one stands for the model."""
-    hidden_args = tuple(Secret(arg) if _looks_like_a_key(arg) else arg for arg in args)
-    hidden: dict[str, object] = {
+def _hide(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """The arguments with keys made a `Secret`, and those keywords, even misspelled ones, that hold one."""
+    secrets = {
         name: Secret(value)
-        for name, value in kwargs.items()  # by a misspelt name, too
+        for name, value in kwargs.items()
         if isinstance(value, str) and (name == "api_key" or _looks_like_a_key(value))
     }
-    return hidden_args, hidden, "model" in hidden or any(isinstance(arg, Secret) for arg in hidden_args)
+    return tuple(Secret(arg) if _looks_like_a_key(arg) else arg for arg in args), secrets
 
 
 def _looks_like_a_key(value: object) -> bool:
@@ -59,8 +57,10 @@ def _looks_like_a_key(value: object) -> bool:
 
 
 def find_key(api_key: str | None) -> Secret:
-    """The key, from the argument or the environment. A key read from a file often ends in a newline."""
-    key = Secret((api_key or os.environ.get("OPENAI_API_KEY") or "").strip())
+    """The key, from the argument or the environment. Raises EmbeddingError if there is none, or it cannot be one."""
+    if api_key is not None and not isinstance(api_key, str):
+        raise EmbeddingError(f"api_key is of type {type(api_key).__name__}; expected a string")
+    key = Secret((api_key or os.environ.get("OPENAI_API_KEY") or "").strip())  # a key from a file ends in a newline
     if not key:
         raise EmbeddingError("there is no API key: pass api_key=... or set the environment variable OPENAI_API_KEY")
     if not (key.isascii() and key.isprintable()):
@@ -70,7 +70,7 @@ def find_key(api_key: str | None) -> Secret:
 
 
 def check_encrypted(url: str) -> None:
-    """Refuse a server to which key and texts would travel in the open: http, unless it is this machine."""
+    """Refuse http:// unless it leads to this machine: key and texts could be read on the way. InvalidInputError."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -3,29 +3,21 @@
 from collections.abc import Iterable
 
 from ..cache import EmbeddingCache, KeyMaker
-from .packing import check_texts, measure, plan_requests
+from ..texts import check_texts, enumerate_batches
+from .packing import count_tokens, plan_requests
 from .prices import BATCH_DISCOUNT, cost
-from .requester import Settings
-from .stream import enumerate_batches
+from .settings import Settings
 from .usage import Estimate
 
 _AT_ONCE = 20_000
 
 
 def estimate(
-    texts: Iterable[str],
-    settings: Settings,
-    cache: EmbeddingCache | None,
-    key_of: KeyMaker,
-    per_million: float | None,
-    batch: bool,
+    texts: Iterable[str], settings: Settings, cache: EmbeddingCache | None, key_of: KeyMaker, batch: bool
 ) -> Estimate:
     """How many texts are cached, how many tokens and requests the rest takes, and the price.
 
-    Parameters
-    ----------
-    per_million : float or None     US$ for a million tokens, one request at a time
-    batch : bool                    through the Batch API, for half of it; there long texts are not shortened
+    ``batch`` : through the Batch API, for half the price; it does not shorten long texts.
 
     Raises InvalidInputError if a text cannot be embedded.
     """
@@ -38,9 +30,9 @@ def estimate(
         new = {key: at for key, at in keys.items() if key not in seen}
         seen.update(new)
         found = set() if cache is None else set(cache.get(list(new)))
-        if cache is not None and settings.how is not None and not batch:
-            how = {key_of(part[at], settings.how): key for key, at in new.items() if key not in found}
-            found |= {how[key] for key in cache.get(list(how))}
+        if cache is not None and settings.variant is not None and not batch:
+            variants = {key_of(part[at], settings.variant): key for key, at in new.items() if key not in found}
+            found |= {variants[key] for key in cache.get(list(variants))}
         missing = sorted(at for key, at in new.items() if key not in found)
         n, cached = n + len(part), cached + len(found)
         counts = [sizes[at] for at in missing]
@@ -48,7 +40,7 @@ def estimate(
             tokens += sum(settings.counter(part[at]) for at in missing)
         else:
             tokens += sum(counts)
-        pending += measure([part[at] for at in missing], counts, settings.limits, settings.counter)
+        pending += count_tokens([part[at] for at in missing], counts, settings.limits, settings.counter)
     requests = sum(1 for _ in plan_requests(pending, settings.limits))
-    price = None if per_million is None else cost(tokens, per_million * (BATCH_DISCOUNT if batch else 1))
+    price = None if settings.price is None else cost(tokens, settings.price * (BATCH_DISCOUNT if batch else 1))
     return Estimate(n, cached, tokens, requests, price, settings.counter is not None)

@@ -1,38 +1,38 @@
-"""What to send of a text that is longer than the model takes. It knows texts and sizes only."""
+"""How a text that is longer than the model takes is truncated, or split and its vectors averaged."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from .client import RefusedError
+from .client import Refusal
 from .tokens import Counter
 
 Vector = npt.NDArray[np.float32]
 
-_A_BIT_LESS = 0.98  # tokens are not spread evenly
-_BLIND = 0.7  # where nobody says by how much it was too long
+_MARGIN = 0.98  # tokens are not spread evenly over a text
+_BLIND = 0.7  # where neither the counter nor the server tells by how much a text is too long
 
 
-def shortened(text: str, most: int, counter: Counter | None, refused: RefusedError | None) -> str:
-    """The beginning of a text: as much as fits if that can be counted, or that much less than was refused.
+def truncated(text: str, most: int, counter: Counter | None, refusal: Refusal | None) -> str:
+    """The beginning of a text: as much as fits if that can be counted; else a part of what was refused.
 
     Parameters
     ----------
-    most : int                          tokens that fit
-    counter : callable, optional        counts tokens exactly
-    refused : RefusedError, optional    what the server said to ``text``; None: it was not asked
+    most : int                      tokens that fit
+    counter : callable, optional    counts tokens exactly
+    refusal : Refusal, optional     the server's answer to ``text``; None if it was not sent
     """
     count = 0
     if counter is not None:
         while text and (count := counter(text)) > most:
-            text = text[: min(len(text) - 1, int(len(text) * most / count * _A_BIT_LESS) or 1)]
-            refused = None
-        if refused is None:
+            text = text[: min(len(text) - 1, int(len(text) * most / count * _MARGIN) or 1)]
+            refusal = None
+        if refusal is None:
             return text
-    if refused is None:  # some text of this length may well fit: tokens of four bytes are usual
+    if refusal is None:  # tokens of four characters are usual
         return text[: min(len(text) - 1, most * 4)]
-    return text[: int(len(text) * (refused.fits or _BLIND))]
+    return text[: int(len(text) * (refusal.fits or _BLIND))]
 
 
 def halves(text: str) -> tuple[str, str]:
@@ -45,7 +45,7 @@ def halves(text: str) -> tuple[str, str]:
     return text[:middle], text[middle:]
 
 
-def mean_of(parts: Sequence[tuple[Vector, int]]) -> Vector:
+def weighted_mean(parts: Sequence[tuple[Vector, int]]) -> Vector:
     """The mean of vectors, weighted by the sizes of their texts; of unit length if they are."""
     vectors = np.stack([vector for vector, _ in parts]).astype(np.float64)
     mean = np.average(vectors, axis=0, weights=[size for _, size in parts])

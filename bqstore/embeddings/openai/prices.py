@@ -1,14 +1,14 @@
-"""What embedding costs, as it was listed on one day. It knows names and numbers, and nothing of an account.
+"""What embedding costs by a price list of a known date.
 
-Prices change and differ by contract and region: the table says how old it is, the caller's own price goes before it,
-and a model it does not name has no price rather than a likely one.
+Prices change and differ by contract and region: the table carries its date, the caller's own price takes precedence,
+and a model that the table does not name has no price rather than a guessed one.
 """
 
 from ...arguments import check_real
 from ...errors import InvalidInputError
 
 PRICES_AS_OF = "2026-05"  # year and month
-BATCH_DISCOUNT = 0.5  # OpenAI's Batch API: half of the price, an answer within a day
+BATCH_DISCOUNT = 0.5  # OpenAI's Batch API costs half
 
 # US dollars for a million tokens, from OpenAI's public price list
 _LISTED = {"text-embedding-3-small": 0.02, "text-embedding-3-large": 0.13, "text-embedding-ada-002": 0.10}
@@ -16,27 +16,16 @@ _LISTED = {"text-embedding-3-small": 0.02, "text-embedding-3-large": 0.13, "text
 _EXPECTED = "US dollars for a million tokens, 0 or more"
 
 
-def price_of(model: str, batch: bool = False, *, price: float | None = None) -> float | None:
-    """US dollars for a million tokens.
+def price_of(model: str, price: float | None = None) -> float | None:
+    """US dollars for a million tokens: the caller's price, or the listed one, None if there is none.
 
-    Parameters
-    ----------
-    batch : bool              through the Batch API
-    price : float, optional   what the caller pays without batches, instead of the table's
-
-    Returns
-    -------
-    float or None   None for a model that the table does not name
-
-    Raises
-    ------
-    InvalidInputError   the price given is negative or no number
+    Raises InvalidInputError if the price given is negative or not a number.
     """
     if price is None:
-        price = _LISTED.get(model)
-    elif check_real("price", price, _EXPECTED) < 0:
+        return _LISTED.get(model)
+    if check_real("price", price, _EXPECTED) < 0:
         raise InvalidInputError(f"price is {price}; expected {_EXPECTED}")
-    return price if price is None or not batch else price * BATCH_DISCOUNT
+    return price
 
 
 def cost(tokens: int, price: float) -> float:

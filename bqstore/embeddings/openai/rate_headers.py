@@ -1,7 +1,7 @@
-"""What the headers of an answer say about waiting. It knows no requests and no clock but the one it is given.
+"""What the headers of an answer say about waiting.
 
-Three forms of "come back later": ``retry-after-ms``, ``Retry-After`` in seconds, ``Retry-After`` as a date. And the
-rate-limit headers of OpenAI's API, which tell how much is left before it comes to that.
+A server asks to come back later in one of three forms: ``retry-after-ms``, ``Retry-After`` in seconds, and
+``Retry-After`` as a date. The ``x-ratelimit-*`` headers of OpenAI's API tell what is left before it comes to that.
 """
 
 import math
@@ -16,16 +16,16 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True)
-class Left:
-    """What is left of a rate limit: ``remaining`` of ``limit`` (None: not said), all of it again in ``reset`` s."""
+class RateLimit:
+    """``remaining`` of ``limit`` (None: not said), all of which is available again in ``reset`` seconds."""
 
     remaining: float
     reset: float
     limit: float | None
 
 
-def wait_of(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that an answer asks to wait; None if it does not say, or says what cannot be read.
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds that an answer asks to wait; None if it does not say, or in no form that is known.
 
     Parameters
     ----------
@@ -35,31 +35,30 @@ def wait_of(headers: Mapping[str, str], now: float) -> float | None:
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
-    said = headers.get("retry-after", "").strip()
-    seconds = _number(said)
-    if seconds is not None or not said:
+    value = headers.get("retry-after", "").strip()
+    seconds = _number(value)
+    if seconds is not None or not value:
         return seconds
     try:
-        moment = parsedate_to_datetime(said)
+        date = parsedate_to_datetime(value)
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.fromtimestamp(now, timezone.utc)).total_seconds())
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.fromtimestamp(now, timezone.utc)).total_seconds())
 
 
-def left_of(headers: Mapping[str, str], of: str) -> Left | None:
-    """What the ``x-ratelimit-*`` headers say of ``requests`` or ``tokens``; None if they do not."""
-    remaining = _number(headers.get(f"x-ratelimit-remaining-{of}"))
-    reset = duration(headers.get(f"x-ratelimit-reset-{of}", ""))
+def rate_limit(headers: Mapping[str, str], kind: str) -> RateLimit | None:
+    """The limit of "requests" or "tokens" by the ``x-ratelimit-*`` headers; None if they do not tell."""
+    remaining = _number(headers.get(f"x-ratelimit-remaining-{kind}"))
+    reset = duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
     if remaining is None or reset is None:
         return None
-    limit = _number(headers.get(f"x-ratelimit-limit-{of}"))
-    return Left(remaining, reset, limit if limit else None)
+    return RateLimit(remaining, reset, _number(headers.get(f"x-ratelimit-limit-{kind}")) or None)
 
 
 def duration(text: str) -> float | None:
-    """Seconds of ``6m0s``, ``120ms``, ``1h2m3.5s`` or a plain number of seconds; None of anything else."""
+    """The seconds of ``6m0s``, ``120ms``, ``1h2m3.5s`` or a plain number of seconds; None of anything else."""
     text = text.strip()
     plain = _number(text)
     if plain is not None:

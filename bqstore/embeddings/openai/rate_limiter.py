@@ -1,145 +1,139 @@
-"""How many requests may be under way, and when the next may go. It knows no texts and sends nothing.
+"""How many requests may be under way, and when the next may be sent. It knows no texts and sends nothing.
 
-All threads of an embedder pass through one `Limiter`:
+All threads of an embedder share one `RateLimiter`:
 
-- at most ``most`` requests at once; a 429 halves what is allowed, a full round of successes adds one again (AIMD,
-  as TCP does). Refusals of requests that left before the last halving do not halve again: they tell of the same jam.
-- a wait that the server asks for holds all of them back, not only the one that was told.
-- where the answers say how much of a rate limit is left, requests wait for it to fill up, before a 429 comes.
+- At most ``most`` requests are under way. A 429 halves that, a full round of successes adds one again (additive
+  increase, multiplicative decrease, as in TCP). Requests that were sent before the last halving and are refused, too,
+  do not halve it again: they report the same congestion.
+- A wait that the server asks for holds all requests back, not only the one that was refused.
+- Where answers tell how much of a rate limit is left, requests wait for it to refill before a 429 comes.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from .rate_headers import Left, left_of
+from .rate_headers import RateLimit, rate_limit
 
-_LONGEST_HINT = 60.0  # seconds: a broken header must not hold everything up
+_LONGEST_RESET = 60.0  # seconds: a broken header must not stop all requests for hours
 
 
 class OutOfTimeError(Exception):
-    """The deadline passes before the request may go."""
+    """The deadline would pass before the request may be sent."""
 
 
 class StoppedError(Exception):
     """The caller has given up."""
 
 
-class _Allowance:
-    """What is left of one rate limit, as of the last answer that told."""
+class _Quota:
+    """What is left of one rate limit, by the last answer that told."""
 
     def __init__(self) -> None:
-        self._left: Left | None = None
-        self._told, self._spent = 0.0, 0.0
+        self._limit: RateLimit | None = None
+        self._told_at = self._spent = 0.0
 
-    def tell(self, left: Left, now: float) -> None:
-        self._left, self._told, self._spent = left, now, 0.0
+    def update(self, limit: RateLimit, now: float) -> None:
+        self._limit, self._told_at, self._spent = limit, now, 0.0
 
     def wait(self, cost: float, now: float) -> float:
         """Seconds until ``cost`` may be spent."""
-        left = self._left
-        if left is None:
+        if self._limit is None:
             return 0.0
-        reset = min(left.reset, _LONGEST_HINT)
-        passed = now - self._told
-        there = left.remaining - self._spent
-        if passed >= reset or there >= cost:
+        remaining, limit = self._limit.remaining, self._limit.limit
+        reset = min(self._limit.reset, _LONGEST_RESET)
+        passed = now - self._told_at
+        available = remaining - self._spent
+        if passed >= reset or available >= cost:
             return 0.0
-        if left.limit is None or left.limit <= left.remaining:
+        if limit is None or limit <= remaining:
             return reset - passed
-        rate = (left.limit - left.remaining) / reset
-        return min(reset, max(0.0, (cost - there) / rate)) - passed
+        refill_rate = (limit - remaining) / reset
+        return min(reset, max(0.0, (cost - available) / refill_rate)) - passed
 
     def spend(self, cost: float) -> None:
         self._spent += cost
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """Leave to send one request; ``era`` counts the halvings before it."""
-
-    era: int
-
-
-class Limiter:
-    """The gate that every request passes. Safe for any number of threads."""
+class RateLimiter:
+    """Every request takes a permit here and gives it back. Safe for any number of threads."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = self._allowed = most
         self._clock = clock
-        self._gate = threading.Condition()
-        self._under_way = self._good = self._era = 0
+        self._changed = threading.Condition()
+        self._under_way = self._successes = self._halvings = 0
         self._not_before = 0.0
-        self._allowances = {"requests": _Allowance(), "tokens": _Allowance()}
+        self._quotas = {"requests": _Quota(), "tokens": _Quota()}
 
     @property
     def allowed(self) -> int:
-        """Requests that may be under way at once, just now."""
+        """How many requests may be under way at present."""
         return self._allowed
 
-    def enter(self, tokens: int, until: float | None, stopped: Callable[[], bool]) -> Ticket:
-        """Wait for leave to send a request of so many tokens.
+    def acquire(self, tokens: int, until: float | None, stopped: Callable[[], bool]) -> int:
+        """Wait until a request of so many tokens may be sent; returns a permit: how often the number was halved.
 
         Raises
         ------
         OutOfTimeError   ``until``, a time of the clock, would pass first
-        StoppedError     ``stopped()`` became true; whoever makes it so calls `wake`
+        StoppedError     ``stopped()`` became true; whoever changes it calls `wake`
         """
-        with self._gate:
+        with self._changed:
             while True:
                 if stopped():
                     raise StoppedError
                 now = self._clock()
                 wait = self._not_before - now
-                wait = max(wait, self._allowances["requests"].wait(1, now))
-                wait = max(wait, self._allowances["tokens"].wait(tokens, now))
+                wait = max(wait, self._quotas["requests"].wait(1, now))
+                wait = max(wait, self._quotas["tokens"].wait(tokens, now))
                 if until is not None and now + max(wait, 0.0) >= until:
                     raise OutOfTimeError
                 if wait <= 0 and self._under_way < self._allowed:
                     break
                 limits = [wait] if wait > 0 else []
                 limits += [] if until is None else [until - now]
-                self._gate.wait(min(limits, default=None))
+                self._changed.wait(min(limits, default=None))
             self._under_way += 1
-            self._allowances["requests"].spend(1)
-            self._allowances["tokens"].spend(tokens)
-            return Ticket(self._era)
+            self._quotas["requests"].spend(1)
+            self._quotas["tokens"].spend(tokens)
+            return self._halvings
 
-    def leave(
-        self, ticket: Ticket, headers: Mapping[str, str], *, good: bool, jam: bool = False, hold: float = 0.0
+    def release(
+        self, permit: int, headers: Mapping[str, str], *, succeeded: bool, rate_limited: bool = False, hold: float = 0.0
     ) -> None:
-        """A request is over: answered (``good``), refused for too much traffic (``jam``), or lost otherwise.
+        """Give a permit back: the request has succeeded, was refused with a 429 (``rate_limited``), or has failed.
 
-        ``hold`` : nothing goes out for so many seconds. Said here, lest another take the place that comes free first.
+        For ``hold`` seconds no request is sent. The two belong together: another thread could take the place first.
         """
-        with self._gate:
+        with self._changed:
             self._under_way -= 1
             self._not_before = max(self._not_before, self._clock() + hold)
-            if good:
-                self._good += 1
-                if self._good >= self._allowed:
-                    self._allowed, self._good = min(self._most, self._allowed + 1), 0
-            elif jam and ticket.era == self._era:
-                self._allowed, self._good, self._era = max(1, self._allowed // 2), 0, self._era + 1
-            for of, allowance in self._allowances.items():
-                left = left_of(headers, of)
-                if left is not None:
-                    allowance.tell(left, self._clock())
-            self._gate.notify_all()
+            if succeeded:
+                self._successes += 1
+                if self._successes >= self._allowed:
+                    self._allowed, self._successes = min(self._most, self._allowed + 1), 0
+            elif rate_limited and permit == self._halvings:
+                self._allowed, self._successes = max(1, self._allowed // 2), 0
+                self._halvings += 1
+            for kind, quota in self._quotas.items():
+                limit = rate_limit(headers, kind)
+                if limit is not None:
+                    quota.update(limit, self._clock())
+            self._changed.notify_all()
 
     def pause(self, seconds: float, until: float | None, stopped: Callable[[], bool]) -> None:
-        """Hold this thread back for so long. Raises as `enter`."""
+        """Hold this thread back for so long. Raises as `acquire`."""
         end = self._clock() + seconds
         if until is not None and end >= until:
             raise OutOfTimeError
-        with self._gate:
+        with self._changed:
             while (left := end - self._clock()) > 0:
                 if stopped():
                     raise StoppedError
-                self._gate.wait(left)
+                self._changed.wait(left)
 
     def wake(self) -> None:
-        """Have all that wait look at ``stopped()`` again."""
-        with self._gate:
-            self._gate.notify_all()
+        """Let all threads that wait call their ``stopped()`` again."""
+        with self._changed:
+            self._changed.notify_all()

@@ -1,14 +1,14 @@
-"""Some texts to their vectors: wait for leave, ask, try again, ask for less at once, check. It knows no cache.
+"""From some texts to their vectors: wait, send, retry, send less at once, check. It knows no cache.
 
-The one owner of retries: the SDK has been told to make none. What a refusal means is `client`'s part, when the next
-request may go `limiter`'s.
+All retries are made here; the SDK is configured to make none. `client` knows what a refusal means, `rate_limiter`
+when the next request may be sent.
 """
 
 import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,26 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EmbeddingError
-from .client import Answer, EmbeddingsClient, RefusedError
-from .long_texts import halves, mean_of, shortened
-from .packing import Limits
-from .rate_limiter import Limiter, OutOfTimeError, StoppedError, Ticket
-from .tokens import Counter
+from .client import Refusal, Response
+from .long_texts import halves, truncated, weighted_mean
+from .rate_limiter import OutOfTimeError, RateLimiter, StoppedError
+from .responses import NATIVE_DIM, normalized
+from .settings import Settings
 from .usage import Meter
 
 Vectors = npt.NDArray[np.float32]
-Send = Callable[[Sequence[str], float | None], Answer]
+Send = Callable[[Sequence[str], float | None], Response | Refusal]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds: full jitter below min(longest, first * 2 ** tries)
 _LONGEST_WAIT = 600.0  # a server that asks for more is not waited for
-_LOOK_AT_LOOP = 0.5  # a loop that has stopped answers nothing
-
-NATIVE_DIM = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+_LOOK_AT_LOOP = 0.5  # an event loop that has stopped notifies nobody
 
 
 @dataclass(frozen=True)
-class Item:
-    """One text to ask for: its index in the user's list, its row, its key, and at least its number of tokens."""
+class PendingText:
+    """A text to request: its index in the user's list, its row and key, and an upper bound of its tokens."""
 
     index: int
     row: int
@@ -45,53 +43,46 @@ class Item:
     tokens: int
 
 
-Keep = Callable[[Sequence[Item], Vectors, bool], None]  # the last: whether the texts were embedded as they are
+OnVectors = Callable[[Sequence[PendingText], Vectors, bool], None]  # the last: whether the texts were sent as they are
 
 
 @dataclass
 class Call:
-    """One call of the embedder: how it sends, until when, and whether it has been given up."""
+    """One call of the embedder: how it sends, the ``seconds`` it may take, and whether it was cancelled."""
 
     send: Send
-    until: float | None
     seconds: float | None
-    over: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    until: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.until = None if self.seconds is None else time.monotonic() + self.seconds
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What does not change in an embedder's life."""
+class Requester:
+    """Makes the requests of all calls of one embedder."""
 
-    model: str
-    dimensions: int | None
-    max_retries: int
-    timeout: float
-    on_too_long: str
-    limits: Limits
-    counter: Counter | None
-
-    @property
-    def how(self) -> str | None:
-        """What becomes of a text that is too long, as the cache's keys say it; None: an error."""
-        return None if self.on_too_long == "error" else f"{self.on_too_long} {self.limits.input_tokens}"
-
-
-class Asker:
-    """Asks for texts on behalf of all calls of one embedder."""
-
-    def __init__(self, client: EmbeddingsClient, settings: Settings, most: int, meter: Meter) -> None:
-        self.client, self.settings, self.meter = client, settings, meter
-        self.limiter = Limiter(most)
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.meter = settings, Meter(settings.price)
+        self.limiter = RateLimiter(settings.max_concurrency)
         self.dim = settings.dimensions or NATIVE_DIM.get(settings.model)
-        self._settling = threading.Lock()  # the first of several answers says the dimension
-        self._most_texts = settings.limits.texts  # lower once a server has said so
+        self._first_answer = threading.Lock()  # the first of several answers tells the dimension
+        self._most_texts = settings.limits.max_request_texts  # lowered if the server takes fewer
 
-    def is_too_long(self, item: Item) -> bool:
+    def is_too_long(self, text: PendingText) -> bool:
         """Whether a text is known to be too long before it is sent."""
-        return self.settings.counter is not None and item.tokens > self.settings.limits.input_tokens
+        return self.settings.counter is not None and text.tokens > self.settings.limits.max_input_tokens
 
-    def ask(self, items: Sequence[Item], keep: Keep, call: Call) -> None:
-        """Have every item answered, and ``keep`` called with what came, request by request.
+    def too_long(self, text: PendingText) -> EmbeddingError:
+        """The error that names a text that is too long."""
+        most = self.settings.limits.max_input_tokens
+        return EmbeddingError(
+            f"text {text.index} is longer than {self.settings.model} takes ({most:,} tokens for OpenAI's models); "
+            'split it, or pass on_too_long="truncate" or "split_mean"'
+        )
+
+    def embed(self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call) -> None:
+        """Request the vectors of all texts, and call ``on_vectors`` after each request that is answered.
 
         Raises
         ------
@@ -99,186 +90,149 @@ class Asker:
                          long is named by its index
         """
         most = self._most_texts
-        if len(items) > most:
-            for start in range(0, len(items), most):
-                self.ask(items[start : start + most], keep, call)
+        if len(texts) > most:
+            for start in range(0, len(texts), most):
+                self.embed(texts[start : start + most], on_vectors, call)
             return
-        if len(items) == 1 and self.is_too_long(items[0]):
-            self._shorter(items[0], None, keep, call)
+        if len(texts) == 1 and self.is_too_long(texts[0]):
+            self._embed_long(texts[0], None, on_vectors, call)
             return
-        vectors, refused = self._try([item.text for item in items], sum(item.tokens for item in items), call)
-        if vectors is not None:
-            keep(items, vectors, True)
-        elif refused is not None and len(items) == 1:
-            self._shorter(items[0], refused, keep, call)
-        elif refused is not None:
-            self._in_parts(items, refused, keep, call)
-
-    def _in_parts(self, items: Sequence[Item], refused: RefusedError, keep: Keep, call: Call) -> None:
-        """A request was too big: if a text is to blame for it, that one by itself; else two halves."""
-        if refused.too_many:
-            self._most_texts = max(1, min(self._most_texts, len(items) // 2))
-        at = refused.position
-        if at is not None and at < len(items):
-            if self.settings.on_too_long == "error":
-                raise self.too_long(items[at])
-            rest = [*items[:at], *items[at + 1 :]]
-            self._shorter(items[at], None, keep, call)
-            self.ask(rest, keep, call)
-            return
-        middle = len(items) // 2
-        self.ask(items[:middle], keep, call)
-        self.ask(items[middle:], keep, call)
-
-    def too_long(self, item: Item) -> EmbeddingError:
-        """The error that names a text that is too long."""
-        most = self.settings.limits.input_tokens
-        return EmbeddingError(
-            f"text {item.index} is longer than {self.settings.model} takes ({most:,} tokens for OpenAI's models); "
-            'split it, or pass on_too_long="truncate" or "split_mean"'
-        )
-
-    def _shorter(self, item: Item, refused: RefusedError | None, keep: Keep, call: Call) -> None:
-        """One text that is too long: what ``on_too_long`` says."""
-        how = self.settings.on_too_long
-        if how == "truncate":
-            vector = self._truncated(item, refused, call)
-        elif how == "split_mean":
-            vector = mean_of(self._halved(item, item.text, call))
+        outcome = self._request([text.text for text in texts], sum(text.tokens for text in texts), call)
+        if not isinstance(outcome, Refusal):
+            on_vectors(texts, outcome, True)
+        elif len(texts) == 1:
+            self._embed_long(texts[0], outcome, on_vectors, call)
         else:
-            raise self.too_long(item)
-        keep([item], vector[None, :], False)
+            self._embed_in_parts(texts, outcome, on_vectors, call)
 
-    def _truncated(self, item: Item, refused: RefusedError | None, call: Call) -> Vectors:
-        most, counter = self.settings.limits.input_tokens, self.settings.counter
-        text = item.text
+    def _embed_in_parts(
+        self, texts: Sequence[PendingText], refusal: Refusal, on_vectors: OnVectors, call: Call
+    ) -> None:
+        """After a request was too big: the text that the server named and the rest, or two halves."""
+        if refusal.too_many_texts:
+            self._most_texts = max(1, min(self._most_texts, len(texts) // 2))
+        at = refusal.position
+        if at is not None and at < len(texts):
+            self._embed_long(texts[at], None, on_vectors, call)
+            self.embed([*texts[:at], *texts[at + 1 :]], on_vectors, call)
+            return
+        middle = len(texts) // 2
+        self.embed(texts[:middle], on_vectors, call)
+        self.embed(texts[middle:], on_vectors, call)
+
+    def _embed_long(self, text: PendingText, refusal: Refusal | None, on_vectors: OnVectors, call: Call) -> None:
+        """One text that is too long, as ``on_too_long`` says."""
+        if self.settings.on_too_long == "truncate":
+            vector = self._truncated(text, refusal, call)
+        elif self.settings.on_too_long == "split_mean":
+            vector = weighted_mean(self._halved(text, text.text, call))
+        else:
+            raise self.too_long(text)
+        on_vectors([text], vector[None, :], False)
+
+    def _truncated(self, text: PendingText, refusal: Refusal | None, call: Call) -> Vectors:
+        beginning = text.text
         while True:
-            text = shortened(text, most, counter, refused)
-            if not text:
-                raise self.too_long(item)
-            vectors, refused = self._try([text], min(item.tokens, len(text.encode())), call)
-            if vectors is not None:
-                return np.ascontiguousarray(vectors[0])
+            beginning = truncated(beginning, self.settings.limits.max_input_tokens, self.settings.counter, refusal)
+            if not beginning:
+                raise self.too_long(text)
+            outcome = self._request([beginning], min(text.tokens, len(beginning.encode())), call)
+            if not isinstance(outcome, Refusal):
+                return np.ascontiguousarray(outcome[0])
+            refusal = outcome
 
-    def _halved(self, item: Item, text: str, call: Call) -> list[tuple[Vectors, int]]:
-        """A text halved as often as it takes: the vectors of the parts, and their sizes, which are their weights."""
+    def _halved(self, text: PendingText, part: str, call: Call) -> list[tuple[Vectors, int]]:
+        """A text halved until its parts fit: their vectors, and their sizes, which are the weights."""
         counter = self.settings.counter
-        size = counter(text) if counter is not None else len(text.encode())
-        if text == item.text or (counter is not None and size > self.settings.limits.input_tokens):
-            vectors = None  # known to be too long
-        else:
-            vectors, _ = self._try([text], size, call)
-        if vectors is not None:
-            return [(vectors[0], size)]
-        parts = [part for part in halves(text) if part.strip()]
-        if not parts or len(text) < 2:
-            raise self.too_long(item)
-        return [leaf for part in parts for leaf in self._halved(item, part, call)]
+        size = counter(part) if counter is not None else len(part.encode())
+        if part != text.text and (counter is None or size <= self.settings.limits.max_input_tokens):
+            outcome = self._request([part], size, call)
+            if not isinstance(outcome, Refusal):
+                return [(outcome[0], size)]
+        smaller = [half for half in halves(part) if half.strip()]
+        if not smaller or len(part) < 2:
+            raise self.too_long(text)
+        return [leaf for half in smaller for leaf in self._halved(text, half, call)]
 
-    def _try(self, texts: Sequence[str], tokens: int, call: Call) -> tuple[Vectors | None, RefusedError | None]:
-        """The vectors of one request, as often tried as it takes; or the refusal, if that was for its size."""
-        tries, refused = 0, None
-        while True:
-            try:
-                ticket = self.limiter.enter(tokens, call.until, call.over.is_set)
-                timeout = None
-                if call.until is not None:
-                    timeout = max(0.001, min(self.settings.timeout, call.until - time.monotonic()))
-                answer, refused = self._send(ticket, texts, timeout, call, again=tries > 0)
-                if answer is not None:
-                    self.meter.add(tokens=tokens if answer.tokens is None else answer.tokens)
-                    return self._checked(answer.vectors), None
-                if refused is None or refused.too_big:
-                    return None, refused
-                if not refused.again or tries >= self.settings.max_retries or (refused.wait or 0) > _LONGEST_WAIT:
-                    raise self._final(refused, tries)
-                if not refused.wait:  # else all threads wait; a random pause is for this one
-                    most = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tries)
-                    self.limiter.pause(random.uniform(0, most), call.until, call.over.is_set)  # noqa: S311  no secret
-                tries += 1
-            except (OutOfTimeError, StoppedError) as error:
-                given_up = self._given_up(error, refused, call)
-            else:
-                continue
-            raise given_up
-
-    def _send(
-        self, ticket: Ticket, texts: Sequence[str], timeout: float | None, call: Call, again: bool
-    ) -> tuple[Answer | None, RefusedError | None]:
-        self.meter.add(requests=1, retried=int(again))
-        answer = refused = None
+    def _request(self, texts: Sequence[str], tokens: int, call: Call) -> Vectors | Refusal:
+        """The vectors of one request, retried as the settings say; the refusal, if that was for its size."""
+        refusal: Refusal | None = None
+        tries = 0
         try:
-            answer = call.send(texts, timeout)
-        except RefusedError as error:
-            refused = error
-        finally:
-            said = answer if answer is not None else refused
-            headers: Mapping[str, str] = {} if said is None else said.headers
-            jam = refused is not None and refused.jam
-            asked = 0.0 if refused is None or refused.wait is None else refused.wait
-            hold = asked if asked <= _LONGEST_WAIT else 0.0
-            self.limiter.leave(ticket, headers, good=answer is not None, jam=jam, hold=hold)
-        return answer, refused
+            while True:
+                permit = self.limiter.acquire(tokens, call.until, call.cancelled.is_set)
+                outcome = self._send(permit, texts, call, retry=tries > 0)
+                if isinstance(outcome, Response):
+                    self.meter.add(tokens=tokens if outcome.tokens is None else outcome.tokens)
+                    return self._checked(outcome.vectors)
+                refusal = outcome
+                if refusal.too_big:
+                    return refusal
+                asked = refusal.retry_after or 0.0
+                if not refusal.retryable or tries >= self.settings.max_retries or asked > _LONGEST_WAIT:
+                    asks = f", and asks to wait for {asked:,.0f} s" if asked > _LONGEST_WAIT else ""
+                    after = f", after {tries} retries" if refusal.retryable else ""
+                    raise EmbeddingError(f"{refusal.message}{asks}{after}{refusal.advice}")
+                if not asked:  # a wait that the server asks for is kept by the limiter, for all threads
+                    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tries)
+                    pause = random.uniform(0, longest)  # noqa: S311  jitter is no secret
+                    self.limiter.pause(pause, call.until, call.cancelled.is_set)
+                tries += 1
+        except OutOfTimeError:
+            last = "" if refusal is None else f"; the last answer: {refusal.message}"
+            raise EmbeddingError(
+                f"the deadline of {call.seconds:g} s is over{last}. What was embedded is kept in the cache"
+            ) from None
+        except StoppedError:
+            raise EmbeddingError("the call was cancelled") from None
 
-    def _final(self, refused: RefusedError, tries: int) -> EmbeddingError:
-        after = f", after {tries} retries" if refused.again else ""
-        asked = refused.wait or 0
-        asks = f", and asks to wait for {asked:,.0f} s" if asked > _LONGEST_WAIT else ""
-        return EmbeddingError(f"{refused}{asks}{after}{refused.advice}")
-
-    def _given_up(self, error: Exception, refused: RefusedError | None, call: Call) -> EmbeddingError:
-        if isinstance(error, StoppedError):
-            return EmbeddingError("the call was given up")
-        last = "" if refused is None else f"; the last answer: {refused}"
-        return EmbeddingError(
-            f"the deadline of {call.seconds:g} s is over{last}. What was embedded is kept in the cache"
-        )
+    def _send(self, permit: int, texts: Sequence[str], call: Call, retry: bool) -> Response | Refusal:
+        self.meter.add(requests=1, retried=int(retry))
+        outcome: Response | Refusal = Refusal("the request was interrupted")
+        timeout = None
+        try:
+            if call.until is not None:
+                timeout = max(0.001, min(self.settings.timeout, call.until - time.monotonic()))
+            outcome = call.send(texts, timeout)
+        finally:  # after Ctrl-C, too
+            refusal = outcome if isinstance(outcome, Refusal) else None
+            hold = 0.0 if refusal is None else refusal.retry_after or 0.0
+            self.limiter.release(
+                permit,
+                outcome.headers,
+                succeeded=refusal is None,
+                rate_limited=refusal is not None and refusal.rate_limited,
+                hold=hold if hold <= _LONGEST_WAIT else 0.0,
+            )
+        return outcome
 
     def _checked(self, vectors: Vectors) -> Vectors:
-        dim, asked = vectors.shape[1], self.settings.dimensions
-        with self._settling:
+        dim, asked, model = vectors.shape[1], self.settings.dimensions, self.settings.model
+        with self._first_answer:
             self.dim = self.dim or dim
         if dim != self.dim:
-            why = "" if asked is None else f"; the server does not heed dimensions={asked}: leave it out"
-            raise EmbeddingError(f"{self.settings.model} answered with {dim} dimensions; {self.dim} were expected{why}")
-        if asked in (None, NATIVE_DIM.get(self.settings.model)):
+            why = "" if asked is None else f"; the server ignores dimensions={asked}: leave it out"
+            raise EmbeddingError(f"{model} answered with {dim} dimensions; {self.dim} were expected{why}")
+        if asked in (None, NATIVE_DIM.get(model)):
             return vectors
-        restored = of_unit_length(vectors)
+        restored = normalized(vectors)
         if restored is None:
-            raise EmbeddingError(f"{self.settings.model} answered with a vector that has no direction, such as zeros")
+            raise EmbeddingError(f"{model} answered with a vector that has no direction, such as zeros")
         return restored
 
 
-def of_unit_length(vectors: Vectors) -> Vectors | None:
-    """Vectors that a server has shortened, float32 (n, dim), at length 1 again; as they are where they have it.
-
-    None if one has no length that could be made 1: it is 0, or beyond what a float32 holds.
-    """
-    with np.errstate(over="ignore"):
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0)).all():
-        return None
-    if (np.abs(norms - 1) <= 1e-4).all():
-        return vectors
-    restored: Vectors = (vectors / norms).astype(np.float32)
-    return restored
-
-
-def answer_on(loop: asyncio.AbstractEventLoop, asked: Coroutine[Any, Any, Answer], call: Call) -> Answer:
-    """What a loop of another thread makes of a request. Raises StoppedError if it will make nothing of it any more."""
+def run_on_loop(
+    loop: asyncio.AbstractEventLoop, request: Coroutine[Any, Any, Response | Refusal], call: Call
+) -> Response | Refusal:
+    """Run a request on the event loop of another thread and wait for it. Raises StoppedError if the loop has ended."""
     if loop.is_closed():
-        asked.close()
+        request.close()
         raise StoppedError
-    future = asyncio.run_coroutine_threadsafe(asked, loop)
+    future = asyncio.run_coroutine_threadsafe(request, loop)
     while not wait([future], _LOOK_AT_LOOP).done:
         if loop.is_closed():
             raise StoppedError
-        if call.over.is_set() and not loop.is_running():
+        if call.cancelled.is_set() and not loop.is_running():
             future.cancel()
             raise StoppedError
     return future.result()
-
-
-def call_for(send: Send, seconds: float | None) -> Call:
-    """A call that begins now."""
-    return Call(send, None if seconds is None else time.monotonic() + seconds, seconds)

@@ -1,16 +1,26 @@
-"""What embedding will cost, and what it has cost. It knows numbers only."""
+"""What embedding will cost, and what it has cost."""
 
 import threading
+from collections import Counter
 from dataclasses import dataclass
 
 from .prices import cost
 
+_COUNTED = ("texts", "tokens", "requests", "retried", "cached")
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """What embedding some texts would take; ``price`` in US$, None if the model's is not known.
+    """What embedding some texts would take.
 
-    ``tokens`` are of what is not in the cache, and exact if ``exact``; otherwise bytes, which tokens never exceed.
+    Attributes
+    ----------
+    texts : int             all of them
+    cached : int            those whose vectors are in the cache, which cost nothing
+    tokens : int            of the rest: counted if ``exact``; otherwise their bytes, which tokens never exceed
+    requests : int          for the rest
+    price : float or None   US$; None if the model's price is not known
+    exact : bool            whether the tokens were counted with the model's own tokenizer
     """
 
     texts: int
@@ -23,10 +33,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an embedder has asked for since it was made; ``price`` in US$, None if the model's is not known.
+    """What an embedder has requested since it was made.
 
-    ``texts`` were embedded by the server, ``cached`` came from the cache or from another thread's request;
-    ``requests`` were sent, ``retried`` of them again.
+    Attributes
+    ----------
+    texts : int             embedded by the server
+    tokens : int            as the server counted them
+    requests : int          sent
+    retried : int           of these, sent again after a refusal
+    cached : int            texts whose vectors came from the cache, or from another thread's request
+    price : float or None   US$; None if the model's price is not known
     """
 
     texts: int
@@ -38,24 +54,21 @@ class Usage:
 
 
 class Meter:
-    """Counts for `Usage`, from any number of threads."""
+    """Adds up `Usage`, from any number of threads."""
 
     def __init__(self, per_million: float | None) -> None:
-        self.per_million = per_million
+        self._per_million = per_million
         self._lock = threading.Lock()
-        self._texts = self._tokens = self._requests = self._retried = self._cached = 0
+        self._counts: Counter[str] = Counter()
 
     def add(self, *, texts: int = 0, tokens: int = 0, requests: int = 0, retried: int = 0, cached: int = 0) -> None:
-        """Count."""
+        """Add to the counts."""
         with self._lock:
-            self._texts += texts
-            self._tokens += tokens
-            self._requests += requests
-            self._retried += retried
-            self._cached += cached
+            self._counts.update(texts=texts, tokens=tokens, requests=requests, retried=retried, cached=cached)
 
     def read(self) -> Usage:
         """The counts so far."""
         with self._lock:
-            price = None if self.per_million is None else cost(self._tokens, self.per_million)
-            return Usage(self._texts, self._tokens, self._requests, self._retried, self._cached, price)
+            texts, tokens, requests, retried, cached = (self._counts[name] for name in _COUNTED)
+        price = None if self._per_million is None else cost(tokens, self._per_million)
+        return Usage(texts, tokens, requests, retried, cached, price)

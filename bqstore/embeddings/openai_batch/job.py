@@ -13,16 +13,20 @@ from ...storage.files import make_file, write_all
 from ...storage.lock import WriterLock
 from ...storage.platform import make_folder
 
-Line = tuple[int, int]  # the texts of one request: from, to, among those of the job that differ
+Line = tuple[int, int]  # one request, a line of the batch's file: the first text, and the one after the last
 
 
 @dataclass
 class Part:
-    """One batch of a job.
+    """One batch of a job; its fields are those of the file.
 
-    ``step`` : "planned", "uploading", "uploaded", "creating", "created", each written down before it is done.
-    ``file``, ``batch`` : what the server calls them. ``read`` : it has ended, and its results were looked through.
-    ``lost`` : by line, why it has no result. ``tokens`` : that the server counted.
+    Attributes
+    ----------
+    step : str              "planned", "uploading", "uploaded", "creating", "created": written before it is done
+    file, batch : str       the server's ids
+    read : bool             it has ended, and its results were read
+    lost : dict             why a line has no result, by `id_of` the line
+    tokens : int            that the server counted
     """
 
     name: str
@@ -40,12 +44,12 @@ class Job:
 
     Parameters
     ----------
-    of : strings and numbers    what tells the server and the model apart
-    texts : sequence of str     no two are equal
+    model_id : strings and numbers    what tells server and model apart
+    texts : sequence of str           no two are equal
     """
 
-    def __init__(self, folder: Path, of: Sequence[object], texts: Sequence[str]) -> None:
-        name = hashlib.sha256(json.dumps(of).encode())
+    def __init__(self, folder: Path, model_id: Sequence[object], texts: Sequence[str]) -> None:
+        name = hashlib.sha256(json.dumps(model_id).encode())
         for text in texts:
             name.update(hashlib.sha256(text.encode()).digest())
         self.name = name.hexdigest()
@@ -54,19 +58,19 @@ class Job:
         self._path = folder / f"openai-batch-{self.name[:32]}.json"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The job for ourselves, as its file has it now.
+    def locked(self) -> Iterator[None]:
+        """Hold the job's lock and read its file.
 
         Raises
         ------
-        LockedError       another process or thread is at it
-        CorruptionError   the file is none of ours
+        LockedError       another process or thread works on the job
+        CorruptionError   the file is damaged, or of a newer version
         StorageError      the folder cannot be written
         """
         lock = None
         try:
             make_folder(self._folder)
-            with suppress(LockedError):  # its words are a collection's
+            with suppress(LockedError):  # it speaks of a collection
                 lock = WriterLock(self._path.with_suffix(".lock"))
             if lock is None:
                 raise LockedError(f"another process or thread is at this job in {self._folder}; wait for it")
@@ -79,13 +83,13 @@ class Job:
             if lock is not None:
                 lock.release()
 
-    def step(self, part: Part, step: str) -> None:
-        """A part comes to its next step, on disk."""
+    def advance(self, part: Part, step: str) -> None:
+        """Set a part's step, and save."""
         part.step = step
         self.save()
 
     def save(self) -> None:
-        """Write it down, in one move."""
+        """Replace the file atomically."""
         state = {"format": 1, "job": self.name, "parts": [asdict(part) for part in self.parts]}
         data = json.dumps(state, separators=(",", ":")).encode()
         os.close(make_file(self._path, lambda fd: write_all(fd, data, 0)))
@@ -105,5 +109,5 @@ class Job:
 
 
 def id_of(line: Line) -> str:
-    """What the server knows a line by."""
+    """The name of a line in requests and results."""
     return f"{line[0]}-{line[1]}"

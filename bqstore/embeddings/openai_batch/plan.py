@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..openai.packing import plan_requests
 from .job import Job, Line, Part, id_of
 
-# The API's limits for one batch. The last is for embeddings only, and the one that is met first.
+# The API's limits for one batch. The last is for embeddings only, and the one that is reached first.
 MAX_BATCH_LINES = 50_000
 MAX_BATCH_BYTES = 200_000_000
 MAX_BATCH_TEXTS = 50_000
@@ -19,26 +19,28 @@ MAX_BATCH_TEXTS = 50_000
 _TEXT_REFUSED = re.compile(r"HTTP 4(00|13|22)")
 
 
-def new_parts(job: Job, have: npt.NDArray[np.bool_], sizes: Sequence[int], bytes_of: Callable[[Line], int]) -> bool:
-    """Add parts for all texts that are neither here nor in a line that may still have, or has, a result.
+def add_parts(
+    job: Job, has_vector: npt.NDArray[np.bool_], sizes: Sequence[int], bytes_of: Callable[[Line], int]
+) -> bool:
+    """Add parts for all texts that have no vector and are in no line whose result is there or still expected.
 
     Parameters
     ----------
-    have : bool (n,)            texts whose vectors are here
-    sizes : n ints              upper bounds of their tokens
-    bytes_of : callable         of a line, as it is uploaded
+    has_vector : bool (n,)
+    sizes : n ints              upper bounds of the texts' tokens
+    bytes_of : callable         the bytes of a line, as it is uploaded
 
     Returns
     -------
-    bool    whether there are any
+    bool    whether parts were added
     """
-    wanted, alone = ~have, np.zeros(len(sizes), bool)
+    wanted, alone = ~has_vector, np.zeros(len(sizes), bool)
     for part in job.parts:
         for line in part.lines:
             why = part.lost.get(id_of(line))
             if why is None:
                 wanted[slice(*line)] = False
-            elif _TEXT_REFUSED.match(why):  # one text may be to blame, and must not spoil the others again
+            elif _TEXT_REFUSED.match(why):  # perhaps for one text, which must not spoil the others again
                 alone[slice(*line)] = True
     lines = [(i, i + 1) for i in np.flatnonzero(wanted & alone).tolist()]
     for start, stop in _runs(wanted & ~alone):
@@ -52,9 +54,9 @@ def new_parts(job: Job, have: npt.NDArray[np.bool_], sizes: Sequence[int], bytes
             new.append(Part("", []))
             free_bytes, free_texts = MAX_BATCH_BYTES - size, MAX_BATCH_TEXTS - (line[1] - line[0])
         new[-1].lines.append(line)
-    for part in new:  # the same plan has the same names, also where the file of state is gone
-        said = json.dumps([job.name, len(job.parts), part.lines])
-        part.name = "bqstore-" + hashlib.sha256(said.encode()).hexdigest()[:40]
+    for part in new:  # the same plan gets the same names, so that it is recognized where the job's file is gone
+        plan = json.dumps([job.name, len(job.parts), part.lines])
+        part.name = "bqstore-" + hashlib.sha256(plan.encode()).hexdigest()[:40]
         job.parts.append(part)
     return bool(new)
 

@@ -1,50 +1,48 @@
-"""The vectors of a job as they come: from the cache, or line by line from results. It knows no server and no state."""
+"""The vectors of a job as they come: from the cache, or line by line from results. It knows no server and no files."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..cache import EmbeddingCache, cache_key
-from ..openai.requester import NATIVE_DIM, of_unit_length
-from ..openai.responses import decode
+from ..cache import EmbeddingCache, KeyMaker
+from ..openai.responses import CODE, NATIVE_DIM, decode, normalized
 from .job import Line
 
 Vectors = npt.NDArray[np.float32]
 
-_CODE = re.compile(r"[a-z_]{1,40}")  # what the API's codes look like; a key or a sentence does not
 _CACHED_AT_ONCE = 2_048
 
 
-class Rows:
-    """The vectors of the texts that differ.
+class JobVectors:
+    """The vectors of a job's texts, of equal texts only one.
 
     Attributes
     ----------
-    first : list of int     the index, among all texts, of each that differs
-    have : bool (n,)        which of them are here
+    first : list of int         the index, among all texts, of the first of each that are equal
+    has_vector : bool (n,)      which of them have a vector
     """
 
     def __init__(
         self, texts: Sequence[str], endpoint: str, model: str, dimensions: int | None, cache: EmbeddingCache | None
     ) -> None:
-        place: dict[bytes, int] = {}
-        keys = [cache_key(endpoint, model, dimensions, text) for text in texts]
-        self._order = [place.setdefault(key, len(place)) for key in keys]
+        key_of, place = KeyMaker(endpoint, model, dimensions), dict[bytes, int]()
+        self._order = [place.setdefault(key_of(text), len(place)) for text in texts]
         self._keys = list(place)
         self.first: list[int] = np.unique(self._order, return_index=True)[1].tolist()
         self._native, self._dimensions, self._cache = NATIVE_DIM.get(model), dimensions, cache
         self._dim = dimensions or self._native
         self._rows: Vectors | None = None
-        self.have = np.zeros(len(place), bool)
+        self.has_vector = np.zeros(len(place), bool)
 
     def take_cached(self) -> None:
-        """What the cache has."""
-        for part in _portions(np.flatnonzero(~self.have).tolist()):
-            found = {} if self._cache is None else self._cache.get([self._keys[i] for i in part])
+        """Take what the cache has."""
+        if self._cache is None:
+            return
+        for part in _portions(np.flatnonzero(~self.has_vector).tolist()):
+            found = self._cache.get([self._keys[i] for i in part])
             for i in part:
                 vector = found.get(self._keys[i])
                 if vector is not None and vector.size == (self._dim or vector.size):
@@ -52,7 +50,7 @@ class Rows:
                     self._put([i], vector[None])
 
     def take(self, line: Line, answer: dict[str, Any]) -> str:
-        """The vectors of a line from its answer; or why they cannot be taken."""
+        """Take the vectors of a line from its answer; returns why they cannot be taken, or ""."""
         n = line[1] - line[0]
         vectors = decode(answer.get("data"), n)
         if vectors is None:
@@ -61,51 +59,51 @@ class Rows:
         if vectors.shape[1] != self._dim:
             return f"the answer has {vectors.shape[1]} dimensions instead of {self._dim}"
         if self._dimensions not in (None, self._native):
-            vectors = of_unit_length(vectors)
+            vectors = normalized(vectors)
             if vectors is None:
                 return "the answer has a vector without a direction, such as zeros"
         self._put(slice(*line), vectors)
         return ""
 
     def to_cache(self, places: list[int]) -> None:
-        """Keep what has come at these places."""
+        """Write the vectors at these places to the cache."""
         if self._cache is not None and self._rows is not None:
             for part in _portions(places):
                 self._cache.put([self._keys[i] for i in part], self._rows[part])
 
     def lacks(self, line: Line) -> bool:
-        """Whether a text of the line has no vector here."""
-        return not self.have[slice(*line)].all()
+        """Whether a text of the line has no vector."""
+        return not self.has_vector[slice(*line)].all()
 
     def hand_over(self) -> Vectors:
-        """All, float32 (n, dim), in the order of all texts; they are not held here any longer."""
+        """All vectors, float32 (n, dim), in the order of all texts; they are no longer held here."""
         rows = np.empty((0, self._dim or 0), np.float32) if self._rows is None else self._rows
-        self._rows, self.have = None, np.zeros(len(self._keys), bool)
+        self._rows, self.has_vector = None, np.zeros(len(self._keys), bool)
         return rows if len(self._order) == len(rows) else rows[self._order]
 
     def _put(self, where: slice | list[int], vectors: Vectors) -> None:
         if self._rows is None:
             self._rows = np.empty((len(self._keys), vectors.shape[1]), np.float32)
-        self._rows[where], self.have[where] = vectors, True
+        self._rows[where], self.has_vector[where] = vectors, True
 
 
-def parse(said: bytes) -> tuple[str, dict[str, Any], str]:
-    """A line of results: the id we gave it, the answer, and why there is none."""
+def parse(result_line: bytes) -> tuple[str, dict[str, Any], str]:
+    """A line of results: the name of its request, the answer, and why there is none, or ""."""
     try:
-        result = json.loads(said)
+        result = json.loads(result_line)
         name, response = str(result["custom_id"]), result.get("response") or {}
         status, body = int(response.get("status_code") or 0), response.get("body") or {}
         error = result.get("error") or body.get("error") or {}
         if status == 200 and not error:
             return name, body if isinstance(body, dict) else {}, ""
-        return name, {}, (f"HTTP {status}, " if status else "") + word(error.get("code"))
+        return name, {}, (f"HTTP {status}, " if status else "") + code_word(error.get("code"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", {}, "unreadable"
 
 
-def word(said: object) -> str:
-    """A code of the server, if it is one."""
-    return said if isinstance(said, str) and _CODE.fullmatch(said) else "unknown"
+def code_word(given: object) -> str:
+    """A code of the server, or "unknown" for anything else: it could quote a text."""
+    return given if isinstance(given, str) and CODE.fullmatch(given) else "unknown"
 
 
 def _portions(places: list[int]) -> Iterator[list[int]]:

@@ -1,0 +1,65 @@
+"""The settings of an embedder, checked; they do not change in its life."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...arguments import check_choice, check_int, check_real, shown
+from ...config import MAX_DIM
+from ...errors import InvalidInputError
+from .packing import Limits
+from .prices import price_of
+from .tokens import Counter, counter_for
+
+_MANY = 1_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As the parameters of `OpenAIEmbedder`; ``price`` is the listed one if none was given.
+
+    Raises InvalidInputError if a setting is out of range or of another type.
+    """
+
+    model: str
+    dimensions: int | None
+    max_concurrency: int
+    max_retries: int
+    timeout: float
+    deadline: float | None
+    on_too_long: str
+    limits: Limits
+    price: float | None
+    counter: Counter | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            raise InvalidInputError("model is not the name of a model; expected a string")
+        check_choice("on_too_long", self.on_too_long, ("error", "truncate", "split_mean"))
+        checked = {
+            "dimensions": check_dimensions(self.dimensions),
+            "max_concurrency": check_int("max_concurrency", self.max_concurrency, 1, _MANY),
+            "max_retries": check_int("max_retries", self.max_retries, 0, _MANY),
+            "timeout": _seconds("timeout", self.timeout),
+            "deadline": None if self.deadline is None else _seconds("deadline", self.deadline),
+            "price": price_of(self.model, self.price),
+            "counter": counter_for(self.model),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def variant(self) -> str | None:
+        """What becomes of a text that is too long, as `KeyMaker` takes it; None: it is an error."""
+        return None if self.on_too_long == "error" else f"{self.on_too_long} {self.limits.max_input_tokens}"
+
+
+def check_dimensions(dimensions: Any) -> int | None:
+    """The dimension that was asked for, if any. Raises InvalidInputError."""
+    return None if dimensions is None else check_int("dimensions", dimensions, 1, MAX_DIM)
+
+
+def _seconds(name: str, value: Any) -> float:
+    seconds = check_real(name, value, "a number of seconds")
+    if seconds <= 0:
+        raise InvalidInputError(f"{name} is {shown(value)}; expected more than 0 seconds")
+    return seconds

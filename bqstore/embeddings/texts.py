@@ -1,0 +1,68 @@
+"""The texts that a caller hands over: lists or iterables, checked and cut into batches before they are embedded."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from ..errors import InvalidInputError
+
+
+def check_iterable(given: object, name: str) -> None:
+    """Raise InvalidInputError unless ``given`` is an iterable other than a string."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise InvalidInputError(f"{name} is of type {type(given).__name__}; expected a list or another iterable")
+
+
+def as_list(texts: Iterable[str]) -> Sequence[str]:
+    """The texts as a list; a single string unchanged, for `check_texts` to refuse. Raises InvalidInputError."""
+    if isinstance(texts, str):
+        return texts
+    check_iterable(texts, "texts")
+    return list(texts)
+
+
+def enumerate_batches(texts: Iterable[str], batch: int, start: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Lists of ``batch`` texts, each with the index of its first text, counted from ``start``."""
+    check_iterable(texts, "texts")
+    reading = iter(texts)
+    while part := list(islice(reading, batch)):
+        yield start, part
+        start += len(part)
+
+
+def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
+    """Refuse texts that no model can embed, and measure the others.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    start : int           the index of the first text, when these are a part of a longer list
+
+    Returns
+    -------
+    list of int   the bytes of each text in UTF-8
+
+    Raises
+    ------
+    InvalidInputError   a text is not a string, is empty, or holds a lone surrogate; it is named by its index
+    """
+    if isinstance(texts, str):
+        raise InvalidInputError("embed() takes a list of texts, not one string; use embed_query(text) or embed([text])")
+    sizes = []
+    for index, text in enumerate(texts, start):
+        if not isinstance(text, str):
+            raise InvalidInputError(f"text {index} is of type {type(text).__name__}; expected a string")
+        if not text:
+            raise InvalidInputError(f"text {index} is empty; an empty text has no embedding, leave it out")
+        size = _utf8_bytes(text)
+        if size is None:
+            raise InvalidInputError(f"text {index} holds a lone surrogate, which is not valid Unicode")
+        sizes.append(size)
+    return sizes
+
+
+def _utf8_bytes(text: str) -> int | None:
+    """The length in UTF-8; None instead of the UnicodeEncodeError, which would carry the text into tracebacks."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return None
