@@ -40,6 +40,7 @@ class Server:
     fates: list[Fate] = field(default_factory=list)
     looks: int = 0  # a batch is in progress for so many looks at it
     page: int = 2
+    dim: int = DIM
     as_lists: bool = False
     kill_at: int = -1  # of the moments before and after each step: the client's process is killed
     moments: int = 0
@@ -110,7 +111,7 @@ class Server:
     def embed(self, line: dict[str, Any]) -> dict[str, Any]:
         data = []
         for place, text in enumerate(line["body"]["input"]):
-            vector = vector_of(text, line["body"].get("dimensions", DIM))
+            vector = vector_of(text, line["body"].get("dimensions", self.dim))
             packed = vector.tolist() if self.as_lists else base64.b64encode(vector.tobytes()).decode()
             data.append({"object": "embedding", "index": place, "embedding": packed})
         data.reverse()
