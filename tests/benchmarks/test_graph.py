@@ -20,7 +20,7 @@ def walks():
 @pytest.mark.parametrize("encoding", [1, 4, 8])
 def test_walk(benchmark, walks, encoding):
     walk, scan = walks.search("walk", 200, encoding), walks.search("scan", 0, encoding)
-    found, _ = benchmark(walk.nearest, walks.queries[:50], 1, None)
+    found, _ = benchmark(walk.nearest, walks.queries[:50], ALONE)
     wanted, _ = scan.nearest(walks.queries[:50], ALONE)
     assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, wanted, strict=True)]) > 0.95
 
