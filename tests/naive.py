@@ -158,7 +158,7 @@ def query_levels(query, quantizer, encoding):
         return levels_of(query, encoding)
     if encoding != layout.BINARY:
         return levels_of(extended(query, quantizer.kind), encoding)
-    code = pack_three(query[None], quantizer.mean, quantizer.deviation, quantizer.kind)[0]
+    code = pack_three_levels(query[None], quantizer.mean, quantizer.deviation, quantizer.kind)[0]
     return [bit_of(code, j) for j in range(quantizer.lanes)]
 
 
@@ -202,7 +202,7 @@ def three_levels(value, mean, deviation):
     return True, bool(apart >= bound)
 
 
-def pack_three(vectors, mean, deviation, kind):
+def pack_three_levels(vectors, mean, deviation, kind):
     """uint64 (m, W): all first bits, then the second ones, or, of a bit and a half, those of two neighbors as one."""
     codes = []
     for vector in vectors:
@@ -236,16 +236,19 @@ def hadamard(size):
     return out / math.sqrt(size)
 
 
-def rotation(turns):
+def rotation(signs):
     """float64 (dim, dim): the signs, then a transform, of the first and of the last 2^s dimensions by turns."""
-    dim = turns.shape[1]
+    return _rotation(signs.shape, signs.astype(np.float64).tobytes())
+
+
+@functools.lru_cache(4)
+def _rotation(shape, signs):
+    dim = shape[1]
     size = 1 << (dim.bit_length() - 1)
     whole = np.eye(dim)
-    for turn, signs in enumerate(turns.astype(np.float64)):
+    for turn, row in enumerate(np.frombuffer(signs).reshape(shape)):
         part = slice(0, size) if turn % 2 == 0 else slice(dim - size, dim)
-        one = np.eye(dim)
-        one[part, part] = hadamard(size) @ np.diag(signs[part])
-        whole = one @ whole
+        whole[part] = hadamard(size) @ (row[part, None] * whole[part])
     return whole
 
 
@@ -310,7 +313,7 @@ def true_score(query, vector, metric):
     return -float(np.linalg.norm(query - vector)) if metric == layout.EUCLID else float(query @ vector)
 
 
-def turned_query(query, mean, turns):
+def rotated_query(query, mean, turns):
     """float64 (dim,): the query beside the mean, turned."""
     return rotation(turns) @ (query.astype(np.float64) - mean.astype(np.float64))
 
@@ -359,10 +362,10 @@ def spread_of(codes, rests, quantizer):
     return out
 
 
-def read_of(reach, scores, k):
+def read_of(bounds, scores, k):
     """Which candidates, in their order, are read: all but those that cannot be among the k best of the ones before."""
     read, best = [], []
-    for i, (most, score) in enumerate(zip(reach, scores, strict=True)):
+    for i, (most, score) in enumerate(zip(bounds, scores, strict=True)):
         if len(best) == k and most < best[-1]:
             continue
         read.append(i)
@@ -370,7 +373,7 @@ def read_of(reach, scores, k):
     return read
 
 
-def looked_at(scores, reach, k, first):
+def looked_at(scores, bounds, k, first):
     """Which of some candidates [(score, ordinal)] are read, in their order, and how many are looked at for that.
 
     First so many; while one of the last half of all that were looked at came among the best: as many again.
@@ -379,7 +382,7 @@ def looked_at(scores, reach, k, first):
     start, stop = 0, min(len(scores), max(1, first))
     while start < stop:
         for i in range(start, stop):
-            if len(best) == k and best and reach[i] < -best[-1][0]:
+            if len(best) == k and best and bounds[i] < -best[-1][0]:
                 continue
             read.append(i)
             score, ordinal = scores[i]
@@ -409,7 +412,7 @@ def row_of(graph, node, level):
     return list(itertools.takewhile(lambda other: other >= 0, row.tolist()))
 
 
-def same_of(graph, node):
+def copies_of(graph, node):
     """The copies of a node, newest first: the list that leads from it, as long as that descends."""
     if isinstance(graph, _Rows):
         return graph.same.get(node, [])
@@ -437,8 +440,8 @@ def descend(measure, graph, last):
 class Beam:
     """The nearest nodes met, up to the ef-th accepted one and at most ``room`` in all, as [(distance, ordinal)]."""
 
-    def __init__(self, measure, accepts, ef, room):
-        self.measure, self.accepts, self.ef, self.room = measure, accepts, ef, room
+    def __init__(self, measure, accepts, ef, max_beam):
+        self.measure, self.accepts, self.ef, self.max_beam = measure, accepts, ef, max_beam
         self.kept, self.hops, self.distances = [], 0, 0
         self.copies = set()  # they have no links to follow
 
@@ -446,12 +449,12 @@ class Beam:
         return sum(self.accepts(o) for _, o in self.kept)
 
     def bound(self):
-        full = self.count() >= self.ef or len(self.kept) == self.room
+        full = self.count() >= self.ef or len(self.kept) == self.max_beam
         return self.kept[-1][0] if full else math.inf
 
     def offer(self, node):
         self.kept = sorted([*self.kept, (self.measure(node), node)])
-        if self.count() > self.ef or len(self.kept) > self.room:
+        if self.count() > self.ef or len(self.kept) > self.max_beam:
             self.kept.pop()
         while self.count() >= self.ef and not self.accepts(self.kept[-1][1]):
             self.kept.pop()
@@ -461,11 +464,11 @@ class Beam:
         for node in nodes:
             if self.measure(node) < self.bound():
                 self.offer(node)
-                self.meet_same(node, graph)
+                self.meet_copies(node, graph)
 
-    def meet_same(self, node, graph):
+    def meet_copies(self, node, graph):
         """Of the copies of a node, those that are accepted and near enough."""
-        for twin in same_of(graph, node) if graph else ():
+        for twin in copies_of(graph, node) if graph else ():
             if twin < graph.n and self.accepts(twin) and self.measure(twin) < self.bound():
                 self.copies.add(twin)
                 self.offer(twin)
@@ -473,7 +476,7 @@ class Beam:
     def walk(self, graph, level, start, twins=False):
         """Algorithm 2 of Malkov and Yashunin, but that neighbors are measured one step after they are found."""
         self.offer(start)
-        self.meet_same(start, graph if twins else None)
+        self.meet_copies(start, graph if twins else None)
         met, expanded, waiting = {start}, set(), []
         while True:
             node = next((o for _, o in self.kept if o not in expanded | self.copies), None)
@@ -495,28 +498,28 @@ def walk(query, codes, graph, accept, way, measure=None):
         levels = query_levels(query, codes.quantizer, way.encoding)
         measure = lambda o: distance(levels, way.encoding, codes.words[o])  # noqa: E731
     accepts = set(accepted(accept, codes.n)).__contains__
-    beam = Beam(measure, accepts, way.ef, way.room)
+    beam = Beam(measure, accepts, way.ef, way.max_beam)
     beam.walk(graph, 0, descend(beam.measure, graph, 0), twins=True)
     beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
     return beam
 
 
-class Inside(Beam):
+class AcceptedBeam(Beam):
     """The nearest accepted nodes alone, reached over others: neighbors that are not accepted are bridges to theirs."""
 
     def __init__(self, measure, accepts, ef):
         super().__init__(measure, accepts, ef, ef)
 
-    def take_in(self, nodes, graph):
+    def measure_and_offer(self, nodes, graph):
         """Measure nodes; keep them, and of those that are near enough the copies, if they are accepted."""
         self.distances += len(nodes)
         for node in nodes:
             if self.measure(node) < self.bound():
                 if self.accepts(node):
                     self.offer(node)
-                self.meet_same(node, graph)
+                self.meet_copies(node, graph)
 
-    def look_at(self, graph, node, met):
+    def expand(self, graph, node, met):
         """Take in the accepted neighbors of a node, and of its other neighbors theirs."""
         row = [o for o in dict.fromkeys(row_of(graph, node, 0)) if o < graph.n and o not in met]
         met.update(row)
@@ -528,22 +531,22 @@ class Inside(Beam):
                     met.add(o)
                     found.append(o)
         self.hops += 1 + len(bridges)
-        self.take_in(found, graph)
+        self.measure_and_offer(found, graph)
 
-    def walk_inside(self, graph, start, seeds):
+    def walk_accepted(self, graph, start, seeds):
         """From some accepted nodes and the start on, whether that is accepted or not."""
         begin = list(dict.fromkeys([*seeds, start]))
         met, expanded = set(begin), set()
-        self.take_in(begin, graph)
+        self.measure_and_offer(begin, graph)
         if not self.accepts(start):
-            self.look_at(graph, start, met)
+            self.expand(graph, start, met)
         while (node := next((o for _, o in self.kept if o not in expanded | self.copies), None)) is not None:
             expanded.add(node)
-            self.look_at(graph, node, met)
+            self.expand(graph, node, met)
         return self
 
 
-def some_accepted(accept, n, wanted):
+def sample_accepted(accept, n, wanted):
     """Of words of the bitmap, in the order of a hash, the lowest ordinal that is accepted and below n."""
     words = [] if accept.everything else [int(word) for word in accept.words[: -(-n // 64)]]
     found = []
@@ -556,12 +559,12 @@ def some_accepted(accept, n, wanted):
 
 
 def seeds_of(graph, accept, rows):
-    """Where a walk inside begins beside its start: some accepted nodes, each once, that are linked."""
-    some = some_accepted(accept, graph.n, min(128, rows - 2))
+    """Where an accepted-only walk begins beside its start: a sample of accepted nodes, each once, that are linked."""
+    some = sample_accepted(accept, graph.n, min(128, rows - 2))
     return [o for o in dict.fromkeys(some) if row_of(graph, o, 0)]
 
 
-def share_around(graph, accepts, start):
+def accepted_share(graph, accepts, start):
     """How many of 1,024 neighbors of a node's neighbors are accepted."""
     far = [o for near in row_of(graph, start, 0) if near < graph.n for o in row_of(graph, near, 0)]
     return 1024 * sum(map(accepts, far)) // max(1, len(far))
@@ -574,26 +577,26 @@ def walk_filtered(measure, graph, accept, way, start, keys, rows):
     """
     known, most = set(accepted(accept, 64 * len(accept.words))), keys - 8
     accepts = (lambda _: True) if accept.everything else known.__contains__
-    share = share_around(graph, accepts, start)
+    share = accepted_share(graph, accepts, start)
     tried = []
 
-    def through(ef, room):
-        tried.append(Beam(measure, accepts, ef, room).walk(graph, 0, start, twins=True))
+    def through(ef, max_beam):
+        tried.append(Beam(measure, accepts, ef, max_beam).walk(graph, 0, start, twins=True))
         return tried[-1].count() >= way.candidates
 
-    def inside(ef):
+    def accepted_only(ef):
         seeds = seeds_of(graph, accept, rows)
-        return [*tried, Inside(measure, accepts, min(ef, most)).walk_inside(graph, start, seeds)]
+        return [*tried, AcceptedBeam(measure, accepts, min(ef, most)).walk_accepted(graph, start, seeds)]
 
-    goes_along = way.along > 0 and share >= 512
-    if goes_along and through(min(way.along, most), most):
+    dense = way.ef_dense > 0 and share >= 512
+    if dense and through(min(way.ef_dense, most), most):
         return tried
-    if share >= way.rare:
-        if way.inside:
-            return inside(way.ef)
-        if not goes_along and through(min(way.ef, most), min(way.room, most)):
+    if share >= way.sparse_below:
+        if way.accepted_only:
+            return accepted_only(way.ef)
+        if not dense and through(min(way.ef, most), min(way.max_beam, most)):
             return tried
-    return inside(way.against) if way.against else [*tried, None]
+    return accepted_only(way.ef_sparse) if way.ef_sparse else [*tried, None]
 
 
 class Signs:

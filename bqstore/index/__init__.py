@@ -1,10 +1,10 @@
-"""Arrays only: codes, the quantizer that makes them, the graph over them, and searches of both.
+"""Codes in memory, the quantizer that makes them, the HNSW graph over them, and searches of both: arrays only.
 
-May import `kernels`, `config`, `errors`; knows ordinals, never ids, texts, files or the grammar of filters.
+May import `kernels`, `config` and `errors`; knows ordinals, but no ids, texts, files or filter grammar.
 Start with `search.py` (queries to ordinals), then `planner.py` (exact, scan or walk) and `graph.py` (how it grows).
 """
 
-from ..kernels import api, metadata
+from ..kernels.warm_up import warm_up
 from .codes import append_codes, new_codes
 from .graph import HnswGraph
 from .planner import Plan, plan
@@ -31,13 +31,3 @@ __all__ = [
     "plan",
     "warm_up",
 ]
-
-
-def warm_up() -> None:
-    """Compile every kernel, or load it from numba's cache, so that no later call waits for it.
-
-    >>> import bqstore
-    >>> bqstore.warm_up()
-    """
-    api.warm_up()
-    metadata.warm_up()

@@ -1,4 +1,4 @@
-"""Codes in memory: kept in an array that grows. Knows words of 64 bits, not what they mean, and no files."""
+"""Codes in memory: an array of 64-bit words that grows. Does not know what the words mean."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,14 +9,14 @@ U64 = NDArray[np.uint64]
 
 
 def new_codes(words: int) -> U64:
-    """An array for codes of so many words, with none in it."""
+    """An empty array for codes of so many words."""
     return np.zeros((0, words), np.uint64)
 
 
 def append_codes(words: U64, n: int, codes: U64) -> U64:
-    """The array with codes written behind its first ``n``; a larger copy if there is no room.
+    """Write codes behind the first ``n``; return the array, or a larger copy if they do not fit.
 
-    Searches of an earlier state go on with the array they have: its first ``n`` codes never change.
+    Searches of an earlier state keep their array, whose first ``n`` codes never change.
     """
     end = n + len(codes)
     if end > len(words):

@@ -1,8 +1,8 @@
-"""The graph's arrays and how they grow: batches of new nodes, each searched for on the graph before it.
+"""The graph under construction: its arrays, and how batches of new nodes are linked on the graph before them.
 
-One writer at a time; a search takes `HnswGraph.view`, a tuple, and goes on with it whatever happens here. Levels are a
-hash of (seed, ordinal) and a batch depends on nothing but the graph it finds, so the same codes, added in the same
-calls, give the same bytes on any number of threads. Knows codes, no files, ids or originals.
+One writer at a time. A search takes the tuple `HnswGraph.view` and keeps it, whatever happens here. Levels are a hash
+of (seed, ordinal), and a batch depends only on the graph before it: so the same codes, added in the same calls, give
+the same bytes on any number of threads. Knows codes, no files, ids or originals.
 """
 
 from collections import deque
@@ -17,7 +17,8 @@ from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
-from .threads import Workers, together
+from .splitmix import splitmix64
+from .threads import Workers, drain, together
 
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
@@ -25,14 +26,13 @@ _Back = tuple[I32, NDArray[np.int64], I32]
 
 SEED = 0x6271_7374
 _MAX_LEVEL = 24
-# A batch is this part of the graph it is searched for on: nodes of one batch do not see each other. A sixteenth costs
-# no recall that could be measured against a fiftieth, and gives threads enough to do.
+# A batch has at most a sixteenth of the nodes of the graph, because the nodes of a batch do not see each other. A
+# fiftieth has no better recall, and leaves threads less to do.
 _PART = 16
-_SOME = 64
-_BATCH = 8192  # nodes at most: a batch holds the writer's lock, and Ctrl-C waits for it
-_SPAN = 8  # nodes a thread takes at a time, at least: below that, taking them costs more than waiting for others
-# Corrections that differ by less order nothing anew: the same vector, rounded otherwise, or made a second time.
-_CLOSE = 0.01
+_COPIES_AT_ONCE = 64  # but this many at least where most nodes are copies, which are found within a batch
+_BATCH = 8192  # nodes at most: a batch holds the writer's lock, and a KeyboardInterrupt waits for its kernels
+_PORTION = 8  # nodes that a thread takes at a time, at least: smaller portions cost more than waiting for the others
+_CLOSE = 0.01  # corrections that differ by less, relatively, are those of the same vector, rounded in another way
 
 
 class HnswGraph:
@@ -40,8 +40,8 @@ class HnswGraph:
 
     Attributes
     ----------
-    view : Graph    as searches see it; its arrays are written behind ``view.n``, and rows of linked nodes in place
-    alike : int     nodes that share no more than signs with the first of their list
+    view : Graph    what searches use; its arrays are written behind ``view.n``, and rows of linked nodes in place
+    alike : int     inexact copies: nodes whose code equals that of their graph node in signs only, not in corrections
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -66,21 +66,21 @@ class HnswGraph:
         return self.view.n
 
     def parts(self) -> tuple[dict[str, int], dict[str, NDArray[np.generic]]]:
-        """What `restore` makes the graph from again: whole numbers, and arrays by the names in ``ARRAYS``."""
+        """What `restore` needs: integers, and the arrays named in ``ARRAYS``."""
         view, n = self.view, self.view.n
         numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
         numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows, "alike": self.alike}
-        upper, same = _without_later(view.upper[: self._rows], n), view.same[:n]
-        while (later := same >= n).any():  # of a batch that was broken off: what comes after them in their lists
+        upper, same = _drop_later_links(view.upper[: self._rows], n), view.same[:n]
+        while (later := same >= n).any():  # nodes of an interrupted batch: skip them in the lists
             same = np.where(later, view.same[np.where(later, same, 0)], same)
-        arrays = (_without_later(view.links[:n], n), upper, view.first[:n], view.levels[:n], same)
+        arrays = (_drop_later_links(view.links[:n], n), upper, view.first[:n], view.levels[:n], same)
         return numbers, dict(zip(self.ARRAYS, arrays, strict=True))
 
     def restore(self, numbers: Mapping[str, int], arrays: Mapping[str, NDArray[np.generic]], n: int) -> None:
-        """Take the place of a graph of n nodes that `parts` gave; the arrays are copied, links to huge pages.
+        """Become the graph of n nodes whose `parts` are given; the arrays are copied, links to huge pages.
 
-        Raises ValueError if it was made with other settings, or is not what a walk may rely on; KeyError for a part
-        that is missing. ``alike`` may be, of a version that did not count them: it is 0 then, until `count`.
+        Raises ValueError for other settings or a graph that breaks an invariant, and KeyError for a missing part. Only
+        the number ``alike`` may be missing, which older versions did not write; it is 0 then, until `count`.
         """
         for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
             if numbers[name] != own:
@@ -102,26 +102,26 @@ class HnswGraph:
             raise ValueError(f"{faults:,} rows of links are faulty" if faults > 0 else "its entry point is not in it")
         copied, alike = int((same >= 0).sum()), int(numbers.get("alike", 0))
         if not 0 <= alike <= copied:
-            raise ValueError(f"{alike:,} of {copied:,} copies are said to be alike")
+            raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
 
     def count(self, words: U64, quantizer: Quantizer) -> None:
-        """Count ``alike`` of a graph that was restored; words : uint64 (at least n, columns)."""
-        firsts = _firsts_of(self.view.same[: self.view.n])
-        copies = np.flatnonzero(firsts != np.arange(len(firsts)))
-        self.alike = _alike(words, quantizer.arrays, copies, firsts[copies])
+        """Count the inexact copies of a restored graph; words : uint64 (>= n, columns)."""
+        heads = _list_heads(self.view.same[: self.view.n])
+        copies = np.flatnonzero(heads != np.arange(len(heads)))
+        self.alike = _count_inexact(words, quantizer.arrays, copies, heads[copies])
 
     def link(self, words: U64, stop: int, workers: Workers, quantizer: Quantizer | None = None) -> int:
-        """Link the next batch of codes, at most up to ordinal ``stop``; return how many nodes there are now.
+        """Link the next batch of codes, at most up to ordinal ``stop``; return the number of nodes after it.
 
-        An exception, Ctrl-C among them, leaves the graph as it was before the batch: links to nodes that it does not
-        have are passed over by searches, and known when the batch is linked again.
+        An exception or a KeyboardInterrupt leaves the graph as it was before the batch: searches skip links to nodes
+        behind ``view.n``, and linking the batch again accounts for them.
 
         Parameters
         ----------
-        words : uint64 (at least stop, columns)
+        words : uint64 (>= stop, columns)
         workers : Workers       how many kernel calls may run at once
-        quantizer : Quantizer   what made the codes; None: their words are all signs
+        quantizer : Quantizer   made the codes; None: all words are signs
         """
         view = self.view
         start = view.n
@@ -129,22 +129,21 @@ class HnswGraph:
         codes = Codes(words, stop, arrays)
         if start >= stop:
             return start
-        _pass_over_later(view.same, start)
-        # of codes that are mostly copies, some at a time all the same: those of one batch are found in it
-        part = max((start - self._copies) // _PART, min(start // _PART, _SOME))
+        _unlink_later_copies(view.same, start)
+        part = max((start - self._copies) // _PART, min(start // _PART, _COPIES_AT_ONCE))
         end = min(stop, start + max(1, min(part, _BATCH)))
         levels = levels_of(self.seed, start, end, self.m)
         if start == 0:
             self._grow(stop, levels)
-            self._rows = 0  # Ctrl-C may have come between the last two lines of this branch
+            self._rows = 0  # a KeyboardInterrupt may have come between the last two lines of this branch
             self._set_nodes(0, levels)
             self.view.links[0] = self.view.same[0] = -1
             self.view.upper[: int(levels[0])] = -1
-            self._rows = int(levels[0])  # before the node is there: its rows must not be given away
+            self._rows = int(levels[0])  # before the node is published: its rows must not be used again
             self.view = self.view._replace(n=1, entry=0, top=int(levels[0]))
             return 1
         higher = np.flatnonzero(levels > view.top)
-        if len(higher):  # alone on its top level, it has no neighbors there: the next batch must be able to find it
+        if len(higher):  # end with the node that starts a new top level: the next batch must be able to find it
             end = start + int(higher[0]) + 1
             levels = levels[: end - start]
         self._grow(stop, levels)
@@ -152,40 +151,37 @@ class HnswGraph:
         view = self.view
         with self._spread(arrays.width, workers) as spread:
             spread(lambda a, b, s: api.find_links(codes, view, a, b, self.ef_construct, s), start, end)
-            _same_in_batch(words[:, : arrays.width] if arrays.bits == 1 else words, view, start, end)
+            _find_copies_in_batch(words[:, : arrays.width] if arrays.bits == 1 else words, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
                 self._merge(spread, codes, view, level, _links_back(view, start, levels, level))
-        copies, firsts = self._chain(view, start, end)
+        copies, heads = self._chain(view, start, end)
         if len(copies) and copies[-1] == end - 1:
             levels[-1] = 0  # a copy cannot be the entry point
         self._rows = rows
         if levels[-1] > view.top:
             view = view._replace(entry=end - 1, top=int(levels[-1]))
-        copied, alike = self._copies + len(copies), self.alike + _alike(words, arrays, copies, firsts)
+        copied, alike = self._copies + len(copies), self.alike + _count_inexact(words, arrays, copies, heads)
         view = view._replace(n=end)
-        self.view, self._copies, self.alike = view, copied, alike  # at once: Ctrl-C comes before, or after
+        self.view, self._copies, self.alike = view, copied, alike  # one statement: an interrupt comes before or after
         return end
 
     def _chain(self, view: Graph, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Put those of a batch whose code was there before into the lists of its nodes.
-
-        Returns them, int64 (count,), and the first of the list of each.
-        """
+        """Put the copies of a batch into the lists of their nodes; return both, int64 (count,) each."""
         same = view.same
         copies = np.flatnonzero(same[start:end] < -1) + start
-        firsts = -2 - same[copies].astype(np.int64)
-        for copy, known in zip(copies.tolist(), firsts.tolist(), strict=True):
+        heads = -2 - same[copies].astype(np.int64)
+        for copy, head in zip(copies.tolist(), heads.tolist(), strict=True):
             view.levels[copy], view.first[copy] = 0, -1
-            same[copy] = same[known]  # before the other: a search may be passing
-            same[known] = copy
-        return copies, firsts
+            same[copy] = same[head]  # before the next line: a search may follow the list meanwhile
+            same[head] = copy
+        return copies, heads
 
     def _merge(self, spread: Callable[..., None], codes: Codes, view: Graph, level: int, back: _Back) -> None:
         targets, ends, sources = back
         spread(lambda a, b, s: api.merge_links(codes, view, level, targets, ends, sources, (a, b), s), 0, len(targets))
 
     def _set_nodes(self, start: int, levels: NDArray[np.uint8]) -> int:
-        """Give new nodes their levels and their rows above level 0; return how many rows are in use then."""
+        """Set the levels of new nodes and their rows above level 0; return how many rows are in use then."""
         view = self.view
         counts = levels.astype(np.int64)
         firsts = self._rows + np.cumsum(counts) - counts
@@ -194,7 +190,7 @@ class HnswGraph:
         return self._rows + int(counts.sum())
 
     def _grow(self, stop: int, levels: NDArray[np.uint8]) -> None:
-        """Make room: arrays that a search may hold are replaced, never moved."""
+        """Make room up to ordinal ``stop``: arrays that a search may use are replaced, never changed in size."""
         view = self.view
         if stop > len(view.links):
             n = view.n
@@ -212,9 +208,9 @@ class HnswGraph:
 
     @contextmanager
     def _spread(self, width: int, workers: Workers) -> Iterator[Callable[..., None]]:
-        """How a kernel is run over a range: by this thread, or by several that take portions until none is left."""
-        room = max(self.ef_construct, 4 * self.m)
-        sizes = Sizes(len(self.view.links), width, 1, self.m, room, 1, 1)
+        """Give a function that runs a kernel over a range: in this thread, or in several that take portions."""
+        max_beam = max(self.ef_construct, 4 * self.m)
+        sizes = Sizes(len(self.view.links), width, 1, self.m, max_beam, 1, 1)
         free = self._pool.free(sizes)
         taken: list[Scratch] = []
 
@@ -223,23 +219,19 @@ class HnswGraph:
             return taken[-1]
 
         def spread(kernel: Callable[[int, int, Scratch], None], start: int, stop: int) -> None:
-            threads = min(workers.threads, -(-(stop - start) // _SPAN))
+            threads = min(workers.threads, -(-(stop - start) // _PORTION))
             if threads <= 1:
                 kernel(start, stop, taken[0] if taken else scratch())
                 return
             while len(taken) < threads:
                 scratch()
-            size = max(_SPAN, (stop - start) // (threads * 8))
+            size = max(_PORTION, (stop - start) // (threads * 8))
             portions = deque((at, min(at + size, stop)) for at in range(start, stop, size))
             mine = taken[:threads]
 
             def work(portions: deque[tuple[int, int]]) -> None:
                 scratch = mine.pop()
-                while True:
-                    try:
-                        begin, end = portions.popleft()
-                    except IndexError:
-                        return
+                for begin, end in drain(portions):
                     kernel(begin, end, scratch)
 
             together(work, portions, workers.at_most(threads))
@@ -250,8 +242,8 @@ class HnswGraph:
             free.extend(taken)
 
 
-def _pass_over_later(same: I32, n: int) -> None:
-    """Take nodes of a batch that was broken off out of the lists, while what they lead to is still known."""
+def _unlink_later_copies(same: I32, n: int) -> None:
+    """Take the nodes of an interrupted batch out of the lists of copies, before their own entries are overwritten."""
     for node in np.flatnonzero(same[:n] >= n).tolist():
         after = int(same[node])
         while after >= n:
@@ -259,8 +251,8 @@ def _pass_over_later(same: I32, n: int) -> None:
         same[node] = after
 
 
-def _without_later(rows: I32, n: int) -> I32:
-    """Rows of links without those to the nodes of a batch that was broken off."""
+def _drop_later_links(rows: I32, n: int) -> I32:
+    """Rows of links without the links to nodes of an interrupted batch."""
     marked = np.flatnonzero((rows >= n).any(1))
     if not len(marked):
         return rows
@@ -271,44 +263,45 @@ def _without_later(rows: I32, n: int) -> I32:
     return rows
 
 
-def _same_in_batch(words: U64, view: Graph, start: int, end: int) -> None:
-    """Leave the first of equal codes of a batch, which do not see each other, as a node; the others are its copies."""
+def _find_copies_in_batch(words: U64, view: Graph, start: int, end: int) -> None:
+    """Of equal codes in a batch, whose nodes do not see each other, keep the first as a node and mark the others."""
     codes = np.ascontiguousarray(words[start:end])
     rows = codes.view(np.dtype((np.void, codes.shape[1] * 8)))[:, 0]
     _, first, of = np.unique(rows, return_index=True, return_inverse=True)
-    leader = first[of.reshape(-1)]
-    for i in np.flatnonzero(leader != np.arange(end - start)).tolist():
-        node, known = start + i, start + int(leader[i])
+    heads = first[of.reshape(-1)]
+    for i in np.flatnonzero(heads != np.arange(end - start)).tolist():
+        node, head = start + i, start + int(heads[i])
         if view.same[node] >= -1:
             for level in range(int(view.levels[node])):
                 view.upper[int(view.first[node]) + level] = -1
             view.links[node] = -1
-            view.same[node] = view.same[known] if view.same[known] < -1 else -2 - known
+            view.same[node] = view.same[head] if view.same[head] < -1 else -2 - head
 
 
-def _alike(words: U64, arrays: layout.Quantizer, copies: NDArray[np.int64], firsts: NDArray[np.int64]) -> int:
-    """How many copies share no more than signs with the first of their list: int64 (count,) each.
+def _count_inexact(words: U64, arrays: layout.Quantizer, copies: NDArray[np.int64], heads: NDArray[np.int64]) -> int:
+    """How many copies differ from their graph node in the corrections; int64 (count,) each.
 
-    A walk opens a list where its first is near. The same code, or nearly, is as near; other corrections may be nearer.
+    A walk follows a list of copies where the graph node is near. An exact copy is as near; an inexact one may be nearer
+    than the node, and is missed where the node is not near enough.
     """
-    if arrays.bits > 1 or words.shape[1] == arrays.width:  # whole codes are in a list
+    if arrays.bits > 1 or words.shape[1] == arrays.width:  # these are copies only if they are equal in all words
         return 0
-    ours, theirs = (words[nodes, arrays.width :].view(np.float32) for nodes in (copies, firsts))
+    ours, theirs = (words[nodes, arrays.width :].view(np.float32) for nodes in (copies, heads))
     return int((~np.isclose(ours, theirs, rtol=_CLOSE, atol=0)).any(1).sum())
 
 
-def _firsts_of(same: I32) -> NDArray[np.int64]:
-    """The first of the list that each node is in, int64 (n,); of lists that lead astray, any node."""
-    firsts = np.arange(len(same))
-    leading = np.flatnonzero(same >= 0)
-    firsts[same[leading]] = leading
-    for _ in range(len(same).bit_length()):  # each round goes twice as far
-        firsts = firsts[firsts]
-    return firsts
+def _list_heads(same: I32) -> NDArray[np.int64]:
+    """The graph node whose list each node is in, int64 (n,); for damaged lists, any node."""
+    heads = np.arange(len(same))
+    following = np.flatnonzero(same >= 0)
+    heads[same[following]] = following
+    for _ in range(len(same).bit_length()):  # each round follows twice as many links
+        heads = heads[heads]
+    return heads
 
 
 def _links_back(view: Graph, start: int, levels: NDArray[np.uint8], level: int) -> _Back:
-    """What the new nodes of a level link to, turned round: targets, where the sources of each begin, the sources."""
+    """The reverse of the new nodes' links on a level: targets, the bounds of their sources, and the sources."""
     new = np.flatnonzero(levels >= level) + start
     rows = view.links[new] if level == 0 else view.upper[view.first[new] + level - 1]
     full = rows >= 0
@@ -320,21 +313,15 @@ def _links_back(view: Graph, start: int, levels: NDArray[np.uint8], level: int) 
 
 
 def levels_of(seed: int, start: int, stop: int, m: int) -> NDArray[np.uint8]:
-    """The levels of nodes: each one above 0 is m times rarer than the one below.
+    """The levels of nodes; each level above 0 has a node for every m of the one below.
 
-    Malkov and Yashunin draw ``floor(-ln(uniform) / ln(m))``; the uniform number here is a hash of (seed, ordinal),
-    splitmix64 (Steele, Lea and Flood 2014), compared with whole numbers, so that every machine gives the same.
+    Malkov and Yashunin draw ``floor(-ln(uniform) / ln(m))``. Here the uniform number is a hash of (seed, ordinal), and
+    is compared with integers, so that every machine gives the same levels.
     """
-    word = np.uint64
-    x = np.arange(start + 1, stop + 1, dtype=np.uint64)
-    x *= word(0x9E37_79B9_7F4A_7C15)
-    x += word(seed)
-    x = (x ^ (x >> word(30))) * word(0xBF58_476D_1CE4_E5B9)
-    x = (x ^ (x >> word(27))) * word(0x94D0_49BB_1331_11EB)
-    x ^= x >> word(31)
+    x = splitmix64(seed, start, stop)
     levels = np.zeros(len(x), np.uint8)
     limit = 2**64
     for _ in range(_MAX_LEVEL):
         limit //= m
-        levels += x < word(limit)
+        levels += x < np.uint64(limit)
     return levels

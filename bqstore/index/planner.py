@@ -1,67 +1,87 @@
-"""Which way a search goes: the one place of the cost model. Knows counts, no arrays."""
+"""Choose how a search runs: exact, by a scan, or by a walk. Holds the cost model; knows counts, no arrays."""
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 EXACT, SCAN, WALK = "exact", "scan", "walk"
 
-# Nanoseconds, measured by tests/benchmarks/graph.py on codes of 384 to 3,072 bits; what counts is their ratio.
-_SCAN = 5000.0  # a flat scan, whatever is scanned
-_SCAN_CODE, _SCAN_WORD = 1.2, 0.12  # a code of it: fixed, and for each word and plane
-_WALK_CODE, _WALK_WORD = 10.0, 0.3  # a distance in a walk, likewise; memory is waited for
-_PLANES = {1: 1.0, 4: 1.7, 8: 2.6}  # a word against several planes costs less than as many words
+# Nanoseconds, measured by tests/benchmarks/graph.py on codes of 384 to 3,072 bits; only their ratios matter.
+_SCAN = 5000.0  # a scan, whatever its length
+_SCAN_CODE, _SCAN_WORD = 1.2, 0.12  # a code of a scan: fixed, and for each word and plane
+_WALK_CODE, _WALK_WORD = 10.0, 0.3  # a distance in a walk, likewise; most of it is cache misses
+_PLANES = {1: 1.0, 4: 1.7, 8: 2.6}  # the factor for a word against several planes
 # distances of a walk at m = 16 and 100,000 nodes: 250 + 9 ef; the first part grows with log n
 _DESCENT, _PER_BEAM = 50.0, 9.0
-# nodes the beam may hold for each accepted one, at most; a filter that accepts fewer is answered by a scan
-_MAX_ROOM = 16
-# Under a filter. A code among others that are passed over costs this more, half of it where most are not; below this
-# share those inside hardly link.
-_APART, _LEAST_SHARE = 8.0, 1 / 32
-_INSIDE = 1500.0  # a node of a beam inside what is accepted, with its bridges (tests/benchmarks/filters.py)
-_SAFE = 1.25  # a scan misses nothing that its codes tell: it may cost so much more than a walk
-# candidates that may be looked at, for each that is in any case, where estimates do not tell the best apart
-_MORE, _MORE_OF_SIGNS = 4, 10
+# the largest beam, in nodes for each accepted one; under a filter that accepts fewer a scan is faster
+_MAX_BEAM = 16
+# Under a filter: what a code costs more in a scan that skips others (half of it where it skips few), and the smallest
+# share of accepted nodes at which they are still connected through bridges.
+_SKIPPING, _LEAST_SHARE = 8.0, 1 / 32
+_ACCEPTED_NODE = 1500.0  # a node of an accepted-only beam, with its bridges (tests/benchmarks/filters.py)
+_SAFE = 1.25  # a scan misses nothing, so it is chosen even if it costs this factor more than a walk
+# how many times the candidates may be looked at, where estimates do not tell the best apart
+_WIDENING, _WIDENING_OF_SIGNS = 4, 10
 _EXACT_VALUE = 0.2  # a value of an original
-# Of what is linked, the part that may be alike. Of 20,000 vectors of many lengths, under euclid, a walk finds .96 and
-# more of what a scan does below an eighth, .94 at a fifth, .83 at nine tenths; of 6 dimensions, all of them alike, .6
-# and .15. A scan of so few dimensions costs little. (Lengths of two kinds, 1 to 15, are worse at any share: .6 at .05.)
-_ALIKE = 1 / 8
+# The largest part of the linked nodes that may be inexact copies: equal to their graph node in signs only. Of 20,000
+# vectors of many lengths, under euclid, a walk finds .96 and more of what a scan finds below an eighth, .94 at a fifth,
+# .83 at nine tenths; of 6 dimensions, where all are inexact copies, .6 and .15. A scan of so few dimensions is cheap.
+# (Lengths of two kinds, 1 to 15, are worse at any share: .6 at .05.)
+_INEXACT_COPIES = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one search is done.
+    """How one search runs.
 
     Parameters
     ----------
-    way : str               "exact": the originals of the accepted are scanned; "scan": their codes; "walk": the graph
+    way : str               "exact": score the originals of all accepted; "scan": compare their codes; "walk": the graph
     rescoring : bool        order the candidates by their originals
-    candidates : int        how many codes are kept for that, at least k unless fewer exist
-    most : int              how many, while the last of them bring hits; candidates: no more
-    scanned : int           likewise in a scan that takes the place of a walk
-    ef, room : int          of a walk: accepted nodes in the beam, and nodes in all
-    inside : bool           of a walk: from accepted node to accepted node, over the others; else through all
-    against : int           the beam's width where fewer than ``rare`` of 1,024 around the query are accepted; 0: a scan
-    along : int             its width where most are; 0: as else
+    candidates : int        codes that are kept for that, at least k unless fewer exist
+    ef, max_beam : int      of a walk: accepted nodes in the beam, and nodes in all
+    max_candidates : int    candidates are added up to this number while the last ones bring hits
+    scan_candidates : int   the same, of a scan that takes the place of a walk
+    accepted_only, ef_sparse, ef_dense, sparse_below
+                            of a walk under a filter, see `kernels.layout.SearchSettings`
     """
 
     way: str
     rescoring: bool
     candidates: int
     ef: int = 0
-    room: int = 0
-    most: int = 0
-    scanned: int = 0
-    inside: bool = False
-    against: int = 0
-    along: int = 0
-    rare: int = 0
+    max_beam: int = 0
+    max_candidates: int = 0
+    scan_candidates: int = 0
+    accepted_only: bool = False
+    ef_sparse: int = 0
+    ef_dense: int = 0
+    sparse_below: int = 0
 
     def __post_init__(self) -> None:
-        if self.most < self.candidates:
-            object.__setattr__(self, "most", self.candidates)
-        if self.scanned == 0:
-            object.__setattr__(self, "scanned", self.most)
+        if self.max_candidates < self.candidates:
+            object.__setattr__(self, "max_candidates", self.candidates)
+        if self.scan_candidates == 0:
+            object.__setattr__(self, "scan_candidates", self.max_candidates)
+
+
+class _Costs(NamedTuple):
+    """What the steps of a search cost: ``code``, ``distance`` and ``tail`` in nanoseconds, the others in distances."""
+
+    code: float  # of a scan
+    distance: float  # of a walk
+    descent: float  # from the entry point to level 0
+    per_beam: float  # for each node of the beam
+    tail: float  # the scan of the nodes that are not linked
+
+    def scan(self, accepted: int) -> float:
+        return _SCAN + accepted * self.code
+
+    def walk(self, beam: int) -> float:
+        return (self.descent + self.per_beam * beam) * self.distance + self.tail
+
+    def walk_accepted(self, beam: int) -> float:
+        return self.descent * self.distance + _ACCEPTED_NODE * beam + self.tail
 
 
 def plan(
@@ -87,25 +107,25 @@ def plan(
     signs: bool = False,
     alike: int = 0,
 ) -> Plan:
-    """The cheapest way that is right.
+    """The cheapest plan that finds what it should.
 
     Parameters
     ----------
     n : int                     slots to search
-    linked : int                of them, how many are in the graph; the others are scanned after a walk
+    linked : int                how many of them are in the graph; a walk scans the others
     accepted : int              how many may be found
-    hnsw_ef : int or None       the beam's width; None: ``ef_construct``, as in Qdrant, or twice the candidates
+    hnsw_ef : int or None       width of the beam; None: ``ef_construct``, as in Qdrant, or twice the candidates
     planes : int                of the query's encoding
     bits, width : int           planes of a code, and words of each
-    full_scan_threshold : int   kilobytes of float32 vectors; up to this the accepted are scanned exactly, 0 never
-    originals : bool            whether any are kept
-    filtered : bool             whether a filter says what is accepted, and not deletion alone
+    full_scan_threshold : int   kilobytes of float32 vectors, up to which all accepted are scored exactly; 0: never
+    originals : bool            whether any are stored
+    filtered : bool             whether a filter decides what is accepted, and not deletions alone
     adaptive : bool             whether more candidates may be looked at than were asked for
     signs : bool                whether codes and query are compared by signs alone
-    alike : int                 of the linked, those that share no more than signs with the first of their list
+    alike : int                 inexact copies among the linked nodes (`HnswGraph`)
     """
-    if alike > _ALIKE * linked:
-        linked = 0  # too many are missed by a walk: as if there were no graph, with a filter or without
+    if alike > _INEXACT_COPIES * linked:
+        linked = 0  # a walk would miss too many: plan as if there were no graph
     small = full_scan_threshold * 1024
     if originals and (exact or n * dim * 4 <= small or (accepted * dim * 4 <= small and not (filtered and adaptive))):
         return Plan(EXACT, False, 0)
@@ -114,66 +134,65 @@ def plan(
     wide = math.ceil(min(n, k * oversampling) - 1e-9) if rescoring else k
     candidates = min(n, max(k, wide))
     wanted = min(candidates, accepted)
-    words = bits * width
-    code = _SCAN_CODE + _SCAN_WORD * words * _PLANES[planes]
-    distance = _WALK_CODE + _WALK_WORD * words * _PLANES[planes]
-    code += _APART if 2 * accepted < n else _APART / 2 if filtered else 0
-    tail = (n - linked) / n * accepted * code  # as many of the tail are accepted as elsewhere
+    word = bits * width * _PLANES[planes]
+    code = _SCAN_CODE + _SCAN_WORD * word
+    code += _SKIPPING if 2 * accepted < n else _SKIPPING / 2 if filtered else 0
+    costs = _Costs(
+        code,
+        distance=_WALK_CODE + _WALK_WORD * word,
+        descent=_DESCENT * math.log2(linked + 1) / 3.3,
+        per_beam=_PER_BEAM * math.sqrt(m / 16),
+        tail=(n - linked) / n * accepted * code,  # as many of the tail are accepted as elsewhere
+    )
+    scanning = costs.scan(accepted)
     if filtered and adaptive and rescoring:
         read = accepted * dim * _EXACT_VALUE
-        if accepted * dim * 4 <= small and read <= _SCAN + accepted * code + 2 * candidates * dim * _EXACT_VALUE:
+        if accepted * dim * 4 <= small and read <= scanning + 2 * candidates * dim * _EXACT_VALUE:
             return Plan(EXACT, False, 0)
-        most = min(n, accepted, (_MORE_OF_SIGNS if signs else _MORE) * candidates)
+        widened = min(n, accepted, (_WIDENING_OF_SIGNS if signs else _WIDENING) * candidates)
     else:
-        most = candidates
-    scan = Plan(SCAN, rescoring, candidates, most=most)
+        widened = candidates
+    scan = Plan(SCAN, rescoring, candidates, max_candidates=widened)
     ef = max(ef_construct, 2 * wanted) if hnsw_ef is None else max(wanted, hnsw_ef)
     if linked == 0 or ef >= accepted or wanted < candidates:
         return scan
-    descent, per_beam = _DESCENT * math.log2(linked + 1) / 3.3, _PER_BEAM * math.sqrt(m / 16)
     if filtered:
-        return _filtered(scan, n, accepted, ef, hnsw_ef is None, distance, descent, per_beam, tail, code)
-    room = -(-ef * n // max(1, accepted))  # nodes met until ef accepted ones are
-    if room > _MAX_ROOM * ef or (descent + per_beam * room) * distance + tail >= _SCAN + accepted * code:
+        return _filtered(scan, costs, n, accepted, ef, hnsw_ef is None)
+    beam = -(-ef * n // max(1, accepted))  # nodes visited for ef accepted ones
+    if beam > _MAX_BEAM * ef or costs.walk(beam) >= scanning:
         return scan
-    return Plan(WALK, rescoring, candidates, ef, ef if accepted == n else min(n, 2 * room))
+    return Plan(WALK, rescoring, candidates, ef, ef if accepted == n else min(n, 2 * beam))
 
 
-def _filtered(
-    scan: Plan,
-    n: int,
-    accepted: int,
-    ef: int,
-    free: bool,
-    distance: float,
-    descent: float,
-    per_beam: float,
-    tail: float,
-    code: float,
-) -> Plan:
-    """The plan under a filter: few accepted are scanned, many met by a walk through all, those between by one inside.
+def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automatic: bool) -> Plan:
+    """The plan under a filter: a scan if few are accepted, a walk through all nodes if many are, else accepted only.
 
-    free : bool     the width was not asked for. Then a beam through all is as wide as ``ef``, and up to twice that the
-                    fewer are accepted, whoever is in it; one inside is half as wide, for all in it are accepted
+    automatic : bool    no width was asked for. Then a beam through all nodes has a width of ``ef`` and up to twice
+                        that, the fewer are accepted, counting both kinds; an accepted-only beam is half as wide
     """
-    share = accepted / n
-    scanning = _SCAN + accepted * code
+    share, scanning = accepted / n, costs.scan(accepted)
     if share < _LEAST_SHARE:
         return scan
-    within = max(2 * scan.candidates, ef // 2) if free else ef
-    through = max(math.ceil(1.4 * scan.candidates), math.ceil((2 - share) * ef * share)) if free else ef
-    room = math.ceil(through / share)
-    costs = (descent + per_beam * room) * distance + tail, descent * distance + _INSIDE * within + tail
-    if _SAFE * min(costs) >= scanning or max(within, through) >= accepted:
+    only = max(2 * scan.candidates, ef // 2) if automatic else ef
+    through = max(math.ceil(1.4 * scan.candidates), math.ceil((2 - share) * ef * share)) if automatic else ef
+    beam = math.ceil(through / share)
+    cost_through, cost_only = costs.walk(beam), costs.walk_accepted(only)
+    if _SAFE * min(cost_through, cost_only) >= scanning or max(only, through) >= accepted:
         return scan
-    wide = math.ceil(within * max(2.0, 2 * math.sqrt(n / 100_000)))  # .99 of recall at 100,000, .96 at ten times that
-    against = wide if 2 * (descent * distance + _INSIDE * wide + tail) < scanning and wide < accepted else 0
-    along = min(2 * ef, accepted)
-    rare = max(1, int(256 * share))
-    # as many as a beam has are looked at if need be: what is missing in it no scan makes good
-    most = min(4 * scan.most, max(within, through, against, along)) if scan.most > scan.candidates else scan.candidates
-    if costs[1] < costs[0]:
-        found = Plan(WALK, scan.rescoring, scan.candidates, within, within, most, inside=True)
-    else:
-        found = Plan(WALK, scan.rescoring, scan.candidates, through, min(n, 2 * room), most)
-    return replace(found, scanned=scan.most, against=against, along=along, rare=rare)
+    wide = math.ceil(only * max(2.0, 2 * math.sqrt(n / 100_000)))  # recall .99 at 100,000, .96 at ten times that
+    ef_sparse = wide if 2 * costs.walk_accepted(wide) < scanning and wide < accepted else 0
+    ef_dense = min(2 * ef, accepted)
+    # the candidates may be widened to all of a beam: a scan does not find what it has missed
+    widest = max(only, through, ef_sparse, ef_dense)
+    found = replace(
+        scan,
+        way=WALK,
+        ef=through,
+        max_beam=min(n, 2 * beam),
+        max_candidates=min(4 * scan.max_candidates, widest) if scan.max_candidates > scan.candidates else 0,
+        scan_candidates=scan.max_candidates,
+        ef_sparse=ef_sparse,
+        ef_dense=ef_dense,
+        sparse_below=max(1, int(256 * share)),
+    )
+    return replace(found, ef=only, max_beam=only, accepted_only=True) if cost_only < cost_through else found

@@ -1,6 +1,6 @@
-"""How vectors become codes: one object for every encoding, trained on vectors, kept as numbers.
+"""The quantizer: vectors to codes, in every encoding; trained on vectors, stored as a few numbers.
 
-Knows arrays and settings; knows no files, and not which encoding is best (`choosing` does).
+Knows arrays and settings, no files, and not which encoding is best (`engine.choose_encoding` does).
 """
 
 from collections import deque
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from ..config import AUTO, Quantization
 from ..errors import CorruptionError
 from ..kernels import api, layout
-from ..kernels.encode import SURE
+from ..kernels.encode import BOUND_DEVIATIONS
 from ..kernels.layout import COSINE, DOT, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS, lanes_of, words_per_code
-from .threads import Workers, together
+from .splitmix import splitmix64
+from .threads import Workers, drain, together
 
 F32 = NDArray[np.float32]
 U64 = NDArray[np.uint64]
@@ -30,22 +31,22 @@ _KINDS = {
     ("four_bits", "rabitq"): (RABITQ, 4),
 }
 _NOTHING = np.zeros(0, np.float32)
-_SAMPLE = 2048  # vectors that the spread of errors is measured on
-_ASKED, _NEAREST = 200, 20  # of them, those that are asked for their nearest
-_PART = 4096  # vectors encoded by a thread at a time
+_SAMPLE = 2048  # vectors that the error of estimates is measured on
+_QUERIES, _NEAREST = 200, 20  # of that sample, queries, and their nearest neighbors
+_PORTION = 4096  # vectors encoded by a thread at a time
 
 
 class Quantizer:
-    """One way to make codes, for vectors of one dimension and one metric.
+    """One encoding of vectors of one dimension, for one metric.
 
     Attributes
     ----------
     encoding, estimator, rotate, truncate_dim
-                                    as in `Quantization`; nothing is "auto", and None, of the last, means whole vectors
-    arrays : layout.Quantizer       as kernels take it
-    metric : int                    what the corrections of "rabitq" are for
+                                    as in `Quantization`, but never "auto"; truncate_dim None means whole vectors
+    arrays : layout.Quantizer       the form that kernels take
+    metric : int                    that the corrections of "rabitq" are made for
     trained : int                   vectors it was trained on
-    query_encoding : str            what "auto" means beside it
+    query_encoding : str            the query encoding that "auto" stands for
     """
 
     def __init__(
@@ -72,18 +73,18 @@ class Quantizer:
             )
         lanes = lanes_of(dim, kind)
         mean = deviation = _NOTHING
-        spread = np.zeros(2, np.float32)
+        error_scales = np.zeros(2, np.float32)
         if kind == RABITQ:
-            spread, mean = self.parameters[:2].copy(), self.parameters[2:].copy()
+            error_scales, mean = self.parameters[:2].copy(), self.parameters[2:].copy()
         elif kind != ONE_BIT:
             mean, deviation = self.parameters[:dim].copy(), self.parameters[dim:].copy()
-        turns = turns_of(dim, transforms_of(dim) if rotate else 0)
-        self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, dim, mean, deviation, turns, spread)
+        signs = random_signs(dim, rotation_rounds(dim) if rotate else 0)
+        self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, dim, mean, deviation, signs, error_scales)
         self.words = words_per_code(dim, kind, bits)
 
     @property
     def dim(self) -> int:
-        """Values of a vector that are encoded, its first ones."""
+        """How many values of a vector are encoded, its first ones."""
         return self.arrays.dim
 
     def encode(self, vectors: F32) -> U64:
@@ -91,7 +92,7 @@ class Quantizer:
 
         Parameters
         ----------
-        vectors : float32 (n, dim), C-order     whole, as they came
+        vectors : float32 (n, dim), C-order     whole vectors of any length
 
         Returns
         -------
@@ -103,19 +104,15 @@ class Quantizer:
 
     def encode_all(self, vectors: F32, workers: Workers) -> U64:
         """`encode` by several threads, for many vectors."""
-        if workers.threads == 1 or len(vectors) <= _PART:
+        if workers.threads == 1 or len(vectors) <= _PORTION:
             return self.encode(vectors)
         codes = np.empty((len(vectors), self.words), np.uint64)
 
         def work(portions: deque[int]) -> None:
-            while True:
-                try:
-                    at = portions.popleft()
-                except IndexError:
-                    return
-                api.encode(vectors[at : at + _PART], self.arrays, self.metric, codes[at : at + _PART])
+            for at in drain(portions):
+                api.encode(vectors[at : at + _PORTION], self.arrays, self.metric, codes[at : at + _PORTION])
 
-        portions = deque(range(0, len(vectors), _PART))
+        portions = deque(range(0, len(vectors), _PORTION))
         together(work, portions, workers.at_most(min(workers.threads, len(portions))))
         return codes
 
@@ -134,15 +131,16 @@ class Quantizer:
         metric: int,
         truncate_dim: int | None = None,
     ) -> "Quantizer":
-        """A quantizer made for vectors, float32 (n, dim), that came from the same model as those to be encoded.
+        """Train a quantizer on vectors, float32 (n, dim), of the model whose vectors it will encode.
 
-        It learns from the part of each that is encoded, and from that alone.
+        Of each vector only the part that is encoded is used.
         """
         if truncate_dim is not None:
             dim = coded_dim(vectors.shape[1], truncate_dim)
             part = cls.train(np.ascontiguousarray(vectors[:, :dim]), encoding, estimator, rotate, metric)
-            made = part.encoding, part.estimator, part.rotate, vectors.shape[1], metric, part.parameters, part.trained
-            return cls(*made, truncate_dim)
+            return cls(
+                encoding, estimator, rotate, vectors.shape[1], metric, part.parameters, part.trained, truncate_dim
+            )
         dim, n = vectors.shape[1], len(vectors)
         kind, _ = _KINDS[encoding, estimator]
         if kind == ONE_BIT:
@@ -152,22 +150,20 @@ class Quantizer:
             kept = np.zeros_like(vectors)
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             np.divide(vectors, lengths, out=kept, where=lengths > 0)
-        if kind != RABITQ:
-            mean = kept.mean(0, dtype=np.float64)
-            deviation = kept.std(0, dtype=np.float64)
-            parameters = np.concatenate([mean, deviation]).astype(np.float32)
-            return cls(encoding, estimator, rotate, dim, metric, parameters, n)
         mean = kept.mean(0, dtype=np.float64)
+        if kind != RABITQ:
+            parameters = np.concatenate([mean, kept.std(0, dtype=np.float64)]).astype(np.float32)
+            return cls(encoding, estimator, rotate, dim, metric, parameters, n)
         blank = cls(encoding, estimator, rotate, dim, metric, np.concatenate([[0, 0], mean]).astype(np.float32), n)
         sample = np.ascontiguousarray(kept[:: max(1, n // _SAMPLE)][:_SAMPLE])
-        spread = _spread_of(blank, sample)
-        # of products, and so beside a quantizer for products: under euclid ``add`` is another
-        plain = cls(encoding, estimator, rotate, dim, min(metric, DOT), np.concatenate([spread, blank.arrays.mean]), n)
-        spread *= np.float32(_excess_of(plain, sample))
-        return cls(encoding, estimator, rotate, dim, metric, np.concatenate([spread, blank.arrays.mean]), n)
+        scales, mean = _error_scales(blank, sample), blank.arrays.mean
+        # a quantizer for products under any metric, because that is what `_error_excess` estimates
+        plain = cls(encoding, estimator, rotate, dim, min(metric, DOT), np.concatenate([scales, mean]), n)
+        scales *= np.float32(_error_excess(plain, sample))
+        return cls(encoding, estimator, rotate, dim, metric, np.concatenate([scales, mean]), n)
 
     def coding(self) -> dict[str, Any]:
-        """What the store keeps of it beside the parameters."""
+        """The settings that are stored beside the parameters."""
         coding = {
             "encoding": self.encoding,
             "estimator": self.estimator,
@@ -175,29 +171,29 @@ class Quantizer:
             "trained": self.trained,
             "query_encoding": self.query_encoding,
         }
-        # of whole vectors it is what older versions know, and go on reading
+        # without truncate_dim older versions can read it, too
         return coding if self.truncate_dim is None else {**coding, "truncate_dim": self.truncate_dim}
 
     @classmethod
     def restore(cls, coding: Mapping[str, Any], parameters: F32, dim: int, metric: int) -> "Quantizer":
-        """The quantizer that `coding` and the parameters are of; CorruptionError if they cannot be."""
+        """The quantizer with this `coding` and these parameters; CorruptionError if they are not valid."""
         try:
             encoding, estimator, rotate = coding["encoding"], coding["estimator"], bool(coding["rotate"])
             trained, truncate_dim = int(coding.get("trained", 0)), coding.get("truncate_dim")
-            made = cls(encoding, estimator, rotate, dim, metric, parameters, trained, truncate_dim)
-            made.query_encoding = str(coding.get("query_encoding", "binary"))
-            return made
+            quantizer = cls(encoding, estimator, rotate, dim, metric, parameters, trained, truncate_dim)
+            quantizer.query_encoding = str(coding.get("query_encoding", "binary"))
+            return quantizer
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError(f"the collection's codes are of an unknown kind ({coding!r})") from error
 
     def resolved(self, query_encoding: str) -> Quantization:
-        """Its settings, with the query encoding that was asked for, or its own for "auto"."""
+        """The settings, with the given query encoding, or for "auto" the quantizer's own."""
         query_encoding = self.query_encoding if query_encoding == AUTO else query_encoding
         return Quantization(self.encoding, query_encoding, self.estimator, self.rotate, self.truncate_dim)
 
 
 def coded_dim(dim: int, truncate_dim: int | None) -> int:
-    """How many values of a vector are encoded; CorruptionError for a number that no collection can have stored."""
+    """How many values of a vector are encoded; CorruptionError if the stored number is not valid."""
     if truncate_dim is None:
         return dim
     if type(truncate_dim) is not int or not 1 <= truncate_dim <= dim:
@@ -208,22 +204,19 @@ def coded_dim(dim: int, truncate_dim: int | None) -> int:
     return truncate_dim
 
 
-def transforms_of(dim: int) -> int:
-    """How many transforms turn a vector well: two over all of it, or two over each end."""
+def rotation_rounds(dim: int) -> int:
+    """How many transforms make a good rotation: two of the whole vector, or two of each end."""
     return 2 if dim & (dim - 1) == 0 else 4
 
 
-def turns_of(dim: int, count: int) -> F32:
-    """Random signs, float32 (count, dim): bits of splitmix64 (Steele, Lea and Flood 2014), the same everywhere."""
-    x = np.arange(1, count * dim + 1, dtype=np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15) + np.uint64(SEED)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
-    x ^= x >> np.uint64(31)
-    return np.where(x >> np.uint64(63), np.float32(1), np.float32(-1)).reshape(count, dim)
+def random_signs(dim: int, count: int) -> F32:
+    """Random signs, float32 (count, dim), the same on every machine."""
+    bits = splitmix64(SEED, 0, count * dim) >> np.uint64(63)
+    return np.where(bits, np.float32(1), np.float32(-1)).reshape(count, dim)
 
 
 def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
-    """What corrected codes hold: values float32 (n, dim), add float32 (n,), factor float32 (n,)."""
+    """The parts of corrected codes: values float32 (n, dim), add float32 (n,), factor float32 (n,)."""
     arrays, dim = quantizer.arrays, quantizer.dim
     values = np.zeros((len(codes), dim), np.float32)
     for p in range(arrays.bits):
@@ -234,8 +227,8 @@ def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
     return values, floats[:, 0].copy(), floats[:, 1].copy()
 
 
-def _spread_of(quantizer: Quantizer, vectors: F32) -> F32:
-    """What the error of an estimate is made of (`encode.error_of`), on a sample: float32 (2,)."""
+def _error_scales(quantizer: Quantizer, vectors: F32) -> F32:
+    """The two factors of an estimate's error (`encode.estimate_deviation`), measured on a sample: float32 (2,)."""
     codes = quantizer.encode(vectors)
     values, _, factor = values_of(codes, quantizer)
     residual = vectors - quantizer.arrays.mean
@@ -251,27 +244,27 @@ def _spread_of(quantizer: Quantizer, vectors: F32) -> F32:
     return np.array([np.quantile(across, 0.99), np.quantile(np.sqrt(lengths), 0.99)], np.float32)
 
 
-def _excess_of(quantizer: Quantizer, vectors: F32) -> float:
-    """How much wider than `encode.error_of` says errors are, on a sample and its nearest: 1 where it is right.
+def _error_excess(quantizer: Quantizer, vectors: F32) -> float:
+    """How much larger the errors are than `encode.estimate_deviation` predicts, at least 1; measured on a sample.
 
-    It is, of turned vectors. Of others a few dimensions may hold much of a vector, and what a code loses in them is no
-    matter of chance: four bits of 3-large's vectors, as they come, are off by three times as much.
+    For rotated vectors the prediction is right. Without rotation a few dimensions may hold much of a vector, and what a
+    code loses in them is not random: the errors of four bits of 3-large's vectors are three times as large.
     """
-    queries, k = vectors[:_ASKED], min(_NEAREST, len(vectors))
+    queries, k = vectors[:_QUERIES], min(_NEAREST, len(vectors))
     codes = layout.Codes(quantizer.encode(vectors), len(vectors), quantizer.arrays)
     shape = (len(queries), k)
     found = layout.Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(queries), np.int64))
-    likely, best = (layout.Hits(found.ordinals, np.empty(shape, np.float32)) for _ in range(2))
+    estimated, bounded = (layout.Hits(found.ordinals, np.empty(shape, np.float32)) for _ in range(2))
     records = np.zeros((0, layout.RECORD_HEADER_WORDS), np.uint32)
     records.flags.writeable = False
-    # the product, whatever the metric: there errors are what they are, and not behind a root
+    # products under any metric: under euclid the square root would distort the errors
     originals = layout.Originals(records, vectors.shape[1], layout.FLOAT32, layout.DOT)
     planes = layout.SCALAR_8_BITS if quantizer.arrays.bits > 2 else layout.SCALAR_4_BITS
-    for hits, sparing in ((likely, 0), (best, 1)):
-        way = layout.Way(1, 1, k, 0, planes, sparing)
-        api.search_bits(queries, codes, originals, layout.Accept(np.zeros(0, np.uint64), 1), way, found, hits)
+    for hits, prune in ((estimated, 0), (bounded, 1)):
+        settings = layout.SearchSettings(1, 1, k, 0, planes, prune)
+        api.search_bits(queries, codes, originals, layout.Accept(np.zeros(0, np.uint64), 1), settings, found, hits)
     true = np.einsum("ij,ikj->ik", queries, vectors[found.ordinals], dtype=np.float64)
-    said = (best.scores - likely.scores).astype(np.float64) / SURE
-    some = said > 0
-    off = np.abs(true - likely.scores)[some] / said[some]
-    return max(1.0, float(np.quantile(off, 0.999)) / 3.29) if off.size else 1.0  # of a normal error, 3.29
+    predicted = (bounded.scores - estimated.scores).astype(np.float64) / BOUND_DEVIATIONS
+    some = predicted > 0
+    errors = np.abs(true - estimated.scores)[some] / predicted[some]
+    return max(1.0, float(np.quantile(errors, 0.999)) / 3.29) if errors.size else 1.0  # 3.29: of a normal distribution

@@ -1,4 +1,4 @@
-"""Scratch memory for walks: one set of arrays for each that runs, kept for the next. Knows sizes, nothing else."""
+"""Scratch memory for walks: one set of arrays for each running walk, reused by later ones."""
 
 from typing import NamedTuple
 
@@ -6,29 +6,29 @@ import numpy as np
 
 from ..kernels.layout import Scratch
 
-_KINDS = 8  # of sets that are kept: settings in use at a time, and a collection that has just grown
+_KINDS = 8  # different sizes that are kept: one for each of the settings in use, and for a collection that grows
 
 
 class Sizes(NamedTuple):
-    """What a walk needs.
+    """The sizes that a scratch depends on.
 
-    ``n`` : ordinals that can be met. ``words`` : of a plane of a code. ``dim`` : of a query. ``m`` : of the graph.
-    ``room`` : nodes in the beam. ``candidates``, ``k`` : as in the search.
+    ``n`` : ordinals of the graph. ``words`` : of a plane of a code. ``dim`` : of a query. ``m`` : of the graph.
+    ``max_beam`` : nodes in the beam. ``candidates``, ``k`` : of the search.
     """
 
     n: int
     words: int
     dim: int
     m: int
-    room: int
+    max_beam: int
     candidates: int
     k: int
 
 
 class ScratchPool:
-    """Free sets, by their sizes. A walk pops one off its list, or makes one, and appends it at its end.
+    """Free scratch sets, by their sizes. A walk pops one off the list, or makes one, and appends it when it ends.
 
-    Both are atomic, so any number of threads may do so at once; each list grows to as many sets as ever ran together.
+    Both are atomic, so any number of threads may do so; a list grows to as many sets as have been in use at once.
     """
 
     def __init__(self) -> None:
@@ -46,17 +46,17 @@ class ScratchPool:
 
 def make_scratch(sizes: Sizes) -> Scratch:
     """A new set, in its first epoch."""
-    n, words, dim, m, room, candidates, k = sizes
+    n, words, dim, m, max_beam, candidates, k = sizes
     return Scratch(
         visited=np.zeros(n, np.uint8),
-        keys=np.empty(room + 8, np.int64),
+        keys=np.empty(max_beam + 8, np.int64),
         rows=np.empty(8 * m, np.int32),
         distances=np.empty(8 * m, np.int32),
         found=np.empty(candidates, np.int32),
-        reach=np.empty(candidates, np.float32),
+        bounds=np.empty(candidates, np.float32),
         best=np.empty((1, k), np.int64),
         query=np.zeros((1, dim), np.float32),
-        turned=np.zeros(64 * words, np.float32),
+        rotated=np.zeros(64 * words, np.float32),
         planes=np.zeros((8, words), np.uint64),
         levels=np.zeros(64 * words, np.uint8),
         bridges=np.empty(2 * m, np.int32),

@@ -1,6 +1,6 @@
-"""Queries to ordinals: lays out the outputs, calls one kernel per block of queries, spreads blocks over threads.
+"""Queries to ordinals: allocate the outputs, call one kernel for each block of queries, spread blocks over threads.
 
-Knows arrays and plans. Knows no ids, no files; a damaged record is reported by its slot.
+Knows arrays and plans, no ids and no files; a damaged record is reported by its slot.
 """
 
 from collections import deque
@@ -15,44 +15,46 @@ from ..errors import CorruptionError
 from ..kernels import api
 from ..kernels.dispatch import direct
 from ..kernels.layout import (
+    BAD_QUERY,
     BINARY,
     COSINE,
     COUNT_DISTANCES,
     COUNT_HOPS,
     COUNT_RESCORED,
     DOT,
-    DOUBTFUL,
     EUCLID,
-    FINE,
+    OK,
     SCALAR_4_BITS,
     SCALAR_8_BITS,
-    SHORT,
+    TOO_FEW,
     Accept,
     Candidates,
     Codes,
     Graph,
     Hits,
     Originals,
-    Way,
+    Scratch,
+    SearchSettings,
 )
 from .planner import EXACT, SCAN, WALK, Plan
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
-from .threads import ALONE, Workers, together
+from .threads import ALONE, Workers, drain, together
 
 METRICS = {"cosine": COSINE, "dot": DOT, "euclid": EUCLID}
 ENCODINGS = {"binary": BINARY, "scalar4bits": SCALAR_4_BITS, "scalar8bits": SCALAR_8_BITS}
 NO_RECORDS = np.zeros((0, 8), np.uint32)
 NO_RECORDS.flags.writeable = False
-NO_WORDS = np.zeros(0, np.uint64)
-ALL = Accept(NO_WORDS, 1)
+
+ALL = Accept(np.zeros(0, np.uint64), 1)
 Prefetch = Callable[[NDArray[np.int32]], None]
 
 _search_graph, _search_bits = direct(api.search_graph), direct(api.search_bits)
 
-# a block reads the codes once for all its queries; more than this gains nothing and holds up the other threads
+# queries that read the codes together; a larger block gains nothing and keeps the other threads waiting
 _BLOCK = 16
-# bytes of originals that are read where bits do not settle a query, and where nothing less than that does
+# Bytes of accepted originals up to which they are all read where codes do not separate the candidates: at once, and
+# after widening the candidates did not help either.
 _SOON_READ, _AFFORDABLE = 64 << 20, 512 << 20
 
 
@@ -68,9 +70,9 @@ class Searchable:
     dim : int
     form : int                          of the records
     metric : int                        one of METRICS
-    quantizer : Quantizer               what the codes were made by
+    quantizer : Quantizer               made the codes
     graph : Graph or None               of the first ``graph.n`` slots
-    alike : int                         as in `HnswGraph`, of that graph
+    alike : int                         inexact copies in that graph (`HnswGraph`)
     pool : ScratchPool                  shared by the states of a collection
     """
 
@@ -107,9 +109,9 @@ class Work:
 
     Parameters
     ----------
-    way : str               as in `Plan`; "scan" also where a walk ran dry and a scan took its place
-    distances : int         codes, or originals in an exact scan, that were compared with a query
-    hops : int              nodes whose links were followed on level 0
+    way : str               as in `Plan`; "scan" also where a walk found too few and a scan took its place
+    distances : int         codes, or originals in an exact search, that were compared with a query
+    hops : int              nodes that were expanded on level 0
     rescored : int          originals read for candidates
     """
 
@@ -119,23 +121,23 @@ class Work:
     rescored: int = 0
 
     def add(self, more: "Work") -> None:
-        """Count what another search did for the same queries."""
+        """Add the work of another search for the same queries."""
         self.distances += more.distances
         self.hops += more.hops
         self.rescored += more.rescored
 
 
 class DoubtfulError(Exception):
-    """A query that cannot be computed with; who has it can say why."""
+    """A query that is not finite, or too long or too short to compute with; the caller can say which."""
 
 
 class Search:
-    """A way to search one state, for any number of queries; may be used by many threads at once.
+    """A prepared search of one state, for any number of queries; may be used by many threads at once.
 
     Parameters
     ----------
     accept : uint64 (ceil(n / 64),)     bit o % 64 of word o // 64: ordinal o may be found; None: all
-    accepted : int                      how many that are
+    accepted : int                      number of ordinals that may be found
     encoding : int                      of the queries, one of ENCODINGS
     """
 
@@ -144,37 +146,49 @@ class Search:
     ) -> None:
         self.data, self.accepted, self.k, self.plan = data, accepted, k, plan
         self.accept = ALL if accept is None else Accept(accept, 0)
-        # an estimate of a part of a vector is no bound of the score of the whole; and not rescored, sparing would tell
-        # the best score there may be, not the likely one
-        sparing = plan.rescoring and data.quantizer.estimator == "rabitq" and data.quantizer.dim == data.dim
-        self.way = Way(plan.ef, plan.room, plan.candidates, int(plan.rescoring), encoding, int(sparing))
-        self.way = self.way._replace(most=plan.most, inside=int(plan.inside))
-        self.way = self.way._replace(against=plan.against, along=plan.along, rare=plan.rare)
-        # when the originals are asked for before they are read
-        self.ahead = self.way._replace(rescoring=0, sparing=1)
+        self.settings = SearchSettings(
+            plan.ef,
+            plan.max_beam,
+            plan.candidates,
+            int(plan.rescoring),
+            encoding,
+            # An estimate for a part of a vector does not bound the score of the whole. Without rescoring, ``prune``
+            # would report the bound in place of the estimate.
+            int(plan.rescoring and data.quantizer.estimator == "rabitq" and data.quantizer.dim == data.dim),
+            plan.max_candidates,
+            int(plan.accepted_only),
+            plan.ef_sparse,
+            plan.ef_dense,
+            plan.sparse_below,
+        )
+        # the first pass alone, with score bounds, where originals are prefetched from disk before they are read
+        self.first_pass = self.settings._replace(rescoring=0, prune=1)
         self._arrays = (data.codes, data.graph, data.originals, self.accept)
         if plan.way == WALK:
             assert data.graph is not None
             degree = data.graph.links.shape[1] >> 1
             width = data.quantizer.arrays.width
-            room = max(plan.room, plan.against, min(data.n, 3 * plan.along))
-            self._sizes = Sizes(len(data.words), width, data.dim, degree, room, plan.most, k)
+            max_beam = max(plan.max_beam, plan.ef_sparse, min(data.n, 3 * plan.ef_dense))
+            self._sizes = Sizes(len(data.words), width, data.dim, degree, max_beam, plan.max_candidates, k)
             self._free = data.pool.free(self._sizes)
 
     def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The k nearest of one query, float32 (1, dim): `nearest`, without what a search from memory has no use for."""
+        """The k nearest of one query, float32 (1, dim): the short form of `nearest` for originals in memory."""
         if self.plan.way != WALK:
             return self.nearest(query, ALONE)
         hits = Hits(np.empty((1, self.k), np.int32), np.empty((1, self.k), np.float32))
-        try:
-            scratch = self._free.pop()
-        except IndexError:
-            scratch = make_scratch(self._sizes)
-        status = _search_graph(query, *self._arrays, self.way, scratch, hits)
+        scratch = self._take_scratch()
+        status = _search_graph(query, *self._arrays, self.settings, scratch, hits)
         self._free.append(scratch)
-        if status != FINE:
-            return self.nearest(query, ALONE)  # by a scan, or to say what is wrong
+        if status != OK:
+            return self.nearest(query, ALONE)  # by a scan, or to raise the error
         return hits
+
+    def _take_scratch(self) -> Scratch:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return make_scratch(self._sizes)
 
     def nearest(
         self,
@@ -189,16 +203,18 @@ class Search:
         ----------
         queries : float32 (m, dim), C-order     of any length
         workers : Workers                       how many kernel calls may run at once
-        prefetch : callable                     told the ordinals, padded with -1, that rescoring is about to read
-        work : Work                             filled in; for one thread
+        prefetch : callable                     called with the ordinals, padded with -1, that rescoring will read next
+        work : Work                             written; only where one thread works
 
         Returns
         -------
         ordinals : int32 (m, k), padded with -1; scores : float32 (m, k), padded with NaN
             larger is nearer; nearest first, ties by ordinal
 
-        Raises CorruptionError when a record that was read does not agree with its checksum; DoubtfulError for a query
-        that is not finite, or too long or, under cosine, too short.
+        Raises
+        ------
+        CorruptionError     if a record that was read does not match its checksum
+        DoubtfulError       if a query is not finite, too long or, under cosine, too short
         """
         m = len(queries)
         hits = Hits(np.empty((m, self.k), np.int32), np.empty((m, self.k), np.float32))
@@ -209,14 +225,10 @@ class Search:
         else:
 
             def work_on(blocks: deque[slice]) -> None:
-                while True:
-                    try:
-                        block = blocks.popleft()
-                    except IndexError:
-                        return
+                for block in drain(blocks):
                     self._run(queries[block], Hits(hits.ordinals[block], hits.scores[block]), prefetch, work)
 
-            # walks share nothing, and each call costs some Python that holds the others up
+            # walks share no reads, and every call holds the GIL for a while: so their blocks are large
             threads = workers.threads
             size = -(-m // (4 * threads)) if self.plan.way == WALK else min(_BLOCK, -(-m // threads))
             blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
@@ -226,10 +238,10 @@ class Search:
     def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:
         """Answer some queries."""
         data, way = self.data, self.plan.way
-        status = SHORT
+        status = TOO_FEW
         if way == WALK:
             status = self._walk(queries, hits, prefetch, work)
-        if status == SHORT:
+        if status == TOO_FEW:
             queries = self._prepared(queries)
             if work is not None:
                 work.way = EXACT if way == EXACT else SCAN
@@ -243,101 +255,97 @@ class Search:
                 f"the vector in slot {status} does not agree with its checksum; verify() lists all damage; "
                 "restore the collection from a copy"
             )
-        if status == DOUBTFUL:
+        if status == BAD_QUERY:
             raise DoubtfulError
-        assert status == FINE, "the arrays do not fit each other"
+        assert status == OK, "the shapes of the arrays do not agree"
 
     def _prepared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The queries at unit length under cosine."""
+        """The queries, scaled to unit length under cosine."""
         out = np.empty_like(queries)
-        if api.prepare(queries, self.data.metric, out) != FINE:
+        if api.prepare(queries, self.data.metric, out) != OK:
             raise DoubtfulError
         return out
 
     def _walk(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
-        """Walk the graph; SHORT if that found too few."""
-        plan = self.plan
-        try:
-            scratch = self._free.pop()
-        except IndexError:
-            scratch = make_scratch(self._sizes)
+        """Walk the graph; returns the status of the kernel."""
+        scratch = self._take_scratch()
         if work is not None:
             scratch.counters[COUNT_DISTANCES:] = 0
-        found, way = hits, self.way
+        found, settings = hits, self.settings
         if prefetch is not None:
-            shape = (len(queries), plan.most)
-            found, way = Hits(np.empty(shape, np.int32), np.empty(shape, np.float32)), self.ahead
-        status: int = _search_graph(queries, *self._arrays, way, scratch, found)
-        if work is not None and status == FINE:
+            shape = (len(queries), self.plan.max_candidates)
+            found, settings = Hits(np.empty(shape, np.int32), np.empty(shape, np.float32)), self.first_pass
+        status: int = _search_graph(queries, *self._arrays, settings, scratch, found)
+        if work is not None and status == OK:
             work.way = WALK
             work.distances += int(scratch.counters[COUNT_DISTANCES])
             work.hops += int(scratch.counters[COUNT_HOPS])
             work.rescored += int(scratch.counters[COUNT_RESCORED])
         self._free.append(scratch)
-        if status == FINE and prefetch is not None:
-            again = Candidates(found.ordinals, found.ordinals, np.count_nonzero(found.ordinals >= 0, axis=1))
-            status = self._rescored(self._prepared(queries), again, found.scores, hits, prefetch, work)
+        if status == OK and prefetch is not None:
+            candidates = Candidates(found.ordinals, found.ordinals, np.count_nonzero(found.ordinals >= 0, axis=1))
+            status = self._rescore(self._prepared(queries), candidates, found.scores, hits, prefetch, work)
         return status
 
-    def _rescored(
+    def _rescore(
         self,
         queries: NDArray[np.float32],
         candidates: Candidates,
-        reach: NDArray[np.float32],
+        bounds: NDArray[np.float32],
         hits: Hits,
         prefetch: Prefetch,
         work: Work | None,
     ) -> int:
-        """Order candidates by their originals, which are asked for before they are read.
+        """Order candidates by their originals, and prefetch these before they are read.
 
-        Where estimates tell what cannot be a hit: the first k, and then only those that may still be better.
+        With score bounds the first k are read first, and then only those that may still be better.
         """
         data, k, wide = self.data, self.k, self.plan.candidates
-        ordinals = candidates.ordinals[:, :wide]  # more are seldom read, and not asked for
-        if self.way.sparing and ordinals.shape[1] > k:
+        ordinals = candidates.ordinals[:, :wide]  # those behind are seldom read
+        if self.settings.prune and ordinals.shape[1] > k:
             prefetch(np.ascontiguousarray(ordinals[:, :k]))
             first = candidates._replace(counts=np.minimum(candidates.counts, k))
-            status, _ = api.rescore(queries, data.originals, data.n, first, reach, k, hits)
-            if status != FINE:
+            status, _ = api.rescore(queries, data.originals, data.n, first, bounds, k, hits)
+            if status != OK:
                 return int(status)
             worst = np.where(candidates.counts > k, hits.scores[:, -1], np.inf)[:, None]
-            later = np.where(reach[:, k:wide] >= worst, ordinals[:, k:], np.int32(-1))
+            later = np.where(bounds[:, k:wide] >= worst, ordinals[:, k:], np.int32(-1))
             if (later >= 0).any():
                 prefetch(later)
         else:
             prefetch(np.ascontiguousarray(ordinals))
-        status, read = api.rescore(queries, data.originals, data.n, candidates, reach, wide, hits)
+        status, read = api.rescore(queries, data.originals, data.n, candidates, bounds, wide, hits)
         if work is not None:
             work.rescored += int(read)
         return int(status)
 
     def _scan(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> int:
-        """Scan the codes of all that is accepted."""
+        """Scan all accepted codes."""
         data, plan = self.data, self.plan
-        most = plan.scanned if plan.way == WALK else plan.most
-        shape, way = (len(queries), most), self.way._replace(most=most)
-        found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(len(queries), np.int64))
+        most = plan.scan_candidates if plan.way == WALK else plan.max_candidates
+        widened = self.accepted > most > plan.candidates
+        found = _empty_candidates(len(queries), most)
         if prefetch is None:
-            status, read = _search_bits(queries, data.codes, data.originals, self.accept, way, found, hits)
+            settings = self.settings._replace(max_candidates=most)
+            status, read = _search_bits(queries, data.codes, data.originals, self.accept, settings, found, hits)
             if work is not None:
                 work.rescored += int(read)
-            # few were read: the last of the candidates brought nothing
-            if status == FINE and self.accepted > most > plan.candidates and 2 * read > most:
-                return self._settle(queries, found, hits, work)
-            return int(status)
-        told = Hits(np.empty(shape, np.int32), np.full(shape, np.nan, np.float32))
-        status, _ = api.search_bits(queries, data.codes, data.originals, self.accept, self.ahead, found, told)
-        if status == FINE:
-            status = self._rescored(queries, found, told.scores, hits, prefetch, work)
-        if status == FINE and self.accepted > most > plan.candidates:
-            status = self._settle(queries, found, hits, work)
+            widened = widened and 2 * read > most  # if few were read, the last candidates brought no hits
+        else:
+            first = Hits(np.empty(found.ordinals.shape, np.int32), np.full(found.ordinals.shape, np.nan, np.float32))
+            status, _ = api.search_bits(queries, data.codes, data.originals, self.accept, self.first_pass, found, first)
+            if status == OK:
+                status = self._rescore(queries, found, first.scores, hits, prefetch, work)
+        if status == OK and widened:
+            status = self._widen(queries, found, hits, work)
         return int(status)
 
-    def _settle(self, queries: NDArray[np.float32], found: Candidates, hits: Hits, work: Work | None) -> int:
-        """Look further for those queries of whose hits a fifth are of the last half of the candidates.
+    def _widen(self, queries: NDArray[np.float32], found: Candidates, hits: Hits, work: Work | None) -> int:
+        """Look at more candidates for the queries that have a fifth of their hits in the second half of the candidates.
 
-        Bits hardly tell there: where they tell nothing, half of the hits would be. What is looked at then is all that
-        is accepted, if that is soon read; else eight times as many candidates, and all if that is no end yet.
+        There the codes hardly separate the candidates: if not at all, half of the hits would be in that half. Then all
+        accepted originals are read, if they are small; else eight times as many candidates, and all if that is not
+        enough either.
         """
         data, wide = self.data, found.ordinals.shape[1]
         size, enough = self.accepted * data.records.shape[1] * 4, (self.k + 4) // 5
@@ -345,20 +353,23 @@ class Search:
             query, own = queries[i : i + 1], Hits(hits.ordinals[i : i + 1], hits.scores[i : i + 1])
             if np.isin(own.ordinals, found.ordinals[i, wide // 2 :]).sum() < enough:
                 continue
-            status, settled = FINE, False
+            status, done = OK, False
             if size > _SOON_READ:
-                shape = (1, min(8 * wide, self.accepted))
-                more = Candidates(np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(1, np.int64))
-                way = self.way._replace(candidates=wide, most=shape[1])
-                status, read = _search_bits(query, data.codes, data.originals, self.accept, way, more, own)
-                late = np.isin(own.ordinals, more.ordinals[:, shape[1] // 2 :]).sum()
-                settled = size > _AFFORDABLE or late < enough
+                more = _empty_candidates(1, min(8 * wide, self.accepted))
+                most = more.ordinals.shape[1]
+                settings = self.settings._replace(candidates=wide, max_candidates=most)
+                status, read = _search_bits(query, data.codes, data.originals, self.accept, settings, more, own)
+                done = size > _AFFORDABLE or np.isin(own.ordinals, more.ordinals[:, most // 2 :]).sum() < enough
                 if work is not None:
                     work.distances, work.rescored = work.distances + self.accepted, work.rescored + int(read)
-            if status == FINE and not settled:
+            if status == OK and not done:
                 status = api.search_exact(query, data.originals, data.n, self.accept, own)
                 if work is not None:
                     work.way, work.distances = EXACT, work.distances + self.accepted
-            if status != FINE:
+            if status != OK:
                 return int(status)
-        return FINE
+        return OK
+
+
+def _empty_candidates(m: int, c: int) -> Candidates:
+    return Candidates(np.empty((m, c), np.int32), np.empty((m, c), np.int32), np.empty(m, np.int64))

@@ -1,16 +1,16 @@
-"""The same work on several threads, whatever Ctrl-C breaks off.
+"""Spread work over several threads so that no KeyboardInterrupt can leave a deadlock behind.
 
-A KeyboardInterrupt comes between any two instructions of the main thread: also right after a lock was taken, within the
-Python code of `threading` and `concurrent.futures`. Such a lock is never given back, and who needs it next hangs. So
-the thread that asks touches queues and threads that are written in C alone, and depends on no other: what the others
-do not take, it takes itself.
+A KeyboardInterrupt is raised between any two instructions of the main thread: also right after it acquired a lock,
+inside the Python code of `threading` and `concurrent.futures`. Such a lock is never released, and the next thread that
+needs it hangs. So the calling thread uses only queues and threads that are written in C, and it waits for no portion of
+the work to be taken: what the other threads do not take, it takes itself.
 """
 
 import _thread
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -21,7 +21,7 @@ _Jobs = SimpleQueue[Callable[[], None] | None]
 
 
 class Pool(Executor):
-    """Threads that are started when they are first needed, and end with the pool; Python's exit waits for none."""
+    """An executor whose threads start when first needed and end with the pool; Python's exit waits for none."""
 
     def __init__(self, threads: int) -> None:
         self._jobs: _Jobs = SimpleQueue()
@@ -29,7 +29,7 @@ class Pool(Executor):
         weakref.finalize(self, _end, self._jobs, threads)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """As that of any executor."""
+        """Run a call on one of the threads."""
         future: Future[T] = Future()
 
         def job() -> None:
@@ -42,7 +42,7 @@ class Pool(Executor):
                     future.set_result(result)
 
         while self._to_start:
-            self._to_start.pop()  # an interrupt from here on, and there is a thread less
+            self._to_start.pop()  # after an interrupt between these lines the pool has one thread less
             _thread.start_new_thread(_serve, (self._jobs,))
         self._jobs.put(job)
         return future
@@ -51,7 +51,7 @@ class Pool(Executor):
 def _serve(jobs: _Jobs) -> None:
     while (job := jobs.get()) is not None:
         job()
-        del job  # what it holds may end with it
+        del job  # release what it refers to
 
 
 def _end(jobs: _Jobs, threads: int) -> None:
@@ -67,25 +67,25 @@ class LazyPool:
         self._pool: Pool | None = None
 
     def __call__(self) -> Pool:
-        """Give the pool."""
+        """Return the pool."""
         pool = self._pool
         if pool is None:
-            self._pool = pool = Pool(self._threads)  # two threads may each make one: the last is kept, both work
+            self._pool = pool = Pool(self._threads)  # two threads may both make one: both work, the last is kept
         return pool
 
     def drop(self) -> None:
-        """Let the threads end with the last work that holds them."""
+        """Let the threads end when nobody uses the pool any more."""
         self._pool = None
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many threads may share a piece of work, and the pool that they come from.
+    """How many threads may share a piece of work, and their pool.
 
     Parameters
     ----------
-    threads : int       at most, the one that asks among them
-    pool : callable     gives the pool
+    threads : int       at most, including the calling one
+    pool : callable     returns the pool
     """
 
     threads: int
@@ -111,24 +111,23 @@ def cores() -> int:
 
 
 def together(work: Callable[[deque[T]], None], portions: deque[T], workers: Workers) -> None:
-    """Let threads take portions from the left until none is left: the one that asks, and others where there are any.
+    """Let the calling thread, and as many others as `workers` allows, take portions until none is left.
+
+    It returns, or raises, when no thread works any more. After an exception of any thread, or a KeyboardInterrupt, the
+    portions that are left are not done.
 
     Parameters
     ----------
-    work : callable     takes portions with ``popleft`` until that raises IndexError; run once by each thread
-    workers : Workers   at most so many threads
-
-    It returns, or raises, when no thread works any more. After an exception, of any thread, or Ctrl-C what portions are
-    left are left.
+    work : callable     takes portions with `drain`; run once by each thread
     """
     begun: list[None] = []
     ended: list[None] = []
     over: list[None] = []
     errors: list[BaseException] = []
-    told: SimpleQueue[None] = SimpleQueue()
+    finished: SimpleQueue[None] = SimpleQueue()
 
     def other() -> None:
-        begun.append(None)  # first: whoever has said that it is over waits for those that have begun
+        begun.append(None)  # before the look at ``over``: the calling thread waits for all that have begun
         try:
             if not over:
                 work(portions)
@@ -137,7 +136,7 @@ def together(work: Callable[[deque[T]], None], portions: deque[T], workers: Work
             errors.append(error)
         finally:
             ended.append(None)
-            told.put(None)
+            finished.put(None)
 
     try:
         if workers.threads > 1:
@@ -150,17 +149,27 @@ def together(work: Callable[[deque[T]], None], portions: deque[T], workers: Work
         raise
     finally:
         over.append(None)
-        _wait(begun, ended, told)
+        _wait(begun, ended, finished)
     if errors:
         raise errors[0]
 
 
-def _wait(begun: list[None], ended: list[None], told: "SimpleQueue[None]") -> None:
-    """Wait until all that have begun have ended, however often it is interrupted; then it is."""
-    interrupt: BaseException | None = None
-    while len(ended) < len(begun):  # an interrupt may have taken what was told, but not this
+def drain(portions: deque[T]) -> Iterator[T]:
+    """Take portions from the left until none is left; several threads may do so at once."""
+    while True:
         try:
-            told.get()
+            portion = portions.popleft()
+        except IndexError:
+            return
+        yield portion
+
+
+def _wait(begun: list[None], ended: list[None], finished: "SimpleQueue[None]") -> None:
+    """Wait until all threads that have begun have ended, however often it is interrupted; then raise the interrupt."""
+    interrupt: BaseException | None = None
+    while len(ended) < len(begun):  # an interrupt may have lost a message of the queue, but not these counts
+        try:
+            finished.get()
         except BaseException as error:
             interrupt = error
     if interrupt is not None:

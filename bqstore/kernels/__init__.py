@@ -1,5 +1,5 @@
-"""The arithmetic on arrays: bits, heaps, records and scans, compiled by numba.
+"""The compiled arithmetic (numba) on arrays: encode vectors, scan codes, walk and link the graph, match metadata.
 
-Only this package imports numba. Callers use :mod:`bqstore.kernels.api` and the tuples of
-:mod:`bqstore.kernels.layout`; importing this package itself costs nothing.
+May import numpy and numba, and nothing of bqstore. No other package imports numba; importing this one costs nothing.
+Start with `layout.py` (the arguments), `api.py` (what Python calls), then `scan.py` and `walk.py` (the two searches).
 """

@@ -1,4 +1,4 @@
-"""Codes: packing signs, counting the bits that differ, and what the two floats of a corrected code make of that."""
+"""Codes: packing signs, and the distance of an encoded query from a code."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from bqstore.kernels.intrinsics import as_float32, as_int32, distance_1, distance_2, distance_4, distance_8, prefetch
 from bqstore.kernels.jit import leaf
-from bqstore.kernels.layout import BINARY, SCALAR_4_BITS, Encoded, Quantizer
+from bqstore.kernels.layout import BINARY, SCALAR_4_BITS, EncodedQuery, Quantizer
 
 BIT = (np.uint64(1) << np.arange(64, dtype=np.uint64)).astype(np.uint64)
 ZERO = np.uint64(0)
-TWO_PLANES = 2  # of a code that is the query; nobody scans with it
+TWO_PLANES = 2  # a code of two bits as the query of a graph under construction; not an encoding of searches
 LOW = np.uint64(0xFFFF_FFFF)
 HALF = np.uint64(32)
 
@@ -30,7 +30,7 @@ def pack_row(vector: npt.NDArray[np.float32], out: npt.NDArray[np.uint64], place
         word = ZERO
         first = 64 * w
         if first + 64 <= dim:
-            for b in range(64):  # a constant count: this loop becomes compares and masks
+            for b in range(64):  # a constant count: vectorized into compares and masks
                 word |= BIT[b] if vector[first + b] > 0 else ZERO
         else:
             for b in range(dim - first):
@@ -45,20 +45,34 @@ def factor_of(words: npt.NDArray[np.uint64], row: int, place: int) -> np.float32
 
 
 @leaf
-def rank_of(estimate: np.float32) -> int:
-    """Return a whole number from 0 to 2^30 - 1 that falls as an estimate rises, so that it can be a distance.
+def estimate_to_rank(estimate: np.float32) -> int:
+    """Map an estimate to an integer from 0 to 2^30 - 1 with the reverse order, which serves as the distance.
 
-    The bits of a float32, as whole numbers, order as the values do; two of the 23 behind the point are given up.
+    The bits of floats order as integers do. The last two bits of the 23 of the fraction are dropped.
     """
     bits = as_int32(-estimate)
     return ((bits ^ ((bits >> 31) & 0x7FFF_FFFF)) >> 2) + 0x2000_0000
 
 
 @leaf
-def estimate_of(rank: int) -> np.float32:
-    """Return the estimate that `rank_of` made a distance of, to some 21 bits."""
+def rank_to_estimate(rank: int) -> np.float32:
+    """Return the estimate that `estimate_to_rank` mapped to this integer, to some 21 bits."""
     ordered = (np.int64(rank) - 0x2000_0000) << 2
     return -as_float32(np.uint32((ordered ^ ((ordered >> 63) & 0x7FFF_FFFF)) & 0xFFFF_FFFF))
+
+
+@leaf
+def prefetch_code(words: npt.NDArray[np.uint64], row: int) -> None:
+    """Prefetch every cache line of a code."""
+    for w in range(0, words.shape[1], 8):
+        prefetch(words, row, w)
+
+
+@leaf
+def prefetch_codes(words: npt.NDArray[np.uint64], rows: npt.NDArray[np.int32], start: int, stop: int) -> None:
+    """Prefetch the codes of ``rows[start:stop]``, so that their cache misses overlap."""
+    for i in range(start, stop):
+        prefetch_code(words, rows[i])
 
 
 @leaf
@@ -66,7 +80,7 @@ def measure(
     words: npt.NDArray[np.uint64],
     rows: npt.NDArray[np.int32],
     count: int,
-    query: Encoded,
+    query: EncodedQuery,
     ahead: int,
     out: npt.NDArray[np.int32],
 ) -> None:
@@ -76,20 +90,19 @@ def measure(
     ----------
     words : uint64 (n, columns) codes
     rows : int32 (>= count,)    ordinals, each < n
-    query : Encoded             of codes that are ``columns`` words long
-    ahead : int                 ask for the codes that lie so many rows behind each; 0: they are in the cache
-    out : int32 (>= count,)     written: the distance, as `encode` says, or, of corrected codes, `rank_of` the estimate
+    query : EncodedQuery        for codes of ``columns`` words
+    ahead : int                 prefetch the code so many rows behind each one; 0: the codes are in the cache
+    out : int32 (>= count,)     written: the distance (see `encode`); of corrected codes `estimate_to_rank` of the
+                                estimate
     """
     planes, encoding, bits, width = query.planes, query.encoding, query.bits, query.width
-    columns = words.shape[1]
-    for p in range(bits):  # each plane of a code weighs half of the one before; all rows are in the cache by the second
+    for p in range(bits):  # each plane weighs half as much as the one before; from the second on, rows are cached
         first = p * width
         far = ahead if p == 0 else 0
         if encoding == BINARY:
             for i in range(count):
                 if far > 0:
-                    for w in range(0, columns, 8):
-                        prefetch(words, rows[i] + far, w)
+                    prefetch_code(words, rows[i] + far)
                 apart = distance_1(words, rows[i], first, planes, width)
                 out[i] = apart if p == 0 else 2 * out[i] + apart
         elif encoding == TWO_PLANES:
@@ -99,28 +112,26 @@ def measure(
         elif encoding == SCALAR_4_BITS:
             for i in range(count):
                 if far > 0:
-                    for w in range(0, columns, 8):
-                        prefetch(words, rows[i] + far, w)
+                    prefetch_code(words, rows[i] + far)
                 apart = distance_4(words, rows[i], first, planes, width)
                 out[i] = apart if p == 0 else 2 * out[i] + apart
         else:
             for i in range(count):
                 if far > 0:
-                    for w in range(0, columns, 8):
-                        prefetch(words, rows[i] + far, w)
+                    prefetch_code(words, rows[i] + far)
                 apart = distance_8(words, rows[i], first, planes, width)
                 out[i] = apart if p == 0 else 2 * out[i] + apart
     if query.corrected:
-        half, top, place = query.half, np.int32(query.top), columns - 1
+        half, top, place = query.half, np.int32(query.top), words.shape[1] - 1
         for i in range(count):
             word = words[rows[i], place]
             add, factor = as_float32(np.uint32(word & LOW)), as_float32(np.uint32(word >> HALF))
-            out[i] = rank_of(add + factor * (half * np.float32(top - 2 * out[i])))
+            out[i] = estimate_to_rank(add + factor * (half * np.float32(top - 2 * out[i])))
 
 
 @leaf
-def distance_to(words: npt.NDArray[np.uint64], row: int, query: Encoded) -> int:
-    """Return what `measure` writes, of one row."""
+def distance_to(words: npt.NDArray[np.uint64], row: int, query: EncodedQuery) -> int:
+    """Return the distance that `measure` writes, for one row."""
     planes, encoding, width = query.planes, query.encoding, query.width
     total = 0
     for p in range(query.bits):
@@ -136,19 +147,19 @@ def distance_to(words: npt.NDArray[np.uint64], row: int, query: Encoded) -> int:
     if query.corrected:
         word = words[row, words.shape[1] - 1]
         add, factor = as_float32(np.uint32(word & LOW)), as_float32(np.uint32(word >> HALF))
-        return rank_of(add + factor * (query.half * np.float32(np.int32(query.top) - 2 * total)))
+        return estimate_to_rank(add + factor * (query.half * np.float32(np.int32(query.top) - 2 * total)))
     return total
 
 
 @leaf
 def code_as_query(
     words: npt.NDArray[np.uint64], ordinal: int, quantizer: Quantizer, planes: npt.NDArray[np.uint64]
-) -> Encoded:
-    """Return a code as the query: its bit planes are those of the query, the last one of a code being bit 0.
+) -> EncodedQuery:
+    """Return a code as a query: the planes of the code are those of the query, in reverse order.
 
-    Of several bits, distances are the ranks of ``add_x + factor_x factor <values_x, values>``, the product of what is
-    beside the mean estimated on both sides, which for one query orders as the scores do: a graph of MiniLM's vectors
-    then finds .986 in place of .978, with a sixth fewer distances. Of one bit that gains nothing over the signs.
+    For codes of several bits, distances are the ranks of ``add_x + factor_x factor <values_x, values>``: the product of
+    the two residuals, estimated from both codes, which for one query orders as the scores do. A graph of MiniLM vectors
+    then has a recall of .986 instead of .978, with a sixth fewer distances. For one bit it gains nothing over signs.
 
     planes : uint64 (>= bits, width), written
     """
@@ -157,7 +168,7 @@ def code_as_query(
         for w in range(width):
             planes[p, w] = words[ordinal, (bits - 1 - p) * width + w]
     if bits == 1:
-        return Encoded(planes, BINARY, 1, width, 0, np.float32(1), quantizer.lanes, 0.0, 0.0, 0.0)
+        return EncodedQuery(planes, BINARY, 1, width, 0, np.float32(1), quantizer.lanes, 0.0, 0.0, 0.0)
     steps = (1 << bits) - 1
     factor = factor_of(words, ordinal, words.shape[1] - 1)
-    return Encoded(planes, bits, bits, width, 1, factor, steps * steps * quantizer.lanes, 0.0, 0.0, 0.0)
+    return EncodedQuery(planes, bits, bits, width, 1, factor, steps * steps * quantizer.lanes, 0.0, 0.0, 0.0)

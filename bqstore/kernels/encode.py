@@ -1,8 +1,8 @@
-"""Queries as bit planes: what a code is compared with, and what that distance says about the score.
+"""Queries as bit planes, and the score that follows from the distance of a code and a query.
 
-A query of b planes has a level u from 0 to 2^b - 1 in every dimension, and plane p holds bit p of the levels. Against a
-code c, sum over p of popcount(c ^ plane p) << p is the sum over the dimensions of u where the code has a 0 and of
-2^b - 1 - u where it has a 1: smaller is nearer. One plane is the query's own code, and that sum the Hamming distance.
+In every dimension a query of b planes has a level u from 0 to 2^b - 1; plane p holds bit p of the levels. The distance
+of a code c is the sum over p of popcount(c ^ plane p) << p. That adds u for every 0 of the code and 2^b - 1 - u for
+every 1: smaller is nearer. With one plane, the query's own code, it is the Hamming distance.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.bits import estimate_of, factor_of
+from bqstore.kernels.bits import factor_of, rank_to_estimate
 from bqstore.kernels.intrinsics import as_float32, byte_plane
 from bqstore.kernels.jit import float_leaf, leaf
 from bqstore.kernels.layout import (
@@ -24,23 +24,23 @@ from bqstore.kernels.layout import (
     RABITQ,
     SHORTEST,
     TWO_BITS,
-    Encoded,
+    EncodedQuery,
     Quantizer,
 )
 from bqstore.kernels.quantize import dot, pack_one, scale_to_unit
 from bqstore.kernels.rotate import rotate_row
 
 MAGNITUDE = np.uint32(0x7FFF_FFFF)
-WIDEST = np.float32(3)
-SURE = 4.0  # standard deviations beyond which no candidate's score is expected
+MAX_RMS = np.float32(3)  # the levels reach no further than this many root mean squares of the query
+BOUND_DEVIATIONS = 4.0  # a score bound is the estimate plus this many standard deviations of its error
 
 
 @leaf
-def largest_of(query: npt.NDArray[np.float32]) -> np.float32:
+def max_magnitude(query: npt.NDArray[np.float32]) -> np.float32:
     """Return the largest absolute value of a finite vector, float32 (dim,).
 
-    Of its bits, as whole numbers, which order as the values do: a maximum of floats waits for every compare, 1.3 us for
-    1,536 values, since none may be NaN and the compiler cannot know.
+    The bits of non-negative floats order as integers do. A maximum of floats is not vectorized, because of NaN: 1.3 us
+    for 1,536 values.
     """
     bits = query.view(np.uint32)
     top = np.uint32(0)
@@ -51,12 +51,12 @@ def largest_of(query: npt.NDArray[np.float32]) -> np.float32:
 
 @float_leaf
 def write_levels(query: npt.NDArray[np.float32], top: np.float32, steps: int, levels: npt.NDArray[np.uint8]) -> None:
-    """Write the level of every value: [-top, top] in ``steps`` equal steps, rounded to the nearest; beyond, the last.
+    """Write the level of every value: [-top, top] in ``steps`` equal steps, rounded and clipped.
 
     Parameters
     ----------
     query : float32 (dim,)
-    levels : uint8 (at least dim,)      written; what lies behind is 0
+    levels : uint8 (>= dim,)    its first dim values are written
     """
     scale = np.float32(0.5 * steps) / top if top > 0 else np.float32(0)
     middle = np.float32(0.5 * steps + 0.5)
@@ -66,7 +66,7 @@ def write_levels(query: npt.NDArray[np.float32], top: np.float32, steps: int, le
 
 
 @leaf
-def square_of(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> float:
+def squared_norm_of_levels(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> float:
     """Return the squared length of the vector of ``2 * level - steps``."""
     ones = np.int32(0)
     squares = np.int32(0)  # at most 16,384 * 255^2
@@ -79,10 +79,11 @@ def square_of(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> float:
 
 
 @leaf
-def extend(query: npt.NDArray[np.float32], kind: int, out: npt.NDArray[np.float32]) -> None:
-    """Write a query as Qdrant holds it against three levels a value: once more, or the larger of each two, behind it.
+def repeat_for_levels(query: npt.NDArray[np.float32], kind: int, out: npt.NDArray[np.float32]) -> None:
+    """Write a query in the lanes of Qdrant's three levels a value: the values, then a part for the second bits.
 
-    query : float32 (dim,); out : float32 (>= lanes,), written.
+    For TWO_BITS that part is the values once more; for ONE_AND_HALF_BITS, where two neighboring values share a second
+    bit, the larger of each two. query : float32 (dim,); out : float32 (>= lanes,), written.
     """
     dim = query.shape[0]
     for j in range(dim):
@@ -96,15 +97,17 @@ def extend(query: npt.NDArray[np.float32], kind: int, out: npt.NDArray[np.float3
 
 
 @float_leaf
-def take_off(query: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+def subtract(query: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
     """Write ``query - mean`` to ``out``; float32 (dim,), the last at least as long."""
     for j in range(query.shape[0]):
         out[j] = query[j] - mean[j]
 
 
 @float_leaf
-def lost_of(query: npt.NDArray[np.float32], levels: npt.NDArray[np.uint8], half: np.float32, steps: int) -> np.float32:
-    """Return the squared length of what the levels lose of a query, float32 (dim,)."""
+def squared_rounding_error(
+    query: npt.NDArray[np.float32], levels: npt.NDArray[np.uint8], half: np.float32, steps: int
+) -> np.float32:
+    """Return the squared length of the rounding error of a query's levels, float32 (dim,)."""
     total = np.float32(0)
     for j in range(query.shape[0]):
         apart = query[j] - half * np.float32(2 * np.int32(levels[j]) - steps)
@@ -136,58 +139,58 @@ def encode_query(
     encoding: int,
     metric: int,
     levels: npt.NDArray[np.uint8],
-    turned: npt.NDArray[np.float32],
+    rotated: npt.NDArray[np.float32],
     planes: npt.NDArray[np.uint64],
-) -> Encoded:
-    """Write the planes of one query, and return what codes are compared with.
+) -> EncodedQuery:
+    """Encode one query: write its planes and return the query in the form that codes are compared with.
 
     Parameters
     ----------
-    query : float32 (>= quantizer.dim,) whole, of unit length under COSINE
-    encoding : int                      planes; BINARY encodes the query as a vector
-    levels : uint8 (64 * width,)        scratch
-    turned : float32 (64 * width,)      scratch
+    query : float32 (>= quantizer.dim,)     whole, of unit length under COSINE
+    encoding : int                          number of planes; BINARY encodes the query as a vector is encoded
+    levels : uint8 (64 * width,)            scratch
+    rotated : float32 (64 * width,)         scratch
     planes : uint64 (>= encoding, width)    written
 
     Notes
     -----
-    Qdrant's scalar query encoding: 2^b levels on [-max |q|, max |q|], in bit planes; but no wider than three times the
-    root of the mean square. ada-002 has a few values of thirty times that, beside which all others fall in the two
-    middle levels: recall@10 of the codes alone was that of signs, .797, and is .844 so. The other sets are as before.
+    Qdrant's scalar query encoding: 2^b levels on [-max |q|, max |q|], as bit planes. Here the interval is limited to
+    three times the root mean square. Vectors of ada-002 have a few values thirty times as large, beside which all
+    others fall into the two middle levels: recall@10 of the codes alone was .797, that of signs; with the limit it is
+    .844. Other models are not affected.
 
-    RABITQ: of the query beside the mean (Gao and Long, arXiv 2405.12497, section 3.3), so that what is estimated, and
-    with it the error, is small; the product with the mean itself, exact, lies in each code's ``add``.
+    RABITQ encodes the query less the mean (Gao and Long, arXiv 2405.12497, section 3.3): the estimated product, and
+    with it the error, is small; the exact product with the mean is part of each code's ``add``.
     """
     kind, lanes, width, dim = quantizer.kind, quantizer.lanes, quantizer.width, quantizer.dim
     steps = (1 << encoding) - 1
     whole = dim == query.shape[0]
     part = query[:dim]
     if metric == COSINE and not whole:
-        scale_to_unit(part, turned)
-        part = turned[:dim]
+        scale_to_unit(part, rotated)
+        part = rotated[:dim]
     view = part
     offset = 0.0
     if kind == RABITQ:
-        take_off(part, quantizer.mean, turned)
-        view = turned[:dim]
+        subtract(part, quantizer.mean, rotated)
+        view = rotated[:dim]
         offset = float(dot(view, view)) if metric == EUCLID else float(dot(view, quantizer.mean))
-        rotate_row(view, quantizer.turns)
+        rotate_row(view, quantizer.rotation_signs)
     elif kind != ONE_BIT and encoding != BINARY:
-        extend(part, kind, turned)
-        view = turned[:lanes]
+        repeat_for_levels(part, kind, rotated)
+        view = rotated[:lanes]
     if encoding == BINARY and kind != RABITQ:
         pack_one(part, quantizer, planes, 0)
-        return Encoded(planes, encoding, 1, width, 0, np.float32(1), lanes, offset, 0.0, float(lanes))
-    top = largest_of(view)
+        return EncodedQuery(planes, encoding, 1, width, 0, np.float32(1), lanes, offset, 0.0, float(lanes))
+    top = max_magnitude(view)
     total = dot(view, view)
     if encoding == BINARY:
-        top = absolute_sum(view) / np.float32(dim)  # the length that signs fit best at
-    elif total > np.float32(SHORTEST * SHORTEST):  # below, squares are lost
-        top = min(top, WIDEST * np.float32(math.sqrt(total / lanes)))
-    if encoding == BINARY:
+        top = absolute_sum(view) / np.float32(dim)  # the length at which the signs fit best
         for j in range(lanes):
             levels[j] = np.uint8(1 if view[j] > 0 else 0)
     else:
+        if total > np.float32(SHORTEST * SHORTEST):  # below, squares underflow
+            top = min(top, MAX_RMS * np.float32(math.sqrt(total / lanes)))
         write_levels(view, top, steps, levels)
     for j in range(levels.shape[0] - lanes):
         levels[j + lanes] = 0
@@ -196,40 +199,42 @@ def encode_query(
     bits = quantizer.bits
     product = ((1 << bits) - 1) * steps * lanes
     if kind != RABITQ:
-        return Encoded(planes, encoding, 1, width, 0, half, product, offset, 0.0, square_of(levels, lanes, steps))
-    error = np.inf  # what lies behind the part may change a score by anything
+        square = squared_norm_of_levels(levels, lanes, steps)
+        return EncodedQuery(planes, encoding, 1, width, 0, half, product, offset, 0.0, square)
+    error = np.inf  # of a part: the other values may change the score by any amount
     if whole:
-        error = error_of(np.float64(total), np.float64(lost_of(view, levels, half, steps)), quantizer.spread)
-    return Encoded(planes, encoding, bits, width, 1, half, product, offset, error, 0.0)
+        lost = squared_rounding_error(view, levels, half, steps)
+        error = estimate_deviation(np.float64(total), np.float64(lost), quantizer.error_scales)
+    return EncodedQuery(planes, encoding, bits, width, 1, half, product, offset, error, 0.0)
 
 
 @leaf
-def error_of(square: float, lost: float, spread: npt.NDArray[np.float32]) -> float:
-    """Return the standard deviation of an estimate, but for the code's factor.
+def estimate_deviation(square: float, lost: float, scales: npt.NDArray[np.float32]) -> float:
+    """Return the standard deviation of an estimate, divided by the code's factor.
 
     Parameters
     ----------
-    square, lost : float        squared lengths of the query beside the mean, and of what its levels lose
-    spread : float32 (2,)       of a code v: ``|v| sqrt(1 - cos(v, residual)^2) / sqrt(dim)``, and ``|v| / sqrt(dim)``
+    square, lost : float        squared lengths of the query less the mean, and of the rounding error of its levels
+    scales : float32 (2,)       of a code v: ``|v| sqrt(1 - cos(v, residual)^2) / sqrt(dim)``, and ``|v| / sqrt(dim)``
 
     Notes
     -----
-    What the code lost of the vector and the query's part across it are at random angles: Gao and Long, lemma B.3, the
-    deviation of ``factor * <q, v>``. What the levels lost of the query likewise, against the whole of v.
+    Two independent errors, each at a random angle: that of the code against the query (Gao and Long, lemma B.3, the
+    deviation of ``factor * <q, v>``), and the rounding error of the levels against the code v.
     """
-    return math.sqrt(square * spread[0] * spread[0] + lost * spread[1] * spread[1])
+    return math.sqrt(square * scales[0] * scales[0] + lost * scales[1] * scales[1])
 
 
 @leaf
-def code_score(distance: int, query: Encoded, metric: int) -> np.float32:
-    """Return the score that a distance stands for.
+def code_score(distance: int, query: EncodedQuery, metric: int) -> np.float32:
+    """Return the score that follows from a distance.
 
-    Of corrected codes the estimate of the true score, or of that of the part that is encoded. Of others, the metric
-    applied to the encoded query and the code read as a vector of +-1.
+    Of corrected codes: the estimate of the score, taken of the part of the vectors that is encoded. Of others: the
+    metric applied to the encoded query and to the code read as a vector of +-1.
     """
     if query.corrected:
-        return estimated_score(float(estimate_of(distance)), query, metric)
-    product = query.top - 2 * distance  # of the code and the query in units of half a step
+        return estimated_score(float(rank_to_estimate(distance)), query, metric)
+    product = query.top - 2 * distance  # of the code and the query, in units of ``half``
     lanes = query.top // ((1 << query.encoding) - 1)
     if metric == COSINE:
         length = math.sqrt(query.square * lanes)
@@ -242,9 +247,9 @@ def code_score(distance: int, query: Encoded, metric: int) -> np.float32:
 
 
 @leaf
-def estimated_score(estimate: float, query: Encoded, metric: int) -> np.float32:
-    """Return the score that an estimate of corrected codes stands for."""
-    if metric == EUCLID:  # the estimate is of <q, r> - |r|^2 / 2, r the vector beside the mean
+def estimated_score(estimate: float, query: EncodedQuery, metric: int) -> np.float32:
+    """Return the score that follows from an estimate of corrected codes."""
+    if metric == EUCLID:  # the estimate is of <q, r> - |r|^2 / 2, where r is the vector less the mean
         apart = query.offset - 2 * estimate
         return np.float32(-math.sqrt(apart if apart > 0 else 0.0))
     score = estimate + query.offset
@@ -254,15 +259,25 @@ def estimated_score(estimate: float, query: Encoded, metric: int) -> np.float32:
 
 
 @leaf
-def reach_of(
-    words: npt.NDArray[np.uint64], ordinal: int, distance: int, query: Encoded, metric: int, sparing: int
+def score_bound(
+    words: npt.NDArray[np.uint64], ordinal: int, distance: int, query: EncodedQuery, metric: int, prune: int
 ) -> np.float32:
-    """Return the best score a candidate may have by its estimate; infinite where nothing is known.
+    """Return an upper bound of a candidate's exact score, from its estimate; infinite where there is none.
 
-    Of a query of signs nothing is: what they lose of it is no matter of chance beside a code that is like it. Nor is it
-    of codes of a part of each vector.
+    There is none without corrections, or for codes of a part of each vector. A BINARY query has none either: what its
+    signs lose is no random error beside a code that is like it.
     """
-    if not (query.corrected and sparing) or query.encoding == BINARY or query.error == np.inf:
+    if not (query.corrected and prune) or query.encoding == BINARY or query.error == np.inf:
         return np.float32(np.inf)
-    error = SURE * query.error * float(factor_of(words, ordinal, words.shape[1] - 1))
-    return estimated_score(float(estimate_of(distance)) + error, query, metric)
+    error = BOUND_DEVIATIONS * query.error * float(factor_of(words, ordinal, words.shape[1] - 1))
+    return estimated_score(float(rank_to_estimate(distance)) + error, query, metric)
+
+
+@leaf
+def unrescored_score(
+    words: npt.NDArray[np.uint64], ordinal: int, distance: int, query: EncodedQuery, metric: int, prune: int
+) -> np.float32:
+    """Return the score of a code, or, with ``prune``, the upper bound of its exact score."""
+    if prune:
+        return score_bound(words, ordinal, distance, query, metric, 1)
+    return code_score(distance, query, metric)

@@ -1,4 +1,4 @@
-"""Exact scores on the originals: of candidates, or of every accepted record. No record is used unchecked."""
+"""Exact scores from the originals: of candidates, or of every accepted record. Every record read is verified."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bqstore.kernels.heap import (
     key_rank,
     make_key,
     offer,
-    rank_score,
-    score_rank,
+    rank_to_score,
+    score_to_rank,
     sort_row,
 )
 from bqstore.kernels.intrinsics import prefetch
@@ -22,11 +22,11 @@ from bqstore.kernels.jit import float_leaf, leaf
 from bqstore.kernels.layout import (
     COSINE,
     DOT,
-    FINE,
     FLOAT16,
     FLOAT32,
     INT8,
     LONGEST,
+    OK,
     OUT_OF_RANGE,
     RECORD_HEADER_WORDS,
     SHORTEST,
@@ -41,9 +41,9 @@ from bqstore.kernels.quantize import dot
 from bqstore.kernels.records import fetch_record, fits, is_sound, read_half, read_int8
 from bqstore.kernels.scan import next_rows
 
-GROUP_BYTES = 1 << 16  # vectors that all queries pass over together: they share the L2 cache with the queries
+GROUP_BYTES = 1 << 16  # of the vectors that all queries pass over together: they and the queries fit the L2 cache
 ROWS = 256
-PAGE_WORDS = 1024  # of the smallest page
+PAGE_WORDS = 1024  # of the smallest memory page, 4 KB
 
 
 @float_leaf
@@ -69,9 +69,9 @@ def scale_row(
 def prepare_row(
     queries: npt.NDArray[np.float32], row: int, metric: int, out: npt.NDArray[np.float32], place: int
 ) -> bool:
-    """Write a query to ``out[place]``, at unit length under COSINE; False if it cannot be computed with.
+    """Copy a query to ``out[place]``, at unit length under COSINE; return False if it is not finite, too long or short.
 
-    Infinite and NaN values make the sum of squares so, and no comparison with that holds.
+    An infinite or NaN value makes the sum of squares infinite or NaN, and then the comparisons below are false.
     """
     square = dot(queries[row], queries[row])
     if not square < np.float32(LONGEST * LONGEST):
@@ -106,7 +106,7 @@ def rescore_row(
     originals: Originals,
     limit: int,
     ordinals: npt.NDArray[np.int32],
-    reach: npt.NDArray[np.float32],
+    bounds: npt.NDArray[np.float32],
     count: int,
     first: int,
     heap: npt.NDArray[np.int64],
@@ -117,26 +117,26 @@ def rescore_row(
 
     Parameters
     ----------
-    limit : int                     ordinals end here
+    limit : int                     number of ordinals
     ordinals : int32 (>= count,)    candidates, the likeliest first
-    first : int                     so many are looked at, and so many more, as long as one of the last half of all of
-                                    them came among the best: there estimates do not tell them apart
-    reach : float32 (>= count,)     the best score that each may have; one that cannot be among the best is not read
-    heap : int64 (1, size)          written; size is at least the lesser of k and count
+    bounds : float32 (>= count,)    the upper bound of each one's score; below the worst hit so far, it is not read
+    first : int                     candidates looked at in any case. As long as one from the second half of those
+                                    looked at is among the best, as many again: the estimates do not separate them
+    heap : int64 (1, size)          written; size is at least min(k, count)
     hits : Hits                     written
 
     Returns
     -------
-    status : int                    FINE, a damaged record's ordinal, or OUT_OF_RANGE
+    status : int                    OK, a damaged record's ordinal, or OUT_OF_RANGE
     read : int                      records that were read
 
     Notes
     -----
-    A record is asked for four records ahead, line by line while the checksum runs over the one at hand: asked for at
-    once, its 97 lines fill the queue to memory, and the sums wait behind them.
+    A record is prefetched four records ahead, one cache line at a time while the checksum of the current record is
+    computed. Prefetched at once, its 97 lines fill the memory queue, and the checksum waits behind them.
     """
     records = originals.records
-    # views are made once: one costs as much as half a dot product
+    # made once: a view costs half as much as a dot product
     floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
     dim, form, metric = originals.dim, originals.form, originals.metric
     decoded = np.empty(dim if form != FLOAT32 else 0, np.float32)
@@ -149,15 +149,15 @@ def rescore_row(
     worst = np.float32(-np.inf)  # of the hits so far, once there are enough
     start = 0
     stop = min(count, max(1, first))
-    last = -1  # the last candidate that came among the best
+    last = -1  # the last candidate that was among the best
     while start < stop:
         for i in range(start, stop):
-            for line in range(0, records.shape[1], PAGE_WORDS):  # their pages' addresses are looked up at once
+            for line in range(0, records.shape[1], PAGE_WORDS):  # touch every page first: the TLB misses overlap
                 prefetch(records, ordinals[i], line)
         for i in range(start, min(stop, start + 4)):
             fetch_record(records, ordinals[i])
         for i in range(start, stop):
-            if reach[i] < worst:
+            if bounds[i] < worst:
                 continue
             read += 1
             ordinal = ordinals[i]
@@ -175,16 +175,16 @@ def rescore_row(
             if not is_sound(records, ordinal, ordinals[min(i + 4, stop - 1)]):
                 return int(ordinal), read
             if heap.shape[1] > 0:
-                key = make_key(score_rank(score), ordinal)
+                key = make_key(score_to_rank(score), ordinal)
                 last = i if key < heap[0, 0] else last
                 offer(heap, 0, key)
                 if heap[0, 0] != EMPTY:
-                    worst = rank_score(key_rank(heap[0, 0]))
+                    worst = rank_to_score(key_rank(heap[0, 0]))
         start = stop
-        if last >= stop >> 1:  # of the last half: where estimates tell nothing it seldom stays without
+        if last >= stop >> 1:  # in the second half of those looked at
             stop = min(count, stop + max(1, first))
     write_hits(heap, 0, hits, place)
-    return FINE, read
+    return OK, read
 
 
 @leaf
@@ -193,27 +193,27 @@ def rescore_candidates(
     originals: Originals,
     n: int,
     candidates: Candidates,
-    reach: npt.NDArray[np.float32],
+    bounds: npt.NDArray[np.float32],
     first: int,
     hits: Hits,
 ) -> tuple[int, int]:
     """Order each query's candidates by exact score and keep the k best; see ``api.rescore``.
 
-    reach : float32 (m or 1, c)     the last row serves the queries behind it
+    bounds : float32 (m or 1, c)    one row for each query, or one for all
     """
     limit = min(n, originals.records.shape[0]) if fits(originals, queries.shape[1]) else 0
     heap = np.empty((1, min(hits.ordinals.shape[1], candidates.ordinals.shape[1])), np.int64)
     total = 0
     for query in range(queries.shape[0]):
         count = min(candidates.counts[query], candidates.ordinals.shape[1])
-        best = reach[min(query, reach.shape[0] - 1)]
+        own = bounds[min(query, bounds.shape[0] - 1)]
         status, read = rescore_row(
-            queries, query, originals, limit, candidates.ordinals[query], best, count, first, heap, hits, query
+            queries, query, originals, limit, candidates.ordinals[query], own, count, first, heap, hits, query
         )
         total += read
-        if status != FINE:
+        if status != OK:
             return status, total
-    return FINE, total
+    return OK, total
 
 
 @leaf
@@ -226,8 +226,8 @@ def scan_originals(
 ) -> int:
     """Offer every accepted record below ``n`` to the heap of every query, by (score descending, ordinal).
 
-    Each record is read, checked and decoded once for all queries. Returns a status.
-    Writes ``heap``, int64 (m, size), size > 0.
+    Each record is read, verified and decoded once for all queries. Writes ``heap``, int64 (m, size), size > 0; returns
+    a status.
     """
     records = originals.records
     floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
@@ -259,18 +259,24 @@ def scan_originals(
                         score = vector_score(queries[query], vector, norm, metric)
                     else:
                         score = vector_score(queries[query], decoded[slot], norm, metric)
-                    offer(heap, query, make_key(score_rank(score), ordinal))
+                    offer(heap, query, make_key(score_to_rank(score), ordinal))
         count, word = next_rows(accept, n, word, rows)
-    return FINE
+    return OK
 
 
 @leaf
 def write_hits(heap: npt.NDArray[np.int64], row: int, hits: Hits, query: int) -> None:
-    """Empty a heap of score ranks into row ``query`` of ``hits``, best first, padded with -1 and NaN."""
+    """Write a heap of score ranks to row ``query`` of ``hits``, best first, padded with -1 and NaN."""
     count = sort_row(heap, row)
     for i in range(count):
         hits.ordinals[query, i] = key_ordinal(heap[row, i])
-        hits.scores[query, i] = rank_score(key_rank(heap[row, i]))
+        hits.scores[query, i] = rank_to_score(key_rank(heap[row, i]))
+    pad_hits(hits, query, count)
+
+
+@leaf
+def pad_hits(hits: Hits, query: int, count: int) -> None:
+    """Fill row ``query`` of ``hits`` from its ``count``-th place on with -1 and NaN."""
     for i in range(count, hits.ordinals.shape[1]):
         hits.ordinals[query, i] = -1
         hits.scores[query, i] = np.nan

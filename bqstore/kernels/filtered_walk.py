@@ -1,10 +1,10 @@
-"""The walk under a filter: a beam of accepted nodes alone, which steps over rejected ones.
+"""The walk under a filter: a beam of accepted nodes only, which steps over rejected ones.
 
-Only accepted nodes are measured and kept. Of a node that is expanded, neighbors that are not accepted are bridges:
-their own neighbors are looked at in their place, which costs a bit each and no distance. That is the two-hop expansion
-of ACORN (Patel et al., SIGMOD 2024, section 5.3), on the graph that all searches share; where ACORN would begin outside
-of what is accepted, or has nothing to step to, the nearest of some accepted nodes from all over the graph are taken. So
-a filter that goes against the query does not end the walk. Knows codes, no originals.
+Only accepted nodes are measured and kept. When a node is expanded, its rejected neighbors are bridges: their neighbors
+are visited in their place, at the cost of a bit test each and no distance. That is the two-hop expansion of ACORN
+(Patel et al., SIGMOD 2024, section 5.3), on the graph that all searches share. Besides, the walk starts from the
+nearest of a sample of accepted nodes from the whole graph: so it does not end early where few nodes around the query
+are accepted. Knows codes, no originals.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.bits import measure
+from bqstore.kernels.bits import measure, prefetch_code
 from bqstore.kernels.intrinsics import popcount, prefetch
 from bqstore.kernels.jit import leaf
-from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_HOPS, Accept, Encoded, Graph, Scratch, Way
+from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_HOPS, Accept, EncodedQuery, Graph, Scratch, SearchSettings
 from bqstore.kernels.walk import (
     EXPANDED,
+    FARTHEST,
     NO_KEY,
     ORDINAL_MASK,
     ORDINAL_SHIFT,
@@ -25,11 +26,11 @@ from bqstore.kernels.walk import (
     is_accepted,
     new_epoch,
     offer,
-    offer_same,
+    offer_copies,
 )
 
-SEEDS = 128  # accepted nodes, from all over, whose nearest a walk also begins at
-MANY = 512  # of 1,024: then a beam through all meets accepted ones enough
+SEEDS = 128  # accepted nodes in the sample that a walk starts from
+DENSE = 512  # of 1,024 nodes around the query: if as many are accepted, a beam through all nodes finds enough
 ONE = np.uint64(1)
 FACTOR = np.uint64(0x9E37_79B1)
 LOW = np.uint64(0xFFFF_FFFF)
@@ -37,11 +38,11 @@ HALF = np.uint64(32)
 
 
 @leaf
-def some_accepted(accept: Accept, n: int, rows: npt.NDArray[np.int32], wanted: int) -> int:
-    """Write some accepted ordinals below n to ``rows``, the same for the same filter; return how many, at most wanted.
+def sample_accepted(accept: Accept, n: int, rows: npt.NDArray[np.int32], wanted: int) -> int:
+    """Write a sample of accepted ordinals below n to ``rows``, at most ``wanted``; return how many.
 
-    Words of the bitmap are looked at in an order that a hash gives, four times as many as are wanted at most; of each
-    the lowest bit that is set.
+    A hash chooses words of the bitmap, at most four times as many as ordinals are wanted; of each word the lowest set
+    bit is taken. The same filter gives the same sample.
     """
     words = min(accept.words.shape[0], (n + 63) >> 6)
     count = 0
@@ -61,20 +62,20 @@ def some_accepted(accept: Accept, n: int, rows: npt.NDArray[np.int32], wanted: i
 
 
 @leaf
-def take_in(
+def measure_and_offer(
     words: npt.NDArray[np.uint64],
     graph: Graph,
     accept: Accept,
     ef: int,
-    query: Encoded,
+    query: EncodedQuery,
     count: int,
     n: int,
     found: tuple[int, int, np.int64, int],
     scratch: Scratch,
 ) -> tuple[int, int, np.int64, int]:
-    """Measure ``scratch.rows[:count]`` and offer them to the beam; of one that is rejected, its copies.
+    """Measure the nodes ``scratch.rows[:count]``, and offer the accepted ones and the copies of all to the beam.
 
-    found : size, accepted, bound, first key that is not expanded; returns what they are now.
+    found : size, accepted, bound, and the first key that is not expanded; returns their new values.
     """
     size, accepted, bound, first = found
     rows, distances = scratch.rows, scratch.distances
@@ -87,7 +88,7 @@ def take_in(
                 size, accepted, place, bound = offer(scratch.keys, ef, size, accepted, ef, distance, node, 1)
                 first = min(first, place)
             if graph.same[node] >= 0:
-                size, accepted, bound = offer_same(
+                size, accepted, bound = offer_copies(
                     graph, accept, scratch.keys, ef, size, accepted, ef, distance, node, bound, n, words, query, scratch
                 )
                 first = 0
@@ -95,22 +96,22 @@ def take_in(
 
 
 @leaf
-def look_at(
+def expand(
     words: npt.NDArray[np.uint64],
     graph: Graph,
     accept: Accept,
     ef: int,
-    query: Encoded,
+    query: EncodedQuery,
     row: int,
     n: int,
     epoch: np.uint8,
     found: tuple[int, int, np.int64, int],
     scratch: Scratch,
 ) -> tuple[int, int, np.int64, int]:
-    """Take in the accepted neighbors of a node and, where a neighbor is rejected, those of the neighbor."""
+    """Offer the accepted neighbors of a node and, in place of a rejected neighbor, the accepted neighbors of that."""
     rows, visited, links = scratch.rows, scratch.visited, graph.links
-    degree, width = links.shape[1], words.shape[1]
-    room = rows.shape[0] - 1  # the last is for copies
+    degree = links.shape[1]
+    limit = rows.shape[0] - 1  # the last one is used by `offer_copies`
     bridges = scratch.bridges
     count = 0
     waiting = 0
@@ -125,16 +126,15 @@ def look_at(
         if good or graph.same[other] >= 0:
             rows[count] = other
             count += 1
-            for w in range(0, width, 8):
-                prefetch(words, other, w)
+            prefetch_code(words, other)
         if not good and waiting < bridges.shape[0]:
             bridges[waiting] = other
             waiting += 1
             for w in range(0, degree, 16):
                 prefetch(links, other, w)
     for i in range(waiting):
-        if count + degree > room:
-            found = take_in(words, graph, accept, ef, query, count, n, found, scratch)
+        if count + degree > limit:
+            found = measure_and_offer(words, graph, accept, ef, query, count, n, found, scratch)
             count = 0
         for j in range(degree):
             other = links[bridges[i], j]
@@ -144,15 +144,14 @@ def look_at(
                 visited[other] = epoch
                 rows[count] = other
                 count += 1
-                for w in range(0, width, 8):
-                    prefetch(words, other, w)
+                prefetch_code(words, other)
     scratch.counters[COUNT_HOPS] += 1 + waiting
-    return take_in(words, graph, accept, ef, query, count, n, found, scratch)
+    return measure_and_offer(words, graph, accept, ef, query, count, n, found, scratch)
 
 
 @leaf
-def share_around(graph: Graph, accept: Accept, start: int, n: int) -> int:
-    """Return how many of 1,024 of the neighbors' neighbors of a node are accepted; 0 if it has none."""
+def accepted_share(graph: Graph, accept: Accept, start: int, n: int) -> int:
+    """Return how many of 1,024 neighbors of a node's neighbors are accepted; 0 if there are none."""
     links = graph.links
     met = 0
     good = 0
@@ -176,44 +175,43 @@ def beam_filtered(
     words: npt.NDArray[np.uint64],
     graph: Graph,
     accept: Accept,
-    way: Way,
-    query: Encoded,
+    settings: SearchSettings,
+    query: EncodedQuery,
     start: int,
     distance: int,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
-    """Fill ``scratch.keys`` as the way says: inside what is accepted or through all, and otherwise if that is no good.
+    """Fill ``scratch.keys`` by the beam that suits the share of accepted nodes around the start.
 
-    Returns what `walk.beam` does; fewer accepted than are wanted if a scan should follow.
+    Returns what `walk.beam` does; fewer accepted nodes than ``settings.candidates`` where a scan should follow.
     """
     n = min(graph.n, scratch.visited.shape[0], words.shape[0], graph.links.shape[0])
     most = scratch.keys.shape[0] - 8
-    share = share_around(graph, accept, start, n)
-    if way.along > 0 and share >= MANY:
-        found = beam(words, graph, 0, accept, min(way.along, most), most, query, start, distance, 1, scratch)
-        if found[1] >= way.candidates:
+    share = accepted_share(graph, accept, start, n)
+    ef, max_beam, ef_dense = min(settings.ef, most), min(settings.max_beam, most), min(settings.ef_dense, most)
+    if ef_dense > 0 and share >= DENSE:
+        found = beam(words, graph, 0, accept, ef_dense, most, query, start, distance, 1, scratch)
+        if found[1] >= settings.candidates:
             return found
-    if share >= way.rare:
-        if way.inside:
-            return beam_inside(words, graph, accept, min(way.ef, most), query, start, scratch)
-        if way.along == 0 or share < MANY:  # else it has been tried
-            found = beam(
-                words, graph, 0, accept, min(way.ef, most), min(way.room, most), query, start, distance, 1, scratch
-            )
-            if found[1] >= way.candidates:
+    if share >= settings.sparse_below:
+        if settings.accepted_only:
+            return beam_accepted(words, graph, accept, ef, query, start, scratch)
+        if ef_dense == 0 or share < DENSE:  # otherwise a wider beam has failed already
+            found = beam(words, graph, 0, accept, ef, max_beam, query, start, distance, 1, scratch)
+            if found[1] >= settings.candidates:
                 return found
-    if way.against == 0:
+    if settings.ef_sparse == 0:
         return 0, 0, np.int64(0)
-    return beam_inside(words, graph, accept, min(way.against, most), query, start, scratch)
+    return beam_accepted(words, graph, accept, min(settings.ef_sparse, most), query, start, scratch)
 
 
 @leaf
-def beam_inside(
+def beam_accepted(
     words: npt.NDArray[np.uint64],
     graph: Graph,
     accept: Accept,
     ef: int,
-    query: Encoded,
+    query: EncodedQuery,
     start: int,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
@@ -221,8 +219,8 @@ def beam_inside(
 
     Parameters
     ----------
+    query : EncodedQuery
     start : int         the node to begin at, accepted or not
-    query : Encoded
     scratch : Scratch   written
 
     Returns
@@ -234,25 +232,24 @@ def beam_inside(
     n = min(graph.n, visited.shape[0], words.shape[0], graph.links.shape[0], graph.same.shape[0])
     for i in range(ef + 8):
         keys[i] = NO_KEY
-    found = (0, 0, np.int64(0x3FFF_FFFF), 0)
-    found_seeds = some_accepted(accept, n, scratch.rows, min(SEEDS, scratch.rows.shape[0] - 2))
+    found = (0, 0, FARTHEST, 0)
+    seeds = sample_accepted(accept, n, scratch.rows, min(SEEDS, scratch.rows.shape[0] - 2))
     count = 0
-    for i in range(found_seeds):
+    for i in range(seeds):
         seed = scratch.rows[i]
-        if visited[seed] == epoch or graph.links[seed, 0] < 0:  # taken already, or a copy, which its first one offers
+        if visited[seed] == epoch or graph.links[seed, 0] < 0:  # sampled twice, or a copy, reached through its node
             continue
         visited[seed] = epoch
         scratch.rows[count] = seed
         count += 1
-        for w in range(0, words.shape[1], 8):
-            prefetch(words, seed, w)
+        prefetch_code(words, seed)
     if visited[start] != epoch:
         visited[start] = epoch
         scratch.rows[count] = start
         count += 1
-    found = take_in(words, graph, accept, ef, query, count, n, found, scratch)
+    found = measure_and_offer(words, graph, accept, ef, query, count, n, found, scratch)
     if not is_accepted(accept, start):
-        found = look_at(words, graph, accept, ef, query, start, n, epoch, found, scratch)
+        found = expand(words, graph, accept, ef, query, start, n, epoch, found, scratch)
     size, accepted, bound, first = found
     first = 0
     while first < size:
@@ -263,5 +260,5 @@ def beam_inside(
         keys[first - 1] = key | EXPANDED
         row = (key >> ORDINAL_SHIFT) & ORDINAL_MASK
         found = (size, accepted, bound, first)
-        size, accepted, bound, first = look_at(words, graph, accept, ef, query, row, n, epoch, found, scratch)
+        size, accepted, bound, first = expand(words, graph, accept, ef, query, row, n, epoch, found, scratch)
     return size, accepted, bound

@@ -1,7 +1,7 @@
 """The best few of many scores: a bounded heap of int64 keys, each a rank above an ordinal of 32 bits.
 
-A smaller key is better, so one comparison orders by rank and then by ordinal. A heap is born full of EMPTY,
-which is worse than any key: then there is only one operation, replacing the worst.
+A smaller key is better, so one comparison orders by rank and then by ordinal. A new heap is full of EMPTY, which is
+worse than any key; so replacing the worst key is the only operation.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def key_ordinal(key: np.int64) -> np.int64:
 
 
 @leaf
-def score_rank(score: np.float32) -> int:
-    """Return the rank of a score: int32, the larger the score the smaller; 0 is -0, and NaN is -infinity."""
+def score_to_rank(score: np.float32) -> int:
+    """Return the rank of a score, an int32 in reverse order of the scores; -0 counts as 0, and NaN as -infinity."""
     if score == 0:
         return -1
     bits = as_int32(score if score == score else np.float32(-np.inf))  # noqa: PLR0124
-    # floats of one sign order as integers do; the negative ones backwards
+    # the bits of floats of one sign order as integers do, those of negative floats in reverse
     return -1 - (bits if bits >= 0 else bits ^ LOW_31)
 
 
 @leaf
-def rank_score(rank: np.int64) -> np.float32:
+def rank_to_score(rank: np.int64) -> np.float32:
     """Return the score that has this rank."""
     bits = -1 - rank
     if bits < 0:
@@ -57,7 +57,7 @@ def rank_score(rank: np.int64) -> np.float32:
 
 @leaf
 def sift(heap: npt.NDArray[np.int64], row: int, size: int, key: np.int64) -> None:
-    """Put ``key`` in the place of the worst key, ``heap[row, 0]``, among the first ``size`` of that row."""
+    """Replace the worst key, ``heap[row, 0]``, of the first ``size`` keys of a row by ``key``."""
     at = 0
     while True:
         child = 2 * at + 1
@@ -81,7 +81,7 @@ def offer(heap: npt.NDArray[np.int64], row: int, key: np.int64) -> None:
 
 @leaf
 def sort_row(heap: npt.NDArray[np.int64], row: int) -> int:
-    """Order ``heap[row]`` best first, which ends its life as a heap; return how many keys are not EMPTY."""
+    """Sort ``heap[row]`` best first, after which it is no heap; return how many keys are not EMPTY."""
     size = heap.shape[1]
     for end in range(size - 1, 0, -1):
         last = heap[row, end]

@@ -1,6 +1,6 @@
-"""The single instructions that numba does not offer, each beside its twin for ``NUMBA_DISABLE_JIT=1``.
+"""Instructions that numba does not offer, each in Python for ``NUMBA_DISABLE_JIT=1`` and as LLVM code.
 
-An intrinsic cannot run interpreted, so its twin takes its name there.
+An intrinsic cannot run interpreted; there the function of the same name takes its place.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if getattr(numba.config, "DISABLE_JIT", 0):
         return int(struct.unpack("<i", struct.pack("<f", float(value)))[0])
 
     def prefetch(array: npt.NDArray[Any], row: int, column: int) -> None:
-        """Ask for the cache line of ``array[row, column]``; here, nothing."""
+        """Prefetch the cache line of ``array[row, column]``; interpreted, do nothing."""
 
     def prefetch_item(array: npt.NDArray[Any], place: int) -> None:
-        """Ask for the cache line of ``array[place]``; here, nothing."""
+        """Prefetch the cache line of ``array[place]``; interpreted, do nothing."""
 
     def _plane_distance(
         words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int, count: int
@@ -81,12 +81,12 @@ if getattr(numba.config, "DISABLE_JIT", 0):
         return np.uint64(total & 0xFFFF_FFFF_FFFF_FFFF)
 
     def count_below(keys: npt.NDArray[np.int64], start: int, stop: int, key: np.int64) -> int:
-        """Return how many of ``keys[start:stop]`` are below ``key``; rounded up to eights, the rest must be above."""
+        """Return how many of ``keys[start:stop]`` are below ``key``; up to 7 more are read, which must not be below."""
         stop = start + -(-(stop - start) // 8) * 8
         return sum(1 for i in range(start, stop) if keys[i] < key)
 
     def widen_halves(halves: npt.NDArray[np.uint16], start: int, out: npt.NDArray[np.float32]) -> int:
-        """Write the float16 values of ``halves[start:]`` to ``out``; return how many, from the first on, were done."""
+        """Write the float16 values of ``halves[start:]`` to ``out``; return how many, from the first on."""
         return 0
 
     def move_up(keys: npt.NDArray[np.int64], place: int, count: int) -> None:
@@ -137,6 +137,22 @@ else:
 
         return types.int32(types.float32), codegen
 
+    def _data(context: Any, builder: Any, signature: Any, args: Any, place: int) -> Any:
+        """The address of the first item of the argument at this place, an array."""
+        return make_array(signature.args[place])(context, builder, args[place]).data
+
+    def _splat(builder: Any, kind: Any, value: Any) -> Any:
+        """A vector whose lanes all hold a value."""
+        i32, none = ir.IntType(32), ir.Constant(kind, ir.Undefined)
+        single = builder.insert_element(none, value, ir.Constant(i32, 0))
+        return builder.shuffle_vector(single, none, ir.Constant(ir.VectorType(i32, kind.count), [0] * kind.count))
+
+    def _sum_lanes(builder: Any, vector: Any) -> Any:
+        """The sum of the lanes of a vector of 64-bit integers."""
+        name = f"llvm.vector.reduce.add.v{vector.type.count}i64"
+        shape = ir.FunctionType(ir.IntType(64), [vector.type])
+        return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), [vector])
+
     def _emit_prefetch(builder: Any, address: Any) -> None:
         byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
@@ -146,7 +162,7 @@ else:
 
     @intrinsic
     def prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:
-        """Ask for the cache line of ``array[row, column]``, C-order; a wrong address does no harm."""
+        """Prefetch the cache line of ``array[row, column]``, C-order; a wrong address does no harm."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             matrix = make_array(signature.args[0])(context, builder, args[0])
@@ -158,10 +174,10 @@ else:
         return types.void(array, types.int64, types.int64), codegen
 
     def _make_distance(count: int, name: str, says: str) -> Any:
-        """An intrinsic for codes against ``count`` planes: eight words at a time, one sum across at the end.
+        """The distance of a code from a query of ``count`` planes: eight words at a time, the lanes added at the end.
 
-        Left to itself LLVM unrolls the loop over words by more than a code of 24 words has, and runs the rest one by
-        one. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits what is too wide.
+        Without this LLVM unrolls the loop over words further than a code of 24 words reaches, and runs the rest word by
+        word. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors.
         """
 
         def distance(typingctx: Any, words: Any, row: Any, first: Any, planes: Any, width: Any) -> Any:
@@ -175,7 +191,7 @@ else:
                 many = args[4]
 
                 def piece(lanes: int, at: Any) -> Any:
-                    """The weighted popcounts of ``lanes`` words from ``at`` on, one sum a lane."""
+                    """The weighted popcounts of ``lanes`` words from ``at`` on, one sum for each lane."""
                     kind = ir.VectorType(i64, lanes) if lanes > 1 else i64
 
                     def load(base: Any, offset: Any) -> Any:
@@ -194,22 +210,16 @@ else:
                     return total
 
                 total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
-                for lanes in (8, 4, 2, 1):  # as many eights as there are, then a four, a two and a one if need be
+                for lanes in (8, 4, 2, 1):  # eights as long as there are any, then at most one four, two and one
                     begin = ir.Constant(i64, 0) if lanes == 8 else builder.and_(many, ir.Constant(i64, -2 * lanes))
                     end = builder.and_(many, ir.Constant(i64, -lanes))
-                    if lanes == 1:
-                        kind, nothing = i64, ir.Constant(i64, 0)
-                    else:
-                        kind = ir.VectorType(i64, lanes)
-                        nothing = ir.Constant(kind, [0] * lanes)
-                    sums = cgutils.alloca_once_value(builder, nothing)
+                    zero = ir.Constant(ir.VectorType(i64, lanes), [0] * lanes) if lanes > 1 else ir.Constant(i64, 0)
+                    sums = cgutils.alloca_once_value(builder, zero)
                     with cgutils.for_range_slice(builder, begin, end, ir.Constant(i64, lanes)) as (at, _):
                         builder.store(builder.add(builder.load(sums), piece(lanes, at)), sums)
                     found = builder.load(sums)
                     if lanes > 1:
-                        shape = ir.FunctionType(i64, [kind])
-                        reduce = f"llvm.vector.reduce.add.v{lanes}i64"
-                        found = builder.call(cgutils.get_or_insert_function(builder.module, shape, reduce), [found])
+                        found = _sum_lanes(builder, found)
                     builder.store(builder.add(builder.load(total), found), total)
                 return builder.trunc(builder.load(total), ir.IntType(32))
 
@@ -236,11 +246,10 @@ else:
 
     @intrinsic
     def prefetch_item(typingctx: Any, array: Any, place: Any) -> Any:
-        """Ask for the cache line of ``array[place]``; a wrong address does no harm."""
+        """Prefetch the cache line of ``array[place]``; a wrong address does no harm."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            data = make_array(signature.args[0])(context, builder, args[0]).data
-            _emit_prefetch(builder, builder.gep(data, [args[1]]))
+            _emit_prefetch(builder, builder.gep(_data(context, builder, signature, args, 0), [args[1]]))
             return context.get_dummy_value()
 
         return types.void(array, types.int64), codegen
@@ -252,12 +261,9 @@ else:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             byte = ir.IntType(8)
             row = ir.VectorType(byte, 64)
-            data = make_array(signature.args[0])(context, builder, args[0]).data
+            data = _data(context, builder, signature, args, 0)
             address = builder.bitcast(builder.gep(data, [args[1]]), row.as_pointer())
-            one = builder.trunc(args[2], byte)
-            mask = builder.insert_element(ir.Constant(row, ir.Undefined), one, ir.Constant(ir.IntType(32), 0))
-            spread = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
-            masks = builder.shuffle_vector(mask, ir.Constant(row, ir.Undefined), spread)
+            masks = _splat(builder, row, builder.trunc(args[2], byte))
             hit = builder.icmp_unsigned(
                 "!=", builder.and_(builder.load(address, align=1), masks), ir.Constant(row, [0] * 64)
             )
@@ -271,8 +277,7 @@ else:
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             i64, byte = ir.IntType(64), ir.IntType(8).as_pointer()
-            data = make_array(signature.args[0])(context, builder, args[0]).data
-            source = builder.gep(data, [args[1]])
+            source = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
             target = builder.gep(source, [ir.Constant(i64, 1)])
             kind = ir.FunctionType(ir.VoidType(), [byte, byte, i64, ir.IntType(1)])
             function = cgutils.get_or_insert_function(builder.module, kind, "llvm.memmove.p0.p0.i64")
@@ -287,23 +292,19 @@ else:
 
     @intrinsic
     def count_below(typingctx: Any, keys: Any, start: Any, stop: Any, key: Any) -> Any:
-        """Return how many of ``keys[start:stop]`` are below ``key``; rounded up to eights, the rest must be above."""
+        """Return how many of ``keys[start:stop]`` are below ``key``; up to 7 more are read, which must not be below."""
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            i64, i32 = ir.IntType(64), ir.IntType(32)
+            i64 = ir.IntType(64)
             kind = ir.VectorType(i64, 8)
-            data = make_array(signature.args[0])(context, builder, args[0]).data
-            single = builder.insert_element(ir.Constant(kind, ir.Undefined), args[3], ir.Constant(i32, 0))
-            spread = ir.Constant(ir.VectorType(i32, 8), [0] * 8)
-            wanted = builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), spread)
+            data = _data(context, builder, signature, args, 0)
+            wanted = _splat(builder, kind, args[3])
             sums = cgutils.alloca_once_value(builder, ir.Constant(kind, [0] * 8))
             with cgutils.for_range_slice(builder, args[1], args[2], ir.Constant(i64, 8)) as (at, _):
                 address = builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
                 below = builder.icmp_signed("<", builder.load(address, align=8), wanted)
                 builder.store(builder.sub(builder.load(sums), builder.sext(below, kind)), sums)
-            shape = ir.FunctionType(i64, [kind])
-            reduce = cgutils.get_or_insert_function(builder.module, shape, "llvm.vector.reduce.add.v8i64")
-            return builder.call(reduce, [builder.load(sums)])
+            return _sum_lanes(builder, builder.load(sums))
 
         return types.int64(keys, types.int64, types.int64, types.int64), codegen
 
@@ -325,18 +326,11 @@ else:
             total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
             for lanes, first, last in ((16, ir.Constant(i64, 0), sixteens), (8, sixteens, width)):
                 narrow, wide = ir.VectorType(i32, lanes), ir.VectorType(i64, lanes // 2)
-
-                def spread(value: Any, narrow: Any = narrow, lanes: int = lanes) -> Any:
-                    single = builder.insert_element(ir.Constant(narrow, ir.Undefined), value, ir.Constant(i32, 0))
-                    nought = ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
-                    return builder.shuffle_vector(single, ir.Constant(narrow, ir.Undefined), nought)
-
-                factors = spread(factor)
+                factors = _splat(builder, narrow, factor)
                 steps = builder.mul(factors, ir.Constant(narrow, list(range(1, lanes + 1))))
-                begin = builder.add(steps, spread(builder.mul(factor, builder.trunc(first, i32))))
+                begin = builder.add(steps, _splat(builder, narrow, builder.mul(factor, builder.trunc(first, i32))))
                 stride = builder.mul(factors, ir.Constant(narrow, [lanes] * lanes))
                 keys = cgutils.alloca_once_value(builder, begin)
-                builder.store(begin, keys)
                 low = cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * (lanes // 2)))
                 high = cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * (lanes // 2)))
                 half = ir.Constant(wide, [32] * (lanes // 2))
@@ -352,23 +346,20 @@ else:
                     builder.store(builder.add(builder.load(low), one), low)
                     builder.store(builder.add(builder.load(high), two), high)
                     builder.store(builder.add(now, stride), keys)
-                shape = ir.FunctionType(i64, [wide])
-                name = f"llvm.vector.reduce.add.v{lanes // 2}i64"
-                reduce = cgutils.get_or_insert_function(builder.module, shape, name)
-                found = builder.call(reduce, [builder.add(builder.load(low), builder.load(high))])
+                found = _sum_lanes(builder, builder.add(builder.load(low), builder.load(high)))
                 builder.store(builder.add(builder.load(total), found), total)
             return builder.load(total)
 
         return types.uint64(records, types.int64, types.int64, types.int64), codegen
 
-    # Without the instruction LLVM calls a function that a compiler's runtime has and this process may not.
+    # Without the instruction LLVM calls a function of a compiler's runtime, which this process may not have.
     _WIDENS = platform.machine().lower() in ("arm64", "aarch64") or get_host_cpu_features().get("f16c", False)
 
     @intrinsic
     def widen_halves(typingctx: Any, halves: Any, start: Any, out: Any) -> Any:
-        """Write the float16 values of ``halves[start:]`` to ``out``; return how many, from the first on, were done.
+        """Write the float16 values of ``halves[start:]`` to ``out``; return how many, from the first on.
 
-        Sixteen at a time, by the processor's own conversion; none where it has none, and the caller does the rest.
+        Sixteen at a time by the processor's own instruction, if it has one; the caller converts the rest.
         """
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -376,7 +367,7 @@ else:
             if not _WIDENS:
                 return ir.Constant(i64, 0)
             narrow, wide = ir.VectorType(ir.HalfType(), 16), ir.VectorType(ir.FloatType(), 16)
-            source = builder.gep(make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+            source = builder.gep(_data(context, builder, signature, args, 0), [args[1]])
             target = make_array(signature.args[2])(context, builder, args[2])
             sixteens = builder.and_(builder.extract_value(target.shape, 0), ir.Constant(i64, -16))
             with cgutils.for_range_slice(builder, ir.Constant(i64, 0), sixteens, ir.Constant(i64, 16)) as (at, _):

@@ -1,7 +1,8 @@
-"""The three ways a kernel is compiled, as decorators that keep the function's type for mypy.
+"""The three decorators that compile kernels; they keep the function's type for mypy.
 
-A root is called from Python and cached on disk; only ``api.py`` may hold roots, because numba's cache looks
-at the text of the root's own file only. Everything else is a leaf.
+A root is called from Python and cached on disk. numba's cache looks at the text of the root's own file only: so roots
+are in ``api.py``, which carries a stamp of the other files, and in ``metadata.py``, whose kernels call no other file.
+Every other kernel is a leaf.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def leaf(function: Kernel) -> Kernel:
 
 
 def float_leaf(function: Kernel) -> Kernel:
-    """Compile a leaf whose float sums may be reordered, so as to vectorize; NaN and infinity stay right."""
+    """Compile a leaf whose float sums may be reordered to be vectorized; NaN and infinity keep their meaning."""
     return cast("Kernel", _compile_leaf(function, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}))
 
 

@@ -1,7 +1,7 @@
-"""What the kernels are given: tuples of arrays, their dtypes, and the small integers that stand for choices.
+"""The arguments of the kernels: tuples of arrays, their dtypes, and the small integers that stand for choices.
 
-Knows nothing of files or ids, and does not import numba. Every field's dtype and C-order is part of the type
-that numba compiles for: another dtype, a strided slice, or a writable ``records`` means a second compilation.
+Knows no files and no ids, and does not import numba. numba compiles a root for the exact types of its arguments:
+another dtype, a strided slice, or a writable ``records`` array would compile a second version.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# metric: which score the originals give
+# metric: how the score of two vectors is defined
 COSINE = 0
 DOT = 1
 EUCLID = 2
 
-# form: how the payload of a record is kept
+# form: how the payload of a record is stored
 FLOAT32 = 0
 FLOAT16 = 1
 INT8 = 2
 
-# status of a search: an ordinal (>= 0) means that this record is damaged
-FINE = -1
-OUT_OF_RANGE = -2
-DOUBTFUL = -4  # a query that is not finite, or too long or too short to compute with
-SHORT = -3  # a walk has met fewer accepted nodes than were asked for, and there are more: a scan finds them
+# status of a search; an ordinal (>= 0) means that this record is damaged
+OK = -1
+OUT_OF_RANGE = -2  # the shapes of the arguments do not agree, or an ordinal lies outside of them
+TOO_FEW = -3  # a walk met fewer accepted nodes than were asked for although there are more: the caller scans instead
+BAD_QUERY = -4  # a query that is not finite, or too long or too short to compute with
 
-# lengths between which a sum of squares in float32 is neither infinite nor lost
+# lengths between which a float32 sum of squares neither overflows nor underflows
 SHORTEST = 1e-15
 LONGEST = 1e18
 
-# query encoding: how many bit planes stand for a query (Qdrant's binary, scalar4bits, scalar8bits)
+# encoding: how many bit planes a query is encoded in (Qdrant's binary, scalar4bits, scalar8bits)
 BINARY = 1
 SCALAR_4_BITS = 4
 SCALAR_8_BITS = 8
@@ -42,50 +42,46 @@ ONE_AND_HALF_BITS = 1
 TWO_BITS = 2
 RABITQ = 3
 
-# what a search counts, by place in ``Scratch.counters``
+# indices into ``Scratch.counters``
 COUNT_EPOCH = 0
 COUNT_DISTANCES = 1
 COUNT_HOPS = 2
 COUNT_RESCORED = 3
 
-# A record is a row of little-endian uint32 words: this header, then the payload, zero-padded to 32 bytes.
+# A record is a row of little-endian uint32 words: this header, then the payload, zero-padded to 32 bytes. The header
+# begins with the checksum (two words, low first) and an id (two words, not used here).
 RECORD_HEADER_WORDS = 8
 RECORD_ALIGN_WORDS = 8
-WORD_CHECKSUM = 0  # two words, low first
-WORD_RID = 2  # two words, unused here
-WORD_NORM = 4  # float32, Euclidean norm of the kept vector
+WORD_NORM = 4  # float32, Euclidean norm of the stored vector
 WORD_SCALE = 5  # float32, value = scale * int8; 1.0 in the other forms
 
 # sum64 = CHECKSUM_SEED + sum over words j >= 2 of ((CHECKSUM_FACTOR * (j + 1)) mod 2^32 | 1) * w[j], mod 2^64
-# (multiply-and-add hashing with fixed odd keys, Carter and Wegman 1979). The seed is not
-# zero, so that a record of zeros (a hole in a file) is damaged.
+# (multiply-and-add hashing with fixed odd keys, Carter and Wegman 1979). The seed is not zero, so that a record of
+# zeros (a hole in a file) counts as damaged.
 CHECKSUM_SEED = 0x6271_7374_6F72_6531
 CHECKSUM_FACTOR = 0x9E37_79B1
 
-VECTOR_DTYPE = np.float32
-CODE_DTYPE = np.uint64
-RECORD_DTYPE = np.uint32
-ORDINAL_DTYPE = np.int32
-SCORE_DTYPE = np.float32
-
 
 class Quantizer(NamedTuple):
-    """How vectors become codes, and queries comparable with them.
+    """How vectors become codes, and how queries are encoded to be compared with them.
 
-    ``kind`` : ONE_BIT: the signs. ONE_AND_HALF_BITS, TWO_BITS: Qdrant's three levels a value, two bits or one and a
-    half each, compared as signs are. RABITQ: the residual beside ``mean``, ``bits`` bits a value, and two float32.
-    ``bits`` : planes of a code, the signs first: 1, or 1, 2 or 4 under RABITQ. Each has ``width`` words, bit j of word
-    w for dimension 64 * w + j. A value is the odd whole number sum over planes p of 2^(bits - 1 - p) * (bit ? 1 : -1).
-    ``width`` : words of a plane; ``lanes`` : bits of it in use, dim or, of Qdrant's two kinds, more.
-    ``dim`` : how many of a vector's values are encoded, its first ones; there may be more. Under COSINE that part is
-    brought to unit length.
-    ``mean`` : float32 (dim,), taken off under RABITQ; the middle of the three levels. (0,) under ONE_BIT.
-    ``deviation`` : float32 (dim,), of Qdrant's two kinds; else (0,).
-    ``turns`` : float32 (count, dim), +-1, the signs before each transform (`rotate`); none: nothing is turned.
-    ``spread`` : float32 (2,), RABITQ: what the error of an estimate is made of (`encode.error_of`).
+    Fields
+    ------
+    kind : ONE_BIT: the sign of each value. ONE_AND_HALF_BITS, TWO_BITS: Qdrant's three levels a value, compared as
+        signs are. RABITQ: the residual of the vector from ``mean``, ``bits`` bits a value, and two float32 corrections
+    bits : planes of a code, the most significant first: 1, or 1, 2 or 4 under RABITQ. Bit j of word w of a plane
+        belongs to dimension 64 * w + j. A value is the sum over planes p of 2^(bits - 1 - p) * (bit ? 1 : -1), an odd
+        integer
+    width : words of a plane
+    lanes : bits of a plane in use: dim, or more for Qdrant's two kinds
+    dim : values of a vector that are encoded, its first ones; under COSINE this part is scaled to unit length
+    mean : float32 (dim,), subtracted under RABITQ; the center of the middle level of Qdrant's kinds; (0,) for ONE_BIT
+    deviation : float32 (dim,), standard deviations, for Qdrant's two kinds; else (0,)
+    rotation_signs : float32 (rounds, dim), +-1, the signs before each transform (`rotate`); no rows: no rotation
+    error_scales : float32 (2,), RABITQ: the two factors of an estimate's error (`encode.estimate_deviation`)
 
-    Under RABITQ a code ends with one word more, two float32: ``add`` low and ``factor`` high, so that
-    ``add + factor * <query, values>`` ranks as the score does.
+    A RABITQ code ends with one more word, two float32: ``add`` (low) and ``factor`` (high). The estimate
+    ``add + factor * <query, values>`` has the same order as the score.
     """
 
     kind: int
@@ -95,8 +91,8 @@ class Quantizer(NamedTuple):
     dim: int
     mean: npt.NDArray[np.float32]
     deviation: npt.NDArray[np.float32]
-    turns: npt.NDArray[np.float32]
-    spread: npt.NDArray[np.float32]
+    rotation_signs: npt.NDArray[np.float32]
+    error_scales: npt.NDArray[np.float32]
 
 
 class Codes(NamedTuple):
@@ -107,16 +103,21 @@ class Codes(NamedTuple):
     quantizer: Quantizer
 
 
-class Encoded(NamedTuple):
-    """A query as codes are compared with it.
+class EncodedQuery(NamedTuple):
+    """A query in the form that codes are compared with.
 
-    ``planes`` : uint64 (>= encoding, width), plane p holds bit p of the levels. ``encoding`` : how many of them.
-    ``bits``, ``width`` : of the codes. ``corrected`` : 1 under RABITQ, else 0.
-    ``half`` : float32, half a level in units of the query's values. ``top`` : the product of the code and the query, in
-    such units, at distance 0.
-    ``offset`` : RABITQ: what makes an estimate a score. ``error`` : RABITQ: times a factor, the estimate's spread;
-    infinite where a part of the vector is encoded, which tells nothing sure of the whole.
-    ``square`` : squared length in units of ``half``, of the other kinds.
+    Fields
+    ------
+    planes : uint64 (>= encoding, width), plane p holds bit p of the query's levels
+    encoding : number of these planes
+    bits, width : of the codes
+    corrected : 1 under RABITQ, else 0
+    half : float32, half the difference of two levels, in units of the query's values
+    top : the product of code and query, in units of ``half``, at distance 0
+    offset : RABITQ: added to an estimate to get the score
+    error : RABITQ: the standard deviation of an estimate, divided by the code's factor; infinite where only a part of
+        each vector is encoded, because the rest may change the score by any amount
+    square : the other kinds: squared length of the query in units of ``half``
     """
 
     planes: npt.NDArray[np.uint64]
@@ -132,10 +133,10 @@ class Encoded(NamedTuple):
 
 
 class Originals(NamedTuple):
-    """The records kept for exact scores: uint32 (slots, stride), C-order, always a READ-ONLY array.
+    """The stored vectors, read for exact scores: uint32 records (slots, stride), C-order, always a READ-ONLY array.
 
-    When originals are not kept, ``records`` is read-only of shape (0, RECORD_HEADER_WORDS); ``metric``
-    counts all the same, for the scores of the codes themselves.
+    Where no originals are stored, ``records`` has shape (0, RECORD_HEADER_WORDS). ``metric`` is set in any case: the
+    scores of codes depend on it.
     """
 
     records: npt.NDArray[np.uint32]
@@ -145,18 +146,21 @@ class Originals(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A hierarchical navigable small world: links on level 0 and on the levels above (Malkov and Yashunin 2016).
+    """A hierarchical navigable small world graph (Malkov and Yashunin 2016).
 
-    ``links`` : int32 (capacity, 2m), the neighbors of each ordinal on level 0, the first -1 ends a row.
-    ``upper`` : int32 (rows, m), likewise for the upper levels; a node of level v has v rows.
-    ``first`` : int32 (capacity,), the row of its level 1; level l is at ``first + l - 1``; -1 for a node of level 0.
-    ``levels`` : uint8 (capacity,), the highest level of each node.
-    ``same`` : int32 (capacity,), of nodes with equal codes only the first has links; from it leads a list of the
-    others, the newest first and each next one older, that -1 ends.
-    ``n`` : nodes linked; ordinals from here on are the tail. ``entry``, ``top``: where a walk begins, and its level.
+    Fields
+    ------
+    links : int32 (capacity, 2m), the neighbors of each ordinal on level 0; the first -1 ends a row
+    upper : int32 (rows, m), the same for the levels above; a node of level v has v rows
+    first : int32 (capacity,), the row of a node's level 1; level l is at ``first + l - 1``; -1 for a node of level 0
+    levels : uint8 (capacity,), the highest level of each node
+    same : int32 (capacity,). Identical codes share one graph node; the other copies hang off it in a list, newest
+        first: ``same`` is the next ordinal of that list, always an older one after the first step; -1 ends it
+    n : nodes that are linked; ordinals from here on are the tail
+    entry, top : the entry point and its level
 
-    A writer changes rows while searches read them. Any mix of an old and a new row holds ordinals only, each of which
-    is compared with the reader's own ``n`` before it is followed; see ARCHITECTURE.md.
+    A writer changes rows while searches read them. Whatever mix of an old and a new row a search sees, it holds nothing
+    but ordinals, and each is compared with the search's own ``n`` before it is followed; see ARCHITECTURE.md.
     """
 
     links: npt.NDArray[np.int32]
@@ -169,47 +173,59 @@ class Graph(NamedTuple):
     top: int
 
 
-class Way(NamedTuple):
-    """How a walk is done.
+class SearchSettings(NamedTuple):
+    """The settings of one search, resolved by the planner.
 
-    ``ef`` : width of the beam, at least ``candidates``. ``room`` : nodes it may hold, accepted or not, >= ef.
-    ``candidates`` : the nearest of the beam that are ordered by exact score. ``most`` : how many at most, while the
-    last of them bring hits (`rescore_row`); no more than ``candidates`` if it is less. ``rescoring`` : 1; 0 leaves them
-    as they are. ``encoding`` : of the query, BINARY and so on. ``sparing`` : 1 leaves originals unread that cannot be
-    among the hits.
+    Fields
+    ------
+    ef : width of the beam: accepted nodes it keeps, at least ``candidates``
+    max_beam : nodes the beam keeps in all, accepted or not, >= ef
+    candidates : the nearest nodes of the beam, which are ordered by exact score
+    rescoring : 1: order the candidates by exact score; 0: by the score of their codes
+    encoding : of the query, BINARY, SCALAR_4_BITS or SCALAR_8_BITS
+    prune : 1: do not read originals whose upper score bound is below the k-th hit
+    max_candidates : candidates are added while the last ones bring hits (`rescore_row`), up to this number
 
-    Under a filter, ``inside`` : 1 walks from accepted node to accepted node, 0 through all. ``against`` : the width of
-    a beam inside where the filter goes against the query, fewer than ``rare`` of 1,024 around it being accepted; 0:
-    SHORT, for a scan is better then. ``along`` : the width of a beam through all where the filter goes
-    along with the query, half of those around it being accepted; 0: as else.
+    Of a walk under a filter:
+
+    accepted_only : 1: the beam holds accepted nodes only and steps over the others; 0: it holds both
+    ef_sparse : width of an accepted-only beam where the filter accepts few nodes around the query, fewer than
+        ``sparse_below`` of 1,024; 0: TOO_FEW is returned there, because a scan is faster
+    ef_dense : width of a beam through all nodes where at least half of the nodes around the query are accepted;
+        0: no special width
     """
 
     ef: int
-    room: int
+    max_beam: int
     candidates: int
     rescoring: int
     encoding: int
-    sparing: int
-    most: int = 0
-    inside: int = 0
-    against: int = 0
-    along: int = 0
-    rare: int = 0
+    prune: int
+    max_candidates: int = 0
+    accepted_only: int = 0
+    ef_sparse: int = 0
+    ef_dense: int = 0
+    sparse_below: int = 0
 
 
 class Scratch(NamedTuple):
-    """What one running walk writes to; never shared by two.
+    """The memory that one running walk writes to; never shared by two.
 
-    ``visited`` : uint8 (at least the ordinals,), the epoch in which each was last met.
-    ``keys`` : int64 (room + 8,), the beam: distance, ordinal and two flags in one number, ascending.
-    ``rows`` : int32 (at least 8m,), neighbors not met before, and ``distances`` : int32 (same,), theirs.
-    ``bridges`` : int32 (2m,), neighbors that are not accepted.
-    ``found`` : int32 (at least ``most``,), ordinals to be rescored, and ``reach`` : float32 (same,), the best
-    score that each may have. ``best`` : int64 (1, at least k), the hits.
-    ``query`` : float32 (1, dim), the query, of unit length if the metric is COSINE; ``turned`` : float32 (64 * width,),
-    as the quantizer sees it. ``planes`` : uint64 (8, width), its bit planes, and ``levels`` : uint8 (64 * width,), what
-    they are made of.
-    ``counters`` : int64 (8,), see ``COUNT_EPOCH`` and what follows it.
+    Fields
+    ------
+    visited : uint8 (>= ordinals,), the epoch in which each node was last visited
+    keys : int64 (max_beam + 8,), the beam: distance, ordinal and two flags in one integer, ascending
+    rows : int32 (>= 8m,), neighbors to be measured
+    distances : int32 (>= 8m,), their distances
+    found : int32 (>= max_candidates,), ordinals to be rescored
+    bounds : float32 (>= max_candidates,), the upper bound of each one's score
+    best : int64 (1, >= k), the heap of the hits
+    query : float32 (1, dim), the query, of unit length under COSINE
+    rotated : float32 (64 * width,), the query less the mean, rotated
+    planes : uint64 (8, width), its bit planes
+    levels : uint8 (64 * width,), the levels that the planes are made of
+    bridges : int32 (2m,), neighbors that are not accepted
+    counters : int64 (8,), see ``COUNT_EPOCH`` and the others
     """
 
     visited: npt.NDArray[np.uint8]
@@ -217,10 +233,10 @@ class Scratch(NamedTuple):
     rows: npt.NDArray[np.int32]
     distances: npt.NDArray[np.int32]
     found: npt.NDArray[np.int32]
-    reach: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.float32]
     best: npt.NDArray[np.int64]
     query: npt.NDArray[np.float32]
-    turned: npt.NDArray[np.float32]
+    rotated: npt.NDArray[np.float32]
     planes: npt.NDArray[np.uint64]
     levels: npt.NDArray[np.uint8]
     bridges: npt.NDArray[np.int32]
@@ -228,9 +244,10 @@ class Scratch(NamedTuple):
 
 
 class Accept(NamedTuple):
-    """Which ordinals may be found: bit ``o % 64`` of ``words[o // 64]``, uint64; all, if ``everything`` is 1.
+    """The bitmap of the ordinals that may be found: bit ``o % 64`` of ``words[o // 64]``, uint64.
 
-    Ordinals past the end of ``words`` are not accepted; bits at n and beyond are ignored.
+    Ordinals past the end of ``words`` are not accepted; bits at n and beyond are ignored. Where ``everything`` is 1 all
+    ordinals are accepted and ``words`` is not read.
     """
 
     words: npt.NDArray[np.uint64]

@@ -1,13 +1,11 @@
-"""Metadata columns: which entries of a dictionary pass a test, and which ordinals have such an entry.
+"""Metadata columns: which entries of a column's dictionary pass a test, and which ordinals have such an entry.
 
-Roots: they call nothing in other files, so that numba's cache, which looks at this text only, is right. An entry is a
-kind, a value and, of text and lists, a piece of ``heap`` or ``members``: ``value >> LENGTH_BITS`` is where it begins,
-the lower bits how long it is. Every place is compared with its bound: what comes from a file may be damaged.
+An entry is a kind and a value. The value of a text or a list is a slice of ``heap`` or ``members``: it starts at
+``value >> LENGTH_BITS``, and the lower bits are its length. Every slice is compared with its array, because what comes
+from a file may be damaged. The roots call no other file: numba's cache looks at this text only.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +16,7 @@ ABSENT, NULL, FALSE, TRUE, INT, FLOAT, BIG, STRING, LIST, DICT = range(10)
 LENGTH_BITS = 24
 LENGTH_MASK = (1 << LENGTH_BITS) - 1
 ANY_RUN, ANY_CHARACTER = -1, -2
-ASK = 2  # of `strings_like`: the entry has letters whose other case is not told here
+ASK = 2  # from `strings_like`: the entry has letters beyond ASCII, which are not folded here
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -52,7 +50,7 @@ def spread(codes: npt.NDArray[np.uint8], table: U8, out: npt.NDArray[np.uint64])
 
 @root
 def sift(marks: npt.NDArray[np.uint32], wanted: U8, out: npt.NDArray[np.int32]) -> int:
-    """Write the entries whose mark has a lower half that is wanted; return how many.
+    """Write the entries whose mark, by its lower 16 bits, is wanted; return how many.
 
     Parameters
     ----------
@@ -81,7 +79,7 @@ def numbers_between(kinds: U8, values: I64, low: int, high: int, ends: npt.NDArr
 
 @leaf
 def order(heap: U8, start: int, length: int, other: U8) -> int:
-    """Return -1, 0 or 1: how a piece of the heap compares with other bytes."""
+    """Return -1, 0 or 1: how a slice of the heap compares with other bytes."""
     shared = min(length, other.shape[0])
     for j in range(shared):
         a = heap[start + j]
@@ -95,10 +93,10 @@ def order(heap: U8, start: int, length: int, other: U8) -> int:
 
 @root
 def strings_between(kinds: U8, values: I64, heap: U8, low: U8, least: int, high: U8, most: int, table: U8) -> None:
-    """Set ``table`` to 1 where a STRING is between two others, by its bytes, and so by its code points; else 0.
+    """Set ``table`` to 1 where a STRING is between two others, by its bytes (which order as code points do); else 0.
 
-    least : int     the smallest order with ``low`` that passes: 0, 1 if that end is open, -1 if there is none
-    most : int      the largest order with ``high``: 0, -1 if open, 1 if there is none
+    least : int     the smallest `order` with ``low`` that passes: 0, or 1 if ``low`` is excluded, -1 if there is none
+    most : int      the largest `order` with ``high`` that passes: 0, or -1 if it is excluded, 1 if there is none
     """
     for i in range(min(kinds.shape[0], table.shape[0])):
         passes = 0
@@ -113,13 +111,13 @@ def strings_between(kinds: U8, values: I64, heap: U8, low: U8, least: int, high:
 
 @leaf
 def lower(byte: int) -> int:
-    """Return an ASCII letter as a small one."""
+    """Return a byte, an ASCII capital as its small letter."""
     return byte + 32 if 65 <= byte <= 90 else byte
 
 
 @leaf
 def is_like(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], folded: bool) -> bool:
-    """Whether a piece of the heap is as the pattern says; back to the last run only, so never exponential."""
+    """Whether a slice of the heap matches a pattern; backtracks to the last run only, so it is never exponential."""
     i = j = 0
     run = -1
     mark = 0
@@ -155,9 +153,9 @@ def is_like(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], f
 
 @leaf
 def is_at(heap: U8, start: int, letters: U8) -> bool:
-    """Whether the heap holds these bytes from a place on, which is far enough from its end.
+    """Whether these bytes are in the heap from ``start`` on; as many must follow there.
 
-    The last are looked at first: what strings begin with they often share, as addresses of one host do.
+    The last bytes are compared first: strings often share their beginning, as addresses of one host do.
     """
     j = letters.shape[0] - 1
     while j >= 0 and heap[start + j] == letters[j]:
@@ -166,10 +164,10 @@ def is_at(heap: U8, start: int, letters: U8) -> bool:
 
 
 @leaf
-def holds(heap: U8, start: int, stop: int, letters: U8, skips: U8, folded: bool) -> bool:
-    """Whether bytes are somewhere in a piece of the heap (Horspool 1980): by the last of a window it is moved on.
+def contains(heap: U8, start: int, stop: int, letters: U8, skips: U8, folded: bool) -> bool:
+    """Whether a slice of the heap contains these bytes (Horspool 1980).
 
-    skips : uint8 (256,)    how far, for each byte that the window may end with
+    skips : uint8 (256,)    how far the window moves, by its last byte
     """
     m = letters.shape[0]
     if m == 0:
@@ -191,12 +189,12 @@ def holds(heap: U8, start: int, stop: int, letters: U8, skips: U8, folded: bool)
 
 @root
 def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16], folded: bool, table: U8) -> None:
-    """Set ``table`` to 1 where a STRING is as a pattern says, 0 where not, and `ASK` where that is not told here.
+    """Set ``table`` to 1 where a STRING matches a pattern, to 0 where not, and to `ASK` where that is not known here.
 
     Parameters
     ----------
     pattern : int16 (m,)    bytes, `ANY_RUN`, `ANY_CHARACTER`
-    folded : bool           compare without case: ASCII is folded here, for others `ASK` is given
+    folded : bool           ignore case; a string with letters beyond ASCII gives `ASK`
     """
     m = pattern.shape[0]
     plain = m >= 2 and pattern[0] == ANY_RUN and pattern[m - 1] == ANY_RUN
@@ -226,23 +224,21 @@ def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16
             if high & 0x80:
                 table[i] = ASK
                 continue
-        elif plain:
-            table[i] = 1 if holds(heap, start, start + length, letters, skips, folded) else 0
-            continue
-        elif length < leading or not is_at(heap, start, letters):
-            continue
-        elif open_end:
-            table[i] = 1
-            continue
+        elif not plain:
+            if length < leading or not is_at(heap, start, letters):
+                continue
+            if open_end:
+                table[i] = 1
+                continue
         if plain:
-            table[i] = 1 if holds(heap, start, start + length, letters, skips, folded) else 0
+            table[i] = 1 if contains(heap, start, start + length, letters, skips, folded) else 0
         else:
             table[i] = 1 if is_like(heap, start, length, pattern, folded) else 0
 
 
 @root
 def any_member(kinds: U8, values: I64, members: npt.NDArray[np.int32], own: U8, keep: bool, table: U8) -> None:
-    """Set ``table`` to ``own``, but of a LIST to whether one of its members has it; ``keep``: or the list itself."""
+    """Set ``table`` to ``own``; of a LIST, to whether ``own`` is 1 for a member or, with ``keep``, for the list."""
     for i in range(min(kinds.shape[0], own.shape[0], table.shape[0])):
         passes = own[i]
         if kinds[i] == LIST:
@@ -265,12 +261,12 @@ def every_member(
     stamps: npt.NDArray[np.int32],
     table: U8,
 ) -> None:
-    """Set ``table`` to 1 where the members of a LIST, or the entry itself, are all that is wanted, and maybe more.
+    """Set ``table`` to 1 where the members of a LIST, or the one entry that is no list, include all m operands.
 
     Parameters
     ----------
-    which : int32 (d,)      which of m operands an entry equals, -1: none
-    stamps : int32 (m,)     of -1, written
+    which : int32 (d,)      the operand that each entry equals, or -1
+    stamps : int32 (m,)     all -1 before; written
     """
     m = stamps.shape[0]
     for i in range(min(kinds.shape[0], which.shape[0], table.shape[0])):
@@ -290,18 +286,3 @@ def every_member(
 
 
 ROOTS = (spread, sift, numbers_between, strings_between, strings_like, any_member, every_member)
-
-
-def warm_up() -> None:
-    """Compile every root, or load it from numba's cache."""
-    kinds, table = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
-    values, heap, members = np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int32)
-    codes: list[npt.NDArray[Any]] = [kinds, np.zeros(1, np.uint16), np.zeros(1, np.uint32)]
-    for each in codes:
-        spread(each, table, np.zeros(1, np.uint64))
-    sift(np.zeros(1, np.uint32), np.zeros(1 << 16, np.uint8), np.zeros(1, np.int32))
-    numbers_between(kinds, values, 0, 0, np.zeros(2), table)
-    strings_between(kinds, values, heap, heap, 0, heap, 0, table)
-    strings_like(kinds, values, heap, np.zeros(1, np.int16), False, table)
-    any_member(kinds, values, members, table, True, np.zeros(1, np.uint8))
-    every_member(kinds, values, members, np.zeros(1, np.int32), np.zeros(1, np.int32), table)

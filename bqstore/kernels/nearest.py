@@ -1,7 +1,7 @@
-"""The nearest few of many codes: a buffer that is cut back to the best c whenever it has filled up.
+"""The c nearest of many codes by Hamming distance: a buffer that is cut back to the best c whenever it is full.
 
-Distances of codes are small integers, so cutting back is a count by distance, and sorting a counting sort:
-nothing depends on log c. With a heap, c = 1,000 of 100,000 doubled the time of a scan; so it costs a sixth.
+Hamming distances are small integers, so cutting back and sorting count by distance: no factor of log c. With a heap,
+c = 1,000 of 100,000 doubled the time of a scan; this adds a sixth.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy.typing as npt
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import Candidates
 
-BLOCK = 256  # ordinals offered at once at most
-SLACK = 128  # a small c is cut back less often than every 2 * c arrivals
+BLOCK = 256  # ordinals offered at once, at most
+SLACK = 128  # the buffer holds at least twice this, so that a small c is not cut back all the time
 
 
 class Nearest(NamedTuple):
     """The state of m queries, each a row.
 
-    ``ordinals`` and ``distances`` : int32 (m, capacity), ``sizes`` of a row in use, ordinals ascending.
-    ``sizes``, ``limits`` : int64 (m,); a distance at or above the limit has already lost.
+    ``ordinals`` and ``distances`` : int32 (m, capacity), the first ``sizes[i]`` of row i in use, ordinals ascending.
+    ``sizes``, ``limits`` : int64 (m,); codes at the limit or beyond are not among the c nearest.
     ``tally`` : int64 (bits + 2,), scratch.
     """
 
@@ -35,7 +35,7 @@ class Nearest(NamedTuple):
 
 @leaf
 def make_nearest(m: int, c: int, n: int, bits: int) -> Nearest:
-    """Return the empty state of m queries that want c of n codes, whose distances are 0 to ``bits``."""
+    """Return the empty state for the c nearest of n codes, at distances from 0 to ``bits``, of m queries."""
     capacity = min(2 * max(c, SLACK), n) + BLOCK
     return Nearest(
         np.empty((m, capacity), np.int32),
@@ -55,7 +55,7 @@ def offer_block(
     distances: npt.NDArray[np.int32],
     count: int,
 ) -> None:
-    """Take in ``count`` <= BLOCK codes, whose ordinals ascend and are above all those offered before.
+    """Offer ``count`` <= BLOCK codes, whose ordinals ascend and are above all those offered before.
 
     rows, distances : int32 (BLOCK,). Writes ``nearest``.
     """
@@ -75,7 +75,7 @@ def offer_block(
 
 @leaf
 def cut_back(nearest: Nearest, query: int, c: int) -> None:
-    """Keep the c best of a row by (distance, ordinal), and lower its limit to the worst kept."""
+    """Keep the c best of a row by (distance, ordinal), and lower its limit to the worst of them."""
     ordinals = nearest.ordinals[query]
     kept = nearest.distances[query]
     tally = nearest.tally
@@ -86,7 +86,7 @@ def cut_back(nearest: Nearest, query: int, c: int) -> None:
     for i in range(size):
         tally[kept[i]] += 1
     limit = 0
-    ties = c  # how many at the limit stay: those with the lowest ordinals
+    ties = c  # how many at the limit are kept: those with the lowest ordinals
     while tally[limit] < ties:
         ties -= tally[limit]
         limit += 1
@@ -101,7 +101,7 @@ def cut_back(nearest: Nearest, query: int, c: int) -> None:
         kept[end] = distance
         end += 1 if stays else 0
     nearest.sizes[query] = end
-    nearest.limits[query] = limit  # a later code at this distance has a higher ordinal, and loses
+    nearest.limits[query] = limit  # a later code at this distance has a higher ordinal, and is worse
 
 
 @leaf

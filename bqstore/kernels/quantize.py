@@ -1,4 +1,4 @@
-"""Vectors as codes: signs, Qdrant's three levels a value, and RaBitQ's residuals with their corrections."""
+"""Vectors to codes: signs, Qdrant's three levels a value, and RaBitQ's residuals with their corrections."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy.typing as npt
 from bqstore.kernels.bits import pack_row
 from bqstore.kernels.intrinsics import as_int32, byte_plane
 from bqstore.kernels.jit import float_leaf, leaf
-from bqstore.kernels.layout import COSINE, EUCLID, ONE_BIT, RABITQ, TWO_BITS, Quantizer
+from bqstore.kernels.layout import COSINE, EUCLID, ONE_BIT, RABITQ, TWO_BITS, Quantizer, lanes_of
 from bqstore.kernels.rotate import rotate_row
 
-SIGMAS = np.float32(2.0 / 3.0)  # Qdrant's bounds of the middle level, in deviations
-FLAT = np.float32(1.1920929e-07)  # a deviation below float32's epsilon is none
+SIGMAS = np.float32(2.0 / 3.0)  # Qdrant's bounds of the middle level, in standard deviations
+FLAT = np.float32(1.1920929e-07)  # a deviation below float32's epsilon counts as zero
 ONE = np.uint64(1)
 BITS = np.uint64(63)
 HALF = np.uint64(32)
 LOW_32 = 0xFFFF_FFFF
-# Steps that are tried for codes of 2 and of 4 bits, in units of 1 / the root of the mean square: 12 from 0.6 to 1.7, 20
-# from 2.2 to 8. Trying every step where a value changes its level (arXiv 2409.09913, algorithm 1) gains nothing seen.
+# Steps that are tried for codes of 2 and of 4 bits, in units of 1 / root mean square: 12 from 0.6 to 1.7, and 20 from
+# 2.2 to 8. Trying every step at which a value changes its level (arXiv 2409.09913, algorithm 1) gained nothing.
 TRIES_2 = 0.6 * (1.7 / 0.6) ** (np.arange(12) / 11.0)
 TRIES_4 = 2.2 * (8.0 / 2.2) ** (np.arange(20) / 19.0)
 
@@ -35,7 +35,7 @@ def dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> np.float32:
 
 
 @float_leaf
-def take_off_scaled(
+def scale_and_subtract(
     vector: npt.NDArray[np.float32], scale: np.float32, mean: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
 ) -> None:
     """Write ``scale * vector - mean`` to ``out``; float32 (dim,), the last at least as long."""
@@ -45,7 +45,7 @@ def take_off_scaled(
 
 @leaf
 def scale_to_unit(vector: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
-    """Write a vector at unit length, or zeros if it has none; float32 (dim,)."""
+    """Write a vector at unit length; a zero vector stays zero; float32 (dim,)."""
     length = math.sqrt(dot(vector, vector))
     scale = np.float32(1.0 / length) if length > 0 else np.float32(0)
     for j in range(vector.shape[0]):
@@ -53,11 +53,13 @@ def scale_to_unit(vector: npt.NDArray[np.float32], out: npt.NDArray[np.float32])
 
 
 @leaf
-def pack_three(vector: npt.NDArray[np.float32], quantizer: Quantizer, out: npt.NDArray[np.uint64], place: int) -> None:
-    """Write Qdrant's code of three levels a value: below the middle 00, in it 10, above it 11.
+def pack_three_levels(
+    vector: npt.NDArray[np.float32], quantizer: Quantizer, out: npt.NDArray[np.uint64], place: int
+) -> None:
+    """Write Qdrant's code of three levels a value: 00 below the middle level, 10 in it, 11 above it.
 
-    The first bit of dimension j is bit j; the second is bit dim + j, or, in one and a half bits, that of two
-    neighboring dimensions together, bit dim + j // 2.
+    The first bit of dimension j is bit j. The second is bit dim + j; in one and a half bits two neighboring dimensions
+    share bit dim + j // 2.
     """
     dim = vector.shape[0]
     for w in range(quantizer.width):
@@ -77,7 +79,7 @@ def pack_three(vector: npt.NDArray[np.float32], quantizer: Quantizer, out: npt.N
 
 @float_leaf
 def fit_of(residual: npt.NDArray[np.float32], step: np.float32, top: int) -> tuple[np.float32, np.float32]:
-    """Return <|r|, v> and |v|^2 of the magnitudes v that a step makes of a residual: odd, at most ``top``."""
+    """Return <|r|, v> and |v|^2, where v are the magnitudes of a residual r for a step: odd, at most ``top``."""
     last = np.int32(top // 2)
     product = np.float32(0)
     squares = np.int32(0)
@@ -91,7 +93,7 @@ def fit_of(residual: npt.NDArray[np.float32], step: np.float32, top: int) -> tup
 
 @leaf
 def best_step(residual: npt.NDArray[np.float32], square: np.float32, bits: int) -> np.float32:
-    """Return the step whose values point most nearly where the residual does."""
+    """Return the step whose values have the largest cosine with the residual."""
     tries = TRIES_2 if bits == 2 else TRIES_4
     unit = np.float32(math.sqrt(residual.shape[0] / square))
     best, found = np.float32(-1), np.float32(0)
@@ -106,7 +108,7 @@ def best_step(residual: npt.NDArray[np.float32], square: np.float32, bits: int) 
 
 @leaf
 def write_values(residual: npt.NDArray[np.float32], step: np.float32, bits: int, levels: npt.NDArray[np.uint8]) -> None:
-    """Write the levels of a residual, 0 to 2^bits - 1: half of them, the upper ones, are of positive values."""
+    """Write the levels of a residual, 0 to 2^bits - 1; the upper half is for positive values."""
     middle = np.int32(1 << (bits - 1))
     for j in range(residual.shape[0]):
         size = min(np.int32(abs(residual[j]) * step), middle - 1)
@@ -123,7 +125,7 @@ def pack_residual(
     out: npt.NDArray[np.uint64],
     place: int,
 ) -> None:
-    """Write the code of a vector beside the mean, and its two float32.
+    """Write the RABITQ code of a vector: the planes of its residual from the mean, and the two corrections.
 
     Parameters
     ----------
@@ -134,9 +136,10 @@ def pack_residual(
 
     Notes
     -----
-    r = vector - mean (of unit length before, under COSINE), turned; v = its values. ``factor = |r|^2 / <r, v>`` makes
-    ``factor * <q, v>`` an unbiased estimate of <q, r> over random rotations (Gao and Long, arXiv 2405.12497, theorem
-    3.2; with several bits 2409.09913, section 4). ``add`` is <mean, vector>, or under EUCLID ``-|r|^2 / 2``.
+    The residual r is the vector less the mean, rotated; under COSINE the vector is first scaled to unit length. With v
+    the values of the code, ``factor = |r|^2 / <r, v>`` makes ``factor * <q, v>`` an unbiased estimate of <q, r> over
+    random rotations (Gao and Long, arXiv 2405.12497, theorem 3.2; for several bits 2409.09913, section 4). ``add`` is
+    <mean, vector>, or ``-|r|^2 / 2`` under EUCLID.
     """
     dim, width, bits = vector.shape[0], quantizer.width, quantizer.bits
     scale = np.float32(1)
@@ -144,10 +147,10 @@ def pack_residual(
         length = math.sqrt(dot(vector, vector))
         scale = np.float32(1.0 / length) if length > 0 else np.float32(0)
     rest = residual[:dim]
-    take_off_scaled(vector, scale, quantizer.mean, rest)
+    scale_and_subtract(vector, scale, quantizer.mean, rest)
     square = dot(rest, rest)
     add = np.float32(-0.5) * square if metric == EUCLID else scale * dot(vector, quantizer.mean)
-    rotate_row(rest, quantizer.turns)
+    rotate_row(rest, quantizer.rotation_signs)
     step = np.float32(0)
     if bits > 1 and square > 0:
         step = best_step(rest, square, bits)
@@ -166,27 +169,51 @@ def pack_residual(
 
 @leaf
 def pack_one(vector: npt.NDArray[np.float32], quantizer: Quantizer, out: npt.NDArray[np.uint64], place: int) -> None:
-    """Write the code of one vector, but for RABITQ."""
+    """Write the code of one vector, of any kind but RABITQ."""
     if quantizer.kind == ONE_BIT:
         pack_row(vector, out, place)
     else:
-        pack_three(vector, quantizer, out, place)
+        pack_three_levels(vector, quantizer, out, place)
 
 
 @leaf
 def pack_vectors(
     vectors: npt.NDArray[np.float32], quantizer: Quantizer, metric: int, out: npt.NDArray[np.uint64]
 ) -> None:
-    """Write the codes of vectors, of their first ``quantizer.dim`` values; see ``api.encode``."""
+    """Write the codes of vectors; see ``api.encode``."""
     residual = np.empty(64 * quantizer.width, np.float32)
     levels = np.zeros(64 * quantizer.width, np.uint8)
     for row in range(min(vectors.shape[0], out.shape[0])):
         part = vectors[row][: quantizer.dim]
         if quantizer.kind == RABITQ:
             pack_residual(part, quantizer, metric, residual, levels, out, row)
-        elif quantizer.kind == ONE_BIT or metric != COSINE:  # signs are the same at any length
+        elif quantizer.kind == ONE_BIT or metric != COSINE:  # scaling changes no sign
             pack_one(part, quantizer, out, row)
         else:
             unit = residual[: quantizer.dim]
             scale_to_unit(part, unit)
             pack_one(unit, quantizer, out, row)
+
+
+_lanes_of = leaf(lanes_of)  # layout does not import numba
+
+
+@leaf
+def quantizer_fits(quantizer: Quantizer, dim: int, columns: int) -> bool:
+    """Whether a quantizer's fields agree, and it makes codes of ``columns`` words of vectors of ``dim`` values."""
+    kind, bits, coded = quantizer.kind, quantizer.bits, quantizer.dim
+    corrected = kind == RABITQ
+    means = 0 if kind == ONE_BIT else coded
+    deviations = 0 if kind == ONE_BIT or corrected else coded
+    return (
+        ONE_BIT <= kind <= RABITQ
+        and 1 <= coded <= dim
+        and quantizer.lanes == _lanes_of(coded, kind)
+        and (quantizer.lanes + 63) // 64 == quantizer.width
+        and (bits == 1 or (corrected and bits in (2, 4)))
+        and columns == bits * quantizer.width + (1 if corrected else 0)
+        and quantizer.mean.shape[0] == means
+        and quantizer.deviation.shape[0] == deviations
+        and (quantizer.rotation_signs.shape[0] == 0 or quantizer.rotation_signs.shape[1] == coded)
+        and quantizer.error_scales.shape[0] == 2
+    )

@@ -1,6 +1,6 @@
-"""The originals: checking a record, and reading the vector it holds.
+"""The originals: verify a record and read its vector.
 
-A record is a row of uint32 words (see ``layout.Originals``); files and their recovery are not known here.
+A record is a row of uint32 words (see ``layout``). Knows nothing of files and their recovery.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def record_sum(records: npt.NDArray[np.uint32], row: int, ahead: int) -> np.uint
 
 @leaf
 def is_sound(records: npt.NDArray[np.uint32], row: int, ahead: int) -> bool:
-    """Whether the checksum stored in a record is that of its words; asks for the record ``ahead`` on the way."""
+    """Whether a record's checksum is right; prefetches the record ``ahead`` meanwhile."""
     stored = np.uint64(records[row, 0]) | (np.uint64(records[row, 1]) << SHIFT)
     return bool(stored == record_sum(records, row, ahead))
 
 
 @leaf
 def fits(originals: Originals, dim: int) -> bool:
-    """Whether records hold vectors of ``dim`` dimensions: a wrong one would lead past the end of a row."""
+    """Whether records hold vectors of ``dim`` dimensions; if not, reading one would run past the end of a row."""
     payload_bytes = 4 * (originals.records.shape[1] - RECORD_HEADER_WORDS)
     known = 0 <= originals.form <= INT8
     return bool(known and originals.dim == dim and payload_bytes >= dim * (4 >> originals.form))
@@ -53,7 +53,7 @@ def fits(originals: Originals, dim: int) -> bool:
 def half_value(half: np.uint16) -> np.float32:
     """Return the value of finite float16 bits, exactly, denormals included.
 
-    Must stay free of fastmath: moved out of a sum, the factor would leave denormal products behind.
+    Not a `float_leaf`: with fastmath the factor could be moved out of a sum, which would then add denormals.
     """
     bits = np.uint32(half)
     size = as_float32(np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13))) * HALF_TO_FLOAT
@@ -77,6 +77,6 @@ def read_int8(small: npt.NDArray[np.int8], scale: np.float32, out: npt.NDArray[n
 
 @leaf
 def fetch_record(records: npt.NDArray[np.uint32], row: int) -> None:
-    """Ask for every cache line of a record, to be read soon."""
+    """Prefetch every cache line of a record."""
     for line in range(0, records.shape[1], 16):
         prefetch(records, row, line)

@@ -1,8 +1,8 @@
-"""A random rotation in n log n: signs flipped at random, then a Walsh-Hadamard transform, over and over.
+"""A random rotation in O(n log n): random sign flips, then a Walsh-Hadamard transform, repeated.
 
-Orthogonal, so that products and lengths stay; what a few dimensions held is spread over all. A dimension that is no
-power of two is covered by two transforms, of its first and of its last values, which overlap (as the Hadamard blocks of
-Ailon and Chazelle 2009, in place).
+It keeps products and lengths, and spreads over all dimensions what a few of them held. Where the dimension is no power
+of two, transforms of its first and of its last values alternate, which overlap (as the Hadamard blocks of Ailon and
+Chazelle 2009, in place).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def transform(row: npt.NDArray[np.float32], start: int, size: int) -> None:
     """Apply the Walsh-Hadamard transform, not scaled, to ``row[start : start + size]``; size a power of two."""
     part = row[start : start + size]
     step = 1
-    if size >= 8:  # three steps at once, in registers
+    if size >= 8:  # the first three steps at once, in registers
         step = 8
         for j in range(0, size, 8):
             a, b, c, d = part[j], part[j + 1], part[j + 2], part[j + 3]
@@ -42,26 +42,26 @@ def transform(row: npt.NDArray[np.float32], start: int, size: int) -> None:
 
 
 @leaf
-def rotate_row(row: npt.NDArray[np.float32], turns: npt.NDArray[np.float32]) -> None:
+def rotate_row(row: npt.NDArray[np.float32], signs: npt.NDArray[np.float32]) -> None:
     """Rotate a vector in place.
 
     Parameters
     ----------
-    row : float32 (>= dim,)         its first dim values are turned
-    turns : float32 (count, dim)    +1 or -1, the signs before each transform: by turns of the first and of the last
-                                    values. Without any nothing happens
+    row : float32 (>= dim,)             its first dim values are rotated
+    signs : float32 (rounds, dim)       +1 or -1, the signs before each transform; even rounds transform the first
+                                        values, odd ones the last; without rounds nothing changes
 
     Notes
     -----
-    Each transform has signs of its own: where two overlap, the second would gather again what the first has spread.
+    Each round has its own signs. With the same signs, where two transforms overlap the second would undo the first.
     """
-    dim = turns.shape[1]
+    dim = signs.shape[1]
     size = 1
     while 2 * size <= dim:
         size *= 2
     scale = np.float32(1.0 / math.sqrt(size))
-    for turn in range(turns.shape[0]):
-        start = (dim - size) * (turn & 1)
+    for i in range(signs.shape[0]):
+        start = (dim - size) * (i & 1)
         for j in range(size):
-            row[start + j] *= turns[turn, start + j] * scale
+            row[start + j] *= signs[i, start + j] * scale
         transform(row, start, size)

@@ -1,12 +1,12 @@
-"""The walk: from the entry point down the levels, then a beam on level 0 that collects accepted ordinals.
+"""The walk: greedy from the entry point down the levels, then a beam search on level 0 for accepted ordinals.
 
-The beam is one sorted array of keys (distance, ordinal, accepted, expanded). It holds the nearest nodes met, accepted
-or not, up to the ef-th accepted one: so a filter or a deletion never cuts a route, and without them it is ef wide.
-Malkov and Yashunin 2016, algorithms 2 and 5. Knows codes, no originals.
+Malkov and Yashunin 2016, algorithms 2 and 5. The beam is one sorted array of keys (distance, ordinal, accepted,
+expanded). It keeps the nearest nodes, accepted or not, up to the ef-th accepted one: so a filter or a deletion never
+cuts a route, and without them the beam is ef wide. Knows codes, no originals.
 
-What a walk waits for is memory and mispredicted branches, in this order. So a node's neighbors are asked for while
-those of the node before it are measured, and what is unlikely to be foreseen (met before? near enough?) moves an index
-instead of taking a branch: 30 ns a distance became 23 (100,000 codes of 1,536 bits, 4-bit query).
+The time goes into cache misses, and then into mispredicted branches. So the neighbors of a node are prefetched while
+those of the node before it are measured, and data-dependent tests (visited? closer than the bound?) are branch-free:
+they advance an index. That brought 30 ns a distance down to 23 (100,000 codes of 1,536 bits, 4-bit query).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.bits import measure
+from bqstore.kernels.bits import measure, prefetch_code, prefetch_codes
 from bqstore.kernels.intrinsics import count_below, move_up, prefetch, prefetch_item
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import (
@@ -22,7 +22,7 @@ from bqstore.kernels.layout import (
     COUNT_EPOCH,
     COUNT_HOPS,
     Accept,
-    Encoded,
+    EncodedQuery,
     Graph,
     Scratch,
 )
@@ -33,8 +33,8 @@ ORDINAL_SHIFT = np.int64(2)
 DISTANCE_SHIFT = np.int64(33)
 ORDINAL_MASK = np.int64(0x7FFF_FFFF)
 NO_KEY = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-FARTHEST = np.int64(0x3FFF_FFFF)  # above any distance: 255 * 2 * 16,384 bits, or the rank of an estimate
-LINEAR = 128  # keys up to which counting the smaller ones, eight at a time, beats halving
+FARTHEST = np.int64(0x3FFF_FFFF)  # no distance is larger: at most 255 * 2 * 16,384, or the rank of an estimate
+LINEAR = 128  # keys up to which counting the smaller ones, eight at a time, is faster than binary search
 LAST_EPOCH = 255
 BITS = np.uint64(63)
 ONE = np.uint64(1)
@@ -63,8 +63,8 @@ def is_accepted(accept: Accept, ordinal: int) -> int:
 
 
 @leaf
-def place_of(keys: npt.NDArray[np.int64], size: int, key: np.int64) -> int:
-    """Return how many of the first ``size`` ascending keys are below ``key``; up to 7 more must be NO_KEY."""
+def insertion_point(keys: npt.NDArray[np.int64], size: int, key: np.int64) -> int:
+    """Return how many of the first ``size`` keys, ascending, are below ``key``; the next 7 must be NO_KEY."""
     low = 0
     high = size
     while high - low > LINEAR:
@@ -79,7 +79,7 @@ def place_of(keys: npt.NDArray[np.int64], size: int, key: np.int64) -> int:
 @leaf
 def offer(
     keys: npt.NDArray[np.int64],
-    room: int,
+    max_beam: int,
     size: int,
     accepted: int,
     ef: int,
@@ -88,29 +88,29 @@ def offer(
     good: int,
     flags: int = 0,
 ) -> tuple[int, int, int, np.int64]:
-    """Insert a node that is nearer than the bound; what is beyond the ef-th accepted node falls out.
+    """Insert a node that is nearer than the bound, and drop nodes beyond the ef-th accepted one.
 
     Parameters
     ----------
-    keys : int64 (>= room + 8,)     written; ascending, then NO_KEY
-    room : int                      keys at most; when it is reached, the farthest falls out, accepted or not
-    size, accepted : int            keys now, and how many of them are accepted
-    good : int                      1 if the node is accepted
-    flags : int                     EXPANDED for a node that has no links to follow
+    keys : int64 (>= max_beam + 8,)     written; ascending, then NO_KEY
+    max_beam : int                      keys at most; beyond that the farthest one is dropped, accepted or not
+    size, accepted : int                keys, and how many of them are accepted
+    good : int                          1 if the node is accepted
+    flags : int                         EXPANDED for a node that has no links
 
     Returns
     -------
-    size, accepted : int    from now on
-    place : int             of the new key
-    bound : int64           nodes at this distance or beyond it need not be offered
+    size, accepted : int    after that
+    place : int             index of the new key
+    bound : int64           nodes at this distance or beyond need not be offered
     """
     key = (np.int64(distance) << DISTANCE_SHIFT) | (np.int64(ordinal) << ORDINAL_SHIFT) | (ACCEPTED * good) | flags
-    place = place_of(keys, size, key)
+    place = insertion_point(keys, size, key)
     move_up(keys, place, size - place)
     keys[place] = key
     size += 1
     accepted += good
-    if accepted > ef or size > room:
+    if accepted > ef or size > max_beam:
         size -= 1
         accepted -= int((keys[size] >> 1) & 1)
         keys[size] = NO_KEY
@@ -119,17 +119,17 @@ def offer(
             size -= 1
             keys[size] = NO_KEY
         return size, accepted, place, keys[size - 1] >> DISTANCE_SHIFT
-    if size == room:
+    if size == max_beam:
         return size, accepted, place, keys[size - 1] >> DISTANCE_SHIFT
     return size, accepted, place, FARTHEST
 
 
 @leaf
-def offer_same(
+def offer_copies(
     graph: Graph,
     accept: Accept,
     keys: npt.NDArray[np.int64],
-    room: int,
+    max_beam: int,
     size: int,
     accepted: int,
     ef: int,
@@ -138,36 +138,36 @@ def offer_same(
     bound: np.int64,
     n: int,
     words: npt.NDArray[np.uint64],
-    query: Encoded,
+    query: EncodedQuery,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
-    """Offer the accepted ones among the nodes whose code is that of ``node``; they have no links of their own.
+    """Offer the accepted copies of ``node``, which have no links of their own.
 
-    Where signs are not all of what is equal, each has a distance of its own. The list only descends after its first
-    step: a damaged one ends, too.
+    RABITQ codes of one bit are copies if their signs are equal; the corrections differ, so each copy is measured. After
+    the first step the ordinals of a list descend, so the walk along a damaged list ends as well.
     """
-    twin = graph.same[node]
-    own = query.corrected and query.bits == 1  # of several bits only whole copies are in a list
+    copy = graph.same[node]
+    measured = query.corrected and query.bits == 1  # of several bits, copies are equal in all words
     at = scratch.rows.shape[0] - 1
-    while 0 <= twin < graph.same.shape[0] and (own or distance < bound):
-        if twin < n and is_accepted(accept, twin):
+    while 0 <= copy < graph.same.shape[0] and (measured or distance < bound):
+        if copy < n and is_accepted(accept, copy):
             apart = distance
-            if own:
-                scratch.rows[at] = twin
+            if measured:
+                scratch.rows[at] = copy
                 measure(words, scratch.rows[at:], 1, query, 0, scratch.distances[at:])
                 apart = scratch.distances[at]
             if apart < bound:
-                size, accepted, _, bound = offer(keys, room, size, accepted, ef, apart, twin, 1, int(EXPANDED))
-        following = graph.same[twin]
-        if following >= twin:
+                size, accepted, _, bound = offer(keys, max_beam, size, accepted, ef, apart, copy, 1, int(EXPANDED))
+        following = graph.same[copy]
+        if following >= copy:
             break
-        twin = following
+        copy = following
     return size, accepted, bound
 
 
 @leaf
 def row_at(graph: Graph, node: int, level: int) -> int:
-    """Return the row of ``graph.upper`` that holds a node's links on a level >= 1; -1 if it is on level 0 only."""
+    """Return the row of ``graph.upper`` with a node's links on a level >= 1; -1 if the node is on level 0 only."""
     first = np.int64(graph.first[node])
     row = first + level - 1
     return int(row) if first >= 0 and row < graph.upper.shape[0] else -1
@@ -178,12 +178,12 @@ def descend(
     words: npt.NDArray[np.uint64],
     graph: Graph,
     last: int,
-    query: Encoded,
+    query: EncodedQuery,
     scratch: Scratch,
 ) -> tuple[int, int]:
-    """Return the node that a greedy walk from the entry point ends at on level ``last`` + 1, and its distance.
+    """Return the node at which a greedy walk from the entry point ends on level ``last`` + 1, and its distance.
 
-    The links of ``last`` itself are not looked at. Returns (entry, distance) when there is no level above it.
+    Where there is no level above ``last``, that is the entry point.
     """
     rows, distances = scratch.rows, scratch.distances
     node = graph.entry
@@ -204,8 +204,7 @@ def descend(
                     rows[count] = other
                     count += 1
                     prefetch_item(graph.first, other)
-                    for w in range(0, words.shape[1], 8):
-                        prefetch(words, other, w)
+                    prefetch_code(words, other)
             measure(words, rows, count, query, 0, distances)
             done += count
             row = -1
@@ -226,11 +225,11 @@ def beam(
     level: int,
     accept: Accept,
     ef: int,
-    room: int,
-    query: Encoded,
+    max_beam: int,
+    query: EncodedQuery,
     start: int,
     distance: int,
-    twins: int,
+    with_copies: int,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
     """Fill ``scratch.keys`` with the nearest nodes of a level, up to the ef-th accepted one.
@@ -238,10 +237,11 @@ def beam(
     Parameters
     ----------
     level : int             whose links are followed
-    accept : Accept         which nodes count towards ef
-    ef, room : int          1 <= ef <= room <= keys.shape[0] - 8; ``room`` bounds accepted and other nodes together
-    start, distance : int   the node to begin at, and how far it is
-    query : Encoded
+    accept : Accept         the nodes that count towards ef
+    ef, max_beam : int      1 <= ef <= max_beam <= keys.shape[0] - 8; max_beam limits accepted and other nodes together
+    query : EncodedQuery
+    start, distance : int   the node to begin at, and its distance
+    with_copies : int       1: offer the copies of every node as well
     scratch : Scratch       written
 
     Returns
@@ -253,21 +253,20 @@ def beam(
     n = min(graph.n, visited.shape[0], words.shape[0], graph.links.shape[0])
     links = graph.links if level == 0 else graph.upper
     degree = links.shape[1]
-    width = words.shape[1]
-    for i in range(room + 8):
+    for i in range(max_beam + 8):
         keys[i] = NO_KEY
     visited[start] = epoch
-    size, accepted, first, bound = offer(keys, room, 0, 0, ef, distance, start, is_accepted(accept, start))
-    if twins:
-        size, accepted, bound = offer_same(
-            graph, accept, keys, room, size, accepted, ef, distance, start, bound, n, words, query, scratch
+    size, accepted, first, bound = offer(keys, max_beam, 0, 0, ef, distance, start, is_accepted(accept, start))
+    if with_copies:
+        size, accepted, bound = offer_copies(
+            graph, accept, keys, max_beam, size, accepted, ef, distance, start, bound, n, words, query, scratch
         )
     first = 0  # keys before this one are expanded
     done = 0
     hops = 0
     half = scratch.rows.shape[0] >> 1
-    near = scratch.rows[:half]  # neighbors whose codes are on their way from memory
-    far = scratch.rows[half:]
+    near = scratch.rows[:half]  # neighbors whose codes are being prefetched
+    far = scratch.rows[half:]  # neighbors prefetched in the round before, to be measured in this one
     waiting = 0
     while first < size or waiting > 0:
         count = 0
@@ -287,13 +286,11 @@ def beam(
                 other = links[row, j]
                 if other < 0:
                     break
-                inside = other if other < n else start  # of a later state, or damage: met already, then
-                near[count] = inside
-                count += 1 if visited[inside] != epoch else 0
-                visited[inside] = epoch
-            for i in range(count):
-                for w in range(0, width, 8):
-                    prefetch(words, near[i], w)
+                node = other if other < n else start  # a node of a later state, or damage: counts as visited
+                near[count] = node
+                count += 1 if visited[node] != epoch else 0
+                visited[node] = epoch
+            prefetch_codes(words, near, 0, count)
             break
         measure(words, far, waiting, query, 0, distances)
         done += waiting
@@ -305,18 +302,18 @@ def beam(
         for i in range(passed):
             if distances[i] < bound:
                 other = far[i]
-                if level == 0:  # it may be the next to be expanded
+                if level == 0:  # it may be the next one to be expanded
                     for j in range(0, degree, 16):
                         prefetch(links, other, j)
                 good = is_accepted(accept, other)
-                size, accepted, place, bound = offer(keys, room, size, accepted, ef, distances[i], other, good)
+                size, accepted, place, bound = offer(keys, max_beam, size, accepted, ef, distances[i], other, good)
                 first = min(first, place)
-                if twins and graph.same[other] >= 0:
-                    size, accepted, bound = offer_same(
+                if with_copies and graph.same[other] >= 0:
+                    size, accepted, bound = offer_copies(
                         graph,
                         accept,
                         keys,
-                        room,
+                        max_beam,
                         size,
                         accepted,
                         ef,
@@ -342,14 +339,14 @@ def scan_tail(
     stop: int,
     accept: Accept,
     ef: int,
-    room: int,
-    query: Encoded,
+    max_beam: int,
+    query: EncodedQuery,
     found: tuple[int, int, np.int64],
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
-    """Offer every accepted ordinal from ``start`` on to the beam: the nodes that no link leads to yet.
+    """Offer every accepted ordinal of the tail, ``start <= ordinal < stop``, to the beam: no link leads to them yet.
 
-    found : size, accepted, bound of the beam; returns what they are now.
+    found : size, accepted and bound of the beam; returns their new values.
     """
     size, accepted, bound = found
     rows, distances = scratch.rows, scratch.distances
@@ -365,5 +362,5 @@ def scan_tail(
         scratch.counters[COUNT_DISTANCES] += count
         for i in range(count):
             if distances[i] < bound:
-                size, accepted, _, bound = offer(scratch.keys, room, size, accepted, ef, distances[i], rows[i], 1)
+                size, accepted, _, bound = offer(scratch.keys, max_beam, size, accepted, ef, distances[i], rows[i], 1)
     return size, accepted, bound

@@ -38,7 +38,7 @@ class FlatScan:
         records.flags.writeable = False
         self.originals = layout.Originals(records, dim, layout.FLOAT32, layout.COSINE)
         self.accept = layout.Accept(np.zeros(0, np.uint64), 1)
-        self.way = layout.Way(0, 0, candidates, 0, layout.BINARY, 0)
+        self.way = layout.SearchSettings(0, 0, candidates, 0, layout.BINARY, 0)
         self.candidates = layout.Candidates(
             np.empty((m, candidates), np.int32), np.empty((m, candidates), np.int32), np.empty(m, np.int64)
         )

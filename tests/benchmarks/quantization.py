@@ -93,7 +93,7 @@ def reads(base: np.ndarray, queries: np.ndarray) -> None:
                 search = Search(data, None, len(base), K, Plan("scan", True, candidates), ENCODINGS[query])
                 work = Work()
                 spared, _ = search.nearest(queries, ALONE, None, work)
-                search.way = search.way._replace(sparing=0)
+                search.settings = search.settings._replace(prune=0)
                 whole, _ = search.nearest(queries, ALONE)
                 changed = int((spared != whole).any(1).sum())
                 row.append(f"{work.rescored / len(queries):.1f} of {candidates} read, {changed} results changed")

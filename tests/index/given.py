@@ -85,11 +85,11 @@ def bitmap(flags):
     return np.packbits(np.pad(flags, (0, -len(flags) % 64)), bitorder="little").view(np.uint64)
 
 
-def walk(data, queries, k, ef, flags=None, room=None, encoding=layout.BINARY, work=None):
+def walk(data, queries, k, ef, flags=None, max_beam=None, encoding=layout.BINARY, work=None):
     """Ordinals of a walk without rescoring; of a scan where the walk ran dry."""
     accepted = data.n if flags is None else int(flags.sum())
-    room = min(data.n, 2 * -(-ef * data.n // max(1, accepted))) if room is None else room
-    plan = Plan("walk", False, k, ef, ef if flags is None else max(ef, room))
+    max_beam = min(data.n, 2 * -(-ef * data.n // max(1, accepted))) if max_beam is None else max_beam
+    plan = Plan("walk", False, k, ef, ef if flags is None else max(ef, max_beam))
     search = Search(data, None if flags is None else bitmap(flags), accepted, k, plan, encoding)
     return search.nearest(queries, ALONE, None, work)[0]
 
@@ -138,7 +138,7 @@ def reached(graph):
 def lists_of(graph):
     """The copies that a search meets with each node that has some: {node: copies}."""
     view = graph.view
-    lists = {node: [o for o in naive.same_of(view, node) if o < view.n] for node in range(view.n)}
+    lists = {node: [o for o in naive.copies_of(view, node) if o < view.n] for node in range(view.n)}
     copies = {o for each in lists.values() for o in each}
     return {node: each for node, each in lists.items() if each and node not in copies}
 

@@ -73,11 +73,10 @@ def test_searches_go_on_while_nodes_are_linked(given, reserved):
         try:
             for thread in threads:
                 thread.start()
-            begun = time.monotonic()
             while len(graph) < N:
                 end = N if reserved else min(N, len(graph) + 500)
                 graph.link(words, end, Workers(2, lambda: pool))
-                while len(seen) < len(graph) // 1000 and not failures and time.monotonic() < begun + 60:
+                while len(seen) < len(graph) // 1000 and not failures:
                     time.sleep(0.001)  # let the searches have their turn
         finally:
             done.set()

@@ -14,19 +14,22 @@ from bqstore.index import ENCODINGS, Plan, Search, Work, plan, search
 from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import layout
 from tests.index.given import bitmap, data_of, encode, grow, recall, records_of, searchable
+from tests.kernels.given import examples
 
 N, DIM, TAIL, QUERIES = 4000, 64, 60, 40
 EVERY = tuple(ENCODINGS.values())
 
 # the beams that there are, each with the others left out
 PLANS = {
-    "inside": Plan("walk", False, 10, 64, 64, inside=True),
+    "inside": Plan("walk", False, 10, 64, 64, accepted_only=True),
     "through": Plan("walk", False, 10, 64, 640),
-    "against": Plan("walk", False, 10, 64, 640, against=128, rare=2000),
-    "against, or a scan": Plan("walk", False, 10, 64, 640, rare=200),
-    "along": Plan("walk", False, 10, 64, 64, inside=True, along=128, rare=1),
-    "all of them": Plan("walk", False, 10, 64, 640, against=128, along=128, rare=100),
-    "all of them, inside": Plan("walk", False, 10, 64, 64, inside=True, against=128, along=128, rare=100),
+    "against": Plan("walk", False, 10, 64, 640, ef_sparse=128, sparse_below=2000),
+    "against, or a scan": Plan("walk", False, 10, 64, 640, sparse_below=200),
+    "along": Plan("walk", False, 10, 64, 64, accepted_only=True, ef_dense=128, sparse_below=1),
+    "all of them": Plan("walk", False, 10, 64, 640, ef_sparse=128, ef_dense=128, sparse_below=100),
+    "all of them, inside": Plan(
+        "walk", False, 10, 64, 64, accepted_only=True, ef_sparse=128, ef_dense=128, sparse_below=100
+    ),
 }
 WALKS = [name for name in PLANS if "scan" not in name]
 
@@ -72,7 +75,7 @@ def assert_right(found, flags, k):
     assert (np.diff(scores[:, :count], axis=1) <= 0).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     share=st.sampled_from([0, 0.0003, 0.001, 0.003, 0.01, 0.05, 0.2, 0.5, 0.9, 1]),
     where=st.sampled_from(["anywhere", "along", "against", "one word", "the tail", "copies"]),
@@ -95,7 +98,7 @@ def test_as_many_as_are_accepted_and_none_that_is_not(state, share, where, name,
         flags[: N - TAIL] = False
     elif where == "copies":
         flags &= np.arange(N) % 9 == 0
-    planned = replace(PLANS[name], rescoring=rescoring, most=int(rng.choice([0, 40])))
+    planned = replace(PLANS[name], rescoring=rescoring, max_candidates=int(rng.choice([0, 40])))
     assert_right(nearest(state, planned, flags, k, encoding, queries=query), flags, k)
 
 
@@ -116,11 +119,11 @@ def test_fewer_than_were_asked_for_are_all_that_there_are(state, name):
 
 # beams so narrow that they miss some
 NARROW = {
-    "inside": Plan("walk", False, 10, 14, 14, inside=True),
+    "inside": Plan("walk", False, 10, 14, 14, accepted_only=True),
     "through": Plan("walk", False, 10, 14, 140),
-    "against": Plan("walk", False, 10, 10, 100, against=14, rare=2000),
-    "along": Plan("walk", False, 10, 14, 14, inside=True, along=14, rare=1),
-    "all of them": Plan("walk", False, 10, 14, 140, against=28, along=28, rare=100),
+    "against": Plan("walk", False, 10, 10, 100, ef_sparse=14, sparse_below=2000),
+    "along": Plan("walk", False, 10, 14, 14, accepted_only=True, ef_dense=14, sparse_below=1),
+    "all of them": Plan("walk", False, 10, 14, 140, ef_sparse=28, ef_dense=28, sparse_below=100),
 }
 # independent at .5, .2 and .05, then the nearest and the farthest fifth: some .015 below what was measured
 FLOORS = {
@@ -160,7 +163,7 @@ def test_a_wider_beam_inside_finds_more(state):
     flags = some(0.2)
     found = []
     for ef in (10, 20, 40, 80, 160):
-        planned = Plan("walk", False, 10, ef, ef, inside=True)
+        planned = Plan("walk", False, 10, ef, ef, accepted_only=True)
         found.append(recall(data.words, queries, nearest(state, planned, flags, 10)[0], flags))
     assert found[-1] > 0.99 and all(more >= less - 0.01 for less, more in pairwise(found)), found
 
@@ -173,9 +176,9 @@ def test_a_beam_that_holds_all_is_a_scan(state, encoding, share):
     count = int(flags.sum())
     expected = nearest(state, Plan("scan", False, 10), flags, 10, encoding)
     for planned in (
-        Plan("walk", False, 10, count, count, inside=True),
-        Plan("walk", False, 10, 10, 10, against=count, rare=2000),
-        Plan("walk", False, 10, count, N, along=count, rare=1),
+        Plan("walk", False, 10, count, count, accepted_only=True),
+        Plan("walk", False, 10, 10, 10, ef_sparse=count, sparse_below=2000),
+        Plan("walk", False, 10, count, N, ef_dense=count, sparse_below=1),
     ):
         same(nearest(state, planned, flags, 10, encoding), expected)
 
@@ -187,7 +190,7 @@ def test_a_beam_that_holds_all_is_a_scan(state, encoding, share):
 @pytest.mark.parametrize("name", PLANS)
 def test_one_by_one_at_once_and_in_threads_are_the_same(state, name, rescoring):
     data, queries, _ = state
-    planned = replace(PLANS[name], rescoring=rescoring, most=40 if rescoring else 0)
+    planned = replace(PLANS[name], rescoring=rescoring, max_candidates=40 if rescoring else 0)
     for share in (0.5, 0.1):
         flags = some(share)
         search = Search(data, bitmap(flags), int(flags.sum()), 10, planned, 4)
@@ -204,9 +207,11 @@ def test_one_by_one_at_once_and_in_threads_are_the_same(state, name, rescoring):
 def test_originals_asked_for_ahead_change_nothing(state, name, most):
     """And are asked for before they are read, but those beyond the candidates."""
     planned = (
-        Plan("scan", True, 12, most=most) if name == "scan" else replace(PLANS[name], rescoring=True, candidates=12)
+        Plan("scan", True, 12, max_candidates=most)
+        if name == "scan"
+        else replace(PLANS[name], rescoring=True, candidates=12)
     )
-    planned = replace(planned, most=max(12, most))
+    planned = replace(planned, max_candidates=max(12, most))
     flags, asked = some(0.3), []
     found = nearest(state, planned, flags, 5, prefetch=asked.append)
     same(found, nearest(state, planned, flags, 5))
@@ -225,7 +230,7 @@ def test_more_candidates_are_read_where_they_bring_hits(state, name):
     scores = {}
     for most in (10, 20, 60):
         work[most] = Work()
-        more = replace(planned, rescoring=True, most=most)
+        more = replace(planned, rescoring=True, max_candidates=most)
         found = nearest(state, more, flags, 10, work=work[most])
         assert_right(found, flags, 10)
         scores[most] = found[1]
@@ -269,7 +274,7 @@ def test_whatever_is_planned_is_done(state, share, adaptive):
         count = int(flags.sum()) * (size // N)
         planned = plan(n=size, linked=size - TAIL, accepted=count, **settings)
         if planned.way == "walk":
-            planned = replace(planned, room=min(N, planned.room), candidates=min(planned.candidates, N))
+            planned = replace(planned, max_beam=min(N, planned.max_beam), candidates=min(planned.candidates, N))
         assert_right(nearest(state, planned, flags, 10), flags, 10)
 
 
@@ -280,7 +285,7 @@ def test_what_bits_do_not_settle_originals_do(state, monkeypatch, soon, affordab
     data, queries, vectors = state
     monkeypatch.setattr(search, "_SOON_READ", 2**40 if soon else -1)
     monkeypatch.setattr(search, "_AFFORDABLE", 2**40 if affordable else 0)
-    planned, found, ways = Plan("scan", True, 30, most=60), [], []
+    planned, found, ways = Plan("scan", True, 30, max_candidates=60), [], []
     for query in queries:
         flags, work = along(vectors, query, -0.5), Work()
         got = nearest((data, query[None], vectors), planned, flags, 10, work=work)

@@ -83,7 +83,7 @@ def test_added_one_by_one_it_is_the_graph_of_the_twin(dim):
     copies = {copy for each in same.values() for copy in each}
     for node in range(n):
         if node not in copies:
-            assert naive.same_of(view, node) == same.get(node, []), node
+            assert naive.copies_of(view, node) == same.get(node, []), node
         for level in range(int(view.levels[node]) + 1):
             assert naive.row_of(view, node, level) == rows[node, level], (node, level)
 

@@ -146,10 +146,10 @@ def test_what_is_kept_after_an_interrupt_can_be_restored(data, monkeypatch):
 
 
 class InterruptAt:
-    """Ctrl-C before the ``line``-th line that runs in graph.py."""
+    """Ctrl-C before the ``event``-th time that a line of graph.py runs; 0: never. ``lines`` : those that have run."""
 
-    def __init__(self, line):
-        self.line, self.lines = line, 0
+    def __init__(self, event=0):
+        self.event, self.lines = event, []
 
     def __enter__(self):
         self.before = sys.gettrace()
@@ -163,10 +163,25 @@ class InterruptAt:
         if not frame.f_code.co_filename.endswith("graph.py"):
             return None
         if event == "line":
-            self.lines += 1
-            if self.lines == self.line:
+            self.lines.append(frame.f_lineno)
+            if len(self.lines) == self.event:
                 raise KeyboardInterrupt
         return self.trace
+
+
+def interruptions(every, graph, link, least):
+    """Interrupts, to be entered, before each line that ``link(graph)`` runs: every time, or the first and the last."""
+    with InterruptAt() as whole:
+        link(graph)
+    lines = whole.lines
+    assert len(lines) > least
+    last = {line: event for event, line in enumerate(lines, 1)}
+    first = {line: event for event, line in reversed(list(enumerate(lines, 1)))}
+    chosen = range(1, len(lines) + 1) if every else sorted({*first.values(), *last.values()})
+    return [InterruptAt(event) for event in chosen]
+
+
+at_every_line = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 
 
 def own_rows(graph):
@@ -176,88 +191,95 @@ def own_rows(graph):
     return [row for first, level in spans for row in range(first, first + level)]
 
 
-@pytest.mark.parametrize("linked", [0, 1, 2, 40, 100])
-def test_an_interrupt_at_any_line_leaves_a_graph_that_can_be_linked(linked):
+@at_every_line
+@pytest.mark.parametrize(
+    "linked", [0, 1, 50, pytest.param(2, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)]
+)
+def test_an_interrupt_at_any_line_leaves_a_graph_that_can_be_linked(linked, every):
     vectors, _ = data_of(120, 64)
     words = encode(vectors)
     seed = next(seed for seed in range(1000) if levels_of(seed, 0, 1, 4)[0] >= 2)
-    line = 0
-    while True:
-        line += 1
-        graph = grow(words, stop=linked, graph=HnswGraph(4, 10, seed))
-        with InterruptAt(line) as interrupt:
-            try:
-                graph.link(words, 110, ALONE)
-                break
-            except KeyboardInterrupt:
-                pass
+
+    def begun():
+        return grow(words, stop=linked, graph=HnswGraph(4, 10, seed))
+
+    def link(graph):
+        graph.link(words, 110, ALONE)
+
+    for interrupt in interruptions(every, begun(), link, 20 if linked else 5):
+        graph = begun()
+        with pytest.raises(KeyboardInterrupt), interrupt:
+            link(graph)
         grow(words, graph=graph)
         assert len(graph) == 120
-        assert api.check_graph(graph.view) == 0, f"line {line}"
+        assert api.check_graph(graph.view) == 0, f"line {interrupt.lines[-1]}"
         rows = own_rows(graph)
-        assert len(set(rows)) == len(rows) <= graph.parts()[0]["rows"] <= len(graph.view.upper), f"line {line}"
-    assert interrupt.lines > (20 if linked else 5)
+        assert len(set(rows)) == len(rows) <= graph.parts()[0]["rows"] <= len(graph.view.upper)
 
 
 @pytest.fixture(scope="module")
 def copies():
     """Every code four times, in any order."""
-    vectors, _ = data_of(40, 64)
-    return encode(vectors[np.random.default_rng(0).permutation(np.repeat(np.arange(40), 4))])
+    vectors, _ = data_of(20, 64)
+    return encode(vectors[np.random.default_rng(0).permutation(np.repeat(np.arange(20), 4))])
 
 
-@pytest.mark.parametrize("linked", [0, 1, 2, 40, 100])
-def test_an_interrupt_at_any_line_loses_no_copies(copies, linked):
+@at_every_line
+@pytest.mark.parametrize(
+    "linked", [0, 1, 50, pytest.param(2, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)]
+)
+def test_an_interrupt_at_any_line_loses_no_copies(copies, linked, every):
     """In memory, on disk, and when the batch is linked again."""
-    line = 0
-    while True:
-        line += 1
-        graph = grow(copies, stop=linked, graph=HnswGraph(4, 20))
-        with InterruptAt(line):
-            try:
-                graph.link(copies, 150, ALONE)
-                break
-            except KeyboardInterrupt:
-                pass
-        n = len(graph)
+
+    def begun():
+        return grow(copies, stop=linked, graph=HnswGraph(4, 20))
+
+    def link(graph):
+        graph.link(copies, 75, ALONE)
+
+    for interrupt in interruptions(every, begun(), link, 100):
+        graph = begun()
+        with pytest.raises(KeyboardInterrupt), interrupt:
+            link(graph)
+        n, line = len(graph), interrupt.lines[-1]
         restored = HnswGraph(4, 20)
         restored.restore(*graph.parts(), n)
         for each in (graph, restored):
             assert lists_of(each) == lists_of_codes(copies, n), f"line {line}"
             grow(copies, graph=each)
             assert api.check_graph(each.view) == 0, f"line {line}"
-            assert lists_of(each) == lists_of_codes(copies, 160), f"line {line}"
-    assert line > 100
+            assert lists_of(each) == lists_of_codes(copies, 80), f"line {line}"
 
 
-@pytest.mark.parametrize("linked", [0, 1, 40, 100])
-def test_an_interrupt_at_any_line_counts_once_what_shares_signs_alone(linked):
-    vectors, _ = data_of(160, 4)
+@at_every_line
+@pytest.mark.parametrize("linked", [0, 1, 50, pytest.param(40, marks=pytest.mark.slow)])
+def test_an_interrupt_at_any_line_counts_inexact_copies_once(linked, every):
+    vectors, _ = data_of(80, 4)
     quantizer = Quantizer.train(vectors, "one_bit", "rabitq", False, COSINE)
     words = quantizer.encode(vectors)
-    line = 0
-    while True:
-        line += 1
-        graph = grow(words, stop=linked, graph=HnswGraph(4, 20), quantizer=quantizer)
-        with InterruptAt(line):
-            try:
-                graph.link(words, 150, ALONE, quantizer)
-                break
-            except KeyboardInterrupt:
-                pass
-        for stop in (len(graph), 160):
+
+    def begun():
+        return grow(words, stop=linked, graph=HnswGraph(4, 20), quantizer=quantizer)
+
+    def link(graph):
+        graph.link(words, 75, ALONE, quantizer)
+
+    for interrupt in interruptions(every, begun(), link, 20 if linked else 5):
+        graph = begun()
+        with pytest.raises(KeyboardInterrupt), interrupt:
+            link(graph)
+        for stop in (len(graph), 80):
             grow(words, graph=graph, stop=stop, quantizer=quantizer)
             restored = HnswGraph(4, 20)
             restored.restore(*graph.parts(), stop)
             restored.count(words, quantizer)
-            assert restored.alike == graph.alike == graph.parts()[0]["alike"], f"line {line}"
-        assert graph.alike > 100
-    assert line > (20 if linked else 5)
+            assert restored.alike == graph.alike == graph.parts()[0]["alike"], f"line {interrupt.lines[-1]}"
+        assert graph.alike > 50
 
 
 def test_a_batch_broken_off_twice_loses_no_copies(copies, monkeypatch):
     """The first time when its lists were made, the second time when its links were found: what is kept is whole."""
-    graph = grow(copies, stop=100, graph=HnswGraph(4, 20))
+    graph = grow(copies, stop=50, graph=HnswGraph(4, 20))
     chain = HnswGraph._chain
 
     def interrupted(*args):
@@ -266,21 +288,21 @@ def test_a_batch_broken_off_twice_loses_no_copies(copies, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(HnswGraph, "_chain", interrupted)
-        graph.link(copies, 150, ALONE)
+        graph.link(copies, 75, ALONE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         broken_off(patch, "find_links", 1, False)
-        graph.link(copies, 150, ALONE)
-    assert lists_of(graph) == lists_of_codes(copies, 100)
+        graph.link(copies, 75, ALONE)
+    assert lists_of(graph) == lists_of_codes(copies, 50)
     restored = HnswGraph(4, 20)
-    restored.restore(*graph.parts(), 100)
-    assert lists_of(restored) == lists_of_codes(copies, 100)
+    restored.restore(*graph.parts(), 50)
+    assert lists_of(restored) == lists_of_codes(copies, 50)
 
 
 def test_a_graph_that_grows_after_a_batch_was_broken_off_loses_no_copies(copies, monkeypatch):
     """Its arrays are replaced, and what the broken-off nodes led to is not in the new ones."""
-    words = copies[:100]
-    graph = grow(words, stop=90, graph=HnswGraph(4, 20))
-    assert len(graph.view.same) == 90
+    words = copies[:50]
+    graph = grow(words, stop=45, graph=HnswGraph(4, 20))
+    assert len(graph.view.same) == 45
     chain = HnswGraph._chain
 
     def interrupted(*args):
@@ -289,9 +311,9 @@ def test_a_graph_that_grows_after_a_batch_was_broken_off_loses_no_copies(copies,
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(HnswGraph, "_chain", interrupted)
-        graph.link(words, 100, ALONE)
-    graph.link(copies, 160, ALONE)
+        graph.link(words, 50, ALONE)
+    graph.link(copies, 80, ALONE)
     assert lists_of(graph) == lists_of_codes(copies, len(graph))
     grow(copies, graph=graph)
     assert api.check_graph(graph.view) == 0
-    assert lists_of(graph) == lists_of_codes(copies, 160)
+    assert lists_of(graph) == lists_of_codes(copies, 80)

@@ -162,7 +162,9 @@ def filtered(share, n=BIG, **changes):
 
 def kind_of(found):
     """What a plan is, in the order in which the accepted grow fewer."""
-    return "through" if found.way == "walk" and not found.inside else "inside" if found.way == "walk" else found.way
+    return (
+        "through" if found.way == "walk" and not found.accepted_only else "inside" if found.way == "walk" else found.way
+    )
 
 
 ORDER = ("through", "inside", "scan", "exact")
@@ -211,7 +213,7 @@ def test_the_more_there_are_the_sooner_they_are_walked(share, changes):
 def test_a_width_that_was_asked_for_is_kept(share, ef):
     found = filtered(share, 10 * BIG, hnsw_ef=ef)
     assert found.way == "walk" and found.ef == ef
-    assert found.room == ef if found.inside else found.room >= ef / share  # those between them, too
+    assert found.max_beam == ef if found.accepted_only else found.max_beam >= ef / share  # those between them, too
 
 
 @pytest.mark.parametrize("k", [1, 10, 100])
@@ -220,7 +222,7 @@ def test_a_width_that_was_not_asked_for_holds_the_candidates(k):
     for share in SHARES:
         found = filtered(share, k=k)
         if found.way == "walk":
-            assert found.ef >= (2 if found.inside else 1.2) * found.candidates
+            assert found.ef >= (2 if found.accepted_only else 1.2) * found.candidates
             assert found.ef <= max(128, 2 * found.candidates) or share < 1
 
 
@@ -229,18 +231,18 @@ def test_a_room_that_holds_the_accepted_ones_of_the_beam():
     for share in SHARES:
         found = filtered(share)
         if kind_of(found) == "through":
-            assert found.room >= min(BIG, found.ef / share)
+            assert found.max_beam >= min(BIG, found.ef / share)
 
 
 def test_where_the_filter_goes_against_the_query():
     """A wider beam inside, if that costs much less than the scan that is sure; in a small set it does not."""
     for share in (0.5, 0.3, 0.2):
         found = filtered(share)
-        assert found.against > max(found.candidates, 64)
-        assert filtered(share, 20_000, full_scan_threshold=0).against == 0
-        assert filtered(share, 10 * BIG).against >= found.against
+        assert found.ef_sparse > max(found.candidates, 64)
+        assert filtered(share, 20_000, full_scan_threshold=0).ef_sparse == 0
+        assert filtered(share, 10 * BIG).ef_sparse >= found.ef_sparse
     plans = [filtered(share) for share in SHARES]
-    some = [found.against > 0 for found in plans if found.way == "walk"]
+    some = [found.ef_sparse > 0 for found in plans if found.way == "walk"]
     assert some == sorted(some, reverse=True)
 
 
@@ -249,12 +251,12 @@ def test_where_the_filter_goes_along_with_the_query():
     for share in SHARES:
         found = filtered(share)
         if found.way == "walk":
-            assert found.along >= 128
-    assert filtered(0.3, hnsw_ef=300).along > filtered(0.3, hnsw_ef=30).along
+            assert found.ef_dense >= 128
+    assert filtered(0.3, hnsw_ef=300).ef_dense > filtered(0.3, hnsw_ef=30).ef_dense
 
 
 def test_what_is_rare_around_the_query_falls_with_the_share():
-    rare = [found.rare for found in map(filtered, SHARES) if found.way == "walk"]
+    rare = [found.sparse_below for found in map(filtered, SHARES) if found.way == "walk"]
     assert rare == sorted(rare, reverse=True)
     assert rare[-1] >= 1 and rare[0] < 512
 
@@ -264,20 +266,21 @@ def test_deletion_alone_is_no_filter():
     for share in SHARES:
         found = planned(n=BIG, linked=BIG, accepted=int(share * BIG), adaptive=True, signs=True)
         assert found == planned(n=BIG, linked=BIG, accepted=int(share * BIG))
-        assert (found.inside, found.against, found.along, found.rare) == (False, 0, 0, 0)
-        assert found.most == found.candidates
+        assert (found.accepted_only, found.ef_sparse, found.ef_dense, found.sparse_below) == (False, 0, 0, 0)
+        assert found.max_candidates == found.candidates
 
 
 @pytest.mark.parametrize("share", [0.9, 0.3, 0.05, 0.02])
 def test_more_candidates_where_they_may_bring_more(share):
     """Under a filter, when the plan may choose, and they are rescored; of signs alone more than of estimates."""
     alone, more, signs = (
-        filtered(share, **changes).most for changes in ({}, {"adaptive": True}, {"adaptive": True, "signs": True})
+        filtered(share, **changes).max_candidates
+        for changes in ({}, {"adaptive": True}, {"adaptive": True, "signs": True})
     )
     assert alone == 30 < more <= signs
-    assert filtered(share, signs=True).most == 30
+    assert filtered(share, signs=True).max_candidates == 30
     for changes in ({"rescore": False}, {"originals": False}):
-        assert filtered(share, adaptive=True, signs=True, **changes).most == 10
+        assert filtered(share, adaptive=True, signs=True, **changes).max_candidates == 10
     if share < 1 / 32:
         assert more < signs
 
@@ -286,7 +289,7 @@ def test_few_accepted_are_scanned_exactly_or_more_of_them_looked_at():
     """Adaptive: where the originals of all of them cost more than what a scan of their codes and more originals do."""
     kinds = [kind_of(filtered(count / BIG, adaptive=True)) for count in (1, 30, 60, 1600, 1666, 1667)]
     assert kinds[:2] == ["exact"] * 2 and kinds[3:] == ["scan"] * 3
-    assert filtered(1600 / BIG, adaptive=True).most > 30
+    assert filtered(1600 / BIG, adaptive=True).max_candidates > 30
     assert filtered(1600 / BIG).way == "exact" and filtered(1667 / BIG).way == "scan"
 
 
@@ -301,7 +304,7 @@ def test_of_more_candidates_than_are_accepted_all_are_scanned():
     for share in (0.5, 0.01):
         for most in ({}, {"adaptive": True}, {"adaptive": True, "signs": True}):
             found = filtered(share, oversampling=math.inf, full_scan_threshold=0, **most)
-            assert found.way == "scan" and found.candidates == BIG == found.most
+            assert found.way == "scan" and found.candidates == BIG == found.max_candidates
 
 
 @pytest.mark.parametrize("linked", [0, 1, BIG // 100])
@@ -311,10 +314,10 @@ def test_a_filter_on_a_graph_of_a_small_part_is_a_scan(linked):
 
 
 def test_a_plan_looks_at_its_candidates_at_least():
-    assert Plan("scan", True, 30).most == 30
-    assert Plan("scan", True, 30, most=7).most == 30
-    assert Plan("scan", True, 30, most=31).most == 31
-    assert Plan("scan", True, 30) == Plan("scan", True, 30, most=30)
+    assert Plan("scan", True, 30).max_candidates == 30
+    assert Plan("scan", True, 30, max_candidates=7).max_candidates == 30
+    assert Plan("scan", True, 30, max_candidates=31).max_candidates == 31
+    assert Plan("scan", True, 30) == Plan("scan", True, 30, max_candidates=30)
 
 
 def accepted_bytes(changes):
@@ -349,24 +352,32 @@ def test_every_plan_can_be_carried_out():
         if found.way == "exact":
             assert accepted_bytes(changes) <= changes["full_scan_threshold"] * 1024
             continue
-        assert min(changes["k"], n) <= found.candidates <= found.most <= n
-        assert found.scanned <= found.candidates * (1 if not more else 10 if changes["signs"] else 4)
-        assert found.candidates <= found.scanned and found.most <= 4 * found.scanned
+        assert min(changes["k"], n) <= found.candidates <= found.max_candidates <= n
+        assert found.scan_candidates <= found.candidates * (1 if not more else 10 if changes["signs"] else 4)
+        assert found.candidates <= found.scan_candidates and found.max_candidates <= 4 * found.scan_candidates
         assert found.rescoring == changes["rescore"]
-        numbers = found.candidates, found.most, found.ef, found.room, found.against, found.along, found.rare
-        assert all(type(value) is int for value in numbers) and type(found.inside) is bool
+        numbers = (
+            found.candidates,
+            found.max_candidates,
+            found.ef,
+            found.max_beam,
+            found.ef_sparse,
+            found.ef_dense,
+            found.sparse_below,
+        )
+        assert all(type(value) is int for value in numbers) and type(found.accepted_only) is bool
         if found.way == "scan":
-            assert numbers[2:] == (0, 0, 0, 0, 0) and not found.inside
+            assert numbers[2:] == (0, 0, 0, 0, 0) and not found.accepted_only
             continue
         assert changes["linked"] > 0
-        assert 1 <= found.candidates <= found.ef <= found.room <= n
-        assert found.most <= max(found.ef, found.against, found.along)  # a beam holds what is looked at
+        assert 1 <= found.candidates <= found.ef <= found.max_beam <= n
+        assert found.max_candidates <= max(found.ef, found.ef_sparse, found.ef_dense)  # a beam holds what is looked at
         assert found.ef <= changes["accepted"]
         if not changes["filtered"]:
-            assert (found.inside, *numbers[4:]) == (False, 0, 0, 0)
+            assert (found.accepted_only, *numbers[4:]) == (False, 0, 0, 0)
             continue
-        assert found.ef == found.room or not found.inside
-        assert found.against == 0 or found.candidates <= found.against <= changes["accepted"]
-        assert found.candidates <= found.along <= changes["accepted"]
-        assert 1 <= found.rare <= 1024
+        assert found.ef == found.max_beam or not found.accepted_only
+        assert found.ef_sparse == 0 or found.candidates <= found.ef_sparse <= changes["accepted"]
+        assert found.candidates <= found.ef_dense <= changes["accepted"]
+        assert 1 <= found.sparse_below <= 1024
     assert min(kinds[each] for each in product(ORDER, (False, True)) if each != ("inside", False)) > 10

@@ -8,7 +8,7 @@ import pytest
 
 from bqstore.errors import CorruptionError
 from bqstore.index import ENCODINGS, Plan, Quantizer, Search
-from bqstore.index.quantizer import turns_of, values_of
+from bqstore.index.quantizer import random_signs, values_of
 from bqstore.index.threads import ALONE, Workers
 from bqstore.kernels import layout
 from bqstore.kernels.layout import COSINE, DOT, EUCLID
@@ -44,7 +44,7 @@ def test_what_is_trained_is_what_kernels_take(vectors, coding, metric):
     assert (made.encoding, made.estimator, made.rotate, made.metric, made.trained) == (*coding, metric, 900)
     assert made.dim == DIM
     assert arrays.bits == {"two_bits": 2, "four_bits": 4}.get(encoding, 1) if estimator == "rabitq" else 1
-    assert arrays.turns.shape == (4 if rotate else 0, DIM)
+    assert arrays.rotation_signs.shape == (4 if rotate else 0, DIM)
     lanes = {"one_and_half_bits": 105, "two_bits": 140 if estimator == "sign" else 70}.get(encoding, 70)
     assert (arrays.lanes, arrays.width) == (lanes, -(-lanes // 64))
     for array in arrays[5:]:
@@ -82,7 +82,7 @@ def test_three_levels_are_trained_on_mean_and_deviation(vectors, encoding):
     kind = {"one_and_half_bits": layout.ONE_AND_HALF_BITS, "two_bits": layout.TWO_BITS}[encoding]
     np.testing.assert_allclose(made.arrays.mean, vectors.mean(0, dtype=np.float64), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(made.arrays.deviation, vectors.std(0, dtype=np.float64), rtol=1e-6)
-    expected = naive.pack_three(vectors[:50], made.arrays.mean, made.arrays.deviation, kind)
+    expected = naive.pack_three_levels(vectors[:50], made.arrays.mean, made.arrays.deviation, kind)
     np.testing.assert_array_equal(made.encode(vectors[:50].copy()), expected)
 
 
@@ -134,7 +134,7 @@ def test_the_spread_is_at_least_what_codes_are_off_by(vectors, coding, metric):
     lengths = np.sqrt((values.astype(np.float64) ** 2).mean(1))
     cosines = (rests**2).sum(1) / (factor * np.linalg.norm(rests, axis=1) * lengths * np.sqrt(DIM))
     across = lengths * np.sqrt(np.clip(1 - cosines**2, 0, 1))
-    spread = made.arrays.spread
+    spread = made.arrays.error_scales
     assert (across <= spread[0] * 1.0001).mean() >= 0.985 and (lengths <= spread[1] * 1.0001).mean() >= 0.985
     assert spread[0] < 3 * across.max() and spread[1] < 3 * lengths.max()
 
@@ -200,10 +200,10 @@ def test_turns_are_those_of_splitmix():
 
     for dim in (1, 7, 384):
         for rounds in (0, 1, 2, 4):
-            found = turns_of(dim, rounds)
+            found = random_signs(dim, rounds)
             assert found.shape == (rounds, dim) and found.dtype == np.float32
             assert found.reshape(-1).tolist() == [sign(i) for i in range(rounds * dim)]
-    many = turns_of(4096, 2)
+    many = random_signs(4096, 2)
     assert abs(many.mean()) < 0.05 and abs((many[0] * many[1]).mean()) < 0.06
 
 

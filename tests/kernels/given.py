@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numba
 import numpy as np
 
@@ -9,10 +11,16 @@ from bqstore.kernels import api, bits, encode, layout
 from tests import naive
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
+FULL_DEPTH = os.environ.get("TEST_DEPTH") == "full"  # as `make test-all` sets it
 DIMS = (1, 2, 63, 64, 65, 127) if INTERPRETED else (1, 2, 63, 64, 65, 127, 384, 1536, 3072, 16384)
 METRICS = (layout.COSINE, layout.DOT, layout.EUCLID)
 FORMS = (layout.FLOAT32, layout.FLOAT16, layout.INT8)
 ENCODINGS = (layout.BINARY, layout.SCALAR_4_BITS, layout.SCALAR_8_BITS)
+
+
+def examples(count):
+    """How many examples hypothesis tries: all of them at full depth, fewer interpreted or in `make test`."""
+    return max(8, count // ((6 if INTERPRETED else 1) * (1 if FULL_DEPTH else 4)))
 
 
 def whole_vectors(rng, n, dim):
@@ -53,12 +61,12 @@ def three_levels(kind, mean, deviation):
     return layout.Quantizer(kind, 1, -(-lanes // 64), lanes, dim, mean, deviation, turns, spread)
 
 
-def corrected(bit_planes, mean, turns=None, spread=(1.0, 1.0)):
-    """A quantizer of RaBitQ's codes; mean float32 (dim,), turns float32 (count, dim)."""
+def corrected(bit_planes, mean, rotation_signs=None, error_scales=(1.0, 1.0)):
+    """A quantizer of RaBitQ's codes; mean float32 (dim,), rotation_signs float32 (rounds, dim)."""
     dim, nothing = len(mean), np.zeros(0, np.float32)
-    turns = np.zeros((0, dim), np.float32) if turns is None else turns
-    spread = np.array(spread, np.float32)
-    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, dim, mean, nothing, turns, spread)
+    flips = np.zeros((0, dim), np.float32) if rotation_signs is None else rotation_signs
+    scales = np.array(error_scales, np.float32)
+    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, dim, mean, nothing, flips, scales)
 
 
 def some_turns(rng, dim, rounds=4):
@@ -132,22 +140,22 @@ def make_hits(m, k):
     return layout.Hits(np.full((m, k), 77, np.int32), np.full((m, k), 77, np.float32))
 
 
-def make_way(ef=0, room=None, candidates=0, rescoring=0, encoding=layout.BINARY, sparing=0):
-    return layout.Way(ef, ef if room is None else room, candidates, rescoring, encoding, sparing)
+def make_settings(ef=0, max_beam=None, candidates=0, rescoring=0, encoding=layout.BINARY, prune=0):
+    return layout.SearchSettings(ef, ef if max_beam is None else max_beam, candidates, rescoring, encoding, prune)
 
 
-def make_scratch(n, width, m, room=64, candidates=1, k=1, dim=1):
+def make_scratch(n, width, m, max_beam=64, candidates=1, k=1, dim=1):
     """What a walk may write to, filled with nonsense where the kernels must not rely on what is there."""
     return layout.Scratch(
         visited=np.zeros(n, np.uint8),
-        keys=np.full(max(room, 4 * m) + 8, 77, np.int64),
+        keys=np.full(max(max_beam, 4 * m) + 8, 77, np.int64),
         rows=np.full(8 * m, 77, np.int32),
         distances=np.full(8 * m, 77, np.int32),
         found=np.full(candidates, 77, np.int32),
-        reach=np.full(candidates, 77, np.float32),
+        bounds=np.full(candidates, 77, np.float32),
         best=np.full((1, k), 77, np.int64),
         query=np.full((1, dim), 77, np.float32),
-        turned=np.full(64 * width, 77, np.float32),
+        rotated=np.full(64 * width, 77, np.float32),
         planes=np.full((8, width), 77, np.uint64),
         levels=np.full(64 * width, 77, np.uint8),
         bridges=np.full(2 * m, 77, np.int32),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bqstore.kernels import api, dispatch, layout, metadata
+from bqstore.kernels.warm_up import warm_up
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
@@ -24,7 +25,7 @@ from tests.kernels.given import (
     make_codes,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     no_originals,
     signs,
 )
@@ -34,7 +35,8 @@ compiled = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
 
 COUNT_MISSES = """
 from bqstore.kernels import api
-api.warm_up()
+from bqstore.kernels.warm_up import warm_up
+warm_up()
 print(*(sum(sum(getattr(root.stats, kind).values()) for root in api.ROOTS) for kind in ("cache_hits", "cache_misses")))
 """
 
@@ -69,7 +71,7 @@ def test_only_api_holds_roots():
 
 @compiled
 def test_warm_up_compiles_the_one_version_that_all_uses_share():
-    api.warm_up()
+    warm_up()
     assert [len(root.signatures) for root in api.ROOTS] == [1] * len(api.ROOTS)
     for dim, n, m in ((1, 1, 1), (3, 0, 0), (70, 5, 2)):
         vectors = np.ones((n, dim), np.float32)
@@ -82,12 +84,12 @@ def test_warm_up_compiles_the_one_version_that_all_uses_share():
             originals = naive.make_originals(vectors, form, metric)
             for accept in (make_accept(None), make_accept(np.ones(n, bool))):
                 candidates, hits = make_candidates(m, 4), make_hits(m, 3)
-                for way in (make_way(4, 6, 1, 0, encoding), make_way(4, 6, 1, 1, encoding)):
+                for way in (make_settings(4, 6, 1, 0, encoding), make_settings(4, 6, 1, 1, encoding)):
                     held = originals if way.rescoring else no_originals(dim, metric)
                     api.search_bits(queries, codes, held, accept, way, candidates, hits)
                     if graph is not None:
                         scratch = make_scratch(n, codes.words.shape[1], 2, 6, 1, 3, dim)
-                        assert api.search_graph(queries, codes, graph, held, accept, way, scratch, hits) == layout.FINE
+                        assert api.search_graph(queries, codes, graph, held, accept, way, scratch, hits) == layout.OK
                 api.search_exact(queries, originals, n, accept, hits)
                 api.rescore(queries, originals, n, candidates, np.full((m or 1, 4), np.inf, np.float32), 4, hits)
         if graph is not None:
@@ -128,7 +130,7 @@ def test_a_root_with_two_versions_is_asked_each_time():
 @compiled
 def test_a_second_process_compiles_nothing():
     """What this process has compiled, or found in the cache, the next one finds there."""
-    api.warm_up()
+    warm_up()
     found = subprocess.run(
         [sys.executable, "-c", COUNT_MISSES],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from bqstore.kernels import api, bits, layout
 from tests import naive
-from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, signs, whole_vectors
+from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, examples, signs, whole_vectors
 
 
 def pack(vectors):
@@ -28,7 +28,7 @@ def test_zero_and_minus_zero_are_not_positive():
     assert pack(vectors)[0, 0] == 0b010100
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     hnp.arrays(
         np.float32,
@@ -56,7 +56,7 @@ def queried(dim, encoding):
     levels = naive.levels_of(query, encoding)
     planes = np.full((8, words.shape[1]), 77, np.uint64)
     planes[:encoding] = naive.planes_of(levels, encoding)
-    held = layout.Encoded(planes, encoding, 1, words.shape[1], 0, np.float32(1), 0, 0.0, 0.0, 0.0)
+    held = layout.EncodedQuery(planes, encoding, 1, words.shape[1], 0, np.float32(1), 0, 0.0, 0.0, 0.0)
     return words, rows, held, [naive.distance(levels, encoding, words[row]) for row in rows]
 
 

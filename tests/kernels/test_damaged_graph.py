@@ -15,17 +15,17 @@ from bqstore.kernels import api, layout
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
-    INTERPRETED,
     assert_code_hits,
     corrected,
     encoded_as,
+    examples,
     fenced_scratch,
     grown,
     link_one,
     make_accept,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     no_originals,
     signs,
     some_levels,
@@ -33,7 +33,7 @@ from tests.kernels.given import (
 )
 
 N, M, DIM, SPARE = 40, 4, 70, 6
-EXAMPLES = 60 if INTERPRETED else 400
+EXAMPLES = examples(400)
 NUMBERS = (-(2**31), -2, -1, 0, 1, N - 1, N, N + 1, N + SPARE - 1, N + SPARE, 1000, 2**31 - 2, 2**31 - 1)
 
 
@@ -61,14 +61,14 @@ def survive(query, codes, graph, encoding, accept=None, ef=30, lists=True):
     Where ``lists`` of copies are damaged, nodes may be found twice, and with the score of others.
     """
     accept = make_accept(None) if accept is None else accept
-    way = make_way(ef, ef + 10, 8, encoding=encoding)
-    scratch = make_scratch(len(codes.words), codes.words.shape[1], M, way.room, 8, dim=DIM)
+    way = make_settings(ef, ef + 10, 8, encoding=encoding)
+    scratch = make_scratch(len(codes.words), codes.words.shape[1], M, way.max_beam, 8, dim=DIM)
     scratch, untouched = fenced_scratch(scratch)
     hits = make_hits(1, 8)
     status = api.search_graph(query, codes, graph, no_originals(DIM, layout.DOT), accept, way, scratch, hits)
     assert untouched()
-    assert status in (layout.FINE, layout.OUT_OF_RANGE, layout.SHORT)
-    if status == layout.FINE:
+    assert status in (layout.OK, layout.OUT_OF_RANGE, layout.TOO_FEW)
+    if status == layout.OK:
         found = hits.ordinals[0].tolist()
         assert set(found) <= set(naive.accepted(accept, min(codes.n, len(codes.words))))
         if lists:
@@ -85,7 +85,7 @@ def copied(graph):
 def test_a_sound_graph_is_searched(encoding):
     query, codes, graph = sound()
     assert api.check_graph(graph) == 0
-    assert survive(query, codes, graph, encoding) == layout.FINE
+    assert survive(query, codes, graph, encoding) == layout.OK
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -173,7 +173,7 @@ def test_lists_of_copies_that_do_not_lead_to_copies(kind):
     assert api.check_graph(graph) == naive.faults(graph) == outside
     for encoding in ENCODINGS:
         for ef in (8, 30, N + SPARE):
-            assert survive(query, codes, graph, encoding, None, ef, lists=False) == layout.FINE
+            assert survive(query, codes, graph, encoding, None, ef, lists=False) == layout.OK
             if outside:  # such lists are empty
                 survive(query, codes, graph, encoding, None, ef)
 
@@ -195,12 +195,12 @@ def corrected_state(bits):
 def survive_corrected(query, codes, graph, encoding, ef, accept=None):
     """Search; whatever the status, nothing is written or read that should not be."""
     accept = make_accept(None) if accept is None else accept
-    way = make_way(ef, ef + 10, 8, encoding=encoding)
-    scratch, untouched = fenced_scratch(make_scratch(N + SPARE, 2, M, way.room, 8, 8, DIM))
+    way = make_settings(ef, ef + 10, 8, encoding=encoding)
+    scratch, untouched = fenced_scratch(make_scratch(N + SPARE, 2, M, way.max_beam, 8, 8, DIM))
     hits, empty = make_hits(1, 8), no_originals(DIM, layout.DOT)
     status = api.search_graph(query, codes, graph, empty, accept, way, scratch, hits)
-    assert untouched() and status in (layout.FINE, layout.OUT_OF_RANGE, layout.SHORT)
-    if status == layout.FINE:
+    assert untouched() and status in (layout.OK, layout.OUT_OF_RANGE, layout.TOO_FEW)
+    if status == layout.OK:
         assert set(hits.ordinals[0].tolist()) <= set(naive.accepted(accept, N + SPARE))
         assert hits.scores[0].max() < 1e29
     return status
@@ -212,14 +212,14 @@ def test_lists_of_corrected_codes_that_do_not_lead_to_copies(kind, bits):
     """Each has a distance of its own: a list is read to its end, and has one."""
     query, codes, graph = corrected_state(bits)
     for encoding in ENCODINGS:
-        assert survive_corrected(query, codes, graph, encoding, 30) == layout.FINE
+        assert survive_corrected(query, codes, graph, encoding, 30) == layout.OK
     graph.same[:N] = LISTS[kind]
     for encoding in ENCODINGS:
         for ef in (8, 30, N + SPARE):
-            assert survive_corrected(query, codes, graph, encoding, ef) == layout.FINE
+            assert survive_corrected(query, codes, graph, encoding, ef) == layout.OK
 
 
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     changes=st.lists(
         st.tuples(
@@ -277,18 +277,18 @@ def test_copies_beyond_the_codes_are_not_found(n):
     query, codes, graph = sound()
     codes.words[:] = codes.words[np.arange(N + SPARE) % 3]
     graph = grown(codes, M, 20, np.zeros(N + SPARE, np.uint8), N)
-    assert naive.same_of(graph, 1) == list(range(N - 3, 1, -3))
+    assert naive.copies_of(graph, 1) == list(range(N - 3, 1, -3))
     flags = np.arange(N + SPARE) % 3 == 1
     flags[:3] = True
     for seen, limit in ((graph, n), (graph._replace(n=n), n), (graph._replace(n=min(n + 3, N)), n)):
         for ef in (1, N):
             accept = make_accept(flags)
             count = min(ef, int(flags[:limit].sum()))
-            way, hits = make_way(ef, N, count), make_hits(1, count)
+            way, hits = make_settings(ef, N, count), make_hits(1, count)
             scratch = make_scratch(len(codes.words), 2, M, N, N, dim=DIM)
             few = codes._replace(n=limit)
             empty = no_originals(DIM, layout.DOT)
-            assert api.search_graph(query, few, seen, empty, accept, way, scratch, hits) == layout.FINE
+            assert api.search_graph(query, few, seen, empty, accept, way, scratch, hits) == layout.OK
             expected = naive.nearest_codes(query[0], few, accept, count)
             levels = naive.levels_of(query[0], 1)
             found = hits.ordinals[0].tolist()
@@ -371,7 +371,7 @@ def test_every_single_fault_is_counted():
         assert api.check_graph(bad) == -1
 
 
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     places=st.lists(st.integers(0, 10**6), min_size=1, max_size=20),
     later=st.integers(0, SPARE - 1),

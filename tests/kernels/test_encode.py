@@ -12,7 +12,16 @@ from hypothesis.extra import numpy as hnp
 
 from bqstore.kernels import encode, layout
 from tests import naive
-from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, METRICS, as_kernels_have_it, signs, whole_vectors
+from tests.kernels.given import (
+    DIMS,
+    ENCODINGS,
+    INTERPRETED,
+    METRICS,
+    as_kernels_have_it,
+    examples,
+    signs,
+    whole_vectors,
+)
 
 SCALAR = ENCODINGS[1:]
 every_encoding = pytest.mark.parametrize("encoding", ENCODINGS)
@@ -46,7 +55,7 @@ def test_planes_are_those_of_the_twin(dim, encoding):
 
 
 @pytest.mark.parametrize("encoding", SCALAR)
-@settings(max_examples=20 if INTERPRETED else 100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     # longer ones are refused before they are encoded
     hnp.arrays(np.float32, st.integers(1, 200), elements=st.floats(-(2.0**55), 2.0**55, width=32)).filter(

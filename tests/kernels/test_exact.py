@@ -14,11 +14,12 @@ from tests.kernels.given import (
     METRICS,
     assert_hits,
     damage,
+    examples,
     make_accept,
     make_candidates,
     make_codes,
     make_hits,
-    make_way,
+    make_settings,
     no_originals,
     whole_vectors,
 )
@@ -28,7 +29,7 @@ NO_BOUND = np.full((1, 100), np.inf, np.float32)  # of no candidate is it known 
 
 def check(originals, queries, n, accept, k):
     hits = make_hits(len(queries), k)
-    assert api.search_exact(queries, originals, n, accept, hits) == layout.FINE
+    assert api.search_exact(queries, originals, n, accept, hits) == layout.OK
     for i, query in enumerate(queries):
         assert_hits(hits, i, naive.best_scores(query, originals, naive.accepted(accept, n), k))
 
@@ -42,7 +43,7 @@ def test_every_dim_form_and_metric(dim, metric, form):
     check(originals, whole_vectors(rng, 3, dim), 11, make_accept(rng.random(12) < 0.8), 4)
 
 
-@settings(max_examples=15 if INTERPRETED else 60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     n=st.integers(0, 40 if INTERPRETED else 400),
     m=st.integers(0, 3),
@@ -69,7 +70,7 @@ def test_real_numbers_to_float32_precision(metric, form):
     query /= np.linalg.norm(query)
     originals = naive.make_originals(vectors, form, metric)
     hits = make_hits(1, 30)
-    assert api.search_exact(query, originals, 30, make_accept(None), hits) == layout.FINE
+    assert api.search_exact(query, originals, 30, make_accept(None), hits) == layout.OK
     assert sorted(hits.ordinals[0].tolist()) == list(range(30))
     assert (np.diff(hits.scores[0]) <= 0).all()
     expected = [naive.score(query[0], originals, o) for o in hits.ordinals[0]]
@@ -111,8 +112,8 @@ def test_a_damaged_record_is_reported_if_accepted():
     query = np.ones((1, 4), np.float32)
     everything, without = make_accept(None), make_accept(np.array([1, 1, 1, 0, 0], bool))
     assert api.search_exact(query, bad, 5, everything, make_hits(1, 1)) == 3
-    assert api.search_exact(query, bad, 3, everything, make_hits(1, 1)) == layout.FINE
-    assert api.search_exact(query, bad, 5, without, make_hits(1, 1)) == layout.FINE
+    assert api.search_exact(query, bad, 3, everything, make_hits(1, 1)) == layout.OK
+    assert api.search_exact(query, bad, 5, without, make_hits(1, 1)) == layout.OK
 
 
 def test_more_ordinals_than_records_or_another_dim_are_out_of_range():
@@ -120,7 +121,7 @@ def test_more_ordinals_than_records_or_another_dim_are_out_of_range():
     query, accept = np.ones((1, 4), np.float32), make_accept(None)
     assert api.search_exact(query, originals, 6, accept, make_hits(1, 1)) == layout.OUT_OF_RANGE
     assert api.search_exact(np.ones((1, 5), np.float32), originals, 5, accept, make_hits(1, 1)) == -2
-    assert api.search_exact(query, no_originals(4, 0), 0, accept, make_hits(1, 1)) == layout.FINE
+    assert api.search_exact(query, no_originals(4, 0), 0, accept, make_hits(1, 1)) == layout.OK
 
 
 def rescore(originals, n, query, ordinals, k):
@@ -129,7 +130,7 @@ def rescore(originals, n, query, ordinals, k):
     candidates.counts[0] = len(ordinals)
     hits = make_hits(1, k)
     status, read = api.rescore(query, originals, n, candidates, NO_BOUND, 1000, hits)
-    assert read == (len(ordinals) if status == layout.FINE else 0)
+    assert read == (len(ordinals) if status == layout.OK else 0)
     return status, hits
 
 
@@ -142,7 +143,7 @@ def test_candidates_are_rescored(k, metric, form):
     query = whole_vectors(rng, 1, 70)
     for ordinals in ([], [19], [7, 3, 0, 19, 11, 4]):
         status, hits = rescore(originals, 20, query, ordinals, k)
-        assert status == layout.FINE
+        assert status == layout.OK
         assert_hits(hits, 0, naive.best_scores(query[0], originals, ordinals, k))
 
 
@@ -164,7 +165,7 @@ def test_counts_past_the_array_are_cut():
     candidates, hits = make_candidates(1, 2), make_hits(1, 5)
     candidates.ordinals[0] = [4, 3]
     candidates.counts[0] = 1000
-    assert api.rescore(np.ones((1, 4), np.float32), originals, 20, candidates, NO_BOUND, 1000, hits) == (layout.FINE, 2)
+    assert api.rescore(np.ones((1, 4), np.float32), originals, 20, candidates, NO_BOUND, 1000, hits) == (layout.OK, 2)
     assert hits.ordinals[0].tolist() == [3, 4, -1, -1, -1]
 
 
@@ -175,9 +176,9 @@ def test_candidates_of_a_scan_can_be_rescored_later():
     originals = naive.make_originals(vectors, layout.FLOAT16, layout.EUCLID)
     codes, accept = make_codes(vectors), make_accept(None)
     candidates, at_once, later = make_candidates(3, 12), make_hits(3, 5), make_hits(3, 5)
-    api.search_bits(queries, codes, originals, accept, make_way(rescoring=1), candidates, at_once)
-    api.search_bits(queries, codes, originals, accept, make_way(), candidates, later)
-    assert api.rescore(queries, originals, 60, candidates, NO_BOUND, 1000, later) == (layout.FINE, 36)
+    api.search_bits(queries, codes, originals, accept, make_settings(rescoring=1), candidates, at_once)
+    api.search_bits(queries, codes, originals, accept, make_settings(), candidates, later)
+    assert api.rescore(queries, originals, 60, candidates, NO_BOUND, 1000, later) == (layout.OK, 36)
     np.testing.assert_array_equal(at_once.ordinals, later.ordinals)
     np.testing.assert_array_equal(at_once.scores, later.scores)
 
@@ -187,8 +188,8 @@ def test_candidates_of_a_scan_can_be_rescored_later():
 def test_queries_are_prepared_as_the_twin_prepares_them(dim, metric):
     queries = np.random.default_rng(dim).standard_normal((3, dim)).astype(np.float32)
     out = np.full((3, dim), 77, np.float32)
-    assert api.prepare(queries, metric, out) == layout.FINE
+    assert api.prepare(queries, metric, out) == layout.OK
     expected = [naive.prepare(query, metric) for query in queries]
     np.testing.assert_allclose(out, expected, rtol=1e-6 if metric == layout.COSINE else 0)
-    assert api.prepare(queries, metric, queries) == layout.FINE  # in place
+    assert api.prepare(queries, metric, queries) == layout.OK  # in place
     np.testing.assert_array_equal(queries, out)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bqstore.kernels import api, layout, walk
-from bqstore.kernels import filtered_walk as inside
+from bqstore.kernels import api, filtered_walk, layout, walk
 from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_EPOCH, COUNT_HOPS
 from tests import naive
 from tests.kernels.given import (
@@ -20,6 +19,7 @@ from tests.kernels.given import (
     distances_from,
     encoded_as,
     encoded_query,
+    examples,
     fenced_scratch,
     grown,
     make_accept,
@@ -35,7 +35,7 @@ from tests.kernels.test_damaged_graph import DIM, LISTS, NUMBERS, M, N, copied, 
 from tests.kernels.test_damaged_graph import SPARE as TAIL
 from tests.kernels.test_walk import kept
 
-EXAMPLES = 25 if INTERPRETED else 150
+EXAMPLES = examples(150)
 FILTERS = ("none", "one", "few", "half", "most", "all", "everything", "only copies", "no copies", "near", "far")
 every_filter = st.sampled_from(FILTERS)
 
@@ -57,10 +57,10 @@ def flags_of(kind, rng, n, same, distances):
     return None if kind == "everything" else flags
 
 
-def way_of(ef, **fields):
-    """A way inside, unless told."""
-    given = {"room": ef, "candidates": 0, "rescoring": 0, "encoding": layout.BINARY, "sparing": 0, "inside": 1}
-    return layout.Way(ef, **{**given, **fields})
+def settings_of(ef, **fields):
+    """Settings of an accepted-only walk, unless others are given."""
+    given = {"max_beam": ef, "candidates": 0, "rescoring": 0, "encoding": layout.BINARY, "prune": 0}
+    return layout.SearchSettings(ef, **{**given, "accepted_only": 1, **fields})
 
 
 class Given:
@@ -81,8 +81,8 @@ class Given:
     def measure(self, node):
         return int(self.distances[node])
 
-    def scratch(self, room=64, k=1):
-        return fenced_scratch(make_scratch(len(self.codes.words), self.query.width, self.m, room, k, k, self.dim))
+    def scratch(self, max_beam=64, k=1):
+        return fenced_scratch(make_scratch(len(self.codes.words), self.query.width, self.m, max_beam, k, k, self.dim))
 
     def heads(self):
         """The nodes that a walk may begin at."""
@@ -116,9 +116,9 @@ def a_state(**more):
 def test_some_accepted_ones_from_all_over(words, n, wanted):
     accept = layout.Accept(np.array(words, np.uint64), 0)
     rows = np.full(wanted + 2, 77, np.int32)
-    count = inside.some_accepted(accept, n, rows, wanted)
+    count = filtered_walk.sample_accepted(accept, n, rows, wanted)
     found = rows[:count].tolist()
-    assert found == naive.some_accepted(accept, n, wanted)
+    assert found == naive.sample_accepted(accept, n, wanted)
     assert set(found) <= set(naive.accepted(accept, n))
     assert (rows[count:] == 77).all()
 
@@ -129,14 +129,14 @@ def test_of_what_accepts_everything_none_are_taken():
         layout.Accept(np.ones(5, np.uint64), 1),
         layout.Accept(np.zeros(0, np.uint64), 0),
     ):
-        assert inside.some_accepted(accept, 300, np.zeros(9, np.int32), 8) == 0
+        assert filtered_walk.sample_accepted(accept, 300, np.zeros(9, np.int32), 8) == 0
 
 
 def test_seeds_come_from_all_over():
     """Of every part of a large bitmap, and not of its beginning alone."""
     accept = make_accept(np.ones(100_000, bool))
     rows = np.zeros(128, np.int32)
-    assert inside.some_accepted(accept, 100_000, rows, 128) == 128
+    assert filtered_walk.sample_accepted(accept, 100_000, rows, 128) == 128
     assert len(set(rows.tolist())) > 110
     assert np.histogram(rows, 8, (0, 100_000))[0].min() > 4
 
@@ -147,16 +147,16 @@ def test_the_share_around_a_node(n, tail, m, dim, encoding, filtered, seed):
     state = Given(np.random.default_rng(seed), n, tail, m, dim, encoding, filtered)
     for start in range(n):
         # far ones are not compared with n: they are looked up in the bitmap alone
-        expected = naive.share_around(state.graph, lambda o: walk.is_accepted(state.accept, o), start)
-        assert inside.share_around(state.graph, state.accept, start, n) == expected
+        expected = naive.accepted_share(state.graph, lambda o: walk.is_accepted(state.accept, o), start)
+        assert filtered_walk.accepted_share(state.graph, state.accept, start, n) == expected
 
 
 def test_the_share_is_of_1024():
     graph = random_graph(np.random.default_rng(0), 40, 3, least=6)
     for flags, share in ((np.ones(40, bool), 1024), (np.zeros(40, bool), 0), (None, 1024)):
-        assert {inside.share_around(graph, make_accept(flags), node, 40) for node in range(40)} == {share}
+        assert {filtered_walk.accepted_share(graph, make_accept(flags), node, 40) for node in range(40)} == {share}
     graph.links[7] = -1
-    assert inside.share_around(graph, make_accept(None), 7, 40) == 0
+    assert filtered_walk.accepted_share(graph, make_accept(None), 7, 40) == 0
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -168,10 +168,10 @@ def test_a_node_is_looked_at_as_by_the_twin(n, tail, m, dim, encoding, filtered,
     scratch, untouched = state.scratch(ef)
     scratch.keys[:] = walk.NO_KEY
     epoch = walk.new_epoch(scratch)
-    beam, met, found = naive.Inside(state.measure, state.accepts, ef), set(), (0, 0, np.int64(2**30 - 1), 0)
+    beam, met, found = naive.AcceptedBeam(state.measure, state.accepts, ef), set(), (0, 0, np.int64(2**30 - 1), 0)
     for node in rng.integers(0, n, steps).tolist():
-        beam.look_at(state.graph, node, met)
-        found = inside.look_at(
+        beam.expand(state.graph, node, met)
+        found = filtered_walk.expand(
             state.codes.words, state.graph, state.accept, ef, state.query, node, n, epoch, found, scratch
         )
         pairs, flags, _ = kept(scratch)
@@ -184,20 +184,20 @@ def test_a_node_is_looked_at_as_by_the_twin(n, tail, m, dim, encoding, filtered,
     assert untouched()
 
 
-# ---- the beam inside
+# ---- the accepted-only beam
 
 
 @settings(max_examples=2 * EXAMPLES, deadline=None)
 @a_state(ef=st.integers(1, 40))
-def test_the_beam_inside_is_that_of_the_twin(n, tail, m, dim, encoding, filtered, seed, ef):
+def test_the_accepted_only_beam_is_that_of_the_twin(n, tail, m, dim, encoding, filtered, seed, ef):
     """From any node that has links of its own, accepted or not."""
     rng = np.random.default_rng(seed)
     state = Given(rng, n, tail, m, dim, encoding, filtered)
     start = int(rng.choice(state.heads()))
     scratch, untouched = state.scratch(ef)
-    found = inside.beam_inside(state.codes.words, state.graph, state.accept, ef, state.query, start, scratch)
-    beam = naive.Inside(state.measure, state.accepts, ef)
-    beam.walk_inside(state.graph, start, naive.seeds_of(state.graph, state.accept, 8 * m))
+    found = filtered_walk.beam_accepted(state.codes.words, state.graph, state.accept, ef, state.query, start, scratch)
+    beam = naive.AcceptedBeam(state.measure, state.accepts, ef)
+    beam.walk_accepted(state.graph, start, naive.seeds_of(state.graph, state.accept, 8 * m))
     pairs, flags, done = kept(scratch)
     assert pairs == beam.kept and all(flags) and done
     assert found[0] == found[1] == len(pairs) <= ef
@@ -224,7 +224,7 @@ def test_a_beam_that_holds_all_finds_every_accepted_one_that_links_lead_to(filte
     accept = make_accept(flags)
     for start in (graph.entry, 0, n - 1):
         scratch = make_scratch(n, 1, 6, n)
-        size, count, _ = inside.beam_inside(codes.words, graph, accept, n, query, start, scratch)
+        size, count, _ = filtered_walk.beam_accepted(codes.words, graph, accept, n, query, start, scratch)
         found = [o for _, o in kept(scratch)[0]]
         wanted = naive.accepted(accept, n)
         assert size == count == len(found) == len(set(found)) and set(found) <= set(wanted)
@@ -249,14 +249,14 @@ def test_of_copies_only_those_that_are_accepted_are_found_and_each_once(turn):
     n = len(codes.words)
     vector = whole_vectors(rng, 1, 24)
     query = encoded_query(codes.quantizer, vector[0], 1)
-    groups = {head: [head, *naive.same_of(graph, head)] for head in range(30) if graph.same[head] >= 0}
+    groups = {head: [head, *naive.copies_of(graph, head)] for head in range(30) if graph.same[head] >= 0}
     flags = rng.random(n) < 0.3
     for nodes in groups.values():
         flags[nodes] = False
         flags[rng.choice(nodes, rng.integers(0, len(nodes)), replace=False)] = True
     accept, start = make_accept(flags), int(rng.integers(30))
     scratch, untouched = fenced_scratch(make_scratch(n, 1, 4, n))
-    inside.beam_inside(codes.words, graph, accept, n, query, start, scratch)
+    filtered_walk.beam_accepted(codes.words, graph, accept, n, query, start, scratch)
     found = [o for _, o in kept(scratch)[0]]
     assert len(set(found)) == len(found) and flags[found].all() and untouched()
     for nodes in groups.values():  # all of a code, or none: a list is read to its end
@@ -274,50 +274,62 @@ def test_a_rejected_start_leads_on_by_its_neighbors_and_theirs():
     for only in range(8):
         flags = np.arange(8) == only
         scratch = make_scratch(8, 1, 2, 8)
-        inside.beam_inside(codes.words, graph, make_accept(flags), 4, query, 0, scratch)
+        filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), 4, query, 0, scratch)
         assert [o for _, o in kept(scratch)[0]] == [only] if only < 7 else True  # the last has no links: no seed
-        beam = naive.Inside(lambda o: 0, flags.__getitem__, 4)
-        beam.walk_inside(graph, 0, [])
+        beam = naive.AcceptedBeam(lambda o: 0, flags.__getitem__, 4)
+        beam.walk_accepted(graph, 0, [])
         assert [o for _, o in beam.kept] == ([only] if only < 3 else [])
 
 
 # ---- which beam
 
 
-WAYS = {
-    "inside": {},
-    "through": {"inside": 0, "room": 60},
-    "inside or a scan": {"rare": 200},
-    "through or a scan": {"inside": 0, "room": 60, "rare": 200},
-    "inside, or wider": {"rare": 300, "against": 35},
-    "through, or inside": {"inside": 0, "room": 60, "rare": 300, "against": 35},
-    "against": {"rare": 2000, "against": 35},
-    "nothing but a scan": {"rare": 2000},
-    "along, or inside": {"along": 40, "rare": 1},
-    "along, or through": {"along": 40, "inside": 0, "room": 60, "rare": 1},
-    "along, or wide inside": {"along": 40, "inside": 0, "room": 60, "rare": 600, "against": 35},
-    "all wider than there is room": {"along": 1000, "inside": 0, "room": 1000, "rare": 100, "against": 1000},
+KINDS_OF_BEAMS = {
+    "accepted only": {},
+    "through all": {"accepted_only": 0, "max_beam": 60},
+    "accepted only, or a scan": {"sparse_below": 200},
+    "through all, or a scan": {"accepted_only": 0, "max_beam": 60, "sparse_below": 200},
+    "accepted only, or wider": {"sparse_below": 300, "ef_sparse": 35},
+    "through all, or accepted only": {"accepted_only": 0, "max_beam": 60, "sparse_below": 300, "ef_sparse": 35},
+    "sparse": {"sparse_below": 2000, "ef_sparse": 35},
+    "nothing but a scan": {"sparse_below": 2000},
+    "dense, or accepted only": {"ef_dense": 40, "sparse_below": 1},
+    "dense, or through all": {"ef_dense": 40, "accepted_only": 0, "max_beam": 60, "sparse_below": 1},
+    "dense, or wide accepted only": {
+        "ef_dense": 40,
+        "accepted_only": 0,
+        "max_beam": 60,
+        "sparse_below": 600,
+        "ef_sparse": 35,
+    },
+    "all wider than the scratch": {
+        "ef_dense": 1000,
+        "accepted_only": 0,
+        "max_beam": 1000,
+        "sparse_below": 100,
+        "ef_sparse": 1000,
+    },
 }
 
 
 @settings(max_examples=3 * EXAMPLES, deadline=None)
 @a_state(
     ef=st.integers(1, 20),
-    kind=st.sampled_from(list(WAYS)),
+    kind=st.sampled_from(list(KINDS_OF_BEAMS)),
     candidates=st.integers(0, 20),
     least=st.sampled_from([0, 10]),
 )
-def test_the_beam_that_a_way_takes_is_that_of_the_twin(
+def test_the_beam_that_is_chosen_is_that_of_the_twin(
     n, tail, m, dim, encoding, filtered, seed, ef, kind, candidates, least
 ):
     """By what is accepted around the start, and by what the beam through all has met."""
     rng = np.random.default_rng(seed)
     state = Given(rng, n, tail, m, dim, encoding, filtered, least)
-    way = way_of(ef, encoding=encoding, candidates=min(candidates, ef), **WAYS[kind])
+    way = settings_of(ef, encoding=encoding, candidates=min(candidates, ef), **KINDS_OF_BEAMS[kind])
     scratch, untouched = state.scratch(70)
     start = int(rng.choice(state.heads()))
     arrays = state.codes.words, state.graph, state.accept, way, state.query, start, state.measure(start), scratch
-    found = inside.beam_filtered(*arrays)
+    found = filtered_walk.beam_filtered(*arrays)
     tried = naive.walk_filtered(state.measure, state.graph, state.accept, way, start, len(scratch.keys), 8 * m)
     beam = tried[-1]
     assert scratch.counters[COUNT_EPOCH] == len([each for each in tried if each])
@@ -351,17 +363,17 @@ def codes_and_query(n):
 
 
 @pytest.mark.parametrize("accepted", [0, 1, 31, 62, 63, 64, 65, 128])
-def test_a_filter_goes_along_where_half_around_the_start_is_accepted(accepted):
-    """Of 128 around it: then the beam goes through all, and else it stays inside."""
+def test_a_filter_is_dense_where_half_around_the_start_is_accepted(accepted):
+    """Of 128 around it: then the beam goes through all, and otherwise through the accepted only."""
     graph = a_tree(16, 8, 16)
     codes, query = codes_and_query(graph.n)
     flags = np.zeros(graph.n, bool)
     flags[9 : 9 + accepted] = True
-    assert inside.share_around(graph, make_accept(flags), 0, graph.n) == 8 * accepted
+    assert filtered_walk.accepted_share(graph, make_accept(flags), 0, graph.n) == 8 * accepted
     for rare in (1, 8 * accepted, 8 * accepted + 1):
-        way = way_of(20, along=30, rare=max(1, rare), against=10)
+        way = settings_of(20, ef_dense=30, sparse_below=max(1, rare), ef_sparse=10)
         scratch, untouched = fenced_scratch(make_scratch(graph.n, 1, 8, 200))
-        inside.beam_filtered(codes.words, graph, make_accept(flags), way, query, 0, 0, scratch)
+        filtered_walk.beam_filtered(codes.words, graph, make_accept(flags), way, query, 0, 0, scratch)
         _, good, _ = kept(scratch)
         assert untouched()
         if accepted >= 64:  # it holds rejected ones, too
@@ -370,18 +382,18 @@ def test_a_filter_goes_along_where_half_around_the_start_is_accepted(accepted):
             assert all(good) and len(good) == min(accepted, 20 if rare <= 8 * accepted else 10)
 
 
-@pytest.mark.parametrize("kind", ["along, or through", "along, or wide inside", "along, or inside"])
+@pytest.mark.parametrize("kind", ["dense, or through all", "dense, or wide accepted only", "dense, or accepted only"])
 def test_a_beam_through_all_is_not_tried_twice(kind):
-    """Where the one along has met too few, a narrower one meets no more: it is inside then, or a scan."""
+    """Where the dense one has found too few, a narrower one finds no more: accepted only follows, or a scan."""
     for filtered in ("all", "everything", "most"):
         state = Given(np.random.default_rng(0), 12, 0, 4, 24, 4, filtered, least=4)
         scratch, _ = state.scratch(70)
-        way = way_of(20, encoding=4, candidates=20, **WAYS[kind])
+        way = settings_of(20, encoding=4, candidates=20, **KINDS_OF_BEAMS[kind])
         start = state.graph.entry
         arrays = state.codes.words, state.graph, state.accept, way, state.query, start, state.measure(start), scratch
-        found = inside.beam_filtered(*arrays)
-        assert scratch.counters[COUNT_EPOCH] == (1 if kind == "along, or through" else 2)
-        assert found[1] == (0 if kind == "along, or through" else len(naive.accepted(state.accept, 12)))
+        found = filtered_walk.beam_filtered(*arrays)
+        assert scratch.counters[COUNT_EPOCH] == (1 if kind == "dense, or through all" else 2)
+        assert found[1] == (0 if kind == "dense, or through all" else len(naive.accepted(state.accept, 12)))
 
 
 @pytest.mark.parametrize("less", [0, 1, 2])
@@ -394,7 +406,7 @@ def test_bridges_that_lead_to_more_than_fit_in_the_scratch(m, less):
     flags = np.arange(graph.n) > 2 * m
     for ef in (1, 7, graph.n):
         scratch, untouched = fenced_scratch(make_scratch(graph.n, 1, m, ef))
-        size, _, _ = inside.beam_inside(codes.words, graph, make_accept(flags), ef, query, 0, scratch)
+        size, _, _ = filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), ef, query, 0, scratch)
         assert untouched() and size == min(ef, 2 * m * each)
         expected = sorted((int(o).bit_count(), o) for o in range(2 * m + 1, graph.n))
         assert [far for far, _ in kept(scratch)[0]] == [far for far, _ in expected[:size]]
@@ -415,18 +427,18 @@ def test_as_many_seeds_as_there_is_room_for(m):
     for flags in (np.ones(n, bool), np.arange(n) % 64 == 5):
         accept = make_accept(flags)
         scratch, untouched = fenced_scratch(make_scratch(n, 1, m, 700))
-        inside.beam_inside(codes.words, graph, accept, 700, query, 1, scratch)
+        filtered_walk.beam_accepted(codes.words, graph, accept, 700, query, 1, scratch)
         assert untouched()
-        beam = naive.Inside(lambda o: (o & 0xFFF).bit_count(), flags.__getitem__, 700)
+        beam = naive.AcceptedBeam(lambda o: (o & 0xFFF).bit_count(), flags.__getitem__, 700)
         seeds = naive.seeds_of(graph, accept, 8 * m)
         assert len(seeds) > (10 if m == 2 else 16)
-        beam.walk_inside(graph, 1, seeds)
+        beam.walk_accepted(graph, 1, seeds)
         assert sorted(o for _, o in kept(scratch)[0]) == sorted(o for _, o in beam.kept)
 
 
-def searched(state, way, k, room=80, codes=None):
+def searched(state, way, k, max_beam=80, codes=None):
     """Status and hits of a search by the graph."""
-    scratch, untouched = state.scratch(room, k)
+    scratch, untouched = state.scratch(max_beam, k)
     hits, empty = make_hits(1, k), no_originals(state.dim, layout.DOT)
     codes = state.codes if codes is None else codes
     status = api.search_graph(state.vector, codes, state.graph, empty, state.accept, way, scratch, hits)
@@ -435,26 +447,31 @@ def searched(state, way, k, room=80, codes=None):
 
 
 @settings(max_examples=2 * EXAMPLES, deadline=None)
-@a_state(ef=st.integers(1, 20), kind=st.sampled_from(list(WAYS)), k=st.integers(1, 12), least=st.sampled_from([0, 10]))
+@a_state(
+    ef=st.integers(1, 20),
+    kind=st.sampled_from(list(KINDS_OF_BEAMS)),
+    k=st.integers(1, 12),
+    least=st.sampled_from([0, 10]),
+)
 def test_a_search_under_a_filter_is_that_of_the_twin(n, tail, m, dim, encoding, filtered, seed, ef, kind, k, least):
     """With the tail behind what was linked; fewer than were asked for are short."""
     state = Given(np.random.default_rng(seed), n, tail, m, dim, encoding, filtered, least)
     ef = max(ef, k)
-    way = way_of(ef, encoding=encoding, candidates=k, **WAYS[kind])
+    way = settings_of(ef, encoding=encoding, candidates=k, **KINDS_OF_BEAMS[kind])
     status, hits = searched(state, way, k)
     start = naive.descend(state.measure, state.graph, 0)
-    if way.rare or way.inside:
+    if way.sparse_below or way.accepted_only:
         beam = naive.walk_filtered(state.measure, state.graph, state.accept, way, start, 88, 8 * m)[-1]
     else:
-        beam = naive.Beam(state.measure, state.accepts, ef, way.room)
+        beam = naive.Beam(state.measure, state.accepts, ef, way.max_beam)
         beam.walk(state.graph, 0, start, twins=True)
     if beam is None:
-        assert status == layout.SHORT
+        assert status == layout.TOO_FEW
         return
     found = [(far, o) for far, o in beam.kept if state.accepts(o)]
     found = sorted([*found, *((state.measure(o), o) for o in range(n, n + tail) if state.accepts(o))])
-    assert status == (layout.FINE if len(found) >= k else layout.SHORT)
-    if status == layout.FINE:
+    assert status == (layout.OK if len(found) >= k else layout.TOO_FEW)
+    if status == layout.OK:
         # of the tail those come in that are nearer than the last of a full beam
         assert [state.measure(o) for o in hits.ordinals[0].tolist()] == [far for far, _ in found[:k]]
         assert len(set(hits.ordinals[0].tolist())) == k
@@ -469,24 +486,24 @@ def test_fewer_than_the_candidates_are_short(accepted):
     flags = np.zeros(44, bool)
     flags[np.random.default_rng(1).permutation(44)[:accepted]] = True
     state.accept = make_accept(flags)
-    for kind, fields in WAYS.items():
-        status, _ = searched(state, way_of(20, encoding=4, candidates=5, **fields), 5)
+    for kind, fields in KINDS_OF_BEAMS.items():
+        status, _ = searched(state, settings_of(20, encoding=4, candidates=5, **fields), 5)
         enough = accepted is None or accepted >= 5
         if not enough:
-            assert status == layout.SHORT, kind
+            assert status == layout.TOO_FEW, kind
         elif accepted is None and kind != "nothing but a scan":
-            assert status == layout.FINE, kind
+            assert status == layout.OK, kind
 
 
 def test_a_way_without_a_filters_fields_is_as_it_was():
     """Fields of 0: the beam through all, whatever is accepted."""
     for filtered in FILTERS:
         state = Given(np.random.default_rng(3), 50, 0, 4, 24, 4, filtered, least=4)
-        way = way_of(10, room=50, encoding=4, candidates=0, inside=0)
+        way = settings_of(10, max_beam=50, encoding=4, candidates=0, accepted_only=0)
         scratch, untouched = state.scratch(60)
         empty = no_originals(24, layout.DOT)
         arrays = state.codes, state.graph, empty, state.accept, way, scratch, make_hits(1, 1)
-        assert api.search_graph(state.vector, *arrays) == layout.FINE and untouched()
+        assert api.search_graph(state.vector, *arrays) == layout.OK and untouched()
         assert kept(scratch)[0] == naive.walk(state.vector[0], state.codes, state.graph, state.accept, way).kept
 
 
@@ -504,10 +521,10 @@ def test_corrected_codes_with_the_same_signs_have_distances_of_their_own(bits):
         for turn in range(5):
             flags = rng.random(32) < (0.7 if turn else 1)
             wanted = np.flatnonzero(flags)
-            way = way_of(32, encoding=encoding, candidates=1)
+            way = settings_of(32, encoding=encoding, candidates=1)
             scratch, untouched = fenced_scratch(make_scratch(32, 1, 4, 32, 1, 1, 24))
             arrays = graph, no_originals(24, layout.DOT), make_accept(flags), way, scratch, make_hits(1, 1)
-            assert api.search_graph(vector, codes, *arrays) == layout.FINE and untouched()
+            assert api.search_graph(vector, codes, *arrays) == layout.OK and untouched()
             pairs = kept(scratch)[0]
             found = [o for _, o in pairs]
             assert [far for far, _ in pairs] == sorted(int(distances[o]) for o in found)
@@ -516,13 +533,13 @@ def test_corrected_codes_with_the_same_signs_have_distances_of_their_own(bits):
                 assert sorted(found) == wanted.tolist()
 
 
-def test_a_scratch_serves_more_walks_inside_than_there_are_epochs():
+def test_a_scratch_serves_more_accepted_only_walks_than_there_are_epochs():
     state = Given(np.random.default_rng(2), 30, 0, 4, 24, 4, "half", least=4)
     scratch, _ = state.scratch(30)
     first = None
     for turn in range(600):
         start = state.heads()[turn % 5]
-        inside.beam_inside(state.codes.words, state.graph, state.accept, 12, state.query, start, scratch)
+        filtered_walk.beam_accepted(state.codes.words, state.graph, state.accept, 12, state.query, start, scratch)
         if turn < 5:
             first = [*(first or []), kept(scratch)[0]]
         assert kept(scratch)[0] == first[turn % 5]
@@ -548,13 +565,13 @@ def survive(query, codes, graph, encoding, kind, flags, lists=True, scores=None)
     The codes lie between some that are better than any. Where ``lists`` are damaged, nodes may be found twice.
     """
     accept, k = make_accept(FLAGS[flags]), 3
-    way = way_of(12, encoding=encoding, candidates=k, **WAYS[kind])
+    way = settings_of(12, encoding=encoding, candidates=k, **KINDS_OF_BEAMS[kind])
     scratch, untouched = fenced_scratch(make_scratch(len(codes.words), 2, M, 70, k, k, DIM))
     hits, empty = make_hits(1, k), no_originals(DIM, layout.DOT)
     status = api.search_graph(query, codes, graph, empty, accept, way, scratch, hits)
     assert untouched()
-    assert status in (layout.FINE, layout.OUT_OF_RANGE, layout.SHORT)
-    if status == layout.FINE:
+    assert status in (layout.OK, layout.OUT_OF_RANGE, layout.TOO_FEW)
+    if status == layout.OK:
         found = hits.ordinals[0].tolist()
         assert set(found) <= set(naive.accepted(accept, min(codes.n, len(codes.words))))
         if scores is not None:
@@ -573,7 +590,7 @@ def survive(query, codes, graph, encoding, kind, flags, lists=True, scores=None)
         max_size=40,
     ),
     encoding=st.sampled_from(ENCODINGS),
-    kind=st.sampled_from(list(WAYS)),
+    kind=st.sampled_from(list(KINDS_OF_BEAMS)),
     flags=st.sampled_from(list(FLAGS)),
 )
 def test_any_links(changes, encoding, kind, flags):
@@ -594,7 +611,7 @@ def test_any_links(changes, encoding, kind, flags):
         max_size=N,
     ),
     encoding=st.sampled_from(ENCODINGS),
-    kind=st.sampled_from(list(WAYS)),
+    kind=st.sampled_from(list(KINDS_OF_BEAMS)),
     flags=st.sampled_from(list(FLAGS)),
 )
 def test_any_lists_of_copies(changes, encoding, kind, flags):
@@ -610,9 +627,9 @@ def test_lists_of_copies_that_do_not_lead_to_copies(kind, flags):
     """Every walk ends, and is fine where enough are accepted."""
     query, codes, graph = sound()
     graph.same[:N] = LISTS[kind]
-    for way in ("inside", "through, or inside", "against"):
+    for way in ("accepted only", "through all, or accepted only", "sparse"):
         for encoding in ENCODINGS:
-            assert survive(query, codes, graph, encoding, way, flags, lists=False) == layout.FINE
+            assert survive(query, codes, graph, encoding, way, flags, lists=False) == layout.OK
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -628,7 +645,7 @@ def test_lists_of_copies_that_do_not_lead_to_copies(kind, flags):
     ),
     bits=st.sampled_from([1, 2, 4]),
     encoding=st.sampled_from(ENCODINGS),
-    kind=st.sampled_from(list(WAYS)),
+    kind=st.sampled_from(list(KINDS_OF_BEAMS)),
     flags=st.sampled_from(list(FLAGS)),
 )
 def test_any_links_between_corrected_codes(changes, bits, encoding, kind, flags):
@@ -640,7 +657,7 @@ def test_any_links_between_corrected_codes(changes, bits, encoding, kind, flags)
 
 
 @pytest.mark.parametrize("short", ["links", "first", "levels", "same"])
-@pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("kind", KINDS_OF_BEAMS)
 def test_arrays_shorter_than_n(kind, short):
     query, codes, graph = sound()
     graph = copied(graph)
@@ -655,16 +672,16 @@ def test_a_bitmap_of_another_length(words):
     """What lies behind its end is not accepted; bits behind the last code are not seen."""
     query, codes, graph = sound()
     accept = layout.Accept(np.full(words, 2**64 - 1, np.uint64), 0)
-    for kind, fields in WAYS.items():
+    for kind, fields in KINDS_OF_BEAMS.items():
         for n in (N, N - 7):
-            way = way_of(12, candidates=3, **fields)
+            way = settings_of(12, candidates=3, **fields)
             scratch, untouched = fenced_scratch(make_scratch(len(codes.words), 2, M, 70, 3, 3, DIM))
             hits, empty = make_hits(1, 3), no_originals(DIM, layout.DOT)
             fewer = codes._replace(n=n + 2)
             status = api.search_graph(query, fewer, graph, empty, accept, way, scratch, hits)
             assert untouched()
-            assert status == (layout.FINE if words and kind != "nothing but a scan" else layout.SHORT)
-            if words and status == layout.FINE:
+            assert status == (layout.OK if words and kind != "nothing but a scan" else layout.TOO_FEW)
+            if words and status == layout.OK:
                 assert (hits.ordinals < n + 2).all() and (hits.ordinals >= 0).all()
 
 
@@ -683,9 +700,9 @@ def test_the_smallest_scratch_is_enough(m):
             scratch, untouched = fenced_scratch(make_scratch(60, 1, m, ef)._replace(keys=np.full(ef + 8, 77)))
             query = encoded_query(codes.quantizer, vector[0], 4)
             start = int(rng.choice(np.flatnonzero(graph.links[:, 0] >= 0)))
-            inside.beam_inside(codes.words, graph, make_accept(flags), ef, query, start, scratch)
+            filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), ef, query, start, scratch)
             assert untouched()
-            beam = naive.Inside(lambda o: int(distances[o]), flags.__getitem__, ef)
-            beam.walk_inside(graph, start, naive.seeds_of(graph, make_accept(flags), 8 * m))
+            beam = naive.AcceptedBeam(lambda o: int(distances[o]), flags.__getitem__, ef)
+            beam.walk_accepted(graph, start, naive.seeds_of(graph, make_accept(flags), 8 * m))
             pairs = [(int(key) >> 33, int(key) >> 2 & 0x7FFF_FFFF) for key in scratch.keys if key != walk.NO_KEY]
             assert pairs == beam.kept

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bqstore.kernels import heap
+from tests.kernels.given import examples
 
 scores = st.floats(width=32, allow_nan=False).map(np.float32)
 
@@ -12,13 +13,13 @@ scores = st.floats(width=32, allow_nan=False).map(np.float32)
 def best(pairs, size):
     keys = np.full((2, size), heap.EMPTY)
     for score, ordinal in pairs:
-        heap.offer(keys, 1, heap.make_key(heap.score_rank(score), ordinal))
+        heap.offer(keys, 1, heap.make_key(heap.score_to_rank(score), ordinal))
     count = heap.sort_row(keys, 1)
     assert (keys[0] == heap.EMPTY).all()
-    return [(heap.rank_score(heap.key_rank(key)), int(heap.key_ordinal(key))) for key in keys[1, :count]]
+    return [(heap.rank_to_score(heap.key_rank(key)), int(heap.key_ordinal(key))) for key in keys[1, :count]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(scores, st.integers(0, 2**31 - 1)), max_size=60), st.integers(1, 20))
 def test_the_best_come_back_in_order(pairs, size):
     expected = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:size]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from bqstore.kernels import intrinsics
 from bqstore.kernels.jit import leaf
 from tests import naive
-from tests.kernels.given import INTERPRETED
+from tests.kernels.given import INTERPRETED, examples
 
 WIDTHS = (*range(1, 26), 31, 32, 33, 48, *(() if INTERPRETED else (63, 64, 256)))
-EXAMPLES = 30 if INTERPRETED else 200
+EXAMPLES = examples(200)
 
 
 @leaf

@@ -19,6 +19,7 @@ from tests.kernels.given import (
     distances_from,
     empty_graph,
     encoded_as,
+    examples,
     grown,
     link_one,
     make_codes,
@@ -29,7 +30,7 @@ from tests.kernels.given import (
     whole_vectors,
 )
 
-EXAMPLES = 20 if INTERPRETED else 100
+EXAMPLES = examples(100)
 DIMS = (1, 6, 40, 100)
 
 
@@ -76,7 +77,7 @@ def test_codes_added_one_by_one_make_the_graph_of_the_twin(m, dim):
         for level, row in enumerate(rows_of(graph, node)):
             assert row.tolist() == rows[node, level] + [-1] * (len(row) - len(rows[node, level])), (node, level)
     for node, copies in same.items():
-        assert naive.same_of(graph, node) == copies
+        assert naive.copies_of(graph, node) == copies
         assert not any(rows[copy, 0] or graph.levels[copy] for copy in copies)
     assert (graph.same >= 0).sum() == sum(map(len, same.values()))
 
@@ -141,12 +142,12 @@ def test_corrected_codes_added_one_by_one_make_the_graph_of_the_twin(dim, metric
     for node in range(n):
         for level, row in enumerate(rows_of(graph, node)):
             assert row.tolist() == rows[node, level] + [-1] * (len(row) - len(rows[node, level])), (node, level)
-    assert {node: naive.same_of(graph, node) for node in same} == same
+    assert {node: naive.copies_of(graph, node) for node in same} == same
     assert (graph.same >= 0).sum() == sum(map(len, same.values()))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     held=st.integers(0, 12),
     count=st.integers(0, 40),
@@ -259,7 +260,7 @@ def test_a_graph_of_equal_codes_is_one_that_a_walk_may_rely_on(m, dim):
     codes = make_codes(np.ones((n, dim), np.float32))
     graph = grown(codes, m, 10, some_levels(np.random.default_rng(0), n, 3))
     assert api.check_graph(graph) == 0 == naive.faults(graph)
-    assert naive.same_of(graph, 0) == list(range(n - 1, 0, -1))
+    assert naive.copies_of(graph, 0) == list(range(n - 1, 0, -1))
     assert (graph.links == -1).all()
     assert (graph.entry, graph.top) == (0, int(graph.levels[0]))
 

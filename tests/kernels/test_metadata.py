@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from bqstore.kernels import metadata
 from bqstore.kernels.metadata import ANY_CHARACTER, ANY_RUN, ASK, BIG, DICT, FLOAT, INT, LENGTH_BITS, LIST, STRING
+from bqstore.kernels.warm_up import warm_up
 from tests import naive
-from tests.kernels.given import INTERPRETED, fenced
+from tests.kernels.given import INTERPRETED, examples, fenced
 
-EXAMPLES = 40 if INTERPRETED else 200
+EXAMPLES = examples(200)
 SIZES = (0, 1, 2, 63, 64, 65, 127, 128, 200)
 CODES = (np.uint8, np.uint16, np.uint32)
 LEAST, MOST = -(2**63), 2**63 - 1
@@ -468,7 +469,7 @@ def test_lists_out_of_bounds_have_no_members_and_members_that_are_none_do_not_co
 
 
 def test_warm_up_compiles_what_is_called_later():
-    metadata.warm_up()
+    warm_up()
     if INTERPRETED:
         return
     assert [len(root.signatures) for root in metadata.ROOTS] == [3, *[1] * (len(metadata.ROOTS) - 1)]

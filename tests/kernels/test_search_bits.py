@@ -17,11 +17,12 @@ from tests.kernels.given import (
     assert_hits,
     codes_of,
     damage,
+    examples,
     make_accept,
     make_candidates,
     make_codes,
     make_hits,
-    make_way,
+    make_settings,
     no_originals,
     whole_vectors,
 )
@@ -41,9 +42,9 @@ def check(vectors, queries, accept, c, k, metric, form=None, encoding=layout.BIN
     codes = make_codes(vectors, spare=3)
     candidates, hits = make_candidates(m, c), make_hits(m, k)
     originals = no_originals(dim, metric) if form is None else naive.make_originals(vectors, form, metric)
-    way = make_way(rescoring=int(form is not None), encoding=encoding)
+    way = make_settings(rescoring=int(form is not None), encoding=encoding)
     status, read = api.search_bits(queries, codes, originals, accept, way, candidates, hits)
-    assert (status, read) == (layout.FINE, int(candidates.counts.sum()) if way.rescoring else 0)
+    assert (status, read) == (layout.OK, int(candidates.counts.sum()) if way.rescoring else 0)
     for i, query in enumerate(queries):
         near = naive.nearest_codes(query, codes, accept, c, encoding)
         assert_candidates(candidates, i, near)
@@ -73,7 +74,7 @@ def test_rescored(metric, form, encoding):
         check(vectors, queries, accept, 9, 4, metric, form, encoding)
 
 
-@settings(max_examples=15 if INTERPRETED else 80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     n=st.integers(0, 90 if INTERPRETED else 1200),
     m=st.integers(0, 3),
@@ -132,7 +133,7 @@ def test_n_past_the_array_is_not_believed(n):
     candidates, hits = make_candidates(1, 50), make_hits(1, 5)
     codes = make_codes(vectors)._replace(n=n)
     api.search_bits(
-        vectors[:1].copy(), codes, no_originals(8, layout.DOT), make_accept(None), make_way(), candidates, hits
+        vectors[:1].copy(), codes, no_originals(8, layout.DOT), make_accept(None), make_settings(), candidates, hits
     )
     assert candidates.counts[0] == 20
 
@@ -141,7 +142,7 @@ def test_rescoring_without_originals_is_out_of_range():
     vectors = whole_vectors(np.random.default_rng(0), 20, 8)
     originals = no_originals(8, layout.DOT)
     args = (vectors[:1].copy(), make_codes(vectors), originals, make_accept(None))
-    status, read = api.search_bits(*args, make_way(rescoring=1), make_candidates(1, 5), make_hits(1, 5))
+    status, read = api.search_bits(*args, make_settings(rescoring=1), make_candidates(1, 5), make_hits(1, 5))
     assert (status, read) == (layout.OUT_OF_RANGE, 0)
 
 
@@ -156,9 +157,9 @@ def test_damage_is_reported_when_a_candidate_and_only_then(form):
     for ordinal in range(40):
         bad = damage(sound, ordinal, ordinal % sound.records.shape[1], ordinal % 32)
         status, _ = api.search_bits(
-            query, codes, bad, accept, make_way(rescoring=1), make_candidates(1, 6), make_hits(1, 3)
+            query, codes, bad, accept, make_settings(rescoring=1), make_candidates(1, 6), make_hits(1, 3)
         )
-        assert status == (ordinal if ordinal in chosen else layout.FINE)
+        assert status == (ordinal if ordinal in chosen else layout.OK)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="8 MB of codes take minutes without compilation; run without NUMBA_DISABLE_JIT")
@@ -170,8 +171,8 @@ def test_a_scan_that_asks_ahead_finds_the_same():
     queries = rng.standard_normal((2, 64 * words)).astype(np.float32)
     candidates, hits = make_candidates(2, 50), make_hits(2, 10)
     empty = no_originals(64 * words, layout.DOT)
-    status, _ = api.search_bits(queries, codes, empty, make_accept(None), make_way(), candidates, hits)
-    assert status == layout.FINE
+    status, _ = api.search_bits(queries, codes, empty, make_accept(None), make_settings(), candidates, hits)
+    assert status == layout.OK
     for i, query in enumerate(queries):
         bits = np.packbits(query > 0, bitorder="little").view(np.uint64)
         distances = np.unpackbits((codes.words ^ bits).view(np.uint8), axis=1).sum(axis=1)

@@ -23,15 +23,15 @@ from tests.kernels.given import (
     make_codes,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     no_originals,
     some_levels,
     unit_vectors,
     whole_vectors,
 )
 
-DOUBTFUL = ((np.nan, True), (np.inf, True), (-np.inf, True), (2e18, True), (9e17, False))
-SHORT = ((0, True), (9e-16, True), (2e-15, False))  # too short to be scaled
+BAD_QUERY = ((np.nan, True), (np.inf, True), (-np.inf, True), (2e18, True), (9e17, False))
+TOO_FEW = ((0, True), (9e-16, True), (2e-15, False))  # too short to be scaled
 N = 40 if INTERPRETED else 300
 M = 4
 
@@ -48,7 +48,9 @@ def search(queries, codes, graph, originals, accept, way, k, scratch=None):
     hits = make_hits(len(queries), k)
     if scratch is None:
         m = graph.links.shape[1] // 2
-        scratch = make_scratch(len(codes.words), codes.words.shape[1], m, way.room, way.candidates, k, queries.shape[1])
+        scratch = make_scratch(
+            len(codes.words), codes.words.shape[1], m, way.max_beam, way.candidates, k, queries.shape[1]
+        )
     return api.search_graph(queries, codes, graph, originals, accept, way, scratch, hits), hits
 
 
@@ -63,9 +65,9 @@ def test_a_beam_as_wide_as_the_graph_finds_what_a_scan_finds(metric, encoding, t
     rng = np.random.default_rng(tail)
     _, codes, graph = linked(rng, N, 70, tail)
     queries = unit_vectors(rng, 3, 70)
-    way = make_way(N, N, 12, encoding=encoding)
+    way = make_settings(N, N, 12, encoding=encoding)
     status, hits = search(queries, codes, graph, no_originals(70, metric), make_accept(None), way, 5)
-    assert status == layout.FINE
+    assert status == layout.OK
     for i, query in enumerate(queries):
         expected = nearest(query, codes, make_accept(None), 5, encoding)
         assert_code_hits(hits, i, query, codes, expected, encoding, metric)
@@ -81,9 +83,9 @@ def test_the_candidates_are_rescored(metric, form, encoding):
     originals = naive.make_originals(vectors, form, metric)
     accept = make_accept(rng.random(N) < 0.6)
     scratch = make_scratch(N, 1, M, N, 12, 5, 33)
-    way = make_way(N, N, 12, 1, encoding)
+    way = make_settings(N, N, 12, 1, encoding)
     status, hits = search(queries, codes, graph, originals, accept, way, 5, scratch)
-    assert status == layout.FINE
+    assert status == layout.OK
     assert scratch.counters[COUNT_RESCORED] == 24
     for i, query in enumerate(queries):
         chosen = nearest(query, codes, accept, 12, encoding)
@@ -102,9 +104,9 @@ def test_what_is_not_accepted_is_a_way_and_never_a_result(density):
     for chosen in (by_distance[-count:], by_distance[:count], rng.permutation(n)[:count]):
         flags = np.zeros(n, bool)
         flags[chosen] = True
-        way = make_way(count, n, count)
+        way = make_settings(count, n, count)
         status, hits = search(query, codes, graph, no_originals(24, 1), make_accept(flags), way, count)
-        assert status == layout.FINE
+        assert status == layout.OK
         expected = nearest(query[0], codes, make_accept(flags), count, 1)
         assert_code_hits(hits, 0, query[0], codes, expected, 1, layout.DOT)
 
@@ -121,11 +123,11 @@ def test_deleted_nodes_are_passed_through():
     flags[-1] = True
     codes, accept, query = codes_of(words, 64), make_accept(flags), -np.ones((1, 64), np.float32)
     graph = graph._replace(n=n)
-    status, hits = search(query, codes, graph, no_originals(64, 1), accept, make_way(1, n, 1), 1)
-    assert (status, hits.ordinals[0, 0]) == (layout.FINE, n - 1)
+    status, hits = search(query, codes, graph, no_originals(64, 1), accept, make_settings(1, n, 1), 1)
+    assert (status, hits.ordinals[0, 0]) == (layout.OK, n - 1)
     # the beam holds fewer: the others crowd it out, which is said
-    status, _ = search(query, codes, graph, no_originals(64, 1), accept, make_way(1, 8, 1), 1)
-    assert status == layout.SHORT
+    status, _ = search(query, codes, graph, no_originals(64, 1), accept, make_settings(1, 8, 1), 1)
+    assert status == layout.TOO_FEW
 
 
 @pytest.mark.parametrize("accepted", [0, 3, 4])
@@ -135,17 +137,17 @@ def test_fewer_than_the_candidates_are_short(accepted):
     flags = np.zeros(N, bool)
     flags[rng.permutation(N)[:accepted]] = True
     query = whole_vectors(rng, 1, 24)
-    status, _ = search(query, codes, graph, no_originals(24, 1), make_accept(flags), make_way(N, N, 4), 4)
-    assert status == (layout.FINE if accepted == 4 else layout.SHORT)
+    status, _ = search(query, codes, graph, no_originals(24, 1), make_accept(flags), make_settings(N, N, 4), 4)
+    assert status == (layout.OK if accepted == 4 else layout.TOO_FEW)
 
 
 def test_an_island_is_short():
     rng = np.random.default_rng(0)
     _, codes, graph = linked(rng, N, 24)
     graph.links[graph.entry] = -1
-    query, way = whole_vectors(rng, 1, 24), make_way(N, N, 2)
+    query, way = whole_vectors(rng, 1, 24), make_settings(N, N, 2)
     status, _ = search(query, codes, graph._replace(top=0), no_originals(24, 1), make_accept(None), way, 2)
-    assert status == layout.SHORT
+    assert status == layout.TOO_FEW
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -157,9 +159,9 @@ def test_graphs_of_a_few_nodes(n, dim, m):
     assert api.check_graph(graph) == 0
     query = whole_vectors(rng, 1, dim)
     for encoding in ENCODINGS:
-        way = make_way(n, n, n, encoding=encoding)
+        way = make_settings(n, n, n, encoding=encoding)
         status, hits = search(query, codes, graph, no_originals(dim, 1), make_accept(None), way, 5)
-        assert status == layout.FINE
+        assert status == layout.OK
         everything = nearest(query[0], codes, make_accept(None), n, encoding)
         assert_code_hits(hits, 0, query[0], codes, everything, encoding, layout.DOT)
 
@@ -171,9 +173,9 @@ def test_a_query_of_zeros_under_dot():
     originals = naive.make_originals(vectors, layout.FLOAT32, layout.DOT)
     for encoding in ENCODINGS:
         for rescoring in (0, 1):
-            way = make_way(N, N, 8, rescoring, encoding)
+            way = make_settings(N, N, 8, rescoring, encoding)
             status, hits = search(query, codes, graph, originals, make_accept(None), way, 8)
-            assert status == layout.FINE
+            assert status == layout.OK
             chosen = nearest(query[0], codes, make_accept(None), 8, encoding)
             assert hits.ordinals[0].tolist() == (sorted(chosen) if rescoring else chosen)
             if rescoring or encoding != layout.BINARY:  # whose signs are -1 throughout
@@ -185,8 +187,8 @@ def test_equal_vectors_come_by_ordinal():
     rng = np.random.default_rng(0)
     graph = grown(codes, 8, 30, some_levels(rng, N, 3), 9)
     query = whole_vectors(rng, 1, 24)
-    status, hits = search(query, codes, graph, no_originals(24, 1), make_accept(None), make_way(N, N, 10), 10)
-    assert status == layout.FINE
+    status, hits = search(query, codes, graph, no_originals(24, 1), make_accept(None), make_settings(N, N, 10), 10)
+    assert status == layout.OK
     assert hits.ordinals[0].tolist() == list(range(10))
 
 
@@ -225,9 +227,9 @@ def test_copies_are_found_whichever_of_them_are_deleted(live, encoding, tail):
     accept, query = make_accept(flags), whole_vectors(rng, 1, 24)
     count = int(flags.sum())
     for wanted in (count, 5):
-        way = make_way(wanted, n, wanted, encoding=encoding)
+        way = make_settings(wanted, n, wanted, encoding=encoding)
         status, hits = search(query, codes, graph, no_originals(24, 1), accept, way, wanted)
-        assert status == layout.FINE
+        assert status == layout.OK
         if wanted == count:
             expected = nearest(query[0], codes, accept, count, encoding)
             assert_code_hits(hits, 0, query[0], codes, expected, encoding, layout.DOT)
@@ -248,7 +250,7 @@ def test_of_a_vector_written_again_and_again_the_last_is_found_at_every_width(fi
     vectors = np.concatenate([vectors, np.repeat(vectors[first : first + 1], times, axis=0)])
     n, codes = len(vectors), make_codes(vectors)
     graph = grown(codes, M, 30, some_levels(rng, n, 3))
-    assert naive.same_of(graph, first) == list(range(n - 1, 39, -1))
+    assert naive.copies_of(graph, first) == list(range(n - 1, 39, -1))
     flags = np.ones(n, bool)
     flags[first] = flags[40:-1] = False
     everywhere = make_accept(flags)
@@ -256,29 +258,29 @@ def test_of_a_vector_written_again_and_again_the_last_is_found_at_every_width(fi
     for encoding in ENCODINGS:
         query = np.where(vectors[first : first + 1] > 0, 1, -1).astype(np.float32)  # nearest to its own code
         for ef in range(2, 45):
-            for accept, room, count in ((everywhere, ef + 1, 2), (everywhere, n, ef // 2), (alone, n, 1)):
-                way = make_way(ef, room, count, encoding=encoding)
+            for accept, max_beam, count in ((everywhere, ef + 1, 2), (everywhere, n, ef // 2), (alone, n, 1)):
+                way = make_settings(ef, max_beam, count, encoding=encoding)
                 status, hits = search(query, codes, graph, no_originals(24, 1), accept, way, count)
-                assert (status, hits.ordinals[0, 0]) == (layout.FINE, n - 1), (encoding, ef, room)
+                assert (status, hits.ordinals[0, 0]) == (layout.OK, n - 1), (encoding, ef, max_beam)
 
 
 def test_damage_is_reported_when_a_candidate_and_only_then():
     rng = np.random.default_rng(1)
     vectors, codes, graph = linked(rng, 40, 24)
     query = vectors[:1].copy()
-    accept, way = make_accept(None), make_way(40, 40, 6, 1)
+    accept, way = make_accept(None), make_settings(40, 40, 6, 1)
     chosen = nearest(query[0], codes, accept, 6, 1)
     sound = naive.make_originals(vectors, layout.FLOAT16, layout.COSINE)
     for ordinal in range(40):
         bad = damage(sound, ordinal, ordinal % sound.records.shape[1], ordinal % 32)
         status, _ = search(query, codes, graph, bad, accept, way, 3)
-        assert status == (ordinal if ordinal in chosen else layout.FINE)
+        assert status == (ordinal if ordinal in chosen else layout.OK)
 
 
 def test_originals_that_do_not_fit_are_out_of_range():
     rng = np.random.default_rng(1)
     vectors, codes, graph = linked(rng, 40, 24)
-    query, accept, way = vectors[:1].copy(), make_accept(None), make_way(40, 40, 40, 1)
+    query, accept, way = vectors[:1].copy(), make_accept(None), make_settings(40, 40, 40, 1)
     sound = naive.make_originals(vectors, layout.FLOAT32, layout.DOT)
     fewer = naive.make_originals(vectors[:39], layout.FLOAT32, layout.DOT)
     for bad in (no_originals(24, 1), sound._replace(dim=25), sound._replace(form=7), fewer):
@@ -292,13 +294,13 @@ def test_originals_that_do_not_fit_are_out_of_range():
 def test_a_query_that_cannot_be_computed_with_is_doubtful(metric):
     rng = np.random.default_rng(1)
     _, codes, graph = linked(rng, 40, 24)
-    originals, accept, way = no_originals(24, metric), make_accept(None), make_way(40, 40, 4)
-    for value, doubtful in DOUBTFUL + (SHORT if metric == layout.COSINE else ()):
+    originals, accept, way = no_originals(24, metric), make_accept(None), make_settings(40, 40, 4)
+    for value, doubtful in BAD_QUERY + (TOO_FEW if metric == layout.COSINE else ()):
         queries = whole_vectors(rng, 3, 24)
         queries[:, 3], queries[1] = 1, 0
         queries[1, 7] = value
         status, _ = search(queries, codes, graph, originals, accept, way, 3)
-        assert status == (layout.DOUBTFUL if doubtful else layout.FINE), value
+        assert status == (layout.BAD_QUERY if doubtful else layout.OK), value
 
 
 def test_a_scratch_serves_more_searches_than_there_are_epochs():
@@ -309,9 +311,9 @@ def test_a_scratch_serves_more_searches_than_there_are_epochs():
     first = None
     for turn in range(40 if INTERPRETED else 120):  # 280 and 840 walks
         encoding = ENCODINGS[turn % 3]
-        way = make_way(30, 30, 5, encoding=encoding)
+        way = make_settings(30, 30, 5, encoding=encoding)
         status, hits = search(queries, codes, graph, no_originals(24, 1), make_accept(None), way, 5, scratch)
-        assert status == layout.FINE
+        assert status == layout.OK
         if turn < 3:
             first = [*(first or []), hits]
         np.testing.assert_array_equal(hits.ordinals, first[turn % 3].ordinals)

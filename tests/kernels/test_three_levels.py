@@ -21,12 +21,13 @@ from tests.kernels.given import (
     distances_from,
     encoded_as,
     encoded_query,
+    examples,
     grown,
     make_accept,
     make_candidates,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     no_originals,
     signs,
     some_levels,
@@ -57,7 +58,7 @@ def whole(rng, kind, dim):
 
 
 def assert_packed(quantizer, vectors):
-    expected = naive.pack_three(vectors, quantizer.mean, quantizer.deviation, quantizer.kind)
+    expected = naive.pack_three_levels(vectors, quantizer.mean, quantizer.deviation, quantizer.kind)
     found = encoded_as(quantizer, vectors).words
     assert found.shape == (len(vectors), layout.words_per_code(vectors.shape[1], quantizer.kind))
     np.testing.assert_array_equal(found, expected)
@@ -107,7 +108,7 @@ def test_one_and_a_half_bits_are_the_examples_of_qdrant():
 
 
 @every_kind
-@settings(max_examples=20 if INTERPRETED else 100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     vectors=hnp.arrays(
         np.float32,
@@ -156,9 +157,9 @@ def test_a_scan_finds_the_nearest_codes_with_their_scores(metric, encoding, kind
         codes = encoded_as(whole(rng, kind, dim), vectors, spare=3)
         accept = make_accept(rng.random(30) < 0.8)
         candidates, hits = make_candidates(2, 12), make_hits(2, 5)
-        way = make_way(encoding=encoding)
+        way = make_settings(encoding=encoding)
         found = api.search_bits(queries, codes, no_originals(dim, metric), accept, way, candidates, hits)
-        assert found == (layout.FINE, 0)
+        assert found == (layout.OK, 0)
         for i, query in enumerate(queries):
             near = naive.nearest_codes(query, codes, accept, 12, encoding)
             assert list(zip(candidates.distances[i], candidates.ordinals[i], strict=True))[: len(near)] == near
@@ -176,10 +177,10 @@ def test_a_walk_finds_what_a_scan_finds_and_rescores_it(encoding, form, kind):
     codes, originals = encoded_as(whole(rng, kind, dim), vectors), naive.make_originals(vectors, form, metric)
     graph = grown(codes, 4, 30, some_levels(rng, n, 3), n - 5)
     assert api.check_graph(graph) == 0
-    for rescoring, sparing in ((0, 0), (1, 0), (1, 1)):
-        way = make_way(n, n, 12, rescoring, encoding, sparing)
+    for rescoring, prune in ((0, 0), (1, 0), (1, 1)):
+        way = make_settings(n, n, 12, rescoring, encoding, prune)
         scratch, hits = make_scratch(n, codes.words.shape[1], 4, n, 12, 5, dim), make_hits(1, 5)
-        assert api.search_graph(query, codes, graph, originals, make_accept(None), way, scratch, hits) == layout.FINE
+        assert api.search_graph(query, codes, graph, originals, make_accept(None), way, scratch, hits) == layout.OK
         near = [o for _, o in naive.nearest_codes(query[0], codes, make_accept(None), 12, encoding)]
         assert scratch.counters[layout.COUNT_RESCORED] == 12 * rescoring
         if rescoring:

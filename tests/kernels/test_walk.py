@@ -13,17 +13,18 @@ from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
     INTERPRETED,
+    examples,
     make_accept,
     make_codes,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     no_originals,
     random_graph,
     whole_vectors,
 )
 
-EXAMPLES = 25 if INTERPRETED else 120
+EXAMPLES = examples(120)
 
 
 def kept(scratch):
@@ -53,10 +54,10 @@ def test_the_beam_is_that_of_the_twin(n, tail, m, dim, ef, slack, density, encod
     query = whole_vectors(rng, 1, dim)
     graph = random_graph(rng, n, m, codes.words, len(codes.words))
     accept = make_accept(None if density is None else rng.random(n + tail) < density)
-    way = make_way(ef, ef + slack, 0, encoding=encoding)
-    scratch = make_scratch(len(codes.words), codes.words.shape[1], m, way.room, dim=dim)
+    way = make_settings(ef, ef + slack, 0, encoding=encoding)
+    scratch = make_scratch(len(codes.words), codes.words.shape[1], m, way.max_beam, dim=dim)
     status = api.search_graph(query, codes, graph, no_originals(dim, layout.DOT), accept, way, scratch, make_hits(1, 1))
-    assert status == layout.FINE
+    assert status == layout.OK
     expected = naive.walk(query[0], codes, graph, accept, way)
     pairs, flags, _ = kept(scratch)
     assert pairs == expected.kept
@@ -78,7 +79,7 @@ def test_the_greedy_walk_ends_where_the_twin_ends(n, m, dim, seed):
         scratch = make_scratch(n, codes.words.shape[1], m)
         scratch.planes[:encoding] = naive.planes_of(levels, encoding)
         width = codes.words.shape[1]
-        query = layout.Encoded(scratch.planes, encoding, 1, width, 0, np.float32(1), 0, 0.0, 0.0, 0.0)
+        query = layout.EncodedQuery(scratch.planes, encoding, 1, width, 0, np.float32(1), 0, 0.0, 0.0, 0.0)
 
         def measure(o, levels=levels, encoding=encoding):
             return naive.distance(levels, encoding, codes.words[o])
@@ -121,7 +122,7 @@ def test_a_place_is_found_in_short_and_long_beams(size, seed):
     keys = np.full(size + 8, walk.NO_KEY)
     keys[:size] = np.sort(rng.integers(0, 900, size))
     for key in [0, 900, *keys[:size:50].tolist(), *rng.integers(0, 900, 5).tolist()]:
-        assert walk.place_of(keys, size, np.int64(key)) == int((keys[:size] < key).sum())
+        assert walk.insertion_point(keys, size, np.int64(key)) == int((keys[:size] < key).sum())
 
 
 def test_an_ordinal_past_the_bitmap_is_not_accepted():
@@ -150,9 +151,9 @@ def test_a_beam_longer_than_one_that_is_counted_through_keeps_the_same(encoding)
     codes = make_codes(rng.standard_normal((700, 70)).astype(np.float32))
     query = rng.integers(-2, 3, (1, 70)).astype(np.float32)
     graph = random_graph(rng, 700, 8, codes.words, least=8)
-    way = make_way(400, 500, 0, encoding=encoding)
+    way = make_settings(400, 500, 0, encoding=encoding)
     accept = make_accept(rng.random(700) < 0.9)
-    scratch = make_scratch(700, 2, 8, way.room, dim=70)
+    scratch = make_scratch(700, 2, 8, way.max_beam, dim=70)
     api.search_graph(query, codes, graph, no_originals(70, layout.DOT), accept, way, scratch, make_hits(1, 1))
     pairs, _, done = kept(scratch)
     assert len(pairs) > 300 and done

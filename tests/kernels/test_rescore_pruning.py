@@ -22,7 +22,7 @@ from tests.kernels.given import (
     make_candidates,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     measured_spread,
     signs,
     some_levels,
@@ -51,7 +51,7 @@ class Given:
         quantizer = corrected(bits, mean, turns)
         codes = encoded_as(quantizer, self.vectors, metric)
         rests = (units - mean) @ naive.rotation(turns).T
-        self.codes = codes._replace(quantizer=quantizer._replace(spread=measured_spread(codes, rests)))
+        self.codes = codes._replace(quantizer=quantizer._replace(error_scales=measured_spread(codes, rests)))
         self.originals = naive.make_originals(self.vectors, form, metric)
 
     def scan(self, way, originals=None, queries=None):
@@ -73,10 +73,10 @@ def same(found, expected):
 @every_metric
 def test_a_scan_that_spares_finds_the_same(metric, encoding, bits):
     given = Given(bits, metric)
-    (status, read), _, all_read = given.scan(make_way(rescoring=1, encoding=encoding))
-    assert (status, read) == (layout.FINE, QUERIES * WIDE)
-    (status, read), _, spared = given.scan(make_way(rescoring=1, encoding=encoding, sparing=1))
-    assert status == layout.FINE and QUERIES * K <= read <= QUERIES * WIDE
+    (status, read), _, all_read = given.scan(make_settings(rescoring=1, encoding=encoding))
+    assert (status, read) == (layout.OK, QUERIES * WIDE)
+    (status, read), _, spared = given.scan(make_settings(rescoring=1, encoding=encoding, prune=1))
+    assert status == layout.OK and QUERIES * K <= read <= QUERIES * WIDE
     same(spared, all_read)
     if bits == 4 and encoding != layout.BINARY and not INTERPRETED:
         assert read < QUERIES * WIDE
@@ -89,12 +89,16 @@ def test_a_walk_that_spares_finds_the_same(metric, encoding, bits):
     given = Given(bits, metric)
     graph = grown(given.codes, 4, 40, some_levels(np.random.default_rng(0), N, 3), N - 9)
     found = []
-    for sparing in (0, 1):
-        way = make_way(3 * WIDE, 3 * WIDE, WIDE, 1, encoding, sparing) if N > 3 * WIDE else make_way(N, N, WIDE, 1)
-        way = way._replace(encoding=encoding, sparing=sparing)
-        scratch = make_scratch(N, given.codes.quantizer.width, 4, way.room, WIDE, K, DIM)
+    for prune in (0, 1):
+        way = (
+            make_settings(3 * WIDE, 3 * WIDE, WIDE, 1, encoding, prune)
+            if N > 3 * WIDE
+            else make_settings(N, N, WIDE, 1)
+        )
+        way = way._replace(encoding=encoding, prune=prune)
+        scratch = make_scratch(N, given.codes.quantizer.width, 4, way.max_beam, WIDE, K, DIM)
         hits, arrays = make_hits(QUERIES, K), (given.codes, graph, given.originals, make_accept(None))
-        assert api.search_graph(given.queries, *arrays, way, scratch, hits) == layout.FINE
+        assert api.search_graph(given.queries, *arrays, way, scratch, hits) == layout.OK
         found.append((int(scratch.counters[COUNT_RESCORED]), hits))
     assert found[0][0] == QUERIES * WIDE and QUERIES * K <= found[1][0] <= found[0][0]
     same(found[1][1], found[0][1])
@@ -108,9 +112,9 @@ def test_what_is_read_is_what_the_twin_reads(form, encoding):
     """In the order of the estimates, all that may be better than the worst of the best until then."""
     for metric in METRICS:
         given = Given(4, metric, form=form)
-        (_, none), candidates, told = given.scan(make_way(encoding=encoding, sparing=1))
+        (_, none), candidates, told = given.scan(make_settings(encoding=encoding, prune=1))
         assert none == 0
-        (_, read), _, _ = given.scan(make_way(rescoring=1, encoding=encoding, sparing=1))
+        (_, read), _, _ = given.scan(make_settings(rescoring=1, encoding=encoding, prune=1))
         expected = 0
         for i, query in enumerate(given.queries):
             order = candidates.ordinals[i].tolist()
@@ -123,9 +127,9 @@ def test_what_is_read_is_what_the_twin_reads(form, encoding):
 @pytest.mark.parametrize("encoding", ENCODINGS[1:])
 def test_a_damaged_record_is_noticed_if_it_is_read_and_only_then(encoding):
     given = Given(4, COSINE)
-    way = make_way(rescoring=1, encoding=encoding, sparing=1)
+    way = make_settings(rescoring=1, encoding=encoding, prune=1)
     query = given.queries[:1].copy()
-    _, candidates, told = given.scan(make_way(encoding=encoding, sparing=1), queries=query)
+    _, candidates, told = given.scan(make_settings(encoding=encoding, prune=1), queries=query)
     order = candidates.ordinals[0].tolist()
     scores = [naive.score(query[0], given.originals, o) for o in order]
     read = {order[i] for i in naive.read_of(told.scores[0].tolist(), scores, K)}
@@ -134,10 +138,10 @@ def test_a_damaged_record_is_noticed_if_it_is_read_and_only_then(encoding):
     for at, ordinal in enumerate(order):
         bad = damage(given.originals, ordinal, at % given.originals.records.shape[1], at % 32)
         (status, _), _, hits = given.scan(way, bad, query)
-        assert status == (ordinal if ordinal in read else layout.FINE)
-        if status == layout.FINE:
+        assert status == (ordinal if ordinal in read else layout.OK)
+        if status == layout.OK:
             same(hits, sound)
-        (status, _), _, _ = given.scan(way._replace(sparing=0), bad, query)
+        (status, _), _, _ = given.scan(way._replace(prune=0), bad, query)
         assert status == ordinal  # all are read
 
 
@@ -147,9 +151,9 @@ def test_codes_that_tell_nothing_of_their_error_spare_nothing(encoding):
     vectors = rng.standard_normal((N, DIM)).astype(np.float32)
     codes, originals = encoded_as(signs(DIM), vectors), naive.make_originals(vectors, layout.FLOAT32, DOT)
     candidates, hits = make_candidates(1, WIDE), make_hits(1, K)
-    way = make_way(rescoring=1, encoding=encoding, sparing=1)
+    way = make_settings(rescoring=1, encoding=encoding, prune=1)
     found = api.search_bits(vectors[:1].copy(), codes, originals, make_accept(None), way, candidates, hits)
-    assert found == (layout.FINE, WIDE)
+    assert found == (layout.OK, WIDE)
     told = make_hits(1, WIDE)
     way = way._replace(rescoring=0)
     api.search_bits(vectors[:1].copy(), codes, originals, make_accept(None), way, candidates, told)
@@ -159,11 +163,11 @@ def test_codes_that_tell_nothing_of_their_error_spare_nothing(encoding):
 # ---- rescoring what was told before
 
 
-def rescored(originals, query, ordinals, reach, k):
+def rescored(originals, query, ordinals, bounds, k):
     candidates, hits = make_candidates(1, len(ordinals)), make_hits(1, k)
     candidates.ordinals[0], candidates.counts[0] = ordinals, len(ordinals)
-    reach = np.array(reach, np.float32).reshape(1, -1)
-    return api.rescore(query, originals, len(originals.records), candidates, reach, 1000, hits), hits
+    bounds = np.array(bounds, np.float32).reshape(1, -1)
+    return api.rescore(query, originals, len(originals.records), candidates, bounds, 1000, hits), hits
 
 
 @every_metric
@@ -178,10 +182,10 @@ def test_candidates_that_cannot_be_hits_are_not_read(metric, k):
         ordinals = rng.permutation(30)[:12].tolist()
         scores = [float(naive.score(query[0], originals, o)) for o in ordinals]
         slack = rng.choice([0.001, 0.5, 5, np.inf], 12)
-        reach = [score + more for score, more in zip(scores, slack, strict=True)]
-        (status, read), hits = rescored(originals, query, ordinals, reach, k)
+        bounds = [score + more for score, more in zip(scores, slack, strict=True)]
+        (status, read), hits = rescored(originals, query, ordinals, bounds, k)
         _, expected = rescored(originals, query, ordinals, [np.inf] * 12, k)
-        assert (status, read) == (layout.FINE, len(naive.read_of(reach, scores, k)))
+        assert (status, read) == (layout.OK, len(naive.read_of(bounds, scores, k)))
         same(hits, expected)
 
 
@@ -190,9 +194,9 @@ def test_what_may_be_just_as_good_is_read():
     originals = naive.make_originals(np.ones((9, 4), np.float32), layout.FLOAT32, DOT)
     query = np.ones((1, 4), np.float32)
     (status, read), hits = rescored(originals, query, [8, 7, 6, 3, 5], [4] * 5, 2)
-    assert (status, read, hits.ordinals[0].tolist()) == (layout.FINE, 5, [3, 5])
+    assert (status, read, hits.ordinals[0].tolist()) == (layout.OK, 5, [3, 5])
     (status, read), hits = rescored(originals, query, [8, 7, 6, 3, 5], [4, 4, 3.999, 3.999, 4], 2)
-    assert (status, read, hits.ordinals[0].tolist()) == (layout.FINE, 3, [5, 7])
+    assert (status, read, hits.ordinals[0].tolist()) == (layout.OK, 3, [5, 7])
 
 
 @pytest.mark.parametrize("bound", [np.nan, np.inf, -np.inf])
@@ -201,7 +205,7 @@ def test_bounds_that_are_no_numbers_end_nothing(bound):
     vectors = np.arange(36, dtype=np.float32).reshape(9, 4)
     originals = naive.make_originals(vectors, layout.FLOAT32, DOT)
     (status, read), hits = rescored(originals, np.ones((1, 4), np.float32), [0, 1, 2, 3, 8], [bound] * 5, 2)
-    assert status == layout.FINE
+    assert status == layout.OK
     assert (read, hits.ordinals[0].tolist()) == ((2, [1, 0]) if bound == -np.inf else (5, [8, 3]))
 
 
@@ -217,8 +221,8 @@ def test_too_few_bounds_are_out_of_range(shape):
     originals = naive.make_originals(np.ones((9, 4), np.float32), layout.FLOAT32, DOT)
     candidates, hits = make_candidates(2, 5), make_hits(2, 2)
     candidates.ordinals[:], candidates.counts[:] = np.arange(5), 5
-    queries, reach = np.ones((2, 4), np.float32), np.full(shape, np.inf, np.float32)
-    assert api.rescore(queries, originals, 9, candidates, reach, 1000, hits) == (layout.OUT_OF_RANGE, 0)
+    queries, bounds = np.ones((2, 4), np.float32), np.full(shape, np.inf, np.float32)
+    assert api.rescore(queries, originals, 9, candidates, bounds, 1000, hits) == (layout.OUT_OF_RANGE, 0)
 
 
 def test_one_row_of_bounds_serves_all_queries_and_each_has_its_own_if_there_are_more():
@@ -227,8 +231,8 @@ def test_one_row_of_bounds_serves_all_queries_and_each_has_its_own_if_there_are_
     candidates.ordinals[:], candidates.counts[:] = [5, 6, 7], 3
     queries = np.ones((2, 4), np.float32)
     low, high = [9, -1, -1], [9, 9, -1]
-    for reach, read in (([low], 2), ([high], 4), ([low, high], 3), ([high, low], 3)):
-        assert api.rescore(queries, originals, 9, candidates, np.array(reach, np.float32), 1000, hits) == (
-            layout.FINE,
+    for bounds, read in (([low], 2), ([high], 4), ([low, high], 3), ([high, low], 3)):
+        assert api.rescore(queries, originals, 9, candidates, np.array(bounds, np.float32), 1000, hits) == (
+            layout.OK,
             read,
         )

@@ -11,10 +11,12 @@ from bqstore.kernels.layout import COSINE
 from tests.conftest import DATA
 from tests.index.given import records_of, searchable
 
-SETS = ("openai_3small_1536", "openai_ada002_1536", "openai_3large_3072", "minilm_l6_v2_384", "mpnet_base_v2_768")
+MORE = ("openai_3small_1536", "openai_ada002_1536", "openai_3large_3072", "mpnet_base_v2_768")
 K = 10
 SOME = 300  # queries, where that many tell enough
-every_set = pytest.mark.parametrize("name", SETS)
+every_set = pytest.mark.parametrize(
+    "name", ["minilm_l6_v2_384", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+)
 
 
 class Measured:
@@ -93,9 +95,9 @@ def test_turning_costs_nothing_and_more_bits_find_more(measured, name):
     assert two > one - 0.01
 
 
-@every_set
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("encoding", ["one_bit", "two_bits", "four_bits"])
+@every_set  # the last one, so that each set is loaded once
 def test_what_is_spared_changes_no_hit(measured, encoding, rotate, name):
     """Though the errors of real embeddings are no matter of chance, where they are not turned."""
     given = measured(name)
@@ -105,7 +107,7 @@ def test_what_is_spared_changes_no_hit(measured, encoding, rotate, name):
         search = Search(data, None, data.n, K, Plan("scan", True, 50), ENCODINGS[query_encoding])
         work = Work()
         found = search.nearest(queries, ALONE, None, work)[0]
-        search.way = search.way._replace(sparing=0)
+        search.settings = search.settings._replace(prune=0)
         expected = search.nearest(queries, ALONE)[0]
         assert (found != expected).any(1).sum() <= 1, query_encoding
         if encoding == "four_bits" and query_encoding == "scalar8bits":

@@ -1,5 +1,7 @@
 """Search on codes of every kind, with every encoding of a query: walk, scan, and what is read of the originals."""
 
+from functools import cached_property
+
 import numpy as np
 import pytest
 
@@ -54,18 +56,19 @@ class State:
     def found(self, plan, planes, k=K, flags=None):
         return self.search(plan, planes, k, flags).nearest(self.queries, ALONE)
 
+    @cached_property
     def truth(self):
         """float64 (m, n): the true scores, of unit vectors under cosine."""
         queries, vectors = (
             np.array([naive.unit(row, self.metric) for row in rows]) for rows in (self.queries, self.vectors)
         )
         if self.metric == EUCLID:
-            return -np.linalg.norm(queries[:, None] - vectors[None], axis=2)
+            return -np.array([np.linalg.norm(vectors - query, axis=1) for query in queries])
         return queries @ vectors.T
 
     def recall(self, plan, planes):
         """The part of the true nearest that are found."""
-        found, truth = self.found(plan, planes)[0], self.truth()
+        found, truth = self.found(plan, planes)[0], self.truth
         bound = np.partition(truth, self.n - K, axis=1)[:, self.n - K]
         return float((np.take_along_axis(truth, found.astype(np.int64), 1) >= bound[:, None] - 1e-6).mean())
 
@@ -114,7 +117,7 @@ def test_a_scan_finds_the_best_estimates_there_are(planes, metric, coding):
     """By what the codes hold, multiplied by NumPy with the query as it is: but for what its levels lose."""
     state = state_of(coding, metric)
     values, add, factor = values_of(state.words, state.quantizer)
-    mean, turns = state.quantizer.arrays.mean.astype(np.float64), state.quantizer.arrays.turns
+    mean, turns = state.quantizer.arrays.mean.astype(np.float64), state.quantizer.arrays.rotation_signs
     rotation = naive.rotation(turns)
     found, scores = state.found(Plan("scan", False, K), planes)
     agreeing = []
@@ -185,9 +188,9 @@ def test_what_is_spared_changes_no_hit(form, planes, metric, coding):
     state = State(coding, metric, n=600, graph=False, form=form)
     search = state.search(Plan("scan", True, 100), planes)
     spared, read = Work(), Work()
-    assert search.way.sparing == 1
+    assert search.settings.prune == 1
     found = search.nearest(state.queries, ALONE, None, spared)
-    search.way = search.way._replace(sparing=0)
+    search.settings = search.settings._replace(prune=0)
     expected = search.nearest(state.queries, ALONE, None, read)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
@@ -207,7 +210,7 @@ def test_nothing_is_spared_by_codes_of_a_part(cold, metric, coding):
         made = Quantizer.train(base, *coding, metric, kept)
         data = searchable(made.encode(base), DIM, None, records_of(base), metric=metric, quantizer=made)
         search, work, told = Search(data, None, n, K, Plan("scan", True, 100), 8), Work(), []
-        assert search.way.sparing == (kept == DIM)
+        assert search.settings.prune == (kept == DIM)
         found = search.nearest(queries, ALONE, told.append if cold else None, work)
         if kept == part:
             assert work.rescored == 25 * 100
@@ -239,7 +242,7 @@ def test_what_is_spared_changes_no_hit_where_dimensions_are_not_alike(planes, sh
         data = searchable(made.encode(base), DIM, None, records_of(base), metric=metric, quantizer=made)
         search = Search(data, None, n, K, Plan("scan", True, 60), planes)
         found = search.nearest(queries, ALONE)
-        search.way = search.way._replace(sparing=0)
+        search.settings = search.settings._replace(prune=0)
         expected = search.nearest(queries, ALONE)
         assert (found[0] != expected[0]).any(1).sum() <= 1, metric
 
@@ -301,7 +304,7 @@ def planned(data, ef):
 
 
 @every_corrected
-@pytest.mark.parametrize("dim", [6, 8, 16])
+@pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (6, 16))])
 def test_vectors_of_few_dimensions_share_signs_and_are_found_all_the_same(walked_if_it_may_be, dim, coding):
     """Two hundred and fifty-six lists for two thousand vectors: the first of a list is not the nearest of it."""
     for metric in METRICS:

@@ -8,6 +8,7 @@ import pytest
 from bqstore.kernels import api, encode, layout
 from bqstore.kernels.layout import BINARY, COSINE, EUCLID, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS
 from bqstore.kernels.quantize import scale_to_unit
+from bqstore.kernels.warm_up import warm_up
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
@@ -26,7 +27,7 @@ from tests.kernels.given import (
     make_candidates,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     no_originals,
     parts_of,
     signs,
@@ -36,7 +37,7 @@ from tests.kernels.given import (
     unit_vectors,
     whole_vectors,
 )
-from tests.kernels.test_residual import assert_code
+from tests.kernels.test_rabitq_codes import assert_code
 
 SIZES = [
     (1, 2),
@@ -103,7 +104,7 @@ def test_codes_are_those_of_the_part(size, dim, metric, kind):
         elif quantizer.kind == RABITQ:
             assert_code(code, part.astype(np.float32), quantizer, metric)
         else:
-            expected = naive.pack_three(
+            expected = naive.pack_three_levels(
                 part.astype(np.float32)[None], quantizer.mean, quantizer.deviation, quantizer.kind
             )
             assert naive.hamming(code, expected[0]) <= 2  # values on a border, of a scale that was rounded otherwise
@@ -141,9 +142,9 @@ def test_scores_of_four_bits_are_nearly_those_of_the_part(rounds, metric):
     vectors[7, :dim] = query[0, :dim]
     query = np.array([at_unit_length(query[0])]) if metric == COSINE else query
     codes, candidates, hits = encoded_as(quantizer, vectors, metric), make_candidates(1, 20), make_hits(1, 20)
-    way = make_way(encoding=layout.SCALAR_8_BITS)
+    way = make_settings(encoding=layout.SCALAR_8_BITS)
     arrays = codes, no_originals(size, metric), make_accept(None), way, candidates, hits
-    assert api.search_bits(query, *arrays) == (layout.FINE, 0)
+    assert api.search_bits(query, *arrays) == (layout.OK, 0)
     part = naive.part(query[0], dim, metric)
     true = np.array([naive.true_score(part, naive.part(v, dim, metric), metric) for v in vectors])
     off = np.abs(hits.scores[0] - true[hits.ordinals[0]])
@@ -170,8 +171,15 @@ def test_a_part_of_zeros_has_codes_and_scores(encoding, metric, kind):
         assert np.isfinite(add).all() and np.isfinite(factor).all() and (np.abs(values) % 2 == 1).all()
     for row in (query[0], np.concatenate([np.full(dim, 1e-30, np.float32), query[0, dim:]])):
         hits, candidates = make_hits(1, 6), make_candidates(1, 6)
-        arrays = codes, no_originals(size, metric), make_accept(None), make_way(encoding=encoding), candidates, hits
-        assert api.search_bits(row[None].copy(), *arrays) == (layout.FINE, 0)
+        arrays = (
+            codes,
+            no_originals(size, metric),
+            make_accept(None),
+            make_settings(encoding=encoding),
+            candidates,
+            hits,
+        )
+        assert api.search_bits(row[None].copy(), *arrays) == (layout.OK, 0)
         assert sorted(hits.ordinals[0].tolist()) == list(range(6)) and np.isfinite(hits.scores).all()
 
 
@@ -192,9 +200,9 @@ def test_no_reach_is_known_of_the_whole(encoding, metric, kind):
     whole = encoded_query(codes.quantizer, query[:70].copy(), encoding, metric)
     for ordinal in range(9):
         for distance in (0, 5, 1000):
-            assert encode.reach_of(codes.words, ordinal, distance, held, metric, 1) == np.inf
-    reach = encode.reach_of(codes.words, 1, 1000, whole, metric, 1)
-    assert (reach == np.inf) == (quantizer.kind != RABITQ or encoding == BINARY)
+            assert encode.score_bound(codes.words, ordinal, distance, held, metric, 1) == np.inf
+    bounds = encode.score_bound(codes.words, 1, 1000, whole, metric, 1)
+    assert (bounds == np.inf) == (quantizer.kind != RABITQ or encoding == BINARY)
 
 
 @every_encoding
@@ -208,8 +216,8 @@ def test_a_scan_finds_the_nearest_of_the_part(kind, metric, encoding):
         query = np.concatenate([part, np.zeros((1, size - dim), np.float32)], 1)
         codes = encoded_as(quantizer_of(kind, dim, rng), vectors, layout.DOT)
         candidates, hits, accept = make_candidates(1, 12), make_hits(1, 5), make_accept(rng.random(30) < 0.8)
-        arrays = codes, no_originals(size, metric), accept, make_way(encoding=encoding), candidates, hits
-        assert api.search_bits(query, *arrays) == (layout.FINE, 0)
+        arrays = codes, no_originals(size, metric), accept, make_settings(encoding=encoding), candidates, hits
+        assert api.search_bits(query, *arrays) == (layout.OK, 0)
         exact = part if metric != COSINE else np.array([at_unit_length(part[0])])
         near = naive.nearest_codes(exact[0], codes, accept, 12, encoding)
         assert list(zip(candidates.distances[0], candidates.ordinals[0], strict=True))[: len(near)] == near
@@ -232,27 +240,27 @@ def test_scan_and_walk_rescore_by_the_whole_and_read_every_candidate(form, metri
     graph = grown(codes, 4, 30, some_levels(rng, n, 3), n - 5)
     assert api.check_graph(graph) == 0
     for encoding in ENCODINGS:
-        for sparing in (0, 1):
-            way = make_way(n, n, wide, 1, encoding, sparing)
+        for prune in (0, 1):
+            way = make_settings(n, n, wide, 1, encoding, prune)
             candidates, scanned, walked = make_candidates(1, wide), make_hits(1, 5), make_hits(1, 5)
             found = api.search_bits(query, codes, originals, make_accept(None), way, candidates, scanned)
-            assert found == (layout.FINE, wide)
+            assert found == (layout.OK, wide)
             assert_hits(scanned, 0, naive.best_scores(query[0], originals, candidates.ordinals[0].tolist(), 5))
             scratch, untouched = fenced_scratch(make_scratch(n, codes.quantizer.width, 4, n, wide, 5, size))
             status = api.search_graph(query, codes, graph, originals, make_accept(None), way, scratch, walked)
-            assert status == layout.FINE and untouched() and scratch.counters[layout.COUNT_RESCORED] == wide
+            assert status == layout.OK and untouched() and scratch.counters[layout.COUNT_RESCORED] == wide
             assert walked.ordinals.tolist() == scanned.ordinals.tolist()
             assert walked.scores.tolist() == scanned.scores.tolist()
             # and told as what may be read ahead: nothing is out of reach
             told = make_hits(1, wide)
-            way = make_way(n, n, wide, 0, encoding, 1)
+            way = make_settings(n, n, wide, 0, encoding, 1)
             api.search_bits(query, codes, originals, make_accept(None), way, candidates, told)
             assert (told.scores == np.inf).all()
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
 def test_nothing_is_compiled_a_second_time():
-    api.warm_up()
+    warm_up()
     rng = np.random.default_rng(0)
     for kind in KINDS:
         codes = encoded_as(quantizer_of(kind, 10, rng), rng.standard_normal((4, 30)).astype(np.float32))

@@ -16,6 +16,7 @@ from tests.kernels.given import (
     METRICS,
     corrected,
     encoded_as,
+    examples,
     parts_of,
     some_turns,
     whole_vectors,
@@ -38,7 +39,7 @@ def assert_code(code, vector, quantizer, metric):
     for p in range(bits):
         plane = code[p * width : (p + 1) * width]
         assert not any(naive.bit_of(plane, j) for j in range(dim, 64 * width))
-    rest = naive.residual(vector, quantizer.mean, metric, quantizer.turns)
+    rest = naive.residual(vector, quantizer.mean, metric, quantizer.rotation_signs)
     values = np.array(naive.values_of(code, bits, width, dim), np.float64)
     assert (np.abs(values) % 2 == 1).all() and np.abs(values).max() < 2**bits
     doubt = 2e-6 * max(1e-30, np.abs(rest).max() + np.abs(naive.unit(vector, metric)).max())
@@ -187,7 +188,7 @@ def test_the_length_of_a_vector_is_nothing_to_a_cosine(rounds, bits):
 
 @every_bits
 @rotated_or_not
-@settings(max_examples=15 if INTERPRETED else 60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     vectors=hnp.arrays(
         np.float32, st.tuples(st.integers(0, 3), st.integers(1, 70)), elements=st.floats(-(2.0**30), 2.0**30, width=32)

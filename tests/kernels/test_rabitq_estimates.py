@@ -21,10 +21,11 @@ from tests.kernels.given import (
     distances_from,
     encoded_as,
     encoded_query,
+    examples,
     make_accept,
     make_candidates,
     make_hits,
-    make_way,
+    make_settings,
     measured_spread,
     no_originals,
     parts_of,
@@ -46,8 +47,8 @@ compiled = pytest.mark.skipif(INTERPRETED, reason="statistics of many vectors")
 def through_ranks(estimates, ranks, back):
     """The rank of every estimate, and what becomes of it."""
     for i in range(estimates.shape[0]):
-        ranks[i] = bits.rank_of(estimates[i])
-        back[i] = bits.estimate_of(ranks[i])
+        ranks[i] = bits.estimate_to_rank(estimates[i])
+        back[i] = bits.rank_to_estimate(ranks[i])
 
 
 @leaf
@@ -99,7 +100,7 @@ def test_an_estimate_comes_back_from_its_rank():
     assert (again == ranked(estimates)[0]).all() and (once_more == back).all()
 
 
-@settings(max_examples=50 if INTERPRETED else 300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2),
 )
@@ -164,7 +165,7 @@ def test_distances_order_as_the_estimates(dim, rounds, metric, encoding, bit_pla
     held = encoded_query(codes.quantizer, some_query(rng, dim, metric), encoding, metric)
     expected = by_definition(codes, held, encoding)
     ranks = distances_from(held, codes)
-    found = np.array([bits.estimate_of(int(rank)) for rank in ranks], np.float64)
+    found = np.array([bits.rank_to_estimate(int(rank)) for rank in ranks], np.float64)
     _, add, _ = parts_of(codes)
     doubt = 2 * PRECISION * (np.abs(add) + np.abs(expected) + np.abs(expected - add))
     assert (np.abs(found - expected) <= doubt).all()
@@ -180,11 +181,11 @@ def test_distances_order_as_the_estimates(dim, rounds, metric, encoding, bit_pla
 def test_a_query_is_encoded_beside_the_mean_and_turned(dim, rounds, metric, encoding, bit_planes):
     rng = np.random.default_rng(dim)
     mean, turns = rng.standard_normal(dim).astype(np.float32), some_turns(rng, dim, rounds)
-    quantizer = corrected(bit_planes, mean, turns, spread=(0.7, 1.3))
+    quantizer = corrected(bit_planes, mean, turns, error_scales=(0.7, 1.3))
     query = some_query(rng, dim, metric)
     held = encoded_query(quantizer, query, encoding, metric)
     assert (held.encoding, held.bits, held.width, held.corrected) == (encoding, bit_planes, quantizer.width, 1)
-    steps, rest = 2**encoding - 1, naive.turned_query(query, mean, turns)
+    steps, rest = 2**encoding - 1, naive.rotated_query(query, mean, turns)
     assert held.top == (2**bit_planes - 1) * steps * dim
     top = naive.corrected_top(rest, encoding)
     assert held.half == pytest.approx(top / steps, rel=1e-5)
@@ -228,8 +229,8 @@ def test_the_score_of_a_code_is_near_the_true_one(rounds, metric, encoding, bit_
     mean = codes.quantizer.mean
     rests = np.array([naive.unit(vector, metric) for vector in vectors]) - mean
     if rounds:
-        rests = rests @ naive.rotation(codes.quantizer.turns).T
-    quantizer = codes.quantizer._replace(spread=measured_spread(codes, rests))
+        rests = rests @ naive.rotation(codes.quantizer.rotation_signs).T
+    quantizer = codes.quantizer._replace(error_scales=measured_spread(codes, rests))
     codes = codes._replace(quantizer=quantizer)
     _, _, factor = parts_of(codes)
     for _ in range(3):
@@ -237,7 +238,7 @@ def test_the_score_of_a_code_is_near_the_true_one(rounds, metric, encoding, bit_
         held = encoded_query(quantizer, query, encoding, metric)
         ranks = distances_from(held, codes)
         scores = np.array([encode.code_score(int(rank), held, metric) for rank in ranks], np.float64)
-        estimates = np.array([bits.estimate_of(int(rank)) for rank in ranks], np.float64)
+        estimates = np.array([bits.rank_to_estimate(int(rank)) for rank in ranks], np.float64)
         expected = [naive.score_of_estimate(each, query, mean, metric) for each in estimates]
         np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=2e-5)
         truth = np.array([naive.true_score(query, vector, metric) for vector in vectors])
@@ -252,11 +253,11 @@ def test_the_score_of_a_code_is_near_the_true_one(rounds, metric, encoding, bit_
             assert (np.abs(scores - truth) <= doubt).all()
         assert far < 1.2 / bit_planes, far
         for i in range(0, n, 5):
-            sparing = encode.reach_of(codes.words, i, int(ranks[i]), held, metric, 1)
-            reach = encode.SURE * held.error * factor[i]
-            most = naive.score_of_estimate(estimates[i] + reach, query, mean, metric)
-            assert sparing == pytest.approx(most, rel=2e-5, abs=2e-5) and sparing >= scores[i]
-            assert encode.reach_of(codes.words, i, int(ranks[i]), held, metric, 0) == np.inf
+            prune = encode.score_bound(codes.words, i, int(ranks[i]), held, metric, 1)
+            bounds = encode.BOUND_DEVIATIONS * held.error * factor[i]
+            most = naive.score_of_estimate(estimates[i] + bounds, query, mean, metric)
+            assert prune == pytest.approx(most, rel=2e-5, abs=2e-5) and prune >= scores[i]
+            assert encode.score_bound(codes.words, i, int(ranks[i]), held, metric, 0) == np.inf
 
 
 @every_bits
@@ -269,9 +270,9 @@ def test_a_scan_finds_the_best_estimates_with_their_scores(metric, encoding, bit
     accept = make_accept(rng.random(n) < 0.7)
     queries = np.array([some_query(rng, dim, metric) for _ in range(3)])
     candidates, hits = make_candidates(3, 25), make_hits(3, 30)
-    way = make_way(encoding=encoding)
+    way = make_settings(encoding=encoding)
     found = api.search_bits(queries, codes, no_originals(dim, metric), accept, way, candidates, hits)
-    assert found == (layout.FINE, 0)
+    assert found == (layout.OK, 0)
     for i, query in enumerate(queries):
         held = encoded_query(codes.quantizer, query, encoding, metric)
         ranks = distances_from(held, codes).tolist()
@@ -304,8 +305,8 @@ class Errors:
             quantizer = corrected(bit_planes, mean, some_turns(rng, dim))
             codes = encoded_as(quantizer, vectors, metric)
             rests = vectors - mean
-            turn(rests, quantizer.turns)
-            quantizer = quantizer._replace(spread=measured_spread(codes, rests.astype(np.float64)))
+            turn(rests, quantizer.rotation_signs)
+            quantizer = quantizer._replace(error_scales=measured_spread(codes, rests.astype(np.float64)))
             held = encoded_query(quantizer, query, encoding, metric)
             self.estimates.append(np.empty(n, np.float32))
             scores_of(distances_from(held, codes), held, metric, self.estimates[-1])

@@ -20,11 +20,12 @@ from tests.kernels.given import (
     distances_from,
     encoded_as,
     encoded_query,
+    examples,
     grown,
     make_accept,
     make_hits,
     make_scratch,
-    make_way,
+    make_settings,
     no_originals,
     random_graph,
     some_levels,
@@ -49,7 +50,7 @@ def scaled(rng, directions, dim=DIM, scales=SCALES):
 
 def search(query, codes, graph, metric, way, k, accept=None):
     n, width = len(codes.words), codes.quantizer.width
-    scratch, hits = make_scratch(n, width, M, way.room, way.candidates, k, codes.quantizer.lanes), make_hits(1, k)
+    scratch, hits = make_scratch(n, width, M, way.max_beam, way.candidates, k, codes.quantizer.lanes), make_hits(1, k)
     accept = make_accept(None) if accept is None else accept
     originals = no_originals(codes.quantizer.lanes, metric)
     return api.search_graph(query, codes, graph, originals, accept, way, scratch, hits), hits
@@ -72,8 +73,8 @@ def test_each_is_found_with_its_own_estimate(metric, encoding, bits):
     query = whole_vectors(rng, 1, DIM)
     all_met = bits == 1 or metric != DOT
     count = n if all_met else n // 4
-    status, hits = search(query, codes, graph, metric, make_way(n, n, count, encoding=encoding), count)
-    assert status == layout.FINE
+    status, hits = search(query, codes, graph, metric, make_settings(n, n, count, encoding=encoding), count)
+    assert status == layout.OK
     prepared = naive.prepare(query[0], metric)
     held = encoded_query(codes.quantizer, prepared, encoding, metric)
     ranks = distances_from(held, codes)
@@ -103,13 +104,13 @@ def test_the_longest_is_found_whatever_comes_before_it(order, bits):
     graph = grown(codes, M, 40, some_levels(rng, len(vectors), 3))
     longest = [30 + i for i, scale in enumerate(order) if scale == 3]
     if bits == 1:  # signs are all that counts; of several bits only whole copies are in a list
-        assert naive.same_of(graph, 7) == list(range(len(vectors) - 1, 29, -1))
+        assert naive.copies_of(graph, 7) == list(range(len(vectors) - 1, 29, -1))
     else:
-        assert naive.same_of(graph, 7) == [30 + i for i, scale in enumerate(order) if scale == 1][::-1]
-        assert naive.same_of(graph, longest[0]) == longest[:0:-1]
+        assert naive.copies_of(graph, 7) == [30 + i for i, scale in enumerate(order) if scale == 1][::-1]
+        assert naive.copies_of(graph, longest[0]) == longest[:0:-1]
     for ef, encoding in itertools.product((1, 2, 3, 8), ENCODINGS):
-        status, hits = search(query, codes, graph, DOT, make_way(ef, ef, 1, encoding=encoding), 1)
-        assert status == layout.FINE and hits.ordinals[0, 0] in longest, (ef, encoding)
+        status, hits = search(query, codes, graph, DOT, make_settings(ef, ef, 1, encoding=encoding), 1)
+        assert status == layout.OK and hits.ordinals[0, 0] in longest, (ef, encoding)
 
 
 @every_bits
@@ -124,12 +125,12 @@ def test_the_only_one_that_is_accepted_is_found(scale, bits):
     graph = grown(codes, M, 40, some_levels(rng, 26, 3))
     for only in range(20, 26):
         for encoding, ef in itertools.product(ENCODINGS, (1, 5)):
-            way, accept = make_way(ef, 26, 1, encoding=encoding), make_accept(np.arange(26) == only)
+            way, accept = make_settings(ef, 26, 1, encoding=encoding), make_accept(np.arange(26) == only)
             status, hits = search(vectors[3:4].copy(), codes, graph, EUCLID, way, 1, accept)
-            assert (status, hits.ordinals[0, 0]) == (layout.FINE, only)
+            assert (status, hits.ordinals[0, 0]) == (layout.OK, only)
 
 
-@settings(max_examples=25 if INTERPRETED else 150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     n=st.integers(1, 50),
     tail=st.integers(0, 12),
@@ -151,11 +152,11 @@ def test_the_beam_of_estimates_is_that_of_the_twin(n, tail, m, dim, ef, slack, d
     alike = codes.words[:, :1].copy() if bits == 1 else codes.words
     graph = random_graph(rng, n, m, alike, len(codes.words))
     accept = make_accept(None if density is None else rng.random(n + tail) < density)
-    way = make_way(ef, ef + slack, 0, encoding=encoding)
-    scratch = make_scratch(len(codes.words), 1, m, way.room, dim=dim)
+    way = make_settings(ef, ef + slack, 0, encoding=encoding)
+    scratch = make_scratch(len(codes.words), 1, m, way.max_beam, dim=dim)
     arrays = codes, graph, no_originals(dim, DOT), accept, way, scratch, make_hits(1, 1)
     with np.errstate(all="ignore"):  # of the spare ones, whose floats are nonsense
-        assert api.search_graph(query, *arrays) == layout.FINE
+        assert api.search_graph(query, *arrays) == layout.OK
         ranks = distances_from(encoded_query(codes.quantizer, query[0], encoding), codes._replace(n=len(codes.words)))
     expected = naive.walk(query[0], codes, graph, accept, way, lambda o: int(ranks[o]))
     pairs, flags, _ = kept(scratch)
@@ -171,6 +172,6 @@ def test_turned_vectors_of_one_direction_stay_in_one_list():
     codes = encoded_as(corrected(1, np.zeros(DIM, np.float32), some_turns(rng, DIM)), vectors, DOT)
     assert (codes.words[:, 0] == codes.words[0, 0]).all()
     graph = grown(codes, M, 10, np.zeros(5, np.uint8))
-    assert naive.same_of(graph, 0) == [4, 3, 2, 1]
-    status, hits = search(vectors[:1].copy(), codes, graph, DOT, make_way(5, 5, 5, encoding=4), 5)
-    assert (status, hits.ordinals[0].tolist()) == (layout.FINE, [3, 2, 0, 1, 4])
+    assert naive.copies_of(graph, 0) == [4, 3, 2, 1]
+    status, hits = search(vectors[:1].copy(), codes, graph, DOT, make_settings(5, 5, 5, encoding=4), 5)
+    assert (status, hits.ordinals[0].tolist()) == (layout.OK, [3, 2, 0, 1, 4])

@@ -1,0 +1,21 @@
+"""Mark the cases that stand for all others, so that nobody who writes a test has to remember it.
+
+``representative`` : every value of every parameter once, for kernels that run interpreted or with bounds checks.
+``slow`` : what `make test` does without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.covering import cases_of, covering, mark_slow
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is applied
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for cases in cases_of(items, Path(__file__).parent):
+        for case in covering(cases, 1):
+            case.add_marker("representative")
+    mark_slow(items, Path(__file__).parent)
