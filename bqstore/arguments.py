@@ -7,7 +7,7 @@ it, else by its spelling.
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from decimal import Decimal
 from functools import wraps
@@ -163,12 +163,6 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return call
-
-
-def from_mapping(cls: type[R], given: Mapping[str, Any], where: str) -> R:
-    """Build a settings dataclass from a dictionary of its fields."""
-    refuse_unknown(given, inspect.signature(cls).parameters, where)
-    return cls(**given)
 
 
 def shown(value: object) -> str:

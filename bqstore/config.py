@@ -17,7 +17,6 @@ from .arguments import (
     check_int,
     check_real,
     checked_keywords,
-    from_mapping,
     refuse_unknown,
     shown,
     type_of,
@@ -188,14 +187,16 @@ def check_oversampling(value: object) -> float:
 
 def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str) -> dict[str, Any]:
     """The fields a caller has set: all of a dataclass, the given ones of a dictionary, none for None."""
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     if given is None:
         return {}
     if isinstance(given, Mapping):
-        from_mapping(cls, given, where)  # checks names and values
+        refuse_unknown(given, names, where)
+        cls(**given)  # checks the values
         return dict(given)
     if isinstance(given, cls):
         return asdict(given)  # type: ignore[call-overload, no-any-return]
-    expected = f"{cls.__name__}({', '.join(f.name for f in fields(cls))})"  # type: ignore[arg-type]
+    expected = f"{cls.__name__}({', '.join(names)})"
     raise InvalidInputError(f"{where} is {type_of(given)}; expected {expected} or a dict of its fields")
 
 

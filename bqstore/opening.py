@@ -30,7 +30,7 @@ from .engine.state import first
 from .errors import InvalidInputError, SettingsConflictError
 from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
-from .storage import coding_of, open_store
+from .storage import Head, coding_of, open_store
 from .storage.flat import collection_folder
 
 
@@ -93,18 +93,26 @@ def open(
     if threads is not None:
         threads = check_int("threads", threads, 1, 1024)
     keys = _keys_in(index_metadata)
-    given = _given(dim, distance, quantization, hnsw, search, originals, embedding_model)
+    given: dict[str, Any] = {
+        "dim": None if dim is None else check_int("dim", dim, 1, MAX_DIM),
+        "distance": None if distance is None else check_choice("distance", distance, DISTANCES),
+        "originals": None if originals is None else check_choice("originals", originals, ORIGINALS),
+        "embedding_model": None if embedding_model is None else checked_model(embedding_model),
+        "quantization": settings_from(Quantization, quantization, "quantization"),
+        "hnsw": settings_from(HnswConfig, hnsw, "hnsw"),
+        "search": settings_from(SearchParams, search, "search"),
+    }
+    check_truncated(given["quantization"].get("truncate_dim"), given["dim"])
     folder = None if path is None else collection_folder(_absolute(path), collection)
-    given_dim = given.pop("dim", None)
-    store = open_store(folder, _defaults(given), given_dim, read_only)
+    store = open_store(folder, _defaults(given), given["dim"], read_only)
     try:
-        settings = _merged(store.head.settings, store.head.dim, store.head.n_slots > 0, given, given_dim)
+        settings = _merged(store.head, given)
         stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
         if store.head.n_slots == 0 or (stored["originals"] != "none" and is_open(stored)):
             # the codes are still to be made, as this opening asks for
             kept = stored["quantization"]
             stored["quantization"] = {**settings["quantization"], "query_encoding": kept["query_encoding"]}
-        new_dim = store.head.dim if store.head.dim is not None else given_dim
+        new_dim = store.head.dim if store.head.dim is not None else given["dim"]
         check_truncated(settings["quantization"].get("truncate_dim"), new_dim)
         hnsw_, search_ = HnswConfig(**settings["hnsw"]), SearchParams(**settings["search"])
         checked = first(store)
@@ -190,49 +198,21 @@ def _absolute(given: object) -> Path:
         raise InvalidInputError(f"path is {shown(path)}; {error}: write it out") from None
 
 
-def _given(
-    dim: int | None,
-    distance: str | None,
-    quantization: Quantization | Mapping[str, Any] | None,
-    hnsw: HnswConfig | Mapping[str, Any] | None,
-    search: SearchParams | Mapping[str, Any] | None,
-    originals: str | None,
-    embedding_model: str | None,
-) -> dict[str, Any]:
-    """The arguments that were given, checked; settings objects as dictionaries of the fields they set."""
-    given: dict[str, Any] = {
-        "quantization": settings_from(Quantization, quantization, "quantization"),
-        "hnsw": settings_from(HnswConfig, hnsw, "hnsw"),
-        "search": settings_from(SearchParams, search, "search"),
-    }
-    if dim is not None:
-        given["dim"] = check_int("dim", dim, 1, MAX_DIM)
-        check_truncated(given["quantization"].get("truncate_dim"), given["dim"])
-    if distance is not None:
-        given["distance"] = check_choice("distance", distance, DISTANCES)
-    if originals is not None:
-        given["originals"] = check_choice("originals", originals, ORIGINALS)
-    if embedding_model is not None:
-        given["embedding_model"] = checked_model(embedding_model)
-    return given
-
-
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a new collection."""
     return {
-        "distance": given.get("distance", "cosine"),
-        "originals": given.get("originals", "float32"),
-        "embedding_model": given.get("embedding_model"),
+        "distance": given["distance"] or "cosine",
+        "originals": given["originals"] or "float32",
+        "embedding_model": given["embedding_model"],
         "quantization": as_settings(Quantization(**given["quantization"])),
         "hnsw": asdict(HnswConfig(**given["hnsw"])),
         "search": asdict(SearchParams(**given["search"])),
     }
 
 
-def _merged(
-    stored: dict[str, Any], dim: int | None, has_vectors: bool, given: dict[str, Any], given_dim: int | None
-) -> dict[str, Any]:
+def _merged(head: Head, given: Mapping[str, Any]) -> dict[str, Any]:
     """The stored settings with those given over them. Raises SettingsConflictError where stored bytes contradict."""
+    stored = head.settings
 
     def agree(name: str, has: Any, wants: Any, hint: str = "", none_is_a_value: bool = False) -> None:
         if (none_is_a_value or has is not None) and wants is not None and has != wants:
@@ -241,22 +221,22 @@ def _merged(
                 f"leave {name} out, or make another collection{hint}"
             )
 
-    agree("dim", dim, given_dim)
+    agree("dim", head.dim, given["dim"])
     for name in ("distance", "originals", "embedding_model"):
-        agree(name, stored[name], given.get(name))
+        agree(name, stored[name], given[name])
     for name, value in given["hnsw"].items():
         if name != "full_scan_threshold":  # it steers searches only
             agree(name, stored["hnsw"].get(name), value, " (an object sets every field, a dict hnsw={...} some)")
     made = coding_of(stored)
     # without originals, codes cannot be made again
-    settled = has_vectors and (stored["originals"] == "none" or not is_open(stored))
+    final = head.n_slots > 0 and (stored["originals"] == "none" or not is_open(stored))
     asked = {name: value for name, value in given["quantization"].items() if value not in (AUTO, None)}
     for name, value in asked.items():
         if name != "query_encoding":  # it steers searches only
-            was = made.get(name) if settled else stored["quantization"].get(name)
-            agree(name, None if was == AUTO else was, value, ", or change its codes by requantize()", settled)
-    out = {**stored, "embedding_model": stored["embedding_model"] or given.get("embedding_model")}
-    if settled:  # the stored settings say it all; "auto" beside a given field would leave another open again
+            was = made.get(name) if final else stored["quantization"].get(name)
+            agree(name, None if was == AUTO else was, value, ", or change its codes by requantize()", final)
+    out = {**stored, "embedding_model": stored["embedding_model"] or given["embedding_model"]}
+    if final:  # the stored settings say it all; "auto" beside a given field would leave another open again
         asked = {name: value for name, value in asked.items() if name == "query_encoding"}
     out["quantization"] = as_settings(replace(Quantization(**stored["quantization"]), **asked))
     out["hnsw"] = asdict(replace(HnswConfig(**stored["hnsw"]), **given["hnsw"]))

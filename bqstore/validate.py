@@ -150,9 +150,7 @@ def ids_in(given: object) -> list[str]:
     """Ids to look up. One that is too long to be stored is not an error: it is just not found."""
     ids = items(given, "ids")
     for i, id_ in enumerate(ids):
-        if not isinstance(id_, str):
-            raise InvalidInputError(f"id {i} is {type_of(id_)}; ids are strings: use str(id)")
-        text_bytes(id_, f"id {i}")
+        _id_bytes(id_, i)
     return ids
 
 
@@ -164,13 +162,17 @@ def new_ids(given: object, n: int) -> list[str]:
         if id_ is None:
             ids[i] = str(uuid.uuid4())
             continue
-        if not isinstance(id_, str):
-            raise InvalidInputError(f"id {i} is {type_of(id_)}; ids are strings: use str(id)")
-        size = text_bytes(id_, f"id {i}")
+        size = _id_bytes(id_, i)
         if not 1 <= size <= MAX_ID_BYTES:
             raise InvalidInputError(f"id {i} has {size:,} bytes in UTF-8; expected 1 to {MAX_ID_BYTES:,}")
         ids[i] = str.__str__(id_)  # a subclass, such as numpy.str_ or an enumeration's, becomes its plain text
     return ids
+
+
+def _id_bytes(id_: object, i: int) -> int:
+    if not isinstance(id_, str):
+        raise InvalidInputError(f"id {i} is {type_of(id_)}; ids are strings: use str(id)")
+    return text_bytes(id_, f"id {i}")
 
 
 def check_length(name: str, values: Sized, n: int) -> None:
