@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-_QUIET = 1.0  # seconds before the first line: a task that is done by then needs none
+_QUIET = 1.0
 _EVERY = 0.2
 
 
@@ -22,7 +22,7 @@ class Progress:
     task : str              what is being done, such as "linking"
     total : int             how much there is to do; 0 if that is not known
     describe : callable     (done, total, seconds since the start) to the text in parentheses
-    quiet : float           seconds before the first line
+    quiet : float or None   seconds before the first line; None: one second, as a task that is done by then needs none
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class Progress:
         task: str,
         total: int = 0,
         describe: Callable[[int, int, float], str] = _share_and_time_left,
-        quiet: float = _QUIET,
+        quiet: float | None = None,
     ) -> None:
         self._task, self._total, self._describe = task, total, describe
         self._begun = time.monotonic()
-        self._next = self._begun + quiet
+        self._next = self._begun + (_QUIET if quiet is None else quiet)
         self._width = 0
 
     def __enter__(self) -> "Progress":

@@ -97,7 +97,8 @@ def check_choice(col):
     info = col.info()
     choice, used = info.choice, info.quantization
     assert (choice.k, choice.oversampling) == (10, 3.0) and choice.vectors >= 3 * choice.queries > 0
-    assert used.encoding in choice.reason and used.estimator in choice.reason and len(choice.reason.split()) > 5
+    words = used.encoding.replace("_", " ")
+    assert words in choice.reason and used.estimator in choice.reason and len(choice.reason.split()) > 5
     for trial in choice.trials:
         assert "auto" not in astuple(trial.quantization) and trial.quantization.rotate is not None
         assert 0 <= trial.raw_recall <= trial.recall <= 1 and trial.nanoseconds > 0 and trial.code_bytes >= 8

@@ -4,7 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from bqstore.kernels import api, bits, jit, leaf_compiler
+from bqstore.kernels import bits, jit, leaf_compiler
+from bqstore.kernels.warm_up import warm_up
 from tests.kernels.given import INTERPRETED
 
 compiled = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
@@ -29,7 +30,7 @@ def test_a_leaf_gives_kernels_and_python_the_same():
 def test_leaves_have_no_code_of_their_own():
     """Else they take as long to compile as everything else; the newest numba must be one that we know."""
     assert leaf_compiler.compile_leaf is not leaf_compiler._unknown
-    api.warm_up()
+    warm_up()
     libraries = {type(r.library).__name__ for r in bits.distance_to.overloads.values()}
     assert libraries <= {"_LeafLibrary"}
 
