@@ -42,6 +42,7 @@ _KEYS_A_QUERY = 500  # old builds of SQLite take 999 parameters
 _BUSY_SECONDS = 30.0
 _FOREIGN = re.compile(r"no such column|has no column|unsupported file format|malformed")
 _PAGE = 32_768  # bytes: five vectors of 1,536 dimensions; SQLite's own 4,096 would spill each over two pages
+_SYNCHRONOUS = "FULL"  # what was paid for outlives a power cut
 _TRIM_TO = 0.9  # of max_bytes, so that not every write trims
 _SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL)"
 
@@ -275,10 +276,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute(f"PRAGMA page_size={_PAGE}")  # of a new file; an older one keeps its own
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         # A write-ahead log would write every vector twice: 2,048 of 1,536 dimensions take 44 ms with one, 24 without.
-        # That readers wait for a commit costs less. It works in a home on the network, too, and what was paid for
-        # outlives a power cut.
+        # That readers wait for a commit costs less. It works in a home on the network, too.
         db.execute("PRAGMA journal_mode=TRUNCATE")
-        db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA synchronous={_SYNCHRONOUS}")
         db.execute(_SCHEMA)
     except BaseException:
         db.close()

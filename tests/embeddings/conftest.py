@@ -1,15 +1,19 @@
 import os
+import ssl
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings import OpenAIEmbedder, cache
 from bqstore.embeddings.openai import tokens
+from bqstore.storage import platform
 
 from .fake_server import DIM, Server, serve
 
+SYNCHRONOUS = cache._SYNCHRONOUS  # as users have it
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -20,6 +24,20 @@ def a_home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has written outlives it, synced or not."""
+    monkeypatch.setattr(cache, "_SYNCHRONOUS", "OFF")
+    for name in ("sync_file", "sync_folder"):
+        monkeypatch.setattr(platform, name, lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def no_certificates_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client would parse all of them, in 25 ms; the servers of these tests speak plain HTTP."""
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **given: None)
 
 
 @pytest.fixture
@@ -52,8 +70,10 @@ def make(server: Server, tmp_path: Path) -> Iterator[Callable[..., OpenAIEmbedde
 def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """tiktoken's tables, which LlamaIndex ships."""
     pytest.importorskip("tiktoken")
-    llama = pytest.importorskip("llama_index.core")
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(Path(llama.__file__).parent / "_static" / "tiktoken_cache"))
+    llama = find_spec("llama_index.core")  # found, not imported, which takes seconds
+    if llama is None or llama.origin is None:
+        pytest.skip("llama_index.core is not installed")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(Path(llama.origin).parent / "_static" / "tiktoken_cache"))
     tokens.load_counter.cache_clear()
     yield
     tokens.load_counter.cache_clear()

@@ -216,7 +216,7 @@ def serve() -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # or each answer waits 40 ms for the head of it to be acknowledged
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for its headers to be acknowledged
 
         def do_GET(self) -> None:
             content = self.rfile.read(int(self.headers.get("content-length") or 0))

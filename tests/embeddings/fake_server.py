@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 DIM = 8
+PATIENCE = 600  # seconds: longer than the slowest machine needs, so that a test that hangs ends
 LONGEST = 64  # dimensions of the model: what is shorter is a cut of it
 
 
@@ -58,7 +59,7 @@ class Server:
 
     url: str
     requests: list[dict[str, Any]] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # of `time.monotonic`, when each request came
     headers: list[dict[str, str]] = field(default_factory=list)
     plan: list[Refusal | Broken | bytes | None] = field(default_factory=list)  # used up first, one a request
     max_chars: int = 10**9  # longer texts are refused, as the API refuses 8,193 tokens
@@ -73,11 +74,17 @@ class Server:
     shuffled: bool = True
     delay: float = 0.0
     answer_headers: dict[str, str] = field(default_factory=dict)
-    hold: threading.Event | None = None  # requests after the first wait for it
+    hold: threading.Event | None = None  # requests wait for it, but for the first `served_before_hold`
+    served_before_hold: int = 1
     under_way: int = 0
     most_under_way: int = 0
     answered: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait_until_under_way(self, requests: int) -> None:
+        """Wait until so many requests are under way at once."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.under_way >= requests, PATIENCE)
 
     @property
     def texts(self) -> list[str]:
@@ -142,24 +149,26 @@ def serve() -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for its headers to be acknowledged
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with state.lock:
+            with state.changed:
                 state.requests.append(request)
-                state.times.append(time.time())
+                state.times.append(time.monotonic())
                 state.headers.append({name.lower(): value for name, value in self.headers.items()})
                 state.under_way += 1
                 state.most_under_way = max(state.most_under_way, state.under_way)
                 number = len(state.requests)
                 answer = state.answer(request)
-            if state.hold is not None and number > 1:
-                state.hold.wait(10)
+                state.changed.notify_all()
+            if state.hold is not None and number > state.served_before_hold:
+                state.hold.wait(PATIENCE)
             if state.delay:
                 time.sleep(state.delay)
             if isinstance(answer, Broken) and answer.until is not None:
-                answer.until.wait(10)
-            with state.lock:
+                answer.until.wait(PATIENCE)
+            with state.changed:
                 state.under_way -= 1
             if isinstance(answer, Broken):
                 self.drop()

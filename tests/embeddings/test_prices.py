@@ -1,4 +1,4 @@
-"""Prices: the listed ones, the caller's before them, and none that is guessed."""
+"""Prices, estimates and usage: the listed ones, the caller's before them, and none that is guessed."""
 
 import datetime
 
@@ -6,6 +6,19 @@ import pytest
 
 from bqstore.embeddings.openai.prices import PRICES_AS_OF, cost, price_of
 from bqstore.errors import InvalidInputError
+
+
+def test_estimate_and_usage(make, server):
+    embedder = make(price=2.0)
+    assert embedder.estimate(["abcd", "efg"]).price == pytest.approx(7 * 2.0 / 1e6)
+    embedder.embed(["abcd", "efg"])
+    said = embedder.estimate(iter(["abcd", "new one"]))
+    assert (said.texts, said.cached, said.requests) == (2, 1, 1)
+    used = embedder.usage
+    assert (used.texts, used.tokens, used.requests, used.retried, used.cached) == (2, 7, 1, 0, 0)
+    assert used.price == pytest.approx(7 * 2.0 / 1e6)
+    assert make(model="home-made").usage.price is None and len(server.requests) == 1
+    assert embedder.estimate(["abcdef"], batch=True).price == pytest.approx(6 * 1.0 / 1e6)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,12 @@
-"""The key: where it comes from, and that it goes nowhere but to the server."""
+"""The API key: where it comes from, and that it goes nowhere but to the server."""
 
-import copy
 import logging
-import pickle
-import subprocess
-import sys
 import traceback
 
 import pytest
 
 from bqstore.embeddings import OpenAIEmbedder
-from bqstore.errors import EmbeddingError
+from bqstore.errors import EmbeddingError, InvalidInputError, UnknownKeywordError
 
 from .conftest import KEY
 from .fake_server import Refusal
@@ -59,28 +55,34 @@ def test_the_key_shows_nowhere(make, server, tmp_path, caplog):
     assert stored and KEY.encode() not in stored
 
 
-def test_an_embedder_does_not_travel(make):
-    """Copies by pickle would carry the key along; in one process there need be none."""
-    embedder = make()
-    with pytest.raises(TypeError, match="its key would travel along"):
-        pickle.dumps(embedder)
-    assert copy.deepcopy(embedder) is copy.copy(embedder) is embedder
+@pytest.mark.parametrize("url", ["http://example.com/v1", "http://10.0.0.1/v1", "ftp://localhost/v1"])
+def test_only_https_but_on_this_machine(url):
+    with pytest.raises(InvalidInputError, match="https://"):
+        OpenAIEmbedder(api_key=KEY, base_url=url)
 
 
-def test_the_package_is_imported_late_and_a_missing_one_names_the_extra():
-    program = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "openai":
-            raise ModuleNotFoundError("No module named 'openai'", name="openai")
-sys.meta_path.insert(0, Blocker())
-from bqstore.embeddings import OpenAIEmbedder
-assert "openai" not in sys.modules
-try:
-    OpenAIEmbedder(api_key="sk-x")
-except ImportError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert 'pip install "bqstore[openai]"' in done.stdout
+def test_a_key_in_the_wrong_place_is_not_shown():
+    for wrong in ({"model": KEY}, {"apikey": KEY}):
+        with pytest.raises(InvalidInputError, match="api_key") as caught:
+            OpenAIEmbedder(**wrong)
+        assert KEY not in str(caught.value)
+        trace = caught.value.__traceback__.tb_next
+        while trace is not None:
+            assert KEY not in repr(trace.tb_frame.f_locals)
+            trace = trace.tb_next
+    with pytest.raises(UnknownKeywordError, match="did you mean 'max_concurrency'"):
+        OpenAIEmbedder(api_key=KEY, concurrency=4)
+
+
+def test_a_redirect_to_http_is_not_followed(make, server):
+    server.plan = [Refusal(307, {}, {"location": "http://example.invalid/v1/embeddings"})]
+    with pytest.raises(EmbeddingError, match="redirects to a server over http://"):
+        make().embed_query("a")
+    assert len(server.requests) == 1
+
+
+def test_a_key_of_another_type_and_a_url_that_is_none_are_not_shown(make):
+    with pytest.raises(EmbeddingError, match="api_key is of type bytes"):
+        make(api_key=KEY.encode())
+    with pytest.raises(InvalidInputError, match="base_url is not a URL"):
+        make(base_url="http://127.0.0.1\t.example.com/")

@@ -1,18 +1,35 @@
-"""A server that refuses, breaks off, stalls or asks to wait: every text is embedded all the same, and paid for once."""
+"""A server that refuses, breaks off, stalls or asks to wait: every text is embedded and paid for once."""
 
 import threading
 import time
-from email.utils import formatdate
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bqstore.embeddings.openai import requester
+from bqstore.embeddings.openai import client, requester
+from bqstore.embeddings.openai.rate_limiter import RateLimiter
 from bqstore.errors import EmbeddingError
 
-from .fake_server import DIM, Broken, Refusal, vector_of
+from .fake_server import Broken, Refusal, vector_of
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_it_tries_again(make, server, status):
+    server.plan = [Refusal(status, {})] * 3
+    np.testing.assert_array_equal(make().embed_query("a"), vector_of("a"))
+    assert len(server.requests) == 4
+
+
+def test_it_gives_up_in_the_end(make, server):
+    server.plan = [Refusal(429, {})] * 9
+    with pytest.raises(EmbeddingError, match=r"too much was asked of it \(HTTP 429\), after 2 retries; wait"):
+        make(max_retries=2).embed_query("a")
+    assert len(server.requests) == 3
+
 
 TEXTS = [f"text {i}" for i in range(24)]
+
 EXPECTED = np.stack([vector_of(text) for text in TEXTS])
 
 
@@ -26,31 +43,45 @@ def many(make, **settings):
     return make(max_request_texts=1, **settings)
 
 
+@pytest.fixture
+def holds(monkeypatch):
+    """The seconds for which all requests are held back, which are noted instead of waited for."""
+    noted, release = [], RateLimiter.release
+
+    def note(self, permit, headers, *, hold=0.0, **outcome):
+        noted.extend([hold] if hold else [])
+        release(self, permit, headers, **outcome)
+
+    monkeypatch.setattr(RateLimiter, "release", note)
+    return noted
+
+
 @pytest.mark.parametrize(
-    ("headers", "least"),
+    ("headers", "seconds"),
     [
-        ({"retry-after": "0.3"}, 0.3),
-        ({"retry-after-ms": "300"}, 0.3),
-        ({"retry-after-ms": "300", "retry-after": "99"}, 0.3),
-        ({"retry-after": "nonsense"}, 0),
-        ({"retry-after": "-5"}, 0),
-        ({"retry-after": "nan"}, 0),
-        ({}, 0),
+        ({"retry-after": "30"}, [30]),
+        ({"retry-after-ms": "300"}, [0.3]),
+        ({"retry-after-ms": "300", "retry-after": "99"}, [0.3]),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:10 GMT"}, [10]),
+        ({"retry-after": "nonsense"}, []),
+        ({"retry-after": "-5"}, []),
+        ({"retry-after": "nan"}, []),
+        ({}, []),
     ],
 )
-def test_every_form_of_retry_after_holds_all_requests_back(make, server, headers, least):
+def test_every_form_of_retry_after_holds_all_requests_back(make, server, monkeypatch, holds, headers, seconds):
+    monkeypatch.setattr(client, "time", SimpleNamespace(time=lambda: 1445412480.0))  # 10 s before the date
     server.plan = [Refusal(429, {}, headers)]
     embedder = many(make, max_concurrency=2)
     np.testing.assert_array_equal(embedder.embed(TEXTS), EXPECTED)
-    assert server.times[3] - server.times[0] >= least * 0.9  # at most one was under way beside the one refused
+    assert holds == seconds
     assert len(server.requests) == 25 and embedder.usage.retried == 1 and server.twice == []
 
 
-def test_a_date_to_come_back_at(make, server):
-    server.plan = [Refusal(429, {}, {"retry-after": formatdate(time.time() + 1.9, usegmt=True)})]
-    begun = int(time.time() + 1.9)
-    make().embed_query("a")
-    assert server.times[1] >= begun - 0.05
+def test_a_wait_that_the_server_asks_for_is_kept(make, server):
+    server.plan = [Refusal(429, {}, {"retry-after-ms": "100"})]
+    many(make, max_concurrency=1).embed(TEXTS[:2])
+    assert server.times[1] - server.times[0] >= 0.1
 
 
 def test_a_wait_of_hours_is_an_error_and_no_wait(make, server):
@@ -82,9 +113,10 @@ def test_one_in_three_requests_fails(make, server, misbehaviour):
 def test_a_stalled_connection_is_given_up_and_asked_again(make, server):
     let_go = threading.Event()
     server.plan = [Broken(until=let_go)]
-    np.testing.assert_array_equal(make(timeout=0.2).embed_query("a"), vector_of("a"))
+    vector = make(timeout=0.2, max_retries=100).embed_query("a")  # a slow machine may need several tries
     let_go.set()
-    assert len(server.requests) == 2
+    np.testing.assert_array_equal(vector, vector_of("a"))
+    assert len(server.requests) >= 2
 
 
 def test_a_429_halves_what_is_under_way_and_successes_bring_it_back(make, server):
@@ -93,7 +125,7 @@ def test_a_429_halves_what_is_under_way_and_successes_bring_it_back(make, server
     embedder = many(make, max_concurrency=8)
     assert embedder._requester.limiter.allowed == 8
     np.testing.assert_array_equal(embedder.embed(TEXTS), EXPECTED)
-    assert embedder._requester.limiter.allowed < 8 and server.most_under_way <= 8
+    assert embedder._requester.limiter._halvings >= 1 and server.most_under_way <= 8
     embedder.embed([f"more {i}" for i in range(60)])
     assert embedder._requester.limiter.allowed == 8 and server.twice == []
 
@@ -107,23 +139,32 @@ def test_an_account_without_money_is_not_asked_again(make, server, code):
 
 
 def test_a_deadline_ends_it_and_keeps_what_was_embedded(make, server):
-    embedder = many(make, max_concurrency=1, deadline=0.5)
-    server.plan = [None, None, Refusal(503, {}, {"retry-after": "30"})]
+    embedder = many(make, max_concurrency=1, deadline=300)
+    server.plan = [None, None, Refusal(503, {}, {"retry-after": "500"})]
     begun = time.monotonic()
-    with pytest.raises(EmbeddingError, match=r"the deadline of 0\.5 s is over; the last answer: .*HTTP 503"):
+    with pytest.raises(EmbeddingError, match=r"the deadline of 300 s is over; the last answer: .*HTTP 503"):
         embedder.embed(TEXTS)
-    assert time.monotonic() - begun < 25  # it does not wait for what would come too late
+    assert time.monotonic() - begun < 300  # it does not wait for what would come too late
     server.requests.clear()
     np.testing.assert_array_equal(make().embed(TEXTS[:2]), EXPECTED[:2])
     assert server.requests == []
 
 
-def test_a_deadline_ends_a_request_that_stalls(make, server):
+def test_a_deadline_ends_a_request_that_stalls(make, server, monkeypatch):
     let_go = threading.Event()
     server.plan = [Broken(until=let_go)] * 9
-    with pytest.raises(EmbeddingError, match=r"the deadline of 0\.3 s is over.*did not answer in time"):
-        make(deadline=0.3).embed_query("a")
+    embedder, timeouts = make(deadline=0.3), []
+    send = embedder._client.send
+
+    def note(texts, model, dimensions, timeout):
+        timeouts.append(timeout)
+        return send(texts, model, dimensions, timeout)
+
+    monkeypatch.setattr(embedder._client, "send", note)
+    with pytest.raises(EmbeddingError, match=r"the deadline of 0\.3 s is over"):
+        embedder.embed_query("a")
     let_go.set()
+    assert all(0 < timeout <= 0.3 for timeout in timeouts)
 
 
 def test_rate_limit_headers_slow_down_before_a_429_comes(make, server):
@@ -131,23 +172,7 @@ def test_rate_limit_headers_slow_down_before_a_429_comes(make, server):
     embedder = many(make, max_concurrency=1)
     embedder.embed(TEXTS[:4])
     gaps = np.diff(server.times)
-    assert (gaps >= 0.095).all() and len(server.requests) == 4
-
-
-def test_servers_that_ignore_dimensions_are_named(make, server):
-    server.ignore_dimensions = True
-    with pytest.raises(EmbeddingError, match=r"answered with 8 dimensions; 4 were expected; .* ignores"):
-        make(dimensions=4).embed_query("a")
-    assert make(dimensions=None, model="own").embed_query("a").shape == (DIM,)
-
-
-@pytest.mark.parametrize("as_lists", [True, False])
-def test_shortened_vectors_are_of_unit_length(make, server, as_lists):
-    server.cut, server.as_lists = True, as_lists
-    vectors = make().embed(["a", "b"])
-    np.testing.assert_allclose(vectors, [vector_of("a"), vector_of("b")], rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
-    assert np.linalg.norm(make(dimensions=None, model="own").embed_query("a")) < 0.9  # the model's own are left alone
+    assert (gaps >= 0.1).all() and len(server.requests) == 4
 
 
 def test_the_worst_day(make, server):
@@ -172,3 +197,12 @@ def test_the_worst_day(make, server):
         np.testing.assert_array_equal(result, EXPECTED)
     assert server.most_under_way <= 6 and server.twice == []
     assert embedder.usage.texts == 24 and embedder.usage.cached == 24 * 5
+
+
+@pytest.mark.parametrize("said", ["0", "Wed, 21 Oct 2015 07:28:10 GMT"])
+def test_a_wait_of_nothing_does_not_use_up_the_retries_at_once(make, server, monkeypatch, said):
+    pauses = []
+    monkeypatch.setattr(RateLimiter, "pause", lambda self, seconds, until, stopped: pauses.append(seconds))
+    server.plan = [Refusal(429, {}, {"retry-after": said})] * 3
+    make().embed_query("a")
+    assert len(pauses) == 3

@@ -1,0 +1,86 @@
+"""`CachedEmbedder`: the cache around any embedding model."""
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.embeddings import CachedEmbedder
+from bqstore.errors import EmbeddingError, InvalidInputError, SettingsConflictError
+
+from .fake_server import vector_of
+
+
+class Counting:
+    """Like LangChain's `Embeddings`."""
+
+    def __init__(self):
+        self.asked = []
+
+    def embed_documents(self, texts):
+        self.asked += texts
+        return [vector_of(text).tolist() for text in texts]
+
+    def embed_query(self, text):
+        self.asked.append(text)
+        return (-vector_of(text)).tolist()
+
+
+def test_a_cache_around_anything(tmp_path):
+    inner = Counting()
+    for _ in range(2):
+        embedder = CachedEmbedder(inner, model="own", cache=tmp_path)
+        np.testing.assert_array_equal(embedder.embed(["a", "b", "a"]), [vector_of("a"), vector_of("b"), vector_of("a")])
+        np.testing.assert_array_equal(embedder.embed_query("a"), -vector_of("a"))
+    assert inner.asked == ["a", "b", "a"]
+    assert CachedEmbedder(embedder, cache=False).embed([]).shape == (0, 0)
+    assert embedder.as_langchain().embed_documents(["a"]) == [vector_of("a").tolist()]
+    with pytest.raises(InvalidInputError, match="no model's name"):
+        CachedEmbedder(inner)
+    inner.embed_documents = lambda texts: [[1.0, float("nan")]]
+    with pytest.raises(EmbeddingError, match="something else than 1 finite vectors"):
+        CachedEmbedder(inner, model="own", cache=tmp_path).embed(["c"])
+
+
+def test_a_cached_embedder_fills_a_collection_and_searches_it(tmp_path):
+    class Inner:
+        model_name, texts = "own", []
+
+        def embed_documents(self, texts):
+            self.texts += texts
+            return [vector_of(text).tolist() for text in texts]
+
+        def embed_query(self, text):
+            return vector_of(text).tolist()
+
+    texts = [f"text {i}" for i in range(25)]
+    embedder = CachedEmbedder(Inner(), cache=tmp_path)
+    with bqstore.open() as store:
+        assert embedder.add_to(store, iter(texts), texts, batch=10) == 25
+        assert embedder.add_to(store, iter(texts), texts, batch=7) == 25 and Inner.texts == texts
+        assert store.info().embedding_model == "own" and len(store) == 25
+        assert embedder.search(store, "text 7", 1)[0].id == "text 7"
+        with pytest.raises(SettingsConflictError, match=r"'own'.*'another'"):
+            CachedEmbedder(Inner(), model="another", cache=tmp_path).search(store, "text 7")
+
+
+class Inner:
+    model = "own"
+
+    def __init__(self, **settings):
+        self.__dict__.update(settings)
+
+    def embed_documents(self, texts):
+        return [vector_of(text, self.dimensions).tolist() for text in texts]
+
+    def embed_query(self, text):
+        return vector_of(text, self.dimensions).tolist()
+
+
+def test_a_cache_tells_dimensions_and_servers_of_one_name_apart(tmp_path):
+    for settings in ({"dimensions": 8}, {"dimensions": 4}, {"dimensions": 4, "base_url": "http://localhost:1"}):
+        embedder = CachedEmbedder(Inner(**settings), cache=tmp_path)
+        np.testing.assert_allclose(embedder.embed(["a"])[0], vector_of("a", settings["dimensions"]))
+        assert embedder.dim == settings["dimensions"]
+        assert len(embedder._cache.get([embedder._passage_key("b")])) == 0
+    other = CachedEmbedder(Inner(dimensions=4, base_url="http://localhost:2"), cache=tmp_path)
+    assert other._cache.get([other._passage_key("a")]) == {}

@@ -1,0 +1,73 @@
+"""`aembed` on event loops, with and without an async client."""
+
+import asyncio
+import threading
+
+import numpy as np
+import openai
+import pytest
+
+from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings.openai import requester
+from bqstore.embeddings.openai.rate_limiter import StoppedError
+from bqstore.embeddings.openai.requester import Call, run_on_loop
+from bqstore.errors import EmbeddingError
+
+from .conftest import KEY
+from .fake_server import PATIENCE, Refusal, vector_of
+
+
+async def test_an_async_client(server, tmp_path):
+    async with openai.AsyncOpenAI(api_key=KEY, base_url=server.url) as client:
+        embedder = OpenAIEmbedder("own", async_client=client, cache=tmp_path, max_request_texts=1, max_concurrency=4)
+        server.plan, server.delay = [Refusal(429, {}), None], 0.005
+        texts = [f"text {i}" for i in range(12)]
+        np.testing.assert_array_equal(await embedder.aembed(texts), [vector_of(text) for text in texts])
+        np.testing.assert_array_equal(await embedder.aembed_query("text 3"), vector_of("text 3"))
+        assert len(server.requests) == 13 and server.most_under_way <= 4
+        with pytest.raises(EmbeddingError, match="use aembed"):
+            await asyncio.to_thread(embedder.embed, ["b"])
+
+
+async def test_without_an_async_client_it_runs_in_a_thread(make):
+    np.testing.assert_array_equal(await make().aembed(["a", "b"]), [vector_of("a"), vector_of("b")])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_many_calls_on_a_loop_leave_it_the_threads_that_requests_need(server, host):
+    url = server.url.replace("127.0.0.1", host)
+    async with openai.AsyncOpenAI(api_key=KEY, base_url=url) as client:
+        embedder = OpenAIEmbedder("own", async_client=client, cache=False, max_concurrency=4)
+        calls = [embedder.aembed_query(f"text {i}") for i in range(50)]
+        vectors = await asyncio.wait_for(asyncio.gather(*calls), PATIENCE)
+    np.testing.assert_array_equal(vectors, [vector_of(f"text {i}") for i in range(50)])
+    assert server.most_under_way <= 4
+
+
+def test_a_loop_that_has_stopped_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(requester, "_LOOK_AT_LOOP", 0.01)
+
+    async def nothing():
+        await asyncio.Event().wait()
+
+    call = Call(lambda texts, timeout: None, None)
+    loop = asyncio.new_event_loop()
+    call.cancelled.set()
+    with pytest.raises(StoppedError):
+        run_on_loop(loop, nothing(), call)  # it never ran
+    loop.run_until_complete(asyncio.sleep(0.01))  # what was never begun is cancelled
+    loop.close()
+    with pytest.raises(StoppedError):
+        run_on_loop(loop, nothing(), call)
+
+
+async def test_an_embedder_closed_on_a_loop_ends_its_threads_and_says_so(make, server):
+    embedder, before = make(), set(threading.enumerate())
+    await embedder.aembed(["a"])
+    (caller,) = [thread for thread in set(threading.enumerate()) - before if "openai-call" in thread.name]
+    embedder.close()
+    await asyncio.to_thread(caller.join, PATIENCE)
+    assert not caller.is_alive()
+    with pytest.raises(EmbeddingError, match="closed; make the embedder anew"):
+        await embedder.aembed(["b"])
+    assert server.texts == ["a"]

@@ -1,0 +1,22 @@
+"""The line on a terminal while texts are embedded."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+from bqstore.embeddings import ingest
+
+
+def test_the_line_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    clock = iter([0.0, 1.0, 4.0])
+    monkeypatch.setattr("bqstore.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with ingest.progress_line(lambda: 0.5) as line:
+        line(100, 1000)
+        assert sys.stderr.getvalue() == ""
+        line(500, 1000)
+    assert "embedding: 500 of 1,000 (100 texts/s, $0.0000, 5 s left)" in sys.stderr.getvalue()
