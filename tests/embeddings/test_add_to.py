@@ -80,7 +80,7 @@ def test_nothing_is_sent_for_a_collection_that_cannot_be_written(make, server, t
         ({"ids": ["1"]}, "ids has 1"),
         ({"ids": ["1", "2", "3"]}, "ids has 3"),
         ({"ids": "ab"}, "ids is of type str"),
-        ({"ids": [1, 2]}, "id 0 is a int"),
+        ({"ids": [1, 2]}, "id 0 is an int"),
         ({"ids": ["1", ""]}, "id 1"),
         ({"metadatas": [{}]}, "metadatas has 1"),
     ],
