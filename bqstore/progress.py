@@ -9,7 +9,8 @@ _QUIET = 1.0
 _EVERY = 0.2
 
 
-def _share_and_time_left(done: int, total: int, seconds: float) -> str:
+def _share_and_time_left(done: int, total: int | None, seconds: float) -> str:
+    total = total or 0
     left = seconds / done * (total - done) if done else 0.0
     return f"{100 * done // max(1, total)}%, {left:,.0f} s left"
 
@@ -20,7 +21,7 @@ class Progress:
     Parameters
     ----------
     task : str              what is being done, such as "linking"
-    total : int             how much there is to do; 0 if that is not known
+    total : int or None     how much there is to do; None if that is not known
     describe : callable     (done, total, seconds since the start) to the text in parentheses
     quiet : float or None   seconds before the first line; None: one second, as a task that is done by then needs none
     """
@@ -28,8 +29,8 @@ class Progress:
     def __init__(
         self,
         task: str,
-        total: int = 0,
-        describe: Callable[[int, int, float], str] = _share_and_time_left,
+        total: int | None = None,
+        describe: Callable[[int, int | None, float], str] = _share_and_time_left,
         quiet: float | None = None,
     ) -> None:
         self._task, self._total, self._describe = task, total, describe
@@ -49,8 +50,8 @@ class Progress:
         now = time.monotonic()
         if now < self._next or not _is_terminal():
             return
-        total = total or self._total
-        of = f" of {total:,}" if total else ""
+        total = self._total if total is None else total
+        of = "" if total is None else f" of {total:,}"
         line = f"{self._task}: {done:,}{of} ({self._describe(done, total, now - self._begun)})"
         _write("\r" + line.ljust(self._width))
         self._next, self._width = now + _EVERY, max(self._width, len(line))

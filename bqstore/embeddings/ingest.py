@@ -200,7 +200,7 @@ def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[
     """
     price_before, first = price(), None
 
-    def describe(done: int, total: int, seconds: float) -> str:
+    def describe(done: int, total: int | None, seconds: float) -> str:
         rate = (done - (first or 0)) / seconds if seconds > 0 else 0.0
         parts = [f"{rate:,.0f} texts/s"]
         if price_before is not None:
