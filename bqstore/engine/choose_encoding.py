@@ -164,7 +164,7 @@ def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
     some = vectors
     if len(vectors) > TRAINED_ON:
         some = np.ascontiguousarray(vectors[np.sort(random.permutation(len(vectors))[:TRAINED_ON])])
-    quantizer = _trained(some, best, metric)
+    quantizer = trained(some, best, metric)
     quantizer.query_encoding = query_encoding(AUTO, best.encoding, best.estimator, choice is not None)
     return Chosen(quantizer, choice)
 
@@ -190,7 +190,7 @@ def _measured(base: F32, queries: F32, several: list[Quantization], metric: int)
     truth -= np.float32(1e-6) * np.abs(scores).max()  # of ties any will do, whatever the last bit of a product
     trials = []
     for each in several:
-        quantizer = _trained(base, each, metric)
+        quantizer = trained(base, each, metric)
         data = Searchable(quantizer.encode(base), NO_RECORDS, len(base), base.shape[1], 0, metric, quantizer)
         wide = min(len(base), math.ceil(k * oversampling))
         search = Search(data, None, len(base), wide, Plan("scan", False, wide), index.ENCODINGS[each.query_encoding])
@@ -218,7 +218,7 @@ def _best(choice: Choice) -> Quantization:
     return found.quantization
 
 
-def _trained(vectors: F32, quantization: Quantization, metric: int) -> Quantizer:
+def trained(vectors: F32, quantization: Quantization, metric: int) -> Quantizer:
     """The quantizer of a quantization in which nothing is "auto", trained on vectors."""
     of = quantization
     assert of.rotate is not None

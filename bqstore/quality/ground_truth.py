@@ -138,32 +138,32 @@ def count_found(state: State, truth: GroundTruth, options: Options) -> I64:
     counts = np.zeros(len(truth), np.int64)
     data, options, live = state.data, replace(options, workers=index.ALONE), to_bitmap(state.live)
     assert data is not None
-    graph = data.graph
-    if graph is not None and unfiltered(state, options).search.plan.way == WALK:
+    graph = data.graph if unfiltered(state, options).search.plan.way == WALK else None
+    if graph is not None:  # links are cut in a copy
         graph = graph._replace(links=graph.links.copy())
         state = replace(state, data=replace(data, graph=graph))
     for i, own in enumerate(truth.ordinals.tolist()):
         row = slice(i, i + 1)
         accept = live.copy()
         accept[own >> 6] &= ~(np.uint64(1) << np.uint64(own & 63))
-        search = PreparedSearch(state, accept, state.head.n_live - 1, options)
+        prepared = PreparedSearch(state, accept, state.head.n_live - 1, options)
         # of documents with equal codes the first has the links of all: they would be there without it
-        if graph is None or search.search.plan.way != WALK or own >= data.linked or graph.same[own] >= 0:
-            counts[row] = _count_near(search, truth.queries[row], least[row])
+        if graph is None or prepared.search.plan.way != WALK or own >= data.linked or graph.same[own] >= 0:
+            counts[row] = _count_near(prepared, truth.queries[row], least[row])
         else:
             links = graph.links[own].copy()
             graph.links[own] = -1
-            counts[row] = _count_near(search, truth.queries[row], least[row])
+            counts[row] = _count_near(prepared, truth.queries[row], least[row])
             graph.links[own] = links
     return counts
 
 
-def _count_near(search: PreparedSearch, queries: F32, least: F32) -> I64:
+def _count_near(prepared: PreparedSearch, queries: F32, least: F32) -> I64:
     """How many hits of each query have at least the exact score in ``least``, float32 (m, 1)."""
-    ordinals, scores = search.nearest(queries)
-    if not (search.search.plan.rescoring or search.search.plan.way == EXACT):  # the scores are estimates
+    ordinals, scores = prepared.nearest(queries)
+    if not (prepared.search.plan.rescoring or prepared.search.plan.way == EXACT):  # the scores are estimates
         for i, row in enumerate(ordinals):
-            scores[i] = exact_scores(search.search.data, queries[i : i + 1], row[row >= 0], len(row))
+            scores[i] = exact_scores(prepared.search.data, queries[i : i + 1], row[row >= 0], len(row))
     counts: I64 = np.count_nonzero(scores >= least, axis=1)
     return counts
 
@@ -177,13 +177,13 @@ def exact_scores(data: index.Searchable, query: F32, ordinals: NDArray[np.int32]
     return scores
 
 
-def milliseconds(search: PreparedSearch, queries: F32) -> F64:
+def milliseconds(prepared: PreparedSearch, queries: F32) -> F64:
     """The time of each query, alone, in this thread: float64 (m,)."""
     out = np.empty(len(queries))
     for i in range(len(queries)):
         query = queries[i : i + 1]
         begun = time.perf_counter_ns()
-        search.nearest(query)
+        prepared.nearest(query)
         out[i] = (time.perf_counter_ns() - begun) / 1e6
     return out
 

@@ -107,15 +107,15 @@ class Evaluator:
     def point(self, configuration: Configuration, stored: bool, memory: int) -> RecallPoint:
         """Measure a configuration."""
         recall, low, high = self.recall(configuration)  # which also warms up what is timed
-        search, params = self.prepared(configuration), configuration.params
-        taken = milliseconds(search, self.truth.queries[:_TIMED])
+        prepared, params = self.prepared(configuration), configuration.params
+        taken = milliseconds(prepared, self.truth.queries[:_TIMED])
         return RecallPoint(
             quantization=configuration.quantization,
             oversampling=params.oversampling,
             rescore=params.rescore,
             hnsw_ef=params.hnsw_ef,
             stored=stored,
-            way=search.search.plan.way,
+            way=prepared.search.plan.way,
             recall=recall,
             low=low,
             high=high,

@@ -12,6 +12,7 @@ import numpy as np
 from .. import index
 from ..config import Quantization
 from ..engine import fetch
+from ..engine.choose_encoding import trained
 from ..engine.state import State
 from ..storage.format import damaged
 from .ground_truth import F32, I64, GroundTruth, exact_search
@@ -47,15 +48,8 @@ class Sample:
         """The sample's state with codes of another encoding, and no graph."""
         state = self._state
         data = state.data
-        assert data is not None and quantization.rotate is not None
-        quantizer = index.Quantizer.train(
-            self._training_vectors,
-            quantization.encoding,
-            quantization.estimator,
-            quantization.rotate,
-            data.metric,
-            quantization.truncate_dim,
-        )
+        assert data is not None
+        quantizer = trained(self._training_vectors, quantization, data.metric)
         words = np.empty((state.n, quantizer.words), np.uint64)
         step = _step(data)
         for at in range(0, state.n, step):
