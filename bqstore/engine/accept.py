@@ -16,7 +16,7 @@ from ..errors import InvalidInputError
 from ..metadata.columns import Column
 from ..metadata.documents import record_of
 from ..metadata.evaluate import evaluate
-from ..metadata.filter_grammar import Call, Tree, keys_of
+from ..metadata.filter_tree import Predicate, Tree, keys_of
 from ..metadata.to_json import ID_KEY
 from . import fetch
 from .lifecycle import Lifecycle
@@ -40,7 +40,7 @@ class Acceptor:
         """live AND filter, as a bitmap and a count; the state may be a newer one, with the columns it needs."""
         if tree is None:
             return state, state.live_bits, state.head.n_live
-        if isinstance(tree, Call):
+        if isinstance(tree, Predicate):
             function = tree.function
             if self._life.is_changing():  # a delete, which stands at the last commit and holds off others
                 return state, *self._called(state, function)

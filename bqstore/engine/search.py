@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import index
 from ..config import AUTO
 from ..metadata.documents import metadata_of
-from ..metadata.filter_grammar import Call, Tree
+from ..metadata.filter_tree import Predicate, Tree
 from ..results import ExplainedHits, Explanation, Hit
 from . import fetch
 from .options import Options
@@ -37,7 +37,7 @@ def prepared(engine: "Engine", state: State, tree: Tree | None, options: Options
         state, bits, accepted = engine.acceptor.accepted(state, tree)
         accept = bits if accepted < state.n else None
         made = PreparedSearch(state, accept, accepted, options, accepted < state.head.n_live)
-    if not isinstance(tree, Call):  # a function may answer differently the next time
+    if not isinstance(tree, Predicate):  # a function may answer differently the next time
         if len(state.prepared) >= _KEPT:
             state.prepared.clear()
         state.prepared[key] = made

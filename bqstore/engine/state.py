@@ -19,9 +19,10 @@ from .. import index
 from ..bitmap import Bits, everything, to_bitmap
 from ..errors import CorruptionError
 from ..index.search import METRICS, NO_RECORDS, Searchable
-from ..metadata.columns import NOTHING, Column, field_of
+from ..metadata.columns import Column, field_of
+from ..metadata.dictionary import NOTHING
 from ..metadata.evaluate import matching
-from ..metadata.filter_grammar import Among, Field, Tree
+from ..metadata.filter_tree import Field, OneOf, Tree
 from ..metadata.id_column import Ids
 from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
 from ..storage import Store
@@ -250,7 +251,7 @@ def bits_reader(store: Store, state: State) -> Callable[[Field], Bits]:
     def bits(field: Field) -> Bits:
         if field.key != ID_KEY:
             return matching(state.columns[field.key], field.test)
-        if not isinstance(field.test, Among):
+        if not isinstance(field.test, OneOf):
             return everything(state.n)  # every document has an id
         ids = [operand[1] for operand in field.test.operands if operand[0] == "string"]
         mask = np.zeros(state.n, bool)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..bitmap import to_mask
 from ..errors import BqstoreError
 from ..metadata.documents import with_metadata
-from ..metadata.filter_grammar import Tree
+from ..metadata.filter_tree import Tree
 from ..storage import Rows
 from ..validate import check_dim
 

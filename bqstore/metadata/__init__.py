@@ -1,5 +1,5 @@
 """Documents, ids and metadata fields: the filter grammar, the columns it is evaluated on, the JSON that is stored.
 
 May import `kernels.metadata`, `storage` (its row type) and `arguments`; knows no vectors, no graph and no SQL.
-Start with `filter_grammar.py` (a dict becomes a tree), then `evaluate.py` (a tree becomes a bitmap of ordinals).
+Start with `filter_grammar.py` (a dict becomes a `filter_tree`), then `evaluate.py` (a tree becomes a bitmap).
 """

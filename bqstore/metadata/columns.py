@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from .dictionary import NOTHING, Dictionary, Entries
 from .id_column import room
 
-__all__ = ["NOTHING", "Column", "field_of"]
-
 
 def _narrow(count: int) -> type[Any]:
     """The smallest type of codes for ``count`` entries."""

@@ -12,7 +12,7 @@ from ..kernels import metadata as kernels
 from ..kernels.metadata import ASK, BIG, LENGTH_BITS, LIST, STRING
 from .columns import Column
 from .dictionary import Entries, mark_of
-from .filter_grammar import Among, And, Contains, Elements, Exists, Field, Like, Not, Or, Range, Test, Tree
+from .filter_tree import And, Contains, Elements, Exists, Field, Like, Not, OneOf, Or, Range, Test, Tree
 from .values import MAX_PIECE, Typed, pieces_of
 
 Table = NDArray[np.uint8]
@@ -53,7 +53,7 @@ def matching(column: Column, test: Test) -> Bits:
 
 def table_of(entries: Entries, test: Test) -> Table:
     """uint8 (d,): 1 for each entry that passes; entry 0, of a missing field, never does."""
-    if isinstance(test, Among):
+    if isinstance(test, OneOf):
         own = (_which(entries, test.operands) >= 0).astype(np.uint8)
         return own if test.whole else _with_lists(entries, own)
     if isinstance(test, Elements):

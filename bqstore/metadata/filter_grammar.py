@@ -7,12 +7,26 @@ scalar matches a list if it matches an element. ``docs/filters.md`` has every op
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ..arguments import did_you_mean, shown, text_bytes, type_of
 from ..errors import InvalidInputError
 from ..kernels.metadata import ANY_RUN
+from .filter_tree import (
+    EVERYTHING,
+    And,
+    Contains,
+    Elements,
+    Exists,
+    Field,
+    Like,
+    Not,
+    OneOf,
+    Or,
+    Predicate,
+    Range,
+    Tree,
+)
 from .to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
 from .values import Typed, operand, pattern, scalar
 
@@ -22,106 +36,7 @@ MAX_NESTING: Final = 16
 _LISTS = (list, tuple, set, frozenset)
 
 
-@dataclass(frozen=True)
-class Among:
-    """The value equals one of the operands, or is a list with such an element."""
-
-    operands: tuple[Typed, ...]
-    whole: bool = False  # only equality of the whole value counts
-
-
-@dataclass(frozen=True)
-class Range:
-    """The value, or an element of it, is of the ends' type and between them; None: no end."""
-
-    low: Typed | None
-    high: Typed | None
-    low_open: bool = False
-    high_open: bool = False
-
-
-@dataclass(frozen=True)
-class Exists:
-    """The document has the field."""
-
-
-@dataclass(frozen=True)
-class Like:
-    """The value, or an element of it, is a string that matches a pattern; see `values.pattern`."""
-
-    parts: tuple[int, ...]
-    folded: bool
-
-
-@dataclass(frozen=True)
-class Contains:
-    """The value is a list with this element, or a string with this substring."""
-
-    operand: Typed
-    parts: tuple[int, ...]  # the pattern of a string
-
-
-@dataclass(frozen=True)
-class Elements:
-    """The value is a list with one of the operands, or with every one; a scalar counts as a list of itself."""
-
-    operands: tuple[Typed, ...]
-    every: bool
-
-
-Test = Among | Range | Exists | Like | Contains | Elements
-
-
-@dataclass(frozen=True)
-class Field:
-    """A test of one field."""
-
-    key: str
-    test: Test
-
-
-@dataclass(frozen=True)
-class And:
-    """Every part matches; without parts, everything does."""
-
-    parts: tuple["Tree", ...]
-
-
-@dataclass(frozen=True)
-class Or:
-    """One part matches."""
-
-    parts: tuple["Tree", ...]
-
-
-@dataclass(frozen=True)
-class Not:
-    """The part does not match."""
-
-    part: "Tree"
-
-
-@dataclass(frozen=True, eq=False)  # by identity: the function need not be hashable
-class Call:
-    """A function of each document's `Record` returns whether it matches."""
-
-    function: Callable[[Any], object]
-
-
-EVERYTHING: Final = And(())
-Tree = Field | And | Or | Not | Call
 Filter = Mapping[str, Any] | Callable[[Any], object]
-
-
-def keys_of(tree: Tree) -> set[str]:
-    """The fields that a tree tests."""
-    if isinstance(tree, Field):
-        return {tree.key}
-    if isinstance(tree, Not):
-        return keys_of(tree.part)
-    if isinstance(tree, Call):
-        return set()
-    return set().union(*(keys_of(part) for part in tree.parts))
 
 
 def parse(given: object) -> Tree | None:
@@ -133,7 +48,7 @@ def parse(given: object) -> Tree | None:
     if given is None:
         return None
     if callable(given) and not isinstance(given, type):
-        return Call(given)
+        return Predicate(given)
     if not isinstance(given, Mapping):
         raise InvalidInputError(
             f"filter is {_described(given)}; expected a dict such as {{'lang': 'en'}}, or a function of a document"
@@ -262,12 +177,12 @@ def _check_ids(key: str, name: object, value: object) -> None:
 
 
 def _equal(key: str, name: str, value: object) -> Tree:
-    found = Field(key, Among((operand(value, key),), isinstance(value, (list, tuple, Mapping))))
+    found = Field(key, OneOf((operand(value, key),), isinstance(value, (list, tuple, Mapping))))
     return Not(found) if name == "$ne" else found
 
 
 def _one_of(key: str, name: str, values: object) -> Tree:
-    found = Field(key, Among(_operands(key, name, values)))
+    found = Field(key, OneOf(_operands(key, name, values)))
     return Not(found) if name == "$nin" else found
 
 

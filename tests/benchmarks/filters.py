@@ -19,7 +19,8 @@ import bqstore
 from bqstore.bitmap import Bits, count
 from bqstore.metadata.columns import Column
 from bqstore.metadata.evaluate import evaluate, matching
-from bqstore.metadata.filter_grammar import Field, parse
+from bqstore.metadata.filter_grammar import parse
+from bqstore.metadata.filter_tree import Field
 
 N = 1_000_000
 SHARES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.9)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from bqstore.bitmap import count, everything, to_bitmap, to_mask
 from bqstore.kernels.metadata import BIG, DICT, FLOAT, INT, LENGTH_BITS, LENGTH_MASK, LIST, STRING
 from bqstore.metadata import evaluate
-from bqstore.metadata.columns import NOTHING, Column, field_of
-from bqstore.metadata.dictionary import Dictionary, Entries, mark_of, text_of
-from bqstore.metadata.filter_grammar import Among, And, Exists, Field, Not, Or, parse
+from bqstore.metadata.columns import Column, field_of
+from bqstore.metadata.dictionary import NOTHING, Dictionary, Entries, mark_of, text_of
+from bqstore.metadata.filter_grammar import parse
+from bqstore.metadata.filter_tree import And, Exists, Field, Not, OneOf, Or
 from bqstore.metadata.values import typed
 from tests import slow_filters
 from tests.conftest import often
@@ -63,7 +64,7 @@ def matched(held, test):
 
 
 def equal_to(value):
-    return Among((typed(value),), whole=True)
+    return OneOf((typed(value),), whole=True)
 
 
 def assert_holds(held, expected):
@@ -74,7 +75,7 @@ def assert_holds(held, expected):
     known = [None if value is NOTHING else typed(value) for value in expected]
     for each in dict.fromkeys(known):
         if each is not None:
-            assert matched(held, Among((each,), whole=True)) == [i for i, other in enumerate(known) if other == each]
+            assert matched(held, OneOf((each,), whole=True)) == [i for i, other in enumerate(known) if other == each]
     assert matched(held, equal_to("no such value")) == []
 
 
@@ -125,7 +126,7 @@ def test_an_older_version_whose_codes_are_narrower_answers_as_it_did(counts):
         for i in sorted({0, 1, 42, 43, 44, 254, 255, 256, 299, 300, *(c - 1 for c in counts), *counts, 65_535, 65_536}):
             if i < len(texts):
                 assert matched(version, equal_to(texts[i])) == ([i] if i < size else [])
-                several = Among((typed(texts[i]), typed(texts[0])))
+                several = OneOf((typed(texts[i]), typed(texts[0])))
                 assert matched(version, several) == sorted({0, i} if i < size else {0})
         assert len(matched(version, parse({"k": {"$like": "v%"}}).test)) == size
 
@@ -256,7 +257,7 @@ def test_marks_that_agree_are_looked_at_twice():
     held = column([*same, "c", *same])
     for wanted in (same[:1], same[1:], same, [*same, "c"], [same[0], "d"], ["d"]):
         expected = [i for i, each in enumerate([*same, "c", *same]) if each in wanted]
-        assert matched(held, Among(tuple(typed(each) for each in wanted))) == expected
+        assert matched(held, OneOf(tuple(typed(each) for each in wanted))) == expected
     assert len(set(held.codes.tolist())) == 3
 
 
