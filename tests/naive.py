@@ -1,4 +1,4 @@
-"""The slow, obvious twin of every kernel: pure NumPy and Python, written from the definitions, for tests to compare."""
+"""A slow, obvious version of every kernel, in NumPy and Python, written from the definitions, for comparison."""
 
 from __future__ import annotations
 
@@ -417,10 +417,10 @@ def copies_of(graph, node):
     if isinstance(graph, _Rows):
         return graph.same.get(node, [])
     copies = []
-    twin = int(graph.same[node])
-    while 0 <= twin < len(graph.same) and (not copies or twin < copies[-1]):
-        copies.append(twin)
-        twin = int(graph.same[twin])
+    copy = int(graph.same[node])
+    while 0 <= copy < len(graph.same) and (not copies or copy < copies[-1]):
+        copies.append(copy)
+        copy = int(graph.same[copy])
     return copies
 
 
@@ -468,15 +468,15 @@ class Beam:
 
     def meet_copies(self, node, graph):
         """Of the copies of a node, those that are accepted and near enough."""
-        for twin in copies_of(graph, node) if graph else ():
-            if twin < graph.n and self.accepts(twin) and self.measure(twin) < self.bound():
-                self.copies.add(twin)
-                self.offer(twin)
+        for copy in copies_of(graph, node) if graph else ():
+            if copy < graph.n and self.accepts(copy) and self.measure(copy) < self.bound():
+                self.copies.add(copy)
+                self.offer(copy)
 
-    def walk(self, graph, level, start, twins=False):
+    def walk(self, graph, level, start, with_copies=False):
         """Algorithm 2 of Malkov and Yashunin, but that neighbors are measured one step after they are found."""
         self.offer(start)
-        self.meet_copies(start, graph if twins else None)
+        self.meet_copies(start, graph if with_copies else None)
         met, expanded, waiting = {start}, set(), []
         while True:
             node = next((o for _, o in self.kept if o not in expanded | self.copies), None)
@@ -488,7 +488,7 @@ class Beam:
                 self.hops += 1
                 found = [o for o in dict.fromkeys(row_of(graph, node, level)) if o < graph.n and o not in met]
                 met.update(found)
-            self.meet(waiting, graph if twins else None)
+            self.meet(waiting, graph if with_copies else None)
             waiting = found
 
 
@@ -499,7 +499,7 @@ def walk(query, codes, graph, accept, way, measure=None):
         measure = lambda o: distance(levels, way.encoding, codes.words[o])  # noqa: E731
     accepts = set(accepted(accept, codes.n)).__contains__
     beam = Beam(measure, accepts, way.ef, way.max_beam)
-    beam.walk(graph, 0, descend(beam.measure, graph, 0), twins=True)
+    beam.walk(graph, 0, descend(beam.measure, graph, 0), with_copies=True)
     beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
     return beam
 
@@ -581,7 +581,7 @@ def walk_filtered(measure, graph, accept, way, start, keys, rows):
     tried = []
 
     def through(ef, max_beam):
-        tried.append(Beam(measure, accepts, ef, max_beam).walk(graph, 0, start, twins=True))
+        tried.append(Beam(measure, accepts, ef, max_beam).walk(graph, 0, start, with_copies=True))
         return tried[-1].count() >= way.candidates
 
     def accepted_only(ef):

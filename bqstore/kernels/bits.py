@@ -131,7 +131,7 @@ def measure(
 
 @leaf
 def distance_to(words: npt.NDArray[np.uint64], row: int, query: EncodedQuery) -> int:
-    """Return the distance that `measure` writes, for one row."""
+    """Return the distance that `measure` writes, for one row; the query is a code of 1, 2 or 4 bits."""
     planes, encoding, width = query.planes, query.encoding, query.width
     total = 0
     for p in range(query.bits):
@@ -139,10 +139,8 @@ def distance_to(words: npt.NDArray[np.uint64], row: int, query: EncodedQuery) ->
             apart = distance_1(words, row, p * width, planes, width)
         elif encoding == TWO_PLANES:
             apart = distance_2(words, row, p * width, planes, width)
-        elif encoding == SCALAR_4_BITS:
-            apart = distance_4(words, row, p * width, planes, width)
         else:
-            apart = distance_8(words, row, p * width, planes, width)
+            apart = distance_4(words, row, p * width, planes, width)
         total = 2 * total + apart
     if query.corrected:
         word = words[row, words.shape[1] - 1]

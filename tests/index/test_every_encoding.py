@@ -183,7 +183,7 @@ def test_originals_asked_for_ahead_change_no_hit(way, planes, metric, coding):
 @every_metric
 @pytest.mark.parametrize("planes", PLANES)
 @pytest.mark.parametrize("form", [layout.FLOAT32, layout.FLOAT16, layout.INT8])
-def test_what_is_spared_changes_no_hit(form, planes, metric, coding):
+def test_pruning_changes_no_hit(form, planes, metric, coding):
     """Also where what is kept of the originals is not quite what was encoded."""
     state = State(coding, metric, n=600, graph=False, form=form)
     search = state.search(Plan("scan", True, 100), planes)
@@ -202,7 +202,7 @@ def test_what_is_spared_changes_no_hit(form, planes, metric, coding):
 @every_corrected
 @every_metric
 @pytest.mark.parametrize("cold", [False, True])
-def test_nothing_is_spared_by_codes_of_a_part(cold, metric, coding):
+def test_nothing_is_pruned_by_codes_of_a_part(cold, metric, coding):
     """Their estimates bound nothing of the whole. Asked for ahead, all candidates are at once."""
     n, part = 600, DIM // 4
     base, queries = data_of(n, DIM, queries=25)
@@ -225,7 +225,7 @@ def test_nothing_is_spared_by_codes_of_a_part(cold, metric, coding):
 @every_corrected
 @pytest.mark.parametrize("shape", ["outliers", "low rank", "heavy tails", "far from zero", "two clusters"])
 @pytest.mark.parametrize("planes", SCALAR)
-def test_what_is_spared_changes_no_hit_where_dimensions_are_not_alike(planes, shape, coding):
+def test_pruning_changes_no_hit_where_dimensions_are_not_alike(planes, shape, coding):
     """Where errors are no matter of chance, as in real embeddings that are not turned."""
     rng = np.random.default_rng(1)
     n = 1500

@@ -158,7 +158,7 @@ def test_recall_under_filters(state, name):
     assert all(share >= floor for share, floor in zip(found, FLOORS[name], strict=True)), found
 
 
-def test_a_wider_beam_inside_finds_more(state):
+def test_a_wider_accepted_only_beam_finds_more(state):
     data, queries, _ = state
     flags = some(0.2)
     found = []
@@ -242,7 +242,7 @@ def test_more_candidates_are_read_where_they_bring_hits(state, name):
 
 
 @pytest.mark.parametrize("name", ["inside", "through", "scan"])
-def test_damage_is_told_where_it_is_read(state, name):
+def test_damage_is_reported_where_it_is_read(state, name):
     data, queries, _ = state
     planned = Plan("scan", True, 10) if name == "scan" else PLANS[name]
     planned, flags = replace(planned, rescoring=True), some(0.5)

@@ -51,7 +51,7 @@ def test_another_seed_gives_another_graph(data):
 
 
 @pytest.mark.parametrize("step", [None, 1, 7, 1000])
-def test_at_once_one_by_one_and_in_pieces_are_alike(data, step):
+def test_at_once_one_by_one_and_in_pieces_are_equal(data, step):
     words, queries = data
     graph = grow(words, step=step)
     assert len(graph) == N
@@ -73,7 +73,7 @@ def test_a_small_graph_is_that_of_the_rules(data):
 
 
 @pytest.mark.parametrize("dim", [2, 6, 64])
-def test_added_one_by_one_it_is_the_graph_of_the_twin(dim):
+def test_added_one_by_one_it_is_the_graph_of_the_naive_version(dim):
     """In batches equal codes do not see each other; one by one, every link and every list is as defined."""
     n = 150
     words = encode(np.random.default_rng(dim).standard_normal((n, dim)).astype(np.float32))

@@ -81,7 +81,7 @@ def test_copies_come_back_and_are_added_to(whole):
 
 
 @pytest.mark.parametrize("kind", ["to itself", "circle", "ascending"])
-def test_lists_of_copies_that_lead_astray_are_walked_to_an_end(whole, kind):
+def test_lists_of_copies_that_are_damaged_are_walked_to_an_end(whole, kind):
     """check_graph does not follow lists: what stays in the graph is taken, and a search of it ends."""
     words, queries, graph = whole
     every = np.arange(N, dtype=np.int32)

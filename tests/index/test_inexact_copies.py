@@ -122,7 +122,7 @@ def test_counting_of_any_codes_and_of_no_nodes(coding):
 
 
 @pytest.mark.parametrize("kind", ["to itself", "circle", "ascending"])
-def test_counting_lists_that_lead_astray_ends(kind):
+def test_counting_lists_that_are_damaged_ends(kind):
     made, words = codes_of(few(1000))
     graph = grow(words, quantizer=made)
     every = np.arange(1000, dtype=np.int32)

@@ -277,7 +277,7 @@ def test_an_interrupt_at_any_line_counts_inexact_copies_once(linked, every):
         assert graph.alike > 50
 
 
-def test_a_batch_broken_off_twice_loses_no_copies(copies, monkeypatch):
+def test_a_batch_interrupted_twice_loses_no_copies(copies, monkeypatch):
     """The first time when its lists were made, the second time when its links were found: what is kept is whole."""
     graph = grow(copies, stop=50, graph=HnswGraph(4, 20))
     chain = HnswGraph._chain
@@ -298,7 +298,7 @@ def test_a_batch_broken_off_twice_loses_no_copies(copies, monkeypatch):
     assert lists_of(restored) == lists_of_codes(copies, 50)
 
 
-def test_a_graph_that_grows_after_a_batch_was_broken_off_loses_no_copies(copies, monkeypatch):
+def test_a_graph_that_grows_after_a_batch_was_interrupted_loses_no_copies(copies, monkeypatch):
     """Its arrays are replaced, and what the broken-off nodes led to is not in the new ones."""
     words = copies[:50]
     graph = grow(words, stop=45, graph=HnswGraph(4, 20))

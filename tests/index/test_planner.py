@@ -175,7 +175,7 @@ ORDER = ("through", "inside", "scan", "exact")
     [(1, "through"), (0.9, "through"), (0.5, "through"), (0.3, "through"), (0.05, "inside"), (0.04, "inside")]
     + [(0.03, "scan"), (0.01, "scan"), (0.002, "scan"), (0.001, "exact"), (1e-6, "exact")],
 )
-def test_which_way_at_which_share(share, expected):
+def test_which_plan_at_which_share(share, expected):
     """Of a million: through all where many are accepted, inside them where some are, and else their codes."""
     assert kind_of(filtered(share)) == expected
 
@@ -246,7 +246,7 @@ def test_where_the_filter_goes_against_the_query():
     assert some == sorted(some, reverse=True)
 
 
-def test_where_the_filter_goes_along_with_the_query():
+def test_where_the_filter_is_dense_around_the_query():
     """A beam through all: half of what it meets is accepted, however few are elsewhere."""
     for share in SHARES:
         found = filtered(share)
@@ -255,7 +255,7 @@ def test_where_the_filter_goes_along_with_the_query():
     assert filtered(0.3, hnsw_ef=300).ef_dense > filtered(0.3, hnsw_ef=30).ef_dense
 
 
-def test_what_is_rare_around_the_query_falls_with_the_share():
+def test_sparse_below_falls_with_the_share():
     rare = [found.sparse_below for found in map(filtered, SHARES) if found.way == "walk"]
     assert rare == sorted(rare, reverse=True)
     assert rare[-1] >= 1 and rare[0] < 512

@@ -189,7 +189,7 @@ def test_signs_need_no_training(vectors):
     np.testing.assert_array_equal(trained.encode(vectors), made.encode(vectors))
 
 
-def test_turns_are_those_of_splitmix():
+def test_rotation_signs_are_those_of_splitmix():
     """The store keeps none of them: another machine must make the same."""
 
     def sign(i):

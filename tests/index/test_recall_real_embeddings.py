@@ -81,7 +81,7 @@ def test_one_bit_is_as_good_as_numpy_makes_it(measured, name):
 
 
 @every_set
-def test_turning_costs_nothing_and_more_bits_find_more(measured, name):
+def test_rotation_costs_nothing_and_more_bits_find_more(measured, name):
     given = measured(name)
     found = {}
     for rotate in (False, True):
@@ -98,7 +98,7 @@ def test_turning_costs_nothing_and_more_bits_find_more(measured, name):
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("encoding", ["one_bit", "two_bits", "four_bits"])
 @every_set  # the last one, so that each set is loaded once
-def test_what_is_spared_changes_no_hit(measured, encoding, rotate, name):
+def test_pruning_changes_no_hit(measured, encoding, rotate, name):
     """Though the errors of real embeddings are no matter of chance, where they are not turned."""
     given = measured(name)
     queries = given.queries[:SOME]

@@ -98,7 +98,7 @@ def test_fewer_than_there_should_be_are_found_by_a_scan(state):
     same(search.one(queries[:1]), (expected[0][:1], expected[1][:1]))
 
 
-def test_what_was_done_is_told(state):
+def test_what_was_done_is_reported(state):
     data, queries = state
     work = Work()
     Search(data, None, N, 10, Plan("walk", True, 40, 50, 50), 1).nearest(queries, ALONE, None, work)

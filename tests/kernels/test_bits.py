@@ -18,7 +18,7 @@ def pack(vectors):
 
 
 @pytest.mark.parametrize("dim", DIMS)
-def test_packed_signs_are_those_of_the_twin(dim):
+def test_packed_signs_are_those_of_the_naive_version(dim):
     vectors = np.random.default_rng(dim).integers(-1, 2, (5, dim)).astype(np.float32)
     np.testing.assert_array_equal(pack(vectors), naive.pack_signs(vectors))
 
@@ -36,7 +36,7 @@ def test_zero_and_minus_zero_are_not_positive():
         elements=st.floats(width=32, allow_nan=False),
     )
 )
-def test_any_vectors_pack_as_the_twin_packs_them(vectors):
+def test_any_vectors_pack_as_the_naive_version_packs_them(vectors):
     np.testing.assert_array_equal(pack(vectors), naive.pack_signs(vectors))
 
 
@@ -48,7 +48,7 @@ def test_a_row_is_packed_to_its_place():
 
 
 def queried(dim, encoding):
-    """Codes, rows of some of them, a query, and the distances of those rows by the twin."""
+    """Codes, rows of some of them, a query, and the distances of those rows by the naive version."""
     rng = np.random.default_rng(dim)
     query = whole_vectors(rng, 1, dim)[0]
     words = naive.pack_signs(rng.standard_normal((9, dim)))
@@ -61,7 +61,7 @@ def queried(dim, encoding):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_distances_are_those_of_the_twin(encoding):
+def test_distances_are_those_of_the_naive_version(encoding):
     for dim in (*range(1, 201, 23 if INTERPRETED else 1), 512, 513, 768, *DIMS):
         words, rows, query, expected = queried(dim, encoding)
         out = np.full(9, -1, np.int32)

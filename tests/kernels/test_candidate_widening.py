@@ -309,7 +309,7 @@ def test_no_more_than_there_is_room_for_in_the_scratch():
     assert state.walk(way, 4, found=48)[:2] == (layout.OK, 18)
 
 
-def test_fewer_than_most_are_not_short():
+def test_fewer_than_max_candidates_are_enough():
     """Only fewer than the candidates are."""
     state = Given()
     for accepted in (4, 5, 11):
@@ -319,7 +319,7 @@ def test_fewer_than_most_are_not_short():
             assert state.walk(way, 4)[0] == expected
 
 
-def test_what_is_not_rescored_is_told_as_far_as_it_is_asked_for():
+def test_without_rescoring_max_candidates_are_returned():
     """To be rescored later: the nearest, as many as there may be."""
     state = Given()
     way = make_settings(60, 60, 4, 0)._replace(max_candidates=20)
@@ -348,7 +348,7 @@ def test_damage_is_reported_when_it_is_read_and_only_then(metric):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_where_estimates_tell_most_is_still_the_most(bits):
+def test_with_estimates_max_candidates_is_still_the_limit(bits):
     """Sparing and more at once: what cannot be a hit is not read, and brings no more."""
     rng = np.random.default_rng(bits)
     vectors = rng.standard_normal((80, 40)).astype(np.float32)

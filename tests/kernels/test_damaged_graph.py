@@ -23,6 +23,7 @@ from tests.kernels.given import (
     grown,
     link_one,
     make_accept,
+    make_codes,
     make_hits,
     make_scratch,
     make_settings,
@@ -306,6 +307,19 @@ def test_nothing_is_linked_to_a_graph_without_its_entry_point(entry):
         assert (array == old).all()
 
 
+@pytest.mark.parametrize("gone", [0, 11])
+def test_a_node_without_rows_above_level_0_has_no_links_there(gone):
+    """The entry point, which a walk meets, or the new node itself."""
+    codes = make_codes(whole_vectors(np.random.default_rng(0), 12, 40))
+    levels = np.where(np.isin(np.arange(12), (0, 11)), 1, 0).astype(np.uint8)
+    graph = grown(codes, M, 10, levels, 11)
+    row, graph.first[gone] = graph.first[11], -1
+    graph.upper[row] = 5
+    api.find_links(codes, graph, 11, 12, 10, make_scratch(12, 1, M, 20))
+    assert graph.upper[row].tolist() == ([0] + [-1] * (M - 1) if gone == 0 else [5] * M)
+    assert (graph.links[11] >= 0).any()
+
+
 @pytest.mark.parametrize("number", [number for number in NUMBERS if not 0 <= number < N + SPARE])
 def test_a_link_to_or_from_no_code_is_not_merged(number):
     """Neither as a source, nor where a row that is full holds one."""
@@ -376,7 +390,7 @@ def test_every_single_fault_is_counted():
     places=st.lists(st.integers(0, 10**6), min_size=1, max_size=20),
     later=st.integers(0, SPARE - 1),
 )
-def test_nodes_are_linked_to_a_graph_that_a_broken_off_batch_has_marked(places, later):
+def test_nodes_are_linked_to_a_graph_that_an_interrupted_batch_has_marked(places, later):
     """Rows that hold nodes to come are read and merged like any; what is linked then has no faults but those."""
     _, codes, graph = sound()
     flat = graph.links[:N].reshape(-1)

@@ -44,7 +44,7 @@ def encoded(query, encoding, metric=layout.DOT):
 
 @every_encoding
 @pytest.mark.parametrize("dim", DIMS)
-def test_planes_are_those_of_the_twin(dim, encoding):
+def test_planes_are_those_of_the_naive_version(dim, encoding):
     query = whole_vectors(np.random.default_rng(dim), 1, dim)[0]
     levels, planes, held = encoded(query, encoding)
     expected = naive.levels_of(query, encoding)

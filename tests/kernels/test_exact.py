@@ -185,7 +185,7 @@ def test_candidates_of_a_scan_can_be_rescored_later():
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dim", DIMS)
-def test_queries_are_prepared_as_the_twin_prepares_them(dim, metric):
+def test_queries_are_prepared_as_the_naive_version_prepares_them(dim, metric):
     queries = np.random.default_rng(dim).standard_normal((3, dim)).astype(np.float32)
     out = np.full((3, dim), 77, np.float32)
     assert api.prepare(queries, metric, out) == layout.OK
@@ -193,3 +193,10 @@ def test_queries_are_prepared_as_the_twin_prepares_them(dim, metric):
     np.testing.assert_allclose(out, expected, rtol=1e-6 if metric == layout.COSINE else 0)
     assert api.prepare(queries, metric, queries) == layout.OK  # in place
     np.testing.assert_array_equal(queries, out)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e30])
+def test_a_query_that_cannot_be_computed_with_is_not_prepared(bad):
+    queries = np.ones((3, 4), np.float32)
+    queries[1, 2] = bad
+    assert api.prepare(queries, layout.DOT, np.empty_like(queries)) == layout.BAD_QUERY

@@ -1,4 +1,4 @@
-"""The walk under a filter against its twin: what it keeps, how often it looks, which beam is taken; and damage."""
+"""The walk under a filter against its naive version: what it keeps, what it measures, which beam is chosen; damage."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def settings_of(ef, **fields):
 
 
 class Given:
-    """Codes that are often the same, a graph of the first n of them, a query, and what the twin makes of it."""
+    """Codes of which many are equal, a graph of the first n, a query, and its distances by the naive version."""
 
     def __init__(self, rng, n, tail, m, dim, encoding, filtered, least=0):
         self.rng, self.m, self.encoding, self.dim = rng, m, encoding, dim
@@ -161,7 +161,7 @@ def test_the_share_is_of_1024():
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @a_state(ef=st.integers(1, 30), steps=st.integers(1, 6))
-def test_a_node_is_looked_at_as_by_the_twin(n, tail, m, dim, encoding, filtered, seed, ef, steps):
+def test_a_node_is_expanded_as_by_the_naive_version(n, tail, m, dim, encoding, filtered, seed, ef, steps):
     """Several, one after the other, whichever they are."""
     rng = np.random.default_rng(seed)
     state = Given(rng, n, tail, m, dim, encoding, filtered)
@@ -189,7 +189,7 @@ def test_a_node_is_looked_at_as_by_the_twin(n, tail, m, dim, encoding, filtered,
 
 @settings(max_examples=2 * EXAMPLES, deadline=None)
 @a_state(ef=st.integers(1, 40))
-def test_the_accepted_only_beam_is_that_of_the_twin(n, tail, m, dim, encoding, filtered, seed, ef):
+def test_the_accepted_only_beam_is_that_of_the_naive_version(n, tail, m, dim, encoding, filtered, seed, ef):
     """From any node that has links of its own, accepted or not."""
     rng = np.random.default_rng(seed)
     state = Given(rng, n, tail, m, dim, encoding, filtered)
@@ -319,7 +319,7 @@ KINDS_OF_BEAMS = {
     candidates=st.integers(0, 20),
     least=st.sampled_from([0, 10]),
 )
-def test_the_beam_that_is_chosen_is_that_of_the_twin(
+def test_the_beam_that_is_chosen_is_that_of_the_naive_version(
     n, tail, m, dim, encoding, filtered, seed, ef, kind, candidates, least
 ):
     """By what is accepted around the start, and by what the beam through all has met."""
@@ -453,7 +453,7 @@ def searched(state, way, k, max_beam=80, codes=None):
     k=st.integers(1, 12),
     least=st.sampled_from([0, 10]),
 )
-def test_a_search_under_a_filter_is_that_of_the_twin(n, tail, m, dim, encoding, filtered, seed, ef, kind, k, least):
+def test_a_filtered_search_is_that_of_the_naive_version(n, tail, m, dim, encoding, filtered, seed, ef, kind, k, least):
     """With the tail behind what was linked; fewer than were asked for are short."""
     state = Given(np.random.default_rng(seed), n, tail, m, dim, encoding, filtered, least)
     ef = max(ef, k)
@@ -464,7 +464,7 @@ def test_a_search_under_a_filter_is_that_of_the_twin(n, tail, m, dim, encoding, 
         beam = naive.walk_filtered(state.measure, state.graph, state.accept, way, start, 88, 8 * m)[-1]
     else:
         beam = naive.Beam(state.measure, state.accepts, ef, way.max_beam)
-        beam.walk(state.graph, 0, start, twins=True)
+        beam.walk(state.graph, 0, start, with_copies=True)
     if beam is None:
         assert status == layout.TOO_FEW
         return
@@ -481,7 +481,7 @@ def test_a_search_under_a_filter_is_that_of_the_twin(n, tail, m, dim, encoding, 
 
 
 @pytest.mark.parametrize("accepted", [0, 1, 4, 5, None])
-def test_fewer_than_the_candidates_are_short(accepted):
+def test_fewer_than_the_candidates_are_too_few(accepted):
     state = Given(np.random.default_rng(0), 40, 4, 4, 24, 4, "all", least=4)
     flags = np.zeros(44, bool)
     flags[np.random.default_rng(1).permutation(44)[:accepted]] = True
@@ -495,7 +495,7 @@ def test_fewer_than_the_candidates_are_short(accepted):
             assert status == layout.OK, kind
 
 
-def test_a_way_without_a_filters_fields_is_as_it_was():
+def test_settings_without_those_of_a_filter_mean_what_they_meant():
     """Fields of 0: the beam through all, whatever is accepted."""
     for filtered in FILTERS:
         state = Given(np.random.default_rng(3), 50, 0, 4, 24, 4, filtered, least=4)

@@ -143,7 +143,7 @@ def test_the_only_one_that_is_accepted_is_found(scale, bits):
     encoding=st.sampled_from(ENCODINGS),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_beam_of_estimates_is_that_of_the_twin(n, tail, m, dim, ef, slack, density, bits, encoding, seed):
+def test_the_beam_of_estimates_is_that_of_the_naive_version(n, tail, m, dim, ef, slack, density, bits, encoding, seed):
     """Of whole numbers, so that every way to add them up gives the same; few dimensions make long lists."""
     rng = np.random.default_rng(seed)
     vectors = whole_vectors(rng, n + tail, dim)
@@ -164,7 +164,7 @@ def test_the_beam_of_estimates_is_that_of_the_twin(n, tail, m, dim, ef, slack, d
     assert flags == [int(expected.accepts(o)) for _, o in expected.kept]
 
 
-def test_turned_vectors_of_one_direction_stay_in_one_list():
+def test_rotated_vectors_of_one_direction_stay_in_one_list():
     """The signs after the rotation are those of the direction, however long a vector is."""
     rng = np.random.default_rng(0)
     direction = rng.standard_normal(DIM)

@@ -1,4 +1,4 @@
-"""Each intrinsic, or its interpreted twin, against plain Python."""
+"""Each intrinsic, or its interpreted version, against plain Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building: what is selected, merged and linked, against the twins; and what a batch may and may not write."""
+"""Building: what is selected, merged and linked, against the naive versions; and what a batch may and may not write."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rows_of(graph, node):
     dim=st.sampled_from(DIMS),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_selection_is_that_of_the_twin(n, degree, enough, dim, seed):
+def test_a_selection_is_that_of_the_naive_version(n, degree, enough, dim, seed):
     rng = np.random.default_rng(seed)
     codes = make_codes(whole_vectors(rng, n, dim))
     words = codes.words
@@ -64,7 +64,7 @@ def test_a_selection_is_that_of_the_twin(n, degree, enough, dim, seed):
 
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("m", [2, 3, 5, 16])
-def test_codes_added_one_by_one_make_the_graph_of_the_twin(m, dim):
+def test_codes_added_one_by_one_make_the_graph_of_the_naive_version(m, dim):
     rng = np.random.default_rng(dim)
     n = 35 if INTERPRETED else 70
     codes = make_codes(whole_vectors(rng, n, dim))
@@ -91,7 +91,7 @@ def test_codes_added_one_by_one_make_the_graph_of_the_twin(m, dim):
     dim=st.sampled_from(DIMS),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_links_back_are_merged_as_the_twin_merges_them(m, held, count, level, dim, seed):
+def test_links_back_are_merged_as_the_naive_version_merges_them(m, held, count, level, dim, seed):
     """Also many sources at once, more than the scratch holds, and some that the row has already."""
     rng = np.random.default_rng(seed)
     n = 80
@@ -129,7 +129,7 @@ def of_links(codes):
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dim", [3, 16, 70])
-def test_corrected_codes_added_one_by_one_make_the_graph_of_the_twin(dim, metric, bits):
+def test_corrected_codes_added_one_by_one_make_the_graph_of_the_naive_version(dim, metric, bits):
     """Those of a few dimensions share signs, and stand in lists."""
     rng = np.random.default_rng(dim)
     n, m = 30 if INTERPRETED else 60, 3
@@ -155,7 +155,7 @@ def test_corrected_codes_added_one_by_one_make_the_graph_of_the_twin(dim, metric
     dim=st.sampled_from([2, 40]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_links_back_of_corrected_codes_are_merged_as_the_twin_merges_them(bits, held, count, level, dim, seed):
+def test_links_back_of_corrected_codes_are_merged_as_the_naive_version_merges_them(bits, held, count, level, dim, seed):
     rng = np.random.default_rng(seed)
     n, m = 60, 4
     codes = quantized(rng, bits, whole_vectors(rng, n, dim), DOT)
@@ -175,15 +175,15 @@ def test_links_back_of_corrected_codes_are_merged_as_the_twin_merges_them(bits, 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("dim", [1, 7, 64, 100])
-def test_a_code_as_a_query_is_the_twins(dim, bits):
+def test_a_code_as_a_query_is_that_of_the_naive_version(dim, bits):
     """From each of some codes the distance of every other, and one alone as many at once."""
     rng = np.random.default_rng(dim)
     codes = quantized(rng, bits, rng.standard_normal((12, dim)).astype(np.float32), EUCLID)
-    twin, planes = of_links(codes), np.full((8, codes.quantizer.width), 77, np.uint64)
+    naive_links, planes = of_links(codes), np.full((8, codes.quantizer.width), 77, np.uint64)
     for node in range(12):
         query = as_kernels_have_it(kernel_bits.code_as_query(codes.words, node, codes.quantizer, planes))
         found = distances_from(query, codes).tolist()
-        assert found == [twin.far(node, o) for o in range(12)]
+        assert found == [naive_links.far(node, o) for o in range(12)]
         assert found == [kernel_bits.distance_to(codes.words, o, query) for o in range(12)]
 
 

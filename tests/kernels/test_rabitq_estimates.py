@@ -178,7 +178,7 @@ def test_distances_order_as_the_estimates(dim, rounds, metric, encoding, bit_pla
 @every_metric
 @rotated_or_not
 @pytest.mark.parametrize("dim", [1, 3, 64, 100] if INTERPRETED else [1, 3, 64, 100, 384])
-def test_a_query_is_encoded_beside_the_mean_and_turned(dim, rounds, metric, encoding, bit_planes):
+def test_a_query_is_encoded_less_the_mean_and_rotated(dim, rounds, metric, encoding, bit_planes):
     rng = np.random.default_rng(dim)
     mean, turns = rng.standard_normal(dim).astype(np.float32), some_turns(rng, dim, rounds)
     quantizer = corrected(bit_planes, mean, turns, error_scales=(0.7, 1.3))

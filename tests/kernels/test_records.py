@@ -9,7 +9,7 @@ from tests.kernels.given import DIMS, FORMS, INTERPRETED, damage, whole_vectors
 
 
 @pytest.mark.parametrize("stride", [8, 16, 24, 40, 104])
-def test_the_checksum_is_that_of_the_twin(stride):
+def test_the_checksum_is_that_of_the_naive_version(stride):
     words = np.random.default_rng(stride).integers(0, 2**32, (4, stride), dtype=np.uint32)
     words[3] = 0xFFFF_FFFF
     words.flags.writeable = False

@@ -71,7 +71,7 @@ def same(found, expected):
 @every_bits
 @every_encoding
 @every_metric
-def test_a_scan_that_spares_finds_the_same(metric, encoding, bits):
+def test_a_scan_with_pruning_finds_the_same(metric, encoding, bits):
     given = Given(bits, metric)
     (status, read), _, all_read = given.scan(make_settings(rescoring=1, encoding=encoding))
     assert (status, read) == (layout.OK, QUERIES * WIDE)
@@ -85,7 +85,7 @@ def test_a_scan_that_spares_finds_the_same(metric, encoding, bits):
 @every_bits
 @every_encoding
 @every_metric
-def test_a_walk_that_spares_finds_the_same(metric, encoding, bits):
+def test_a_walk_with_pruning_finds_the_same(metric, encoding, bits):
     given = Given(bits, metric)
     graph = grown(given.codes, 4, 40, some_levels(np.random.default_rng(0), N, 3), N - 9)
     found = []
@@ -108,7 +108,7 @@ def test_a_walk_that_spares_finds_the_same(metric, encoding, bits):
 
 @pytest.mark.parametrize("encoding", ENCODINGS[1:])
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_read_is_what_the_twin_reads(form, encoding):
+def test_what_is_read_is_what_the_naive_version_reads(form, encoding):
     """In the order of the estimates, all that may be better than the worst of the best until then."""
     for metric in METRICS:
         given = Given(4, metric, form=form)
@@ -146,7 +146,7 @@ def test_a_damaged_record_is_noticed_if_it_is_read_and_only_then(encoding):
 
 
 @every_encoding
-def test_codes_that_tell_nothing_of_their_error_spare_nothing(encoding):
+def test_codes_without_a_known_error_prune_nothing(encoding):
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((N, DIM)).astype(np.float32)
     codes, originals = encoded_as(signs(DIM), vectors), naive.make_originals(vectors, layout.FLOAT32, DOT)
@@ -173,7 +173,7 @@ def rescored(originals, query, ordinals, bounds, k):
 @every_metric
 @pytest.mark.parametrize("k", [1, 3, 12, 20])
 def test_candidates_that_cannot_be_hits_are_not_read(metric, k):
-    """Any bounds that are true: the same hits, and as many records read as by the twin."""
+    """Any bounds that are true: the same hits, and as many records read as by the naive version."""
     rng = np.random.default_rng(k)
     vectors = rng.integers(-3, 4, (30, 20)).astype(np.float32)
     originals = naive.make_originals(vectors, layout.FLOAT32, metric)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bqstore.kernels import api, layout, nearest
+from bqstore.kernels import api, layout, nearest, scan
 from tests import naive
 from tests.kernels.given import (
     DIMS,
@@ -37,7 +37,7 @@ def assert_candidates(candidates, query, expected):
 
 
 def check(vectors, queries, accept, c, k, metric, form=None, encoding=layout.BINARY):
-    """Search and compare candidates and hits with the twin's."""
+    """Search and compare candidates and hits with the naive version's."""
     m, dim = queries.shape
     codes = make_codes(vectors, spare=3)
     candidates, hits = make_candidates(m, c), make_hits(m, k)
@@ -100,6 +100,18 @@ def test_buffers_are_cut_back_many_times(c):
     query = -np.ones((1, 20), np.float32)
     check(vectors[order], query, make_accept(None), c, 10, layout.COSINE)
     check(np.ascontiguousarray(vectors[order[::-1]]), query, make_accept(None), c, 10, layout.COSINE)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a compiled kernel has its constants built in")
+@pytest.mark.parametrize("share", [1, 0.1])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_small_buffers_and_caches(monkeypatch, encoding, share):
+    """What compiled kernels do with thousands of codes: buffers are cut back, and scattered codes are prefetched."""
+    monkeypatch.setattr(nearest, "SLACK", 1)
+    monkeypatch.setattr(scan, "CACHED_WORDS", 0)
+    rng = np.random.default_rng(0)
+    accept = make_accept(rng.random(600) < share)
+    check(whole_vectors(rng, 600, 5), whole_vectors(rng, 2, 5), accept, 20, 5, layout.DOT, encoding=encoding)
 
 
 def test_a_cut_keeps_the_lowest_ordinals_of_a_tie():

@@ -93,7 +93,7 @@ def test_the_candidates_are_rescored(metric, form, encoding):
 
 
 @pytest.mark.parametrize("density", [0.5, 0.1, 0.02])
-def test_what_is_not_accepted_is_a_way_and_never_a_result(density):
+def test_what_is_not_accepted_is_walked_through_and_never_a_result(density):
     """Filters that take the far side of the data: the walk begins among rejected nodes and must go through them."""
     rng = np.random.default_rng(0)
     n = N if INTERPRETED else 1000
@@ -131,7 +131,7 @@ def test_deleted_nodes_are_passed_through():
 
 
 @pytest.mark.parametrize("accepted", [0, 3, 4])
-def test_fewer_than_the_candidates_are_short(accepted):
+def test_fewer_than_the_candidates_are_too_few(accepted):
     rng = np.random.default_rng(0)
     _, codes, graph = linked(rng, N, 24, 4)
     flags = np.zeros(N, bool)
@@ -141,7 +141,7 @@ def test_fewer_than_the_candidates_are_short(accepted):
     assert status == (layout.OK if accepted == 4 else layout.TOO_FEW)
 
 
-def test_an_island_is_short():
+def test_an_island_has_too_few():
     rng = np.random.default_rng(0)
     _, codes, graph = linked(rng, N, 24)
     graph.links[graph.entry] = -1
@@ -291,7 +291,7 @@ def test_originals_that_do_not_fit_are_out_of_range():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_query_that_cannot_be_computed_with_is_doubtful(metric):
+def test_a_query_that_cannot_be_computed_with_is_a_bad_query(metric):
     rng = np.random.default_rng(1)
     _, codes, graph = linked(rng, 40, 24)
     originals, accept, way = no_originals(24, metric), make_accept(None), make_settings(40, 40, 4)

@@ -66,10 +66,20 @@ def assert_packed(quantizer, vectors):
 
 @every_kind
 @pytest.mark.parametrize("dim", DIMS)
-def test_codes_are_those_of_the_twin(dim, kind):
+def test_codes_are_those_of_the_naive_version(dim, kind):
     rng = np.random.default_rng(dim)
     assert_packed(trained(rng, kind, dim), rng.standard_normal((5, dim)).astype(np.float32))
     assert_packed(whole(rng, kind, dim), whole_vectors(rng, 5, dim))
+
+
+@every_kind
+def test_under_cosine_codes_are_those_of_unit_vectors(kind):
+    rng = np.random.default_rng(0)
+    quantizer = trained(rng, kind, 16)
+    vectors = unit_vectors(rng, 5, 16)  # of length 4: scaled exactly
+    expected = naive.pack_three_levels(vectors / 4, quantizer.mean, quantizer.deviation, kind)
+    np.testing.assert_array_equal(encoded_as(quantizer, vectors, layout.COSINE).words, expected)
+    assert (encoded_as(quantizer, vectors).words != expected).any()
 
 
 def bits_of(values, mean, deviation, kind):
@@ -117,14 +127,14 @@ def test_one_and_a_half_bits_are_the_examples_of_qdrant():
     ),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_vectors_pack_as_the_twin_packs_them(kind, vectors, seed):
+def test_any_vectors_pack_as_the_naive_version_packs_them(kind, vectors, seed):
     assert_packed(trained(np.random.default_rng(seed), kind, vectors.shape[1]), vectors)
 
 
 @every_kind
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("dim", DIMS)
-def test_queries_are_encoded_as_those_of_the_twin(dim, encoding, kind):
+def test_queries_are_encoded_as_those_of_the_naive_version(dim, encoding, kind):
     """As a vector is, or as levels: once more for the second bits, or the larger of each two."""
     rng = np.random.default_rng(dim)
     quantizer = whole(rng, kind, dim)

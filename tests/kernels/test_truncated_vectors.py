@@ -186,7 +186,7 @@ def test_a_part_of_zeros_has_codes_and_scores(encoding, metric, kind):
 @every_kind
 @every_metric
 @every_encoding
-def test_no_reach_is_known_of_the_whole(encoding, metric, kind):
+def test_no_score_bound_is_known_of_the_whole(encoding, metric, kind):
     """Whatever is asked for: else a vector whose part is far and whose rest is near would be left unread."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((9, 80)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The walk against its twin: which nodes it keeps, in which order, how often it looks."""
+"""The walk against its naive version: which nodes it keeps, in which order, how often it looks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def kept(scratch):
     encoding=st.sampled_from(ENCODINGS),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_beam_is_that_of_the_twin(n, tail, m, dim, ef, slack, density, encoding, seed):
+def test_the_beam_is_that_of_the_naive_version(n, tail, m, dim, ef, slack, density, encoding, seed):
     rng = np.random.default_rng(seed)
     codes = make_codes(whole_vectors(rng, n + tail, dim), spare=3)
     query = whole_vectors(rng, 1, dim)
@@ -70,7 +70,7 @@ def test_the_beam_is_that_of_the_twin(n, tail, m, dim, ef, slack, density, encod
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(n=st.integers(1, 40), m=st.integers(2, 4), dim=st.sampled_from([3, 40]), seed=st.integers(0, 2**32 - 1))
-def test_the_greedy_walk_ends_where_the_twin_ends(n, m, dim, seed):
+def test_the_greedy_walk_ends_where_the_naive_version_ends(n, m, dim, seed):
     rng = np.random.default_rng(seed)
     codes = make_codes(whole_vectors(rng, n, dim))
     graph = random_graph(rng, n, m)
@@ -146,7 +146,7 @@ def test_epochs_begin_again_after_the_last():
 @pytest.mark.skipif(INTERPRETED, reason="thousands of codes")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_beam_longer_than_one_that_is_counted_through_keeps_the_same(encoding):
-    """Past 128 keys a place is found by halving: the same beam as the twin's."""
+    """Past 128 keys a place is found by halving: the same beam as the naive version's."""
     rng = np.random.default_rng(3)
     codes = make_codes(rng.standard_normal((700, 70)).astype(np.float32))
     query = rng.integers(-2, 3, (1, 70)).astype(np.float32)
