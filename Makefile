@@ -25,10 +25,10 @@ demo: $(VENV)/.demo  ## ask the Python manual, through LangChain and LlamaIndex
 lint: $(VENV)/.test  ## ruff, mypy, the import contracts
 	@BIN=$(BIN) tools/check.sh lint
 
-quick: $(VENV)/.test  ## lint, and one test of everything: for every save
+quick: $(VENV)/.test  ## lint, and some tests of everything: before each commit
 	@BIN=$(BIN) tools/check.sh quick
 
-test: $(VENV)/.test  ## what must pass before a commit lands, from an empty numba cache; CI runs this
+test: $(VENV)/.test  ## what must pass before a change is merged, from an empty cache of kernels; CI runs this
 	@BIN=$(BIN) tools/check.sh test
 
 test-all: $(VENV)/.test  ## all but torture: every parameter, hypothesis at full depth, kernels under all flags

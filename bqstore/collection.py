@@ -91,7 +91,8 @@ class Collection:
         Raises
         ------
         InvalidInputError               before anything is written
-        StorageError                    the disk refused; nothing was added
+        StorageError                    the disk refused, and nothing is acknowledged; after a failed sync or commit the
+                                        collection must be opened again before the next write
 
         >>> col.add(np.ones((1, 4)), ids=["e"], texts=["five"])
         ['e']
@@ -133,7 +134,7 @@ class Collection:
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
         """Delete documents by id, by filter, or those of the ids that match the filter; returns how many.
 
-        Unknown ids are skipped. Neither ids nor a filter is an InvalidInputError: `clear` deletes everything.
+        Unknown ids are skipped. With neither ids nor a filter this is an InvalidInputError: `clear` deletes everything.
 
         >>> col.delete(["a", "unknown"])
         1
@@ -189,7 +190,7 @@ class Collection:
         rescore : bool or None          score candidates by their original vectors; None: the collection's default
         hnsw_ef : int or None           width of the graph walk's candidate list; None: the collection's default
         exact : bool                    score every matching document by its original vector
-        ignore_quantization : bool      search the original vectors, not the codes
+        ignore_quantization : bool      Qdrant's name for the same: search the original vectors, not the codes
         score_threshold : float         drop hits with a lower score
         with_vectors : bool             fill ``Hit.vector``
         explain : bool                  return `ExplainedHits`, whose ``explanation`` tells how the search was done

@@ -1,8 +1,8 @@
 """The settings of a collection and of a search: frozen dataclasses, checked when they are made.
 
-Names are Qdrant's, because its users are ours. Settings that shape the stored bytes (`Quantization`, ``HnswConfig.m``)
-must agree with what is stored; those of a query (`SearchParams`, ``HnswConfig.full_scan_threshold``) may differ at
-every opening.
+Names are Qdrant's, so that its users find them. Settings that shape the stored bytes (`Quantization`, ``HnswConfig.m``
+and ``ef_construct``) must agree with what is stored. Those of a query (`SearchParams`, ``query_encoding``,
+``full_scan_threshold``) may differ at every opening.
 """
 
 from __future__ import annotations
@@ -60,18 +60,21 @@ class Quantization:
                                 Qdrant's, with the sign estimator: three levels a value, set by the mean and deviation
                                 of its dimension. With ``estimator="rabitq"``, "two_bits" has four levels a value
         "four_bits"             sixteen levels a value; "rabitq" only
-    query_encoding : "auto"     "scalar4bits" where the codes were chosen or use "rabitq", else "binary"
+    query_encoding : "auto"     "scalar8bits" for "four_bits"; "scalar4bits" where the codes were chosen by measuring or
+                                use "rabitq"; else "binary"
         "binary"                the query is encoded as the vectors are
         "scalar4bits", "scalar8bits"
                                 4 or 8 bits of every value of the query are kept: a few nanoseconds more a code, and a
                                 better order. May differ at every opening
-    estimator : "auto"          "sign" if an encoding is given, else chosen by measuring
+    estimator : "auto"          chosen by measuring; "sign" if an encoding other than "four_bits" is given without
+                                ``rotate=True``
         "sign"                  candidates are ranked by the product of signs, ``dim - 2 * hamming``
         "rabitq"                vectors are centered on the mean of the data, and two float32 a vector correct the
                                 product to an unbiased estimate of the score (Gao and Long, arXiv 2405.12497; with
                                 more bits: 2409.09913)
     rotate : bool or None       "rabitq" only: rotate the centered vectors at random, so that a few large dimensions
-                                are spread over all. None: chosen by measuring; False if the estimator is given
+                                are spread over all. None: chosen by measuring; False if
+                                encoding and estimator are both given
     truncate_dim : int or None  how many of the first values of each vector codes and graph are made of; None: all.
                                 For models trained to hold the most in the first values (Matryoshka), such as OpenAI's
                                 third generation: 512 of 3,072 values take a sixth of the memory. Vectors are stored,

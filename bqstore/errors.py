@@ -7,7 +7,7 @@ The tree, each branch a different reaction of the caller::
     │   ├── UnknownKeywordError (TypeError) a keyword that does not exist; names the one that was probably meant
     │   └── SettingsConflictError           an argument contradicts what the collection was made with
     ├── NotFoundError (LookupError)         there is no such collection to read
-    ├── LockedError                         another writer has it; wait, or open with read_only=True
+    ├── LockedError                         another writer has it, or this thread is inside a write
     ├── ReadOnlyError                       a write on a collection opened with read_only=True
     ├── ClosedError                         closed, or carried over a fork; open it again
     ├── StorageError (OSError)              the disk refused (full, failing); nothing of the call was acknowledged
@@ -72,7 +72,7 @@ class NotFoundError(BqstoreError, LookupError):
 
 
 class LockedError(BqstoreError):
-    """Another writer, in this process or another, has the collection open.
+    """Another writer has the collection open; or a signal handler, finalizer or filter function called in from a write.
 
     >>> import bqstore
     >>> with bqstore.open("my-store"):

@@ -63,12 +63,13 @@ def open(
     quantization : Quantization or dict
                                     how vectors become codes
     hnsw : HnswConfig or dict       settings of the graph, and ``full_scan_threshold``
-    search : SearchParams or dict   defaults of searches; those of this opening are not stored
+    search : SearchParams or dict   defaults of searches: stored with a new collection, else for this opening only
     originals : str                 what is kept for rescoring: "float32" (default), "float16", "int8" or "none"
     embedding_model : str           the model that makes the vectors: stored, and vectors of another are refused
     index_metadata : list of str    metadata fields to load for filters now; else the first filter on a field loads it.
                                     What is loaded is saved with the collection's snapshot
-    threads : int                   at most so many threads for `search_batch`, linking and `compact`; None: all cores
+    threads : int                   at most so many threads for searches in batches, encoding and linking; None: all
+                                    cores
     read_only : bool                follow what another process writes, without taking the lock
 
     Raises

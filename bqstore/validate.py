@@ -1,4 +1,5 @@
-"""The arguments of a call are checked and converted once, here; the modules below check nothing again.
+"""Documents, ids and queries are checked and converted here, once; search settings in `engine/options.py`, filters in
+`metadata/filter_grammar.py`.
 
 Inside, vectors are float32 (n, dim), C-order and finite; ids are non-empty strings; metadata is JSON text. Every
 InvalidInputError says what was given, what was expected, and what to do.

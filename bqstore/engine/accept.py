@@ -82,7 +82,7 @@ class Acceptor:
             self._loaded(lambda state: with_columns(self._store, state, wanted), lambda state: None)
 
     def _called(self, state: State, function: Callable[[Any], object]) -> tuple[Bits, int]:
-        """What a function says of every document. ChangedError if one is not as the state knows it."""
+        """The documents that a filter function accepts. ChangedError if one is not as the state knows it."""
         mask, live = np.zeros(state.n, bool), np.flatnonzero(state.live)
         for at in range(0, len(live), _AT_ONCE):
             for ordinal, row in fetch.rows(self._store, state, live[at : at + _AT_ONCE]).items():

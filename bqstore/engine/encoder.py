@@ -1,7 +1,8 @@
 """How the vectors of one collection become codes: which encoding, when it is chosen, and how it changes later.
 
-The first vectors choose the encoding if there are enough of them. Otherwise codes are plain signs, until there are
-enough and all codes are made anew. Knows the published state and the store; knows no rows.
+The first vectors choose the encoding if there are enough of them. Otherwise codes are the simplest that the settings
+allow (plain signs, if nothing is given), until there are enough and all codes are made anew. Knows the published state
+and the store; knows no rows.
 """
 
 from dataclasses import replace

@@ -73,7 +73,10 @@ class Engine:
         return bool(self.store.head.settings["originals"] != "none")
 
     def check(self, *, writing: bool = False) -> None:
-        """Raise unless this thread may call now, and write if it is to: ClosedError, LockedError, ReadOnlyError."""
+        """Raise unless this thread may call now, and write if it is to.
+
+        ClosedError, LockedError, ReadOnlyError; StorageError after a failed sync or commit.
+        """
         self.lifecycle.check()
         if writing:
             self.store.check_writable()

@@ -21,7 +21,7 @@ from .state import State
 
 # Below this a scan is faster than any walk, and collections this small are made by the thousand: no graph at all.
 SMALLEST_GRAPH = 2048
-# Slots that may wait for a link or a snapshot: so many, or this part of all. It is the tail after a crash.
+# At most so many slots, or this share of all, wait for a link or a snapshot; after a crash they are the tail.
 TAIL, TAIL_PART = 8192, 0.05
 
 
@@ -33,7 +33,8 @@ def long_tail(n: int) -> int:
 class GraphBuilder:
     """The graph that grows with the states of one collection, and the thread that links in the background.
 
-    All methods but `attached` are for the thread that holds the writer's lock; in a reader, the follower's.
+    `attached`, `lags`, `at_work` and `stop` are for any thread, `stop` without the lock. The others are for the thread
+    that holds the writer's lock; in a reader, the follower's.
     """
 
     def __init__(self, hnsw: HnswConfig, workers: Workers) -> None:
@@ -59,7 +60,7 @@ class GraphBuilder:
         return len(self.graph) if self.graph is not None and self._generation == state.head.generation else 0
 
     def lags(self, state: State) -> bool:
-        """Whether so much is not linked that somebody should begin: it is searched, by scans."""
+        """Whether the tail is so long that linking in the background should begin; until then it is scanned."""
         linked = self.linked(state)
         long = state.n >= SMALLEST_GRAPH if linked == 0 else state.n - linked > long_tail(state.n)
         return long and not self.at_work
@@ -115,7 +116,7 @@ class GraphBuilder:
             try:
                 while not self._stop.is_set() and step():
                     pass
-            except BqstoreError:  # the collection was closed, or is damaged: who uses it is told so
+            except BqstoreError:  # the collection was closed, or is damaged: the next call raises
                 pass
 
         self._thread = threading.Thread(target=work, name="bqstore-linking", daemon=True)

@@ -13,7 +13,7 @@ from .state import State, with_ids
 
 
 class GraphUpkeep:
-    """Who links and saves, and when; what is linked and saved is said by the builder and the persistence."""
+    """When to link and to save: the builder links, the persistence saves."""
 
     def __init__(self, store: Store, builder: GraphBuilder, lifecycle: Lifecycle) -> None:
         self._store, self._life = store, lifecycle
@@ -62,7 +62,7 @@ class GraphUpkeep:
         self.save()
 
     def save(self, least: int = 1) -> None:
-        """Keep a snapshot if ``least`` slots are linked, or a column is there, that the last lacks; under the lock."""
+        """Save if at least so many linked slots, or any column, are missing from the last snapshot; under the lock."""
         state = self.publisher.state
         if not self.persistence.is_wanted(state, least):
             return

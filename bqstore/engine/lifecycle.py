@@ -1,7 +1,8 @@
 """Who may enter an open collection, and when: threads, signal handlers, Ctrl-C, forks and closing. All rules are here.
 
 1. **One writer at a time.** A write holds `Lifecycle.lock` from its first look at the state until the next state is
-   published. Other writes wait for it; searches and other reads do not take it.
+   published. Other writes wait for it. Searches do not take it, but for three cases: a read-only process that looks
+   whether another one has committed, the fourth try of a read that met changed documents, and `verify`.
 2. **No call from inside a write.** Python runs signal handlers and finalizers between any two instructions of a
    thread, so also in the middle of a write, and a second call would end the transaction of the first. While a thread
    is inside a write, every other call of that thread is a LockedError. A handler should set a flag; the program looks
@@ -10,7 +11,7 @@
    next call publishes it (`Publisher`).
 4. **Closing** waits for the write of another thread. A search that is under way ends on the arrays it holds, or raises
    ClosedError. What a program leaves open is closed when the process ends.
-5. **A fork** has neither the threads nor the locks of its parent: its calls are ClosedErrors, and `close` does nothing.
+5. **A fork** has neither the threads nor the locks of its parent: its calls raise ClosedError, and `close` does nothing.
 """
 
 import atexit

@@ -35,11 +35,11 @@ class Options:
 
     Parameters
     ----------
-    exact : bool        scan the originals; also for ``ignore_quantization``, which differs only where a graph is walked
+    exact : bool        score all originals; ``ignore_quantization`` does the same here
     originals : bool    whether the collection keeps any
     query_encoding : str as in `Quantization`: "auto" is what the codes of the state suggest
     workers : Workers   how many queries of a batch may run at once
-    adaptive : bool     under a filter, more candidates may be looked at: where ``oversampling`` was not asked for
+    adaptive : bool     under a filter or among copies more candidates may be looked at: where ``oversampling`` was not asked for
     """
 
     k: int

@@ -173,7 +173,7 @@ class Search:
             self._free = data.pool.free(self._sizes)
 
     def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The k nearest of one query, float32 (1, dim): the short form of `nearest` for originals in memory."""
+        """The k nearest of one query, float32 (1, dim): the short form of `nearest`, without prefetching."""
         if self.plan.way != WALK:
             return self.nearest(query, ALONE)
         hits = Hits(np.empty((1, self.k), np.int32), np.empty((1, self.k), np.float32))
