@@ -11,7 +11,7 @@
    next call publishes it (`Publisher`).
 4. **Closing** waits for the write of another thread. A search that is under way ends on the arrays it holds, or raises
    ClosedError. What a program leaves open is closed when the process ends.
-5. **A fork** has neither the threads nor the locks of its parent: its calls raise ClosedError, and `close` does nothing.
+5. **A fork** has neither threads nor locks of its parent: its calls raise ClosedError, and `close` does nothing.
 """
 
 import atexit

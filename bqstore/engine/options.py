@@ -39,7 +39,8 @@ class Options:
     originals : bool    whether the collection keeps any
     query_encoding : str as in `Quantization`: "auto" is what the codes of the state suggest
     workers : Workers   how many queries of a batch may run at once
-    adaptive : bool     under a filter or among copies more candidates may be looked at: where ``oversampling`` was not asked for
+    adaptive : bool     whether more candidates may be looked at under a filter or among copies: where the call does not
+                        give ``oversampling``
     """
 
     k: int

@@ -44,7 +44,7 @@ from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, load_query, scan_codes, store_query
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
 
-KERNELS_STAMP = "cb8ddde39343834a"
+KERNELS_STAMP = "97f347a1ddf50c6f"
 
 
 @root

@@ -160,7 +160,7 @@ class Graph(NamedTuple):
     entry, top : the entry point and its level
 
     A writer changes rows while searches read them. Whatever mix of an old and a new row a search sees, it holds nothing
-    but ordinals, and each is compared with the search's own ``n`` before it is followed; see docs/design/no-reader-lock.md.
+    but ordinals, each compared with the search's own ``n`` before it is followed (docs/design/no-reader-lock.md).
     """
 
     links: npt.NDArray[np.int32]
