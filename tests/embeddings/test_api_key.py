@@ -6,6 +6,7 @@ import traceback
 import pytest
 
 from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings.openai.api_key import check_encrypted
 from bqstore.errors import EmbeddingError, InvalidInputError, UnknownKeywordError
 
 from .conftest import KEY
@@ -58,7 +59,10 @@ def test_the_key_shows_nowhere(make, server, tmp_path, caplog):
 @pytest.mark.parametrize("url", ["http://example.com/v1", "http://10.0.0.1/v1", "ftp://localhost/v1"])
 def test_only_https_but_on_this_machine(url):
     with pytest.raises(InvalidInputError, match="https://"):
-        OpenAIEmbedder(api_key=KEY, base_url=url)
+        OpenAIEmbedder(api_key=KEY, base_url=url, cache=False)
+    OpenAIEmbedder(api_key=KEY, base_url="https://example.com/v1", cache=False).close()
+    with pytest.raises(InvalidInputError, match="base_url is not a URL"):
+        check_encrypted("https://[::1")
 
 
 def test_a_key_in_the_wrong_place_is_not_shown():

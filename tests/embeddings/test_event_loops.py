@@ -29,6 +29,19 @@ async def test_an_async_client(server, tmp_path):
             await asyncio.to_thread(embedder.embed, ["b"])
 
 
+async def test_a_call_that_is_cancelled_sends_nothing_more_and_keeps_what_is_under_way(make, server):
+    server.hold, server.served_before_hold = threading.Event(), 0
+    embedder = make(max_request_texts=1, max_concurrency=1)
+    call = asyncio.create_task(embedder.aembed(["a", "b", "c"]))
+    await asyncio.to_thread(server.wait_until_under_way, 1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    server.hold.set()
+    np.testing.assert_array_equal(await embedder.aembed(["a", "c"]), [vector_of("a"), vector_of("c")])
+    assert sorted(server.texts) == ["a", "c"]
+
+
 async def test_without_an_async_client_it_runs_in_a_thread(make):
     np.testing.assert_array_equal(await make().aembed(["a", "b"]), [vector_of("a"), vector_of("b")])
 

@@ -10,7 +10,14 @@ from .fake_server import DIM, vector_of
 
 @pytest.mark.parametrize(
     "settings",
-    [{"dimensions": 0}, {"max_concurrency": 0}, {"max_retries": -1}, {"timeout": 0}, {"timeout": float("nan")}],
+    [
+        {"model": ""},
+        {"dimensions": 0},
+        {"max_concurrency": 0},
+        {"max_retries": -1},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+    ],
 )
 def test_settings_out_of_range(make, settings):
     with pytest.raises(InvalidInputError):

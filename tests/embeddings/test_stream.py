@@ -28,10 +28,11 @@ def test_a_stream_is_in_order_and_reads_only_as_far_as_needed(make, server):
     assert server.twice == [] and len(server.texts) <= 80
 
 
-def test_an_error_in_a_stream_comes_after_the_batches_before_it(make):
+@pytest.mark.parametrize("ahead", [None, 0])
+def test_an_error_in_a_stream_comes_after_the_batches_before_it(make, ahead):
     starts = []
     with pytest.raises(InvalidInputError, match="text 25 is empty"):
-        for start, _ in make().stream([*"abcdefghijklmnopqrstuvwxy", ""], batch=10):
+        for start, _ in make().stream([*"abcdefghijklmnopqrstuvwxy", ""], batch=10, ahead=ahead):
             starts.append(start)
     assert starts == [0, 10]
 

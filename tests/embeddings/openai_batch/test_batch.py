@@ -101,6 +101,8 @@ def test_texts_are_checked_before_anything_is_sent(make, server):
         make().collect()
     with pytest.raises(InvalidInputError, match="dimensions is 0"):
         make(dimensions=0)
+    with pytest.raises(InvalidInputError, match="poll_seconds is -1"):
+        make(poll_seconds=-1)
     with openai.OpenAI(api_key=KEY, base_url="http://example.com/v1") as open_to_all, pytest.raises(InvalidInputError):
         EmbeddingBatch(open_to_all, "m", folder="x", cache=None, endpoint="http://example.com/v1")
     assert server.asked == []
