@@ -195,6 +195,7 @@ def test_queries_are_prepared_as_the_naive_version_prepares_them(dim, metric):
     np.testing.assert_array_equal(queries, out)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # of numpy, where kernels run interpreted
 @pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e30])
 def test_a_query_that_cannot_be_computed_with_is_not_prepared(bad):
     queries = np.ones((3, 4), np.float32)
