@@ -12,10 +12,13 @@ import pytest
 
 from tests.covering import cases_of, covering, mark_slow
 
+NO_KERNELS = ("test_compiling.py", "test_leaf_compiler.py")  # of how kernels are compiled: processes of their own
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for cases in cases_of(items, Path(__file__).parent):
-        for case in covering(cases, 1):
-            case.add_marker("representative")
+        if cases[0].path.name not in NO_KERNELS:
+            for case in covering(cases, 1):
+                case.add_marker("representative")
     mark_slow(items, Path(__file__).parent)
