@@ -276,7 +276,7 @@ class Collection:
         ([['a'], ['b']], [[1.0], [1.0]])
         """
         engine = self._engine
-        engine.check()
+        engine.lifecycle.check()
         options = engine.options(
             k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, False, threads
         )

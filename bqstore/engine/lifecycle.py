@@ -52,8 +52,9 @@ class Lifecycle:
 
     def check(self) -> None:
         """Raise unless this thread may call the collection now: ClosedError or LockedError."""
-        self.check_open()
-        if self.changing._is_owned():  # type: ignore[attr-defined]
+        # in one line, as every search passes here
+        if self.closed or self._pid != os.getpid() or self.changing._is_owned():  # type: ignore[attr-defined]
+            self.check_open()
             raise _inside("a write")
 
     def check_open(self) -> None:
