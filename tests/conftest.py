@@ -12,7 +12,7 @@ import pytest
 
 # set by `make test-all`
 HANGS = 600  # seconds to wait for what is under way: only a hang takes so long
-QUICK = 5  # tests of a file that `make quick` runs
+QUICK = 3  # tests of a file that `make quick` runs
 FULL = "BQSTORE_FULL" in os.environ
 
 
