@@ -206,7 +206,7 @@ class EmbeddingCache:
 
     def _begin_next_file(self, damaged: Path, error: Exception) -> None:
         if damaged == self._newest():  # else another process has begun it
-            warnings.warn(f"the embedding cache {damaged} is damaged ({error}); a new one is begun", stacklevel=5)
+            warnings.warn(f"the embedding cache {damaged} is damaged ({error}); a new one is created", stacklevel=5)
             number = int(damaged.stem.removeprefix("embeddings-"))
             _create(self.folder / f"embeddings-{number + 1}.db")
 

@@ -81,6 +81,6 @@ async def test_an_embedder_closed_on_a_loop_ends_its_threads_and_says_so(make, s
     embedder.close()
     await asyncio.to_thread(caller.join, PATIENCE)
     assert not caller.is_alive()
-    with pytest.raises(EmbeddingError, match="closed; make the embedder anew"):
+    with pytest.raises(EmbeddingError, match="closed; make a new embedder"):
         await embedder.aembed(["b"])
     assert server.texts == ["a"]

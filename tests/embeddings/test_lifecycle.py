@@ -68,6 +68,6 @@ def test_a_client_that_was_given_is_not_used_after_a_fork(server, tmp_path, monk
 def test_a_closed_embedder_says_so_and_sends_nothing(make, server):
     embedder = make()
     embedder.close()
-    with pytest.raises(EmbeddingError, match="closed; make the embedder anew"):
+    with pytest.raises(EmbeddingError, match="closed; make a new embedder"):
         embedder.embed_query("a")
     assert server.requests == [] and embedder.usage.retried == 0

@@ -23,7 +23,9 @@ def test_it_tries_again(make, server, status):
 
 def test_it_gives_up_in_the_end(make, server):
     server.plan = [Refusal(429, {})] * 9
-    with pytest.raises(EmbeddingError, match=r"too much was asked of it \(HTTP 429\), after 2 retries; wait"):
+    with pytest.raises(
+        EmbeddingError, match=r"refused the request for its rate limit \(HTTP 429\), after 2 retries; wait"
+    ):
         make(max_retries=2).embed_query("a")
     assert len(server.requests) == 3
 

@@ -156,7 +156,7 @@ class EmbeddingsClient:
         sdk = self.sdk
         is_closed = getattr(sdk, "is_closed", None)  # a client that was given may have no more than its embeddings
         if is_closed is not None and is_closed():
-            raise EmbeddingError("the connections to the server are closed; make the embedder anew")
+            raise EmbeddingError("the connections to the server are closed; make a new embedder")
         try:
             raw = sdk.embeddings.with_raw_response.create(**self._request(texts, model, dimensions, timeout))
             body, headers = raw.content, _lower(raw.headers)
@@ -242,7 +242,7 @@ class EmbeddingsClient:
             401: "refused the API key; check api_key or OPENAI_API_KEY",
             403: f"does not let this API key use {model}",
             404: f"knows no model {model}; check model and base_url",
-            429: "says too much was asked of it"
+            429: "refused the request for its rate limit"
             if rate_limited
             else "says that the account's quota is used up; check its plan and billing",
         }.get(status, f"refused to embed with {model}")

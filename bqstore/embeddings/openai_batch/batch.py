@@ -243,7 +243,7 @@ class EmbeddingBatch:
             while True:
                 with job.locked():
                     if any(part.batch is None for part in job.parts):
-                        raise EmbeddingError("not all is submitted yet; call submit() again with the same texts")
+                        raise EmbeddingError("not all texts are submitted yet; call submit() again with the same texts")
                     vectors.take_cached()
                     running = self._read_ended(job, vectors, again=True)
                 if not running or not wait:
@@ -297,13 +297,13 @@ class EmbeddingBatch:
             if part.file is None:
                 job.advance(part, "uploading")
                 upload = self._creating.files.create
-                part.file = self._ask("take a file", lambda: upload(file=(name, data), purpose="batch")).id
+                part.file = self._ask("store a file", lambda: upload(file=(name, data), purpose="batch")).id
             job.advance(part, "uploaded")
         job.advance(part, "creating")
         create, file, metadata = self._creating.batches.create, part.file, {"bqstore": part.name}
         try:
             part.batch = self._ask(
-                "make a batch",
+                "create a batch",
                 lambda: create(endpoint=_URL, completion_window="24h", input_file_id=file, metadata=metadata),
             ).id
         except _RefusedError as refusal:
@@ -316,7 +316,7 @@ class EmbeddingBatch:
     # Reading results.
 
     def _retrieve(self, batch_id: str) -> "Batch":
-        return self._ask(f"say how batch {batch_id} is", lambda: self._reading.batches.retrieve(batch_id))
+        return self._ask(f"report on batch {batch_id}", lambda: self._reading.batches.retrieve(batch_id))
 
     def _read_ended(self, job: Job, vectors: JobVectors, again: bool) -> int:
         """Read the results of batches that have ended; returns the number of those that have not.
@@ -368,7 +368,7 @@ class EmbeddingBatch:
 
     def _result_lines(self, file_id: str) -> Iterator[bytes]:
         """The lines of a file, read piece by piece: the results of a batch can take a gigabyte."""
-        doing, content, rest = "hand out its results", self._reading.files.with_streaming_response.content, b""
+        doing, content, rest = "return the results", self._reading.files.with_streaming_response.content, b""
         with ExitStack() as stack:
             answer = self._ask(doing, lambda: stack.enter_context(content(file_id)))
             chunks = answer.iter_bytes(1 << 20)
@@ -387,8 +387,12 @@ class EmbeddingBatch:
             status, code = getattr(error, "status_code", None), getattr(error, "code", None)
             what = f"HTTP {status}" if isinstance(status, int) else type(error).__name__
             what += f", {code}" if isinstance(code, str) and CODE.fullmatch(code) else ""
-        advice = {401: "check the API key", 403: "check the API key", 404: "was it another key's, or is it too old?"}
-        what_next = advice.get(status or 0, "try again later: nothing that was done is done twice")
+        advice = {
+            401: "check the API key",
+            403: "check the API key",
+            404: "it may belong to another key, or be too old",
+        }
+        what_next = advice.get(status or 0, "try again later; nothing is submitted twice")
         raise _RefusedError(f"{self._server} did not {doing} ({what}); {what_next}", status)
 
 
@@ -403,10 +407,10 @@ def _what_is_missing(job: Job, vectors: JobVectors) -> str:
                 explained[slice(*line)] = True
     some = ", ".join(text for _, text in sorted(failures)[:_NAMED])
     more = f" and {len(failures) - _NAMED} more requests" if len(failures) > _NAMED else ""
-    missing = np.count_nonzero(~vectors.has_vector)
+    missing = f"{np.count_nonzero(~vectors.has_vector)} of {len(vectors.has_vector)} texts have no vector"
     return (
-        f"{missing} of {len(vectors.has_vector)} texts have no vector: {some or 'the cache has them no more'}{more}; "
-        "call submit() again with the same texts: only these are asked for"
+        f"{missing}: {some or 'they are no longer in the cache'}{more}; "
+        "call submit() again with the same texts: only these are submitted"
     )
 
 

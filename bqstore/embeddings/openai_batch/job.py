@@ -73,7 +73,7 @@ class Job:
             with suppress(LockedError):  # it speaks of a collection
                 lock = WriterLock(self._path.with_suffix(".lock"))
             if lock is None:
-                raise LockedError(f"another process or thread is at this job in {self._folder}; wait for it")
+                raise LockedError(f"another process or thread works on this job in {self._folder}; wait for it")
             self.parts = self._load()
             yield
         except OSError as error:
@@ -104,7 +104,7 @@ class Job:
         except (ValueError, KeyError, TypeError):
             pass
         raise CorruptionError(
-            f"{self._path} is damaged, or of a newer version; restore it, or remove it to submit anew"
+            f"{self._path} is damaged, or of a newer version; restore it, or remove it and submit again"
         )
 
 

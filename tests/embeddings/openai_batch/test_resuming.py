@@ -36,11 +36,11 @@ def test_a_lost_answer_makes_nothing_twice(make, server, step, how):
     planned = how if isinstance(how, str) else Refusal(how, {"message": KEY, "code": KEY})
     server.script = {step: [planned]}
     half = make()
-    with pytest.raises(EmbeddingError, match="nothing that was done is done twice") as caught:
+    with pytest.raises(EmbeddingError, match="nothing is submitted twice") as caught:
         half.submit(TEXTS)
     assert server.count(step) == 1  # no retry that does not look first
     assert KEY not in "".join(traceback.format_exception(caught.value)) and caught.value.__context__ is None
-    with pytest.raises(EmbeddingError, match="not all is submitted yet"):
+    with pytest.raises(EmbeddingError, match="not all texts are submitted yet"):
         half.collect()
     job = make()
     assert job.submit(TEXTS) == ["batch_0", "batch_1"]
@@ -50,7 +50,7 @@ def test_a_lost_answer_makes_nothing_twice(make, server, step, how):
 
 def test_a_file_that_the_server_will_not_have_is_uploaded_again(make, server):
     server.script = {"create": [Refusal(400, {"code": "invalid_file"})]}
-    with pytest.raises(EmbeddingError, match=r"127\.0\.0\.1 did not make a batch \(HTTP 400, invalid_file\)"):
+    with pytest.raises(EmbeddingError, match=r"127\.0\.0\.1 did not create a batch \(HTTP 400, invalid_file\)"):
         make().submit(TEXTS)
     np.testing.assert_allclose(make_and_collect(make()), right(TEXTS), rtol=1e-6)
     assert len(server.batches) == 2
@@ -66,7 +66,7 @@ def test_a_download_that_breaks_off_loses_nothing(make, server):
     job = make()
     job.submit(TEXTS)
     server.script = {"content": ["cut"]}
-    with pytest.raises(EmbeddingError, match="did not hand out its results"):
+    with pytest.raises(EmbeddingError, match="did not return the results"):
         job.collect()
     np.testing.assert_allclose(job.collect(), right(TEXTS), rtol=1e-6)
     assert len(server.batches) == 2
@@ -75,7 +75,7 @@ def test_a_download_that_breaks_off_loses_nothing(make, server):
 def test_a_batch_of_another_key_is_not_submitted_again(make, server):
     make().submit(TEXTS)
     server.script = {"retrieve": [Refusal(404, {"code": "not_found"})]}
-    with pytest.raises(EmbeddingError, match=r"say how batch batch_0 is .* another key"):
+    with pytest.raises(EmbeddingError, match=r"report on batch batch_0 .* another key"):
         make().submit(TEXTS)
     assert len(server.batches) == 2
 
@@ -121,7 +121,7 @@ def test_one_at_a_time(make, server, tmp_path):
     job.submit(TEXTS)
     (state,) = (tmp_path / "jobs").glob("*.json")
     lock = WriterLock(state.with_suffix(".lock"))
-    with pytest.raises(LockedError, match="another process or thread is at this job"):
+    with pytest.raises(LockedError, match="another process or thread works on this job"):
         make().submit(TEXTS)
     lock.release()
     assert make().submit(TEXTS) == ["batch_0", "batch_1"]
