@@ -6,45 +6,40 @@ the next one that submits the same texts goes on from there. No key makes a requ
 request that creates something is retried blindly: if its answer was lost, the server's lists tell whether it was
 carried out.
 
-The file holds hashes, ranges and the server's ids: no text, no key. Retries of other requests are the SDK's.
+The file holds hashes, ranges and the server's ids: no text, no key.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...arguments import check_real
-from ...errors import BqstoreError, EmbeddingError, InvalidInputError
+from ...errors import EmbeddingError, InvalidInputError
 from ...progress import Progress
 from ..cache import EmbeddingCache
 from ..openai.api_key import check_encrypted
 from ..openai.prices import BATCH_DISCOUNT, cost
-from ..openai.responses import CODE
 from ..openai.settings import check_dimensions
 from ..texts import as_list, check_texts
 from .job import Job, Line, Part, id_of
 from .plan import add_parts
 from .results import JobVectors, code_word, parse
+from .server import URL, BatchServer, RefusedError
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
 Vectors = npt.NDArray[np.float32]
-T = TypeVar("T")
 
-_URL: Literal["/v1/embeddings"] = "/v1/embeddings"
 _ENDED = ("completed", "failed", "expired", "cancelled")
-_READ_RETRIES = 5
 _POLL = "a number of seconds, 0 or more"
 _NAMED = 5  # failures listed in a message
 
@@ -58,14 +53,6 @@ class BatchStatus:
     requests: int
     completed: int
     failed: int
-
-
-class _RefusedError(EmbeddingError):
-    """The server did not do what was asked; ``status`` is that of HTTP, None if it did not answer."""
-
-    def __init__(self, message: str, status: int | None) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class EmbeddingBatch:
@@ -117,12 +104,8 @@ class EmbeddingBatch:
         check_encrypted(str(client.base_url))
         self.model, self.dimensions = model, check_dimensions(dimensions)
         self.folder = Path(folder).expanduser()
-        self._reading, self._creating = (
-            client.with_options(max_retries=_READ_RETRIES),
-            client.with_options(max_retries=0),
-        )
+        self._server = BatchServer(client, endpoint)
         self._cache, self._endpoint, self._poll, self._per_million = cache, endpoint, poll_seconds, price
-        self._server = urlsplit(endpoint).hostname or "the server"
         self._job: Job | None = None
         self._vectors: JobVectors | None = None
 
@@ -212,7 +195,7 @@ class EmbeddingBatch:
         """
         job, _ = self._submitted()
         with job.locked():
-            return [_status_of(self._retrieve(part.batch)) for part in job.parts if part.batch is not None]
+            return [_status_of(self._server.retrieve(part.batch)) for part in job.parts if part.batch is not None]
 
     def collect(self, wait: bool = False) -> Vectors:
         """The vectors of the texts, which the cache then holds, too. Call `submit` first.
@@ -269,44 +252,30 @@ class EmbeddingBatch:
         body: dict[str, Any] = {"model": self.model, "input": texts[slice(*line)], "encoding_format": "base64"}
         if self.dimensions is not None:
             body["dimensions"] = self.dimensions
-        request = {"custom_id": id_of(line), "method": "POST", "url": _URL, "body": body}
+        request = {"custom_id": id_of(line), "method": "POST", "url": URL, "body": body}
         return json.dumps(request).encode() + b"\n"  # ASCII: no character that the server could take for a line's end
 
     def _find_created(self, job: Job) -> None:
         """Find, in the server's list, batches whose creation was not answered, or whose state was lost."""
         unknown = {part.name: part for part in job.parts if part.batch is None}
-        if unknown:
-            self._ask("list its batches", lambda: self._adopt(job, unknown))
-
-    def _adopt(self, job: Job, unknown: dict[str, Part]) -> None:
-        for batch in self._reading.batches.list(limit=100):
-            part = unknown.get((batch.metadata or {}).get("bqstore", ""))
-            if part is not None and part.batch is None:
-                part.batch, part.file = batch.id, batch.input_file_id
-                job.advance(part, "created")
-
-    def _find_uploaded(self, name: str, size: int) -> str | None:
-        files = self._reading.files.list(purpose="batch")
-        return next((file.id for file in files if file.filename == name and file.bytes == size), None)
+        found = self._server.find_batches(set(unknown)) if unknown else {}
+        for name, batch in found.items():
+            unknown[name].batch, unknown[name].file = batch.id, batch.input_file_id
+            job.advance(unknown[name], "created")
 
     def _send(self, job: Job, part: Part, texts: Sequence[str]) -> None:
         if part.file is None:
             name, data = f"{part.name}.jsonl", b"".join(self._request(line, texts) for line in part.lines)
             if part.step == "uploading":
-                part.file = self._ask("list its files", lambda: self._find_uploaded(name, len(data)))
+                part.file = self._server.find_file(name, len(data))
             if part.file is None:
                 job.advance(part, "uploading")
-                upload = self._creating.files.create
-                part.file = self._ask("store a file", lambda: upload(file=(name, data), purpose="batch")).id
+                part.file = self._server.upload(name, data)
             job.advance(part, "uploaded")
         job.advance(part, "creating")
-        create, file, metadata = self._creating.batches.create, part.file, {"bqstore": part.name}
         try:
-            part.batch = self._ask(
-                "create a batch",
-                lambda: create(endpoint=_URL, completion_window="24h", input_file_id=file, metadata=metadata),
-            ).id
-        except _RefusedError as refusal:
+            part.batch = self._server.create(part.file, part.name)
+        except RefusedError as refusal:
             if refusal.status in (400, 404):  # it refuses this file, or does not have it any more
                 part.file = None
                 job.advance(part, "planned")
@@ -314,9 +283,6 @@ class EmbeddingBatch:
         job.advance(part, "created")
 
     # Reading results.
-
-    def _retrieve(self, batch_id: str) -> "Batch":
-        return self._ask(f"report on batch {batch_id}", lambda: self._reading.batches.retrieve(batch_id))
 
     def _read_ended(self, job: Job, vectors: JobVectors, again: bool) -> int:
         """Read the results of batches that have ended; returns the number of those that have not.
@@ -328,7 +294,7 @@ class EmbeddingBatch:
             expected = (line for line in part.lines if id_of(line) not in part.lost)
             if part.batch is None or (part.read and not (again and any(vectors.lacks(line) for line in expected))):
                 continue
-            batch = self._retrieve(part.batch)
+            batch = self._server.retrieve(part.batch)
             if batch.status in _ENDED:
                 self._read(part, batch, vectors)
                 job.save()
@@ -344,7 +310,7 @@ class EmbeddingBatch:
         tokens = 0
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
             try:
-                for result_line in self._result_lines(file_id):
+                for result_line in self._server.result_lines(file_id):
                     name, answer, reason = parse(result_line)
                     if name not in missing:  # read already, or never asked for
                         continue
@@ -356,7 +322,7 @@ class EmbeddingBatch:
                     usage = answer.get("usage")
                     count = usage.get("prompt_tokens") if isinstance(usage, dict) else 0
                     tokens += count if isinstance(count, int) else 0
-            except _RefusedError as refusal:
+            except RefusedError as refusal:
                 if refusal.status != 404:  # results are kept for a month
                     raise
             finally:
@@ -365,35 +331,6 @@ class EmbeddingBatch:
         otherwise = " ".join(["no result, batch", code_word(batch.status), *_error_codes(batch)])
         part.lost = {name: why.get(name, otherwise) for name in missing}
         part.read, part.tokens = True, max(tokens, part.tokens)
-
-    def _result_lines(self, file_id: str) -> Iterator[bytes]:
-        """The lines of a file, read piece by piece: the results of a batch can take a gigabyte."""
-        doing, content, rest = "return the results", self._reading.files.with_streaming_response.content, b""
-        with ExitStack() as stack:
-            answer = self._ask(doing, lambda: stack.enter_context(content(file_id)))
-            chunks = answer.iter_bytes(1 << 20)
-            while chunk := self._ask(doing, lambda: next(chunks, b"")):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from lines
-        yield rest
-
-    def _ask(self, doing: str, remote: Callable[[], T]) -> T:
-        """The server's answer; an error that is chained to nothing otherwise: servers quote keys and texts."""
-        try:
-            return remote()
-        except BqstoreError:
-            raise
-        except Exception as error:  # whatever the SDK, its HTTP library or a broken answer can raise
-            status, code = getattr(error, "status_code", None), getattr(error, "code", None)
-            what = f"HTTP {status}" if isinstance(status, int) else type(error).__name__
-            what += f", {code}" if isinstance(code, str) and CODE.fullmatch(code) else ""
-        advice = {
-            401: "check the API key",
-            403: "check the API key",
-            404: "it may belong to another key, or be too old",
-        }
-        what_next = advice.get(status or 0, "try again later; nothing is submitted twice")
-        raise _RefusedError(f"{self._server} did not {doing} ({what}); {what_next}", status)
 
 
 def _what_is_missing(job: Job, vectors: JobVectors) -> str:

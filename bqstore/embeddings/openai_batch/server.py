@@ -1,0 +1,103 @@
+"""The requests of the Batch API: files and batches at the server. It knows no job.
+
+A request that creates something is sent once; the others are retried by the SDK. Servers quote keys and texts in
+their messages, so an error carries nothing of what the server said but a short code.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from ...errors import EmbeddingError
+from ..openai.responses import CODE
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types import Batch
+
+T = TypeVar("T")
+
+URL: Literal["/v1/embeddings"] = "/v1/embeddings"
+_RETRIES = 5
+_ADVICE = {
+    401: "check the API key",
+    403: "check the API key",
+    404: "it may belong to another key, or be too old",
+}
+
+
+class RefusedError(EmbeddingError):
+    """The server did not do what was asked; ``status`` is that of HTTP, None if it did not answer."""
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BatchServer:
+    """Files and batches at the server. All methods raise RefusedError."""
+
+    def __init__(self, client: "OpenAI", endpoint: str) -> None:
+        self._once, self._retrying = client.with_options(max_retries=0), client.with_options(max_retries=_RETRIES)
+        self._name = urlsplit(endpoint).hostname or "the server"
+
+    def find_file(self, name: str, size: int) -> str | None:
+        """The id of an uploaded file; None if there is none of this name and size."""
+
+        def find() -> str | None:
+            files = self._retrying.files.list(purpose="batch")
+            return next((file.id for file in files if file.filename == name and file.bytes == size), None)
+
+        return self._ask("list its files", find)
+
+    def upload(self, name: str, data: bytes) -> str:
+        """Upload a file; returns its id."""
+        return self._ask("store a file", lambda: self._once.files.create(file=(name, data), purpose="batch")).id
+
+    def find_batches(self, names: set[str]) -> "dict[str, Batch]":
+        """The batches that were created under these names, the first in the server's list of each."""
+
+        def find() -> "dict[str, Batch]":
+            found: dict[str, Batch] = {}
+            for batch in self._retrying.batches.list(limit=100):
+                name = (batch.metadata or {}).get("bqstore", "")
+                if name in names:
+                    found.setdefault(name, batch)
+            return found
+
+        return self._ask("list its batches", find)
+
+    def create(self, file: str, name: str) -> str:
+        """Create a batch of an uploaded file, under a name; returns its id."""
+        create, metadata = self._once.batches.create, {"bqstore": name}
+        return self._ask(
+            "create a batch",
+            lambda: create(endpoint=URL, completion_window="24h", input_file_id=file, metadata=metadata),
+        ).id
+
+    def retrieve(self, batch_id: str) -> "Batch":
+        """How a batch is now."""
+        return self._ask(f"report on batch {batch_id}", lambda: self._retrying.batches.retrieve(batch_id))
+
+    def result_lines(self, file_id: str) -> Iterator[bytes]:
+        """The lines of a file, read piece by piece: the results of a batch can take a gigabyte."""
+        doing, content, rest = "return the results", self._retrying.files.with_streaming_response.content, b""
+        with ExitStack() as stack:
+            answer = self._ask(doing, lambda: stack.enter_context(content(file_id)))
+            chunks = answer.iter_bytes(1 << 20)
+            while chunk := self._ask(doing, lambda: next(chunks, b"")):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines
+        yield rest
+
+    def _ask(self, doing: str, request: Callable[[], T]) -> T:
+        try:
+            return request()
+        except Exception as error:  # whatever the SDK, its HTTP library or a broken answer can raise
+            status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+            what = f"HTTP {status}" if isinstance(status, int) else type(error).__name__
+            what += f", {code}" if isinstance(code, str) and CODE.fullmatch(code) else ""
+        # Raised here, outside the handler, so that the server's words are not chained to it.
+        advice = _ADVICE.get(status or 0, "try again later; nothing is submitted twice")
+        raise RefusedError(f"{self._name} did not {doing} ({what}); {advice}", status)
