@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+import bqstore
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -20,3 +22,9 @@ def passages(examples_on_the_path):
     from manual.corpus import passages
 
     return passages()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_are_compiled():
+    """Else the first example says on stderr that it compiles, where nothing should be said."""
+    bqstore.warm_up()
