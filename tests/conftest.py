@@ -1,6 +1,7 @@
 """Shared by all tests: where the real embeddings are, and data that has some structure."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,12 @@ import pytest
 HANGS = 600  # seconds to wait for what is under way: only a hang takes so long
 QUICK = 3  # tests of a file that `make quick` runs
 FULL = "BQSTORE_FULL" in os.environ
+
+# a kernel that is not compiled yet is waited for; tests of what happens meanwhile say so themselves
+os.environ.setdefault("BQSTORE_COMPILE", "foreground")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background job, for every child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def often(most: int) -> int:
