@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo lint quick test test-all format stamp torture bench release-check clean
+.PHONY: demo lint quick test test-all format torture bench release-check clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -37,9 +37,6 @@ test-all: $(VENV)/.test  ## all but torture: every parameter, hypothesis at full
 format: $(VENV)/.test  ## put the sources in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-stamp: $(VENV)/.test  ## renew the stamp of the kernels after a change to one
-	$(BIN)/python tools/stamp_kernels.py
 
 torture: $(VENV)/.test  ## crash and damage sweeps: many minutes
 	$(BIN)/python -m pytest -m torture

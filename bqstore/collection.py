@@ -546,6 +546,7 @@ class Collection:
         >>> col.flush()
         """
         self._engine.check(writing=True)
+        self._engine.graph.wait_for_kernels()
         self._engine.write(lambda: maintenance.flush(self._engine))
 
     def compact(self) -> None:
@@ -561,6 +562,7 @@ class Collection:
         0
         """
         self._engine.check(writing=True)
+        self._engine.graph.wait_for_kernels()
         self._engine.write(lambda: maintenance.compact(self._engine))
 
     def close(self) -> None:

@@ -85,6 +85,7 @@ class Explanation:
                                     last of them still brought hits
     selectivity : float             ``accepted`` as a part of all documents; 1 without a filter
     truncate_dim : int or None      as in `Quantization`
+    kernels : str                   "compiled", or "numpy" where it answered because kernels were still being compiled
 
     >>> import bqstore
     >>> with bqstore.open() as col:
@@ -106,6 +107,7 @@ class Explanation:
     rescored: int
     selectivity: float = 1.0
     truncate_dim: int | None = None
+    kernels: str = "compiled"
 
 
 class ExplainedHits(list[Hit]):
@@ -316,6 +318,8 @@ class CollectionInfo:
     format_version : int            of the files
     choice : Choice or None         how the quantization was chosen; None if it was given, or is not chosen yet
     columns : dict of str to int    the metadata fields loaded for filters, and the bytes of each in memory
+    kernels : str                   "compiled"; "compiling": in the background, numpy answers meanwhile and what is
+                                    added is scanned; "numpy": BQSTORE_COMPILE is off
 
     >>> import bqstore
     >>> with bqstore.open() as col:
@@ -350,6 +354,7 @@ class CollectionInfo:
     format_version: int
     choice: Choice | None = None
     columns: dict[str, int] = field(default_factory=dict)
+    kernels: str = "compiled"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The `bqstore` command: describe a collection, measure its recall, tune its search settings.
+"""The `bqstore` command: describe a collection, measure its recall, tune its search settings, warm up.
 
     bqstore info PATH       the settings of a collection and the memory it uses
     bqstore recall PATH     the recall of its searches, against exact search; --report writes it as a page
     bqstore tune PATH       store the fastest search settings that reach a recall
+    bqstore warm-up         compile what searches run on, for images and other first starts
 
 It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in `commands.py`. This module
 imports none of them itself, so that a missing package is reported by one line instead of a traceback.

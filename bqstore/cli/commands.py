@@ -4,6 +4,7 @@
 """
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Describe a bqstore collection, measure the recall of its searches, and tune them.",
+    help="Describe a bqstore collection, measure the recall of its searches, tune them, and compile what they run on.",
 )
 
 Store = Annotated[str, typer.Argument(metavar="PATH", help="Folder of the store.")]
@@ -74,6 +75,19 @@ def info(
             if found.choice is not None:
                 console().print(tables.choice(found.choice, found.quantization))
         console().print(tables.versions())
+
+
+@app.command("warm-up")
+def warm_up(
+    only: Annotated[
+        str, typer.Option(metavar="core|graph|all", help="What small collections need, what large ones do, or both.")
+    ] = "all",
+) -> None:
+    """Compile what searches run on, so that no program waits for it: for images, functions and caches of CI."""
+    with errors_reported():
+        started = time.perf_counter()
+        bqstore.warm_up(only)
+        console().print(f"Compiled for this processor, or found compiled, in {time.perf_counter() - started:.1f} s.")
 
 
 @app.command()

@@ -2,12 +2,14 @@
 
 The graph is derived: a lost one costs speed, never an answer, since what is not linked is scanned. It belongs to one
 generation of the flat files and holds their first slots; the rest is the tail. A write links what it has added before
-it returns. After opening, a tail too long to be scanned in passing is linked in the background, in small batches, each
-under the writer's lock. Knows states and codes; knows no files.
+it returns, unless the kernels are still being compiled. Then, and after opening, a tail too long to be scanned in
+passing is linked in the background, in small batches, each under the writer's lock. Knows states and codes; no files.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import HnswConfig
 from ..errors import BqstoreError
-from ..index import ALONE, HnswGraph, Quantizer, Workers
+from ..index import ALONE, COMPILED, COMPILING, HnswGraph, Quantizer, Workers, kernels_state, wait_for_kernels
 from ..progress import Progress
 from .state import State
 
@@ -43,6 +45,7 @@ class GraphBuilder:
         self._generation = -1
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._ends: deque[int] = deque()  # slots of each write that waits: linked by them, the graph is always the same
 
     def attached(self, state: State) -> State:
         """The state with as much of the graph as there is."""
@@ -70,14 +73,19 @@ class GraphBuilder:
         if state.data is None or state.n < SMALLEST_GRAPH:
             return state.n
         if self.graph is None or self._generation != state.head.generation:
+            ends, self._ends = self._ends, deque()
             self.adopt(self.empty(), state.head.generation)
+            self._ends = ends
         assert self.graph is not None
-        return _link_some(self.graph, state.data.words, state.data.quantizer, state.n, self._workers)
+        while self._ends and self._ends[0] <= len(self.graph):
+            self._ends.popleft()
+        stop = min(self._ends[0], state.n) if self._ends else state.n
+        return _link_some(self.graph, state.data.words, state.data.quantizer, stop, self._workers)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch."""
         done = self.linked(state)
-        if done == state.n or state.n < SMALLEST_GRAPH:
+        if done == state.n or state.n < SMALLEST_GRAPH or not wait_for_kernels():
             return
         before = done
         with Progress("linking", state.n - before) as progress:
@@ -93,10 +101,11 @@ class GraphBuilder:
     def adopt(self, graph: HnswGraph | None, generation: int) -> None:
         """Go on with this graph of a generation: one that was restored, or made for a generation to come."""
         self.graph, self._generation = graph, generation
+        self._ends.clear()
 
     def graph_of(self, words: NDArray[np.uint64], quantizer: Quantizer) -> HnswGraph | None:
-        """A graph of these codes alone; None where there is no use for one."""
-        if len(words) < SMALLEST_GRAPH:
+        """A graph of these codes alone; None where there is no use for one, or no kernel yet to make it."""
+        if len(words) < SMALLEST_GRAPH or kernels_state() != COMPILED:
             return None
         graph = self.empty()
         with Progress("linking", len(words)) as progress:
@@ -106,21 +115,33 @@ class GraphBuilder:
 
     # ---- in the background
 
-    def start(self, step: Callable[[], bool]) -> None:
-        """Call ``step`` in a thread of its own until it says that nothing is left, or `stop`."""
+    def start(self, step: Callable[[], bool], n: int) -> None:
+        """Call ``step``, which links a batch of the first n slots, in a thread until nothing is left, or `stop`."""
+        self._ends.append(n)
         if self.at_work:
             return
         self._stop.clear()
 
         def work() -> None:
             try:
+                if not wait_for_kernels(self._stop.is_set):
+                    return
                 while not self._stop.is_set() and step():
                     pass
             except BqstoreError:  # the collection was closed, or is damaged: the next call raises
                 pass
 
-        self._thread = threading.Thread(target=work, name="bqstore-linking", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=work, name="bqstore-linking", daemon=True)
+        with suppress(RuntimeError):  # no more threads: the next write, or `flush`, links
+            thread.start()
+            self._thread = thread
+
+    def defer(self, state: State, step: Callable[[], bool]) -> bool:
+        """Link what a write has added later, in the background, if that is begun already or the kernels are to come."""
+        later = state.n >= SMALLEST_GRAPH and (self.at_work or kernels_state() == COMPILING)
+        if later:
+            self.start(step, state.n)
+        return later
 
     @property
     def at_work(self) -> bool:

@@ -1,6 +1,7 @@
 """The graph, the ids and the metadata columns on disk: when a snapshot is due, how it is taken and restored.
 
-A snapshot is derived state. One that is missing, damaged or refused by the disk is a warning, never an error.
+A snapshot is derived state. One that is damaged or refused by the disk is a warning, never an error. There may be none,
+where a program has ended before the kernels were compiled: its successor links in the background.
 """
 
 import json
@@ -17,7 +18,6 @@ from ..index import HnswGraph
 from ..metadata.columns import Column
 from ..metadata.id_column import Ids
 from ..storage import Snapshot, Store
-from . import graph_builder
 from .graph_builder import GraphBuilder, long_tail
 from .state import State, with_ids, with_restored
 
@@ -29,7 +29,6 @@ class GraphPersistence:
 
     def __init__(self, store: Store, builder: GraphBuilder) -> None:
         self._store, self._builder = store, builder
-        self._looked = False  # for a snapshot
         self._saved = (-1, 0)  # generation and slots of the last snapshot
         self._kept: frozenset[str] = frozenset()  # metadata fields whose columns are in it
         self._refused = (-1, 0)  # generation and slots of the last one that the disk did not take
@@ -49,11 +48,6 @@ class GraphPersistence:
                     if state.ids is None:
                         state = with_ids(self._store, replace(state, ids=ids))
                     state = with_restored(self._store, state, columns, snapshot.seq)
-        where, opening, self._looked = self._store.folder, not self._looked, True
-        # later than at opening it is on its way: a writer makes it after the commit
-        missing = problem is None and snapshot is None and opening and where is not None
-        if missing and state.n >= max(graph_builder.SMALLEST_GRAPH, long_tail(state.n)):
-            problem = f"there is no snapshot of the graph in {where}; searches scan until it is rebuilt"
         if problem is not None:
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
         return self._builder.attached(state)

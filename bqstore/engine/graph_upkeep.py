@@ -4,8 +4,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import BqstoreError
+from ..index import wait_for_kernels
 from ..storage import Store
-from .graph_builder import GraphBuilder
+from .graph_builder import SMALLEST_GRAPH, GraphBuilder
 from .graph_persistence import GraphPersistence
 from .lifecycle import Lifecycle
 from .publisher import Publisher
@@ -26,7 +27,7 @@ class GraphUpkeep:
 
     def after_write(self) -> None:
         """Link what a write has added, and keep a snapshot when one is due; under the lock."""
-        if self.builder.at_work:  # the tail is on its way already, and searched meanwhile
+        if self.builder.defer(self.publisher.state, self._link_some):  # it is searched by scans meanwhile
             return
         self.builder.link(self.publisher.state, self.publisher.republish)
         if self.persistence.is_due(self.publisher.state):
@@ -42,7 +43,7 @@ class GraphUpkeep:
         restored = self.persistence.restore(state)
         self.publisher.amend(lambda _: restored)
         if self.builder.lags(restored):  # too long to be scanned in passing
-            self.builder.start(self._link_some)
+            self.builder.start(self._link_some, restored.n)
 
     def _link_some(self) -> bool:
         """Link one batch in the background; whether some are left."""
@@ -55,6 +56,11 @@ class GraphUpkeep:
             if not left and not self._store.read_only and self.persistence.is_due(state):
                 self.save()  # not to do it all again after a kill
             return left
+
+    def wait_for_kernels(self) -> None:
+        """Wait until a graph can be made where one is due; not under the lock, as others may write meanwhile."""
+        if self.publisher.state.n >= SMALLEST_GRAPH:
+            wait_for_kernels()
 
     def link_rest(self) -> None:
         """Link what is left, and keep a snapshot."""

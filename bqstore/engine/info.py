@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CorruptionError, StorageError
+from ..index import kernels_state
 from ..results import CollectionInfo, VerifyReport
 from ..storage.verify import problems_of
 from . import search
@@ -55,6 +56,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         format_version=head.format_version,
         choice=engine.encoder.choice,
         columns={key: column.nbytes for key, column in state.columns.items()},
+        kernels=kernels_state(),
     )
 
 

@@ -102,5 +102,6 @@ def _explained(found: list[Hit], way: PreparedSearch, work: index.Work) -> Expla
         rescored=work.rescored,
         selectivity=search.accepted / way.live,
         truncate_dim=way.quantization.truncate_dim,
+        kernels="compiled" if work.compiled else "numpy",
     )
     return out

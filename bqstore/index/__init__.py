@@ -4,16 +4,18 @@ May import `kernels`, `config` and `errors`; knows ordinals, but no ids, texts, 
 Start with `search.py` (queries to ordinals), then `planner.py` (exact, scan or walk) and `graph.py` (how it grows).
 """
 
-from ..kernels.warm_up import warm_up
 from .codes import append_codes, new_codes
 from .graph import HnswGraph
 from .planner import Plan, plan
 from .quantizer import Quantizer
+from .readiness import COMPILED, COMPILING, kernels_state, wait_for_kernels, warm_up
 from .search import ENCODINGS, METRICS, DoubtfulError, Search, Searchable, Work
 from .threads import ALONE, LazyPool, Workers, cores
 
 __all__ = [
     "ALONE",
+    "COMPILED",
+    "COMPILING",
     "ENCODINGS",
     "METRICS",
     "DoubtfulError",
@@ -27,7 +29,9 @@ __all__ = [
     "Workers",
     "append_codes",
     "cores",
+    "kernels_state",
     "new_codes",
     "plan",
+    "wait_for_kernels",
     "warm_up",
 ]

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels import api, layout
+from ..kernels import dispatch as kernels
+from ..kernels import layout
 from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
 from .quantizer import Quantizer
@@ -97,7 +98,7 @@ class HnswGraph:
             copies[-1][:] = given
         links, upper, first, levels, same = copies
         view = Graph(links, upper, first, levels, same, n, int(numbers["entry"]), int(numbers["top"]))
-        faults = int(api.check_graph(view))
+        faults = int(kernels.check_graph(view))
         if faults:
             raise ValueError(f"{faults:,} rows of links are faulty" if faults > 0 else "its entry point is not in it")
         copied, alike = int((same >= 0).sum()), int(numbers.get("alike", 0))
@@ -150,7 +151,7 @@ class HnswGraph:
         rows = self._set_nodes(start, levels)
         view = self.view
         with self._spread(arrays.width, workers) as spread:
-            spread(lambda a, b, s: api.find_links(codes, view, a, b, self.ef_construct, s), start, end)
+            spread(lambda a, b, s: kernels.find_links(codes, view, a, b, self.ef_construct, s), start, end)
             _find_copies_in_batch(words[:, : arrays.width] if arrays.bits == 1 else words, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
                 self._merge(spread, codes, view, level, _links_back(view, start, levels, level))
@@ -178,7 +179,9 @@ class HnswGraph:
 
     def _merge(self, spread: Callable[..., None], codes: Codes, view: Graph, level: int, back: _Back) -> None:
         targets, ends, sources = back
-        spread(lambda a, b, s: api.merge_links(codes, view, level, targets, ends, sources, (a, b), s), 0, len(targets))
+        spread(
+            lambda a, b, s: kernels.merge_links(codes, view, level, targets, ends, sources, (a, b), s), 0, len(targets)
+        )
 
     def _set_nodes(self, start: int, levels: NDArray[np.uint8]) -> int:
         """Set the levels of new nodes and their rows above level 0; return how many rows are in use then."""

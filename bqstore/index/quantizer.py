@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..config import AUTO, Quantization
 from ..errors import CorruptionError
-from ..kernels import api, layout
+from ..kernels import dispatch as kernels
+from ..kernels import layout
 from ..kernels.encode import BOUND_DEVIATIONS
 from ..kernels.layout import COSINE, DOT, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS, lanes_of, words_per_code
 from .splitmix import splitmix64
@@ -99,7 +100,7 @@ class Quantizer:
         uint64 (n, words)
         """
         codes = np.empty((len(vectors), self.words), np.uint64)
-        api.encode(vectors, self.arrays, self.metric, codes)
+        kernels.encode(vectors, self.arrays, self.metric, codes)
         return codes
 
     def encode_all(self, vectors: F32, workers: Workers) -> U64:
@@ -110,7 +111,7 @@ class Quantizer:
 
         def work(portions: deque[int]) -> None:
             for at in drain(portions):
-                api.encode(vectors[at : at + _PORTION], self.arrays, self.metric, codes[at : at + _PORTION])
+                kernels.encode(vectors[at : at + _PORTION], self.arrays, self.metric, codes[at : at + _PORTION])
 
         portions = deque(range(0, len(vectors), _PORTION))
         together(work, portions, workers.at_most(min(workers.threads, len(portions))))
@@ -262,7 +263,7 @@ def _error_excess(quantizer: Quantizer, vectors: F32) -> float:
     planes = layout.SCALAR_8_BITS if quantizer.arrays.bits > 2 else layout.SCALAR_4_BITS
     for hits, prune in ((estimated, 0), (bounded, 1)):
         settings = layout.SearchSettings(1, 1, k, 0, planes, prune)
-        api.search_bits(queries, codes, originals, layout.Accept(np.zeros(0, np.uint64), 1), settings, found, hits)
+        kernels.search_bits(queries, codes, originals, layout.Accept(np.zeros(0, np.uint64), 1), settings, found, hits)
     true = np.einsum("ij,ikj->ik", queries, vectors[found.ordinals], dtype=np.float64)
     predicted = (bounded.scores - estimated.scores).astype(np.float64) / BOUND_DEVIATIONS
     some = predicted > 0

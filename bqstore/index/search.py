@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptionError
-from ..kernels import api
-from ..kernels.dispatch import direct
+from ..kernels import dispatch as kernels
 from ..kernels.layout import (
     BAD_QUERY,
     BINARY,
@@ -49,10 +48,8 @@ NO_RECORDS.flags.writeable = False
 ALL = Accept(np.zeros(0, np.uint64), 1)
 Prefetch = Callable[[NDArray[np.int32]], None]
 
-_search_graph, _search_bits = direct(api.search_graph), direct(api.search_bits)
-
-# queries that read the codes together; a larger block gains nothing and keeps the other threads waiting
-_BLOCK = 16
+# queries that read the codes together; a larger block gains nothing and keeps the other threads waiting, but for numpy
+_BLOCK, _BLOCK_OF_NUMPY = 16, 512
 # Bytes of accepted originals up to which they are all read where codes do not separate the candidates: at once, and
 # after widening the candidates did not help either.
 _SOON_READ, _AFFORDABLE = 64 << 20, 512 << 20
@@ -113,12 +110,14 @@ class Work:
     distances : int         codes, or originals in an exact search, that were compared with a query
     hops : int              nodes that were expanded on level 0
     rescored : int          originals read for candidates
+    compiled : bool         whether kernels did it, and not numpy in their place
     """
 
     way: str = ""
     distances: int = 0
     hops: int = 0
     rescored: int = 0
+    compiled: bool = True
 
     def add(self, more: "Work") -> None:
         """Add the work of another search for the same queries."""
@@ -178,7 +177,7 @@ class Search:
             return self.nearest(query, ALONE)
         hits = Hits(np.empty((1, self.k), np.int32), np.empty((1, self.k), np.float32))
         scratch = self._take_scratch()
-        status = _search_graph(query, *self._arrays, self.settings, scratch, hits)
+        status = kernels.search_graph(query, *self._arrays, self.settings, scratch, hits)
         self._free.append(scratch)
         if status != OK:
             return self.nearest(query, ALONE)  # by a scan, or to raise the error
@@ -230,7 +229,8 @@ class Search:
 
             # walks share no reads, and every call holds the GIL for a while: so their blocks are large
             threads = workers.threads
-            size = -(-m // (4 * threads)) if self.plan.way == WALK else min(_BLOCK, -(-m // threads))
+            block = _BLOCK if kernels.search_bits.is_compiled() else _BLOCK_OF_NUMPY
+            size = -(-m // (4 * threads)) if self.plan.way == WALK else min(block, -(-m // threads))
             blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
             together(work_on, blocks, workers.at_most(min(threads, len(blocks))))
         return hits.ordinals, hits.scores
@@ -245,9 +245,10 @@ class Search:
             queries = self._prepared(queries)
             if work is not None:
                 work.way = EXACT if way == EXACT else SCAN
+                work.compiled = (kernels.search_exact if way == EXACT else kernels.search_bits).is_compiled()
                 work.distances += len(queries) * self.accepted
             if way == EXACT:
-                status = api.search_exact(queries, data.originals, data.n, self.accept, hits)
+                status = kernels.search_exact(queries, data.originals, data.n, self.accept, hits)
             else:
                 status = self._scan(queries, hits, prefetch, work)
         if status >= 0:
@@ -262,7 +263,7 @@ class Search:
     def _prepared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """The queries, scaled to unit length under cosine."""
         out = np.empty_like(queries)
-        if api.prepare(queries, self.data.metric, out) != OK:
+        if kernels.prepare(queries, self.data.metric, out) != OK:
             raise DoubtfulError
         return out
 
@@ -275,7 +276,7 @@ class Search:
         if prefetch is not None:
             shape = (len(queries), self.plan.max_candidates)
             found, settings = Hits(np.empty(shape, np.int32), np.empty(shape, np.float32)), self.first_pass
-        status: int = _search_graph(queries, *self._arrays, settings, scratch, found)
+        status: int = kernels.search_graph(queries, *self._arrays, settings, scratch, found)
         if work is not None and status == OK:
             work.way = WALK
             work.distances += int(scratch.counters[COUNT_DISTANCES])
@@ -305,7 +306,7 @@ class Search:
         if self.settings.prune and ordinals.shape[1] > k:
             prefetch(np.ascontiguousarray(ordinals[:, :k]))
             first = candidates._replace(counts=np.minimum(candidates.counts, k))
-            status, _ = api.rescore(queries, data.originals, data.n, first, bounds, k, hits)
+            status, _ = kernels.rescore(queries, data.originals, data.n, first, bounds, k, hits)
             if status != OK:
                 return int(status)
             worst = np.where(candidates.counts > k, hits.scores[:, -1], np.inf)[:, None]
@@ -314,7 +315,7 @@ class Search:
                 prefetch(later)
         else:
             prefetch(np.ascontiguousarray(ordinals))
-        status, read = api.rescore(queries, data.originals, data.n, candidates, bounds, wide, hits)
+        status, read = kernels.rescore(queries, data.originals, data.n, candidates, bounds, wide, hits)
         if work is not None:
             work.rescored += int(read)
         return int(status)
@@ -327,13 +328,15 @@ class Search:
         found = _empty_candidates(len(queries), most)
         if prefetch is None:
             settings = self.settings._replace(max_candidates=most)
-            status, read = _search_bits(queries, data.codes, data.originals, self.accept, settings, found, hits)
+            status, read = kernels.search_bits(queries, data.codes, data.originals, self.accept, settings, found, hits)
             if work is not None:
                 work.rescored += int(read)
             widened = widened and 2 * read > most  # if few were read, the last candidates brought no hits
         else:
             first = Hits(np.empty(found.ordinals.shape, np.int32), np.full(found.ordinals.shape, np.nan, np.float32))
-            status, _ = api.search_bits(queries, data.codes, data.originals, self.accept, self.first_pass, found, first)
+            status, _ = kernels.search_bits(
+                queries, data.codes, data.originals, self.accept, self.first_pass, found, first
+            )
             if status == OK:
                 status = self._rescore(queries, found, first.scores, hits, prefetch, work)
         if status == OK and widened:
@@ -358,12 +361,12 @@ class Search:
                 more = _empty_candidates(1, min(8 * wide, self.accepted))
                 most = more.ordinals.shape[1]
                 settings = self.settings._replace(candidates=wide, max_candidates=most)
-                status, read = _search_bits(query, data.codes, data.originals, self.accept, settings, more, own)
+                status, read = kernels.search_bits(query, data.codes, data.originals, self.accept, settings, more, own)
                 done = size > _AFFORDABLE or np.isin(own.ordinals, more.ordinals[:, most // 2 :]).sum() < enough
                 if work is not None:
                     work.distances, work.rescored = work.distances + self.accepted, work.rescored + int(read)
             if status == OK and not done:
-                status = api.search_exact(query, data.originals, data.n, self.accept, own)
+                status = kernels.search_exact(query, data.originals, data.n, self.accept, own)
                 if work is not None:
                     work.way, work.distances = EXACT, work.distances + self.accepted
             if status != OK:

@@ -7,9 +7,6 @@ have one row for each of its m queries.
 
 Searches return a status: ``layout.OK`` (-1), ``OUT_OF_RANGE``, ``TOO_FEW``, ``BAD_QUERY``, or the ordinal (>= 0) of a
 damaged record. After any other status than OK the outputs are undefined.
-
-numba reuses its cache as long as the text of this file is the same, whatever changed in the kernels that it calls. So
-``KERNELS_STAMP`` is a hash of the other kernel files, which ``tools/stamp_kernels.py`` rewrites and a test compares.
 """
 
 from __future__ import annotations
@@ -43,8 +40,6 @@ from bqstore.kernels.quantize import pack_vectors, quantizer_fits
 from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, load_query, scan_codes, store_query
 from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
-
-KERNELS_STAMP = "97f347a1ddf50c6f"
 
 
 @root

@@ -18,14 +18,21 @@ import os
 import pickle
 import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 
+from bqstore._version import __version__
+
 _warned: list[bool] = []
+_OLD = 60 * 86_400  # seconds after which a compiled kernel is made again rather than kept
 
 
 def folders(package: Path) -> list[Path]:
@@ -33,11 +40,27 @@ def folders(package: Path) -> list[Path]:
     given = os.environ.get("NUMBA_CACHE_DIR")
     if given:
         return [Path(given)]
-    user = getattr(os, "geteuid", lambda: "user")()
-    out = [package / "__pycache__", Path(tempfile.gettempdir()) / f"bqstore-kernels-{user}"]
+    out = [package / "__pycache__"] if package.is_dir() else []  # a frozen program has none
     with suppress(RuntimeError):  # no home
-        out.insert(1, _user_cache_folder() / "bqstore" / "kernels")
+        out.append(_user_cache_folder() / "bqstore" / "kernels")
+    user = getattr(os, "geteuid", lambda: "user")()
+    shared = Path(tempfile.gettempdir()) / f"bqstore-kernels-{user}"
+    with suppress(OSError):
+        if not shared.exists() or shared.stat().st_uid == user or os.name == "nt":
+            out.append(shared)
     return out
+
+
+def writable_folder() -> Path | None:
+    """The first of the folders that takes a file; None if all refuse."""
+    for folder in folders(Path(__file__).parent):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return None
 
 
 def _user_cache_folder() -> Path:
@@ -50,13 +73,13 @@ def _user_cache_folder() -> Path:
 
 
 class _Place:
-    """A folder, as numba asks for one; the source counts by its text, not by its time."""
+    """A folder, as numba asks for one."""
 
-    def __init__(self, folder: Path, source: str, line: int) -> None:
-        self._folder, self._source, self._line = folder, source, line
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def from_function(self, function: Any, source: str) -> _Place:
-        return _Place(self._folder, source, function.__code__.co_firstlineno)
+        return self
 
     def ensure_cache_path(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,102 +88,124 @@ class _Place:
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        return hashlib.sha256(Path(self._source).read_bytes()).hexdigest()
+        return stamp()
 
     def get_disambiguator(self) -> str:
-        return hashlib.sha256(str(Path(self._source).parent).encode()).hexdigest()[:8] + f"-{self._line}"
+        return ""
+
+
+@cache
+def stamp() -> str:
+    """A hash of the package's version and of the text of all kernels: a root holds the code of every leaf it calls."""
+    digest = hashlib.sha256(f"{__version__} {numba.__version__}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):  # none in a frozen program
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class _Files(IndexDataCacheFile):
-    """The files of one kernel in one folder, each behind a checksum: damaged machine code would end the process."""
+    """The versions of one kernel in one folder, each a file whose name says for which types and processor it is.
 
-    def _save_index(self, overloads: dict[Any, str]) -> None:
-        self._save_data(self._index_name, (self._version, self._source_stamp, overloads))
+    There is no index that two processes, or two hosts with one home, could overwrite for each other.
+    """
 
-    def _load_index(self) -> dict[Any, str]:
-        try:
-            version, stamp, overloads = self._load_data(self._index_name)
-        except FileNotFoundError:
-            return {}
-        return overloads if (version, stamp) == (self._version, self._source_stamp) else {}
+    trusted: Callable[[int], bool]
 
-    def _save_data(self, name: str, data: Any) -> None:
-        dumped = self._dump(data)
-        with self._open_for_write(self._data_path(name)) as file:
+    def path(self, key: Any) -> Path:
+        name = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:20]
+        return Path(self._data_path(self._data_name_pattern.replace("{number:d}", name)))
+
+    def save(self, key: Any, data: Any) -> None:
+        dumped = self._dump((key, data))
+        with self._open_for_write(str(self.path(key))) as file:
             file.write(hashlib.sha256(dumped).digest() + dumped)
+        for old in Path(self._cache_path).glob(self._data_name_pattern.replace("{number:d}", "*")):
+            with suppress(OSError):
+                if old.stat().st_mtime < time.time() - _OLD:  # of a version that is gone, most likely
+                    old.unlink()
 
-    def _load_data(self, name: str) -> Any:
-        whole = Path(self._data_path(name)).read_bytes()
+    def load(self, key: Any) -> Any:
+        try:
+            with self.path(key).open("rb") as file:
+                if not self.trusted(os.fstat(file.fileno()).st_uid):
+                    return None
+                whole = file.read()
+        except OSError:
+            return None
         checksum, dumped = whole[:32], whole[32:]
         if hashlib.sha256(dumped).digest() != checksum:
-            raise ValueError(f"{name} is damaged")
-        return pickle.loads(dumped)
+            raise ValueError("damaged")
+        found, data = pickle.loads(dumped)
+        return data if found == key else None
 
 
 class _OneFolder(FunctionCache):
     """numba's cache in one folder."""
 
-    def __init__(self, function: Any, folder: Path) -> None:
+    def __init__(self, function: Any, folder: Path, trusted: Callable[[int], bool]) -> None:
         class Impl(CompileResultCacheImpl):
-            _locator_classes: ClassVar = [_Place(folder, "", 0)]
+            _locator_classes: ClassVar = [_Place(folder)]
 
         self._impl_class = Impl
         super().__init__(function)
         self._cache_file = _Files(str(folder), self._impl.filename_base, self._impl.locator.get_source_stamp())
+        self._cache_file.trusted = trusted
+
+    def drop(self, signature: Any, context: Any) -> None:
+        with suppress(OSError):
+            self._cache_file.path(self._index_key(signature, context.codegen())).unlink()
 
 
 class KernelCache:
-    """The caches of one kernel, one a folder; numba's dispatcher calls the methods."""
+    """The caches of one kernel, one a folder; numba's dispatcher calls `load_overload` and `save_overload`."""
 
     def __init__(self, function: Any) -> None:
         source = Path(function.__code__.co_filename)
-        self._owner = source.stat().st_uid if source.exists() else 0
-        self._caches = [_OneFolder(function, folder) for folder in folders(source.parent)]
+        owner = source.stat().st_uid if source.exists() else 0
+
+        def trusted(uid: int) -> bool:
+            """Whether this user could change the package, or this process, anyway."""
+            return not hasattr(os, "geteuid") or uid in (os.geteuid(), 0, owner)
+
+        self._caches = [_OneFolder(function, folder, trusted) for folder in folders(source.parent)]
         self.cache_path = self._caches[0].cache_path
+        self._loaded: dict[Any, Any] = {}
+
+    def load(self, signature: Any, context: Any) -> bool:
+        """Load the kernel as it was compiled for these types, for `load_overload` to give; whether it is there."""
+        found = self.load_overload(signature, context)
+        if found is not None:
+            self._loaded[signature] = found
+        return found is not None
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """The kernel as it was compiled for these types, or None."""
-        for cache in self._caches:
+        loaded = self._loaded.pop(signature, None)
+        if loaded is not None:
+            return loaded
+        for each in self._caches:
             try:
-                if self._is_trusted(cache):
-                    found = cache.load_overload(signature, context)
-                    if found is not None:
-                        return found
+                found = each.load_overload(signature, context)
             except Exception:  # a damaged file: any error that unpickling or loading code can raise
-                self._drop(cache)
+                each.drop(signature, context)
+            else:
+                if found is not None:
+                    return found
         return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep a compiled kernel in the first folder that takes it."""
         problem: Exception | None = None
-        for cache in self._caches:
+        for each in self._caches:
             try:
-                cache.save_overload(signature, compiled)
+                each.save_overload(signature, compiled)
                 return
             except Exception as error:  # read-only, another user's, or a full disk
                 problem = problem or error
         if not _warned:
             _warned.append(True)
-            tried = ", ".join(str(cache.cache_path) for cache in self._caches)
+            tried = ", ".join(str(each.cache_path) for each in self._caches)
             message = f"compiled kernels cannot be kept ({problem}; tried {tried}), so that every process compiles anew"
             warnings.warn(
                 f"{message}: set NUMBA_CACHE_DIR to a folder that can be written", RuntimeWarning, stacklevel=2
             )
-
-    def _is_trusted(self, cache: Any) -> bool:
-        """Whether all files of the kernel belong to somebody who could change the package, or this process, anyway."""
-        if not hasattr(os, "geteuid"):
-            return True
-        trusted = {os.geteuid(), 0, self._owner}
-        files = Path(cache.cache_path).glob(f"{cache._impl.filename_base}.*")
-        return all(file.stat().st_uid in trusted for file in files)
-
-    def _drop(self, cache: Any) -> None:
-        for file in Path(cache.cache_path).glob(f"{cache._impl.filename_base}.*"):
-            with suppress(OSError):
-                file.unlink()
-
-    def flush(self) -> None:
-        """Forget what is kept."""
-        for cache in self._caches:
-            self._drop(cache)

@@ -1,10 +1,11 @@
-"""One call of every root with the smallest arguments of its types: that compiles it, or loads it from numba's cache."""
+"""The smallest arguments of every root, by its name: they say which types it is compiled for."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from bqstore.kernels import api, metadata
 from bqstore.kernels.layout import (
     BINARY,
     COSINE,
@@ -24,35 +25,46 @@ from bqstore.kernels.layout import (
 )
 
 
-def warm_up() -> None:
-    """Compile every kernel, or load it from numba's cache, so that no later call waits for it.
-
-    >>> import bqstore
-    >>> bqstore.warm_up()
-    """
-    _warm_up_vectors()
-    _warm_up_metadata()
+def examples() -> dict[str, list[tuple[Any, ...]]]:
+    """Arguments for each version of each root; a call with them is harmless."""
+    return {**_of_vectors(), **_of_the_graph(), **_of_metadata()}
 
 
-def _warm_up_vectors() -> None:
-    """Call the roots of `api` on two vectors of one dimension."""
-    queries = np.ones((1, 1), np.float32)
-    words = np.zeros((2, words_per_plane(1)), np.uint64)
+def _codes(n: int) -> Codes:
     nothing = np.zeros(0, np.float32)
     quantizer = Quantizer(ONE_BIT, 1, 1, 1, 1, nothing, nothing, np.zeros((0, 1), np.float32), np.zeros(2, np.float32))
+    return Codes(np.zeros((2, words_per_plane(1)), np.uint64), n, quantizer)
+
+
+def _search() -> tuple[Any, Originals, Accept, SearchSettings, Hits]:
     records = np.zeros((0, words_per_record(1, FLOAT32)), np.uint32)
     records.flags.writeable = False
-    originals = Originals(records, 1, FLOAT32, COSINE)
-    accept = Accept(np.zeros(1, np.uint64), 1)
-    candidates = Candidates(np.empty((1, 1), np.int32), np.empty((1, 1), np.int32), np.empty(1, np.int64))
-    hits = Hits(np.empty((1, 1), np.int32), np.empty((1, 1), np.float32))
     settings = SearchSettings(ef=1, max_beam=1, candidates=1, rescoring=0, encoding=BINARY, prune=0)
-    api.prepare(queries, COSINE, queries)
-    api.encode(queries, quantizer, COSINE, words)
-    api.search_bits(queries, Codes(words, 1, quantizer), originals, accept, settings, candidates, hits)
-    api.search_exact(queries, originals, 0, accept, hits)
-    candidates.counts[0] = 0
-    api.rescore(queries, originals, 0, candidates, np.zeros((1, 1), np.float32), 1, hits)
+    hits = Hits(np.empty((1, 1), np.int32), np.empty((1, 1), np.float32))
+    return (
+        np.ones((1, 1), np.float32),
+        Originals(records, 1, FLOAT32, COSINE),
+        Accept(np.zeros(1, np.uint64), 1),
+        settings,
+        hits,
+    )
+
+
+def _of_vectors() -> dict[str, list[tuple[Any, ...]]]:
+    queries, originals, accept, settings, hits = _search()
+    candidates = Candidates(np.full((1, 1), -1, np.int32), np.full((1, 1), -1, np.int32), np.zeros(1, np.int64))
+    codes = _codes(1)
+    return {
+        "prepare": [(queries, COSINE, queries.copy())],
+        "encode": [(queries, codes.quantizer, COSINE, codes.words)],
+        "search_exact": [(queries, originals, 0, accept, hits)],
+        "search_bits": [(queries, codes, originals, accept, settings, candidates, hits)],
+        "rescore": [(queries, originals, 0, candidates, np.zeros((1, 1), np.float32), 1, hits)],
+    }
+
+
+def _of_the_graph() -> dict[str, list[tuple[Any, ...]]]:
+    queries, originals, accept, settings, hits = _search()
     graph = Graph(
         links=np.full((2, 4), -1, np.int32),
         upper=np.zeros((0, 2), np.int32),
@@ -78,22 +90,26 @@ def _warm_up_vectors() -> None:
         bridges=np.zeros(4, np.int32),
         counters=np.zeros(8, np.int64),
     )
-    api.check_graph(graph)
-    codes = Codes(words, 2, quantizer)
-    api.find_links(codes, graph, 1, 2, 4, scratch)
-    api.merge_links(codes, graph, 0, np.zeros(1, np.int32), np.array([0, 1]), np.ones(1, np.int32), (0, 1), scratch)
-    api.search_graph(queries, codes, graph, originals, accept, settings, scratch, hits)
+    codes, targets = _codes(2), np.zeros(1, np.int32)
+    return {
+        "find_links": [(codes, graph, 1, 2, 4, scratch)],
+        "merge_links": [(codes, graph, 0, targets, np.array([0, 1]), np.ones(1, np.int32), (0, 1), scratch)],
+        "search_graph": [(queries, codes, graph, originals, accept, settings, scratch, hits)],
+        "check_graph": [(graph,)],
+    }
 
 
-def _warm_up_metadata() -> None:
-    """Call the roots of `metadata` on a column of one entry."""
+def _of_metadata() -> dict[str, list[tuple[Any, ...]]]:
     kinds, table = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
     values, heap, members = np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int32)
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        metadata.spread(np.zeros(1, dtype), table, np.zeros(1, np.uint64))
-    metadata.sift(np.zeros(1, np.uint32), np.zeros(1 << 16, np.uint8), np.zeros(1, np.int32))
-    metadata.numbers_between(kinds, values, 0, 0, np.zeros(2), table)
-    metadata.strings_between(kinds, values, heap, heap, 0, heap, 0, table)
-    metadata.strings_like(kinds, values, heap, np.zeros(1, np.int16), False, table)
-    metadata.any_member(kinds, values, members, table, True, np.zeros(1, np.uint8))
-    metadata.every_member(kinds, values, members, np.zeros(1, np.int32), np.zeros(1, np.int32), table)
+    one = np.zeros(1, np.int32)
+    codes = (np.zeros(1, dtype) for dtype in (np.uint8, np.uint16, np.uint32))
+    return {
+        "spread": [(each, table, np.zeros(1, np.uint64)) for each in codes],
+        "sift": [(np.zeros(1, np.uint32), np.zeros(1 << 16, np.uint8), one)],
+        "numbers_between": [(kinds, values, 0, 0, np.zeros(2), table)],
+        "strings_between": [(kinds, values, heap, heap, 0, heap, 0, table)],
+        "strings_like": [(kinds, values, heap, np.zeros(1, np.int16), False, table)],
+        "any_member": [(kinds, values, members, table, True, np.zeros(1, np.uint8))],
+        "every_member": [(kinds, values, members, one, one, table)],
+    }

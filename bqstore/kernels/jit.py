@@ -1,8 +1,6 @@
 """The three decorators that compile kernels; they keep the function's type for mypy.
 
-A root is called from Python and cached on disk. numba's cache looks at the text of the root's own file only: so roots
-are in ``api.py``, which carries a stamp of the other files, and in ``metadata.py``, whose kernels call no other file.
-Every other kernel is a leaf.
+A root is called from Python and cached on disk: see ``api.py`` and ``metadata.py``. Every other kernel is a leaf.
 """
 
 from __future__ import annotations

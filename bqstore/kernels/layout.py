@@ -292,3 +292,35 @@ def words_per_record(dim: int, form: int) -> int:
     payload_bytes = dim * (4, 2, 1)[form]
     unit = 4 * RECORD_ALIGN_WORDS
     return RECORD_HEADER_WORDS + (payload_bytes + unit - 1) // unit * RECORD_ALIGN_WORDS
+
+
+def quantizer_fits(quantizer: Quantizer, dim: int, columns: int) -> bool:
+    """Whether a quantizer's fields agree, and it makes codes of ``columns`` words of vectors of ``dim`` values."""
+    kind, bits, coded = quantizer.kind, quantizer.bits, quantizer.dim
+    corrected = kind == RABITQ
+    means = 0 if kind == ONE_BIT else coded
+    deviations = 0 if kind == ONE_BIT or corrected else coded
+    lanes = coded  # as `lanes_of`, which numba cannot call from here
+    if kind == ONE_AND_HALF_BITS:
+        lanes += (coded + 1) // 2
+    elif kind == TWO_BITS:
+        lanes += coded
+    return (
+        ONE_BIT <= kind <= RABITQ
+        and 1 <= coded <= dim
+        and quantizer.lanes == lanes
+        and (lanes + 63) // 64 == quantizer.width
+        and (bits == 1 or (corrected and bits in (2, 4)))
+        and columns == bits * quantizer.width + (1 if corrected else 0)
+        and quantizer.mean.shape[0] == means
+        and quantizer.deviation.shape[0] == deviations
+        and (quantizer.rotation_signs.shape[0] == 0 or quantizer.rotation_signs.shape[1] == coded)
+        and quantizer.error_scales.shape[0] == 2
+    )
+
+
+def records_fit(originals: Originals, dim: int) -> bool:
+    """Whether records hold vectors of ``dim`` dimensions; if not, reading one would run past the end of a row."""
+    payload_bytes = 4 * (originals.records.shape[1] - RECORD_HEADER_WORDS)
+    known = 0 <= originals.form <= INT8
+    return bool(known and originals.dim == dim and payload_bytes >= dim * (4 >> originals.form))

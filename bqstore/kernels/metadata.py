@@ -2,7 +2,7 @@
 
 An entry is a kind and a value. The value of a text or a list is a slice of ``heap`` or ``members``: it starts at
 ``value >> LENGTH_BITS``, and the lower bits are its length. Every slice is compared with its array, because what comes
-from a file may be damaged. The roots call no other file: numba's cache looks at this text only.
+from a file may be damaged.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from bqstore.kernels import layout
 from bqstore.kernels.bits import pack_row
 from bqstore.kernels.intrinsics import as_int32, byte_plane
 from bqstore.kernels.jit import float_leaf, leaf
-from bqstore.kernels.layout import COSINE, EUCLID, ONE_BIT, RABITQ, TWO_BITS, Quantizer, lanes_of
+from bqstore.kernels.layout import COSINE, EUCLID, ONE_BIT, RABITQ, TWO_BITS, Quantizer
 from bqstore.kernels.rotate import rotate_row
 
 SIGMAS = np.float32(2.0 / 3.0)  # Qdrant's bounds of the middle level, in standard deviations
@@ -195,25 +196,4 @@ def pack_vectors(
             pack_one(unit, quantizer, out, row)
 
 
-_lanes_of = leaf(lanes_of)  # layout does not import numba
-
-
-@leaf
-def quantizer_fits(quantizer: Quantizer, dim: int, columns: int) -> bool:
-    """Whether a quantizer's fields agree, and it makes codes of ``columns`` words of vectors of ``dim`` values."""
-    kind, bits, coded = quantizer.kind, quantizer.bits, quantizer.dim
-    corrected = kind == RABITQ
-    means = 0 if kind == ONE_BIT else coded
-    deviations = 0 if kind == ONE_BIT or corrected else coded
-    return (
-        ONE_BIT <= kind <= RABITQ
-        and 1 <= coded <= dim
-        and quantizer.lanes == _lanes_of(coded, kind)
-        and (quantizer.lanes + 63) // 64 == quantizer.width
-        and (bits == 1 or (corrected and bits in (2, 4)))
-        and columns == bits * quantizer.width + (1 if corrected else 0)
-        and quantizer.mean.shape[0] == means
-        and quantizer.deviation.shape[0] == deviations
-        and (quantizer.rotation_signs.shape[0] == 0 or quantizer.rotation_signs.shape[1] == coded)
-        and quantizer.error_scales.shape[0] == 2
-    )
+quantizer_fits = leaf(layout.quantizer_fits)  # layout does not import numba

@@ -8,14 +8,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from bqstore.kernels import layout
 from bqstore.kernels.intrinsics import as_float32, keyed_sum, prefetch, widen_halves, wrapping_add
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import (
     CHECKSUM_FACTOR,
     CHECKSUM_SEED,
-    INT8,
     RECORD_HEADER_WORDS,
-    Originals,
 )
 
 SEED = np.uint64(CHECKSUM_SEED)
@@ -41,12 +40,7 @@ def is_sound(records: npt.NDArray[np.uint32], row: int, ahead: int) -> bool:
     return bool(stored == record_sum(records, row, ahead))
 
 
-@leaf
-def fits(originals: Originals, dim: int) -> bool:
-    """Whether records hold vectors of ``dim`` dimensions; if not, reading one would run past the end of a row."""
-    payload_bytes = 4 * (originals.records.shape[1] - RECORD_HEADER_WORDS)
-    known = 0 <= originals.form <= INT8
-    return bool(known and originals.dim == dim and payload_bytes >= dim * (4 >> originals.form))
+fits = leaf(layout.records_fit)  # layout does not import numba
 
 
 @leaf

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bitmap import Bits, everything, to_bitmap
-from ..kernels import metadata as kernels
+from ..kernels import dispatch as kernels
 from ..kernels.metadata import ASK, BIG, LENGTH_BITS, LIST, STRING
 from .columns import Column
 from .dictionary import Entries, mark_of

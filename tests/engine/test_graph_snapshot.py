@@ -51,9 +51,8 @@ def snapshots(path):
 
 
 def opened_without(path, **settings):
-    """A collection whose snapshot is missing, which is told of."""
-    with pytest.warns(RuntimeWarning, match=f"no snapshot of the graph in {path}.*scan until it is rebuilt"):
-        return bqstore.open(path, hnsw=BITS, quantization=SIGNS, **settings)
+    """A collection whose snapshot is missing, as after a program that has ended before its kernels were compiled."""
+    return bqstore.open(path, hnsw=BITS, quantization=SIGNS, **settings)
 
 
 def wait(col):

@@ -2,17 +2,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pytest
 
-from bqstore.kernels import api, dispatch, layout, metadata
-from bqstore.kernels.warm_up import warm_up
+from bqstore.index import warm_up
+from bqstore.kernels import api, layout, metadata
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
@@ -35,34 +33,14 @@ compiled = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
 
 COUNT_MISSES = """
 from bqstore.kernels import api
-from bqstore.kernels.warm_up import warm_up
+from bqstore.index import warm_up
 warm_up()
 print(*(sum(sum(getattr(root.stats, kind).values()) for root in api.ROOTS) for kind in ("cache_hits", "cache_misses")))
 """
 
 
-def test_the_stamp_is_that_of_the_kernels():
-    tool = runpy.run_path(str(ROOT / "tools" / "stamp_kernels.py"))
-    assert tool["stamp"]() == api.KERNELS_STAMP, "run tools/stamp_kernels.py"
-
-
-def test_the_stamp_changes_with_any_kernel_file(tmp_path):
-    stamp = runpy.run_path(str(ROOT / "tools" / "stamp_kernels.py"))["stamp"]
-    seen = {stamp(tmp_path)}
-    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "2")):
-        (tmp_path / name).write_text(text)
-        seen.add(stamp(tmp_path))
-    assert len(seen) == 4
-    (tmp_path / "api.py").write_text("anything")
-    assert stamp(tmp_path) in seen
-
-
-def test_only_api_holds_roots():
-    """And the file of metadata, whose roots call nothing outside of it."""
-    text = (ROOT / "bqstore" / "kernels" / "metadata.py").read_text(encoding="utf-8")
-    assert [line for line in text.splitlines() if line.startswith("from bqstore")] == [
-        "from bqstore.kernels.jit import leaf, root"
-    ]
+def test_only_two_files_hold_roots():
+    """And the file of metadata."""
     expected = {"api.py": len(api.ROOTS), "metadata.py": len(metadata.ROOTS)}
     for path in (ROOT / "bqstore" / "kernels").glob("*.py"):
         roots = path.read_text(encoding="utf-8").count("\n@root\n")
@@ -95,36 +73,6 @@ def test_warm_up_compiles_the_one_version_that_all_uses_share():
         if graph is not None:
             api.check_graph(graph)
     assert [len(root.signatures) for root in api.ROOTS] == [1] * len(api.ROOTS)
-
-
-@compiled
-def test_the_kept_entry_point_gives_what_the_root_gives():
-    """`direct` skips the look at the types: the same answers, the first call's and every later one's."""
-    called = dispatch.direct(api.encode)
-    rng = np.random.default_rng(0)
-    for dim in (1, 64, 100):
-        vectors = rng.standard_normal((3, dim)).astype(np.float32)
-        out = np.zeros((3, layout.words_per_code(dim)), np.uint64)
-        for _ in range(2):
-            out[:] = 77
-            called(vectors, signs(dim), layout.COSINE, out)
-            np.testing.assert_array_equal(out, naive.pack_signs(vectors))
-
-
-def test_a_function_that_is_not_compiled_is_called_as_it_is():
-    called = dispatch.direct(lambda *args: args)
-    assert [called(1), called("a", 2), called()] == [(1,), ("a", 2), ()]
-
-
-def test_a_root_with_two_versions_is_asked_each_time():
-    class Root:
-        overloads = MappingProxyType({"one": None, "two": None})
-
-        def __call__(self, value):
-            return value + 1
-
-    called = dispatch.direct(Root())
-    assert [called(1), called(2.5)] == [2, 3.5]
 
 
 @compiled

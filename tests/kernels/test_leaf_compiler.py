@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 
+from bqstore.index import warm_up
 from bqstore.kernels import bits, jit, leaf_compiler
-from bqstore.kernels.warm_up import warm_up
 from tests.kernels.given import INTERPRETED
 
 compiled = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")

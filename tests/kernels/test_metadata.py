@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bqstore.index import warm_up
 from bqstore.kernels import metadata
 from bqstore.kernels.metadata import ANY_CHARACTER, ANY_RUN, ASK, BIG, DICT, FLOAT, INT, LENGTH_BITS, LIST, STRING
-from bqstore.kernels.warm_up import warm_up
 from tests import naive
 from tests.kernels.given import INTERPRETED, examples, fenced
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bqstore.index import warm_up
 from bqstore.kernels import api, encode, layout
 from bqstore.kernels.layout import BINARY, COSINE, EUCLID, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS
 from bqstore.kernels.quantize import scale_to_unit
-from bqstore.kernels.warm_up import warm_up
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,

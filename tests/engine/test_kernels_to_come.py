@@ -1,0 +1,138 @@
+"""A collection whose graph's kernels are still being compiled: nothing waits for them but flush and compact."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.kernels import dispatch
+from tests.conftest import HANGS, clustered
+from tests.engine.given import BITS
+
+N, DIM, PORTION = 5000, 32, 600
+VECTORS = clustered(N, DIM)
+
+
+class Late:
+    """The kernels of the graph, compiled when somebody says so."""
+
+    def __init__(self):
+        self.come = threading.Event()
+
+
+@pytest.fixture
+def late(monkeypatch):
+    bqstore.warm_up()
+    late, is_compiled = Late(), dispatch.Kernel.is_compiled
+
+    def slow(kernel):
+        return (late.come.is_set() or kernel not in dispatch.GRAPH) and is_compiled(kernel)
+
+    monkeypatch.setattr(dispatch.Kernel, "is_compiled", slow)
+    monkeypatch.setattr(dispatch.background, "mode", lambda: "background")
+    yield late
+    late.come.set()
+
+
+def ids_of(start, stop):
+    return [str(i) for i in range(start, stop)]
+
+
+def add_all(col):
+    for at in range(0, N, PORTION):
+        part = VECTORS[at : at + PORTION]
+        col.add(part, ids=ids_of(at, at + len(part)))
+
+
+def settled(col):
+    thread = col._engine.graph.builder._thread
+    if thread is not None:
+        thread.join(HANGS)
+        assert not thread.is_alive()
+
+
+def graph_of(col):
+    numbers, arrays = col._engine.graph.builder.graph.parts()
+    return numbers, {name: array.tolist() for name, array in arrays.items()}
+
+
+def test_what_is_added_is_scanned_and_then_linked_into_the_same_graph(late):
+    """Write by write, so that the graph does not depend on when a compiler was ready."""
+    with bqstore.open(hnsw=BITS) as prompt:
+        late.come.set()
+        add_all(prompt)
+        expected, found = graph_of(prompt), prompt.search_ids(VECTORS[:20], 5)
+    late.come.clear()
+    with bqstore.open(hnsw=BITS) as col:
+        add_all(col)
+        assert col.info().linked == 0 and col.info().kernels == "compiling"
+        explained = col.search(VECTORS[0], k=5, explain=True).explanation
+        assert explained.way == "scan" and explained.linked == 0
+        scanned = col.search_ids(VECTORS[:20], 5)
+        late.come.set()
+        settled(col)
+        assert col.info().linked == N and col.info().kernels == "compiled"
+        assert graph_of(col) == expected
+        assert [row.tolist() for row in col.search_ids(VECTORS[:20], 5)] == [row.tolist() for row in found]
+    assert (scanned[0] == found[0]).mean() > 0.95
+
+
+@pytest.mark.parametrize("call", ["flush", "compact"])
+def test_flush_and_compact_wait_while_others_write(late, tmp_path, call):
+    with bqstore.open(tmp_path) as col:
+        add_all(col)
+        col.delete(["7"])
+        waiting = threading.Thread(target=getattr(col, call))
+        waiting.start()
+        col.add(VECTORS[:3], ids=["a", "b", "c"])
+        assert waiting.is_alive() and col.info().linked == 0
+        late.come.set()
+        waiting.join(HANGS)
+        assert not waiting.is_alive()
+        settled(col)
+        assert col.info().linked >= N
+
+
+@pytest.mark.parametrize("call", ["flush", "compact", "close"])
+def test_a_collection_that_needs_no_graph_waits_for_nothing(late, tmp_path, call):
+    with bqstore.open(tmp_path) as col:
+        col.add(VECTORS[:100], ids=ids_of(0, 100))
+        col.delete(["5"])
+        getattr(col, call)()
+
+
+def test_closing_waits_for_no_compiler_and_the_next_opening_links(late, tmp_path):
+    with bqstore.open(tmp_path) as col:
+        add_all(col)
+    late.come.set()
+    with bqstore.open(tmp_path) as col:
+        settled(col)
+        assert col.info().linked == N and col.count() == N
+        assert col.search(VECTORS[11], k=1)[0].id == "11"
+
+
+def test_new_codes_are_made_without_waiting(late, tmp_path):
+    with bqstore.open(tmp_path) as col:
+        add_all(col)
+        col.requantize(encoding="two_bits", estimator="rabitq")
+        assert col.info().linked == 0 and col.search(VECTORS[11], k=1)[0].id == "11"
+        late.come.set()
+        settled(col)
+        assert col.info().linked == N
+
+
+def test_no_thread_can_be_started(late, monkeypatch):
+    """In small containers: what was added is scanned, and the next write links it."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with bqstore.open(threads=1) as col:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            add_all(col)
+        assert col.info().linked == 0
+        late.come.set()
+        col.add(np.ones((1, DIM), np.float32))
+        assert col.info().linked == N + 1
