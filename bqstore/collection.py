@@ -464,6 +464,7 @@ class Collection:
         """
         self._engine.check()
         given = None if queries is None else self._queries(queries, single=False)
+        self._engine.graph.settle()
         return measure_recall(self._engine, given, k, sample, settings)
 
     @checked_keywords
@@ -490,6 +491,7 @@ class Collection:
         """
         self._engine.check(writing=True)
         given = None if queries is None else self._queries(queries, single=False)
+        self._engine.graph.settle()
         params = find_settings(self._engine, target_recall, k, given)
         self._engine.set_search_defaults(params)
         return params
@@ -546,7 +548,7 @@ class Collection:
         >>> col.flush()
         """
         self._engine.check(writing=True)
-        self._engine.graph.wait_for_kernels()
+        self._engine.graph.settle()
         self._engine.write(lambda: maintenance.flush(self._engine))
 
     def compact(self) -> None:
@@ -562,7 +564,7 @@ class Collection:
         0
         """
         self._engine.check(writing=True)
-        self._engine.graph.wait_for_kernels()
+        self._engine.graph.settle()
         self._engine.write(lambda: maintenance.compact(self._engine))
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import HnswConfig
 from ..errors import BqstoreError
-from ..index import ALONE, COMPILED, COMPILING, HnswGraph, Quantizer, Workers, kernels_state, wait_for_kernels
+from ..index import COMPILED, COMPILING, HnswGraph, Quantizer, Workers, kernels_state, wait_for_kernels
 from ..progress import Progress
 from .state import State
 
@@ -80,7 +80,7 @@ class GraphBuilder:
         while self._ends and self._ends[0] <= len(self.graph):
             self._ends.popleft()
         stop = min(self._ends[0], state.n) if self._ends else state.n
-        return _link_some(self.graph, state.data.words, state.data.quantizer, stop, self._workers)
+        return self.graph.link(state.data.words, stop, self._workers, state.data.quantizer)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch."""
@@ -110,7 +110,7 @@ class GraphBuilder:
         graph = self.empty()
         with Progress("linking", len(words)) as progress:
             while len(graph) < len(words):
-                progress(_link_some(graph, words, quantizer, len(words), self._workers))
+                progress(graph.link(words, len(words), self._workers, quantizer))
         return graph
 
     # ---- in the background
@@ -154,13 +154,3 @@ class GraphBuilder:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-
-
-def _link_some(graph: HnswGraph, words: NDArray[np.uint64], quantizer: Quantizer, stop: int, workers: Workers) -> int:
-    """Link the next batch; by this thread alone while the process ends, when no more threads can be started."""
-    try:
-        return graph.link(words, stop, workers, quantizer)
-    except RuntimeError as error:
-        if "shutdown" not in str(error):
-            raise
-    return graph.link(words, stop, ALONE, quantizer)

@@ -1,10 +1,12 @@
 """The graph kept up with the published state: after a write, in a reader, in the background, at flush and close."""
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import BqstoreError
 from ..index import wait_for_kernels
+from ..progress import Progress
 from ..storage import Store
 from .graph_builder import SMALLEST_GRAPH, GraphBuilder
 from .graph_persistence import GraphPersistence
@@ -57,10 +59,14 @@ class GraphUpkeep:
                 self.save()  # not to do it all again after a kill
             return left
 
-    def wait_for_kernels(self) -> None:
-        """Wait until a graph can be made where one is due; not under the lock, as others may write meanwhile."""
-        if self.publisher.state.n >= SMALLEST_GRAPH:
-            wait_for_kernels()
+    def settle(self) -> None:
+        """Wait until what is linked in the background is linked; not under the lock, as others may write meanwhile."""
+        n = self.publisher.state.n
+        if n >= SMALLEST_GRAPH and wait_for_kernels() and self.builder.at_work:
+            with Progress("linking", n) as progress:
+                while self.builder.at_work:
+                    progress(self.builder.linked(self.publisher.state))
+                    time.sleep(0.01)
 
     def link_rest(self) -> None:
         """Link what is left, and keep a snapshot."""

@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -25,11 +26,11 @@ class Pool(Executor):
 
     def __init__(self, threads: int) -> None:
         self._jobs: _Jobs = SimpleQueue()
-        self._to_start = [None] * threads
+        self._to_start, self._threads = [None] * threads, threads
         weakref.finalize(self, _end, self._jobs, threads)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Run a call on one of the threads."""
+        """Run a call on one of the threads; RuntimeError where not one can be started."""
         future: Future[T] = Future()
 
         def job() -> None:
@@ -43,7 +44,13 @@ class Pool(Executor):
 
         while self._to_start:
             self._to_start.pop()  # after an interrupt between these lines the pool has one thread less
-            _thread.start_new_thread(_serve, (self._jobs,))
+            try:
+                _thread.start_new_thread(_serve, (self._jobs,))
+            except RuntimeError:  # no more threads, in a small container or because Python ends
+                self._to_start.append(None)
+                if len(self._to_start) == self._threads:
+                    raise
+                break
         self._jobs.put(job)
         return future
 
@@ -141,8 +148,9 @@ def together(work: Callable[[deque[T]], None], portions: deque[T], workers: Work
     try:
         if workers.threads > 1:
             pool = workers.pool()
-            for _ in range(workers.threads - 1):
-                pool.submit(other)
+            with suppress(RuntimeError):  # no thread can be started: this one does all
+                for _ in range(workers.threads - 1):
+                    pool.submit(other)
         work(portions)
     except BaseException:
         portions.clear()

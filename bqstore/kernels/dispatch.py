@@ -119,6 +119,8 @@ PARTS = {"core": CORE + METADATA, "graph": GRAPH, "all": CORE + METADATA + GRAPH
 def wait_for(kernels: Iterable[Kernel], stopped: Callable[[], bool] = lambda: False) -> bool:
     """Wait until kernels are compiled, with progress on a terminal; False if `stopped`, or if compiling is off."""
     kernels = tuple(kernels)
+    if all(kernel.is_compiled() for kernel in kernels):
+        return True
     with Progress("compiling", len(kernels)) as progress:
         while True:
             ready = sum(kernel.is_compiled() for kernel in kernels)

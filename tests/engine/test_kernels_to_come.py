@@ -1,4 +1,4 @@
-"""A collection whose graph's kernels are still being compiled: nothing waits for them but flush and compact."""
+"""A collection whose graph's kernels are still being compiled: only what needs the graph waits for them."""
 
 import threading
 
@@ -78,8 +78,8 @@ def test_what_is_added_is_scanned_and_then_linked_into_the_same_graph(late):
     assert (scanned[0] == found[0]).mean() > 0.95
 
 
-@pytest.mark.parametrize("call", ["flush", "compact"])
-def test_flush_and_compact_wait_while_others_write(late, tmp_path, call):
+@pytest.mark.parametrize("call", ["flush", "compact", "recall", "tune"])
+def test_what_needs_the_graph_waits_for_it_while_others_write(late, tmp_path, call):
     with bqstore.open(tmp_path) as col:
         add_all(col)
         col.delete(["7"])

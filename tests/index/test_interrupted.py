@@ -9,7 +9,7 @@ import pytest
 from bqstore.index import HnswGraph, Quantizer
 from bqstore.index.graph import levels_of
 from bqstore.index.threads import ALONE, Workers
-from bqstore.kernels import api
+from bqstore.kernels import api, dispatch
 from bqstore.kernels.layout import COSINE
 from tests.index.given import data_of, encode, grow, lists_of, lists_of_codes, reached, recall, searchable, walk
 
@@ -39,7 +39,7 @@ class Inline:
 
 def broken_off(monkeypatch, name, calls, before, error=KeyboardInterrupt):
     """Make the root ``name`` raise at the given call, before or after it has done its work."""
-    root, count = getattr(api, name), [0]
+    root, count = getattr(dispatch, name), [0]
 
     def interrupted(*args):
         count[0] += 1
@@ -49,7 +49,7 @@ def broken_off(monkeypatch, name, calls, before, error=KeyboardInterrupt):
         if count[0] >= calls:
             raise error
 
-    monkeypatch.setattr(api, name, interrupted)
+    monkeypatch.setattr(dispatch, name, interrupted)
 
 
 def check_usable(graph, words, queries, n):
@@ -81,14 +81,14 @@ def test_an_interrupt_in_a_kernel_leaves_the_graph_before_the_batch(data, monkey
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_an_executor_that_refuses_leaves_the_graph_before_the_batch(data, broken):
+def test_where_an_executor_refuses_this_thread_links_alone(data, broken):
+    """While Python ends, or in a container that allows few threads."""
     words, queries = data
     graph = grow(words, stop=HALF)
     executor = Inline(broken)
-    with pytest.raises(RuntimeError, match="shutdown"):
-        graph.link(words, N, Workers(3, lambda: executor))
-    assert len(graph) == HALF
-    check_usable(graph, words, queries, HALF)
+    n = graph.link(words, N, Workers(3, lambda: executor))
+    assert HALF < n == len(graph)
+    check_usable(graph, words, queries, n)
 
 
 def test_a_pool_that_cannot_be_had_leaves_the_graph_before_the_batch(data):

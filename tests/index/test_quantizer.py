@@ -328,7 +328,7 @@ def test_threads_encode_the_same(coding, threads):
 
 
 def test_an_error_in_one_thread_is_raised_when_all_have_ended(vectors, monkeypatch):
-    from bqstore.kernels import api
+    from bqstore.kernels import dispatch
 
     begun, ended = [], []
 
@@ -341,8 +341,8 @@ def test_an_error_in_one_thread_is_raised_when_all_have_ended(vectors, monkeypat
         finally:
             ended.append(len(part))
 
-    real = api.encode
-    monkeypatch.setattr(api, "encode", broken)
+    real = dispatch.encode
+    monkeypatch.setattr(dispatch, "encode", broken)
     with ThreadPoolExecutor(2) as pool, pytest.raises(MemoryError):
         Quantizer.signs(DIM).encode_all(np.tile(vectors, (20, 1)), Workers(2, lambda: pool))
     assert len(begun) == len(ended) >= 2

@@ -10,6 +10,7 @@ from collections import deque
 
 import pytest
 
+from bqstore.index import threads
 from bqstore.index.threads import Pool, Workers, drain, together
 
 LONG = 600  # seconds, where something would hang for ever
@@ -109,6 +110,24 @@ def test_an_interrupt_at_any_moment_hangs_nobody():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert pool.submit(len, "four").result(LONG) == 4
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_where_no_more_threads_can_be_started_the_others_do_the_work(monkeypatch, allowed):
+    """In a small container: RuntimeError: can't start new thread."""
+    start, left = threads._thread.start_new_thread, [allowed]
+
+    def some(*args):
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        return start(*args)
+
+    monkeypatch.setattr(threads._thread, "start_new_thread", some)
+    pool, done = Pool(3), []
+    for _ in range(2):
+        together(taking(done), deque(range(50)), Workers(4, lambda: pool))
+    assert sorted(done) == sorted([*range(50)] * 2)
 
 
 def test_threads_end_with_their_pool():
