@@ -7,8 +7,9 @@ BIN=${BIN:-.venv/bin}
 MODE=${1:-test}
 [ $# -eq 0 ] || shift
 
-# by file, which keeps what a file has set up; more workers would wait for each other's disk and memory
-spread=(-n "${JOBS:-auto}" --maxprocesses 4 --dist loadfile)
+# By file, which keeps what a file has set up. Half of a worker's time is waiting: for syncs, and for other processes.
+cores=$(getconf _NPROCESSORS_ONLN)
+spread=(-n "${JOBS:-$(((3 * cores + 1) / 2))}" --maxprocesses 6 --dist loadfile)
 
 step() { printf '\n== %s\n' "$*"; }
 
