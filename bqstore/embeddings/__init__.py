@@ -5,8 +5,8 @@ it calls. Importing it needs numpy only; ``openai`` is imported when an `OpenAIE
 `protocol.py`, then `openai/embedder.py`.
 """
 
-from .cache import EmbeddingCache, user_cache_folder
 from .cached import CachedEmbedder
+from .disk_cache import EmbeddingCache, user_cache_folder
 from .openai.embedder import OpenAIEmbedder
 from .openai.prices import PRICES_AS_OF
 from .openai.usage import Estimate, Usage

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..arguments import checked_keywords
 from ..errors import EmbeddingError, InvalidInputError
-from .cache import KeyMaker, open_cache
+from .disk_cache import KeyMaker, open_cache
 from .frameworks import FrameworkMixin
 from .in_flight import Claim, InFlight
 from .ingest import CollectionMixin, EmbeddedBatches, Report, check_batch, progress_line

@@ -14,7 +14,7 @@ from ..config import AUTO, Quantization
 from ..errors import CorruptionError
 from ..kernels import dispatch as kernels
 from ..kernels import layout
-from ..kernels.encode import BOUND_DEVIATIONS
+from ..kernels.encode_query import BOUND_DEVIATIONS
 from ..kernels.layout import COSINE, DOT, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS, lanes_of, words_per_code
 from .splitmix import splitmix64
 from .threads import Workers, drain, together
@@ -229,7 +229,7 @@ def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
 
 
 def _error_scales(quantizer: Quantizer, vectors: F32) -> F32:
-    """The two factors of an estimate's error (`encode.estimate_deviation`), measured on a sample: float32 (2,)."""
+    """The two factors of an estimate's error (`encode_query.estimate_deviation`), measured on a sample: float32 (2,)."""
     codes = quantizer.encode(vectors)
     values, _, factor = values_of(codes, quantizer)
     residual = vectors - quantizer.arrays.mean
@@ -246,7 +246,7 @@ def _error_scales(quantizer: Quantizer, vectors: F32) -> F32:
 
 
 def _error_excess(quantizer: Quantizer, vectors: F32) -> float:
-    """How much larger the errors are than `encode.estimate_deviation` predicts, at least 1; measured on a sample.
+    """How much larger the errors are than `encode_query.estimate_deviation` predicts, at least 1; measured on a sample.
 
     For rotated vectors the prediction is right. Without rotation a few dimensions may hold much of a vector, and what a
     code loses in them is not random: the errors of four bits of 3-large's vectors are three times as large.

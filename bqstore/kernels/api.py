@@ -14,8 +14,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.encode import encode_query, score_bound, unrescored_score
-from bqstore.kernels.exact import pad_hits, prepare_row, rescore_candidates, rescore_row, scan_originals, write_hits
+from bqstore.kernels.encode_query import encode_query, score_bound, unrescored_score
+from bqstore.kernels.exact_scores import (
+    pad_hits,
+    prepare_row,
+    rescore_candidates,
+    rescore_row,
+    scan_originals,
+    write_hits,
+)
 from bqstore.kernels.filtered_walk import beam_filtered
 from bqstore.kernels.heap import EMPTY
 from bqstore.kernels.jit import root

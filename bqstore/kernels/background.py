@@ -32,11 +32,11 @@ except ImportError:  # Windows: every program compiles for itself
 
 # What the two processes compile, in the order in which a new collection needs it; each takes about as long.
 HALVES = (
+    ("encode", "prepare", "search_exact", "search_bits", "rescore"),
     (
-        *("encode", "prepare", "search_exact", "search_bits", "rescore", "spread", "sift"),
+        *("find_links", "merge_links", "search_graph", "check_graph", "spread", "sift"),
         *("numbers_between", "strings_between", "strings_like", "any_member", "every_member"),
     ),
-    ("find_links", "merge_links", "search_graph", "check_graph"),
 )
 MODES = ("background", "foreground", "off")
 LOCK = "bqstore-compiling.lock"

@@ -78,7 +78,7 @@ class Quantizer(NamedTuple):
     mean : float32 (dim,), subtracted under RABITQ; the center of the middle level of Qdrant's kinds; (0,) for ONE_BIT
     deviation : float32 (dim,), standard deviations, for Qdrant's two kinds; else (0,)
     rotation_signs : float32 (rounds, dim), +-1, the signs before each transform (`rotate`); no rows: no rotation
-    error_scales : float32 (2,), RABITQ: the two factors of an estimate's error (`encode.estimate_deviation`)
+    error_scales : float32 (2,), RABITQ: the two factors of an estimate's error (`encode_query.estimate_deviation`)
 
     A RABITQ code ends with one more word, two float32: ``add`` (low) and ``factor`` (high). The estimate
     ``add + factor * <query, values>`` has the same order as the score.

@@ -1,4 +1,4 @@
-"""One collection on disk: how a write becomes durable, and what a failed write leaves. `recovery.py` opens it.
+"""One collection on disk: how a write becomes durable, and what a failed write leaves. `open_store.py` opens it.
 
 A write appends records, syncs both flat files, then makes one SQLite commit. That commit is the commit point: before
 it nothing of the write exists, after it everything does. Records past the committed count are garbage of a write that

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bqstore.embeddings import OpenAIEmbedder, cache
+from bqstore.embeddings import OpenAIEmbedder, disk_cache
 from bqstore.embeddings.openai import tokens
 from bqstore.storage import platform
 
 from .fake_server import DIM, Server, serve
 
-SYNCHRONOUS = cache._SYNCHRONOUS  # as users have it
+SYNCHRONOUS = disk_cache._SYNCHRONOUS  # as users have it
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -29,7 +29,7 @@ def a_home_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process has written outlives it, synced or not."""
-    monkeypatch.setattr(cache, "_SYNCHRONOUS", "OFF")
+    monkeypatch.setattr(disk_cache, "_SYNCHRONOUS", "OFF")
     for name in ("sync_file", "sync_folder"):
         monkeypatch.setattr(platform, name, lambda _: None)
 

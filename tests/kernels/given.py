@@ -7,7 +7,7 @@ import os
 import numba
 import numpy as np
 
-from bqstore.kernels import api, bits, encode, layout
+from bqstore.kernels import api, bits, encode_query, layout
 from tests import naive
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
@@ -87,7 +87,7 @@ def encoded_query(quantizer, query, encoding, metric=layout.DOT):
     width = quantizer.width
     levels, planes = np.full(64 * width, 77, np.uint8), np.full((8, width), 77, np.uint64)
     turned = np.full(64 * width, 77, np.float32)
-    return as_kernels_have_it(encode.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
+    return as_kernels_have_it(encode_query.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
 
 
 def as_kernels_have_it(query):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bqstore.kernels import api, encode, layout
+from bqstore.kernels import api, encode_query, layout
 from bqstore.kernels.layout import DOT, EUCLID
 from tests import naive
 from tests.kernels.given import (
@@ -79,7 +79,7 @@ def test_each_is_found_with_its_own_estimate(metric, encoding, bits):
     held = encoded_query(codes.quantizer, prepared, encoding, metric)
     ranks = distances_from(held, codes)
     assert len(set(hits.ordinals[0].tolist())) == count
-    scores = [encode.code_score(int(ranks[o]), held, metric) for o in hits.ordinals[0]]
+    scores = [encode_query.code_score(int(ranks[o]), held, metric) for o in hits.ordinals[0]]
     np.testing.assert_allclose(hits.scores[0], scores, rtol=1e-5, atol=1e-5)
     if metric == DOT:
         assert len(set(ranks.tolist())) > n / 3  # the lengths tell

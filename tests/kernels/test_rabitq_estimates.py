@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bqstore.kernels import api, bits, encode, layout, rotate
+from bqstore.kernels import api, bits, encode_query, layout, rotate
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import BINARY, COSINE, DOT, EUCLID
 from tests import naive
@@ -55,7 +55,7 @@ def through_ranks(estimates, ranks, back):
 def scores_of(ranks, query, metric, out):
     """The score of every rank."""
     for i in range(ranks.shape[0]):
-        out[i] = encode.code_score(ranks[i], query, metric)
+        out[i] = encode_query.code_score(ranks[i], query, metric)
 
 
 @leaf
@@ -213,7 +213,7 @@ def test_a_query_that_is_the_mean_has_no_error(encoding, rounds):
     vectors, codes = given_codes(rng, 9, 70, 1, rounds, DOT)
     held = encoded_query(codes.quantizer, codes.quantizer.mean, encoding)
     assert held.error == 0 == held.half
-    scores = [encode.code_score(int(rank), held, DOT) for rank in distances_from(held, codes)]
+    scores = [encode_query.code_score(int(rank), held, DOT) for rank in distances_from(held, codes)]
     np.testing.assert_allclose(scores, vectors @ codes.quantizer.mean, rtol=1e-5, atol=1e-6)
 
 
@@ -237,7 +237,7 @@ def test_the_score_of_a_code_is_near_the_true_one(rounds, metric, encoding, bit_
         query = some_query(rng, dim, metric)
         held = encoded_query(quantizer, query, encoding, metric)
         ranks = distances_from(held, codes)
-        scores = np.array([encode.code_score(int(rank), held, metric) for rank in ranks], np.float64)
+        scores = np.array([encode_query.code_score(int(rank), held, metric) for rank in ranks], np.float64)
         estimates = np.array([bits.rank_to_estimate(int(rank)) for rank in ranks], np.float64)
         expected = [naive.score_of_estimate(each, query, mean, metric) for each in estimates]
         np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=2e-5)
@@ -253,11 +253,11 @@ def test_the_score_of_a_code_is_near_the_true_one(rounds, metric, encoding, bit_
             assert (np.abs(scores - truth) <= doubt).all()
         assert far < 1.2 / bit_planes, far
         for i in range(0, n, 5):
-            prune = encode.score_bound(codes.words, i, int(ranks[i]), held, metric, 1)
-            bounds = encode.BOUND_DEVIATIONS * held.error * factor[i]
+            prune = encode_query.score_bound(codes.words, i, int(ranks[i]), held, metric, 1)
+            bounds = encode_query.BOUND_DEVIATIONS * held.error * factor[i]
             most = naive.score_of_estimate(estimates[i] + bounds, query, mean, metric)
             assert prune == pytest.approx(most, rel=2e-5, abs=2e-5) and prune >= scores[i]
-            assert encode.score_bound(codes.words, i, int(ranks[i]), held, metric, 0) == np.inf
+            assert encode_query.score_bound(codes.words, i, int(ranks[i]), held, metric, 0) == np.inf
 
 
 @every_bits
@@ -281,7 +281,7 @@ def test_a_scan_finds_the_best_estimates_with_their_scores(metric, encoding, bit
         assert candidates.counts[i] == count
         assert list(zip(candidates.distances[i], candidates.ordinals[i], strict=True))[:count] == near
         assert hits.ordinals[i].tolist() == [o for _, o in near] + [-1] * (30 - count)
-        scores = [encode.code_score(rank, held, metric) for rank, _ in near]
+        scores = [encode_query.code_score(rank, held, metric) for rank, _ in near]
         np.testing.assert_allclose(hits.scores[i, :count], scores, rtol=1e-6, atol=1e-6)
         assert np.isnan(hits.scores[i, count:]).all()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bqstore.index import warm_up
-from bqstore.kernels import api, encode, layout
+from bqstore.kernels import api, encode_query, layout
 from bqstore.kernels.layout import BINARY, COSINE, EUCLID, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS
 from bqstore.kernels.quantize import scale_to_unit
 from tests import naive
@@ -200,8 +200,8 @@ def test_no_score_bound_is_known_of_the_whole(encoding, metric, kind):
     whole = encoded_query(codes.quantizer, query[:70].copy(), encoding, metric)
     for ordinal in range(9):
         for distance in (0, 5, 1000):
-            assert encode.score_bound(codes.words, ordinal, distance, held, metric, 1) == np.inf
-    bounds = encode.score_bound(codes.words, 1, 1000, whole, metric, 1)
+            assert encode_query.score_bound(codes.words, ordinal, distance, held, metric, 1) == np.inf
+    bounds = encode_query.score_bound(codes.words, 1, 1000, whole, metric, 1)
     assert (bounds == np.inf) == (quantizer.kind != RABITQ or encoding == BINARY)
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...arguments import check_int, checked_keywords, shown
 from ...errors import InvalidInputError
-from ..cache import KeyMaker, open_cache, user_cache_folder
+from ..disk_cache import KeyMaker, open_cache, user_cache_folder
 from ..frameworks import FrameworkMixin
 from ..ingest import STREAM_BATCH, CollectionMixin, EmbeddedBatches, check_batch, progress_line
 from ..texts import as_list

@@ -11,7 +11,7 @@ from math import inf
 import numpy as np
 import numpy.typing as npt
 
-from ..cache import EmbeddingCache, KeyMaker
+from ..disk_cache import EmbeddingCache, KeyMaker
 from ..in_flight import TABLE, Claim
 from ..texts import check_texts
 from .packing import count_tokens, plan_requests

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..cache import EmbeddingCache, KeyMaker
+from ..disk_cache import EmbeddingCache, KeyMaker
 from ..texts import check_texts, enumerate_batches
 from .packing import count_tokens, plan_requests
 from .prices import BATCH_DISCOUNT, cost

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ...arguments import check_real
 from ...errors import EmbeddingError, InvalidInputError
 from ...progress import Progress
-from ..cache import EmbeddingCache
+from ..disk_cache import EmbeddingCache
 from ..openai.api_key import check_encrypted
 from ..openai.prices import BATCH_DISCOUNT, cost
 from ..openai.settings import check_dimensions

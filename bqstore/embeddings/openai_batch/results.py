@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..cache import EmbeddingCache, KeyMaker
+from ..disk_cache import EmbeddingCache, KeyMaker
 from ..openai.responses import CODE, NATIVE_DIM, decode, normalized
 from .job import Line
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.encode import BOUND_DEVIATIONS, MAX_RMS
+from bqstore.kernels.encode_query import BOUND_DEVIATIONS, MAX_RMS
 from bqstore.kernels.layout import (
     BINARY,
     COSINE,
@@ -34,7 +34,7 @@ _SET_BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).res
 
 
 def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: int) -> list[EncodedQuery]:
-    """Queries as bit planes (`encode.encode_query`)."""
+    """Queries as bit planes (`encode_query.encode_query`)."""
     kind, lanes, width, dim = quantizer.kind, quantizer.lanes, quantizer.width, quantizer.dim
     m, steps, bits = len(queries), (1 << encoding) - 1, quantizer.bits
     whole = dim == queries.shape[1]
@@ -144,7 +144,7 @@ def _estimated_scores(estimates: npt.NDArray[np.float64], query: EncodedQuery, m
 
 
 def code_scores(distances: I64, query: EncodedQuery, metric: int) -> F32:
-    """The scores that follow from distances (`encode.code_score`)."""
+    """The scores that follow from distances (`encode_query.code_score`)."""
     if query.corrected:
         return _estimated_scores(_estimate_of_rank(distances).astype(np.float64), query, metric)
     products = query.top - 2 * distances
@@ -160,7 +160,7 @@ def code_scores(distances: I64, query: EncodedQuery, metric: int) -> F32:
 
 
 def score_bounds(words: U64, distances: I64, query: EncodedQuery, metric: int, prune: int) -> F32:
-    """Upper bounds of the exact scores of codes (`encode.score_bound`)."""
+    """Upper bounds of the exact scores of codes (`encode_query.score_bound`)."""
     if not (query.corrected and prune) or query.encoding == BINARY or query.error == np.inf:
         return np.full(len(distances), np.inf, np.float32)
     errors = BOUND_DEVIATIONS * query.error * _corrections(words)[1].astype(np.float64)

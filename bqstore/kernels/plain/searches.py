@@ -118,7 +118,7 @@ def _are_sound(records: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
 
 
 def _exact_scores(query: F32, vectors: F32, norms: F32, metric: int) -> F32:
-    """The scores of a query and vectors (`exact.vector_score`)."""
+    """The scores of a query and vectors (`exact_scores.vector_score`)."""
     if metric == EUCLID:
         apart = query - vectors
         return -np.sqrt(dots(apart, apart))
@@ -209,7 +209,7 @@ def rescore(
 def _rescored(
     query: F32, originals: Originals, ordinals: npt.NDArray[np.int64], bounds: F32, first: int, k: int
 ) -> tuple[int, int, I64]:
-    """The status, the records read, and the k best keys of one query's candidates (`exact.rescore_row`)."""
+    """The status, the records read, and the k best keys of one query's candidates (`exact_scores.rescore_row`)."""
     best = np.zeros(0, np.int64)
     read, start, last, stop = 0, 0, -1, min(len(ordinals), max(1, first))
     while start < stop:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from bqstore.embeddings import EmbeddingCache, user_cache_folder
-from bqstore.embeddings import cache as cache_module
-from bqstore.embeddings.cache import KeyMaker
+from bqstore.embeddings import disk_cache as cache_module
+from bqstore.embeddings.disk_cache import KeyMaker
 from bqstore.errors import InvalidInputError, StorageError
 
 from .conftest import SYNCHRONOUS
@@ -152,7 +152,7 @@ def test_a_cache_that_cannot_be_written_only_warns(make, server, tmp_path, monke
     def full(path: Path) -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("bqstore.embeddings.cache._connect", full)
+    monkeypatch.setattr("bqstore.embeddings.disk_cache._connect", full)
     with pytest.warns(UserWarning, match="database or disk is full; pass cache="):
         np.testing.assert_array_equal(embedder.embed_query("a"), vector_of("a"))
 
@@ -187,7 +187,7 @@ def test_many_threads(tmp_path):
 FILLING = """
 import sys, warnings
 import numpy as np
-from bqstore.embeddings import cache
+from bqstore.embeddings import disk_cache as cache
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "the embedding cache .* is damaged")
 cache._BUSY_SECONDS = 600  # on a slow machine others may hold the lock for long

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bqstore.kernels import encode, layout
+from bqstore.kernels import encode_query, layout
 from tests import naive
 from tests.kernels.given import (
     DIMS,
@@ -33,7 +33,7 @@ def encoded(query, encoding, metric=layout.DOT):
     width = quantizer.width
     levels, planes = np.full(64 * width, 77, np.uint8), np.full((8, width), 77, np.uint64)
     turned = np.full(64 * width, 77, np.float32)
-    held = as_kernels_have_it(encode.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
+    held = as_kernels_have_it(encode_query.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
     if encoding != layout.BINARY:
         assert not levels[len(query) :].any()  # a code has zeros there too
     assert held.planes is planes or INTERPRETED or (held.planes == planes).all()
@@ -131,7 +131,7 @@ def test_a_score_is_the_metric_of_the_decoded_query_and_signs(dim, encoding, met
     levels = naive.levels_of(query, encoding)
     for code in naive.pack_signs(rng.standard_normal((4, dim))):
         distance = naive.distance(levels, encoding, code)
-        found = encode.code_score(distance, held, metric)
+        found = encode_query.code_score(distance, held, metric)
         expected = naive.code_score(levels, encoding, naive.step_of(query, encoding), code, metric)
         if metric == layout.EUCLID:  # as squares: a root makes much of what rounding leaves near 0
             assert found**2 == pytest.approx(expected**2, rel=1e-5, abs=1e-6 * dim)
@@ -142,7 +142,7 @@ def test_a_score_is_the_metric_of_the_decoded_query_and_signs(dim, encoding, met
 def test_the_scores_of_a_code_with_itself_are_exact():
     for dim in (3, 63, 384, 768, 1000, 1536, 3072, 4096):
         _, _, held = encoded(np.ones(dim, np.float32), layout.BINARY)
-        scores = [float(encode.code_score(0, held, metric)) for metric in METRICS]
+        scores = [float(encode_query.code_score(0, held, metric)) for metric in METRICS]
         assert scores == [1.0, dim, 0.0], dim
 
 
@@ -153,7 +153,7 @@ def test_a_cosine_is_never_beyond_one(encoding):
         _, _, held = encoded(query, encoding)
         farthest = dim * (2**encoding - 1)
         for distance in (0, farthest):
-            score = float(encode.code_score(distance, held, layout.COSINE))
+            score = float(encode_query.code_score(distance, held, layout.COSINE))
             assert abs(score) <= (1 + 2e-7 if INTERPRETED else 1)  # NumPy's scalars stay float32 on the way
             assert score == pytest.approx(1 if distance == 0 else -1, abs=1e-6)
 
@@ -163,8 +163,8 @@ def test_a_query_of_zeros_has_the_dot_product_of_zeros(encoding):
     levels, _, held = encoded(np.zeros(70, np.float32), encoding)
     assert levels.tolist() == [2 ** (encoding - 1)] * 70
     for distance in (0, 5, 70 * (2**encoding - 1)):
-        assert encode.code_score(distance, held, layout.DOT) == 0
-        root = encode.code_score(distance, held, layout.EUCLID)
+        assert encode_query.code_score(distance, held, layout.DOT) == 0
+        root = encode_query.code_score(distance, held, layout.EUCLID)
         assert root == pytest.approx(-math.sqrt(70))  # of nothing and of a vector of signs
 
 
