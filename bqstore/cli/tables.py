@@ -105,6 +105,13 @@ def _memory(report: bqstore.RecallReport) -> Table:
 # ---- info
 
 
+KERNELS = {
+    "compiled": "compiled for this processor",
+    "compiling": "being compiled in the background; numpy answers meanwhile",
+    "numpy": "not compiled (BQSTORE_COMPILE is off): numpy answers",
+}
+
+
 def info(found: bqstore.CollectionInfo) -> RenderableType:
     """The settings of a collection and the memory it uses."""
     q, hnsw = found.quantization, found.hnsw
@@ -123,6 +130,7 @@ def info(found: bqstore.CollectionInfo) -> RenderableType:
         "original vectors": f"{found.originals}, {found.original_bytes:,} B each",
         "disk": formatting.size(found.disk_bytes),
         "searches": formatting.search(found.way, found.search),
+        "kernels": KERNELS[found.kernels],
         "format": f"version {found.format_version}, generation {found.generation}",
     }
     return _pairs(f"Collection {found.collection}", pairs)

@@ -229,7 +229,7 @@ def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
 
 
 def _error_scales(quantizer: Quantizer, vectors: F32) -> F32:
-    """The two factors of an estimate's error (`encode_query.estimate_deviation`), measured on a sample: float32 (2,)."""
+    """The two factors of an estimate's error (`encode_query.estimate_deviation`), of a sample: float32 (2,)."""
     codes = quantizer.encode(vectors)
     values, _, factor = values_of(codes, quantizer)
     residual = vectors - quantizer.arrays.mean

@@ -38,12 +38,29 @@ def test_help_of_each_command(run, command):
         ["recall", "somewhere", "--sample", "none"],
         ["tune", "somewhere"],
         ["tune", "somewhere", "--target", "1.5"],
+        ["warm-up", "--nonsense"],
     ],
 )
 def test_a_wrong_command_line_is_2(run, words):
     result = run(*words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
+
+
+# ---- warm-up
+
+
+@pytest.mark.parametrize("only", [[], ["--only", "core"], ["--only", "graph"]])
+def test_warm_up_says_when_it_is_done(run, only):
+    result = run("warm-up", *only)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("Compiled for this processor, or found compiled, in ")
+
+
+def test_warm_up_of_something_else_is_a_message(run):
+    result = run("warm-up", "--only", "nonsense")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "'nonsense'" in result.stderr and "'core', 'graph', 'all'" in result.stderr
 
 
 # ---- info
