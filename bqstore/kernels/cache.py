@@ -160,14 +160,14 @@ class KernelCache:
     """The caches of one kernel, one a folder; numba's dispatcher calls `load_overload` and `save_overload`."""
 
     def __init__(self, function: Any) -> None:
-        source = Path(function.__code__.co_filename)
-        owner = source.stat().st_uid if source.exists() else 0
+        package = Path(__file__).parent  # not the function's own path, which is relative in a frozen program
+        owner = package.stat().st_uid if package.is_dir() else 0
 
         def trusted(uid: int) -> bool:
             """Whether this user could change the package, or this process, anyway."""
             return not hasattr(os, "geteuid") or uid in (os.geteuid(), 0, owner)
 
-        self._caches = [_OneFolder(function, folder, trusted) for folder in folders(source.parent)]
+        self._caches = [_OneFolder(function, folder, trusted) for folder in folders(package)]
         self.cache_path = self._caches[0].cache_path
         self._loaded: dict[Any, Any] = {}
 
