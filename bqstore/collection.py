@@ -75,7 +75,7 @@ class Collection:
         Without ``ids`` every call adds new documents, so adding the same texts twice keeps them twice.
 
         From 2,048 documents on they are also linked into the graph, unless a lost graph is being rebuilt in the
-        background: then they are scanned until it reaches them.
+        background or kernels are still being compiled: then they are scanned until it reaches them.
 
         Parameters
         ----------

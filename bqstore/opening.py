@@ -28,6 +28,7 @@ from .engine.embedding_model import checked_model
 from .engine.engine import Engine
 from .engine.state import first
 from .errors import InvalidInputError, SettingsConflictError
+from .index import check_environment
 from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
 from .storage import Head, coding_of, open_store
@@ -88,6 +89,7 @@ def open(
     ...     [hit.id for hit in col.search([1.0, 0.2])]
     ['a', 'b']
     """
+    check_environment()
     read_only = check_bool("read_only", read_only)
     if path is None and read_only:
         raise InvalidInputError("read_only=True needs a path: a collection in memory begins empty")

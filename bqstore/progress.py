@@ -11,8 +11,8 @@ _EVERY = 0.2
 
 def _share_and_time_left(done: int, total: int | None, seconds: float) -> str:
     total = total or 0
-    left = seconds / done * (total - done) if done else 0.0
-    return f"{100 * done // max(1, total)}%, {left:,.0f} s left"
+    share = f"{100 * done // max(1, total)}%"
+    return f"{share}, {seconds / done * (total - done):,.0f} s left" if done else share
 
 
 class Progress:

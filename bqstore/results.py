@@ -319,7 +319,8 @@ class CollectionInfo:
     choice : Choice or None         how the quantization was chosen; None if it was given, or is not chosen yet
     columns : dict of str to int    the metadata fields loaded for filters, and the bytes of each in memory
     kernels : str                   "compiled"; "compiling": in the background, numpy answers meanwhile and what is
-                                    added is scanned; "numpy": BQSTORE_COMPILE is off
+                                    added is scanned; "uncompiled": nobody has needed them yet; "numpy": they will not
+                                    be, as BQSTORE_COMPILE is off
 
     >>> import bqstore
     >>> with bqstore.open() as col:

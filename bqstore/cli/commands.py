@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -87,7 +88,12 @@ def warm_up(
     with errors_reported():
         started = time.perf_counter()
         bqstore.warm_up(only)
-        console().print(f"Compiled for this processor, or found compiled, in {time.perf_counter() - started:.1f} s.")
+        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+            console().print("Nothing was compiled: NUMBA_DISABLE_JIT is set, and numpy answers.")
+        else:
+            console().print(
+                f"Compiled for this processor, or found compiled, in {time.perf_counter() - started:.1f} s."
+            )
 
 
 @app.command()

@@ -108,6 +108,7 @@ def _memory(report: bqstore.RecallReport) -> Table:
 KERNELS = {
     "compiled": "compiled for this processor",
     "compiling": "being compiled in the background; numpy answers meanwhile",
+    "uncompiled": "not compiled yet: when first needed, or by bqstore warm-up",
     "numpy": "not compiled (BQSTORE_COMPILE is off): numpy answers",
 }
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import HnswConfig
 from ..errors import BqstoreError
-from ..index import COMPILED, COMPILING, HnswGraph, Quantizer, Workers, kernels_state, wait_for_kernels
+from ..index import HnswGraph, Quantizer, Workers, can_link, can_link_later, wait_for_kernels
 from ..progress import Progress
 from .state import State
 
@@ -45,6 +45,7 @@ class GraphBuilder:
         self._generation = -1
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._over = True  # the thread will link no more; set under the writer's lock, as `at_work` decides by it
         self._ends: deque[int] = deque()  # slots of each write that waits: linked by them, the graph is always the same
 
     def attached(self, state: State) -> State:
@@ -105,7 +106,7 @@ class GraphBuilder:
 
     def graph_of(self, words: NDArray[np.uint64], quantizer: Quantizer) -> HnswGraph | None:
         """A graph of these codes alone; None where there is no use for one, or no kernel yet to make it."""
-        if len(words) < SMALLEST_GRAPH or kernels_state() != COMPILED:
+        if len(words) < SMALLEST_GRAPH or not can_link():
             return None
         graph = self.empty()
         with Progress("linking", len(words)) as progress:
@@ -121,15 +122,17 @@ class GraphBuilder:
         if self.at_work:
             return
         self._stop.clear()
+        self._over = False
 
         def work() -> None:
             try:
-                if not wait_for_kernels(self._stop.is_set):
-                    return
-                while not self._stop.is_set() and step():
-                    pass
+                if wait_for_kernels(self._stop.is_set, showing=False):
+                    while not self._stop.is_set() and step():
+                        pass
             except BqstoreError:  # the collection was closed, or is damaged: the next call raises
                 pass
+            finally:
+                self._over = True
 
         thread = threading.Thread(target=work, name="bqstore-linking", daemon=True)
         with suppress(RuntimeError):  # no more threads: the next write, or `flush`, links
@@ -138,7 +141,7 @@ class GraphBuilder:
 
     def defer(self, state: State, step: Callable[[], bool]) -> bool:
         """Link what a write has added later, in the background, if that is begun already or the kernels are to come."""
-        later = state.n >= SMALLEST_GRAPH and (self.at_work or kernels_state() == COMPILING)
+        later = state.n >= SMALLEST_GRAPH and (self.at_work or can_link_later())
         if later:
             self.start(step, state.n)
         return later
@@ -146,7 +149,11 @@ class GraphBuilder:
     @property
     def at_work(self) -> bool:
         """Whether the background thread goes on."""
-        return self._thread is not None and self._thread.is_alive()
+        return not self._over and self._thread is not None and self._thread.is_alive()
+
+    def is_over(self) -> None:
+        """Nothing is left to link: a write from here on links by itself. Under the lock."""
+        self._over = True
 
     def stop(self) -> None:
         """End the background thread, and wait for it; not under the lock that its steps take."""

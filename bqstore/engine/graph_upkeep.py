@@ -55,6 +55,8 @@ class GraphUpkeep:
                 return False
             left = self.builder.link_batch(state) < state.n
             self.publisher.republish()
+            if not left:
+                self.builder.is_over()
             if not left and not self._store.read_only and self.persistence.is_due(state):
                 self.save()  # not to do it all again after a kill
             return left

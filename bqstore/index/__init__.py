@@ -8,14 +8,12 @@ from .codes import append_codes, new_codes
 from .graph import HnswGraph
 from .planner import Plan, plan
 from .quantizer import Quantizer
-from .readiness import COMPILED, COMPILING, kernels_state, wait_for_kernels, warm_up
+from .readiness import can_link, can_link_later, check_environment, kernels_state, wait_for_kernels, warm_up
 from .search import ENCODINGS, METRICS, DoubtfulError, Search, Searchable, Work
 from .threads import ALONE, LazyPool, Workers, cores
 
 __all__ = [
     "ALONE",
-    "COMPILED",
-    "COMPILING",
     "ENCODINGS",
     "METRICS",
     "DoubtfulError",
@@ -28,6 +26,9 @@ __all__ = [
     "Work",
     "Workers",
     "append_codes",
+    "can_link",
+    "can_link_later",
+    "check_environment",
     "cores",
     "kernels_state",
     "new_codes",

@@ -5,19 +5,30 @@ from collections.abc import Callable
 from ..arguments import check_choice
 from ..kernels import dispatch
 
-COMPILED, COMPILING, NUMPY = "compiled", "compiling", "numpy"
-
 
 def kernels_state() -> str:
-    """ "compiled": the graph's kernels are there; "compiling": they are on their way; "numpy": compiling is off."""
-    if all(kernel.is_compiled() for kernel in dispatch.GRAPH):
-        return COMPILED
-    return COMPILING if dispatch.will_come() else NUMPY
+    """ "compiled", "compiling", "uncompiled" or "numpy", as in `CollectionInfo`; only looks."""
+    return dispatch.state(dispatch.PARTS["all"])
 
 
-def wait_for_kernels(stopped: Callable[[], bool] = lambda: False) -> bool:
+def check_environment() -> None:
+    """Raise InvalidInputError for an unknown BQSTORE_COMPILE."""
+    dispatch.will_come()
+
+
+def can_link() -> bool:
+    """Whether nodes can be linked, and the graph walked; if not, somebody is to compile that."""
+    return all(kernel.is_compiled() for kernel in dispatch.GRAPH)
+
+
+def can_link_later() -> bool:
+    """Whether nodes cannot be linked yet, but will be."""
+    return not can_link() and dispatch.will_come()
+
+
+def wait_for_kernels(stopped: Callable[[], bool] = lambda: False, *, showing: bool = True) -> bool:
     """Wait until nodes can be linked; False if `stopped`, or if compiling is off."""
-    return dispatch.wait_for(dispatch.GRAPH, stopped)
+    return dispatch.wait_for(dispatch.GRAPH, stopped, showing=showing)
 
 
 def warm_up(only: str = "all") -> None:

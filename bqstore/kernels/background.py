@@ -15,15 +15,18 @@ import atexit
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numba
 
 from bqstore.errors import InvalidInputError
-from bqstore.kernels.cache import writable_folder
+from bqstore.kernels.cache import GIVEN, USER, writable_folder
 
 try:
     import fcntl
@@ -39,7 +42,7 @@ HALVES = (
     ),
 )
 MODES = ("background", "foreground", "off")
-LOCK = "bqstore-compiling.lock"
+NOT_KEPT = 3  # exit code of a process that compiled a kernel and could not keep it
 _TRIES = 2  # a child may have been killed for its memory, by somebody who cleans up, or with its terminal
 _AGAIN = 0.5  # seconds between two looks at a lock that another program holds
 _ENOUGH_MEMORY = 1 << 30  # bytes that must be free for a second process; each takes a third of that
@@ -60,47 +63,70 @@ def is_compiling() -> bool:
     return _here.go_on()
 
 
+def has_begun() -> bool:
+    """Whether this process has seen somebody compile."""
+    return _here.begun
+
+
+class _Child(NamedTuple):
+    process: subprocess.Popen[bytes]
+    said: IO[bytes]  # its stderr
+
+
 class _Children:
-    """What this process knows of those that compile."""
+    """What this process knows of those that compile; used under the lock that keeps forks away (`dispatch`)."""
 
     def __init__(self) -> None:
-        self.failed = False
-        self._tries = 0
-        self._running: list[subprocess.Popen[bytes]] = []
+        self.failed = self.begun = False
+        self.tries = 0
+        self.running: list[_Child] = []
         self._next_look = 0.0
 
     def go_on(self) -> bool:
-        if self.failed:
-            return False
-        self._running = [child for child in self._running if child.poll() is None]
+        ended = [child for child in self.running if child.process.poll() is not None]
+        self.running = [child for child in self.running if child not in ended]
+        useless = any(child.process.returncode == NOT_KEPT for child in ended)
+        reason = _last_words(ended)
         now = time.monotonic()
-        if self._running or now < self._next_look:
-            return True
+        if self.failed or ((self.running or now < self._next_look) and not useless):
+            return not self.failed
         self._next_look = now + _AGAIN
         folder = writable_folder() if can_start_python() else None
-        if folder is None or self._tries >= _TRIES:
+        if folder is None or useless or self.tries >= _TRIES:
             self.failed = True
+            if reason and not useless:  # where nothing can be kept, the cache warns of it
+                warnings.warn(f"{reason}; this process compiles the kernels itself", RuntimeWarning, stacklevel=2)
             return False
         try:
-            lock = _lock(folder)
-            if lock is not None:
-                self._tries += 1
-                try:
-                    self._start(lock)
-                finally:
-                    os.close(lock)
-        except OSError:  # no more processes
-            self.failed = not self._running
+            self._try(folder)
+        except (OSError, RuntimeError):  # no more processes, or Python is about to end
+            self.failed = not self.running
         return not self.failed
 
-    def _start(self, lock: int) -> None:
-        for names in parts():
-            self._running.append(_start(names, lock))
+    def _try(self, folder: Path) -> None:
+        """Start the processes, unless another program has."""
+        self.begun = True
+        lock = _lock(folder)
+        if lock is None:
+            return
+        self.tries += 1
+        try:
+            for names in parts():
+                child = _start(names, lock)
+                self.running.append(child)
+                with suppress(
+                    RuntimeError
+                ):  # a process that has ended stays in the system's table until it is waited for
+                    threading.Thread(target=child.process.wait, daemon=True).start()
+        finally:
+            os.close(lock)
 
     def let_go(self) -> None:
         """At exit, and in a fork: the processes go on, and Python need not warn that nobody waits for them."""
-        for child in self._running:
-            child.returncode = 0
+        for child in self.running:
+            child.said.close()
+            if child.process.returncode is None:
+                child.process.returncode = 0
         self.__init__()  # type: ignore[misc]
 
 
@@ -135,8 +161,8 @@ def _free_memory() -> float:
 
 
 def _lock(folder: Path) -> int | None:
-    """The lock beside the cache as a file descriptor; None while another program holds it."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    """The lock beside the cache as a file descriptor; None while another program of this user holds it."""
+    descriptor = os.open(folder / f"bqstore-compiling-{USER}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,24 +172,37 @@ def _lock(folder: Path) -> int | None:
     return descriptor
 
 
-def _paths() -> list[str]:
-    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-
-
-def _start(names: tuple[str, ...], lock: int) -> subprocess.Popen[bytes]:
-    """Start a process that compiles some kernels and holds the lock meanwhile."""
-    package = str(Path(__file__).parents[2])
+def _start(names: tuple[str, ...], lock: int) -> _Child:
+    """Start a process that compiles some kernels and holds the lock meanwhile. It finds modules where this one does."""
     environment = {**os.environ, "BQSTORE_COMPILE": "foreground"}
-    environment["PYTHONPATH"] = os.pathsep.join([package, *map(os.path.abspath, _paths())])
-    if "NUMBA_CACHE_DIR" in environment:
-        environment["NUMBA_CACHE_DIR"] = str(Path(environment["NUMBA_CACHE_DIR"]).absolute())
+    if GIVEN is not None:
+        environment["NUMBA_CACHE_DIR"] = str(GIVEN)
+    package = Path(__file__).parents[2]
+    path = [str(Path(entry).absolute()) for entry in sys.path if entry] + [str(package)]
+    script = f"import sys; sys.path[:] = {path!r}; from bqstore.kernels.compile import main; main(sys.argv[1:])"
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     given: dict[str, Any] = {} if os.name == "nt" else {"pass_fds": (lock,), "start_new_session": True}
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "bqstore.kernels.compile", *names],
+    said = tempfile.TemporaryFile()  # noqa: SIM115
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, *flags, "-c", script, *names],
         env=environment,
-        cwd=package,  # Python looks for modules there, so it must be nobody else's
+        cwd=package,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=said,
         **given,
     )
+    return _Child(process, said)
+
+
+def _last_words(ended: list[_Child]) -> str:
+    """Why processes have ended without what they were to do; empty if they have not failed. Closes their files."""
+    reason = ""
+    for child in ended:
+        if child.process.returncode:
+            child.said.seek(0)
+            lines = child.said.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            code = child.process.returncode
+            reason = f"a process that compiles kernels ended with exit code {code} ({lines[-1].strip()})"
+        child.said.close()
+    return reason

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -31,22 +30,24 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataC
 
 from bqstore._version import __version__
 
+GIVEN = (
+    Path(os.environ["NUMBA_CACHE_DIR"]).absolute() if os.environ.get("NUMBA_CACHE_DIR") else None
+)  # before any chdir
+USER = getattr(os, "geteuid", lambda: 0)()
 _warned: list[bool] = []
 _OLD = 60 * 86_400  # seconds after which a compiled kernel is made again rather than kept
 
 
 def folders(package: Path) -> list[Path]:
     """The folders to look in for kernels of a package, the first ones first."""
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    if given:
-        return [Path(given)]
+    if GIVEN is not None:
+        return [GIVEN]
     out = [package / "__pycache__"] if package.is_dir() else []  # a frozen program has none
     with suppress(RuntimeError):  # no home
         out.append(_user_cache_folder() / "bqstore" / "kernels")
-    user = getattr(os, "geteuid", lambda: "user")()
-    shared = Path(tempfile.gettempdir()) / f"bqstore-kernels-{user}"
+    shared = Path(tempfile.gettempdir()) / f"bqstore-kernels-{USER}"
     with suppress(OSError):
-        if not shared.exists() or shared.stat().st_uid == user or os.name == "nt":
+        if not shared.exists() or shared.stat().st_uid == USER or os.name == "nt":
             out.append(shared)
     return out
 
@@ -106,18 +107,21 @@ def stamp() -> str:
 class _Files(IndexDataCacheFile):
     """The versions of one kernel in one folder, each a file whose name says for which types and processor it is.
 
-    There is no index that two processes, or two hosts with one home, could overwrite for each other.
+    There is no index that two processes, or two hosts with one home, could overwrite for each other. The name also says
+    whose file it is: users who share a folder have their own.
     """
 
-    trusted: Callable[[int], bool]
+    users: tuple[int, ...]
 
-    def path(self, key: Any) -> Path:
+    def paths(self, key: Any) -> list[Path]:
+        """The files that may hold a version, this user's first."""
         name = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:20]
-        return Path(self._data_path(self._data_name_pattern.replace("{number:d}", name)))
+        names = (self._data_name_pattern.replace("{number:d}", f"{name}-{user}") for user in self.users)
+        return [Path(self._data_path(each)) for each in names]
 
     def save(self, key: Any, data: Any) -> None:
         dumped = self._dump((key, data))
-        with self._open_for_write(str(self.path(key))) as file:
+        with self._open_for_write(str(self.paths(key)[0])) as file:
             file.write(hashlib.sha256(dumped).digest() + dumped)
         for old in Path(self._cache_path).glob(self._data_name_pattern.replace("{number:d}", "*")):
             with suppress(OSError):
@@ -125,35 +129,34 @@ class _Files(IndexDataCacheFile):
                     old.unlink()
 
     def load(self, key: Any) -> Any:
-        try:
-            with self.path(key).open("rb") as file:
-                if not self.trusted(os.fstat(file.fileno()).st_uid):
-                    return None
+        for path in self.paths(key):
+            with suppress(OSError), path.open("rb") as file:
+                if os.name != "nt" and os.fstat(file.fileno()).st_uid not in self.users:
+                    continue
                 whole = file.read()
-        except OSError:
-            return None
-        checksum, dumped = whole[:32], whole[32:]
-        if hashlib.sha256(dumped).digest() != checksum:
-            raise ValueError("damaged")
-        found, data = pickle.loads(dumped)
-        return data if found == key else None
+                checksum, dumped = whole[:32], whole[32:]
+                if hashlib.sha256(dumped).digest() != checksum:
+                    raise ValueError("damaged")
+                found, data = pickle.loads(dumped)
+                if found == key:
+                    return data
+        return None
 
 
 class _OneFolder(FunctionCache):
     """numba's cache in one folder."""
 
-    def __init__(self, function: Any, folder: Path, trusted: Callable[[int], bool]) -> None:
+    def __init__(self, function: Any, folder: Path, users: tuple[int, ...]) -> None:
         class Impl(CompileResultCacheImpl):
             _locator_classes: ClassVar = [_Place(folder)]
 
         self._impl_class = Impl
         super().__init__(function)
         self._cache_file = _Files(str(folder), self._impl.filename_base, self._impl.locator.get_source_stamp())
-        self._cache_file.trusted = trusted
+        self._cache_file.users = users
 
-    def drop(self, signature: Any, context: Any) -> None:
-        with suppress(OSError):
-            self._cache_file.path(self._index_key(signature, context.codegen())).unlink()
+    def paths(self, signature: Any, context: Any) -> list[Path]:
+        return self._cache_file.paths(self._index_key(signature, context.codegen()))
 
 
 class KernelCache:
@@ -161,15 +164,16 @@ class KernelCache:
 
     def __init__(self, function: Any) -> None:
         package = Path(__file__).parent  # not the function's own path, which is relative in a frozen program
-        owner = package.stat().st_uid if package.is_dir() else 0
-
-        def trusted(uid: int) -> bool:
-            """Whether this user could change the package, or this process, anyway."""
-            return not hasattr(os, "geteuid") or uid in (os.geteuid(), 0, owner)
-
-        self._caches = [_OneFolder(function, folder, trusted) for folder in folders(package)]
+        owner = package.stat().st_uid if package.is_dir() else USER
+        users = tuple(dict.fromkeys((USER, owner, 0)))  # who could change the package, or this process, anyway
+        self._caches = [_OneFolder(function, folder, users) for folder in folders(package)]
         self.cache_path = self._caches[0].cache_path
+        self.kept = True  # False once a version was compiled that no folder took
         self._loaded: dict[Any, Any] = {}
+
+    def paths(self, signature: Any, context: Any) -> list[Path]:
+        """The files that may hold the kernel for these types."""
+        return [path for each in self._caches for path in each.paths(signature, context)]
 
     def load(self, signature: Any, context: Any) -> bool:
         """Load the kernel as it was compiled for these types, for `load_overload` to give; whether it is there."""
@@ -187,7 +191,8 @@ class KernelCache:
             try:
                 found = each.load_overload(signature, context)
             except Exception:  # a damaged file: any error that unpickling or loading code can raise
-                each.drop(signature, context)
+                with suppress(OSError):
+                    each.paths(signature, context)[0].unlink()
             else:
                 if found is not None:
                     return found
@@ -202,6 +207,7 @@ class KernelCache:
                 return
             except Exception as error:  # read-only, another user's, or a full disk
                 problem = problem or error
+        self.kept = False
         if not _warned:
             _warned.append(True)
             tried = ", ".join(str(each.cache_path) for each in self._caches)

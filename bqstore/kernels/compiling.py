@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-LINE = "bqstore: compiling for this processor, once; takes up to a minute (bqstore.warm_up() does it beforehand)\n"
+LINE = "bqstore: compiling for this processor, once (bqstore warm-up does it beforehand)\n"
 
 
 def watch() -> None:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 from bqstore.kernels import api, background, metadata, plain
@@ -17,9 +18,26 @@ from bqstore.kernels.examples import examples
 from bqstore.progress import Progress
 
 _EVERY = 0.05  # seconds between two looks for what has been compiled
-_looking = [threading.RLock()]
-if hasattr(os, "register_at_fork"):  # a fork while a thread of the parent looks would find the lock taken for ever
-    os.register_at_fork(after_in_child=lambda: _looking.__setitem__(0, threading.RLock()))
+# Held while a thread looks, loads or compiles, and by a fork: a fork in the middle would leave the locks of LLVM taken
+# in the child for ever. Another thread that needs the kernel waits for it, and uses it too.
+_looking = threading.RLock()
+
+
+def _before_fork() -> None:
+    _looking.acquire()
+
+
+def _after_fork() -> None:
+    _looking.release()
+
+
+def _in_fork() -> None:
+    global _looking  # noqa: PLW0603
+    _looking = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork)
 
 
 class Kernel:
@@ -51,40 +69,56 @@ class Kernel:
         return self._compiled(*args) if self._compiled is not None else self.root(*args)
 
     def is_compiled(self) -> bool:
-        """Whether the kernel itself answers now; if not, somebody is compiling it, unless that is switched off."""
-        if self._compiled is not None:
-            return True
-        with _looking[0]:  # a thread that comes while another one loads the kernel waits, and uses it too
-            if self._compiled is None and time.monotonic() >= self._next_look:
-                mode = background.mode()
-                loaded = mode != "foreground" and self._load()
-                if not loaded and (mode == "foreground" or (mode == "background" and not background.is_compiling())):
-                    self.compile()
-                self._next_look = time.monotonic() + _EVERY
+        """Whether the kernel itself answers now. If not, this sees to it that somebody compiles it, if that is on."""
+        if self._compiled is None:
+            with _looking:
+                if self._compiled is None and time.monotonic() >= self._next_look:
+                    mode = background.mode()
+                    loaded = mode != "foreground" and self._load()
+                    if not loaded and mode != "off" and (mode == "foreground" or not background.is_compiling()):
+                        self.compile()
+                    self._next_look = time.monotonic() + _EVERY
+        return self._compiled is not None
+
+    def is_there(self) -> bool:
+        """Whether the kernel is loaded, or can be; without seeing to it."""
+        if self._compiled is None:
+            with _looking:
+                self._load()
         return self._compiled is not None
 
     def _load(self) -> bool:
         """Take the kernel from the cache, if all of its versions are there."""
-        if not hasattr(self.root, "overloads"):  # NUMBA_DISABLE_JIT
+        if not self._is_jitted or not all(any(map(os.path.exists, paths)) for paths in self._paths):
             return False
-        signatures = self.signatures()
-        if not all(self.root._cache.load(each, self.root.targetctx) for each in signatures):
+        if not all(self.root._cache.load(each, self.root.targetctx) for each in self._signatures):
             return False
-        self._take(signatures)
+        self.compile()
         return True
 
-    def compile(self) -> None:
-        """Compile the kernel in this process, or take it from the cache."""
-        if hasattr(self.root, "overloads"):
-            self._take(self.signatures())
+    def compile(self) -> bool:
+        """Compile the kernel here, or take it from the cache; whether the next process will find it there."""
+        if not self._is_jitted:
+            return True
+        with _looking:
+            entries = [self.root.compile(each) for each in self._signatures]
+            self._compiled = entries[0] if self._direct else self.root
+        return bool(self.root._cache.kept)
 
-    def _take(self, signatures: list[tuple[Any, ...]]) -> None:
-        entries = [self.root.compile(each) for each in signatures]
-        self._compiled = entries[0] if self._direct else self.root
+    @property
+    def _is_jitted(self) -> bool:
+        """Not under NUMBA_DISABLE_JIT."""
+        return hasattr(self.root, "overloads")
 
-    def signatures(self) -> list[tuple[Any, ...]]:
+    @cached_property
+    def _signatures(self) -> list[tuple[Any, ...]]:
         """The types of each version."""
         return [tuple(map(self.root.typeof_pyval, arguments)) for arguments in examples()[self.name]]
+
+    @cached_property
+    def _paths(self) -> list[list[Any]]:
+        """For each version the files that may hold it."""
+        return [self.root._cache.paths(each, self.root.targetctx) for each in self._signatures]
 
     def wait(self) -> None:
         """Wait until the kernel is compiled, and compile it here where nobody else does."""
@@ -116,8 +150,11 @@ GRAPH = (*LINKING, search_graph, check_graph)
 PARTS = {"core": CORE + METADATA, "graph": GRAPH, "all": CORE + METADATA + GRAPH}
 
 
-def wait_for(kernels: Iterable[Kernel], stopped: Callable[[], bool] = lambda: False) -> bool:
-    """Wait until kernels are compiled, with progress on a terminal; False if `stopped`, or if compiling is off."""
+def wait_for(kernels: Iterable[Kernel], stopped: Callable[[], bool] = lambda: False, *, showing: bool = True) -> bool:
+    """Wait until kernels are compiled; False if `stopped`, or if compiling is off.
+
+    ``showing`` shows progress on a terminal, for a thread that a person waits for.
+    """
     kernels = tuple(kernels)
     if all(kernel.is_compiled() for kernel in kernels):
         return True
@@ -128,8 +165,18 @@ def wait_for(kernels: Iterable[Kernel], stopped: Callable[[], bool] = lambda: Fa
                 return True
             if stopped() or not will_come():
                 return False
-            progress(ready)
+            if showing:
+                progress(ready)
             time.sleep(_EVERY)
+
+
+def state(kernels: Iterable[Kernel]) -> str:
+    """ "compiled", "compiling", "uncompiled": nobody has needed them yet, or "numpy": compiling is off."""
+    if all(kernel.is_there() for kernel in kernels):
+        return "compiled"
+    if not will_come():
+        return "numpy"
+    return "compiling" if background.has_begun() else "uncompiled"
 
 
 def will_come() -> bool:

@@ -1,11 +1,14 @@
 """A collection whose graph's kernels are still being compiled: only what needs the graph waits for them."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import bqstore
+from bqstore import progress
+from bqstore.engine.graph_upkeep import GraphUpkeep
 from bqstore.kernels import dispatch
 from tests.conftest import HANGS, clustered
 from tests.engine.given import BITS
@@ -24,12 +27,14 @@ class Late:
 @pytest.fixture
 def late(monkeypatch):
     bqstore.warm_up()
-    late, is_compiled = Late(), dispatch.Kernel.is_compiled
+    late = Late()
 
-    def slow(kernel):
-        return (late.come.is_set() or kernel not in dispatch.GRAPH) and is_compiled(kernel)
+    def slow(look):
+        return lambda kernel: (late.come.is_set() or kernel not in dispatch.GRAPH) and look(kernel)
 
-    monkeypatch.setattr(dispatch.Kernel, "is_compiled", slow)
+    for look in ("is_compiled", "is_there"):
+        monkeypatch.setattr(dispatch.Kernel, look, slow(getattr(dispatch.Kernel, look)))
+    monkeypatch.setattr(dispatch.background, "has_begun", lambda: True)
     monkeypatch.setattr(dispatch.background, "mode", lambda: "background")
     yield late
     late.come.set()
@@ -136,3 +141,45 @@ def test_no_thread_can_be_started(late, monkeypatch):
         late.come.set()
         col.add(np.ones((1, DIM), np.float32))
         assert col.info().linked == N + 1
+
+
+def test_what_is_added_while_the_thread_ends_is_linked(late, monkeypatch):
+    """It was left to a thread that had looked for the last time already."""
+    looked, go = threading.Event(), threading.Event()
+    step = GraphUpkeep._link_some
+
+    def last(upkeep):
+        left = step(upkeep)
+        if not left:
+            looked.set()
+            go.wait(HANGS)
+        return left
+
+    monkeypatch.setattr(GraphUpkeep, "_link_some", last)
+    with bqstore.open(hnsw=BITS) as col:
+        col.add(VECTORS[:3000], ids=ids_of(0, 3000))
+        late.come.set()
+        assert looked.wait(HANGS)
+        col.add(VECTORS[3000:], ids=ids_of(3000, N))
+        assert col.info().linked == N
+        go.set()
+        settled(col)
+
+
+def test_the_thread_writes_nothing_over_the_program(late, monkeypatch):
+    """Its progress is for nobody: the person sees what the program prints."""
+    said = []
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
+    monkeypatch.setattr(progress, "_QUIET", 0.0)
+    monkeypatch.setattr(progress, "_write", said.append)
+    with bqstore.open() as col:
+        add_all(col)
+        said.clear()
+        time.sleep(0.3)
+        assert said == []
+        waiting = threading.Thread(target=col.flush)
+        waiting.start()
+        while not any("compiling: 0 of 4 (0%)" in text for text in said):
+            time.sleep(0.01)
+        late.come.set()
+        waiting.join(HANGS)

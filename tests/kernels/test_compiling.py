@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_and_nothing_else(tmp_pa
 
 def test_kernels_that_an_image_was_warmed_up_with_are_found_by_a_user_who_may_only_read(tmp_path, monkeypatch):
     """The folders are tried in their order, for reading and for writing."""
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(cache, "GIVEN", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     (tmp_path / "package").mkdir()
     first, second, third = cache.folders(tmp_path / "package")
@@ -137,3 +137,14 @@ def test_a_change_of_any_kernel_makes_all_of_them_anew(tmp_path, monkeypatch):
     assert cache.stamp.__wrapped__() == before
     (tmp_path / "two.py").write_text("3")
     assert cache.stamp.__wrapped__() != before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to be two users")
+def test_users_who_share_a_folder_have_their_own_files(tmp_path):
+    """The second could not replace the first one's file, and compiled at every start."""
+    tmp_path.chmod(0o1777)
+    run(NUMBA_CACHE_DIR=str(tmp_path))
+    (first,) = files(tmp_path)
+    assert first.name.endswith("-0.nbc")
+    os.chown(first, 12345, 12345)
+    assert [run(NUMBA_CACHE_DIR=str(tmp_path))[0][0] for _ in range(2)] == ["0", "1"]

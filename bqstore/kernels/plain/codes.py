@@ -23,6 +23,7 @@ F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 
+_SUMMED = 512  # values at a time: longer float32 sums lose more than a kernel's
 BLOCK_BYTES = 32 << 20  # of what is unpacked at once
 
 
@@ -71,7 +72,11 @@ def unpacked(words: U64) -> U8:
 
 def dots(rows: F32, other: F32) -> F32:
     """The products of rows and a vector, or of rows and rows; equal rows give equal products wherever they stand."""
-    return np.einsum("ij,ij->i" if other.ndim > 1 else "ij,j->i", rows, other)
+    out = np.zeros(len(rows), np.float32)
+    for at in range(0, rows.shape[1], _SUMMED):
+        piece = slice(at, at + _SUMMED)
+        out += np.einsum("ij,ij->i" if other.ndim > 1 else "ij,j->i", rows[:, piece], other[..., piece])
+    return out
 
 
 def unit_scales(vectors: F32) -> F32:

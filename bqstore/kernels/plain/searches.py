@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,20 @@ def _exact_scores(query: F32, vectors: F32, norms: F32, metric: int) -> F32:
     return np.clip(out, -1, 1)
 
 
+def _portions(ordinals: npt.NDArray[np.int64], originals: Originals) -> Iterator[npt.NDArray[np.int64]]:
+    return blocks(ordinals, 20 * originals.records.shape[1])
+
+
+def _scored(
+    queries: F32 | list[F32], originals: Originals, ordinals: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], list[I64]]:
+    """Which of these records are sound, and for each query the keys of their scores."""
+    records = originals.records[ordinals]
+    vectors, norms = _decoded(records, originals.dim, originals.form), records[:, WORD_NORM].view(np.float32)
+    scores = (_exact_scores(query, vectors, norms, originals.metric) for query in queries)
+    return _are_sound(records), [_keys_of(each, ordinals) for each in scores]
+
+
 def _keys_of(scores: F32, ordinals: npt.NDArray[np.int64]) -> I64:
     """Scores and ordinals as keys that order by (score descending, ordinal) (`heap.score_to_rank`)."""
     scores = np.where(np.isnan(scores), np.float32(-np.inf), scores + np.float32(0))  # -0 counts as 0
@@ -169,17 +184,14 @@ def search_exact(queries: F32, originals: Originals, n: int, accept: Accept, hit
     if n > 0 and (n > len(records) or not records_fit(originals, queries.shape[1])):
         return OUT_OF_RANGE
     best = [np.zeros(0, np.int64) for _ in queries]
-    for block in blocks(_accepted(accept, max(0, n)), 16 * records.shape[1]) if k and len(queries) else ():
-        some = records[block]
-        sound = _are_sound(some)
+    for block in _portions(_accepted(accept, max(0, n)), originals) if k and len(queries) else ():
+        sound, keys = _scored(queries, originals, block)
         if not sound.all():
             return int(block[np.argmin(sound)])
-        vectors, norms = _decoded(some, originals.dim, originals.form), some[:, WORD_NORM].view(np.float32)
-        for i, query in enumerate(queries):
-            keys = _keys_of(_exact_scores(query, vectors, norms, originals.metric), block)
-            best[i] = _smallest(np.concatenate([best[i], keys]), k)
-    for i, keys in enumerate(best):
-        _write_hits(hits, i, keys & 0xFFFF_FFFF, _scores_of(keys))
+        for i, own in enumerate(keys):
+            best[i] = _smallest(np.concatenate([best[i], own]), k)
+    for i, own in enumerate(best):
+        _write_hits(hits, i, own & 0xFFFF_FFFF, _scores_of(own))
     return OK
 
 
@@ -213,11 +225,8 @@ def _rescored(
     best = np.zeros(0, np.int64)
     read, start, last, stop = 0, 0, -1, min(len(ordinals), max(1, first))
     while start < stop:
-        part = ordinals[start:stop]
-        records = originals.records[part]
-        sound = _are_sound(records)
-        vectors, norms = _decoded(records, originals.dim, originals.form), records[:, WORD_NORM].view(np.float32)
-        keys = _keys_of(_exact_scores(query, vectors, norms, originals.metric), part)
+        scored = [_scored([query], originals, part) for part in _portions(ordinals[start:stop], originals)]
+        sound, keys = np.concatenate([each[0] for each in scored]), np.concatenate([each[1][0] for each in scored])
         for i, key in enumerate(keys, start):
             if len(best) == k and k > 0 and bounds[i] < _scores_of(best[-1:])[0]:
                 continue
