@@ -12,7 +12,8 @@ import pytest
 
 from tests.covering import cases_of, covering, mark_slow
 
-NO_KERNELS = ("test_compiling.py", "test_leaf_compiler.py")  # of how kernels are compiled: processes of their own
+# of how kernels are compiled, in processes of their own, and of what answers before
+NO_KERNELS = ("test_background.py", "test_compiling.py", "test_leaf_compiler.py", "test_plain.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m is applied

@@ -12,6 +12,7 @@ from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
     FORMS,
+    INTERPRETED,
     METRICS,
     corrected,
     damage,
@@ -28,6 +29,7 @@ from tests.kernels.given import (
     three_levels,
 )
 
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="it is compared with what is compiled")
 KINDS = ("signs", "one_and_half", "two", "rabitq1", "rabitq2", "rabitq4", "turned1", "turned4")
 
 
