@@ -11,6 +11,7 @@ The tree, each branch a different reaction of the caller::
     ├── ReadOnlyError                       a write on a collection opened with read_only=True
     ├── ClosedError                         closed, or carried over a fork; open it again
     ├── StorageError (OSError)              the disk refused (full, failing); nothing of the call was acknowledged
+    │   └── FolderReplacedError             the folder was removed, replaced or moved while open; open the path again
     ├── CorruptionError                     a file is damaged; restore it from a copy
     ├── FormatVersionError                  written by a newer bqstore; upgrade
     ├── TargetNotReachedError               `Collection.tune` found no settings that are good enough; more bits help
@@ -114,6 +115,18 @@ class StorageError(BqstoreError, OSError):
     ...     bqstore.open("my-store").close()
     ... except bqstore.StorageError as error:  # a full disk, say
     ...     print("nothing was stored:", error)
+    """
+
+
+class FolderReplacedError(StorageError):
+    """The folder was removed, replaced or moved while it was open; what stands at the path now was not touched.
+
+    >>> import bqstore, shutil
+    >>> col = bqstore.open("my-store")
+    >>> shutil.rmtree("my-store")
+    >>> col.add([[1.0, 0.0]])
+    Traceback (most recent call last):
+    bqstore.errors.FolderReplacedError: ...my-store/default was removed, replaced or moved while it was open ...
     """
 
 

@@ -62,6 +62,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
 
 def verify(engine: "Engine") -> VerifyReport:
     """Read everything of one commit and compare it with its checksums and counts."""
+    engine.store.check_place()
     try:
         problems, documents, vectors = engine.publisher.at_one_commit(lambda _: problems_of(engine.store))
     except (CorruptionError, StorageError) as error:

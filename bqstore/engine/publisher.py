@@ -5,6 +5,7 @@ starts again on the newer state; the fourth try holds writers off. Knows the sto
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +20,7 @@ from .state import ChangedError, State, advance
 
 T = TypeVar("T")
 _TRIES = 3
+_LOOK = 0.5  # seconds between two looks whether the folder is still where it was
 
 
 class Publisher:
@@ -43,6 +45,7 @@ class Publisher:
         # held for moments only, as searches that load columns wait for it; always taken by `with`
         self._publishing = threading.RLock()
         self._version = store.catalogue.data_version()
+        self._next_look = time.monotonic()  # at the place of the folder
         self._state = state
         self._behind = False  # something may be committed that is not published: an interrupt came between
         self.at_one_commit(lambda state: state)
@@ -53,7 +56,14 @@ class Publisher:
         return self._state
 
     def current(self) -> State:
-        """The state a search takes; a reader looks first whether another process has committed."""
+        """The state a search takes; a reader looks first whether another process has committed.
+
+        FolderReplacedError if the folder has been removed, replaced or moved for half a second.
+        """
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK
+            self.store.check_place()
         if self.store.read_only:
             with self._life.lock:
                 version = self.store.catalogue.data_version()

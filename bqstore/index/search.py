@@ -229,7 +229,7 @@ class Search:
 
             # walks share no reads, and every call holds the GIL for a while: so their blocks are large
             threads = workers.threads
-            block = _BLOCK if kernels.search_bits.is_there() else _BLOCK_OF_NUMPY
+            block = _BLOCK if kernels.search_bits.is_compiled() else _BLOCK_OF_NUMPY
             size = -(-m // (4 * threads)) if self.plan.way == WALK else min(block, -(-m // threads))
             blocks = deque(slice(at, at + size) for at in range(0, m, max(1, size)))
             together(work_on, blocks, workers.at_most(min(threads, len(blocks))))
@@ -245,7 +245,7 @@ class Search:
             queries = self._prepared(queries)
             if work is not None:
                 work.way = EXACT if way == EXACT else SCAN
-                work.compiled = (kernels.search_exact if way == EXACT else kernels.search_bits).is_there()
+                work.compiled = (kernels.search_exact if way == EXACT else kernels.search_bits).is_compiled()
                 work.distances += len(queries) * self.accepted
             if way == EXACT:
                 status = kernels.search_exact(queries, data.originals, data.n, self.accept, hits)

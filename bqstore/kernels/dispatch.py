@@ -81,15 +81,15 @@ class Kernel:
         return self._compiled is not None
 
     def is_there(self) -> bool:
-        """Whether the kernel is loaded, or can be; without seeing to it."""
-        if self._compiled is None:
-            with _looking:
-                self._load()
-        return self._compiled is not None
+        """Whether the kernel is loaded, or could be: it only looks for the files."""
+        if self._compiled is not None:
+            return True
+        with _looking:
+            return self._is_jitted and all(any(map(os.path.exists, paths)) for paths in self._paths)
 
     def _load(self) -> bool:
         """Take the kernel from the cache, if all of its versions are there."""
-        if not self._is_jitted or not all(any(map(os.path.exists, paths)) for paths in self._paths):
+        if not self.is_there():
             return False
         if not all(self.root._cache.load(each, self.root.targetctx) for each in self._signatures):
             return False

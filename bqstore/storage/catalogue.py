@@ -7,7 +7,7 @@ connections are exposed to SQLite's WAL-reset race. In memory there is one conne
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -79,6 +79,7 @@ class Catalogue:
         self._epoch = 0  # connections of earlier epochs are not used again
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
+        self.check_place: Callable[[], None] = lambda: None  # raises if the file is not the one that was opened
         with self.translated():
             self._main = self._connect("ro" if path is not None and path.exists() and not unfinished else "rwc")
 
@@ -117,6 +118,7 @@ class Catalogue:
         try:
             yield
         except sqlite3.Error as error:
+            self.check_place()
             raise translate(error, self.name) from error
         except UnicodeDecodeError as error:  # a text column that is not UTF-8
             raise CorruptionError(f"{self.name} holds text that is not UTF-8; restore it from a copy") from error
@@ -154,6 +156,7 @@ class Catalogue:
         head = read_head(connection, self.name)
         if self.store_id is not None and (head is None or head.store_id != self.store_id):
             connection.close()
+            self.check_place()
             raise CorruptionError(f"{self._path} was replaced while open; close the collection and open it again")
         return connection
 

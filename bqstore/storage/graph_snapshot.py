@@ -9,7 +9,7 @@ failing disk under a map kills the process; then it is mapped privately, so that
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,13 +89,16 @@ def _all(folder: Path) -> Iterator[tuple[int, int, Path]]:
             yield int(match[1]), int(match[2]), path
 
 
-def write(folder: Path, header: Header, arrays: Mapping[str, NDArray[Any]]) -> int:
+def write(
+    folder: Path, header: Header, arrays: Mapping[str, NDArray[Any]], check: Callable[[], None] = lambda: None
+) -> int:
     """Write a snapshot durably under its name; its size in bytes. Raises StorageError, and leaves nothing then.
 
     Parameters
     ----------
     header : Header     without sections, which are computed here
     arrays : any shape, dtypes of `snapshot_format.DTYPES`; not to be changed meanwhile
+    check : called before the file gets its name; an exception leaves nothing
     """
     little = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
     length, sections = place_sections(header, little)
@@ -108,6 +111,7 @@ def write(folder: Path, header: Header, arrays: Mapping[str, NDArray[Any]]) -> i
             done.append(replace(section, checksum=section_sum(_written(fd, section.offset, array))))
         write_all(fd, replace(header, sections=done).stored(length), 0)
         os.ftruncate(fd, size)  # zeros after the last section
+        check()
 
     with storage_errors(f"write {path.name}", "; nothing is lost: a snapshot can be rebuilt"):
         os.close(make_file(path, fill))

@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BqstoreError, ClosedError, CorruptionError, ReadOnlyError, StorageError
+from ..errors import BqstoreError, ClosedError, CorruptionError, FolderReplacedError, ReadOnlyError, StorageError
 from . import catalogue as sql
 from . import graph_snapshot as snapshots
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
+from .files import storage_errors
 from .flat import SyncFailedError
 from .format import F32, NO_PARAMETERS, U64
 from .graph_snapshot import Snapshot
 from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained
 from .lock import WriterLock, never_close_in_a_fork
+from .place import Place
 from .reading import Reading
 from .snapshot_format import Header
 
@@ -48,15 +50,31 @@ class Store(Reading):
         self._prepared: Compaction | None = None  # the only one that may be committed
         self._writing = False
         self._closed = False
+        self._place: Place | None = None
+        if self.read_only:
+            self._watch_place()
+
+    def _watch_place(self) -> None:
+        if self.folder is not None:
+            with storage_errors(f"open {self.folder}"):
+                self._place = Place(self.folder, writing=not self.read_only)
+            self.catalogue.check_place = self.check_place
+
+    def check_place(self) -> None:
+        """Raise FolderReplacedError unless the folder at the path is the one that was opened."""
+        if self._place is not None:
+            self._place.check()
 
     def start_writing(self) -> None:
         """Allow writes. Called when everything that exists has been checked."""
         self.catalogue.start_writing()
+        self._watch_place()  # now, as opening the catalogue for writing may make another file of it (overlayfs)
         self._sweep()
         self._writing = True
 
     def _sweep(self) -> None:
         """Remove the files of other generations, and snapshots of commits that this history does not have."""
+        self.check_place()
         self.flat.sweep(self.head.generation)
         if self.folder is not None:
             snapshots.sweep(self.folder, self.head.generation, 0, self.head.seq)
@@ -67,6 +85,7 @@ class Store(Reading):
 
     def _missing(self, path: Path) -> Exception:
         """The error for a file of the head's generation that does not exist."""
+        self.check_place()
         if self.read_only:
             with self.catalogue.reading() as connection:  # not the main one, which may stand at an older commit
                 head = sql.read_head(connection, self.catalogue.name)
@@ -91,6 +110,11 @@ class Store(Reading):
                 self._poison = str(error)
             raise
         self.head = new
+        try:
+            self.check_place()  # else what was committed is in a folder that nobody will open again
+        except FolderReplacedError as error:
+            self._poison = str(error)
+            raise
 
     def _next(self, **changes: Any) -> Head:
         """The head of the next commit. Raises what `check_writable` does."""
@@ -108,13 +132,14 @@ class Store(Reading):
         return self._poison is None
 
     def check_writable(self) -> None:
-        """Raise ReadOnlyError, ClosedError, or StorageError after a failed sync or commit."""
+        """Raise ReadOnlyError, ClosedError, FolderReplacedError, or StorageError after a failed sync or commit."""
         if self.read_only:
             raise ReadOnlyError("this collection is open with read_only=True; open it without to write")
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
         if self._poison is not None:
             raise StorageError(f"an earlier write failed ({self._poison}); close the collection and open it again")
+        self.check_place()
 
     def append(self, rows: Rows, vectors: F32, codes: U64, coding: Coding | None = None) -> Head:
         """Upsert documents, durably.
@@ -138,6 +163,7 @@ class Store(Reading):
         replaced = self.rids_by_id(rows.ids).values() if new.n_live else ()
         try:
             if slot == 0:  # files that are open are of an interrupted write, perhaps with another coding
+                self.check_place()
                 self.flat.create(new, NO_PARAMETERS if coding is None else coding.parameters)
             self.flat.write(slot, first_rid, vectors, codes)
             self.flat.sync()
@@ -208,7 +234,7 @@ class Store(Reading):
         except BaseException as error:
             if isinstance(error, SyncFailedError):
                 self._poison = str(error)
-            self.flat.sweep(self.head.generation)
+            self._sweep_flat()
             raise
 
     def commit_compaction(self, prepared: Compaction) -> Head:
@@ -234,6 +260,12 @@ class Store(Reading):
         if prepared is self._prepared:
             self._prepared = None
             prepared.flat.drop()
+            self._sweep_flat()
+
+    def _sweep_flat(self) -> None:
+        """Remove the flat files of other generations, unless another folder stands there now."""
+        with suppress(FolderReplacedError):
+            self.check_place()
             self.flat.sweep(self.head.generation)
 
     def reread(self) -> Head:
@@ -241,6 +273,7 @@ class Store(Reading):
         with self.catalogue.translated():
             head = sql.read_head(self.catalogue.main(), self.catalogue.name)
         if head is None or head.store_id != self.head.store_id:
+            self.check_place()
             raise CorruptionError(
                 f"{self.catalogue.name} was replaced while open; close the collection and open it again"
             )
@@ -283,7 +316,8 @@ class Store(Reading):
             return 0
         codes = snapshots.fingerprint(self.codes, n)
         header = Header(self.head.generation, self.head.store_id, n, seq, codes, numbers, ())
-        size = snapshots.write(self.folder, header, arrays)
+        size = snapshots.write(self.folder, header, arrays, self.check_place)
+        self.check_place()
         snapshots.sweep(self.folder, self.head.generation, seq, self.head.seq)
         return size
 
@@ -308,5 +342,7 @@ class Store(Reading):
         try:
             self.catalogue.close()
         finally:
+            if self._place is not None:
+                self._place.close()
             if self._lock is not None:
                 self._lock.release()

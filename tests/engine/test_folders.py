@@ -36,7 +36,7 @@ def test_a_folder_that_was_replaced_while_open_is_noticed(tmp_path):
     with bqstore.open(tmp_path / "a", read_only=True) as col:
         (tmp_path / "a").rename(tmp_path / "c")
         (tmp_path / "b").rename(tmp_path / "a")
-        with pytest.raises(bqstore.CorruptionError, match="replaced while open"):
+        with pytest.raises(bqstore.FolderReplacedError, match="open the path again"):
             col.search([1.0, 2.0])
 
 

@@ -487,4 +487,4 @@ def test_the_estimate_follows_the_rate(monkeypatch):
         now[0] += 5
         show(0)
         raise KeyboardInterrupt
-    assert screen.getvalue().endswith("copying: 0 of 0 (0%, 0 s left)\r" + " " * 30 + "\r")
+    assert screen.getvalue().endswith("copying: 0 of 0 (0%)\r" + " " * 20 + "\r")

@@ -13,7 +13,7 @@ from bqstore.kernels import dispatch
 from tests.conftest import HANGS, clustered
 from tests.engine.given import BITS
 
-N, DIM, PORTION = 5000, 32, 600
+N, DIM, PORTION = 3500, 16, 600
 VECTORS = clustered(N, DIM)
 
 
@@ -83,7 +83,8 @@ def test_what_is_added_is_scanned_and_then_linked_into_the_same_graph(late):
     assert (scanned[0] == found[0]).mean() > 0.95
 
 
-@pytest.mark.parametrize("call", ["flush", "compact", "recall", "tune"])
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("call", ["flush", "tune", "recall", "compact"])
 def test_what_needs_the_graph_waits_for_it_while_others_write(late, tmp_path, call):
     with bqstore.open(tmp_path) as col:
         add_all(col)
@@ -157,10 +158,10 @@ def test_what_is_added_while_the_thread_ends_is_linked(late, monkeypatch):
 
     monkeypatch.setattr(GraphUpkeep, "_link_some", last)
     with bqstore.open(hnsw=BITS) as col:
-        col.add(VECTORS[:3000], ids=ids_of(0, 3000))
+        col.add(VECTORS[:2500], ids=ids_of(0, 2500))
         late.come.set()
         assert looked.wait(HANGS)
-        col.add(VECTORS[3000:], ids=ids_of(3000, N))
+        col.add(VECTORS[2500:], ids=ids_of(2500, N))
         assert col.info().linked == N
         go.set()
         settled(col)

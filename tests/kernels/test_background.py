@@ -97,6 +97,7 @@ print(background._here.tries, dispatch.sift.is_compiled(), background._here.trie
     assert run(USE, tmp_path)[0][0].endswith("True 1")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("broken", ["sys.executable = '/usr/bin/uwsgi'", "sys.executable = None", "sys.frozen = True"])
 def test_where_no_python_can_be_started_this_process_compiles(tmp_path, broken):
     script = (
@@ -125,6 +126,7 @@ print(background._here.tries, background.mode(), sift())
     assert errors.count("ended with exit code 1 (AttributeError") == 1 and "compiles the kernels itself" in errors
 
 
+@pytest.mark.slow  # seconds of a process that stands for little
 def test_a_cache_that_takes_no_file_is_given_up_at_once(tmp_path):
     """A full disk: not compiled twice elsewhere for nothing first."""
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
@@ -203,6 +205,7 @@ def test_a_second_process_where_there_is_room_for_it(monkeypatch, cores, memory,
     assert len(background.parts()) == count and sum(map(len, background.parts())) == 16
 
 
+@pytest.mark.slow  # seconds of a process that stands for little
 def test_the_path_of_a_module_beside_the_program_is_not_looked_at(tmp_path):
     """A file numba.py in the working folder is the user's own; the process that compiles must not run it."""
     (tmp_path / "numba.py").write_text("raise SystemExit(3)")
@@ -220,6 +223,7 @@ print(background._here.tries, background.mode())
     assert done.stdout == "1 background\n"
 
 
+@pytest.mark.slow  # seconds of a process that stands for little
 def test_a_relative_cache_stays_where_it_was(tmp_path):
     """Whatever folder the program goes to."""
     script = (
@@ -243,6 +247,7 @@ print(background._here.tries, background.mode())
     assert done.stdout == "1 background\n" and list((tmp_path / "kernels").glob("*sift*.nbc"))
 
 
+@pytest.mark.slow  # seconds of a process that stands for little
 def test_processes_that_have_ended_leave_the_table_of_processes(tmp_path):
     """They stayed as zombies for the life of the program."""
     script = (
@@ -273,10 +278,11 @@ def slow(self):
     seen.append("done")
     return False
 dispatch.Kernel._load = slow
-thread = threading.Thread(target=dispatch.numbers_between.is_there)
+background.is_compiling = lambda: True
+thread = threading.Thread(target=dispatch.numbers_between.is_compiled)
 thread.start()
 while not seen:
-    pass
+    time.sleep(0.01)
 if os.fork() == 0:
     assert dispatch._looking.acquire(timeout=5)
     os._exit(0 if seen == ["looking", "done"] else 1)
