@@ -41,6 +41,7 @@ def child(*arguments: Any, **keywords: Any) -> Iterator["subprocess.Popen[str]"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="one case of each of the first tests of every file")
+    parser.addoption("--one", action="store_true", help="one representative case of each test of the kernels")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,6 +56,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for at, item in enumerate(group):
                 if at not in kept:
                     item.add_marker(pytest.mark.slow)
+    if config.getoption("--one"):
+        some = [[item for item in group if item.get_closest_marker("representative")] for group in cases.values()]
+        items[:] = [group[len(group) // 2] for group in some if group]
     if config.getoption("--quick"):
         firsts: dict[Path, list[pytest.Item]] = {}
         for group in cases.values():

@@ -45,15 +45,17 @@ compiling=$!
 lint
 selected="not torture"
 of_kernels=(-m "$selected")
+of_bounds=()
 if [ "$MODE" = all ]; then
     export BQSTORE_FULL=1
 else
     selected="not torture and not slow"
     of_kernels=(-m representative)
+    of_bounds=(--one)
 fi
 step "kernels, interpreted"; interpreted "${of_kernels[@]}"
 wait "$compiling"
-bounds_checked "${of_kernels[@]}" > "$NUMBA_CACHE_DIR/bounds.log" 2>&1 &  # compiles in one process, beside the others
+bounds_checked "${of_kernels[@]}" ${of_bounds[@]+"${of_bounds[@]}"} > "$NUMBA_CACHE_DIR/bounds.log" 2>&1 &  # compiles in one process, beside the others
 bounds=$!
 step "pytest"
 "$BIN/python" -m pytest "${spread[@]}" -m "$selected" "$@" && passed=0 || passed=$?

@@ -184,6 +184,7 @@ def check_trials(col: bqstore.Collection, queries: np.ndarray, truth: Truth, tri
             np.testing.assert_allclose(values, best, atol=2e-5, err_msg=str(told))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("walk", [False, True], ids=["planned", "walk"])
 @pytest.mark.parametrize("name", ["plain", "worn"])
 def test_as_many_hits_as_match(request, monkeypatch, name, walk):

@@ -361,7 +361,7 @@ def ended(path, how, until):
     )  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "how", ["plain", "exit", "reader", "alone", "at exit", "write at exit", "fork", "fork and end"]
 )

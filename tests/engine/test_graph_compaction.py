@@ -309,7 +309,7 @@ def after(number, real):
     return call
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("owner", "name", "when"),
     [
@@ -350,7 +350,7 @@ def test_ctrl_c_leaves_everything_as_it_was(path, monkeypatch, owner, name, when
         assert np.mean([len(set(a) & set(b)) / K for a, b in zip(ids, truth, strict=True)]) > 0.97
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["adopt", "attached", "link"])
 def test_ctrl_c_after_the_commit_leaves_it_done(path, monkeypatch, name):
     with worn(path) as col:

@@ -804,7 +804,7 @@ def found_of(base, distance, settings):
         return float(np.mean(scores >= truth[:, 9:]))
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_vectors_of_every_kind_are_found_no_worse_than_by_their_signs(kind, distance):

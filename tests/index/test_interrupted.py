@@ -191,6 +191,7 @@ def own_rows(graph):
     return [row for first, level in spans for row in range(first, first + level)]
 
 
+@pytest.mark.sampled(1)
 @at_every_line
 @pytest.mark.parametrize(
     "linked", [0, 1, 50, pytest.param(2, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)]
@@ -224,6 +225,7 @@ def copies():
     return encode(vectors[np.random.default_rng(0).permutation(np.repeat(np.arange(20), 4))])
 
 
+@pytest.mark.sampled(1)
 @at_every_line
 @pytest.mark.parametrize(
     "linked", [0, 1, 50, pytest.param(2, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)]

@@ -95,6 +95,7 @@ def test_rotation_costs_nothing_and_more_bits_find_more(measured, name):
     assert two > one - 0.01
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("encoding", ["one_bit", "two_bits", "four_bits"])
 @every_set  # the last one, so that each set is loaded once

@@ -57,7 +57,7 @@ def test_a_program_that_logs_everything_gets_nothing_from_numba(tmp_path):
     assert run("log", NUMBA_CACHE_DIR=str(tmp_path))[0] == ["0", "0"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("damage", ["cut", "flip", "middle", "empty"])
 def test_a_damaged_file_is_made_again(tmp_path, damage):
     """It was an EOFError or an UnpicklingError at every start."""
@@ -117,6 +117,7 @@ def test_kernels_of_another_user_are_not_loaded(tmp_path):
     assert run(NUMBA_CACHE_DIR=str(tmp_path))[0] == ["0", "0"]
 
 
+@pytest.mark.slow  # seconds of four processes
 def test_two_hosts_with_one_home_have_a_file_each(tmp_path):
     """With an index, each could overwrite the other's, and load machine code of another processor."""
     run(NUMBA_CACHE_DIR=str(tmp_path))
@@ -139,6 +140,7 @@ def test_a_change_of_any_kernel_makes_all_of_them_anew(tmp_path, monkeypatch):
     assert cache.stamp.__wrapped__() != before
 
 
+@pytest.mark.slow  # seconds of four processes
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to be two users")
 def test_users_who_share_a_folder_have_their_own_files(tmp_path):
     """The second could not replace the first one's file, and compiled at every start."""

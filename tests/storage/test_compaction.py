@@ -459,6 +459,7 @@ def test_a_commit_in_doubt_keeps_the_files_of_both_generations(tmp_path, committ
 # ---- interrupts
 
 
+@pytest.mark.sampled(1)
 @with_and_without_recoding
 @pytest.mark.parametrize(
     ("where", "stride"),
