@@ -84,10 +84,6 @@ def show(options: argparse.Namespace, console: Console) -> None:
     console.print("\n[bold]Ask the Python manual[/]")
     console.print(f"Embedder  {EMBEDDERS[name]}.", markup=False)
     start = time.perf_counter()
-    with console.status("Preparing the search code; the first time on a machine, it is compiled"):
-        bqstore.warm_up()
-    console.print(f"Kernels   ready in {time.perf_counter() - start:.1f} s")
-    start = time.perf_counter()
     lang, embedder, existed = store.open_or_build(options.path, name, options.limit, console)
     count, seconds = len(lang.collection), time.perf_counter() - start
     done = f"{'opened' if existed else 'built'} in {seconds:.2f} s"
