@@ -23,7 +23,6 @@ def _unknown(function: Any, **options: Any) -> Any:
 compile_leaf: Callable[..., Any] = _unknown
 
 try:
-    from numba.core import types
     from numba.core.codegen import JITCodeLibrary
     from numba.core.compiler import CompilerBase, DefaultPassBuilder
     from numba.core.compiler_machinery import register_pass
@@ -66,19 +65,8 @@ try:
             builder.finalize()
             return [builder]
 
-    def _widened(kind: Any) -> Any:
-        """The type that a leaf is compiled for: without this a constant, or an int32, would make another version."""
-        if isinstance(kind, types.Literal):
-            kind = kind.literal_type
-        if isinstance(kind, types.BaseTuple) and not isinstance(kind, types.BaseNamedTuple):
-            return types.BaseTuple.from_types(tuple(map(_widened, kind)))
-        return types.int64 if kind in (types.int32, types.intp) else kind
-
     class _Leaf(CPUDispatcher):
         """A leaf. Called from Python, as tests do, it is compiled a second time, as any other function."""
-
-        def compile(self, signature: Any) -> Any:
-            return super().compile(tuple(map(_widened, signature)))
 
         def __call__(self, *args: Any) -> Any:
             if self.plain is None:
