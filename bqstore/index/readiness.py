@@ -7,7 +7,7 @@ from ..kernels import dispatch
 
 
 def kernels_state() -> str:
-    """ "compiled", "compiling", "uncompiled" or "numpy", as in `CollectionInfo`; only looks."""
+    """How far the kernels are, as in `CollectionInfo`; it only looks."""
     return dispatch.state(dispatch.PARTS["all"])
 
 

@@ -114,9 +114,8 @@ class _Children:
             for names in parts():
                 child = _start(names, lock)
                 self.running.append(child)
-                with suppress(
-                    RuntimeError
-                ):  # a process that has ended stays in the system's table until it is waited for
+                # once ended, a process stays in the system's table until it is waited for
+                with suppress(RuntimeError):  # no more threads
                     threading.Thread(target=child.process.wait, daemon=True).start()
         finally:
             os.close(lock)

@@ -30,9 +30,8 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataC
 
 from bqstore._version import __version__
 
-GIVEN = (
-    Path(os.environ["NUMBA_CACHE_DIR"]).absolute() if os.environ.get("NUMBA_CACHE_DIR") else None
-)  # before any chdir
+_given = os.environ.get("NUMBA_CACHE_DIR")
+GIVEN = Path(_given).absolute() if _given else None  # before the program changes its folder
 USER = getattr(os, "geteuid", lambda: 0)()
 _warned: list[bool] = []
 _OLD = 60 * 86_400  # seconds after which a compiled kernel is made again rather than kept
@@ -56,12 +55,17 @@ def writable_folder() -> Path | None:
     """The first of the folders that takes a file; None if all refuse."""
     for folder in folders(Path(__file__).parent):
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(folder)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         except OSError:
             continue
     return None
+
+
+def _make(folder: Path) -> None:
+    """Make a folder if there is none: for this user alone, but the package's for all who can read the package."""
+    folder.mkdir(mode=0o755 if folder.name == "__pycache__" else 0o700, parents=True, exist_ok=True)
 
 
 def _user_cache_folder() -> Path:
@@ -83,7 +87,7 @@ class _Place:
         return self
 
     def ensure_cache_path(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(self._folder)
 
     def get_cache_path(self) -> str:
         return str(self._folder)

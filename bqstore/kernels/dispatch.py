@@ -1,7 +1,7 @@
 """Where Python calls a kernel: the compiled one as soon as it is there, until then its twin in numpy.
 
 What is called before it is compiled is answered by `plain`, while `background` compiles in other processes. The graph's
-kernels have no twin: searches scan until they are there, and who must link waits (`Kernel.wait`).
+kernels have no twin: searches scan until they are there, and who must link waits (`wait_for`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Kernel:
         if not self.is_compiled():
             if self._twin is not None:
                 return self._twin(*args)
-            self.wait()
+            wait_for([self])
         return self._compiled(*args) if self._compiled is not None else self.root(*args)
 
     def is_compiled(self) -> bool:
@@ -120,11 +120,6 @@ class Kernel:
         """For each version the files that may hold it."""
         return [self.root._cache.paths(each, self.root.targetctx) for each in self._signatures]
 
-    def wait(self) -> None:
-        """Wait until the kernel is compiled, and compile it here where nobody else does."""
-        while not self.is_compiled() and will_come():
-            time.sleep(_EVERY)
-
 
 prepare = Kernel(api.prepare, plain.prepare)
 encode = Kernel(api.encode, plain.encode)
@@ -145,8 +140,7 @@ every_member = Kernel(metadata.every_member, plain.every_member)
 
 CORE = (encode, prepare, search_exact, search_bits, rescore)
 METADATA = (spread, sift, numbers_between, strings_between, strings_like, any_member, every_member)
-LINKING = (find_links, merge_links)
-GRAPH = (*LINKING, search_graph, check_graph)
+GRAPH = (find_links, merge_links, search_graph, check_graph)
 PARTS = {"core": CORE + METADATA, "graph": GRAPH, "all": CORE + METADATA + GRAPH}
 
 
@@ -171,7 +165,7 @@ def wait_for(kernels: Iterable[Kernel], stopped: Callable[[], bool] = lambda: Fa
 
 
 def state(kernels: Iterable[Kernel]) -> str:
-    """ "compiled", "compiling", "uncompiled": nobody has needed them yet, or "numpy": compiling is off."""
+    """How far these kernels are, as in `CollectionInfo`; it only looks."""
     if all(kernel.is_there() for kernel in kernels):
         return "compiled"
     if not will_come():

@@ -23,9 +23,7 @@ class Place:
     def __init__(self, folder: Path, writing: bool) -> None:
         self._paths = [folder, folder / "meta.db"] if writing else [folder]
         if os.name != "nt":
-            self.close = weakref.finalize(
-                self, os.close, os.open(folder, os.O_RDONLY)
-            )  # at the latest with this object
+            self.close = weakref.finalize(self, os.close, os.open(folder, os.O_RDONLY))
         self._opened = self._found()
 
     def _found(self) -> list[tuple[int, int]]:
@@ -40,6 +38,6 @@ class Place:
             same, what = False, f"{Path(error.filename).name} is not there any more"
         if not same:
             raise FolderReplacedError(
-                f"{self._paths[0]} was removed, replaced or moved while it was open ({what}): nothing was stored by "
-                "this call; close the collection and open the path again"
+                f"{self._paths[0]} was removed, replaced or moved while it was open ({what}): this call is "
+                "not acknowledged; close the collection and open the path again"
             )

@@ -117,7 +117,7 @@ def test_children_that_die_are_started_twice_and_then_this_process_compiles(tmp_
         FEW
         + """
 background.parts = lambda: (("no_such_kernel",),)
-dispatch.sift.wait()
+dispatch.wait_for([dispatch.sift])
 print(background._here.tries, background.mode(), sift())
 """
     )
@@ -130,7 +130,9 @@ print(background._here.tries, background.mode(), sift())
 def test_a_cache_that_takes_no_file_is_given_up_at_once(tmp_path):
     """A full disk: not compiled twice elsewhere for nothing first."""
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-    script = limit + FEW + "dispatch.sift.wait()\nprint(background._here.tries, background.mode(), sift())"
+    script = (
+        limit + FEW + "dispatch.wait_for([dispatch.sift])\nprint(background._here.tries, background.mode(), sift())"
+    )
     said, errors = run(script, tmp_path)
     assert said == ["1 foreground (3, [0, 1, 2])"] and errors.count("set NUMBA_CACHE_DIR") == 1
 

@@ -150,3 +150,15 @@ def test_users_who_share_a_folder_have_their_own_files(tmp_path):
     assert first.name.endswith("-0.nbc")
     os.chown(first, 12345, 12345)
     assert [run(NUMBA_CACHE_DIR=str(tmp_path))[0][0] for _ in range(2)] == ["0", "1"]
+
+
+def test_the_folder_of_the_package_is_for_all_who_can_read_it(tmp_path):
+    """An image that is warmed up as root is run by others, also where pip has left no __pycache__."""
+    before = os.umask(0o022)
+    try:
+        cache._make(tmp_path / "package" / "__pycache__")
+        cache._make(tmp_path / "own")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "package" / "__pycache__").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
