@@ -16,8 +16,9 @@ PAIRS = 12  # cases of a test, at most, in which every two values occur together
 def cases_of(items: list[pytest.Item], folder: Path) -> list[list[pytest.Item]]:
     """The cases of each test in a folder, without those that are marked as slow."""
     tests: dict[tuple[Path, str, object], list[pytest.Item]] = {}
+    inside = {path for path in {item.path for item in items} if path.is_relative_to(folder)}
     for item in items:
-        if folder in item.path.parents and not item.get_closest_marker("slow"):
+        if item.path in inside and not item.get_closest_marker("slow"):
             tests.setdefault((item.path, item.originalname, item.cls), []).append(item)
     return list(tests.values())
 
