@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import numba
 import numpy as np
 
 from bqstore.kernels import api, bits, encode_query, layout
 from tests import naive
+from tests.conftest import FULL
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
-FULL_DEPTH = os.environ.get("TEST_DEPTH") == "full"  # as `make test-all` sets it
 DIMS = (1, 2, 63, 64, 65, 127) if INTERPRETED else (1, 2, 63, 64, 65, 127, 384, 1536, 3072, 16384)
 METRICS = (layout.COSINE, layout.DOT, layout.EUCLID)
 FORMS = (layout.FLOAT32, layout.FLOAT16, layout.INT8)
@@ -20,7 +18,7 @@ ENCODINGS = (layout.BINARY, layout.SCALAR_4_BITS, layout.SCALAR_8_BITS)
 
 def examples(count):
     """How many examples hypothesis tries: all of them at full depth, fewer interpreted or in `make test`."""
-    return max(8, count // ((6 if INTERPRETED else 1) * (1 if FULL_DEPTH else 4)))
+    return max(8, count // ((6 if INTERPRETED else 1) * (1 if FULL else 4)))
 
 
 def whole_vectors(rng, n, dim):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from bqstore.kernels import api, layout
 from bqstore.kernels.layout import DOT, ONE_AND_HALF_BITS, ONE_BIT, RABITQ, TWO_BITS
 from tests import naive
+from tests.conftest import FULL
 from tests.kernels.given import (
     ENCODINGS,
-    FULL_DEPTH,
     INTERPRETED,
     METRICS,
     corrected,
@@ -239,7 +239,7 @@ def test_any_floats_in_codes_are_survived(bits, damaged, metric, encoding, prune
 def test_codes_that_all_have_the_same_floats_are_survived(pattern, encoding):
     """Also where no estimate is a number, and all are as far as can be."""
     floats = (pattern, pattern), (pattern, 0x3F80_0000), (0x3F80_0000, pattern)
-    some = INTERPRETED and not FULL_DEPTH
+    some = INTERPRETED and not FULL
     for (low, high), metric in [(floats[pattern % 3], DOT)] if some else itertools.product(floats, METRICS):
         check_survived(1, [(row, low, high) for row in range(N)], metric, encoding, 1)
 
