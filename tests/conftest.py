@@ -40,7 +40,7 @@ def child(*arguments: Any, **keywords: Any) -> Iterator["subprocess.Popen[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="one case of each of the first tests of every file")
+    parser.addoption("--quick", action="store_true", help="one case of some tests of every file, no long ones")
     parser.addoption("--one", action="store_true", help="one representative case of each test of the kernels")
 
 
@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--quick"):
         firsts: dict[Path, list[pytest.Item]] = {}
         for group in cases.values():
-            quick = [item for item in group if not any(map(item.get_closest_marker, ("slow", "torture")))]
+            quick = [item for item in group if not any(map(item.get_closest_marker, ("slow", "torture", "long")))]
             if quick and len(firsts.setdefault(quick[0].path, [])) < QUICK:
                 firsts[quick[0].path].append(quick[0])
         items[:] = [item for some in firsts.values() for item in some]

@@ -21,10 +21,12 @@ def compiled() -> None:
     bqstore.warm_up()
 
 
+@pytest.mark.long
 def test_the_blocks_of_the_pages_print_what_is_shown(tmp_path: Path) -> None:
     check_blocks([block for block in BLOCKS if not block.needs_key], tmp_path)
 
 
+@pytest.mark.long
 def test_the_blocks_that_need_a_key_run_with_one(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     with serve() as server:

@@ -17,6 +17,7 @@ def compiled() -> None:
     bqstore.warm_up()
 
 
+@pytest.mark.long
 def test_the_readme_runs_as_it_is_written_and_runs_again(tmp_path: Path) -> None:
     blocks = blocks_of(README)
     assert len(blocks) >= 4 and all(block.shown for block in blocks)

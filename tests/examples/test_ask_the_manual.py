@@ -57,6 +57,7 @@ def as_a_program(path, *arguments):
     return done.stdout
 
 
+@pytest.mark.long
 def test_the_second_run_opens_what_the_first_built(tmp_path):
     path = tmp_path / "demo"
     first = as_a_program(path)
@@ -83,6 +84,7 @@ def test_the_second_run_opens_what_the_first_built(tmp_path):
     assert {file.suffix for file in written} == {".npz", ".bin"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stopped_at", ["the first passage", "the second batch"])
 def test_an_interrupted_run_is_continued(tmp_path, demo, monkeypatch, stopped_at):
     add, before = BQVectorStore.add_documents, [stopped_at == "the first passage"]

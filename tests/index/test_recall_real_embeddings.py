@@ -65,6 +65,7 @@ def reference(name, way):
 
 
 @every_set
+@pytest.mark.long
 def test_one_bit_is_as_good_as_numpy_makes_it(measured, name):
     """Signs to the last query; with a finer query, and corrected, as good as a query of floats but for its levels."""
     given = measured(name)

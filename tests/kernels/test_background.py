@@ -62,6 +62,7 @@ def test_numpy_answers_until_another_process_has_compiled_and_says_nothing(tmp_p
     assert run(USE, tmp_path)[0] == ["((3, [0, 1, 2]), True) (3, [0, 1, 2]) True 0"]
 
 
+@pytest.mark.long
 def test_of_programs_that_start_at_once_one_compiles(tmp_path):
     """The others wait for its lock, and find what it has left."""
     running = [
@@ -72,6 +73,7 @@ def test_of_programs_that_start_at_once_one_compiles(tmp_path):
     assert sum(tries) == 1
 
 
+@pytest.mark.long
 def test_the_next_program_goes_on_where_a_killed_compilation_ended(tmp_path):
     lock = (
         FEW
@@ -97,6 +99,7 @@ print(background._here.tries, dispatch.sift.is_compiled(), background._here.trie
     assert run(USE, tmp_path)[0][0].endswith("True 1")
 
 
+@pytest.mark.long
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("broken", ["sys.executable = '/usr/bin/uwsgi'", "sys.executable = None", "sys.frozen = True"])
 def test_where_no_python_can_be_started_this_process_compiles(tmp_path, broken):
@@ -111,6 +114,7 @@ print(sift(), dispatch.sift.is_compiled(), background.mode())
     assert said == ["(3, [0, 1, 2]) True foreground"] and "compiling" in errors
 
 
+@pytest.mark.long
 def test_children_that_die_are_started_twice_and_then_this_process_compiles(tmp_path):
     """Killed for their memory, or ended by a broken installation."""
     script = (

@@ -57,6 +57,7 @@ def test_a_program_that_logs_everything_gets_nothing_from_numba(tmp_path):
     assert run("log", NUMBA_CACHE_DIR=str(tmp_path))[0] == ["0", "0"]
 
 
+@pytest.mark.long
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("damage", ["cut", "flip", "middle", "empty"])
 def test_a_damaged_file_is_made_again(tmp_path, damage):
