@@ -44,8 +44,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--one", action="store_true", help="one representative case of each test of the kernels")
 
 
+def leave_out_places(cases: list[pytest.Item]) -> None:
+    """Of cases of a test that differ only in where ``path`` leads, in memory or on disk, mark one as slow.
+
+    The first such pair is run on disk, the next in memory, and so on.
+    """
+    pairs: dict[str, dict[str, pytest.Item]] = {}
+    for item in cases:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if given.get("path") in ("memory", "disk") and not item.get_closest_marker("slow"):
+            others = {name: value for name, value in given.items() if name != "path"}
+            pairs.setdefault(repr(others), {})[given["path"]] = item
+    both = [pair for pair in pairs.values() if len(pair) == 2]
+    for at, pair in enumerate(both):
+        pair["disk" if at % 2 else "memory"].add_marker(pytest.mark.slow)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark as slow what `@pytest.mark.sampled(n)` leaves out; with ``--quick`` keep one case of a few tests a file."""
+    """Mark as slow what `sampled` and `one_place` leave out; with ``--quick`` keep one case of a few tests a file."""
     cases: dict[object, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
@@ -56,6 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for at, item in enumerate(group):
                 if at not in kept:
                     item.add_marker(pytest.mark.slow)
+        if group[0].get_closest_marker("one_place"):
+            leave_out_places(group)
     if config.getoption("--one"):
         some = [[item for item in group if item.get_closest_marker("representative")] for group in cases.values()]
         items[:] = [group[len(group) // 2] for group in some if group]

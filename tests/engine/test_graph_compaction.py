@@ -27,6 +27,9 @@ def walk(monkeypatch):
     let_walk(monkeypatch)
 
 
+pytestmark = pytest.mark.one_place
+
+
 @pytest.fixture(params=["memory", "disk"])
 def path(request, tmp_path):
     return None if request.param == "memory" else tmp_path / "store"

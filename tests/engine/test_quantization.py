@@ -110,6 +110,9 @@ def check_choice(col):
     assert own.recall >= max(trial.recall for trial in choice.trials) - 0.01
 
 
+pytestmark = pytest.mark.one_place
+
+
 @pytest.fixture(params=["memory", "disk"])
 def path(request, tmp_path):
     return None if request.param == "memory" else tmp_path / "store"

@@ -53,6 +53,9 @@ def chosen_and_linked_early(monkeypatch):
     settle_early(monkeypatch, ENOUGH)
 
 
+pytestmark = pytest.mark.one_place
+
+
 @pytest.fixture(params=["memory", "disk"])
 def path(request, tmp_path):
     return None if request.param == "memory" else tmp_path / "store"
