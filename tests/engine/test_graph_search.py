@@ -79,7 +79,7 @@ def test_any_dimension_is_walked(dim):
         assert col.search(queries[0], explain=True).explanation.way == "walk"
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", SETS)
 def test_recall_never_falls_as_the_beam_or_oversampling_grows(embeddings, name):
     """Each point lies above the one before, or within two hits in a thousand: DESIGN, A1, A7 and A12."""
@@ -368,7 +368,7 @@ def test_query_encodings_differ_at_each_open_and_nothing_stored_changes(tmp_path
         assert col.info().quantization.query_encoding == "binary"  # as stored
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", SETS)
 def test_finer_queries_rank_better_on_real_embeddings(embeddings, tmp_path, name):
     base, queries = embeddings(f"{name}.npz")

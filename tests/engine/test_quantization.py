@@ -843,6 +843,7 @@ def test_originals_in_fewer_bytes_of_vectors_of_every_kind(kind):
                 check_codes(col)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_largest_dimension(distance):
     base, queries = clustered(60, 16_384), clustered(2, 16_384, seed=1)
