@@ -1,9 +1,10 @@
 """Shared by all tests: where the real embeddings are, and data that has some structure."""
 
+import gc
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,17 @@ def leave_out_places(cases: list[pytest.Item]) -> None:
     both = [pair for pair in pairs.values() if len(pair) == 2]
     for at, pair in enumerate(both):
         pair["disk" if at % 2 else "memory"].add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests stay to the end: the garbage collector need not go through all of them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
