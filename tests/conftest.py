@@ -14,7 +14,7 @@ import pytest
 
 # set by `make test-all`
 HANGS = 600  # seconds to wait for what is under way: only a hang takes so long
-QUICK = 3  # tests of a file that `make quick` runs
+QUICK = 2  # tests of a file that `make quick` runs
 FULL = "BQSTORE_FULL" in os.environ
 
 # a kernel that is not compiled yet is waited for; tests of what happens meanwhile say so themselves
