@@ -95,7 +95,10 @@ _SETTINGS: Final = {
     "rotate": ("quantization", "True"),
     "truncate_dim": ("quantization", "512"),
 }
-_OF_OPEN: Final = ("dim", "distance", "originals", "embedding_model", "index_metadata", "threads", "read_only")
+_OF_OPEN: Final = (
+    *("dim", "distance", "originals", "embedding_model", "index_metadata", "threads", "read_only"),
+    *("lock_timeout", "exclusive"),
+)
 
 
 def _plain(name: str) -> str:

@@ -19,7 +19,7 @@ from .bitmap import to_mask
 from .config import AUTO, Quantization, SearchParams
 from .engine import embedding_model, info, maintenance, mmr, search, writes
 from .engine.engine import Engine
-from .engine.fetch import vectors_of_rows
+from .engine.fetch import at_commit_of, vectors_of_rows
 from .engine.options import no_originals
 from .engine.state import State
 from .errors import InvalidInputError
@@ -35,6 +35,9 @@ F32 = NDArray[np.float32]
 
 class Collection:
     """Vectors with ids, texts and metadata. `bqstore.open` makes one; many threads may use it at once.
+
+    Other processes may write in the same folder: every call sees what they had committed when it began. A collection in
+    a folder can be pickled; it is opened again where it arrives.
 
     A larger score is nearer, in every distance: the cosine, the dot product, or minus the Euclidean distance. Scores
     are those of the original vectors. Without rescoring they are estimates of the same measure, made from the codes.
@@ -276,7 +279,7 @@ class Collection:
         ([['a'], ['b']], [[1.0], [1.0]])
         """
         engine = self._engine
-        engine.lifecycle.check()
+        engine.check()
         options = engine.options(
             k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, False, threads
         )
@@ -343,7 +346,8 @@ class Collection:
             raise no_originals("with_vectors=True")
 
         def answer(state: State) -> list[Record]:
-            rows = {row.id: row for row in engine.store.rows("id", list(dict.fromkeys(names)))}
+            with at_commit_of(engine.store, state):
+                rows = {row.id: row for row in engine.store.rows("id", list(dict.fromkeys(names)))}
             vectors = vectors_of_rows(state, list(rows.values())) if with_vectors else {}
             found = [rows[id_] for id_ in names if id_ in rows]
             return [record_of(row, vectors.get(row.rid)) for row in found]
@@ -388,9 +392,14 @@ class Collection:
 
     def __contains__(self, id_: object) -> bool:
         """Whether there is a document with this id."""
-        self._engine.check()
-        self._engine.publisher.current()
-        return isinstance(id_, str) and is_text(id_) and bool(self._engine.store.rids_by_id([id_]))
+        engine = self._engine
+        engine.check()
+
+        def answer(state: State) -> bool:
+            with at_commit_of(engine.store, state):
+                return bool(engine.store.rids_by_id([str(id_)]))
+
+        return isinstance(id_, str) and is_text(id_) and engine.publisher.whole(answer)
 
     def info(self) -> CollectionInfo:
         """Describe the collection: its settings, and what it takes in bytes.
@@ -536,7 +545,7 @@ class Collection:
         if not self._engine.keeps_originals:
             raise no_originals("requantize()")
         self._engine.recode(lambda: self._engine.encoder.change(wanted))
-        return self._engine.encoder.in_use
+        return self._engine.encoder.in_use(self._engine.query_encoding)
 
     # ---- upkeep and closing
 
@@ -549,7 +558,7 @@ class Collection:
         """
         self._engine.check(writing=True)
         self._engine.graph.settle()
-        self._engine.write(lambda: maintenance.flush(self._engine))
+        self._engine.core.flush(self._engine.lock_timeout)
 
     def compact(self) -> None:
         """Give back the space of deleted and replaced documents.
@@ -565,10 +574,12 @@ class Collection:
         """
         self._engine.check(writing=True)
         self._engine.graph.settle()
-        self._engine.write(lambda: maintenance.compact(self._engine))
+        self._engine.write(lambda: maintenance.compact(self._engine.core))
 
     def close(self) -> None:
-        """Give back the lock and the files. Searches under way end or raise ClosedError. Closing twice is fine.
+        """Give back the files, if nothing else in this process has the collection open. Closing twice is fine.
+
+        Searches under way end or raise ClosedError.
 
         >>> col.close()
         >>> len(col)
@@ -592,9 +603,6 @@ class Collection:
         """Return the collection itself."""
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise InvalidInputError("a Collection cannot be pickled; send its path, and open the folder again there")
-
     def __del__(self) -> None:
         if hasattr(self, "_engine") and not sys.is_finalizing():
             self._engine.close()
@@ -602,7 +610,7 @@ class Collection:
     def __repr__(self) -> str:
         engine = self._engine
         where = "in memory" if engine.path is None else str(engine.path)
-        state = "closed" if engine.lifecycle.closed else f"{engine.store.head.n_live:,} documents"
+        state = "closed" if engine.closed or engine.lifecycle.closed else f"{engine.store.head.n_live:,} documents"
         return f"<Collection {engine.name!r} {where}, {state}>"
 
     def _queries(self, given: object, single: bool) -> F32:

@@ -7,7 +7,7 @@ The tree, each branch a different reaction of the caller::
     │   ├── UnknownKeywordError (TypeError) a keyword that does not exist; names the one that was probably meant
     │   └── SettingsConflictError           an argument contradicts what the collection was made with
     ├── NotFoundError (LookupError)         there is no such collection to read
-    ├── LockedError                         another writer has it, or this thread is inside a write
+    ├── LockedError                         another process keeps the lock, or this thread is inside a write
     ├── ReadOnlyError                       a write on a collection opened with read_only=True
     ├── ClosedError                         closed, or carried over a fork; open it again
     ├── StorageError (OSError)              the disk refused (full, failing); nothing of the call was acknowledged
@@ -73,10 +73,10 @@ class NotFoundError(BqstoreError, LookupError):
 
 
 class LockedError(BqstoreError):
-    """Another writer has the collection open; or a signal handler, finalizer or filter function called in from a write.
+    """Another process keeps the lock; or a signal handler, finalizer or filter function called in from a write.
 
     >>> import bqstore
-    >>> with bqstore.open("my-store"):
+    >>> with bqstore.open("my-store", exclusive=True):
     ...     bqstore.open("my-store")
     Traceback (most recent call last):
     bqstore.errors.LockedError: ...

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from .arguments import check_bool, check_choice, check_int, checked_keywords, refuse_unknown, shown, text_bytes
+from .arguments import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_real,
+    checked_keywords,
+    refuse_unknown,
+    shown,
+    text_bytes,
+)
 from .collection import Collection
 from .config import (
     AUTO,
@@ -24,6 +36,8 @@ from .config import (
     settings_from,
 )
 from .engine.choose_encoding import is_open
+from .engine.core import Core, joined, shared
+from .engine.core import opening as core_opening
 from .engine.embedding_model import checked_model
 from .engine.engine import Engine
 from .engine.state import first
@@ -50,10 +64,13 @@ def open(
     index_metadata: Sequence[str] | None = None,
     threads: int | None = None,
     read_only: bool = False,
+    lock_timeout: float = 30.0,
+    exclusive: bool = False,
 ) -> Collection:
     """Open a collection, or make it if there is none.
 
-    None means: as stored, or the default for a new collection. So ``open(path)`` alone opens any collection.
+    None means: as stored, or the default for a new collection. So ``open(path)`` alone opens any collection. It may be
+    open many times, in this process and in others, and all may write.
 
     Parameters
     ----------
@@ -71,14 +88,18 @@ def open(
                                     What is loaded is saved with the collection's snapshot
     threads : int                   at most so many threads for searches in batches, encoding and linking; None: all
                                     cores
-    read_only : bool                follow what another process writes, without taking the lock
+    read_only : bool                write nothing and take no lock; follow what others write
+    lock_timeout : float            seconds to wait while another process writes: at opening, and before each write;
+                                    0: not at all
+    exclusive : bool                lock the folder until it is closed, and let no other process write: saves each write
+                                    a fraction of a millisecond
 
     Raises
     ------
     SettingsConflictError           an argument contradicts what is stored; both are named
     InvalidInputError               a value that cannot be used
     NotFoundError                   ``read_only=True``, and there is no such collection
-    LockedError                     the collection has a writer already
+    LockedError                     another process has written, or kept the lock, for ``lock_timeout`` seconds
     CorruptionError, FormatVersionError, StorageError
                                     it cannot be read; nothing was changed
 
@@ -90,7 +111,6 @@ def open(
     ['a', 'b']
     """
     check_environment()
-    read_only = check_bool("read_only", read_only)
     if path is None and read_only:
         raise InvalidInputError("read_only=True needs a path: a collection in memory begins empty")
     if threads is not None:
@@ -106,31 +126,85 @@ def open(
         "search": settings_from(SearchParams, search, "search"),
     }
     check_truncated(given["quantization"].get("truncate_dim"), given["dim"])
+    read_only, exclusive = check_bool("read_only", read_only), check_bool("exclusive", exclusive)
+    if read_only and exclusive:
+        raise InvalidInputError("read_only=True and exclusive=True are both given; leave one of them out")
+    timeout = check_real("lock_timeout", lock_timeout, "a number of seconds, at least 0")
+    if timeout < 0:
+        raise InvalidInputError(f"lock_timeout is {shown(lock_timeout)}; expected a number of seconds, at least 0")
+    opening = {name: given[name] for name in ("quantization", "hnsw", "search")}
+    opening |= {"threads": threads, "read_only": read_only, "lock_timeout": timeout, "exclusive": exclusive}
     folder = None if path is None else collection_folder(_absolute(path), collection)
-    store = open_store(folder, _defaults(given), given["dim"], read_only)
+    with core_opening(None if read_only else folder):
+        core = None if folder is None or read_only or exclusive else joined(folder)
+        if core is None:
+            core = shared(_opened(folder, given, opening))
+    try:
+        core.publisher.current()
+        _settle(core, given, timeout)
+        engine = Engine(core, opening, threads, collection, folder and folder.parent)
+    except BaseException:
+        core.close()
+        raise
+    out = Collection(engine)  # from here on its end closes
+    engine.acceptor.load_columns(keys)
+    return out
+
+
+def _opened(folder: Path | None, given: Mapping[str, Any], opening: Mapping[str, Any]) -> Core:
+    """A collection that this process has not open yet. Nothing is written before everything there has been checked."""
+    read_only, timeout = opening["read_only"], opening["lock_timeout"]
+    end = time.monotonic() + timeout
+    store = open_store(folder, _defaults(given), given["dim"], read_only, opening["exclusive"], timeout)
     try:
         settings = _merged(store.head, given)
-        stored = {**store.head.settings, "embedding_model": settings["embedding_model"]}
+        check_truncated(settings["quantization"].get("truncate_dim"), store.head.dim or given["dim"])
+        checked = first(store)
+        if not read_only:
+            with store.lock_file() as file:
+                store.wait_for_lock(file, max(0.0, end - time.monotonic()))
+                store.start_writing()
+                store.give_lock_back(file)
+        return Core(store, checked, HnswConfig(**settings["hnsw"]), opening["threads"])
+    except BaseException:
+        store.close()
+        raise
+
+
+def _settle(core: Core, given: Mapping[str, Any], timeout: float) -> None:
+    """Store what this opening says of a collection that leaves it open: model, dimension, how codes are to be made.
+
+    Raises SettingsConflictError where it contradicts what is stored.
+    """
+    store = core.store
+
+    def wanted() -> tuple[dict[str, Any], int | None]:
+        settings, stored = _merged(store.head, given), store.head.settings
+        stored = {**stored, "embedding_model": settings["embedding_model"]}
         if store.head.n_slots == 0 or (stored["originals"] != "none" and is_open(stored)):
             # the codes are still to be made, as this opening asks for
             kept = stored["quantization"]
             stored["quantization"] = {**settings["quantization"], "query_encoding": kept["query_encoding"]}
-        new_dim = store.head.dim if store.head.dim is not None else given["dim"]
-        check_truncated(settings["quantization"].get("truncate_dim"), new_dim)
-        hnsw_, search_ = HnswConfig(**settings["hnsw"]), SearchParams(**settings["search"])
-        checked = first(store)
-        if not read_only:  # nothing was written so far, so that a damaged collection stays as it is
-            store.start_writing()
-            if stored != store.head.settings or new_dim != store.head.dim:
-                store.put_settings(stored, new_dim)
-        quantization_ = Quantization(**settings["quantization"])
-        where = folder and folder.parent
-        engine = Engine(store, checked, hnsw_, quantization_, search_, threads, collection, where)
-        engine.acceptor.load_columns(keys)
-        return Collection(engine)
-    except BaseException:
-        store.close()
-        raise
+        dim = store.head.dim if store.head.dim is not None else given["dim"]
+        check_truncated(settings["quantization"].get("truncate_dim"), dim)
+        return stored, dim
+
+    def is_settled() -> bool:
+        return wanted() == (store.head.settings, store.head.dim)
+
+    if not is_settled() and not store.read_only:
+        core.write(lambda: None if is_settled() else store.put_settings(*wanted()), timeout)
+
+
+def _pickled(collection: Collection) -> tuple[Any, ...]:
+    """How a collection is pickled: as its folder and the arguments it was opened with, to open it again."""
+    engine = collection._engine
+    if engine.path is None:
+        raise InvalidInputError("a Collection in memory cannot be pickled; one in a folder can: it is opened again")
+    return partial(open, **engine.opening), (str(engine.path), engine.name)
+
+
+copyreg.pickle(Collection, _pickled)
 
 
 def open_flat(

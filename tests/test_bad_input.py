@@ -350,9 +350,15 @@ def test_a_reader_cannot_write(tmp_path):
         assert len(reader) == 3
 
 
-def test_a_second_writer_is_refused(tmp_path):
-    with bqstore.open(tmp_path), pytest.raises(bqstore.LockedError, match=r"writer already .*read_only=True"):
-        bqstore.open(tmp_path)
+def test_an_exclusive_writer_refuses_others(tmp_path):
+    with bqstore.open(tmp_path, exclusive=True):
+        for more in ({}, {"exclusive": True}, {"lock_timeout": 0}):
+            with pytest.raises(bqstore.LockedError, match=r"writer already: this process .*read_only=True"):
+                bqstore.open(tmp_path, **more)
+    both = {"exclusive": True, "read_only": True}
+    for more in ({"lock_timeout": -1}, {"lock_timeout": "soon"}, {"exclusive": 1}, both):
+        with pytest.raises(bqstore.InvalidInputError, match=r"lock_timeout|exclusive"):
+            bqstore.open(tmp_path, **more)
     with bqstore.open(tmp_path, "one"), bqstore.open(tmp_path, "two"):
         pass
 

@@ -118,7 +118,8 @@ class Acceptor:
                     found = answer(grown)
                     own = {key: column for key, column in grown.columns.items() if key not in state.columns}
                     last = replace(grown, columns=own, ids=None if grown.ids is state.ids else grown.ids)
-            if not current:  # a commit is being published
+            if not current:  # a commit is being published, or was made by another process
+                publisher.current()
                 time.sleep(_MOMENT)
             elif last is not None and self._publish(last):
                 return found

@@ -18,7 +18,7 @@ from ..storage import Coding
 from . import choose_encoding, fetch, maintenance
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 F32 = NDArray[np.float32]
 U64 = NDArray[np.uint64]
@@ -27,22 +27,23 @@ U64 = NDArray[np.uint64]
 class Encoder:
     """Makes the codes of a collection.
 
-    Attributes
-    ----------
-    wanted : Quantization       the stored settings with those of this opening over them; may hold "auto"
+    Its settings are those that are stored, so that all openings of a collection agree, in all processes.
     """
 
-    def __init__(self, engine: "Engine", wanted: Quantization) -> None:
-        self._engine, self._store, self._publisher = engine, engine.store, engine.publisher
-        self.wanted = wanted
+    def __init__(self, core: "Core") -> None:
+        self._core, self._store, self._publisher = core, core.store, core.publisher
 
     @property
-    def in_use(self) -> Quantization:
+    def wanted(self) -> Quantization:
+        """The stored settings; may hold "auto"."""
+        return Quantization(**self._store.head.settings["quantization"])
+
+    def in_use(self, query_encoding: str) -> Quantization:
         """How codes are made and queries encoded now, or would be if there are no codes yet; nothing is "auto"."""
         data = self._publisher.current().data
         if data is not None:
-            return data.quantizer.resolved(self.wanted.query_encoding)
-        way = choose_encoding.simplest(self.wanted)
+            return data.quantizer.resolved(query_encoding)
+        way = choose_encoding.simplest(replace(self.wanted, query_encoding=query_encoding))
         query = choose_encoding.query_encoding(way.query_encoding, way.encoding, way.estimator, measured=False)
         return replace(way, query_encoding=query)
 
@@ -67,7 +68,8 @@ class Encoder:
         ``by`` and ``codes`` are what `encode` returned; another thread may have changed the quantizer since. Raises
         InvalidInputError where ``truncate_dim`` is larger than the dimension of the first vectors.
         """
-        data = self._publisher.follow().data
+        state = self._publisher.state
+        data = (state if state.head is self._store.head else self._publisher.follow()).data
         if data is not None and data.quantizer.trained and self._store.head.n_live == 0:
             self._store.clear()  # the vectors it was trained on are gone
             data = self._publisher.follow().data
@@ -92,32 +94,27 @@ class Encoder:
     def renew(self) -> None:
         """Choose or train again if that is due; under the lock."""
         if self.due:
-            self._recode(self.wanted, Quantization(**self._store.head.settings["quantization"]))
+            self._recode(self.wanted)
 
     def change(self, wanted: Quantization) -> None:
         """Make all codes anew with other settings, which stay; under the lock."""
-        head = before = self._store.head
+        head = self._store.head
         check_truncated(wanted.truncate_dim, head.dim)
-        try:
-            if head.n_live:
-                self._recode(wanted, wanted)
-            else:
-                if head.n_slots:
-                    head = self._store.clear()
-                untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
-                untuned["search"] = head.settings.get("untuned", head.settings["search"])
-                self._store.put_settings({**untuned, "quantization": as_settings(wanted)}, head.dim)
-        finally:  # also after a Ctrl-C that came behind the commit: the next write must go by what is stored
-            after = self._store.head
-            if after is not before and after.settings["quantization"] == as_settings(wanted):
-                self.wanted = wanted
+        if head.n_live:
+            self._recode(wanted)
+            return
+        if head.n_slots:
+            head = self._store.clear()
+        untuned = {name: value for name, value in head.settings.items() if name != "untuned"}
+        untuned["search"] = head.settings.get("untuned", head.settings["search"])
+        self._store.put_settings({**untuned, "quantization": as_settings(wanted)}, head.dim)
 
-    def _recode(self, wanted: Quantization, stored: Quantization) -> None:
-        """Choose by a sample of the vectors there are, and make all codes anew."""
+    def _recode(self, wanted: Quantization) -> None:
+        """Choose by a sample of the vectors there are, and make all codes anew; the settings become what is stored."""
         settings = self._store.head.settings
         sample = fetch.sample(self._publisher.follow(), choose_encoding.TRAINED_ON)
         chosen = choose_encoding.choose(sample, wanted, METRICS[settings["distance"]])
-        maintenance.recode(self._engine, chosen.quantizer, chosen.settings(settings, stored))
+        maintenance.recode(self._core, chosen.quantizer, chosen.settings(settings, wanted))
 
     def _encoded(self, quantizer: Quantizer, vectors: F32) -> U64:
-        return quantizer.encode_all(vectors, self._engine.workers)
+        return quantizer.encode_all(vectors, self._core.workers)

@@ -1,66 +1,71 @@
-"""One open collection: its parts, made once and passed as one object to whoever works on it."""
+"""One opening of a collection: what all openings in the process share, under the settings of this one."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..config import HnswConfig, Quantization, SearchParams
-from ..index import LazyPool, Workers, cores
-from ..storage import Store
+from ..config import HnswConfig, SearchParams
+from ..errors import ClosedError
+from ..index import Workers
 from . import lifecycle
-from .accept import Acceptor
-from .encoder import Encoder
-from .graph_builder import GraphBuilder
-from .graph_upkeep import GraphUpkeep
-from .lifecycle import Lifecycle
+from .core import Core
 from .options import Options, OptionsCache
-from .publisher import Publisher
-from .state import State
 
 T = TypeVar("T")
 
 
 class Engine:
-    """The parts of an open collection.
+    """An opening, as the calls of `Collection` use it.
+
+    Parameters
+    ----------
+    opening : dict      the arguments of `bqstore.open`; "hnsw", "search" and "quantization" go before what is stored,
+                        which may change at any commit
 
     Attributes
     ----------
-    store : Store               files and commits
-    lifecycle : Lifecycle       who may enter, and when
-    publisher : Publisher       the state that searches take, and the way to the next
-    acceptor : Acceptor         what filters accept
-    encoder : Encoder           vectors to codes
-    graph : GraphUpkeep         when nodes are linked and the graph is saved
-    workers : Workers           the threads of searches in batches, of encoding and linking
-    hnsw, search_defaults       settings of this opening
+    store, lifecycle, publisher, acceptor, encoder, graph : see `Core`
+    workers : Workers           the threads of searches in batches
+    hnsw, search_defaults, query_encoding
+                                the settings in use, as far as they may differ between openings
     """
+
+    hnsw: HnswConfig
+    search_defaults: SearchParams
+    query_encoding: str
 
     def __init__(
         self,
-        store: Store,
-        state: State,
-        hnsw: HnswConfig,
-        quantization: Quantization,
-        search: SearchParams,
+        core: Core,
+        opening: Mapping[str, Any],
         threads: int | None = None,
         name: str = "default",
         path: Path | None = None,
     ) -> None:
-        self.store, self.hnsw, self.search_defaults = store, hnsw, search
-        self.name, self.path = name, path
-        self._pool = LazyPool(cores())
-        self.workers = Workers(threads or cores(), self._pool)
-        self.lifecycle = Lifecycle()
+        self.core, self.opening, self.name, self.path = core, dict(opening), name, path
+        self.store, self.lifecycle, self.publisher = core.store, core.lifecycle, core.publisher
+        self.acceptor, self.encoder, self.graph = core.acceptor, core.encoder, core.graph
+        self.workers = core.workers if threads is None else Workers(threads, core.pool)
+        self.lock_timeout: float = opening["lock_timeout"]
+        self.closed = False
+        self._closing = threading.RLock()
+        self._given = {group: dict(opening[group]) for group in ("hnsw", "search", "quantization")}
         self._options = OptionsCache()
-        builder = GraphBuilder(hnsw, self.workers)
-        self.graph = GraphUpkeep(store, builder, self.lifecycle)
-        self.publisher = Publisher(store, self.lifecycle, state, builder, self.graph.followed)
-        self.graph.publisher = self.publisher
-        self.acceptor = Acceptor(self.publisher, self.lifecycle)
-        self.encoder = Encoder(self, quantization)
-        self.graph.restore()
+        self._stored: dict[str, Any] = {}
+        self._follow(self.store.head.settings)
         lifecycle.close_at_exit(self)
+
+    def _follow(self, stored: dict[str, Any]) -> None:
+        """Take over settings that were stored, by this process or another, beneath those given at this opening."""
+        if stored is self._stored:
+            return
+        self.hnsw = HnswConfig(**{**stored["hnsw"], **self._given["hnsw"]})
+        self.search_defaults = SearchParams(**{**stored["search"], **self._given["search"]})
+        self.query_encoding = {**stored["quantization"], **self._given["quantization"]}["query_encoding"]
+        self._options.clear()
+        self._stored = stored  # last, as another thread may go by it
 
     @property
     def distance(self) -> str:
@@ -77,9 +82,12 @@ class Engine:
 
         ClosedError, LockedError, ReadOnlyError; StorageError after a failed sync or commit.
         """
+        if self.closed:
+            raise ClosedError("this collection is closed; open it again")
         self.lifecycle.check()
         if writing:
             self.store.check_writable()
+        self._follow(self.publisher.current().head.settings)
 
     def options(self, *asked: Any) -> Options:
         """The checked settings of a call; ``asked`` are the fields of `options.Asked` in their order."""
@@ -87,20 +95,20 @@ class Engine:
 
     def write(self, action: Callable[[], T]) -> T:
         """Do a write, one at a time, publish it, and link what it has added."""
-        return self.publisher.write(action, self.graph.after_write)
+        out = self.core.write(action, self.lock_timeout)
+        self._follow(self.store.head.settings)
+        return out
 
     def recode(self, change: Callable[[], None]) -> None:
         """Do a write that makes codes anew; search defaults that were tuned for the old codes are given up."""
 
         def action() -> None:
-            tuned = "untuned" in self.store.head.settings
+            before = self.store.head.settings
             try:
                 change()
-            finally:
-                settings = self.store.head.settings
-                if tuned and "untuned" not in settings:
-                    self.search_defaults = SearchParams(**settings["search"])
-                self._options.clear()
+            finally:  # also after a Ctrl-C that came behind the commit
+                if self.store.head.settings is not before:
+                    self._given["quantization"] = {}
 
         self.write(action)
 
@@ -111,22 +119,16 @@ class Engine:
             head = self.store.head
             before = head.settings.get("untuned", head.settings["search"])
             self.store.put_settings({**head.settings, "search": asdict(params), "untuned": before}, head.dim)
-            self.search_defaults = params
-            self._options.clear()
+            self._given["search"] = {}
 
         self.write(keep)
 
     def close(self) -> None:
-        """Give back the lock and the files; see `lifecycle`. Closing twice is fine."""
+        """Give back the lock and the files, if this is the last opening; see `lifecycle`. Closing twice is fine."""
         if self.lifecycle.is_fork:
             return  # nothing is its own, and the lock may be held by a thread that it does not have
         self.lifecycle.check_outside()
-        self.graph.builder.stop()
-        with self.lifecycle.lock, self.lifecycle.changing:
-            if self.lifecycle.closed:
-                return
-            if not self.store.read_only and self.store.sound:
-                self.graph.save_at_close()
-            self.lifecycle.closed = True
-            self._pool.drop()
-            self.store.close()
+        with self._closing:
+            if not self.closed:
+                self.core.close()
+                self.closed = True

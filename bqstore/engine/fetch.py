@@ -1,5 +1,7 @@
 """Rows and vectors of ordinals, checked against the state that asks for them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,18 @@ def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
             raise ChangedError
         out[ordinal] = row
     return out
+
+
+@contextmanager
+def at_commit_of(store: Store, state: State) -> Iterator[None]:
+    """Reads by id see the state's commit or an older one; ChangedError if something newer is committed already.
+
+    Else an answer would be newer than that of the next search, until the commit has been followed.
+    """
+    with store.snapshot() as seq:
+        if seq > state.head.seq:
+            raise ChangedError
+        yield
 
 
 def vectors(state: State, ordinals: NDArray[Any]) -> dict[int, NDArray[np.float32]]:

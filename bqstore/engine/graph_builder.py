@@ -84,15 +84,15 @@ class GraphBuilder:
         return self.graph.link(state.data.words, stop, self._workers, state.data.quantizer)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
-        """Link every slot, publishing after each batch."""
-        done = self.linked(state)
-        if done == state.n or state.n < SMALLEST_GRAPH or not wait_for_kernels():
+        """Link every slot, publishing after each batch. Ends early where others have started a new generation."""
+        done, n, generation = self.linked(state), state.n, state.head.generation
+        if done == n or n < SMALLEST_GRAPH or not wait_for_kernels():
             return
         before = done
-        with Progress("linking", state.n - before) as progress:
-            while done < state.n:
+        with Progress("linking", n - before) as progress:
+            while done < n and state.head.generation == generation:
                 done = self.link_batch(state)
-                progress(done - before)
+                progress(min(done, n) - before)
                 state = publish()
 
     def empty(self) -> HnswGraph:

@@ -30,11 +30,13 @@ class GraphPersistence:
     def __init__(self, store: Store, builder: GraphBuilder) -> None:
         self._store, self._builder = store, builder
         self._saved = (-1, 0)  # generation and slots of the last snapshot
+        self._tried = (0, 0)  # slots and commit of the newest snapshot when they were last looked at
         self._kept: frozenset[str] = frozenset()  # metadata fields whose columns are in it
-        self._refused = (-1, 0)  # generation and slots of the last one that the disk did not take
+        self._refused = (-1, 0)  # generation and slots of the last one that was not taken: full disk, others at it
 
     def restore(self, state: State) -> State:
         """The state with the graph, ids and columns that the newest snapshot holds; a warning where it is no use."""
+        self._tried = self._store.newest_snapshot()
         snapshot, problem = self._store.read_snapshot()
         if snapshot is not None and snapshot.n > self._builder.linked(state) and state.data is not None:
             try:
@@ -51,6 +53,11 @@ class GraphPersistence:
         if problem is not None:
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
         return self._builder.attached(state)
+
+    def is_newer_there(self, n: int) -> bool:
+        """Whether another process has kept a snapshot of more than n slots since the last look at them."""
+        newest = (0, 0) if self._store.is_alone else self._store.newest_snapshot()
+        return newest[0] > n and newest != self._tried
 
     def _read(self, snapshot: Snapshot, state: State) -> tuple[HnswGraph, Ids, dict[str, Column]]:
         """What a snapshot holds; ValueError or KeyError if it is not whole. Its pages are given back part by part."""
@@ -70,8 +77,12 @@ class GraphPersistence:
         """Whether a snapshot would hold ``least`` slots more than the last, or the column of a field named since."""
         if self._store.folder is None:
             return False
-        named = {key for key, column in state.columns.items() if not column.is_blank}
-        return self._unsaved(state) >= least or (self._builder.linked(state) > 0 and not named <= self._kept)
+        new = not self._named(state) <= self._kept
+        return self._unsaved(state) >= least or (self._builder.linked(state) > 0 and new)
+
+    def _named(self, state: State) -> set[str]:
+        """Metadata fields that a snapshot of the state would keep the columns of."""
+        return {key for key, column in state.columns.items() if not column.is_blank}
 
     def is_due(self, state: State) -> bool:
         """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add."""
@@ -92,17 +103,24 @@ class GraphPersistence:
         n, graph = self._builder.linked(state), self._builder.graph
         if graph is None or n == 0:
             return
+        if self.is_newer_there(n - 1) and self._named(state) <= self._kept:
+            self._saved = (state.head.generation, n)  # another process was faster
+            return
         assert state.ids is not None
         numbers, arrays = graph.parts()
         arrays["id_bytes"], arrays["id_ends"] = state.ids.parts(n)
         arrays |= _parts_of(state.columns, n)
         try:
-            self._store.write_snapshot(n, state.head.seq, numbers, arrays, generation=state.head.generation)
+            size = self._store.write_snapshot(n, state.head.seq, numbers, arrays, generation=state.head.generation)
         except BqstoreError as error:
+            self._store.check_place()
             self._refused = (state.head.generation, n)
             warnings.warn(f"no snapshot of the graph was kept: {error}", RuntimeWarning, stacklevel=2)
         else:
-            self._saved, self._kept = (state.head.generation, n), frozenset(state.columns)
+            if size:
+                self._saved, self._kept = (state.head.generation, n), frozenset(state.columns)
+            else:
+                self._refused = (state.head.generation, n)
 
 
 def _parts_of(columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:

@@ -27,16 +27,28 @@ class GraphUpkeep:
         """At opening: take the newest snapshot; what it lacks is linked in the background."""
         self.publisher.at_one_commit(self._take_snapshot)
 
-    def after_write(self) -> None:
-        """Link what a write has added, and keep a snapshot when one is due; under the lock."""
+    def after_write(self, lagged: bool) -> None:
+        """Link what a write has added, and keep a snapshot when one is due; under the lock.
+
+        Parameters
+        ----------
+        lagged : bool   others have added so much before that it is taken from their snapshot, or linked in passing
+        """
+        if lagged:
+            self.followed()
         if self.builder.defer(self.publisher.state, self._link_some):  # it is searched by scans meanwhile
             return
-        self.builder.link(self.publisher.state, self.publisher.republish)
+        self.builder.link(self.publisher.state, self._linked)
         if self.persistence.is_due(self.publisher.state):
             self.save()
 
+    def _linked(self) -> State:
+        """Publish what has been linked, and what others have committed meanwhile: searches here do not wait longer."""
+        self.publisher.keep_up()
+        return self.publisher.republish()
+
     def followed(self) -> None:
-        """In a reader: take the writer's newer snapshot when the tail has grown long, else link it here."""
+        """After a commit of others: take their newer snapshot when the tail has grown long, else link it here."""
         if self.builder.lags(self.publisher.state):  # most commits are done with here, without the lock
             self.publisher.at_one_commit(lambda state: self._take_snapshot(state) if self.builder.lags(state) else None)
 
@@ -50,9 +62,13 @@ class GraphUpkeep:
     def _link_some(self) -> bool:
         """Link one batch in the background; whether some are left."""
         with self._life.lock, self._life.changing:
-            state = self.publisher.state
             if self._store.closed:
                 return False
+            if self.persistence.is_newer_there(self.builder.linked(self.publisher.state)):
+                self.publisher.at_one_commit(
+                    lambda state: self.publisher.amend(lambda _: self.persistence.restore(state))
+                )
+            state = self.publisher.state
             left = self.builder.link_batch(state) < state.n
             self.publisher.republish()
             if not left:
@@ -72,7 +88,7 @@ class GraphUpkeep:
 
     def link_rest(self) -> None:
         """Link what is left, and keep a snapshot."""
-        self.builder.link(self.publisher.state, self.publisher.republish)
+        self.builder.link(self.publisher.state, self._linked)
         self.save()
 
     def save(self, least: int = 1) -> None:
@@ -81,12 +97,17 @@ class GraphUpkeep:
         if not self.persistence.is_wanted(state, least):
             return
         if state.ids is None:
-            with self._store.consistent():  # it stands where the state does: nobody else writes
+
+            def with_them(state: State) -> State:
                 ids = with_ids(self._store, state).ids
-            state = self.publisher.amend(lambda state: replace(state, ids=ids))
+                return self.publisher.amend(lambda state: replace(state, ids=ids))
+
+            state = self.publisher.at_one_commit(with_them)
         self.persistence.save(state)
 
     def save_at_close(self) -> None:
         """Keep a snapshot unless the next opening does as well with the last one; under the lock."""
-        with suppress(BqstoreError):  # what is acknowledged is durable; a damaged row must not keep files open
+        # what is acknowledged is durable; a damaged row must not keep files open, nor a warning that is an error
+        with suppress(BqstoreError, RuntimeWarning):
+            self._store.check_place()
             self.save(max(1, self.publisher.state.n >> 10))

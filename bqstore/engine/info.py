@@ -18,7 +18,7 @@ _BYTES_KEPT = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value
 
 def info_of(engine: "Engine") -> CollectionInfo:
     """The collection as it stands at the last commit; the settings are those of this opening."""
-    state, store, quantization = engine.publisher.current(), engine.store, engine.encoder.in_use
+    state, store, quantization = engine.publisher.current(), engine.store, engine.encoder.in_use(engine.query_encoding)
     head, data = state.head, state.data
     _, way = search.prepared(engine, state, None, engine.options(10))
     graph = data.graph if data is not None else None

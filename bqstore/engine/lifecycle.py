@@ -1,8 +1,10 @@
 """Who may enter an open collection, and when: threads, signal handlers, Ctrl-C, forks and closing. All rules are here.
 
-1. **One writer at a time.** A write holds `Lifecycle.lock` from its first look at the state until the next state is
-   published. Other writes wait for it. Searches do not take it, but for three cases: a read-only process that looks
-   whether another one has committed, the fourth try of a read that met changed documents, and `verify`.
+1. **One writer at a time.** A write holds `Lifecycle.turn` from its first moment to its last, and from its commit on
+   `Lifecycle.lock`; other writes of the process wait for the first. Between the two it waits for the lock of the
+   folder, which it gives back when it has committed: other processes go on while it links. Always in this order.
+   Searches take neither, but for three cases, which take `Lifecycle.lock`: another process has committed, the fourth
+   try of a read that met changed documents, and `verify`.
 2. **No call from inside a write.** Python runs signal handlers and finalizers between any two instructions of a
    thread, so also in the middle of a write, and a second call would end the transaction of the first. While a thread
    is inside a write, every other call of that thread is a LockedError. A handler should set a flag; the program looks
@@ -10,7 +12,8 @@
 3. **Ctrl-C may come anywhere.** Before the commit of a write nothing has happened. After it the commit stands, and the
    next call publishes it (`Publisher`).
 4. **Closing** waits for the write of another thread. A search that is under way ends on the arrays it holds, or raises
-   ClosedError. What a program leaves open is closed when the process ends.
+   ClosedError. What a program leaves open is closed when the process ends. All openings of a folder in a process share
+   what is here, and the last one to close ends it.
 5. **A fork** has neither threads nor locks of its parent: its calls raise ClosedError, and `close` does nothing.
 """
 
@@ -21,7 +24,7 @@ import weakref
 from contextlib import suppress
 from typing import Protocol
 
-from ..errors import BqstoreError, ClosedError, LockedError
+from ..errors import ClosedError, LockedError
 
 
 class Lifecycle:
@@ -29,13 +32,15 @@ class Lifecycle:
 
     Attributes
     ----------
-    lock : RLock        held by the one writer, and by reads that hold writers off
+    turn : RLock        held by the one writer, also while it waits for other processes
+    lock : RLock        held by whoever uses the store's main connection: a writer, a read that holds writers off
     changing : RLock    held beside it by whoever changes the published state, so that rule 2 can tell the two apart.
-                        Both are taken by ``with`` alone: an interrupt cannot come between taking and giving back
+                        All are taken by ``with`` alone: an interrupt cannot come between taking and giving back
     closed : bool
     """
 
     def __init__(self) -> None:
+        self.turn = threading.RLock()
         self.lock = threading.RLock()
         self.changing = threading.RLock()
         self.closed = False
@@ -48,12 +53,13 @@ class Lifecycle:
 
     def is_changing(self) -> bool:
         """Whether this thread is inside a write."""
-        return bool(self.changing._is_owned())  # type: ignore[attr-defined]
+        return bool(self.changing._is_owned() or self.turn._is_owned())  # type: ignore[attr-defined]
 
     def check(self) -> None:
         """Raise unless this thread may call the collection now: ClosedError or LockedError."""
-        # in one line, as every search passes here
-        if self.closed or self._pid != os.getpid() or self.changing._is_owned():  # type: ignore[attr-defined]
+        # without a call of its own, as every search passes here
+        inside = self.changing._is_owned() or self.turn._is_owned()  # type: ignore[attr-defined]
+        if inside or self.closed or self._pid != os.getpid():
             self.check_open()
             raise _inside("a write")
 
@@ -64,12 +70,12 @@ class Lifecycle:
         if self.is_fork:
             raise ClosedError(
                 f"this collection was opened in process {self._pid} and cannot be used in its fork {os.getpid()}; "
-                "open the folder here, with read_only=True while the other one writes"
+                "open the folder here again"
             )
 
     def check_outside(self) -> None:
         """Raise LockedError where this thread holds the lock: it must not begin a write, nor close."""
-        if self.lock._is_owned():  # type: ignore[attr-defined]
+        if self.lock._is_owned() or self.turn._is_owned():  # type: ignore[attr-defined]
             raise _inside("a write" if self.is_changing() else "a read that holds writers off")
 
 
@@ -95,5 +101,5 @@ def close_at_exit(engine: _Closes) -> None:
 @atexit.register
 def _close_all() -> None:
     for engine in list(_open):
-        with suppress(BqstoreError):
+        with suppress(Exception):  # the others must be closed, too
             engine.close()

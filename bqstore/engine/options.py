@@ -112,7 +112,7 @@ def options_of(engine: "Engine", asked: Asked) -> Options:
         exact,
         engine.keeps_originals,
         engine.hnsw,
-        engine.encoder.wanted.query_encoding,
+        engine.query_encoding,
         engine.distance,
         workers,
         threshold,

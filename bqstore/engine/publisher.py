@@ -4,6 +4,7 @@ A search takes the published state without a lock and reads documents last. If o
 starts again on the newer state; the fourth try holds writers off. Knows the store and the states, no settings.
 """
 
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from ..errors import BqstoreError, CorruptionError
 from ..storage import Store
+from ..storage.sequence import CommitNumber
 from ..storage.store import SupersededError
 from .graph_builder import GraphBuilder
 from .lifecycle import Lifecycle
@@ -20,7 +22,9 @@ from .state import ChangedError, State, advance
 
 T = TypeVar("T")
 _TRIES = 3
-_LOOK = 0.5  # seconds between two looks whether the folder is still where it was
+_LOOK = 0.5  # seconds between two looks whether the folder is still where it was, and at SQLite without being told
+_MOMENT = 0.005  # seconds between two looks at a thread that commits or links, and follows by itself meanwhile
+_PATIENCE = 2.0  # seconds to wait for it to do so; then for its end
 
 
 class Publisher:
@@ -29,7 +33,7 @@ class Publisher:
     Parameters
     ----------
     builder : GraphBuilder  gives a state the graph as far as it is linked
-    followed : callable     called in a reader after it has followed a commit of another process
+    followed : callable     called after a commit of another process has been followed
     """
 
     def __init__(
@@ -45,7 +49,11 @@ class Publisher:
         # held for moments only, as searches that load columns wait for it; always taken by `with`
         self._publishing = threading.RLock()
         self._version = store.catalogue.data_version()
-        self._next_look = time.monotonic()  # at the place of the folder
+        self._number = CommitNumber(None, write=False) if store.is_alone else store.number
+        self._seen: int | None = None  # the commit number when it was last followed; None where there is none to go by
+        self._busy = False  # a thread that holds the lock for long follows by itself
+        self._waits = False  # a thread waits for the lock of the folder
+        self._next_look = time.monotonic()
         self._state = state
         self._behind = False  # something may be committed that is not published: an interrupt came between
         self.at_one_commit(lambda state: state)
@@ -56,32 +64,49 @@ class Publisher:
         return self._state
 
     def current(self) -> State:
-        """The state a search takes; a reader looks first whether another process has committed.
+        """The state a search takes, which has all that others had committed by now.
 
         FolderReplacedError if the folder has been removed, replaced or moved for half a second.
         """
-        now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + _LOOK
-            self.store.check_place()
-        if self.store.read_only:
-            with self._life.lock:
-                version = self.store.catalogue.data_version()
-            if version != self._version:
-                self.at_one_commit(lambda state: state)
-                self._version = version
-                self._followed()
-        elif self._behind:
-            owned = False
-            try:  # not while a write is going on; else one was interrupted
-                owned = self._life.lock.acquire(blocking=False)
-                if owned:
-                    self.follow()
-                    self._behind = False
-            finally:
-                if owned:
-                    self._life.lock.release()
+        # in one line, as every search passes here: one memory read tells that nobody has committed
+        if self._number.now[0] != self._seen or self._behind or time.monotonic() >= self._next_look:
+            self._look()
         return self._state
+
+    def _look(self) -> None:
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK
+            self.store.check_place()
+            self._number.refresh()
+        if self._life.is_changing():
+            return
+        number, told = self._number.now[0], self._number.now[0] != self._seen
+        end = time.monotonic() + _PATIENCE
+        while self._busy and time.monotonic() < end:
+            if not told or self._state.head.seq >= number:
+                return
+            time.sleep(_MOMENT)
+        # by `with` alone, also here: an interrupt between taking and giving back would keep the lock for ever
+        with self._life.lock:
+            if self._behind:
+                self.at_one_commit(lambda state: state)
+                self._behind = False
+            moved = self.keep_up()
+        if moved:
+            self._followed()
+
+    def keep_up(self) -> bool:
+        """Publish what other processes have committed, if anything; whether there was. Under the lock."""
+        if self.store.is_alone:
+            self._seen = self._number.now[0]
+            return False
+        seen, version = self._number.now[0], self.store.catalogue.data_version()
+        moved = version != self._version
+        if moved:
+            self.at_one_commit(lambda state: state)
+            self._version = version
+        self._seen = seen if self._number.is_mapped else None
+        return moved
 
     def follow(self) -> State:
         """Publish the state of the last commit, of this process or another; under the lock."""
@@ -117,29 +142,63 @@ class Publisher:
                 with suppress(SupersededError), self.store.consistent():
                     return answer(self.follow())
 
-    def write(self, action: Callable[[], T], afterwards: Callable[[], None]) -> T:
-        """Do a write under the lock, then publish what it committed, also when an exception came after that.
+    def write(
+        self,
+        action: Callable[[], T],
+        afterwards: Callable[[bool], None],
+        timeout: float | None = None,
+        needless: Callable[[], bool] = lambda: False,
+    ) -> T | None:
+        """Do a write under the locks, then publish what it committed, also when an exception came after that.
 
-        ``afterwards`` is called when that is done. Not a context manager: a generator that is interrupted on entering
-        keeps the lock as long as its traceback lives.
+        ``afterwards`` is called when all is published, and told whether much of what others have committed was not
+        linked before. ``timeout`` is that of `Store.wait_for_lock`. ``needless`` is asked when it is this thread's
+        turn: then nothing is done. Not a context manager: a generator that is interrupted on entering keeps the lock as
+        long as its traceback lives.
         """
         self._life.check_outside()
-        with self._life.lock, self._life.changing:
+        timeout = self.store.lock_timeout if timeout is None else timeout
+        end = time.monotonic() + timeout
+        if timeout <= 0 and self._waits:
+            self.store.refuse_at_once()
+        with self._life.turn:
+            if needless():
+                return None
             self._life.check_open()  # another thread may have closed it while this one waited
-            if self._behind:
-                self.follow()
-            self._behind = True
-            try:
-                result = action()
-            except BaseException:
-                with suppress(BqstoreError):  # the first error is the one to tell
-                    self.follow()
-                    self._behind = False
-                raise
+            with self.store.lock_file() as file:
+                self._waits = True
+                try:
+                    self.store.wait_for_lock(file, max(0.0, end - time.monotonic()))
+                finally:
+                    self._waits = False
+                with self._life.lock, self._life.changing:
+                    self._busy = True
+                    try:
+                        result = self._written(action, file, afterwards)
+                    finally:
+                        self._busy = False
+                    return result
+
+    def _written(self, action: Callable[[], T], file: io.FileIO | None, afterwards: Callable[[bool], None]) -> T:
+        """The part of a write under the locks."""
+        if self._behind:
             self.follow()
-            self._behind = False  # not in `follow`, which a write may call before it commits
-            afterwards()
-            return result
+        lagged = self.keep_up() and self._builder.lags(self._state)
+        self._behind = True
+        try:
+            result = action()
+        except BaseException:
+            with suppress(BqstoreError):  # the first error is the one to tell
+                self.follow()
+                self._behind = False
+            raise
+        if self._number.is_mapped:
+            self._seen = self._number.now[0]  # its own commit, as nobody else has the lock
+        self.store.give_lock_back(file)  # others may write while this one links
+        self.follow()
+        self._behind = False  # not in `follow`, which a write may call before it commits
+        afterwards(lagged)
+        return result
 
     def whole(self, answer: Callable[[State], T]) -> T:
         """The answer from a state whose documents have not changed while it was made."""

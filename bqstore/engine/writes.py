@@ -1,4 +1,7 @@
-"""The writes of a collection, each one commit: what is checked already becomes rows, records and codes."""
+"""The writes of a collection: what is checked already becomes rows, records and codes.
+
+Each is one commit, but for adds of several threads at a time, which are one (`together.py`).
+"""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,8 +16,10 @@ from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
 from ..storage import Rows
 from ..validate import check_dim
+from .together import Adding, distinct, joined
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
 
@@ -24,23 +29,35 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> None:
     Codes are made before the lock is taken, as far as it is known how. When it is time to choose the encoding, or to
     choose it again, that is a second commit: should it fail, what was added stands, and a warning says so.
     """
-    last = {id_: i for i, id_ in enumerate(rows.ids)}
-    if len(last) < len(rows.ids):
-        keep = sorted(last.values())
-        vectors, rows = np.ascontiguousarray(vectors[keep]), rows.subset(keep)
-    quantizer, codes = engine.encoder.encode(vectors)
+    core, by = engine.core, engine.encoder.encode(vectors)
+    vectors, rows, codes = distinct(vectors, rows, by[1])
+    mine = Adding(vectors, rows, by[0], codes)
 
-    def append() -> None:
-        check_dim(vectors.shape[1], engine.store.head.dim, "vector 0")  # another thread may have settled it
-        engine.store.append(rows, vectors, *engine.encoder.settled(vectors, quantizer, codes))
+    def write() -> None:
+        commit, after = (lambda: _commit(core, mine)), core.graph.after_write
+        core.publisher.write(commit, after, engine.lock_timeout, lambda: mine.committed)
 
-    engine.write(append)
+    core.group.add(mine, write)
     if engine.encoder.due:
         try:
             engine.recode(engine.encoder.renew)
         except BqstoreError as error:  # what was added is durable, and found all the same
             message = f"codes stay as they are, and were not chosen anew: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _commit(core: "Core", mine: Adding) -> None:
+    """Commit a thread's documents, and with them those of others that wait and may come along; under the lock."""
+    together = core.group.companions(mine)
+    vectors, rows, codes = joined(together)
+    check_dim(vectors.shape[1], core.store.head.dim, "vector 0")  # another thread may have settled it
+    codes, coding = core.encoder.settled(vectors, mine.quantizer, codes)  # may be a commit itself
+    seq = core.store.head.seq
+    try:
+        core.store.append(rows, vectors, codes, coding)
+    finally:
+        if core.store.head.seq > seq and core.store.sound:  # also where an interrupt came behind the commit
+            core.group.are_committed(together)
 
 
 def update_metadata(

@@ -79,7 +79,7 @@ def measurable(engine: Engine, what: str) -> tuple[State, Quantization]:
             f"{state.head.n_live}: add some first"
         )
     data = replace(state.data, pool=ScratchPool())
-    return replace(state, data=data), data.quantizer.resolved(engine.encoder.wanted.query_encoding)
+    return replace(state, data=data), data.quantizer.resolved(engine.query_encoding)
 
 
 def hold_out(state: State, count: int) -> tuple[F32, I64]:

@@ -1,18 +1,23 @@
 """The SQLite catalogue, `meta.db`: head row, rows and tombstones. The commit point of a store is a commit here.
 
-One connection writes and checkpoints. The others are read-only (`mode=ro`) and do neither, because two writing
-connections are exposed to SQLite's WAL-reset race. In memory there is one connection, behind a lock. Knows no vectors.
+One connection of a process writes and checkpoints, and under the writers' lock alone: two that do so at once are
+exposed to the WAL-reset race of SQLite up to 3.51.2. The others are read-only (`mode=ro`) and do neither. In memory
+there is one connection, behind a lock. Knows no vectors.
 """
 
 import os
 import sqlite3
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
+from . import platform
 from .format import newer_format
 from .head import Head, Row, check_keys
 
@@ -55,6 +60,21 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
     return CorruptionError(f"{name} cannot be read ({type(error).__name__}: {text}); restore it from a copy")
 
 
+class _Using:
+    """For forks to know that a connection is in use. A class, as each search passes here."""
+
+    __slots__ = ("_those",)
+
+    def __init__(self, those: "set[_Using]") -> None:
+        self._those = those
+
+    def __enter__(self) -> None:
+        self._those.add(self)
+
+    def __exit__(self, *exception: object) -> None:
+        self._those.discard(self)
+
+
 class Catalogue:
     """The connections to one `meta.db`.
 
@@ -72,6 +92,9 @@ class Catalogue:
         self.name = "the catalogue in memory" if path is None else path.name
         self._memory = threading.RLock() if path is None else None
         self._idle: list[sqlite3.Connection] = []
+        self._in_use: set[_Using] = set()  # by the threads of this process, now
+        self._guard = -1  # in a fork: a descriptor whose lock keeps SQLite from tidying up; open until its end
+        self._torn = False  # in a fork: a thread that it does not have was using a connection
         self._closed = False
         self._writes = False
         self._owner = object()  # of the transaction on the main connection
@@ -80,6 +103,9 @@ class Catalogue:
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
         self.check_place: Callable[[], None] = lambda: None  # raises if the file is not the one that was opened
+        if path is not None:
+            _close_inherited(path)
+        _all.add(self)
         with self.translated():
             self._main = self._connect("ro" if path is not None and path.exists() and not unfinished else "rwc")
 
@@ -89,7 +115,7 @@ class Catalogue:
             return
         with self.translated():
             self._idle.append(self._main)
-            self._main = self._connect("rwc")
+            self._main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
             self._main.execute("PRAGMA journal_mode = WAL")
             self._main.execute("PRAGMA synchronous = FULL")
             self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
@@ -124,11 +150,17 @@ class Catalogue:
             raise CorruptionError(f"{self.name} holds text that is not UTF-8; restore it from a copy") from error
 
     @contextmanager
+    def using_main(self) -> Iterator[sqlite3.Connection]:
+        """The main connection, outside of a transaction."""
+        with _Using(self._in_use), self.translated():
+            yield self._main
+
+    @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A read-only connection. Each statement sees the last commit; after ``BEGIN`` all see the same one."""
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
-        with self.translated():
+        with _Using(self._in_use), self.translated():
             if self._memory is not None:
                 with self._memory:
                     yield self._main
@@ -181,7 +213,7 @@ class Catalogue:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
         """Rolled back on leaving unless committed. A transaction that an interrupt has left open is ended first."""
-        with self._memory or nullcontext(), self.translated():
+        with self._memory or nullcontext(), _Using(self._in_use), self.translated():
             mine = self._owner = object()  # an interrupted one that is collected late must not end a newer one
             try:
                 if self._main.in_transaction:
@@ -203,7 +235,7 @@ class Catalogue:
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed; 3 us."""
-        with self.translated():
+        with _Using(self._in_use), self.translated():
             if self._frozen is not None and self._frozen != self._stamp():
                 self._thaw()
             return (self._epoch << 40) + int(self._main.execute("PRAGMA data_version").fetchone()[0])
@@ -233,14 +265,38 @@ class Catalogue:
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the file and empty it, as far as readers allow."""
         if self._path is not None:
-            with self.translated():
-                self._main.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with self.using_main() as main:
+                main.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def integrity(self) -> list[str]:
         """The problems that SQLite's integrity check finds."""
         with self.reading() as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
+
+    def _keep_from_tidying(self) -> None:
+        """In a fork: let the end of the inherited connection leave the log alone.
+
+        It would take itself for the last one when the parent has closed, and remove what is another process's log by
+        then. With a lock on the file that is not this process's own, but a descriptor's, SQLite finds it in use.
+        """
+        assert self._path is not None
+        if not self._writes:
+            return
+        with suppress(OSError):
+            self._guard = os.open(self._path, os.O_RDONLY)
+            platform.share_bytes(self._guard, *_SHARED_BYTES)
+        if sys.version_info >= (3, 12) and not self._torn:  # where descriptors cannot have locks
+            with suppress(sqlite3.Error):
+                self._main.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether its file is the one at a path."""
+        assert self._path is not None
+        try:
+            return self._path == path or self._path.samefile(path)
+        except OSError:  # it is gone, or this process may not see it
+            return False
 
     def close(self) -> None:
         """Close the idle connections now, and each busy one when it is returned."""
@@ -255,6 +311,46 @@ class Catalogue:
                 self._idle.pop().close()
 
 
+_all: "weakref.WeakSet[Catalogue]" = weakref.WeakSet()
+_inherited: list[Catalogue] = []  # in a fork: kept alive, as their end must come in a certain order
+_SHARED_BYTES: Final = (0x40000002, 510)  # of a database, which SQLite locks exclusively to close the last connection
+
+
+def _close_inherited(path: Path) -> None:
+    """In a fork: close the connections to a file that are its parent's, before one of its own is opened.
+
+    SQLite remembers for each process which locks it holds on a file, and a fork remembers those of its parent, but does
+    not hold them. A connection of its own would go without: another process that takes itself for the last one then
+    removes the log, and what the fork writes into it is lost. Raises StorageError if a connection was in use during the
+    fork, as its state is half changed.
+    """
+    mine = [each for each in _inherited if each.is_at(path)]
+    if any(each._torn for each in mine):
+        raise StorageError(
+            f"this process was forked while another thread was using {path}, and SQLite cannot open it a second time; "
+            "fork when no thread uses the collection, or start the process with spawn or forkserver"
+        )
+    for each in mine:
+        with suppress(BqstoreError):
+            each.close()
+        if each._guard >= 0:
+            os.close(each._guard)
+        _inherited.remove(each)
+
+
+def _after_fork() -> None:
+    for each in _all:
+        if each._path is not None and not each._closed:
+            each._torn = bool(each._in_use)
+            _inherited.append(each)
+            each._keep_from_tidying()
+    _all.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
     """The head row, verified; None if there are no tables yet."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -267,10 +363,19 @@ def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
         raise CorruptionError(
             f"{name} does not have the tables of a collection: damaged, or another program's; restore it from a copy"
         )
+    return reread_head(connection, name, None)
+
+
+def reread_head(connection: sqlite3.Connection, name: str, known: Head | None) -> Head:
+    """The head row, verified; ``known`` itself if it is still stored. The tables were looked at when it was opened."""
     row = connection.execute("SELECT format, body, crc FROM head").fetchone()
     if row is None:  # it was created in one commit with the tables
         raise CorruptionError(f"{name} has lost its head row; restore the collection from a copy")
-    return Head.from_stored(row[0], row[1], row[2], name)
+    if known is not None and row == known.stored():
+        return known
+    head = Head.from_stored(row[0], row[1], row[2], name)
+    same = known is not None and known.settings == head.settings
+    return replace(head, settings=known.settings) if known is not None and same else head
 
 
 def write_head(connection: sqlite3.Connection, head: Head) -> None:

@@ -76,7 +76,7 @@ def copy_live(
     if n == 0:
         settings = untrained(settings)
     new = replace(head, seq=head.seq + 1, generation=head.generation + 1, n_slots=n, n_live=n, settings=settings)
-    fresh = FlatFiles(flat.folder, read_only=False)
+    fresh = FlatFiles(flat.folder, read_only=False, entries=flat.entries)
     if n == 0:
         return Compaction(head, new, fresh)
     assert flat.codes is not None

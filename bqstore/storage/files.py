@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import BqstoreError, CorruptionError, StorageError
 from . import platform
 from .format import F32, HEADER_BYTES, NO_PARAMETERS, U32, Layout, check_header, damaged, header_bytes, header_length
+from .place import Entries
 from .readahead import ReadAhead
 
 _PIECE = 16 << 20  # bytes read or written in one system call
@@ -150,20 +151,33 @@ class DiskFile(RecordFile):
 
     @classmethod
     def create(
-        cls, path: Path, layout: Layout, generation: int, store_id: int, parameters: F32 = NO_PARAMETERS
+        cls,
+        path: Path,
+        layout: Layout,
+        generation: int,
+        store_id: int,
+        parameters: F32 = NO_PARAMETERS,
+        entries: Entries | None = None,
     ) -> "DiskFile":
         """Make a file with its header, durably; it replaces what an interrupted first write has left there."""
         header = header_bytes(layout, generation, store_id, parameters)
         with storage_errors(f"create {path}"):
-            file = cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0)))
+            file = cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0), entries))
         return file._with_header(header, generation, store_id)
 
     @classmethod
     def open(
-        cls, path: Path, layout: Layout, generation: int, store_id: int, count: int, read_only: bool
+        cls,
+        path: Path,
+        layout: Layout,
+        generation: int,
+        store_id: int,
+        count: int,
+        read_only: bool,
+        entries: Entries | None = None,
     ) -> "DiskFile":
         """Open a file; its header and size are checked before anything is mapped. Raises OSError, CorruptionError."""
-        fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | platform.O_BINARY)
+        fd = (entries or Entries(path.parent)).open(path.name, os.O_RDONLY if read_only else os.O_RDWR)
         file = cls(path, layout, fd)
         length = header_length(path.name, os.pread(fd, HEADER_BYTES, 0), layout)
         header = os.pread(fd, min(length, os.fstat(fd).st_size), 0)  # a damaged length asks for no more than there is
@@ -258,24 +272,24 @@ def read_all(fd: int, out: NDArray[Any], offset: int) -> int:
     return done
 
 
-def make_file(path: Path, fill: Callable[[int], None]) -> int:
-    """Make a file that is complete and durable, or absent. Returns its descriptor.
+def make_file(path: Path, fill: Callable[[int], None], entries: Entries | None = None) -> int:
+    """Make a file that is complete and durable, or absent. Returns its descriptor. ``entries``: of its folder.
 
     It is filled under a temporary name, synced and renamed, and its folder is synced. A file of the same name is
     replaced. After an exception the temporary file is removed, if it can be.
     """
-    temporary = path.with_suffix(".tmp")
+    entries, temporary = entries or Entries(path.parent), path.with_suffix(".tmp").name
     fd = None
     try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | platform.O_BINARY, 0o600)
+        fd = entries.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         fill(fd)
         platform.sync_file(fd)
-        temporary.replace(path)
-        platform.sync_folder(path.parent)
+        entries.replace(path.name, by=temporary)
+        entries.sync()
     except BaseException:
         if fd is not None:
             os.close(fd)
         with suppress(OSError):
-            temporary.unlink()
+            entries.unlink(temporary)
         raise
     return fd

@@ -16,6 +16,7 @@ from ..errors import InvalidInputError, StorageError
 from .files import DiskFile, MemoryFile, RecordFile, storage_errors
 from .format import F32, FORMS, NO_PARAMETERS, U64, Layout, code_records, codes_of, rids_of, vector_records
 from .head import Head, code_form, coded_dim
+from .place import Entries
 
 _NAME = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
 _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
@@ -32,14 +33,16 @@ class FlatFiles:
     ----------
     vectors, codes : RecordFile     None until there are records; vectors also None when originals are not kept
     generation : int                of the codes that are open
+    entries : Entries or None       of the folder; None in memory
     """
 
     vectors: RecordFile | None = None
     codes: RecordFile | None = None
     generation = -1
 
-    def __init__(self, folder: Path | None, read_only: bool) -> None:
+    def __init__(self, folder: Path | None, read_only: bool, entries: Entries | None = None) -> None:
         self.folder = folder
+        self.entries = Entries(folder) if entries is None and folder is not None else entries
         self._read_only = read_only
 
     def both(self) -> list[RecordFile]:
@@ -64,7 +67,9 @@ class FlatFiles:
         path = self._path(layout, head)
         with storage_errors(f"open {path}"):
             try:
-                return DiskFile.open(path, layout, head.generation, head.store_id, head.n_slots, self._read_only)
+                return DiskFile.open(
+                    path, layout, head.generation, head.store_id, head.n_slots, self._read_only, self.entries
+                )
             except FileNotFoundError as error:
                 raise missing(path) from error
 
@@ -84,7 +89,8 @@ class FlatFiles:
         assert layout.has_parameters or not parameters.size
         if self.folder is None:
             return MemoryFile(layout, parameters)
-        return DiskFile.create(self._path(layout, head), layout, head.generation, head.store_id, parameters)
+        path = self._path(layout, head)
+        return DiskFile.create(path, layout, head.generation, head.store_id, parameters, self.entries)
 
     def _hold(self, files: list[RecordFile], head: Head) -> None:
         self.vectors, self.codes, self.generation = files[0] if len(files) == 2 else None, files[-1], head.generation
@@ -132,11 +138,13 @@ class FlatFiles:
 
     def sweep(self, generation: int) -> None:
         """Remove the files of other generations, and temporary ones."""
-        for path in flat_files(self.folder):
-            match = _NAME.fullmatch(path.name)
+        if self.entries is None:
+            return
+        for name in self.entries.names():
+            match = _NAME.fullmatch(name)
             if match and (int(match[2]) != generation or match[3] == "tmp"):
                 with suppress(OSError):  # they cost space, no more
-                    path.unlink()
+                    self.entries.unlink(name)
 
 
 def layouts(head: Head) -> list[Layout]:

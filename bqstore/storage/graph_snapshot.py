@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from ..errors import CorruptionError
 from .files import RecordFile, make_file, read_all, storage_errors, write_all
 from .format import CODE_HEADER_WORDS, U64, digest64
 from .head import Head
-from .platform import O_BINARY
+from .place import Entries
 from .snapshot_format import (
     PIECE,
     PREFIX,
@@ -74,23 +73,23 @@ class Snapshot:
                     self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
-def found(folder: Path, generation: int) -> list[tuple[int, Path]]:
-    """(commit, file) of the snapshots of a generation, newest first."""
+def found(entries: Entries, generation: int) -> list[tuple[int, str]]:
+    """(commit, name) of the snapshots of a generation, newest first."""
     return sorted(
-        ((seq, path) for of, seq, path in _all(folder) if of == generation and path.suffix == ".bin"), reverse=True
+        ((seq, name) for of, seq, name in _all(entries) if of == generation and name.endswith(".bin")), reverse=True
     )
 
 
-def _all(folder: Path) -> Iterator[tuple[int, int, Path]]:
-    """(generation, commit, file) of every snapshot, finished or not."""
-    for path in folder.iterdir():
-        match = _NAME.fullmatch(path.name)
+def _all(entries: Entries) -> Iterator[tuple[int, int, str]]:
+    """(generation, commit, name) of every snapshot, finished or not."""
+    for name in entries.names():
+        match = _NAME.fullmatch(name)
         if match:
-            yield int(match[1]), int(match[2]), path
+            yield int(match[1]), int(match[2]), name
 
 
 def write(
-    folder: Path, header: Header, arrays: Mapping[str, NDArray[Any]], check: Callable[[], None] = lambda: None
+    entries: Entries, header: Header, arrays: Mapping[str, NDArray[Any]], check: Callable[[], None] = lambda: None
 ) -> int:
     """Write a snapshot durably under its name; its size in bytes. Raises StorageError, and leaves nothing then.
 
@@ -102,7 +101,7 @@ def write(
     """
     little = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
     length, sections = place_sections(header, little)
-    path = folder / f"snap-{header.generation}-{header.seq}.bin"
+    path = entries.path / f"snap-{header.generation}-{header.seq}.bin"
     size = size_of(length, sections)
 
     def fill(fd: int) -> None:
@@ -114,7 +113,7 @@ def write(
         check()
 
     with storage_errors(f"write {path.name}", "; nothing is lost: a snapshot can be rebuilt"):
-        os.close(make_file(path, fill))
+        os.close(make_file(path, fill, entries))
     return size
 
 
@@ -138,32 +137,43 @@ def fingerprint(codes: RecordFile | None, n: int) -> int:
     return digest64(b"".join(samples))
 
 
-def read(folder: Path, head: Head, codes: RecordFile | None) -> tuple[Snapshot | None, str | None]:
+def read(entries: Entries, head: Head, codes: RecordFile | None) -> tuple[Snapshot | None, str | None]:
     """The newest snapshot that can be used at a commit; else None, and the reason if there is one that cannot."""
     for _ in range(_TRIES):
         reason = None
         try:
-            for _, path in found(folder, head.generation):
+            for _, name in found(entries, head.generation):
                 try:
-                    return load(path, head, codes), None
+                    return load(entries, name, head, codes), None
                 except UnusableError as error:
-                    reason = reason or f"{path.name} {error}; the graph will be rebuilt"
+                    reason = reason or f"{name} {error}; the graph will be rebuilt"
         except FileNotFoundError:  # the writer has replaced it with a newer one
             continue
         except OSError as error:
-            reason = f"{folder} cannot be listed ({error.strerror}); the graph will be rebuilt"
+            reason = f"{entries.path} cannot be listed ({error.strerror}); the graph will be rebuilt"
         return None, reason
     return None, None
 
 
-def load(path: Path, head: Head, codes: RecordFile | None) -> Snapshot:
+def newest(entries: Entries, head: Head) -> tuple[int, int]:
+    """Slots and commit of the newest snapshot of a generation, by its header alone; (0, 0) without one."""
+    with suppress(OSError, UnusableError, ValueError):
+        for _, name in found(entries, head.generation)[:1]:
+            with os.fdopen(entries.open(name, os.O_RDONLY), "rb", buffering=0) as file:
+                header = _read_header(file.fileno(), os.fstat(file.fileno()).st_size)
+            _check_commit(name, header, head)
+            return header.n, header.seq
+    return 0, 0
+
+
+def load(entries: Entries, name: str, head: Head, codes: RecordFile | None) -> Snapshot:
     """One snapshot, verified. Raises UnusableError if it cannot be used at a commit, FileNotFoundError."""
     try:
-        fd = os.open(path, os.O_RDONLY | O_BINARY)
+        fd = entries.open(name, os.O_RDONLY)
         try:
             size = os.fstat(fd).st_size
             header = _read_header(fd, size)
-            _check_commit(path.name, header, head)
+            _check_commit(name, header, head)
             if fingerprint(codes, header.n) != header.codes:
                 raise UnusableError("was derived from other records than those of the collection")
             for section in header.sections:
@@ -217,14 +227,14 @@ def _words(fd: int, section: Section) -> Iterator[U64]:
         left, offset = left - done, offset + done
 
 
-def sweep(folder: Path, generation: int, first: int, last: int) -> None:
+def sweep(entries: Entries, generation: int, first: int, last: int) -> None:
     """Remove all snapshots but those of a generation that were taken from the first to the last of these commits.
 
     Temporary files go, and snapshots of later commits: in a folder that came from an older copy the same commit numbers
     are given again, to other contents.
     """
     with suppress(OSError):
-        for of, seq, path in _all(folder):
-            if of != generation or not first <= seq <= last or path.suffix == ".tmp":
+        for of, seq, name in _all(entries):
+            if of != generation or not first <= seq <= last or name.endswith(".tmp"):
                 with suppress(OSError):  # it costs space, no more
-                    path.unlink()
+                    entries.unlink(name)

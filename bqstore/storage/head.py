@@ -3,7 +3,8 @@
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from ..errors import CorruptionError
@@ -53,10 +54,18 @@ def untrained(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in ("coding", "choice")}
 
 
-def as_stored(settings: dict[str, Any]) -> dict[str, Any]:
+class Settings(dict[str, Any]):
+    """The settings of a head, never changed, with their JSON text: they are the same in most commits."""
+
+    @cached_property
+    def text(self) -> str:
+        """As in the head row."""
+        return json.dumps(self, separators=(",", ":"))
+
+
+def as_stored(settings: dict[str, Any]) -> Settings:
     """The settings as they are read back, with lists for tuples: a commit compares the stored head with its own."""
-    stored: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
-    return stored
+    return Settings(json.loads(json.dumps(settings, allow_nan=False)))
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,9 @@ class Head:
 
     def stored(self) -> tuple[int, str, int]:
         """The columns of the head row: format, body, CRC-32."""
-        body = json.dumps(asdict(self), separators=(",", ":"))
+        settings = self.settings if isinstance(self.settings, Settings) else as_stored(self.settings)
+        numbers = ",".join(f'"{name}":{_json(getattr(self, name))}' for name in _NUMBERS)
+        body = f'{{{numbers},"settings":{settings.text}}}'
         return self.format_version, body, zlib.crc32(body.encode())
 
     @property
@@ -109,7 +120,7 @@ class Head:
             raise damage
         try:
             values = json.loads(body)
-            head = cls(**{f.name: values[f.name] for f in fields(cls)})
+            head = cls(**{**{f.name: values[f.name] for f in fields(cls)}, "settings": Settings(values["settings"])})
             good = head.format_version == version  # the CRC does not cover it
             if "truncate_dim" in coding_of(head.settings):
                 coded_dim(head.settings, head.dim or 0)
@@ -118,6 +129,13 @@ class Head:
         if not good or not 0 <= head.n_live <= head.n_slots <= head.next_rid:
             raise damage
         return head
+
+
+_NUMBERS: Final = [each.name for each in fields(Head) if each.name != "settings"]
+
+
+def _json(number: int | None) -> str:
+    return "null" if number is None else str(number)
 
 
 class Row(NamedTuple):

@@ -1,40 +1,153 @@
-"""The writer's lock, and what a forked process must release or keep open. Knows no formats."""
+"""The lock of a folder's writers: waiting for it, fairly, and giving it up in forks.
 
+``LOCK`` is locked by whoever writes: for one commit, or as long as it is open. A lock ends with the descriptor, so also
+after ``kill -9``. Nobody is woken: who waits looks again every few milliseconds. So that none starves, only one waits
+for ``LOCK`` itself: the one that has locked a second file, the queue. Who has just written cannot be first again while
+another one waits there.
+"""
+
+import io
 import os
+import random
+import time
 import weakref
 from pathlib import Path
+from typing import Final
 
-from . import platform
+from ..errors import LockedError, StorageError
+from . import holder, platform
+from .place import Entries
 
-_locks: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
-_connected: "weakref.WeakSet[object]" = weakref.WeakSet()
-_of_the_parent: list[object] = []
+_FIRST: Final = 0.0003  # seconds between two looks of the one who is next
+_LAST: Final = 0.02  # and at most
+_QUEUE: Final = 0.05  # between two looks at the queue of one who has just come, on average half of it
+_AGE: Final = 0.2  # who has waited for so long looks twice as often
+_STILL: Final = 0.25  # seconds without a commit (SEQ, the queue, has its number); everybody looks less often then
+
+_for_life: "weakref.WeakSet[io.FileIO]" = weakref.WeakSet()
+_files: "weakref.WeakSet[io.FileIO]" = weakref.WeakSet()
 
 
 class WriterLock:
-    """The LOCK file, locked until `release` or the end of the process. Raises LockedError if a writer holds it."""
+    """The lock at a path.
 
-    def __init__(self, path: Path) -> None:
-        self._fd: int | None = platform.lock_file(path)
-        _locks.add(self)
+    Parameters
+    ----------
+    path : Path             the file that is locked; made if missing
+    queue : str or None     the file of those who wait, beside it; None: nobody waits
+    entries : Entries       of the folder
+    """
 
-    def release(self) -> None:
-        """Close the descriptor: unlocks the file, or in a fork only drops this process's share. May be repeated."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            os.close(fd)
+    def __init__(self, path: Path, queue: str | None = None, entries: Entries | None = None) -> None:
+        self._path, self._queue = path, queue
+        self.entries = entries or Entries(path.parent)
+
+    def open(self) -> io.FileIO:
+        """The file, for ``with``: closing it gives the lock back. Raises StorageError.
+
+        Opened for each lock, so that a LOCK that was removed keeps nobody from the one that is there now. A ``with`` of
+        it cannot be interrupted between taking and giving back, as its end is not Python code.
+        """
+        try:
+            return self._open(self._path.name)
+        except StorageError as error:
+            hint = "; read_only=True needs no lock" if self._queue is not None else ""
+            raise StorageError(error.errno, f"{error.strerror}{hint}") from error
+
+    def wait(self, file: io.FileIO, timeout: float, whole: bool = False) -> None:
+        """Lock an open file within ``timeout`` seconds.
+
+        Parameters
+        ----------
+        whole : bool    for as long as the collection is open; for the words of others' errors
+
+        Raises LockedError, which names the holder; StorageError where the system cannot lock.
+        """
+        if timeout > 0 and self._queue is not None:
+            with self._open(self._queue) as queue:
+                try:
+                    self._wait(file, queue, timeout)
+                finally:
+                    platform.unlock(queue.fileno())
+        elif not self._try(file, self._path.name):
+            raise self.refused(file, 0.0)
+        holder.write(file.fileno(), whole)
+        if whole:
+            _for_life.add(file)
+
+    def give_back(self, file: io.FileIO) -> None:
+        """Unlock and close a file; closing it alone would leave the lock with a fork that was made meanwhile."""
+        platform.unlock(file.fileno())
+        file.close()
+
+    def _wait(self, file: io.FileIO, queue: io.FileIO, timeout: float) -> None:
+        """Look again and again: first at the queue, then, as its only holder, at the lock itself."""
+        assert self._queue is not None
+        began = moved = time.monotonic()
+        first, pause, number = False, _FIRST, b""
+        while True:
+            now, seen = time.monotonic(), os.pread(queue.fileno(), 8, 0)
+            waited, still = now - began, now - moved >= _STILL
+            if seen != number:
+                number, moved = seen, now
+            first = first or self._try(queue, self._queue)
+            # when nobody comes on, the first of the queue may have been stopped: fairness is no veto
+            if (first or still) and self._try(file, self._path.name):
+                return
+            if waited >= timeout or _is_own_for_life(file):
+                raise self.refused(file, waited)
+            pause = min(pause * 1.3, _LAST)
+            # the longer one waits the more often one looks, unless somebody keeps the lock for long
+            others = 2 * _LAST if still else _QUEUE / (1 + waited / _AGE)
+            time.sleep(min(pause if first else random.random() * others, max(0.0, timeout - waited)))  # noqa: S311
+
+    def _try(self, file: io.FileIO, name: str) -> bool:
+        """Lock a file if it is free and still where it was opened."""
+        try:
+            if not platform.try_lock(file.fileno()):
+                return False
+        except OSError as error:
+            raise StorageError(
+                error.errno, f"cannot lock {self.entries.path / name}: {error.strerror}; use a local disk"
+            ) from error
+        if os.fstat(file.fileno()).st_nlink:
+            return True
+        with self._open(name) as new:  # it was removed, and others will lock the one that is there now
+            os.dup2(new.fileno(), file.fileno(), inheritable=False)
+        return False
+
+    def _open(self, name: str) -> io.FileIO:
+        try:
+            file = self.entries.open_lock(name)
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot open {self.entries.path / name}: {error.strerror}") from error
+        end_with_the_parent(file)
+        return file
+
+    def refused(self, file: io.FileIO, waited: float = 0.0) -> LockedError:
+        """The error for who does not get the lock, with its holder."""
+        after = f" (after waiting for {waited:.3g} s)" if waited >= 0.01 else ""
+        return LockedError(
+            f"{self._path.parent} has a writer already: {holder.described(file.fileno())}{after}; wait longer "
+            "(lock_timeout=), or open with read_only=True"
+        )
 
 
-def never_close_in_a_fork(owner: object) -> None:
-    """Keep the owner of SQLite connections alive in forks: closing them there could drop the parent's locks."""
-    _connected.add(owner)
+def _is_own_for_life(file: io.FileIO) -> bool:
+    """Whether this process holds the lock for as long as it is open: it would wait for itself."""
+    mine = os.fstat(file.fileno())
+    return any(not each.closed and os.path.samestat(os.fstat(each.fileno()), mine) for each in list(_for_life))
+
+
+def end_with_the_parent(file: io.FileIO) -> None:
+    """Close a locked file in forks: they share its lock, which must end with the parent."""
+    _files.add(file)
 
 
 def _after_fork() -> None:
-    """In a fork: the lock must end with the parent, and the child has inherited its descriptor."""
-    for lock in list(_locks):
-        lock.release()
-    _of_the_parent.extend(_connected)
+    """In a fork: locks must end with the parent, and the child has inherited its descriptors."""
+    for file in list(_files):
+        file.close()
 
 
 if hasattr(os, "register_at_fork"):

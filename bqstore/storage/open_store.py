@@ -4,9 +4,10 @@ A folder without catalogue and flat files is new. One with flat files and no hea
 it: a meta.db cut at the right byte is a valid, empty database. Which settings win is not decided here.
 """
 
+import io
 import os
 import secrets
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +18,94 @@ from .catalogue import Catalogue
 from .files import storage_errors
 from .flat import flat_files
 from .head import Head, as_stored
-from .lock import WriterLock
+from .hosts import claim
+from .lock import WriterLock, end_with_the_parent
+from .place import Place
 from .store import Store, SupersededError
 
 
-def open_store(folder: Path | None, settings: dict[str, Any], dim: int | None, read_only: bool) -> Store:
+def open_store(
+    folder: Path | None,
+    settings: dict[str, Any],
+    dim: int | None,
+    read_only: bool,
+    exclusive: bool = True,
+    lock_timeout: float = 0.0,
+) -> Store:
     """Open the collection in a folder (None: in memory), or create it with the settings if there is none.
 
-    An existing collection is not changed before `Store.start_writing`, which the caller calls when it has found no
-    damage. Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
+    An existing collection is not changed before `Store.start_writing`, which the caller calls under the lock when it
+    has found no damage.
+
+    Parameters
+    ----------
+    exclusive : bool        hold the lock until `Store.close`
+    lock_timeout : float    seconds to wait for it, here and before each write
+
+    Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
     """
     if folder is None:
-        store = Store(None, Catalogue(None), _new_head(settings, dim), None)
+        store = Store(Catalogue(None), _new_head(settings, dim))
         store.catalogue.create(store.head)
         return store
-    with storage_errors(f"open {folder}"):
-        return _open_folder(folder, settings, dim, read_only)
+    with storage_errors(f"open {folder}"), ExitStack() as at_failure:
+        if read_only:
+            _check_there(folder)
+        else:
+            platform.make_folder(folder)
+        place = Place(folder)  # before anything in it is opened: what is at the path may change at any moment
+        at_failure.callback(place.close)
+        if read_only:
+            store = _open_files(place, None, None)
+        else:
+            lock = WriterLock(folder / "LOCK", "SEQ", place)
+            file = at_failure.enter_context(lock.open())
+            lock.wait(file, lock_timeout, whole=exclusive)
+            host = claim(folder)
+            if host is not None:
+                end_with_the_parent(at_failure.enter_context(host))
+            store = _open_files(place, settings, dim, lock, file if exclusive else None, lock_timeout)
+            if host is not None:
+                store.hold(host)
+            if not exclusive:
+                lock.give_back(file)
+        at_failure.pop_all()
+        return store
 
 
 def _new_head(settings: dict[str, Any], dim: int | None) -> Head:
     return Head(store_id=secrets.randbits(62), dim=dim, settings=as_stored(settings))
 
 
-def _open_folder(folder: Path, settings: dict[str, Any], dim: int | None, read_only: bool) -> Store:
-    if read_only:
-        if not flat_files(folder) and (not (folder / "meta.db").exists() or _is_unfinished(folder)):
-            raise NotFoundError(f"there is no collection in {folder}; open it once without read_only=True to create it")
-        while True:
-            with suppress(SupersededError):
-                return _open_files(folder, None, None, None)
-    platform.make_folder(folder)
-    lock = WriterLock(folder / "LOCK")
-    try:
-        return _open_files(folder, settings, dim, lock)
-    except BaseException:
-        lock.release()
-        raise
+def _check_there(folder: Path) -> None:
+    """Raise NotFoundError unless there is a collection to read."""
+    if not flat_files(folder) and (not (folder / "meta.db").exists() or _is_unfinished(folder)):
+        raise NotFoundError(f"there is no collection in {folder}; open it once without read_only=True to create it")
 
 
-def _open_files(folder: Path, settings: dict[str, Any] | None, dim: int | None, lock: WriterLock | None) -> Store:
+def _open_files(
+    place: Place,
+    settings: dict[str, Any] | None,
+    dim: int | None,
+    lock: WriterLock | None = None,
+    held: io.FileIO | None = None,
+    lock_timeout: float = 0.0,
+) -> Store:
+    """Open and check what is there. A new generation of another process in between is no fault: again then."""
+    while True:
+        with suppress(SupersededError):
+            return _open_once(place, settings, dim, lock, held, lock_timeout)
+
+
+def _open_once(
+    place: Place,
+    settings: dict[str, Any] | None,
+    dim: int | None,
+    lock: WriterLock | None,
+    held: io.FileIO | None,
+    lock_timeout: float,
+) -> Store:
+    folder = place.path
     read_only = lock is None
     meta = folder / "meta.db"
     if not meta.exists() and flat_files(folder):
@@ -74,10 +124,13 @@ def _open_files(folder: Path, settings: dict[str, Any] | None, dim: int | None, 
             if settings is None:
                 raise NotFoundError(f"there is no collection in {folder} yet")
             head = _new_head(settings, dim)
-            catalogue.start_writing()
+            catalogue.start_writing()  # under the lock
             catalogue.create(head)
             platform.sync_folder(folder)
-        store = Store(folder, catalogue, head, lock)
+        place.check()  # what SQLite has opened by its path is in the folder that was opened
+        if not read_only:
+            place.watch(meta.name)
+        store = Store(catalogue, head, lock, held, lock_timeout, place)
         _check_counts(store)
         store.open_files()
     except BaseException:

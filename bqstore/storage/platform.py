@@ -2,11 +2,11 @@
 
 import errno
 import os
+import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-
-from ..errors import LockedError, StorageError
 
 try:
     import fcntl
@@ -18,6 +18,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+_LOCKED_BYTE: Final = 1 << 20
 
 
 def sync_file(fd: int) -> None:
@@ -66,17 +67,22 @@ def make_folder(folder: Path) -> None:
         sync_folder(new.parent)
 
 
-def _try_lock(fd: int) -> bool:
+def try_lock(fd: int, shared: bool = False) -> bool:
+    """Lock a file for as long as it is open, unless somebody has: in this process or another. Raises OSError.
+
+    ``shared``: others may lock it so, too (on Windows none can). The kernel unlocks it when the process ends.
+    """
     if fcntl is None:
         import msvcrt
 
+        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)  # nobody can read what is locked
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
             return False
@@ -84,30 +90,47 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def lock_file(path: Path) -> int:
-    """Open and lock a file for as long as the returned descriptor is open; the kernel unlocks it when the process ends.
+def unlock(fd: int) -> None:
+    """Unlock a file, also for forks that have inherited the descriptor, which closing it here would not."""
+    if fcntl is not None:
+        with suppress(OSError):  # where the system has no locks
+            fcntl.flock(fd, fcntl.LOCK_UN)
 
-    Raises LockedError if a writer, in this process or another, has locked it.
-    """
+
+def share_bytes(fd: int, start: int, count: int) -> None:
+    """Lock bytes of a file for reading, on behalf of the descriptor and not of the process. Linux has such locks."""
+    if hasattr(fcntl, "F_OFD_SETLK"):
+        lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, start, count, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+
+
+def started(pid: int) -> tuple[str, str] | None:
+    """When a process of this system began, in the kernel's ticks, and its state (T: stopped); None if not known."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"cannot open {path}: {error.strerror}; read_only=True needs no lock") from error
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[19], fields[0]
+    except (OSError, IndexError, ValueError):  # it has ended; macOS and Windows have no /proc
+        return None
+
+
+def kernel_id() -> str:
+    """What tells the running system from every other; containers on one host have the same."""
     try:
-        free = _try_lock(fd)
-    except OSError as error:
-        os.close(fd)
-        raise StorageError(error.errno, f"cannot lock {path}: {error.strerror}; use a local disk") from error
-    if free:
-        with suppress(OSError):  # the number is for error messages only; a full disk must not prevent opening
-            os.ftruncate(fd, 0)
-            os.write(fd, f"{os.getpid()}\n".encode())
-        return fd
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that a path is on, such as "ext4" or "nfs4"; "" where the system does not say."""
+    best, name = -1, ""
     try:
-        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
-    finally:
-        os.close(fd)
-    who = "this process" if holder == str(os.getpid()) else f"process {holder}" if holder else "another process"
-    raise LockedError(
-        f"{path.parent} has a writer already ({who}); close that one, share its Collection, or open with read_only=True"
-    )
+        mounts = Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        mount = before.split(" ")[4].encode().decode("unicode_escape")  # a space is \\040
+        if len(mount) >= best and path.is_relative_to(mount):
+            best, name = len(mount), after.split(" ")[0]
+    return name

@@ -74,6 +74,10 @@ class Reading:
 
         On a connection of its own. In memory there is only one connection, and a commit waits for it.
         """
+        pinned = self._pinned_connection()
+        if pinned is not None:
+            yield self._seq(pinned)
+            return
         if self.folder is None:
             with self.consistent():
                 yield self._seq(self.catalogue.main())
@@ -84,9 +88,7 @@ class Reading:
                 yield self._seq(connection)
 
     def _seq(self, connection: sqlite3.Connection) -> int:
-        head = sql.read_head(connection, self.catalogue.name)
-        assert head is not None, "there was one at opening, and `read_head` raises when it is lost"
-        return head.seq
+        return sql.reread_head(connection, self.catalogue.name, self.head).seq
 
     @contextmanager
     def _pin(self, connection: sqlite3.Connection) -> Iterator[None]:

@@ -5,79 +5,81 @@ it nothing of the write exists, after it everything does. Records past the commi
 never got there, and the next write overwrites them. A failed sync or commit poisons the store until it is reopened:
 what is durable is unknown, and a second fsync would report success without writing (Rebello et al., ATC 2020).
 
+Any number of processes may have a store open for writing. Each holds the lock (`lock_file`, `wait_for_lock`) for a
+commit, and must have read the last commit (`reread`) before it makes the next. The one that was opened with
+``exclusive`` holds it until `close`.
+
 Knows bytes and rows, not what codes mean. The caller lets one thread write at a time.
 """
 
+import io
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BqstoreError, ClosedError, CorruptionError, FolderReplacedError, ReadOnlyError, StorageError
+from ..errors import (
+    BqstoreError,
+    ClosedError,
+    CorruptionError,
+    FolderReplacedError,
+    ReadOnlyError,
+    StorageError,
+)
 from . import catalogue as sql
-from . import graph_snapshot as snapshots
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
-from .files import storage_errors
 from .flat import SyncFailedError
 from .format import F32, NO_PARAMETERS, U64
-from .graph_snapshot import Snapshot
 from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained
-from .lock import WriterLock, never_close_in_a_fork
+from .lock import WriterLock
 from .place import Place
-from .reading import Reading
-from .snapshot_format import Header
+from .sequence import CommitNumber
+from .sharing import Sharing
+
+_AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
 
 
 class SupersededError(Exception):
-    """A reader is at a commit whose files are gone: the writer has started a new generation. Read the head again."""
+    """The files of a commit are gone: another process has started a new generation. Read the head again."""
 
 
-class Store(Reading):
-    """The files of one collection; their only writer when not ``read_only``."""
+class Store(Sharing):
+    """The files of one collection; one of their writers when not ``read_only``."""
 
-    def __init__(self, folder: Path | None, catalogue: Catalogue, head: Head, lock: WriterLock | None) -> None:
-        super().__init__(folder, catalogue, head, read_only=folder is not None and lock is None)
-        self._lock = lock
-        never_close_in_a_fork(catalogue)
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        head: Head,
+        lock: WriterLock | None = None,
+        held: io.FileIO | None = None,
+        lock_timeout: float = 0.0,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__(catalogue, head, lock, held, lock_timeout, place)
         catalogue.store_id = head.store_id
         self._poison: str | None = None
         self._prepared: Compaction | None = None  # the only one that may be committed
         self._writing = False
         self._closed = False
-        self._place: Place | None = None
-        if self.read_only:
-            self._watch_place()
-
-    def _watch_place(self) -> None:
-        if self.folder is not None:
-            with storage_errors(f"open {self.folder}"):
-                self._place = Place(self.folder, writing=not self.read_only)
-            self.catalogue.check_place = self.check_place
-
-    def check_place(self) -> None:
-        """Raise FolderReplacedError unless the folder at the path is the one that was opened."""
-        if self._place is not None:
-            self._place.check()
 
     def start_writing(self) -> None:
-        """Allow writes. Called when everything that exists has been checked."""
+        """Allow writes. Called under the lock, when everything that exists has been checked."""
+        self.check_place()
         self.catalogue.start_writing()
-        self._watch_place()  # now, as opening the catalogue for writing may make another file of it (overlayfs)
+        if self._place is not None and self.folder is not None:
+            self._place.watch("meta.db")  # anew, as opening it for writing may make another file of it (overlayfs)
+            self.number = CommitNumber(self.folder / "SEQ", write=True)
+            self._until_closed.callback(self.number.close)
+        self.reread()
+        self.number.publish(self.head.seq)  # whoever committed last may have died before it said so
         self._sweep()
         self._writing = True
-
-    def _sweep(self) -> None:
-        """Remove the files of other generations, and snapshots of commits that this history does not have."""
-        self.check_place()
-        self.flat.sweep(self.head.generation)
-        if self.folder is not None:
-            snapshots.sweep(self.folder, self.head.generation, 0, self.head.seq)
 
     def open_files(self) -> None:
         """Open the flat files of the head's generation, checked."""
@@ -86,7 +88,7 @@ class Store(Reading):
     def _missing(self, path: Path) -> Exception:
         """The error for a file of the head's generation that does not exist."""
         self.check_place()
-        if self.read_only:
+        if not self.is_alone:
             with self.catalogue.reading() as connection:  # not the main one, which may stand at an older commit
                 head = sql.read_head(connection, self.catalogue.name)
             if head is not None and head.generation > self.head.generation:
@@ -100,8 +102,8 @@ class Store(Reading):
         """A transaction whose COMMIT makes ``new`` the head. One that fails poisons the store."""
         try:
             with self.catalogue.writing() as connection:
-                stored = sql.read_head(connection, self.catalogue.name)
-                if stored != self.head:  # the last write was interrupted after its commit, say
+                stored = sql.reread_head(connection, self.catalogue.name, self.head)
+                if stored is not self.head:  # the last write was interrupted after its commit, say
                     raise StorageError("the collection has moved on under this write; nothing was written: try again")
                 yield connection
                 sql.write_head(connection, new)
@@ -110,6 +112,7 @@ class Store(Reading):
                 self._poison = str(error)
             raise
         self.head = new
+        self.number.publish(new.seq)
         try:
             self.check_place()  # else what was committed is in a folder that nobody will open again
         except FolderReplacedError as error:
@@ -161,14 +164,21 @@ class Store(Reading):
             assert n, "a coding without codes"
             new = replace(new, settings=as_stored(coding.settings))
         replaced = self.rids_by_id(rows.ids).values() if new.n_live else ()
-        try:
+        empty, new = new, replace(new, n_slots=slot + n, n_live=new.n_live + n - len(replaced), next_rid=first_rid + n)
+
+        def write_records() -> None:
             if slot == 0:  # files that are open are of an interrupted write, perhaps with another coding
                 self.check_place()
-                self.flat.create(new, NO_PARAMETERS if coding is None else coding.parameters)
+                self.flat.create(empty, NO_PARAMETERS if coding is None else coding.parameters)
             self.flat.write(slot, first_rid, vectors, codes)
             self.flat.sync()
-            new = replace(new, n_slots=slot + n, n_live=new.n_live + n - len(replaced), next_rid=first_rid + n)
+
+        try:
+            if self.is_alone:
+                write_records()
             with self._commit(new) as connection:
+                if not self.is_alone:  # SQLite's own lock keeps others off, too, should LOCK have been removed
+                    write_records()
                 sql.bury(connection, replaced, new.seq)
                 sql.insert_rows(connection, rows.numbered(first_rid, new.seq))
         except BaseException as error:
@@ -262,23 +272,19 @@ class Store(Reading):
             prepared.flat.drop()
             self._sweep_flat()
 
-    def _sweep_flat(self) -> None:
-        """Remove the flat files of other generations, unless another folder stands there now."""
-        with suppress(FolderReplacedError):
-            self.check_place()
-            self.flat.sweep(self.head.generation)
-
     def reread(self) -> Head:
         """Read the head row of the last commit; open the files of a new generation."""
-        with self.catalogue.translated():
-            head = sql.read_head(self.catalogue.main(), self.catalogue.name)
-        if head is None or head.store_id != self.head.store_id:
+        with self.catalogue.using_main() as main:
+            head = sql.reread_head(main, self.catalogue.name, self.head)
+        if head.store_id != self.head.store_id:
             self.check_place()
             raise CorruptionError(
                 f"{self.catalogue.name} was replaced while open; close the collection and open it again"
             )
         wanted = head.generation if head.n_slots else None
         moved = wanted != (None if self.codes is None else self.flat.generation)
+        # files that this process made for a first write that failed; another's may stand there now
+        moved = moved or (self.head.n_slots == 0 < head.n_slots and head is not self.head and not self.is_alone)
         if moved:
             self.flat.drop()  # first: an interrupt here leaves no codes, so that the next call sees the move again
         self.head = head
@@ -288,61 +294,29 @@ class Store(Reading):
             self.flat.take(self._prepared.flat)
         return head
 
-    # ---- snapshots
-
-    def write_snapshot(
-        self,
-        n: int,
-        seq: int,
-        numbers: Mapping[str, int],
-        arrays: Mapping[str, NDArray[Any]],
-        generation: int | None = None,
-    ) -> int:
-        """Store derived state as a snapshot and remove older ones. Returns its size, or 0 if none was written.
-
-        Parameters
-        ----------
-        n, seq : int            slots covered, and the commit it was taken at
-        numbers : dict          int64, under any names
-        arrays : dict           any shape, dtypes of `snapshot_format.DTYPES`
-        generation : int        of that commit, the head's if None; nothing is written if a newer one was committed
-
-        Raises StorageError if the disk refuses. That does not poison the store, and the older snapshot stays.
-        """
-        if self.folder is None:
-            return 0
-        self.check_writable()
-        if generation not in (None, self.head.generation):
-            return 0
-        codes = snapshots.fingerprint(self.codes, n)
-        header = Header(self.head.generation, self.head.store_id, n, seq, codes, numbers, ())
-        size = snapshots.write(self.folder, header, arrays, self.check_place)
-        self.check_place()
-        snapshots.sweep(self.folder, self.head.generation, seq, self.head.seq)
-        return size
-
-    def read_snapshot(self) -> tuple[Snapshot | None, str | None]:
-        """The newest snapshot of the head's commit or an earlier one, verified; else None, and the reason.
-
-        The reason is None if there is no snapshot. Verifying reads every byte, at some 7 GB/s.
-        """
-        return (None, None) if self.folder is None else snapshots.read(self.folder, self.head, self.codes)
-
     def close(self) -> None:
         """Release the lock and the files. What was acknowledged is durable already."""
         if self._closed:
             return
         self._closed = True
-        if self._writing and self._poison is None:
-            with suppress(BqstoreError), self.catalogue.translated():
-                # an interrupted write may have committed more records than this object knows of
-                if sql.read_head(self.catalogue.main(), self.catalogue.name) == self.head:
-                    self.flat.trim(self.head.n_slots)
-        self.flat.drop()
-        try:
+        with self._until_closed:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        """Trim the flat files and close the connections, under the lock: closing the last one folds SQLite's log in.
+
+        If another process keeps the lock, it has a connection, too, and its end will do that.
+        """
+        with ExitStack() as stack:
+            locked = self.is_alone
+            if self._writing and not locked:
+                with suppress(BqstoreError):
+                    self.wait_for_lock(stack.enter_context(self.lock_file()), min(self.lock_timeout, _AT_CLOSE))
+                    locked = True
+            if self._writing and locked and self._poison is None:
+                with suppress(BqstoreError), self.catalogue.using_main() as main:
+                    # an interrupted write may have committed more records than this object knows of
+                    if sql.read_head(main, self.catalogue.name) == self.head:
+                        self.flat.trim(self.head.n_slots)
+            self.flat.drop()
             self.catalogue.close()
-        finally:
-            if self._place is not None:
-                self._place.close()
-            if self._lock is not None:
-                self._lock.release()

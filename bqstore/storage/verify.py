@@ -43,13 +43,14 @@ def problems_of(store: "Store") -> tuple[list[str], int, int]:
 def _snapshots(store: "Store") -> list[str]:
     """Snapshots that cannot be used. Those of later commits than this reader has seen are skipped."""
     problems = []
-    for seq, path in [] if store.folder is None else found(store.folder, store.head.generation):
+    entries = store.flat.entries
+    for seq, name in [] if entries is None else found(entries, store.head.generation):
         try:
-            if seq <= store.head.seq:
-                load(path, store.head, store.codes)
+            if seq <= store.head.seq and entries is not None:
+                load(entries, name, store.head, store.codes)
         except UnusableError as error:
             derived = "it is derived: answers are not affected, and the next flush() or close() writes a new one"
-            problems.append(f"{path.name} {error}; {derived}")
+            problems.append(f"{name} {error}; {derived}")
         except FileNotFoundError:  # replaced by a newer one
             continue
     return problems

@@ -319,8 +319,9 @@ async def test_from_texts_async(tmp_path: Path) -> None:
     embedding = Spelled()
     store = await BQVectorStore.afrom_texts(["1 0"], embedding, [{"n": 1}], ids=["a"], path=tmp_path, distance="dot")
     assert store.collection.info().distance == "dot"
-    with pytest.raises(bqstore.LockedError):
-        await BQVectorStore.afrom_documents([Document("0 1")], embedding, path=tmp_path)
+    with await BQVectorStore.afrom_documents([Document("0 1", id="c")], embedding, path=tmp_path):
+        assert len(store.collection) == 2  # both are open
+    store.delete(["c"])
     store.close()
     with pytest.raises(bqstore.InvalidInputError):
         await BQVectorStore.afrom_texts(["1 0 0"], embedding, path=tmp_path)

@@ -179,7 +179,7 @@ def test_the_core_reads_what_was_added(tmp_path: Path) -> None:
 
 
 def test_close_gives_the_lock_back(tmp_path: Path) -> None:
-    store = BQVectorStore(Spelled(), path=tmp_path)
+    store = BQVectorStore(Spelled(), path=tmp_path, exclusive=True)
     with pytest.raises(bqstore.LockedError):
         BQVectorStore(Spelled(), path=tmp_path)
     store.close()
@@ -382,3 +382,29 @@ def test_many_threads_add_and_search(store: BQVectorStore) -> None:
         thread.join()
     assert not errors
     assert len(store.collection) == 40
+
+
+WORKER = """
+import sys
+from langchain_bqstore import BQVectorStore
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+
+sys.stdin.readline()
+name = sys.argv[2]
+for _ in range(2):  # a notebook's cell that runs twice
+    documents = [Document(f"{name} {i}", id=f"{name}-{i}") for i in range(5)]
+    store = BQVectorStore.from_documents(documents, DeterministicFakeEmbedding(size=32), path=sys.argv[1])
+    assert store.similarity_search(f"{name} 3", k=1)[0].id == f"{name}-3"
+"""
+
+
+def test_four_workers_make_the_same_store_at_once(tmp_path: Path) -> None:
+    """Web workers, two notebooks: the first version let only one of them open it."""
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-c", WORKER, str(tmp_path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([*command, name], **pipes) for name in "abcd"]
+    errors = [worker.communicate("\n")[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, errors
+    with bqstore.open(tmp_path) as col:
+        assert len(col) == 20 and col.verify().ok

@@ -597,7 +597,7 @@ def test_dates_in_metadata_are_strings(store: BQVectorStore) -> None:
 
 
 def test_closed_and_locked(tmp_path: Path) -> None:
-    with BQVectorStore(tmp_path) as store, pytest.raises(bqstore.LockedError):
+    with BQVectorStore(tmp_path, exclusive=True) as store, pytest.raises(bqstore.LockedError):
         BQVectorStore(tmp_path)
     store.close()
     with pytest.raises(bqstore.ClosedError):
@@ -717,8 +717,9 @@ def test_a_pickled_store_opens_its_folder_again(tmp_path: Path) -> None:
     reader = BQVectorStore(tmp_path, read_only=True)
     with reader, pickle.loads(pickle.dumps(reader)) as again:
         assert len(again.get_nodes()) == 1
-    with BQVectorStore(tmp_path) as store, pytest.raises(bqstore.LockedError):
-        pickle.loads(pickle.dumps(store))
+    with BQVectorStore(tmp_path) as store, pickle.loads(pickle.dumps(store)) as again:
+        again.add([text_node("b")])
+        assert len(store.get_nodes()) == 2
     with BQVectorStore() as store, pytest.raises(bqstore.InvalidInputError, match="path"):
         pickle.dumps(store)
 

@@ -58,7 +58,7 @@ def test_a_hostile_path(run, tmp_path, monkeypatch, path):
 
 
 def test_a_locked_store(run, store):
-    with bqstore.open(store):
+    with bqstore.open(store, exclusive=True):
         refused(run("tune", store, "--target", "0.9"))
         assert run("info", store).exit_code == 0  # reading needs no lock
 

@@ -304,13 +304,13 @@ def test_readers_open_while_the_writer_begins_anew(tmp_path):
         run_all(clear, read, read)
 
 
-def test_the_second_writer_is_refused_in_this_process_and_in_others(tmp_path):
+def test_an_exclusive_writer_refuses_others_in_this_process_and_in_others(tmp_path):
     code = (
         "import sys, bqstore\n"
-        "try:\n    bqstore.open(sys.argv[1])\n"
+        "try:\n    bqstore.open(sys.argv[1], lock_timeout=0)\n"
         "except bqstore.LockedError as error:\n    print(error)\n"
     )
-    with bqstore.open(tmp_path) as col:
+    with bqstore.open(tmp_path, exclusive=True) as col:
         with pytest.raises(LockedError, match="this process"):
             bqstore.open(tmp_path)
         out = subprocess.run(
@@ -362,18 +362,17 @@ def test_a_fork_cannot_use_the_collection_and_does_not_harm_it(tmp_path):
                     assert "fork" in str(error)
                 else:
                     raise AssertionError("the fork used its parent's collection")
-            with bqstore.open(tmp_path, read_only=True) as own:
-                assert len(own) == 2
+            with bqstore.open(tmp_path) as own:
+                put(own, ["d"], [4])
+                assert len(own) == 3 and own._engine.core is not col._engine.core
             col.close()
             col.close()
 
         assert forked(child) == 0
         put(col, ["c"], [3])
-        with pytest.raises(LockedError):
-            bqstore.open(tmp_path)
-        assert len(col) == 3 and col.verify().ok
+        assert len(col) == 4 and col.verify().ok
     with bqstore.open(tmp_path) as col:
-        assert len(col) == 3 and col.verify().ok
+        assert len(col) == 4 and col.verify().ok
 
 
 LIVE_ON = """

@@ -23,7 +23,7 @@ from tests.conftest import FULL
 from ..storage import crash
 
 ROOT = Path(bqstore.__file__).parents[1]
-WRITES = ("pwrite64", "fdatasync", "fsync", "ftruncate", "rename", "unlink")
+WRITES = ("pwrite64", "fdatasync", "fsync", "ftruncate", "rename", "renameat", "unlink", "unlinkat")
 STEPS = 12
 SEED = 5
 
@@ -86,7 +86,9 @@ ERRORS = {
     "fsync": "EIO",
     "ftruncate": "ENOSPC",
     "rename": "EIO",
+    "renameat": "EIO",
     "unlink": "EIO",
+    "unlinkat": "EIO",
 }
 
 

@@ -4,6 +4,7 @@ Before, `add` returned ids of documents that were lost, and the old handle's `cl
 new store.
 """
 
+import contextlib
 import os
 import shutil
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import bqstore
+from bqstore.storage.place import Place
 from tests.conftest import clustered
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder whose files are open where it is")
@@ -182,3 +184,34 @@ def test_a_folder_that_goes_during_the_commit_is_noticed_before_the_answer(tmp_p
     with pytest.raises(bqstore.StorageError):
         col.add(VECTORS[:1], ids=["lost"])
     col.close()
+
+
+@pytest.mark.parametrize("call", ["add many", "clear", "compact", "flush", "requantize"])
+@pytest.mark.parametrize("change", [replaced, moved_and_replaced])
+def test_a_folder_that_goes_between_the_look_and_the_act(tmp_path, monkeypatch, call, change):
+    """Files were made, renamed and swept by path: in the moment after the look it may lead to another store."""
+    check, looks = Place.check, [0]
+    for moment in range(1, 20):
+        path = tmp_path / str(moment) / "store"
+        filled(path)
+
+        def look_then_change(self, moment=moment, path=path):
+            check(self)
+            looks[0] += 1
+            if looks[0] == moment:
+                change(path)
+
+        with bqstore.open(path) as col:
+            col.add(VECTORS[N : N + 1], ids=["new"])
+            looks[0] = 0
+            with monkeypatch.context() as patch:
+                patch.setattr(Place, "check", look_then_change)
+                with contextlib.suppress(bqstore.StorageError):
+                    CALLS[call](col)
+            if looks[0] < moment:  # there is no such moment
+                break
+            before = contents(path)
+            with pytest.raises(bqstore.StorageError):
+                CALLS[call](col)
+        assert contents(path) == before and before[2] == 5
+    assert moment > 2

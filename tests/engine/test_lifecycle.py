@@ -18,8 +18,10 @@ def test_a_copy_of_a_collection_closed_its_files_under_it(tmp_path):
         col.add([[1.0, 2.0], [3.0, 4.0]], ["a", "b"])
         assert copy.copy(col) is col and copy.deepcopy({"x": col})["x"] is col
         col.add([[5.0, 6.0]], ["c"])
-        with pytest.raises(InvalidInputError, match="cannot be pickled"):
-            pickle.dumps(col)
+        with pickle.loads(pickle.dumps(col)) as again:
+            assert again is not col and [r.id for r in again.scroll()] == ["a", "b", "c"]
+    with bqstore.open() as col, pytest.raises(InvalidInputError, match="in memory cannot be pickled"):
+        pickle.dumps(col)
     with bqstore.open(tmp_path) as col:
         assert [r.id for r in col.scroll()] == ["a", "b", "c"]
 

@@ -152,7 +152,7 @@ def test_codes_and_their_scores_are_those_of_the_part_alone(part, way, distance)
         assert col.info().memory_bytes == alone.info().memory_bytes and col.info().linked == alone.info().linked == N
         for query_encoding in ("binary", "scalar4bits", "scalar8bits"):
             for each in (col, alone):
-                each._engine.encoder.wanted = Quantization(query_encoding=query_encoding)
+                each._engine.query_encoding = query_encoding
                 each._engine._options.clear()
             (ids, scores), (expected, near) = (
                 each.search_ids(queries, K, rescore=False)

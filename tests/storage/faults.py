@@ -26,7 +26,9 @@ ERRORS = {
     "fsync": "EIO",
     "ftruncate": "ENOSPC",
     "rename": "EIO",
+    "renameat": "EIO",
     "unlink": "EIO",
+    "unlinkat": "EIO",
 }
 SEEDS = {"store": (5, 12), "generations": (21, 17)}  # of the operations, and how many
 

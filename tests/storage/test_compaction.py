@@ -358,7 +358,7 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(on_disk, monkeypatch, c
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Path, "replace") if call == "rename" else (os, call)), fail)
+        patch.setattr(*(os, "replace" if call == "rename" else call), fail)
         with pytest.raises(StorageError, match="No space left on device") as caught:
             on_disk.compact(live, None, recode)
     assert caught.value.errno == errno.ENOSPC and bytes_of(on_disk.store.folder) == before

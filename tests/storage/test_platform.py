@@ -1,4 +1,4 @@
-"""The lock, and what other systems do instead of what this one does."""
+"""What other systems do instead of what this one does."""
 
 import contextlib
 import errno
@@ -17,39 +17,6 @@ from bqstore.storage import platform
 ROOT = Path(bqstore.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-HOLD = """
-import sys, pathlib
-from bqstore.storage.platform import lock_file
-fd = lock_file(pathlib.Path(sys.argv[1]))
-print("held", flush=True)
-sys.stdin.readline()
-"""
-
-
-def test_the_lock_of_another_process_is_named_and_freed_when_it_is_killed(tmp_path):
-    path = tmp_path / "LOCK"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)],
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(LockedError, match=f"process {process.pid}"):
-            platform.lock_file(path)
-        process.kill()
-    os.close(platform.lock_file(path))
-
-
-def test_the_lock_holds_within_one_process(tmp_path):
-    fd = platform.lock_file(tmp_path / "LOCK")
-    with pytest.raises(LockedError, match="this process"):
-        platform.lock_file(tmp_path / "LOCK")
-    os.close(fd)
-    os.close(platform.lock_file(tmp_path / "LOCK"))
-    assert (tmp_path / "LOCK").stat().st_mode & 0o777 == 0o600
-
 
 def test_a_system_that_cannot_lock_says_so(tmp_path, monkeypatch):
     def fail(*arguments):
@@ -58,18 +25,6 @@ def test_a_system_that_cannot_lock_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(platform.fcntl, "flock", fail)
     with pytest.raises(StorageError, match="No locks available; use a local disk"):
         bqstore.open(tmp_path)
-
-
-def test_a_full_disk_does_not_keep_the_lock_from_being_taken(tmp_path, monkeypatch):
-    def fail(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", fail)
-        fd = platform.lock_file(tmp_path / "LOCK")
-    with pytest.raises(LockedError, match="process"):
-        platform.lock_file(tmp_path / "LOCK")
-    os.close(fd)
 
 
 class Windows(types.ModuleType):
@@ -87,7 +42,7 @@ class Windows(types.ModuleType):
 def test_without_fcntl_the_lock_is_that_of_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "fcntl", None)
     monkeypatch.setitem(sys.modules, "msvcrt", Windows("msvcrt"))
-    with bqstore.open(tmp_path) as col:
+    with bqstore.open(tmp_path, exclusive=True) as col:
         col.add([[1.0, 2.0]], ["a"])
         with pytest.raises(LockedError):
             bqstore.open(tmp_path)

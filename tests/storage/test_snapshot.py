@@ -232,12 +232,12 @@ def test_a_snapshot_that_is_replaced_while_a_reader_opens_it_is_no_error(store, 
         reader.store.reread()
         real, calls = os.open, []
 
-        def opened(path, *rest):
+        def opened(path, *rest, **more):
             if Path(path).name == old.name and not calls:
                 calls.append(path)
                 write(store, 1)  # its file is gone before it is opened
                 assert not old.exists()
-            return real(path, *rest)
+            return real(path, *rest, **more)
 
         monkeypatch.setattr(os, "open", opened)
         check(reader.store.read_snapshot()[0], 1)
@@ -279,7 +279,7 @@ def test_a_failed_write_leaves_the_old_one_and_poisons_nothing(store, monkeypatc
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Path, "replace") if call == "rename" else (os, call)), fail)
+        patch.setattr(*(os, "replace" if call == "rename" else call), fail)
         with pytest.raises(StorageError, match="nothing is lost") as caught:
             store.write_snapshot(3, store.head.seq, {}, arrays_of(1))
     assert caught.value.errno == number
@@ -313,6 +313,7 @@ def test_a_disk_that_fills_up_amid_a_section(store, monkeypatch):
     StoreModel.of(store).add(1)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # an interrupted lock file closes with its frame
 @depths("stride", 43, 1)
 def test_an_interrupt_at_any_line_leaves_the_old_one_or_the_new(store, stride):
     model, entries = StoreModel.of(store), set()

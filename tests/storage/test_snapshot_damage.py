@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,7 +193,7 @@ def test_a_snapshot_that_cannot_be_read_is_a_reason_not_an_error(store, monkeypa
             found, reason = store.read_snapshot()
             assert found is None and "Input/output error" in reason and file.name in reason
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "iterdir", fail)
+        patch.setattr(os, "listdir", fail)
         assert "cannot be listed" in store.read_snapshot()[1]
         assert problems_of(store)[0] == []
     with monkeypatch.context() as patch:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -67,21 +67,20 @@ class Job:
         CorruptionError   the file is damaged, or of a newer version
         StorageError      the folder cannot be written
         """
-        lock = None
         try:
             make_folder(self._folder)
-            with suppress(LockedError):  # it speaks of a collection
-                lock = WriterLock(self._path.with_suffix(".lock"))
-            if lock is None:
-                raise LockedError(f"another process or thread works on this job in {self._folder}; wait for it")
-            self.parts = self._load()
-            yield
+            lock = WriterLock(self._path.with_suffix(".lock"))
+            with lock.open() as file:
+                try:
+                    lock.wait(file, 0)
+                except LockedError as error:  # it speaks of a collection
+                    message = f"another process or thread works on this job in {self._folder}; wait for it"
+                    raise LockedError(message) from error
+                self.parts = self._load()
+                yield
         except OSError as error:
             why = error.strerror or "no file can be made in it"
             raise StorageError(error.errno, f"cannot use {self._folder} for the state of batches: {why}") from error
-        finally:
-            if lock is not None:
-                lock.release()
 
     def advance(self, part: Part, step: str) -> None:
         """Set a part's step, and save."""

@@ -121,9 +121,10 @@ def test_one_at_a_time(make, server, tmp_path):
     job.submit(TEXTS)
     (state,) = (tmp_path / "jobs").glob("*.json")
     lock = WriterLock(state.with_suffix(".lock"))
-    with pytest.raises(LockedError, match="another process or thread works on this job"):
-        make().submit(TEXTS)
-    lock.release()
+    with lock.open() as file:
+        lock.wait(file, 0)
+        with pytest.raises(LockedError, match="another process or thread works on this job"):
+            make().submit(TEXTS)
     assert make().submit(TEXTS) == ["batch_0", "batch_1"]
 
 

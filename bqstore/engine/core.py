@@ -1,0 +1,147 @@
+"""What all openings of a collection in a process share: its files, the published state, the graph, the locks.
+
+Two openings with engines of their own would each keep all codes in memory, and wait for each other's lock. So the
+second finds the first here, and the last one that closes closes it.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TypeVar, cast
+
+from ..config import HnswConfig
+from ..index import LazyPool, Workers, cores
+from ..storage import Store
+from .accept import Acceptor
+from .encoder import Encoder
+from .graph_builder import GraphBuilder
+from .graph_upkeep import GraphUpkeep
+from .lifecycle import Lifecycle
+from .publisher import Publisher
+from .state import State
+from .together import Group
+
+T = TypeVar("T")
+_shared: "dict[tuple[int, int, int], Core]" = {}  # by process, device and inode of the folder
+_registry = threading.RLock()  # a finalizer may close while its thread opens
+_opening: dict[Path, threading.RLock] = {}  # one thread at a time opens a folder: the others join it
+
+
+class Core:
+    """The parts of a collection that is open in this process.
+
+    Attributes
+    ----------
+    store : Store               files and commits
+    lifecycle : Lifecycle       who may enter, and when
+    publisher : Publisher       the state that searches take, and the way to the next
+    acceptor : Acceptor         what filters accept
+    encoder : Encoder           vectors to codes
+    graph : GraphUpkeep         when nodes are linked and the graph is saved
+    pool, workers               the threads, for the encoding and linking of all openings
+    group : Group               the documents that threads are adding now
+    """
+
+    def __init__(self, store: Store, state: State, hnsw: HnswConfig, threads: int | None = None) -> None:
+        self.store = store
+        self.pool = LazyPool(cores())
+        self.workers = Workers(threads or cores(), self.pool)
+        self.lifecycle = Lifecycle()
+        builder = GraphBuilder(hnsw, self.workers)
+        self.graph = GraphUpkeep(store, builder, self.lifecycle)
+        self.publisher = Publisher(store, self.lifecycle, state, builder, self.graph.followed)
+        self.graph.publisher = self.publisher
+        self.acceptor = Acceptor(self.publisher, self.lifecycle)
+        self.encoder = Encoder(self)
+        self.group = Group()
+        self._openings = 1
+        self.graph.restore()
+
+    def write(self, action: Callable[[], T], timeout: float | None = None) -> T:
+        """Do a write, one at a time, publish it, and link what it has added; ``timeout`` as in `Publisher.write`."""
+        return cast(T, self.publisher.write(action, self.graph.after_write, timeout))
+
+    def flush(self, timeout: float) -> None:
+        """Fold SQLite's log into its file, link what is not linked yet, and keep a snapshot."""
+        self.publisher.write(self.store.catalogue.checkpoint, lambda lagged: self.graph.link_rest(), timeout)
+
+    def close(self) -> None:
+        """One opening less; with the last one give back the lock and the files, see `lifecycle`.
+
+        An interrupt while the graph is saved leaves it open.
+        """
+        if self._left():
+            return
+        self.graph.builder.stop()
+        with self.lifecycle.turn:
+            with self.lifecycle.lock, self.lifecycle.changing:
+                if not self.lifecycle.closed:
+                    if not self.store.read_only and self.store.sound:
+                        self.graph.save_at_close()
+                    if self._left(forget=True):  # another thread has opened it meanwhile
+                        return
+                    self.lifecycle.closed = True
+            self.pool.drop()
+            self.store.close()  # it may wait for other processes
+
+    def _left(self, forget: bool = False) -> bool:
+        """Leave it to the other openings, if there are any; else the next one may be made to have a core of its own."""
+        with _registry:
+            if self._openings > 1:
+                self._openings -= 1
+                return True
+            for key in [key for key, core in _shared.items() if forget and core is self]:
+                del _shared[key]
+            return False
+
+    @property
+    def _is_usable(self) -> bool:
+        return self.store.sound and not self.lifecycle.closed
+
+
+def _after_fork() -> None:
+    global _registry  # noqa: PLW0603 - another thread may have held it
+    _registry = threading.RLock()
+    _shared.clear()
+    _opening.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def opening(folder: Path | None) -> AbstractContextManager[object]:
+    """To be held while a folder is opened: threads of a process would wait for each other's lock on it."""
+    return nullcontext() if folder is None else _opening.setdefault(folder, threading.RLock())
+
+
+def joined(folder: Path) -> Core | None:
+    """The core of a folder that this process has open for writing, with one opening more; None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    with _registry:
+        core = _shared.get((os.getpid(), found.st_dev, found.st_ino))
+        if core is None or not core._is_usable:
+            return None
+        core._openings += 1
+        return core
+
+
+def shared(core: Core) -> Core:
+    """The core to use of a folder: this one, or that of another thread which has opened it meanwhile."""
+    place = core.store.place
+    if core.store.read_only or core.store.is_alone or place is None:
+        return core
+    key = (os.getpid(), *place)
+    with _registry:
+        other = _shared.get(key)
+        if other is None or not other._is_usable:
+            _shared[key] = core
+            return core
+        other._openings += 1
+    core.close()
+    return other

@@ -1,0 +1,128 @@
+"""Adds of several threads at a time are one commit, so that they share its syncs (group commit).
+
+A thread puts its documents on a list. If none is committing it does: everything on the list. Else it waits to be woken,
+and finds its documents committed, or commits in its turn. `Lifecycle.turn` alone keeps threads apart; what is here only
+saves them from queueing for it one by one, so that nothing depends on a wake-up that an interrupt has swallowed.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..index import Quantizer
+from ..storage import Rows
+
+_MOST: Final = 1000  # documents of a commit for several threads; larger adds have one of their own
+_PATIENCE: Final = 0.25  # seconds to be woken in; then a thread queues
+_MOMENT: Final = 0.001  # seconds that who commits waits for as many threads as came last time
+_STEP: Final = 0.0001
+
+
+@dataclass(eq=False, repr=False)
+class Adding:
+    """Documents that a thread wants to add: distinct ids, and codes as `Encoder.encode` has made them.
+
+    ``committed`` is set inside the write; the thread goes on when that write has published and linked them.
+    """
+
+    vectors: NDArray[np.float32]
+    rows: Rows
+    quantizer: Quantizer | None
+    codes: NDArray[np.uint64]
+    committed: bool = False
+    gate: Any = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.gate.acquire()
+
+    def goes_with(self, other: "Adding") -> bool:
+        """Whether both may be one commit: the same codes, and neither settles the dimension or the encoding."""
+        return self.quantizer is not None and self.quantizer is other.quantizer
+
+    def wake(self) -> None:
+        """Let the thread go on; it may have done so."""
+        with suppress(RuntimeError):
+            self.gate.release()
+
+
+class Group:
+    """The documents that threads of one collection are adding now."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Adding] = deque()
+        self._is_led = False
+        self._done: tuple[Adding, ...] = ()  # committed, and not woken yet
+        self._last = 1  # how many came together last time
+
+    def add(self, mine: Adding, write: Callable[[], object]) -> None:
+        """Have ``mine`` committed, by ``write``, which must commit it with `companions`, or by another thread's."""
+        self.waiting.append(mine)
+        try:
+            if self._is_led and mine.gate.acquire(timeout=_PATIENCE) and mine.committed:
+                return
+            self._is_led = True
+            end = time.monotonic() + _MOMENT
+            while len(self.waiting) < self._last and time.monotonic() < end:
+                time.sleep(_STEP)
+            write()
+        finally:
+            if not mine.committed:
+                with suppress(ValueError):
+                    self.waiting.remove(mine)
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Wake those whose documents are committed, and one of the others, to commit next."""
+        done, self._done = self._done, ()
+        for each in done:
+            each.wake()
+        with suppress(IndexError):
+            self.waiting[0].wake()
+            return
+        self._is_led = False
+
+    def companions(self, mine: Adding) -> list[Adding]:
+        """Those whose documents go into one commit, ``mine`` first."""
+        those, n = [mine], len(mine.rows.ids)
+        for other in list(self.waiting):
+            if other is not mine and n + len(other.rows.ids) <= _MOST and mine.goes_with(other):
+                those.append(other)
+                n += len(other.rows.ids)
+        self._last = len(those)
+        return those
+
+    def are_committed(self, those: list[Adding]) -> None:
+        """Their documents are durable."""
+        for each in those:
+            each.committed = True
+            with suppress(ValueError):  # its thread was interrupted while it waited
+                self.waiting.remove(each)
+        self._done = tuple(those)
+
+
+def joined(those: list[Adding]) -> tuple[NDArray[np.float32], Rows, NDArray[np.uint64]]:
+    """Vectors, rows and codes of several, in their order; of equal ids the last."""
+    if len(those) == 1:
+        return those[0].vectors, those[0].rows, those[0].codes
+    columns = zip(*(each.rows.columns() for each in those), strict=True)
+    rows = Rows(*([value for part in column for value in part] for column in columns))
+    vectors, codes = (np.concatenate([getattr(each, name) for each in those]) for name in ("vectors", "codes"))
+    return distinct(vectors, rows, codes)
+
+
+def distinct(
+    vectors: NDArray[np.float32], rows: Rows, codes: NDArray[np.uint64]
+) -> tuple[NDArray[np.float32], Rows, NDArray[np.uint64]]:
+    """Of rows with equal ids the last; codes may be empty, where they are to come."""
+    last = {id_: i for i, id_ in enumerate(rows.ids)}
+    if len(last) == len(rows.ids):
+        return vectors, rows, codes
+    keep = sorted(last.values())
+    return np.ascontiguousarray(vectors[keep]), rows.subset(keep), codes[keep] if len(codes) else codes

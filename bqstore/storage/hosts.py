@@ -1,0 +1,59 @@
+"""One host at a time: what several may share is a network file system, and there this protocol does not hold.
+
+SQLite's log and the number of the last commit are read through shared memory, which two kernels do not share, and what
+one host has synced another may not see yet. So whoever opens for writing claims the folder for this host, with a lock
+that all its processes share and that ends with the last of them. Local file systems need no claim.
+"""
+
+import io
+import json
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ..errors import LockedError
+from . import platform
+from .place import Entries
+
+ALLOW: Final = "BQSTORE_ALLOW_HOSTS"
+_LOCAL: Final = frozenset(
+    [
+        *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "bcachefs", "f2fs", "jfs", "reiserfs", "nilfs2", "tmpfs"),
+        *("ramfs", "overlay", "overlayfs", "aufs", "squashfs", "erofs", "vfat", "exfat", "ntfs", "ntfs3", "fuseblk"),
+        *("fuse.fuse-overlayfs", "fuse.ntfs-3g"),
+    ]
+)
+
+
+def claim(folder: Path) -> io.FileIO | None:
+    """Claim a folder for this host, while the writers' lock is held. Closing the file gives the claim back.
+
+    None where the folder cannot be another host's, or ``BQSTORE_ALLOW_HOSTS=1`` is set. Raises LockedError, with the
+    name of the host that has it open for writing; OSError.
+    """
+    kind = platform.file_system(folder)
+    if kind in _LOCAL or os.environ.get(ALLOW) == "1":
+        return None
+    file = Entries(folder).open_lock("HOST")
+    try:
+        own = {"kernel": platform.kernel_id(), "host": socket.gethostname()}
+        if platform.try_lock(file.fileno()):  # nobody has it
+            file.truncate(0)
+            os.pwrite(file.fileno(), json.dumps(own).encode(), 0)
+        found = {}
+        with suppress(ValueError):
+            found = json.loads(os.pread(file.fileno(), 4096, 0))
+        if not isinstance(found, dict) or found.get("kernel") != own["kernel"]:
+            name = found.get("host") if isinstance(found, dict) else None
+            raise LockedError(
+                f"{folder} is open for writing on host {name or 'unknown'}, and this is {own['host']}: on a network "
+                f"file system ({kind or 'of unknown kind'}) only one host may write; close it there, or open it here "
+                f"with read_only=True (if locks, shared memory and syncs do work across hosts, set {ALLOW}=1 on all)"
+            )
+        platform.try_lock(file.fileno(), shared=True)
+    except BaseException:
+        file.close()
+        raise
+    return file

@@ -1,0 +1,74 @@
+"""``SEQ``: the number of the last commit in a small mapped file, so that others notice a commit by one memory read.
+
+It is a hint. Whoever sees it change looks into SQLite, and does so now and then without it: a number that is lost, or
+wrong, costs a delay and never an answer. It is written with pwrite, which all maps of the file see at once.
+"""
+
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_FORM: Final = "Q"
+_BYTES: Final = 8
+
+
+class CommitNumber:
+    """The number in a folder's SEQ file.
+
+    Attributes
+    ----------
+    now : sequence of one int   its only item is the number; never changes where there is no file
+    """
+
+    now: Sequence[int] = (0,)
+
+    def __init__(self, path: Path | None, write: bool) -> None:
+        self._path, self._write, self._fd = path, write, -1
+        self._mapped: tuple[int, int] | None = None  # device and inode
+        self.refresh()
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether ``now`` follows the file."""
+        return self._mapped is not None
+
+    def refresh(self) -> None:
+        """Map the file that is there now, made if missing and to be written. Where there is none, nothing is mapped."""
+        if self._path is None:
+            return
+        with suppress(OSError, ValueError):  # a full disk; the others look into SQLite at every call then
+            flags = os.O_RDWR | os.O_CREAT if self._write else os.O_RDONLY
+            try:
+                found = self._path.stat()
+                if (found.st_dev, found.st_ino) == self._mapped:
+                    return
+            except FileNotFoundError:
+                pass
+            self._mapped, self.now = None, (0,)
+            fd = os.open(self._path, flags, 0o600)
+            try:
+                found = os.fstat(fd)
+                if found.st_size < _BYTES and self._write:
+                    os.pwrite(fd, bytes(_BYTES), 0)
+                if found.st_size >= _BYTES or self._write:
+                    self.now = memoryview(mmap.mmap(fd, _BYTES, access=mmap.ACCESS_READ)).cast(_FORM)
+                    self._mapped = found.st_dev, found.st_ino
+            finally:
+                self._fd, old = (fd, self._fd) if self._write else (self._fd, fd)
+                if old >= 0:
+                    os.close(old)
+
+    def publish(self, seq: int) -> None:
+        """Say that a commit has been made; under the lock."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.pwrite(self._fd, seq.to_bytes(_BYTES, "little"), 0)
+
+    def close(self) -> None:
+        """Close the descriptor; the map stays for searches under way."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)

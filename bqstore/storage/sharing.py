@@ -1,0 +1,199 @@
+"""A folder among processes: the lock of its writers, how they hear of each other's commits, who keeps snapshots.
+
+Everything here may be happening in another process at the same time. `Store` adds the commits.
+"""
+
+import io
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import BqstoreError, FolderReplacedError, LockedError, StorageError
+from . import catalogue as sql
+from . import graph_snapshot as snapshots
+from . import platform
+from .catalogue import Catalogue
+from .graph_snapshot import Snapshot
+from .head import Head
+from .lock import WriterLock
+from .place import Place
+from .reading import Reading
+from .sequence import CommitNumber
+from .snapshot_format import Header
+
+
+class Sharing(Reading):
+    """What processes with the same store have to do with each other.
+
+    Attributes
+    ----------
+    is_alone : bool         nobody else can commit: in memory, or opened with ``exclusive``
+    lock_timeout : float    seconds to wait for the lock
+    number : CommitNumber   tells that somebody has committed
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        head: Head,
+        lock: WriterLock | None,
+        held: io.FileIO | None,
+        lock_timeout: float,
+        place: Place | None,
+    ) -> None:
+        folder = None if place is None else place.path
+        super().__init__(folder, catalogue, head, read_only=folder is not None and lock is None)
+        self._lock, self.lock_timeout, self._place = lock, lock_timeout, place
+        self.is_alone = folder is None or held is not None
+        self.number = CommitNumber(None, write=False)
+        self._until_closed = ExitStack()
+        if held is not None:
+            self.hold(held)
+        if place is not None:
+            self._until_closed.callback(place.close)
+            self.flat.entries, self.catalogue.check_place = place, self.check_place
+            self.number = CommitNumber(place.path / "SEQ", write=False)
+            if lock is not None:
+                lock.entries = place
+
+    def hold(self, file: io.FileIO) -> None:
+        """Keep a file open until `close`."""
+        self._until_closed.callback(file.close)
+
+    def check_place(self) -> None:
+        """Raise FolderReplacedError unless the folder at the path is the one that was opened."""
+        if self._place is not None:
+            self._place.check()
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """What tells the folder from every other of this machine; None in memory."""
+        return None if self._place is None else self._place.folder
+
+    # ---- the lock
+
+    def lock_file(self) -> AbstractContextManager[io.FileIO | None]:
+        """What to hold with ``with`` during `wait_for_lock` and the write; closing it earlier gives the lock back."""
+        if self.is_alone or self._lock is None:
+            return nullcontext()
+        self.check_place()
+        return self._lock.open()
+
+    def refuse_at_once(self) -> None:
+        """Raise LockedError for who does not wait, as another thread of this process waits already."""
+        with self.lock_file() as file:
+            if file is not None and self._lock is not None:
+                raise self._lock.refused(file)
+
+    def give_lock_back(self, file: io.FileIO | None) -> None:
+        """Let others write."""
+        if file is not None and self._lock is not None:
+            self._lock.give_back(file)
+
+    def wait_for_lock(self, file: io.FileIO | None, timeout: float | None = None) -> None:
+        """Wait until nobody else writes. Raises LockedError after ``timeout`` (None: `lock_timeout`) seconds."""
+        if file is not None and self._lock is not None:
+            self._lock.wait(file, self.lock_timeout if timeout is None else timeout)
+
+    @abstractmethod
+    def check_writable(self) -> None:
+        """Raise unless this store may be written now."""
+
+    # ---- who may change what
+
+    def _sweep(self) -> None:
+        """Remove what no commit refers to; under the lock.
+
+        That is files of other generations, unfinished ones, and snapshots of later commits than the head, which this
+        history does not have.
+        """
+        self.check_place()
+        self.flat.sweep(self.head.generation)
+        if self.flat.entries is not None:
+            with suppress(BqstoreError), self._saving() as alone:
+                if alone:  # else somebody is writing one, and sweeps then
+                    snapshots.sweep(self.flat.entries, self.head.generation, 0, self.head.seq)
+
+    @contextmanager
+    def _saving(self) -> Iterator[bool]:
+        """Whether this process is the only one that writes and removes snapshots now."""
+        if self.folder is None:
+            yield True
+            return
+        duty = WriterLock(self.folder / "SAVE", entries=self.flat.entries)
+        with _opened(duty) as file:
+            try:
+                duty.wait(file, 0)
+            except LockedError:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                platform.unlock(file.fileno())
+
+    def _sweep_flat(self) -> None:
+        """Remove the flat files of other generations, unless another folder stands there now."""
+        with suppress(FolderReplacedError):
+            self.check_place()
+            self.flat.sweep(self.head.generation)
+
+    # ---- snapshots
+
+    def write_snapshot(
+        self,
+        n: int,
+        seq: int,
+        numbers: Mapping[str, int],
+        arrays: Mapping[str, NDArray[Any]],
+        generation: int | None = None,
+    ) -> int:
+        """Store derived state as a snapshot and remove older ones. Returns its size, or 0 if none was written.
+
+        Parameters
+        ----------
+        n, seq : int            slots covered, and the commit it was taken at
+        numbers : dict          int64, under any names
+        arrays : dict           any shape, dtypes of `snapshot_format.DTYPES`
+        generation : int        of that commit, the head's if None; nothing is written if a newer one was committed
+
+        Raises StorageError if the disk refuses. That does not poison the store, and the older snapshot stays.
+        """
+        entries = self.flat.entries
+        if entries is None:
+            return 0
+        self.check_writable()
+        with self._saving() as alone:
+            with self.catalogue.reading() as connection:
+                last = sql.reread_head(connection, self.catalogue.name, self.head)
+            if not alone or last.generation != self.head.generation or generation not in (None, last.generation):
+                return 0
+            codes = snapshots.fingerprint(self.codes, n)
+            header = Header(last.generation, last.store_id, n, seq, codes, numbers, ())
+            size = snapshots.write(entries, header, arrays, self.check_place)
+            self.check_place()
+            snapshots.sweep(entries, last.generation, seq, last.seq)
+            return size
+
+    def newest_snapshot(self) -> tuple[int, int]:
+        """Slots and commit of the newest snapshot of the head's generation, by its header alone; (0, 0) without one."""
+        return (0, 0) if self.flat.entries is None else snapshots.newest(self.flat.entries, self.head)
+
+    def read_snapshot(self) -> tuple[Snapshot | None, str | None]:
+        """The newest snapshot of the head's commit or an earlier one, verified; else None, and the reason.
+
+        The reason is None if there is no snapshot. Verifying reads every byte, at some 7 GB/s.
+        """
+        return (None, None) if self.flat.entries is None else snapshots.read(self.flat.entries, self.head, self.codes)
+
+
+def _opened(duty: WriterLock) -> io.FileIO:
+    """The file of the duty to keep snapshots."""
+    try:
+        return duty.open()
+    except StorageError as error:
+        words = f"{error.strerror}; nothing is lost: a snapshot can be rebuilt"
+        raise StorageError(error.errno, words) from error

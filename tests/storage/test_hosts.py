@@ -1,0 +1,86 @@
+"""Only one host writes where several might: here two kernels are two numbers, and every file system is a network's."""
+
+import contextlib
+import types
+from pathlib import Path
+
+import pytest
+
+import bqstore
+from bqstore.storage import hosts, platform
+
+
+@pytest.fixture
+def network(monkeypatch):
+    monkeypatch.setattr(platform, "file_system", lambda path: "nfs4")
+
+    @contextlib.contextmanager
+    def on(kernel):
+        with monkeypatch.context() as patch:
+            patch.setattr(platform, "kernel_id", lambda: kernel)
+            patch.setattr(hosts, "socket", types.SimpleNamespace(gethostname=lambda: f"host-{kernel}"))
+            yield
+
+    return on
+
+
+def test_a_second_host_is_refused_until_the_first_has_closed(tmp_path, network):
+    with network("one"):
+        first, second = bqstore.open(tmp_path), bqstore.open(tmp_path, "default")
+        first.add([[1.0, 2.0]])
+    with network("two"):
+        said = r"on host host-one, and this is host-two.*nfs4.*BQSTORE_ALLOW_HOSTS=1"
+        with pytest.raises(bqstore.LockedError, match=said):
+            # as in a process of its own, which has no engine to share
+            bqstore.open(tmp_path, exclusive=True)
+        with bqstore.open(tmp_path, read_only=True) as reader:
+            assert len(reader) == 1
+    first.close()
+    with network("two"), pytest.raises(bqstore.LockedError):
+        bqstore.open(tmp_path, exclusive=True)
+    second.close()
+    with network("two"), bqstore.open(tmp_path) as col:
+        col.add([[1.0, 2.0]])
+        assert len(col) == 2
+    with network("one"), bqstore.open(tmp_path, exclusive=True) as col:
+        assert len(col) == 2
+
+
+def test_many_processes_of_one_host_share_the_claim(tmp_path, network):
+    with network("one"), hosts.claim(tmp_path), hosts.claim(tmp_path):
+        with network("two"), pytest.raises(bqstore.LockedError):
+            hosts.claim(tmp_path)
+        hosts.claim(tmp_path).close()
+
+
+def test_it_can_be_allowed(tmp_path, network, monkeypatch):
+    with network("one"), hosts.claim(tmp_path), network("two"):
+        monkeypatch.setenv(hosts.ALLOW, "1")
+        assert hosts.claim(tmp_path) is None
+
+
+def test_a_damaged_claim_is_no_claim_of_ours(tmp_path, network):
+    with network("one"), hosts.claim(tmp_path):
+        (tmp_path / "HOST").write_text("[")
+        with pytest.raises(bqstore.LockedError, match="host unknown"):
+            hosts.claim(tmp_path)
+    with network("one"):
+        hosts.claim(tmp_path).close()
+
+
+def test_a_local_file_system_needs_none(tmp_path):
+    kind = platform.file_system(tmp_path)
+    if kind not in hosts._LOCAL:
+        pytest.skip(
+            f"the temporary folder is on {kind or 'a file system of unknown kind'}, which is not known as local"
+        )
+    with bqstore.open(tmp_path) as col:
+        col.add([[1.0, 2.0]])
+        assert not (tmp_path / "default" / "HOST").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="only Linux tells the kinds of file systems")
+def test_the_kind_is_that_of_the_innermost_mount(tmp_path):
+    assert platform.file_system(Path("/proc/self")) == "proc"
+    assert platform.file_system(tmp_path) not in ("", "proc")
+    assert len(platform.kernel_id()) == 36
