@@ -30,7 +30,8 @@ class InFlight:
 
     def reset(self) -> None:
         """Forget all claims, without waiting for the lock: a forked child has none of the threads that hold it."""
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()  # taken by ``with``: Ctrl-C comes between taking and giving back of a Condition
+        self.changed = threading.Condition(self.lock)
         self.claims: dict[bytes, Claim] = {}
 
 
@@ -46,7 +47,7 @@ class Claim:
     def take(self, keys: Iterable[bytes]) -> "dict[bytes, Claim]":
         """Claim the keys that are free; returns the claims of other calls on the rest."""
         others = {}
-        with self._table.changed:
+        with self._table.lock:
             for key in keys:
                 self.open.add(key)  # first, for `release` to find it: Ctrl-C may come between any two steps
                 other = self._table.claims.setdefault(key, self)
@@ -58,7 +59,7 @@ class Claim:
 
     def resolve(self, keys: Iterable[bytes], vectors: Iterable[Vector], variant: str | None = None) -> None:
         """Hand the vectors of some keys to whoever waits; ``variant`` as in `KeyMaker`."""
-        with self._table.changed:
+        with self._table.lock:
             for key, vector in zip(keys, vectors, strict=True):
                 if key in self._awaited:
                     self._vectors[key] = vector.copy(), variant
@@ -67,7 +68,7 @@ class Claim:
 
     def release(self) -> None:
         """Free the keys that have no vector yet."""
-        with self._table.changed:
+        with self._table.lock:
             for key in list(self.open):
                 self._remove(key)
             self._table.changed.notify_all()
@@ -83,7 +84,7 @@ class Claim:
 
         Waits until ``until``, a time of `time.monotonic`, or until ``stopped()``.
         """
-        with self._table.changed:
+        with self._table.lock:
             while key in self.open and not stopped() and (left := until - time.monotonic()) > 0:
                 self._table.changed.wait(min(_LOOK_AGAIN, left))
         vector, made = self._vectors.get(key, (None, None))

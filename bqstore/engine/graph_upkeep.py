@@ -62,20 +62,27 @@ class GraphUpkeep:
     def _link_some(self) -> bool:
         """Link one batch in the background; whether some are left."""
         with self._life.lock, self._life.changing:
-            if self._store.closed:
-                return False
-            if self.persistence.is_newer_there(self.builder.linked(self.publisher.state)):
-                self.publisher.at_one_commit(
-                    lambda state: self.publisher.amend(lambda _: self.persistence.restore(state))
-                )
-            state = self.publisher.state
-            left = self.builder.link_batch(state) < state.n
-            self.publisher.republish()
-            if not left:
-                self.builder.is_over()
-            if not left and not self._store.read_only and self.persistence.is_due(state):
-                self.save()  # not to do it all again after a kill
-            return left
+            self.publisher.busy = True
+            try:
+                return self._link_batch()
+            finally:
+                self.publisher.busy = False
+
+    def _link_batch(self) -> bool:
+        """Follow what others have committed, and link the next of it."""
+        if self._store.closed:
+            return False
+        self.publisher.keep_up()
+        if self.persistence.is_newer_there(self.builder.linked(self.publisher.state)):
+            self.publisher.at_one_commit(lambda state: self.publisher.amend(lambda _: self.persistence.restore(state)))
+        state = self.publisher.state
+        left = self.builder.link_batch(state) < state.n
+        self.publisher.republish()
+        if not left:
+            self.builder.is_over()
+        if not left and not self._store.read_only and self.persistence.is_due(state):
+            self.save()  # not to do it all again after a kill
+        return left
 
     def settle(self) -> None:
         """Wait until what is linked in the background is linked; not under the lock, as others may write meanwhile."""

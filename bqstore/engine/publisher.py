@@ -5,6 +5,7 @@ starts again on the newer state; the fourth try holds writers off. Knows the sto
 """
 
 import io
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ T = TypeVar("T")
 _TRIES = 3
 _LOOK = 0.5  # seconds between two looks whether the folder is still where it was, and at SQLite without being told
 _MOMENT = 0.005  # seconds between two looks at a thread that commits or links, and follows by itself meanwhile
+_SHORT = 0.02  # seconds that the lock of the folder takes where nobody has it, at most
 _PATIENCE = 2.0  # seconds to wait for it to do so; then for its end
 
 
@@ -50,9 +52,10 @@ class Publisher:
         self._publishing = threading.RLock()
         self._version = store.catalogue.data_version()
         self._number = CommitNumber(None, write=False) if store.is_alone else store.number
-        self._seen: int | None = None  # the commit number when it was last followed; None where there is none to go by
-        self._busy = False  # a thread that holds the lock for long follows by itself
-        self._waits = False  # a thread waits for the lock of the folder
+        # the commit number when it was last followed; None where there is none to go by
+        self._seen: int | None = self._number.now[0] if store.is_alone else None
+        self.busy = False  # a thread that holds the lock for long, and follows by itself meanwhile
+        self._waits_since = math.inf  # when the thread whose turn it is began to wait for the lock of the folder
         self._next_look = time.monotonic()
         self._state = state
         self._behind = False  # something may be committed that is not published: an interrupt came between
@@ -78,11 +81,11 @@ class Publisher:
             self._next_look = time.monotonic() + _LOOK
             self.store.check_place()
             self._number.refresh()
-        if self._life.is_changing():
+        if self._life.is_changing() or (self.store.is_alone and not self._behind):
             return
         number, told = self._number.now[0], self._number.now[0] != self._seen
         end = time.monotonic() + _PATIENCE
-        while self._busy and time.monotonic() < end:
+        while self.busy and time.monotonic() < end:
             if not told or self._state.head.seq >= number:
                 return
             time.sleep(_MOMENT)
@@ -98,7 +101,6 @@ class Publisher:
     def keep_up(self) -> bool:
         """Publish what other processes have committed, if anything; whether there was. Under the lock."""
         if self.store.is_alone:
-            self._seen = self._number.now[0]
             return False
         seen, version = self._number.now[0], self.store.catalogue.data_version()
         moved = version != self._version
@@ -159,24 +161,24 @@ class Publisher:
         self._life.check_outside()
         timeout = self.store.lock_timeout if timeout is None else timeout
         end = time.monotonic() + timeout
-        if timeout <= 0 and self._waits:
+        if timeout <= 0 and time.monotonic() - self._waits_since > _SHORT:  # its turn would come when that one gives up
             self.store.refuse_at_once()
         with self._life.turn:
             if needless():
                 return None
             self._life.check_open()  # another thread may have closed it while this one waited
             with self.store.lock_file() as file:
-                self._waits = True
+                self._waits_since = time.monotonic()
                 try:
                     self.store.wait_for_lock(file, max(0.0, end - time.monotonic()))
                 finally:
-                    self._waits = False
+                    self._waits_since = math.inf
                 with self._life.lock, self._life.changing:
-                    self._busy = True
+                    self.busy = True
                     try:
                         result = self._written(action, file, afterwards)
                     finally:
-                        self._busy = False
+                        self.busy = False
                     return result
 
     def _written(self, action: Callable[[], T], file: io.FileIO | None, afterwards: Callable[[bool], None]) -> T:
