@@ -16,7 +16,7 @@ from ..results import ExplainedHits, Explanation, Hit
 from . import fetch
 from .options import Options
 from .prepared_search import PreparedSearch, unfiltered
-from .state import State
+from .state import ChangedError, State
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -46,10 +46,25 @@ def prepared(engine: "Engine", state: State, tree: Tree | None, options: Options
 
 def ids(engine: "Engine", queries: F32, tree: Tree | None, options: Options) -> tuple[NDArray[np.object_], F32]:
     """The ids of the hits of each query, and their scores; no document is read."""
-    state, way = prepared(engine, engine.acceptor.with_ids(), tree, options)
-    ordinals, scores = way.nearest(queries)
-    assert state.ids is not None
-    return state.ids.take(ordinals), scores
+    while True:
+        state, way = prepared(engine, engine.acceptor.with_ids(), tree, options)
+        ordinals, scores = way.nearest(queries)
+        if not _outgrown(engine, state):
+            assert state.ids is not None
+            return state.ids.take(ordinals), scores
+
+
+def _outgrown(engine: "Engine", state: State) -> bool:
+    """Whether the graph has doubled since this state was taken, so that a walk of it may have missed something.
+
+    Links are replaced under searches: those of a small graph have soon become links to later nodes, by which a walk
+    that began before finds no way to some that it should.
+    """
+    newest = engine.publisher.state
+    was, now = state.data, newest.data
+    if was is None or now is None or was.graph is None or now.graph is None:
+        return False
+    return now.linked > 2 * was.linked and newest.head.generation == state.head.generation
 
 
 def hits(engine: "Engine", queries: F32, tree: Tree | None, options: Options, explain: bool = False) -> list[list[Hit]]:
@@ -59,6 +74,8 @@ def hits(engine: "Engine", queries: F32, tree: Tree | None, options: Options, ex
         state, way = prepared(engine, state, tree, options)
         work = index.Work() if explain else None
         ordinals, scores = way.nearest(queries, work)
+        if _outgrown(engine, state):
+            raise ChangedError
         found = ordinals[ordinals >= 0]
         if len(queries) > 1:
             found = np.unique(found)
