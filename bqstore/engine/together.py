@@ -64,10 +64,11 @@ class Group:
     def add(self, mine: Adding, write: Callable[[], object]) -> None:
         """Have ``mine`` committed, by ``write``, which must commit it with `companions`, or by another thread's."""
         self.waiting.append(mine)
+        leads = False
         try:
             if self._is_led and mine.gate.acquire(timeout=_PATIENCE) and mine.committed:
                 return
-            self._is_led = True
+            self._is_led = leads = True
             end = time.monotonic() + _MOMENT
             while len(self.waiting) < self._last and time.monotonic() < end:
                 time.sleep(_STEP)
@@ -76,7 +77,8 @@ class Group:
             if not mine.committed:
                 with suppress(ValueError):
                     self.waiting.remove(mine)
-            self._pass_on()
+            if leads:
+                self._pass_on()
 
     def _pass_on(self) -> None:
         """Wake those whose documents are committed, and one of the others, to commit next."""
