@@ -213,14 +213,17 @@ class DiskFile(RecordFile):
         return out
 
     def view(self, count: int) -> U32:  # noqa: D102
-        if self._view is None or len(self._view) < count:
+        while self._view is None or len(self._view) < count:
             size = os.fstat(self._fd).st_size
             slots = (size - self.header_length) // self.layout.record_bytes
             words = self.layout.record_bytes // 4
             # the map lives as long as any array refers to it, so that no search loses it
             try:
                 data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:  # out of address space; cut after its size was read
+            except ValueError:  # cut after its size was read: by a process that closes and trims it, else it is damage
+                self.check_size(count)
+                continue
+            except OSError as error:  # out of address space
                 raise StorageError(f"cannot map {self.name}: {error}") from error
             flat = np.frombuffer(data, np.uint32, slots * words, self.header_length)
             self._view = flat.reshape(slots, words)

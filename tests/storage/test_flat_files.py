@@ -150,6 +150,26 @@ def test_growth_is_ahead_of_the_records_and_trimming_takes_it_back(tmp_path):
         again.read(100, 2)
 
 
+def test_a_file_that_another_process_trimmed_while_it_was_mapped_could_not_be_opened(tmp_path, monkeypatch):
+    """Whoever closes cuts off the space grown ahead: between the look at the size and the map of another process."""
+    file = DiskFile.create(tmp_path / "codes-0.bin", LAYOUT, 0, 1)
+    file.write(0, records(100))
+    file.write(100, records(1, 100))
+    other, map_file = DiskFile.open(file.path, LAYOUT, 0, 1, 101, True), files.mmap.mmap
+    cuts = [101]
+
+    def cut_first(*arguments, **more):
+        if cuts:
+            file.trim(cuts.pop())
+        return map_file(*arguments, **more)
+
+    monkeypatch.setattr(files.mmap, "mmap", cut_first)
+    assert (other.view(101)[:101] == records(101)).all() and len(other.view(101)) == 101
+    cuts.append(50)  # below what was committed: that is damage
+    with pytest.raises(CorruptionError, match="cut short"):
+        DiskFile.open(file.path, LAYOUT, 0, 1, 101, True).view(101)
+
+
 def test_descriptors_end_with_the_last_that_holds_the_file(tmp_path):
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
