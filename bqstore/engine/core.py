@@ -84,7 +84,7 @@ class Core:
                         return
                     self.lifecycle.closed = True
             self.pool.drop()
-            self.store.close()  # it may wait for other processes
+            self.store.close(self.lifecycle.lock)  # it waits for other processes first: reads under way need not
 
     def _left(self, forget: bool = False) -> bool:
         """Leave it to the other openings, if there are any; else the next one may be made to have a core of its own."""

@@ -15,7 +15,7 @@ Knows bytes and rows, not what codes mean. The caller lets one thread write at a
 import io
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -72,9 +72,9 @@ class Store(Sharing):
         """Allow writes. Called under the lock, when everything that exists has been checked."""
         self.check_place()
         self.catalogue.start_writing()
-        if self._place is not None and self.folder is not None:
+        if self._place is not None:
             self._place.watch("meta.db")  # anew, as opening it for writing may make another file of it (overlayfs)
-            self.number = CommitNumber(self.folder / "SEQ", write=True)
+            self.number = CommitNumber(self._place, write=True)
             self._until_closed.callback(self.number.close)
         self.reread()
         self.number.publish(self.head.seq)  # whoever committed last may have died before it said so
@@ -294,15 +294,19 @@ class Store(Sharing):
             self.flat.take(self._prepared.flat)
         return head
 
-    def close(self) -> None:
-        """Release the lock and the files. What was acknowledged is durable already."""
+    def close(self, guard: AbstractContextManager[object] | None = None) -> None:
+        """Release the lock and the files. What was acknowledged is durable already.
+
+        ``guard`` keeps other threads from the main connection: closing it under a read crashes SQLite. It is taken when
+        the lock has been waited for.
+        """
         if self._closed:
             return
         self._closed = True
         with self._until_closed:
-            self._close_files()
+            self._close_files(guard or nullcontext())
 
-    def _close_files(self) -> None:
+    def _close_files(self, guard: AbstractContextManager[object]) -> None:
         """Trim the flat files and close the connections, under the lock: closing the last one folds SQLite's log in.
 
         If another process keeps the lock, it has a connection, too, and its end will do that.
@@ -313,6 +317,7 @@ class Store(Sharing):
                 with suppress(BqstoreError):
                     self.wait_for_lock(stack.enter_context(self.lock_file()), min(self.lock_timeout, _AT_CLOSE))
                     locked = True
+            stack.enter_context(guard)
             if self._writing and locked and self._poison is None:
                 with suppress(BqstoreError), self.catalogue.using_main() as main:
                     # an interrupted write may have committed more records than this object knows of

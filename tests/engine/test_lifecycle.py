@@ -3,6 +3,9 @@
 import copy
 import os
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import bqstore
 from bqstore import InvalidInputError, LockedError
 from bqstore.engine import fetch
 from bqstore.engine.state import ChangedError
+from tests.conftest import HANGS
 
 
 def test_a_copy_of_a_collection_closed_its_files_under_it(tmp_path):
@@ -94,3 +98,25 @@ def test_a_filter_function_may_read_the_collection_but_not_write_to_it_while_wri
             with pytest.raises(LockedError, match="a read that holds writers off"):
                 col.search([1.0, 0, 0], filter=lambda record, call=call: call() is None)
         assert len(col) == 3 and col.verify().ok
+
+
+def test_a_read_that_held_the_connection_crashed_when_it_was_closed(tmp_path, monkeypatch):
+    """The fourth try of a search, begun before the end and late: it reads through the connection of the writer."""
+    with bqstore.open(tmp_path) as col, ThreadPoolExecutor(1) as pool:
+        col.add([[1.0, 2.0]], ["a"])
+        store, begun, reads = col._engine.store, threading.Event(), []
+        wait_for_lock = store.wait_for_lock
+
+        def slow(state):
+            begun.set()
+            time.sleep(0.5)
+            return [row.id for row in store.rows("rid", [0])]
+
+        def read_first(*arguments):
+            reads.append(pool.submit(col._engine.publisher.at_one_commit, slow))
+            assert begun.wait(HANGS)
+            wait_for_lock(*arguments)
+
+        monkeypatch.setattr(store, "wait_for_lock", read_first)
+        col.close()
+        assert [read.result() for read in reads] == [["a"]]
