@@ -10,7 +10,6 @@ import json
 import os
 import socket
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from ..errors import LockedError
@@ -27,16 +26,16 @@ _LOCAL: Final = frozenset(
 )
 
 
-def claim(folder: Path) -> io.FileIO | None:
+def claim(folder: Entries) -> io.FileIO | None:
     """Claim a folder for this host, while the writers' lock is held. Closing the file gives the claim back.
 
     None where the folder cannot be another host's, or ``BQSTORE_ALLOW_HOSTS=1`` is set. Raises LockedError, with the
     name of the host that has it open for writing; OSError.
     """
-    kind = platform.file_system(folder)
+    kind = platform.file_system(folder.path)
     if kind in _LOCAL or os.environ.get(ALLOW) == "1":
         return None
-    file = Entries(folder).open_lock("HOST")
+    file = folder.open_lock("HOST")
     try:
         own = {"kernel": platform.kernel_id(), "host": socket.gethostname()}
         if platform.try_lock(file.fileno()):  # nobody has it
@@ -48,9 +47,10 @@ def claim(folder: Path) -> io.FileIO | None:
         if not isinstance(found, dict) or found.get("kernel") != own["kernel"]:
             name = found.get("host") if isinstance(found, dict) else None
             raise LockedError(
-                f"{folder} is open for writing on host {name or 'unknown'}, and this is {own['host']}: on a network "
-                f"file system ({kind or 'of unknown kind'}) only one host may write; close it there, or open it here "
-                f"with read_only=True (if locks, shared memory and syncs do work across hosts, set {ALLOW}=1 on all)"
+                f"{folder.path} is open for writing on host {name or 'unknown'}, and this is {own['host']}: "
+                f"on a network file system ({kind or 'of unknown kind'}) only one host may write; "
+                "close it there, or open it here with read_only=True "
+                f"(if locks, shared memory and syncs do work across hosts, set {ALLOW}=1 on all)"
             )
         platform.try_lock(file.fileno(), shared=True)
     except BaseException:

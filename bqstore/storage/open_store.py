@@ -61,7 +61,7 @@ def open_store(
             lock = WriterLock(folder / "LOCK", "SEQ", place)
             file = at_failure.enter_context(lock.open())
             lock.wait(file, lock_timeout, whole=exclusive)
-            host = claim(folder)
+            host = claim(place)
             if host is not None:
                 end_with_the_parent(at_failure.enter_context(host))
             store = _open_files(place, settings, dim, lock, file if exclusive else None, lock_timeout)

@@ -40,6 +40,11 @@ class Entries:
         """A descriptor of a file, made with mode 0600."""
         return os.open(self._at(name), flags | platform.O_BINARY, 0o600, dir_fd=self.fd)
 
+    def identity(self, name: str) -> tuple[int, int]:
+        """Device and inode of a file."""
+        found = os.stat(self._at(name), dir_fd=self.fd)
+        return found.st_dev, found.st_ino
+
     def open_lock(self, name: str) -> io.FileIO:
         """Open a file to lock it, made if missing; closing it unlocks it."""
         return io.FileIO(self.open(name, os.O_RDWR | os.O_CREAT), "r+")
@@ -81,8 +86,7 @@ class Place(Entries):
         """Notice from now on when a file is replaced. FolderReplacedError if the folder is not at its path."""
         self._paths, self._opened = self._paths[:1], self._opened[:1]
         self.check()
-        found = os.stat(self._at(name), dir_fd=self.fd)
-        self._paths, self._opened = [self.path, self.path / name], [*self._opened, (found.st_dev, found.st_ino)]
+        self._paths, self._opened = [self.path, self.path / name], [*self._opened, self.identity(name)]
 
     @property
     def folder(self) -> tuple[int, int]:

@@ -8,9 +8,11 @@ import mmap
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
+from .place import Entries
+
+_NAME: Final = "SEQ"
 _FORM: Final = "Q"
 _BYTES: Final = 8
 
@@ -25,8 +27,8 @@ class CommitNumber:
 
     now: Sequence[int] = (0,)
 
-    def __init__(self, path: Path | None, write: bool) -> None:
-        self._path, self._write, self._fd = path, write, -1
+    def __init__(self, entries: Entries | None, write: bool) -> None:
+        self._entries, self._write, self._fd = entries, write, -1
         self._mapped: tuple[int, int] | None = None  # device and inode
         self.refresh()
 
@@ -37,18 +39,14 @@ class CommitNumber:
 
     def refresh(self) -> None:
         """Map the file that is there now, made if missing and to be written. Where there is none, nothing is mapped."""
-        if self._path is None:
+        if self._entries is None:
             return
+        with suppress(OSError):  # there is none
+            if self._entries.identity(_NAME) == self._mapped:
+                return
+        self._mapped, self.now = None, (0,)
         with suppress(OSError, ValueError):  # a full disk; the others look into SQLite at every call then
-            flags = os.O_RDWR | os.O_CREAT if self._write else os.O_RDONLY
-            try:
-                found = self._path.stat()
-                if (found.st_dev, found.st_ino) == self._mapped:
-                    return
-            except FileNotFoundError:
-                pass
-            self._mapped, self.now = None, (0,)
-            fd = os.open(self._path, flags, 0o600)
+            fd = self._entries.open(_NAME, os.O_RDWR | os.O_CREAT if self._write else os.O_RDONLY)
             try:
                 found = os.fstat(fd)
                 if found.st_size < _BYTES and self._write:
@@ -68,7 +66,8 @@ class CommitNumber:
                 os.pwrite(self._fd, seq.to_bytes(_BYTES, "little"), 0)
 
     def close(self) -> None:
-        """Close the descriptor; the map stays for searches under way."""
+        """Close the descriptor, and look at the folder no more; the map stays for searches under way."""
+        self._entries = None
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

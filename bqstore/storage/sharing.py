@@ -55,7 +55,7 @@ class Sharing(Reading):
         if place is not None:
             self._until_closed.callback(place.close)
             self.flat.entries, self.catalogue.check_place = place, self.check_place
-            self.number = CommitNumber(place.path / "SEQ", write=False)
+            self.number = CommitNumber(place, write=False)
             if lock is not None:
                 lock.entries = place
 

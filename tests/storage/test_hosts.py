@@ -8,6 +8,7 @@ import pytest
 
 import bqstore
 from bqstore.storage import hosts, platform
+from bqstore.storage.place import Entries
 
 
 @pytest.fixture
@@ -47,25 +48,25 @@ def test_a_second_host_is_refused_until_the_first_has_closed(tmp_path, network):
 
 
 def test_many_processes_of_one_host_share_the_claim(tmp_path, network):
-    with network("one"), hosts.claim(tmp_path), hosts.claim(tmp_path):
+    with network("one"), hosts.claim(Entries(tmp_path)), hosts.claim(Entries(tmp_path)):
         with network("two"), pytest.raises(bqstore.LockedError):
-            hosts.claim(tmp_path)
-        hosts.claim(tmp_path).close()
+            hosts.claim(Entries(tmp_path))
+        hosts.claim(Entries(tmp_path)).close()
 
 
 def test_it_can_be_allowed(tmp_path, network, monkeypatch):
-    with network("one"), hosts.claim(tmp_path), network("two"):
+    with network("one"), hosts.claim(Entries(tmp_path)), network("two"):
         monkeypatch.setenv(hosts.ALLOW, "1")
-        assert hosts.claim(tmp_path) is None
+        assert hosts.claim(Entries(tmp_path)) is None
 
 
 def test_a_damaged_claim_is_no_claim_of_ours(tmp_path, network):
-    with network("one"), hosts.claim(tmp_path):
+    with network("one"), hosts.claim(Entries(tmp_path)):
         (tmp_path / "HOST").write_text("[")
         with pytest.raises(bqstore.LockedError, match="host unknown"):
-            hosts.claim(tmp_path)
+            hosts.claim(Entries(tmp_path))
     with network("one"):
-        hosts.claim(tmp_path).close()
+        hosts.claim(Entries(tmp_path)).close()
 
 
 def test_a_local_file_system_needs_none(tmp_path):
