@@ -1,5 +1,6 @@
 """The graph kept up with the published state: after a write, in a reader, in the background, at flush and close."""
 
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -61,12 +62,12 @@ class GraphUpkeep:
 
     def _link_some(self) -> bool:
         """Link one batch in the background; whether some are left."""
-        with self._life.lock, self._life.changing:
-            self.publisher.busy = True
-            try:
+        try:
+            self.publisher.begin_long()
+            with self._life.lock, self._life.changing:
                 return self._link_batch()
-            finally:
-                self.publisher.busy = False
+        finally:
+            self.publisher.busy.discard(threading.get_ident())
 
     def _link_batch(self) -> bool:
         """Follow what others have committed, and link the next of it."""

@@ -51,6 +51,10 @@ class Lifecycle:
         """Whether this process has inherited the collection from the one that opened it."""
         return self._pid != os.getpid()
 
+    def is_holding(self) -> bool:
+        """Whether this thread holds `lock`."""
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
+
     def is_changing(self) -> bool:
         """Whether this thread is inside a write."""
         return bool(self.changing._is_owned() or self.turn._is_owned())  # type: ignore[attr-defined]

@@ -54,7 +54,8 @@ class Publisher:
         self._number = CommitNumber(None, write=False) if store.is_alone else store.number
         # the commit number when it was last followed; None where there is none to go by
         self._seen: int | None = self._number.now[0] if store.is_alone else None
-        self.busy = False  # a thread that holds the lock for long, and follows by itself meanwhile
+        self.busy: set[int] = set()  # threads that take the lock for long, and follow by themselves meanwhile
+        self._gate = threading.RLock()  # nobody begins to be busy between a look at `busy` and the lock
         self._waits_since = math.inf  # when the thread whose turn it is began to wait for the lock of the folder
         self._next_look = time.monotonic()
         self._state = state
@@ -84,19 +85,31 @@ class Publisher:
         if self._life.is_changing() or (self.store.is_alone and not self._behind):
             return
         number, told = self._number.now[0], self._number.now[0] != self._seen
-        end = time.monotonic() + _PATIENCE
-        while self.busy and time.monotonic() < end:
-            if not told or self._state.head.seq >= number:
-                return
-            time.sleep(_MOMENT)
-        # by `with` alone, also here: an interrupt between taking and giving back would keep the lock for ever
+        end, moved = time.monotonic() + _PATIENCE, None
+        # inside a read that holds writers off, the lock is this thread's own
+        while moved is None and not self._life.is_holding() and time.monotonic() < end:
+            with self._gate:
+                if not self.busy:
+                    moved = self._caught_up()
+            if moved is None:
+                if not told or self._state.head.seq >= number:
+                    return
+                time.sleep(_MOMENT)
+        if self._caught_up() if moved is None else moved:
+            self._followed()
+
+    def _caught_up(self) -> bool:
+        """Publish what has been committed and is not published; whether others have committed."""
         with self._life.lock:
             if self._behind:
                 self.at_one_commit(lambda state: state)
                 self._behind = False
-            moved = self.keep_up()
-        if moved:
-            self._followed()
+            return self.keep_up()
+
+    def begin_long(self) -> None:
+        """Say that this thread is about to take the lock for long; it ends with ``busy.discard``, after the lock."""
+        with self._gate:
+            self.busy.add(threading.get_ident())
 
     def keep_up(self) -> bool:
         """Publish what other processes have committed, if anything; whether there was. Under the lock."""
@@ -173,13 +186,12 @@ class Publisher:
                     self.store.wait_for_lock(file, max(0.0, end - time.monotonic()))
                 finally:
                     self._waits_since = math.inf
-                with self._life.lock, self._life.changing:
-                    self.busy = True
-                    try:
-                        result = self._written(action, file, afterwards)
-                    finally:
-                        self.busy = False
-                    return result
+                try:
+                    self.begin_long()
+                    with self._life.lock, self._life.changing:
+                        return self._written(action, file, afterwards)
+                finally:
+                    self.busy.discard(threading.get_ident())
 
     def _written(self, action: Callable[[], T], file: io.FileIO | None, afterwards: Callable[[bool], None]) -> T:
         """The part of a write under the locks."""

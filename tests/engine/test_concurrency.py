@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -540,6 +541,30 @@ def test_no_search_waits_for_a_write_that_is_being_synced(tmp_path, where, monke
             answered.set()
             writer.join()
         assert len(col) == 5 and col.search_ids([1.0, 0, 0, 0], 5)[0].tolist()[0].count(None) == 0
+
+
+def test_a_search_waited_for_a_batch_that_began_between_its_look_and_the_lock(tmp_path, monkeypatch):
+    """Whoever is about to hold the lock for long waits for such a search, which has it for a moment."""
+    with bqstore.open(tmp_path) as col:
+        publisher, order = col._engine.publisher, []
+
+        def begin():
+            publisher.begin_long()
+            order.append("long")
+
+        other = threading.Thread(target=begin)
+
+        def caught_up():
+            other.start()
+            time.sleep(0.2)
+            order.append("looked")
+            return False
+
+        monkeypatch.setattr(publisher, "_caught_up", caught_up)
+        publisher._look()
+        other.join()
+        publisher.busy.clear()
+        assert order == ["looked", "long"]
 
 
 def test_columns_loaded_beside_a_busy_writer_are_right_and_are_kept(tmp_path):
