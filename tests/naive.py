@@ -437,6 +437,13 @@ def descend(measure, graph, last):
     return node
 
 
+def nearest_seeds(far, near, seeds, n, measured=8, starts=4):
+    """Of the seeds nearest by signs (``far``) those nearest by the whole query (``near``), nearest first."""
+    known = [node for node in seeds if 0 <= node < n]
+    best = sorted(known, key=far)[:measured]  # sorted keeps equals in their order
+    return sorted(best, key=near)[:starts]
+
+
 class Beam:
     """The nearest nodes met, up to the ef-th accepted one and at most ``room`` in all, as [(distance, ordinal)]."""
 
@@ -474,10 +481,17 @@ class Beam:
                 self.offer(copy)
 
     def walk(self, graph, level, start, with_copies=False):
-        """Algorithm 2 of Malkov and Yashunin, but that neighbors are measured one step after they are found."""
-        self.offer(start)
-        self.meet_copies(start, graph if with_copies else None)
-        met, expanded, waiting = {start}, set(), []
+        """Algorithm 2 of Malkov and Yashunin, but that neighbors are measured one step after they are found.
+
+        ``start`` is a node or a list of nodes, nearest first.
+        """
+        met, expanded, waiting = set(), set(), []
+        for node in start if isinstance(start, list) else [start]:
+            if node in met or (met and self.measure(node) >= self.bound()):
+                continue
+            met.add(node)
+            self.offer(node)
+            self.meet_copies(node, graph if with_copies else None)
         while True:
             node = next((o for _, o in self.kept if o not in expanded | self.copies), None)
             if node is None and not waiting:
@@ -499,7 +513,14 @@ def walk(query, codes, graph, accept, way, measure=None):
         measure = lambda o: distance(levels, way.encoding, codes.words[o])  # noqa: E731
     accepts = set(accepted(accept, codes.n)).__contains__
     beam = Beam(measure, accepts, way.ef, way.max_beam)
-    beam.walk(graph, 0, descend(beam.measure, graph, 0), with_copies=True)
+    start = descend(beam.measure, graph, 0)
+    if len(graph.seeds):
+        levels = query_levels(query, codes.quantizer, way.encoding)
+        signs = [level >> (way.encoding - 1) for level in levels]
+        of = dict(zip(graph.seeds.tolist(), graph.seed_signs, strict=True))
+        far = lambda o: distance(signs, 1, of[o])  # noqa: E731
+        start = nearest_seeds(far, beam.measure, graph.seeds.tolist(), graph.n) or start
+    beam.walk(graph, 0, start, with_copies=True)
     beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
     return beam
 

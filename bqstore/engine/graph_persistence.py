@@ -66,6 +66,7 @@ class GraphPersistence:
         graph.restore(numbers, arrays, snapshot.n)
         if "alike" not in numbers:
             graph.count(state.data.words, state.data.quantizer)
+        graph.sample(state.data.words, state.data.quantizer.arrays.width)
         snapshot.release([name for name in arrays if name in HnswGraph.ARRAYS])
         ids = Ids.restored(arrays["id_bytes"], arrays["id_ends"], snapshot.n)
         snapshot.release(["id_bytes", "id_ends"])

@@ -16,6 +16,7 @@ from ..kernels import dispatch as kernels
 from ..kernels import layout
 from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
+from .planner import INEXACT_COPIES
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
 from .splitmix import splitmix64
@@ -33,6 +34,9 @@ _PART = 16
 _COPIES_AT_ONCE = 64  # but this many at least where most nodes are copies, which are found within a batch
 _BATCH = 8192  # nodes at most: a batch holds the writer's lock, and a KeyboardInterrupt waits for its kernels
 _PORTION = 8  # nodes that a thread takes at a time, at least: smaller portions cost more than waiting for the others
+# Nodes that a search may begin at: one in so many, within bounds. They are chosen anew when the graph has grown by an
+# eighth at most, always the same of so many nodes.
+_SEEDED_FROM, _SEED_EVERY, _FEWEST_SEEDS, _MOST_SEEDS = 1024, 100, 32, 1024
 _CLOSE = 0.01  # corrections that differ by less, relatively, are those of the same vector, rounded in another way
 
 
@@ -62,6 +66,7 @@ class HnswGraph:
         self._rows = 0  # of ``view.upper``, in use
         self._copies = self.alike = 0  # nodes without links of their own
         self._pool = ScratchPool()
+        self._seeded = 0  # nodes that the seeds are a sample of
 
     def __len__(self) -> int:
         return self.view.n
@@ -105,6 +110,25 @@ class HnswGraph:
         if not 0 <= alike <= copied:
             raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
+        self._seeded = 0
+
+    def sample(self, words: U64, width: int) -> None:
+        """Choose the nodes that searches begin at, where many have come since; words : uint64 (>= n, columns)."""
+        n = len(self)
+        least = max(0, n.bit_length() - 4)
+        of = n >> least << least
+        if of == self._seeded or of < _SEEDED_FROM:
+            return
+        self._seeded = of
+        if self.alike > INEXACT_COPIES * n:  # scanned; and a start among nodes with many of them ends a walk too early
+            self.view = self.view._replace(seeds=layout.NO_SEEDS, seed_signs=layout.NO_SIGNS)
+            return
+        wanted = max(_FEWEST_SEEDS, min(_MOST_SEEDS, of // _SEED_EVERY))
+        # a hash, as data may come in an order of its own: every hundredth document may be of one kind
+        picked = np.unique(splitmix64(self.seed, 0, wanted) % np.uint64(of)).astype(np.int32)
+        seeds = picked[self.view.links[picked, 0] >= 0]  # copies have no links
+        signs = np.ascontiguousarray(words[seeds, :width])
+        self.view = self.view._replace(seeds=seeds, seed_signs=signs)
 
     def count(self, words: U64, quantizer: Quantizer) -> None:
         """Count the inexact copies of a restored graph; words : uint64 (>= n, columns)."""
@@ -164,6 +188,7 @@ class HnswGraph:
         copied, alike = self._copies + len(copies), self.alike + _count_inexact(words, arrays, copies, heads)
         view = view._replace(n=end)
         self.view, self._copies, self.alike = view, copied, alike  # one statement: an interrupt comes before or after
+        self.sample(words, arrays.width)
         return end
 
     def _chain(self, view: Graph, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

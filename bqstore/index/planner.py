@@ -27,7 +27,7 @@ _EXACT_VALUE = 0.2  # a value of an original
 # vectors of many lengths, under euclid, a walk finds .96 and more of what a scan finds below an eighth, .94 at a fifth,
 # .83 at nine tenths; of 6 dimensions, where all are inexact copies, .6 and .15. A scan of so few dimensions is cheap.
 # (Lengths of two kinds, 1 to 15, are worse at any share: .6 at .05.)
-_INEXACT_COPIES = 1 / 8
+INEXACT_COPIES = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def plan(
     signs : bool                whether codes and query are compared by signs alone
     alike : int                 inexact copies among the linked nodes (`HnswGraph`)
     """
-    if alike > _INEXACT_COPIES * linked:
+    if alike > INEXACT_COPIES * linked:
         linked = 0  # a walk would miss too many: plan as if there were no graph
     small = full_scan_threshold * 1024
     if originals and (exact or n * dim * 4 <= small or (accepted * dim * 4 <= small and not (filtered and adaptive))):

@@ -46,7 +46,17 @@ from bqstore.kernels.link import codes_fit, count_faults, fill_target, link_node
 from bqstore.kernels.quantize import pack_vectors, quantizer_fits
 from bqstore.kernels.records import fits
 from bqstore.kernels.scan import QUERY_NUMBERS, load_query, scan_codes, store_query
-from bqstore.kernels.walk import ACCEPTED, DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at, scan_tail
+from bqstore.kernels.walk import (
+    ACCEPTED,
+    DISTANCE_SHIFT,
+    ORDINAL_MASK,
+    ORDINAL_SHIFT,
+    beam,
+    descend,
+    nearest_seeds,
+    row_at,
+    scan_tail,
+)
 
 
 @root
@@ -249,7 +259,18 @@ def search_graph(
     dim, k = queries.shape[1], hits.ordinals.shape[1]
     n = min(codes.n, codes.words.shape[0], scratch.visited.shape[0])
     linked = min(graph.n, n, graph.links.shape[0], graph.first.shape[0], graph.levels.shape[0], graph.same.shape[0])
-    graph = Graph(graph.links, graph.upper, graph.first, graph.levels, graph.same, linked, graph.entry, graph.top)
+    graph = Graph(
+        graph.links,
+        graph.upper,
+        graph.first,
+        graph.levels,
+        graph.same,
+        linked,
+        graph.entry,
+        graph.top,
+        graph.seeds,
+        graph.seed_signs,
+    )
     limit = min(n, originals.records.shape[0]) if fits(originals, dim) else 0
     words, quantizer, metric = codes.words, codes.quantizer, originals.metric
     ef, max_beam, encoding, prune = settings.ef, settings.max_beam, settings.encoding, settings.prune
@@ -257,17 +278,24 @@ def search_graph(
         return OUT_OF_RANGE
     if scratch.query.shape[1] != dim or scratch.rotated.shape[0] != 64 * quantizer.width:
         return OUT_OF_RANGE
+    if graph.seeds.shape[0] > 0 and graph.seed_signs.shape[1] != quantizer.width:
+        return OUT_OF_RANGE
     for query in range(queries.shape[0]):
         if not prepare_row(queries, query, metric, scratch.query, 0):
             return BAD_QUERY
         encoded = encode_query(
             scratch.query[0], quantizer, encoding, metric, scratch.levels, scratch.rotated, scratch.planes
         )
-        start, distance = descend(words, graph, 0, encoded, scratch)
-        if settings.sparse_below > 0 or settings.accepted_only:
+        filtered = settings.sparse_below > 0 or settings.accepted_only
+        starts = 0 if filtered else nearest_seeds(words, graph, encoded, scratch)
+        if starts == 0:
+            start, distance = descend(words, graph, 0, encoded, scratch)
+            scratch.rows[0], scratch.distances[0], starts = start, distance, 1
+        if filtered:
+            start, distance = scratch.rows[0], scratch.distances[0]
             found = beam_filtered(words, graph, accept, settings, encoded, start, distance, scratch)
         else:
-            found = beam(words, graph, 0, accept, ef, max_beam, encoded, start, distance, 1, scratch)
+            found = beam(words, graph, 0, accept, ef, max_beam, encoded, starts, 1, scratch)
         if linked < n:
             found = scan_tail(words, linked, n, accept, ef, max_beam, encoded, found, scratch)
         if found[1] < settings.candidates:

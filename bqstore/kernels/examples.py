@@ -74,6 +74,8 @@ def _of_the_graph() -> dict[str, list[tuple[Any, ...]]]:
         n=1,
         entry=0,
         top=0,
+        seeds=np.zeros(1, np.int32),
+        seed_signs=np.zeros((1, 1), np.uint64),
     )
     scratch = Scratch(
         visited=np.zeros(2, np.uint8),

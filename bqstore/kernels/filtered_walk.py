@@ -190,14 +190,16 @@ def beam_filtered(
     share = accepted_share(graph, accept, start, n)
     ef, max_beam, ef_dense = min(settings.ef, most), min(settings.max_beam, most), min(settings.ef_dense, most)
     if ef_dense > 0 and share >= DENSE:
-        found = beam(words, graph, 0, accept, ef_dense, most, query, start, distance, 1, scratch)
+        scratch.rows[0], scratch.distances[0] = start, distance
+        found = beam(words, graph, 0, accept, ef_dense, most, query, 1, 1, scratch)
         if found[1] >= settings.candidates:
             return found
     if share >= settings.sparse_below:
         if settings.accepted_only:
             return beam_accepted(words, graph, accept, ef, query, start, scratch)
         if ef_dense == 0 or share < DENSE:  # otherwise a wider beam has failed already
-            found = beam(words, graph, 0, accept, ef, max_beam, query, start, distance, 1, scratch)
+            scratch.rows[0], scratch.distances[0] = start, distance
+            found = beam(words, graph, 0, accept, ef, max_beam, query, 1, 1, scratch)
             if found[1] >= settings.candidates:
                 return found
     if settings.ef_sparse == 0:

@@ -145,6 +145,10 @@ class Originals(NamedTuple):
     metric: int
 
 
+NO_SEEDS = np.zeros(0, np.int32)
+NO_SIGNS = np.zeros((0, 1), np.uint64)
+
+
 class Graph(NamedTuple):
     """A hierarchical navigable small world graph (Malkov and Yashunin 2016).
 
@@ -158,6 +162,8 @@ class Graph(NamedTuple):
         first: ``same`` is the next ordinal of that list, always an older one after the first step; -1 ends it
     n : nodes that are linked; ordinals from here on are the tail
     entry, top : the entry point and its level
+    seeds : int32 (s,), a sample of the nodes, of which the nearest begin a search; none: it begins at ``entry``
+    seed_signs : uint64 (s, width), the first planes of their codes, together in memory
 
     A writer changes rows while searches read them. Whatever mix of an old and a new row a search sees, it holds nothing
     but ordinals, each compared with the search's own ``n`` before it is followed (docs/design/no-reader-lock.md).
@@ -171,6 +177,8 @@ class Graph(NamedTuple):
     n: int
     entry: int
     top: int
+    seeds: npt.NDArray[np.int32] = NO_SEEDS
+    seed_signs: npt.NDArray[np.uint64] = NO_SIGNS
 
 
 class SearchSettings(NamedTuple):

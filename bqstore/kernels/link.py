@@ -137,7 +137,8 @@ def link_node(
     start, distance = descend(words, graph, min(level, graph.top), query, scratch)
     clear_upper(graph, ordinal, level)
     for at in range(min(level, graph.top), -1, -1):
-        size, _, _ = beam(words, graph, at, everything, ef, ef, query, start, distance, 0, scratch)
+        scratch.rows[0], scratch.distances[0] = start, distance
+        size, _, _ = beam(words, graph, at, everything, ef, ef, query, 1, 0, scratch)
         start = (scratch.keys[0] >> ORDINAL_SHIFT) & ORDINAL_MASK
         distance = scratch.keys[0] >> DISTANCE_SHIFT
         copied = -1

@@ -1,8 +1,11 @@
-"""The walk: greedy from the entry point down the levels, then a beam search on level 0 for accepted ordinals.
+"""The walk: a beam search on level 0 for accepted ordinals, from the nearest nodes of a sample.
 
-Malkov and Yashunin 2016, algorithms 2 and 5. The beam is one sorted array of keys (distance, ordinal, accepted,
-expanded). It keeps the nearest nodes, accepted or not, up to the ef-th accepted one: so a filter or a deletion never
-cuts a route, and without them the beam is ef wide. Knows codes, no originals.
+Malkov and Yashunin 2016, algorithm 2. Their descent by levels (algorithm 5) serves building and walks under a filter:
+where the data have clusters it may end in a wrong one (docs/design/start-of-a-walk.md).
+
+The beam is one sorted array of keys (distance, ordinal, accepted, expanded). It keeps the nearest nodes, accepted or
+not, up to the ef-th accepted one: so a filter or a deletion never cuts a route, and without them the beam is ef wide.
+Knows codes, no originals.
 
 The time goes into cache misses, and then into mispredicted branches. So the neighbors of a node are prefetched while
 those of the node before it are measured, and data-dependent tests (visited? closer than the bound?) are branch-free:
@@ -15,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqstore.kernels.bits import measure, prefetch_code, prefetch_codes
-from bqstore.kernels.intrinsics import count_below, move_up, prefetch, prefetch_item
+from bqstore.kernels.intrinsics import count_below, distance_1, move_up, prefetch, prefetch_item
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import (
     COUNT_DISTANCES,
@@ -36,6 +39,8 @@ NO_KEY = np.int64(0x7FFF_FFFF_FFFF_FFFF)
 FARTHEST = np.int64(0x3FFF_FFFF)  # no distance is larger: at most 255 * 2 * 16,384, or the rank of an estimate
 LINEAR = 128  # keys up to which counting the smaller ones, eight at a time, is faster than binary search
 LAST_EPOCH = 255
+MEASURED = 8  # seeds that are measured by the whole query
+STARTS = 4  # of which a walk begins at the nearest
 BITS = np.uint64(63)
 ONE = np.uint64(1)
 
@@ -219,6 +224,46 @@ def descend(
 
 
 @leaf
+def insert_row(
+    rows: npt.NDArray[np.int32], distances: npt.NDArray[np.int32], place: int, row: np.int32, distance: int
+) -> None:
+    """Insert a row into the ``place`` ones before it, which are ascending by distance; that at ``place`` is lost."""
+    while place > 0 and distances[place - 1] > distance:
+        distances[place], rows[place] = distances[place - 1], rows[place - 1]
+        place -= 1
+    distances[place], rows[place] = distance, row
+
+
+@leaf
+def nearest_seeds(words: npt.NDArray[np.uint64], graph: Graph, query: EncodedQuery, scratch: Scratch) -> int:
+    """Write the seeds nearest to a query to ``scratch.rows``, nearest first, with ``distances``; return how many.
+
+    The signs of all are compared, and the ``MEASURED`` best of these by the whole query.
+    """
+    rows, distances = scratch.rows, scratch.distances
+    seeds = min(graph.seeds.shape[0], graph.seed_signs.shape[0])
+    n = min(graph.n, words.shape[0], scratch.visited.shape[0])
+    signs = query.planes[query.encoding - 1 :]
+    most = min(MEASURED, rows.shape[0])
+    count = 0
+    for i in range(seeds):
+        apart = distance_1(graph.seed_signs, i, 0, signs, query.width)
+        if count == most and apart >= distances[count - 1]:
+            continue
+        node = graph.seeds[i]
+        if not 0 <= node < n:
+            continue
+        count = min(count + 1, most)
+        insert_row(rows, distances, count - 1, node, apart)
+    prefetch_codes(words, rows, 0, count)
+    measure(words, rows, count, query, 0, distances)
+    for i in range(1, count):
+        insert_row(rows, distances, i, rows[i], distances[i])
+    scratch.counters[COUNT_DISTANCES] += count
+    return min(count, STARTS)
+
+
+@leaf
 def beam(
     words: npt.NDArray[np.uint64],
     graph: Graph,
@@ -227,8 +272,7 @@ def beam(
     ef: int,
     max_beam: int,
     query: EncodedQuery,
-    start: int,
-    distance: int,
+    starts: int,
     with_copies: int,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
@@ -240,7 +284,7 @@ def beam(
     accept : Accept         the nodes that count towards ef
     ef, max_beam : int      1 <= ef <= max_beam <= keys.shape[0] - 8; max_beam limits accepted and other nodes together
     query : EncodedQuery
-    start, distance : int   the node to begin at, and its distance
+    starts : int            nodes to begin at, >= 1: the first of ``scratch.rows``, with ``scratch.distances``
     with_copies : int       1: offer the copies of every node as well
     scratch : Scratch       written
 
@@ -255,12 +299,18 @@ def beam(
     degree = links.shape[1]
     for i in range(max_beam + 8):
         keys[i] = NO_KEY
-    visited[start] = epoch
-    size, accepted, first, bound = offer(keys, max_beam, 0, 0, ef, distance, start, is_accepted(accept, start))
-    if with_copies:
-        size, accepted, bound = offer_copies(
-            graph, accept, keys, max_beam, size, accepted, ef, distance, start, bound, n, words, query, scratch
-        )
+    size, accepted, bound = 0, 0, FARTHEST
+    start = scratch.rows[0]
+    for i in range(starts):
+        node, distance = scratch.rows[i], distances[i]
+        if visited[node] == epoch or (i > 0 and distance >= bound):
+            continue
+        visited[node] = epoch
+        size, accepted, _, bound = offer(keys, max_beam, size, accepted, ef, distance, node, is_accepted(accept, node))
+        if with_copies:
+            size, accepted, bound = offer_copies(
+                graph, accept, keys, max_beam, size, accepted, ef, distance, node, bound, n, words, query, scratch
+            )
     first = 0  # keys before this one are expanded
     done = 0
     hops = 0

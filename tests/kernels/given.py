@@ -255,6 +255,13 @@ def random_graph(rng, n, m, words=None, capacity=None, least=0):
     return graph._replace(n=n, entry=int(rng.choice(high)), top=top)
 
 
+def with_seeds(rng, graph, words, count):
+    """The graph with so many seeds, some of them nodes of a later state."""
+    nodes = np.flatnonzero(graph.links[:, 0] >= 0)  # no copies
+    seeds = rng.choice(nodes, count if len(nodes) else 0).astype(np.int32)
+    return graph._replace(seeds=seeds, seed_signs=np.ascontiguousarray(words[seeds]))
+
+
 def no_originals(dim, metric):
     records = np.zeros((0, layout.RECORD_HEADER_WORDS), np.uint32)
     records.flags.writeable = False

@@ -22,6 +22,7 @@ from tests.kernels.given import (
     no_originals,
     random_graph,
     whole_vectors,
+    with_seeds,
 )
 
 EXAMPLES = examples(120)
@@ -46,13 +47,15 @@ def kept(scratch):
     slack=st.integers(0, 20),
     density=st.sampled_from([None, 1.0, 0.5, 0.1]),
     encoding=st.sampled_from(ENCODINGS),
+    seeds=st.sampled_from([0, 1, 3, 20]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_beam_is_that_of_the_naive_version(n, tail, m, dim, ef, slack, density, encoding, seed):
+def test_the_beam_is_that_of_the_naive_version(n, tail, m, dim, ef, slack, density, encoding, seeds, seed):
     rng = np.random.default_rng(seed)
     codes = make_codes(whole_vectors(rng, n + tail, dim), spare=3)
     query = whole_vectors(rng, 1, dim)
     graph = random_graph(rng, n, m, codes.words, len(codes.words))
+    graph = with_seeds(rng, graph, codes.words, seeds)
     accept = make_accept(None if density is None else rng.random(n + tail) < density)
     way = make_settings(ef, ef + slack, 0, encoding=encoding)
     scratch = make_scratch(len(codes.words), codes.words.shape[1], m, way.max_beam, dim=dim)
