@@ -222,7 +222,7 @@ def check_truncated(truncate_dim: int | None, dim: int | None) -> None:
 
 SEARCH_KEYWORDS: Final = (
     *("k", "filter", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization", "score_threshold"),
-    "with_vectors",
+    *("with_vectors", "target_recall"),
 )
 # Qdrant's `SearchParams` as a dictionary: the name of each setting there, and in `Collection.search`
 _QDRANT: Final = {"hnsw_ef": "hnsw_ef", "exact": "exact", "quantization": "quantization"}

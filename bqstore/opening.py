@@ -41,10 +41,12 @@ from .engine.core import opening as core_opening
 from .engine.embedding_model import checked_model
 from .engine.engine import Engine
 from .engine.state import first
+from .engine.target import DEFAULT_TARGET, NoKeeper, check_target
 from .errors import InvalidInputError, SettingsConflictError
 from .index import check_environment
 from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
+from .quality.keeper import RecallKeeper
 from .storage import Head, coding_of, open_store
 from .storage.flat import collection_folder
 
@@ -64,6 +66,7 @@ def open(
     index_metadata: Sequence[str] | None = None,
     threads: int | None = None,
     read_only: bool = False,
+    target_recall: float | None = None,
     lock_timeout: float = 30.0,
     exclusive: bool = False,
 ) -> Collection:
@@ -89,6 +92,11 @@ def open(
     threads : int                   at most so many threads for searches in batches, encoding and linking; None: all
                                     cores
     read_only : bool                write nothing and take no lock; follow what others write
+    target_recall : float           share of the true ten nearest that searches should find, 0.95 if not given. It is
+                                    measured on the collection's own documents, in the background and again whenever
+                                    they have doubled, and searches that give no settings take what reaches it; if it is
+                                    given, the cheapest settings that do. Stored with a new collection, else for this
+                                    opening only. 0: nothing is measured. See `Collection.health`
     lock_timeout : float            seconds to wait while another process writes: at opening, and before each write;
                                     0: not at all
     exclusive : bool                lock the folder until it is closed, and let no other process write: saves each write
@@ -124,6 +132,7 @@ def open(
         "quantization": settings_from(Quantization, quantization, "quantization"),
         "hnsw": settings_from(HnswConfig, hnsw, "hnsw"),
         "search": settings_from(SearchParams, search, "search"),
+        "target_recall": None if target_recall is None else check_target(target_recall),
     }
     check_truncated(given["quantization"].get("truncate_dim"), given["dim"])
     read_only, exclusive = check_bool("read_only", read_only), check_bool("exclusive", exclusive)
@@ -133,12 +142,16 @@ def open(
     if timeout < 0:
         raise InvalidInputError(f"lock_timeout is {shown(lock_timeout)}; expected a number of seconds, at least 0")
     opening = {name: given[name] for name in ("quantization", "hnsw", "search")}
+    target = given["target_recall"]
     opening |= {"threads": threads, "read_only": read_only, "lock_timeout": timeout, "exclusive": exclusive}
+    opening |= {} if target is None else {"target_recall": target}
     folder = None if path is None else collection_folder(_absolute(path), collection)
     with core_opening(None if read_only else folder):
         core = None if folder is None or read_only or exclusive else joined(folder)
         if core is None:
             core = shared(_opened(folder, given, opening))
+            if isinstance(core.keeper, NoKeeper):
+                core.keeper = RecallKeeper(core)
     try:
         core.publisher.current()
         _settle(core, given, timeout)
@@ -284,6 +297,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "quantization": as_settings(Quantization(**given["quantization"])),
         "hnsw": asdict(HnswConfig(**given["hnsw"])),
         "search": asdict(SearchParams(**given["search"])),
+        "target_recall": DEFAULT_TARGET if given["target_recall"] is None else given["target_recall"],
     }
 
 

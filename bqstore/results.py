@@ -125,6 +125,66 @@ class ExplainedHits(list[Hit]):
 
 
 @dataclass(frozen=True)
+class RecallEstimate:
+    """The recall of searches that were answered again exactly, with its 95% confidence interval.
+
+    Parameters
+    ----------
+    recall, low, high : float
+    queries : int               searches that were checked
+
+    >>> import bqstore
+    >>> bqstore.RecallEstimate(0.97, 0.95, 0.99, 200).recall
+    0.97
+    """
+
+    recall: float
+    low: float
+    high: float
+    queries: int
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether a collection's searches find what its target recall promises.
+
+    Parameters
+    ----------
+    ok : bool                           nothing is known to be below the target
+    target : float                      the share of the true nearest that searches should find; 0: none was promised
+    measured : RecallEstimate or None   of the settings in use, on documents that were held out; None: not measured yet,
+                                        or not needed, as searches are exact. ``flush()`` waits for what is due
+    documents : int                     in the collection when that was measured
+    searches : dict                     "scan", "walk", "filtered": the `RecallEstimate` of searches of this process, of
+                                        which one in many is answered again exactly
+    problems : tuple of str             what is below the target, and what would mend it
+
+    >>> import bqstore
+    >>> with bqstore.open(target_recall=0.9) as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
+    ...     print(col.health())
+    healthy: the target recall is 0.9; searches are exact, or not measured yet
+    """
+
+    ok: bool
+    target: float
+    measured: RecallEstimate | None
+    documents: int
+    searches: dict[str, RecallEstimate]
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        known = "searches are exact, or not measured yet"
+        if self.measured is not None:
+            known = f"measured {self.measured.recall:.3f} [{self.measured.low:.3f}, {self.measured.high:.3f}]"
+        seen = (f"; {kind}: {each.recall:.3f} of {each.queries:,} searches" for kind, each in self.searches.items())
+        lines = [
+            f"{'healthy' if self.ok else 'unhealthy'}: the target recall is {self.target:g}; {known}{''.join(seen)}"
+        ]
+        return "\n".join([*lines, *self.problems])
+
+
+@dataclass(frozen=True)
 class Trial:
     """One quantization that was measured on a sample, to choose one.
 
@@ -318,6 +378,7 @@ class CollectionInfo:
     format_version : int            of the files
     choice : Choice or None         how the quantization was chosen; None if it was given, or is not chosen yet
     columns : dict of str to int    the metadata fields loaded for filters, and the bytes of each in memory
+    recall : Health                 whether searches find what the target recall promises, as `Collection.health`
     kernels : str                   "compiled"; "compiling": in the background, numpy answers meanwhile and what is
                                     added is scanned; "uncompiled": nobody has needed them yet; "numpy": they will not
                                     be, as BQSTORE_COMPILE is off
@@ -355,6 +416,7 @@ class CollectionInfo:
     format_version: int
     choice: Choice | None = None
     columns: dict[str, int] = field(default_factory=dict)
+    recall: Health = field(default_factory=lambda: Health(True, 0.0, None, 0, {}, ()))
     kernels: str = "compiled"
 
 

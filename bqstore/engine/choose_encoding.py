@@ -49,7 +49,7 @@ class Chosen:
 
     def settings(self, settings: Mapping[str, Any], wanted: Quantization) -> dict[str, Any]:
         """The collection's settings with this quantizer, for the head row."""
-        out = {name: value for name, value in settings.items() if name not in ("choice", "untuned")}
+        out = {name: value for name, value in settings.items() if name not in ("choice", "untuned", "calibration")}
         out["search"] = settings.get("untuned", settings["search"])  # what was tuned was tuned for other codes
         out |= {"quantization": as_settings(wanted), "coding": self.quantizer.coding()}
         if self.choice is not None:
@@ -142,8 +142,12 @@ def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
     return choose(vectors, wanted, metric)
 
 
-def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
-    """Measure what is possible on vectors, float32 (n, dim), in any order, and train the best on them."""
+def choose(vectors: F32, wanted: Quantization, metric: int, documents: int | None = None) -> Chosen:
+    """Measure what is possible on vectors, float32 (n, dim), in any order, and train the best on them.
+
+    ``documents``: of a collection that the vectors are a sample of. Neighbors lie farther apart in a sample, so fewer
+    of them are looked for: those that are among the ten nearest of all.
+    """
     several = possible(wanted)
     if len(vectors) < LEAST:
         several = several[:1]  # too few to tell
@@ -153,7 +157,7 @@ def choose(vectors: F32, wanted: Quantization, metric: int) -> Chosen:
         picked = random.permutation(len(vectors))[: _SAMPLE + _QUERIES]
         held = min(_QUERIES, len(picked) // 4)
         choice = _measured(
-            _usable(vectors[picked[held:]], metric), _usable(vectors[picked[:held]], metric), several, metric
+            _usable(vectors[picked[held:]], metric), _usable(vectors[picked[:held]], metric), several, metric, documents
         )
         best = _best(choice)
         reason = (
@@ -177,9 +181,13 @@ def _usable(vectors: F32, metric: int) -> F32:
     return np.ascontiguousarray((vectors / np.where(lengths > 0, lengths, 1))[lengths[:, 0] > 0])
 
 
-def _measured(base: F32, queries: F32, several: list[Quantization], metric: int) -> Choice:
+def _measured(
+    base: F32, queries: F32, several: list[Quantization], metric: int, documents: int | None = None
+) -> Choice:
     """Every quantization, measured against exact search of whole vectors."""
     k, oversampling = min(_K, len(base)), 3.0
+    if documents is not None:
+        k = max(1, min(k, round(_K * len(base) / documents)))
     # centered, which changes no order: far from the mean, products of float32 lose the differences
     mean = base.mean(0, dtype=np.float64).astype(np.float32)
     centered = base - mean

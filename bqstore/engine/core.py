@@ -21,6 +21,7 @@ from .graph_upkeep import GraphUpkeep
 from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .state import State
+from .target import Calibration, Keeper, NoKeeper
 from .together import Group
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Core:
     graph : GraphUpkeep         when nodes are linked and the graph is saved
     pool, workers               the threads, for the encoding and linking of all openings
     group : Group               the documents that threads are adding now
+    keeper : Keeper             who measures what searches find
     """
 
     def __init__(self, store: Store, state: State, hnsw: HnswConfig, threads: int | None = None) -> None:
@@ -56,6 +58,8 @@ class Core:
         self.acceptor = Acceptor(self.publisher, self.lifecycle)
         self.encoder = Encoder(self)
         self.group = Group()
+        self.keeper: Keeper = NoKeeper()
+        self.measured: Calibration | None = None  # newer than what is stored, as it could not be stored
         self._openings = 1
         self.graph.restore()
 
@@ -74,6 +78,7 @@ class Core:
         """
         if self._left():
             return
+        self.keeper.stop()
         self.graph.builder.stop()
         with self.lifecycle.turn:
             with self.lifecycle.lock, self.lifecycle.changing:

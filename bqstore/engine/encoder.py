@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..config import Quantization, as_settings, check_truncated
 from ..index import METRICS, Quantizer
 from ..results import Choice
-from ..storage import Coding
+from ..storage import Coding, coding_of
 from . import choose_encoding, fetch, maintenance
 
 if TYPE_CHECKING:
@@ -95,6 +95,16 @@ class Encoder:
         """Choose or train again if that is due; under the lock."""
         if self.due:
             self._recode(self.wanted)
+
+    def choose_again(self) -> None:
+        """Choose the encoding again, from all there is, if the settings leave it open; under the lock."""
+        head, wanted = self._store.head, self.wanted
+        if len(choose_encoding.possible(wanted)) == 1 or head.n_live < choose_encoding.LEAST:
+            return
+        sample = fetch.sample(self._publisher.follow(), choose_encoding.TRAINED_ON)
+        chosen = choose_encoding.choose(sample, wanted, METRICS[head.settings["distance"]], head.n_live)
+        if chosen.quantizer.coding() != coding_of(head.settings):
+            maintenance.recode(self._core, chosen.quantizer, chosen.settings(head.settings, wanted))
 
     def change(self, wanted: Quantization) -> None:
         """Make all codes anew with other settings, which stay; under the lock."""

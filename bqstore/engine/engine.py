@@ -12,8 +12,10 @@ from ..index import Workers
 from . import lifecycle
 from .core import Core
 from .options import Options, OptionsCache
+from .target import DEFAULT_TARGET, Calibration, calibration_of
 
 T = TypeVar("T")
+_PLAIN = asdict(SearchParams())
 
 
 class Engine:
@@ -28,13 +30,18 @@ class Engine:
     ----------
     store, lifecycle, publisher, acceptor, encoder, graph : see `Core`
     workers : Workers           the threads of searches in batches
-    hnsw, search_defaults, query_encoding
+    hnsw, search_defaults, query_encoding, target_recall
                                 the settings in use, as far as they may differ between openings
+    calibration                 what settings find in the collection, if that was measured
+    is_open_to_target           whether a call that gives no settings takes those that reach the target
     """
 
     hnsw: HnswConfig
     search_defaults: SearchParams
     query_encoding: str
+    target_recall: float
+    calibration: Calibration | None
+    is_open_to_target: bool
 
     def __init__(
         self,
@@ -52,20 +59,28 @@ class Engine:
         self.closed = False
         self._closing = threading.RLock()
         self._given = {group: dict(opening[group]) for group in ("hnsw", "search", "quantization")}
+        self.target_is_given = opening.get("target_recall") is not None
         self._options = OptionsCache()
         self._stored: dict[str, Any] = {}
+        self._measured: Calibration | None = None
         self._follow(self.store.head.settings)
         lifecycle.close_at_exit(self)
 
     def _follow(self, stored: dict[str, Any]) -> None:
         """Take over settings that were stored, by this process or another, beneath those given at this opening."""
-        if stored is self._stored:
+        measured = self.core.measured
+        if stored is self._stored and measured is self._measured:
             return
         self.hnsw = HnswConfig(**{**stored["hnsw"], **self._given["hnsw"]})
         self.search_defaults = SearchParams(**{**stored["search"], **self._given["search"]})
         self.query_encoding = {**stored["quantization"], **self._given["quantization"]}["query_encoding"]
+        target = self.opening.get("target_recall")
+        self.target_recall = stored.get("target_recall", DEFAULT_TARGET) if target is None else target
+        self.calibration = calibration_of(stored) if measured is None else measured
+        # not where a default was chosen by somebody: stored with the collection, tuned, or given at this opening
+        self.is_open_to_target = not self._given["search"] and stored["search"] == _PLAIN and "untuned" not in stored
         self._options.clear()
-        self._stored = stored  # last, as another thread may go by it
+        self._stored, self._measured = stored, measured  # last, as another thread may go by it
 
     @property
     def distance(self) -> str:
@@ -97,6 +112,7 @@ class Engine:
         """Do a write, one at a time, publish it, and link what it has added."""
         out = self.core.write(action, self.lock_timeout)
         self._follow(self.store.head.settings)
+        self.core.keeper.written()
         return out
 
     def recode(self, change: Callable[[], None]) -> None:

@@ -9,6 +9,7 @@ from ..index import kernels_state
 from ..results import CollectionInfo, VerifyReport
 from ..storage.verify import problems_of
 from . import search
+from .health import health_of
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -20,7 +21,9 @@ def info_of(engine: "Engine") -> CollectionInfo:
     """The collection as it stands at the last commit; the settings are those of this opening."""
     state, store, quantization = engine.publisher.current(), engine.store, engine.encoder.in_use(engine.query_encoding)
     head, data = state.head, state.data
-    _, way = search.prepared(engine, state, None, engine.options(10))
+    options = engine.options(10)
+    _, way = search.prepared(engine, state, None, options)
+    plain = "exact" if way.nothing else way.search.plan.way
     graph = data.graph if data is not None else None
     graph_bytes = 0
     if graph is not None:
@@ -40,7 +43,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         originals=settings["originals"],
         quantization=quantization,
         hnsw=engine.hnsw,
-        search=engine.search_defaults,
+        search=options.in_use(head.n_live),
         embedding_model=settings["embedding_model"],
         read_only=store.read_only,
         code_bytes=code_bytes,
@@ -48,7 +51,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         vector_bytes=dim * 4,
         compression=dim * 4 / code_bytes if code_bytes else 0.0,
         memory_bytes=head.n_slots * code_bytes + graph_bytes,
-        way="exact" if way.nothing else way.search.plan.way,
+        way=plain,
         linked=0 if data is None else data.linked,
         graph_bytes=graph_bytes,
         disk_bytes=sum(file.header_length + head.n_slots * file.layout.record_bytes for file in files),
@@ -56,6 +59,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         format_version=head.format_version,
         choice=engine.encoder.choice,
         columns={key: column.nbytes for key, column in state.columns.items()},
+        recall=health_of(engine, plain),
         kernels=kernels_state(),
     )
 

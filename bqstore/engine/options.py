@@ -1,12 +1,13 @@
 """The settings of one search: what the call gives over the collection's defaults, checked once for all equal calls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..arguments import check_bool, check_int, check_real
 from ..config import MAX_K, HnswConfig, SearchParams
 from ..errors import InvalidInputError
 from ..index import Workers
+from .target import Promise, check_target, resolve
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -27,6 +28,7 @@ class Asked(NamedTuple):
     score_threshold: Any = None
     with_vectors: Any = False
     threads: Any = 1
+    target_recall: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Options:
     workers : Workers   how many queries of a batch may run at once
     adaptive : bool     whether more candidates may be looked at under a filter or among copies: where the call does not
                         give ``oversampling``
+    promise : Promise or None
+                        what reaches the target recall, where the settings were left open
     """
 
     k: int
@@ -54,6 +58,17 @@ class Options:
     score_threshold: float | None = None
     with_vectors: bool = False
     adaptive: bool = True
+    promise: Promise | None = None
+
+    def oversampling(self, documents: int, filtered: bool) -> float:
+        """The oversampling in a collection of so many documents, with or without a filter."""
+        if self.promise is None:
+            return self.params.oversampling
+        return max(self.params.oversampling, self.promise.oversampling_of(documents, filtered))
+
+    def in_use(self, documents: int) -> SearchParams:
+        """The parameters of a search without a filter in a collection of so many documents."""
+        return replace(self.params, oversampling=self.oversampling(documents, False))
 
 
 class OptionsCache:
@@ -83,6 +98,7 @@ class OptionsCache:
 
 def options_of(engine: "Engine", asked: Asked) -> Options:
     """The options of a call with the collection's defaults filled in. Raises InvalidInputError."""
+    k = check_int("k", asked.k, 1, MAX_K)
     params = defaults = engine.search_defaults
     if not (asked.oversampling is None and asked.rescore is None and asked.hnsw_ef is None):
         params = SearchParams(
@@ -90,6 +106,7 @@ def options_of(engine: "Engine", asked: Asked) -> Options:
             defaults.rescore if asked.rescore is None else asked.rescore,
             defaults.hnsw_ef if asked.hnsw_ef is None else asked.hnsw_ef,
         )
+    params, only_exact, promise = _for_target(engine, asked, params, k)
     threshold = asked.score_threshold
     if threshold is not None:
         threshold = check_real("score_threshold", threshold, "a finite number")
@@ -107,9 +124,9 @@ def options_of(engine: "Engine", asked: Asked) -> Options:
     if asked.threads is not None:
         workers = workers.at_most(check_int("threads", asked.threads, 1, MAX_THREADS))
     return Options(
-        check_int("k", asked.k, 1, MAX_K),
+        k,
         params,
-        exact,
+        exact or only_exact,
         engine.keeps_originals,
         engine.hnsw,
         engine.query_encoding,
@@ -118,7 +135,31 @@ def options_of(engine: "Engine", asked: Asked) -> Options:
         threshold,
         with_vectors,
         adaptive=asked.oversampling is None,
+        promise=promise,
     )
+
+
+def _for_target(
+    engine: "Engine", asked: Asked, params: SearchParams, k: int
+) -> tuple[SearchParams, bool, Promise | None]:
+    """The parameters that reach the target recall on this data, or an exact search where only that does.
+
+    What a call or an opening gives goes before; so do defaults that were stored, by `tune` for example.
+    """
+    given = asked.oversampling is not None or asked.hnsw_ef is not None or asked.rescore is not None
+    if asked.target_recall is not None and given:
+        raise InvalidInputError(
+            "target_recall is given with oversampling, hnsw_ef or rescore, which it chooses: give one or the other"
+        )
+    target = engine.target_recall if asked.target_recall is None else check_target(asked.target_recall)
+    calibration, dim = engine.calibration, engine.store.head.dim
+    if given or target == 0 or calibration is None or dim is None or not engine.keeps_originals:
+        return params, False, None
+    if not params.rescore or (asked.target_recall is None and not engine.is_open_to_target):
+        return params, False, None
+    explicit = engine.target_is_given or asked.target_recall is not None
+    found, promise = resolve(calibration, target, k, explicit, 4 * dim)
+    return found, promise is None, promise
 
 
 def no_originals(what: str) -> InvalidInputError:

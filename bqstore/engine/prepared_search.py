@@ -61,7 +61,7 @@ class PreparedSearch:
             alike=data.alike,
             accepted=accepted,
             dim=data.dim,
-            oversampling=params.oversampling,
+            oversampling=options.oversampling(self.live, filtered),
             rescore=params.rescore,
             hnsw_ef=params.hnsw_ef,
             planes=planes,

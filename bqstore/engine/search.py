@@ -51,6 +51,7 @@ def ids(engine: "Engine", queries: F32, tree: Tree | None, options: Options) -> 
         ordinals, scores = way.nearest(queries)
         if not _outgrown(engine, state):
             assert state.ids is not None
+            engine.core.keeper.found(state, way, queries, scores)
             return state.ids.take(ordinals), scores
 
 
@@ -76,6 +77,7 @@ def hits(engine: "Engine", queries: F32, tree: Tree | None, options: Options, ex
         ordinals, scores = way.nearest(queries, work)
         if _outgrown(engine, state):
             raise ChangedError
+        engine.core.keeper.found(state, way, queries, scores)
         found = ordinals[ordinals >= 0]
         if len(queries) > 1:
             found = np.unique(found)

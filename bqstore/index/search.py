@@ -18,10 +18,12 @@ from ..kernels.layout import (
     BINARY,
     COSINE,
     COUNT_DISTANCES,
+    COUNT_EPOCH,
     COUNT_HOPS,
     COUNT_RESCORED,
     DOT,
     EUCLID,
+    LAST_EPOCH,
     OK,
     SCALAR_4_BITS,
     SCALAR_8_BITS,
@@ -182,6 +184,17 @@ class Search:
         if status != OK:
             return self.nearest(query, ALONE)  # by a scan, or to raise the error
         return hits
+
+    def hide(self, node: int) -> None:
+        """Hide a node from the next walk of this thread, which then finds what it would if the node had no links.
+
+        It takes for granted that nobody else uses this search, nor the pool of its state; for a query without a filter.
+        """
+        scratch = self._take_scratch()
+        if scratch.counters[COUNT_EPOCH] >= LAST_EPOCH:
+            scratch.visited[:] = scratch.counters[COUNT_EPOCH] = 0
+        scratch.visited[node] = scratch.counters[COUNT_EPOCH] + 1  # as if it had been visited already
+        self._free.append(scratch)
 
     def _take_scratch(self) -> Scratch:
         try:

@@ -48,6 +48,8 @@ COUNT_DISTANCES = 1
 COUNT_HOPS = 2
 COUNT_RESCORED = 3
 
+LAST_EPOCH = 255  # of ``Scratch.visited``, which is cleared before the next
+
 # A record is a row of little-endian uint32 words: this header, then the payload, zero-padded to 32 bytes. The header
 # begins with the checksum (two words, low first) and an id (two words, not used here).
 RECORD_HEADER_WORDS = 8

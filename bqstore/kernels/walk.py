@@ -24,6 +24,7 @@ from bqstore.kernels.layout import (
     COUNT_DISTANCES,
     COUNT_EPOCH,
     COUNT_HOPS,
+    LAST_EPOCH,
     Accept,
     EncodedQuery,
     Graph,
@@ -38,7 +39,6 @@ ORDINAL_MASK = np.int64(0x7FFF_FFFF)
 NO_KEY = np.int64(0x7FFF_FFFF_FFFF_FFFF)
 FARTHEST = np.int64(0x3FFF_FFFF)  # no distance is larger: at most 255 * 2 * 16,384, or the rank of an estimate
 LINEAR = 128  # keys up to which counting the smaller ones, eight at a time, is faster than binary search
-LAST_EPOCH = 255
 MEASURED = 8  # seeds that are measured by the whole query
 STARTS = 4  # of which a walk begins at the nearest
 BITS = np.uint64(63)

@@ -50,6 +50,7 @@ _OTHERS = (  # smallest codes first
     Quantization("two_bits", "scalar4bits", "rabitq", False),
     Quantization("four_bits", "scalar8bits", "rabitq", False),
 )
+_ALL = 2**40  # kilobytes: everything is searched exactly
 _TIMED = 500  # queries, at most
 _BINS = 40
 _SEED = 0x6271_7376
@@ -176,13 +177,15 @@ def recall(
     """
     k, sample = check_int("k", k, 1, MAX_K), check_int("sample", sample, 1, 100_000)
     state, quantization = measurable(engine, "recall()")
-    default = Configuration(quantization, engine.search_defaults)
+    options = engine.options(k)
+    default = Configuration(quantization, options.in_use(state.head.n_live))
     asked = None if settings is None else configurations_from(settings, default)
     for each in asked or ():
         check_truncated(each.quantization.truncate_dim, state.head.dim)
     vectors, ordinals = given_or_held_out(state, queries, sample)
     truth = exact_search(state, vectors, ordinals, k, engine.workers)
-    as_searched = Evaluator(state, truth, k, engine.hnsw, engine.workers)
+    hnsw = replace(engine.hnsw, full_scan_threshold=_ALL) if options.exact else engine.hnsw
+    as_searched = Evaluator(state, truth, k, hnsw, engine.workers)
     by_codes = replace(as_searched, hnsw=replace(engine.hnsw, full_scan_threshold=0))
     assert state.data is not None
     with Progress("measuring", 1) as progress:

@@ -50,8 +50,8 @@ def coded_dim(settings: dict[str, Any], dim: int) -> int:
 
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a generation without vectors: without the coding, and without the reason for it."""
-    return {name: value for name, value in settings.items() if name not in ("coding", "choice")}
+    """The settings of a generation without vectors: without the coding, the reason for it, and what it finds."""
+    return {name: value for name, value in settings.items() if name not in ("coding", "choice", "calibration")}
 
 
 class Settings(dict[str, Any]):

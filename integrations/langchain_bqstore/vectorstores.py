@@ -436,6 +436,14 @@ class BQVectorStore(VectorStore):
 
     # ---- quality
 
+    def health(self) -> bqstore.Health:
+        """Tell whether searches find what the target recall promises, as `bqstore.Collection.health`.
+
+        >>> store.health().ok
+        True
+        """
+        return self.collection.health()
+
     def recall(self, **kwargs: Any) -> bqstore.RecallReport:
         """Measure how many of the true nearest documents searches find, and how fast; takes seconds.
 

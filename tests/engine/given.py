@@ -35,8 +35,8 @@ def data_of(n: int, dim: int, queries: int = 50, seed: int = 0) -> tuple[np.ndar
 
 
 def filled(path: Any, base: np.ndarray, **settings: Any) -> bqstore.Collection:
-    """A collection of d0, d1, ... whose metadata say which they are."""
-    col = bqstore.open_flat(path, full_scan_threshold=0, **{**SIGNS, **settings})
+    """A collection of d0, d1, ... whose metadata say which they are; settings are as given, nothing is measured."""
+    col = bqstore.open_flat(path, full_scan_threshold=0, **{**SIGNS, "target_recall": 0, **settings})
     numbers = range(len(base))
     col.add(base, [f"d{i}" for i in numbers], [f"text {i}" for i in numbers], [{"i": i, "m": i % 200} for i in numbers])
     return col

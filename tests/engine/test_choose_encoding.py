@@ -230,7 +230,7 @@ def test_what_is_measured_is_what_a_search_finds(monkeypatch):
     monkeypatch.setattr(choose_encoding, "_measured", lambda *args: seen.append(args) or real(*args))
     for distance in DISTANCES:
         choice = choose(clustered(2500, 48, 3, 50), ANY, METRICS[distance]).choice
-        base, queries, several, metric = seen.pop()
+        base, queries, several, metric, _ = seen.pop()
         assert metric == METRICS[distance] and (len(base), len(queries)) == (choice.vectors, choice.queries)
         assert not {row.tobytes() for row in base} & {row.tobytes() for row in queries}
         scores = queries.astype(np.float64) @ base.T.astype(np.float64)

@@ -316,7 +316,7 @@ def test_a_search_whose_graph_doubles_meanwhile_is_made_again(monkeypatch, call)
                 pool.submit(col.add, vectors_of(more), [f"p{n}" for n in more]).result()
         return found
 
-    with bqstore.open(hnsw=BITS, quantization=SIGNS) as col:
+    with bqstore.open(hnsw=BITS, quantization=SIGNS, target_recall=0) as col:
         col.add(vectors_of(range(START)), [f"p{n}" for n in range(START)])
         monkeypatch.setattr(PreparedSearch, "nearest", while_it_grows)
         found = getattr(col, call)(vectors_of([7])[0], 1)

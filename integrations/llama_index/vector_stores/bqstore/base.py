@@ -340,6 +340,14 @@ class BQVectorStore(BasePydanticVectorStore):
 
     # ---- quality
 
+    def health(self) -> bqstore.Health:
+        """Tell whether searches find what the target recall promises, as `bqstore.Collection.health`.
+
+        >>> store.health().ok
+        True
+        """
+        return self._collection.health()
+
     def recall(self, **kwargs: Any) -> bqstore.RecallReport:
         """Measure how many of the true nearest nodes searches find, and how fast; takes seconds.
 

@@ -1,0 +1,45 @@
+"""Whether searches find what the target promises, as far as it is known: measured on documents, and on searches."""
+
+from typing import TYPE_CHECKING
+
+from ..results import Health, RecallEstimate
+from .target import DEFAULT_RUNG, RUNGS
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_OPENING = "open it without search= and without tuned settings to let it choose them"
+
+
+def health_of(engine: "Engine", way: str) -> Health:
+    """What is known now; nothing is measured here. ``way``: of a search without a filter."""
+    target, calibration, searches = engine.target_recall, engine.calibration, dict(engine.core.keeper.estimates)
+    measured, problems = None, []
+    if calibration is not None and calibration.rungs:
+        found = calibration.reaching(target)
+        used = len(RUNGS) if found is None else found if engine.target_is_given else max(found, DEFAULT_RUNG)
+        rung = calibration.rungs[min(used, len(calibration.rungs) - 1)]
+        measured = RecallEstimate(rung.recall, rung.low, rung.high, calibration.queries)
+        if found is None and engine.is_open_to_target:
+            exactly = "are exact, which takes longer" if way == "exact" else f"find {rung.recall:.3f} at most"
+            problems.append(
+                f"no setting of these codes reaches the target recall of {target:g}, so searches {exactly}: "
+                f"{_mend(engine)}"
+            )
+    for kind, seen in searches.items():
+        if seen.high < target:
+            more = "give a larger oversampling to searches with such filters" if kind == "filtered" else _mend(engine)
+            problems.append(
+                f"searches ({kind}) find {seen.recall:.3f} [{seen.low:.3f}, {seen.high:.3f}] of the nearest, less than "
+                f"the target recall of {target:g}: {more}"
+            )
+    documents = 0 if calibration is None else calibration.documents
+    return Health(not problems, target, measured, documents, searches, tuple(problems))
+
+
+def _mend(engine: "Engine") -> str:
+    if not engine.is_open_to_target:
+        return _OPENING
+    if engine.encoder.in_use(engine.query_encoding).encoding != "four_bits":
+        return "requantize(encoding='four_bits') keeps more bits of each dimension"
+    return "a larger m and ef_construct make a better graph, in a new collection"

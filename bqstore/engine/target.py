@@ -1,0 +1,167 @@
+"""The recall that a collection's searches promise, and the settings that were measured to keep it on its data.
+
+A `Calibration` is measured by `quality.calibrate` on the whole collection, stored with its settings, and made again as
+the collection grows. Each of its rungs is a setting of a search, cheapest first, with the recall that it had.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from ..arguments import check_real, shown
+from ..config import SearchParams
+from ..errors import InvalidInputError
+from ..results import RecallEstimate
+from .state import State
+
+DEFAULT_TARGET: Final = 0.95
+K: Final = 10  # hits that recall is measured at
+
+# oversampling and length of the candidate list, None: the default one
+RUNGS: Final[tuple[tuple[float, int | None], ...]] = (
+    *((1.0, 16), (1.3, 20), (1.6, 24), (2.0, 32), (2.5, 48), (3.0, 64), (3.0, None), (4.0, None), (5.0, None)),
+    *((6.4, None), (8.0, None), (10.0, None), (14.0, None), (20.0, None), (28.0, None), (40.0, None), (64.0, None)),
+)
+DEFAULT_RUNG: Final = RUNGS.index((3.0, None))  # what is used where nothing is asked for, and it is enough
+_AFFORDABLE = 512 << 20  # bytes of float32 vectors that every search may read where codes are no use
+_MARGIN = 0.2  # part of what a target leaves to be missed that is kept for the error of measuring
+
+
+class Rung(NamedTuple):
+    """A setting and the recall that it had, with the ends of its 95% confidence interval."""
+
+    oversampling: float
+    hnsw_ef: int | None
+    recall: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What settings find in a collection.
+
+    Parameters
+    ----------
+    documents, queries : int    of the measurement; the queries are documents that were held out
+    rungs : tuple of Rung       the first ones of `RUNGS`, as far as they were measured
+    extra : int                 rungs above those that reach a target, as searches have found less than was measured
+    filtered : int              likewise, of searches with a filter
+    """
+
+    documents: int
+    queries: int
+    rungs: tuple[Rung, ...]
+    extra: int = 0
+    filtered: int = 0
+
+    def reaching(self, target: float) -> int | None:
+        """The index of the first of `RUNGS` that reaches a target; None if none does."""
+        wanted = target + _MARGIN * (1 - target)
+        for i, rung in enumerate(self.rungs):
+            if rung.recall >= wanted:
+                return i + self.extra if i + self.extra < len(RUNGS) else None
+        return None
+
+    def stored(self) -> dict[str, Any]:
+        """As it stands in the collection's settings."""
+        return {
+            "documents": self.documents,
+            "queries": self.queries,
+            "rungs": [list(rung) for rung in self.rungs],
+            "extra": self.extra,
+            "filtered": self.filtered,
+        }
+
+
+def calibration_of(settings: Mapping[str, Any]) -> Calibration | None:
+    """What is stored in a collection's settings; None if nothing was measured for its codes yet."""
+    stored = settings.get("calibration")
+    if stored is None:
+        return None
+    rungs = tuple(Rung(*rung) for rung in stored["rungs"])
+    return Calibration(stored["documents"], stored["queries"], rungs, stored["extra"], stored["filtered"])
+
+
+def check_target(value: object) -> float:
+    """A target recall as a float; InvalidInputError if it is not between 0 and 1, or is 1: only ``exact`` finds all."""
+    expected = "a number from 0 (nothing is promised) to 0.999; exact=True finds all"
+    number = check_real("target_recall", value, expected)
+    if not 0 <= number <= 0.999:
+        raise InvalidInputError(f"target_recall is {shown(value)}; expected {expected}")
+    return number
+
+
+class Promise(NamedTuple):
+    """How a search keeps its target.
+
+    Fields
+    ------
+    oversampling : float    that reached the target when it was measured
+    documents : int         that there were then. Neighbors stand closer in a larger collection: as many candidates are
+                            taken of each so many documents as then
+    filtered : float        factor under a filter
+    """
+
+    oversampling: float
+    documents: int
+    filtered: float
+
+    def oversampling_of(self, documents: int, filtered: bool) -> float:
+        """The oversampling in a collection of so many documents."""
+        grown = self.oversampling * max(1.0, documents / self.documents)
+        return grown * self.filtered if filtered else grown
+
+
+def resolve(
+    calibration: Calibration, target: float, k: int, asked: bool, vector_bytes: int
+) -> tuple[SearchParams, Promise | None]:
+    """The settings that reach a target on a collection's data; no promise where only an exact search does.
+
+    ``asked``: whether the target was given, and the cheapest settings should do; else they are never below the
+    defaults. For k below 10 as many candidates are taken as for 10.
+    """
+    found = calibration.reaching(target)
+    if found is None and calibration.documents * vector_bytes <= _AFFORDABLE:
+        return SearchParams(), None
+    found = len(RUNGS) - 1 if found is None else found
+    more = max(1.0, K / k)
+    oversampling, ef = RUNGS[found]
+    under = RUNGS[min(found + calibration.filtered, len(RUNGS) - 1)][0] / oversampling
+    promise = Promise(oversampling * more, calibration.documents, under)
+    if not asked:
+        return SearchParams(max(RUNGS[DEFAULT_RUNG][0], oversampling * more if found > DEFAULT_RUNG else 1.0)), promise
+    return SearchParams(oversampling * more, True, None if ef is None else max(ef, -(-ef * k // K))), promise
+
+
+class Keeper(Protocol):
+    """Who keeps the promise; `quality.keeper` in an open collection."""
+
+    def written(self) -> None:
+        """Look whether it is time to measure again; after a write."""
+
+    def found(self, state: State, search: Any, queries: Any, scores: Any) -> None:
+        """A search has been answered: one in many is checked."""
+
+    def settle(self) -> None:
+        """Wait until what is due has been measured."""
+
+    def stop(self) -> None:
+        """End what is going on."""
+
+    @property
+    def estimates(self) -> dict[str, RecallEstimate]:
+        """The recall of searches that were checked, by kind."""
+
+
+class NoKeeper:
+    """Nobody: while a collection is being opened."""
+
+    def written(self) -> None:  # noqa: D102
+        pass
+
+    def found(self, state: State, search: Any, queries: Any, scores: Any) -> None:  # noqa: D102
+        pass
+
+    settle = stop = written
+    estimates: dict[str, RecallEstimate] = {}  # noqa: RUF012 - nobody writes to it

@@ -1,0 +1,274 @@
+"""Keeps a collection's target recall: measures as it grows, watches searches, widens them where they fall short.
+
+All of it happens in one background thread that lives while there is something to do. Measuring (`calibrate.py`) comes
+with every doubling of the collection. The watch answers one search in many again, exactly, and spends at most one
+hundredth of the time on it.
+"""
+
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import index
+from ..config import AUTO
+from ..engine.core import Core
+from ..engine.graph_builder import SMALLEST_GRAPH
+from ..engine.prepared_search import PreparedSearch
+from ..engine.state import State
+from ..engine.target import DEFAULT_TARGET, RUNGS, Calibration, calibration_of
+from ..errors import BqstoreError
+from ..index.planner import EXACT
+from ..results import RecallEstimate
+from .calibrate import StoppedError, calibrate
+
+log = logging.getLogger("bqstore")
+
+F32 = NDArray[np.float32]
+FILTERED: Final = "filtered"
+_PART: Final = 0.01  # of the time that the watch may take
+_CALLS: Final = 64  # searches between two looks at the clock
+_KEPT: Final = 400  # checked searches that an estimate is made of
+_FEWEST: Final = 30  # before which none is judged
+_SURE: Final = 3.5  # standard errors below the target: no alarm in a thousand healthy collections
+_TOLERANCE: Final = 0.01
+_GROWTH, _SOON = 2.0, 1.25  # times the documents that were measured: measure again; and where somebody waits for it
+_DEAR: Final = RUNGS.index((14.0, None))  # from here on other codes are worth trying
+_MOST_RECODED: Final = 300_000  # documents that are encoded and linked again unasked: writers wait meanwhile
+
+
+class RecallKeeper:
+    """Measures and watches the searches of one `Core`. Calls are for any thread; all but `settle` return at once."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._starting = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._left, self._next_check = _CALLS, 0.0
+        self._tried = (-1, 0)  # generation and documents when it was last measured, or tried
+        self._rechosen = -1  # generation for which other codes were tried
+        self._known: tuple[object, Calibration | None] = (None, None)
+        self._seen: dict[str, deque[float]] = {}
+        self._warned: set[str] = set()
+
+    # ---- what others call
+
+    def written(self) -> None:
+        """Measure in the background if that is due; after a write."""
+        if self._is_due():
+            self._start(self._measure)
+
+    def found(self, state: State, search: PreparedSearch, queries: F32, scores: F32) -> None:
+        """A search was answered; one in many is checked in the background."""
+        self._left -= 1
+        if self._left > 0:
+            return
+        self._left = _CALLS
+        if self._is_at_work or not len(queries):
+            return
+        if self._is_due():
+            self._start(self._measure)
+        elif time.monotonic() >= self._next_check and _can_be_checked(search):
+            query, best = queries[:1].copy(), scores[0].copy()
+            self._start(lambda: self._check(state, search, query, best))
+
+    def settle(self) -> None:
+        """Measure if that is due or will be soon, and wait for it."""
+        self._wait()
+        if self._is_due(_SOON):
+            self._start(lambda: self._measure(_SOON))
+            self._wait()
+
+    def _wait(self) -> None:
+        thread = self._thread
+        while thread is not None and thread.is_alive():
+            thread.join(0.05)  # in steps: a Ctrl-C ends it
+
+    def stop(self) -> None:
+        """End the background thread, and wait for it."""
+        self._stop.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What was measured last for the codes of the published state."""
+        settings = self._core.publisher.state.head.settings
+        if self._known[0] is not settings:
+            self._known = (settings, calibration_of(settings))
+        return self._core.measured or self._known[1]
+
+    @property
+    def estimates(self) -> dict[str, RecallEstimate]:
+        """The recall of checked searches by kind: "scan", "walk" or "filtered"."""
+        return {kind: _estimate(list(seen)) for kind, seen in list(self._seen.items()) if seen}
+
+    @property
+    def target(self) -> float:
+        """The recall that the collection promises; 0: none."""
+        return float(self._core.publisher.state.head.settings.get("target_recall", DEFAULT_TARGET))
+
+    # ---- measuring
+
+    def _is_due(self, growth: float = _GROWTH) -> bool:
+        """Whether the collection has grown by this factor since it was measured, and can be measured now."""
+        state, core = self._core.publisher.state, self._core
+        head, data = state.head, state.data
+        documents = head.n_live
+        if data is None or documents < SMALLEST_GRAPH or head.settings["originals"] == "none":
+            return False
+        if 4 * documents * data.dim <= 1024 * head.settings["hnsw"]["full_scan_threshold"]:
+            return False  # searched exactly
+        generation, tried = self._tried
+        if generation == head.generation and documents < growth * tried:
+            return False
+        known = self.calibration
+        if known is not None and known.documents / 4 < documents < growth * known.documents:
+            return False
+        is_linked = 2 * data.linked >= state.n and not core.graph.builder.at_work
+        return is_linked and self.target > 0 and index.can_link() and not core.lifecycle.closed
+
+    def _measure(self, growth: float = _GROWTH) -> None:
+        while self._is_due(growth):
+            state = self._core.publisher.state
+            self._tried = (state.head.generation, state.head.n_live)
+            measured = calibrate(state, AUTO, self._go_on)
+            self._keep(measured, state)
+            self._try_other_codes(measured)
+
+    def _go_on(self) -> None:
+        if self._stop.is_set() or self._core.lifecycle.closed:
+            raise StoppedError
+
+    def _keep(self, calibration: Calibration, state: State) -> None:
+        """Store a calibration, or keep it in memory where that cannot be."""
+        core, generation = self._core, state.head.generation
+
+        def store() -> None:
+            head = core.store.head
+            if head.generation == generation:
+                core.store.put_settings({**head.settings, "calibration": calibration.stored()}, head.dim)
+
+        if core.publisher.state.head.generation != generation:
+            return
+        if not core.store.read_only:
+            with suppress(BqstoreError):
+                core.write(store)
+                core.measured = None
+                return
+        core.measured = calibration
+
+    def _try_other_codes(self, measured: Calibration) -> None:
+        """Choose the codes anew where those in use need very many candidates, or are not enough with all of them."""
+        core, head = self._core, self._core.store.head
+        needed = measured.reaching(self.target)
+        if (needed is not None and needed < _DEAR) or core.store.read_only or self._rechosen == head.generation:
+            return
+        if measured.documents <= _MOST_RECODED:
+            core.write(core.encoder.choose_again)
+            self._rechosen = core.store.head.generation
+
+    # ---- the watch
+
+    def _check(self, state: State, search: PreparedSearch, query: F32, scores: F32) -> None:
+        """Answer a search again, exactly, and count what it had found."""
+        begun, data, made = time.monotonic(), state.data, search.search
+        assert data is not None
+        size = min(made.k, made.accepted)
+        accept = None if made.accept.everything else made.accept.words
+        exact = index.Search(data, accept, made.accepted, size, index.Plan(EXACT, False, 0), 1)
+        truth = exact.nearest(query, index.ALONE)[1][0]
+        kind = FILTERED if made.accepted < search.live else made.plan.way
+        seen = self._seen.setdefault(kind, deque(maxlen=_KEPT))
+        seen.append(float(np.count_nonzero(scores >= truth[-1]) / size))
+        now = time.monotonic()
+        self._next_check = now + (now - begun) / _PART
+        self._judge(kind, _estimate(list(seen)))
+
+    def _judge(self, kind: str, found: RecallEstimate) -> None:
+        """Where searches surely find less than promised: say it once, and take more candidates."""
+        if not _falls_short(found, self.target):
+            return
+        if kind not in self._warned:
+            self._warned.add(kind)
+            log.warning(
+                "searches (%s) find %.3f of the nearest, less than the target recall of %g; from now on they take more "
+                "candidates. health() says what else helps",
+                kind,
+                found.recall,
+                self.target,
+            )
+        self._seen[kind].clear()
+        known = self.calibration
+        if known is None or (kind != FILTERED and known.documents * 1.25 < self._core.publisher.state.head.n_live):
+            self._tried, self._core.measured = (-1, 0), None
+            state = self._core.publisher.state
+            self._keep(calibrate(state, AUTO, self._go_on), state)
+        else:
+            if kind == FILTERED:
+                known = replace(known, filtered=known.filtered + 1)
+            else:
+                known = replace(known, extra=known.extra + 1)
+            self._keep(known, self._core.publisher.state)
+
+    # ---- the thread
+
+    @property
+    def _is_at_work(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _start(self, job: Callable[[], None]) -> None:
+        """Do a job in the background, unless one is being done."""
+
+        def work() -> None:
+            with suppress(StoppedError, BqstoreError, MemoryError):  # derived: nothing depends on it
+                _be_nice()
+                job()
+
+        with self._starting:
+            if self._is_at_work or self._stop.is_set():
+                return
+            thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
+            with suppress(RuntimeError):  # no more threads
+                thread.start()
+                self._thread = thread
+
+
+def _be_nice() -> None:
+    """Let other threads go first, on Linux, where a thread has a priority of its own."""
+    if hasattr(os, "setpriority") and threading.get_native_id() != os.getpid():
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5))
+
+
+def _can_be_checked(search: PreparedSearch) -> bool:
+    """Whether a search can have missed something, and exact scores tell what."""
+    if search.nothing or search.options.score_threshold is not None:
+        return False
+    plan = search.search.plan
+    return plan.way != EXACT and plan.rescoring
+
+
+def _falls_short(found: RecallEstimate, target: float) -> bool:
+    """Whether searches surely find less than the target."""
+    error = (found.recall - found.low) / 1.96
+    return found.queries >= _FEWEST and found.recall + _SURE * error < target - _TOLERANCE
+
+
+def _estimate(found: list[float]) -> RecallEstimate:
+    """The mean recall of checked searches, with its 95% confidence interval (normal, with a floor where all are 1)."""
+    m, mean = len(found), float(np.mean(found))
+    deviation = max(float(np.std(found)), 1 / (2 * math.sqrt(m)) if m < _FEWEST else 0.01)
+    error = 1.96 * deviation / math.sqrt(m)
+    return RecallEstimate(mean, max(0.0, mean - error), min(1.0, mean + error), m)

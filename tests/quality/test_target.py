@@ -1,0 +1,303 @@
+"""The target recall: what is measured, where it is kept, what searches make of it, and the watch over them."""
+
+import json
+import logging
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.engine.target import RUNGS, Calibration, Promise, Rung, calibration_of, resolve
+from bqstore.quality import keeper as keeping
+from bqstore.quality.keeper import RecallKeeper
+from tests.adversarial.generators import topics
+from tests.conftest import HANGS
+from tests.engine.given import BITS
+
+N, DIM = 6000, 64
+ONE_BIT = {"encoding": "one_bit", "estimator": "rabitq"}
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    return topics(1, 40)(np.random.default_rng(0), N, DIM)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, catalogue):
+    """A store that was filled and measured."""
+    path = tmp_path_factory.mktemp("store")
+    with bqstore.open(path, hnsw=BITS, quantization=ONE_BIT) as col:
+        fill(col, catalogue[0])
+        col.flush()
+    return path
+
+
+def fill(col, vectors, start=0):
+    col.add(vectors, [str(start + i) for i in range(len(vectors))])
+
+
+def explained(col, query, **settings):
+    return col.search(query, explain=True, **settings).explanation
+
+
+def keeper_of(col) -> RecallKeeper:
+    keeper = col._engine.core.keeper
+    assert isinstance(keeper, RecallKeeper)
+    return keeper
+
+
+def wait(col):
+    thread = keeper_of(col)._thread
+    if thread is not None:
+        thread.join(HANGS)
+        assert not thread.is_alive()
+
+
+# ---- what a calibration says
+
+
+def ladder(*recalls, documents=1000, extra=0, filtered=0):
+    rungs = tuple(Rung(*rung, recall, recall, recall) for rung, recall in zip(RUNGS, recalls, strict=False))
+    return Calibration(documents, 100, rungs, extra, filtered)
+
+
+RISING = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.97, 0.99]
+
+
+def test_the_first_rung_that_is_enough_is_taken():
+    params, promise = resolve(ladder(*RISING), 0.95, 10, False, 400)
+    assert (params.oversampling, params.hnsw_ef) == (6.4, None) and promise == Promise(6.4, 1000, 1.0)
+    params, _ = resolve(ladder(*RISING), 0.9, 10, False, 400)
+    assert params.oversampling == 5.0  # .90 measured is not surely .90
+    params, _ = resolve(ladder(0.99, 1.0), 0.9, 10, False, 400)
+    assert (params.oversampling, params.hnsw_ef) == (3.0, None)  # never below the defaults
+    params, _ = resolve(ladder(0.99, 1.0), 0.9, 10, True, 400)
+    assert (params.oversampling, params.hnsw_ef) == (1.0, 16)  # unless it was asked for
+    params, _ = resolve(ladder(0.99, 1.0), 0.9, 100, True, 400)
+    assert (params.oversampling, params.hnsw_ef) == (1.0, 160)
+    params, _ = resolve(ladder(*RISING), 0.95, 2, False, 400)
+    assert params.oversampling == 32.0  # as many candidates as for ten
+
+
+def test_where_no_rung_is_enough_searches_are_exact_if_that_is_not_too_long():
+    assert resolve(ladder(*RISING), 0.995, 10, False, 400)[1] is None
+    params, promise = resolve(ladder(*RISING, documents=10**7), 0.995, 10, False, 400)
+    assert promise is not None and params.oversampling == RUNGS[-1][0]
+
+
+def test_candidates_grow_with_the_collection_until_it_is_measured_again():
+    """Of topics, 15,000 documents were measured, and at 20,000 recall was .92 for .96."""
+    _, promise = resolve(ladder(*RISING), 0.95, 10, False, 400)
+    assert promise.oversampling_of(500, False) == 6.4
+    assert promise.oversampling_of(1500, False) == pytest.approx(9.6)
+
+
+def test_extra_rungs_are_added():
+    assert resolve(ladder(*RISING, extra=1), 0.95, 10, False, 400)[0].oversampling == 8.0
+    _, promise = resolve(ladder(*RISING, filtered=2), 0.95, 10, False, 400)
+    assert promise.oversampling_of(1000, True) == pytest.approx(10.0)
+    assert resolve(ladder(*RISING, extra=100), 0.95, 10, False, 400)[1] is None
+
+
+def test_it_is_stored_and_read_as_it_was():
+    calibration = ladder(*RISING, extra=2, filtered=1)
+    stored = json.loads(json.dumps(calibration.stored()))
+    assert calibration_of({"calibration": stored}) == calibration
+    assert calibration_of({}) is None
+
+
+# ---- in a collection
+
+
+def test_recall_on_a_catalogue_was_what_three_times_the_candidates_find(made, catalogue):
+    vectors, queries = catalogue
+    with bqstore.open(made) as col:
+        health = col.health()
+        assert health.ok and health.documents == N and health.measured.recall >= 0.95
+        got = explained(col, queries[0])
+        assert got.candidates > 30 and got.candidates == round(10 * col.info().search.oversampling)
+        truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10].astype(str)
+
+        def found(**settings):
+            ids, _ = col.search_ids(queries, 10, **settings)
+            return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids.tolist(), truth.tolist(), strict=True)])
+
+        assert found(oversampling=3.0) < 0.9
+        assert found() >= 0.94
+        assert found(target_recall=0.99) >= 0.98
+        assert explained(col, queries[0], target_recall=0.8).candidates < got.candidates
+
+
+def test_an_opening_may_have_a_target_of_its_own(made, catalogue):
+    query = catalogue[1][0]
+    with (
+        bqstore.open(made) as col,
+        bqstore.open(made, target_recall=0.8) as low,
+        bqstore.open(made, target_recall=0) as off,
+    ):
+        assert explained(low, query).candidates < explained(col, query).candidates
+        assert explained(off, query).candidates == 30 and off.health().target == 0
+        assert low.health().target == 0.8
+
+
+def test_what_is_given_goes_before(made, catalogue):
+    query = catalogue[1][0]
+    with bqstore.open(made) as col:
+        assert explained(col, query, oversampling=2).candidates == 20
+        with pytest.raises(bqstore.InvalidInputError, match="target_recall is given with oversampling"):
+            col.search(query, target_recall=0.9, oversampling=2)
+    with bqstore.open(made, search={"oversampling": 2}) as col:
+        assert explained(col, query).candidates == 20
+        assert explained(col, query, target_recall=0.95).candidates > 20
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, 1.5, float("nan"), "high", True])
+def test_targets_that_cannot_be(made, value):
+    with pytest.raises(bqstore.InvalidInputError, match="target_recall"):
+        bqstore.open(None, target_recall=value)
+
+
+def test_a_tuned_collection_keeps_what_was_tuned(tmp_path, catalogue):
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
+        fill(col, catalogue[0])
+        params = col.tune(0.9)
+        col.flush()
+        assert explained(col, catalogue[1][0]).candidates == -(-10 * params.oversampling // 1)
+
+
+def test_codes_made_anew_are_measured_anew(tmp_path, catalogue):
+    with bqstore.open(tmp_path, hnsw=BITS, quantization={"encoding": "one_bit"}) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        before = col.health().measured
+        col.requantize(encoding="four_bits")
+        col.flush()
+        assert col._engine.store.head.settings["calibration"]["documents"] == N
+        assert col.health().measured.recall >= before.recall
+        assert col.info().search.oversampling == 3.0
+        col.clear()
+        assert col.health().measured is None
+
+
+def test_a_reader_measures_for_itself_what_nobody_has(tmp_path, catalogue, monkeypatch):
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT, target_recall=0) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        assert col.health().measured is None
+        settings = {**col._engine.store.head.settings, "target_recall": 0.95}
+        col._engine.write(lambda: col._engine.store.put_settings(settings, DIM))
+        col._engine.core.keeper.stop()
+    with bqstore.open(tmp_path, read_only=True) as col:
+        col.search(catalogue[1][0])
+        keeper_of(col).settle()
+        assert explained(col, catalogue[1][0]).candidates > 30 and col.health().measured.recall >= 0.95
+        assert "calibration" not in col._engine.store.head.settings
+
+
+def test_another_process_takes_over_what_was_measured(made, catalogue):
+    """Settings are followed as every commit is: here by a second opening that reads alone."""
+    with bqstore.open(made) as col, bqstore.open(made, read_only=True) as reader:
+        assert explained(reader, catalogue[1][0]).candidates == explained(col, catalogue[1][0]).candidates > 30
+
+
+def test_closing_does_not_wait_for_a_measurement(tmp_path, catalogue, monkeypatch):
+    begun = threading.Event()
+
+    def forever(state, encoding, check):
+        begun.set()
+        while True:
+            check()
+            time.sleep(0.001)
+
+    monkeypatch.setattr(keeping, "calibrate", forever)
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
+        fill(col, catalogue[0])
+        assert begun.wait(HANGS)
+    with bqstore.open(tmp_path) as col:
+        assert len(col) == N and col.verify().ok and col.health().measured is None
+
+
+# ---- the watch
+
+
+def searched(col, queries, times):
+    """Search, and check each of the searches."""
+    keeper = keeper_of(col)
+    for i in range(times):
+        keeper._left, keeper._next_check = 1, 0.0
+        col.search(queries[i % len(queries)])
+        wait(col)
+
+
+def test_searches_that_find_too_little_are_noticed_and_widened(tmp_path, catalogue, caplog):
+    """Queries unlike the documents: what was measured on those said that all was well."""
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        core, queries = col._engine.core, catalogue[1]
+        good = keeper_of(col).calibration
+        wrong = replace(good, rungs=tuple(rung._replace(recall=0.99) for rung in good.rungs))
+        keeper_of(col)._keep(wrong, core.publisher.state)
+        assert explained(col, queries[0]).candidates == 30
+        with caplog.at_level(logging.WARNING, "bqstore"):
+            searched(col, queries, 31)
+        assert "less than the target recall of 0.95" in caplog.text and len(caplog.records) == 1
+        assert keeper_of(col).calibration.extra == 1
+        for _ in range(8):
+            searched(col, queries, 35)
+        assert explained(col, queries[0]).candidates > 40 and len(caplog.records) == 1
+        (kind, seen), *_ = col.health().searches.items()
+        assert kind in ("scan", "walk") and seen.recall > 0.9
+
+
+def test_searches_under_a_filter_are_watched_apart(tmp_path, catalogue):
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
+        col.add(catalogue[0], metadatas=[{"even": i % 2 == 0} for i in range(N)])
+        col.flush()
+        keeper = keeper_of(col)
+        keeper._left, keeper._next_check = 1, 0.0
+        col.search(catalogue[1][0], filter={"even": True})
+        wait(col)
+        assert set(col.health().searches) == {"filtered"}
+        assert 0 < col.health().searches["filtered"].recall <= 1
+
+
+def test_exact_searches_are_not_checked(made, catalogue):
+    with bqstore.open(made) as col:
+        keeper = keeper_of(col)
+        keeper._left, keeper._next_check = 1, 0.0
+        col.search(catalogue[1][0], exact=True)
+        wait(col)
+        assert col.health().searches == {}
+
+
+def test_the_watch_takes_a_hundredth_of_the_time(made, catalogue):
+    with bqstore.open(made) as col:
+        keeper = keeper_of(col)
+        keeper._left, keeper._next_check = 1, 0.0
+        begun = time.monotonic()
+        col.search(catalogue[1][0])
+        wait(col)
+        taken = time.monotonic() - begun
+        assert 0 < keeper._next_check - time.monotonic() <= 100 * taken
+        assert keeper._left > 1
+
+
+def test_healthy_searches_raise_no_alarm():
+    """A thousand collections whose searches find exactly what was promised, in a thousand checked searches each."""
+    random, alarms = np.random.default_rng(0), 0
+    for _ in range(1000):
+        found = random.binomial(10, 0.95, 1000) / 10
+        for m in range(keeping._FEWEST, 1000, 10):
+            estimate = keeping._estimate(found[max(0, m - keeping._KEPT) : m].tolist())
+            alarms += keeping._falls_short(estimate, 0.95)
+    assert alarms == 0
+
+
+def test_poor_searches_raise_one_soon():
+    found = np.random.default_rng(0).binomial(10, 0.88, 200) / 10
+    assert keeping._falls_short(keeping._estimate(found.tolist()), 0.95)
