@@ -9,12 +9,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from .conftest import FULL
+
+Page = tuple[str, str, list[tuple[int, str]]]  # a page's name, its folder, and each block with the lines before it
 ROOT = Path(__file__).parents[1]
 NEEDS_KEY = "# needs OPENAI_API_KEY\n"
 HUNG = 1800  # seconds: far beyond what a slow or busy machine takes
@@ -22,23 +27,13 @@ HUNG = 1800  # seconds: far beyond what a slow or busy machine takes
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 _DECIMAL = re.compile(r"\d+\.\d+")
 
-# Runs the blocks of each page in a folder of the page's own, all of them as often as asked, and writes down what each
-# has printed. A block stands at the line that it has in its page, so that a traceback names it.
+# The program of a fresh process that runs the blocks of pages, and writes down what each has printed.
 _PROGRAM = """
-import contextlib, io, json, os, sys
-pages, times, out = json.load(sys.stdin)
-printed = []
-for _ in range(times):
-    for name, folder, blocks in pages:
-        os.makedirs(folder, exist_ok=True)
-        os.chdir(folder)
-        scope = {"__name__": "__main__"}
-        for line, code in blocks:
-            with contextlib.redirect_stdout(io.StringIO()) as said:
-                exec(compile("\\n" * line + code, name, "exec"), scope)
-            printed.append(said.getvalue())
+import json, sys
+from tests.pages import run
+pages, out = json.load(sys.stdin)
 with open(out, "w", encoding="utf-8") as file:
-    json.dump(printed, file)
+    json.dump(run(pages), file)
 """
 
 
@@ -67,32 +62,71 @@ def blocks_of(page: Path) -> list[Block]:
     ]
 
 
-def check_blocks(blocks: Sequence[Block], folder: Path, times: int = 1, **environment: str) -> None:
-    """Run blocks in one fresh process and compare what they print with what their pages show.
+def check_blocks(blocks: Sequence[Block], folder: Path, **environment: str) -> None:
+    """Run blocks and compare what they print with what their pages show.
 
-    A warning is an error, and so is a word on stderr. ``times``: a reader may run a block again.
+    A warning is an error, and so is a word on stderr. In `make test-all` they run in a fresh process, as those of a
+    reader do; in `make test` in this one, which has imported the frameworks already.
     """
     assert blocks
-    pages = list(dict.fromkeys(block.page for block in blocks))
-    asked = [
+    pages = [
         (str(page), str(folder / page.stem), [(block.line, block.code) for block in blocks if block.page == page])
-        for page in pages
+        for page in dict.fromkeys(block.page for block in blocks)
     ]
+    environment = {"XDG_CACHE_HOME": str(folder / "cache"), **environment}
+    if FULL:
+        printed = _run_in_a_process(pages, folder / "printed.json", environment)
+    else:
+        with reader_at(folder, **environment):
+            printed = run(pages)
+    for block, text in zip(blocks, printed, strict=True):
+        check_printed(block, text)
+
+
+def run(pages: list[Page]) -> list[str]:
+    """What each block prints, those of a page one after the other, in a folder and a namespace of the page's own.
+
+    A block stands at the line that it has in its page, so that a traceback names it.
+    """
+    printed = []
+    for name, folder, blocks in pages:
+        Path(folder).mkdir(exist_ok=True)
+        os.chdir(folder)
+        scope = {"__name__": "__main__"}
+        for line, code in blocks:
+            with redirect_stdout(StringIO()) as said:
+                exec(compile("\n" * line + code, name, "exec"), scope)
+            printed.append(said.getvalue())
+    return printed
+
+
+@contextmanager
+def reader_at(folder: Path, **environment: str) -> Iterator[StringIO]:
+    """A reader's terminal in this process: in that folder, without a key. Yields what is printed; nothing on stderr."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        yield out
+    assert not err.getvalue()
+
+
+def _run_in_a_process(pages: list[Page], out: Path, environment: dict[str, str]) -> list[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
-    kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)  # the folder changes
-    out = folder / "printed.json"
+    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), *(str(Path(entry or ".").resolve()) for entry in sys.path)])
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", _PROGRAM],
-        env={**kept, "XDG_CACHE_HOME": str(folder / "cache"), **environment},
-        input=json.dumps([asked, times, str(out)]),
+        env={**kept, **environment},
+        input=json.dumps([pages, str(out)]),
         capture_output=True,
         text=True,
         timeout=HUNG,
         check=False,
     )
     assert done.returncode == 0 and not done.stdout and not done.stderr, done.stderr
-    for block, printed in zip([*blocks] * times, json.loads(out.read_text(encoding="utf-8")), strict=True):
-        check_printed(block, printed)
+    return [str(text) for text in json.loads(out.read_text(encoding="utf-8"))]
 
 
 def check_printed(block: Block, printed: str) -> None:

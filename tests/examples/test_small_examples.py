@@ -1,6 +1,7 @@
 """The examples that can be copied: each runs as it stands, without a key or a network, and runs again."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,8 @@ import pytest
 import bqstore
 
 from ..conftest import FULL
+from ..pages import HUNG, reader_at
 from .conftest import EXAMPLES
-
-HUNG = 1800  # seconds: far beyond what a slow or busy machine takes
-TWICE = "import runpy, sys; [runpy.run_path(sys.argv[1], run_name='__main__') for _ in range(2)]"
 
 PRINTED = {
     "core.py": "0.26 bits: Bits are small and quick\n0.00 floats: Floats are exact but large\n",
@@ -28,26 +27,33 @@ def compiled() -> None:
     bqstore.warm_up()
 
 
+def run_in_a_process(example: Path, folder: Path) -> str:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
+    kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)  # the folder changes
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(example)],
+        cwd=folder,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=HUNG,
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", PRINTED)
 def test_an_example_prints_the_same_each_time(name: str, tmp_path: Path) -> None:
-    """A first run, and a second on what the first has stored: in one process, or in `make test-all` in two."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
-    kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)  # the folder changes
-    example = str(EXAMPLES / name)
-    printed = ""
-    for program in ([example], [example]) if FULL else (["-c", TWICE, example],):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", *program],
-            cwd=tmp_path,
-            env=kept,
-            capture_output=True,
-            text=True,
-            timeout=HUNG,
-            check=False,
-        )
-        assert done.returncode == 0 and not done.stderr, done.stderr
-        printed += done.stdout
+    """A first run, and a second on what the first has stored: in this process, or in `make test-all` in two others."""
+    if FULL:
+        printed = run_in_a_process(EXAMPLES / name, tmp_path) + run_in_a_process(EXAMPLES / name, tmp_path)
+    else:
+        with reader_at(tmp_path) as said:
+            for _ in range(2):
+                runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        printed = said.getvalue()
     first, second = printed[: len(printed) // 2], printed[len(printed) // 2 :]
     assert first == second
     assert PRINTED[name] in first
