@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PAIRS = 12  # cases of a test, at most, in which every two values occur together
+PAIRS = 6  # cases of a test, at most, in which every two values occur together, unless more are asked for
 
 
 def cases_of(items: list[pytest.Item], folder: Path) -> list[list[pytest.Item]]:
@@ -36,11 +36,11 @@ def covering(cases: list[pytest.Item], strength: int) -> list[pytest.Item]:
             return chosen
 
 
-def mark_slow(items: list[pytest.Item], folder: Path) -> None:
+def mark_slow(items: list[pytest.Item], folder: Path, pairs: int = PAIRS) -> None:
     """Mark the cases that `make test` leaves out: it runs every pair of values if that takes few, else each value."""
     for cases in cases_of(items, folder):
         some = covering(cases, 2)
-        for case in set(cases) - set(some if len(some) <= PAIRS else covering(cases, 1)):
+        for case in set(cases) - set(some if len(some) <= pairs else covering(cases, 1)):
             case.add_marker("slow")
 
 

@@ -81,6 +81,7 @@ def test_one_bit_is_as_good_as_numpy_makes_it(measured, name):
         assert found > fine, query_encoding
 
 
+@pytest.mark.slow
 @every_set
 def test_rotation_costs_nothing_and_more_bits_find_more(measured, name):
     given = measured(name)

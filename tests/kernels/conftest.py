@@ -22,4 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if cases[0].path.name not in NO_KERNELS:
             for case in covering(cases, 1):
                 case.add_marker("representative")
-    mark_slow(items, Path(__file__).parent)
+    in_python = [item for item in items if item.path.name in NO_KERNELS]
+    mark_slow(in_python, Path(__file__).parent, 12)  # these run once: no interpreted run sees their other branches
+    mark_slow([item for item in items if item.path.name not in NO_KERNELS], Path(__file__).parent)

@@ -1,6 +1,7 @@
 """What a person sees of a compilation, and where compiled kernels are kept, whatever is wrong with the folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,22 @@ def files(folder):
     return sorted(folder.rglob("*.nbc"))
 
 
-def test_the_first_compilation_is_announced_once_and_a_cached_kernel_is_not(tmp_path):
-    said = [run(NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A cache that a process has filled, and what that process said."""
+    folder = tmp_path_factory.mktemp("first")
+    return folder, run(NUMBA_CACHE_DIR=str(folder))
+
+
+@pytest.fixture
+def filled(tmp_path, first):
+    """A copy of that cache."""
+    shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_the_first_compilation_is_announced_once_and_a_cached_kernel_is_not(first, filled):
+    said = [first[1], run(NUMBA_CACHE_DIR=str(filled))]
     assert said == [(["0", "0"], compiling.LINE), (["1", "0"], "")]
 
 
@@ -60,10 +75,9 @@ def test_a_program_that_logs_everything_gets_nothing_from_numba(tmp_path):
 @pytest.mark.long
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("damage", ["cut", "flip", "middle", "empty"])
-def test_a_damaged_file_is_made_again(tmp_path, damage):
+def test_a_damaged_file_is_made_again(filled, damage):
     """It was an EOFError or an UnpicklingError at every start."""
-    run(NUMBA_CACHE_DIR=str(tmp_path))
-    (file,) = files(tmp_path)
+    (file,) = files(filled)
     data = file.read_bytes()
     half = len(data) // 2
     damaged = {
@@ -73,7 +87,7 @@ def test_a_damaged_file_is_made_again(tmp_path, damage):
         "empty": b"",
     }
     file.write_bytes(damaged[damage])
-    assert [run(NUMBA_CACHE_DIR=str(tmp_path))[0][0] for _ in range(2)] == ["0", "1"]
+    assert [run(NUMBA_CACHE_DIR=str(filled))[0][0] for _ in range(2)] == ["0", "1"]
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_and_nothing_else(tmp_path):
@@ -111,11 +125,10 @@ def test_kernels_that_an_image_was_warmed_up_with_are_found_by_a_user_who_may_on
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to give a file away")
-def test_kernels_of_another_user_are_not_loaded(tmp_path):
-    run(NUMBA_CACHE_DIR=str(tmp_path))
-    for file in files(tmp_path):
+def test_kernels_of_another_user_are_not_loaded(filled):
+    for file in files(filled):
         os.chown(file, 12345, 12345)
-    assert run(NUMBA_CACHE_DIR=str(tmp_path))[0] == ["0", "0"]
+    assert run(NUMBA_CACHE_DIR=str(filled))[0] == ["0", "0"]
 
 
 @pytest.mark.slow  # seconds of four processes
