@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore.engine import choose_encoding, graph_builder
+from bqstore.engine import choose_encoding, graph_builder, graph_upkeep
 from bqstore.index import planner
-from tests.conftest import clustered
+from tests.conftest import FULL, clustered
 
 BITS = {"full_scan_threshold": 0}
 SIGNS = {"encoding": "one_bit"}  # the bits that `hammings` counts, whatever the vectors
+ENOUGH = 2048 if FULL else 450  # documents of which there is a graph, where `settle_early` is told so
 SCAN = {"hnsw_ef": 1_000_000}  # a beam wider than the collection: the planner scans instead
 
 
@@ -25,7 +26,8 @@ def let_walk(patch: pytest.MonkeyPatch) -> None:
 def settle_early(patch: pytest.MonkeyPatch, enough: int) -> None:
     """As of 2,048 documents, of fewer: what may go wrong when codes are chosen and linked depends on no number."""
     patch.setattr(choose_encoding, "LEAST", enough)
-    patch.setattr(graph_builder, "SMALLEST_GRAPH", enough)
+    for module in (graph_builder, graph_upkeep):
+        patch.setattr(module, "SMALLEST_GRAPH", enough)
 
 
 def data_of(n: int, dim: int, queries: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -115,6 +115,7 @@ def is_plausible(chosen, n, dim):
     assert quantizer.query_encoding == found.quantization.query_encoding
 
 
+@pytest.mark.sampled(2)
 @every_distance
 def test_one_bit_is_chosen_where_it_finds_as_much(distance):
     vectors = low_rank(3000)
@@ -124,7 +125,7 @@ def test_one_bit_is_chosen_where_it_finds_as_much(distance):
     assert chosen.quantizer.trained == 3000 and chosen.quantizer.metric == METRICS[distance]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @every_distance
 @pytest.mark.parametrize("dim", [8, 32])
 def test_more_bits_are_chosen_where_one_is_not_enough(distance, dim):
@@ -134,6 +135,7 @@ def test_more_bits_are_chosen_where_one_is_not_enough(distance, dim):
     assert trial(chosen.choice, "one_bit").recall < 0.9
 
 
+@pytest.mark.sampled(2)
 @every_distance
 def test_estimates_are_chosen_where_signs_say_nothing(distance):
     """All values are positive: every sign is the same."""
@@ -198,6 +200,7 @@ def without_times(choice):
     return replace(choice, trials=tuple(replace(each, nanoseconds=0.0) for each in choice.trials))
 
 
+@pytest.mark.sampled(1)
 @every_distance
 def test_the_same_vectors_make_the_same_choice(distance):
     vectors = clustered(2500, 48, 2, 50)
@@ -304,6 +307,7 @@ def test_a_training_on_few_is_due_again_when_there_are_more():
 # ---- remembered
 
 
+@pytest.mark.sampled(2)
 @every_distance
 def test_a_choice_comes_back_from_json_as_it_was(distance):
     chosen = choose(clustered(2500, 24, 1, 50), ANY, METRICS[distance])

@@ -25,7 +25,7 @@ def right(scores, best):
     return (scores >= best[:, -1:] - 1e-6).mean()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("copies", [12, 80, 400])
 @pytest.mark.parametrize(("encoding", "estimator"), CODES)
 def test_copies_do_not_take_the_place_of_candidates(tmp_path, copies, encoding, estimator):

@@ -8,7 +8,7 @@ import pytest
 
 import bqstore
 from bqstore.engine import graph_builder
-from tests.conftest import clustered, exact_scores
+from tests.conftest import FULL, clustered, exact_scores
 from tests.engine.given import SCAN, data_of, let_walk
 
 N, DIM, K = 3000, 64, 10
@@ -190,7 +190,7 @@ def check_trials(col: bqstore.Collection, queries: np.ndarray, truth: Truth, tri
 def test_as_many_hits_as_match(request, monkeypatch, name, walk):
     if walk:
         let_walk(monkeypatch)
-    check_trials(*request.getfixturevalue(name), trials=900, seed=10 * walk)
+    check_trials(*request.getfixturevalue(name), trials=900 if FULL else 300, seed=10 * walk)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
@@ -199,7 +199,7 @@ def test_exact_search_is_brute_force(distance):
     truth = truth_of(base, queries, distance)
     rng = random.Random(distance)
     with filled(base, truth, distance=distance) as col:
-        for _ in range(150):
+        for _ in range(150 if FULL else 50):
             tree, mask = some_filter(truth, rng)
             at, k = rng.randrange(len(queries)), rng.choice([1, 5, 30, 600])
             best = np.sort(truth.scores[at, mask])[::-1][:k]

@@ -15,11 +15,17 @@ import pytest
 import bqstore
 from bqstore.storage.place import Place
 from tests.conftest import clustered
+from tests.engine.given import ENOUGH, settle_early
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder whose files are open where it is")
-N, DIM = 2200, 16
+N, DIM = ENOUGH + 152, 16
 VECTORS = clustered(2 * N, DIM)
 IDS = [str(i) for i in range(2 * N)]
+
+
+@pytest.fixture(autouse=True)
+def chosen_and_linked_early(monkeypatch):
+    settle_early(monkeypatch, ENOUGH)
 
 
 def filled(path, n=N):
@@ -186,14 +192,16 @@ def test_a_folder_that_goes_during_the_commit_is_noticed_before_the_answer(tmp_p
     col.close()
 
 
-@pytest.mark.parametrize("call", ["add many", "clear", "compact", "flush", "requantize"])
+@pytest.mark.sampled(5)  # each call once
 @pytest.mark.parametrize("change", [replaced, moved_and_replaced])
+@pytest.mark.parametrize("call", ["add many", "clear", "compact", "flush", "requantize"])
 def test_a_folder_that_goes_between_the_look_and_the_act(tmp_path, monkeypatch, call, change):
     """Files were made, renamed and swept by path: in the moment after the look it may lead to another store."""
-    check, looks = Place.check, [0]
+    check, looks, store = Place.check, [0], tmp_path / "made"
+    filled(store)
     for moment in range(1, 20):
         path = tmp_path / str(moment) / "store"
-        filled(path)
+        shutil.copytree(store, path)
 
         def look_then_change(self, moment=moment, path=path):
             check(self)

@@ -14,10 +14,23 @@ from bqstore.engine import graph_builder
 from bqstore.index import HnswGraph
 from bqstore.storage import compaction
 from bqstore.storage.store import Store
-from tests.conftest import HANGS, child
-from tests.engine.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall, recall_on_bits
+from tests.conftest import FULL, HANGS, child
+from tests.engine.given import (
+    BITS,
+    ENOUGH,
+    SIGNS,
+    data_of,
+    filled,
+    hammings,
+    let_walk,
+    recall,
+    recall_on_bits,
+    settle_early,
+)
 
-N, LIVE, DIM, K = 2600, 2200, 96, 10
+N, DIM, K = ENOUGH + 552, 96, 10
+LIVE = N - 400
+TAIL = 500 if FULL else 100  # so that there are snapshots to take
 BASE, QUERIES = data_of(N, DIM, queries=100)
 ROOT = Path(bqstore.__file__).parents[1]
 
@@ -25,6 +38,7 @@ ROOT = Path(bqstore.__file__).parents[1]
 @pytest.fixture(autouse=True)
 def walk(monkeypatch):
     let_walk(monkeypatch)
+    settle_early(monkeypatch, ENOUGH)
 
 
 pytestmark = pytest.mark.one_place
@@ -36,7 +50,7 @@ def path(request, tmp_path):
 
 
 def worn(path, **settings):
-    """2,600 slots of which 2,200 live: some deleted, some replaced, some changed."""
+    """N slots of which 400 are dead: some deleted, some replaced, some changed."""
     col = filled(path, BASE[: N - 150], **settings)
     col.delete([f"d{i}" for i in range(100, 400)])
     col.add(BASE[N - 150 :], [f"d{i}" for i in range(150)], metadatas=[{"new": i} for i in range(150)])
@@ -107,9 +121,10 @@ def test_recall_and_graph_are_those_of_a_fresh_build(tmp_path):
 
 def test_recall_after_many_deletions_and_a_compaction(tmp_path):
     rng = np.random.default_rng(0)
-    base, queries = data_of(6000, 128, queries=200)
+    n, dead = (6000, 3500) if FULL else (2000, 1200)
+    base, queries = data_of(n, 128, queries=200)
     with filled(tmp_path, base) as col:
-        gone = rng.permutation(6000)[:3500]
+        gone = rng.permutation(n)[:dead]
         col.delete([f"d{i}" for i in gone])
         truth, _ = col.search_ids(queries, K, exact=True)
         before = recall(col.search_ids(queries, K)[0], truth)
@@ -118,7 +133,7 @@ def test_recall_after_many_deletions_and_a_compaction(tmp_path):
         distances = hammings(base, queries)
         distances[:, gone] = 10**6
         assert recall_on_bits(col.search_ids(queries, K, rescore=False)[0], distances) >= 0.98
-        assert col.info().linked == 2500
+        assert col.info().linked == n - dead
 
 
 def test_nothing_deleted_nothing_done(path, monkeypatch):
@@ -156,14 +171,15 @@ def test_everything_deleted(path):
 
 
 def test_too_few_are_left_for_a_graph(path):
+    few = ENOUGH * 2 // 3
     with filled(path, BASE) as col:
-        col.delete([f"d{i}" for i in range(600, N)])
+        col.delete([f"d{i}" for i in range(few, N)])
         col.compact()
-        assert (col.info().linked, col.info().way, len(col)) == (0, "scan", 600)
-        assert len(col.search(QUERIES[0], 1000)) == 600
+        assert (col.info().linked, col.info().way, len(col)) == (0, "scan", few)
+        assert len(col.search(QUERIES[0], few + 100)) == few
         ids, _ = col.search_ids(QUERIES, K, rescore=False)
-        assert recall_on_bits(ids, hammings(BASE[:600], QUERIES)) == 1
-        col.add(BASE[600:], [f"d{i}" for i in range(600, N)])
+        assert recall_on_bits(ids, hammings(BASE[:few], QUERIES)) == 1
+        col.add(BASE[few:], [f"d{i}" for i in range(few, N)])
         assert col.info().linked == N
 
 
@@ -229,7 +245,8 @@ def test_threads_and_a_reader_search_during_and_after_it(tmp_path):
         threads = [threading.Thread(target=search, args=(i, who)) for i, who in enumerate((col, col, reader))]
         for thread in threads:
             thread.start()
-        for round_ in range(4):
+        times = 4 if FULL else 2
+        for round_ in range(times):
             col.compact()
             assert col.info().generation == round_ + 1
             col.add(vectors["d500"][None], ["d500"], metadatas=[{"round": round_}])
@@ -237,13 +254,13 @@ def test_threads_and_a_reader_search_during_and_after_it(tmp_path):
         for thread in threads:
             thread.join()
         assert not errors, errors[0]
-        assert min(rounds) >= 1 and reader.info().generation == 4 and reader.verify().ok
+        assert min(rounds) >= 1 and reader.info().generation == times and reader.verify().ok
 
 
 READER = """
 import sys, numpy as np, bqstore
 from bqstore.engine import graph_builder
-graph_builder.TAIL = 500
+graph_builder.TAIL, graph_builder.SMALLEST_GRAPH = map(int, sys.argv[3:])
 col = bqstore.open(sys.argv[1], read_only=True, hnsw={"full_scan_threshold": 0})
 queries = np.load(sys.argv[2])
 live = {r.id for r in col.scroll()}
@@ -269,12 +286,13 @@ print("rounds", rounds, "generations", *sorted(generations))
 
 
 def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_builder, "TAIL", 500)  # so that there are snapshots to take
+    monkeypatch.setattr(graph_builder, "TAIL", TAIL)
     np.save(tmp_path / "queries.npy", QUERIES)
     with worn(tmp_path / "store") as col:
         vector = col.get(["d500"], with_vectors=True)[0].vector
+        given = [str(tmp_path / "store"), str(tmp_path / "queries.npy"), str(TAIL), str(ENOUGH)]
         with child(
-            [sys.executable, "-c", READER, str(tmp_path / "store"), str(tmp_path / "queries.npy")],
+            [sys.executable, "-c", READER, *given],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -282,14 +300,15 @@ def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
             text=True,
         ) as process:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
-            for _ in range(6):
+            times = 6 if FULL else 3
+            for _ in range(times):
                 col.compact()
                 col.add(vector[None], ["d500"])
             col.add(BASE[:1], ["stop"])
             out, errors = process.communicate(timeout=HANGS)
         assert process.returncode == 0, errors
         assert errors == "" and len(out.split()) >= 4
-        assert col.info().generation == 6
+        assert col.info().generation == times
 
 
 # ---- interrupted
@@ -317,8 +336,8 @@ def after(number, real):
     ("owner", "name", "when"),
     [
         (HnswGraph, "link", 1),
-        (HnswGraph, "link", 30),
-        (HnswGraph, "_merge", 20),
+        (HnswGraph, "link", 30 if FULL else 15),
+        (HnswGraph, "_merge", 20 if FULL else 10),
         (Store, "begin_compaction", 1),
         (Store, "commit_compaction", 1),
         (compaction, "_copy", 1),

@@ -69,6 +69,7 @@ def test_a_walk_finds_the_nearest_codes_and_scores_their_originals(tmp_path, dis
         assert (np.diff(scores, axis=1) <= 0).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dim", [1, 5, 63, 64, 65, 200])
 def test_any_dimension_is_walked(dim):
     base, queries = data_of(2100, dim, queries=20, seed=dim)
@@ -79,7 +80,7 @@ def test_any_dimension_is_walked(dim):
         assert col.search(queries[0], explain=True).explanation.way == "walk"
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow  # `test_recall_on_bits_grows_with_the_beam` is its like on clusters
 @pytest.mark.parametrize("name", SETS)
 def test_recall_never_falls_as_the_beam_or_oversampling_grows(embeddings, name):
     """Each point lies above the one before, or within two hits in a thousand: DESIGN, A1, A7 and A12."""
@@ -295,7 +296,7 @@ def test_the_planner_walks_when_it_pays_and_scans_when_not(monkeypatch, whole):
 # ---- the same by every call
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("settings", [{}, {"rescore": False}, {"hnsw_ef": 40, "oversampling": 2}], ids=str)
 @pytest.mark.parametrize("condition", [None, {"m": list(range(120))}], ids=["all", "some"])
@@ -322,6 +323,7 @@ def test_every_call_gives_the_same(encoding, settings, condition):
             assert one.tolist() == [row.tolist()]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_walk_and_scan_give_a_document_the_same_score(distance, encoding):

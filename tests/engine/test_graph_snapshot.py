@@ -17,16 +17,17 @@ from bqstore.engine.graph_persistence import GraphPersistence
 from bqstore.index import HnswGraph
 from bqstore.storage import graph_snapshot as snapshot
 from bqstore.storage.reading import Reading
-from tests.conftest import HANGS
-from tests.engine.given import BITS, SIGNS, data_of, filled, let_walk
+from tests.conftest import FULL, HANGS
+from tests.engine.given import BITS, ENOUGH, SIGNS, data_of, filled, let_walk, settle_early
 
-N, DIM, K = 2300, 64, 10
+N, DIM, K = ENOUGH + 252, 64, 10
 BASE, QUERIES = data_of(N, DIM, queries=20)
 
 
 @pytest.fixture(autouse=True)
 def walk(monkeypatch):
     let_walk(monkeypatch)
+    settle_early(monkeypatch, ENOUGH)
 
 
 @pytest.fixture
@@ -76,11 +77,21 @@ def truth():
         return ids.tolist(), scores.tolist()
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A closed collection with a snapshot, made once."""
+    path = tmp_path_factory.mktemp("built") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        settle_early(patch, ENOUGH)
+        filled(path, BASE).close()
+    assert len(snapshots(path)) == 1
+    return path
+
+
 @pytest.fixture
-def store(tmp_path):
-    """A closed collection with a snapshot."""
-    filled(tmp_path / "store", BASE).close()
-    assert len(snapshots(tmp_path / "store")) == 1
+def store(tmp_path, built):
+    """A copy of it."""
+    shutil.copytree(built, tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -94,46 +105,47 @@ def opened(path, **settings):
 
 
 def test_closing_and_flushing_keep_the_graph(tmp_path):
-    with filled(tmp_path, BASE) as col:
+    base, n = data_of(2300, DIM)[0], 2300  # of fewer than 2,048 a tail of one is kept
+    with filled(tmp_path, base) as col:
         assert snapshots(tmp_path) == []
         col.flush()
         first = snapshots(tmp_path)
         assert len(first) == 1
         col.flush()
         assert snapshots(tmp_path) == first
-        col.add(BASE[:100])
+        col.add(base[:100])
     second = snapshots(tmp_path)
     assert len(second) == 1 and second != first
     with opened(tmp_path) as col:
-        assert col.info().linked == N + 100 and col.verify().ok
+        assert col.info().linked == n + 100 and col.verify().ok
         col.delete(["d5"])  # nothing that a snapshot holds
     assert snapshots(tmp_path) == second
     with opened(tmp_path) as col:
-        col.add(BASE[:1])  # a tail of one is not worth writing all again
+        col.add(base[:1])  # a tail of one is not worth writing all again
     assert snapshots(tmp_path) == second
     with opened(tmp_path) as col:
-        assert (len(col), col.info().linked) == (N + 100, N + 100)
-        assert col.search(BASE[0], 2)[1].score > 0.999
+        assert (len(col), col.info().linked) == (n + 100, n + 100)
+        assert col.search(base[0], 2)[1].score > 0.999
         col.flush()  # asked for
-        assert col.info().linked == N + 101
+        assert col.info().linked == n + 101
     assert snapshots(tmp_path) != second
 
 
 def test_a_snapshot_is_taken_when_much_has_been_added_since(tmp_path, monkeypatch):
     monkeypatch.setattr(graph_builder, "TAIL", 300)
     with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
-        seen = []
-        for at in range(0, 3000, 100):
+        seen, first = [], ENOUGH // 100
+        for at in range(0, 100 * first + 1000, 100):
             col.add(np.random.default_rng(at).standard_normal((100, 16)))
             seen.append([int(path.name.split("-")[2][:-4]) for path in snapshots(tmp_path)])
-        assert seen[:20] == [[]] * 20
-        assert all(len(found) == 1 for found in seen[20:])
-        assert len({found[0] for found in seen[20:]}) == 4  # at 2,100, 2,400, 2,700 and 3,000
+        assert seen[:first] == [[]] * first
+        assert all(len(found) == 1 for found in seen[first:])
+        assert len({found[0] for found in seen[first:]}) == 4  # a graph, and every 300
     assert len(snapshots(tmp_path)) == 1
 
 
 def test_small_collections_and_those_in_memory_have_none(tmp_path):
-    filled(tmp_path, BASE[:2000]).close()
+    filled(tmp_path, BASE[: N - 300]).close()
     assert snapshots(tmp_path) == []
     with filled(None, BASE) as col:
         col.flush()
@@ -164,7 +176,7 @@ def test_opening_takes_graph_and_ids_from_the_snapshot(store, no_links, monkeypa
 
 def test_ids_of_every_kind_come_back_from_the_snapshot(tmp_path):
     rng = np.random.default_rng(0)
-    names = [f"{'é漢🙂x'[i % 4] * (i % 7 + 1)}{i}" for i in range(2200)] + ["a" * 1024, "\x01", "'; --", "a\x00b"]
+    names = [f"{'é漢🙂x'[i % 4] * (i % 7 + 1)}{i}" for i in range(N - 100)] + ["a" * 1024, "\x01", "'; --", "a\x00b"]
     base = rng.standard_normal((len(names), 32))
     with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         col.add(base, names)
@@ -248,7 +260,7 @@ def test_a_lost_snapshot_is_made_again_in_the_background(store, at_once, monkeyp
         assert answers(col) == truth
         seen = []
         while col._engine.graph.builder.at_work:  # some batches, an answer, some batches
-            go.release(20)
+            go.release(20 if FULL else 5)
             assert answers(col) == truth
             assert len(col.search(QUERIES[0], 3000)) == N and len(col) == N
             ids, _ = col.search_ids(BASE[::50], 1)
@@ -328,7 +340,7 @@ def test_a_damaged_snapshot_is_told_of_and_made_again(store, at_once, truth, dam
     file = snapshots(store)[0]
     data = file.read_bytes()
     if damage in ("header", "table", "links", "ids"):
-        flipped(file, {"header": 20, "table": 90, "links": len(data) // 4, "ids": data.index(b"d1000d1001")}[damage])
+        flipped(file, {"header": 20, "table": 90, "links": len(data) // 4, "ids": data.index(b"d500d501")}[damage])
     else:
         file.write_bytes(
             {"half": data[: len(data) // 2], "empty": b"", "zeros": bytes(len(data)), "longer": data + b"x"}[damage]
@@ -410,11 +422,11 @@ def test_a_snapshot_that_holds_no_graph_to_walk_on_is_made_again(store, at_once,
 
 def test_an_older_snapshot_is_a_beginning(tmp_path, at_once, truth):
     """The folder's files from two backups: the graph of the first half, the documents of all."""
-    with filled(tmp_path / "store", BASE[:2100]) as col:
+    with filled(tmp_path / "store", BASE[: N - 200]) as col:
         col.flush()
         old = snapshots(tmp_path / "store")[0]
         shutil.copy(old, tmp_path / "old")
-        col.add(BASE[2100:], [f"d{i}" for i in range(2100, N)])
+        col.add(BASE[N - 200 :], [f"d{i}" for i in range(N - 200, N)])
     for path in snapshots(tmp_path / "store"):
         path.unlink()
     shutil.copy(tmp_path / "old", old)
@@ -430,26 +442,26 @@ def test_an_older_snapshot_is_a_beginning(tmp_path, at_once, truth):
 def test_a_snapshot_of_a_future_that_never_was_is_not_believed(tmp_path, at_once, read_only):
     """Documents from an older copy of the folder, the snapshot from a newer one; then the same commits, other rows."""
     path = tmp_path / "store"
-    filled(path, BASE[:2200]).close()
+    filled(path, BASE[: N - 100]).close()
     shutil.copytree(path, tmp_path / "copy")
     with opened(path) as col:
-        col.add(BASE[2200:2250], [f"d{i}" for i in range(2200, 2250)])
+        col.add(BASE[N - 100 : N - 50], [f"d{i}" for i in range(N - 100, N - 50)])
         col.flush()
-        col.add(BASE[2250:], [f"d{i}" for i in range(2250, N)])
+        col.add(BASE[N - 50 :], [f"d{i}" for i in range(N - 50, N)])
     newest = snapshots(path)[-1]
     shutil.copy(newest, tmp_path / "copy" / "default" / newest.name)
     path = tmp_path / "copy"
-    with filled(None, BASE[:2200]) as col:
+    with filled(None, BASE[: N - 100]) as col:
         truth = col.search_ids(QUERIES, K, exact=True)[0].tolist()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with opened(path, read_only=read_only) as col:
-            assert len(col) == 2200 and answers(col)[0] == truth
+            assert len(col) == N - 100 and answers(col)[0] == truth
             wait(col)
             assert answers(col)[0] == truth
     assert all("the graph will be rebuilt" in str(w.message) for w in caught)
     shutil.copy(newest, path / "default" / newest.name)
-    other = -BASE[2200:]
+    other = -BASE[N - 100 :]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         col = bqstore.open(path, hnsw=BITS, quantization=SIGNS)
@@ -486,14 +498,14 @@ def refuse(number):
 @pytest.mark.parametrize("call", ["flush", "add", "close", "compact"])
 def test_a_full_disk_costs_the_snapshot_and_nothing_else(tmp_path, monkeypatch, call, truth):
     path = tmp_path / "store"
-    col = filled(path, BASE[:2000])
+    col = filled(path, BASE[: N - 300])
     if call == "compact":
         col.add(-BASE[:1], ["d0"])
         col.add(BASE[:1], ["d0"])
     monkeypatch.setattr(graph_builder, "TAIL", 200 if call in ("add", "compact") else 10_000)
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "write_all", refuse(errno.ENOSPC))
-        rest = (BASE[2000:], [f"d{i}" for i in range(2000, N)])
+        rest = (BASE[N - 300 :], [f"d{i}" for i in range(N - 300, N)])
         if call == "add":
             with pytest.warns(RuntimeWarning, match=r"no snapshot of the graph was kept.*No space left"):
                 assert len(col.add(*rest)) == 300
@@ -526,13 +538,13 @@ def test_a_snapshot_that_the_disk_refuses_is_not_tried_at_every_add(tmp_path, mo
         tried.append(col._engine.store.head.n_live)
         raise OSError(errno.ENOSPC, "full")
 
-    with filled(tmp_path, BASE[:2000]) as col, warnings.catch_warnings():
+    with filled(tmp_path, BASE[: N - 300]) as col, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with monkeypatch.context() as patch:
             patch.setattr(snapshot, "write_all", fail)
-            for at in range(2000, N, 10):
+            for at in range(N - 300, N, 10):
                 col.add(BASE[at : at + 10], [f"d{i}" for i in range(at, at + 10)])
-            assert tried == [2050, 2150, 2250]
+            assert tried == [N - 250, N - 150, N - 50]
             col.flush()
             assert tried[3:] == [N]
         col.add(BASE[:100])
@@ -557,11 +569,11 @@ def test_an_old_snapshot_stays_when_the_new_one_cannot_be_written(store, monkeyp
 
 def test_a_reader_takes_the_writers_newer_snapshot(tmp_path, monkeypatch, truth):
     monkeypatch.setattr(graph_builder, "TAIL", 100)
-    with filled(tmp_path, BASE[:2100]) as col, opened(tmp_path, read_only=True) as reader:
-        assert reader.info().linked == 2100
-        col.add(BASE[2100:2150], [f"d{i}" for i in range(2100, 2150)])
-        assert len(reader) == 2150 and reader.info().linked == 2100  # a short tail is scanned
-        col.add(BASE[2150:], [f"d{i}" for i in range(2150, N)])
+    with filled(tmp_path, BASE[: N - 200]) as col, opened(tmp_path, read_only=True) as reader:
+        assert reader.info().linked == N - 200
+        col.add(BASE[N - 200 : N - 150], [f"d{i}" for i in range(N - 200, N - 150)])
+        assert len(reader) == N - 150 and reader.info().linked == N - 200  # a short tail is scanned
+        col.add(BASE[N - 150 :], [f"d{i}" for i in range(N - 150, N)])
         with monkeypatch.context() as patch:
             patch.setattr(HnswGraph, "link", lambda *_: pytest.fail("the reader builds"))
             assert len(reader) == N and reader.info().linked == N
@@ -571,11 +583,11 @@ def test_a_reader_takes_the_writers_newer_snapshot(tmp_path, monkeypatch, truth)
 def test_a_reader_does_not_go_back_to_an_older_snapshot(tmp_path, monkeypatch):
     monkeypatch.setattr(graph_builder, "TAIL", 100)
     monkeypatch.setattr(graph_builder, "TAIL_PART", 0.0)
-    with filled(tmp_path, BASE[:2100]) as col:
+    with filled(tmp_path, BASE[: N - 200]) as col:
         old = snapshots(tmp_path)[0]
         kept = old.read_bytes()
         with opened(tmp_path, read_only=True) as reader:
-            col.add(BASE[2100:], [f"d{i}" for i in range(2100, N)])
+            col.add(BASE[N - 200 :], [f"d{i}" for i in range(N - 200, N)])
             for path in snapshots(tmp_path):
                 path.unlink()
             old.write_bytes(kept)

@@ -14,16 +14,17 @@ import pytest
 import bqstore
 from bqstore.engine import graph_builder
 from bqstore.engine.prepared_search import PreparedSearch
-from tests.conftest import HANGS, child
-from tests.engine.given import BITS, SIGNS, let_walk
+from tests.conftest import FULL, HANGS, child
+from tests.engine.given import BITS, ENOUGH, SIGNS, let_walk, settle_early
 
 ROOT = Path(bqstore.__file__).parents[1]
-DIM, START = 64, 2100
+DIM, START = 64, ENOUGH + 52
 
 
 @pytest.fixture(autouse=True)
 def walk(monkeypatch):
     let_walk(monkeypatch)
+    settle_early(monkeypatch, ENOUGH)
 
 
 def vectors_of(numbers) -> np.ndarray:
@@ -183,7 +184,7 @@ def test_adding_one_by_one_under_many_searches(tmp_path):
     with life.col as col:
 
         def lead() -> None:
-            for _ in range(60):
+            for _ in range(60 if FULL else 20):
                 life.add(1)
                 n = 2 * life.next - 1
                 assert col.search_ids(vectors_of([n]), 1)[0][0, 0] == f"p{n}"
@@ -194,14 +195,15 @@ def test_adding_one_by_one_under_many_searches(tmp_path):
 
 def test_searches_while_the_first_graph_is_built_and_grows_much(tmp_path):
     """From no graph to one, with every array replaced by a larger one under the searches."""
-    base = vectors_of(range(1000))
+    first, step, most = (1000, 500, 9000) if FULL else (400, 200, 3600)
+    base = vectors_of(range(first))
     with bqstore.open(hnsw=BITS, quantization=SIGNS) as col:
-        col.add(base, [f"p{n}" for n in range(1000)])
+        col.add(base, [f"p{n}" for n in range(first)])
 
         def lead() -> None:
-            for at in range(1000, 9000, 500):
-                more = base[:500] + np.float32(at) / 1000
-                col.add(more, [f"p{n}" for n in range(at, at + 500)])
+            for at in range(first, most, step):
+                more = base[:step] + np.float32(at) / first
+                col.add(more, [f"p{n}" for n in range(at, at + step)])
 
         def search() -> None:
             known = len(col)
@@ -215,7 +217,7 @@ def test_searches_while_the_first_graph_is_built_and_grows_much(tmp_path):
             assert got.way != "walk" or got.linked + got.tail == got.accepted
 
         run_all(lead, search, search, search)
-        assert col.info().linked == 9000
+        assert col.info().linked == most
 
 
 def test_several_writers_and_searchers(tmp_path):
@@ -264,6 +266,7 @@ from bqstore.engine.prepared_search import PreparedSearch
 from bqstore.index import planner
 from tests.engine.test_graph_threads import Life, vectors_of
 graph_builder.TAIL, planner._SCAN_CODE = 100, 1e12
+graph_builder.SMALLEST_GRAPH = int(sys.argv[2])
 col = bqstore.open(sys.argv[1], read_only=True, hnsw={"full_scan_threshold": 0})
 life = Life.__new__(Life)
 life.gone, life.places = frozenset(), vectors_of([10**6, 10**6 + 1])
@@ -286,7 +289,7 @@ def test_a_reader_in_another_process_follows(tmp_path, monkeypatch):
     life = Life(tmp_path)
     with life.col as col:
         with child(
-            [sys.executable, "-c", FOLLOW, str(tmp_path)],
+            [sys.executable, "-c", FOLLOW, str(tmp_path), str(ENOUGH)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,

@@ -13,15 +13,27 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import bqstore
 from bqstore.engine import graph_builder
-from tests.conftest import often
-from tests.engine.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall, recall_on_bits
+from tests.conftest import FULL, often
+from tests.engine.given import (
+    BITS,
+    ENOUGH,
+    SIGNS,
+    data_of,
+    filled,
+    hammings,
+    let_walk,
+    recall,
+    recall_on_bits,
+    settle_early,
+)
 
-N, DIM, K = 2600, 96, 10
+N, DIM, K = ENOUGH + 552, 96, 10
 
 
 @pytest.fixture(autouse=True)
 def walk(monkeypatch):
     let_walk(monkeypatch)
+    settle_early(monkeypatch, ENOUGH)
 
 
 def in_steps(col, base, step):
@@ -46,11 +58,12 @@ def test_recall_does_not_depend_on_how_the_documents_came():
 
 @pytest.mark.parametrize("step", [1, 7, 64])
 def test_every_row_is_found_by_its_own_vector_as_soon_as_it_is_added(tmp_path, step):
-    base, _ = data_of(2500, DIM)
+    first = ENOUGH - 48
+    base, _ = data_of(first + 500, DIM)
     with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
-        col.add(base[:2000], [f"d{i}" for i in range(2000)])
-        stop = 2000 + min(500, 60 * step)
-        for at in range(2000, stop, step):  # past 2,048, where the graph begins
+        col.add(base[:first], [f"d{i}" for i in range(first)])
+        stop = first + min(500, 60 * step)
+        for at in range(first, stop, step):  # past where the graph begins
             new = range(at, min(at + step, stop))
             col.add(base[new.start : new.stop], [f"d{i}" for i in new])
             ids, scores = col.search_ids(base[new.start : new.stop], 1, hnsw_ef=64)
@@ -99,7 +112,7 @@ def test_recall_after_replacing_a_third_is_that_of_a_fresh_build(request, tmp_pa
         base, queries = data_of(4000, DIM, queries=200)
     else:
         base, queries = request.getfixturevalue("embeddings")(f"{name}.npz")
-        base, queries = base[:3000], queries[:300]
+        base, queries = base[: 3000 if FULL else 1500], queries[:300]
     n = len(base)
     rng = np.random.default_rng(0)
     changed = rng.permutation(n)[: n * 3 // 10]

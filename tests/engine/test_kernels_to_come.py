@@ -10,10 +10,10 @@ import bqstore
 from bqstore import progress
 from bqstore.engine.graph_upkeep import GraphUpkeep
 from bqstore.kernels import dispatch
-from tests.conftest import HANGS, clustered
-from tests.engine.given import BITS
+from tests.conftest import FULL, HANGS, clustered
+from tests.engine.given import BITS, ENOUGH, settle_early
 
-N, DIM, PORTION = 3500, 16, 600
+N, DIM, PORTION = (3500, 16, 600) if FULL else (900, 16, 200)
 VECTORS = clustered(N, DIM)
 
 
@@ -27,6 +27,7 @@ class Late:
 @pytest.fixture
 def late(monkeypatch):
     bqstore.warm_up()
+    settle_early(monkeypatch, ENOUGH)
     late = Late()
 
     def slow(look):
@@ -158,10 +159,11 @@ def test_what_is_added_while_the_thread_ends_is_linked(late, monkeypatch):
 
     monkeypatch.setattr(GraphUpkeep, "_link_some", last)
     with bqstore.open(hnsw=BITS) as col:
-        col.add(VECTORS[:2500], ids=ids_of(0, 2500))
+        most = N * 5 // 7
+        col.add(VECTORS[:most], ids=ids_of(0, most))
         late.come.set()
         assert looked.wait(HANGS)
-        col.add(VECTORS[2500:], ids=ids_of(2500, N))
+        col.add(VECTORS[most:], ids=ids_of(most, N))
         assert col.info().linked == N
         go.set()
         settled(col)

@@ -182,10 +182,9 @@ def test_a_search_asks_sqlite_for_nothing_while_nobody_commits(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_number_that_was_not_published_costs_a_delay(tmp_path, monkeypatch, read_only):
+def test_a_number_that_was_not_published_costs_a_delay(tmp_path, other, read_only):
     """The writer was killed between its commit and the number."""
-    bqstore.open(tmp_path).close()
-    with bqstore.open(tmp_path, read_only=read_only) as col, other_process(tmp_path) as other:
+    with bqstore.open(tmp_path, read_only=read_only) as col:
         other(
             "from bqstore.storage.sequence import CommitNumber as C; publish = C.publish; C.publish = lambda *_: None"
         )
@@ -521,6 +520,7 @@ def _add_in_a_worker(col, number):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_store_goes_to_the_workers_of_a_pool(tmp_path, method):
     with bqstore.open(tmp_path, search={"oversampling": 4.0}) as col:

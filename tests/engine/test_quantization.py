@@ -343,6 +343,7 @@ def test_without_originals_a_large_first_batch_is_chosen(path):
         assert np.mean(same) > 8 and np.abs(scores[:, 0] - truth.max(1)).max() < 0.1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("originals", ["float32", "none"])
 @pytest.mark.parametrize("settings", [{"encoding": "four_bits"}, {"encoding": "four_bits", "query_encoding": "binary"}])
 def test_an_encoding_that_is_given_is_not_signs_however_few_come_first(settings, originals):
@@ -527,7 +528,7 @@ def build(base, way, originals, distance, path=None):
     return col
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("way", WAYS, ids=named)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_every_kind_of_code_of_a_few_documents(way, distance, tmp_path):
@@ -553,7 +554,7 @@ LARGE = [
 ]
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("way", "distance", "originals"), LARGE, ids=named)
 def test_every_kind_of_code_of_a_graph(way, distance, originals, walk, monkeypatch):
     monkeypatch.setattr(graph_builder, "SMALLEST_GRAPH", 700)
@@ -588,6 +589,7 @@ def test_originals_that_cannot_be_hits_are_not_read(way, how, walk):
         assert read < (0.5 if way[0] == "four_bits" else 0.95) * candidates and wrong <= 0.02 * 10 * len(QUERIES)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("encoding", "binary"), [("two_bits", 0.55), ("one_and_half_bits", 0.45)])
 @pytest.mark.parametrize("query_encoding", ["binary", "scalar4bits", "scalar8bits"])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
@@ -714,8 +716,8 @@ def adder(col, start, stop, step, base=BASE):
     return add
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("step", [37, 200, 650])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("step", [200, 37, 650])
 def test_adding_from_threads_while_the_first_choice_is_made(path, step):
     """Wherever the threshold falls, every code is of the quantizer in use."""
     with opened(path) as col:
@@ -731,7 +733,7 @@ def test_adding_from_threads_while_the_first_choice_is_made(path, step):
             check_codes(col)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("originals", ["float32", "none"])
 @pytest.mark.parametrize("way", [None, ("one_bit", "rabitq", False), ("two_bits", "sign", False)], ids=named)
 def test_several_threads_make_the_first_add(originals, way, path):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import bqstore
+from bqstore.quality import tune
+from tests.conftest import FULL
 from tests.engine.given import BITS, data_of, recall
 
 BITS_OF = {"full_scan_threshold": 0}
@@ -25,6 +27,7 @@ def test_requantizing_a_few_documents_divided_by_zero(n):
         assert col.info().choice.vectors > 1000  # not the few of before
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("offset", [0, 300, 3000])
 def test_vectors_far_from_the_origin_lost_their_mean(offset):
     base, queries = data_of(2500, 64)
@@ -37,6 +40,7 @@ def test_vectors_far_from_the_origin_lost_their_mean(offset):
         assert found(col, queries, oversampling=10) > 0.8
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dim", [3, 6])
 @pytest.mark.parametrize("encoding", ["two_bits", "four_bits"])
 def test_documents_of_equal_signs_hid_each_other_from_walks(dim, encoding):
@@ -48,7 +52,8 @@ def test_documents_of_equal_signs_hid_each_other_from_walks(dim, encoding):
         assert found(col, queries, oversampling=10, hnsw_ef=400) >= scanned - 0.02
 
 
-def test_settings_tuned_for_other_codes_stayed():
+def test_settings_tuned_for_other_codes_stayed(monkeypatch):
+    monkeypatch.setattr(tune, "_HALF", 1000 if FULL else 300)
     with bqstore.open(hnsw=BITS_OF, quantization={"encoding": "four_bits", "estimator": "rabitq"}) as col:
         col.add(data_of(3000, 48)[0])
         before = col.info().search
@@ -70,7 +75,7 @@ def test_what_was_trained_on_deleted_documents_stayed(tmp_path):
         assert col.verify().ok
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("encoding", ["one_bit", "two_bits", "four_bits"])
 @pytest.mark.parametrize("query_encoding", ["binary", "scalar4bits", "scalar8bits"])
 def test_reads_were_spared_by_a_bound_that_does_not_hold(encoding, query_encoding):

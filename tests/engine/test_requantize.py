@@ -161,6 +161,7 @@ def test_what_is_chosen_is_what_a_fresh_collection_would_choose(path):
         np.testing.assert_array_equal(scores, other[1])
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 40])
 @pytest.mark.parametrize("way", [None, *WAYS], ids=lambda way: named(way) if way else "auto")
 def test_on_very_few_documents(n, way):
@@ -417,7 +418,8 @@ def test_threads_and_a_reader_search_during_and_after_it(tmp_path):
         threads = [threading.Thread(target=search, args=(i, who)) for i, who in enumerate((col, col, reader))]
         for thread in threads:
             thread.start()
-        for way in (*SIGNED, CORRECTED[0], CORRECTED[3], CORRECTED[4]):
+        ways = (*SIGNED, CORRECTED[0], CORRECTED[3], CORRECTED[4]) if FULL else (SIGNED[2], CORRECTED[0], CORRECTED[4])
+        for way in ways:
             col.requantize(**asked(way))
             assert way_of(col) == way == way_of(reader)
             assert not errors, errors[0]
@@ -425,7 +427,7 @@ def test_threads_and_a_reader_search_during_and_after_it(tmp_path):
         for thread in threads:
             thread.join()
         assert not errors, errors[0]
-        assert min(rounds) >= 1 and reader.info().generation == 6 and reader.verify().ok
+        assert min(rounds) >= 1 and reader.info().generation == len(ways) and reader.verify().ok
         check_codes(reader)
 
 
@@ -674,7 +676,7 @@ BEFORE = [
 ]
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("owner", "name", "when"), BEFORE, ids=lambda value: value if isinstance(value, (str, int)) else ""
 )
@@ -757,7 +759,7 @@ def test_ctrl_c_after_the_commit_leaves_it_done(tmp_path, monkeypatch, name, was
             assert (col.info().quantization, col.info().generation) == (info.quantization, 1)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("owner", "name", "when"),
     [*BEFORE, (graph_builder.GraphBuilder, "adopt", 1)],

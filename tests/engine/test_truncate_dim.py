@@ -101,7 +101,7 @@ def known_id(id_):
 # ---- what it finds, and what it takes
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("way", WAYS, ids=named)
 def test_the_whole_is_found_by_codes_of_a_part(path, way, distance):
@@ -134,7 +134,7 @@ def test_the_whole_is_found_by_codes_of_a_part(path, way, distance):
             check_codes(col)
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("way", WAYS, ids=named)
 @pytest.mark.parametrize("part", [1, 64, PART, 100])
@@ -222,7 +222,7 @@ def test_what_is_far_in_the_part_and_near_in_the_whole_is_read(tmp_path, monkeyp
 # ---- its life
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", [SIGNED[0], SIGNED[1], CORRECTED[0], CORRECTED[3]], ids=named)
 @pytest.mark.parametrize("originals", ["float32", "float16", "int8", "none"])
 def test_everything_else_goes_on_as_ever(path, monkeypatch, way, originals):
