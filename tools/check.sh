@@ -27,6 +27,10 @@ lint() {
 
 warm_up() { "$BIN/python" -c "import bqstore; bqstore.warm_up()"; }
 
+# Bytecode of all tests, and of all that they import, which each worker would make for itself. The tests' own runs tell
+# of errors.
+collect() { "$BIN/python" -m pytest --collect-only -q > /dev/null 2>&1 || true; }
+
 interpreted() { NUMBA_DISABLE_JIT=1 "$BIN/python" -m pytest tests/kernels "$@"; }
 
 bounds_checked() {  # a cache of its own: numba's does not tell such kernels from others
@@ -47,6 +51,8 @@ export NUMBA_CACHE_DIR
 trap 'rm -rf "$NUMBA_CACHE_DIR"' EXIT
 warm_up &  # once, beside the first checks, and not by each worker of pytest
 compiling=$!
+collect &
+collecting=$!
 lint
 if [ "$MODE" = all ]; then
     export BQSTORE_FULL=1
@@ -58,6 +64,7 @@ else
     of_kernels=(-m representative --one)
     of_interpreted=("${of_kernels[@]}")
 fi
+wait "$collecting"
 wait "$compiling"
 apart() {  # beside the others; few of them in one process, as are those with bounds checks: most of it is compiling
     step "kernels, interpreted"; interpreted "${of_interpreted[@]}" && passed=0 || passed=$?
