@@ -538,7 +538,7 @@ class Collection:
     ) -> Quantization:
         """Make all codes anew from the original vectors, and give back the space of deleted documents.
 
-        Without arguments every encoding is measured on the vectors there are now, and the best is taken; worthwhile
+        Without arguments encodings are measured on the vectors there are now, and the best is taken; worthwhile
         when they differ in kind from the first ones. Fewer than 2,048 vectors tell too little: then the simplest
         encoding that the arguments allow is used until there are more.
 

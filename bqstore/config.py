@@ -48,7 +48,7 @@ def _settings(cls: type[S]) -> type[S]:
 class Quantization:
     """How vectors become codes, and how a query is compared with them.
 
-    With nothing given, every encoding is measured on the first vectors, and the smallest that finds enough is kept:
+    With nothing given, encodings are measured on the first vectors, and the smallest that finds enough is kept:
     `CollectionInfo.quantization` is the outcome, `CollectionInfo.choice` the reason. `Collection.requantize` changes
     it later.
 

@@ -196,8 +196,10 @@ def _measured(
         scores -= 0.5 * np.einsum("ij,ij->i", centered, centered)
     truth = np.partition(scores, len(base) - k, axis=1)[:, len(base) - k]
     truth -= np.float32(1e-6) * np.abs(scores).max()  # of ties any will do, whatever the last bit of a product
-    trials = []
+    trials: list[Trial] = []
     for each in several:
+        if trials and each.encoding != trials[-1].quantization.encoding and _is_enough(trials):
+            break  # larger codes cannot be better by more than a smaller one may lack
         quantizer = trained(base, each, metric)
         data = Searchable(quantizer.encode(base), NO_RECORDS, len(base), base.shape[1], 0, metric, quantizer)
         wide = min(len(base), math.ceil(k * oversampling))
@@ -214,9 +216,13 @@ def _measured(
     return Choice("", len(base), len(queries), k, oversampling, tuple(trials))
 
 
+def _is_enough(trials: list[Trial]) -> bool:
+    return max(trial.recall for trial in trials) >= 1 - _SHORT_OF_BEST
+
+
 def _best(choice: Choice) -> Quantization:
     """Of the smallest encoding within 1% of the best recall, the simplest estimator that others do not clearly beat."""
-    best = max(trial.recall for trial in choice.trials)
+    best = 1.0 if _is_enough(list(choice.trials)) else max(trial.recall for trial in choice.trials)
     good = [trial for trial in choice.trials if trial.recall >= best - _SHORT_OF_BEST]
     found, *others = [trial for trial in good if trial.quantization.encoding == good[0].quantization.encoding]
     for trial in others:  # from the simplest on
