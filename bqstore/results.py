@@ -373,7 +373,8 @@ class CollectionInfo:
     way : str                       how a search for 10 without a filter goes now: "exact", "scan" or "walk"
     linked : int                    vectors in the graph; the others are scanned
     graph_bytes : int               of ``memory_bytes``, the links
-    disk_bytes : int                of the files of vectors and codes; 0 in memory
+    disk_bytes : int                of all its files; 0 in memory
+    catalogue_bytes : int           of these, of the documents: SQLite's file and its log
     generation : int                how often the files were rewritten
     format_version : int            of the files
     choice : Choice or None         how the quantization was chosen; None if it was given, or is not chosen yet
@@ -412,6 +413,7 @@ class CollectionInfo:
     linked: int
     graph_bytes: int
     disk_bytes: int
+    catalogue_bytes: int
     generation: int
     format_version: int
     choice: Choice | None = None

@@ -6,6 +6,8 @@ second finds the first here, and the last one that closes closes it.
 
 import os
 import threading
+import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -25,6 +27,7 @@ from .target import Calibration, Keeper, NoKeeper
 from .together import Group
 
 T = TypeVar("T")
+_PATIENCE, _MOMENT = 1.0, 0.02  # seconds that `flush` waits for readers of older commits, and between two looks
 _shared: "dict[tuple[int, int, int], Core]" = {}  # by process, device and inode of the folder
 _registry = threading.RLock()  # a finalizer may close while its thread opens
 _opening: dict[Path, threading.RLock] = {}  # one thread at a time opens a folder: the others join it
@@ -69,7 +72,19 @@ class Core:
 
     def flush(self, timeout: float) -> None:
         """Fold SQLite's log into its file, link what is not linked yet, and keep a snapshot."""
-        self.publisher.write(self.store.catalogue.checkpoint, lambda lagged: self.graph.link_rest(), timeout)
+        fold, end = self.store.catalogue.checkpoint, time.monotonic() + _PATIENCE
+        done = self.publisher.write(fold, lambda lagged: self.graph.link_rest(), timeout)
+        while not done and time.monotonic() < end:  # a read of a moment; others write meanwhile
+            time.sleep(_MOMENT)
+            done = self.publisher.write(fold, lambda lagged: None, timeout)
+        if not done:
+            size = self.store.catalogue.bytes()[1]
+            warnings.warn(
+                f"the log of {self.store.catalogue.name} ({size:,} bytes) could not be emptied: somebody has been "
+                f"reading an older commit for {_PATIENCE:g} s; nothing is lost, and a later flush() or close() does it",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def close(self) -> None:
         """One opening less; with the last one give back the lock and the files, see `lifecycle`.

@@ -32,7 +32,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
     dim, settings = head.dim or 0, head.settings
     coded = min(dim, quantization.truncate_dim or dim)
     code_bytes = 8 * data.quantizer.words if data is not None else -(-coded // 64) * 8
-    files = [] if engine.path is None else store.flat.both()
+    disk, catalogue = store.disk_bytes()
     return CollectionInfo(
         path=None if engine.path is None else str(engine.path),
         collection=engine.name,
@@ -54,7 +54,8 @@ def info_of(engine: "Engine") -> CollectionInfo:
         way=plain,
         linked=0 if data is None else data.linked,
         graph_bytes=graph_bytes,
-        disk_bytes=sum(file.header_length + head.n_slots * file.layout.record_bytes for file in files),
+        disk_bytes=disk,
+        catalogue_bytes=catalogue,
         generation=head.generation,
         format_version=head.format_version,
         choice=engine.encoder.choice,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def compact(core: "Core") -> None:
     """Copy what is live into a new generation with a graph of its own."""
     state = core.publisher.follow()
-    if state.head.n_live == state.n:
+    if state.head.n_live == state.n:  # documents may have become smaller
+        core.store.give_back()
         return
     live = np.flatnonzero(state.live)
     with Progress("copying", len(live)) as progress:

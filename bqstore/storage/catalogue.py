@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
-from . import platform
+from . import platform, space
 from .format import newer_format
 from .head import Head, Row, check_keys
 
@@ -36,6 +36,11 @@ CREATE TABLE changed (rid INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX changed_by_seq ON changed (seq);
 """
 _STATEMENTS: Final = [statement.strip() for statement in _SCHEMA.split(";")[:-1]]
+_UNREADABLE_LOG: Final = (
+    "{0} cannot be written, and its meta.db was not closed: commits are in its -wal file, and SQLite cannot read them "
+    "without a -shm file beside it; open the collection once where it can be written, or a copy of the folder there"
+)
+_LOG_GONE: Final = "{0} cannot be written, and its writer has closed it; close the collection and open it again"
 AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
 WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # the order of `Row.from_stored`
 _KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # the order of `check_keys`
@@ -89,6 +94,7 @@ class Catalogue:
 
     def __init__(self, path: Path | None, unfinished: bool = False) -> None:
         self._path = path
+        self._log = Path() if path is None else path.with_name(f"{path.name}-wal")
         self.name = "the catalogue in memory" if path is None else path.name
         self._memory = threading.RLock() if path is None else None
         self._idle: list[sqlite3.Connection] = []
@@ -98,16 +104,19 @@ class Catalogue:
         self._closed = False
         self._writes = False
         self._owner = object()  # of the transaction on the main connection
-        self._frozen: tuple[object, ...] | None = None  # identifies the file that was opened as immutable
-        self._epoch = 0  # connections of earlier epochs are not used again
+        self._frozen: tuple[object, ...] | None = None  # what tells a change of the file that was opened as immutable
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
         self.check_place: Callable[[], None] = lambda: None  # raises if the file is not the one that was opened
         if path is not None:
             _close_inherited(path)
         _all.add(self)
+        mode = "ro" if path is not None and path.exists() and not unfinished else "rwc"
+        if mode == "ro" and not _size(self._log) and not self._can_write():
+            self._frozen = self._stamp()  # a read-only medium: SQLite cannot make its files, and needs none
         with self.translated():
-            self._main = self._connect("ro" if path is not None and path.exists() and not unfinished else "rwc")
+            self._main = self._connect(mode)
+            self._main.execute("PRAGMA user_version").fetchone()  # SQLite opens a file when it first reads it
 
     def start_writing(self) -> None:
         """Make the main connection a writing one."""
@@ -117,6 +126,7 @@ class Catalogue:
             self._idle.append(self._main)
             self._main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
             self._main.execute("PRAGMA journal_mode = WAL")
+            self._main.execute(f"PRAGMA journal_size_limit = {space.LOG_KEPT}")
             self._main.execute("PRAGMA synchronous = FULL")
             self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
             # After a failed sync the log may be in the page cache only; a checkpoint writes and syncs its contents.
@@ -126,25 +136,33 @@ class Catalogue:
     def _connect(self, mode: str) -> sqlite3.Connection:
         target = ":memory:"
         if self._path is not None:
-            target = f"{self._path.as_uri()}?mode={mode}"
-            log = self._path.with_name(f"{self._path.name}-wal")
-            if mode == "ro" and not log.exists() and not os.access(self._path.parent, os.W_OK):
-                target += "&immutable=1"  # a read-only medium: SQLite cannot create its -shm file, and needs none
-                self._frozen = self._stamp()
+            target = f"{self._path.as_uri()}?mode={mode}{'' if self._frozen is None else '&immutable=1'}"
         connection = sqlite3.connect(
-            target, uri=self._path is not None, isolation_level=None, check_same_thread=False, timeout=10
+            target,
+            uri=self._path is not None,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=space.BUSY_MS / 1000,
         )
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
+        if mode != "ro":
+            space.prepare(connection)
         return connection
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn SQLite's errors into BqstoreErrors."""
+        """Turn SQLite's errors into BqstoreErrors. For statements of our own alone: not around a user's function."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, CorruptionError) as error:
             self.check_place()
+            self._check_frozen()
+            if isinstance(error, CorruptionError):
+                raise
+            if "unable to open" in str(error) and not self._can_write():
+                words = _UNREADABLE_LOG if _size(self._log) else _LOG_GONE
+                raise StorageError(words.format(self._path and self._path.parent)) from error
             raise translate(error, self.name) from error
         except UnicodeDecodeError as error:  # a text column that is not UTF-8
             raise CorruptionError(f"{self.name} holds text that is not UTF-8; restore it from a copy") from error
@@ -165,7 +183,6 @@ class Catalogue:
                 with self._memory:
                     yield self._main
                 return
-            epoch = self._epoch
             try:
                 connection = self._idle.pop()
             except IndexError:
@@ -175,7 +192,7 @@ class Catalogue:
                 yield connection
                 if connection.in_transaction:
                     connection.rollback()
-                keep = not self._closed and epoch == self._epoch
+                keep = not self._closed
             finally:
                 if keep:
                     self._idle.append(connection)
@@ -197,7 +214,7 @@ class Catalogue:
         """The main connection in a transaction: committed on leaving, rolled back on any exception."""
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
-        with self._transaction("BEGIN IMMEDIATE"):
+        with self._transaction("BEGIN IMMEDIATE"), self.translated():
             self.in_doubt = False
             yield self._main
             self.in_doubt = True
@@ -213,16 +230,18 @@ class Catalogue:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
         """Rolled back on leaving unless committed. A transaction that an interrupt has left open is ended first."""
-        with self._memory or nullcontext(), _Using(self._in_use), self.translated():
+        with self._memory or nullcontext(), _Using(self._in_use):
             mine = self._owner = object()  # an interrupted one that is collected late must not end a newer one
             try:
-                if self._main.in_transaction:
-                    self._main.execute("ROLLBACK")
-                self._main.execute(begin)
+                with self.translated():
+                    if self._main.in_transaction:
+                        self._main.execute("ROLLBACK")
+                    self._main.execute(begin)
                 yield
             finally:
-                if self._owner is mine and self._main.in_transaction:
-                    self._main.execute("ROLLBACK")
+                with self.translated():
+                    if self._owner is mine and self._main.in_transaction:
+                        self._main.execute("ROLLBACK")
 
     def create(self, head: Head) -> None:
         """Create the tables and the first head row, in one commit."""
@@ -234,11 +253,17 @@ class Catalogue:
             write_head(connection, head)
 
     def data_version(self) -> int:
-        """A number that changes when another connection has committed; 3 us."""
+        """A number that changes when another connection has committed; 3 us.
+
+        Raises StorageError where the file was opened as one that cannot change, and has.
+        """
         with _Using(self._in_use), self.translated():
-            if self._frozen is not None and self._frozen != self._stamp():
-                self._thaw()
-            return (self._epoch << 40) + int(self._main.execute("PRAGMA data_version").fetchone()[0])
+            self._check_frozen()
+            return int(self._main.execute("PRAGMA data_version").fetchone()[0])
+
+    def _can_write(self) -> bool:
+        """Whether SQLite may make its files beside this one."""
+        return self._path is None or os.access(self._path.parent, os.W_OK)
 
     def _stamp(self) -> tuple[object, ...]:
         """What changes when a file that was opened as immutable gets a writer after all."""
@@ -246,27 +271,44 @@ class Catalogue:
         try:
             found = self._path.stat()
         except OSError as error:
-            raise CorruptionError(f"{self._path} has become inaccessible: {error.strerror}") from error
-        log = self._path.with_name(f"{self._path.name}-wal")
-        return found.st_ino, found.st_size, found.st_mtime_ns, log.exists()
+            raise StorageError(error.errno, f"{self._path} cannot be read any more: {error.strerror}") from error
+        return found.st_ino, found.st_size, found.st_mtime_ns, _size(self._log) > 0
 
-    def _thaw(self) -> None:
-        """Replace all connections by ones that expect changes."""
-        self._frozen = None
-        self._epoch += 1
-        self._close_idle()
-        old, self._main = self._main, self._connect("ro")
-        old.close()
+    def _check_frozen(self) -> None:
+        """Raise StorageError if a file that was opened as immutable has changed: SQLite would mix old and new pages."""
+        if self._frozen is not None and self._frozen != self._stamp():
+            raise StorageError(
+                f"{self._path} has been written since it was opened where it cannot be written, as on a read-only "
+                "medium: close the collection and open it again"
+            )
 
     def main(self) -> sqlite3.Connection:
         """The main connection: the writer's, or the one whose `data_version` a reader watches."""
         return self._main
 
-    def checkpoint(self) -> None:
-        """Copy the write-ahead log into the file and empty it, as far as readers allow."""
-        if self._path is not None:
-            with self.using_main() as main:
-                main.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def checkpoint(self) -> bool:
+        """Copy the write-ahead log into the file and empty it, as far as readers allow; whether nothing is left."""
+        if self._path is None:
+            return True
+        with self.using_main() as main:
+            return space.checkpoint(main)
+
+    def give_back(self) -> None:
+        """Shrink the file by the pages that nothing uses."""
+        with self._memory or nullcontext(), self.using_main() as main:
+            given = space.give_back(main)
+        if given:
+            self.checkpoint()
+
+    def bytes(self) -> tuple[int, int]:
+        """Bytes of the file and of its log; 0 in memory."""
+        return (0, 0) if self._path is None else (_size(self._path), _size(self._log))
+
+    def limit_log(self) -> None:
+        """Empty a log that a large commit has left; SQLite itself does so only at the commit after the next."""
+        if self._path is not None and _size(self._log) > space.LOG_LARGE:
+            with suppress(BqstoreError):  # what it holds is durable, and goes on being read from there
+                self.checkpoint()
 
     def integrity(self) -> list[str]:
         """The problems that SQLite's integrity check finds."""
@@ -349,6 +391,14 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def read_head(connection: sqlite3.Connection, name: str) -> Head | None:

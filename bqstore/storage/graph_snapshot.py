@@ -88,6 +88,13 @@ def _all(entries: Entries) -> Iterator[tuple[int, int, str]]:
             yield int(match[1]), int(match[2]), name
 
 
+def n_bytes(entries: Entries) -> int:
+    """Bytes of all snapshots."""
+    with suppress(OSError):
+        return sum(entries.size(name) for _, _, name in _all(entries))
+    return 0
+
+
 def write(
     entries: Entries, header: Header, arrays: Mapping[str, NDArray[Any]], check: Callable[[], None] = lambda: None
 ) -> int:

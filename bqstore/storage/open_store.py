@@ -142,7 +142,7 @@ def _open_once(
 def _check_counts(store: Store) -> None:
     """Compare the tables with the head row: a catalogue that lost pages must not look like a smaller collection."""
     main = store.catalogue.main()
-    with store.consistent():
+    with store.consistent(), store.catalogue.translated():
         head = sql.read_head(main, store.catalogue.name)
         rows, last = main.execute("SELECT count(*), max(rid) FROM rows").fetchone()
         dead = main.execute("SELECT count(*) FROM dead").fetchone()[0]

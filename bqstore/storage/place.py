@@ -45,6 +45,13 @@ class Entries:
         found = os.stat(self._at(name), dir_fd=self.fd)
         return found.st_dev, found.st_ino
 
+    def size(self, name: str) -> int:
+        """Bytes of a file; 0 if there is none."""
+        try:
+            return os.stat(self._at(name), dir_fd=self.fd).st_size
+        except FileNotFoundError:
+            return 0
+
     def open_lock(self, name: str) -> io.FileIO:
         """Open a file to lock it, made if missing; closing it unlocks it."""
         return io.FileIO(self.open(name, os.O_RDWR | os.O_CREAT), "r+")

@@ -141,6 +141,14 @@ class Sharing(Reading):
             self.check_place()
             self.flat.sweep(self.head.generation)
 
+    def disk_bytes(self) -> tuple[int, int]:
+        """Bytes of all files of the collection, and of the catalogue with its log; 0 in memory."""
+        if self.flat.entries is None:
+            return 0, 0
+        records = sum(file.header_length + self.head.n_slots * file.layout.record_bytes for file in self.flat.both())
+        kept = snapshots.n_bytes(self.flat.entries)
+        return records + kept + sum(self.catalogue.bytes()), sum(self.catalogue.bytes())
+
     # ---- snapshots
 
     def write_snapshot(

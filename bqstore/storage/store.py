@@ -14,6 +14,7 @@ Knows bytes and rows, not what codes mean. The caller lets one thread write at a
 
 import io
 import sqlite3
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -118,6 +119,7 @@ class Store(Sharing):
         except FolderReplacedError as error:
             self._poison = str(error)
             raise
+        self.catalogue.limit_log()
 
     def _next(self, **changes: Any) -> Head:
         """The head of the next commit. Raises what `check_writable` does."""
@@ -211,6 +213,7 @@ class Store(Sharing):
             sql.empty(connection, "rows", "dead", "changed")
         self.flat.drop()
         self._sweep()
+        self.give_back()
         return new
 
     def put_settings(self, settings: dict[str, Any], dim: int | None) -> None:
@@ -257,13 +260,22 @@ class Store(Sharing):
             raise StorageError("the collection has moved on since this compaction began; nothing was changed")
         try:
             with self._commit(prepared.new) as connection:
-                sql.empty(connection, "dead")
+                sql.empty(connection, "dead", "changed")  # followers read everything of a new generation
         finally:
             self.reread()  # after an interrupt, too: the files of whichever generation is committed
             if not self.catalogue.in_doubt:  # else either generation may be there after a crash
                 self._prepared = None
                 self._sweep()
+        self.give_back()
         return self.head
+
+    def give_back(self) -> None:
+        """Shrink the catalogue by the pages that nothing uses. It costs space where the disk refuses, so that warns."""
+        try:
+            self.catalogue.give_back()
+        except BqstoreError as error:
+            self.check_place()
+            warnings.warn(f"space in {self.catalogue.name} was not given back: {error}", RuntimeWarning, stacklevel=2)
 
     def discard_compaction(self, prepared: Compaction) -> None:
         """Remove the files of a compaction that will not be committed."""
@@ -323,5 +335,6 @@ class Store(Sharing):
                     # an interrupted write may have committed more records than this object knows of
                     if sql.read_head(main, self.catalogue.name) == self.head:
                         self.flat.trim(self.head.n_slots)
+                    self.catalogue.checkpoint()  # the last connection may be another process's, and a reader's
             self.flat.drop()
             self.catalogue.close()

@@ -1,6 +1,7 @@
 """Numbers of odd types, dates, deep metadata, text that is no text: refused by name, or right."""
 
 import datetime
+import sqlite3
 from decimal import Decimal
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import bqstore
 from bqstore import InvalidInputError
+from bqstore.engine import publisher
 
 
 def nested(depth, kind):
@@ -121,3 +123,25 @@ def test_an_id_that_is_no_text_is_not_in_a_collection():
         with pytest.raises(InvalidInputError, match="surrogate") as caught:
             col.add([[1.0]], texts=["secret words \ud800"])
         assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.DatabaseError("malformed"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")]
+)
+@pytest.mark.parametrize("tries", [3, 0])  # 0: the read that holds writers off
+def test_an_error_of_a_filter_function_was_taken_for_damage(tmp_path, monkeypatch, error, tries):
+    def broken(record):
+        raise error
+
+    monkeypatch.setattr(publisher, "_TRIES", tries)
+    with bqstore.open(tmp_path) as col:
+        col.add([[1.0, 0.0]], ["a"])
+        for call in (
+            lambda: col.search([1.0, 0.0], filter=broken),
+            lambda: col.count(broken),
+            lambda: col.delete(filter=broken),
+        ):
+            with pytest.raises(type(error)) as caught:
+                call()
+            assert caught.value is error
+        assert len(col) == 1 and col.verify().ok

@@ -1,0 +1,55 @@
+"""The space that `meta.db` and its write-ahead log take: what a checkpoint leaves, and pages that nothing uses.
+
+SQLite keeps both at the largest size they ever had. All of this is for the connection that writes, under the lock. It
+waits for no reader: whoever wants more tries again, without keeping the lock meanwhile.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+BUSY_MS: Final = 10_000  # how long a statement waits for another connection
+LOG_KEPT: Final = 4 << 20  # bytes of the log that stay for the next commits
+LOG_LARGE: Final = 16 << 20  # a log of more is emptied after the commit that made it so
+_FEW: Final = 16  # one page in so many may be unused in a file of an earlier release, which must be written anew
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Let pages be given back by `give_back`; before anything else is done with a new file."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of an existing file: the mode after the next VACUUM
+
+
+def checkpoint(connection: sqlite3.Connection) -> bool:
+    """Copy the log into the file and cut it to nothing, as far as readers allow; whether all of that was done."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # what can be copied without any of their locks
+    with _at_once(connection):
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+@contextmanager
+def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
+    """Statements wait for nobody."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+
+def give_back(connection: sqlite3.Connection) -> bool:
+    """Cut off the pages that nothing uses; whether there were any. The file shrinks with the next checkpoint."""
+    unused = _number(connection, "freelist_count")
+    if _number(connection, "auto_vacuum") == 2:
+        if unused:  # it takes a step a page, and execute() makes only the first
+            connection.executescript("PRAGMA incremental_vacuum")
+        return unused > 0
+    if unused * _FEW <= _number(connection, "page_count"):
+        return False
+    connection.execute("VACUUM")  # made by an earlier release: written anew, once
+    return True
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
