@@ -93,7 +93,7 @@ def holds(value: Any, name: str, operand: Any) -> bool:
     if name == "$like":
         return any(like(v, operand) for v in candidates if isinstance(v, str))
     if name == "$ilike":
-        return any(like(v.casefold(), operand.casefold()) for v in candidates if isinstance(v, str))
+        return any(like(v, operand, folded=True) for v in candidates if isinstance(v, str))
     return any(kind(v) == kind(operand) and ordered(v, name, operand) for v in candidates)
 
 
@@ -123,16 +123,28 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def like(text: str, pattern: str) -> bool:
-    """The whole text: % is any run, _ one character, a backslash takes the next as it is."""
+def like(text: str, pattern: str, folded: bool = False) -> bool:
+    """The whole text: % is any run, _ one character, a backslash takes the next as it is; case may not count."""
     parts: list[Any] = []
     characters = iter(pattern)
     for character in characters:
-        parts.append(next(characters) if character == "\\" else {"%": SKIP, "_": ONE}.get(character, character))
+        if character in "%_":
+            parts.append(SKIP if character == "%" else ONE)
+        else:
+            literal = next(characters) if character == "\\" else character
+            parts += literal.casefold() if folded else literal
+    following, whole = {}, ""  # where the next character of the text begins: an "ß" is folded to two
+    for character in text:
+        start = len(whole)
+        whole += character.casefold() if folded else character
+        following[start] = len(whole)
+    text = whole
     reached = {0}  # where in the text the pattern may have come so far
     for part in parts:
         if part is SKIP:
             reached = set(range(min(reached), len(text) + 1)) if reached else set()
+        elif part is ONE:
+            reached = {following[at] for at in reached if at in following}
         else:
-            reached = {at + 1 for at in reached if at < len(text) and (part is ONE or text[at] == part)}
+            reached = {at + 1 for at in reached if at < len(text) and text[at] == part}
     return len(text) in reached

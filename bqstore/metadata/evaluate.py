@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..bitmap import Bits, everything, to_bitmap
 from ..kernels import dispatch as kernels
-from ..kernels.metadata import ASK, BIG, LENGTH_BITS, LIST, STRING
+from ..kernels.metadata import ANY_CHARACTER, ANY_RUN, ASK, BIG, LENGTH_BITS, LIST, STRING
 from .columns import Column
 from .dictionary import Entries, mark_of
 from .filter_tree import And, Contains, Elements, Exists, Field, Like, Not, OneOf, Or, Range, Test, Tree
@@ -168,14 +169,44 @@ def _like(entries: Entries, parts: tuple[int, ...], folded: bool) -> Table:
     kernels.strings_like(entries.kinds, entries.values, entries.heap, pattern, folded, table)
     asked = np.flatnonzero(table == ASK)
     if len(asked):
-        texts = [entries.text(entry).decode().casefold().encode() for entry in asked.tolist()]
+        given = [entries.text(entry).decode() for entry in asked.tolist()]
+        texts = [text.casefold().encode() for text in given]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         values = ((np.cumsum(lengths) - lengths) << LENGTH_BITS) | lengths
         answers, kinds = np.empty(len(texts), np.uint8), np.full(len(texts), STRING, np.uint8)
         heap: Any = np.frombuffer(b"".join(texts), np.uint8).copy()
         kernels.strings_like(kinds, values, heap, pattern, False, answers)
         table[asked] = answers
+        for entry, text in zip(asked.tolist() if ANY_CHARACTER in parts else (), given, strict=False):
+            if len(text.casefold()) != len(text):
+                table[entry] = _is_like(text, parts)
     return table
+
+
+def _is_like(text: str, parts: tuple[int, ...]) -> bool:
+    """Whether a text matches a folded pattern, where `ANY_CHARACTER` is one of the text's, such as an "ß".
+
+    As the kernel `is_like`: backtracks to the last run only.
+    """
+    folded = [character.casefold().encode() for character in text]
+    ends = dict(zip(accumulate(map(len, folded), initial=0), accumulate(map(len, folded)), strict=False))
+    heap, m = b"".join(folded), len(parts)
+    i = j = mark = 0
+    run = -1
+    while i < len(heap):
+        part = parts[j] if j < m else None
+        if part == ANY_RUN:
+            run, mark, j = j, i, j + 1
+        elif part == ANY_CHARACTER and i in ends:
+            i, j = ends[i], j + 1
+        elif part == heap[i]:
+            i, j = i + 1, j + 1
+        elif run >= 0:
+            mark += 1
+            i, j = mark, run + 1
+        else:
+            return False
+    return all(part == ANY_RUN for part in parts[j:])
 
 
 def _with_long(entries: Entries, pieces: list[bytes], folded: bool) -> Table:

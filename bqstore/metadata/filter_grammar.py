@@ -66,7 +66,7 @@ def check_key(key: object) -> str:
         raise InvalidInputError(
             f"the filter names {shown(key)}: keys that begin with {PRIVATE_PREFIX!r} are the adapters' own"
         )
-    return key
+    return str.__str__(key)  # of an enumeration of strings the text, not the name
 
 
 class _Parser:
@@ -99,7 +99,7 @@ class _Parser:
         if name == "$not":
             if not isinstance(given, Mapping) or not given:
                 raise InvalidInputError(f"$not is given {_described(given)}; expected a filter that is not empty")
-            return self._node(Not(self.tree(given, depth + 1)))
+            return self._node(_not(self.tree(given, depth + 1)))
         if name not in ("$and", "$or"):
             known = ", where a field name belongs: {'field': {...}}" if name in OPERATORS else ""
             hint = known or did_you_mean(name[:80], ("$and", "$or", "$not"))
@@ -135,7 +135,7 @@ class _Parser:
                     f"$not on {shown(key)} is given {_described(value)}; expected operators: {_KNOWN}"
                 )
             _check_depth(depth + 1)
-            return self._node(Not(_all_of([self.condition(key, *item, depth + 1) for item in value.items()])))
+            return self._node(_not(_all_of([self.condition(key, *item, depth + 1) for item in value.items()])))
         if key in (ID_KEY, REF_DOC_ID_KEY):
             _check_ids(key, name, value)
         if isinstance(name, str) and name in OPERATORS:
@@ -155,6 +155,13 @@ def _all_of(parts: list[Tree]) -> Tree:
     """The conjunction, without parts that restrict nothing: `Collection.delete` must know a filter that does not."""
     parts = [part for part in parts if part != EVERYTHING]
     return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _not(tree: Tree) -> Tree:
+    """The complement; of what no document matches, `EVERYTHING`."""
+    test = tree.test if isinstance(tree, Field) else None
+    none = isinstance(test, (OneOf, Elements)) and not test.operands and not getattr(test, "every", False)
+    return EVERYTHING if none else tree.part if isinstance(tree, Not) else Not(tree)
 
 
 def _check_depth(depth: int) -> None:
@@ -183,7 +190,7 @@ def _equal(key: str, name: str, value: object) -> Tree:
 
 def _one_of(key: str, name: str, values: object) -> Tree:
     found = Field(key, OneOf(_operands(key, name, values)))
-    return Not(found) if name == "$nin" else found
+    return _not(found) if name == "$nin" else found
 
 
 def _elements(key: str, name: str, values: object) -> Tree:

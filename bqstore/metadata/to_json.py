@@ -27,6 +27,8 @@ def split_metadata(given: object, what: str) -> tuple[str, str | None, str | Non
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"{what} is {type_of(given)}; expected a dict")
     public, private, ref = dict(given), {}, None
+    if any(type(key) is not str for key in public):  # an enumeration of strings hashes as its name, not as its text
+        public = {str.__str__(key) if isinstance(key, str) else key: value for key, value in public.items()}
     for key in [k for k in public if isinstance(k, str) and k.startswith(PRIVATE_PREFIX)]:
         private[key] = public.pop(key)
     if private:

@@ -34,7 +34,7 @@ def typed(value: Any) -> Typed:
         return ("string", str.__str__(value))  # of an enumeration of strings the text, not the name
     if isinstance(value, (list, tuple)):
         return ("list", tuple(typed(v) for v in value))
-    return ("dict", tuple(sorted((str(k), typed(v)) for k, v in value.items())))
+    return ("dict", tuple(sorted((str.__str__(k), typed(v)) for k, v in value.items())))
 
 
 def operand(value: object, key: str) -> Typed:

@@ -1,6 +1,7 @@
 """Numbers of odd types, dates, deep metadata, text that is no text: refused by name, or right."""
 
 import datetime
+import enum
 import sqlite3
 from decimal import Decimal
 
@@ -145,3 +146,37 @@ def test_an_error_of_a_filter_function_was_taken_for_damage(tmp_path, monkeypatc
                 call()
             assert caught.value is error
         assert len(col) == 1 and col.verify().ok
+
+
+class Key(str, enum.Enum):
+    COLOR = "color"
+
+
+def test_a_key_of_an_enumeration_was_looked_up_by_its_name(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        col.add(np.eye(2), ["a", "b"], metadatas=[{"top": {Key.COLOR: 1}, Key.COLOR: "red"}, None])
+        wanted = [{"top": {"$eq": {Key.COLOR: 1}}}, {"top": [{Key.COLOR: 1}]}, {Key.COLOR: "red"}, {"color": "red"}]
+        assert [[record.id for record in col.scroll(filter)] for filter in wanted] == [["a"]] * 4
+        col.update_metadata(["a"], {Key.COLOR: "blue"})
+        assert col.get(["a"])[0].metadata == {"top": {"color": 1}, "color": "blue"}
+        assert col._engine.store.rows("id", ["a"])[0].metadata.count("color") == 2
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"a": {"$nin": []}},
+        {"a": {"$not": {"$in": []}}},
+        {"$not": {"a": {"$any": []}}},
+        {"$or": [{"a": 1}, {"_bq_id": {"$nin": []}}]},
+        {"$not": {"$not": {"a": {"$nin": []}}}},
+    ],
+)
+def test_a_filter_that_excludes_nothing_deleted_everything(filter):
+    with bqstore.open() as col:
+        col.add(np.eye(2), ["a", "b"], metadatas=[{"a": 1}, None])
+        with pytest.raises(InvalidInputError, match="a filter that restricts; clear"):
+            col.delete(filter=filter)
+        assert col.count(filter) == len(col) == 2 and len(col.search([1.0, 0.0], filter=filter)) == 2
+        assert col.delete(filter={"a": {"$in": []}}) == col.delete(filter={"$not": {"a": {"$nin": []}}}) == 0
+        assert col.delete(["b"], filter=filter) == 1

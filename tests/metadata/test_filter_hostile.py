@@ -166,7 +166,7 @@ def test_as_patterns_and_as_pieces(full, nothing_is_executed):
         else:
             wanted = [other for other in ALL if like(other, text)]
             assert [record.id for record in full.scroll({"v": {"$like": text}})] == wanted, text
-            folded = sum(like(other.casefold(), text.casefold()) for other in ALL)
+            folded = sum(like(other, text, folded=True) for other in ALL)
             assert full.count({"v": {"$ilike": text}}) == folded, text
         assert [record.id for record in full.scroll({"v": {"$contains": text}})] == [o for o in ALL if text in o], text
         assert full.count({"v": {"$gt": text}}) == sum(other > text for other in ALL)
