@@ -6,7 +6,7 @@ settings of a search.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -154,12 +154,9 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
 
 def _ids(store: Store, state: State, old: Ids) -> Ids:
     """The ids of all ordinals of the state; ordinals that died before they were read have an empty one."""
-    start = int(state.rids[old.n]) if old.n < state.n else state.head.next_rid
-    texts = [""] * (state.n - old.n)
-    rows = store.column_since(start, "id")
-    for ordinal, (_, id_) in zip(_places(store, state, rows, old.n), rows, strict=True):
-        texts[ordinal - old.n] = id_
-    return old.extended(texts)
+    for at, places, rows in _portions(store, state, old.n, "id"):
+        old = old.extended(_spread([id_ for _, id_ in rows], [place - at for place in places], ""))
+    return old.extended([""] * (state.n - old.n))
 
 
 def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> dict[str, Column]:
@@ -172,23 +169,48 @@ def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int
         some = [column for key, column in columns.items() if (key == REF_DOC_ID_KEY) == (name == "ref_doc_id")]
         for n in sorted({column.n for column in some}):
             behind = [column for column in some if column.n == n]
+            keys = [column.key for column in behind]
             start = int(state.rids[n]) if n < state.n else state.head.next_rid
-            if state.head.meta_seq > seq and n:
-                changed = [row for row in store.column_changed(seq, name) if row[0] < start]
+            for portion in store.column_changed(seq, name) if state.head.meta_seq > seq and n else ():
+                changed = [row for row in portion if row[0] < start]
                 if changed:
-                    places = _places(store, state, changed)
-                    values = _values([column.key for column in behind], name, changed)
+                    values, places = _values(keys, name, changed), _places(store, state, changed)
                     behind = [column.replaced(places, found) for column, found in zip(behind, values, strict=True)]
-            rows = store.column_since(start, name) if n < state.n else []
-            offsets = np.array(_places(store, state, rows, n), np.int64) - n
-            for column, found in zip(behind, _values([column.key for column in behind], name, rows), strict=True):
-                every = found
-                if len(found) < state.n - n:  # deleted ordinals have no row
-                    every = [NOTHING] * (state.n - n)
-                    for offset, value in zip(offsets.tolist(), found, strict=True):
-                        every[offset] = value
-                out[column.key] = column.extended(every)
+            for at, places, rows in _portions(store, state, n, name):
+                offsets = [place - at for place in places]
+                given = [_spread(found, offsets, NOTHING) for found in _values(keys, name, rows)]
+                behind = [column.extended(values) for column, values in zip(behind, given, strict=True)]
+            for column in behind:
+                out[column.key] = column.extended([NOTHING] * (state.n - column.n))
     return {key: out[key] for key in columns}
+
+
+def _portions(
+    store: Store, state: State, n: int, column: str
+) -> Iterator[tuple[int, list[int], list[tuple[int, Any]]]]:
+    """The rows from ordinal n on in portions: where each begins, its ordinals, and (rid, value).
+
+    Raises CorruptionError at the end unless they are those of all live ordinals.
+    """
+    at, count = n, 0
+    for rows in store.column_since(int(state.rids[n]), column) if n < state.n else ():
+        places = _places(store, state, rows)
+        if not state.live[places].all():
+            raise _lost_rows(store)
+        yield at, places, rows
+        at, count = places[-1] + 1, count + len(rows)
+    if count != np.count_nonzero(state.live[n:]):
+        raise _lost_rows(store)
+
+
+def _spread(values: list[Any], offsets: list[int], nothing: Any) -> list[Any]:
+    """Values at their offsets, which ascend, and ``nothing`` between them: deleted ordinals have no row."""
+    if offsets[-1] + 1 == len(values):
+        return values
+    every = [nothing] * (offsets[-1] + 1)
+    for offset, value in zip(offsets, values, strict=True):
+        every[offset] = value
+    return every
 
 
 def _values(keys: list[str], name: str, rows: list[tuple[int, Any]]) -> list[list[Any]]:
@@ -203,14 +225,16 @@ def _values(keys: list[str], name: str, rows: list[tuple[int, Any]]) -> list[lis
     return out
 
 
-def _places(store: Store, state: State, rows: list[tuple[int, str]], since: int | None = None) -> list[int]:
-    """The ordinals of rows, all of which the state must have; with ``since``, all live ordinals from there on."""
+def _places(store: Store, state: State, rows: list[tuple[int, str]]) -> list[int]:
+    """The ordinals of rows, all of which the state must have."""
     places: list[int] = state.ordinals(rid for rid, _ in rows).tolist()
     if len(places) != len(rows):
         raise CorruptionError(f"{store.catalogue.name} holds rows that have no vector; restore it from a copy")
-    if since is not None and (len(rows) != np.count_nonzero(state.live[since:]) or not state.live[places].all()):
-        raise CorruptionError(f"{store.catalogue.name} has lost rows that have vectors; restore it from a copy")
     return places
+
+
+def _lost_rows(store: Store) -> CorruptionError:
+    return CorruptionError(f"{store.catalogue.name} has lost rows that have vectors; restore it from a copy")
 
 
 def with_columns(store: Store, state: State, keys: Iterable[str]) -> State:

@@ -1,7 +1,7 @@
 """The dictionary of a column: its distinct values as entries in arrays, where kernels can test them.
 
-Entries may repeat a value: to bound memory, at most 65,536 values are remembered while more are added. The arrays are
-append-only: an older column goes on reading its part of them.
+Entries may repeat a value: to bound memory, at most 65,536 values, of 32 MiB, are remembered while more are added. The
+arrays are append-only: an older column goes on reading its part of them.
 """
 
 import struct
@@ -16,7 +16,7 @@ from ..kernels.metadata import ABSENT, BIG, DICT, FALSE, FLOAT, INT, LENGTH_BITS
 from .id_column import room
 from .values import Typed, typed
 
-_REMEMBERED = 1 << 16
+_REMEMBERED, _REMEMBERED_BYTES = 1 << 16, 32 << 20  # values, and bytes of their texts
 NOTHING = object()  # in the place of the value of a missing field
 _BIG_PREFIX = "('number', "  # of the text of a BIG: its `Typed` as Python writes it
 
@@ -98,6 +98,8 @@ class Dictionary:
         self._arrays, self._sizes = Entries(*empty), (1, 0, 0)
         self.entries = self._view()
         self._known: dict[Any, int] = {}  # entries of strings as they are, of other values by their `Typed`
+        self._held = 0  # bytes of the texts among them, at most
+        self._is_read = True  # what came from a file is among them, if it is few
 
     def __len__(self) -> int:
         return len(self.entries.kinds)
@@ -105,7 +107,7 @@ class Dictionary:
     @property
     def nbytes(self) -> int:
         """Bytes in memory, of the look-up table roughly."""
-        return sum(array.nbytes for array in self._arrays) + 120 * len(self._known)
+        return sum(array.nbytes for array in self._arrays) + 120 * len(self._known) + self._held
 
     def _view(self) -> Entries:
         count, text, members = self._sizes
@@ -133,9 +135,13 @@ class Dictionary:
             self._sizes = (self._sizes[0] + len(new.kinds), self._sizes[1] + len(new.heap), new.at_members)
             self.entries = self._view()
         # after the entries are there: an interrupt must not leave the number of an entry that is not
-        if len(self._known) + len(new.fresh) > _REMEMBERED:
+        fresh, size = (new.fresh, len(new.heap)) if len(new.heap) <= _REMEMBERED_BYTES else ({}, 0)
+        if len(self._known) + len(fresh) > _REMEMBERED or self._held + size > _REMEMBERED_BYTES:
             self._known.clear()  # what comes often comes again
-        self._known.update(new.fresh if len(new.fresh) <= _REMEMBERED else {})
+            self._held = 0
+        if len(fresh) <= _REMEMBERED:
+            self._known.update(fresh)
+            self._held += size
 
     @classmethod
     def restored(cls, entries: Entries) -> "Dictionary":
@@ -162,18 +168,22 @@ class Dictionary:
             raise ValueError("a column's lists hold themselves")
         new = cls()
         new._arrays, new._sizes, new.entries = entries, (count, len(heap), len(members)), entries
+        new._is_read = False
         return new
 
     def _remember(self) -> None:
         """Let new values find entries that came from a file, if these are few."""
-        if self._known or len(self) > _REMEMBERED:
+        if self._is_read:
+            return
+        self._is_read = True  # also where nothing can be remembered, as of dictionaries: not to be tried at each write
+        if len(self) > _REMEMBERED or len(self.entries.heap) > _REMEMBERED_BYTES:
             return
         known: dict[Any, int] = {}
         for number in range(1, len(self)):
             value = self._value(number)
             if value is not None:
                 known.setdefault(value[1] if value[0] == "string" else value, number)
-        self._known = known
+        self._known, self._held = known, len(self.entries.heap)
 
     def _value(self, number: int) -> Typed | None:
         """The value of an entry; None for a dictionary, whose text is not parsed."""

@@ -42,6 +42,7 @@ _UNREADABLE_LOG: Final = (
 )
 _LOG_GONE: Final = "{0} cannot be written, and its writer has closed it; close the collection and open it again"
 AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
+_PORTION, _PORTION_LENGTH = 4096, 8 << 20  # rows, and characters, of a column in memory at a time
 WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # the order of `Row.from_stored`
 _KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # the order of `check_keys`
 _INSERT: Final = f"INTO rows ({WHOLE}, key_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -446,15 +447,25 @@ def read_rows(connection: sqlite3.Connection, key: str, values: Sequence[object]
 
 def read_column(
     connection: sqlite3.Connection, column: str, condition: str, value: object, name: str
-) -> list[tuple[int, Any]]:
-    """(rid, value) of one of the columns that `key_crc` covers, ordered by rid, CRCs verified."""
+) -> Iterator[list[tuple[int, Any]]]:
+    """(rid, value) of one of the columns that `key_crc` covers, ordered by rid, CRCs verified; in portions."""
     place = _KEYS.index(column)
     tables = "rows"
     if condition.startswith("changed."):  # CROSS: start with the few changed rows; SQLite would scan all, for the order
         tables = "changed CROSS JOIN rows USING (rid)"
     columns = ", ".join(f"rows.{key}" for key in _KEYS)
     rows = connection.execute(f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY rows.rid", (value,))  # noqa: S608
-    return [(row[0], check_keys(row, name)[place]) for row in rows]
+    portion: list[tuple[int, Any]] = []
+    size = 0
+    for row in rows:
+        found = check_keys(row, name)[place]
+        portion.append((row[0], found))
+        size += len(found or "")
+        if len(portion) == _PORTION or size > _PORTION_LENGTH:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str], name: str) -> dict[str, int]:

@@ -139,17 +139,22 @@ class Reading:
             found = self.catalogue.main().execute(f"SELECT rid FROM {table} WHERE seq > ?", (seq,))  # noqa: S608
             return [row[0] for row in found]
 
-    def column_since(self, rid: int, column: str) -> list[tuple[int, Any]]:
-        """(rid, value) of the rows from a rid on, ordered by rid; column "id", "metadata" or "ref_doc_id"."""
+    def column_since(self, rid: int, column: str) -> Iterator[list[tuple[int, Any]]]:
+        """(rid, value) of the rows from a rid on, ordered by rid; column "id", "metadata" or "ref_doc_id".
+
+        In portions of some thousand rows, as all metadata at once may not fit into memory.
+        """
         return self._column(column, "rows.rid >= ?", rid)
 
-    def column_changed(self, seq: int, column: str) -> list[tuple[int, Any]]:
-        """(rid, value) of the rows changed in place after a commit, ordered by rid."""
+    def column_changed(self, seq: int, column: str) -> Iterator[list[tuple[int, Any]]]:
+        """(rid, value) of the rows changed in place after a commit, ordered by rid, in portions."""
         return self._column(column, "changed.seq > ?", seq)
 
-    def _column(self, column: str, condition: str, value: int) -> list[tuple[int, Any]]:
+    def _column(self, column: str, condition: str, value: int) -> Iterator[list[tuple[int, Any]]]:
         with self._connection() as connection:
-            return sql.read_column(connection, column, condition, value, self.catalogue.name)
+            portions = sql.read_column(connection, column, condition, value, self.catalogue.name)
+            while portion := next(portions, None):
+                yield portion
 
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
         """The rows with these rids or ids (``key`` "rid" or "id"), unordered, CRCs verified."""

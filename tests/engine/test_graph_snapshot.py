@@ -160,9 +160,9 @@ def test_opening_takes_graph_and_ids_from_the_snapshot(store, no_links, monkeypa
     real = Reading.column_since
 
     def column_since(self, rid, column):
-        rows = real(self, rid, column)
-        read.append((column, len(rows)))
-        return rows
+        for rows in real(self, rid, column):
+            read.append((column, len(rows)))
+            yield rows
 
     monkeypatch.setattr(Reading, "column_since", column_since)
     for read_only in (False, True):

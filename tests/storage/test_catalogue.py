@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def check_rows(given_rows):
         assert sql.rids_by_id(connection, [r.id for r in given_rows], "x") == {r.id: r.rid for r in given_rows}
         ordered = sorted(given_rows, key=lambda r: r.rid)
         for column in ("id", "metadata", "ref_doc_id"):
-            found = sql.read_column(connection, column, "rows.rid >= ?", 0, "meta.db")
+            found = list(chain(*sql.read_column(connection, column, "rows.rid >= ?", 0, "meta.db")))
             assert found == [(row.rid, getattr(row, column)) for row in ordered]
     catalogue.close()
 
