@@ -24,6 +24,7 @@ F32 = NDArray[np.float32]
 _FLOAT32 = np.dtype(np.float32)
 
 MAX_ID_BYTES: Final = 1024
+MAX_TEXT_BYTES: Final = 998_000_000  # SQLite takes rows of 10**9 bytes, and metadata is up to 1.2 million of them
 # squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
 LARGEST_HALF: Final = 65504.0
 SMALLEST_HALF: Final = 6e-8
@@ -196,7 +197,9 @@ def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Row
             continue
         if not isinstance(text, str):
             raise InvalidInputError(f"text {i} is {type_of(text)}; expected a string or None")
-        text_bytes(text, f"text {i}")
+        size = text_bytes(text, f"text {i}")
+        if size > MAX_TEXT_BYTES:
+            raise InvalidInputError(f"text {i} has {size:,} bytes; at most {MAX_TEXT_BYTES:,} are kept: split it")
         texts[i] = str.__str__(text)
     parts = [split_metadata(given, f"metadata {i}") for i, given in enumerate(metadatas)]
     return Rows(ids, texts, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts])

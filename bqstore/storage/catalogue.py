@@ -61,7 +61,7 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
         return LockedError(f"{name} is locked by another program; close it there")
     if "closed database" in text:
         return ClosedError("this collection is closed; open it again")
-    if isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, (sqlite3.OperationalError, sqlite3.DataError)):
         return StorageError(f"{name}: {text}; nothing of this call was acknowledged")
     return CorruptionError(f"{name} cannot be read ({type(error).__name__}: {text}); restore it from a copy")
 

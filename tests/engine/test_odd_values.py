@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import InvalidInputError
+from bqstore import InvalidInputError, validate
 from bqstore.engine import publisher
 
 
@@ -180,3 +180,23 @@ def test_a_filter_that_excludes_nothing_deleted_everything(filter):
         assert col.count(filter) == len(col) == 2 and len(col.search([1.0, 0.0], filter=filter)) == 2
         assert col.delete(filter={"a": {"$in": []}}) == col.delete(filter={"$not": {"a": {"$nin": []}}}) == 0
         assert col.delete(["b"], filter=filter) == 1
+
+
+def test_a_text_that_sqlite_does_not_take_was_reported_as_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(validate, "MAX_TEXT_BYTES", 1000)
+    with bqstore.open(tmp_path) as col:
+        col.add(np.eye(2), ["a", "b"], ["x" * 1000, "é" * 500])
+        for text in ("x" * 1001, "é" * 501):
+            with pytest.raises(InvalidInputError, match=r"text 1 has 1,00\d bytes; at most 1,000 are kept: split it"):
+                col.add(np.eye(2), ["c", "d"], ["short", text])
+        assert len(col) == 2 and col.verify().ok
+
+
+@pytest.mark.torture
+def test_the_longest_text_there_may_be(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        metadata = {"x": "y" * 65_000, "_bq_x": "z" * 1_048_000, "_bq_ref_doc_id": "r"}
+        col.add([[1.0]], ["i" * 1024], ["x" * validate.MAX_TEXT_BYTES], [metadata])
+        assert len(col.get(["i" * 1024])[0].text) == validate.MAX_TEXT_BYTES
+        with pytest.raises(InvalidInputError, match="split it"):
+            col.add([[1.0]], ["b"], ["x" * (validate.MAX_TEXT_BYTES + 1)])
