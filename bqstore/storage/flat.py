@@ -19,6 +19,7 @@ from .head import Head, code_form, coded_dim
 from .place import Entries
 
 _NAME = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
+_NOT_ON_WINDOWS = re.compile(r".*\.|(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
 _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
 
 
@@ -172,7 +173,13 @@ def collection_folder(path: Path, collection: str) -> Path:
         raise InvalidInputError(
             f"collection is {collection!r}; expected 1 to 100 of the characters A-Z a-z 0-9 _ - . and no . or - first"
         )
+    folder = path / collection
     with storage_errors(f"look at {path}"):  # a name too long, a folder above it without permission
-        if path.exists() and not path.is_dir():
-            raise InvalidInputError(f"{path} is a file; a store is a folder")
-    return path / collection
+        above = next((each for each in (path, *path.parents) if each.exists()), path)
+        if above.exists() and not above.is_dir():
+            raise InvalidInputError(f"{above} is a file; a store is a folder: unpack an archive first")
+        if _NOT_ON_WINDOWS.fullmatch(collection) and not folder.is_dir():  # an earlier release may have made one
+            raise InvalidInputError(
+                f"collection is {collection!r}, which is no name of a folder on Windows; take another"
+            )
+    return folder

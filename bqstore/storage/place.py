@@ -9,6 +9,7 @@ import io
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import FolderReplacedError
@@ -37,8 +38,16 @@ class Entries:
         return os.listdir(self.path if self.fd is None else self.fd)  # noqa: PTH208 - a descriptor
 
     def open(self, name: str, flags: int) -> int:
-        """A descriptor of a file, made with mode 0600."""
-        return os.open(self._at(name), flags | platform.O_BINARY, 0o600, dir_fd=self.fd)
+        """A descriptor of a file. One that is made gets the mode of ``meta.db``, as SQLite's files do; else 0600."""
+        flags |= platform.O_BINARY
+        if flags & os.O_CREAT:
+            with suppress(FileNotFoundError):
+                return os.open(self._at(name), flags & ~os.O_CREAT, dir_fd=self.fd)
+        fd = os.open(self._at(name), flags, 0o600, dir_fd=self.fd)
+        if flags & os.O_CREAT:
+            with suppress(OSError):  # there is no meta.db yet
+                platform.share_as(fd, os.stat(self._at("meta.db"), dir_fd=self.fd))
+        return fd
 
     def identity(self, name: str) -> tuple[int, int]:
         """Device and inode of a file."""

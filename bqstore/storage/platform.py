@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def share_as(fd: int, other: os.stat_result) -> None:
+    """Give a new file the mode of another one, for those who may use that; where this is root, its owner, too."""
+    if os.name == "nt":
+        return
+    mode = 0o600 | stat.S_IMODE(other.st_mode) & 0o666
+    if mode != 0o600:
+        os.fchmod(fd, mode)
+    if os.geteuid() == 0:
+        os.fchown(fd, other.st_uid, other.st_gid)
 
 
 def make_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bqstore
@@ -112,3 +113,51 @@ def test_the_log_was_open_to_others_in_the_first_session(tmp_path):
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "store" / "default").iterdir()}
     assert "meta.db-wal" in modes and set(modes.values()) == {0o600}
     assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes of POSIX")
+def test_what_was_shared_with_others_was_closed_to_them_by_the_first_compaction(tmp_path, monkeypatch):
+    monkeypatch.setattr("bqstore.engine.graph_builder.SMALLEST_GRAPH", 64)
+    store = tmp_path / "store"
+    with bqstore.open(store) as col:
+        col.add(np.random.default_rng(0).standard_normal((100, 4)), [f"d{i}" for i in range(100)])
+    folder = store / "default"
+    root = os.geteuid() == 0
+    for path in (store, folder):
+        path.chmod(0o750)
+    for path in folder.iterdir():
+        path.chmod(0o640)
+        if root:
+            os.chown(path, 1234, 1235)
+    (folder / "SEQ").unlink()  # made anew, as in a copy
+    with bqstore.open(store) as col:
+        col.delete(["d0"])
+        col.compact()
+        col.add([[1.0, 0.0, 0.0, 0.0]])
+        col.flush()
+        found = {path.name: path.stat() for path in folder.iterdir()}
+    assert {"codes-1.bin", "vectors-1.bin", "meta.db-wal", "SEQ"} < found.keys()
+    assert [name for name in found if name.startswith("snap-1-")]
+    assert {name for name, each in found.items() if stat.S_IMODE(each.st_mode) != 0o640} == set()
+    if root:
+        assert {(each.st_uid, each.st_gid) for each in found.values()} == {(1234, 1235)}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("name", ["CON", "nul", "com1", "LPT9", "aux.txt", "a.", "a.b."])
+def test_a_name_that_is_no_folder_of_windows_is_refused_for_a_new_collection(tmp_path, name):
+    with pytest.raises(bqstore.InvalidInputError, match="no name of a folder on Windows"):
+        bqstore.open(tmp_path, name)
+    assert not list(tmp_path.iterdir())
+    for allowed in ("console", "com", "com10", "a.b", "lpt", name):
+        (tmp_path / name).mkdir(exist_ok=True)  # of an earlier release
+        bqstore.open(tmp_path, allowed).close()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_store_inside_of_an_archive_is_refused_by_name(tmp_path, read_only):
+    archive = tmp_path / "store.zip"
+    archive.write_bytes(b"PK")
+    for path in (archive, archive / "store", archive / "a" / "b"):
+        with pytest.raises(bqstore.InvalidInputError, match=r"store\.zip is a file; a store is a folder: unpack"):
+            bqstore.open(path, read_only=read_only)
