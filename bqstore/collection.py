@@ -434,6 +434,8 @@ class Collection:
     def verify(self) -> VerifyReport:
         """Read everything and compare it with its checksums and counts. Reports damage, does not raise for it.
 
+        Others write meanwhile; in memory they wait.
+
         >>> col.verify().ok
         True
         """

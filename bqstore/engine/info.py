@@ -7,13 +7,14 @@ import numpy as np
 from ..errors import CorruptionError, StorageError
 from ..index import kernels_state
 from ..results import CollectionInfo, VerifyReport
-from ..storage.verify import problems_of
+from ..storage.verify import files_of, problems_of
 from . import search
 from .health import health_of
 
 if TYPE_CHECKING:
     from .engine import Engine
 
+_TRIES = 50  # to find a moment without a commit
 _BYTES_KEPT = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value
 
 
@@ -66,10 +67,19 @@ def info_of(engine: "Engine") -> CollectionInfo:
 
 
 def verify(engine: "Engine") -> VerifyReport:
-    """Read everything of one commit and compare it with its checksums and counts."""
-    engine.store.check_place()
+    """Read everything of one commit and compare it with its checksums and counts; writers go on, but in memory."""
+    store, publisher = engine.store, engine.publisher
+    store.check_place()
     try:
-        problems, documents, vectors = engine.publisher.at_one_commit(lambda _: problems_of(engine.store))
+        for _ in range(_TRIES if store.folder is not None else 0):  # until nobody commits between the two lines
+            commit = publisher.at_one_commit(lambda state: (state.head, files_of(store)))
+            with store.snapshot() as seq:
+                if seq == commit[0].seq:
+                    return _report(problems_of(store, commit))
+        return _report(publisher.at_one_commit(lambda _: problems_of(store)))
     except (CorruptionError, StorageError) as error:
         return VerifyReport(False, [str(error)], 0, 0)
-    return VerifyReport(not problems, problems, documents, vectors)
+
+
+def _report(found: tuple[list[str], int, int]) -> VerifyReport:
+    return VerifyReport(not found[0], *found)

@@ -311,12 +311,6 @@ class Catalogue:
             with suppress(BqstoreError):  # what it holds is durable, and goes on being read from there
                 self.checkpoint()
 
-    def integrity(self) -> list[str]:
-        """The problems that SQLite's integrity check finds."""
-        with self.reading() as connection:
-            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
-        return [] if found == ["ok"] else found
-
     def _keep_from_tidying(self) -> None:
         """In a fork: let the end of the inherited connection leave the log alone.
 

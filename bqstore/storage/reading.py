@@ -113,7 +113,8 @@ class Reading:
             return None
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """What this thread reads from: the one commit that it sees, or the last."""
         pinned = self._pinned_connection()
         if pinned is not None:
             with self.catalogue.translated():
@@ -151,14 +152,14 @@ class Reading:
         return self._column(column, "changed.seq > ?", seq)
 
     def _column(self, column: str, condition: str, value: int) -> Iterator[list[tuple[int, Any]]]:
-        with self._connection() as connection:
+        with self.connection() as connection:
             portions = sql.read_column(connection, column, condition, value, self.catalogue.name)
             while portion := next(portions, None):
                 yield portion
 
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
         """The rows with these rids or ids (``key`` "rid" or "id"), unordered, CRCs verified."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             self._begin(connection, len(values) > sql.AT_ONCE)
             return sql.read_rows(connection, key, values, self.catalogue.name)
 
@@ -169,6 +170,6 @@ class Reading:
 
     def rids_by_id(self, ids: Sequence[str]) -> dict[str, int]:
         """The rids of those ids that exist."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             self._begin(connection, len(ids) > 1)
             return sql.rids_by_id(connection, ids, self.catalogue.name)

@@ -9,9 +9,10 @@ import numpy as np
 from ..errors import BqstoreError, CorruptionError
 from .catalogue import WHOLE
 from .files import RecordFile
+from .flat import FlatFiles
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
 from .graph_snapshot import found, load
-from .head import Row, damaged_row
+from .head import Head, Row, damaged_row
 from .snapshot_format import UnusableError
 
 if TYPE_CHECKING:
@@ -21,33 +22,50 @@ _AT_ONCE = 1024
 _SHOWN = 20  # problems of one kind; the others are counted
 
 
-def problems_of(store: "Store") -> tuple[list[str], int, int]:
-    """Problems, documents read, and vectors read (codes, where originals are not kept)."""
+def files_of(store: "Store") -> FlatFiles:
+    """The flat files that are open now, to be read also when the store has gone on to others."""
+    flat = FlatFiles(store.folder, read_only=True, entries=store.flat.entries)
+    flat.take(store.flat)
+    return flat
+
+
+def problems_of(store: "Store", at: tuple[Head, FlatFiles] | None = None) -> tuple[list[str], int, int]:
+    """Problems, documents read, and vectors read (codes, where originals are not kept), of one commit.
+
+    Parameters
+    ----------
+    at : head and files of a commit, which this thread's reads must see (`Store.snapshot`); a writer may go on.
+        None: the store's last, whose writer is held off
+    """
+    if at is None:
+        with store.consistent():
+            return problems_of(store, (store.head, files_of(store)))
     problems: list[str] = []
-    rids, documents = _rows(store, problems)
+    head, flat = at
+    rids, documents = _rows(store, head, problems)
     vectors = 0
-    for file in store.flat.both():
+    for file in flat.both():
         try:
             try:
                 file.check_header()
             except CorruptionError as error:
                 problems.append(f"{file.name}: {error}")  # the records may be intact
-            vectors = max(vectors, _records(store, file, rids, problems))
+            vectors = max(vectors, _records(head, flat, file, rids, problems))
         except (BqstoreError, OSError) as error:
             problems.append(f"{file.name}: {error}")
     with suppress(OSError):  # of the folder
-        problems.extend(_snapshots(store))
+        problems.extend(_snapshots(head, flat))
     return problems, documents, vectors
 
 
-def _snapshots(store: "Store") -> list[str]:
+def _snapshots(head: Head, flat: FlatFiles) -> list[str]:
     """Snapshots that cannot be used. Those of later commits than this reader has seen are skipped."""
     problems = []
-    entries = store.flat.entries
-    for seq, name in [] if entries is None else found(entries, store.head.generation):
+    entries = flat.entries
+    for seq, name in [] if entries is None else found(entries, head.generation):
         try:
-            if seq <= store.head.seq and entries is not None:
-                load(entries, name, store.head, store.codes)
+            if seq <= head.seq and entries is not None:
+                load(entries, name, head, flat.codes)
         except UnusableError as error:
             derived = "it is derived: answers are not affected, and the next flush() or close() writes a new one"
             problems.append(f"{name} {error}; {derived}")
@@ -56,15 +74,15 @@ def _snapshots(store: "Store") -> list[str]:
     return problems
 
 
-def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:
+def _rows(store: "Store", head: Head, problems: list[str]) -> tuple[set[int], int]:
     """The rids of all rows and tombstones, and the rows read; notes damaged rows, and counts that differ."""
     rids: set[int] = set()
     name, bad, read = store.catalogue.name, [], 0
     try:
-        problems.extend(f"{name}: {found}" for found in store.catalogue.integrity())
-        with store.consistent():
-            main = store.catalogue.main()
-            for *values, keys in main.execute(f"SELECT {WHOLE}, key_crc FROM rows"):  # noqa: S608 - names of our own
+        with store.connection() as connection:
+            checked = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+            problems.extend(f"{name}: {found}" for found in checked if found != "ok")
+            for *values, keys in connection.execute(f"SELECT {WHOLE}, key_crc FROM rows"):  # noqa: S608 - names of our own
                 rids.add(values[0])
                 read += 1
                 try:
@@ -73,48 +91,48 @@ def _rows(store: "Store", problems: list[str]) -> tuple[set[int], int]:
                         raise damaged_row(row, name)
                 except CorruptionError as error:
                     bad.append(str(error))
-            dead = {row[0] for row in main.execute("SELECT rid FROM dead")}
+            dead = {row[0] for row in connection.execute("SELECT rid FROM dead")}
     except (BqstoreError, sqlite3.Error) as error:
         problems.append(f"{name}: {error}")
         return rids, read
     _note(problems, bad)
-    if read != store.head.n_live or len(dead) != store.head.n_slots - store.head.n_live or rids & dead:
-        problems.append(f"{name}: the head row counts {store.head.n_live:,} rows, there are {read:,}")
+    if read != head.n_live or len(dead) != head.n_slots - head.n_live or rids & dead:
+        problems.append(f"{name}: the head row counts {head.n_live:,} rows, there are {read:,}")
     return rids | dead, read
 
 
-def _records(store: "Store", file: RecordFile, rids: set[int], problems: list[str]) -> int:
+def _records(head: Head, flat: FlatFiles, file: RecordFile, rids: set[int], problems: list[str]) -> int:
     """Verify the records of one file; for one bit by sign and float32 originals, also that codes match vectors."""
     bad: list[str] = []
     seen: list[int] = []
-    total = store.head.n_slots
+    total = head.n_slots
     for at in range(0, total, _AT_ONCE):
         count = min(_AT_ONCE, total - at)
         records = file.read(at, count)
         for i in np.flatnonzero(damaged(records)):
             bad.append(f"{file.name}: record {at + int(i):,} does not match its checksum")
         seen.extend(rids_of(records).tolist())
-        if file is store.codes and store.vectors is not None and file.layout.dim and not bad:
-            bad.extend(_foreign_codes(store, at, count))
+        if file is flat.codes and flat.vectors is not None and file.layout.dim and not bad:
+            bad.extend(_foreign_codes(flat, at, count))
     if not bad and (set(seen) != rids or seen != sorted(set(seen))):
         bad.append(f"{file.name}: its rids are not those of the rows")
     _note(problems, bad)
     return total
 
 
-def _foreign_codes(store: "Store", at: int, count: int) -> list[str]:
+def _foreign_codes(flat: FlatFiles, at: int, count: int) -> list[str]:
     """Codes that are not the signs of their vectors. Lossy originals may have other signs.
 
     Codes of other forms are computed in floating point: those of another machine may differ in a last bit.
     """
-    assert store.vectors is not None and store.codes is not None
-    if store.vectors.layout.form != FORMS["float32"] or store.codes.layout.form != ONE_BIT:
+    assert flat.vectors is not None and flat.codes is not None
+    if flat.vectors.layout.form != FORMS["float32"] or flat.codes.layout.form != ONE_BIT:
         return []
-    signs = vectors_of(store.vectors.layout, store.vectors.read(at, count))[:, : store.codes.layout.dim] > 0
-    codes = store.read_codes(at, count)[1].view(np.uint8)
+    signs = vectors_of(flat.vectors.layout, flat.vectors.read(at, count))[:, : flat.codes.layout.dim] > 0
+    codes = flat.read_codes(at, count)[1].view(np.uint8)
     bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : signs.shape[1]]
     wrong = np.flatnonzero((bits != signs).any(axis=1))
-    return [f"{store.codes.name}: record {at + int(i):,} is not the code of its vector" for i in wrong]
+    return [f"{flat.codes.name}: record {at + int(i):,} is not the code of its vector" for i in wrong]
 
 
 def _note(problems: list[str], found: list[str]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore.storage import space
+from bqstore.storage import space, verify
+from bqstore.storage.reading import Reading
 
 TEXT = "x" * 2000
 
@@ -131,3 +132,40 @@ def test_the_list_of_changed_rows_was_never_emptied(tmp_path):
         assert count == (0,)
         col.update_metadata(["d1"], {"x": 2})
         assert (col.count({"x": 1}), col.count({"x": 2})) == (48, 1)
+
+
+def test_verify_blocked_writes_for_its_whole_run(tmp_path, monkeypatch):
+    with bqstore.open(tmp_path) as col:
+        fill(col, 30)
+        real, written = verify._records, []
+
+        def slow(*arguments):
+            """While a file is read, others write, and start another generation."""
+            thread = threading.Thread(target=lambda: written.append(col.add(vectors(2), ["new", "d1"])))
+            thread.start()
+            thread.join(60)
+            col.compact()
+            return real(*arguments)
+
+        monkeypatch.setattr(verify, "_records", slow)
+        report = col.verify()
+        assert (report.ok, report.documents, report.vectors) == (True, 30, 30), report.problems
+        assert len(written) == 2 and len(col) == 31
+        monkeypatch.undo()
+        assert col.verify().documents == 31
+
+
+def test_verify_finds_a_moment_between_the_commits_of_others(tmp_path, monkeypatch):
+    with bqstore.open(tmp_path) as col:
+        fill(col, 5)
+        real, commits = Reading.snapshot, []
+
+        def busy(store):
+            if len(commits) < 3:
+                commits.extend(col.add(vectors(1)))
+            return real(store)
+
+        monkeypatch.setattr(Reading, "snapshot", busy)
+        assert col.verify().documents == 5 + len(commits) == 8
+        monkeypatch.setattr("bqstore.engine.info._TRIES", 0)  # always busy: writers are held off
+        assert col.verify().documents == 8
