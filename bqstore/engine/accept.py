@@ -16,8 +16,8 @@ from ..errors import InvalidInputError
 from ..metadata.columns import Column
 from ..metadata.documents import record_of
 from ..metadata.evaluate import evaluate
-from ..metadata.filter_tree import Predicate, Tree, keys_of
-from ..metadata.to_json import ID_KEY
+from ..metadata.filter_tree import Field, OneOf, Predicate, Tree, fields_of
+from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
 from . import fetch
 from .lifecycle import Lifecycle
 from .publisher import Publisher
@@ -26,6 +26,7 @@ from .state import State, bits_reader, carried, with_columns, with_ids
 T = TypeVar("T")
 _KEPT, _KEPT_BYTES = 256, 64 << 20  # filters whose matches a state remembers, and bytes of them
 _COLUMNS = 256  # metadata fields whose columns are kept
+_LOOKED_UP = 100  # source documents in SQLite's index; more are found in a column
 _AT_ONCE = 1000  # documents read at a time for a function that filters
 _PATIENCE, _MOMENT = 50, 0.001  # tries, and seconds between them, to load columns beside a busy writer
 
@@ -48,7 +49,9 @@ class Acceptor:
         known = state.matched.get(tree)
         if known is not None:
             return state, *known
-        keys, ids = keys_of(tree), state.ids is not None
+        fields, ids = fields_of(tree), state.ids is not None
+        indexed = {field.key for field in fields if _has_index(field)} - state.columns.keys()
+        keys = {field.key for field in fields if not _has_index(field)}
 
         def grow(state: State) -> State:
             return with_columns(self._store, with_ids(self._store, state) if ids else state, keys)
@@ -56,7 +59,7 @@ class Acceptor:
         def answer(state: State) -> tuple[State, Bits]:
             return state, evaluate(tree, state.n, bits_reader(self._store, state))
 
-        if ID_KEY in keys or not keys <= state.columns.keys():
+        if indexed or not keys <= state.columns.keys():
             state, bits = self._loaded(grow, answer)
         else:
             state, bits = answer(state)
@@ -135,6 +138,12 @@ class Acceptor:
             return replace(state, ids=loaded.ids if state.ids is None else state.ids, columns=columns)
 
         return self._publisher.amend(amended).head.seq == loaded.head.seq
+
+
+def _has_index(field: Field) -> bool:
+    """Whether SQLite answers a test without a column: of ids, and of some source documents, as for deleting them."""
+    some = isinstance(field.test, OneOf) and len(field.test.operands) <= _LOOKED_UP
+    return field.key == ID_KEY or (field.key == REF_DOC_ID_KEY and some)
 
 
 def _limited(columns: dict[str, Column], new: Iterable[str]) -> dict[str, Column]:

@@ -273,13 +273,14 @@ def bits_reader(store: Store, state: State) -> Callable[[Field], Bits]:
     """The function that answers a filter's test of one field in this state."""
 
     def bits(field: Field) -> Bits:
-        if field.key != ID_KEY:
+        if field.key in state.columns:
             return matching(state.columns[field.key], field.test)
         if not isinstance(field.test, OneOf):
             return everything(state.n)  # every document has an id
-        ids = [operand[1] for operand in field.test.operands if operand[0] == "string"]
+        wanted = [operand[1] for operand in field.test.operands if operand[0] == "string"]
+        by_id = field.key == ID_KEY
         mask = np.zeros(state.n, bool)
-        mask[state.ordinals(store.rids_by_id(ids).values())] = True
+        mask[state.ordinals(store.rids_by_id(wanted).values() if by_id else store.rids_by_ref(wanted))] = True
         return to_bitmap(mask)
 
     return bits

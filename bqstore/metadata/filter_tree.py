@@ -97,12 +97,12 @@ EVERYTHING: Final = And(())
 Tree = Field | And | Or | Not | Predicate
 
 
-def keys_of(tree: Tree) -> set[str]:
-    """The fields that a tree tests."""
+def fields_of(tree: Tree) -> set[Field]:
+    """The tests of fields in a tree."""
     if isinstance(tree, Field):
-        return {tree.key}
+        return {tree}
     if isinstance(tree, Not):
-        return keys_of(tree.part)
+        return fields_of(tree.part)
     if isinstance(tree, Predicate):
         return set()
-    return set().union(*(keys_of(part) for part in tree.parts))
+    return set().union(*(fields_of(part) for part in tree.parts))

@@ -475,6 +475,16 @@ def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str], name: str) ->
     return found
 
 
+def rids_by_ref(connection: sqlite3.Connection, refs: Iterable[str], name: str) -> set[int]:
+    """The rids of the rows with these source documents, through their index; CRCs verified as in `rids_by_id`."""
+    found = set()
+    for ref in refs:
+        sql = f"SELECT {', '.join(_KEYS)} FROM rows WHERE ref_doc_id = ?"  # noqa: S608
+        for row in connection.execute(sql, (ref,)):
+            found.add(int(check_keys(row, name)[0]))
+    return found
+
+
 def insert_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Add rows with new ids."""
     connection.executemany(f"INSERT {_INSERT}", (row.stored() for row in rows))

@@ -173,3 +173,9 @@ class Reading:
         with self.connection() as connection:
             self._begin(connection, len(ids) > 1)
             return sql.rids_by_id(connection, ids, self.catalogue.name)
+
+    def rids_by_ref(self, refs: Sequence[str]) -> set[int]:
+        """The rids of the documents that come from these source documents."""
+        with self.connection() as connection:
+            self._begin(connection, len(refs) > 1)
+            return sql.rids_by_ref(connection, refs, self.catalogue.name)

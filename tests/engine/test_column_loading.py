@@ -120,3 +120,30 @@ def test_a_column_of_dictionaries_was_walked_at_every_write(tmp_path, monkeypatc
             col.add([[1.0, 0.0, 0.0, 0.0]], metadatas=[{"d": {"new": i}}])
         assert len(looked) <= 200
         assert col.count({"d": {"$eq": {"new": 3}}}) == col.count({"d": {"$eq": {"i": 3}}}) == 1
+
+
+def test_deleting_by_source_document_read_every_row(tmp_path):
+    """There is an index for it, which nothing used."""
+    ref = "_bq_ref_doc_id"
+    with bqstore.open(tmp_path) as col:
+        col.add(np.ones((30, 2)), metadatas=[{"i": i, ref: f"doc{i % 5}"} if i % 6 else {"i": i} for i in range(30)])
+    with bqstore.open(tmp_path) as col, bqstore.open(tmp_path, read_only=True) as reader:
+        assert col.delete(filter={ref: "doc1"}) == 5
+        assert not col.info().columns
+        with col._engine.store.catalogue.reading() as connection:
+            asked = []
+            connection.set_trace_callback(asked.append)
+            assert len(catalogue.rids_by_ref(connection, ["doc2"], "meta.db")) == 5
+            connection.set_trace_callback(None)
+            steps = connection.execute(f"EXPLAIN QUERY PLAN {asked[0]}").fetchall()
+            assert [step[3] for step in steps] == ["SEARCH rows USING INDEX rows_by_ref_doc_id (ref_doc_id=?)"]
+        expected = {i for i in range(30) if i % 6 and i % 5 == 2}
+        for each in (col, reader):
+            assert {r.metadata["i"] for r in each.scroll({ref: "doc2"})} == expected
+            assert {r.metadata["i"] for r in each.scroll({ref: ["doc2", "doc1", "nowhere"], "i": {"$gt": 9}})} == {
+                i for i in expected if i > 9
+            }
+            assert each.count({ref: {"$ne": "doc2"}}) == 25 - len(expected) and ref not in each.info().columns
+            many = ["doc2", *(f"x{i}" for i in range(200))]
+            assert each.count({ref: many}) == len(expected) and ref in each.info().columns
+            assert each.count({ref: "doc2"}) == len(expected) and each.count({ref: {"$exists": False}}) == 5
