@@ -373,7 +373,7 @@ class CollectionInfo:
     way : str                       how a search for 10 without a filter goes now: "exact", "scan" or "walk"
     linked : int                    vectors in the graph; the others are scanned
     graph_bytes : int               of ``memory_bytes``, the links
-    disk_bytes : int                of all its files; 0 in memory
+    disk_bytes : int                of all its files but the reserve for a full disk; 0 in memory
     catalogue_bytes : int           of these, of the documents: SQLite's file and its log
     generation : int                how often the files were rewritten
     format_version : int            of the files

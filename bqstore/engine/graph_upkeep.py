@@ -2,10 +2,11 @@
 
 import threading
 import time
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 
-from ..errors import BqstoreError
+from ..errors import BqstoreError, StorageError
 from ..index import wait_for_kernels
 from ..progress import Progress
 from ..storage import Store
@@ -39,9 +40,16 @@ class GraphUpkeep:
             self.followed()
         if self.builder.defer(self.publisher.state, self._link_some):  # it is searched by scans meanwhile
             return
-        self.builder.link(self.publisher.state, self._linked)
-        if self.persistence.is_due(self.publisher.state):
-            self.save()
+        try:
+            self.builder.link(self.publisher.state, self._linked)
+            if self.persistence.is_due(self.publisher.state):
+                self.save()
+        except (StorageError, MemoryError) as error:  # what was written is committed, and found by scans
+            self._store.check_place()
+            message = (
+                f"what was added is stored, and could not be linked into the graph yet: {error or 'out of memory'}"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def _linked(self) -> State:
         """Publish what has been linked, and what others have committed meanwhile: searches here do not wait longer."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from ..errors import BqstoreError, CorruptionError
+from ..errors import BqstoreError, CorruptionError, StorageError
 from ..storage import Store
 from ..storage.sequence import CommitNumber
 from ..storage.store import SupersededError
@@ -209,7 +209,11 @@ class Publisher:
         if self._number.is_mapped:
             self._seen = self._number.now[0]  # its own commit, as nobody else has the lock
         self.store.give_lock_back(file)  # others may write while this one links
-        self.follow()
+        try:
+            self.follow()
+        except (StorageError, MemoryError):  # it is committed: the next call follows, or says why not
+            self.store.check_place()
+            return result
         self._behind = False  # not in `follow`, which a write may call before it commits
         afterwards(lagged)
         return result

@@ -5,6 +5,7 @@ exposed to the WAL-reset race of SQLite up to 3.51.2. The others are read-only (
 there is one connection, behind a lock. Knows no vectors.
 """
 
+import errno
 import os
 import sqlite3
 import sys
@@ -53,6 +54,8 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
     text = str(error)
     if "UTF-8" in text:  # SQLite's message quotes the text
         return CorruptionError(f"{name} holds text that is not UTF-8; restore it from a copy")
+    if "is full" in text:
+        return StorageError(errno.ENOSPC, f"{name}: {text}; nothing of this call was acknowledged")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
         return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
     if "readonly" in text:
@@ -88,12 +91,13 @@ class Catalogue:
     ----------
     path : Path or None         None keeps everything in memory
     unfinished : bool           creating it was interrupted, and SQLite must roll that back
+    read_only : bool            it will never be written here
 
     An existing file is opened read-only until `start_writing`. A writing connection may change the file without a
     commit (closing it checkpoints the write-ahead log), and a damaged collection must stay as it is.
     """
 
-    def __init__(self, path: Path | None, unfinished: bool = False) -> None:
+    def __init__(self, path: Path | None, unfinished: bool = False, read_only: bool = False) -> None:
         self._path = path
         self._log = Path() if path is None else path.with_name(f"{path.name}-wal")
         self.name = "the catalogue in memory" if path is None else path.name
@@ -116,22 +120,39 @@ class Catalogue:
         if mode == "ro" and not _size(self._log) and not self._can_write():
             self._frozen = self._stamp()  # a read-only medium: SQLite cannot make its files, and needs none
         with self.translated():
-            self._main = self._connect(mode)
-            self._main.execute("PRAGMA user_version").fetchone()  # SQLite opens a file when it first reads it
+            try:
+                self._main = self._probed(mode)
+            except sqlite3.OperationalError:
+                if not read_only or self._frozen is not None or _size(self._log):
+                    raise
+                self._frozen = self._stamp()  # a full disk
+                self._main = self._probed(mode)
+
+    def _probed(self, mode: str) -> sqlite3.Connection:
+        connection = self._connect(mode)
+        connection.execute("PRAGMA user_version").fetchone()  # SQLite opens a file when it first reads it
+        return connection
 
     def start_writing(self) -> None:
         """Make the main connection a writing one."""
         if self._path is None or self._writes:
             return
         with self.translated():
-            self._idle.append(self._main)
+            if self._frozen is None:
+                self._idle.append(self._main)
+            self._frozen = None
             self._main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
             self._main.execute("PRAGMA journal_mode = WAL")
             self._main.execute(f"PRAGMA journal_size_limit = {space.LOG_KEPT}")
             self._main.execute("PRAGMA synchronous = FULL")
             self._main.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
             # After a failed sync the log may be in the page cache only; a checkpoint writes and syncs its contents.
-            self._main.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            try:
+                self._main.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except sqlite3.OperationalError as error:
+                if "is full" not in str(error):
+                    raise
+                space.write_again(self._log)
         self._writes = True
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -219,7 +240,11 @@ class Catalogue:
             self.in_doubt = False
             yield self._main
             self.in_doubt = True
-            self._main.execute("COMMIT")
+            try:
+                self._main.execute("COMMIT")
+            except sqlite3.Error as error:
+                self.in_doubt = not _was_not_written(error)
+                raise
             self.in_doubt = False
 
     @contextmanager
@@ -293,6 +318,11 @@ class Catalogue:
             return True
         with self.using_main() as main:
             return space.checkpoint(main)
+
+    def use_log_again(self) -> None:
+        """Let the next commit write from the beginning of the log, as far as its readers and the disk allow."""
+        with suppress(BqstoreError), self.using_main() as main:
+            main.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def give_back(self) -> None:
         """Shrink the file by the pages that nothing uses."""
@@ -386,6 +416,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _was_not_written(error: sqlite3.Error) -> bool:
+    """Whether a COMMIT has failed before its last page, the one that commits, was written; not where a sync failed."""
+    name = getattr(error, "sqlite_errorname", None)  # from Python 3.11 on
+    return name == "SQLITE_IOERR_WRITE" or "is full" in str(error)  # of a quota SQLite says the first
 
 
 def _size(path: Path) -> int:

@@ -214,7 +214,8 @@ class DiskFile(RecordFile):
 
     def view(self, count: int) -> U32:  # noqa: D102
         while self._view is None or len(self._view) < count:
-            size = os.fstat(self._fd).st_size
+            with storage_errors(f"map {self.name}"):
+                size = os.fstat(self._fd).st_size
             slots = (size - self.header_length) // self.layout.record_bytes
             words = self.layout.record_bytes // 4
             # the map lives as long as any array refers to it, so that no search loses it
@@ -238,7 +239,11 @@ class DiskFile(RecordFile):
 
     def check_size(self, count: int) -> None:  # noqa: D102
         # lseek tells the size in a third of fstat's time; nothing reads at the position that it sets
-        size, need = os.lseek(self._fd, 0, os.SEEK_END), self._offset(count)
+        need = self._offset(count)
+        try:  # not `storage_errors`, as each search passes here
+            size = os.lseek(self._fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot look at {self.name}: {error.strerror}") from error
         if size < need:
             raise CorruptionError(
                 f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
@@ -256,7 +261,8 @@ class DiskFile(RecordFile):
     def __del__(self) -> None:
         # closed with the last search that holds the file, so that no search reads another file's descriptor
         if self._fd >= 0:
-            os.close(self._fd)
+            with suppress(OSError):  # what was acknowledged is durable
+                os.close(self._fd)
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -141,11 +141,12 @@ class FlatFiles:
         """Remove the files of other generations, and temporary ones."""
         if self.entries is None:
             return
-        for name in self.entries.names():
-            match = _NAME.fullmatch(name)
-            if match and (int(match[2]) != generation or match[3] == "tmp"):
-                with suppress(OSError):  # they cost space, no more
-                    self.entries.unlink(name)
+        with suppress(OSError):  # they cost space, no more; the next opening tries again
+            for name in self.entries.names():
+                match = _NAME.fullmatch(name)
+                if match and (int(match[2]) != generation or match[3] == "tmp"):
+                    with suppress(OSError):
+                        self.entries.unlink(name)
 
 
 def layouts(head: Head) -> list[Layout]:

@@ -11,6 +11,7 @@ import os
 import random
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +64,17 @@ class WriterLock:
 
         Raises LockedError, which names the holder; StorageError where the system cannot lock.
         """
+        try:
+            self._wait_somehow(file, timeout)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(error.errno, f"cannot lock {self._path}: {error.strerror}") from error
+        holder.write(file.fileno(), whole)
+        if whole:
+            _for_life.add(file)
+
+    def _wait_somehow(self, file: io.FileIO, timeout: float) -> None:
         if timeout > 0 and self._queue is not None:
             with self._open(self._queue) as queue:
                 try:
@@ -71,14 +83,12 @@ class WriterLock:
                     platform.unlock(queue.fileno())
         elif not self._try(file, self._path.name):
             raise self.refused(file, 0.0)
-        holder.write(file.fileno(), whole)
-        if whole:
-            _for_life.add(file)
 
     def give_back(self, file: io.FileIO) -> None:
         """Unlock and close a file; closing it alone would leave the lock with a fork that was made meanwhile."""
         platform.unlock(file.fileno())
-        file.close()
+        with suppress(OSError):  # it is unlocked, and the descriptor is gone either way
+            file.close()
 
     def _wait(self, file: io.FileIO, queue: io.FileIO, timeout: float) -> None:
         """Look again and again: first at the queue, then, as its only holder, at the lock itself."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import CorruptionError, NotFoundError
 from . import catalogue as sql
-from . import platform
+from . import platform, reserve
 from .catalogue import Catalogue
 from .files import storage_errors
 from .flat import flat_files
@@ -64,7 +64,8 @@ def open_store(
             host = claim(place)
             if host is not None:
                 end_with_the_parent(at_failure.enter_context(host))
-            store = _open_files(place, settings, dim, lock, file if exclusive else None, lock_timeout)
+            held = file if exclusive else None
+            store = reserve.with_it(place, lambda: _open_files(place, settings, dim, lock, held, lock_timeout))
             if host is not None:
                 store.hold(host)
             if not exclusive:
@@ -114,7 +115,7 @@ def _open_once(
         # With mode 0600, which SQLite's log inherits. Never open a file that exists: closing it would drop the locks of
         # all connections of this process.
         os.close(os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    catalogue = Catalogue(meta, not read_only and _is_unfinished(folder))
+    catalogue = Catalogue(meta, not read_only and _is_unfinished(folder), read_only)
     try:
         with catalogue.translated():
             head = sql.read_head(catalogue.main(), meta.name)

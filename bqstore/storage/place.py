@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import FolderReplacedError
+from ..errors import FolderReplacedError, StorageError
 from . import platform
 
 
@@ -102,7 +102,11 @@ class Place(Entries):
         """Notice from now on when a file is replaced. FolderReplacedError if the folder is not at its path."""
         self._paths, self._opened = self._paths[:1], self._opened[:1]
         self.check()
-        self._paths, self._opened = [self.path, self.path / name], [*self._opened, self.identity(name)]
+        try:
+            found = self.identity(name)
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot look at {self.path / name}: {error.strerror}") from error
+        self._paths, self._opened = [self.path, self.path / name], [*self._opened, found]
 
     @property
     def folder(self) -> tuple[int, int]:
@@ -117,6 +121,8 @@ class Place(Entries):
             what = "another folder stands there, or another meta.db in it"
         except (FileNotFoundError, NotADirectoryError) as error:
             same, what = False, f"{Path(error.filename).name} is not there any more"
+        except OSError as error:
+            raise StorageError(error.errno, f"cannot look at {error.filename}: {error.strerror}") from error
         if not same:
             raise FolderReplacedError(
                 f"{self.path} was removed, replaced or moved while it was open ({what}): this call is "

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import stat
 import struct
@@ -35,7 +36,8 @@ def sync_file(fd: int) -> None:
 def will_need(fd: int, offset: int, length: int) -> None:
     """Ask the system to read bytes of a file into the page cache; returns at once. Does nothing on some systems."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
+        with suppress(OSError):  # it is a hint
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def major_faults() -> int:
@@ -52,6 +54,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write on the disk of a folder; its quota is not known here. Raises OSError."""
+    return shutil.disk_usage(folder).free
 
 
 def share_as(fd: int, other: os.stat_result) -> None:

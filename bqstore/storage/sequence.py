@@ -70,4 +70,5 @@ class CommitNumber:
         self._entries = None
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)

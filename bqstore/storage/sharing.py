@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import BqstoreError, FolderReplacedError, LockedError, StorageError
 from . import catalogue as sql
 from . import graph_snapshot as snapshots
-from . import platform
+from . import platform, reserve
 from .catalogue import Catalogue
 from .graph_snapshot import Snapshot
 from .head import Head
@@ -184,6 +184,7 @@ class Sharing(Reading):
             size = snapshots.write(entries, header, arrays, self.check_place)
             self.check_place()
             snapshots.sweep(entries, last.generation, seq, last.seq)
+            reserve.keep(entries, self.disk_bytes()[0])
             return size
 
     def newest_snapshot(self) -> tuple[int, int]:

@@ -4,10 +4,14 @@ SQLite keeps both at the largest size they ever had. All of this is for the conn
 waits for no reader: whoever wants more tries again, without keeping the lock meanwhile.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
+
+from . import platform
 
 BUSY_MS: Final = 10_000  # how long a statement waits for another connection
 LOG_KEPT: Final = 4 << 20  # bytes of the log that stay for the next commits
@@ -26,6 +30,15 @@ def checkpoint(connection: sqlite3.Connection) -> bool:
     with _at_once(connection):
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
+
+
+def write_again(log: Path) -> None:
+    """Write the bytes of a log over themselves, and sync them: it takes no space, as a checkpoint may."""
+    with log.open("r+b", buffering=0) as file:
+        at = 0
+        while piece := os.pread(file.fileno(), LOG_KEPT, at):
+            at += os.pwrite(file.fileno(), piece, at)
+        platform.sync_file(file.fileno())
 
 
 @contextmanager

@@ -12,18 +12,20 @@ commit, and must have read the last commit (`reread`) before it makes the next. 
 Knows bytes and rows, not what codes mean. The caller lets one thread write at a time.
 """
 
+import errno
 import io
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import counted
 from ..errors import (
     BqstoreError,
     ClosedError,
@@ -33,6 +35,7 @@ from ..errors import (
     StorageError,
 )
 from . import catalogue as sql
+from . import platform, reserve
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
 from .flat import SyncFailedError
@@ -43,6 +46,8 @@ from .place import Place
 from .sequence import CommitNumber
 from .sharing import Sharing
 
+T = TypeVar("T")
+_LOG_OF_ONE: Final = 3 * 4096  # bytes of SQLite's log for the deletion of one document, in pages of its own
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
 
 
@@ -72,7 +77,7 @@ class Store(Sharing):
     def start_writing(self) -> None:
         """Allow writes. Called under the lock, when everything that exists has been checked."""
         self.check_place()
-        self.catalogue.start_writing()
+        reserve.with_it(self.flat.entries, self.catalogue.start_writing)
         if self._place is not None:
             self._place.watch("meta.db")  # anew, as opening it for writing may make another file of it (overlayfs)
             self.number = CommitNumber(self._place, write=True)
@@ -80,6 +85,7 @@ class Store(Sharing):
         self.reread()
         self.number.publish(self.head.seq)  # whoever committed last may have died before it said so
         self._sweep()
+        self.keep_reserve()
         self._writing = True
 
     def open_files(self) -> None:
@@ -193,9 +199,13 @@ class Store(Sharing):
     def bury(self, rids: Sequence[int]) -> Head:
         """Delete rows, durably. Their records stay in the flat files until a compaction."""
         new = self._next(n_live=self.head.n_live - len(rids))
-        with self._commit(new) as connection:
-            sql.bury(connection, rids, new.seq)
-        return new
+
+        def commit() -> Head:
+            with self._commit(new) as connection:
+                sql.bury(connection, rids, new.seq)
+            return new
+
+        return self._shrinking(commit, len(rids), "; delete fewer at a time, or make room elsewhere")
 
     def rewrite(self, rows: Sequence[Row]) -> Head:
         """Replace the rows with the same rids, durably."""
@@ -209,8 +219,12 @@ class Store(Sharing):
         generation, settings = self.head.generation + 1, untrained(self.head.settings)
         new = self._next(generation=generation, n_slots=0, n_live=0, settings=settings)
         self._prepared = None
-        with self._commit(new) as connection:
-            sql.empty(connection, "rows", "dead", "changed")
+
+        def commit() -> None:
+            with self._commit(new) as connection:
+                sql.empty(connection, "rows", "dead", "changed")
+
+        self._shrinking(commit, self.head.n_live, "; make room elsewhere first")
         self.flat.drop()
         self._sweep()
         self.give_back()
@@ -242,6 +256,8 @@ class Store(Sharing):
         try:
             with self.consistent():
                 dead = self.dead_since(-1)
+            if recode is None:
+                self._make_room(len(ordinals))
             self._prepared = copy_live(self.flat, self.head, ordinals, dead, progress, recode)
             return self._prepared
         except BaseException as error:
@@ -258,9 +274,13 @@ class Store(Sharing):
         self.check_writable()
         if prepared is not self._prepared or prepared.old != self.head:
             raise StorageError("the collection has moved on since this compaction began; nothing was changed")
-        try:
+
+        def commit() -> None:
             with self._commit(prepared.new) as connection:
                 sql.empty(connection, "dead", "changed")  # followers read everything of a new generation
+
+        try:
+            reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again)
         finally:
             self.reread()  # after an interrupt, too: the files of whichever generation is committed
             if not self.catalogue.in_doubt:  # else either generation may be there after a crash
@@ -269,6 +289,45 @@ class Store(Sharing):
         self.give_back()
         return self.head
 
+    def _shrinking(self, commit: Callable[[], T], count: int, advice: str) -> T:
+        """Do a commit that deletes so many documents, without the reserve if need be; else say what it takes."""
+        try:
+            return reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again)
+        except StorageError as error:
+            if not reserve.is_full(error):
+                raise
+            need = min(count * _LOG_OF_ONE, sum(self.catalogue.bytes()))
+            words = f"{error.strerror}: deleting {counted(count, 'document')} takes up to {need:,} bytes meanwhile"
+            raise StorageError(error.errno, words + advice) from error
+
+    def _make_room(self, count: int) -> None:
+        """Give back the catalogue's space, then the reserve, if a copy of so many records needs it.
+
+        Raises StorageError if even that is too little.
+        """
+        entries = self.flat.entries
+        if entries is None:
+            return
+        need = sum(file.header_length + count * file.layout.record_bytes for file in self.flat.both())
+        if need > _free(entries.path):
+            self.catalogue.use_log_again()
+            with suppress(BqstoreError):
+                self.catalogue.give_back()
+        free = _free(entries.path)
+        if free < need <= free + entries.size(reserve.NAME):
+            reserve.give_up(entries)
+        elif need > free:
+            raise StorageError(
+                errno.ENOSPC,
+                f"the disk is full: compact() copies what is live, which takes {need:,} bytes, and {free:,} are free; "
+                "nothing was changed",
+            )
+
+    def keep_reserve(self) -> None:
+        """Keep some space for the day when the disk is full; see `reserve`."""
+        if self.flat.entries is not None:
+            reserve.keep(self.flat.entries, self.disk_bytes()[0])
+
     def give_back(self) -> None:
         """Shrink the catalogue by the pages that nothing uses. It costs space where the disk refuses, so that warns."""
         try:
@@ -276,6 +335,7 @@ class Store(Sharing):
         except BqstoreError as error:
             self.check_place()
             warnings.warn(f"space in {self.catalogue.name} was not given back: {error}", RuntimeWarning, stacklevel=2)
+        self.keep_reserve()
 
     def discard_compaction(self, prepared: Compaction) -> None:
         """Remove the files of a compaction that will not be committed."""
@@ -330,11 +390,19 @@ class Store(Sharing):
                     self.wait_for_lock(stack.enter_context(self.lock_file()), min(self.lock_timeout, _AT_CLOSE))
                     locked = True
             stack.enter_context(guard)
+            stack.callback(self.catalogue.close)  # whatever comes before
+            stack.callback(self.flat.drop)
             if self._writing and locked and self._poison is None:
                 with suppress(BqstoreError), self.catalogue.using_main() as main:
                     # an interrupted write may have committed more records than this object knows of
                     if sql.read_head(main, self.catalogue.name) == self.head:
                         self.flat.trim(self.head.n_slots)
                     self.catalogue.checkpoint()  # the last connection may be another process's, and a reader's
-            self.flat.drop()
-            self.catalogue.close()
+
+
+def _free(folder: Path) -> int:
+    """Bytes that are free, as far as the system tells."""
+    try:
+        return platform.free_bytes(folder)
+    except OSError:
+        return 1 << 62

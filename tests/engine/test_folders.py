@@ -71,13 +71,22 @@ def test_a_name_that_is_too_long_is_an_error_of_storage(tmp_path):
 
 def as_nobody(action) -> str:
     """What the action returns in a fork that has become a user without rights, or the error it raised."""
+
+    def as_other() -> object:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return action()
+
+    return as_child(as_other)
+
+
+def as_child(action) -> str:
+    """What the action returns in a fork, or the error it raised."""
     answer, told = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
             text = str(action())
         except BaseException as error:
             text = f"{type(error).__name__}: {error}"

@@ -1,0 +1,69 @@
+"""The file RESERVE: space that is given up when the disk is full, so that what makes room still works.
+
+To open a collection, to delete and to compact takes some space, too: SQLite's shared memory, its log, the copy of
+what is live. Whoever finds the disk full while doing one of these removes the file and tries once more. It is made
+again when there is room. Nothing is ever read from it.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from ..errors import BqstoreError, FolderReplacedError, StorageError
+from . import platform
+from .place import Entries
+
+T = TypeVar("T")
+NAME: Final = "RESERVE"
+_LEAST: Final = 128 << 10  # bytes: SQLite's shared memory takes 32 KiB, and a deletion some ten pages of its log
+_MOST: Final = 1 << 20
+_PART: Final = 4  # of a collection, in between
+_ROOM: Final = 8  # the disk must have so many times the size
+
+
+def keep(entries: Entries, collection_bytes: int) -> None:
+    """Make the file, or a larger one, if it is missing or small for a collection of a size, and the disk has room."""
+    size = min(_MOST, max(_LEAST, collection_bytes // _PART // _LEAST * _LEAST))
+    with suppress(OSError):
+        if entries.size(NAME) >= size or platform.free_bytes(entries.path) < _ROOM * size:
+            return
+        fd = entries.open(NAME, os.O_WRONLY | os.O_CREAT)
+        try:
+            at = os.fstat(fd).st_size
+            while at < size:  # not zeros, of which a compressing file system would keep nothing
+                at += os.pwrite(fd, os.urandom(min(_LEAST, size - at)), at)
+        finally:
+            os.close(fd)
+
+
+def give_up(entries: Entries) -> bool:
+    """Remove the file; whether there was one."""
+    try:
+        entries.unlink(NAME)
+    except OSError:
+        return False
+    return True
+
+
+def with_it(entries: Entries | None, action: Callable[[], T], before_again: Callable[[], object] = lambda: None) -> T:
+    """What an action returns; where the disk refuses it, once more after ``before_again``, without the reserve."""
+    try:
+        return action()
+    except StorageError as error:
+        if entries is None or not _may_help(error):
+            raise
+        give_up(entries)
+    before_again()
+    return action()
+
+
+def _may_help(error: StorageError) -> bool:
+    """Whether it may be a full disk; SQLite does not always say so."""
+    return is_full(error) or (error.errno is None and not isinstance(error, FolderReplacedError))
+
+
+def is_full(error: BqstoreError) -> bool:
+    """Whether the disk, or somebody's quota of it, is full."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,126 @@
+"""A disk that is full: what makes room works all the same, and what cannot work says how much it takes."""
+
+import errno
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.errors import StorageError
+from bqstore.storage import reserve
+
+from .test_durability import small_disk
+
+TEXT = "y" * 3000
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = small_disk(tmp_path, "6m")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(disk) -> None:
+    """Leave not one byte free."""
+    with pytest.raises(OSError, match="No space"), (disk / "filler").open("ab", buffering=0) as file:
+        while True:
+            file.write(b"z" * 4096)
+
+
+def vectors(count: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((count, 64)).astype(np.float32)
+
+
+def add(col, count) -> None:
+    col.add(vectors(count), [f"d{i}" for i in range(count)], [TEXT] * count)
+
+
+def test_deleting_to_make_room_failed_on_a_full_disk_and_so_did_opening(disk):
+    with bqstore.open(disk) as col:
+        add(col, 200)
+        assert (disk / "default" / reserve.NAME).stat().st_size >= 128 << 10
+        fill(disk)
+        with pytest.raises(StorageError) as caught:
+            add(col, 400)
+        assert caught.value.errno == errno.ENOSPC and len(col) == 200 and (disk / "default" / reserve.NAME).exists()
+        assert len(col.search(vectors(1)[0], 3)) == 3
+    fill(disk)
+    with bqstore.open(disk, read_only=True) as col:  # SQLite cannot make its files, and the reserve is not a reader's
+        assert len(col.search(vectors(1)[0], 3)) == len(col.get(["d1", "d2", "d3"])) == 3
+    assert (disk / "default" / reserve.NAME).exists()
+    with bqstore.open(disk) as col:
+        assert len(col) == 200 and col.search(vectors(1)[0])[0].id == "d0"
+        assert not (disk / "default" / reserve.NAME).exists()
+        fill(disk)
+        assert [record.id for record in col.scroll()] == [f"d{i}" for i in range(200)] and col.verify().ok
+    (disk / "filler").unlink()
+    with bqstore.open(disk):
+        assert (disk / "default" / reserve.NAME).exists()
+    fill(disk)
+    with bqstore.open(disk) as col:
+        assert col.delete(["d0", "d1"]) == 2 and len(col) == 198
+        for at in range(2, 190, 4):
+            assert col.delete([f"d{i}" for i in range(at, at + 4)]) == 4
+        col.compact()
+        assert col.info().catalogue_bytes < 150_000
+        add(col, 20)  # there is room again
+        assert len(col) == 30 and col.verify().ok
+        assert (disk / "default" / reserve.NAME).exists()
+
+
+def test_a_copy_that_does_not_fit_says_how_much_it_takes(disk):
+    with bqstore.open(disk) as col:
+        col.add(vectors(4000))
+        col.delete([record.id for record in list(col.scroll())[:400]])
+        fill(disk)
+        with pytest.raises(
+            StorageError, match=r"copies what is live, which takes ([\d,]+) bytes, and [\d,]+ are"
+        ) as caught:
+            col.compact()
+        assert caught.value.errno == errno.ENOSPC
+        takes = int(re.search(r"takes ([\d,]+)", str(caught.value))[1].replace(",", ""))
+        assert takes > 3600 * 256
+        assert len(col) == 3600 and col.verify().ok
+        (disk / "filler").unlink()
+        col.clear()
+        add(col, 5)
+        assert len(col) == 5
+
+
+def test_deleting_more_than_the_reserve_allows_says_so(disk, monkeypatch):
+    with bqstore.open(disk) as col:
+        add(col, 400)
+        col.flush()
+        reserve.give_up(col._engine.store.flat.entries)
+        fill(disk)
+        with pytest.raises(
+            StorageError, match=r"deleting 400 documents takes up to [\d,]+ bytes meanwhile; delete fewer"
+        ):
+            col.delete([f"d{i}" for i in range(400)])
+        assert len(col) == 400
+        (disk / "filler").unlink()
+        assert col.delete([f"d{i}" for i in range(400)]) == 400  # it was not poisoned
+        assert col.verify().ok
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, 128), (1 << 20, 256), (3 << 20, 768), (1 << 30, 1024)])
+def test_the_reserve_is_in_proportion_to_the_collection(tmp_path, size, expected):
+    entries = bqstore.storage.place.Place(tmp_path)
+    reserve.keep(entries, size)
+    assert entries.size(reserve.NAME) == expected << 10
+    reserve.keep(entries, 0)  # it does not shrink
+    assert entries.size(reserve.NAME) == expected << 10
+    assert reserve.give_up(entries) and not reserve.give_up(entries)
+    entries.close()
+
+
+def test_a_disk_that_is_nearly_full_gets_no_reserve(tmp_path, monkeypatch):
+    monkeypatch.setattr("bqstore.storage.platform.free_bytes", lambda folder: 900_000)
+    with bqstore.open(tmp_path) as col:
+        add(col, 3)
+        assert not (tmp_path / "default" / reserve.NAME).exists()

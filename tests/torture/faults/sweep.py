@@ -1,0 +1,143 @@
+"""Runs under strace: one operation again and again, and each time the next of its calls to the system fails.
+
+strace counts the calls of each process for itself, and lets number `AT` fail. So a fork for each fault makes as many
+calls to nothing as it takes for the wanted one to be that number. It prints how many calls the operation makes, then a
+line a fault: its number, the outcome ("done", "refused", "poisoned"), and the error.
+
+    strace -f -e inject=lseek:error=EIO:when=3000 python -m tests.torture.faults.sweep FOLDER OPERATION lseek EIO STRIDE
+"""
+
+import ctypes
+import errno
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import bqstore
+from bqstore.errors import BqstoreError, ClosedError
+
+from .table import BEFORE, NUMBERS, OPERATIONS, Contents, contents, fresh, opened, prepare, search
+
+AT = 3000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Sweep:
+    """One operation, one call, one error."""
+
+    def __init__(self, folder: Path, operation: str, name: str, error: str) -> None:
+        self.template, self.work = folder / "template", folder / "work"
+        self.operation, self.name, self.error = operation, name, getattr(errno, error)
+        self.opens = operation in ("open", "read_only")
+        self.act, self.after = OPERATIONS.get(operation, (search, BEFORE))
+
+    def call_nothing(self, count: int) -> int:
+        """Make a call that can do nothing up to ``count`` times; how often until one failed by injection."""
+        for done in range(count):
+            ctypes.set_errno(0)
+            _libc.syscall(NUMBERS[self.name], -1, 0, 0, 0, -1, 0)
+            if ctypes.get_errno() == self.error:
+                return done
+        return count
+
+    def ready(self) -> bqstore.Collection | None:
+        """What is open when the operation begins."""
+        return None if self.opens else opened(self.work)
+
+    def done(self, col: bqstore.Collection | None) -> bqstore.Collection:
+        """The operation, under the fault."""
+        if col is None:
+            return bqstore.open(self.work, threads=1, lock_timeout=5, read_only=self.operation == "read_only")
+        self.act(col)
+        return col
+
+    def calls(self, whole: bool) -> int:
+        """How many of the calls a process makes until the operation begins, or until it has ended."""
+
+        def measured() -> int:
+            col = self.ready()
+            if whole:
+                col = self.done(col)
+            return AT - 1 - self.call_nothing(AT)
+
+        fresh(self.template, self.work)
+        return int(in_fork(measured))
+
+    def one(self, padding: int) -> str:
+        """The outcome of the operation with the fault; AssertionError if it is none of the three."""
+        col, error = self.ready(), None
+        self.call_nothing(padding)
+        try:
+            col = self.done(col)
+        except (BqstoreError, MemoryError) as caught:
+            error = caught
+        self.call_nothing(AT)  # a fault that did not strike must not strike in what follows
+        words = f"{type(error).__name__}: {error}" if error is not None else ""
+        outcome, found = "done" if error is None else "refused", None
+        expected: Contents = BEFORE if error is not None else self.after
+        if col is not None:
+            try:
+                found = contents(col)
+                assert found == expected, f"{words}: it is open with {sorted(set(found) ^ set(expected))}"
+                if not col.info().read_only:
+                    col.add([[1.0] * 8], ["probe"], ["probe"])
+                    expected = {**expected, "probe": "probe"}
+            except ClosedError:
+                assert self.operation == "close", words
+            except BqstoreError as poison:
+                assert "open it again" in str(poison), f"{words}: and then {poison}"
+                outcome = "poisoned"
+            col.close()
+            col.close()
+        with bqstore.open(self.work) as again:
+            found, report = contents(again), again.verify()
+            assert report.ok, f"{words}: {report.problems}"
+            allowed = [expected, self.after, BEFORE] if outcome == "poisoned" else [expected]
+            assert found in allowed, f"{words}: {outcome} with {sorted(set(found) ^ set(expected))}"
+            if len(found) > len(BEFORE):
+                search(again)
+        return f"{outcome} {words}"
+
+
+def in_fork(work: Callable[[], object]) -> str:
+    """What a function returns in a process of its own, as a line; what it raises, after "WRONG"."""
+    answer, told = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            text = str(work())
+        except BaseException as error:
+            where = traceback.extract_tb(error.__traceback__)[-4:]
+            text = f"WRONG {type(error).__name__}: {error} at {[f'{f.name}:{f.lineno}' for f in where]}"
+        os.write(told, text.encode())
+        os._exit(0)
+    os.close(told)
+    with os.fdopen(answer) as file:
+        found = file.read()
+    status = os.waitpid(child, 0)[1]
+    return found.replace("\n", " ") or f"WRONG the process ended with {status}"
+
+
+def main(folder: str, operation: str, name: str, error: str, stride: str) -> None:
+    """The sweep."""
+    sweep = Sweep(Path(folder), operation, name, error)
+    warnings.simplefilter("ignore")
+    if not sweep.template.exists():
+        prepare(sweep.template)
+    fresh(sweep.template, sweep.work)
+    col = sweep.done(sweep.ready())  # modules are imported, kernels compiled
+    col.close()
+    with bqstore.open(sweep.work) as col:
+        contents(col), col.verify(), col.add([[1.0] * 8], ["probe"])
+    first, last = sweep.calls(whole=False), sweep.calls(whole=True)
+    print(last - first, flush=True)
+    for n in range(1, last - first + 1, int(stride)):
+        fresh(sweep.template, sweep.work)
+        print(n, in_fork(lambda n=n: sweep.one(AT - first - n)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
