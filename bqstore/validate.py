@@ -27,7 +27,6 @@ MAX_ID_BYTES: Final = 1024
 MAX_TEXT_BYTES: Final = 998_000_000  # SQLite takes rows of 10**9 bytes, and metadata is up to 1.2 million of them
 # squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
 LARGEST_HALF: Final = 65504.0
-SMALLEST_HALF: Final = 6e-8
 
 
 def array(given: object, what: str) -> F32:
@@ -83,7 +82,7 @@ def check_values(vectors: F32, distance: str, originals: str, name: str) -> None
     doubtful = ~((lengths > SHORTEST) & (lengths < LONGEST))
     if originals == "float16":
         peaks = np.abs(vectors).max(axis=1, initial=0)
-        doubtful |= ~((peaks <= LARGEST_HALF) & (peaks >= SMALLEST_HALF))
+        doubtful |= ~(peaks <= LARGEST_HALF)
     for i in np.flatnonzero(doubtful) if doubtful.any() else ():
         what = f"{name} {i}" if name == "vector" else name
         row = vectors[i].astype(np.float64)
@@ -100,8 +99,6 @@ def check_values(vectors: F32, distance: str, originals: str, name: str) -> None
             raise InvalidInputError(
                 f"{what} holds {peak:.6g}; originals='float16' keeps at most {LARGEST_HALF:g}: use float32"
             )
-        if originals == "float16" and distance == "cosine" and peak < SMALLEST_HALF:
-            raise InvalidInputError(f"{what} holds nothing above {peak:.3g}; float16 would keep zeros: use float32")
 
 
 def documents_in(vectors: object, ids: object, texts: object, metadatas: object, head: Head) -> tuple[F32, Rows]:

@@ -168,7 +168,7 @@ def rescore_row(
                 score = vector_score(vector_of_query, vector, norm, metric)
             else:
                 if form == FLOAT16:
-                    read_half(halves[ordinal], decoded)
+                    read_half(halves[ordinal], record[WORD_SCALE], decoded)
                 else:
                     read_int8(small[ordinal], record[WORD_SCALE], decoded)
                 score = vector_score(vector_of_query, decoded, norm, metric)
@@ -246,7 +246,7 @@ def scan_originals(
                 if not is_sound(records, ordinal, ordinal):
                     return int(ordinal)
                 if form == FLOAT16:
-                    read_half(halves[ordinal], decoded[slot])
+                    read_half(halves[ordinal], floats[ordinal, WORD_SCALE], decoded[slot])
                 elif form == INT8:
                     read_int8(small[ordinal], floats[ordinal, WORD_SCALE], decoded[slot])
             for query in range(queries.shape[0]):

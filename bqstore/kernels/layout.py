@@ -55,7 +55,7 @@ LAST_EPOCH = 255  # of ``Scratch.visited``, which is cleared before the next
 RECORD_HEADER_WORDS = 8
 RECORD_ALIGN_WORDS = 8
 WORD_NORM = 4  # float32, Euclidean norm of the stored vector
-WORD_SCALE = 5  # float32, value = scale * int8; 1.0 in the other forms
+WORD_SCALE = 5  # float32, value = scale * int8, or scale * float16; 1.0 under FLOAT32
 
 # sum64 = CHECKSUM_SEED + sum over words j >= 2 of ((CHECKSUM_FACTOR * (j + 1)) mod 2^32 | 1) * w[j], mod 2^64
 # (multiply-and-add hashing with fixed odd keys, Carter and Wegman 1979). The seed is not zero, so that a record of

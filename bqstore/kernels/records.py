@@ -55,11 +55,14 @@ def half_value(half: np.uint16) -> np.float32:
 
 
 @leaf
-def read_half(halves: npt.NDArray[np.uint16], out: npt.NDArray[np.float32]) -> None:
-    """Write the float16 payload of a record, seen as uint16 (2 * stride,), to ``out``."""
+def read_half(halves: npt.NDArray[np.uint16], scale: np.float32, out: npt.NDArray[np.float32]) -> None:
+    """Write the float16 payload of a record, seen as uint16 (2 * stride,), times its scale to ``out``."""
     done = widen_halves(halves, 2 * RECORD_HEADER_WORDS, out)
     for j in range(out.shape[0] - done):
         out[done + j] = half_value(halves[done + j + 2 * RECORD_HEADER_WORDS])
+    if scale != np.float32(1):  # few are not (`storage.format.half_scales`)
+        for j in range(out.shape[0]):
+            out[j] *= scale
 
 
 @leaf

@@ -18,7 +18,8 @@ from ..errors import CorruptionError, FormatVersionError
 if sys.byteorder != "little":  # records are used in place, through the page cache
     raise ImportError("bqstore reads its files in place and needs a little-endian machine")
 
-FORMAT_VERSION: Final = 3  # the newest this code reads; written for codes of truncated vectors
+FORMAT_VERSION: Final = 4  # the newest this code reads; written for float16 records that have a scale
+WITH_TRUNCATED: Final = 3  # written for codes of truncated vectors
 WITH_PARAMETERS: Final = 2  # written for codes of any form but ONE_BIT, for which it is 1
 HEADER_BYTES: Final = 64  # without the parameters, which follow it
 HEADER: Final = struct.Struct("<8s6I4Q")  # magic, six numbers, generation, store id, digest of parameters, checksum
@@ -44,6 +45,7 @@ CODE_HEADER_WORDS: Final = 4  # checksum (2 words), rid (2)
 
 CHECKSUM_SEED: Final = 0x62717374_6F726531  # not 0, so that a record of zeros (a hole in the file) is invalid
 _GOLDEN: Final = 0x9E3779B1
+SHORT_OF_HALVES: Final = 2.0**-8
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -172,9 +174,10 @@ def vector_records(layout: Layout, rids: NDArray[np.int64], vectors: F32) -> U32
     if layout.form == FORMS["float32"]:
         payload.view(np.float32)[:, : layout.dim] = vectors
     elif layout.form == FORMS["float16"]:
-        halves = vectors.astype(np.float16)
+        scales = half_scales(vectors)
+        halves = (vectors / scales[:, None]).astype(np.float16)
         payload.view(np.float16)[:, : layout.dim] = halves
-        kept = halves.astype(np.float32)
+        kept = halves.astype(np.float32) * scales[:, None]
     else:
         peak = np.abs(vectors).max(axis=1)
         scales = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
@@ -187,15 +190,25 @@ def vector_records(layout: Layout, rids: NDArray[np.int64], vectors: F32) -> U32
     return seal(records)
 
 
+def half_scales(vectors: F32) -> F32:
+    """What float16 values of each vector are multiplied by: float32 (n,), powers of two.
+
+    1 but for vectors without a value of 2^-8 or more: theirs would be denormal halves, which have fewer digits the
+    smaller they are. No vector of unit length is among these.
+    """
+    peaks = np.abs(vectors).max(axis=1, initial=0)
+    short = (peaks > 0) & (peaks < SHORT_OF_HALVES)
+    return np.ldexp(np.float32(1), np.where(short, np.frexp(peaks)[1], 0)).astype(np.float32)
+
+
 def vectors_of(layout: Layout, records: U32) -> F32:
     """float32 (n, dim): the vectors in records, a copy."""
     payload = np.ascontiguousarray(records[:, VECTOR_HEADER_WORDS:])
     if layout.form == FORMS["float32"]:
         return payload.view(np.float32)[:, : layout.dim].copy()
-    if layout.form == FORMS["float16"]:
-        return payload.view(np.float16)[:, : layout.dim].astype(np.float32)
     scales = np.ascontiguousarray(records[:, 5]).view(np.float32)
-    return payload.view(np.int8)[:, : layout.dim].astype(np.float32) * scales[:, None]
+    values = payload.view(np.float16 if layout.form == FORMS["float16"] else np.int8)
+    return values[:, : layout.dim].astype(np.float32) * scales[:, None]
 
 
 def codes_of(layout: Layout, records: U32) -> U64:

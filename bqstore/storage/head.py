@@ -8,7 +8,18 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from ..errors import CorruptionError
-from .format import CODE_FORMS, F32, FORMAT_VERSION, ONE_BIT, WITH_PARAMETERS, key_crc, newer_format, row_crc
+from .format import (
+    CODE_FORMS,
+    F32,
+    FORMAT_VERSION,
+    ONE_BIT,
+    WITH_PARAMETERS,
+    WITH_TRUNCATED,
+    half_scales,
+    key_crc,
+    newer_format,
+    row_crc,
+)
 
 _UNTRAINED: Final = {"encoding": "one_bit", "estimator": "sign", "rotate": False}
 
@@ -50,8 +61,16 @@ def coded_dim(settings: dict[str, Any], dim: int) -> int:
 
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a generation without vectors: without the coding, the reason for it, and what it finds."""
-    return {name: value for name, value in settings.items() if name not in ("coding", "choice", "calibration")}
+    """The settings of a generation without vectors: without what was chosen, measured or marked because of them."""
+    without = ("coding", "choice", "calibration", "scaled_halves")
+    return {name: value for name, value in settings.items() if name not in without}
+
+
+def with_scales(settings: dict[str, Any], vectors: F32) -> dict[str, Any]:
+    """The settings after vectors are added: marked if one of them gets a scale, which older versions do not know."""
+    if settings["originals"] != "float16" or settings.get("scaled_halves") or (half_scales(vectors) == 1).all():
+        return settings
+    return as_stored({**settings, "scaled_halves": True})
 
 
 class Settings(dict[str, Any]):
@@ -82,7 +101,8 @@ class Head:
     n_live : int        rows
     next_rid : int      rids are never used again
     dim : int or None   None until the first vectors
-    settings : dict     distance, originals, quantization, hnsw, search, embedding_model; coding: see `coding_of`
+    settings : dict     distance, originals, quantization, hnsw, search, embedding_model; coding: see `coding_of`;
+                        scaled_halves: see `with_scales`
     """
 
     store_id: int
@@ -106,8 +126,10 @@ class Head:
     def format_version(self) -> int:
         """The format version of the collection: the lowest that has such codes, for older releases to read it."""
         form = code_form(self.settings)
-        if "truncate_dim" in coding_of(self.settings):
+        if self.settings.get("scaled_halves"):
             return FORMAT_VERSION
+        if "truncate_dim" in coding_of(self.settings):
+            return WITH_TRUNCATED
         return 1 if form == ONE_BIT else WITH_PARAMETERS
 
     @classmethod

@@ -40,7 +40,7 @@ from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
 from .flat import SyncFailedError
 from .format import F32, NO_PARAMETERS, U64
-from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained
+from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_scales
 from .lock import WriterLock
 from .place import Place
 from .sequence import CommitNumber
@@ -171,6 +171,7 @@ class Store(Sharing):
                 raise StorageError("this collection has codes already; another coding needs a new generation of them")
             assert n, "a coding without codes"
             new = replace(new, settings=as_stored(coding.settings))
+        new = replace(new, settings=with_scales(new.settings, vectors))
         replaced = self.rids_by_id(rows.ids).values() if new.n_live else ()
         empty, new = new, replace(new, n_slots=slot + n, n_live=new.n_live + n - len(replaced), next_rid=first_rid + n)
 

@@ -52,9 +52,10 @@ def test_every_finite_float16_is_read_exactly():
     halves = np.concatenate([np.zeros(16, np.uint16), patterns])
     halves.flags.writeable = False
     out = np.empty(len(patterns), np.float32)
-    records.read_half(halves, out)
     expected = patterns.view(np.float16).astype(np.float32)
-    np.testing.assert_array_equal(out.view(np.uint32), expected.view(np.uint32))
+    for scale in (np.float32(1), np.float32(2.0**-60)):
+        records.read_half(halves, scale, out)
+        np.testing.assert_array_equal(out.view(np.uint32), (scale * expected).view(np.uint32))
 
 
 @pytest.mark.parametrize("dim", [1, 2, 15, 16, 17, 31, 32, 33, 100])
@@ -65,7 +66,7 @@ def test_float16_values_of_every_number_are_read(dim):
     halves[16 : 16 + dim] = values.view(np.uint16)
     halves.flags.writeable = False
     around = np.full(dim + 40, 77, np.float32)
-    records.read_half(halves, around[20 : 20 + dim])
+    records.read_half(halves, np.float32(1), around[20 : 20 + dim])
     np.testing.assert_array_equal(around[20 : 20 + dim], values.astype(np.float32))
     assert (around[:20] == 77).all() and (around[20 + dim :] == 77).all()
 

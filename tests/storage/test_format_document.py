@@ -110,7 +110,8 @@ def read_store(folder: Path) -> tuple[dict, dict]:
         rows = {row[0]: row for row in db.execute(f"SELECT {columns} FROM rows")}
     kind, coded = code_form(head)
     of_file = 1 if kind == 1 else 2
-    assert version == (3 if "truncate_dim" in head["settings"].get("coding", {}) else of_file)
+    truncated, scaled = "truncate_dim" in head["settings"].get("coding", {}), "scaled_halves" in head["settings"]
+    assert version == (4 if scaled else 3 if truncated else of_file)
     if head["n_slots"] == 0:
         return head, {}
     dim, out, name = head["dim"], {}, folder / f"codes-{head['generation']}.bin"
@@ -124,6 +125,7 @@ def read_store(folder: Path) -> tuple[dict, dict]:
         name = folder / f"vectors-{head['generation']}.bin"
         for rid, rest in read_flat(name, b"BQSTvecs", head, dim, length, form, 1)[0]:
             norm, scale = struct.unpack("<2f", rest[:8])
+            assert scale == 1 or (form == 1 and scaled) or form == 2
             vectors[rid] = np.frombuffer(rest[16 : 16 + dim * size], dtype).astype("<f4") * np.float32(scale)
             assert abs(norm - np.linalg.norm(vectors[rid].astype(float))) <= 1e-6 * norm
             assert not any(rest[8:16]) and not any(rest[16 + dim * size :])

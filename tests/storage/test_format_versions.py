@@ -189,6 +189,39 @@ def test_a_version_without_truncation_refuses_it_and_reads_whole_codes_again(tmp
         monkeypatch.undo()
 
 
+def test_the_head_row_says_4_from_the_first_half_with_a_scale_on(tmp_path, monkeypatch):
+    """So that a version that would read it without its scale refuses; vectors as they usually are change nothing."""
+    folder, long = tmp_path / "default", np.eye(4, dtype=np.float32)
+    with bqstore.open(tmp_path, originals="float16") as col:
+        col.add(long, list("abcd"))
+        assert version_of(folder) == (1, 1)
+        col.add(long[:1] / 256, ["e"])
+        assert version_of(folder) == (1, 1)
+        col.add(long[:1] / 257, ["f"])
+        assert version_of(folder) == (1, 4)
+        col.delete(["f"])
+        col.compact()
+        assert version_of(folder) == (1, 4)
+        col.clear()
+        assert version_of(folder) == (1, 1)
+        col.add([[1e-9, 0, 0, 0], [0, 0, 0, 1]], ["g", "h"])
+        assert version_of(folder) == (1, 4)
+    monkeypatch.setattr(head, "FORMAT_VERSION", 3)
+    with pytest.raises(FormatVersionError, match=r"meta.db is in format 4; .* upgrade bqstore"):
+        bqstore.open(tmp_path, read_only=True)
+    monkeypatch.undo()
+    with bqstore.open(tmp_path) as col:
+        assert [hit.id for hit in col.search([1.0, 0, 0, 0], 1, with_vectors=True)] == ["g"]
+        assert col.get(["g"], with_vectors=True)[0].vector[0] == pytest.approx(1e-9, rel=2**-11)
+
+
+@pytest.mark.parametrize("originals", ["float32", "int8", "none"])
+def test_no_other_form_of_originals_is_marked_for_short_vectors(tmp_path, originals):
+    with bqstore.open(tmp_path, originals=originals) as col:
+        col.add([[1e-9, 0, 0, 0]], ["a"])
+        assert version_of(tmp_path / "default") == (1, 1)
+
+
 @pytest.mark.parametrize("part", [0, -1, DIM + 1, 10**30, 5.0, True, None, "5", [5], {}])
 @pytest.mark.parametrize("form", [1, 4])
 def test_an_impossible_truncate_dim_is_damage(tmp_path, form, part):
@@ -278,8 +311,8 @@ def test_a_version_that_contradicts_the_coding_is_damage(tmp_path, form, version
 def test_a_later_version_is_named(tmp_path):
     with filled(tmp_path, 4):
         pass
-    rewrite_head(tmp_path / "default", 4, coding={"encoding": "of tomorrow", "estimator": "?"})
-    with pytest.raises(FormatVersionError, match=r"meta\.db is in format 4; this bqstore reads formats up to 3"):
+    rewrite_head(tmp_path / "default", 5, coding={"encoding": "of tomorrow", "estimator": "?"})
+    with pytest.raises(FormatVersionError, match=r"meta\.db is in format 5; this bqstore reads formats up to 4"):
         open_store(tmp_path / "default", SETTINGS, None, True)
 
 

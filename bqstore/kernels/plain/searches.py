@@ -105,9 +105,8 @@ def _decoded(records: npt.NDArray[np.uint32], dim: int, form: int) -> F32:
     payload = np.ascontiguousarray(records[:, RECORD_HEADER_WORDS:])
     if form == FLOAT32:
         return payload.view(np.float32)[:, :dim]
-    if form == FLOAT16:
-        return payload.view(np.float16)[:, :dim].astype(np.float32)
-    return records[:, WORD_SCALE, None].view(np.float32) * payload.view(np.int8)[:, :dim].astype(np.float32)
+    kept = payload.view(np.float16 if form == FLOAT16 else np.int8)[:, :dim].astype(np.float32)
+    return records[:, WORD_SCALE, None].view(np.float32) * kept
 
 
 def _are_sound(records: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
