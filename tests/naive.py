@@ -194,7 +194,7 @@ def code_of(bits):
 def three_levels(value, mean, deviation):
     """Two bits: below two thirds of a deviation from the mean 00, within them 10, above 11; in float32."""
     value, mean, deviation = np.float32(value), np.float32(mean), np.float32(deviation)
-    if deviation < np.float32(1.1920929e-07):
+    if deviation == 0:
         return bool(value > 0), False
     apart, bound = (value - mean) / deviation, np.float32(2 / 3)
     if apart <= -bound:

@@ -32,6 +32,7 @@ _KINDS = {
     ("four_bits", "rabitq"): (RABITQ, 4),
 }
 _NOTHING = np.zeros(0, np.float32)
+_FLAT = float(np.finfo(np.float32).eps)  # a deviation that is less, beside the vectors' length, counts as zero
 _SAMPLE = 2048  # vectors that the error of estimates is measured on
 _QUERIES, _NEAREST = 200, 20  # of that sample, queries, and their nearest neighbors
 _PORTION = 4096  # vectors encoded by a thread at a time
@@ -79,6 +80,9 @@ class Quantizer:
             error_scales, mean = self.parameters[:2].copy(), self.parameters[2:].copy()
         elif kind != ONE_BIT:
             mean, deviation = self.parameters[:dim].copy(), self.parameters[dim:].copy()
+            # the root mean square length of what it was trained on; 1 under cosine, where this is Qdrant's rule
+            length = np.sqrt(np.square(self.parameters, dtype=np.float64).sum())
+            deviation[deviation < _FLAT * length] = 0
         signs = random_signs(dim, rotation_rounds(dim) if rotate else 0)
         self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, dim, mean, deviation, signs, error_scales)
         self.words = words_per_code(dim, kind, bits)

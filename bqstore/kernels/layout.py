@@ -78,7 +78,8 @@ class Quantizer(NamedTuple):
     lanes : bits of a plane in use: dim, or more for Qdrant's two kinds
     dim : values of a vector that are encoded, its first ones; under COSINE this part is scaled to unit length
     mean : float32 (dim,), subtracted under RABITQ; the center of the middle level of Qdrant's kinds; (0,) for ONE_BIT
-    deviation : float32 (dim,), standard deviations, for Qdrant's two kinds; else (0,)
+    deviation : float32 (dim,), standard deviations, for Qdrant's two kinds; else (0,). 0: the dimension is flat, and
+        its values have a sign alone
     rotation_signs : float32 (rounds, dim), +-1, the signs before each transform (`rotate`); no rows: no rotation
     error_scales : float32 (2,), RABITQ: the two factors of an estimate's error (`encode_query.estimate_deviation`)
 

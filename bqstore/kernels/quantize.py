@@ -15,7 +15,6 @@ from bqstore.kernels.layout import COSINE, EUCLID, ONE_BIT, RABITQ, TWO_BITS, Qu
 from bqstore.kernels.rotate import rotate_row
 
 SIGMAS = np.float32(2.0 / 3.0)  # Qdrant's bounds of the middle level, in standard deviations
-FLAT = np.float32(1.1920929e-07)  # a deviation below float32's epsilon counts as zero
 ONE = np.uint64(1)
 BITS = np.uint64(63)
 HALF = np.uint64(32)
@@ -68,7 +67,7 @@ def pack_three_levels(
     for j in range(dim):
         deviation = quantizer.deviation[j]
         first, second = vector[j] > 0, False
-        if deviation >= FLAT:
+        if deviation > 0:
             apart = (vector[j] - quantizer.mean[j]) / deviation
             first, second = apart > -SIGMAS, apart >= SIGMAS
         if first:

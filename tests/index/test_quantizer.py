@@ -86,6 +86,21 @@ def test_three_levels_are_trained_on_mean_and_deviation(vectors, encoding):
     np.testing.assert_array_equal(made.encode(vectors[:50].copy()), expected)
 
 
+@pytest.mark.parametrize("encoding", ["one_and_half_bits", "two_bits"])
+@pytest.mark.parametrize("metric", [COSINE, DOT])
+@pytest.mark.parametrize("factor", [1.0, 2.0**-40, 2.0**40])
+def test_a_deviation_was_none_if_it_was_small_and_not_if_the_vectors_were_long(factor, metric, encoding):
+    """Beside the length of the vectors: under cosine, below float32's epsilon, as Qdrant has it."""
+    vectors = np.random.default_rng(0).standard_normal((400, 16))
+    vectors[:, 3], vectors[:, 5] = 0.25, 1e-6 * vectors[:, 5]
+    vectors[:, 7] = 1e-9 * vectors[:, 7]
+    made = Quantizer.train((vectors * factor).astype(np.float32), encoding, "sign", False, metric)
+    flat = made.arrays.deviation == 0
+    assert flat[7] and not flat[5] and (flat[3] or metric == COSINE) and flat.sum() <= 2
+    again = Quantizer.restore(made.coding(), made.parameters, 16, metric)
+    np.testing.assert_array_equal(again.arrays.deviation, made.arrays.deviation)
+
+
 @pytest.mark.parametrize("encoding", ["one_bit", "one_and_half_bits", "two_bits"])
 def test_under_cosine_signs_are_those_of_unit_vectors(vectors, encoding):
     """As in Qdrant, which scales vectors on their way in: a query, of unit length, is encoded by the same bounds."""

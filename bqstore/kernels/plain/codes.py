@@ -17,7 +17,7 @@ from bqstore.kernels.layout import (
     Quantizer,
     quantizer_fits,
 )
-from bqstore.kernels.quantize import FLAT, SIGMAS, TRIES_2, TRIES_4
+from bqstore.kernels.quantize import SIGMAS, TRIES_2, TRIES_4
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
@@ -48,7 +48,7 @@ def codes_of(vectors: F32, quantizer: Quantizer, metric: int) -> U64:
         vectors = unit_scales(vectors)[:, None] * vectors
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = (vectors - quantizer.mean) / quantizer.deviation
-    spread = quantizer.deviation >= FLAT
+    spread = quantizer.deviation > 0
     first, second = np.where(spread, apart > -SIGMAS, vectors > 0), spread & (apart >= SIGMAS)
     if quantizer.kind != TWO_BITS:  # two neighboring values share a bit
         if second.shape[1] & 1:
