@@ -76,13 +76,20 @@ def check_dim(found: int, dim: int | None, what: str) -> None:
         raise InvalidInputError(f"{what} has {counted(found, 'dimension')}; expected 1 to {MAX_DIM:,}")
 
 
-def check_values(vectors: F32, distance: str, originals: str, name: str) -> None:
-    """Raise unless all values are finite, no length overflows, and ``originals`` can hold them."""
-    lengths: F32 = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))  # infinite or NaN where a value is, or is too large
-    doubtful = ~((lengths > SHORTEST) & (lengths < LONGEST))
+def check_values(
+    vectors: F32, distance: str, originals: str, name: str, stored: bool = True, doubt: float = 0.0
+) -> None:
+    """Raise unless all values are finite, no length over- or underflows when squared, and ``originals`` can hold them.
+
+    ``stored``: as vectors to add, which may be zero but not shorter than `SHORTEST`; of queries only cosine's may not.
+    ``doubt``: how near to a limit, relatively, is beyond it.
+    """
+    shortest, longest = SHORTEST * (1 + doubt), LONGEST * (1 - doubt)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths: F32 = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))  # infinite or NaN where a value is
+    doubtful = ~((lengths > shortest) & (lengths < longest))
     if originals == "float16":
-        peaks = np.abs(vectors).max(axis=1, initial=0)
-        doubtful |= ~(peaks <= LARGEST_HALF)
+        doubtful |= ~(np.abs(vectors).max(axis=1, initial=0) <= LARGEST_HALF)
     for i in np.flatnonzero(doubtful) if doubtful.any() else ():
         what = f"{name} {i}" if name == "vector" else name
         row = vectors[i].astype(np.float64)
@@ -91,9 +98,12 @@ def check_values(vectors: F32, distance: str, originals: str, name: str) -> None
             raise InvalidInputError(f"{what} holds NaN or infinity; every value must be a finite float32")
         if length == 0 and distance == "cosine":
             raise InvalidInputError(f"{what} is all zeros, which has no direction; cosine needs one (dot does not)")
-        if length < SHORTEST and distance == "cosine":
+        if length < shortest and distance == "cosine":
             raise InvalidInputError(f"{what} has length {length:.3g}; cosine needs at least {SHORTEST:g}: scale it up")
-        if length > LONGEST:
+        if 0 < length < shortest and stored:  # the square of a difference would be lost
+            expected = f"{distance} needs zero, or at least {SHORTEST:g}"
+            raise InvalidInputError(f"{what} has length {length:.3g}; {expected}: scale all vectors up")
+        if length > longest:
             raise InvalidInputError(f"{what} has length {length:.3g}; expected at most {LONGEST:g}: scale it down")
         if originals == "float16" and peak > LARGEST_HALF:
             raise InvalidInputError(
@@ -140,9 +150,21 @@ def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F
     return queries
 
 
-def check_queries(queries: F32, distance: str) -> None:
-    """Raise InvalidInputError for values that no score can be computed of."""
-    check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector")
+def check_queries(queries: F32, distance: str, doubt: float = 0.0) -> None:
+    """Raise InvalidInputError for values that no score can be computed of; ``doubt`` as in `check_values`."""
+    check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector", False, doubt)
+
+
+def lengthened(queries: F32, distance: str) -> tuple[F32, NDArray[np.int32]]:
+    """Checked queries, of "dot" with those that are too short for kernels scaled up, which changes no order.
+
+    Returns float32 (m, dim), and int32 (m,): the exponent of the power of two that each was multiplied by.
+    """
+    if distance != "dot":
+        return queries, np.zeros(len(queries), np.int32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries))
+    exponents = np.where(lengths < 2 * SHORTEST, -np.frexp(np.abs(queries).max(1))[1], 0).astype(np.int32)
+    return np.ldexp(queries, exponents[:, None]), exponents
 
 
 def ids_in(given: object) -> list[str]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from .. import index
 from ..config import MAX_K
 from ..storage.files import RecordFile
-from ..validate import check_dim, check_queries
+from ..validate import check_dim, check_queries, lengthened
 from .options import Options
 from .state import State
 
@@ -98,25 +98,48 @@ class PreparedSearch:
         if queries.shape[1] != data.dim:
             check_dim(queries.shape[1], data.dim, "the query vector")
         try:
-            if vectors is None:
-                ordinals, scores = search.nearest(queries, options.workers, None, work)
-            else:
-                vectors.check_size(data.n)
-                ahead = vectors.read_ahead
-                if ahead.unsampled > 0 and len(queries) == 1 and work is None:  # the hot path
-                    ahead.unsampled -= 1
-                    ordinals, scores = search.one(queries)
-                else:
-                    ordinals, scores = self._from_disk(queries, vectors, work)
+            ordinals, scores = self._found(queries, vectors, work)
         except index.DoubtfulError:
-            check_queries(queries, options.distance)
-            raise
-        if self._may_be_copies and (len(queries) > 1 or scores[0, 0] == scores[0, 1] or scores[0, -2] == scores[0, -1]):
-            self._beyond_copies(queries, ordinals, scores, work)
+            ordinals, scores = self._found_of_doubtful(queries, work)
         if options.score_threshold is not None:
             low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
             ordinals[low], scores[low] = -1, np.nan
         return ordinals, scores
+
+    def _found(
+        self, queries: F32, vectors: RecordFile | None, work: index.Work | None
+    ) -> tuple[NDArray[np.int32], F32]:
+        """`nearest`, whatever the score. Raises DoubtfulError."""
+        search = self.search
+        if vectors is None:
+            ordinals, scores = search.nearest(queries, self.options.workers, None, work)
+        else:
+            vectors.check_size(search.data.n)
+            ahead = vectors.read_ahead
+            if ahead.unsampled > 0 and len(queries) == 1 and work is None:  # the hot path
+                ahead.unsampled -= 1
+                ordinals, scores = search.one(queries)
+            else:
+                ordinals, scores = self._from_disk(queries, vectors, work)
+        if self._may_be_copies and (len(queries) > 1 or scores[0, 0] == scores[0, 1] or scores[0, -2] == scores[0, -1]):
+            self._beyond_copies(queries, ordinals, scores, work)
+        return ordinals, scores
+
+    def _found_of_doubtful(self, queries: F32, work: index.Work | None) -> tuple[NDArray[np.int32], F32]:
+        """`nearest` where a kernel has refused a query: under dot, a short one is scaled up. Raises InvalidInputError.
+
+        Kernels add up squares in float32, in another order than the checks: so a length next to a limit may be beyond
+        it for one and not for the other.
+        """
+        distance = self.options.distance
+        check_queries(queries, distance)
+        longer, exponents = lengthened(queries, distance)
+        try:
+            ordinals, scores = self._found(longer, self.vectors, work)
+        except index.DoubtfulError:
+            check_queries(queries, distance, doubt=1e-3)
+            raise
+        return ordinals, np.ldexp(scores, -exponents[:, None])
 
     def _beyond_copies(self, queries: F32, ordinals: NDArray[np.int32], scores: F32, work: index.Work | None) -> None:
         """Duplicate-heavy collections: if the top hits are copies of one or two vectors, widen the candidate list.

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError
+from ..errors import CorruptionError, InvalidInputError
 from ..kernels import dispatch as kernels
 from ..kernels.layout import (
     BAD_QUERY,
@@ -24,9 +24,11 @@ from ..kernels.layout import (
     DOT,
     EUCLID,
     LAST_EPOCH,
+    LONGEST,
     OK,
     SCALAR_4_BITS,
     SCALAR_8_BITS,
+    SHORTEST,
     TOO_FEW,
     Accept,
     Candidates,
@@ -128,8 +130,14 @@ class Work:
         self.rescored += more.rescored
 
 
-class DoubtfulError(Exception):
-    """A query that is not finite, or too long or too short to compute with; the caller can say which."""
+class DoubtfulError(InvalidInputError):
+    """A query that is not finite, or too long or too short to compute with; the caller may be able to say which."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"a query vector is not finite, or too long or too short to compute with; expected a length of at most "
+            f"{LONGEST:g}, and under cosine of at least {SHORTEST:g}: scale it"
+        )
 
 
 class Search:
@@ -226,7 +234,7 @@ class Search:
         Raises
         ------
         CorruptionError     if a record that was read does not match its checksum
-        DoubtfulError       if a query is not finite, too long or, under cosine, too short
+        DoubtfulError       if a query is not finite, too long or, but under euclid, too short
         """
         m = len(queries)
         hits = Hits(np.empty((m, self.k), np.int32), np.empty((m, self.k), np.float32))

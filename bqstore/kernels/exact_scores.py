@@ -71,15 +71,17 @@ def prepare_row(
 ) -> bool:
     """Copy a query to ``out[place]``, at unit length under COSINE; return False if it is not finite, too long or short.
 
-    An infinite or NaN value makes the sum of squares infinite or NaN, and then the comparisons below are false.
+    An infinite or NaN value makes the sum of squares infinite or NaN, and then the comparisons below are false. Under
+    DOT a query is too short whose squares underflow, but for zeros: the caller scales it up.
     """
     square = dot(queries[row], queries[row])
     if not square < np.float32(LONGEST * LONGEST):
         return False
+    long_enough = square > np.float32(SHORTEST * SHORTEST)
     if metric != COSINE:
         scale_row(queries, row, np.float32(1), out, place)
-        return True
-    if not square > np.float32(SHORTEST * SHORTEST):
+        return bool(metric != DOT or long_enough or not queries[row].any())
+    if not long_enough:
         return False
     scale_row(queries, row, np.float32(1.0 / math.sqrt(square)), out, place)
     return True

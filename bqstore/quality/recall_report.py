@@ -22,7 +22,7 @@ from ..index import ALONE, Workers
 from ..index.planner import EXACT, WALK
 from ..progress import Progress
 from ..results import Histogram, RecallPoint, RecallReport
-from ..validate import check_queries
+from ..validate import check_queries, lengthened
 from .ground_truth import (
     F32,
     I64,
@@ -238,8 +238,9 @@ def given_or_held_out(state: State, queries: F32 | None, count: int) -> tuple[F3
         return hold_out(state, count)
     if not len(queries):
         raise InvalidInputError("queries is empty; expected (n, dim), or None to hold out documents of the collection")
-    check_queries(queries, state.head.settings["distance"])
-    return queries, None
+    distance = state.head.settings["distance"]
+    check_queries(queries, distance)
+    return lengthened(queries, distance)[0], None
 
 
 def configurations_from(given: Sequence[Mapping[str, object]], default: Configuration) -> list[Configuration]:

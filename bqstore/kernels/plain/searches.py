@@ -167,8 +167,11 @@ def prepare(queries: F32, metric: int, out: F32) -> int:
     with np.errstate(over="ignore", invalid="ignore"):
         squares = dots(queries[:rows], queries[:rows])
     sound = squares < np.float32(LONGEST * LONGEST)
+    long_enough = squares > np.float32(SHORTEST * SHORTEST)
     if metric == COSINE:
-        sound &= squares > np.float32(SHORTEST * SHORTEST)
+        sound &= long_enough
+    elif metric == DOT:
+        sound &= long_enough | ~queries[:rows].any(1)
     if not sound.all():
         return BAD_QUERY
     out[:rows] = queries[:rows]

@@ -1,0 +1,111 @@
+"""Vectors and queries that are very long or very short: found as others are, or refused by name."""
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore import InvalidInputError
+from tests.conftest import clustered
+
+N, DIM, K = 3000, 48, 10
+VECTORS, QUERIES = clustered(N, DIM, 1), clustered(20, DIM, 1)
+CODES = {
+    "exact": {},
+    "signs": {"quantization": {"encoding": "one_bit"}, "hnsw": {"full_scan_threshold": 0}},
+    "corrected": {
+        "quantization": {"encoding": "two_bits", "estimator": "rabitq"},
+        "hnsw": {"full_scan_threshold": 0},
+    },
+}
+
+
+def opened(distance, vectors, path=None, **settings):
+    col = bqstore.open(path, distance=distance, **settings)
+    col.add(vectors, [str(i) for i in range(len(vectors))])
+    return col
+
+
+@pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
+@pytest.mark.parametrize("limit", [1e18, 1e-15])
+def test_a_query_next_to_a_limit_was_an_error_without_name_or_words(limit, distance):
+    """Kernel and check add up squares in another order, in float32."""
+    rng, refused = np.random.default_rng(0), 0
+    with bqstore.open(distance=distance) as col:
+        col.add(np.eye(DIM, dtype=np.float32))
+        for _ in range(300):
+            query = rng.standard_normal(DIM)
+            query = (query * (limit * rng.uniform(1 - 2e-7, 1 + 2e-7) / np.linalg.norm(query))).astype(np.float32)
+            try:
+                assert len(col.search(query, 3)) == 3
+            except InvalidInputError as error:
+                refused += 1
+                assert "has length" in str(error) and f"{limit:g}" in str(error)
+    assert refused > 0 or (limit == 1e-15 and distance != "cosine")
+
+
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("way", ["search", "batch", "ids"])
+def test_a_tiny_query_of_dot_is_answered_as_a_long_one(way, codes):
+    """Squares underflow from 1e-19 on, and the values themselves from 1e-38 on; it was answered at random."""
+
+    def ask(queries, **more):
+        if way == "ids":
+            return [list(zip(*each, strict=True)) for each in zip(*col.search_ids(queries, K, **more), strict=True)]
+        lists = [col.search(query, K, **more) for query in queries] if way == "search" else None
+        lists = col.search_batch(queries, K, **more) if lists is None else lists
+        return [[(hit.id, hit.score) for hit in hits] for hits in lists]
+
+    with opened("dot", VECTORS, **CODES[codes]) as col:
+        expected = ask(QUERIES)
+        for exponent in (-40, -60, -100, -120):
+            times = np.float32(2.0**exponent)
+            some = QUERIES.copy()
+            some[::2] *= times
+            for i, hits in enumerate(ask(some)):
+                by = 1 if i % 2 else times
+                assert [(id_, np.float32(score)) for id_, score in hits] == [
+                    (id_, np.float32(score) * by) for id_, score in expected[i]
+                ]
+        threshold = float(np.float32(expected[0][4][1]) * np.float32(2.0**-100))
+        assert len(ask(QUERIES[:1] * np.float32(2.0**-100), score_threshold=threshold)[0]) in (5, K)
+        for hits in ask(np.zeros((2, DIM), np.float32)):
+            assert len(hits) == K and {float(score) for _, score in hits} == {0.0}
+        if codes != "exact":
+            assert col.recall(QUERIES, K).recall == col.recall(QUERIES * np.float32(1e-25), K).recall
+
+
+@pytest.mark.parametrize("distance", ["dot", "euclid"])
+def test_tiny_vectors_were_taken_and_then_found_at_random(distance):
+    """Squares of what differs underflow. Zeros are no matter, nor is a tiny query beside vectors that are not."""
+    with bqstore.open(distance=distance) as col:
+        with pytest.raises(InvalidInputError, match=f"vector 1 has length 1e-25; {distance} needs zero, or at least"):
+            col.add([[1.0, 0], [1e-25, 0]])
+        assert len(col) == 0
+        col.add([[1.0, 0], [0, 0], [2e-15, 0]], ["long", "zero", "short"])
+        assert [hit.id for hit in col.search([1e-25, 0])] == (
+            ["long", "short", "zero"] if distance == "dot" else ["zero", "short", "long"]
+        )
+
+
+@pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
+@pytest.mark.parametrize("length", [1.0, 1e-3, 1e-5, 1e-6, 1e-9, 1e-14])
+def test_short_vectors_kept_as_halves_were_not_told_apart(length, distance, tmp_path):
+    """With .958 of the nearest found at a length of 1e-5, .784 at 1e-6, and zeros at 1e-8."""
+    units = VECTORS[:800] / np.linalg.norm(VECTORS[:800], axis=1, keepdims=True)
+    vectors = (units * length).astype(np.float32)
+    queries = (QUERIES / np.linalg.norm(QUERIES, axis=1, keepdims=True) * length).astype(np.float32)
+    with opened(distance, vectors, tmp_path / "s", originals="float16") as col:
+        assert col.verify().ok
+    with bqstore.open(tmp_path / "s") as col:
+        found, _ = col.search_ids(queries, K, exact=True)
+        scores = queries @ vectors.T.astype(np.float64)
+        if distance == "euclid":
+            scores -= 0.5 * (vectors.astype(np.float64) ** 2).sum(1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+        shared = [len(set(map(int, a)) & set(b)) / K for a, b in zip(found, best.tolist(), strict=True)]
+        assert np.mean(shared) > 0.985
+        kept = np.stack([each.vector for each in col.get([str(i) for i in range(50)], with_vectors=True)])
+        np.testing.assert_allclose(kept, vectors[:50], rtol=2**-11, atol=length * 2e-6)
+        col.delete(["0"])
+        col.compact()
+        np.testing.assert_array_equal(col.get(["7"], with_vectors=True)[0].vector, kept[7])
