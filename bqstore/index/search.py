@@ -257,21 +257,16 @@ class Search:
         return hits.ordinals, hits.scores
 
     def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:
-        """Answer some queries."""
-        data, way = self.data, self.plan.way
-        status = TOO_FEW
-        if way == WALK:
+        """Answer some queries: those for which a walk has met too few by a scan, each as if it were alone."""
+        if self.plan.way == WALK:
             status = self._walk(queries, hits, prefetch, work)
-        if status == TOO_FEW:
-            queries = self._prepared(queries)
-            if work is not None:
-                work.way = EXACT if way == EXACT else SCAN
-                work.compiled = (kernels.search_exact if way == EXACT else kernels.search_bits).is_compiled()
-                work.distances += len(queries) * self.accepted
-            if way == EXACT:
-                status = kernels.search_exact(queries, data.originals, data.n, self.accept, hits)
-            else:
-                status = self._scan(queries, hits, prefetch, work)
+            if status == TOO_FEW:
+                short = np.flatnonzero(hits.ordinals[:, 0] == TOO_FEW)
+                own = Hits(hits.ordinals[short], hits.scores[short])
+                status = self._compare_all(queries[short], own, prefetch, work)
+                hits.ordinals[short], hits.scores[short] = own
+        else:
+            status = self._compare_all(queries, hits, prefetch, work)
         if status >= 0:
             raise CorruptionError(
                 f"the vector in slot {status} does not agree with its checksum; verify() lists all damage; "
@@ -280,6 +275,19 @@ class Search:
         if status == BAD_QUERY:
             raise DoubtfulError
         assert status == OK, "the shapes of the arrays do not agree"
+
+    def _compare_all(
+        self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None
+    ) -> int:
+        """Compare all accepted codes, or originals, with some queries; returns the status of the kernel."""
+        exact, queries = self.plan.way == EXACT, self._prepared(queries)
+        if work is not None:
+            work.way = EXACT if exact else SCAN
+            work.compiled = (kernels.search_exact if exact else kernels.search_bits).is_compiled()
+            work.distances += len(queries) * self.accepted
+        if exact:
+            return int(kernels.search_exact(queries, self.data.originals, self.data.n, self.accept, hits))
+        return self._scan(queries, hits, prefetch, work)
 
     def _prepared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """The queries, scaled to unit length under cosine."""
@@ -298,15 +306,19 @@ class Search:
             shape = (len(queries), self.plan.max_candidates)
             found, settings = Hits(np.empty(shape, np.int32), np.empty(shape, np.float32)), self.first_pass
         status: int = kernels.search_graph(queries, *self._arrays, settings, scratch, found)
-        if work is not None and status == OK:
+        short = found.ordinals[:, 0] == TOO_FEW
+        if work is not None and status in (OK, TOO_FEW) and not short.all():
             work.way = WALK
             work.distances += int(scratch.counters[COUNT_DISTANCES])
             work.hops += int(scratch.counters[COUNT_HOPS])
             work.rescored += int(scratch.counters[COUNT_RESCORED])
         self._free.append(scratch)
-        if status == OK and prefetch is not None:
+        if status in (OK, TOO_FEW) and prefetch is not None:
+            outcome = status
             candidates = Candidates(found.ordinals, found.ordinals, np.count_nonzero(found.ordinals >= 0, axis=1))
             status = self._rescore(self._prepared(queries), candidates, found.scores, hits, prefetch, work)
+            if status == OK:
+                status, hits.ordinals[short, :1] = outcome, TOO_FEW
         return status
 
     def _rescore(
@@ -352,7 +364,6 @@ class Search:
             status, read = kernels.search_bits(queries, data.codes, data.originals, self.accept, settings, found, hits)
             if work is not None:
                 work.rescored += int(read)
-            widened = widened and 2 * read > most  # if few were read, the last candidates brought no hits
         else:
             first = Hits(np.empty(found.ordinals.shape, np.int32), np.full(found.ordinals.shape, np.nan, np.float32))
             status, _ = kernels.search_bits(
@@ -375,7 +386,7 @@ class Search:
         size, enough = self.accepted * data.records.shape[1] * 4, (self.k + 4) // 5
         for i in range(len(queries)):
             query, own = queries[i : i + 1], Hits(hits.ordinals[i : i + 1], hits.scores[i : i + 1])
-            if np.isin(own.ordinals, found.ordinals[i, wide // 2 :]).sum() < enough:
+            if len(set(own.ordinals[0].tolist()).intersection(found.ordinals[i, wide // 2 :].tolist())) < enough:
                 continue
             status, done = OK, False
             if size > _SOON_READ:

@@ -6,7 +6,7 @@ compare every ordinal with the lengths of the arrays before they use it. Not che
 have one row for each of its m queries.
 
 Searches return a status: ``layout.OK`` (-1), ``OUT_OF_RANGE``, ``TOO_FEW``, ``BAD_QUERY``, or the ordinal (>= 0) of a
-damaged record. After any other status than OK the outputs are undefined.
+damaged record. After any other status than OK the outputs are undefined, but for TOO_FEW (`search_graph`).
 """
 
 from __future__ import annotations
@@ -250,7 +250,8 @@ def search_graph(
     Returns
     -------
     status : int                    see the head of this file; TOO_FEW when a query found fewer than
-                                    ``settings.candidates``
+                                    ``settings.candidates``: then ``hits.ordinals[i, 0]`` is TOO_FEW for each such query
+                                    i, and the others are answered
 
     Notes
     -----
@@ -280,6 +281,7 @@ def search_graph(
         return OUT_OF_RANGE
     if graph.seeds.shape[0] > 0 and graph.seed_signs.shape[1] != quantizer.width:
         return OUT_OF_RANGE
+    outcome = OK
     for query in range(queries.shape[0]):
         if not prepare_row(queries, query, metric, scratch.query, 0):
             return BAD_QUERY
@@ -299,7 +301,11 @@ def search_graph(
         if linked < n:
             found = scan_tail(words, linked, n, accept, ef, max_beam, encoded, found, scratch)
         if found[1] < settings.candidates:
-            return TOO_FEW
+            outcome = TOO_FEW
+            pad_hits(hits, query, 0)
+            if k > 0:
+                hits.ordinals[query, 0] = TOO_FEW
+            continue
         count = 0
         at = 0
         wanted = min(max(settings.candidates, settings.max_candidates), found[1], scratch.found.shape[0])
@@ -335,7 +341,7 @@ def search_graph(
                 return status
         else:
             pad_hits(hits, query, count)
-    return OK
+    return outcome
 
 
 @root

@@ -24,7 +24,7 @@ INT8 = 2
 # status of a search; an ordinal (>= 0) means that this record is damaged
 OK = -1
 OUT_OF_RANGE = -2  # the shapes of the arguments do not agree, or an ordinal lies outside of them
-TOO_FEW = -3  # a walk met fewer accepted nodes than were asked for although there are more: the caller scans instead
+TOO_FEW = -3  # a walk met fewer accepted nodes than were asked for although there are more: the caller scans for it
 BAD_QUERY = -4  # a query that is not finite, or too long or too short to compute with
 
 # lengths between which a float32 sum of squares neither overflows nor underflows

@@ -219,7 +219,10 @@ def test_a_graph_is_checked_as_the_kernel_checks_it():
 
 
 def test_no_graph_is_walked():
-    assert plain.search_graph(1, 2, 3) == layout.TOO_FEW
+    """And every query is one for which a scan is to be made."""
+    hits = make_hits(3, 2)
+    assert plain.search_graph(1, 2, 3, hits) == layout.TOO_FEW
+    assert (hits.ordinals[:, 0] == layout.TOO_FEW).all()
 
 
 def some_entries(rng, d):

@@ -9,12 +9,15 @@ import numpy as np
 from bqstore.kernels.layout import (
     TOO_FEW,
     Graph,
+    Hits,
 )
 from bqstore.kernels.plain.codes import blocks
 
 
 def search_graph(*arguments: Any) -> int:
-    """Say that no graph can be walked yet, after which the caller scans (`api.search_graph`)."""
+    """Say that no graph can be walked yet, after which the caller scans for all queries (`api.search_graph`)."""
+    hits: Hits = arguments[-1]
+    hits.ordinals[:, :1] = TOO_FEW
     return TOO_FEW
 
 
