@@ -313,9 +313,16 @@ def true_score(query, vector, metric):
     return -float(np.linalg.norm(query - vector)) if metric == layout.EUCLID else float(query @ vector)
 
 
-def rotated_query(query, mean, turns):
-    """float64 (dim,): the query beside the mean, turned."""
-    return rotation(turns) @ (query.astype(np.float64) - mean.astype(np.float64))
+def share_of_mean(query, mean, metric):
+    """How many times the mean is taken off a query: once, or of products as often as leaves the least."""
+    query, mean = query.astype(np.float64), mean.astype(np.float64)
+    return 1.0 if metric != layout.DOT else float(query @ mean / (mean @ mean)) if mean.any() else 0.0
+
+
+def rotated_query(query, mean, turns, metric):
+    """float64 (dim,): what is encoded of a query, turned."""
+    rest = query.astype(np.float64) - share_of_mean(query, mean, metric) * mean.astype(np.float64)
+    return rotation(turns) @ rest
 
 
 def corrected_top(rest, encoding):
@@ -335,16 +342,17 @@ def decoded(levels, encoding, half):
     return float(half) * (2.0 * np.array(levels, np.float64) - (2**encoding - 1))
 
 
-def estimate(code, query, quantizer):
-    """``add + factor * <query, values>`` in float64, of a decoded query."""
+def estimate(code, query, quantizer, share=1.0):
+    """``share * add + factor * <query, values>`` in float64, of a decoded query."""
     add, factor = floats_of(code)
     values = values_of(code, quantizer.bits, quantizer.width, quantizer.lanes)
-    return float(add + factor * (query @ np.array(values, np.float64)))
+    return float(share * add + factor * (query @ np.array(values, np.float64)))
 
 
 def score_of_estimate(estimate, query, mean, metric):
     """The score that an estimate stands for, of a query beside the mean that is not turned."""
-    rest, mean = query.astype(np.float64) - mean.astype(np.float64), mean.astype(np.float64)
+    share, mean = share_of_mean(query, mean, metric), mean.astype(np.float64)
+    rest = query.astype(np.float64) - share * mean
     if metric == layout.EUCLID:
         return -math.sqrt(max(0.0, float(rest @ rest) - 2 * estimate))
     score = estimate + float(rest @ mean)

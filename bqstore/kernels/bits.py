@@ -122,11 +122,11 @@ def measure(
                 apart = distance_8(words, rows[i], first, planes, width)
                 out[i] = apart if p == 0 else 2 * out[i] + apart
     if query.corrected:
-        half, top, place = query.half, np.int32(query.top), words.shape[1] - 1
+        half, top, share, place = query.half, np.int32(query.top), query.share, words.shape[1] - 1
         for i in range(count):
             word = words[rows[i], place]
             add, factor = as_float32(np.uint32(word & LOW)), as_float32(np.uint32(word >> HALF))
-            out[i] = estimate_to_rank(add + factor * (half * np.float32(top - 2 * out[i])))
+            out[i] = estimate_to_rank(share * add + factor * (half * np.float32(top - 2 * out[i])))
 
 
 @leaf
@@ -145,7 +145,8 @@ def distance_to(words: npt.NDArray[np.uint64], row: int, query: EncodedQuery) ->
     if query.corrected:
         word = words[row, words.shape[1] - 1]
         add, factor = as_float32(np.uint32(word & LOW)), as_float32(np.uint32(word >> HALF))
-        return estimate_to_rank(add + factor * (query.half * np.float32(np.int32(query.top) - 2 * total)))
+        product = query.half * np.float32(np.int32(query.top) - 2 * total)
+        return estimate_to_rank(query.share * add + factor * product)
     return total
 
 
@@ -166,7 +167,8 @@ def code_as_query(
         for w in range(width):
             planes[p, w] = words[ordinal, (bits - 1 - p) * width + w]
     if bits == 1:
-        return EncodedQuery(planes, BINARY, 1, width, 0, np.float32(1), quantizer.lanes, 0.0, 0.0, 0.0)
+        return EncodedQuery(planes, BINARY, 1, width, 0, np.float32(1), quantizer.lanes, 0.0, 0.0, 0.0, np.float32(1))
     steps = (1 << bits) - 1
     factor = factor_of(words, ordinal, words.shape[1] - 1)
-    return EncodedQuery(planes, bits, bits, width, 1, factor, steps * steps * quantizer.lanes, 0.0, 0.0, 0.0)
+    top = steps * steps * quantizer.lanes
+    return EncodedQuery(planes, bits, bits, width, 1, factor, top, 0.0, 0.0, 0.0, np.float32(1))

@@ -96,11 +96,26 @@ def repeat_for_levels(query: npt.NDArray[np.float32], kind: int, out: npt.NDArra
         out[dim + j // 2] = max(query[j], query[j + 1]) if j + 1 < dim else query[j]
 
 
+@leaf
+def share_of_mean(query: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], metric: int) -> np.float32:
+    """Return how many times the mean is subtracted from a query before it is encoded, float32 (dim,) both.
+
+    Under DOT as often as leaves the least: then estimates do not depend on the length of the query, as the order of
+    products does not. Beside the mean a short query would be as good as zero, and its levels those of the mean.
+    """
+    if metric != DOT:
+        return np.float32(1)
+    square = dot(mean, mean)
+    return dot(query, mean) / square if square > np.float32(SHORTEST * SHORTEST) else np.float32(0)
+
+
 @float_leaf
-def subtract(query: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
-    """Write ``query - mean`` to ``out``; float32 (dim,), the last at least as long."""
+def subtract(
+    query: npt.NDArray[np.float32], share: np.float32, mean: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
+) -> None:
+    """Write ``query - share * mean`` to ``out``; float32 (dim,), the last at least as long."""
     for j in range(query.shape[0]):
-        out[j] = query[j] - mean[j]
+        out[j] = query[j] - share * mean[j]
 
 
 @float_leaf
@@ -160,7 +175,8 @@ def encode_query(
     .844. Other models are not affected.
 
     RABITQ encodes the query less the mean (Gao and Long, arXiv 2405.12497, section 3.3): the estimated product, and
-    with it the error, is small; the exact product with the mean is part of each code's ``add``.
+    with it the error, is small; the exact product with the mean is part of each code's ``add``. Under DOT that is any
+    multiple of the mean (`share_of_mean`).
     """
     kind, lanes, width, dim = quantizer.kind, quantizer.lanes, quantizer.width, quantizer.dim
     steps = (1 << encoding) - 1
@@ -171,8 +187,10 @@ def encode_query(
         part = rotated[:dim]
     view = part
     offset = 0.0
+    share = np.float32(1)
     if kind == RABITQ:
-        subtract(part, quantizer.mean, rotated)
+        share = share_of_mean(part, quantizer.mean, metric)
+        subtract(part, share, quantizer.mean, rotated)
         view = rotated[:dim]
         offset = float(dot(view, view)) if metric == EUCLID else float(dot(view, quantizer.mean))
         rotate_row(view, quantizer.rotation_signs)
@@ -181,7 +199,7 @@ def encode_query(
         view = rotated[:lanes]
     if encoding == BINARY and kind != RABITQ:
         pack_one(part, quantizer, planes, 0)
-        return EncodedQuery(planes, encoding, 1, width, 0, np.float32(1), lanes, offset, 0.0, float(lanes))
+        return EncodedQuery(planes, encoding, 1, width, 0, np.float32(1), lanes, offset, 0.0, float(lanes), share)
     top = max_magnitude(view)
     total = dot(view, view)
     if encoding == BINARY:
@@ -200,12 +218,12 @@ def encode_query(
     product = ((1 << bits) - 1) * steps * lanes
     if kind != RABITQ:
         square = squared_norm_of_levels(levels, lanes, steps)
-        return EncodedQuery(planes, encoding, 1, width, 0, half, product, offset, 0.0, square)
+        return EncodedQuery(planes, encoding, 1, width, 0, half, product, offset, 0.0, square, share)
     error = np.inf  # of a part: the other values may change the score by any amount
     if whole:
         lost = squared_rounding_error(view, levels, half, steps)
         error = estimate_deviation(np.float64(total), np.float64(lost), quantizer.error_scales)
-    return EncodedQuery(planes, encoding, bits, width, 1, half, product, offset, error, 0.0)
+    return EncodedQuery(planes, encoding, bits, width, 1, half, product, offset, error, 0.0, share)
 
 
 @leaf
@@ -214,7 +232,7 @@ def estimate_deviation(square: float, lost: float, scales: npt.NDArray[np.float3
 
     Parameters
     ----------
-    square, lost : float        squared lengths of the query less the mean, and of the rounding error of its levels
+    square, lost : float        squared lengths of what is encoded of the query, and of the rounding error of its levels
     scales : float32 (2,)       of a code v: ``|v| sqrt(1 - cos(v, residual)^2) / sqrt(dim)``, and ``|v| / sqrt(dim)``
 
     Notes

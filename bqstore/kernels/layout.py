@@ -84,7 +84,7 @@ class Quantizer(NamedTuple):
     error_scales : float32 (2,), RABITQ: the two factors of an estimate's error (`encode_query.estimate_deviation`)
 
     A RABITQ code ends with one more word, two float32: ``add`` (low) and ``factor`` (high). The estimate
-    ``add + factor * <query, values>`` has the same order as the score.
+    ``share * add + factor * <query, values>`` has the same order as the score.
     """
 
     kind: int
@@ -121,6 +121,8 @@ class EncodedQuery(NamedTuple):
     error : RABITQ: the standard deviation of an estimate, divided by the code's factor; infinite where only a part of
         each vector is encoded, because the rest may change the score by any amount
     square : the other kinds: squared length of the query in units of ``half``
+    share : float32, how many times the mean was subtracted from the query under RABITQ (`encode_query`), and so how
+        much of each code's ``add`` counts; else 1
     """
 
     planes: npt.NDArray[np.uint64]
@@ -133,6 +135,7 @@ class EncodedQuery(NamedTuple):
     offset: float
     error: float
     square: float
+    share: np.float32
 
 
 class Originals(NamedTuple):

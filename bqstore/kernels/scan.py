@@ -22,7 +22,7 @@ ONE = np.uint64(1)
 # Prefetch distance, 18 KB. From 9 KB on, a scan of codes of 192 bytes in memory takes 4.3 ns a code instead of 6.0;
 # 1.5 KB gains nothing.
 PREFETCH_WORDS = 2304
-QUERY_NUMBERS = 5
+QUERY_NUMBERS = 6
 PORTION = 16  # codes of a scattered scan that are prefetched together: about as many lines as a core can wait for
 CACHED_WORDS = 1 << 20  # 8 MB of codes are likely to be in a cache, where prefetching costs 0.3 ns a code
 
@@ -70,7 +70,7 @@ def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32]) ->
 def store_query(query: EncodedQuery, out: npt.NDArray[np.float64]) -> None:
     """Write the numbers of an encoded query to ``out``, float64 (QUERY_NUMBERS,): a kernel has no list of tuples."""
     out[0], out[1], out[2], out[3] = query.half, query.offset, query.error, query.square
-    out[4] = query.top
+    out[4], out[5] = query.top, query.share
 
 
 @leaf
@@ -80,7 +80,8 @@ def load_query(
     """Return the encoded query that `store_query` wrote."""
     corrected = 1 if quantizer.kind == RABITQ else 0
     half, offset, error, square, top = np.float32(numbers[0]), numbers[1], numbers[2], numbers[3], int(numbers[4])
-    return EncodedQuery(planes, encoding, quantizer.bits, quantizer.width, corrected, half, top, offset, error, square)
+    bits, width, share = quantizer.bits, quantizer.width, np.float32(numbers[5])
+    return EncodedQuery(planes, encoding, bits, width, corrected, half, top, offset, error, square, share)
 
 
 @leaf

@@ -122,10 +122,11 @@ def test_a_scan_finds_the_best_estimates_there_are(planes, metric, coding):
     found, scores = state.found(Plan("scan", False, K), planes)
     agreeing = []
     for i, query in enumerate(naive.unit(query, metric) for query in state.queries):
-        rest = rotation @ (query - mean)
+        share = naive.share_of_mean(query, mean, metric)
+        rest = rotation @ (query - share * mean)
         steps, top = 2**planes - 1, naive.corrected_top(rest, planes)
         levels = rest > 0 if planes == 1 else np.clip(np.floor((rest + top) / (2 * top) * steps + 0.5), 0, steps)
-        estimates = add + factor * (values @ naive.decoded(levels, planes, top / steps))
+        estimates = share * add + factor * (values @ naive.decoded(levels, planes, top / steps))
         best = np.argsort(-estimates, kind="stable")[:K]
         agreeing.append(len(set(best.tolist()) & set(found[i].tolist())) / K)
         expected = [naive.score_of_estimate(estimates[o], query, mean.astype(np.float32), metric) for o in found[i]]

@@ -89,8 +89,8 @@ def encoded_query(quantizer, query, encoding, metric=layout.DOT):
 
 
 def as_kernels_have_it(query):
-    """An encoded query with ``half`` a float32 again: on its way to Python it has become a float."""
-    return query._replace(half=np.float32(query.half))
+    """An encoded query with ``half`` and ``share`` float32 again: on their way to Python they have become floats."""
+    return query._replace(half=np.float32(query.half), share=np.float32(query.share))
 
 
 def distances_from(query, codes):

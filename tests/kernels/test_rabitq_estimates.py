@@ -136,7 +136,7 @@ def by_definition(codes, held, encoding):
     quantizer = codes.quantizer
     query = naive.decoded(naive.levels_in(held.planes[:encoding], quantizer.lanes), encoding, held.half)
     values, add, factor = parts_of(codes)
-    return add + factor * (values @ query)
+    return held.share * add + factor * (values @ query)
 
 
 @every_bits
@@ -149,7 +149,7 @@ def test_many_codes_at_once_are_read_as_one_by_one(bit_planes):
         assert naive.floats_of(code).tolist() == [add[row], factor[row]]
     held = encoded_query(codes.quantizer, some_query(rng, 100, DOT), 4)
     query = naive.decoded(naive.levels_in(held.planes[:4], 100), 4, held.half)
-    expected = [naive.estimate(code, query, codes.quantizer) for code in codes.words]
+    expected = [naive.estimate(code, query, codes.quantizer, held.share) for code in codes.words]
     np.testing.assert_allclose(by_definition(codes, held, 4), expected, rtol=1e-12)
 
 
@@ -166,7 +166,7 @@ def test_distances_order_as_the_estimates(dim, rounds, metric, encoding, bit_pla
     expected = by_definition(codes, held, encoding)
     ranks = distances_from(held, codes)
     found = np.array([bits.rank_to_estimate(int(rank)) for rank in ranks], np.float64)
-    _, add, _ = parts_of(codes)
+    add = held.share * parts_of(codes)[1]
     doubt = 2 * PRECISION * (np.abs(add) + np.abs(expected) + np.abs(expected - add))
     assert (np.abs(found - expected) <= doubt).all()
     further = expected[:, None] - expected[None] > doubt[:, None] + doubt[None]
@@ -185,7 +185,7 @@ def test_a_query_is_encoded_less_the_mean_and_rotated(dim, rounds, metric, encod
     query = some_query(rng, dim, metric)
     held = encoded_query(quantizer, query, encoding, metric)
     assert (held.encoding, held.bits, held.width, held.corrected) == (encoding, bit_planes, quantizer.width, 1)
-    steps, rest = 2**encoding - 1, naive.rotated_query(query, mean, turns)
+    steps, rest = 2**encoding - 1, naive.rotated_query(query, mean, turns, metric)
     assert held.top == (2**bit_planes - 1) * steps * dim
     top = naive.corrected_top(rest, encoding)
     assert held.half == pytest.approx(top / steps, rel=1e-5)
@@ -197,7 +197,9 @@ def test_a_query_is_encoded_less_the_mean_and_rotated(dim, rounds, metric, encod
     else:
         exact = np.clip((rest + top) / (2 * top), 0, 1) * steps
         assert np.abs(levels[:dim] - exact).max() <= 0.5 + 1e-3
-    plain = query.astype(np.float64) - mean
+    share = naive.share_of_mean(query, mean, metric)
+    assert held.share == pytest.approx(share, rel=1e-5, abs=1e-6)
+    plain = query.astype(np.float64) - share * mean
     offset = plain @ plain if metric == EUCLID else plain @ mean.astype(np.float64)
     assert held.offset == pytest.approx(offset, rel=1e-5, abs=1e-5 * np.linalg.norm(plain))
     lost = ((rest - naive.decoded(levels[:dim], encoding, held.half)) ** 2).sum()

@@ -82,7 +82,9 @@ def test_the_greedy_walk_ends_where_the_naive_version_ends(n, m, dim, seed):
         scratch = make_scratch(n, codes.words.shape[1], m)
         scratch.planes[:encoding] = naive.planes_of(levels, encoding)
         width = codes.words.shape[1]
-        query = layout.EncodedQuery(scratch.planes, encoding, 1, width, 0, np.float32(1), 0, 0.0, 0.0, 0.0)
+        query = layout.EncodedQuery(
+            scratch.planes, encoding, 1, width, 0, np.float32(1), 0, 0.0, 0.0, 0.0, np.float32(1)
+        )
 
         def measure(o, levels=levels, encoding=encoding):
             return naive.distance(levels, encoding, codes.words[o])

@@ -44,10 +44,15 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     if encoding == BINARY and kind != RABITQ:
         codes = codes_of(part, quantizer, DOT)  # of unit length already
         one = np.float32(1)
-        return [EncodedQuery(code[None], encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes)) for code in codes]
-    offsets, view = np.zeros(m), part
+        rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one)
+        return [EncodedQuery(code[None], *rest) for code in codes]
+    offsets, view, shares = np.zeros(m), part, np.ones(m, np.float32)
     if kind == RABITQ:
-        view = part - quantizer.mean
+        square = dots(quantizer.mean[None], quantizer.mean)[0]
+        if metric == DOT:
+            some = square > np.float32(SHORTEST * SHORTEST)
+            shares = dots(part, quantizer.mean) / square if some else np.zeros(m, np.float32)
+        view = part - shares[:, None] * quantizer.mean
         offsets = dots(view, view if metric == EUCLID else quantizer.mean).astype(np.float64)
         view = rotated(view, quantizer.rotation_signs)
     elif kind == TWO_BITS:
@@ -77,7 +82,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
         first, second = quantizer.error_scales.astype(np.float64) ** 2
         errors = np.sqrt(totals * first + dots(lost, lost) * second)
     product, corrected = ((1 << bits) - 1) * steps * lanes, int(kind == RABITQ)
-    numbers = (offsets.tolist(), errors.tolist(), squares.tolist())
+    numbers = (offsets.tolist(), errors.tolist(), squares.tolist(), shares)
     return [
         EncodedQuery(planes[i], encoding, bits, width, corrected, halves[i], product, *each)
         for i, each in enumerate(zip(*numbers, strict=True))
@@ -116,7 +121,8 @@ def distances_of(words: U64, queries: list[EncodedQuery]) -> I64:
     if first.corrected:
         add, factor = _corrections(words)
         halves = np.array([query.half for query in queries], np.float32)[:, None]
-        out = _rank_of_estimate(add + factor * (halves * (first.top - 2 * out).astype(np.float32)))
+        shares = np.array([query.share for query in queries], np.float32)[:, None]
+        out = _rank_of_estimate(shares * add + factor * (halves * (first.top - 2 * out).astype(np.float32)))
     return out
 
 
