@@ -86,6 +86,8 @@ class Explanation:
     selectivity : float             ``accepted`` as a part of all documents; 1 without a filter
     truncate_dim : int or None      as in `Quantization`
     kernels : str                   "compiled", or "numpy" where it answered because kernels were still being compiled
+    missed : float                  the part of what a scan of codes finds that a wide walk missed when the graph was
+                                    last tried; above .02 the codes are scanned
 
     >>> import bqstore
     >>> with bqstore.open() as col:
@@ -108,6 +110,7 @@ class Explanation:
     selectivity: float = 1.0
     truncate_dim: int | None = None
     kernels: str = "compiled"
+    missed: float = 0.0
 
 
 class ExplainedHits(list[Hit]):

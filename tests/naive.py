@@ -651,10 +651,25 @@ class Products(Signs):
         bits, width, dim = codes.quantizer.bits, codes.quantizer.width, codes.quantizer.lanes
         self.values = [np.array(values_of(code, bits, width, dim)) for code in codes.words]
         self.add, self.factor = np.array([floats_of(code) for code in codes.words], np.float32).T
+        self.scale, reach, spread = codes.quantizer.linking
+        self.by_signs = codes.quantizer.bits == 1
+        squares = np.array([np.float32(values @ values) for values in self.values], np.float32)
+        rest = reach - np.float32(2) * self.add - spread * (self.factor * self.factor * squares)
+        self.lift = np.sqrt(np.maximum(rest, np.float32(0))) if reach else np.zeros_like(rest)
+        self.given = self.add
+        if spread < 0:  # distances between what codes stand for
+            self.add = spread * np.float32(dim) * (self.factor * self.factor)
 
     def far(self, here, there):
-        product = self.factor[here] * np.float32(self.values[here] @ self.values[there])
-        return rank(self.add[there] + self.factor[there] * product)
+        product = (self.scale * self.factor[here]) * np.float32(self.values[here] @ self.values[there])
+        return rank(self.add[there] + self.factor[there] * product + self.lift[here] * self.lift[there])
+
+    def alike(self, a, b):
+        """Whether two codes are copies: those of one bit also where only rounding has changed their corrections."""
+        if not self.by_signs:
+            return super().alike(a, b)
+        near = [abs(each[a] - each[b]) <= np.float32(0.01) * abs(each[b]) for each in (self.given, self.factor)]
+        return (self.words[a][:-1] == self.words[b][:-1]).all() and all(near)
 
 
 def rank(estimate):

@@ -52,12 +52,12 @@ class GraphBuilder:
         """The state with as much of the graph as there is."""
         if state.data is None:
             return state
-        view, alike = None, 0
+        view, alike, missed = None, 0, 0
         if self.graph is not None and 0 < self.linked(state) <= state.n:
-            view, alike = self.graph.view, self.graph.alike
+            view, alike, missed = self.graph.view, self.graph.alike, self.graph.missed
         if state.data.graph is view:
             return state
-        return replace(state, data=replace(state.data, graph=view, alike=alike))
+        return replace(state, data=replace(state.data, graph=view, alike=alike, missed=missed))
 
     def linked(self, state: State) -> int:
         """Slots of a state that are in the graph."""

@@ -64,6 +64,8 @@ class GraphPersistence:
         assert state.data is not None
         numbers, arrays, graph = snapshot.numbers, snapshot.arrays, self._builder.empty()
         graph.restore(numbers, arrays, snapshot.n)
+        if "missed" not in numbers and state.data.quantizer.linked_otherwise_before:
+            raise ValueError("an older version has linked it by measures that leave nodes out of reach")
         if "alike" not in numbers:
             graph.count(state.data.words, state.data.quantizer)
         graph.sample(state.data.words, state.data.quantizer.arrays.width)

@@ -59,6 +59,7 @@ class PreparedSearch:
             n=state.n,
             linked=data.linked,
             alike=data.alike,
+            missed=data.missed,
             accepted=accepted,
             dim=data.dim,
             oversampling=options.oversampling(self.live, filtered),

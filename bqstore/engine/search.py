@@ -122,5 +122,6 @@ def _explained(found: list[Hit], way: PreparedSearch, work: index.Work) -> Expla
         selectivity=search.accepted / way.live,
         truncate_dim=way.quantization.truncate_dim,
         kernels="compiled" if work.compiled else "numpy",
+        missed=search.data.missed / 1000,
     )
     return out

@@ -148,7 +148,8 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
     records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
     data = Searchable(words, records, head.n_slots, head.dim, form, metric, quantizer)
     if old.data is not None:  # the graph of the same generation covers the first slots
-        data = replace(data, graph=old.data.graph, alike=old.data.alike, pool=old.data.pool)
+        made = old.data
+        data = replace(data, graph=made.graph, alike=made.alike, missed=made.missed, pool=made.pool)
     return rids, live, data
 
 

@@ -8,6 +8,7 @@ the same bytes on any number of threads. Knows codes, no files, ids or originals
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,11 @@ from ..kernels import layout
 from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
 from .planner import INEXACT_COPIES
-from .quantizer import Quantizer
+from .quantizer import Quantizer, values_of
 from .scratch import ScratchPool, Sizes, make_scratch
 from .splitmix import splitmix64
 from .threads import Workers, drain, together
+from .trial_walks import QUERIES, missed_by_walks
 
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
@@ -37,6 +39,9 @@ _PORTION = 8  # nodes that a thread takes at a time, at least: smaller portions 
 # Nodes that a search may begin at: one in so many, within bounds. They are chosen anew when the graph has grown by an
 # eighth at most, always the same of so many nodes.
 _SEEDED_FROM, _SEED_EVERY, _FEWEST_SEEDS, _MOST_SEEDS = 1024, 100, 32, 1024
+_TRIED_FROM = 4096  # nodes from which on walks are tried
+_MEASURED = 2048  # codes that the reach of lifts is measured on
+_REACHED = 0.9  # the part of them that it reaches; beyond it, a vector counts as no longer than that
 _CLOSE = 0.01  # corrections that differ by less, relatively, are those of the same vector, rounded in another way
 
 
@@ -47,6 +52,7 @@ class HnswGraph:
     ----------
     view : Graph    what searches use; its arrays are written behind ``view.n``, and rows of linked nodes in place
     alike : int     inexact copies: nodes whose code equals that of their graph node in signs only, not in corrections
+    missed : int    how many of a thousand nearest codes a wide walk missed, when that was last tried
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -65,8 +71,10 @@ class HnswGraph:
         )
         self._rows = 0  # of ``view.upper``, in use
         self._copies = self.alike = 0  # nodes without links of their own
+        self._measured, self._reach = 0, 0.0  # codes that the reach of lifts was measured on, and what it was
         self._pool = ScratchPool()
         self._seeded = 0  # nodes that the seeds are a sample of
+        self.missed = self._tried = 0  # of how many nodes there were then
 
     def __len__(self) -> int:
         return self.view.n
@@ -76,6 +84,7 @@ class HnswGraph:
         view, n = self.view, self.view.n
         numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
         numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows, "alike": self.alike}
+        numbers["missed"] = self.missed
         upper, same = _drop_later_links(view.upper[: self._rows], n), view.same[:n]
         while (later := same >= n).any():  # nodes of an interrupted batch: skip them in the lists
             same = np.where(later, view.same[np.where(later, same, 0)], same)
@@ -86,7 +95,8 @@ class HnswGraph:
         """Become the graph of n nodes whose `parts` are given; the arrays are copied, links to huge pages.
 
         Raises ValueError for other settings or a graph that breaks an invariant, and KeyError for a missing part. Only
-        the number ``alike`` may be missing, which older versions did not write; it is 0 then, until `count`.
+        the numbers ``alike`` and ``missed`` may be missing, which older versions did not write; they are 0 then, until
+        `count` or a trial.
         """
         for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
             if numbers[name] != own:
@@ -109,6 +119,7 @@ class HnswGraph:
         copied, alike = int((same >= 0).sum()), int(numbers.get("alike", 0))
         if not 0 <= alike <= copied:
             raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
+        self.missed, self._tried = int(numbers.get("missed", 0)), n
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
         self._seeded = 0
 
@@ -150,10 +161,12 @@ class HnswGraph:
         """
         view = self.view
         start = view.n
-        arrays = (Quantizer.signs(64 * words.shape[1]) if quantizer is None else quantizer).arrays
-        codes = Codes(words, stop, arrays)
         if start >= stop:
             return start
+        quantizer = Quantizer.signs(64 * words.shape[1]) if quantizer is None else quantizer
+        self._try(words, stop, quantizer)
+        arrays = self._reaching(words, quantizer, start or min(stop, _MEASURED))
+        codes = Codes(words, stop, arrays)
         _unlink_later_copies(view.same, start)
         part = max((start - self._copies) // _PART, min(start // _PART, _COPIES_AT_ONCE))
         end = min(stop, start + max(1, min(part, _BATCH)))
@@ -176,7 +189,7 @@ class HnswGraph:
         view = self.view
         with self._spread(arrays.width, workers) as spread:
             spread(lambda a, b, s: kernels.find_links(codes, view, a, b, self.ef_construct, s), start, end)
-            _find_copies_in_batch(words[:, : arrays.width] if arrays.bits == 1 else words, view, start, end)
+            _find_copies_in_batch(words, arrays, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
                 self._merge(spread, codes, view, level, _links_back(view, start, levels, level))
         copies, heads = self._chain(view, start, end)
@@ -190,6 +203,29 @@ class HnswGraph:
         self.view, self._copies, self.alike = view, copied, alike  # one statement: an interrupt comes before or after
         self.sample(words, arrays.width)
         return end
+
+    def _try(self, words: U64, stop: int, quantizer: Quantizer) -> None:
+        """Have what is to be linked found by walks, whenever the graph has doubled: a look at how well that goes."""
+        n = len(self)
+        if n < _TRIED_FROM or n < 2 * self._tried or not kernels.search_graph.is_compiled():
+            return
+        step = max(1, (stop - n) // QUERIES)
+        ordinals = np.arange(n, stop, step)[:QUERIES]
+        self._tried = n
+        self.missed = round(1000 * missed_by_walks(self.view, words, quantizer, self.ef_construct, ordinals))
+
+    def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
+        """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""
+        arrays = quantizer.arrays
+        if arrays.linking[2] <= 0:
+            return arrays
+        measured = 1 << (n.bit_length() - 1)
+        if measured != self._measured:
+            values, add, factor = values_of(words[: measured : -(-measured // _MEASURED)], quantizer)
+            squares = arrays.linking[2] * factor**2 * np.einsum("ij,ij->i", values, values)
+            self._measured, self._reach = measured, float(np.quantile(2 * add + squares, _REACHED))
+        linking = np.array([arrays.linking[0], max(0.0, self._reach), arrays.linking[2]], np.float32)
+        return arrays._replace(linking=linking)
 
     def _chain(self, view: Graph, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Put the copies of a batch into the lists of their nodes; return both, int64 (count,) each."""
@@ -291,13 +327,19 @@ def _drop_later_links(rows: I32, n: int) -> I32:
     return rows
 
 
-def _find_copies_in_batch(words: U64, view: Graph, start: int, end: int) -> None:
-    """Of equal codes in a batch, whose nodes do not see each other, keep the first as a node and mark the others."""
-    codes = np.ascontiguousarray(words[start:end])
+def _find_copies_in_batch(words: U64, arrays: layout.Quantizer, view: Graph, start: int, end: int) -> None:
+    """Of equal codes in a batch, whose nodes do not see each other, keep the first as a node and mark the others.
+
+    Which codes are equal is as in `link.is_copy`.
+    """
+    codes = np.ascontiguousarray(words[start:end, : arrays.width] if arrays.bits == 1 else words[start:end])
     rows = codes.view(np.dtype((np.void, codes.shape[1] * 8)))[:, 0]
     _, first, of = np.unique(rows, return_index=True, return_inverse=True)
     heads = first[of.reshape(-1)]
-    for i in np.flatnonzero(heads != np.arange(end - start)).tolist():
+    copied = heads != np.arange(end - start)
+    if arrays.bits == 1 and arrays.linking[0] > 0:
+        copied &= _are_close(words, arrays, np.arange(start, end), start + heads)
+    for i in np.flatnonzero(copied).tolist():
         node, head = start + i, start + int(heads[i])
         if view.same[node] >= -1:
             for level in range(int(view.levels[node])):
@@ -314,8 +356,13 @@ def _count_inexact(words: U64, arrays: layout.Quantizer, copies: NDArray[np.int6
     """
     if arrays.bits > 1 or words.shape[1] == arrays.width:  # these are copies only if they are equal in all words
         return 0
-    ours, theirs = (words[nodes, arrays.width :].view(np.float32) for nodes in (copies, heads))
-    return int((~np.isclose(ours, theirs, rtol=_CLOSE, atol=0)).any(1).sum())
+    return int((~_are_close(words, arrays, copies, heads)).sum())
+
+
+def _are_close(words: U64, arrays: layout.Quantizer, some: NDArray[np.int64], others: NDArray[np.int64]) -> Any:
+    """Whether the corrections of codes are those of the same vectors, rounded in another way: bool (n,)."""
+    ours, theirs = (words[nodes, arrays.width :].view(np.float32) for nodes in (some, others))
+    return np.isclose(ours, theirs, rtol=_CLOSE, atol=0).all(1)
 
 
 def _list_heads(same: I32) -> NDArray[np.int64]:

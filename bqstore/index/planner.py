@@ -28,6 +28,7 @@ _EXACT_VALUE = 0.2  # a value of an original
 # .83 at nine tenths; of 6 dimensions, where all are inexact copies, .6 and .15. A scan of so few dimensions is cheap.
 # (Lengths of two kinds, 1 to 15, are worse at any share: .6 at .05.)
 INEXACT_COPIES = 1 / 8
+MISSED = 20  # of a thousand nearest codes, the most that a wide walk may miss in a trial (`trial_walks`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def plan(
     adaptive: bool = False,
     signs: bool = False,
     alike: int = 0,
+    missed: int = 0,
 ) -> Plan:
     """The cheapest plan that finds what it should.
 
@@ -123,8 +125,9 @@ def plan(
     adaptive : bool             whether more candidates may be looked at than were asked for
     signs : bool                whether codes and query are compared by signs alone
     alike : int                 inexact copies among the linked nodes (`HnswGraph`)
+    missed : int                of a thousand nearest codes, those that a wide walk missed (`HnswGraph`)
     """
-    if alike > INEXACT_COPIES * linked:
+    if alike > INEXACT_COPIES * linked or missed > MISSED:
         linked = 0  # a walk would miss too many: plan as if there were no graph
     small = full_scan_threshold * 1024
     if originals and (exact or n * dim * 4 <= small or (accepted * dim * 4 <= small and not (filtered and adaptive))):

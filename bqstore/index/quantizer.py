@@ -84,13 +84,20 @@ class Quantizer:
             length = np.sqrt(np.square(self.parameters, dtype=np.float64).sum())
             deviation[deviation < _FLAT * length] = 0
         signs = random_signs(dim, rotation_rounds(dim) if rotate else 0)
-        self.arrays = layout.Quantizer(kind, bits, -(-lanes // 64), lanes, dim, mean, deviation, signs, error_scales)
+        width, linking = -(-lanes // 64), _linking(kind, bits, metric)
+        self.arrays = layout.Quantizer(kind, bits, width, lanes, dim, mean, deviation, signs, error_scales, linking)
         self.words = words_per_code(dim, kind, bits)
 
     @property
     def dim(self) -> int:
         """How many values of a vector are encoded, its first ones."""
         return self.arrays.dim
+
+    @property
+    def linked_otherwise_before(self) -> bool:
+        """Whether older versions measured codes in another way when they linked a graph."""
+        scale, _, spread = self.arrays.linking.tolist()
+        return bool(spread > 0 or (scale > 0 and self.arrays.bits == 1))  # of products, and of one bit
 
     def encode(self, vectors: F32) -> U64:
         """The codes of vectors.
@@ -195,6 +202,19 @@ class Quantizer:
         """The settings, with the given query encoding, or for "auto" the quantizer's own."""
         query_encoding = self.query_encoding if query_encoding == AUTO else query_encoding
         return Quantization(self.encoding, query_encoding, self.estimator, self.rotate, self.truncate_dim)
+
+
+def _linking(kind: int, bits: int, metric: int) -> F32:
+    """How a graph compares two codes (`layout.Quantizer`), but for the reach, which depends on the vectors.
+
+    Of one bit, products of signs are a half too large for vectors that are alike (the product of two halves of an angle
+    is not that of its cosine): brought to the length of the vector, a code is as far from itself as it should be.
+    """
+    if kind != RABITQ or (bits == 1 and metric == COSINE):
+        return np.zeros(3, np.float32)
+    scale = 2 / np.pi if bits == 1 else 1
+    spread = scale if metric == DOT else -scale / 2 if bits == 1 else 0
+    return np.array([scale, 0, spread], np.float32)
 
 
 def coded_dim(dim: int, truncate_dim: int | None) -> int:

@@ -73,7 +73,7 @@ class Searchable:
     metric : int                        one of METRICS
     quantizer : Quantizer               made the codes
     graph : Graph or None               of the first ``graph.n`` slots
-    alike : int                         inexact copies in that graph (`HnswGraph`)
+    alike, missed : int                 inexact copies in that graph, and what a trial of it missed (`HnswGraph`)
     pool : ScratchPool                  shared by the states of a collection
     """
 
@@ -86,6 +86,7 @@ class Searchable:
     quantizer: Quantizer
     graph: Graph | None = None
     alike: int = 0
+    missed: int = 0
     pool: ScratchPool = field(default_factory=ScratchPool)
 
     @cached_property

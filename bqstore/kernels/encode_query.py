@@ -187,7 +187,7 @@ def encode_query(
         part = rotated[:dim]
     view = part
     offset = 0.0
-    share = np.float32(1)
+    share, one, lift, linking = np.float32(1), np.float32(1), np.float32(0), quantizer.linking
     if kind == RABITQ:
         share = share_of_mean(part, quantizer.mean, metric)
         subtract(part, share, quantizer.mean, rotated)
@@ -199,7 +199,8 @@ def encode_query(
         view = rotated[:lanes]
     if encoding == BINARY and kind != RABITQ:
         pack_one(part, quantizer, planes, 0)
-        return EncodedQuery(planes, encoding, 1, width, 0, np.float32(1), lanes, offset, 0.0, float(lanes), share)
+        square = float(lanes)
+        return EncodedQuery(planes, encoding, 1, width, 0, one, lanes, offset, 0.0, square, share, lift, linking)
     top = max_magnitude(view)
     total = dot(view, view)
     if encoding == BINARY:
@@ -218,12 +219,12 @@ def encode_query(
     product = ((1 << bits) - 1) * steps * lanes
     if kind != RABITQ:
         square = squared_norm_of_levels(levels, lanes, steps)
-        return EncodedQuery(planes, encoding, 1, width, 0, half, product, offset, 0.0, square, share)
+        return EncodedQuery(planes, encoding, 1, width, 0, half, product, offset, 0.0, square, share, lift, linking)
     error = np.inf  # of a part: the other values may change the score by any amount
     if whole:
         lost = squared_rounding_error(view, levels, half, steps)
         error = estimate_deviation(np.float64(total), np.float64(lost), quantizer.error_scales)
-    return EncodedQuery(planes, encoding, bits, width, 1, half, product, offset, error, 0.0, share)
+    return EncodedQuery(planes, encoding, bits, width, 1, half, product, offset, error, 0.0, share, lift, linking)
 
 
 @leaf

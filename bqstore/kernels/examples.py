@@ -32,7 +32,8 @@ def examples() -> dict[str, list[tuple[Any, ...]]]:
 
 def _codes(n: int) -> Codes:
     nothing = np.zeros(0, np.float32)
-    quantizer = Quantizer(ONE_BIT, 1, 1, 1, 1, nothing, nothing, np.zeros((0, 1), np.float32), np.zeros(2, np.float32))
+    turns, scales, linking = np.zeros((0, 1), np.float32), np.zeros(2, np.float32), np.zeros(3, np.float32)
+    quantizer = Quantizer(ONE_BIT, 1, 1, 1, 1, nothing, nothing, turns, scales, linking)
     return Codes(np.zeros((2, words_per_plane(1)), np.uint64), n, quantizer)
 
 

@@ -82,6 +82,10 @@ class Quantizer(NamedTuple):
         its values have a sign alone
     rotation_signs : float32 (rounds, dim), +-1, the signs before each transform (`rotate`); no rows: no rotation
     error_scales : float32 (2,), RABITQ: the two factors of an estimate's error (`encode_query.estimate_deviation`)
+    linking : float32 (3,), how two codes of a graph are compared (`bits.code_as_query`). The first: 0, by their signs
+        alone; else by their estimated product, times it. The others, reach and spread, make a code's lift
+        (`bits.lift_of`); reach 0: none. Spread below 0: half the square of a code, negative, for each square of its
+        factor and lane
 
     A RABITQ code ends with one more word, two float32: ``add`` (low) and ``factor`` (high). The estimate
     ``share * add + factor * <query, values>`` has the same order as the score.
@@ -96,6 +100,7 @@ class Quantizer(NamedTuple):
     deviation: npt.NDArray[np.float32]
     rotation_signs: npt.NDArray[np.float32]
     error_scales: npt.NDArray[np.float32]
+    linking: npt.NDArray[np.float32]
 
 
 class Codes(NamedTuple):
@@ -123,6 +128,8 @@ class EncodedQuery(NamedTuple):
     square : the other kinds: squared length of the query in units of ``half``
     share : float32, how many times the mean was subtracted from the query under RABITQ (`encode_query`), and so how
         much of each code's ``add`` counts; else 1
+    lift : float32, of a code as the query of a graph under construction (`bits.code_as_query`), else 0
+    linking : float32 (3,), of the quantizer
     """
 
     planes: npt.NDArray[np.uint64]
@@ -136,6 +143,8 @@ class EncodedQuery(NamedTuple):
     error: float
     square: float
     share: np.float32
+    lift: np.float32
+    linking: npt.NDArray[np.float32]
 
 
 class Originals(NamedTuple):
@@ -330,6 +339,7 @@ def quantizer_fits(quantizer: Quantizer, dim: int, columns: int) -> bool:
         and quantizer.deviation.shape[0] == deviations
         and (quantizer.rotation_signs.shape[0] == 0 or quantizer.rotation_signs.shape[1] == coded)
         and quantizer.error_scales.shape[0] == 2
+        and quantizer.linking.shape[0] == 3
     )
 
 

@@ -81,7 +81,10 @@ def load_query(
     corrected = 1 if quantizer.kind == RABITQ else 0
     half, offset, error, square, top = np.float32(numbers[0]), numbers[1], numbers[2], numbers[3], int(numbers[4])
     bits, width, share = quantizer.bits, quantizer.width, np.float32(numbers[5])
-    return EncodedQuery(planes, encoding, bits, width, corrected, half, top, offset, error, square, share)
+    lift, linking = np.float32(0), quantizer.linking
+    return EncodedQuery(
+        planes, encoding, bits, width, corrected, half, top, offset, error, square, share, lift, linking
+    )
 
 
 @leaf

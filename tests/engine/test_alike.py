@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore.index import HnswGraph
+from bqstore.index import HnswGraph, quantizer
 from tests.conftest import clustered
 from tests.engine.given import SCAN, data_of, filled, let_walk, recall
 
@@ -18,8 +18,14 @@ def way_of(col, query, **settings):
     return col.search(query, K, explain=True, **settings).explanation.way
 
 
+@pytest.fixture
+def of_old(monkeypatch):
+    """Graphs as older versions linked them: of one bit by signs alone, under euclid too."""
+    monkeypatch.setattr(quantizer, "_linking", lambda *_: np.zeros(3, np.float32))
+
+
 @pytest.mark.parametrize("distance", ["cosine", "euclid"])
-def test_vectors_of_six_dimensions_are_scanned(distance):
+def test_vectors_of_six_dimensions_are_scanned(of_old, distance):
     """Sixty-four lists: a walk finds .6 of them under cosine, and .15 under euclid."""
     base, queries = data_of(N, 6)
     with filled(None, base, distance=distance, **CORRECTED) as col:
@@ -40,6 +46,18 @@ def test_vectors_of_six_dimensions_are_scanned(distance):
         assert recall(col.search_ids(queries, K, **half, oversampling=200)[0], truth) >= 0.95
 
 
+@pytest.mark.parametrize("distance", ["dot", "euclid"])
+def test_linked_by_estimates_vectors_of_few_dimensions_are_walked_and_found(monkeypatch, distance):
+    let_walk(monkeypatch)
+    base, queries = data_of(3000, 8)
+    base = base * np.random.default_rng(0).uniform(0.5, 2, (len(base), 1)).astype(np.float32)
+    with filled(None, base, distance=distance, **CORRECTED) as col:
+        assert col._engine.graph.builder.graph.alike == 0
+        assert way_of(col, queries[0]) == "walk"
+        walked, scanned = (col.search_ids(queries, K, rescore=False, **way)[1] for way in ({}, SCAN))
+        assert (walked >= scanned[:, -1:]).mean() > 0.98
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 def test_equal_documents_are_walked_all_the_same(distance):
@@ -54,7 +72,7 @@ def test_equal_documents_are_walked_all_the_same(distance):
         assert (found >= scanned[:, -1:] - 1e-6).mean() >= 0.95  # copies are as good as each other
 
 
-def test_the_way_changes_with_what_is_added_and_compacted(monkeypatch):
+def test_the_way_changes_with_what_is_added_and_compacted(of_old, monkeypatch):
     let_walk(monkeypatch)
     base, queries = data_of(2500, 64)
     base -= base.mean(0)

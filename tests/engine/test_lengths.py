@@ -109,3 +109,15 @@ def test_short_vectors_kept_as_halves_were_not_told_apart(length, distance, tmp_
         col.delete(["0"])
         col.compact()
         np.testing.assert_array_equal(col.get(["7"], with_vectors=True)[0].vector, kept[7])
+
+
+def test_where_walks_miss_much_codes_are_scanned_and_explain_says_so():
+    """What the trial of a graph has found decides, at every width that is asked for."""
+    ask = {"k": 1, "oversampling": 1.0, "hnsw_ef": 8, "explain": True}
+    with opened("euclid", VECTORS, hnsw={"full_scan_threshold": 0}) as col:
+        how = col.search(QUERIES[0], **ask).explanation
+        assert (how.way, how.missed) == ("walk", 0.0)
+        col._engine.graph.builder.graph.missed = 37
+        col.add(VECTORS[:1], ["again"])
+        how = col.search(QUERIES[0], **ask).explanation
+        assert (how.way, how.missed) == ("scan", 0.037)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from bqstore.index import HnswGraph, Quantizer
+from bqstore.index import ALONE, HnswGraph, Plan, Quantizer, Search
 from bqstore.index.quantizer import values_of
 from bqstore.kernels.layout import COSINE, DOT, EUCLID
 from tests.conftest import clustered
-from tests.index.given import CODINGS, bytes_of, grow, lists_of, named
+from tests.index.given import CODINGS, bytes_of, grow, lists_of, named, searchable
 
 DIM = 96
 ONE_BIT = ("one_bit", "rabitq", False)
@@ -16,10 +16,29 @@ every_metric = pytest.mark.parametrize("metric", METRICS)
 
 
 def codes_of(vectors, metric=COSINE, coding=ONE_BIT):
-    """A quantizer, and the codes."""
+    """A quantizer, and the codes; those of one bit linked by signs alone, as under cosine, or by older versions."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     made = Quantizer.train(vectors, *coding, metric)
+    if coding == ONE_BIT:
+        made.arrays = made.arrays._replace(linking=np.zeros(3, np.float32))
     return made, made.encode(vectors)
+
+
+@pytest.mark.parametrize("metric", [DOT, EUCLID])
+def test_linked_by_estimates_only_true_copies_are_copies(metric):
+    """Hundreds that share their signs are nodes of their own, and a walk finds what a scan finds."""
+    vectors = few().astype(np.float32)
+    made = Quantizer.train(vectors, *ONE_BIT, metric)
+    words = made.encode(np.concatenate([vectors[:2500], vectors[:500] * np.float32(1 + 1e-6)]))
+    graph = grow(words, quantizer=made)
+    assert graph.alike == 0
+    assert 450 < sum(map(len, lists_of(graph).values())) < 600
+    data = searchable(words, 8, graph, metric=metric, quantizer=made)
+    scanned, walked = (
+        Search(data, None, 3000, 10, Plan(way, False, 10, 128, 128), 4).nearest(vectors[2500:], ALONE)[1]
+        for way in ("scan", "walk")
+    )
+    assert (walked >= scanned[:, -1:]).mean() > 0.98
 
 
 def counted(graph, words, made):
@@ -65,7 +84,7 @@ def test_what_rounding_changes_does_not_count(metric):
 def test_other_lengths_count(metric):
     base = clustered(500, DIM, 1)
     vectors = np.concatenate([base, 2 * base, base, 3 * base])
-    made = Quantizer.train(np.concatenate([vectors, -vectors]), *ONE_BIT, metric)  # without a mean
+    made, _ = codes_of(np.concatenate([vectors, -vectors]), metric)  # without a mean
     words = made.encode(vectors)
     graph = grow(words, quantizer=made)
     assert graph.alike == counted(graph, words, made) == 1000

@@ -35,11 +35,14 @@ def unit_vectors(rng, m, dim):
     return out
 
 
+HAMMING = np.zeros(3, np.float32)  # how codes of signs are linked
+
+
 def signs(dim):
     """The quantizer of one bit a dimension."""
     nothing = np.zeros(0, np.float32)
     turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
-    return layout.Quantizer(layout.ONE_BIT, 1, -(-dim // 64), dim, dim, nothing, nothing, turns, spread)
+    return layout.Quantizer(layout.ONE_BIT, 1, -(-dim // 64), dim, dim, nothing, nothing, turns, spread, HAMMING)
 
 
 def make_codes(vectors, spare=0):
@@ -56,15 +59,20 @@ def three_levels(kind, mean, deviation):
     """A quantizer of Qdrant's three levels a value; mean and deviation float32 (dim,)."""
     dim, lanes = len(mean), layout.lanes_of(len(mean), kind)
     turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
-    return layout.Quantizer(kind, 1, -(-lanes // 64), lanes, dim, mean, deviation, turns, spread)
+    return layout.Quantizer(kind, 1, -(-lanes // 64), lanes, dim, mean, deviation, turns, spread, HAMMING)
 
 
-def corrected(bit_planes, mean, rotation_signs=None, error_scales=(1.0, 1.0)):
-    """A quantizer of RaBitQ's codes; mean float32 (dim,), rotation_signs float32 (rounds, dim)."""
+def corrected(bit_planes, mean, rotation_signs=None, error_scales=(1.0, 1.0), linking=None):
+    """A quantizer of RaBitQ's codes; mean float32 (dim,), rotation_signs float32 (rounds, dim).
+
+    linking : three numbers; None: by signs for one bit, by estimates without lifts for several.
+    """
     dim, nothing = len(mean), np.zeros(0, np.float32)
     flips = np.zeros((0, dim), np.float32) if rotation_signs is None else rotation_signs
     scales = np.array(error_scales, np.float32)
-    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, dim, mean, nothing, flips, scales)
+    links = HAMMING if bit_planes == 1 else np.array([1, 0, 0], np.float32)
+    links = links if linking is None else np.array(linking, np.float32)
+    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, dim, mean, nothing, flips, scales, links)
 
 
 def some_turns(rng, dim, rounds=4):
@@ -89,8 +97,8 @@ def encoded_query(quantizer, query, encoding, metric=layout.DOT):
 
 
 def as_kernels_have_it(query):
-    """An encoded query with ``half`` and ``share`` float32 again: on their way to Python they have become floats."""
-    return query._replace(half=np.float32(query.half), share=np.float32(query.share))
+    """An encoded query with its float32 numbers again: on their way to Python they have become floats."""
+    return query._replace(half=np.float32(query.half), share=np.float32(query.share), lift=np.float32(query.lift))
 
 
 def distances_from(query, codes):

@@ -122,8 +122,43 @@ def quantized(rng, bits, vectors, metric, rounds=4):
 
 
 def of_links(codes):
-    """What links of such codes go by: of one bit the signs, of several the estimated products."""
-    return naive.Products(codes) if codes.quantizer.bits > 1 else naive.Signs(codes.words, codes.quantizer.width)
+    """What links of such codes go by: the signs, or the estimated products."""
+    by_signs = codes.quantizer.linking[0] == 0
+    return naive.Signs(codes.words, codes.quantizer.width) if by_signs else naive.Products(codes)
+
+
+# codes of one bit by estimates, too; then with lifts, of which some are 0
+LINKINGS = ((2 / np.pi, 0, 0), (1.0, 90.0, 0.5), (2 / np.pi, 1e4, 1.0), (2 / np.pi, 0, -1 / np.pi))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("linking", LINKINGS, ids=["", "lifted", "far", "distances"])
+@pytest.mark.parametrize("dim", [2, 16, 70])
+def test_links_by_estimates_and_lifts_are_those_of_the_naive_version(dim, linking, bits):
+    """Copies among them, and some that share no more than their signs."""
+    rng = np.random.default_rng(dim)
+    n, m = 30 if INTERPRETED else 60, 3
+    vectors = (rng.standard_normal((n, dim)) * rng.lognormal(0, 0.5, (n, 1))).astype(np.float32)
+    vectors[5::9] = vectors[4]
+    vectors[6::9] = 2 * vectors[4]
+    mean, turns = vectors.mean(0), some_turns(rng, dim, 4)
+    codes = encoded_as(corrected(bits, mean, turns, linking=linking), vectors, DOT)
+    levels = some_levels(rng, n, 3)
+    graph = grown(codes, m, 12, levels)
+    assert api.check_graph(graph) == 0
+    naive_links = of_links(codes)
+    rows, same, entry, top = naive.grow(naive_links, m, 12, levels)
+    assert (graph.n, graph.entry, graph.top) == (n, entry, top)
+    for node in range(n):
+        for level, row in enumerate(rows_of(graph, node)):
+            assert row.tolist() == rows[node, level] + [-1] * (len(row) - len(rows[node, level])), (node, level)
+    assert {node: naive.copies_of(graph, node) for node in same} == same
+    planes = np.full((8, codes.quantizer.width), 77, np.uint64)
+    for node in range(6):
+        query = as_kernels_have_it(kernel_bits.code_as_query(codes.words, node, codes.quantizer, planes))
+        found = distances_from(query, codes).tolist()
+        assert found == [naive_links.far(node, o) for o in range(n)]
+        assert found == [kernel_bits.distance_to(codes.words, o, query) for o in range(n)]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

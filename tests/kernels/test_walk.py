@@ -12,6 +12,7 @@ from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_EPOCH, COUNT_HOPS
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
+    HAMMING,
     INTERPRETED,
     examples,
     make_accept,
@@ -83,7 +84,19 @@ def test_the_greedy_walk_ends_where_the_naive_version_ends(n, m, dim, seed):
         scratch.planes[:encoding] = naive.planes_of(levels, encoding)
         width = codes.words.shape[1]
         query = layout.EncodedQuery(
-            scratch.planes, encoding, 1, width, 0, np.float32(1), 0, 0.0, 0.0, 0.0, np.float32(1)
+            scratch.planes,
+            encoding,
+            1,
+            width,
+            0,
+            np.float32(1),
+            0,
+            0.0,
+            0.0,
+            0.0,
+            np.float32(1),
+            np.float32(0),
+            HAMMING,
         )
 
         def measure(o, levels=levels, encoding=encoding):

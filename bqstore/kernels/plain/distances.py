@@ -44,7 +44,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     if encoding == BINARY and kind != RABITQ:
         codes = codes_of(part, quantizer, DOT)  # of unit length already
         one = np.float32(1)
-        rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one)
+        rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one, np.float32(0), quantizer.linking)
         return [EncodedQuery(code[None], *rest) for code in codes]
     offsets, view, shares = np.zeros(m), part, np.ones(m, np.float32)
     if kind == RABITQ:
@@ -84,7 +84,9 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     product, corrected = ((1 << bits) - 1) * steps * lanes, int(kind == RABITQ)
     numbers = (offsets.tolist(), errors.tolist(), squares.tolist(), shares)
     return [
-        EncodedQuery(planes[i], encoding, bits, width, corrected, halves[i], product, *each)
+        EncodedQuery(
+            planes[i], encoding, bits, width, corrected, halves[i], product, *each, np.float32(0), quantizer.linking
+        )
         for i, each in enumerate(zip(*numbers, strict=True))
     ]
 

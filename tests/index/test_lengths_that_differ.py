@@ -1,0 +1,85 @@
+"""Vectors of many lengths: every node can be reached, and a walk finds what a scan of the same codes finds."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from bqstore.index import ALONE, Plan, Quantizer, Search
+from bqstore.kernels.layout import DOT, EUCLID
+from tests.index.given import CORRECTED, bitmap, bytes_of, data_of, grow, named, searchable
+
+N, DIM, K = 4000, 48, 10
+# natural logarithms' deviations, and half of the vectors eight times longer
+LENGTHS = {"alike": 0.0, "a little": 0.2, "more": 0.4, "much": 0.7, "two scales": None}
+every_coding = pytest.mark.parametrize("coding", [coding for coding in CORRECTED if not coding[2]], ids=named)
+
+
+@lru_cache(maxsize=4)
+def made(coding, metric, lengths, threads=1, step=None):
+    vectors, queries = data_of(N, DIM, queries=40)
+    rng, sigma = np.random.default_rng(1), LENGTHS[lengths]
+    scales = np.where(rng.random((N, 1)) < 0.5, 8, 1) if sigma is None else rng.lognormal(0, sigma, (N, 1))
+    vectors = (vectors * scales).astype(np.float32)
+    if sigma is None:
+        queries[::2] *= 8
+    quantizer = Quantizer.train(vectors, *coding, metric)
+    words = quantizer.encode(vectors)
+    graph = grow(words, quantizer=quantizer, threads=threads, step=step)
+    return vectors, queries, searchable(words, DIM, graph, metric=metric, quantizer=quantizer), graph
+
+
+def unlinked(graph):
+    """int64: nodes to which no link leads, but for copies and the entry point."""
+    view = graph.view
+    met = np.bincount(view.links[: view.n][view.links[: view.n] >= 0], minlength=view.n) > 0
+    met[view.same[: view.n][view.same[: view.n] >= 0]] = met[view.entry] = True
+    return np.flatnonzero(~met)
+
+
+def part_of_scan(data, queries, flags=None):
+    """The part of what a scan finds that a walk of the usual width finds, or what is as good."""
+    accept, accepted = (None, data.n) if flags is None else (bitmap(flags), int(flags.sum()))
+    beam = 128 * data.n // accepted
+    scanned, walked = (
+        Search(data, accept, accepted, K, Plan(way, False, K, 128, beam), 8).nearest(queries, ALONE)[1]
+        for way in ("scan", "walk")
+    )
+    return float((walked >= scanned[:, -1:]).mean())
+
+
+@every_coding
+@pytest.mark.parametrize("metric", [DOT, EUCLID])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_no_link_led_to_vectors_shorter_than_those_around_them(lengths, metric, coding):
+    """A quarter of all, where logarithms of lengths deviated by .7; and of one bit walks went astray."""
+    vectors, queries, data, graph = made(coding, metric, lengths)
+    assert len(unlinked(graph)) <= N // 500
+    assert part_of_scan(data, queries) > 0.98
+    short = np.linalg.norm(vectors, axis=1)
+    assert part_of_scan(data, queries, short < np.median(short)) > 0.98
+
+
+@every_coding
+def test_the_graph_is_the_same_on_any_number_of_threads_and_from_where_it_was_saved(coding):
+    """Although what lifts reach is measured on the vectors that have come so far."""
+    one = made(coding, DOT, "more", step=1500)[3]
+    assert bytes_of(made(coding, DOT, "more", 4, 1500)[3]) == bytes_of(one)
+    _, _, data, _ = made(coding, DOT, "more", step=1500)
+    graph = grow(data.words, quantizer=data.quantizer, stop=3000, step=1500)
+    again = type(graph)(16, 64)
+    again.restore(*graph.parts(), 3000)
+    assert bytes_of(grow(data.words, quantizer=data.quantizer, graph=again)) == bytes_of(one)
+
+
+def test_what_lifts_reach_follows_the_lengths_of_what_comes():
+    """Twenty times longer than the first ones: by the reach of those, lengths would count no more."""
+    vectors, queries = data_of(N, DIM, queries=40)
+    lengths = np.random.default_rng(1).lognormal(0, 0.5, (N, 1))
+    vectors = (vectors * lengths * np.where(np.arange(N)[:, None] < 1024, 0.05, 1)).astype(np.float32)
+    quantizer = Quantizer.train(vectors, "four_bits", "rabitq", False, DOT)
+    words = quantizer.encode(vectors)
+    graph = grow(words, quantizer=quantizer, step=512)
+    data = searchable(words, DIM, graph, metric=DOT, quantizer=quantizer)
+    assert part_of_scan(data, queries) > 0.98
+    assert len(unlinked(graph)) <= N // 100
