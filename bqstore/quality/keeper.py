@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -140,12 +140,14 @@ class RecallKeeper:
         return is_linked and self.target > 0 and index.can_link() and not core.lifecycle.closed
 
     def _measure(self, growth: float = _GROWTH) -> None:
-        while self._is_due(growth):
-            state = self._core.publisher.state
-            self._tried = (state.head.generation, state.head.n_live)
-            measured = calibrate(state, AUTO, self._go_on)
-            self._keep(measured, state)
-            self._try_other_codes(measured)
+        store = self._core.store
+        with nullcontext(True) if store.read_only else store.duty("MEASURE") as alone:
+            while alone and self._is_due(growth):
+                state = self._core.publisher.current()
+                self._tried = (state.head.generation, state.head.n_live)
+                measured = calibrate(state, AUTO, self._go_on)
+                self._keep(measured, state)
+                self._try_other_codes(measured)
 
     def _go_on(self) -> None:
         if self._stop.is_set() or self._core.lifecycle.closed:

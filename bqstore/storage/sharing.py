@@ -113,17 +113,17 @@ class Sharing(Reading):
         self.check_place()
         self.flat.sweep(self.head.generation)
         if self.flat.entries is not None:
-            with suppress(BqstoreError), self._saving() as alone:
+            with suppress(BqstoreError), self.duty("SAVE") as alone:
                 if alone:  # else somebody is writing one, and sweeps then
                     snapshots.sweep(self.flat.entries, self.head.generation, 0, self.head.seq)
 
     @contextmanager
-    def _saving(self) -> Iterator[bool]:
-        """Whether this process is the only one that writes and removes snapshots now."""
+    def duty(self, name: str) -> Iterator[bool]:
+        """Whether this process is the only one that does this now: "SAVE" snapshots, "MEASURE" recall."""
         if self.folder is None:
             yield True
             return
-        duty = WriterLock(self.folder / "SAVE", entries=self.flat.entries)
+        duty = WriterLock(self.folder / name, entries=self.flat.entries)
         with _opened(duty) as file:
             try:
                 duty.wait(file, 0)
@@ -174,7 +174,7 @@ class Sharing(Reading):
         if entries is None:
             return 0
         self.check_writable()
-        with self._saving() as alone:
+        with self.duty("SAVE") as alone:
             with self.catalogue.reading() as connection:
                 last = sql.reread_head(connection, self.catalogue.name, self.head)
             if not alone or last.generation != self.head.generation or generation not in (None, last.generation):
@@ -200,9 +200,9 @@ class Sharing(Reading):
 
 
 def _opened(duty: WriterLock) -> io.FileIO:
-    """The file of the duty to keep snapshots."""
+    """The file of a duty: to keep what is derived."""
     try:
         return duty.open()
     except StorageError as error:
-        words = f"{error.strerror}; nothing is lost: a snapshot can be rebuilt"
+        words = f"{error.strerror}; nothing is lost: it can be made again"
         raise StorageError(error.errno, words) from error

@@ -12,7 +12,9 @@ import pytest
 import bqstore
 from bqstore.engine.target import RUNGS, Calibration, Promise, Rung, calibration_of, resolve
 from bqstore.quality import keeper as keeping
+from bqstore.quality.calibrate import calibrate
 from bqstore.quality.keeper import RecallKeeper
+from bqstore.storage.lock import WriterLock
 from tests.adversarial.generators import topics
 from tests.conftest import HANGS
 from tests.engine.given import BITS
@@ -202,6 +204,22 @@ def test_another_process_takes_over_what_was_measured(made, catalogue):
     """Settings are followed as every commit is: here by a second opening that reads alone."""
     with bqstore.open(made) as col, bqstore.open(made, read_only=True) as reader:
         assert explained(reader, catalogue[1][0]).candidates == explained(col, catalogue[1][0]).candidates > 30
+
+
+def test_one_process_measures_for_all(tmp_path, catalogue, monkeypatch):
+    """Sixteen workers would each measure the same collection when it has doubled."""
+    measured = []
+    monkeypatch.setattr(keeping, "calibrate", lambda *arguments: measured.append(1) or calibrate(*arguments))
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
+        col.add(catalogue[0][:10])
+        other = WriterLock(tmp_path / "default" / "MEASURE")
+        with other.open() as file:
+            other.wait(file, 0)
+            fill(col, catalogue[0])
+            wait(col)
+            assert not measured and col.health().measured is None
+        col.flush()
+        assert measured == [1] and col.health().measured is not None
 
 
 def test_closing_does_not_wait_for_a_measurement(tmp_path, catalogue, monkeypatch):

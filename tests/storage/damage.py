@@ -38,7 +38,8 @@ def positions(size: int, some: int | None, seed: int = 0) -> list[int]:
 def bytes_of(path: Path) -> dict[str, bytes]:
     """What stands in a store: every file but the locks, SQLite's shared memory and an empty log."""
     files = {str(f.relative_to(path)): f for f in path.rglob("*") if f.is_file()}
-    found = {name: f.read_bytes() for name, f in files.items() if f.name not in ("LOCK", "SEQ", "SAVE", "meta.db-shm")}
+    passing = ("LOCK", "SEQ", "SAVE", "MEASURE", "meta.db-shm")
+    found = {name: f.read_bytes() for name, f in files.items() if f.name not in passing}
     return {name: data for name, data in found.items() if data or not name.endswith("-wal")}
 
 
