@@ -41,6 +41,7 @@ from .engine.core import opening as core_opening
 from .engine.embedding_model import checked_model
 from .engine.engine import Engine
 from .engine.state import first
+from .engine.stored_settings import check_stored
 from .engine.target import DEFAULT_TARGET, NoKeeper, check_target
 from .errors import InvalidInputError, SettingsConflictError
 from .index import check_environment
@@ -170,6 +171,7 @@ def _opened(folder: Path | None, given: Mapping[str, Any], opening: Mapping[str,
     end = time.monotonic() + timeout
     store = open_store(folder, _defaults(given), given["dim"], read_only, opening["exclusive"], timeout)
     try:
+        check_stored(store.head.settings, store.catalogue.name)
         settings = _merged(store.head, given)
         check_truncated(settings["quantization"].get("truncate_dim"), store.head.dim or given["dim"])
         checked = first(store)

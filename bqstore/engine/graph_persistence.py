@@ -15,13 +15,24 @@ from numpy.typing import NDArray
 
 from ..errors import BqstoreError
 from ..index import HnswGraph
-from ..metadata.columns import Column
+from ..metadata.columns import Column, field_of
+from ..metadata.dictionary import NOTHING
 from ..metadata.id_column import Ids
+from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
+from ..metadata.values import typed
 from ..storage import Snapshot, Store
 from .graph_builder import GraphBuilder, long_tail
 from .state import State, with_ids, with_restored
 
 _COLUMN = "column"
+_COMPARED = 32  # documents whose ids and fields are compared with their rows at opening, in a millisecond
+_UNFIT = (
+    ValueError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+)  # of arrays that are not what they should be
 
 
 class GraphPersistence:
@@ -40,13 +51,23 @@ class GraphPersistence:
         snapshot, problem = self._store.read_snapshot()
         if snapshot is not None and snapshot.n > self._builder.linked(state) and state.data is not None:
             try:
-                graph, ids, columns = self._read(snapshot, state)
-            except (KeyError, ValueError) as error:
+                graph = self._graph_in(snapshot, state)
+            except _UNFIT as error:
                 problem = f"the snapshot does not hold a graph that can be walked ({error}); it will be rebuilt"
             else:
-                self._builder.adopt(graph, state.head.generation)
-                self._saved, self._kept = (state.head.generation, snapshot.n), frozenset(columns)
+                ids, columns, problem = _ids_and_columns(snapshot)
                 with self._store.consistent():
+                    if not _agrees_with_rows(self._store, state, snapshot, ids, columns):
+                        ids, columns = None, {}
+                        problem = (
+                            "the snapshot's ids or columns are not those of the rows; they will be read from there"
+                        )
+                    self._builder.adopt(graph, state.head.generation)
+                    self._saved = (
+                        state.head.generation,
+                        0 if problem else snapshot.n,
+                    )  # if not whole, it is written again
+                    self._kept = frozenset(columns)
                     if state.ids is None:
                         state = with_ids(self._store, replace(state, ids=ids))
                     state = with_restored(self._store, state, columns, snapshot.seq)
@@ -59,8 +80,8 @@ class GraphPersistence:
         newest = (0, 0) if self._store.is_alone else self._store.newest_snapshot()
         return newest[0] > n and newest != self._tried
 
-    def _read(self, snapshot: Snapshot, state: State) -> tuple[HnswGraph, Ids, dict[str, Column]]:
-        """What a snapshot holds; ValueError or KeyError if it is not whole. Its pages are given back part by part."""
+    def _graph_in(self, snapshot: Snapshot, state: State) -> HnswGraph:
+        """The graph that a snapshot holds; ValueError or KeyError if it is not whole. Its pages are given back."""
         assert state.data is not None
         numbers, arrays, graph = snapshot.numbers, snapshot.arrays, self._builder.empty()
         graph.restore(numbers, arrays, snapshot.n)
@@ -70,11 +91,7 @@ class GraphPersistence:
             graph.count(state.data.words, state.data.quantizer)
         graph.sample(state.data.words, state.data.quantizer.arrays.width)
         snapshot.release([name for name in arrays if name in HnswGraph.ARRAYS])
-        ids = Ids.restored(arrays["id_bytes"], arrays["id_ends"], snapshot.n)
-        snapshot.release(["id_bytes", "id_ends"])
-        columns = _columns_of(arrays, snapshot.n)
-        snapshot.release([name for name in arrays if name.startswith(_COLUMN)])
-        return graph, ids, columns
+        return graph
 
     def is_wanted(self, state: State, least: int) -> bool:
         """Whether a snapshot would hold ``least`` slots more than the last, or the column of a field named since."""
@@ -136,15 +153,60 @@ def _parts_of(columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _columns_of(arrays: Mapping[str, NDArray[Any]], n: int) -> dict[str, Column]:
-    """The columns that `_parts_of` gave; ValueError or KeyError if they are not whole."""
-    names = arrays.get(f"{_COLUMN}s")
-    if names is None:  # of a version that kept none
-        return {}
-    return {
-        key: Column.restored(key, _Prefixed(arrays, f"{_COLUMN}_{i}_"), n)
-        for i, key in enumerate(json.loads(names.tobytes()))
-    }
+def _ids_and_columns(snapshot: Snapshot) -> tuple[Ids | None, dict[str, Column], str | None]:
+    """The ids and columns that a snapshot holds, and what is wrong with those that it does not.
+
+    What is not whole is read from the rows again, when it is needed. The pages are given back.
+    """
+    arrays, problem = snapshot.arrays, None
+    ids, columns = None, {}
+    try:
+        ids = Ids.restored(arrays["id_bytes"], arrays["id_ends"], snapshot.n)
+        snapshot.release(["id_bytes", "id_ends"])
+    except _UNFIT as error:
+        problem = f"the snapshot does not hold the ids ({error}); they will be read from the rows"
+    try:
+        for i, key in enumerate(_names_in(arrays)):
+            columns[key] = Column.restored(key, _Prefixed(arrays, f"{_COLUMN}_{i}_"), snapshot.n)
+    except _UNFIT as error:
+        columns = {}
+        problem = f"the snapshot does not hold the metadata columns ({error}); they will be read from the rows"
+    snapshot.release([name for name in arrays if name.startswith(_COLUMN)])
+    return ids, columns, problem
+
+
+def _agrees_with_rows(
+    store: Store, state: State, snapshot: Snapshot, ids: Ids | None, columns: Mapping[str, Column]
+) -> bool:
+    """Whether a snapshot's ids and columns are those of some documents; true if their rows cannot be read."""
+    live = np.flatnonzero(state.live[: snapshot.n])
+    ordinals = np.unique(live[np.linspace(0, len(live) - 1, _COMPARED, dtype=np.int64)]) if len(live) else live
+    try:
+        rows = {row.rid: row for row in store.rows("rid", state.rids[ordinals].tolist())}
+    except BqstoreError:  # whoever asks for them is told
+        return True
+    for ordinal, row in ((at, rows.get(int(state.rids[at]))) for at in ordinals.tolist()):
+        if row is None:
+            continue
+        if ids is not None and ids.take(np.array([ordinal], np.int32))[0] != row.id:
+            return False
+        metadata = json.loads(row.metadata)
+        for key, column in columns.items() if row.seq <= snapshot.seq else ():
+            value = row.ref_doc_id if key == REF_DOC_ID_KEY else field_of(metadata, key)
+            missing = value is NOTHING or (key == REF_DOC_ID_KEY and value is None)
+            code, entries = int(column.codes[ordinal]), column.dictionary.entries
+            if (code == 0) != missing or (code and not entries.equals(code, typed(value))):
+                return False
+    return True
+
+
+def _names_in(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    """The fields whose columns are in a snapshot."""
+    given = arrays.get(f"{_COLUMN}s")
+    names = [] if given is None else json.loads(given.tobytes())  # None: of a version that kept none
+    if not isinstance(names, list) or not all(isinstance(name, str) and name != ID_KEY for name in names):
+        raise ValueError("the names of its fields are none")
+    return names
 
 
 class _Prefixed(dict[str, Any]):

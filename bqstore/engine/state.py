@@ -30,6 +30,7 @@ from ..storage.files import RecordFile
 from ..storage.format import FORMS
 from ..storage.head import Head, coding_of
 from ..storage.store import SupersededError
+from .stored_settings import check_stored
 
 NO_RIDS = np.zeros(0, np.int64)
 Mask = NDArray[np.bool_]
@@ -95,6 +96,8 @@ def advance(store: Store, old: State | None) -> State:
         head = store.reread()
         if old is not None and old.head == head:
             return old
+        if old is None or old.head.settings is not head.settings:
+            check_stored(head.settings, store.catalogue.name)
         if old is None or old.head.generation != head.generation or old.n > head.n_slots:
             keys = [] if old is None else list(old.columns)
             fresh = Head(head.store_id, seq=-1, meta_seq=-1, generation=head.generation, next_rid=-1)

@@ -4,6 +4,7 @@ Entries may repeat a value: to bound memory, at most 65,536 values, of 32 MiB, a
 arrays are append-only: an older column goes on reading its part of them.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.metadata import ABSENT, BIG, DICT, FALSE, FLOAT, INT, LENGTH_BITS, LENGTH_MASK, LIST, NULL, STRING, TRUE
-from .id_column import room
+from .id_column import check_text, room
+from .to_json import MAX_DEPTH, MAX_METADATA_BYTES
 from .values import Typed, typed
 
 _REMEMBERED, _REMEMBERED_BYTES = 1 << 16, 32 << 20  # values, and bytes of their texts
@@ -72,6 +74,8 @@ class Entries(NamedTuple):
         return wanted == _SINGLE.get(kind)
 
 
+_MARKS = 1 << 14  # entries whose marks are compared when they come from a file
+_BIG = re.compile(rb"\('number', -?[1-9][0-9]{18,4299}\)")
 _DTYPES = ("u1", "i8", "u4", "u1", "i4")  # of `Entries`
 _SINGLE: dict[int, Typed] = {NULL: ("null",), FALSE: ("bool", False), TRUE: ("bool", True)}
 
@@ -166,10 +170,32 @@ class Dictionary:
         owner = np.repeat(np.flatnonzero(lists), lengths[lists])
         if len(owner) and (members[_ranges(starts[lists], lengths[lists])] >= owner).any():
             raise ValueError("a column's lists hold themselves")
+        if not kinds[1:].all():
+            raise ValueError("a column's entry is of no kind")
+        check_text(heap, np.concatenate([starts[text], starts[text] + lengths[text]]), "a column's texts")
+        floats = values[kinds == FLOAT].view(np.float64)
+        if not (np.isfinite(floats) & (floats != np.trunc(floats))).all():
+            raise ValueError("a column's numbers are no fractions")
+        for number in np.flatnonzero(kinds == BIG).tolist():
+            if not _BIG.fullmatch(entries.text(number)) or -(2**63) <= entries.big(number) < 2**63:
+                raise ValueError("a column's numbers are no large integers")
         new = cls()
         new._arrays, new._sizes, new.entries = entries, (count, len(heap), len(members)), entries
-        new._is_read = False
+        new._is_read = _elements(kinds, starts, lengths, members) > _REMEMBERED  # they are walked to be remembered
+        some = range(1, count) if count <= _MARKS else np.linspace(1, count - 1, _MARKS, dtype=np.int64).tolist()
+        for number in some:
+            text_ = new._text(number)
+            if text_ is not None and zlib.crc32(text_) != marks[number]:
+                raise ValueError("a column's marks are not those of its entries")
         return new
+
+    def _text(self, number: int) -> bytes | None:
+        """The text that an entry's mark is made of; None where that takes long to tell."""
+        kind = self.entries.kinds[number]
+        if kind in (STRING, BIG, DICT):
+            return self.entries.text(number)
+        value = None if kind == LIST and self._is_read else self._value(number)
+        return None if value is None else text_of(value)
 
     def _remember(self) -> None:
         """Let new values find entries that came from a file, if these are few."""
@@ -220,6 +246,27 @@ class Dictionary:
         moved[texts] = (_begins(sizes) << LENGTH_BITS) | sizes
         heap, members = entries.heap[_ranges(where, sizes)], numbers[held].astype(np.int32)
         return Dictionary.restored(Entries(kinds[kept], moved[kept], entries.marks[kept], heap, members)), numbers
+
+
+def _elements(
+    kinds: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64], members: NDArray[np.int32]
+) -> int:
+    """How many values all lists hold, however deep; ValueError if one nests deeper, or is longer, than metadata may."""
+    lists = np.flatnonzero((kinds == LIST) & (lengths > 0))
+    if not len(lists):
+        return 0
+    held, sizes = members[_ranges(starts[lists], lengths[lists])], np.ones(len(kinds))
+    at = _begins(lengths[lists])
+    for _ in range(MAX_DEPTH + 1):
+        before = sizes[lists]
+        sizes[lists] = 1 + np.add.reduceat(sizes[held], at)
+        if (sizes[lists] == before).all():
+            break
+        if sizes.max() > MAX_METADATA_BYTES:
+            raise ValueError("a column's lists are longer than metadata may be")
+    else:
+        raise ValueError("a column's lists nest deeper than metadata may")
+    return int(min(sizes[lists].sum(), 1 << 62))
 
 
 def _begins(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,12 +3,14 @@
 The arrays are append-only: an older state reads its first n ids while newer ones are appended.
 """
 
+import codecs
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+_PIECE = 1 << 20  # bytes decoded at a time
 _DECODED = 1 << 16  # ids kept as strings, some 6 MB
 
 
@@ -19,6 +21,17 @@ def room(array: NDArray[Any], n: int, end: int) -> NDArray[Any]:
     grown = np.empty(max(end, n + n // 2, 64), array.dtype)
     grown[:n] = array[:n]
     return grown
+
+
+def check_text(data: NDArray[np.uint8], starts: NDArray[np.int64], what: str) -> None:
+    """Raise ValueError unless bytes are UTF-8, and pieces of them start (and so end) between two characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for at in range(0, len(data), _PIECE):
+        decoder.decode(data[at : at + _PIECE].tobytes())
+    decoder.decode(b"", final=True)
+    inside = starts[starts < len(data)]
+    if (data[inside] & 0xC0 == 0x80).any():
+        raise ValueError(f"{what} are cut inside of a character")
 
 
 class Ids:
@@ -50,6 +63,7 @@ class Ids:
             raise ValueError(f"the ids are {data.dtype} {data.shape} and {ends.dtype} {ends.shape}")
         if ends[0] != 0 or ends[n] != len(data) or (ends[1:] < ends[:-1]).any():
             raise ValueError("the ids overlap")
+        check_text(data, ends[:-1], "the ids")
         new = cls()
         new.n, new._bytes, new._ends = n, data, ends
         return new

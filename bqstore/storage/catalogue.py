@@ -168,6 +168,13 @@ class Catalogue:
         )
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA mmap_size = 0")  # a file that is cut under a map ends the process
+        if mode == "ro":
+            connection.execute("PRAGMA query_only = ON")
+        if sys.version_info >= (3, 12):  # earlier ones cannot say so; the schema is compared with ours anyway
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+            for allowed in (sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW):
+                connection.setconfig(allowed, False)
         if mode != "ro":
             space.prepare(connection)
         return connection

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError, StorageError
+from ..errors import CorruptionError, InvalidInputError, StorageError
 from .files import DiskFile, MemoryFile, RecordFile, storage_errors
 from .format import F32, FORMS, NO_PARAMETERS, U64, Layout, code_records, codes_of, rids_of, vector_records
 from .head import Head, code_form, coded_dim
@@ -155,7 +155,9 @@ def layouts(head: Head) -> list[Layout]:
     Raises CorruptionError if the head's coding does not exist.
     """
     assert head.dim is not None
-    originals = head.settings["originals"]
+    originals = head.settings.get("originals")
+    if not isinstance(originals, str):
+        raise CorruptionError(f"originals={originals!r} is not known to this format")
     vectors = [Layout("vectors", head.dim, FORMS[originals])] if originals in FORMS else []
     form = code_form(head.settings)  # first, because it says what is wrong with a coding
     return [*vectors, Layout("codes", coded_dim(head.settings, head.dim), form)]

@@ -21,6 +21,7 @@ from .format import (
     row_crc,
 )
 
+_MOST_DIM: Final = 1 << 14
 _UNTRAINED: Final = {"encoding": "one_bit", "estimator": "sign", "rotate": False}
 
 
@@ -146,11 +147,21 @@ class Head:
             good = head.format_version == version  # the CRC does not cover it
             if "truncate_dim" in coding_of(head.settings):
                 coded_dim(head.settings, head.dim or 0)
-        except (ValueError, KeyError, TypeError, AttributeError, CorruptionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CorruptionError) as error:
             raise damage from error
-        if not good or not 0 <= head.n_live <= head.n_slots <= head.next_rid:
+        if not good or not _are_possible(head):
             raise damage
         return head
+
+
+def _are_possible(head: Head) -> bool:
+    """Whether the numbers are such as a collection may have: they become sizes of arrays."""
+    numbers = [getattr(head, name) for name in _NUMBERS if name != "dim"]
+    if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+        return False
+    if head.dim is not None and not (type(head.dim) is int and 1 <= head.dim <= _MOST_DIM):
+        return False
+    return head.n_live <= head.n_slots <= head.next_rid and (head.dim is not None or head.n_slots == 0)
 
 
 _NUMBERS: Final = [each.name for each in fields(Head) if each.name != "settings"]

@@ -26,6 +26,7 @@ DTYPES: Final = {
 }
 _UNIT: Final = 64  # sections start on cache lines, and those of a page or more on pages, so that they can be released
 _PAGE: Final = 4096
+_LONGEST_HEADER: Final = 16 << 20  # that of 256 columns takes some 200 KB
 _INT64: Final = range(-(2**63), 2**63)
 
 LANES: Final = 4096
@@ -132,7 +133,7 @@ def header_length(data: bytes, size: int) -> int:
         raise UnusableError("does not start like a snapshot")
     if version > SNAPSHOT_VERSION:
         raise UnusableError(f"is in format {version}, and this bqstore reads snapshots up to {SNAPSHOT_VERSION}")
-    if length % _UNIT or not PREFIX.size <= length <= size:
+    if length % _UNIT or not PREFIX.size <= length <= min(size, _LONGEST_HEADER):
         raise UnusableError(f"holds {size:,} bytes, and its header should take {length:,} of them")
     return int(length)
 

@@ -1,0 +1,23 @@
+"""Settings as a head row holds them: they come from a file, and are not believed before they are checked."""
+
+from typing import Any
+
+from ..config import DISTANCES, ORIGINALS, HnswConfig, Quantization, SearchParams
+from ..errors import CorruptionError, InvalidInputError
+
+_GROUPS: dict[str, type[Any]] = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
+
+
+def check_stored(settings: dict[str, Any], name: str) -> None:
+    """Raise CorruptionError unless these are settings that a collection may have; ``name`` is the file's."""
+    try:
+        for group, kind in _GROUPS.items():
+            kind(**settings[group])
+        if "untuned" in settings:
+            SearchParams(**settings["untuned"])
+        good = settings["distance"] in DISTANCES and settings["originals"] in ORIGINALS
+        good &= isinstance(settings["embedding_model"], (str, type(None)))
+    except (KeyError, TypeError, ValueError, InvalidInputError):
+        good = False
+    if not good:
+        raise CorruptionError(f"the settings in {name} are none of a collection; restore the collection from a copy")
