@@ -6,7 +6,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 
-from ..errors import BqstoreError, StorageError
+from ..errors import BqstoreError, FolderReplacedError, StorageError
 from ..index import wait_for_kernels
 from ..progress import Progress
 from ..storage import Store
@@ -45,11 +45,10 @@ class GraphUpkeep:
             if self.persistence.is_due(self.publisher.state):
                 self.save()
         except (StorageError, MemoryError) as error:  # what was written is committed, and found by scans
-            self._store.check_place()
-            message = (
-                f"what was added is stored, and could not be linked into the graph yet: {error or 'out of memory'}"
-            )
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            if isinstance(error, FolderReplacedError):
+                raise
+            reason = str(error) or "out of memory"
+            warnings.warn(f"what was added is stored, but not in the graph yet: {reason}", RuntimeWarning, stacklevel=2)
 
     def _linked(self) -> State:
         """Publish what has been linked, and what others have committed meanwhile: searches here do not wait longer."""

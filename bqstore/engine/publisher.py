@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from ..errors import BqstoreError, CorruptionError, StorageError
+from ..errors import BqstoreError, CorruptionError, FolderReplacedError, StorageError
 from ..storage import Store
 from ..storage.sequence import CommitNumber
 from ..storage.store import SupersededError
@@ -211,9 +211,10 @@ class Publisher:
         self.store.give_lock_back(file)  # others may write while this one links
         try:
             self.follow()
-        except (StorageError, MemoryError):  # it is committed: the next call follows, or says why not
-            self.store.check_place()
-            return result
+        except (StorageError, MemoryError) as error:
+            if isinstance(error, FolderReplacedError):
+                raise
+            return result  # it is committed: the next call follows, or says why not
         self._behind = False  # not in `follow`, which a write may call before it commits
         afterwards(lagged)
         return result

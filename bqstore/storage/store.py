@@ -30,7 +30,6 @@ from ..errors import (
     BqstoreError,
     ClosedError,
     CorruptionError,
-    FolderReplacedError,
     ReadOnlyError,
     StorageError,
 )
@@ -122,7 +121,7 @@ class Store(Sharing):
         self.number.publish(new.seq)
         try:
             self.check_place()  # else what was committed is in a folder that nobody will open again
-        except FolderReplacedError as error:
+        except StorageError as error:
             self._poison = str(error)
             raise
         self.catalogue.limit_log()

@@ -1,10 +1,10 @@
-"""Runs under strace: one operation again and again, and each time the next of its calls to the system fails.
+"""Runs under strace: operations again and again, and each time the next of their calls to the system fails.
 
 strace counts the calls of each process for itself, and lets number `AT` fail. So a fork for each fault makes as many
-calls to nothing as it takes for the wanted one to be that number. It prints how many calls the operation makes, then a
-line a fault: its number, the outcome ("done", "refused", "poisoned"), and the error.
+calls to nothing as it takes for the wanted one to be that number. It prints how many calls each operation makes, then
+a line a fault: its number, the outcome ("done", "refused", "poisoned"), and the error.
 
-    strace -f -e inject=lseek:error=EIO:when=3000 python -m tests.torture.faults.sweep FOLDER OPERATION lseek EIO STRIDE
+    strace -f -e inject=lseek:error=EIO:when=3000 python -m tests.torture.faults.sweep FOLDER add,delete lseek EIO 5
 """
 
 import ctypes
@@ -15,6 +15,8 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 import bqstore
 from bqstore.errors import BqstoreError, ClosedError
@@ -121,20 +123,25 @@ def in_fork(work: Callable[[], object]) -> str:
     return found.replace("\n", " ") or f"WRONG the process ended with {status}"
 
 
-def main(folder: str, operation: str, name: str, error: str, stride: str) -> None:
-    """The sweep."""
-    sweep = Sweep(Path(folder), operation, name, error)
+def main(folder: str, operations: str, name: str, error: str, samples: str) -> None:
+    """Some faults of each operation, evenly spread."""
     warnings.simplefilter("ignore")
-    if not sweep.template.exists():
-        prepare(sweep.template)
+    if not (Path(folder) / "template").exists():
+        prepare(Path(folder) / "template")
+    for operation in operations.split(","):
+        run(Sweep(Path(folder), operation, name, error), int(samples))
+
+
+def run(sweep: Sweep, samples: int) -> None:
+    """The sweep of one operation."""
     fresh(sweep.template, sweep.work)
     col = sweep.done(sweep.ready())  # modules are imported, kernels compiled
     col.close()
     with bqstore.open(sweep.work) as col:
         contents(col), col.verify(), col.add([[1.0] * 8], ["probe"])
     first, last = sweep.calls(whole=False), sweep.calls(whole=True)
-    print(last - first, flush=True)
-    for n in range(1, last - first + 1, int(stride)):
+    print(sweep.operation, sweep.name, last - first, flush=True)
+    for n in sorted({round(place) for place in np.linspace(1, last - first, samples)} if last > first else ()):
         fresh(sweep.template, sweep.work)
         print(n, in_fork(lambda n=n: sweep.one(AT - first - n)), flush=True)
 

@@ -1,0 +1,109 @@
+"""Errors of the system that came out as a bare OSError; `tests/torture/test_fault_sweep.py` has all of them."""
+
+import errno
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.errors import ClosedError, StorageError
+from bqstore.storage.catalogue import Catalogue
+
+
+def fails(number: int):
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise OSError(number, os.strerror(number), "x")
+
+    return fail
+
+
+@pytest.fixture
+def col(tmp_path):
+    with bqstore.open(tmp_path, threads=1) as col:
+        col.add(np.eye(4), ["a", "b", "c", "d"])
+        yield col
+
+
+def test_the_size_of_a_file_that_cannot_be_told(col, monkeypatch):
+    """lseek; after the commit of an add it was reported as if nothing had been added."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", fails(errno.EIO))
+        for call in (lambda: col.search([1.0, 0, 0, 0]), lambda: col.get(["a"], with_vectors=True)):
+            with pytest.raises(StorageError, match=r"cannot look at .*bin: Input/output error"):
+                call()
+        assert col.add([[0.0, 0.0, 1.0, 1.0]], ["new"]) == ["new"]
+        with pytest.raises(StorageError, match="cannot look at"):
+            col.search([1.0, 0, 0, 0])
+    assert len(col) == 5 and [hit.id for hit in col.search([0.0, 0.0, 1.0, 1.0], 1)] == ["new"]
+    assert col.verify().ok
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_a_folder_that_cannot_be_listed(col, tmp_path, monkeypatch, number):
+    """getdents64: what is to be removed stays until the next opening."""
+    col.delete(["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", fails(number))
+        col.compact()
+        assert col.info().generation == 1 and (tmp_path / "default/vectors-0.bin").exists()
+    col.close()
+    with bqstore.open(tmp_path) as again:
+        assert len(again) == 3 and not (tmp_path / "default/vectors-0.bin").exists()
+
+
+def test_a_folder_that_cannot_be_looked_at(col, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(col._engine.store._place, "_paths", [Broken()])
+        for call in (lambda: col.add(np.eye(4)), lambda: col.delete(["a"]), col.compact):
+            with pytest.raises(StorageError, match="cannot look at"):
+                call()
+    assert len(col) == 4 and col.delete(["a"]) == 1
+
+
+class Broken:
+    """A path on a disk that fails."""
+
+    def stat(self):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "folder")
+
+
+def test_closing_is_done_whatever_fails(tmp_path, monkeypatch):
+    col = bqstore.open(tmp_path)
+    col.add(np.eye(4), ["a", "b", "c", "d"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", fails(errno.EIO))
+        patch.setattr(Catalogue, "checkpoint", fails(errno.EIO))
+        with pytest.raises(OSError, match="Input/output"):
+            col.close()
+    with pytest.raises(ClosedError):
+        col.count()
+    col.close()
+    with bqstore.open(tmp_path, exclusive=True) as again:  # nothing keeps the lock
+        assert len(again) == 4
+
+
+@pytest.mark.parametrize("name", ["SQLITE_FULL", "SQLITE_IOERR_WRITE"])
+def test_a_commit_that_was_not_written_poisoned_the_writer(col, name):
+    """A full disk, or a quota, which SQLite calls an error of writing; a sync that fails still poisons."""
+    main = col._engine.store.catalogue._main
+
+    class Failing:
+        def execute(self, statement, *rest):
+            if statement == "COMMIT":
+                error = sqlite3.OperationalError(
+                    "database or disk is full" if name == "SQLITE_FULL" else "disk I/O error"
+                )
+                error.sqlite_errorname = name
+                raise error
+            return main.execute(statement, *rest)
+
+        def __getattr__(self, attribute):
+            return getattr(main, attribute)
+
+    col._engine.store.catalogue._main = Failing()
+    with pytest.raises(StorageError, match=r"full|disk I/O error"):
+        col.delete(["a"])
+    col._engine.store.catalogue._main = main
+    assert len(col) == 4 and col.delete(["a"]) == 1 and col.verify().ok
