@@ -582,7 +582,7 @@ class Collection:
         self._engine.check(writing=True)
         self._engine.graph.settle()
         self._engine.core.flush(self._engine.lock_timeout)
-        self._engine.core.keeper.settle()
+        self._engine.core.keeper.settle(self._engine.target_recall)
 
     def compact(self) -> None:
         """Give back the space of deleted and replaced documents.

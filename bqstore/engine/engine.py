@@ -112,7 +112,7 @@ class Engine:
         """Do a write, one at a time, publish it, and link what it has added."""
         out = self.core.write(action, self.lock_timeout)
         self._follow(self.store.head.settings)
-        self.core.keeper.written()
+        self.core.keeper.written(self.target_recall)
         return out
 
     def recode(self, change: Callable[[], None]) -> None:

@@ -13,7 +13,8 @@ _OPENING = "open it without search= and without tuned settings to let it choose 
 
 def health_of(engine: "Engine", way: str) -> Health:
     """What is known now; nothing is measured here. ``way``: of a search without a filter."""
-    target, calibration, searches = engine.target_recall, engine.calibration, dict(engine.core.keeper.estimates)
+    target, calibration = engine.target_recall, engine.calibration
+    searches = engine.core.keeper.estimates(target)
     measured, problems = None, []
     if calibration is not None and calibration.rungs:
         found = calibration.reaching(target)

@@ -45,6 +45,7 @@ class Options:
                         give ``oversampling``
     promise : Promise or None
                         what reaches the target recall, where the settings were left open
+    target : float      the recall that was promised; 0: none, as settings were given, or there is nothing to measure by
     """
 
     k: int
@@ -59,6 +60,7 @@ class Options:
     with_vectors: bool = False
     adaptive: bool = True
     promise: Promise | None = None
+    target: float = 0.0
 
     def oversampling(self, documents: int, filtered: bool) -> float:
         """The oversampling in a collection of so many documents, with or without a filter."""
@@ -106,7 +108,8 @@ def options_of(engine: "Engine", asked: Asked) -> Options:
             defaults.rescore if asked.rescore is None else asked.rescore,
             defaults.hnsw_ef if asked.hnsw_ef is None else asked.hnsw_ef,
         )
-    params, only_exact, promise = _for_target(engine, asked, params, k)
+    target = _target(engine, asked, params)
+    params, only_exact, promise = _for_target(engine, asked, params, k, target)
     threshold = asked.score_threshold
     if threshold is not None:
         threshold = check_real("score_threshold", threshold, "a finite number")
@@ -136,13 +139,12 @@ def options_of(engine: "Engine", asked: Asked) -> Options:
         with_vectors,
         adaptive=asked.oversampling is None,
         promise=promise,
+        target=target,
     )
 
 
-def _for_target(
-    engine: "Engine", asked: Asked, params: SearchParams, k: int
-) -> tuple[SearchParams, bool, Promise | None]:
-    """The parameters that reach the target recall on this data, or an exact search where only that does.
+def _target(engine: "Engine", asked: Asked, params: SearchParams) -> float:
+    """The recall that a call is promised; 0: none.
 
     What a call or an opening gives goes before; so do defaults that were stored, by `tune` for example.
     """
@@ -152,10 +154,16 @@ def _for_target(
             "target_recall is given with oversampling, hnsw_ef or rescore, which it chooses: give one or the other"
         )
     target = engine.target_recall if asked.target_recall is None else check_target(asked.target_recall)
+    is_open = asked.target_recall is not None or engine.is_open_to_target
+    return target if is_open and not given and params.rescore and engine.keeps_originals else 0.0
+
+
+def _for_target(
+    engine: "Engine", asked: Asked, params: SearchParams, k: int, target: float
+) -> tuple[SearchParams, bool, Promise | None]:
+    """The parameters that reach the target recall on this data, or an exact search where only that does."""
     calibration, dim = engine.calibration, engine.store.head.dim
-    if given or target == 0 or calibration is None or dim is None or not engine.keeps_originals:
-        return params, False, None
-    if not params.rescore or (asked.target_recall is None and not engine.is_open_to_target):
+    if target == 0 or calibration is None or dim is None:
         return params, False, None
     explicit = engine.target_is_given or asked.target_recall is not None
     found, promise = resolve(calibration, target, k, explicit, 4 * dim)

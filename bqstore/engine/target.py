@@ -135,33 +135,37 @@ def resolve(
 
 
 class Keeper(Protocol):
-    """Who keeps the promise; `quality.keeper` in an open collection."""
+    """Who keeps the promise; `quality.keeper` in an open collection. ``target``: what the caller's opening promises."""
 
-    def written(self) -> None:
+    def written(self, target: float) -> None:
         """Look whether it is time to measure again; after a write."""
 
     def found(self, state: State, search: Any, queries: Any, scores: Any) -> None:
         """A search has been answered: one in many is checked."""
 
-    def settle(self) -> None:
+    def settle(self, target: float) -> None:
         """Wait until what is due has been measured."""
 
     def stop(self) -> None:
         """End what is going on."""
 
-    @property
-    def estimates(self) -> dict[str, RecallEstimate]:
-        """The recall of searches that were checked, by kind."""
+    def estimates(self, target: float) -> dict[str, RecallEstimate]:
+        """The recall of searches with this target that were checked, by kind."""
 
 
 class NoKeeper:
     """Nobody: while a collection is being opened."""
 
-    def written(self) -> None:  # noqa: D102
+    def written(self, target: float) -> None:  # noqa: D102
         pass
 
     def found(self, state: State, search: Any, queries: Any, scores: Any) -> None:  # noqa: D102
         pass
 
-    settle = stop = written
-    estimates: dict[str, RecallEstimate] = {}  # noqa: RUF012 - nobody writes to it
+    settle = written
+
+    def stop(self) -> None:  # noqa: D102
+        pass
+
+    def estimates(self, target: float) -> dict[str, RecallEstimate]:  # noqa: D102
+        return {}

@@ -44,7 +44,7 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> None:
         except BqstoreError as error:  # what was added is durable, and found all the same
             message = f"codes stay as they are, and were not chosen anew: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
-    core.keeper.written()
+    core.keeper.written(engine.target_recall)
 
 
 def _commit(core: "Core", mine: Adding) -> None:

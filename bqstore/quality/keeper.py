@@ -25,7 +25,7 @@ from ..engine.core import Core
 from ..engine.graph_builder import SMALLEST_GRAPH
 from ..engine.prepared_search import PreparedSearch
 from ..engine.state import State
-from ..engine.target import DEFAULT_TARGET, RUNGS, Calibration, calibration_of
+from ..engine.target import RUNGS, Calibration, calibration_of
 from ..errors import BqstoreError
 from ..index.planner import EXACT
 from ..results import RecallEstimate
@@ -58,18 +58,21 @@ class RecallKeeper:
         self._tried = (-1, 0)  # generation and documents when it was last measured, or tried
         self._rechosen = -1  # generation for which other codes were tried
         self._known: tuple[object, Calibration | None] = (None, None)
-        self._seen: dict[str, deque[float]] = {}
+        self._seen: dict[tuple[str, float], deque[float]] = {}  # of each kind and target
         self._warned: set[str] = set()
 
     # ---- what others call
 
-    def written(self) -> None:
+    def written(self, target: float) -> None:
         """Measure in the background if that is due; after a write."""
-        if self._is_due():
-            self._start(self._measure)
+        if target and self._is_due():
+            self._start(lambda: self._measure(target))
 
     def found(self, state: State, search: PreparedSearch, queries: F32, scores: F32) -> None:
-        """A search was answered; one in many is checked in the background."""
+        """A search was answered; one in many is checked in the background, if a recall was promised to it."""
+        target = search.options.target
+        if target == 0:
+            return
         self._left -= 1
         if self._left > 0:
             return
@@ -77,16 +80,16 @@ class RecallKeeper:
         if self._is_at_work or not len(queries):
             return
         if self._is_due():
-            self._start(self._measure)
+            self._start(lambda: self._measure(target))
         elif time.monotonic() >= self._next_check and _can_be_checked(search):
             query, best = queries[:1].copy(), scores[0].copy()
             self._start(lambda: self._check(state, search, query, best))
 
-    def settle(self) -> None:
+    def settle(self, target: float) -> None:
         """Measure if that is due or will be soon, and wait for it."""
         self._wait()
-        if self._is_due(_SOON):
-            self._start(lambda: self._measure(_SOON))
+        if target and self._is_due(_SOON):
+            self._start(lambda: self._measure(target, _SOON))
             self._wait()
 
     def _wait(self) -> None:
@@ -109,15 +112,10 @@ class RecallKeeper:
             self._known = (settings, calibration_of(settings))
         return self._core.measured or self._known[1]
 
-    @property
-    def estimates(self) -> dict[str, RecallEstimate]:
-        """The recall of checked searches by kind: "scan", "walk" or "filtered"."""
-        return {kind: _estimate(list(seen)) for kind, seen in list(self._seen.items()) if seen}
-
-    @property
-    def target(self) -> float:
-        """The recall that the collection promises; 0: none."""
-        return float(self._core.publisher.state.head.settings.get("target_recall", DEFAULT_TARGET))
+    def estimates(self, target: float) -> dict[str, RecallEstimate]:
+        """The recall of checked searches with this target by kind: "scan", "walk" or "filtered"."""
+        found = {kind: list(seen) for (kind, asked), seen in list(self._seen.items()) if asked == target}
+        return {kind: _estimate(seen) for kind, seen in found.items() if seen}
 
     # ---- measuring
 
@@ -137,9 +135,9 @@ class RecallKeeper:
         if known is not None and known.documents / 4 < documents < growth * known.documents:
             return False
         is_linked = 2 * data.linked >= state.n and not core.graph.builder.at_work
-        return is_linked and self.target > 0 and index.can_link() and not core.lifecycle.closed
+        return is_linked and index.can_link() and not core.lifecycle.closed
 
-    def _measure(self, growth: float = _GROWTH) -> None:
+    def _measure(self, target: float, growth: float = _GROWTH) -> None:
         store = self._core.store
         with nullcontext(True) if store.read_only else store.duty("MEASURE") as alone:
             while alone and self._is_due(growth):
@@ -147,7 +145,7 @@ class RecallKeeper:
                 self._tried = (state.head.generation, state.head.n_live)
                 measured = calibrate(state, AUTO, self._go_on)
                 self._keep(measured, state)
-                self._try_other_codes(measured)
+                self._try_other_codes(measured, target)
 
     def _go_on(self) -> None:
         if self._stop.is_set() or self._core.lifecycle.closed:
@@ -171,10 +169,10 @@ class RecallKeeper:
                 return
         core.measured = calibration
 
-    def _try_other_codes(self, measured: Calibration) -> None:
+    def _try_other_codes(self, measured: Calibration, target: float) -> None:
         """Choose the codes anew where those in use need very many candidates, or are not enough with all of them."""
         core, head = self._core, self._core.store.head
-        needed = measured.reaching(self.target)
+        needed = measured.reaching(target)
         if (needed is not None and needed < _DEAR) or core.store.read_only or self._rechosen == head.generation:
             return
         if measured.documents <= _MOST_RECODED:
@@ -191,16 +189,16 @@ class RecallKeeper:
         accept = None if made.accept.everything else made.accept.words
         exact = index.Search(data, accept, made.accepted, size, index.Plan(EXACT, False, 0), 1)
         truth = exact.nearest(query, index.ALONE)[1][0]
-        kind = FILTERED if made.accepted < search.live else made.plan.way
-        seen = self._seen.setdefault(kind, deque(maxlen=_KEPT))
+        kind, target = FILTERED if made.accepted < search.live else made.plan.way, search.options.target
+        seen = self._seen.setdefault((kind, target), deque(maxlen=_KEPT))
         seen.append(float(np.count_nonzero(scores >= truth[-1]) / size))
         now = time.monotonic()
         self._next_check = now + (now - begun) / _PART
-        self._judge(kind, _estimate(list(seen)))
+        self._judge(kind, target, _estimate(list(seen)))
 
-    def _judge(self, kind: str, found: RecallEstimate) -> None:
+    def _judge(self, kind: str, target: float, found: RecallEstimate) -> None:
         """Where searches surely find less than promised: say it once, and take more candidates."""
-        if not _falls_short(found, self.target):
+        if not _falls_short(found, target):
             return
         if kind not in self._warned:
             self._warned.add(kind)
@@ -209,9 +207,9 @@ class RecallKeeper:
                 "candidates. health() says what else helps",
                 kind,
                 found.recall,
-                self.target,
+                target,
             )
-        self._seen[kind].clear()
+        self._seen[kind, target].clear()
         known = self.calibration
         if known is None or (kind != FILTERED and known.documents * 1.25 < self._core.publisher.state.head.n_live):
             self._tried, self._core.measured = (-1, 0), None

@@ -146,6 +146,23 @@ def test_an_opening_may_have_a_target_of_its_own(made, catalogue):
         assert low.health().target == 0.8
 
 
+def test_an_opening_that_promised_nothing_was_measured_and_one_that_did_was_not(tmp_path, catalogue):
+    """The stored target decided, whatever the opening said."""
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT, target_recall=0.9):
+        pass
+    with bqstore.open(tmp_path, target_recall=0) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        assert "calibration" not in col._engine.store.head.settings
+    with bqstore.open(tmp_path, "other", hnsw=BITS, quantization=ONE_BIT, target_recall=0) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        assert "calibration" not in col._engine.store.head.settings
+    with bqstore.open(tmp_path, "other", target_recall=0.9) as col:
+        col.flush()
+        assert col.health().measured.recall >= 0.9
+
+
 def test_what_is_given_goes_before(made, catalogue):
     query = catalogue[1][0]
     with bqstore.open(made) as col:
@@ -195,7 +212,7 @@ def test_a_reader_measures_for_itself_what_nobody_has(tmp_path, catalogue, monke
         col._engine.core.keeper.stop()
     with bqstore.open(tmp_path, read_only=True) as col:
         col.search(catalogue[1][0])
-        keeper_of(col).settle()
+        keeper_of(col).settle(0.95)
         assert explained(col, catalogue[1][0]).candidates > 30 and col.health().measured.recall >= 0.95
         assert "calibration" not in col._engine.store.head.settings
 
@@ -242,12 +259,12 @@ def test_closing_does_not_wait_for_a_measurement(tmp_path, catalogue, monkeypatc
 # ---- the watch
 
 
-def searched(col, queries, times):
+def searched(col, queries, times, **settings):
     """Search, and check each of the searches."""
     keeper = keeper_of(col)
     for i in range(times):
         keeper._left, keeper._next_check = 1, 0.0
-        col.search(queries[i % len(queries)])
+        col.search(queries[i % len(queries)], **settings)
         wait(col)
 
 
@@ -282,6 +299,20 @@ def test_searches_under_a_filter_are_watched_apart(tmp_path, catalogue):
         wait(col)
         assert set(col.health().searches) == {"filtered"}
         assert 0 < col.health().searches["filtered"].recall <= 1
+
+
+def test_searches_with_settings_of_their_own_raised_an_alarm(tmp_path, catalogue, caplog):
+    """They were promised nothing: what they found made the searches of others wider."""
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        searched(col, catalogue[1], 31, oversampling=1.0)
+        searched(col, catalogue[1], 31, target_recall=0.7)
+        assert not caplog.records and keeper_of(col).calibration.extra == 0
+        assert col.health().searches == {} and list(keeper_of(col).estimates(0.7))
+        col.tune(0.7)
+        searched(col, catalogue[1], 31)
+        assert not caplog.records and col.health().searches == {}
 
 
 def test_exact_searches_are_not_checked(made, catalogue):
