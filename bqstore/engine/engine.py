@@ -78,7 +78,8 @@ class Engine:
         self.target_recall = stored.get("target_recall", DEFAULT_TARGET) if target is None else target
         self.calibration = calibration_of(stored) if measured is None else measured
         # not where a default was chosen by somebody: stored with the collection, tuned, or given at this opening
-        self.is_open_to_target = not self._given["search"] and stored["search"] == _PLAIN and "untuned" not in stored
+        plain = stored["search"] == _PLAIN and "untuned" not in stored and not self._given["search"]
+        self.is_open_to_target = plain and self.query_encoding == stored["quantization"]["query_encoding"]
         self._options.clear()
         self._stored, self._measured = stored, measured  # last, as another thread may go by it
 

@@ -27,13 +27,12 @@ class StoppedError(Exception):
     """The collection is being closed, or has changed: the measurement is given up."""
 
 
-def calibrate(state: State, query_encoding: str, check: Callable[[], None]) -> Calibration:
+def calibrate(state: State, check: Callable[[], None]) -> Calibration:
     """Measure the rungs from the first on, until one finds nearly all. One thread; some seconds at a million documents.
 
     Parameters
     ----------
-    query_encoding : str    as in `Quantization`; "auto" is what the codes suggest
-    check : callable        called often; it raises StoppedError to end the measurement
+    check : callable    called often; it raises StoppedError to end the measurement
     """
     data = state.data
     assert data is not None
@@ -42,7 +41,7 @@ def calibrate(state: State, query_encoding: str, check: Callable[[], None]) -> C
     queries, own = hold_out(state, wanted)
     check()
     truth = exact_search(state, queries, own, K, ALONE, check)
-    quantization = data.quantizer.resolved(query_encoding)
+    quantization = data.quantizer.resolved(state.head.settings["quantization"]["query_encoding"])
     hnsw = HnswConfig(**{**state.head.settings["hnsw"], "full_scan_threshold": 0})
     evaluator = Evaluator(state, truth, K, hnsw, ALONE)
     rungs: list[Rung] = []

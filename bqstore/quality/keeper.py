@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
-from ..config import AUTO
 from ..engine.core import Core
 from ..engine.graph_builder import SMALLEST_GRAPH
 from ..engine.prepared_search import PreparedSearch
@@ -143,7 +142,7 @@ class RecallKeeper:
             while alone and self._is_due(growth):
                 state = self._core.publisher.current()
                 self._tried = (state.head.generation, state.head.n_live)
-                measured = calibrate(state, AUTO, self._go_on)
+                measured = calibrate(state, self._go_on)
                 self._keep(measured, state)
                 self._try_other_codes(measured, target)
 
@@ -214,7 +213,7 @@ class RecallKeeper:
         if known is None or (kind != FILTERED and known.documents * 1.25 < self._core.publisher.state.head.n_live):
             self._tried, self._core.measured = (-1, 0), None
             state = self._core.publisher.state
-            self._keep(calibrate(state, AUTO, self._go_on), state)
+            self._keep(calibrate(state, self._go_on), state)
         else:
             if kind == FILTERED:
                 known = replace(known, filtered=known.filtered + 1)
