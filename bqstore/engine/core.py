@@ -23,7 +23,7 @@ from .graph_upkeep import GraphUpkeep
 from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .state import State
-from .target import Calibration, Keeper, NoKeeper
+from .target import Keeper, NoKeeper, Unstored
 from .together import Group
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Core:
         self.encoder = Encoder(self)
         self.group = Group()
         self.keeper: Keeper = NoKeeper()
-        self.measured: Calibration | None = None  # newer than what is stored, as it could not be stored
+        self.unstored: Unstored | None = None  # newer than what is stored
         self._openings = 1
         self.graph.restore()
 

@@ -17,8 +17,8 @@ def health_of(engine: "Engine", way: str) -> Health:
     searches = engine.core.keeper.estimates(target)
     measured, problems = None, []
     if calibration is not None and calibration.rungs:
-        found = calibration.reaching(target)
-        used = len(RUNGS) if found is None else found if engine.target_is_given else max(found, DEFAULT_RUNG)
+        found = calibration.reaching(target, 0 if engine.target_is_given else DEFAULT_RUNG)
+        used = len(RUNGS) if found is None else found
         rung = calibration.rungs[min(used, len(calibration.rungs) - 1)]
         measured = RecallEstimate(rung.recall, rung.low, rung.high, calibration.queries)
         if found is None and engine.is_open_to_target:
