@@ -85,7 +85,7 @@ class Collection:
         vectors : array-like (n, dim)   numbers of any type; kept as float32, not normalised
         ids : n strings or None         1 to 1,024 bytes of UTF-8; None gets a UUID; of equal ids the last wins
         texts : n strings or None
-        metadatas : n dicts or None     JSON of at most 64 KiB each; dates become ISO 8601 strings
+        metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
 
         Returns
         -------

@@ -207,7 +207,7 @@ class BQVectorStore(VectorStore):
         Parameters
         ----------
         texts : n strings
-        metadatas : n dicts or None     JSON of at most 64 KiB each; dates become ISO 8601 strings
+        metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
         ids : n strings or None         a None gets a UUID; of equal ids the last wins
         batch_size : int or None        embed and commit so many texts at a time; None: all at once
 

@@ -591,9 +591,9 @@ def test_an_error_of_a_node_is_not_chained_to_one_that_quotes_it(store: BQVector
     assert "cannot be written as JSON" in shown and "the secret text" not in shown
 
 
-def test_dates_in_metadata_are_strings(store: BQVectorStore) -> None:
+def test_dates_in_metadata_are_dates(store: BQVectorStore) -> None:
     store.add([text_node("a", day=date(2024, 2, 29))])
-    assert store.get_nodes(["a"])[0].metadata == {"day": "2024-02-29"}
+    assert store.get_nodes(["a"])[0].metadata == {"day": date(2024, 2, 29)}
 
 
 def test_closed_and_locked(tmp_path: Path) -> None:
