@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     )
     from .index import warm_up
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
-    from .opening import open, open_flat
+    from .opening import load, open, open_flat
     from .results import (
+        AddResult,
         Choice,
         CollectionInfo,
         ExplainedHits,
@@ -49,15 +50,18 @@ if TYPE_CHECKING:
         RecallPoint,
         RecallReport,
         Record,
+        Skipped,
         Trial,
         VerifyReport,
     )
+    from .stores import collections, copy, drop, rename
     from .validate import check_documents
 
 # the modules of the names that are neither errors nor results
 _HOME = {
     "__version__": "_version",
-    **dict.fromkeys(("open", "open_flat"), "opening"),
+    **dict.fromkeys(("load", "open", "open_flat"), "opening"),
+    **dict.fromkeys(("collections", "copy", "drop", "rename"), "stores"),
     "Collection": "collection",
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
@@ -70,6 +74,7 @@ __all__ = [
     "ID_KEY",
     "PRIVATE_PREFIX",
     "REF_DOC_ID_KEY",
+    "AddResult",
     "BqstoreError",
     "CachedEmbedder",
     "Choice",
@@ -99,6 +104,7 @@ __all__ = [
     "Record",
     "SearchParams",
     "SettingsConflictError",
+    "Skipped",
     "StorageError",
     "TargetNotReachedError",
     "Trial",
@@ -106,8 +112,13 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "check_documents",
+    "collections",
+    "copy",
+    "drop",
+    "load",
     "open",
     "open_flat",
+    "rename",
     "search_keywords",
     "warm_up",
 ]

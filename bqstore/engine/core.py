@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from ..config import HnswConfig
+from ..errors import FolderReplacedError
 from ..index import LazyPool, Workers, cores
 from ..storage import Store
 from .accept import Acceptor
@@ -118,7 +119,13 @@ class Core:
 
     @property
     def _is_usable(self) -> bool:
-        return self.store.sound and not self.lifecycle.closed
+        if not self.store.sound or self.lifecycle.closed:
+            return False
+        try:
+            self.store.check_place()  # renamed under it, by this process or another: the new name opens it anew
+        except FolderReplacedError:
+            return False
+        return True
 
 
 def _after_fork() -> None:

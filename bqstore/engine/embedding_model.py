@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def checked_model(model: Any, name: str = "embedding_model") -> str:
-    """A model's name, of 1 to 1,024 bytes. Raises InvalidInputError."""
+    """A model's name, of 1 to 1,024 bytes, or that of an embedder. Raises InvalidInputError."""
+    if not isinstance(model, (str, bytes, type)):
+        found = (getattr(model, each, None) for each in ("model", "model_name", "model_id"))
+        model = next((each for each in found if isinstance(each, str)), model)
     if not isinstance(model, str) or not 1 <= text_bytes(model, name) <= 1024:
         raise InvalidInputError(f"{name} is {shown(model)}; expected a name of 1 to 1,024 bytes")
     return model

@@ -37,6 +37,7 @@ class Adding:
     quantizer: Quantizer | None
     codes: NDArray[np.uint64]
     committed: bool = False
+    replaced: int = 0
     gate: Any = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:

@@ -75,6 +75,13 @@ def check_key(key: object) -> str:
     return str.__str__(key)  # of an enumeration of strings the text, not the name
 
 
+def checked_field(key: object, what: str) -> str:
+    """The name of a metadata field that is listed by; else InvalidInputError."""
+    if not isinstance(key, str) or key.startswith("$") or key == ID_KEY:
+        raise InvalidInputError(f"{what} is {shown(key)}; expected the name of a metadata field")
+    return check_key(key)
+
+
 class _Parser:
     """Turns dictionaries into trees, and counts the nodes."""
 

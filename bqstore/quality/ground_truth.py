@@ -95,7 +95,13 @@ def hold_out(state: State, count: int) -> tuple[F32, I64]:
         candidates[:linked] &= state.data.graph.first[:linked] < 0
     ordinals: I64 = np.random.default_rng(_SEED).permutation(np.flatnonzero(candidates))[:count].astype(np.int64)
     vectors = fetch.vectors(state, np.sort(ordinals))
-    return np.stack([vectors[ordinal] for ordinal in ordinals.tolist()]), ordinals
+    found = np.stack([vectors[ordinal] for ordinal in ordinals.tolist()])
+    if state.head.settings["distance"] != "cosine":
+        return found, ordinals
+    some = found.any(axis=1)  # to a zero vector all documents are as near
+    if not some.any():
+        raise InvalidInputError("the documents picked are zero vectors, to which all are as near; give queries")
+    return np.ascontiguousarray(found[some]), ordinals[some]
 
 
 def exact_search(

@@ -80,7 +80,7 @@ class RecallKeeper:
             return
         if self._is_due():
             self._start(lambda: self._measure(target))
-        elif time.monotonic() >= self._next_check and _can_be_checked(search):
+        elif time.monotonic() >= self._next_check and _can_be_checked(search) and queries[0].any():
             query, best = queries[:1].copy(), scores[0].copy()
             self._start(lambda: self._check(state, search, query, best))
 
