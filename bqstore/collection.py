@@ -25,6 +25,7 @@ from .engine.state import State
 from .errors import InvalidInputError
 from .metadata import filter_grammar
 from .metadata.filter_grammar import Filter
+from .metadata.id_column import Ids
 from .places import absolute
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
@@ -434,6 +435,7 @@ class Collection:
         ignore_quantization: bool = False,
         score_threshold: float | None = None,
         with_vectors: bool = False,
+        target_recall: float | None = None,
     ) -> list[Hit]:
         """Find the k documents nearest to several at once: to stored ones, to vectors, or to both.
 
@@ -460,7 +462,8 @@ class Collection:
             raise no_originals("more_like(ids)")
         tree, wide = filter_grammar.parse(filter), min(k + len(names), MAX_K)
         options = engine.options(
-            wide, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors
+            *(wide, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
+            *(None, target_recall),
         )
         return more_like.hits(engine, names, given, combine, tree, options)[:k]
 
@@ -519,12 +522,12 @@ class Collection:
         if check_bool("with_vectors", with_vectors) and not engine.keeps_originals:
             raise no_originals("with_vectors=True")
         order = None if order_by is None else filter_grammar.checked_field(order_by, "order_by")
-        names = listing.ordered(engine, tree, order, descending, offset, limit)
-        return self._records(names, batch, bool(with_vectors))
+        ids, ordinals = listing.ordered(engine, tree, order, descending, offset, limit)
+        return self._records(ids, ordinals, batch, bool(with_vectors))
 
-    def _records(self, names: list[str], batch: int, with_vectors: bool) -> Iterator[Record]:
-        for at in range(0, len(names), batch):
-            yield from self.get(names[at : at + batch], with_vectors)
+    def _records(self, ids: Ids, ordinals: NDArray[np.int32], batch: int, with_vectors: bool) -> Iterator[Record]:
+        for at in range(0, len(ordinals), batch):
+            yield from self.get(ids.take(ordinals[at : at + batch]).tolist(), with_vectors)
 
     @checked_keywords
     def ids(self, filter: Filter | None = None) -> list[str]:

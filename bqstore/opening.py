@@ -389,8 +389,14 @@ def _merged(head: Head, given: Mapping[str, Any]) -> dict[str, Any]:
             )
 
     agree("dim", head.dim, given["dim"])
-    for name in ("distance", "originals", "embedding_model"):
+    for name in ("distance", "originals"):
         agree(name, stored[name], given[name])
+    model = stored["embedding_model"]
+    if not head.is_cleared:
+        agree("embedding_model", model, given["embedding_model"])
+        model = model or given["embedding_model"]
+    else:  # another may follow
+        model = given["embedding_model"] or model
     for name, value in given["hnsw"].items():
         if name != "full_scan_threshold":  # it steers searches only
             agree(name, stored["hnsw"].get(name), value, " (an object sets every field, a dict hnsw={...} some)")
@@ -402,7 +408,7 @@ def _merged(head: Head, given: Mapping[str, Any]) -> dict[str, Any]:
         if name != "query_encoding":  # it steers searches only
             was = made.get(name) if final else stored["quantization"].get(name)
             agree(name, None if was == AUTO else was, value, ", or change its codes by requantize()", final)
-    out = {**stored, "embedding_model": stored["embedding_model"] or given["embedding_model"]}
+    out = {**stored, "embedding_model": model}
     if final:  # the stored settings say it all; "auto" beside a given field would leave another open again
         asked = {name: value for name, value in asked.items() if name == "query_encoding"}
     out["quantization"] = as_settings(replace(Quantization(**stored["quantization"]), **asked))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import check_int, shown, text_bytes
 from ..config import MAX_DIM
 from ..errors import InvalidInputError, SettingsConflictError
+from ..storage import Head
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -41,17 +42,22 @@ def refuse_another(model: str, dim: int | None, stored: str | None, stored_dim: 
 def check(engine: "Engine", model: str, dim: int | None, remember: bool) -> None:
     """Raise SettingsConflictError unless a model's vectors belong here; store its name if there is none yet."""
     head = engine.publisher.current().head
-    refuse_another(model, dim, head.settings["embedding_model"], head.dim)
-    if not remember or head.settings["embedding_model"] is not None:
+    refuse_another(model, dim, _binding(head), head.dim)
+    if not remember or model == head.settings["embedding_model"]:
         return
 
     def keep() -> None:
         head = engine.store.head  # another thread may have said so since
-        refuse_another(model, dim, head.settings["embedding_model"], head.dim)
-        if head.settings["embedding_model"] is None:
+        refuse_another(model, dim, _binding(head), head.dim)
+        if model != head.settings["embedding_model"]:
             engine.store.put_settings({**head.settings, "embedding_model": model}, head.dim)
 
     engine.write(keep)
+
+
+def _binding(head: Head) -> str | None:
+    """The model whose vectors are there, or are to come; None where any may come."""
+    return None if head.is_cleared else head.settings["embedding_model"]
 
 
 def _named(model: str | None, dim: int | None) -> str:

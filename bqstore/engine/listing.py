@@ -16,6 +16,7 @@ from ..metadata.columns import Column
 from ..metadata.dictionary import Dictionary
 from ..metadata.documents import metadata_of, record_of
 from ..metadata.filter_tree import And, Exists, Field, Predicate, Tree
+from ..metadata.id_column import Ids
 from ..metadata.values import LONGEST
 from ..results import Hit, Record
 from . import fetch
@@ -82,24 +83,25 @@ def _is_above(options: Options) -> bool:
 
 def ordered(
     engine: "Engine", tree: Tree | None, order_by: str | None, descending: bool, offset: int, limit: int | None
-) -> list[str]:
-    """The ids of the documents that match, in the order of a field, those without it last; a part of them."""
-    if order_by is None:
-        found = ids(engine, tree)
-        return found[offset:] if limit is None else found[offset : offset + limit]
+) -> tuple[Ids, NDArray[np.int32]]:
+    """The documents that match, in the order of a field, those without it last; a part of them.
+
+    Their ordinals, and the ids that these have, whatever is written from now on.
+    """
     while True:
-        engine.acceptor.load_columns([order_by])
+        if order_by is not None:
+            engine.acceptor.load_columns([order_by])
         state, ordinals = matching(engine, engine.acceptor.with_ids(), tree)
-        column = state.columns.get(order_by)
-        if column is None or state.ids is None:  # many other fields have been loaded meanwhile
-            continue
-        check_short(column)
-        codes = column.codes[ordinals]
-        ranks = _ranks(column, np.unique(codes), descending)[codes]
-        places = ordinals[np.argsort(ranks, kind="stable")]
-        some = places[offset:] if limit is None else places[offset : offset + limit]
-        names: list[str] = state.ids.take(some.astype(np.int32)).tolist()
-        return names
+        if state.ids is None or (order_by is not None and order_by not in state.columns):
+            continue  # of a newer state, or many other fields have been loaded meanwhile
+        if order_by is not None:
+            column = state.columns[order_by]
+            check_short(column)
+            codes = column.codes[ordinals]
+            ranks = _ranks(column, np.unique(codes), descending)[codes]
+            ordinals = ordinals[np.argsort(ranks, kind="stable")]
+        some = ordinals[offset:] if limit is None else ordinals[offset : offset + limit]
+        return state.ids, some.astype(np.int32)
 
 
 def _ranks(column: Column, used: I64, descending: bool) -> I64:

@@ -116,6 +116,7 @@ def _open_once(
     if not read_only and not meta.exists():
         # With the folder's mode, which SQLite's log inherits. Never open a file that exists: closing it would drop the
         # locks of all connections of this process.
+        place.check()  # it may have been renamed since
         fd = os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             platform.share_with_group(fd, folder.stat())
@@ -131,6 +132,7 @@ def _open_once(
             if settings is None:
                 raise NotFoundError(f"there is no collection in {folder} yet")
             head = _new_head(settings, dim)
+            place.check()  # else it would be made in a folder of which another process has the lock
             catalogue.start_writing()  # under the lock
             catalogue.create(head)
             platform.sync_folder(folder)

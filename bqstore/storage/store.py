@@ -219,13 +219,11 @@ class Store(Sharing):
     def clear(self, whole: bool = False) -> Head:
         """Delete every row and start a new generation, durably; the old flat files are removed.
 
-        ``whole``: forget the dimension and the model, too.
+        ``whole``: forget the dimension, too.
         """
         generation, settings = self.head.generation + 1, untrained(self.head.settings)
-        dim = self.head.dim
-        if whole:
-            dim, settings = None, {**settings, "embedding_model": None}
-        new = self._next(generation=generation, n_slots=0, n_live=0, dim=dim, settings=as_stored(settings))
+        dim = None if whole else self.head.dim
+        new = self._next(generation=generation, n_slots=0, n_live=0, dim=dim, settings=settings)
         self._prepared = None
 
         def commit() -> None:

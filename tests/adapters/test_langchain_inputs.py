@@ -59,12 +59,14 @@ def test_another_embedding_model_of_langchain_of_the_same_dimension_is_refused(t
 
 
 def test_a_cleared_store_remembers_the_model_of_what_is_added_next(tmp_path: Any) -> None:
-    with BQVectorStore(Named(size=DIM), path=tmp_path) as store:
+    with BQVectorStore(Named(size=DIM), path=tmp_path) as store, bqstore.open(tmp_path) as col:
         store.add_texts(["a"])
-        store.collection.clear()
-        assert store.collection.info().embedding_model is None
-        store.add_texts(["b"])
-        assert store.collection.info().embedding_model == "one"
+        col.clear()
+        with BQVectorStore(HuggingFaceLike(size=5), path=tmp_path) as other:
+            other.add_texts(["b"])
+        assert (col.info().embedding_model, col.info().dim) == ("two", 5)
+        with pytest.raises(bqstore.SettingsConflictError):
+            store.add_texts(["c"])
 
 
 def test_names_of_models() -> None:

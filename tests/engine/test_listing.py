@@ -195,12 +195,19 @@ def test_a_cleared_collection_takes_another_dimension_and_model(tmp_path):
     with bqstore.open(tmp_path, embedding_model="old", dim=3) as col:
         col.add(np.eye(3))
         col.clear()
-        assert col.info().dim is None and col.info().embedding_model is None
+        assert col.info().dim is None and col.info().embedding_model == "old"
         col.check_model("new", 2, remember=True)
+        with pytest.raises(bqstore.SettingsConflictError), bqstore.open(tmp_path) as other:
+            other.add(np.eye(2), ["x", "y"])
+            other.check_model("newer")
+        col.clear()
         col.add(np.eye(2), ["a", "b"])
         assert col.search([1.0, 0.0], 1)[0].id == "a"
     with bqstore.open(tmp_path, embedding_model="new", dim=2) as col:
         assert len(col) == 2 and col.verify().ok
+        col.clear()
+    with bqstore.open(tmp_path, embedding_model="newest", dim=5) as col:
+        assert (col.info().embedding_model, col.info().dim) == ("newest", 5)
 
 
 def test_a_notebook_shows_settings_and_nothing_of_documents(tmp_path):
