@@ -510,7 +510,7 @@ def _inverse_distance(score: float) -> float:
 
 _RELEVANCE = {"cosine": _clipped, "dot": _clipped, "euclid": _inverse_distance}
 _SEARCH_KEYWORDS = (
-    *("filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
+    *("k", "filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
     "search_params",
 )
 _OWN_KEYWORDS = ("path", "collection_name", "relevance_score_fn")

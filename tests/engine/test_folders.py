@@ -172,6 +172,7 @@ def test_a_store_inside_of_an_archive_is_refused_by_name(tmp_path, read_only):
         with pytest.raises(bqstore.InvalidInputError, match=r"store\.zip is a file; a store is a folder: unpack"):
             bqstore.open(path, read_only=read_only)
 
+
 @pytest.mark.parametrize(
     ("mode", "folders", "files"), [(None, 0o700, 0o600), (0o2770, 0o2770, 0o660), (0o755, 0o755, 0o600)]
 )
