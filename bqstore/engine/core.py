@@ -106,6 +106,7 @@ class Core:
                     self.lifecycle.closed = True
             self.pool.drop()
             self.store.close(self.lifecycle.lock)  # it waits for other processes first: reads under way need not
+        self.keeper.stop()  # what a search of another thread had begun meanwhile
 
     def _left(self, forget: bool = False) -> bool:
         """Leave it to the other openings, if there are any; else the next one may be made to have a core of its own."""

@@ -30,6 +30,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
 
 _EXACTLY = index.Plan(EXACT, False, 0)
 _PIECE = 32 << 20  # bytes of originals that are read at a time, for all queries
@@ -111,6 +112,7 @@ def exact_search(
     k: int,
     workers: index.Workers,
     each_piece: Callable[[], None] | None = None,
+    among: Mask | None = None,
 ) -> GroundTruth:
     """Find the true nearest of queries by the originals, which are read once, in pieces, every record checked.
 
@@ -118,10 +120,12 @@ def exact_search(
     ----------
     own : int64 (m,) or None    the ordinals of the documents that the queries are
     each_piece : callable       called after each piece, in place of showing progress
+    among : bool (n,)           what may be found; None: all that is live
     """
     data = state.data
     assert data is not None
-    size = min(k, state.head.n_live - (own is not None))
+    among = state.live if among is None else among
+    size = min(k, int(np.count_nonzero(among)) - (own is not None))
     wanted = size + (own is not None)  # the document itself is among them, and removed at the end
     scores = np.full((len(queries), wanted), -np.inf, np.float32)
     ordinals = np.full((len(queries), wanted), -1, np.int32)
@@ -129,7 +133,7 @@ def exact_search(
     with Progress("searching exactly", state.n) as progress:
         for at in range(0, state.n, step):
             mask = np.zeros(state.n, bool)
-            mask[at : at + step] = state.live[at : at + step]
+            mask[at : at + step] = among[at : at + step]
             accepted = int(np.count_nonzero(mask))
             if accepted:
                 search = index.Search(data, to_bitmap(mask), accepted, wanted, _EXACTLY, 1)

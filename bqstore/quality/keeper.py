@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
+from ..bitmap import to_mask
 from ..engine.core import Core
 from ..engine.graph_builder import SMALLEST_GRAPH
 from ..engine.prepared_search import PreparedSearch
@@ -27,8 +28,10 @@ from ..engine.state import State
 from ..engine.target import RUNGS, Calibration, Unstored, calibration_in_use
 from ..errors import BqstoreError
 from ..index.planner import EXACT
+from ..index.scratch import ScratchPool
 from ..results import RecallEstimate
 from .calibrate import StoppedError, calibrate
+from .ground_truth import exact_search
 
 log = logging.getLogger("bqstore")
 
@@ -93,15 +96,14 @@ class RecallKeeper:
 
     def _wait(self) -> None:
         thread = self._thread
-        while thread is not None and thread.is_alive():
-            thread.join(0.05)  # in steps: a Ctrl-C ends it
+        # a handler of the log may call in this thread itself; in steps: a Ctrl-C ends it
+        while thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(0.05)
 
     def stop(self) -> None:
-        """End the background thread, and wait for it."""
+        """End what the background thread does, and wait for it; the next thing that is due begins anew."""
         self._stop.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._wait()
 
     @property
     def calibration(self) -> Calibration | None:
@@ -196,13 +198,13 @@ class RecallKeeper:
         """Answer a search again, exactly, and count what it had found."""
         begun, data, made = time.monotonic(), state.data, search.search
         assert data is not None
-        size = min(made.k, made.accepted)
-        accept = None if made.accept.everything else made.accept.words
-        exact = index.Search(data, accept, made.accepted, size, index.Plan(EXACT, False, 0), 1)
-        truth = exact.nearest(query, index.ALONE)[1][0]
+        # in pieces, so that closing need not wait for all originals to be read
+        among = state.live if made.accept.everything else to_mask(made.accept.words, state.n)
+        state = replace(state, data=replace(data, pool=ScratchPool()))
+        truth = exact_search(state, query, None, made.k, index.ALONE, self._go_on, among).scores[0]
         kind, target = FILTERED if made.accepted < search.live else made.plan.way, search.options.target
         seen = self._seen.setdefault((kind, target), deque(maxlen=_KEPT))
-        seen.append(float(np.count_nonzero(scores >= truth[-1]) / size))
+        seen.append(float(np.count_nonzero(scores >= truth[-1]) / len(truth)))
         now = time.monotonic()
         self._next_check = now + (now - begun) / _PART
         self._judge(kind, target, _estimate(list(seen)))
@@ -245,12 +247,12 @@ class RecallKeeper:
                 job()
 
         with self._starting:
-            if self._is_at_work or self._stop.is_set():
+            if self._is_at_work or self._core.lifecycle.closed:
                 return
-            thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
+            self._stop.clear()
+            self._thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
             with suppress(RuntimeError):  # no more threads
-                thread.start()
-                self._thread = thread
+                self._thread.start()
 
 
 def _be_nice() -> None:

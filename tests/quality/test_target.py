@@ -322,6 +322,47 @@ def test_signs_of_queries_were_promised_what_more_bits_of_them_find(tmp_path, ca
 # ---- the watch
 
 
+def test_closing_waited_until_a_checked_search_had_read_all_originals(tmp_path, catalogue, monkeypatch):
+    begun, release = threading.Event(), threading.Event()
+    whole = keeping.exact_search
+
+    def piece_by_piece(*args):
+        args = list(args)
+        go_on = args[5]
+
+        def check():
+            begun.set()
+            release.wait(HANGS)
+            go_on()
+            raise AssertionError("it goes on")
+
+        args[5] = check
+        return whole(*args)
+
+    monkeypatch.setattr(keeping, "exact_search", piece_by_piece)
+    col = bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT)
+    fill(col, catalogue[0])
+    col.flush()
+    keeper = keeper_of(col)
+    keeper._left, keeper._next_check = 1, 0.0
+    col.search(catalogue[1][0])
+    assert begun.wait(HANGS)
+    closing = threading.Thread(target=col.close)
+    closing.start()
+    while not keeper._stop.is_set():
+        time.sleep(0.001)
+    release.set()
+    closing.join(HANGS)
+    assert not closing.is_alive() and not keeper._is_at_work and col._engine.closed
+
+
+def test_nothing_was_watched_after_a_close_that_did_not_come_to_pass(made, catalogue):
+    with bqstore.open(made) as col:
+        keeper_of(col).stop()  # as when a Ctrl-C comes while the graph is saved, or another thread opens it meanwhile
+        searched(col, catalogue[1], 1)
+        assert col.health().searches
+
+
 def searched(col, queries, times, **settings):
     """Search, and check each of the searches."""
     keeper = keeper_of(col)
