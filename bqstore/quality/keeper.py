@@ -53,7 +53,7 @@ class RecallKeeper:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._starting = threading.RLock()
+        self._lock, self._is_starting = threading.RLock(), False
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._left, self._next_check = _CALLS, 0.0
@@ -246,13 +246,18 @@ class RecallKeeper:
                 _be_nice()
                 job()
 
-        with self._starting:
-            if self._is_at_work or self._core.lifecycle.closed:
+        with self._lock:
+            # a signal handler that searches may come while a thread starts, which is not alive until it has
+            if self._is_at_work or self._is_starting or self._core.lifecycle.closed:
                 return
-            self._stop.clear()
-            self._thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
-            with suppress(RuntimeError):  # no more threads
-                self._thread.start()
+            try:
+                self._is_starting = True
+                self._stop.clear()
+                self._thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
+                with suppress(RuntimeError):  # no more threads
+                    self._thread.start()
+            finally:
+                self._is_starting = False
 
 
 def _be_nice() -> None:

@@ -356,6 +356,26 @@ def test_closing_waited_until_a_checked_search_had_read_all_originals(tmp_path, 
     assert not closing.is_alive() and not keeper._is_at_work and col._engine.closed
 
 
+def test_a_handler_that_searches_while_a_thread_starts_made_one_that_nobody_waited_for(made, catalogue, monkeypatch):
+    started = []
+
+    class Starting(threading.Thread):
+        def start(self):
+            started.append(self)
+            if len(started) == 1:
+                keeper._left = 1
+                col.search(catalogue[1][0])  # as a handler would
+            super().start()
+
+    with bqstore.open(made) as col:
+        keeper = keeper_of(col)
+        monkeypatch.setattr(keeping.threading, "Thread", Starting)
+        keeper._left, keeper._next_check = 1, 0.0
+        col.search(catalogue[1][0])
+        assert len(started) == 1
+        wait(col)
+
+
 def test_nothing_was_watched_after_a_close_that_did_not_come_to_pass(made, catalogue):
     with bqstore.open(made) as col:
         keeper_of(col).stop()  # as when a Ctrl-C comes while the graph is saved, or another thread opens it meanwhile
