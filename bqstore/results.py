@@ -221,7 +221,7 @@ class Health:
     problems: tuple[str, ...]
 
     def __str__(self) -> str:
-        known = "searches are exact, or not measured yet"
+        known = "not measured" if self.problems else "searches are exact, or not measured yet"
         if self.measured is not None:
             known = f"measured {self.measured.recall:.3f} [{self.measured.low:.3f}, {self.measured.high:.3f}]"
         seen = (f"; {kind}: {each.recall:.3f} of {each.queries:,} searches" for kind, each in self.searches.items())

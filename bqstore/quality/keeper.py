@@ -44,6 +44,7 @@ _FEWEST: Final = 30  # before which none is judged
 _SURE: Final = 3.5  # standard errors below the target: no alarm in a thousand healthy collections
 _TOLERANCE: Final = 0.01
 _GROWTH, _SOON = 1.0, 0.25  # written since, of what was measured: measure again; and where somebody waits for it
+_LEAST: Final = 512  # documents; fewer are searched exactly, whatever their dimension, unless settings forbid it
 _DEAR: Final = RUNGS.index((14.0, None))  # from here on other codes are worth trying
 _MOST_RECODED: Final = 300_000  # documents that are encoded and linked again unasked: writers wait meanwhile
 
@@ -129,7 +130,7 @@ class RecallKeeper:
         state, core = self._core.publisher.state, self._core
         head, data = state.head, state.data
         documents, written = head.n_live, head.next_rid
-        if data is None or documents < SMALLEST_GRAPH or head.settings["originals"] == "none":
+        if data is None or documents < _LEAST or head.settings["originals"] == "none":
             return False
         if 4 * documents * data.dim <= 1024 * head.settings["hnsw"]["full_scan_threshold"]:
             return False  # searched exactly
@@ -139,7 +140,7 @@ class RecallKeeper:
         known = self.calibration
         if known is not None and known.documents / 4 < documents and written - known.written < growth * known.documents:
             return False
-        is_linked = 2 * data.linked >= state.n and not core.graph.builder.at_work
+        is_linked = state.n < SMALLEST_GRAPH or (2 * data.linked >= state.n and not core.graph.builder.at_work)
         return is_linked and index.can_link() and not core.lifecycle.closed
 
     def _measure(self, target: float, growth: float = _GROWTH) -> None:

@@ -319,6 +319,28 @@ def test_signs_of_queries_were_promised_what_more_bits_of_them_find(tmp_path, ca
         assert explained(col, queries[0]).candidates == 30
 
 
+def test_two_thousand_long_vectors_were_never_measured():
+    """Too few for a graph, and too large for exact search: .69 were found, and nothing was said."""
+    vectors, queries = topics(1, 20)(np.random.default_rng(0), 1500, 1792)
+    with bqstore.open(None) as col:
+        fill(col, vectors)
+        col.flush()
+        assert col.info().way == "scan" and col.health().measured.recall >= 0.95
+        ids, _ = col.search_ids(queries, 10)
+        truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10].astype(str)
+        assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids.tolist(), truth.tolist(), strict=True)]) >= 0.94
+
+
+def test_without_originals_searches_were_said_to_be_exact():
+    with bqstore.open(None, hnsw=BITS, originals="none") as col:
+        fill(col, np.eye(8, dtype=np.float32))
+        health = col.health()
+        assert not health.ok and health.measured is None and "no originals are kept" in health.problems[0]
+        assert "exact" not in str(health)
+    with bqstore.open(None, originals="none", target_recall=0) as col:
+        assert col.health().ok
+
+
 # ---- the watch
 
 
