@@ -16,6 +16,7 @@ from ..config import HnswConfig
 from ..storage import Store, folders, open_store
 from .core import Core
 from .state import State, first
+from .stored_settings import check_stored
 from .target import NoKeeper
 from .together import Group
 
@@ -49,6 +50,7 @@ def loaded(folder: Path, threads: int | None) -> Core:
 
 def in_memory(store: Store, threads: int | None) -> Core:
     """The core of a store that was made in memory."""
+    check_stored(store.head.settings, store.catalogue.name)
     checked = first(store)
     store.start_writing()
     return Core(store, checked, HnswConfig(**store.head.settings["hnsw"]), threads)
