@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import open, open_flat
     from .results import (
+        BackupReport,
         Choice,
         CollectionInfo,
         ExplainedHits,
@@ -70,6 +71,7 @@ __all__ = [
     "ID_KEY",
     "PRIVATE_PREFIX",
     "REF_DOC_ID_KEY",
+    "BackupReport",
     "BqstoreError",
     "CachedEmbedder",
     "Choice",

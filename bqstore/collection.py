@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .arguments import check_bool, check_int, checked_keywords, is_text
 from .bitmap import to_mask
 from .config import AUTO, Quantization, SearchParams
 from .engine import embedding_model, info, maintenance, mmr, search, writes
+from .engine.backup import backup as engine_backup
 from .engine.engine import Engine
 from .engine.fetch import at_commit_of, vectors_of_rows
 from .engine.options import no_originals
@@ -28,7 +30,7 @@ from .metadata.documents import record_of
 from .metadata.filter_grammar import Filter
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
-from .results import CollectionInfo, Health, Hit, RecallReport, Record, VerifyReport
+from .results import BackupReport, CollectionInfo, Health, Hit, RecallReport, Record, VerifyReport
 
 F32 = NDArray[np.float32]
 
@@ -599,6 +601,39 @@ class Collection:
         self._engine.check(writing=True)
         self._engine.graph.settle()
         self._engine.write(lambda: maintenance.compact(self._engine.core))
+
+    @checked_keywords
+    def backup(self, path: str | PathLike[str], *, incremental: bool = False) -> BackupReport:
+        """Copy the collection as of its last commit into another store, and read all of the copy back.
+
+        Searches and writes go on meanwhile, here and in other processes. To restore, open the copy. What is interrupted
+        leaves no collection behind, and the next call goes on with it.
+
+        Parameters
+        ----------
+        path : str or path      folder of the store to copy into, on another disk if it is to survive this one; there
+                                the collection gets its own name
+        incremental : bool      bring the copy that is there up to date, in one commit: both are read, and what differs
+                                is written. Without a copy, one is made
+
+        Raises
+        ------
+        InvalidInputError       there is something already, or it is no older copy of this collection
+        CorruptionError         the collection, or the older copy, is damaged; an older copy was left as it was
+        LockedError, StorageError
+
+        >>> col.backup("my-backup").documents
+        4
+        >>> with bqstore.open("my-backup") as copy:
+        ...     len(copy)
+        4
+        >>> _ = col.add(np.ones((1, 4)), ids=["e"])
+        >>> col.backup("my-backup", incremental=True).documents
+        5
+        """
+        self._engine.check()
+        folder = validate.folder_in(path, "path", "expected the folder of the store to copy into")
+        return engine_backup(self._engine, folder, check_bool("incremental", incremental))
 
     def close(self) -> None:
         """Give back the files, if nothing else in this process has the collection open. Closing twice is fine.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from .arguments import (
     checked_keywords,
     refuse_unknown,
     shown,
-    text_bytes,
 )
 from .collection import Collection
 from .config import (
@@ -50,6 +49,9 @@ from .metadata.to_json import ID_KEY
 from .quality.keeper import RecallKeeper
 from .storage import Head, coding_of, open_store
 from .storage.flat import collection_folder
+from .validate import folder_in
+
+_EXPECTED = "expected a folder's name, or None to keep everything in memory"
 
 
 @checked_keywords
@@ -146,7 +148,7 @@ def open(
     target = given["target_recall"]
     opening |= {"threads": threads, "read_only": read_only, "lock_timeout": timeout, "exclusive": exclusive}
     opening |= {} if target is None else {"target_recall": target}
-    folder = None if path is None else collection_folder(_absolute(path), collection)
+    folder = None if path is None else collection_folder(folder_in(path, "path", _EXPECTED), collection)
     with core_opening(None if read_only else folder):
         core = None if folder is None or read_only or exclusive else joined(folder)
         if core is None:
@@ -271,23 +273,6 @@ def _keys_in(given: object) -> list[str]:
         if key.startswith("$"):
             raise InvalidInputError(f"index_metadata has {shown(key)}; expected metadata keys, which filters can name")
     return keys
-
-
-def _absolute(given: object) -> Path:
-    """The store's folder as an absolute path: the process may change its working directory."""
-    expected = "expected a folder's name, or None to keep everything in memory"
-    if not isinstance(given, (str, PathLike)):
-        raise InvalidInputError(f"path is {shown(given)}; {expected}")
-    path = fspath(given)
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise InvalidInputError(f"path is {shown(path)}; {expected}")
-    if "://" in path:
-        raise InvalidInputError(f"path is {shown(path)}; expected a folder: this version opens no remote stores")
-    text_bytes(path, "path")  # SQLite takes names in UTF-8
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError as error:
-        raise InvalidInputError(f"path is {shown(path)}; {error}: write it out") from None
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -446,3 +446,28 @@ class VerifyReport:
     problems: list[str]
     documents: int
     vectors: int
+
+
+@dataclass(frozen=True)
+class BackupReport:
+    """The outcome of `Collection.backup`: a copy that was read back, and is whole.
+
+    Parameters
+    ----------
+    path, collection : str      where it is: ``bqstore.open(path, collection)``
+    documents, vectors : int    how many it holds; vectors of deleted documents are among them until a `compact`
+    bytes_written : int
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store") as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
+    ...     report = col.backup("my-copy")
+    >>> report.documents, report.vectors
+    (2, 2)
+    """
+
+    path: str
+    collection: str
+    documents: int
+    vectors: int
+    bytes_written: int

@@ -8,12 +8,14 @@ InvalidInputError says what was given, what was expected, and what to do.
 import uuid
 from collections.abc import Mapping, Sequence, Sized
 from numbers import Number
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import check_int, check_real, counted, items, text_bytes, type_of
+from .arguments import check_int, check_real, counted, items, shown, text_bytes, type_of
 from .config import MAX_DIM, MAX_K
 from .errors import InvalidInputError
 from .kernels.layout import LONGEST, SHORTEST
@@ -27,6 +29,22 @@ MAX_ID_BYTES: Final = 1024
 MAX_TEXT_BYTES: Final = 998_000_000  # SQLite takes rows of 10**9 bytes, and metadata is up to 1.2 million of them
 # squares stay within float32, whose largest is 3.4e38 and smallest normal 1.2e-38
 LARGEST_HALF: Final = 65504.0
+
+
+def folder_in(given: object, name: str, expected: str) -> Path:
+    """A folder's name as an absolute path: the process may change its working directory. Raises InvalidInputError."""
+    if not isinstance(given, (str, PathLike)):
+        raise InvalidInputError(f"{name} is {shown(given)}; {expected}")
+    path = fspath(given)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidInputError(f"{name} is {shown(path)}; {expected}")
+    if "://" in path:
+        raise InvalidInputError(f"{name} is {shown(path)}; expected a folder: this version opens no remote stores")
+    text_bytes(path, name)  # SQLite takes names in UTF-8
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{name} is {shown(path)}; {error}: write it out") from None
 
 
 def array(given: object, what: str) -> F32:

@@ -185,6 +185,11 @@ class DiskFile(RecordFile):
         file.check_size(count)
         return file
 
+    @property
+    def slots(self) -> int:
+        """Whole records that the file has room for."""
+        return max(0, os.fstat(self._fd).st_size - self.header_length) // self.layout.record_bytes
+
     def _offset(self, slot: int) -> int:
         return self.header_length + slot * self.layout.record_bytes
 
