@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .index import warm_up
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import open, open_flat
+    from .repairing import repair
     from .results import (
         BackupReport,
         Choice,
@@ -47,9 +48,11 @@ if TYPE_CHECKING:
         Histogram,
         Hit,
         RecallEstimate,
+        LostDocument,
         RecallPoint,
         RecallReport,
         Record,
+        RepairReport,
         Trial,
         VerifyReport,
     )
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
 _HOME = {
     "__version__": "_version",
     **dict.fromkeys(("open", "open_flat"), "opening"),
+    "repair": "repairing",
     "Collection": "collection",
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
@@ -91,6 +95,7 @@ __all__ = [
     "HnswConfig",
     "InvalidInputError",
     "LockedError",
+    "LostDocument",
     "NotFoundError",
     "OpenAIEmbedder",
     "Quantization",
@@ -99,6 +104,7 @@ __all__ = [
     "RecallPoint",
     "RecallReport",
     "Record",
+    "RepairReport",
     "SearchParams",
     "SettingsConflictError",
     "StorageError",
@@ -110,6 +116,7 @@ __all__ = [
     "check_documents",
     "open",
     "open_flat",
+    "repair",
     "search_keywords",
     "warm_up",
 ]

@@ -471,3 +471,51 @@ class BackupReport:
     documents: int
     vectors: int
     bytes_written: int
+
+
+@dataclass(frozen=True)
+class LostDocument:
+    """A document that `repair` could not save.
+
+    Parameters
+    ----------
+    id : str or None            None where nothing tells it any more
+    reason : str                what of it is damaged
+    text, metadata              where only the vector is damaged: embed the text again, and add it; else None
+
+    >>> import bqstore
+    >>> bqstore.LostDocument("a", "its vector is damaged", "one", {"lang": "en"}).id  # as `repair` returns it
+    'a'
+    """
+
+    id: str | None
+    reason: str
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """The outcome of `repair`.
+
+    Parameters
+    ----------
+    path, collection : str      where the new collection is: ``bqstore.open(path, collection)``
+    documents : int             how many were saved
+    lost : list of LostDocument those that were not
+    lost_file : str or None     a file of them: one JSON object a line
+    problems : list of str      what is damaged in the old collection, one line each
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store") as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
+    >>> bqstore.repair("my-store", to="my-repaired-store").problems
+    []
+    """
+
+    path: str
+    collection: str
+    documents: int
+    lost: list[LostDocument]
+    lost_file: str | None
+    problems: list[str]

@@ -4,6 +4,8 @@
     bqstore recall PATH     the recall of its searches, against exact search; --report writes it as a page
     bqstore tune PATH       store the fastest search settings that reach a recall
     bqstore backup PATH TO  copy a store that is in use, or bring an older copy up to date
+    bqstore verify PATH     read and check every byte
+    bqstore repair PATH     save what is intact of a damaged store into a new one
     bqstore warm-up         compile what searches run on, for images and other first starts
 
 It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in `commands.py`; `upkeep.py`

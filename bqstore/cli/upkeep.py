@@ -1,11 +1,15 @@
-"""The commands that keep a store safe: backup."""
+"""The commands that keep a store safe: backup, verify, repair."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .commands import Store, app
+import bqstore
+
+from .commands import Json, Store, app
 from .console import console, errors_reported, existing_collection
 from .formatting import printable, size
 
@@ -39,3 +43,51 @@ def backup(
             with existing_collection(path, name, read_only=True) as col:
                 done = col.backup(dest, incremental=incremental)
             say(f"{name}: {done.documents:,} documents are in {dest}, read back; {size(done.bytes_written)} written")
+
+
+@app.command()
+def verify(path: Store, collection: Some = None, as_json: Json = False) -> None:
+    """Read every byte of a store and compare it with its checksums and counts. The exit code is 1 if it is damaged."""
+    found: dict[str, dict[str, Any]] = {}
+    with errors_reported():
+        for name in collections_in(path, collection):
+            try:
+                with existing_collection(path, name, read_only=True) as col:
+                    found[name] = asdict(col.verify())
+            except bqstore.CorruptionError as error:  # it cannot be opened
+                found[name] = {"ok": False, "problems": [str(error)], "documents": 0, "vectors": 0}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    for name, report in {} if as_json else found.items():
+        say(
+            f"{name}: {report['documents']:,} documents and {report['vectors']:,} vectors read; "
+            + ("whole" if report["ok"] else "damaged:")
+        )
+        for problem in report["problems"]:
+            say(f"  {problem}")
+    if not all(report["ok"] for report in found.values()):
+        if not as_json:
+            say("Restore a backup, or save what is intact: bqstore repair STORE --to DEST")
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    path: Store,
+    to: Annotated[str, typer.Option("--to", metavar="DEST", help="Folder of the store to write into.")],
+    collection: Some = None,
+) -> None:
+    """Save what is intact of a damaged store into a new one. The exit code is 1 if documents were lost."""
+    lost = 0
+    with errors_reported():
+        for name in collections_in(path, collection):
+            done = bqstore.repair(path, to, name)
+            for problem in done.problems:
+                say(f"  {problem}")
+            say(f"{name}: {done.documents:,} documents are in {to}; {len(done.lost):,} were lost")
+            if done.lost:
+                again = sum(each.text is not None for each in done.lost)
+                say(f"  listed in {done.lost_file}; the texts of {again:,} are intact: embed and add them again")
+            lost += len(done.lost)
+    if lost:
+        raise typer.Exit(1)
