@@ -18,7 +18,7 @@ from . import validate
 from .arguments import check_bool, check_int, checked_keywords, is_text
 from .bitmap import to_mask
 from .config import AUTO, Quantization, SearchParams
-from .engine import embedding_model, info, maintenance, mmr, search, writes
+from .engine import damaged, embedding_model, info, maintenance, mmr, search, writes
 from .engine.backup import backup as engine_backup
 from .engine.engine import Engine
 from .engine.fetch import at_commit_of, vectors_of_rows
@@ -180,6 +180,7 @@ class Collection:
         score_threshold: float | None = None,
         with_vectors: bool = False,
         explain: bool = False,
+        allow_damaged: bool = False,
     ) -> list[Hit]:
         """Find the k documents nearest to a vector, nearest first.
 
@@ -202,6 +203,8 @@ class Collection:
         score_threshold : float         drop hits with a lower score
         with_vectors : bool             fill ``Hit.vector``
         explain : bool                  return `ExplainedHits`, whose ``explanation`` tells how the search was done
+        allow_damaged : bool            of a damaged collection, find what is intact: documents that cannot be read are
+                                        left out and named, see `PartialHits`. Without it they are a CorruptionError
 
         >>> hits = col.search([1, 0, 0, 0], k=2, filter={"year": {"$gte": 2020}})
         >>> hits[0].id, hits[0].score, hits[0].text
@@ -214,7 +217,8 @@ class Collection:
             *(1, target_recall),
         )
         queries, explain = self._queries(vector, single=True), check_bool("explain", explain)
-        return search.hits(engine, queries, filter_grammar.parse(filter), options, explain)[0]
+        hits = damaged.hits if check_bool("allow_damaged", allow_damaged) else search.hits
+        return hits(engine, queries, filter_grammar.parse(filter), options, explain)[0]
 
     @checked_keywords
     def search_batch(
@@ -232,6 +236,7 @@ class Collection:
         score_threshold: float | None = None,
         with_vectors: bool = False,
         threads: int | None = None,
+        allow_damaged: bool = False,
     ) -> list[list[Hit]]:
         """Run `search` for many vectors at once, on all cores; returns one list of hits for each vector.
 
@@ -251,7 +256,8 @@ class Collection:
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
             *(threads, target_recall),
         )
-        return search.hits(engine, self._queries(vectors, single=False), filter_grammar.parse(filter), options)
+        hits = damaged.hits if check_bool("allow_damaged", allow_damaged) else search.hits
+        return hits(engine, self._queries(vectors, single=False), filter_grammar.parse(filter), options)
 
     @checked_keywords
     def search_ids(

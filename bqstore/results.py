@@ -125,6 +125,23 @@ class ExplainedHits(list[Hit]):
     """
 
     explanation: Explanation
+    left_out: tuple[str | None, ...] = ()  # with ``allow_damaged=True``: see `PartialHits`
+
+
+class PartialHits(list[Hit]):
+    """The hits of a search with ``allow_damaged=True``: a list that says which documents were ``left_out``.
+
+    ``left_out`` holds the ids of those that came into question and cannot be read; None where the id is damaged, too.
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
+    ...     hits = col.search([1.0, 0.0], allow_damaged=True)
+    >>> len(hits), hits.left_out
+    (2, ())
+    """
+
+    left_out: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)

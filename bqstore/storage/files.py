@@ -1,6 +1,7 @@
 """One flat file of fixed-size records, on disk or in memory: write, sync, read, map. Knows no rows and no commits.
 
-Records are written with pwrite, at or past the committed count only; committed records are never overwritten.
+Records are written with pwrite, at or past the committed count only; committed records are never overwritten, but for
+codes that are damaged (`FlatFiles.mend`).
 Searches read them in place, through a shared read-only map of the file. The file is grown ahead of its records, so that
 most appends need no new map. Nobody writes through the map: a full disk would be a SIGBUS there, and is an error here.
 """
