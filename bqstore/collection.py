@@ -593,10 +593,11 @@ class Collection:
         self._engine.core.keeper.settle(self._engine.target_recall)
 
     def compact(self) -> None:
-        """Give back the space of deleted and replaced documents.
+        """Give back the space of deleted and replaced documents; their texts, ids and vectors are gone from the files.
 
         Searches go on meanwhile, here and in other processes; writes wait. It is one commit: until then an
-        interruption changes nothing. Does nothing where nothing was deleted.
+        interruption changes nothing. A process that reads an older commit at that moment keeps SQLite's log, and what
+        stands in it, until a later `flush`, `compact` or `close`.
 
         >>> col.delete(["a"])
         1
@@ -670,6 +671,7 @@ class Collection:
 
     def __del__(self) -> None:
         if hasattr(self, "_engine") and not sys.is_finalizing():
+        self._engine.write(lambda: maintenance.erase(self._engine.core))
             self._engine.close()
 
     def __repr__(self) -> str:

@@ -326,6 +326,17 @@ class Catalogue:
         with self.using_main() as main:
             return space.checkpoint(main)
 
+    def erase(self) -> None:
+        """Write the file anew, and empty the log: what was deleted is in neither then.
+
+        PRAGMA secure_delete is not enough: where SQLite moves a row to another page, the old one keeps its bytes, and
+        nothing overwrites them when the row is deleted.
+        """
+        if self._path is not None:
+            with self.using_main() as main:
+                main.execute("VACUUM")
+        self.checkpoint()
+
     def use_log_again(self) -> None:
         """Let the next commit write from the beginning of the log, as far as its readers and the disk allow."""
         with suppress(BqstoreError), self.using_main() as main:
