@@ -18,7 +18,7 @@ from . import validate
 from .arguments import check_bool, check_int, checked_keywords, is_text
 from .bitmap import to_mask
 from .config import AUTO, Quantization, SearchParams
-from .engine import damaged, embedding_model, info, maintenance, mmr, search, writes
+from .engine import damaged, embedding_model, info, maintenance, mmr, reembed, search, writes
 from .engine.backup import backup as engine_backup
 from .engine.engine import Engine
 from .engine.fetch import at_commit_of, vectors_of_rows
@@ -30,7 +30,17 @@ from .metadata.documents import record_of
 from .metadata.filter_grammar import Filter
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
-from .results import BackupReport, CollectionInfo, Health, Hit, RecallReport, Record, VerifyReport
+from .results import (
+    BackupReport,
+    CollectionInfo,
+    Health,
+    Hit,
+    RecallReport,
+    Record,
+    ReembedPlan,
+    ReembedReport,
+    VerifyReport,
+)
 
 F32 = NDArray[np.float32]
 
@@ -578,6 +588,60 @@ class Collection:
         self._engine.recode(lambda: self._engine.encoder.change(wanted))
         return self._engine.encoder.in_use(self._engine.query_encoding)
 
+    @checked_keywords
+    def reembed_plan(self, embedder: Any) -> ReembedPlan:
+        """Tell what `reembed` would take: texts, characters, and the price if the embedder can tell. Nothing is sent.
+
+        >>> class Lengths:
+        ...     model = "lengths"
+        ...
+        ...     def embed(self, texts):
+        ...         return np.array([[len(text), 1, 1] for text in texts], np.float32)
+        ...
+        ...     def embed_query(self, text):
+        ...         return self.embed([text])[0]
+        >>> plan = col.reembed_plan(Lengths())
+        >>> plan.documents, plan.characters
+        (4, 15)
+        """
+        self._engine.check()
+        return reembed.plan(self._engine, embedder)
+
+    @checked_keywords
+    def reembed(self, embedder: Any, *, batch: int = 1000) -> ReembedReport:
+        """Embed all texts with another model, of another dimension too, and replace all vectors in one commit.
+
+        Until that commit searches answer from the old vectors, and others add and delete as ever; what they add is
+        embedded as well. New vectors are kept on disk batch by batch: a call that was interrupted or killed goes on
+        when it is made again with the same model, and nothing is embedded twice. The collection remembers the new
+        model, and refuses vectors of the old one. Search settings found by `tune` are dropped.
+
+        Parameters
+        ----------
+        embedder : Embedder     the new model: ``model``, ``embed(texts)``; `reembed_plan` tells the price before
+        batch : int             texts to embed at a time; at most so many are embedded while writers wait
+
+        Raises
+        ------
+        InvalidInputError       documents without a text, or vectors that cannot be stored; nothing was changed
+        LockedError             another process is at it
+        EmbeddingError          the model refused; what was embedded before is kept for the next call
+
+        >>> class Lengths:
+        ...     model = "lengths"
+        ...
+        ...     def embed(self, texts):
+        ...         return np.array([[len(text), 1, 1] for text in texts], np.float32)
+        ...
+        ...     def embed_query(self, text):
+        ...         return self.embed([text])[0]
+        >>> report = col.reembed(Lengths())
+        >>> report.documents, report.dim, col.info().embedding_model
+        (4, 3, 'lengths')
+        """
+        self._engine.check(writing=True)
+        return reembed.reembed(self._engine, embedder, check_int("batch", batch, 1, 1_000_000))
+
     # ---- upkeep and closing
 
     def flush(self) -> None:
@@ -608,6 +672,7 @@ class Collection:
         self._engine.check(writing=True)
         self._engine.graph.settle()
         self._engine.write(lambda: maintenance.compact(self._engine.core))
+        self._engine.write(lambda: maintenance.erase(self._engine.core))
 
     @checked_keywords
     def backup(self, path: str | PathLike[str], *, incremental: bool = False) -> BackupReport:
@@ -671,7 +736,6 @@ class Collection:
 
     def __del__(self) -> None:
         if hasattr(self, "_engine") and not sys.is_finalizing():
-        self._engine.write(lambda: maintenance.erase(self._engine.core))
             self._engine.close()
 
     def __repr__(self) -> str:

@@ -536,3 +536,55 @@ class RepairReport:
     lost: list[LostDocument]
     lost_file: str | None
     problems: list[str]
+
+
+@dataclass(frozen=True)
+class ReembedPlan:
+    """What `Collection.reembed` would do, from `Collection.reembed_plan`.
+
+    Parameters
+    ----------
+    model : str                         of the embedder
+    documents : int                     whose texts would be embedded
+    done : int                          embedded already, by a call that was interrupted
+    characters : int                    of the texts
+    without_text : tuple of str         ids of documents that have none: they must be deleted or added again before
+    cached, tokens, price               as the embedder estimates them, price in US$; None where it does not
+
+    >>> import bqstore
+    >>> bqstore.ReembedPlan("m", 2, 0, 6, ()).price is None  # as `reembed_plan` returns it
+    True
+    """
+
+    model: str
+    documents: int
+    done: int
+    characters: int
+    without_text: tuple[str, ...]
+    cached: int | None = None
+    tokens: int | None = None
+    price: float | None = None
+
+
+@dataclass(frozen=True)
+class ReembedReport:
+    """The outcome of `Collection.reembed`.
+
+    Parameters
+    ----------
+    model : str         whose vectors the collection holds now
+    dim : int or None   of them
+    documents : int
+    embedded : int      texts that this call has embedded
+    resumed : int       vectors that an interrupted call had left
+
+    >>> import bqstore
+    >>> bqstore.ReembedReport("m", 8, 2, 2, 0).documents  # as `reembed` returns it
+    2
+    """
+
+    model: str
+    dim: int | None
+    documents: int
+    embedded: int
+    resumed: int

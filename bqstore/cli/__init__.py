@@ -6,6 +6,7 @@
     bqstore backup PATH TO  copy a store that is in use, or bring an older copy up to date
     bqstore verify PATH     read and check every byte
     bqstore repair PATH     save what is intact of a damaged store into a new one
+    bqstore reembed PATH    embed all texts again with another model
     bqstore warm-up         compile what searches run on, for images and other first starts
 
 It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in `commands.py`; `upkeep.py`

@@ -1,4 +1,4 @@
-"""The commands that keep a store safe: backup, verify, repair."""
+"""The commands that keep a store safe, and bring it to another model: backup, verify, repair, reembed."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,7 @@ import typer
 
 import bqstore
 
-from .commands import Json, Store, app
+from .commands import Json, Name, Store, app
 from .console import console, errors_reported, existing_collection
 from .formatting import printable, size
 
@@ -91,3 +91,36 @@ def repair(
             lost += len(done.lost)
     if lost:
         raise typer.Exit(1)
+
+
+@app.command()
+def reembed(
+    path: Store,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="OpenAI's model, or the server's.")],
+    collection: Name = "default",
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Dimensions to ask the model for.")] = None,
+    base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
+    price: Annotated[float | None, typer.Option(min=0.0, help="US$ for a million tokens, if not known.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are sent.")] = False,
+) -> None:
+    """Embed all texts again with another model, and replace all vectors in one commit, while the store is in use.
+
+    The cost is told first. What is interrupted goes on when it is started again.
+    """
+    with (
+        errors_reported(),
+        bqstore.OpenAIEmbedder(model, dimensions=dimensions, base_url=base_url, price=price) as embedder,
+        existing_collection(path, collection, read_only=False) as col,
+    ):
+        plan = col.reembed_plan(embedder)
+        cost = "unknown" if plan.price is None else f"US$ {plan.price:,.4f}"
+        tokens = "an unknown number of" if plan.tokens is None else f"at most {plan.tokens:,}"
+        say(
+            f"{plan.documents:,} texts of {plan.characters:,} characters, {tokens} tokens, price {cost}"
+            + (f"; {plan.done:,} are done already" if plan.done else "")
+            + (f"; {plan.cached:,} are in the cache" if plan.cached else "")
+        )
+        if not yes:
+            typer.confirm("Send them?", abort=True)
+        done = col.reembed(embedder)
+        say(f"{done.documents:,} documents have vectors of {done.model}, of {done.dim or 0:,} dimensions")

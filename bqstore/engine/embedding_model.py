@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import check_int, shown, text_bytes
 from ..config import MAX_DIM
 from ..errors import InvalidInputError, SettingsConflictError
+from ..storage import Head
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -33,6 +34,16 @@ def refuse_another(model: str, dim: int | None, stored: str | None, stored_dim: 
         f"this collection holds vectors of {_named(stored, stored_dim)}, which those of {_named(model, dim)} cannot be "
         "compared with; use what it was made with, or another collection"
     )
+
+
+def refuse_older(model: str | None, generation: int, head: Head) -> None:
+    """Raise SettingsConflictError where a collection was embedded again since vectors were checked against it."""
+    now = head.settings["embedding_model"]
+    if now != model and (model is not None or generation != head.generation):
+        raise SettingsConflictError(
+            f"all texts were embedded again meanwhile, with embedding_model={now!r}; these vectors are of "
+            f"{_named(model, None)}: embed them again"
+        )
 
 
 def check(engine: "Engine", model: str, dim: int | None, remember: bool) -> None:

@@ -48,7 +48,8 @@ def recode(
 ) -> None:
     """Make all codes anew, into a new generation with a graph of its own; what is dead is dropped.
 
-    Raises StorageError where no originals are kept.
+    ``other`` gives other vectors for rids, of ``dim`` dimensions, in the place of the originals. Without it, raises
+    StorageError where no originals are kept.
     """
     state = core.publisher.follow()
     live = np.flatnonzero(state.live)
@@ -63,7 +64,8 @@ def recode(
         return codes
 
     with Progress("encoding", len(live)) as progress:
-        prepared = core.store.begin_compaction(live, progress, Recode(settings, quantizer.parameters, encode))
+        how = Recode(settings, quantizer.parameters, encode, other, dim)
+        prepared = core.store.begin_compaction(live, progress, how)
     _finish(core, prepared, words, quantizer)
 
 

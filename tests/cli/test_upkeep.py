@@ -1,11 +1,15 @@
-"""`bqstore backup`, `verify`, `repair`."""
+"""`bqstore backup`, `verify`, `repair`, `reembed`."""
 
 import json
 
 import numpy as np
+import pytest
+from typer.testing import CliRunner
 
 import bqstore
+from bqstore.cli.commands import app
 from tests.conftest import clustered
+from tests.embeddings.fake_server import serve, vector_of
 
 
 def test_backup_of_all_collections_of_a_store_and_an_update_of_the_copy(run, store, tmp_path):
@@ -75,3 +79,32 @@ def test_repair_that_loses_nothing_is_0_and_one_that_would_overwrite_a_message(r
     result = run("repair", store, "--to", tmp_path / "new")
     assert result.exit_code == 1 and "exists already" in result.stderr
     assert run("repair", store).exit_code == 2
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789abcdef")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+    with serve() as running:
+        yield running
+
+
+def test_reembed_tells_the_cost_first_and_sends_nothing_before_yes(run, server, tmp_path):
+    texts = [f"text {i}" for i in range(12)]
+    with bqstore.open(tmp_path / "store", embedding_model="old") as col:
+        col.add(clustered(12, 32), [f"d{i}" for i in range(12)], texts)
+    model = ["--model", "text-embedding-3-small", "--dimensions", "8", "--base-url", server.url]
+    words = ["reembed", str(tmp_path / "store"), *model]
+    result = CliRunner().invoke(app, words, input="n\n")
+    assert result.exit_code == 1 and "12 texts of 74 characters" in result.stdout and "US$ 0.0" in result.stdout
+    assert server.requests == []
+    result = CliRunner().invoke(app, words, input="y\n")
+    assert result.exit_code == 0, result.output
+    assert "12 documents have vectors of text-embedding-3-small, of 8 dimensions" in result.stdout
+    with bqstore.open(tmp_path / "store") as col:
+        assert col.info().embedding_model == "text-embedding-3-small"
+        assert [hit.id for hit in col.search(vector_of("text 7"), 1)] == ["d7"]
+        assert col.verify().ok
+    result = run(*words, "--yes")
+    assert result.exit_code == 0 and "12 are in the cache" in result.stdout
+    assert run("reembed", tmp_path / "store").exit_code == 2
