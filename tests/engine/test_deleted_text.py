@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import bqstore
+from bqstore.storage.catalogue import Catalogue
 
 DIM = 32
 
@@ -30,6 +31,18 @@ def document(name: str, long: int, rng: np.random.Generator) -> tuple[dict, list
     words = ["text", "end", "meta", "ref", "private", "id"]
     given = {"vectors": vector, "ids": [f"canary-id-{name}."], "texts": [text], "metadatas": [metadata]}
     return given, [*(f"canary-{word}-{name}.".encode() for word in words), vector.tobytes()[4:44]]
+
+
+@pytest.fixture(autouse=True)
+def sqlite_as_it_may_be_compiled(monkeypatch):
+    """SQLite leaves deleted rows where they are; some systems have it compiled to overwrite most of them."""
+    real = Catalogue.start_writing
+
+    def start_writing(self):
+        real(self)
+        self._main.execute("PRAGMA secure_delete = OFF")
+
+    monkeypatch.setattr(Catalogue, "start_writing", start_writing)
 
 
 @pytest.mark.parametrize("seed", range(2))
