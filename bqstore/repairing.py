@@ -102,6 +102,7 @@ def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:
             dim=wreck.head.dim,
             **{name: settings[name] for name in ("distance", "originals", "embedding_model", "quantization", "hnsw")},
             search=settings.get("untuned", settings["search"]),
+            target_recall=settings.get("target_recall"),
         ) as col,
         Progress("saving", len(whole)) as progress,
     ):

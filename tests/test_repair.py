@@ -188,16 +188,17 @@ def test_settings_model_and_private_metadata_come_along(tmp_path):
         "distance": "euclid",
         "originals": "float16",
         "embedding_model": "m",
+        "target_recall": 0.9,
         "hnsw": {"m": 24},
         "search": {"hnsw_ef": 99},
     }
     with bqstore.open(tmp_path / "store", **given) as col:
         col.add(np.eye(3), ["a", "b", "c"], metadatas=[{"_bq_ref_doc_id": "r", "_bq_x": 1, "k": 2}, {}, {}])
-        before, kept = col.info(), col.get(["a"])
+        before, kept, promised = col.info(), col.get(["a"]), col.health().target
     bqstore.repair(tmp_path / "store", tmp_path / "new")
     with bqstore.open(tmp_path / "new") as col:
         after = col.info()
-        assert col.get(["a"]) == kept
+        assert col.get(["a"]) == kept and col.health().target == promised == 0.9
     for name in ("distance", "originals", "embedding_model", "hnsw", "search", "dim", "quantization"):
         assert getattr(before, name) == getattr(after, name)
 
