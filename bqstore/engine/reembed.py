@@ -160,6 +160,6 @@ def _model_of(embedder: Any) -> str:
         if not hasattr(embedder, name):
             raise InvalidInputError(
                 f"embedder is of type {type(embedder).__name__}, which has no {name!r}; expected a bqstore.Embedder, "
-                "such as OpenAIEmbedder or CachedEmbedder"
+                "such as OpenAIEmbedder, or CachedEmbedder around any other model, LangChain's too"
             )
     return checked_model(embedder.model, "embedder.model")
