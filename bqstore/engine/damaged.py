@@ -15,7 +15,7 @@ from ..bitmap import Bits, count, to_bitmap
 from ..errors import CorruptionError
 from ..index import DamagedVectorError
 from ..metadata.evaluate import evaluate
-from ..metadata.filter_tree import Predicate, Tree, keys_of
+from ..metadata.filter_tree import Predicate, Tree, fields_of
 from ..results import ExplainedHits, Hit, PartialHits
 from ..storage import Store
 from . import fetch, search
@@ -88,7 +88,7 @@ def _accepted(engine: "Engine", state: State, tree: Tree | None, bad: set[int]) 
         readable[state.ordinals(rid for rid, _ in intact.rows)] = True
         bad.update(state.rids[: state.n][live & ~readable].tolist())
         store = cast(Store, intact)
-        view = with_columns(store, replace(view, live=readable), keys_of(tree))
+        view = with_columns(store, replace(view, live=readable), {field.key for field in fields_of(tree)})
         return evaluate(tree, view.n, bits_reader(engine.store, view)) & to_bitmap(readable)
 
 
@@ -100,4 +100,6 @@ class _Intact:
         self.rows = store.intact_column(rids, "metadata")
 
     def column_since(self, rid: int, column: str) -> Iterator[list[tuple[int, Any]]]:
-        yield self._store.intact_column([each for each in self._rids if each >= rid], column)
+        found = self._store.intact_column([each for each in self._rids if each >= rid], column)
+        if found:
+            yield found

@@ -246,9 +246,8 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
     except CorruptionError as error:
         raise CorruptionError(f"the older copy in {folder} is damaged, and was left as it is: {error}") from error
     try:
-        copy.start_writing()
-        old = copy.head
         with _last_commit(store) as (connection, head, flat):
+            old = copy.head
             if old.store_id != head.store_id:
                 raise InvalidInputError(f"{folder} holds another collection; name another folder for the copy")
             if old.seq > head.seq or (old.seq == head.seq and old != head):
@@ -256,6 +255,7 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
                     f"{folder} was written since it was copied, or is the newer of the two; name another folder for "
                     "the copy"
                 )
+            copy.start_writing()
             written = _follow(copy, connection, head, flat, store.catalogue.name, report)
         if copy.flat.entries is not None:
             written += _copy_snapshot(store, head, copy.flat.entries, copy.flat.both())

@@ -130,10 +130,14 @@ def read_wreck(folder: Path) -> Wreck:
         raise CorruptionError(
             f"{folder} holds no meta.db, so neither ids nor texts nor settings: restore it from a copy"
         )
-    catalogue = Catalogue(meta)
+    catalogue, unreadable = None, []
+    try:
+        catalogue = Catalogue(meta)
+    except CorruptionError as error:  # its first page; the others can be read one by one
+        unreadable = [str(error)]
     try:
         with Pages(meta) as pages:
-            tables = _Tables(catalogue.main(), pages)
+            tables = _Tables(None if catalogue is None else catalogue.main(), pages, unreadable)
             wreck = Wreck(folder, _head(tables), problems=tables.problems)
             for layout in layouts(wreck.head) if wreck.head.n_slots else []:
                 found = _flat(folder, layout, wreck)
@@ -143,17 +147,17 @@ def read_wreck(folder: Path) -> Wreck:
                     wreck.codes = found
             _fill(wreck, tables)
     finally:
-        with suppress(BqstoreError):
-            catalogue.close()
+        if catalogue is not None:
+            with suppress(BqstoreError):
+                catalogue.close()
     return wreck
 
 
 class _Tables:
     """The catalogue, through SQLite as far as it goes, and by its pages."""
 
-    def __init__(self, main: sqlite3.Connection, pages: Pages) -> None:
-        self._main, self.pages = main, pages
-        self.problems: list[str] = []
+    def __init__(self, main: sqlite3.Connection | None, pages: Pages, problems: list[str]) -> None:
+        self._main, self.pages, self.problems = main, pages, problems
         found = [row[0] for row in self.some("PRAGMA integrity_check(20)")]
         self.sound = found == ["ok"]
         self.problems = list(
@@ -163,6 +167,8 @@ class _Tables:
     def some(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a statement up to the first that cannot be read, which is a problem."""
         out: list[tuple[Any, ...]] = []
+        if self._main is None:
+            return out
         try:
             for row in self._main.execute(sql, values):
                 out.append(row)
