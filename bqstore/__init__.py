@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     )
     from .index import warm_up
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
-    from .opening import open, open_flat
+    from .opening import load, open, open_flat
     from .repairing import repair
     from .results import (
+        AddResult,
         BackupReport,
         Choice,
         CollectionInfo,
@@ -56,15 +57,18 @@ if TYPE_CHECKING:
         ReembedPlan,
         ReembedReport,
         RepairReport,
+        Skipped,
         Trial,
         VerifyReport,
     )
+    from .stores import collections, copy, drop, rename
     from .validate import check_documents
 
 # the modules of the names that are neither errors nor results
 _HOME = {
     "__version__": "_version",
-    **dict.fromkeys(("open", "open_flat"), "opening"),
+    **dict.fromkeys(("load", "open", "open_flat"), "opening"),
+    **dict.fromkeys(("collections", "copy", "drop", "rename"), "stores"),
     "repair": "repairing",
     "Collection": "collection",
     "warm_up": "index",
@@ -78,6 +82,7 @@ __all__ = [
     "ID_KEY",
     "PRIVATE_PREFIX",
     "REF_DOC_ID_KEY",
+    "AddResult",
     "BackupReport",
     "BqstoreError",
     "CachedEmbedder",
@@ -113,6 +118,7 @@ __all__ = [
     "RepairReport",
     "SearchParams",
     "SettingsConflictError",
+    "Skipped",
     "StorageError",
     "TargetNotReachedError",
     "Trial",
@@ -120,8 +126,13 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "check_documents",
+    "collections",
+    "copy",
+    "drop",
+    "load",
     "open",
     "open_flat",
+    "rename",
     "repair",
     "search_keywords",
     "warm_up",

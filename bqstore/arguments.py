@@ -7,7 +7,7 @@ it, else by its spelling.
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from functools import wraps
@@ -25,7 +25,7 @@ R = TypeVar("R")
 # What other vector stores, and people, call our keywords, values and operators. Case and underscores do not count.
 _SYNONYMS: Final = {
     "k": "n_results limit top_k n top num_results similarity_top_k n_neighbors",
-    "filter": "where filters query_filter metadata_filter where_document condition expr predicate",
+    "filter": "where filters query_filter metadata_filter condition expr predicate",
     "vector": "vectors query query_vector query_embedding query_embeddings embedding embeddings queries xq",
     "vectors": "vector embeddings embedding queries query query_vectors query_embeddings data xb xq",
     "queries": "vectors vector query query_vectors query_embeddings embeddings",
@@ -122,6 +122,12 @@ def _by_spelling(name: object, names: Collection[str]) -> str | None:
     return close[0] if close else None
 
 
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that is spelt most alike, if one is much alike."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return close[0] if close else next((each for each in known if each.lower() == name.lower()), None)
+
+
 def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str:
     """The end of a message: ``; did you mean 'x'?``, else ``otherwise``, else the list of known names."""
     names = sorted(known)
@@ -139,8 +145,17 @@ def refuse_unknown(given: Iterable[object], known: Iterable[str], where: str) ->
             raise UnknownKeywordError(f"{where} has no keyword {shown(name)}{hint or did_you_mean(name, known)}")
 
 
+_ELSEWHERE: Final = {
+    "wheredocument": "; texts are tested by a function: filter=lambda record: 'word' in record.text",
+    "fetchk": ": fetch_k belongs to max_marginal_relevance(); here oversampling= says how many candidates are compared",
+    "lambdamult": ": lambda_mult belongs to max_marginal_relevance()",
+}
+
+
 def _where_it_belongs(name: object, known: Collection[str]) -> str | None:
     """The end of a message for the name of a setting that another keyword, or another call, takes."""
+    if elsewhere := _ELSEWHERE.get(_plain(str(name))):
+        return elsewhere
     if setting := _by_meaning(name, _SETTINGS):
         group, value = _SETTINGS[setting]
         when = "" if group in known else " when the store is opened"
@@ -217,6 +232,15 @@ def check_real(name: str, value: object, expected: str) -> float:
     return number
 
 
+def check_seconds(name: str, value: object) -> float:
+    """A number of seconds, or InvalidInputError."""
+    expected = "a number of seconds, at least 0"
+    seconds = check_real(name, value, expected)
+    if seconds < 0:
+        raise InvalidInputError(f"{name} is {shown(value)}; expected {expected}")
+    return seconds
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """The value if it is one of the choices, or InvalidInputError that names the one that was meant."""
     if not isinstance(value, str) or value not in choices:
@@ -246,7 +270,10 @@ def text_bytes(text: str, what: str) -> int:
 
 
 def items(given: object, what: str) -> list[Any]:
-    """A list of anything iterable but a string."""
+    """A list of anything iterable but a string or a dictionary."""
+    if isinstance(given, Mapping):
+        hint = "; a filter goes into filter=" if what == "ids" else ""
+        raise InvalidInputError(f"{what} is {type_of(given)}; expected a list{hint}")
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise InvalidInputError(f"{what} is {type_of(given)}; expected a list")
     return list(given)

@@ -15,22 +15,35 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import validate
-from .arguments import check_bool, check_int, checked_keywords, is_text
-from .bitmap import to_mask
-from .config import AUTO, Quantization, SearchParams
-from .engine import damaged, embedding_model, info, maintenance, mmr, reembed, search, writes
+from .arguments import check_bool, check_choice, check_int, checked_keywords, is_text
+from .config import AUTO, MAX_K, Quantization, SearchParams
+from .engine import (
+    copies,
+    damaged,
+    embedding_model,
+    info,
+    listing,
+    maintenance,
+    mmr,
+    more_like,
+    reembed,
+    search,
+    writes,
+)
 from .engine.backup import backup as engine_backup
 from .engine.engine import Engine
-from .engine.fetch import at_commit_of, vectors_of_rows
+from .engine.fetch import at_commit_of
 from .engine.options import no_originals
 from .engine.state import State
 from .errors import InvalidInputError
 from .metadata import filter_grammar
-from .metadata.documents import record_of
 from .metadata.filter_grammar import Filter
+from .metadata.id_column import Ids
+from .places import absolute
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
 from .results import (
+    AddResult,
     BackupReport,
     CollectionInfo,
     Health,
@@ -39,6 +52,7 @@ from .results import (
     Record,
     ReembedPlan,
     ReembedReport,
+    Skipped,
     VerifyReport,
 )
 
@@ -84,28 +98,35 @@ class Collection:
         ids: Sequence[str | None] | None = None,
         texts: Sequence[str | None] | None = None,
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-    ) -> list[str]:
+        *,
+        on_error: str = "raise",
+    ) -> AddResult:
         """Add documents, or replace those whose ids exist. They are durable and searchable when this returns.
 
-        Without ``ids`` every call adds new documents, so adding the same texts twice keeps them twice.
+        Without ``ids`` every call adds new documents, so adding the same texts twice keeps them twice. A document whose
+        id exists is replaced whole: without ``texts`` or ``metadatas`` it has none afterwards. `update` changes a part.
 
         From 2,048 documents on they are also linked into the graph, unless a lost graph is being rebuilt in the
         background or kernels are still being compiled: then they are scanned until it reaches them.
 
         Parameters
         ----------
-        vectors : array-like (n, dim)   numbers of any type; kept as float32, not normalised
+        vectors : array-like (n, dim)   numbers of any type, in arrays, tensors, frames, columns of lists or iterables;
+                                        kept as float32, not normalised. A zero vector has a cosine of 0 with all
         ids : n strings or None         1 to 1,024 bytes of UTF-8; None gets a UUID; of equal ids the last wins
         texts : n strings or None
-        metadatas : n dicts or None     JSON of at most 64 KiB each; dates become ISO 8601 strings
+        metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
+
+        on_error : str                  "raise", or "skip": leave out documents that cannot be stored
 
         Returns
         -------
-        list of str                     the id of each vector, in order
+        AddResult                       a list of the ids, in order; ``replaced`` says how many existed, ``skipped``
+                                        what was left out, and why
 
         Raises
         ------
-        InvalidInputError               before anything is written
+        InvalidInputError               before anything is written; ``index`` says which document it is about
         StorageError                    the disk refused, and nothing is acknowledged; after a failed sync or commit the
                                         collection must be opened again before the next write
 
@@ -115,33 +136,77 @@ class Collection:
         5
         """
         self._engine.check(writing=True)
-        given, rows = validate.documents_in(vectors, ids, texts, metadatas, self._engine.store.head)
-        if rows.ids:
-            writes.add(self._engine, given, rows)
-        return list(rows.ids)
+        given, rows, skipped = validate.documents_or_skipped(
+            vectors, ids, texts, metadatas, self._engine.store.head, on_error
+        )
+        replaced = writes.add(self._engine, given, rows) if rows.ids else 0
+        return AddResult(rows.ids, replaced, [Skipped(*each) for each in skipped])
+
+    @checked_keywords
+    def update(
+        self,
+        ids: Sequence[str],
+        *,
+        texts: Sequence[str | None] | None = None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        vectors: ArrayLike | None = None,
+        replace: bool = False,
+    ) -> int:
+        """Change parts of documents and leave the rest; returns how many were changed. Unknown ids are skipped.
+
+        Parameters
+        ----------
+        ids : n strings
+        texts : n strings or None       a None among them leaves that text
+        metadatas : n dicts or None     merged into the stored ones; a None among them leaves that document's
+        vectors : array-like (n, dim)
+        replace : bool                  drop the stored metadata instead of merging
+
+        Raises
+        ------
+        InvalidInputError               nothing to change is given, or something that cannot be stored
+
+        >>> col.update(["a", "unknown"], texts=["ONE", "?"])
+        1
+        >>> col.get(["a"])
+        [Record(id='a', text='ONE', metadata={'lang': 'en', 'year': 2020}, vector=None)]
+        """
+        self._engine.check(writing=True)
+        parts = validate.parts_in(ids, texts, metadatas, vectors, self._engine.store.head)
+        return writes.update(self._engine, *parts, check_bool("replace", replace))
 
     @checked_keywords
     def update_metadata(
         self,
-        ids: Sequence[str],
-        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        ids: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
+        filter: Filter | None = None,
         replace: bool = False,
     ) -> int:
         """Change metadata, without new embeddings; returns how many documents were changed. Unknown ids are skipped.
 
         Parameters
         ----------
-        ids : n strings
+        ids : n strings or None
         metadata : dict or n dicts      one for all documents, or one for each
+        filter : dict or function       change the documents that match, or those of the ids; ``metadata`` is one dict
         replace : bool                  False: merge these keys into the stored ones; True: drop the stored ones
 
         >>> col.update_metadata(["a", "unknown"], {"lang": "de"})
         1
         >>> col.get(["a"])[0].metadata
         {'lang': 'de', 'year': 2020}
+        >>> col.update_metadata(metadata={"old": True}, filter={"year": {"$lt": 2022}})
+        2
         """
         self._engine.check(writing=True)
+        tree = filter_grammar.parse(filter)
+        if ids is None or tree is not None:
+            if tree is None:
+                raise InvalidInputError("update_metadata() needs ids or a filter that restricts")
+            some, one = validate.one_metadata_in(ids, metadata)
+            return writes.update_matching(self._engine, some, tree, one, check_bool("replace", replace))
         names, each = validate.metadata_in(ids, metadata)
         return writes.update_metadata(self._engine, names, each, check_bool("replace", replace))
 
@@ -163,21 +228,42 @@ class Collection:
         return writes.delete(self._engine, names, tree)
 
     def clear(self) -> None:
-        """Delete every document and give the space back. The settings and the dimension stay.
+        """Delete every document and give the space back. The settings stay; what is added next may have another
+        dimension, and be of another embedding model.
 
         >>> col.clear()
         >>> len(col)
         0
+        >>> col.add([[1.0, 0.0]], ids=["of two dimensions"])
+        ['of two dimensions']
         """
         self._engine.check(writing=True)
-        self._engine.write(self._engine.store.clear)
+        self._engine.write(lambda: self._engine.store.clear(whole=True))
+
+    @checked_keywords
+    def save(self, path: str | PathLike[str], collection: str = "default") -> None:
+        """Copy what is committed into a store on disk, every record verified; others may write meanwhile.
+
+        Of a collection in memory this is what keeps it; `bqstore.load` brings it back into memory, `bqstore.open` opens
+        it where it is. Nothing is at the new place until all of it is on the disk.
+
+        Raises
+        ------
+        InvalidInputError   there is a collection of that name
+
+        >>> col.save("saved", "notes")
+        >>> len(bqstore.open("saved", "notes"))
+        4
+        """
+        self._engine.check()
+        copies.save(self._engine, absolute(path), collection)
 
     # ---- searching
 
     @checked_keywords
     def search(
         self,
-        vector: ArrayLike,
+        vector: ArrayLike | None,
         k: int = 10,
         *,
         filter: Filter | None = None,
@@ -198,7 +284,8 @@ class Collection:
 
         Parameters
         ----------
-        vector : array-like (dim,)      need not be normalised
+        vector : array-like (dim,)      need not be normalised. None, with a filter: the first k documents that match,
+                                        with a score of 0
         k : int                         1 to 10,000
         filter : dict or function       which documents may be found: ``{"lang": "en", "year": {"$gte": 2020}}`` (see
                                         ``docs/filters.md``), or a function of a `Record` that returns a bool (slower)
@@ -226,7 +313,10 @@ class Collection:
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
             *(1, target_recall),
         )
-        queries, explain = self._queries(vector, single=True), check_bool("explain", explain)
+        explain = check_bool("explain", explain)
+        if vector is None and filter is not None and not explain:
+            return listing.first_hits(engine, filter_grammar.parse(filter), options)
+        queries = self._queries(vector, single=True)
         hits = damaged.hits if check_bool("allow_damaged", allow_damaged) else search.hits
         return hits(engine, queries, filter_grammar.parse(filter), options, explain)[0]
 
@@ -272,7 +362,7 @@ class Collection:
     @checked_keywords
     def search_ids(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | None,
         k: int = 10,
         *,
         filter: Filter | None = None,
@@ -289,7 +379,7 @@ class Collection:
 
         Parameters
         ----------
-        vectors : array-like (dim,) or (n, dim)
+        vectors : array-like (dim,) or (n, dim); None, with a filter: the first k that match, with a score of 0
         threads : int or None           as in `search_batch`
 
         The other parameters are those of `search`.
@@ -310,6 +400,8 @@ class Collection:
             *(threads, target_recall),
         )
         tree = None if filter is None else filter_grammar.parse(filter)
+        if vectors is None and filter is not None:
+            return listing.first_ids(engine, tree, options)
         return search.ids(engine, self._queries(vectors, single=False), tree, options)
 
     @checked_keywords
@@ -358,6 +450,54 @@ class Collection:
         hits = search.hits(engine, self._queries(vector, single=True), filter_grammar.parse(filter), options)[0]
         return mmr.chosen(hits, k, relevance, engine.distance, with_vectors)
 
+    @checked_keywords
+    def more_like(
+        self,
+        ids: Sequence[str] | None = None,
+        k: int = 10,
+        *,
+        vectors: ArrayLike | None = None,
+        combine: str = "mean",
+        filter: Filter | None = None,
+        oversampling: float | None = None,
+        rescore: bool | None = None,
+        hnsw_ef: int | None = None,
+        exact: bool = False,
+        ignore_quantization: bool = False,
+        score_threshold: float | None = None,
+        with_vectors: bool = False,
+        target_recall: float | None = None,
+    ) -> list[Hit]:
+        """Find the k documents nearest to several at once: to stored ones, to vectors, or to both.
+
+        Parameters
+        ----------
+        ids : list of str               documents whose vectors are searched with; they are no hits themselves
+        vectors : array-like (m, dim)   more vectors
+        combine : str                   "mean": search with the mean of all, under cosine each at unit length; "best":
+                                        search with each, and give every document its best score
+
+        The other parameters are those of `search`. Raises NotFoundError for an id that does not exist.
+
+        >>> [hit.id for hit in col.more_like(["a"], k=2)]
+        ['b', 'c']
+        >>> [hit.id for hit in col.more_like(vectors=[[1, 0, 0, 0], [0, 1, 0, 0]], k=2, combine="best")]
+        ['a', 'b']
+        """
+        engine = self._engine
+        engine.check()
+        k, combine = check_int("k", k, 1, MAX_K), check_choice("combine", combine, ("mean", "best"))
+        names = validate.ids_in([ids] if isinstance(ids, str) else [] if ids is None else ids)
+        given = None if vectors is None else self._queries(vectors, single=False)
+        if names and not engine.keeps_originals:
+            raise no_originals("more_like(ids)")
+        tree, wide = filter_grammar.parse(filter), min(k + len(names), MAX_K)
+        options = engine.options(
+            *(wide, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
+            *(None, target_recall),
+        )
+        return more_like.hits(engine, names, given, combine, tree, options)[:k]
+
     # ---- reading
 
     @checked_keywords
@@ -372,36 +512,95 @@ class Collection:
         names = validate.ids_in(ids)
         if check_bool("with_vectors", with_vectors) and not engine.keeps_originals:
             raise no_originals("with_vectors=True")
-
-        def answer(state: State) -> list[Record]:
-            with at_commit_of(engine.store, state):
-                rows = {row.id: row for row in engine.store.rows("id", list(dict.fromkeys(names)))}
-            vectors = vectors_of_rows(state, list(rows.values())) if with_vectors else {}
-            found = [rows[id_] for id_ in names if id_ in rows]
-            return [record_of(row, vectors.get(row.rid)) for row in found]
-
-        return engine.publisher.whole(answer)
+        return listing.get(engine, names, bool(with_vectors))
 
     @checked_keywords
-    def scroll(self, filter: Filter | None = None, batch: int = 1000) -> Iterator[Record]:
+    def scroll(
+        self,
+        filter: Filter | None = None,
+        batch: int = 1000,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        with_vectors: bool = False,
+        order_by: str | None = None,
+        descending: bool = False,
+    ) -> Iterator[Record]:
         """Iterate over every document that matches, oldest first, reading ``batch`` at a time.
 
         You may write meanwhile: each document that was there at the start and still is comes once, as it is when its
         batch is read.
 
+        Parameters
+        ----------
+        limit : int or None         at most so many documents
+        offset : int                leave out so many at the start
+        with_vectors : bool         fill ``Record.vector``
+        order_by : str or None      a metadata field: numbers first, then strings and dates, then others, then
+                                    documents without the field
+        descending : bool           the largest first; documents without the field still come last
+
         >>> [record.id for record in col.scroll(filter={"year": {"$lt": 2022}})]
         ['a', 'b']
+        >>> [record.id for record in col.scroll(order_by="year", descending=True, limit=2)]
+        ['d', 'c']
         """
         engine = self._engine
         engine.check()
         batch, tree = check_int("batch", batch, 1, 1_000_000), filter_grammar.parse(filter)
-        state, bits, _ = engine.acceptor.accepted(engine.acceptor.with_ids(), tree)
-        assert state.ids is not None
-        return self._scroll(state.ids.take, np.flatnonzero(to_mask(bits, state.n)).astype(np.int32), batch)
+        limit = None if limit is None else check_int("limit", limit, 0, 2**62)
+        offset, descending = check_int("offset", offset, 0, 2**62), check_bool("descending", descending)
+        if check_bool("with_vectors", with_vectors) and not engine.keeps_originals:
+            raise no_originals("with_vectors=True")
+        order = None if order_by is None else filter_grammar.checked_field(order_by, "order_by")
+        ids, ordinals = listing.ordered(engine, tree, order, descending, offset, limit)
+        return self._records(ids, ordinals, batch, bool(with_vectors))
 
-    def _scroll(self, ids_of: Any, ordinals: NDArray[np.int32], batch: int) -> Iterator[Record]:
+    def _records(self, ids: Ids, ordinals: NDArray[np.int32], batch: int, with_vectors: bool) -> Iterator[Record]:
         for at in range(0, len(ordinals), batch):
-            yield from self.get(ids_of(ordinals[at : at + batch]).tolist())
+            yield from self.get(ids.take(ordinals[at : at + batch]).tolist(), with_vectors)
+
+    @checked_keywords
+    def ids(self, filter: Filter | None = None) -> list[str]:
+        """Return the ids of the documents that match, oldest first; no document is read. ``for id in col`` does, too.
+
+        >>> col.ids({"year": {"$lt": 2022}}), list(col)
+        (['a', 'b'], ['a', 'b', 'c', 'd'])
+        """
+        self._engine.check()
+        return listing.ids(self._engine, filter_grammar.parse(filter))
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids, oldest first."""
+        return iter(self.ids())
+
+    @checked_keywords
+    def facets(
+        self, field: str, filter: Mapping[str, Any] | None = None, limit: int | None = None
+    ) -> list[tuple[Any, int]]:
+        """Return the values of a metadata field and how many documents have each, the most frequent first.
+
+        A list counts once for each of its different elements; dicts do not count. Dates come as ISO 8601 strings, with
+        a time zone as datetimes in UTC.
+
+        >>> col.facets("lang"), col.facets("year", filter={"year": {"$gt": 2021}}, limit=1)
+        ([('en', 4)], [(2022, 1)])
+        """
+        self._engine.check()
+        limit = None if limit is None else check_int("limit", limit, 0, 2**62)
+        tree = filter_grammar.parse(filter)
+        return listing.facets(self._engine, filter_grammar.checked_field(field, "field"), tree)[:limit]
+
+    @checked_keywords
+    def distinct(self, field: str, filter: Mapping[str, Any] | None = None) -> list[Any]:
+        """Return the different values of a metadata field in their order: numbers, strings, then others.
+
+        >>> col.distinct("year")
+        [2020, 2021, 2022, 2023]
+        """
+        self._engine.check()
+        tree = filter_grammar.parse(filter)
+        return listing.distinct(self._engine, filter_grammar.checked_field(field, "field"), tree)
 
     @checked_keywords
     def count(self, filter: Filter | None = None) -> int:
@@ -704,7 +903,7 @@ class Collection:
         5
         """
         self._engine.check()
-        folder = validate.folder_in(path, "path", "expected the folder of the store to copy into")
+        folder = absolute(path, expected="expected the folder of the store to copy into")
         return engine_backup(self._engine, folder, check_bool("incremental", incremental))
 
     def close(self) -> None:
@@ -743,6 +942,10 @@ class Collection:
         where = "in memory" if engine.path is None else str(engine.path)
         state = "closed" if engine.closed or engine.lifecycle.closed else f"{engine.store.head.n_live:,} documents"
         return f"<Collection {engine.name!r} {where}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the collection's settings, and nothing of its documents."""
+        return info.html_of(self._engine, repr(self))
 
     def _queries(self, given: object, single: bool) -> F32:
         head = self._engine.store.head

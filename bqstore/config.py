@@ -7,7 +7,7 @@ and ``ef_construct``) must agree with what is stored. Those of a query (`SearchP
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, TypeVar
 
@@ -229,13 +229,16 @@ _QDRANT: Final = {"hnsw_ef": "hnsw_ef", "exact": "exact", "quantization": "quant
 _QDRANT_QUANTIZATION: Final = {"rescore": "rescore", "oversampling": "oversampling", "ignore": "ignore_quantization"}
 
 
-def search_keywords(search_params: Mapping[str, Any] | None, **keywords: Any) -> dict[str, Any]:
+def search_keywords(
+    search_params: Mapping[str, Any] | None, known: Collection[str] = SEARCH_KEYWORDS, **keywords: Any
+) -> dict[str, Any]:
     """Keywords of `Collection.search` from settings in Qdrant's shape and from keywords, which take precedence.
 
     Parameters
     ----------
     search_params : dict or None    ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True,
                                     "oversampling": 2.0, "ignore": False}}``, or a part of it
+    known : names                   keywords that the caller takes, for the error of a misspelt one
     **keywords                      of `Collection.search`; one that is None is left out
 
     Raises
@@ -247,7 +250,7 @@ def search_keywords(search_params: Mapping[str, Any] | None, **keywords: Any) ->
     >>> bqstore.search_keywords({"hnsw_ef": 128, "quantization": {"oversampling": 2.0}}, k=5, filter=None)
     {'hnsw_ef': 128, 'oversampling': 2.0, 'k': 5}
     """
-    refuse_unknown(keywords, SEARCH_KEYWORDS, "search")
+    refuse_unknown(keywords, known, "search")
     outer = _renamed(search_params, "search_params", _QDRANT)
     inner = _renamed(outer.pop("quantization", None), "search_params['quantization']", _QDRANT_QUANTIZATION)
     return {**outer, **inner, **{name: value for name, value in keywords.items() if value is not None}}

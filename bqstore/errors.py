@@ -6,7 +6,7 @@ The tree, each branch a different reaction of the caller::
     ├── InvalidInputError (ValueError)      correct the call; nothing was written
     │   ├── UnknownKeywordError (TypeError) a keyword that does not exist; names the one that was probably meant
     │   └── SettingsConflictError           an argument contradicts what the collection was made with
-    ├── NotFoundError (LookupError)         there is no such collection to read
+    ├── NotFoundError (LookupError)         there is no such collection, or document
     ├── LockedError                         another process keeps the lock, or this thread is inside a write
     ├── ReadOnlyError                       a write on a collection opened with read_only=True
     ├── ClosedError                         closed, or carried over a fork; open it again
@@ -32,13 +32,19 @@ class BqstoreError(Exception):
 
 
 class InvalidInputError(BqstoreError, ValueError):
-    """An argument cannot be used; the message says what was expected. Nothing was written.
+    """An argument cannot be used; the message says what was expected. Nothing of the call was written.
+
+    Attributes
+    ----------
+    index : int or None     which document of those given it is about, if it is about one
 
     >>> import bqstore
     >>> bqstore.open().add(["text"])
     Traceback (most recent call last):
     bqstore.errors.InvalidInputError: vectors holds text; embed it first; the texts go into texts=
     """
+
+    index: int | None = None
 
 
 class UnknownKeywordError(InvalidInputError, TypeError):
@@ -63,7 +69,7 @@ class SettingsConflictError(InvalidInputError):
 
 
 class NotFoundError(BqstoreError, LookupError):
-    """There is no such collection to read.
+    """There is no such collection, or no such document to search with.
 
     >>> import bqstore
     >>> bqstore.open("nowhere", read_only=True)

@@ -10,14 +10,15 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .arguments import (
     check_bool,
     check_choice,
     check_int,
-    check_real,
+    check_seconds,
     checked_keywords,
+    did_you_mean,
     refuse_unknown,
     shown,
 )
@@ -34,6 +35,7 @@ from .config import (
     check_truncated,
     settings_from,
 )
+from .engine import copies
 from .engine.choose_encoding import is_open
 from .engine.core import Core, joined, shared
 from .engine.core import opening as core_opening
@@ -42,16 +44,16 @@ from .engine.engine import Engine
 from .engine.state import first
 from .engine.stored_settings import check_stored
 from .engine.target import DEFAULT_TARGET, NoKeeper, check_target
-from .errors import InvalidInputError, SettingsConflictError
+from .errors import InvalidInputError, NotFoundError, SettingsConflictError
 from .index import check_environment
 from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
+from .places import absolute, refuse_a_setting, tell_of_a_new_one
 from .quality.keeper import RecallKeeper
 from .storage import Head, coding_of, open_store
-from .storage.flat import collection_folder
-from .validate import folder_in
+from .storage.folders import check_store_folder, collection_folder, collections_in, existing
 
-_EXPECTED = "expected a folder's name, or None to keep everything in memory"
+_GROUPS: Final = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
 
 @checked_keywords
@@ -72,8 +74,20 @@ def open(
     target_recall: float | None = None,
     lock_timeout: float = 30.0,
     exclusive: bool = False,
+    mode: int | None = None,
+    encoding: str | None = None,
+    estimator: str | None = None,
+    rotate: bool | None = None,
+    truncate_dim: int | None = None,
+    query_encoding: str | None = None,
+    m: int | None = None,
+    ef_construct: int | None = None,
+    full_scan_threshold: int | None = None,
+    oversampling: float | None = None,
+    rescore: bool | None = None,
+    hnsw_ef: int | None = None,
 ) -> Collection:
-    """Open a collection, or make it if there is none.
+    r"""Open a collection, or make it if there is none.
 
     None means: as stored, or the default for a new collection. So ``open(path)`` alone opens any collection. It may be
     open many times, in this process and in others, and all may write.
@@ -81,13 +95,18 @@ def open(
     Parameters
     ----------
     path : str or path              folder of the store, made if missing; None keeps everything in memory
-    collection : str                its name in the store: letters, digits, ``_ - .``
+    collection : str                its name in the store: any text without ``/`` and ``\\``
     dim : int                       1 to 16,384; that of the first vectors if not given
     distance : str                  "cosine" (default), "dot" or "euclid"
-    quantization : Quantization or dict
-                                    how vectors become codes
-    hnsw : HnswConfig or dict       settings of the graph, and ``full_scan_threshold``
-    search : SearchParams or dict   defaults of searches: stored with a new collection, else for this opening only
+    mode : int                      permissions of folders that are made, 0o700 if not given; with 0o770 or 0o2770 a
+                                    group shares them, and files have these without the right to execute
+    encoding, estimator, rotate, truncate_dim, query_encoding
+                                    how vectors become codes, as in `Quantization`
+    m, ef_construct, full_scan_threshold
+                                    settings of the graph, as in `HnswConfig`
+    oversampling, rescore, hnsw_ef  defaults of searches, as in `SearchParams`: stored with a new collection, else for
+                                    this opening only
+    quantization, hnsw, search      the same as objects, or dicts of some of their fields
     originals : str                 what is kept for rescoring: "float32" (default), "float16", "int8" or "none"
     embedding_model : str           the model that makes the vectors: stored, and vectors of another are refused
     index_metadata : list of str    metadata fields to load for filters now; else the first filter on a field loads it.
@@ -127,37 +146,49 @@ def open(
     if threads is not None:
         threads = check_int("threads", threads, 1, 1024)
     keys = _keys_in(index_metadata)
+    objects = {"quantization": quantization, "hnsw": hnsw, "search": search}
+    flat = {
+        **{"encoding": encoding, "estimator": estimator, "rotate": rotate, "truncate_dim": truncate_dim},
+        **{"query_encoding": query_encoding, "m": m, "ef_construct": ef_construct},
+        **{"full_scan_threshold": full_scan_threshold, "oversampling": oversampling},
+        **{"rescore": rescore, "hnsw_ef": hnsw_ef},
+    }
+    objects = _grouped(flat, objects)
     given: dict[str, Any] = {
         "dim": None if dim is None else check_int("dim", dim, 1, MAX_DIM),
         "distance": None if distance is None else check_choice("distance", distance, DISTANCES),
         "originals": None if originals is None else check_choice("originals", originals, ORIGINALS),
         "embedding_model": None if embedding_model is None else checked_model(embedding_model),
-        "quantization": settings_from(Quantization, quantization, "quantization"),
-        "hnsw": settings_from(HnswConfig, hnsw, "hnsw"),
-        "search": settings_from(SearchParams, search, "search"),
+        "quantization": settings_from(Quantization, objects["quantization"], "quantization"),
+        "hnsw": settings_from(HnswConfig, objects["hnsw"], "hnsw"),
+        "search": settings_from(SearchParams, objects["search"], "search"),
         "target_recall": None if target_recall is None else check_target(target_recall),
     }
     check_truncated(given["quantization"].get("truncate_dim"), given["dim"])
     read_only, exclusive = check_bool("read_only", read_only), check_bool("exclusive", exclusive)
     if read_only and exclusive:
         raise InvalidInputError("read_only=True and exclusive=True are both given; leave one of them out")
-    timeout = check_real("lock_timeout", lock_timeout, "a number of seconds, at least 0")
-    if timeout < 0:
-        raise InvalidInputError(f"lock_timeout is {shown(lock_timeout)}; expected a number of seconds, at least 0")
+    timeout = check_seconds("lock_timeout", lock_timeout)
     opening = {name: given[name] for name in ("quantization", "hnsw", "search")}
+    permissions = 0o700 if mode is None else check_int("mode", mode, 0o700, 0o7777, ", such as 0o770")
+    if permissions & 0o700 != 0o700:
+        raise InvalidInputError(f"mode is {mode:#o}; expected one in which the owner may do everything, such as 0o770")
     target = given["target_recall"]
     opening |= {"threads": threads, "read_only": read_only, "lock_timeout": timeout, "exclusive": exclusive}
     opening |= {} if target is None else {"target_recall": target}
-    folder = None if path is None else collection_folder(folder_in(path, "path", _EXPECTED), collection)
+    where = None if path is None else absolute(path)
+    folder = None if where is None else collection_folder(where, collection)
+    refuse_a_setting(collection, folder)
     with core_opening(None if read_only else folder):
         core = None if folder is None or read_only or exclusive else joined(folder)
         if core is None:
-            core = shared(_opened(folder, given, opening))
+            core = shared(_opened(folder, given, {**opening, "mode": permissions}, collection))
             if isinstance(core.keeper, NoKeeper):
                 core.keeper = RecallKeeper(core)
     try:
         core.publisher.current()
         _settle(core, given, timeout)
+        copies.survives_forks(core)
         engine = Engine(core, opening, threads, collection, folder and folder.parent)
     except BaseException:
         core.close()
@@ -167,12 +198,26 @@ def open(
     return out
 
 
-def _opened(folder: Path | None, given: Mapping[str, Any], opening: Mapping[str, Any]) -> Core:
+def _opened(folder: Path | None, given: Mapping[str, Any], opening: Mapping[str, Any], name: str) -> Core:
     """A collection that this process has not open yet. Nothing is written before everything there has been checked."""
     read_only, timeout = opening["read_only"], opening["lock_timeout"]
     end = time.monotonic() + timeout
-    store = open_store(folder, _defaults(given), given["dim"], read_only, opening["exclusive"], timeout)
+    is_new = folder is not None and not (folder / "meta.db").exists()
+    if folder is not None and is_new:
+        check_store_folder(folder.parent, folder)
     try:
+        store = open_store(
+            folder, _defaults(given), given["dim"], read_only, opening["exclusive"], timeout, opening["mode"]
+        )
+    except NotFoundError as error:
+        others = [] if folder is None else collections_in(folder.parent)
+        if not others:
+            raise
+        hint = did_you_mean(name, others, f"; there are: {', '.join(map(repr, others[:20]))}")
+        raise NotFoundError(f"{error}{hint}") from None
+    try:
+        if folder is not None and is_new and not read_only:
+            tell_of_a_new_one(folder.parent, name)
         check_stored(store.head.settings, store.catalogue.name)
         settings = _merged(store.head, given)
         check_truncated(settings["quantization"].get("truncate_dim"), store.head.dim or given["dim"])
@@ -213,11 +258,53 @@ def _settle(core: Core, given: Mapping[str, Any], timeout: float) -> None:
         core.write(lambda: None if is_settled() else store.put_settings(*wanted()), timeout)
 
 
+@checked_keywords
+def load(path: str | PathLike[str], collection: str = "default", *, threads: int | None = None) -> Collection:
+    """Read a collection on disk into memory, every record verified; the two are independent from then on.
+
+    Raises
+    ------
+    NotFoundError       there is no such collection
+    CorruptionError, FormatVersionError, StorageError
+                        it cannot be read
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store") as col:
+    ...     ids = col.add([[1.0, 0.0]])
+    >>> col = bqstore.load("my-store")
+    >>> col.delete(ids), len(col), len(bqstore.open("my-store"))
+    (1, 0, 1)
+    """
+    check_environment()
+    if threads is not None:
+        threads = check_int("threads", threads, 1, 1024)
+    core = copies.loaded(existing(absolute(path), collection), threads)
+    return _in_memory(core, collection, threads)
+
+
+def _in_memory(
+    core: Core, collection: str, threads: int | None, opening: Mapping[str, Any] | None = None
+) -> Collection:
+    """A collection of a core in memory."""
+    copies.survives_forks(core)
+    core.keeper = RecallKeeper(core)
+    plain = {"quantization": {}, "hnsw": {}, "search": {}, "lock_timeout": 30.0, "read_only": False, "exclusive": False}
+    return Collection(Engine(core, {**plain, "threads": threads, **(opening or {})}, threads, collection, None))
+
+
+def _unpickled(files: dict[str, bytes], name: str, opening: Mapping[str, Any]) -> Collection:
+    """A collection in memory from a pickle."""
+    return _in_memory(copies.unpickled(files, opening["threads"]), name, opening["threads"], opening)
+
+
 def _pickled(collection: Collection) -> tuple[Any, ...]:
-    """How a collection is pickled: as its folder and the arguments it was opened with, to open it again."""
+    """How a collection is pickled: its folder and the arguments it was opened with, to open it again; one in memory as
+    its files.
+    """
     engine = collection._engine
     if engine.path is None:
-        raise InvalidInputError("a Collection in memory cannot be pickled; one in a folder can: it is opened again")
+        engine.check()
+        return _unpickled, (copies.pickled(engine), engine.name, engine.opening)
     return partial(open, **engine.opening), (str(engine.path), engine.name)
 
 
@@ -227,39 +314,41 @@ copyreg.pickle(Collection, _pickled)
 def open_flat(
     path: str | PathLike[str] | None = None, collection: str = "default", also: Iterable[str] = (), /, **settings: Any
 ) -> Collection:
-    """Open a collection with the fields of its settings objects as plain keywords, as the framework adapters take them.
+    """`open` for the framework adapters: keywords that are None are left out, and an error may name the adapter's own.
 
     Parameters
     ----------
     path, collection        as in `open`
     also : names            keywords of the caller, which a misspelt one may have been meant for
-    **settings              of `open`, `Quantization`, `HnswConfig` and `SearchParams`; one that is None is left out
+    **settings              of `open`; one that is None is left out
 
     Raises
     ------
     UnknownKeywordError     a keyword that is none of these; the one that was probably meant is named
-    InvalidInputError       a field is given both as a keyword and in its settings object, and what `open` raises
+    InvalidInputError       what `open` raises
 
     >>> import bqstore
     >>> col = bqstore.open_flat(None, oversampling=4.0, m=32)
     >>> col.info().search.oversampling, col.info().hnsw.m
     (4.0, 32)
     """
-    groups = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
-    home = {field.name: group for group, cls in groups.items() for field in fields(cls)}
     own = {name for name in inspect.signature(open).parameters if name not in ("path", "collection")}
-    unknown = [name for name in settings if name not in own and name not in home]
-    refuse_unknown(unknown, {*own, *home, *also}.difference(unknown), "the store")
-    grouped: dict[str, Any] = {name: value for name, value in settings.items() if name in own and value is not None}
-    for name, value in settings.items():
-        if name in home and value is not None:
-            group = home[name]
-            if not isinstance(grouped.get(group, {}), dict):
-                raise InvalidInputError(
-                    f"{name} and {group}={grouped[group]!r} are both given; set {name} in one of them"
-                )
-            grouped[group] = {**grouped.get(group, {}), name: value}
-    return open(path, collection, **grouped)
+    unknown = [name for name in settings if name not in own]
+    refuse_unknown(unknown, {*own, *also}.difference(unknown), "the store")
+    return open(path, collection, **{name: value for name, value in settings.items() if value is not None})
+
+
+def _grouped(flat: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were given as keywords of their own, in the objects that hold them."""
+    out = dict(objects)
+    for group, cls in _GROUPS.items():
+        given = {field.name: flat[field.name] for field in fields(cls) if flat[field.name] is not None}
+        if given and isinstance(out[group], cls):
+            name = next(iter(given))
+            raise InvalidInputError(f"{name} and {group}={out[group]!r} are both given; set {name} in one of them")
+        if given and (out[group] is None or isinstance(out[group], Mapping)):
+            out[group] = {**(out[group] or {}), **given}
+    return out
 
 
 def _keys_in(given: object) -> list[str]:
@@ -295,13 +384,19 @@ def _merged(head: Head, given: Mapping[str, Any]) -> dict[str, Any]:
     def agree(name: str, has: Any, wants: Any, hint: str = "", none_is_a_value: bool = False) -> None:
         if (none_is_a_value or has is not None) and wants is not None and has != wants:
             raise SettingsConflictError(
-                f"{name}={wants!r} contradicts what this collection was made with, {name}={has!r}; "
+                f"{name}={wants!r} contradicts what this collection was made with, {name}={has!r}; it is fixed then: "
                 f"leave {name} out, or make another collection{hint}"
             )
 
     agree("dim", head.dim, given["dim"])
-    for name in ("distance", "originals", "embedding_model"):
+    for name in ("distance", "originals"):
         agree(name, stored[name], given[name])
+    model = stored["embedding_model"]
+    if not head.is_cleared:
+        agree("embedding_model", model, given["embedding_model"])
+        model = model or given["embedding_model"]
+    else:  # another may follow
+        model = given["embedding_model"] or model
     for name, value in given["hnsw"].items():
         if name != "full_scan_threshold":  # it steers searches only
             agree(name, stored["hnsw"].get(name), value, " (an object sets every field, a dict hnsw={...} some)")
@@ -313,7 +408,7 @@ def _merged(head: Head, given: Mapping[str, Any]) -> dict[str, Any]:
         if name != "query_encoding":  # it steers searches only
             was = made.get(name) if final else stored["quantization"].get(name)
             agree(name, None if was == AUTO else was, value, ", or change its codes by requantize()", final)
-    out = {**stored, "embedding_model": stored["embedding_model"] or given["embedding_model"]}
+    out = {**stored, "embedding_model": model}
     if final:  # the stored settings say it all; "auto" beside a given field would leave another open again
         asked = {name: value for name, value in asked.items() if name == "query_encoding"}
     out["quantization"] = as_settings(replace(Quantization(**stored["quantization"]), **asked))

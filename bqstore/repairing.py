@@ -20,16 +20,16 @@ from .engine import writes
 from .errors import CorruptionError, InvalidInputError, NotFoundError, StorageError
 from .metadata.documents import metadata_of
 from .opening import open as open_collection
+from .places import absolute
 from .progress import Progress
 from .results import LostDocument, RepairReport
 from .storage import Coding, Rows, open_store, platform
 from .storage.files import make_file, storage_errors, write_all
-from .storage.flat import collection_folder
+from .storage.folders import collection_folder
 from .storage.format import ONE_BIT
 from .storage.head import Row, code_form
 from .storage.lock import WriterLock
 from .storage.salvage import Wreck, read_wreck
-from .validate import folder_in
 
 _EXPECTED = "expected the folder of a store"
 _WORK = ".repairing"
@@ -69,8 +69,8 @@ def repair(path: str | PathLike[str], to: str | PathLike[str], collection: str =
     >>> report.documents, [(lost.id, lost.text) for lost in report.lost]
     (1, [('b', 'two')])
     """
-    source = collection_folder(folder_in(path, "path", _EXPECTED), collection)
-    target = folder_in(to, "to", _EXPECTED)
+    source = collection_folder(absolute(path, expected=_EXPECTED), collection)
+    target = absolute(to, "to", _EXPECTED)
     folder = collection_folder(target, collection)
     if not source.is_dir() or not any(source.iterdir()):
         raise NotFoundError(f"there is no collection in {source}")
@@ -85,8 +85,8 @@ def repair(path: str | PathLike[str], to: str | PathLike[str], collection: str =
         shutil.rmtree(work, ignore_errors=True)
         save = _save_codes if wreck.head.settings["originals"] == "none" else _save_originals
         saved, lost = save(wreck, work, collection), _lost(wreck)
-        file = _written(lost, target / f"{collection}-lost.jsonl") if lost else None
-        (work / collection).rename(folder)
+        file = _written(lost, target / f"{folder.name}-lost.jsonl") if lost else None
+        collection_folder(work, collection).rename(folder)
         platform.sync_folder(target)
         shutil.rmtree(work, ignore_errors=True)
     return RepairReport(str(target), collection, saved, lost, None if file is None else str(file), wreck.problems)
@@ -118,7 +118,7 @@ def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:
 def _save_codes(wreck: Wreck, target: Path, collection: str) -> int:
     """Write codes as they are into a new collection, as there are no originals to make them from."""
     head, whole = wreck.head, wreck.whole
-    store = open_store(target / collection, head.settings, head.dim, read_only=False)
+    store = open_store(collection_folder(target, collection), head.settings, head.dim, read_only=False)
     try:
         store.start_writing()
         for rows, records in _pieces(wreck, whole):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,49 @@ class Record:
     text: str | None
     metadata: dict[str, Any]
     vector: NDArray[np.float32] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A document that ``add(..., on_error="skip")`` has left out.
+
+    Parameters
+    ----------
+    index : int         its place in the lists that were given
+    id : str or None    its id, if it had one
+    reason : str        the message of the error
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     added = col.add([[1.0, 0.0], [float("nan"), 0.0]], ids=["a", "b"], on_error="skip")
+    >>> added, added.skipped[0].index, added.skipped[0].id
+    (['a'], 1, 'b')
+    """
+
+    index: int
+    id: str | None
+    reason: str
+
+
+class AddResult(list[str]):
+    """The ids that `Collection.add` has stored, in order: a list with two attributes.
+
+    Attributes
+    ----------
+    replaced : int              documents whose ids existed
+    skipped : list of Skipped   what ``on_error="skip"`` has left out
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     first = col.add([[1.0, 0.0]], ids=["a"])
+    ...     second = col.add([[0.0, 1.0], [1.0, 1.0]], ids=["a", "b"])
+    >>> first, first.replaced, second, second.replaced
+    (['a'], 0, ['a', 'b'], 1)
+    """
+
+    def __init__(self, ids: Iterable[str] = (), replaced: int = 0, skipped: Sequence[Skipped] = ()) -> None:
+        super().__init__(ids)
+        self.replaced, self.skipped = replaced, list(skipped)
 
 
 @dataclass(frozen=True)
@@ -194,7 +238,7 @@ class Health:
     problems: tuple[str, ...]
 
     def __str__(self) -> str:
-        known = "searches are exact, or not measured yet"
+        known = "not measured" if self.problems else "searches are exact, or not measured yet"
         if self.measured is not None:
             known = f"measured {self.measured.recall:.3f} [{self.measured.low:.3f}, {self.measured.high:.3f}]"
         seen = (f"; {kind}: {each.recall:.3f} of {each.queries:,} searches" for kind, each in self.searches.items())

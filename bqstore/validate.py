@@ -5,18 +5,19 @@ Inside, vectors are float32 (n, dim), C-order and finite; ids are non-empty stri
 InvalidInputError says what was given, what was expected, and what to do.
 """
 
+import re
 import uuid
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
 from numbers import Number
-from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import check_int, check_real, counted, items, shown, text_bytes, type_of
+from .arguments import check_choice, check_int, check_real, counted, items, shown, text_bytes, type_of
 from .config import MAX_DIM, MAX_K
+from .convert import as_array
 from .errors import InvalidInputError
 from .kernels.layout import LONGEST, SHORTEST
 from .metadata.to_json import split_metadata
@@ -31,27 +32,14 @@ MAX_TEXT_BYTES: Final = 998_000_000  # SQLite takes rows of 10**9 bytes, and met
 LARGEST_HALF: Final = 65504.0
 
 
-def folder_in(given: object, name: str, expected: str) -> Path:
-    """A folder's name as an absolute path: the process may change its working directory. Raises InvalidInputError."""
-    if not isinstance(given, (str, PathLike)):
-        raise InvalidInputError(f"{name} is {shown(given)}; {expected}")
-    path = fspath(given)
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise InvalidInputError(f"{name} is {shown(path)}; {expected}")
-    if "://" in path:
-        raise InvalidInputError(f"{name} is {shown(path)}; expected a folder: this version opens no remote stores")
-    text_bytes(path, name)  # SQLite takes names in UTF-8
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError as error:
-        raise InvalidInputError(f"{name} is {shown(path)}; {error}: write it out") from None
-
-
 def array(given: object, what: str) -> F32:
     """Whatever holds numbers as float32, C-order. Raises InvalidInputError; ``what`` names the argument."""
+    if isinstance(given, (str, bytes)):
+        hint = "; the texts go into texts=" if what == "vectors" else ""
+        raise InvalidInputError(f"{what} is text; embed it first{hint}")
     try:
-        wide = np.asarray(given)
-    except (ValueError, TypeError) as error:
+        wide = given if isinstance(given, np.ndarray) and given.dtype.kind in "fiu" else as_array(given)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidInputError(f"{what} cannot be read as an array of numbers: {ragged(given) or error}") from error
     if wide.dtype.kind not in "fiu":
         raise InvalidInputError(f"{what} {'holds' if wide.ndim else 'is'} {_other_than_numbers(wide, given, what)}")
@@ -63,7 +51,11 @@ def array(given: object, what: str) -> F32:
 def _other_than_numbers(wide: NDArray[Any], given: object, what: str) -> str:
     """What an array that is not of numbers holds, and what to do."""
     expected = ragged(given) or "expected numbers, such as float32"
-    other = [value for value in wide.flat if not isinstance(value, Number)][:1] if wide.dtype.kind in "OSU" else []
+    other = (
+        [value for value in wide.flat if isinstance(value, bool) or not isinstance(value, Number)][:1]
+        if wide.dtype.kind in "OSU"
+        else []
+    )
     if other and isinstance(other[0], (str, bytes)):
         return "text; embed it first" + ("; the texts go into texts=" if what == "vectors" else "")
     names = {"b": "booleans", "c": "complex numbers"}
@@ -99,7 +91,7 @@ def check_values(
 ) -> None:
     """Raise unless all values are finite, no length over- or underflows when squared, and ``originals`` can hold them.
 
-    ``stored``: as vectors to add, which may be zero but not shorter than `SHORTEST`; of queries only cosine's may not.
+    ``stored``: as vectors to add, which may be zero but not shorter than `SHORTEST`; so may queries, under cosine.
     ``doubt``: how near to a limit, relatively, is beyond it.
     """
     shortest, longest = SHORTEST * (1 + doubt), LONGEST * (1 - doubt)
@@ -114,8 +106,8 @@ def check_values(
         length, peak = float(np.sqrt(row @ row)), float(np.abs(row).max(initial=0))
         if not np.isfinite(row).all():
             raise InvalidInputError(f"{what} holds NaN or infinity; every value must be a finite float32")
-        if length == 0 and distance == "cosine":
-            raise InvalidInputError(f"{what} is all zeros, which has no direction; cosine needs one (dot does not)")
+        if peak == 0:
+            continue  # the vector of an empty page: it is as far from everything as what has nothing in common
         if length < shortest and distance == "cosine":
             raise InvalidInputError(f"{what} has length {length:.3g}; cosine needs at least {SHORTEST:g}: scale it up")
         if 0 < length < shortest and stored:  # the square of a difference would be lost
@@ -130,10 +122,114 @@ def check_values(
 
 
 def documents_in(vectors: object, ids: object, texts: object, metadatas: object, head: Head) -> tuple[F32, Rows]:
-    """Documents to add to a collection with this head: vectors float32 (n, dim) and their rows; n may be 0."""
+    """Documents to add to a collection with this head: vectors float32 (n, dim) and their rows; n may be 0.
+
+    An InvalidInputError of one document has its ``index``, and names its id.
+    """
     settings = head.settings
-    given = vectors_in(vectors, head.dim, settings["distance"], settings["originals"])
-    return given, rows_in(new_ids(ids, len(given)), texts, metadatas)
+    ids = ids if ids is None or isinstance(ids, list) else items(ids, "ids")
+    try:
+        given = vectors_in(vectors, head.dim, settings["distance"], settings["originals"])
+        return given, rows_in(new_ids(ids, len(given)), texts, metadatas)
+    except InvalidInputError as error:
+        _say_which(error, ids)
+        raise
+
+
+def documents_or_skipped(
+    vectors: object, ids: object, texts: object, metadatas: object, head: Head, on_error: object
+) -> tuple[F32, Rows, list[tuple[int, str | None, str]]]:
+    """As `documents_in`; with ``on_error="skip"``, what is refused is left out and told of."""
+    if on_error == "raise":  # by far the most often
+        return *documents_in(vectors, ids, texts, metadatas, head), []
+    check_choice("on_error", on_error, ("raise", "skip"))
+    return good_documents_in(vectors, ids, texts, metadatas, head)
+
+
+def parts_in(
+    ids: object, texts: object, metadatas: object, vectors: object, head: Head
+) -> tuple[list[str], list[str | None], list[Mapping[str, Any] | None], F32 | None]:
+    """Parts of documents to change: ids, and for each a text and metadata, None where they stay; vectors or None."""
+    names = ids_in(ids)
+    n = len(names)
+    if texts is None and metadatas is None and vectors is None:
+        raise InvalidInputError("update() has nothing to change; expected texts=, metadatas= or vectors=")
+    given = None
+    if vectors is not None:
+        given = vectors_in(vectors, head.dim, head.settings["distance"], head.settings["originals"])
+        if len(given) != n:
+            raise InvalidInputError(
+                f"vectors has {counted(len(given), 'entry')} for {counted(n, 'id')}; expected one each"
+            )
+    all_texts: list[Any] = [None] * n if texts is None else items(texts, "texts")
+    each: list[Any] = [None] * n if metadatas is None else items(metadatas, "metadatas")
+    for name, values in (("texts", all_texts), ("metadatas", each)):
+        if len(values) != n:
+            raise InvalidInputError(
+                f"{name} has {counted(len(values), 'entry')} for {counted(n, 'id')}; expected one each"
+            )
+    checked = rows_in(names, all_texts, each)
+    return names, list(checked.texts), each, given
+
+
+def one_metadata_in(ids: object, metadata: object) -> tuple[list[str] | None, Mapping[str, Any]]:
+    """Ids or None, and the metadata that all documents get that match a filter."""
+    if not isinstance(metadata, Mapping):
+        raise InvalidInputError(f"metadata is {type_of(metadata)}; with a filter expected one dict for all that match")
+    split_metadata(metadata, "metadata")
+    return None if ids is None else ids_in(ids), metadata
+
+
+_OF_ONE: Final = re.compile(r"(?:vector|metadata|text|id) (\d+)\b")
+
+
+def _say_which(error: InvalidInputError, ids: list[Any] | None) -> None:
+    """Give an error of one document its ``index``, and the id."""
+    found = _OF_ONE.match(str(error))
+    if found is None:
+        return
+    error.index = int(found[1])
+    id_ = ids[error.index] if ids is not None and error.index < len(ids) else None
+    if isinstance(id_, str) and not found[0].startswith("id"):
+        error.args = (f"{error} (document {shown(id_)})",)
+
+
+def good_documents_in(
+    vectors: object, ids: object, texts: object, metadatas: object, head: Head
+) -> tuple[F32, Rows, list[tuple[int, str | None, str]]]:
+    """As `documents_in`, without the documents that are refused: of each its index, its id and the reason.
+
+    Raises InvalidInputError for what concerns no single document, such as lists of different lengths.
+    """
+    try:
+        given = list(vectors) if isinstance(vectors, Iterable) and not isinstance(vectors, (str, bytes)) else vectors
+        rows: Any = given if isinstance(given, list) else list(array(given, "vectors"))
+        if isinstance(vectors, Iterable) and hasattr(vectors, "columns"):  # a frame, whose items are its columns
+            rows = list(array(vectors, "vectors"))
+    except TypeError as error:
+        raise InvalidInputError(f"vectors cannot be read as an array of numbers: {error}") from error
+    n = len(rows)
+    names: list[Any] = [None] * n if ids is None else items(ids, "ids")
+    all_texts: list[Any] = [None] * n if texts is None else items(texts, "texts")
+    each: list[Any] = [None] * n if metadatas is None else items(metadatas, "metadatas")
+    for name, values in (("ids", names), ("texts", all_texts), ("metadatas", each)):
+        check_length(name, values, n)
+    good, skipped, dim = [], [], head.dim
+    for i in range(n):
+        one = replace(head, dim=dim)
+        try:
+            vector, row = documents_in([rows[i]], [names[i]], [all_texts[i]], [each[i]], one)
+        except InvalidInputError as error:
+            reason = _OF_ONE.sub(lambda found, i=i: found[0].replace(found[1], str(i)), str(error), count=1)  # type: ignore[misc]
+            skipped.append((i, names[i] if isinstance(names[i], str) else None, reason))
+            continue
+        dim = vector.shape[1]
+        good.append((vector, row))
+    columns = zip(*(row.columns() for _, row in good), strict=True)
+    merged = (
+        Rows(*([value for part in column for value in part] for column in columns)) if good else rows_in([], [], [])
+    )
+    return np.concatenate([v for v, _ in good]) if good else np.zeros((0, dim or 1), np.float32), merged, skipped
 
 
 def vectors_in(given: object, dim: int | None, distance: str, originals: str) -> F32:

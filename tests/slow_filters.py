@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,29 @@ SKIP, ONE = object(), object()  # % and _ of a pattern
 
 
 def stored(value: Any) -> Any:
-    """A value as JSON gives it back: dates are ISO 8601 strings, tuples are lists."""
+    """A value as filters see it: dates are ISO 8601 strings, instants a tuple of their own, tuples are lists."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return ("instant", value.astimezone(timezone.utc))
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, tuple) and value[:1] == ("instant",):
+        return value
     if isinstance(value, (list, tuple)):
         return [stored(v) for v in value]
     if isinstance(value, Mapping):
         return {k: stored(v) for k, v in value.items()}
     return value
+
+
+def returned(value: Any) -> Any:
+    """A value as it comes back: dates are dates, tuples are lists."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (list, tuple)):
+        return [returned(v) for v in value]
+    return {k: returned(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
 def matches(metadata: Mapping[str, Any], tree: Mapping[str, Any] | None, id_: str | None = None) -> bool:
@@ -76,11 +89,11 @@ def holds(value: Any, name: str, operand: Any) -> bool:
     candidates = [value, *value] if isinstance(value, list) else [value]
     if name == "$eq":
         whole = isinstance(operand, (list, dict))
-        return any(same(v, operand) for v in ([value] if whole else candidates))
+        return any(same(v, wanted) for v in ([value] if whole else candidates) for wanted in also_instants([operand]))
     if name == "$in":
-        return any(same(v, wanted) for v in candidates for wanted in operand)
+        return any(same(v, wanted) for v in candidates for wanted in also_instants(operand))
     if name == "$any":
-        return any(same(v, wanted) for v in elements for wanted in operand)
+        return any(same(v, wanted) for v in elements for wanted in also_instants(operand))
     if name == "$all":
         return all(any(same(v, wanted) for v in elements) for wanted in operand)
     if name == "$contains":
@@ -88,13 +101,23 @@ def holds(value: Any, name: str, operand: Any) -> bool:
             return isinstance(operand, str) and operand in value
         return isinstance(value, list) and any(same(v, operand) for v in value)
     if name == "$between":
-        low, high = operand
-        return any(kind(v) == kind(low) and low <= v <= high for v in candidates)
+        pairs = [operand, [also_instants([end])[-1] for end in operand]]
+        return any(kind(v) == kind(low) == kind(high) and low <= v <= high for v in candidates for low, high in pairs)
     if name == "$like":
         return any(like(v, operand) for v in candidates if isinstance(v, str))
     if name == "$ilike":
         return any(like(v, operand, folded=True) for v in candidates if isinstance(v, str))
-    return any(kind(v) == kind(operand) and ordered(v, name, operand) for v in candidates)
+    ends = also_instants([operand])
+    return any(kind(v) == kind(end) and ordered(v, name, end) for v in candidates for end in ends)
+
+
+def also_instants(operands: list[Any]) -> list[Any]:
+    """The operands, and for each string that is a datetime with a time zone that instant."""
+    found = []
+    for each in operands:
+        if isinstance(each, str) and len(each) >= 25 and each[10] == "T" and each[-6] in "+-":
+            found.append(stored(datetime.fromisoformat(each)))
+    return [*operands, *found]
 
 
 def ordered(value: Any, name: str, operand: Any) -> bool:
@@ -108,7 +131,7 @@ def kind(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "bool"
-    names = {int: "number", float: "number", str: "string", list: "list", dict: "dict"}
+    names = {int: "number", float: "number", str: "string", list: "list", dict: "dict", tuple: "instant"}
     return next(name for cls, name in names.items() if isinstance(value, cls))
 
 

@@ -40,7 +40,6 @@ def col(tmp_path):
         ({"vectors": [[1, 2, 3, 4], [np.inf, 0, 0, 1]]}, "vector 1 holds NaN or infinity"),
         ({"vectors": [[1e39, 2, 3, 4]]}, "NaN or infinity"),
         ({"vectors": [[1e30, 2, 3, 4]]}, "expected at most"),
-        ({"vectors": [[1, 2, 3, 4], [0.0, 0, 0, 0]]}, "vector 1 is all zeros"),
         ({"vectors": [[1e-30, 0, 0, 0]]}, "cosine needs at least"),
         ({"vectors": GOOD, "ids": ["a"]}, "ids has 1 entry for 3 vectors"),
         ({"vectors": GOOD, "texts": ["a"] * 4}, "texts has 4 entries for 3 vectors"),
@@ -58,9 +57,9 @@ def col(tmp_path):
         ({"vectors": GOOD, "metadatas": [{}, {}, {1: "x"}]}, "metadata 2 has a key of type int"),
         ({"vectors": GOOD, "metadatas": [{}, {}, {"a": [{2: 1}]}]}, "metadata 2 has a key of type int"),
         ({"vectors": GOOD, "metadatas": [{}, {"a": object()}, {}]}, "metadata 1 cannot be written as JSON"),
-        ({"vectors": GOOD, "metadatas": [{"a": {1, 2}}, {}, {}]}, "metadata 0 cannot be written as JSON"),
+        ({"vectors": GOOD, "metadatas": [{"a": 1j}, {}, {}]}, "metadata 0 cannot be written as JSON"),
         ({"vectors": GOOD, "metadatas": [{"a": float("nan")}, {}, {}]}, "metadata 0 cannot be written as JSON"),
-        ({"vectors": GOOD, "metadatas": [{"a": "x" * 65536}, {}, {}]}, "metadata 0 takes 65,544 bytes"),
+        ({"vectors": GOOD, "metadatas": [{"a": "x" * (16 << 20)}, {}, {}]}, "metadata 0 takes 16,777,224 bytes"),
         ({"vectors": GOOD, "metadatas": [{"_bq_id": "x"}, {}, {}]}, "rename"),
     ],
 )
@@ -127,7 +126,6 @@ def test_search_refuses(col, arguments, words):
     ("query", "words"),
     [
         ([1.0, 2], "the query vector has 2 dimensions; this collection holds 4"),
-        ([0.0] * 4, "all zeros"),
         ([np.nan] * 4, "NaN"),
         ([], "expected"),
         ([[1.0, 2, 3, 4]], "search_batch takes many"),
@@ -198,8 +196,8 @@ OPENED = "when the store is opened"
         (lambda c: bqstore.open(persist_directory="x"), "did you mean 'path'"),
         (lambda c: bqstore.open(uri="x"), "did you mean 'path'"),
         (lambda c: bqstore.open(location="x"), "did you mean 'path'"),
-        (lambda c: bqstore.open(M=32), r"no keyword 'M': it belongs to hnsw={'m': 32}$"),
-        (lambda c: bqstore.open(oversampling=2), r"it belongs to search={'oversampling': 4.0}$"),
+        (lambda c: bqstore.open(M=32), "no keyword 'M'; did you mean 'm'"),
+        (lambda c: bqstore.open(oversample=2), "did you mean 'oversampling'"),
         (lambda c: bqstore.HnswConfig(M=3), "did you mean 'm'"),
         (lambda c: bqstore.HnswConfig(ef_construction=3), "did you mean 'ef_construct'"),
         (lambda c: bqstore.search_keywords(None, distance="dot"), "distance is set " + OPENED),
@@ -314,9 +312,9 @@ def test_delete_needs_to_be_told_what(col):
 
 
 def test_update_metadata_refuses_what_would_grow_too_large(col):
-    col.update_metadata(["a"], {"x": "y" * 40_000})
-    with pytest.raises(InvalidInputError, match="at most 65,536"):
-        col.update_metadata(["b", "a"], {"z": "y" * 40_000})
+    col.update_metadata(["a"], {"x": "y" * 10_000_000})
+    with pytest.raises(InvalidInputError, match="at most 16,777,216"):
+        col.update_metadata(["b", "a"], {"z": "y" * 10_000_000})
     assert col.get(["b"])[0].metadata == {}
     with pytest.raises(InvalidInputError, match="2 entries for 1 id;"):
         col.update_metadata(["a"], [{}, {}])
@@ -397,5 +395,5 @@ def test_inputs_are_not_changed():
         ids = [None]
         col.add(vectors[:1], ids, metadatas=metadata)
         assert ids == [None] and metadata[0]["when"] == datetime.date(2024, 1, 2)
-        assert next(col.scroll()).metadata == {"when": "2024-01-02", "n": 3, "b": True}
+        assert next(col.scroll()).metadata == {"when": datetime.date(2024, 1, 2), "n": 3, "b": True}
     np.testing.assert_array_equal(vectors, GOOD)

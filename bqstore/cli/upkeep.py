@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,8 +18,7 @@ Some = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="
 
 def collections_in(path: str, wanted: str | None) -> list[str]:
     """The collections to work on: the one that is named, or all there are; "default" where there are none."""
-    there = sorted(file.parent.name for file in Path(path).expanduser().glob("*/meta.db"))
-    return [wanted] if wanted is not None else there or ["default"]
+    return [wanted] if wanted is not None else bqstore.collections(path) or ["default"]
 
 
 def say(text: str) -> None:

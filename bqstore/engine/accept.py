@@ -22,6 +22,7 @@ from . import fetch
 from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .state import State, bits_reader, carried, with_columns, with_ids
+from .zero_matches import ZeroMatches
 
 T = TypeVar("T")
 _KEPT, _KEPT_BYTES = 256, 64 << 20  # filters whose matches a state remembers, and bytes of them
@@ -36,6 +37,7 @@ class Acceptor:
 
     def __init__(self, publisher: Publisher, lifecycle: Lifecycle) -> None:
         self._publisher, self._store, self._life = publisher, publisher.store, lifecycle
+        self._zero_matches = ZeroMatches()
 
     def accepted(self, state: State, tree: Tree | None) -> tuple[State, Bits, int]:
         """live AND filter, as a bitmap and a count; the state may be a newer one, with the columns it needs."""
@@ -69,6 +71,8 @@ class Acceptor:
         if len(state.matched) >= min(_KEPT, _KEPT_BYTES // (bits.nbytes + 1)):
             state.matched.clear()
         state.matched[tree] = found
+        if not found[1]:
+            self._zero_matches.tell(self._store, state, tree)
         return state, *found
 
     def with_ids(self) -> State:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ..progress import Progress
 from ..results import BackupReport
 from ..storage.backup import back_up
-from ..storage.flat import collection_folder
+from ..storage.folders import collection_folder
 
 if TYPE_CHECKING:
     from .engine import Engine

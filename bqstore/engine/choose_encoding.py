@@ -156,10 +156,11 @@ def choose(vectors: F32, wanted: Quantization, metric: int, documents: int | Non
     if len(several) > 1:
         picked = random.permutation(len(vectors))[: _SAMPLE + _QUERIES]
         held = min(_QUERIES, len(picked) // 4)
-        choice = _measured(
-            _usable(vectors[picked[held:]], metric), _usable(vectors[picked[:held]], metric), several, metric, documents
-        )
-        best = _best(choice)
+        base, queries = _usable(vectors[picked[held:]], metric), _usable(vectors[picked[:held]], metric)
+        if len(base) > 3 * _K and len(queries):  # else nearly all are zero vectors
+            choice = _measured(base, queries, several, metric, documents)
+            best = _best(choice)
+    if choice is not None:
         reason = (
             f"{described(best)}: the smallest code within {_SHORT_OF_BEST:.0%} of the best recall; "
             "among equals the one best without rescoring"

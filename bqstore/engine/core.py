@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from ..config import HnswConfig
+from ..errors import FolderReplacedError
 from ..index import LazyPool, Workers, cores
 from ..storage import Store
 from .accept import Acceptor
@@ -23,7 +24,7 @@ from .graph_upkeep import GraphUpkeep
 from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .state import State
-from .target import Calibration, Keeper, NoKeeper
+from .target import Keeper, NoKeeper, Unstored
 from .together import Group
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Core:
         self.encoder = Encoder(self)
         self.group = Group()
         self.keeper: Keeper = NoKeeper()
-        self.measured: Calibration | None = None  # newer than what is stored, as it could not be stored
+        self.unstored: Unstored | None = None  # newer than what is stored
         self._openings = 1
         self.graph.restore()
 
@@ -105,6 +106,7 @@ class Core:
                     self.lifecycle.closed = True
             self.pool.drop()
             self.store.close(self.lifecycle.lock)  # it waits for other processes first: reads under way need not
+        self.keeper.stop()  # what a search of another thread had begun meanwhile
 
     def _left(self, forget: bool = False) -> bool:
         """Leave it to the other openings, if there are any; else the next one may be made to have a core of its own."""
@@ -118,7 +120,13 @@ class Core:
 
     @property
     def _is_usable(self) -> bool:
-        return self.store.sound and not self.lifecycle.closed
+        if not self.store.sound or self.lifecycle.closed:
+            return False
+        try:
+            self.store.check_place()  # renamed under it, by this process or another: the new name opens it anew
+        except FolderReplacedError:
+            return False
+        return True
 
 
 def _after_fork() -> None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def checked_model(model: Any, name: str = "embedding_model") -> str:
-    """A model's name, of 1 to 1,024 bytes. Raises InvalidInputError."""
+    """A model's name, of 1 to 1,024 bytes, or that of an embedder. Raises InvalidInputError."""
+    if not isinstance(model, (str, bytes, type)):
+        found = (getattr(model, each, None) for each in ("model", "model_name", "model_id"))
+        model = next((each for each in found if isinstance(each, str)), model)
     if not isinstance(model, str) or not 1 <= text_bytes(model, name) <= 1024:
         raise InvalidInputError(f"{name} is {shown(model)}; expected a name of 1 to 1,024 bytes")
     return model
@@ -49,17 +52,22 @@ def refuse_older(model: str | None, generation: int, head: Head) -> None:
 def check(engine: "Engine", model: str, dim: int | None, remember: bool) -> None:
     """Raise SettingsConflictError unless a model's vectors belong here; store its name if there is none yet."""
     head = engine.publisher.current().head
-    refuse_another(model, dim, head.settings["embedding_model"], head.dim)
-    if not remember or head.settings["embedding_model"] is not None:
+    refuse_another(model, dim, _binding(head), head.dim)
+    if not remember or model == head.settings["embedding_model"]:
         return
 
     def keep() -> None:
         head = engine.store.head  # another thread may have said so since
-        refuse_another(model, dim, head.settings["embedding_model"], head.dim)
-        if head.settings["embedding_model"] is None:
+        refuse_another(model, dim, _binding(head), head.dim)
+        if model != head.settings["embedding_model"]:
             engine.store.put_settings({**head.settings, "embedding_model": model}, head.dim)
 
     engine.write(keep)
+
+
+def _binding(head: Head) -> str | None:
+    """The model whose vectors are there, or are to come; None where any may come."""
+    return None if head.is_cleared else head.settings["embedding_model"]
 
 
 def _named(model: str | None, dim: int | None) -> str:

@@ -12,7 +12,7 @@ from ..index import Workers
 from . import lifecycle
 from .core import Core
 from .options import Options, OptionsCache
-from .target import DEFAULT_TARGET, Calibration, calibration_of
+from .target import DEFAULT_TARGET, Calibration, Unstored, calibration_in_use
 
 T = TypeVar("T")
 _PLAIN = asdict(SearchParams())
@@ -62,26 +62,26 @@ class Engine:
         self.target_is_given = opening.get("target_recall") is not None
         self._options = OptionsCache()
         self._stored: dict[str, Any] = {}
-        self._measured: Calibration | None = None
+        self._unstored: Unstored | None = None
         self._follow(self.store.head.settings)
         lifecycle.close_at_exit(self)
 
     def _follow(self, stored: dict[str, Any]) -> None:
         """Take over settings that were stored, by this process or another, beneath those given at this opening."""
-        measured = self.core.measured
-        if stored is self._stored and measured is self._measured:
+        unstored = self.core.unstored
+        if stored is self._stored and unstored is self._unstored:
             return
         self.hnsw = HnswConfig(**{**stored["hnsw"], **self._given["hnsw"]})
         self.search_defaults = SearchParams(**{**stored["search"], **self._given["search"]})
         self.query_encoding = {**stored["quantization"], **self._given["quantization"]}["query_encoding"]
         target = self.opening.get("target_recall")
         self.target_recall = stored.get("target_recall", DEFAULT_TARGET) if target is None else target
-        self.calibration = calibration_of(stored) if measured is None else measured
+        self.calibration = calibration_in_use(stored, unstored)
         # not where a default was chosen by somebody: stored with the collection, tuned, or given at this opening
         plain = stored["search"] == _PLAIN and "untuned" not in stored and not self._given["search"]
         self.is_open_to_target = plain and self.query_encoding == stored["quantization"]["query_encoding"]
         self._options.clear()
-        self._stored, self._measured = stored, measured  # last, as another thread may go by it
+        self._stored, self._unstored = stored, unstored  # last, as another thread may go by it
 
     @property
     def distance(self) -> str:

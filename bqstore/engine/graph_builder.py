@@ -151,6 +151,11 @@ class GraphBuilder:
         """Whether the background thread goes on."""
         return not self._over and self._thread is not None and self._thread.is_alive()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no background thread was at work; also for a fork, where it is not alive any more."""
+        return self._over
+
     def is_over(self) -> None:
         """Nothing is left to link: a write from here on links by itself. Under the lock."""
         self._over = True

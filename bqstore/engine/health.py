@@ -17,30 +17,41 @@ def health_of(engine: "Engine", way: str) -> Health:
     searches = engine.core.keeper.estimates(target)
     measured, problems = None, []
     if calibration is not None and calibration.rungs:
-        found = calibration.reaching(target)
-        used = len(RUNGS) if found is None else found if engine.target_is_given else max(found, DEFAULT_RUNG)
+        found = calibration.reaching(target, 0 if engine.target_is_given else DEFAULT_RUNG)
+        used = len(RUNGS) if found is None else found
         rung = calibration.rungs[min(used, len(calibration.rungs) - 1)]
         measured = RecallEstimate(rung.recall, rung.low, rung.high, calibration.queries)
         if found is None and engine.is_open_to_target:
             exactly = "are exact, which takes longer" if way == "exact" else f"find {rung.recall:.3f} at most"
             problems.append(
                 f"no setting of these codes reaches the target recall of {target:g}, so searches {exactly}: "
-                f"{_mend(engine)}"
+                f"{_mend(engine, way)}"
             )
     for kind, seen in searches.items():
         if seen.high < target:
-            more = "give a larger oversampling to searches with such filters" if kind == "filtered" else _mend(engine)
+            more = (
+                "give a larger oversampling to searches with such filters"
+                if kind == "filtered"
+                else _mend(engine, kind)
+            )
             problems.append(
                 f"searches ({kind}) find {seen.recall:.3f} [{seen.low:.3f}, {seen.high:.3f}] of the nearest, less than "
                 f"the target recall of {target:g}: {more}"
             )
+    if target and not engine.keeps_originals:
+        problems.append(
+            f"no originals are kept, so that the target recall of {target:g} can neither be measured nor kept: "
+            "a new collection with originals='int8' takes a byte for each value"
+        )
     documents = 0 if calibration is None else calibration.documents
     return Health(not problems, target, measured, documents, searches, tuple(problems))
 
 
-def _mend(engine: "Engine") -> str:
+def _mend(engine: "Engine", way: str) -> str:
     if not engine.is_open_to_target:
         return _OPENING
     if engine.encoder.in_use(engine.query_encoding).encoding != "four_bits":
         return "requantize(encoding='four_bits') keeps more bits of each dimension"
+    if way != "walk":
+        return "no codes tell these documents apart; a lower target_recall takes less time"
     return "a larger m and ef_construct make a better graph, in a new collection"

@@ -1,5 +1,6 @@
 """What a collection is, what it takes, and whether it is whole: reports for people."""
 
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +65,24 @@ def info_of(engine: "Engine") -> CollectionInfo:
         recall=health_of(engine, plain),
         kernels=kernels_state(),
     )
+
+
+def html_of(engine: "Engine", title: str) -> str:
+    """A collection for a notebook: its settings, nothing of its documents."""
+    rows = [("", title)]
+    if not engine.closed and not engine.lifecycle.closed:
+        head = engine.store.head
+        quantization = engine.encoder.in_use(engine.query_encoding)
+        rows += [
+            ("documents", f"{head.n_live:,}"),
+            ("dimension", "of the first vectors" if head.dim is None else f"{head.dim:,}"),
+            ("distance", engine.distance),
+            ("codes", f"{quantization.encoding} ({quantization.estimator})"),
+            ("originals", head.settings["originals"]),
+            ("model", head.settings["embedding_model"] or "not known"),
+        ]
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
+    return f"<table>{cells}</table>"
 
 
 def verify(engine: "Engine") -> VerifyReport:

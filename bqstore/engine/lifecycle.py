@@ -14,7 +14,8 @@
 4. **Closing** waits for the write of another thread. A search that is under way ends on the arrays it holds, or raises
    ClosedError. What a program leaves open is closed when the process ends. All openings of a folder in a process share
    what is here, and the last one to close ends it.
-5. **A fork** has neither threads nor locks of its parent: its calls raise ClosedError, and `close` does nothing.
+5. **A fork** has neither threads nor locks of its parent: its calls raise ClosedError, and `close` does nothing. Of a
+   collection in memory it has a copy, and new locks (`copies.py`), unless a thread was inside at that moment.
 """
 
 import atexit
@@ -40,10 +41,14 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
+        self.closed = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Make locks that nobody has; in a fork, of a collection that is its own: see `copies`."""
         self.turn = threading.RLock()
         self.lock = threading.RLock()
         self.changing = threading.RLock()
-        self.closed = False
         self._pid = os.getpid()
 
     @property
@@ -74,7 +79,7 @@ class Lifecycle:
         if self.is_fork:
             raise ClosedError(
                 f"this collection was opened in process {self._pid} and cannot be used in its fork {os.getpid()}; "
-                "open the folder here again"
+                "open the folder here again (one in memory: fork when no other thread uses it)"
             )
 
     def check_outside(self) -> None:

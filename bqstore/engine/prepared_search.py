@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
+from ..bitmap import to_mask
 from ..config import MAX_K
 from ..storage.files import RecordFile
 from ..validate import check_dim, check_queries, lengthened
@@ -25,9 +26,11 @@ class PreparedSearch:
     """
 
     __slots__ = (
+        "_accept",
         "_accepted",
         "_made",
         "_may_be_copies",
+        "_n",
         "_wider",
         "live",
         "nothing",
@@ -47,6 +50,7 @@ class PreparedSearch:
     ) -> None:
         self.options, data = options, state.data
         self.live = state.head.n_live
+        self._accept, self._n = accept, state.n
         self.vectors = state.vectors
         self.nothing = data is None or accepted == 0
         if data is None or self.nothing:
@@ -134,6 +138,8 @@ class PreparedSearch:
         """
         distance = self.options.distance
         check_queries(queries, distance)
+        if distance == "cosine" and not queries.any(axis=1).all():
+            return self._without_direction(queries, work)
         longer, exponents = lengthened(queries, distance)
         try:
             ordinals, scores = self._found(longer, self.vectors, work)
@@ -141,6 +147,32 @@ class PreparedSearch:
             check_queries(queries, distance, doubt=1e-3)
             raise
         return ordinals, np.ldexp(scores, -exponents[:, None])
+
+    def _without_direction(self, queries: F32, work: index.Work | None) -> tuple[NDArray[np.int32], F32]:
+        """`nearest` where queries are zero vectors: under cosine everything is as near to these, with a score of 0.
+
+        They find the first documents that match, in the order in which these were added.
+        """
+        zero = ~queries.any(axis=1)
+        ordinals = np.full((len(queries), self.options.k), -1, np.int32)
+        scores = np.full(ordinals.shape, np.nan, np.float32)
+        if not zero.all():
+            some = np.ascontiguousarray(queries[~zero])
+            try:
+                found = self._found(some, self.vectors, work)
+            except index.DoubtfulError:
+                found = self._found_of_doubtful(some, work)
+            ordinals[~zero], scores[~zero] = found
+        elif work is not None:
+            work.way = "exact"
+        first = self._first(self.options.k)
+        ordinals[zero, : len(first)], scores[zero, : len(first)] = first, 0
+        return ordinals, scores
+
+    def _first(self, k: int) -> NDArray[np.int64]:
+        """The first k ordinals that may be found."""
+        n = self._n
+        return np.flatnonzero(to_mask(self._accept, n))[:k] if self._accept is not None else np.arange(min(k, n))
 
     def _beyond_copies(self, queries: F32, ordinals: NDArray[np.int32], scores: F32, work: index.Work | None) -> None:
         """Duplicate-heavy collections: if the top hits are copies of one or two vectors, widen the candidate list.

@@ -44,6 +44,7 @@ class Calibration:
     Parameters
     ----------
     documents, queries : int    of the measurement; the queries are documents that were held out
+    written : int               documents that had ever been written
     rungs : tuple of Rung       the first ones of `RUNGS`, as far as they were measured
     extra : int                 rungs above those that reach a target, as searches have found less than was measured
     filtered : int              likewise, of searches with a filter
@@ -54,13 +55,15 @@ class Calibration:
     rungs: tuple[Rung, ...]
     extra: int = 0
     filtered: int = 0
+    written: int = 0
 
-    def reaching(self, target: float) -> int | None:
-        """The index of the first of `RUNGS` that reaches a target; None if none does."""
+    def reaching(self, target: float, least: int = 0) -> int | None:
+        """The index of the first of `RUNGS`, from ``least`` on, that reaches a target; None if none does."""
         wanted = target + _MARGIN * (1 - target)
         for i, rung in enumerate(self.rungs):
             if rung.recall >= wanted:
-                return i + self.extra if i + self.extra < len(RUNGS) else None
+                found = max(i, least) + self.extra
+                return found if found < len(RUNGS) else None
         return None
 
     def stored(self) -> dict[str, Any]:
@@ -71,16 +74,41 @@ class Calibration:
             "rungs": [list(rung) for rung in self.rungs],
             "extra": self.extra,
             "filtered": self.filtered,
+            "written": self.written,
         }
 
 
 def calibration_of(settings: Mapping[str, Any]) -> Calibration | None:
-    """What is stored in a collection's settings; None if nothing was measured for its codes yet."""
+    """What is stored in a collection's settings; None if nothing was measured for its codes yet, by these `RUNGS`."""
     stored = settings.get("calibration")
     if stored is None:
         return None
-    rungs = tuple(Rung(*rung) for rung in stored["rungs"])
-    return Calibration(stored["documents"], stored["queries"], rungs, stored["extra"], stored["filtered"])
+    try:
+        rungs = tuple(Rung(*rung) for rung in stored["rungs"])
+        known = Calibration(**{**stored, "rungs": rungs})
+        numbers = (known.documents, known.queries, known.extra, known.filtered, known.written)
+        recalls = [float(value) for rung in rungs for value in rung[2:]]
+    except (KeyError, TypeError, ValueError):  # another release's: it is measured anew
+        return None
+    same = tuple(rung[:2] for rung in rungs) == RUNGS[: len(rungs)] and all(0 <= recall <= 1 for recall in recalls)
+    whole = all(type(number) is int and number >= 0 for number in numbers) and known.documents > 0
+    return known if rungs and same and whole else None
+
+
+class Unstored(NamedTuple):
+    """A calibration that could not be stored, and the settings that it was measured under."""
+
+    settings: Mapping[str, Any]
+    calibration: Calibration
+
+
+def calibration_in_use(settings: Mapping[str, Any], unstored: Unstored | None) -> Calibration | None:
+    """What is known of the codes of these settings: what is stored, unless something newer could not be."""
+    if unstored is not None:
+        names = ("coding", "calibration")
+        if all(unstored.settings.get(name) == settings.get(name) for name in names):
+            return unstored.calibration
+    return calibration_of(settings)
 
 
 def check_target(value: object) -> float:
@@ -121,7 +149,7 @@ def resolve(
     ``asked``: whether the target was given, and the cheapest settings should do; else they are never below the
     defaults. For k below 10 as many candidates are taken as for 10.
     """
-    found = calibration.reaching(target)
+    found = calibration.reaching(target, 0 if asked else DEFAULT_RUNG)
     if found is None and calibration.documents * vector_bytes <= _AFFORDABLE:
         return SearchParams(), None
     found = len(RUNGS) - 1 if found is None else found

@@ -38,6 +38,7 @@ class Adding:
     codes: NDArray[np.uint64]
     made_for: tuple[str | None, int] = (None, 0)  # the collection's model and generation when they were checked
     committed: bool = False
+    replaced: int = 0
     gate: Any = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:

@@ -3,9 +3,10 @@
 Each is one commit, but for adds of several threads at a time, which are one (`together.py`).
 """
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +20,23 @@ from ..validate import check_dim
 from .embedding_model import refuse_older
 from .together import Adding, distinct, joined
 
+_LOG: Final = logging.getLogger("bqstore")
+_MUCH: Final = 10_000  # documents in memory, of which a word is said
+
 if TYPE_CHECKING:
     from .core import Core
     from .engine import Engine
 
 
-def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> None:
-    """Add documents, or replace those whose ids exist; of equal ids the last counts.
+def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
+    """Add documents, or replace those whose ids exist; of equal ids the last counts. Returns how many were replaced.
 
     Codes are made before the lock is taken, as far as it is known how. When it is time to choose the encoding, or to
     choose it again, that is a second commit: should it fail, what was added stands, and a warning says so.
     """
     core, head = engine.core, engine.store.head
     by = engine.encoder.encode(vectors)
+    given = len(rows.ids)
     vectors, rows, codes = distinct(vectors, rows, by[1])
     mine = Adding(vectors, rows, by[0], codes, (head.settings["embedding_model"], head.generation))
 
@@ -47,6 +52,28 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> None:
             message = f"codes stay as they are, and were not chosen anew: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
     core.keeper.written(engine.target_recall)
+    if mine.replaced or given > len(rows.ids):
+        _LOG.info(
+            "added %d documents, %d of them in the place of others with their ids; %d had the id of a later one in the "
+            "same call",
+            len(rows.ids),
+            mine.replaced,
+            given - len(rows.ids),
+        )
+    if engine.path is None:
+        _tell_of_memory(engine, len(rows.ids))
+    return mine.replaced
+
+
+def _tell_of_memory(engine: "Engine", added: int) -> None:
+    """Say once that much is kept in memory alone: a path may have been forgotten."""
+    n = engine.store.head.n_live
+    if n - added < _MUCH <= n:
+        _LOG.warning(
+            "%d documents are in memory alone, and gone when the process ends; save(path) keeps them, and "
+            "bqstore.open(path) a store on disk",
+            n,
+        )
 
 
 def _commit(core: "Core", mine: Adding) -> None:
@@ -62,6 +89,66 @@ def _commit(core: "Core", mine: Adding) -> None:
     finally:
         if core.store.head.seq > seq and core.store.sound:  # also where an interrupt came behind the commit
             core.group.are_committed(together)
+            if found := core.store.replaced:
+                for each in together:
+                    each.replaced = len(found.intersection(each.rows.ids))
+
+
+def update_matching(
+    engine: "Engine", ids: Sequence[str] | None, tree: Tree, metadata: Mapping[str, Any], replace: bool
+) -> int:
+    """Merge metadata over that of the documents that match a filter, and have one of the ids; returns how many."""
+
+    def rewrite() -> int:
+        state, bits, _ = engine.acceptor.accepted(engine.publisher.follow(), tree)
+        rids = state.rids[: state.n][to_mask(bits, state.n)].tolist()
+        rows = engine.store.rows("rid", rids)
+        if ids is not None:
+            some = set(ids)
+            rows = [row for row in rows if row.id in some]
+        changed = [with_metadata(row, metadata, replace, f"metadata of document {row.id!r}") for row in rows]
+        if changed:
+            engine.store.rewrite(changed)
+        return len(changed)
+
+    return engine.write(rewrite)
+
+
+def update(
+    engine: "Engine",
+    ids: Sequence[str],
+    texts: Sequence[str | None],
+    metadatas: Sequence[Mapping[str, Any] | None],
+    vectors: NDArray[np.float32] | None,
+    replace: bool,
+) -> int:
+    """Change parts of documents, each None left as it is; returns how many documents were changed."""
+    core, store = engine.core, engine.store
+
+    def change() -> int:
+        rows = {row.id: row for row in store.rows("id", list(dict.fromkeys(ids)))}
+        last: dict[str, int] = {}
+        for i, id_ in enumerate(ids):
+            if id_ in rows:
+                row, metadata, text = rows[id_], metadatas[i], texts[i]
+                if metadata is not None:
+                    row = with_metadata(row, metadata, replace, f"metadata {i}")
+                rows[id_] = row if text is None else row._replace(text=text)
+                last[id_] = i
+        changed = [rows[id_] for id_ in last]
+        if not changed:
+            return 0
+        if vectors is None:
+            store.rewrite(changed)
+            return len(changed)
+        check_dim(vectors.shape[1], store.head.dim, "vector 0")
+        some = np.ascontiguousarray(vectors[list(last.values())])
+        columns = zip(*((row.id, row.text, row.metadata, row.private, row.ref_doc_id) for row in changed), strict=True)
+        codes, coding = core.encoder.settled(some, None, np.zeros((0, 1), np.uint64))
+        store.append(Rows(*map(list, columns)), some, codes, coding)
+        return len(changed)
+
+    return engine.write(change)
 
 
 def update_metadata(

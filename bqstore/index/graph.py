@@ -42,6 +42,7 @@ _SEEDED_FROM, _SEED_EVERY, _FEWEST_SEEDS, _MOST_SEEDS = 1024, 100, 32, 1024
 _TRIED_FROM = 4096  # nodes from which on walks are tried
 _MEASURED = 2048  # codes that the reach of lifts is measured on
 _REACHED = 0.9  # the part of them that it reaches; beyond it, a vector counts as no longer than that
+_ALIKE = 0.05  # lengths that deviate by less, relatively: products are distances, and lifts would be rounding errors
 _CLOSE = 0.01  # corrections that differ by less, relatively, are those of the same vector, rounded in another way
 
 
@@ -222,8 +223,10 @@ class HnswGraph:
         measured = 1 << (n.bit_length() - 1)
         if measured != self._measured:
             values, add, factor = values_of(words[: measured : -(-measured // _MEASURED)], quantizer)
-            squares = arrays.linking[2] * factor**2 * np.einsum("ij,ij->i", values, values)
-            self._measured, self._reach = measured, float(np.quantile(2 * add + squares, _REACHED))
+            squares = 2 * add + arrays.linking[2] * factor**2 * np.einsum("ij,ij->i", values, values)
+            lengths = np.sqrt(np.maximum(squares - np.square(arrays.mean, dtype=np.float64).sum(), 0))
+            differ = lengths.std() > _ALIKE * lengths.mean()
+            self._measured, self._reach = measured, float(np.quantile(squares, _REACHED)) if differ else 0.0
         linking = np.array([arrays.linking[0], max(0.0, self._reach), arrays.linking[2]], np.float32)
         return arrays._replace(linking=linking)
 

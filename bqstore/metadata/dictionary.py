@@ -4,6 +4,7 @@ Entries may repeat a value: to bound memory, at most 65,536 values, of 32 MiB, a
 arrays are append-only: an older column goes on reading its part of them.
 """
 
+import hashlib
 import re
 import struct
 import zlib
@@ -14,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.metadata import ABSENT, BIG, DICT, FALSE, FLOAT, INT, LENGTH_BITS, LENGTH_MASK, LIST, NULL, STRING, TRUE
+from .dates import as_instant
 from .id_column import check_text, room
 from .to_json import MAX_DEPTH, MAX_METADATA_BYTES
-from .values import Typed, typed
+from .values import IS_LONG, LONGEST, Typed, in_short, is_short, typed
 
 _REMEMBERED, _REMEMBERED_BYTES = 1 << 16, 32 << 20  # values, and bytes of their texts
+_MEMBERS = 1000  # of a list or dictionary that is remembered
 NOTHING = object()  # in the place of the value of a missing field
+_DIGEST = len(IS_LONG.encode()) + 64  # bytes
 _BIG_PREFIX = "('number', "  # of the text of a BIG: its `Typed` as Python writes it
 
 
@@ -82,7 +86,11 @@ _SINGLE: dict[int, Typed] = {NULL: ("null",), FALSE: ("bool", False), TRUE: ("bo
 
 def text_of(value: Typed) -> bytes:
     """The text that a value has in the heap; of the same type, other values have another."""
-    return value[1].encode() if value[0] == "string" else repr(value).encode()
+    if value[0] == "string":
+        text: bytes = value[1].encode()
+        return text
+    text = repr(value).encode()
+    return text if value[0] != "dict" or len(text) <= LONGEST else hashlib.sha256(text).hexdigest().encode()
 
 
 def mark_of(value: Typed) -> int:
@@ -104,6 +112,7 @@ class Dictionary:
         self._known: dict[Any, int] = {}  # entries of strings as they are, of other values by their `Typed`
         self._held = 0  # bytes of the texts among them, at most
         self._is_read = True  # what came from a file is among them, if it is few
+        self.has_long = False  # whether an entry is the digest of a string that is too long to be kept
 
     def __len__(self) -> int:
         return len(self.entries.kinds)
@@ -127,6 +136,7 @@ class Dictionary:
         return numbers
 
     def _append(self, new: "_New") -> None:
+        self.has_long = self.has_long or new.has_long
         if new.kinds:
             parts = (new.kinds, new.values, new.marks, np.frombuffer(bytes(new.heap), np.uint8), new.members)
             sizes = (self._sizes[0],) * 3 + self._sizes[1:]
@@ -187,6 +197,8 @@ class Dictionary:
             text_ = new._text(number)
             if text_ is not None and zlib.crc32(text_) != marks[number]:
                 raise ValueError("a column's marks are not those of its entries")
+        digests = np.flatnonzero((kinds == STRING) & (lengths == _DIGEST))
+        new.has_long = any(entries.text(entry).startswith(IS_LONG.encode()) for entry in digests.tolist())
         return new
 
     def _text(self, number: int) -> bytes | None:
@@ -224,6 +236,13 @@ class Dictionary:
         if kind in (INT, BIG):
             return ("number", value if kind == INT else entries.big(number))
         return _SINGLE.get(kind)
+
+    def value_of(self, number: int) -> Any:
+        """The value of an entry as JSON has it, an instant as a datetime in UTC; None for a dictionary, too."""
+        value = self._value(number)
+        if value is None or value == ("null",):
+            return None
+        return as_instant(value[1]) if value[0] == "string" else value[1]
 
     def only(self, used: NDArray[np.int64]) -> tuple["Dictionary", NDArray[np.int64]]:
         """A dictionary of the used entries alone, and the new number of each old one, int64 (d,)."""
@@ -290,12 +309,15 @@ class _New:
         self.marks: list[int] = []
         self.heap = bytearray()
         self.members: list[int] = []
+        self.has_long = False
 
     def number(self, value: object) -> int:
         """The entry of a value."""
         if value is NOTHING:
             return 0
-        return self._found(value if type(value) is str else typed(value))
+        if type(value) is str:
+            return self._found(value if is_short(value) else in_short(value))
+        return self._found(typed(value))
 
     def _found(self, key: Any) -> int:
         number = self._known.get(key)
@@ -326,5 +348,7 @@ class _New:
         self.kinds.append(kind)
         self.values.append(value)
         self.marks.append(zlib.crc32(text))
-        self.fresh[key] = number
+        if name not in ("list", "dict") or len(made[1]) <= _MEMBERS:  # else remembering it would take much memory
+            self.fresh[key] = number
+        self.has_long = self.has_long or (name == "string" and made[1].startswith(IS_LONG))
         return number

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..results import Record
 from ..storage import Row
+from . import dates
 from .to_json import PRIVATE_PREFIX, REF_DOC_ID_KEY, split_metadata
 
 _decode = json.JSONDecoder().raw_decode  # twice as fast as json.loads, which also looks for white space
@@ -14,6 +15,8 @@ _decode = json.JSONDecoder().raw_decode  # twice as fast as json.loads, which al
 def metadata_of(row: Row) -> dict[str, Any]:
     """The metadata as it was given: the user's, and that of an adapter."""
     metadata: dict[str, Any] = _decode(row.metadata)[0]
+    if dates.IN_JSON in row.metadata:
+        metadata = dates.restored(metadata)
     if row.private is not None:
         metadata.update(_decode(row.private)[0])
     if row.ref_doc_id is not None:

@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bitmap import Bits, everything, to_bitmap
+from ..errors import InvalidInputError
 from ..kernels import dispatch as kernels
 from ..kernels.metadata import ANY_CHARACTER, ANY_RUN, ASK, BIG, LENGTH_BITS, LIST, STRING
 from .columns import Column
+from .dates import MARK
 from .dictionary import Entries, mark_of
 from .filter_tree import And, Contains, Elements, Exists, Field, Like, Not, OneOf, Or, Range, Test, Tree
-from .values import MAX_PIECE, Typed, pieces_of
+from .values import LONGEST, MAX_PIECE, Typed, pieces_of
 
 Table = NDArray[np.uint8]
 _LEAST, _MOST = -(2**63), 2**63 - 1
+_MARK = MARK.encode()
 _NO_TEXT = np.zeros(0, np.uint8)
 
 
@@ -41,6 +44,11 @@ def matching(column: Column, test: Test) -> Bits:
     """The bitmap of the ordinals of a column that pass a test."""
     if isinstance(test, Exists):
         return to_bitmap(column.codes != 0)
+    if column.dictionary.has_long and _looks_inside(test):
+        raise InvalidInputError(
+            f"the field {column.key!r} has strings of more than {LONGEST:,} characters, of which filters know equality "
+            "alone; use a function of the document, or keep what you filter by in a field of its own"
+        )
     table, out = table_of(column.dictionary.entries, test), np.zeros(-(-column.n // 64), np.uint64)
     if len(table) <= 1 << 16:
         passing, largest = np.flatnonzero(table), np.iinfo(column.codes.dtype).max
@@ -50,6 +58,13 @@ def matching(column: Column, test: Test) -> Bits:
             return to_bitmap(column.codes == column.codes.dtype.type(passing[0]))
     kernels.spread(column.codes, table, out)
     return out
+
+
+def _looks_inside(test: Test) -> bool:
+    """Whether a test needs the characters of a string."""
+    if isinstance(test, Range):
+        return "string" in (end[0] for end in (test.low, test.high) if end is not None)
+    return isinstance(test, Like) or (isinstance(test, Contains) and bool(test.parts))
 
 
 def table_of(entries: Entries, test: Test) -> Table:
@@ -149,14 +164,17 @@ def _float_end(end: float | None, is_open: bool, none: float) -> float:
 
 
 def _strings(entries: Entries, test: Range) -> Table:
-    """Strings within a range, by code points."""
-    low, high = (
-        _NO_TEXT if end is None else np.frombuffer(end[1].encode(), np.uint8).copy() for end in (test.low, test.high)
-    )
-    least = -1 if test.low is None else int(test.low_open)
-    most = 1 if test.high is None else -int(test.high_open)
+    """Strings within a range, by code points; or instants, which lie behind all strings and begin with `MARK`."""
+    low, high, high_open = test.low, test.high, test.high_open
+    if low is None and high is not None and high[1].startswith(MARK):
+        low = ("string", MARK)
+    elif high is None and low is not None and not low[1].startswith(MARK):
+        high, high_open = ("string", MARK), True
+    first, last = (_NO_TEXT if end is None else np.frombuffer(end[1].encode(), np.uint8).copy() for end in (low, high))
+    least = -1 if low is None else int(test.low_open)
+    most = 1 if high is None else -int(high_open)
     table = _blank(entries)
-    kernels.strings_between(entries.kinds, entries.values, entries.heap, low, least, high, most, table)
+    kernels.strings_between(entries.kinds, entries.values, entries.heap, first, least, last, most, table)
     return table
 
 
@@ -180,6 +198,12 @@ def _like(entries: Entries, parts: tuple[int, ...], folded: bool) -> Table:
         for entry, text in zip(asked.tolist() if ANY_CHARACTER in parts else (), given, strict=False):
             if len(text.casefold()) != len(text):
                 table[entry] = _is_like(text, parts)
+    passing = np.flatnonzero(table)
+    starts = entries.values[passing] >> LENGTH_BITS
+    # instants are no strings
+    begins = passing[entries.heap.take(starts, mode="clip") == _MARK[0]] if len(entries.heap) else passing[:0]
+    for entry in begins.tolist():
+        table[entry] = not entries.text(entry).startswith(_MARK)
     return table
 
 

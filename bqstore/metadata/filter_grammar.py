@@ -6,12 +6,18 @@ key if there is one, else a dotted path. Types never mix: 1 is not "1" and not T
 scalar matches a list if it matches an element. ``docs/filters.md`` has every operator.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
+
+import numpy as np
 
 from ..arguments import did_you_mean, shown, text_bytes, type_of
 from ..errors import InvalidInputError
 from ..kernels.metadata import ANY_RUN
+from . import foreign_filters
+from .dates import MARK, instant
 from .filter_tree import (
     EVERYTHING,
     And,
@@ -69,6 +75,13 @@ def check_key(key: object) -> str:
     return str.__str__(key)  # of an enumeration of strings the text, not the name
 
 
+def checked_field(key: object, what: str) -> str:
+    """The name of a metadata field that is listed by; else InvalidInputError."""
+    if not isinstance(key, str) or key.startswith("$") or key == ID_KEY:
+        raise InvalidInputError(f"{what} is {shown(key)}; expected the name of a metadata field")
+    return check_key(key)
+
+
 class _Parser:
     """Turns dictionaries into trees, and counts the nodes."""
 
@@ -86,6 +99,7 @@ class _Parser:
     def tree(self, given: Mapping[Any, Any], depth: int) -> Tree:
         """A dictionary of fields and logical operators, ANDed."""
         _check_depth(depth)
+        foreign_filters.refuse(given)
         parts: list[Tree] = []
         for key, value in given.items():
             if isinstance(key, str) and key.startswith("$"):
@@ -102,8 +116,9 @@ class _Parser:
             return self._node(_not(self.tree(given, depth + 1)))
         if name not in ("$and", "$or"):
             known = ", where a field name belongs: {'field': {...}}" if name in OPERATORS else ""
-            hint = known or did_you_mean(name[:80], ("$and", "$or", "$not"))
-            raise InvalidInputError(f"the filter has the operator {shown(name)}{hint}")
+            hint = known or foreign_filters.hint(name) or did_you_mean(name[:80], ("$and", "$or", "$not"))
+            fields = "" if known else "; a field whose name begins with $ is tested by a function of the document"
+            raise InvalidInputError(f"the filter has the operator {shown(name)}{hint}{fields}")
         if not isinstance(given, (list, tuple)) or not given:
             raise InvalidInputError(
                 f"{name} is given {_described(given)}; expected a list of filters that is not empty"
@@ -141,8 +156,10 @@ class _Parser:
         if isinstance(name, str) and name in OPERATORS:
             return self._node(OPERATORS[name](key, name, value))
         if isinstance(name, str) and name.startswith("$"):
-            hint = did_you_mean(name[:80], OPERATORS)
-            raise InvalidInputError(f"the filter on {shown(key)} has no operator {shown(name)}{hint}")
+            hint = foreign_filters.hint(name) or did_you_mean(name[:80], OPERATORS)
+            raise InvalidInputError(
+                f"the filter on {shown(key)} has no operator {shown(name)}{hint}{foreign_filters.more(name)}"
+            )
         if isinstance(name, str) and f"${name}" in OPERATORS:
             raise InvalidInputError(f"the filter on {shown(key)} has {name!r}; did you mean {'$' + name!r}?")
         raise InvalidInputError(
@@ -184,45 +201,81 @@ def _check_ids(key: str, name: object, value: object) -> None:
 
 
 def _equal(key: str, name: str, value: object) -> Tree:
-    found = Field(key, OneOf((operand(value, key),), isinstance(value, (list, tuple, Mapping))))
+    wanted = (operand(value, key),)
+    whole = isinstance(value, (list, tuple, Mapping))
+    found = Field(key, OneOf(wanted if whole else _with_instants(wanted), whole))
     return Not(found) if name == "$ne" else found
 
 
 def _one_of(key: str, name: str, values: object) -> Tree:
-    found = Field(key, OneOf(_operands(key, name, values)))
+    found = Field(key, OneOf(_with_instants(_operands(key, name, values))))
     return _not(found) if name == "$nin" else found
 
 
 def _elements(key: str, name: str, values: object) -> Tree:
-    return Field(key, Elements(_operands(key, name, values), every=name == "$all"))
+    wanted = _operands(key, name, values)
+    return Field(key, Elements(wanted if name == "$all" else _with_instants(wanted), every=name == "$all"))
 
 
 def _operands(key: str, name: str, values: object) -> tuple[Typed, ...]:
+    many = MAX_OPERANDS + 3  # True and False do not count: a filter of LlamaIndex brings them along with 1 and 0
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        values = list(values) if values.dtype.kind in "mMOV" else values.tolist()
+    elif not isinstance(values, (*_LISTS, str, bytes, Mapping)) and isinstance(values, Iterable):
+        values = list(values if key in (ID_KEY, REF_DOC_ID_KEY) else islice(values, many))
     if not isinstance(values, _LISTS):
         raise InvalidInputError(f"{name} on {shown(key)} is given {_described(values)}; expected a list")
     if len(values) > MAX_OPERANDS and key not in (ID_KEY, REF_DOC_ID_KEY):  # lists of ids are made by programs
-        raise InvalidInputError(
-            f"{name} on {shown(key)} is given {len(values):,} values; at most {MAX_OPERANDS:,} are taken"
-        )
+        count = len(values) - sum(value is True or value is False for value in islice(values, many))
+        if count > MAX_OPERANDS:
+            raise InvalidInputError(
+                f"{name} on {shown(key)} is given {count:,} values; at most {MAX_OPERANDS:,} are taken"
+            )
     return tuple(dict.fromkeys(operand(value, key) for value in values))
+
+
+def _with_instants(operands: tuple[Typed, ...]) -> tuple[Typed, ...]:
+    """The operands, and for each string that names an instant that one, too."""
+    more = [("string", found) for each in operands if (found := _instant(each)) is not None]
+    return tuple(dict.fromkeys((*operands, *more))) if more else operands
+
+
+def _is_instant(operand: Typed) -> bool:
+    return bool(operand[0] == "string" and operand[1][:2] == MARK)
+
+
+def _instant(operand: Typed | None) -> str | None:
+    if operand is None or operand[0] != "string" or operand[1][4:5] != "-":
+        return None
+    return instant(operand[1])
 
 
 def _range(key: str, name: str, value: object) -> Tree:
     end = scalar(value, f"{name} on {shown(key)}")
     if name in ("$gt", "$gte"):
-        return Field(key, Range(end, None, low_open=name == "$gt"))
-    return Field(key, Range(None, end, high_open=name == "$lt"))
+        return _between_ends(key, Range(end, None, low_open=name == "$gt"))
+    return _between_ends(key, Range(None, end, high_open=name == "$lt"))
+
+
+def _between_ends(key: str, test: Range) -> Tree:
+    """A test of strings whose ends name instants is one of instants, too."""
+    low, high = _instant(test.low), _instant(test.high)
+    if (low is None) != (test.low is None) or (high is None) != (test.high is None):
+        return Field(key, test)
+    moved = replace(test, low=None if low is None else ("string", low), high=None if high is None else ("string", high))
+    return Or((Field(key, test), Field(key, moved)))
 
 
 def _between(key: str, name: str, value: object) -> Tree:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise InvalidInputError(f"{name} on {shown(key)} is given {_described(value)}; expected [lowest, highest]")
     low, high = (scalar(end, f"{name} on {shown(key)}") for end in value)
-    if low[0] != high[0]:
+    if low[0] != high[0] or _is_instant(low) != _is_instant(high):
         raise InvalidInputError(
-            f"{name} on {shown(key)} is given {value!r}; expected two numbers, or two strings or dates"
+            f"{name} on {shown(key)} is given {value!r}; expected two numbers, or two strings or dates, "
+            "both with a time zone or both without"
         )
-    return Field(key, Range(low, high))
+    return _between_ends(key, Range(low, high))
 
 
 def _exists(key: str, name: str, value: object) -> Tree:

@@ -1,17 +1,28 @@
-"""Metadata as JSON: which values may be metadata, and the text that is stored."""
+"""Metadata as JSON: which values may be metadata, and the text that is stored.
 
+What has one obvious form in JSON is converted, as pydantic does it; what would lose something is an error that names
+the key. ``docs/collection.md`` has the table.
+"""
+
+import base64
 import json
-from collections.abc import Mapping
-from datetime import date
+from collections import deque
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import fields, is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 
-from ..arguments import text_bytes, type_of
+from ..arguments import shown, text_bytes, type_of
 from ..errors import InvalidInputError
+from . import dates
 
-MAX_METADATA_BYTES: Final = 64 << 10
-MAX_PRIVATE_BYTES: Final = 1 << 20
+MAX_METADATA_BYTES: Final = 16 << 20
 MAX_DEPTH: Final = 100  # of nested values, over which readers recurse
 
 # Keys of the framework adapters: stored and returned beside the user's, and hidden from filters.
@@ -39,39 +50,158 @@ def split_metadata(given: object, what: str) -> tuple[str, str | None, str | Non
             if not isinstance(ref, str):
                 raise InvalidInputError(f"{what}: {REF_DOC_ID_KEY!r} is {type_of(ref)}; expected a string")
             text_bytes(ref, f"{what}: {REF_DOC_ID_KEY!r}")
-    hidden = to_json(private, what, MAX_PRIVATE_BYTES) if private else None
-    return to_json(public, what, MAX_METADATA_BYTES), hidden, ref
+    hidden = to_json(private, what, private=True) if private else None
+    return to_json(public, what), hidden, ref
 
 
-def to_json(given: Mapping[Any, Any], what: str, limit: int) -> str:
-    """JSON text of a dictionary, at most ``limit`` bytes; dates become ISO 8601 strings, numpy scalars Python's."""
+def to_json(given: Mapping[Any, Any], what: str, private: bool = False) -> str:
+    """JSON text of a dictionary, at most 16 MiB; see `plain` for what is not JSON."""
+    converted: list[None] = []
+
+    def convert(value: object) -> object:
+        made = plain(value)
+        if isinstance(made, str) and made[:2] == dates.MARK:
+            converted.append(None)
+        elif isinstance(made, (dict, list)):
+            check_keys(made, what)
+        return made
+
     try:
         check_keys(given, what)
-        text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
+        text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=convert)
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidInputError):
             raise
-        raise InvalidInputError(f"{what} cannot be written as JSON: {error}") from error
+        raise InvalidInputError(f"{what} cannot be written as JSON: {_reason(given, error)}") from error
     size = text_bytes(text, what)
-    if size > limit:
-        which = "" if limit == MAX_METADATA_BYTES else f", in its keys that begin with {PRIVATE_PREFIX!r},"
+    if dates.IN_JSON in text and text.count(dates.IN_JSON) > len(converted):
         raise InvalidInputError(
-            f"{what}{which} takes {size:,} bytes as JSON; at most {limit:,} are kept: put long values elsewhere"
+            f"{what} has a string that begins with U+10FFFF twice, which is no character: remove it"
+        )
+    if size > MAX_METADATA_BYTES:
+        which = f", in its keys that begin with {PRIVATE_PREFIX!r}," if private else ""
+        raise InvalidInputError(
+            f"{what}{which} takes {size:,} bytes as JSON; at most {MAX_METADATA_BYTES:,} are kept: put long values "
+            "elsewhere"
         )
     return text
 
 
 def plain(value: object) -> object:
-    """A date or a numpy scalar as a value of JSON. Raises TypeError for anything else."""
+    """A value that is not JSON as one that is. Raises TypeError or ValueError for what has no such form.
+
+    A date becomes a string with the mark of `dates`.
+    """
     if isinstance(value, date):
+        return None if value != value else dates.marked(value)  # noqa: PLR0124 - pandas' NaT is a datetime
+    if isinstance(value, np.generic):
+        return _of_numpy(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, (UUID, PurePath)):
+        return str(value)
+    if isinstance(value, time):
         return value.isoformat()
-    if isinstance(value, np.datetime64) and not np.isnat(value):
-        day = np.datetime_data(value.dtype)[0] in "YMWD"
-        moment: date = value.astype("datetime64[D]" if day else "datetime64[us]").item()
-        return moment.isoformat()
-    if isinstance(value, np.generic) and not isinstance(value, (np.datetime64, np.timedelta64)):
-        return value.item()
-    raise TypeError(f"{type_of(value)} is not JSON; use strings, numbers, booleans, None, lists and dicts")
+    if isinstance(value, timedelta):
+        return _duration(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _text(bytes(value))
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim != 1 or value.dtype.kind in "mMOV" else value.tolist()
+    if isinstance(value, Set):
+        return _in_order(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    dumped = getattr(value, "model_dump", None)  # pydantic
+    if callable(dumped) and not isinstance(value, type):
+        return dumped()
+    if type(value).__name__ == "NAType":  # pandas
+        return None
+    if isinstance(value, (range, deque)):
+        return list(value)
+    raise TypeError(f"{type_of(value)} is not JSON; use strings, numbers, booleans, None, dates, lists and dicts")
+
+
+def _of_numpy(value: np.generic) -> object:
+    if isinstance(value, np.datetime64):
+        return dates.marked(dates.date_of(value))
+    if isinstance(value, (np.timedelta64, np.complexfloating, np.void)):
+        raise TypeError(f"{type_of(value)} is not JSON; use a number or a string")
+    found: object = value.item()
+    if isinstance(found, np.generic):  # a long double
+        return float(found)
+    return found
+
+
+def _number(value: Decimal) -> float | int:
+    """As a number, so that filters compare it as one."""
+    if not value.is_finite():
+        raise ValueError(f"{value} is no number of JSON; use None")
+    if value == value.to_integral_value() and abs(value.adjusted()) < 4000:
+        return int(value)
+    if Decimal(repr(float(value))) != value:
+        raise ValueError(f"{value} has more digits than a float keeps; use float(), or str()")
+    return float(value)
+
+
+def _duration(value: timedelta) -> str:
+    """ISO 8601, as pydantic writes it: "P1DT2H3M4.5S"."""
+    sign, rest = ("-", -value) if value < timedelta(0) else ("", value)
+    minutes, seconds = divmod(rest.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{rest.microseconds:06}".rstrip("0") if rest.microseconds else ""
+    parts = [(hours, "H"), (minutes, "M")]
+    clock = "".join(f"{n}{unit}" for n, unit in parts if n) + (f"{seconds}{fraction}S" if seconds or fraction else "")
+    days = f"{rest.days}D" if rest.days else ""
+    return f"{sign}P{days}{'T' + clock if clock else ''}" if days or clock else "PT0S"
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        start = base64.b64encode(value[:12]).decode()
+        raise ValueError(
+            f"bytes that are not UTF-8 are not JSON; use base64.b64encode(...).decode() ({start}...)"
+        ) from None
+
+
+def _in_order(values: Set[Any]) -> list[Any]:
+    """The elements of a set, sorted where they can be: the same set is the same text."""
+    try:
+        return sorted(values)
+    except TypeError:
+        return list(values)
+
+
+def _reason(given: object, error: Exception) -> str:
+    """Which key cannot be written, and why."""
+    if isinstance(error, RecursionError):
+        return "it nests too deep, or holds itself"
+    for path, value in _leaves(given, ""):
+        try:
+            json.dumps(value, allow_nan=False, default=plain)
+        except (TypeError, ValueError, RecursionError) as found:
+            why = str(found)
+            if isinstance(value, (float, np.floating)):
+                why = f"{value} is no number of JSON; use None"
+            return f"{shown(path)}: {why}"
+    return str(error)
+
+
+def _leaves(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, object]]:
+    if depth < MAX_DEPTH and isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _leaves(each, f"{path}.{key}" if path else str(key), depth + 1)
+    elif depth < MAX_DEPTH and isinstance(value, (list, tuple)):
+        for i, each in enumerate(value):
+            yield from _leaves(each, f"{path}[{i}]", depth + 1)
+    else:
+        yield path, value
 
 
 def check_keys(given: Mapping[Any, Any] | list[Any] | tuple[Any, ...], what: str, depth: int = 1) -> None:
@@ -81,7 +211,9 @@ def check_keys(given: Mapping[Any, Any] | list[Any] | tuple[Any, ...], what: str
     if isinstance(given, Mapping):
         for key in given:
             if not isinstance(key, str):
-                raise InvalidInputError(f"{what} has a key of type {type(key).__name__}; expected strings")
+                raise InvalidInputError(
+                    f"{what} has a key of type {type(key).__name__}, {shown(key)}; expected strings"
+                )
     for value in given.values() if isinstance(given, Mapping) else given:
         if isinstance(value, (Mapping, list, tuple)):
             check_keys(value, what, depth + 1)

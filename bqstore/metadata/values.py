@@ -1,20 +1,30 @@
 """The operands of filters: checked, and converted to hashable forms that are equal exactly when the values are."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
-from typing import Any
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 
 from ..arguments import shown, text_bytes, type_of
 from ..errors import InvalidInputError
 from ..kernels.metadata import ANY_CHARACTER, ANY_RUN
+from .dates import MARK, in_column
 from .to_json import MAX_DEPTH, plain
 
 Typed = tuple[Any, ...]  # (name of the type, value); a null has no value
 
 MAX_PIECE = 1024  # bytes between two % of a pattern that also has _
+LONGEST: Final = 1 << 16  # characters of a string that a column keeps; of a longer one it keeps a digest
+IS_LONG: Final = f"{MARK}#"  # what the digest begins with
+_CONVERTED: Final = (date, time, np.generic, Decimal, UUID, Enum, PurePath)  # as `plain` does it in metadata
+BEYOND: Final = 10**5000  # more than any integer that Python prints, and so than any in JSON
 
 
 def typed(value: Any) -> Typed:
@@ -31,10 +41,23 @@ def typed(value: Any) -> Typed:
     if isinstance(value, float):
         return ("number", int(value) if value.is_integer() else float(value))
     if isinstance(value, str):
-        return ("string", str.__str__(value))  # of an enumeration of strings the text, not the name
+        text = str.__str__(value)  # of an enumeration of strings the text, not the name
+        return ("string", text if is_short(text) else in_short(text))
     if isinstance(value, (list, tuple)):
         return ("list", tuple(typed(v) for v in value))
     return ("dict", tuple(sorted((str.__str__(k), typed(v)) for k, v in value.items())))
+
+
+def is_short(text: str) -> bool:
+    """Whether a column keeps a string as it is."""
+    return text[:2] != MARK and len(text) <= LONGEST
+
+
+def in_short(text: str) -> str:
+    """What a column keeps of any other string: the text of a date, or a digest, by which equal ones are equal."""
+    if text[:2] == MARK and len(text) <= LONGEST:
+        return in_column(text)
+    return IS_LONG + hashlib.sha256(text.encode()).hexdigest()
 
 
 def operand(value: object, key: str) -> Typed:
@@ -43,7 +66,9 @@ def operand(value: object, key: str) -> Typed:
 
 
 def scalar(value: object, what: str) -> Typed:
-    """A number, a string or a date, which have an order, checked and typed."""
+    """A number, a string or a date, which have an order, checked and typed; infinity is beyond all numbers."""
+    if isinstance(value, (float, np.floating)) and math.isinf(value):
+        return ("number", BEYOND if value > 0 else -BEYOND)
     made = typed(checked(value, what))
     if made[0] not in ("number", "string"):
         raise InvalidInputError(f"{what} is given {type_of(value)}; expected a number, a string or a date")
@@ -65,11 +90,13 @@ def checked(value: object, what: str, depth: int = 1) -> object:
                 raise InvalidInputError(f"{what} has a dict with a key of type {type(key).__name__}; expected strings")
             text_bytes(key, what)
         return {k: checked(v, what, depth + 1) for k, v in value.items()}
-    if isinstance(value, (date, np.generic)):
+    if isinstance(value, _CONVERTED):
         try:
-            value = plain(value)
-        except TypeError as error:
-            raise InvalidInputError(f"{what}: {error}") from None
+            return checked(plain(value), what, depth + 1)  # as in metadata
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InvalidInputError):
+                raise
+            raise InvalidInputError(f"{what} compares with {type_of(value)}: {error}") from None
     if value is not None and not isinstance(value, (int, float, str)):
         raise InvalidInputError(
             f"{what} compares with {type_of(value)}; expected a string, number, boolean, None, date, list or dict"

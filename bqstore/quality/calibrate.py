@@ -50,7 +50,7 @@ def calibrate(state: State, check: Callable[[], None]) -> Calibration:
             break
         params = SearchParams(oversampling, True, ef)
         rungs.append(Rung(oversampling, ef, *_recall(evaluator, quantization, params, check)))
-    return Calibration(state.head.n_live, len(queries), tuple(rungs))
+    return Calibration(state.head.n_live, len(queries), tuple(rungs), written=state.head.next_rid)
 
 
 def _recall(

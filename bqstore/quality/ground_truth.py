@@ -30,6 +30,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
 
 _EXACTLY = index.Plan(EXACT, False, 0)
 _PIECE = 32 << 20  # bytes of originals that are read at a time, for all queries
@@ -95,7 +96,13 @@ def hold_out(state: State, count: int) -> tuple[F32, I64]:
         candidates[:linked] &= state.data.graph.first[:linked] < 0
     ordinals: I64 = np.random.default_rng(_SEED).permutation(np.flatnonzero(candidates))[:count].astype(np.int64)
     vectors = fetch.vectors(state, np.sort(ordinals))
-    return np.stack([vectors[ordinal] for ordinal in ordinals.tolist()]), ordinals
+    found = np.stack([vectors[ordinal] for ordinal in ordinals.tolist()])
+    if state.head.settings["distance"] != "cosine":
+        return found, ordinals
+    some = found.any(axis=1)  # to a zero vector all documents are as near
+    if not some.any():
+        raise InvalidInputError("the documents picked are zero vectors, to which all are as near; give queries")
+    return np.ascontiguousarray(found[some]), ordinals[some]
 
 
 def exact_search(
@@ -105,6 +112,7 @@ def exact_search(
     k: int,
     workers: index.Workers,
     each_piece: Callable[[], None] | None = None,
+    among: Mask | None = None,
 ) -> GroundTruth:
     """Find the true nearest of queries by the originals, which are read once, in pieces, every record checked.
 
@@ -112,10 +120,12 @@ def exact_search(
     ----------
     own : int64 (m,) or None    the ordinals of the documents that the queries are
     each_piece : callable       called after each piece, in place of showing progress
+    among : bool (n,)           what may be found; None: all that is live
     """
     data = state.data
     assert data is not None
-    size = min(k, state.head.n_live - (own is not None))
+    among = state.live if among is None else among
+    size = min(k, int(np.count_nonzero(among)) - (own is not None))
     wanted = size + (own is not None)  # the document itself is among them, and removed at the end
     scores = np.full((len(queries), wanted), -np.inf, np.float32)
     ordinals = np.full((len(queries), wanted), -1, np.int32)
@@ -123,7 +133,7 @@ def exact_search(
     with Progress("searching exactly", state.n) as progress:
         for at in range(0, state.n, step):
             mask = np.zeros(state.n, bool)
-            mask[at : at + step] = state.live[at : at + step]
+            mask[at : at + step] = among[at : at + step]
             accepted = int(np.count_nonzero(mask))
             if accepted:
                 search = index.Search(data, to_bitmap(mask), accepted, wanted, _EXACTLY, 1)

@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
+from ..bitmap import to_mask
 from ..engine.core import Core
 from ..engine.graph_builder import SMALLEST_GRAPH
 from ..engine.prepared_search import PreparedSearch
 from ..engine.state import State
-from ..engine.target import RUNGS, Calibration, calibration_of
+from ..engine.target import RUNGS, Calibration, Unstored, calibration_in_use
 from ..errors import BqstoreError
 from ..index.planner import EXACT
+from ..index.scratch import ScratchPool
 from ..results import RecallEstimate
 from .calibrate import StoppedError, calibrate
+from .ground_truth import exact_search
 
 log = logging.getLogger("bqstore")
 
@@ -40,7 +43,8 @@ _KEPT: Final = 400  # checked searches that an estimate is made of
 _FEWEST: Final = 30  # before which none is judged
 _SURE: Final = 3.5  # standard errors below the target: no alarm in a thousand healthy collections
 _TOLERANCE: Final = 0.01
-_GROWTH, _SOON = 2.0, 1.25  # times the documents that were measured: measure again; and where somebody waits for it
+_GROWTH, _SOON = 1.0, 0.25  # written since, of what was measured: measure again; and where somebody waits for it
+_LEAST: Final = 512  # documents; fewer are searched exactly, whatever their dimension, unless settings forbid it
 _DEAR: Final = RUNGS.index((14.0, None))  # from here on other codes are worth trying
 _MOST_RECODED: Final = 300_000  # documents that are encoded and linked again unasked: writers wait meanwhile
 
@@ -50,13 +54,13 @@ class RecallKeeper:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._starting = threading.RLock()
+        self._lock, self._is_starting = threading.RLock(), False
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._left, self._next_check = _CALLS, 0.0
-        self._tried = (-1, 0)  # generation and documents when it was last measured, or tried
-        self._rechosen = -1  # generation for which other codes were tried
-        self._known: tuple[object, Calibration | None] = (None, None)
+        self._tried = (-1, 0, 0)  # generation, documents, ever written: when it was last measured, or tried
+        self._rechosen = -math.inf  # documents ever written when other codes were tried
+        self._known: tuple[object, object, Calibration | None] = (None, None, None)
         self._seen: dict[tuple[str, float], deque[float]] = {}  # of each kind and target
         self._warned: set[str] = set()
 
@@ -80,7 +84,7 @@ class RecallKeeper:
             return
         if self._is_due():
             self._start(lambda: self._measure(target))
-        elif time.monotonic() >= self._next_check and _can_be_checked(search):
+        elif time.monotonic() >= self._next_check and _can_be_checked(search) and queries[0].any():
             query, best = queries[:1].copy(), scores[0].copy()
             self._start(lambda: self._check(state, search, query, best))
 
@@ -93,23 +97,23 @@ class RecallKeeper:
 
     def _wait(self) -> None:
         thread = self._thread
-        while thread is not None and thread.is_alive():
-            thread.join(0.05)  # in steps: a Ctrl-C ends it
+        # a handler of the log may call in this thread itself; in steps: a Ctrl-C ends it
+        while thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(0.05)
 
     def stop(self) -> None:
-        """End the background thread, and wait for it."""
+        """End what the background thread does, and wait for it; the next thing that is due begins anew."""
         self._stop.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._wait()
 
     @property
     def calibration(self) -> Calibration | None:
         """What was measured last for the codes of the published state."""
-        settings = self._core.publisher.state.head.settings
-        if self._known[0] is not settings:
-            self._known = (settings, calibration_of(settings))
-        return self._core.measured or self._known[1]
+        settings, unstored = self._core.publisher.state.head.settings, self._core.unstored
+        known = self._known
+        if known[0] is not settings or known[1] is not unstored:
+            self._known = known = (settings, unstored, calibration_in_use(settings, unstored))
+        return known[2]
 
     def estimates(self, target: float) -> dict[str, RecallEstimate]:
         """The recall of checked searches with this target by kind: "scan", "walk" or "filtered"."""
@@ -119,32 +123,42 @@ class RecallKeeper:
     # ---- measuring
 
     def _is_due(self, growth: float = _GROWTH) -> bool:
-        """Whether the collection has grown by this factor since it was measured, and can be measured now."""
+        """Whether so large a part of the collection is new since it was measured, and it can be measured now.
+
+        New, and not more: a collection may be replaced, document by document, and never grow.
+        """
         state, core = self._core.publisher.state, self._core
         head, data = state.head, state.data
-        documents = head.n_live
-        if data is None or documents < SMALLEST_GRAPH or head.settings["originals"] == "none":
+        documents, written = head.n_live, head.next_rid
+        if data is None or documents < _LEAST or head.settings["originals"] == "none":
             return False
         if 4 * documents * data.dim <= 1024 * head.settings["hnsw"]["full_scan_threshold"]:
             return False  # searched exactly
-        generation, tried = self._tried
-        if generation == head.generation and documents < growth * tried:
+        generation, then, at = self._tried
+        if generation == head.generation and then / 4 < documents and written - at < growth * then:
             return False
         known = self.calibration
-        if known is not None and known.documents / 4 < documents < growth * known.documents:
+        if known is not None and known.documents / 4 < documents and written - known.written < growth * known.documents:
             return False
-        is_linked = 2 * data.linked >= state.n and not core.graph.builder.at_work
+        is_linked = state.n < SMALLEST_GRAPH or (2 * data.linked >= state.n and not core.graph.builder.at_work)
         return is_linked and index.can_link() and not core.lifecycle.closed
 
     def _measure(self, target: float, growth: float = _GROWTH) -> None:
+        """Measure as long as that is due, unless another process does."""
         store = self._core.store
         with nullcontext(True) if store.read_only else store.duty("MEASURE") as alone:
+            self._core.publisher.current()  # the other one may just have ended
             while alone and self._is_due(growth):
-                state = self._core.publisher.current()
-                self._tried = (state.head.generation, state.head.n_live)
-                measured = calibrate(state, self._go_on)
-                self._keep(measured, state)
-                self._try_other_codes(measured, target)
+                known = self.calibration
+                self._measure_now(target, 0 if known is None else known.extra, 0 if known is None else known.filtered)
+
+    def _measure_now(self, target: float, extra: int, filtered: int) -> None:
+        """Measure, keeping what searches have shown to be needed beyond what documents show."""
+        state = self._core.publisher.state
+        self._tried = (state.head.generation, state.head.n_live, state.head.next_rid)
+        measured = replace(calibrate(state, self._go_on), extra=extra, filtered=filtered)
+        self._keep(measured, state)
+        self._try_other_codes(measured, target)
 
     def _go_on(self) -> None:
         if self._stop.is_set() or self._core.lifecycle.closed:
@@ -164,19 +178,20 @@ class RecallKeeper:
         if not core.store.read_only:
             with suppress(BqstoreError):
                 core.write(store)
-                core.measured = None
+                core.unstored = None
                 return
-        core.measured = calibration
+        core.unstored = Unstored(state.head.settings, calibration)
 
     def _try_other_codes(self, measured: Calibration, target: float) -> None:
         """Choose the codes anew where those in use need very many candidates, or are not enough with all of them."""
         core, head = self._core, self._core.store.head
         needed = measured.reaching(target)
-        if (needed is not None and needed < _DEAR) or core.store.read_only or self._rechosen == head.generation:
+        if (needed is not None and needed < _DEAR) or core.store.read_only:
             return
-        if measured.documents <= _MOST_RECODED:
+        # not twice on the same documents: two choices may be as good as each other
+        if measured.documents <= _MOST_RECODED and head.next_rid - self._rechosen >= measured.documents:
+            self._rechosen = head.next_rid
             core.write(core.encoder.choose_again)
-            self._rechosen = core.store.head.generation
 
     # ---- the watch
 
@@ -184,13 +199,13 @@ class RecallKeeper:
         """Answer a search again, exactly, and count what it had found."""
         begun, data, made = time.monotonic(), state.data, search.search
         assert data is not None
-        size = min(made.k, made.accepted)
-        accept = None if made.accept.everything else made.accept.words
-        exact = index.Search(data, accept, made.accepted, size, index.Plan(EXACT, False, 0), 1)
-        truth = exact.nearest(query, index.ALONE)[1][0]
+        # in pieces, so that closing need not wait for all originals to be read
+        among = state.live if made.accept.everything else to_mask(made.accept.words, state.n)
+        state = replace(state, data=replace(data, pool=ScratchPool()))
+        truth = exact_search(state, query, None, made.k, index.ALONE, self._go_on, among).scores[0]
         kind, target = FILTERED if made.accepted < search.live else made.plan.way, search.options.target
         seen = self._seen.setdefault((kind, target), deque(maxlen=_KEPT))
-        seen.append(float(np.count_nonzero(scores >= truth[-1]) / size))
+        seen.append(float(np.count_nonzero(scores >= truth[-1]) / len(truth)))
         now = time.monotonic()
         self._next_check = now + (now - begun) / _PART
         self._judge(kind, target, _estimate(list(seen)))
@@ -202,24 +217,21 @@ class RecallKeeper:
         if kind not in self._warned:
             self._warned.add(kind)
             log.warning(
-                "searches (%s) find %.3f of the nearest, less than the target recall of %g; from now on they take more "
-                "candidates. health() says what else helps",
+                "searches (%s) find %.3f of the nearest, less than the target recall of %g; they take more candidates "
+                "from now on, as far as there are settings that do. health() says what else helps",
                 kind,
                 found.recall,
                 target,
             )
         self._seen[kind, target].clear()
-        known = self.calibration
-        if known is None or (kind != FILTERED and known.documents * 1.25 < self._core.publisher.state.head.n_live):
-            self._tried, self._core.measured = (-1, 0), None
-            state = self._core.publisher.state
-            self._keep(calibrate(state, self._go_on), state)
-        else:
-            if kind == FILTERED:
-                known = replace(known, filtered=known.filtered + 1)
-            else:
-                known = replace(known, extra=known.extra + 1)
-            self._keep(known, self._core.publisher.state)
+        known, state = self.calibration, self._core.publisher.state
+        if known is None or state.head.next_rid - known.written >= _SOON * known.documents:
+            self._measure_now(target, 0, 0 if known is None else known.filtered)
+            self._measure(target)  # other codes, if they were chosen
+        elif kind == FILTERED and known.filtered < len(RUNGS) - 1:
+            self._keep(replace(known, filtered=known.filtered + 1), state)
+        elif kind != FILTERED and known.reaching(target) is not None:  # else there is nothing more to take
+            self._keep(replace(known, extra=known.extra + 1), state)
 
     # ---- the thread
 
@@ -235,13 +247,18 @@ class RecallKeeper:
                 _be_nice()
                 job()
 
-        with self._starting:
-            if self._is_at_work or self._stop.is_set():
+        with self._lock:
+            # a signal handler that searches may come while a thread starts, which is not alive until it has
+            if self._is_at_work or self._is_starting or self._core.lifecycle.closed:
                 return
-            thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
-            with suppress(RuntimeError):  # no more threads
-                thread.start()
-                self._thread = thread
+            try:
+                self._is_starting = True
+                self._stop.clear()
+                self._thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
+                with suppress(RuntimeError):  # no more threads
+                    self._thread.start()
+            finally:
+                self._is_starting = False
 
 
 def _be_nice() -> None:

@@ -240,6 +240,8 @@ def given_or_held_out(state: State, queries: F32 | None, count: int) -> tuple[F3
         raise InvalidInputError("queries is empty; expected (n, dim), or None to hold out documents of the collection")
     distance = state.head.settings["distance"]
     check_queries(queries, distance)
+    if distance == "cosine" and not queries.any(axis=1).all():
+        raise InvalidInputError("one of the queries is all zeros, to which all documents are as near; leave it out")
     return lengthened(queries, distance)[0], None
 
 

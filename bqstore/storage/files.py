@@ -264,11 +264,12 @@ class DiskFile(RecordFile):
         if os.fstat(self._fd).st_size > self._offset(count):  # else leave the file's times alone
             os.ftruncate(self._fd, self._offset(count))
 
-    def __del__(self) -> None:
-        # closed with the last search that holds the file, so that no search reads another file's descriptor
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # closed with the last search that holds the file, so that no search reads another file's descriptor; at the end
+        # of Python the module's names may be gone
         if self._fd >= 0:
             with suppress(OSError):  # what was acknowledged is durable
-                os.close(self._fd)
+                close(self._fd)
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, InvalidInputError, StorageError
+from ..errors import CorruptionError, StorageError
 from .files import DiskFile, MemoryFile, RecordFile, storage_errors
 from .format import (
     F32,
@@ -32,7 +32,6 @@ from .head import Head, code_form, coded_dim
 from .place import Entries
 
 _NAME = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
-_NOT_ON_WINDOWS = re.compile(r".*\.|(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
 _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
 
 Remake = Callable[[F32], U64]
@@ -212,21 +211,3 @@ def flat_files(folder: Path | None) -> list[Path]:
     if folder is None or not folder.is_dir():
         return []
     return [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-
-
-def collection_folder(path: Path, collection: str) -> Path:
-    """The folder of a collection; InvalidInputError for a name that is not a plain file name on every system."""
-    if not isinstance(collection, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", collection):
-        raise InvalidInputError(
-            f"collection is {collection!r}; expected 1 to 100 of the characters A-Z a-z 0-9 _ - . and no . or - first"
-        )
-    folder = path / collection
-    with storage_errors(f"look at {path}"):  # a name too long, a folder above it without permission
-        above = next((each for each in (path, *path.parents) if each.exists()), path)
-        if above.exists() and not above.is_dir():
-            raise InvalidInputError(f"{above} is a file; a store is a folder: unpack an archive first")
-        if _NOT_ON_WINDOWS.fullmatch(collection) and not folder.is_dir():  # an earlier release may have made one
-            raise InvalidInputError(
-                f"collection is {collection!r}, which is no name of a folder on Windows; take another"
-            )
-    return folder

@@ -124,6 +124,11 @@ class Head:
         return self.format_version, body, zlib.crc32(body.encode())
 
     @property
+    def is_cleared(self) -> bool:
+        """Whether it had vectors and has none: others, of another model, may follow."""
+        return self.n_slots == 0 < self.generation
+
+    @property
     def format_version(self) -> int:
         """The format version of the collection: the lowest that has such codes, for older releases to read it."""
         form = code_form(self.settings)

@@ -5,6 +5,7 @@ one host has synced another may not see yet. So whoever opens for writing claims
 that all its processes share and that ends with the last of them. Local file systems need no claim.
 """
 
+import errno
 import io
 import json
 import os
@@ -12,7 +13,7 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from ..errors import LockedError
+from ..errors import LockedError, StorageError
 from . import platform
 from .place import Entries
 
@@ -24,15 +25,25 @@ _LOCAL: Final = frozenset(
         *("fuse.fuse-overlayfs", "fuse.ntfs-3g"),
     ]
 )
+_OBJECTS: Final = frozenset(
+    f"fuse.{name}"
+    for name in ("s3fs", "goofys", "geesefs", "gcsfuse", "blobfuse", "blobfuse2", "rclone", "ossfs", "cosfs")
+)
 
 
 def claim(folder: Entries) -> io.FileIO | None:
     """Claim a folder for this host, while the writers' lock is held. Closing the file gives the claim back.
 
     None where the folder cannot be another host's, or ``BQSTORE_ALLOW_HOSTS=1`` is set. Raises LockedError, with the
-    name of the host that has it open for writing; OSError.
+    name of the host that has it open for writing; StorageError for a mounted object store; OSError.
     """
     kind = platform.file_system(folder.path)
+    if kind in _OBJECTS:
+        raise StorageError(
+            errno.EOPNOTSUPP,
+            f"{folder.path} is a mounted object store ({kind}), which neither locks files nor changes them in place: "
+            "keep the collection on a disk, and copy its folder there when it is closed",
+        )
     if kind in _LOCAL or os.environ.get(ALLOW) == "1":
         return None
     file = folder.open_lock("HOST")

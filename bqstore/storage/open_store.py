@@ -31,6 +31,7 @@ def open_store(
     read_only: bool,
     exclusive: bool = True,
     lock_timeout: float = 0.0,
+    mode: int = 0o700,
 ) -> Store:
     """Open the collection in a folder (None: in memory), or create it with the settings if there is none.
 
@@ -41,6 +42,7 @@ def open_store(
     ----------
     exclusive : bool        hold the lock until `Store.close`
     lock_timeout : float    seconds to wait for it, here and before each write
+    mode : int              of folders that are made; see `Entries` for that of files
 
     Raises NotFoundError, LockedError, CorruptionError, FormatVersionError, StorageError.
     """
@@ -52,7 +54,7 @@ def open_store(
         if read_only:
             _check_there(folder)
         else:
-            platform.make_folder(folder)
+            platform.make_folder(folder, mode)
         place = Place(folder)  # before anything in it is opened: what is at the path may change at any moment
         at_failure.callback(place.close)
         if read_only:
@@ -112,9 +114,14 @@ def _open_once(
     if not meta.exists() and flat_files(folder):
         raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
     if not read_only and not meta.exists():
-        # With mode 0600, which SQLite's log inherits. Never open a file that exists: closing it would drop the locks of
-        # all connections of this process.
-        os.close(os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        # With the folder's mode, which SQLite's log inherits. Never open a file that exists: closing it would drop the
+        # locks of all connections of this process.
+        place.check()  # it may have been renamed since
+        fd = os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            platform.share_with_group(fd, folder.stat())
+        finally:
+            os.close(fd)
     catalogue = Catalogue(meta, not read_only and _is_unfinished(folder), read_only)
     try:
         with catalogue.translated():
@@ -125,6 +132,7 @@ def _open_once(
             if settings is None:
                 raise NotFoundError(f"there is no collection in {folder} yet")
             head = _new_head(settings, dim)
+            place.check()  # else it would be made in a folder of which another process has the lock
             catalogue.start_writing()  # under the lock
             catalogue.create(head)
             platform.sync_folder(folder)

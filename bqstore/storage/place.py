@@ -38,15 +38,21 @@ class Entries:
         return os.listdir(self.path if self.fd is None else self.fd)  # noqa: PTH208 - a descriptor
 
     def open(self, name: str, flags: int) -> int:
-        """A descriptor of a file. One that is made gets the mode of ``meta.db``, as SQLite's files do; else 0600."""
+        """A descriptor of a file. One that is made gets the mode of ``meta.db``, as SQLite's files do.
+
+        Before there is one: 0600, or the folder's mode without the right to execute, where its group may write.
+        """
         flags |= platform.O_BINARY
         if flags & os.O_CREAT:
             with suppress(FileNotFoundError):
                 return os.open(self._at(name), flags & ~os.O_CREAT, dir_fd=self.fd)
         fd = os.open(self._at(name), flags, 0o600, dir_fd=self.fd)
         if flags & os.O_CREAT:
-            with suppress(OSError):  # there is no meta.db yet
+            try:
                 platform.share_as(fd, os.stat(self._at("meta.db"), dir_fd=self.fd))
+            except OSError:  # there is no meta.db yet
+                found = self.path.stat() if self.fd is None else os.fstat(self.fd)
+                platform.share_with_group(fd, found)
         return fd
 
     def identity(self, name: str) -> tuple[int, int]:

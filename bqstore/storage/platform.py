@@ -72,8 +72,14 @@ def share_as(fd: int, other: os.stat_result) -> None:
         os.fchown(fd, other.st_uid, other.st_gid)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents with mode 0700, durably."""
+def share_with_group(fd: int, folder: os.stat_result) -> None:
+    """Let the group use a new file that may write in its folder, whatever the umask."""
+    if os.name != "nt" and folder.st_mode & stat.S_IWGRP:
+        os.fchmod(fd, 0o600 | stat.S_IMODE(folder.st_mode) & 0o066)
+
+
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """Create a folder and its parents with a mode, durably."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -81,6 +87,8 @@ def make_folder(folder: Path) -> None:
     for new in reversed(missing):
         try:
             new.mkdir(mode=0o700)
+            if mode != 0o700:
+                new.chmod(mode)  # whatever the umask
         except FileExistsError:  # another process was faster
             continue
         sync_folder(new.parent)

@@ -69,6 +69,7 @@ class Store(Sharing):
         super().__init__(catalogue, head, lock, held, lock_timeout, place)
         catalogue.store_id = head.store_id
         self._poison: str | None = None
+        self.replaced: frozenset[str] = frozenset()  # ids that the last append has found and replaced
         self._prepared: Compaction | None = None  # the only one that may be committed
         self._writing = False
         self._closed = False
@@ -172,7 +173,8 @@ class Store(Sharing):
             assert n, "a coding without codes"
             new = replace(new, settings=as_stored(coding.settings))
         new = replace(new, settings=with_scales(new.settings, vectors))
-        replaced = self.rids_by_id(rows.ids).values() if new.n_live else ()
+        found = self.rids_by_id(rows.ids) if new.n_live else {}
+        self.replaced, replaced = frozenset(found), found.values()
         empty, new = new, replace(new, n_slots=slot + n, n_live=new.n_live + n - len(replaced), next_rid=first_rid + n)
 
         def write_records() -> None:
@@ -215,10 +217,14 @@ class Store(Sharing):
             sql.replace_rows(connection, (row._replace(seq=new.seq) for row in rows))
         return new
 
-    def clear(self) -> Head:
-        """Delete every row and start a new generation, durably; the old flat files are removed."""
+    def clear(self, whole: bool = False) -> Head:
+        """Delete every row and start a new generation, durably; the old flat files are removed.
+
+        ``whole``: forget the dimension, too.
+        """
         generation, settings = self.head.generation + 1, untrained(self.head.settings)
-        new = self._next(generation=generation, n_slots=0, n_live=0, settings=settings)
+        dim = None if whole else self.head.dim
+        new = self._next(generation=generation, n_slots=0, n_live=0, dim=dim, settings=settings)
         self._prepared = None
 
         def commit() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -55,6 +56,30 @@ def batches_of(
     step = batch_size or max(n, 1)
     pieces = [slice(at, at + step) for at in range(0, n, step)]
     return [Batch(all_texts[piece], all_metadatas[piece], all_ids[piece]) for piece in pieces]
+
+
+@contextmanager
+def telling(added: int) -> Iterator[None]:
+    """Say in an error of a batch which text of all it is about, and how many of the batches before are stored.
+
+    >>> try:
+    ...     with telling(added=500):
+    ...         bqstore.check_documents(1, texts=[7])
+    ... except bqstore.InvalidInputError as error:
+    ...     print(str(error).rpartition("; ")[2])
+    it is in a batch after 500 texts, which are stored
+    """
+    try:
+        yield
+    except bqstore.BqstoreError as error:
+        if added:
+            which = ""
+            if isinstance(error, bqstore.InvalidInputError) and error.index is not None:
+                error.index += added
+                which = f"it is text {error.index} of all, "
+            place = f"{'in' if which else 'it is in'} a batch after {added:,} texts, which are stored"
+            error.args = (f"{error}; {which}{place}",)
+        raise
 
 
 def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> list[Any]:

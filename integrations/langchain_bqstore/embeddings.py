@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sized
 from typing import Any, TypeGuard
 
 from langchain_core.embeddings import Embeddings
@@ -98,8 +98,15 @@ def as_embeddings(given: Embeddings | bqstore.Embedder) -> Embeddings:
 
 
 def model_of(embeddings: Embeddings) -> str | None:
-    """Return the model name of a `bqstore.Embedder`; an `Embeddings` of LangChain does not tell its own."""
-    return embeddings.embedder.model if isinstance(embeddings, EmbedderEmbeddings) else None
+    """Return the model's name, where it is told: by a `bqstore.Embedder`, and by most classes of LangChain."""
+    if isinstance(embeddings, EmbedderEmbeddings):
+        return embeddings.embedder.model
+    inner = getattr(embeddings, "underlying_embeddings", None) or embeddings  # of a CacheBackedEmbeddings
+    names: tuple[str, ...] = ("model", "model_name", "model_id")
+    if type(inner).__name__.startswith("Azure"):  # there ``model`` keeps its default
+        names = ("deployment", *names)
+    found = (getattr(inner, name, None) for name in names)
+    return next((name for name in found if isinstance(name, str) and name), None)
 
 
 def dim_of(embeddings: Embeddings) -> int | None:
@@ -111,16 +118,28 @@ def dim_of(embeddings: Embeddings) -> int | None:
 def embed_texts(embeddings: Embeddings, texts: list[str]) -> Any:
     """Return one vector for each text: float32 (n, dim) from a `bqstore.Embedder`, without a detour through lists."""
     if isinstance(embeddings, EmbedderEmbeddings):
-        return embeddings.embedder.embed(texts)
-    return embeddings.embed_documents(texts)
+        return _one_each(embeddings.embedder.embed(texts), texts, embeddings)
+    return _one_each(embeddings.embed_documents(texts), texts, embeddings)
 
 
 async def aembed_texts(embeddings: Embeddings, texts: list[str]) -> Any:
     """Await `embed_texts`."""
     if not isinstance(embeddings, EmbedderEmbeddings):
-        return await call_async(embeddings, "embed_documents", texts)
+        return _one_each(await call_async(embeddings, "embed_documents", texts), texts, embeddings)
     own: Any = getattr(embeddings.embedder, "aembed", None)
-    return await (asyncio.to_thread(embeddings.embedder.embed, texts) if own is None else own(texts))
+    vectors = await (asyncio.to_thread(embeddings.embedder.embed, texts) if own is None else own(texts))
+    return _one_each(vectors, texts, embeddings)
+
+
+def _one_each(vectors: Any, texts: list[str], embeddings: Embeddings) -> Any:
+    """Return the vectors; EmbeddingError unless there is one for each text."""
+    if isinstance(vectors, Sized) and len(vectors) == len(texts):
+        return vectors
+    made = f"{len(vectors)} vectors" if isinstance(vectors, Sized) else f"a {type(vectors).__name__}"
+    raise bqstore.EmbeddingError(
+        f"the embedding model ({type(embeddings).__name__}) returned {made} for {len(texts)} texts; nothing of these "
+        "was added"
+    )
 
 
 def call_async(embeddings: Embeddings, method: str, given: Any) -> Awaitable[Any]:

@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 import bqstore
 
-from .documents import Filter, add_arguments, batches_of, document_of, native_filter
+from .documents import Filter, add_arguments, batches_of, document_of, native_filter, telling
 from .embeddings import aembed_texts, as_embeddings, call_async, dim_of, embed_texts, model_of
 
 
@@ -37,7 +37,8 @@ class BQVectorStore(VectorStore):
     full_scan_threshold : int       as in `bqstore.HnswConfig`
     originals : str                 "float32" (default), "float16", "int8" or "none": how original vectors are stored
     embedding_model : str           stored with the collection, which refuses another model later. Default: the
-                                    ``model`` of a `bqstore.Embedder`, nothing for other embeddings
+                                    ``model``, ``model_name`` or ``model_id`` of the embeddings. If one model has two
+                                    names, give the stored one here
     read_only : bool                follow what another process writes
     relevance_score_fn : callable   turns a score into a relevance from 0 to 1. Default for cosine and dot: the score,
                                     clipped to that range (with dot, vectors should have unit length); for euclid:
@@ -187,7 +188,7 @@ class BQVectorStore(VectorStore):
     def _check_model(self, writing: bool = False) -> None:
         """Refuse a wrong model before texts are sent to it; see `bqstore.Collection.check_model`."""
         if self._model is not None:
-            self.collection.check_model(self._model, dim_of(self._embedding), writing=writing)
+            self.collection.check_model(self._model, dim_of(self._embedding), writing=writing, remember=writing)
 
     # ---- writing
 
@@ -207,7 +208,7 @@ class BQVectorStore(VectorStore):
         Parameters
         ----------
         texts : n strings
-        metadatas : n dicts or None     JSON of at most 64 KiB each; dates become ISO 8601 strings
+        metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
         ids : n strings or None         a None gets a UUID; of equal ids the last wins
         batch_size : int or None        embed and commit so many texts at a time; None: all at once
 
@@ -227,8 +228,9 @@ class BQVectorStore(VectorStore):
         added: list[str] = []
         self._check_model(writing=True)
         for batch in batches_of(texts, metadatas, ids, batch_size, kwargs):
-            vectors = embed_texts(self._embedding, batch.texts)
-            added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
+            with telling(len(added)):
+                vectors = embed_texts(self._embedding, batch.texts)
+                added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
         return added
 
     async def aadd_texts(
@@ -249,8 +251,10 @@ class BQVectorStore(VectorStore):
         added: list[str] = []
         self._check_model(writing=True)
         for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs):
-            vectors = await aembed_texts(self._embedding, batch.texts)
-            added += await run_in_executor(None, self.collection.add, vectors, batch.ids, batch.texts, batch.metadatas)
+            with telling(len(added)):
+                vectors = await aembed_texts(self._embedding, batch.texts)
+                add = self.collection.add
+                added += await run_in_executor(None, add, vectors, batch.ids, batch.texts, batch.metadatas)
         return added
 
     def add_documents(
@@ -304,10 +308,11 @@ class BQVectorStore(VectorStore):
         """
         return [document_of(record) for record in self.collection.get(ids)]
 
-    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+    def similarity_search(self, query: str | None, k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the k documents nearest to a text, nearest first.
 
-        ``kwargs`` are the keywords of searches, which the class lists.
+        ``kwargs`` are the keywords of searches, which the class lists. With a filter the text may be None: then the
+        first k documents that match are returned, and nothing is embedded.
 
         >>> store.similarity_search("Dogs bark.", k=1)
         [Document(id='2', metadata={'animal': 'dog'}, page_content='Dogs bark.')]
@@ -316,19 +321,21 @@ class BQVectorStore(VectorStore):
         >>> store.as_retriever(search_kwargs={"k": 1, "oversampling": 8.0}).invoke("Cats sleep.")
         [Document(id='1', metadata={'animal': 'cat'}, page_content='Cats sleep.')]
         """
-        return self.similarity_search_by_vector(self._embedding.embed_query(query), k, **kwargs)
+        return self.similarity_search_by_vector(self._vector_of(query), k, **kwargs)
 
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+    async def asimilarity_search(self, query: str | None, k: int = 4, **kwargs: Any) -> list[Document]:
         """Run `similarity_search` without blocking the event loop.
 
         >>> import asyncio
         >>> [document.id for document in asyncio.run(store.asimilarity_search("Dogs bark.", k=1))]
         ['2']
         """
-        vector = await call_async(self._embedding, "embed_query", query)
-        return await self.asimilarity_search_by_vector(vector, k, **kwargs)
+        vector = None if query is None else await call_async(self._embedding, "embed_query", query)
+        return await run_in_executor(None, self.similarity_search_by_vector, vector, k, **kwargs)
 
-    def similarity_search_by_vector(self, embedding: Sequence[float], k: int = 4, **kwargs: Any) -> list[Document]:
+    def similarity_search_by_vector(
+        self, embedding: Sequence[float] | None, k: int = 4, **kwargs: Any
+    ) -> list[Document]:
         """Return the k documents nearest to a vector, nearest first.
 
         >>> vector = store.embeddings.embed_query("Dogs bark.")
@@ -337,16 +344,18 @@ class BQVectorStore(VectorStore):
         """
         return [document_of(hit) for hit in self._hits(embedding, k, kwargs)]
 
-    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+    def similarity_search_with_score(
+        self, query: str | None, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
         """Return the k documents nearest to a text, with their scores; a larger score is nearer.
 
         >>> [(document.id, round(score, 3)) for document, score in store.similarity_search_with_score("Dogs bark.", 1)]
         [('2', 1.0)]
         """
-        return self.similarity_search_with_score_by_vector(self._embedding.embed_query(query), k, **kwargs)
+        return self.similarity_search_with_score_by_vector(self._vector_of(query), k, **kwargs)
 
     async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, **kwargs: Any
+        self, query: str | None, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Run `similarity_search_with_score` without blocking the event loop.
 
@@ -355,11 +364,11 @@ class BQVectorStore(VectorStore):
         >>> found.id, round(score, 3)
         ('2', 1.0)
         """
-        vector = await call_async(self._embedding, "embed_query", query)
+        vector = None if query is None else await call_async(self._embedding, "embed_query", query)
         return await self.asimilarity_search_with_score_by_vector(vector, k, **kwargs)
 
     def similarity_search_with_score_by_vector(
-        self, embedding: Sequence[float], k: int = 4, **kwargs: Any
+        self, embedding: Sequence[float] | None, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Return the k documents nearest to a vector, with their scores; a larger score is nearer.
 
@@ -371,7 +380,7 @@ class BQVectorStore(VectorStore):
         return [(document_of(hit), hit.score) for hit in self._hits(embedding, k, kwargs)]
 
     async def asimilarity_search_with_score_by_vector(
-        self, embedding: Sequence[float], k: int = 4, **kwargs: Any
+        self, embedding: Sequence[float] | None, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Run `similarity_search_with_score_by_vector` without blocking the event loop.
 
@@ -468,7 +477,10 @@ class BQVectorStore(VectorStore):
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return self._relevance_score_fn
 
-    def _hits(self, embedding: Sequence[float], k: int, kwargs: dict[str, Any]) -> list[bqstore.Hit]:
+    def _vector_of(self, query: str | None) -> Any:
+        return None if query is None else self._embedding.embed_query(query)
+
+    def _hits(self, embedding: Sequence[float] | None, k: int, kwargs: dict[str, Any]) -> list[bqstore.Hit]:
         return self.collection.search(embedding, k, **_search_settings(kwargs))
 
 
@@ -476,11 +488,11 @@ def _search_settings(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the keywords of a search in the form that `bqstore.Collection.search` takes."""
     if not kwargs:
         return kwargs
-    if kwargs.get("with_vectors"):
+    if kwargs.pop("with_vectors", None):
         raise bqstore.InvalidInputError(
             "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
         )
-    settings = bqstore.search_keywords(kwargs.pop("search_params", None), **kwargs)
+    settings = bqstore.search_keywords(kwargs.pop("search_params", None), _SEARCH_KEYWORDS, **kwargs)
     if "filter" in settings:
         settings["filter"] = native_filter(settings["filter"])
     return settings
@@ -497,4 +509,8 @@ def _inverse_distance(score: float) -> float:
 
 
 _RELEVANCE = {"cosine": _clipped, "dot": _clipped, "euclid": _inverse_distance}
+_SEARCH_KEYWORDS = (
+    *("k", "filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
+    "search_params",
+)
 _OWN_KEYWORDS = ("path", "collection_name", "relevance_score_fn")

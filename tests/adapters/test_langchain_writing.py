@@ -88,7 +88,7 @@ def test_inputs_are_not_changed(store: BQVectorStore) -> None:
 def test_texts_and_metadata_come_back_whole(store: BQVectorStore) -> None:
     metadata = {"ü": "日本", "deep": {"a": [1, 2.5, True, None]}, "day": date(2024, 2, 29), "": "empty key"}
     store.add_texts(["1 0"], [metadata], ids=["a"])
-    assert store.get_by_ids(["a"])[0].metadata == {**metadata, "day": "2024-02-29"}
+    assert store.get_by_ids(["a"])[0].metadata == metadata
 
 
 def test_iterables_are_read_once(store: BQVectorStore) -> None:
@@ -296,7 +296,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path: Path, keyword: dict[str,
         ({"texts": ["1 0"], "metadatas": [{"x": object()}]}, "not JSON"),
         ({"texts": ["1 0"], "metadatas": [7]}, "metadata 0 is an int; expected a dict"),
         ({"texts": ["1 0"], "metadatas": [{1: "x"}]}, "key of type int"),
-        ({"texts": ["1 0"], "metadatas": [{"x": "y" * 70_000}]}, "at most 65,536"),
+        ({"texts": ["1 0"], "metadatas": [{"x": "y" * 17_000_000}]}, "at most 16,777,216"),
         ({"texts": ["1 0"], "metadatas": [{"_bq_x": 1}]}, "'_bq_x'"),
         ({"texts": ["1 0"], "batchsize": 3}, "no keyword 'batchsize'; known: metadatas, ids, batch_size"),
     ],
@@ -315,7 +315,6 @@ async def test_mistakes_are_told_before_anything_is_embedded(arguments: dict[str
     ("arguments", "message"),
     [
         ({"texts": ["1 0", "1 0 0"]}, "vector 1 has 3 dimensions"),
-        ({"texts": ["0 0"]}, "all zeros"),
         ({"texts": ["nan 0"]}, "NaN or infinity"),
     ],
 )

@@ -19,7 +19,7 @@ from bqstore.engine import graph_builder
 from tests.conftest import FULL, often
 from tests.engine.given import BITS, ENOUGH, SIGNS, settle_early
 from tests.metadata.test_filter_grammar import KEYS, PATHS, agree, some_condition, some_filter, some_metadata
-from tests.slow_filters import matches, stored
+from tests.slow_filters import matches, returned
 
 IDS = [f"i{n}" for n in range(20)] + ["ü", "a\x00b", "'; --", "$eq", "i0.a"]
 rngs = st.randoms(use_true_random=False)
@@ -110,7 +110,7 @@ class FilterMachine(RuleBasedStateMachine):
         for col in filter(None, (self.col, self.reader)):
             hits = col.search([1.0, 2.0, 3.0], k, filter=condition)
             assert len(hits) == len({hit.id for hit in hits} & wanted) == min(k, len(wanted))
-            assert all(hit.metadata == stored(self.truth[hit.id]) for hit in hits)
+            assert all(hit.metadata == returned(self.truth[hit.id]) for hit in hits)
 
     @rule()
     def compact(self) -> None:

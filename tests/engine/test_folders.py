@@ -154,13 +154,14 @@ def test_what_was_shared_with_others_was_closed_to_them_by_the_first_compaction(
 
 
 @pytest.mark.parametrize("name", ["CON", "nul", "com1", "LPT9", "aux.txt", "a.", "a.b."])
-def test_a_name_that_is_no_folder_of_windows_is_refused_for_a_new_collection(tmp_path, name):
-    with pytest.raises(bqstore.InvalidInputError, match="no name of a folder on Windows"):
-        bqstore.open(tmp_path, name)
-    assert not list(tmp_path.iterdir())
+def test_a_name_that_is_no_folder_of_windows_gets_another_folder_if_it_is_new(tmp_path, name):
+    bqstore.open(tmp_path / "new", name).close()
+    (folder,) = (tmp_path / "new").iterdir()
+    assert folder.name != name and "%" in folder.name and bqstore.collections(tmp_path / "new") == [name]
     for allowed in ("console", "com", "com10", "a.b", "lpt", name):
         (tmp_path / name).mkdir(exist_ok=True)  # of an earlier release
         bqstore.open(tmp_path, allowed).close()
+    assert (tmp_path / name / "meta.db").exists()
 
 
 @pytest.mark.parametrize("read_only", [True, False])
@@ -170,3 +171,25 @@ def test_a_store_inside_of_an_archive_is_refused_by_name(tmp_path, read_only):
     for path in (archive, archive / "store", archive / "a" / "b"):
         with pytest.raises(bqstore.InvalidInputError, match=r"store\.zip is a file; a store is a folder: unpack"):
             bqstore.open(path, read_only=read_only)
+
+
+@pytest.mark.parametrize(
+    ("mode", "folders", "files"), [(None, 0o700, 0o600), (0o2770, 0o2770, 0o660), (0o755, 0o755, 0o600)]
+)
+def test_a_group_shares_a_folder_that_is_made_for_it(tmp_path, mode, folders, files):
+    old = os.umask(0o077)
+    try:
+        with bqstore.open(tmp_path / "store", mode=mode) as col:
+            col.add(np.eye(3), ["a", "b", "c"], metadatas=[{"n": 1}] * 3)
+            col.delete(["b"])
+            col.compact()
+            col.flush()
+            made = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+            assert len(made) >= 5 and {path.stat().st_mode & 0o7777 for path in made} == {files}
+            for folder in (tmp_path / "store", tmp_path / "store" / "default"):
+                assert folder.stat().st_mode & 0o7777 == folders
+    finally:
+        os.umask(old)
+    for wrong in (0o070, "rwx", 0o600):
+        with pytest.raises(bqstore.InvalidInputError, match="mode is"):
+            bqstore.open(tmp_path / "other", mode=wrong)

@@ -1,7 +1,6 @@
 """Closing, copying and forking an open collection."""
 
 import copy
-import os
 import pickle
 import threading
 import time
@@ -24,8 +23,6 @@ def test_a_copy_of_a_collection_closed_its_files_under_it(tmp_path):
         col.add([[5.0, 6.0]], ["c"])
         with pickle.loads(pickle.dumps(col)) as again:
             assert again is not col and [r.id for r in again.scroll()] == ["a", "b", "c"]
-    with bqstore.open() as col, pytest.raises(InvalidInputError, match="in memory cannot be pickled"):
-        pickle.dumps(col)
     with bqstore.open(tmp_path) as col:
         assert [r.id for r in col.scroll()] == ["a", "b", "c"]
 
@@ -46,22 +43,6 @@ def test_a_closed_collection_is_not_entered(tmp_path):
     col.close()
     with pytest.raises(bqstore.ClosedError), col:
         pass
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forks of threaded processes
-def test_a_fork_of_a_collection_in_memory_is_refused_rather_than_hung():
-    with bqstore.open() as col:
-        col.add([[1.0]])
-        child = os.fork()
-        if child == 0:
-            try:
-                col.search([1.0])
-            except bqstore.ClosedError:
-                os._exit(7)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        assert len(col.search([1.0])) == 1
 
 
 def test_a_collection_is_made_by_open():

@@ -94,7 +94,11 @@ def test_numpy_dates_are_dates():
     }
     with bqstore.open() as col:
         col.add([[1.0]], ["a"], metadatas=[moments])
-        assert col.get(["a"])[0].metadata == {"s": "2020-01-02T03:04:05", "d": "2020-01-02", "y": "2020-01-01"}
+        assert col.get(["a"])[0].metadata == {
+            "s": datetime.datetime(2020, 1, 2, 3, 4, 5),
+            "d": datetime.date(2020, 1, 2),
+            "y": datetime.date(2020, 1, 1),
+        }
         assert col.count({"s": moments["s"]}) == col.count({"s": datetime.datetime(2020, 1, 2, 3, 4, 5)}) == 1
         for value in (np.datetime64("NaT", "s"), np.timedelta64(3, "s")):
             with pytest.raises(InvalidInputError):

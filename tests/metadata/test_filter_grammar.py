@@ -18,6 +18,7 @@ from tests.slow_filters import matches
 LISTS = ("$in", "$nin", "$any", "$all")
 DAY, MOMENT = datetime.date(2024, 5, 6), datetime.datetime(2024, 5, 6, 7, 8, 9, 120000)
 UTC = datetime.datetime(2024, 5, 6, 7, tzinfo=datetime.timezone.utc)
+NEPAL = UTC.astimezone(datetime.timezone(datetime.timedelta(hours=5, minutes=45)))
 BIG = 2**53
 HUGE = 10**400  # beyond every float
 
@@ -70,7 +71,21 @@ EXAMPLES: list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
                   {"a": {"$any": [DAY]}}, {"a": {"$like": "2024-%"}}, {"a": np.datetime64("2024-05-06")}],
      [{"a": MOMENT}, {"a": {"$gt": DAY}}, {"a": {"$gt": 0}}]),
     ({"a": MOMENT}, [{"a": MOMENT}, {"a": {"$gt": DAY}}, {"a": "2024-05-06T07:08:09.120000"}], [{"a": DAY}]),
-    ({"a": UTC}, [{"a": UTC}, {"a": "2024-05-06T07:00:00+00:00"}, {"a": {"$lt": MOMENT}}], [{"a": DAY}]),
+    # with a time zone they are instants, whatever the zone; a string of the filter's may name one
+    ({"a": UTC}, [{"a": UTC}, {"a": NEPAL}, {"a": {"$in": [NEPAL, DAY]}}, {"a": {"$lte": NEPAL}},
+                  {"a": {"$gte": NEPAL}}, {"a": {"$between": [NEPAL, UTC]}}, {"a": {"$any": [NEPAL]}},
+                  {"a": {"$all": [NEPAL]}},
+                  {"a": "2024-05-06T07:00:00+00:00"}, {"a": "2024-05-06T12:45:00+05:45"},
+                  {"a": {"$gte": "2024-05-06T07:00:00+00:00"}}, {"a": {"$lt": "2024-05-06T07:00:01+00:00"}},
+                  {"a": {"$between": ["2024-05-06T07:00:00+00:00", "2024-05-06T12:45:00+05:45"]}}],
+     [{"a": DAY}, {"a": {"$lt": MOMENT}}, {"a": {"$gt": NEPAL}}, {"a": {"$lt": NEPAL}}, {"a": {"$gte": DAY}},
+      {"a": {"$gte": ""}}, {"a": {"$like": "%"}}, {"a": UTC.replace(tzinfo=None)},
+      {"a": {"$gt": "2024-05-06T12:45:00+05:45"}}]),
+    ({"a": NEPAL}, [{"a": UTC}, {"a": {"$gt": UTC - datetime.timedelta(microseconds=1)}}], [{"a": {"$gt": UTC}}]),
+    ({"a": [UTC, "x"]}, [{"a": NEPAL}, {"a": {"$contains": NEPAL}}, {"a": {"$all": [NEPAL, "x"]}},
+                         {"a": {"$eq": [NEPAL, "x"]}}], [{"a": {"$contains": DAY}}]),
+    ({"a": UTC.replace(tzinfo=None)}, [{"a": {"$lte": "2024-05-06T07:00:00"}}], [{"a": UTC}, {"a": {"$lte": UTC}}]),
+    ({"a": "2024-05-06T07:00:00+00:00"}, [{"a": {"$gt": DAY}}], [{"a": UTC}, {"a": {"$lte": UTC}}]),
     ({"a": "2024-05-06"}, [{"a": DAY}, {"a": {"$lte": DAY}}], [{"a": MOMENT}]),
     # lists
     ({"a": ["x", 2, None]},
@@ -289,10 +304,11 @@ MISTAKES: list[tuple[Any, tuple[str, ...]]] = [
     *[({"a": {"$contains": value}}, (A, "expected")) for value in ({"x"}, b"x")],
     # values that no stored one is
     *[({"a": {name: value}}, (A, repr(value)))
-      for name in ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$contains")
+      for name in ("$eq", "$ne", "$contains")
       for value in (float("nan"), float("inf"), -float("inf"))],
+    *[({"a": {name: float("nan")}}, (A, "nan")) for name in ("$gt", "$gte", "$lt", "$lte")],
     *[({"a": {name: [1.0, float("nan")]}}, (A, "nan")) for name in (*LISTS, "$between", "$eq", "$ne")],
-    ({"a": {"$between": [float("-inf"), 2]}}, (A, "-inf")),
+    ({"a": {"$between": [DAY, UTC]}}, (A, "both with a time zone or both without")),
     ({"a": [float("inf")]}, (A, "inf")),
     ({"a": np.float64("nan")}, (A, "nan")),
     ({"a": np.float32("inf")}, (A, "inf")),
@@ -398,7 +414,7 @@ STRINGS = [
     *("1", "1.0", "True", "null", "None", "2024", "2024-05-06", "2024-05-06T07:08:09.120000"),
     "2024-05-06T07:00:00+00:00",
 ]
-DATES = [DAY, MOMENT, UTC, datetime.date(1, 1, 1), datetime.date(9999, 12, 31)]
+DATES = [DAY, MOMENT, UTC, NEPAL, datetime.date(1, 1, 1), datetime.date(9999, 12, 31)]
 OFTEN = [0, 1, 2, 1.0, -1.5, True, None, "a", "A", "ab", "b", "1", BIG, BIG + 1, float(BIG), "ß", "a%b", DAY]
 KEYS = ["a", "b", "c", "a.b", "a.b.c", "ä"]
 PATHS = ["a", "a", "b", "b", "c", "c", "a.b", "a.b", "a.c", "a.b.c", "b.a", "c.a.b", "ä", "missing"]
@@ -443,7 +459,7 @@ def some_operand(rng: random.Random, name: str) -> Any:
     if name in ORDERS:
         return rng.choice(rng.choice([NUMBERS, [*STRINGS, *DATES]]))
     if name == "$between":
-        pool = rng.choice([NUMBERS, [*STRINGS, *DATES]])
+        pool = rng.choice([NUMBERS, [*STRINGS, *(each for each in DATES if each not in (UTC, NEPAL))], [UTC, NEPAL]])
         return [rng.choice(pool), rng.choice(pool)]
     if name == "$exists":
         return rng.choice([True, False])

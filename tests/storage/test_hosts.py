@@ -85,3 +85,10 @@ def test_the_kind_is_that_of_the_innermost_mount(tmp_path):
     assert platform.file_system(Path("/proc/self")) == "proc"
     assert platform.file_system(tmp_path) not in ("", "proc")
     assert len(platform.kernel_id()) == 36
+
+
+@pytest.mark.parametrize("kind", ["fuse.s3fs", "fuse.gcsfuse", "fuse.rclone"])
+def test_a_mounted_object_store_is_refused_by_name(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("bqstore.storage.platform.file_system", lambda path: kind)
+    with pytest.raises(bqstore.StorageError, match=r"mounted object store .* keep the collection on a disk"):
+        bqstore.open(tmp_path / "store")

@@ -23,7 +23,7 @@ from llama_index.core.vector_stores.types import (
 
 import bqstore
 
-from .embeddings import model_of
+from .embeddings import model_of, name_of
 from .filters import NativeFilter, native_filter
 from .nodes import node_of, row_of
 
@@ -50,8 +50,9 @@ class BQVectorStore(BasePydanticVectorStore):
 
     Notes
     -----
-    ``embedding_model`` is stored with the collection. If the index embeds queries with `EmbedderEmbedding`, a query of
-    another model raises SettingsConflictError. Nodes cannot be checked: LlamaIndex passes their vectors as plain lists.
+    ``embedding_model`` is stored with the collection; it may also be the ``embed_model`` itself, whose name is taken.
+    If the index embeds queries with `EmbedderEmbedding`, a query of another model raises SettingsConflictError. Nodes
+    cannot be checked: LlamaIndex passes their vectors as plain lists.
 
     ``as_retriever(vector_store_query_mode="mmr")`` selects nodes by `bqstore.Collection.max_marginal_relevance`. The
     similarities that it returns are those to the query. ``vector_store_kwargs`` then also takes:
@@ -97,6 +98,8 @@ class BQVectorStore(BasePydanticVectorStore):
     def __init__(
         self, path: str | os.PathLike[str] | None = None, collection_name: str = "default", **settings: Any
     ) -> None:
+        if "embedding_model" in settings:  # an embed_model, too: its name is kept
+            settings["embedding_model"] = name_of(settings["embedding_model"])
         collection = bqstore.open_flat(path, collection_name, ("path", "collection_name"), **settings)
         # absolute, so that a serialized store (to_dict, pickle) opens the same folder from anywhere
         folder = None if path is None else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
@@ -237,9 +240,10 @@ class BQVectorStore(BasePydanticVectorStore):
 
         Parameters
         ----------
-        query : VectorStoreQuery    of mode DEFAULT or MMR, with a ``query_embedding``. ``filters`` and ``doc_ids``
-                                    restrict unless they are None, ``node_ids`` unless it is empty: LlamaIndex's
-                                    retrievers always send it, empty
+        query : VectorStoreQuery    of mode DEFAULT or MMR, with a ``query_embedding``; without one, but with filters,
+                                    the first nodes that match are returned, with similarities of 0. ``filters`` and
+                                    ``doc_ids`` restrict unless they are None, ``node_ids`` unless it is empty:
+                                    LlamaIndex's retrievers always send it, empty
         **kwargs                    a retriever's ``vector_store_kwargs``: ``filter`` and the settings of
                                     `bqstore.Collection.search`; ``search_params``, the same settings as Qdrant writes
                                     them; and those for MMR that the class lists. A ``filter`` that is a dict applies
@@ -264,7 +268,9 @@ class BQVectorStore(BasePydanticVectorStore):
         mmr = _mmr_settings(query, {name: kwargs.pop(name, None) for name in _MMR_KEYWORDS})
         settings = _search_settings(**kwargs)
         settings["filter"] = _combined_filter(query, settings.get("filter"))
-        if query.mode == VectorStoreQueryMode.MMR:
+        if vector is None and settings["filter"] is None:
+            raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
+        if query.mode == VectorStoreQueryMode.MMR and vector is not None:
             hits = self._collection.max_marginal_relevance(vector, k, **mmr, **settings)
         else:
             hits = self._collection.search(vector, k, **settings)
@@ -399,20 +405,34 @@ class BQVectorStore(BasePydanticVectorStore):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path and the settings; unpickling opens the folder again."""
+        """Pickle the path and the settings; unpickling opens the folder again. One in memory goes with its nodes."""
         if self.path is None:
-            raise bqstore.InvalidInputError("a store in memory cannot be pickled: give it a path")
+            return _unpickled, (type(self), self.to_dict(), self._collection)
         return type(self).from_dict, (self.to_dict(),)
 
 
+def _unpickled(cls: type[BQVectorStore], settings: dict[str, Any], collection: bqstore.Collection) -> BQVectorStore:
+    """Return a store in memory around a collection."""
+    store = cls.from_dict(settings)
+    store._collection.close()
+    store._collection = collection
+    return store
+
+
+_SEARCH_KEYWORDS = (
+    *("filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
+    *("with_vectors", "search_params", "mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k"),
+)
 _MMR_KEYWORDS = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
 
 
-def _query_vector(query: VectorStoreQuery, collection: bqstore.Collection) -> list[float]:
+def _query_vector(query: VectorStoreQuery, collection: bqstore.Collection) -> list[float] | None:
     """Return the vector of a query, after checking its mode and the model that embedded it."""
     if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
         mode = VectorStoreQueryMode(query.mode).value
         raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version supports 'default' and 'mmr'")
+    if query.query_embedding is None and query.mode == VectorStoreQueryMode.DEFAULT:
+        return None  # the collection takes it with a filter alone
     if query.query_embedding is None:
         raise bqstore.InvalidInputError("the query has no embedding; bqstore searches by vector")
     model = model_of(query.query_embedding)
@@ -457,7 +477,7 @@ def _search_settings(search_params: Mapping[str, Any] | None = None, **given: An
                 f"vector_store_kwargs has no keyword {name!r}: the retriever and VectorStoreQuery take "
                 "similarity_top_k and query_embedding"
             )
-    return bqstore.search_keywords(search_params, **given)
+    return bqstore.search_keywords(search_params, _SEARCH_KEYWORDS, **given)
 
 
 def _refuse_keywords(method: str, keywords: Mapping[str, Any]) -> None:

@@ -30,6 +30,17 @@ def model_of(vector: list[float] | None) -> str | None:
     return vector.model if isinstance(vector, ModelVector) else None
 
 
+def name_of(model: Any) -> Any:
+    """Return the name of an embedding model of LlamaIndex or a `bqstore.Embedder`; anything else as it is.
+
+    >>> from llama_index.core import MockEmbedding
+    >>> name_of(MockEmbedding(embed_dim=2, model_name="mock"))
+    'mock'
+    """
+    names = (getattr(model, name, None) for name in ("model_name", "model"))
+    return model if isinstance(model, str) else next((name for name in names if isinstance(name, str)), model)
+
+
 class EmbedderEmbedding(BaseEmbedding):
     """A `bqstore.Embedder`, such as `bqstore.OpenAIEmbedder`, as an ``embed_model`` of LlamaIndex.
 

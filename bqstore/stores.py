@@ -1,0 +1,100 @@
+"""The collections of a store's folder: which there are, and whole ones dropped, renamed and copied."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from .arguments import check_seconds, checked_keywords
+from .places import absolute
+from .storage import folders, open_store
+
+Path = str | PathLike[str]
+
+
+@checked_keywords
+def collections(path: Path) -> list[str]:
+    """The names of the collections in a store, sorted; an empty list where there is no store.
+
+    >>> import bqstore
+    >>> bqstore.open("my-store", "notes").close()
+    >>> bqstore.open("my-store", "日本").close()
+    >>> bqstore.collections("my-store")
+    ['notes', '日本']
+    """
+    return folders.collections_in(absolute(path))
+
+
+@checked_keywords
+def drop(path: Path, collection: str, *, lock_timeout: float = 30.0) -> None:
+    """Remove a collection with all its documents, durably.
+
+    Whoever has it open, here or in another process, gets a FolderReplacedError from every call.
+
+    Raises
+    ------
+    NotFoundError       there is no such collection
+    LockedError         another process has written, or kept the lock, for ``lock_timeout`` seconds
+
+    >>> import bqstore
+    >>> bqstore.open("my-store", "notes").close()
+    >>> bqstore.drop("my-store", "notes")
+    >>> bqstore.collections("my-store")
+    []
+    """
+    folders.drop(absolute(path), collection, check_seconds("lock_timeout", lock_timeout))
+
+
+@checked_keywords
+def rename(path: Path, collection: str, new: str, *, lock_timeout: float = 30.0) -> None:
+    """Give a collection another name.
+
+    Whoever has it open, here or in another process, gets a FolderReplacedError from every call, and opens it under its
+    new name.
+
+    Raises
+    ------
+    NotFoundError       there is no such collection
+    InvalidInputError   there is one of the new name
+    LockedError         another process has written, or kept the lock, for ``lock_timeout`` seconds
+
+    >>> import bqstore
+    >>> bqstore.open("my-store", "notes").close()
+    >>> bqstore.rename("my-store", "notes", "my notes")
+    >>> bqstore.collections("my-store")
+    ['my notes']
+    """
+    folders.rename(absolute(path), collection, new, check_seconds("lock_timeout", lock_timeout))
+
+
+@checked_keywords
+def copy(path: Path, collection: str, new: str, *, to: Path | None = None) -> None:
+    """Copy the last commit of a collection, every record verified, under another name or into another store.
+
+    It takes no lock: others may write meanwhile, and what they commit is not in the copy. Nothing is at the new place
+    until all of it is on the disk.
+
+    Parameters
+    ----------
+    to : path       the folder of the other store, made if missing; None: the same
+
+    Raises
+    ------
+    NotFoundError       there is no such collection
+    InvalidInputError   there is one of the new name
+    CorruptionError     the collection is damaged
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store", "notes") as col:
+    ...     ids = col.add([[1.0, 0.0]])
+    >>> bqstore.copy("my-store", "notes", "notes before the move")
+    >>> len(bqstore.open("my-store", "notes before the move"))
+    1
+    """
+    store = absolute(path)
+    folder = folders.existing(store, collection)
+    target = folders.collection_folder(store if to is None else absolute(to), new)
+    source = open_store(folder, {}, None, read_only=True)
+    try:
+        folders.copy(source, target)
+    finally:
+        source.close()

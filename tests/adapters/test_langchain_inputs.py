@@ -1,0 +1,150 @@
+"""What users of LangChain give the store that once passed in silence, or was refused without a word why."""
+
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+
+import bqstore
+from langchain_bqstore import BQVectorStore
+from langchain_bqstore.embeddings import model_of
+
+DIM = 8
+
+
+class Named(DeterministicFakeEmbedding):
+    """An embedding model of LangChain's that tells its name, as most do."""
+
+    model: str = "one"
+
+
+class HuggingFaceLike(DeterministicFakeEmbedding):
+    model_name: str = "two"
+
+
+class Broken(Embeddings):
+    """Returns fewer vectors from the second call on."""
+
+    calls = 0
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.calls += 1
+        return [[1.0, float(i)] for i in range(len(texts) - (self.calls > 1))]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [1.0, 0.0]
+
+
+class Bad(Broken):
+    """A vector of the second batch is not finite."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.calls += 1
+        return [[1.0, float("nan") if self.calls > 1 and i == 1 else 1.0] for i in range(len(texts))]
+
+
+def test_another_embedding_model_of_langchain_of_the_same_dimension_is_refused(tmp_path: Any) -> None:
+    """It was accepted, and every search answered nonsense."""
+    with BQVectorStore(Named(size=DIM), path=tmp_path) as store:
+        store.add_texts(["a"])
+        assert store.collection.info().embedding_model == "one"
+    with pytest.raises(bqstore.SettingsConflictError, match=r"embedding_model='two' contradicts .*'one'"):
+        BQVectorStore(HuggingFaceLike(size=DIM), path=tmp_path)
+    with BQVectorStore(HuggingFaceLike(size=DIM), path=tmp_path, embedding_model="one") as store:  # it has two names
+        assert len(store.similarity_search("a")) == 1
+    with BQVectorStore(DeterministicFakeEmbedding(size=DIM), path=tmp_path) as store:  # without a name
+        assert len(store.similarity_search("a")) == 1
+
+
+def test_a_cleared_store_remembers_the_model_of_what_is_added_next(tmp_path: Any) -> None:
+    with BQVectorStore(Named(size=DIM), path=tmp_path) as store, bqstore.open(tmp_path) as col:
+        store.add_texts(["a"])
+        col.clear()
+        with BQVectorStore(HuggingFaceLike(size=5), path=tmp_path) as other:
+            other.add_texts(["b"])
+        assert (col.info().embedding_model, col.info().dim) == ("two", 5)
+        with pytest.raises(bqstore.SettingsConflictError):
+            store.add_texts(["c"])
+
+
+def test_names_of_models() -> None:
+    def named(name: str = "Embedding", **attributes: Any) -> Any:
+        return type(name, (SimpleNamespace,), {})(**attributes)
+
+    assert model_of(named(model_id="amazon.titan")) == "amazon.titan"
+    assert model_of(named(model=object(), model_name="name")) == "name"
+    assert model_of(named(underlying_embeddings=named(model="inner"))) == "inner"
+    assert model_of(named("AzureOpenAIEmbeddings", model="default", deployment="mine")) == "mine"
+    assert model_of(named(model="small", deployment="default")) == "small"
+    assert model_of(named(model="")) is None and model_of(named()) is None
+
+
+async def test_too_few_vectors_are_told_as_that() -> None:
+    for store in (BQVectorStore(Broken()), BQVectorStore(Broken())):
+        store.add_texts(["a", "b"])
+        words = r"the embedding model \(Broken\) returned 1 vectors for 2 texts"
+        with pytest.raises(bqstore.EmbeddingError, match=words):
+            store.add_texts(["c", "d"])
+        with pytest.raises(bqstore.EmbeddingError, match=words):
+            await store.aadd_texts(["c", "d"])
+        assert len(store.collection) == 2
+
+
+async def test_an_error_of_a_later_batch_names_the_place_in_the_callers_list_and_what_is_stored() -> None:
+    texts, ids = list("abcde"), list("ABCDE")
+    words = r"vector 1 holds NaN.*\(document 'D'\); it is text 3 of all, in a batch after 2 texts, which are stored"
+    store = BQVectorStore(Bad())
+    with pytest.raises(bqstore.InvalidInputError, match=words) as caught:
+        store.add_texts(texts, ids=ids, batch_size=2)
+    assert caught.value.index == 3 and store.collection.ids() == ["A", "B"]
+    store = BQVectorStore(Bad())
+    with pytest.raises(bqstore.InvalidInputError, match=words):
+        await store.aadd_texts(texts, ids=ids, batch_size=2)
+    store = BQVectorStore(Broken())
+    with pytest.raises(bqstore.EmbeddingError, match="it is in a batch after 2 texts, which are stored"):
+        store.add_texts(texts, ids=ids, batch_size=2)
+
+
+async def test_a_filter_alone_finds_the_first_that_match() -> None:
+    store = BQVectorStore(DeterministicFakeEmbedding(size=DIM))
+    store.add_texts(list("abc"), [{"n": i} for i in range(3)], ids=list("abc"))
+    condition = {"n": {"$gt": 0}}
+    for found in (
+        store.similarity_search(None, 1, filter=condition),
+        await store.asimilarity_search(None, 1, filter=condition),
+    ):
+        assert [document.id for document in found] == ["b"]
+    for scored in (
+        store.similarity_search_with_score(None, 1, filter=condition),
+        await store.asimilarity_search_with_score(None, 1, filter=condition),
+    ):
+        assert [(document.id, score) for document, score in scored] == [("b", 0.0)]
+    with pytest.raises(bqstore.InvalidInputError, match="the query vector is None"):
+        store.similarity_search(None)
+
+
+def test_a_pickled_store_opens_by_itself(tmp_path: Any) -> None:
+    for path in (None, tmp_path):
+        with BQVectorStore(DeterministicFakeEmbedding(size=DIM), path=path, oversampling=5.0) as store:
+            store.add_texts(["a"], ids=["1"])
+            with pickle.loads(pickle.dumps(store)) as again:
+                assert [document.id for document in again.similarity_search("a")] == ["1"]
+                assert again.collection.info().search.oversampling == 5.0
+
+
+def test_names_of_collections_are_any_text(tmp_path: Any) -> None:
+    with BQVectorStore(DeterministicFakeEmbedding(size=DIM), path=tmp_path, collection_name="日本 docs"):
+        assert bqstore.collections(tmp_path) == ["日本 docs"]
+
+
+def test_an_unknown_keyword_of_a_search_lists_what_is_taken_there_and_nothing_else() -> None:
+    store = BQVectorStore(DeterministicFakeEmbedding(size=DIM))
+    known = "exact, filter, hnsw_ef, ignore_quantization, k, oversampling, rescore, score_threshold, search_params$"
+    with pytest.raises(bqstore.UnknownKeywordError, match=f"no keyword 'nonsense'; known: {known}"):
+        store.similarity_search("a", nonsense=1)
+    with pytest.raises(bqstore.UnknownKeywordError, match="fetch_k belongs to max_marginal_relevance"):
+        store.similarity_search("a", fetch_k=20)
+    with pytest.raises(bqstore.UnknownKeywordError, match="did you mean 'filter'"):
+        store.similarity_search("a", where={})

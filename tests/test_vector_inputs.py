@@ -1,0 +1,182 @@
+"""Vectors in whatever holds numbers: taken without loss, else an error that says what they are."""
+
+import collections
+import fractions
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore import InvalidInputError
+
+ROWS = [[1.0, 2.5, -3.0], [0.0, 0.5, 4.0]]
+
+
+def kept(given):
+    with bqstore.open() as col:
+        col.add(given, ["a", "b"])
+        return [record.vector.tolist() for record in col.get(["a", "b"], with_vectors=True)]
+
+
+def objects(rows):
+    out = np.empty(len(rows), object)
+    out[:] = rows
+    return out
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        tuple(map(tuple, ROWS)),
+        (row for row in ROWS),
+        collections.deque(ROWS),
+        {0: ROWS[0], 1: ROWS[1]}.values(),
+        [[Decimal(str(value)) for value in row] for row in ROWS],
+        [[fractions.Fraction(value) for value in row] for row in ROWS],
+        np.array(ROWS, object),
+        objects([np.array(row) for row in ROWS]),
+        objects(ROWS),
+        [np.array(row, np.float16) for row in ROWS],
+        np.array(ROWS, np.longdouble),
+        np.array(ROWS, ">f4"),
+        np.asfortranarray(ROWS),
+    ],
+)
+def test_numbers_of_python_and_numpy(given):
+    assert kept(given) == ROWS
+
+
+def test_columns_and_frames_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(ROWS)
+    assert kept(frame) == kept(pandas.DataFrame(ROWS, dtype="Float32")) == kept(frame.astype(object)) == ROWS
+    assert kept(pandas.Series(ROWS)) == kept(pandas.Series([np.array(row) for row in ROWS])) == ROWS
+    with bqstore.open() as col:
+        col.add(frame, ["a", "b"])
+        assert col.search(pandas.Series(ROWS[1]), 1)[0].id == "b"
+        with pytest.raises(InvalidInputError, match="NAType"):
+            col.add(pandas.DataFrame([[1.0, None, 2.0]], dtype="Float32"))
+
+
+def test_columns_and_frames_of_polars():
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame(ROWS, orient="row")
+    assert (
+        kept(frame)
+        == kept(polars.Series(ROWS))
+        == kept(polars.Series(ROWS, dtype=polars.Array(polars.Float32, 3)))
+        == ROWS
+    )
+
+
+def test_columns_of_arrow():
+    arrow = pytest.importorskip("pyarrow")
+    fixed = arrow.array(ROWS, arrow.list_(arrow.float32(), 3))
+    assert kept(fixed) == kept(arrow.array(ROWS)) == kept(arrow.chunked_array([fixed[:1], fixed[1:]])) == ROWS
+    assert kept(fixed[1:].take([0, 0])) == [ROWS[1], ROWS[1]]
+    assert kept(arrow.table({"v": fixed}).column("v")) == ROWS
+
+
+def test_small_floats():
+    small = pytest.importorskip("ml_dtypes")
+    assert kept(np.array(ROWS, small.bfloat16)) == kept(np.array(ROWS, small.float8_e4m3fn)) == ROWS
+    assert kept([np.array(row, small.bfloat16) for row in ROWS]) == ROWS
+
+
+def test_tensors():
+    torch = pytest.importorskip("torch")
+    for tensor in (
+        torch.tensor(ROWS, requires_grad=True),
+        torch.tensor(ROWS, dtype=torch.bfloat16),
+        torch.tensor(ROWS).to(torch.float8_e4m3fn),
+        torch.tensor(ROWS).to_sparse(),
+        torch.tensor(ROWS, dtype=torch.float64),
+        list(torch.tensor(ROWS, requires_grad=True)),
+    ):
+        assert kept(tensor) == ROWS
+
+
+def test_sparse_matrices():
+    sparse = pytest.importorskip("scipy.sparse")
+    assert kept(sparse.csr_matrix(ROWS)) == kept(sparse.coo_array(np.array(ROWS))) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("text", "vectors is text; embed it first; the texts go into texts="),
+        (["one", "two"], "vectors holds text; embed it first"),
+        (objects(["one", "two"]), "vectors holds text; embed it first"),
+        ({"a": ROWS[0]}, "a dict has no order that is meant; pass its values as a list"),
+        ([[1.0, None]], "vectors holds None; expected numbers"),
+        (objects([np.ones(2), np.ones(3)]), "vector 1 has 3 dimensions, vector 0 has 2"),
+        ([[Decimal("NaN"), Decimal(1)]], "vector 0 holds NaN"),
+        ([[True, False]], "holds booleans"),
+        (np.array([[True, False]], object), "booleans|a bool"),
+        (object(), "vectors is an object"),
+    ],
+)
+def test_what_holds_no_numbers_says_what_it_holds(given, words):
+    with bqstore.open() as col, pytest.raises(InvalidInputError, match=words):
+        col.add(given)
+
+
+# ---- zero vectors
+
+
+@pytest.mark.parametrize("originals", ["float32", "float16", "int8", "none"])
+@pytest.mark.parametrize("path", ["memory", "disk"])
+@pytest.mark.one_place
+def test_a_zero_vector_is_stored_and_has_a_cosine_of_zero_with_all(path, originals, tmp_path):
+    """An empty page under TF-IDF: the whole batch was refused."""
+    with bqstore.open(tmp_path if path == "disk" else None, originals=originals) as col:
+        col.add([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], ["empty", "a", "b", "empty too"])
+        if originals != "none":
+            hits = col.search([1.0, 0.5], 4)
+            assert [hit.id for hit in hits] == ["a", "b", "empty", "empty too"]
+            assert [hit.score for hit in hits[2:]] == [0.0, 0.0]
+            assert not col.get(["empty"], with_vectors=True)[0].vector.any()
+            assert len(col.max_marginal_relevance([1.0, 0.5], 4)) == 4
+        assert len(col.search([1.0, 0.5], 4)) == 4 and col.verify().ok
+
+
+def test_a_zero_query_finds_what_matches_in_the_order_of_insertion():
+    with bqstore.open() as col:
+        col.add([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]], ["b", "a", "z"], metadatas=[{"n": 0}, {"n": 1}, {"n": 1}])
+        assert [(hit.id, hit.score) for hit in col.search([0.0, 0.0])] == [("b", 0.0), ("a", 0.0), ("z", 0.0)]
+        assert [hit.id for hit in col.search(np.zeros(2, np.float32), 1, filter={"n": 1})] == ["a"]
+        col.delete(["b"])
+        ids, scores = col.search_ids(np.array([[0, 0], [1, 0.1], [0, 0]], np.float32), 3)
+        assert ids.tolist() == [["a", "z", None], ["a", "z", None], ["a", "z", None]]
+        assert scores[0, :2].tolist() == [0, 0] and scores[1, 0] > 0.9 and np.isnan(scores[:, 2]).all()
+        assert col.search([0, 0], score_threshold=0.1) == [] and len(col.search([0, 0], score_threshold=-1)) == 2
+        assert col.search([0, 0], explain=True).explanation.way == "exact"
+        with pytest.raises(InvalidInputError, match="NaN"):
+            col.search_ids([[0, 0], [np.nan, 1]])
+
+
+def test_zero_vectors_among_many_do_not_change_what_is_found(tmp_path):
+    """With codes and a graph; the encoding is chosen by measuring, and recall is measured, among them."""
+    random = np.random.default_rng(0)
+    base = random.standard_normal((2600, 32)).astype(np.float32) + 0.5
+    base[::10] = 0
+    with bqstore.open(tmp_path, full_scan_threshold=0) as col:
+        col.add(base, [f"{i}" for i in range(len(base))])
+        assert col.info().linked == 2600 and col.info().choice is not None
+        queries = base[1:2600:100]
+        found, scores = col.search_ids(queries, 5)
+        assert found[:, 0].tolist() == [f"{i}" for i in range(1, 2600, 100)] and np.isfinite(scores).all()
+        exact = col.search_ids(queries[:3], 2600, exact=True)
+        zero = {f"{i}" for i in range(0, 2600, 10)}
+        for ids, values in zip(*exact, strict=True):
+            assert {id_ for id_, value in zip(ids, values, strict=True) if value == 0} >= zero
+        assert 0 < col.recall(k=5, sample=50).recall <= 1
+        with pytest.raises(InvalidInputError, match="zero"):
+            col.recall(queries=np.zeros((1, 32)))
+
+
+def test_a_collection_of_zero_vectors_alone():
+    with bqstore.open() as col:
+        col.add(np.zeros((2100, 4)))
+        assert len(col.search([1.0, 0, 0, 0], 3)) == 3 and col.search([1.0, 0, 0, 0], 1)[0].score == 0
