@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo lint quick test test-all format torture bench release-check clean
+.PHONY: demo lint quick test test-all format torture soak bench release-check clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -41,6 +41,10 @@ format: $(VENV)/.test  ## put the sources in form
 
 torture: $(VENV)/.test  ## crash and damage sweeps: many minutes
 	$(BIN)/python -m pytest -m torture
+
+MINUTES ?= 60
+soak: $(VENV)/.test  ## random lives of a store against a dictionary, for MINUTES=60
+	$(BIN)/python -m tests.torture.soak --minutes $(MINUTES)
 
 bench: $(VENV)/.test  ## every figure of docs/benchmarks.md, measured side by side
 	$(BIN)/python -m tests.benchmarks

@@ -17,7 +17,20 @@ from numpy.typing import ArrayLike, NDArray
 from . import validate
 from .arguments import check_bool, check_choice, check_int, checked_keywords, is_text
 from .config import AUTO, MAX_K, Quantization, SearchParams
-from .engine import copies, embedding_model, info, listing, maintenance, mmr, more_like, search, writes
+from .engine import (
+    copies,
+    damaged,
+    embedding_model,
+    info,
+    listing,
+    maintenance,
+    mmr,
+    more_like,
+    reembed,
+    search,
+    writes,
+)
+from .engine.backup import backup as engine_backup
 from .engine.engine import Engine
 from .engine.fetch import at_commit_of
 from .engine.options import no_originals
@@ -29,7 +42,19 @@ from .metadata.id_column import Ids
 from .places import absolute
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
-from .results import AddResult, CollectionInfo, Health, Hit, RecallReport, Record, Skipped, VerifyReport
+from .results import (
+    AddResult,
+    BackupReport,
+    CollectionInfo,
+    Health,
+    Hit,
+    RecallReport,
+    Record,
+    ReembedPlan,
+    ReembedReport,
+    Skipped,
+    VerifyReport,
+)
 
 F32 = NDArray[np.float32]
 
@@ -251,6 +276,7 @@ class Collection:
         score_threshold: float | None = None,
         with_vectors: bool = False,
         explain: bool = False,
+        allow_damaged: bool = False,
     ) -> list[Hit]:
         """Find the k documents nearest to a vector, nearest first.
 
@@ -274,6 +300,8 @@ class Collection:
         score_threshold : float         drop hits with a lower score
         with_vectors : bool             fill ``Hit.vector``
         explain : bool                  return `ExplainedHits`, whose ``explanation`` tells how the search was done
+        allow_damaged : bool            of a damaged collection, find what is intact: documents that cannot be read are
+                                        left out and named, see `PartialHits`. Without it they are a CorruptionError
 
         >>> hits = col.search([1, 0, 0, 0], k=2, filter={"year": {"$gte": 2020}})
         >>> hits[0].id, hits[0].score, hits[0].text
@@ -289,7 +317,8 @@ class Collection:
         if vector is None and filter is not None and not explain:
             return listing.first_hits(engine, filter_grammar.parse(filter), options)
         queries = self._queries(vector, single=True)
-        return search.hits(engine, queries, filter_grammar.parse(filter), options, explain)[0]
+        hits = damaged.hits if check_bool("allow_damaged", allow_damaged) else search.hits
+        return hits(engine, queries, filter_grammar.parse(filter), options, explain)[0]
 
     @checked_keywords
     def search_batch(
@@ -307,6 +336,7 @@ class Collection:
         score_threshold: float | None = None,
         with_vectors: bool = False,
         threads: int | None = None,
+        allow_damaged: bool = False,
     ) -> list[list[Hit]]:
         """Run `search` for many vectors at once, on all cores; returns one list of hits for each vector.
 
@@ -326,7 +356,8 @@ class Collection:
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
             *(threads, target_recall),
         )
-        return search.hits(engine, self._queries(vectors, single=False), filter_grammar.parse(filter), options)
+        hits = damaged.hits if check_bool("allow_damaged", allow_damaged) else search.hits
+        return hits(engine, self._queries(vectors, single=False), filter_grammar.parse(filter), options)
 
     @checked_keywords
     def search_ids(
@@ -756,6 +787,60 @@ class Collection:
         self._engine.recode(lambda: self._engine.encoder.change(wanted))
         return self._engine.encoder.in_use(self._engine.query_encoding)
 
+    @checked_keywords
+    def reembed_plan(self, embedder: Any) -> ReembedPlan:
+        """Tell what `reembed` would take: texts, characters, and the price if the embedder can tell. Nothing is sent.
+
+        >>> class Lengths:
+        ...     model = "lengths"
+        ...
+        ...     def embed(self, texts):
+        ...         return np.array([[len(text), 1, 1] for text in texts], np.float32)
+        ...
+        ...     def embed_query(self, text):
+        ...         return self.embed([text])[0]
+        >>> plan = col.reembed_plan(Lengths())
+        >>> plan.documents, plan.characters
+        (4, 15)
+        """
+        self._engine.check()
+        return reembed.plan(self._engine, embedder)
+
+    @checked_keywords
+    def reembed(self, embedder: Any, *, batch: int = 1000) -> ReembedReport:
+        """Embed all texts with another model, of another dimension too, and replace all vectors in one commit.
+
+        Until that commit searches answer from the old vectors, and others add and delete as ever; what they add is
+        embedded as well. New vectors are kept on disk batch by batch: a call that was interrupted or killed goes on
+        when it is made again with the same model, and nothing is embedded twice. The collection remembers the new
+        model, and refuses vectors of the old one. Search settings found by `tune` are dropped.
+
+        Parameters
+        ----------
+        embedder : Embedder     the new model: ``model``, ``embed(texts)``; `reembed_plan` tells the price before
+        batch : int             texts to embed at a time; at most so many are embedded while writers wait
+
+        Raises
+        ------
+        InvalidInputError       documents without a text, or vectors that cannot be stored; nothing was changed
+        LockedError             another process is at it
+        EmbeddingError          the model refused; what was embedded before is kept for the next call
+
+        >>> class Lengths:
+        ...     model = "lengths"
+        ...
+        ...     def embed(self, texts):
+        ...         return np.array([[len(text), 1, 1] for text in texts], np.float32)
+        ...
+        ...     def embed_query(self, text):
+        ...         return self.embed([text])[0]
+        >>> report = col.reembed(Lengths())
+        >>> report.documents, report.dim, col.info().embedding_model
+        (4, 3, 'lengths')
+        """
+        self._engine.check(writing=True)
+        return reembed.reembed(self._engine, embedder, check_int("batch", batch, 1, 1_000_000))
+
     # ---- upkeep and closing
 
     def flush(self) -> None:
@@ -771,10 +856,11 @@ class Collection:
         self._engine.core.keeper.settle(self._engine.target_recall)
 
     def compact(self) -> None:
-        """Give back the space of deleted and replaced documents.
+        """Give back the space of deleted and replaced documents; their texts, ids and vectors are gone from the files.
 
         Searches go on meanwhile, here and in other processes; writes wait. It is one commit: until then an
-        interruption changes nothing. Does nothing where nothing was deleted.
+        interruption changes nothing. A process that reads an older commit at that moment keeps SQLite's log, and what
+        stands in it, until a later `flush`, `compact` or `close`.
 
         >>> col.delete(["a"])
         1
@@ -785,6 +871,40 @@ class Collection:
         self._engine.check(writing=True)
         self._engine.graph.settle()
         self._engine.write(lambda: maintenance.compact(self._engine.core))
+        self._engine.write(lambda: maintenance.erase(self._engine.core))
+
+    @checked_keywords
+    def backup(self, path: str | PathLike[str], *, incremental: bool = False) -> BackupReport:
+        """Copy the collection as of its last commit into another store, and read all of the copy back.
+
+        Searches and writes go on meanwhile, here and in other processes. To restore, open the copy. What is interrupted
+        leaves no collection behind, and the next call goes on with it.
+
+        Parameters
+        ----------
+        path : str or path      folder of the store to copy into, on another disk if it is to survive this one; there
+                                the collection gets its own name
+        incremental : bool      bring the copy that is there up to date, in one commit: both are read, and what differs
+                                is written. Without a copy, one is made
+
+        Raises
+        ------
+        InvalidInputError       there is something already, or it is no older copy of this collection
+        CorruptionError         the collection, or the older copy, is damaged; an older copy was left as it was
+        LockedError, StorageError
+
+        >>> col.backup("my-backup").documents
+        4
+        >>> with bqstore.open("my-backup") as copy:
+        ...     len(copy)
+        4
+        >>> _ = col.add(np.ones((1, 4)), ids=["e"])
+        >>> col.backup("my-backup", incremental=True).documents
+        5
+        """
+        self._engine.check()
+        folder = absolute(path, expected="expected the folder of the store to copy into")
+        return engine_backup(self._engine, folder, check_bool("incremental", incremental))
 
     def close(self) -> None:
         """Give back the files, if nothing else in this process has the collection open. Closing twice is fine.

@@ -12,7 +12,7 @@ The tree, each branch a different reaction of the caller::
     ├── ClosedError                         closed, or carried over a fork; open it again
     ├── StorageError (OSError)              the disk refused (full, failing); nothing of the call was acknowledged
     │   └── FolderReplacedError             the folder was removed, replaced or moved while open; open the path again
-    ├── CorruptionError                     a file is damaged; restore it from a copy
+    ├── CorruptionError                     a file is damaged; restore a backup, or `repair`
     ├── FormatVersionError                  written by a newer bqstore; upgrade
     ├── TargetNotReachedError               `Collection.tune` found no settings that are good enough; more bits help
     └── EmbeddingError                      the embedding model refused, is unreachable, or has no key

@@ -18,25 +18,27 @@ _VALUES: Final = {
     **dict.fromkeys(ENCODINGS, "encoding"),
     **dict.fromkeys(ORIGINALS[:-1], "originals"),
 }
+_EXPECTED: Final = "expected a folder's name, or None to keep everything in memory"
 
 
-def absolute(given: object) -> Path:
+def absolute(given: object, name: str = "path", expected: str = _EXPECTED) -> Path:
     """A store's folder as an absolute path: the process may change its working directory."""
-    expected = "expected a folder's name, or None to keep everything in memory"
     if not isinstance(given, (str, PathLike)):
-        raise InvalidInputError(f"path is {shown(given)}; {expected}")
+        raise InvalidInputError(f"{name} is {shown(given)}; {expected}")
     path = fspath(given)
     if not isinstance(path, str) or not path or "\0" in path:
-        raise InvalidInputError(f"path is {shown(path)}; {expected}")
+        raise InvalidInputError(f"{name} is {shown(path)}; {expected}")
     if path.strip().lower() in (":memory:", "file::memory:"):
-        raise InvalidInputError(f"path is {shown(path)}, SQLite's name; leave path out to keep everything in memory")
+        raise InvalidInputError(
+            f"{name} is {shown(path)}, SQLite's name; leave {name} out to keep everything in memory"
+        )
     if "://" in path:
-        raise InvalidInputError(f"path is {shown(path)}; expected a folder: this version opens no remote stores")
-    text_bytes(path, "path")  # SQLite takes names in UTF-8
+        raise InvalidInputError(f"{name} is {shown(path)}; expected a folder: this version opens no remote stores")
+    text_bytes(path, name)  # SQLite takes names in UTF-8
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
-        raise InvalidInputError(f"path is {shown(path)}; {error}: write it out") from None
+        raise InvalidInputError(f"{name} is {shown(path)}; {error}: write it out") from None
 
 
 def refuse_a_setting(collection: object, folder: Path | None) -> None:

@@ -104,8 +104,9 @@ class CollectionMixin(ABC):
             embedded = self._batches(texts, batch)
             try:
                 for start, part, vectors in embedded:
-                    if not added:  # remembered with the first vectors: an embedder that fails leaves no trace
-                        collection.check_model(self.model, vectors.shape[1], remember=True)
+                    # remembered with the first vectors: an embedder that fails leaves no trace. Asked again with the
+                    # others, as all texts may have been embedded with another model meanwhile
+                    collection.check_model(self.model, vectors.shape[1], remember=not added)
                     part_ids = id_values.take(len(part), start)
                     part_metadatas = metadata_values.take(len(part), start)
                     collection.add(vectors, ids=part_ids, texts=part, metadatas=part_metadatas)

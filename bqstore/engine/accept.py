@@ -46,8 +46,8 @@ class Acceptor:
         if isinstance(tree, Predicate):
             function = tree.function
             if self._life.is_changing():  # a delete, which stands at the last commit and holds off others
-                return state, *self._called(state, function)
-            return self._publisher.whole(lambda state: (state, *self._called(state, function)))
+                return state, *self.called(state, function)
+            return self._publisher.whole(lambda state: (state, *self.called(state, function)))
         known = state.matched.get(tree)
         if known is not None:
             return state, *known
@@ -88,7 +88,7 @@ class Acceptor:
         if wanted - self._publisher.current().columns.keys():
             self._loaded(lambda state: with_columns(self._store, state, wanted), lambda state: None)
 
-    def _called(self, state: State, function: Callable[[Any], object]) -> tuple[Bits, int]:
+    def called(self, state: State, function: Callable[[Any], object]) -> tuple[Bits, int]:
         """The documents that a filter function accepts. ChangedError if one is not as the state knows it."""
         mask, live = np.zeros(state.n, bool), np.flatnonzero(state.live)
         for at in range(0, len(live), _AT_ONCE):

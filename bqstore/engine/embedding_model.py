@@ -39,6 +39,16 @@ def refuse_another(model: str, dim: int | None, stored: str | None, stored_dim: 
     )
 
 
+def refuse_older(model: str | None, generation: int, head: Head) -> None:
+    """Raise SettingsConflictError where a collection was embedded again since vectors were checked against it."""
+    now = head.settings["embedding_model"]
+    if now != model and (model is not None or generation != head.generation):
+        raise SettingsConflictError(
+            f"all texts were embedded again meanwhile, with embedding_model={now!r}; these vectors are of "
+            f"{_named(model, None)}: embed them again"
+        )
+
+
 def check(engine: "Engine", model: str, dim: int | None, remember: bool) -> None:
     """Raise SettingsConflictError unless a model's vectors belong here; store its name if there is none yet."""
     head = engine.publisher.current().head

@@ -1,6 +1,6 @@
 """Rows and vectors of ordinals, checked against the state that asks for them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,10 @@ _SEED = 0x6271_7377
 def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
     """The rows of ordinals; ChangedError if one was changed or deleted after the state's commit."""
     rids = state.rids[ordinals].tolist()
-    found = {row.rid: row for row in store.rows("rid", rids)}
+    try:
+        found = {row.rid: row for row in store.rows("rid", rids)}
+    except CorruptionError as error:
+        raise _named(store, rids, error) from error
     out = {}
     for ordinal, rid in zip(ordinals.tolist(), rids, strict=True):
         row = found.get(rid)
@@ -26,6 +29,30 @@ def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
             raise ChangedError
         out[ordinal] = row
     return out
+
+
+class DamagedError(CorruptionError):
+    """Documents cannot be read; ``rids`` says which."""
+
+    rids: frozenset[int]
+
+
+def damaged_documents(message: str, rids: Iterable[int]) -> DamagedError:
+    """The error for documents that cannot be read."""
+    error = DamagedError(message)
+    error.rids = frozenset(rids)
+    return error
+
+
+def _named(store: Store, rids: list[int], error: CorruptionError) -> CorruptionError:
+    """The error of reading several rows, with those that are damaged; as it is where each of them can be read."""
+    bad = []
+    for rid in rids:
+        try:
+            store.rows("rid", [rid])
+        except CorruptionError:
+            bad.append(rid)
+    return damaged_documents(str(error), bad) if bad else error
 
 
 @contextmanager
@@ -49,9 +76,10 @@ def vectors(state: State, ordinals: NDArray[Any]) -> dict[int, NDArray[np.float3
     records = state.data.records[ordinals]
     bad = damaged(records)
     if bad.any():
-        raise CorruptionError(
+        raise damaged_documents(
             f"record {int(ordinals[bad.argmax()]):,} of {state.vectors.name} does not agree with its checksum; "
-            "restore the collection from a copy"
+            "restore the collection from a copy, or save what is intact with `bqstore repair`",
+            state.rids[ordinals[bad]].tolist(),
         )
     return dict(zip(ordinals.tolist(), vectors_of(state.vectors.layout, records), strict=True))
 

@@ -1,10 +1,13 @@
 """A collection made anew while searches go on: compaction and new codes. All under the lock."""
 
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import StorageError
 from ..index import Quantizer
 from ..progress import Progress
 from ..storage.compaction import Compaction, Recode
@@ -27,10 +30,26 @@ def compact(core: "Core") -> None:
     _finish(core, prepared, words, state.data.quantizer)
 
 
-def recode(core: "Core", quantizer: Quantizer, settings: dict[str, Any]) -> None:
+def erase(core: "Core") -> None:
+    """Leave nothing of deleted rows in the catalogue; where the disk is too full for that, a warning."""
+    try:
+        core.store.catalogue.erase()
+    except StorageError as error:
+        core.store.check_place()
+        warnings.warn(f"deleted texts may still stand in meta.db: {error}", RuntimeWarning, stacklevel=2)
+
+
+def recode(
+    core: "Core",
+    quantizer: Quantizer,
+    settings: dict[str, Any],
+    other: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
+    dim: int | None = None,
+) -> None:
     """Make all codes anew, into a new generation with a graph of its own; what is dead is dropped.
 
-    Raises StorageError where no originals are kept.
+    ``other`` gives other vectors for rids, of ``dim`` dimensions, in the place of the originals. Without it, raises
+    StorageError where no originals are kept.
     """
     state = core.publisher.follow()
     live = np.flatnonzero(state.live)
@@ -45,7 +64,8 @@ def recode(core: "Core", quantizer: Quantizer, settings: dict[str, Any]) -> None
         return codes
 
     with Progress("encoding", len(live)) as progress:
-        prepared = core.store.begin_compaction(live, progress, Recode(settings, quantizer.parameters, encode))
+        how = Recode(settings, quantizer.parameters, encode, other, dim)
+        prepared = core.store.begin_compaction(live, progress, how)
     _finish(core, prepared, words, quantizer)
 
 

@@ -73,28 +73,35 @@ def hits(engine: "Engine", queries: F32, tree: Tree | None, options: Options, ex
 
     def answer(state: State) -> list[list[Hit]]:
         state, way = prepared(engine, state, tree, options)
-        work = index.Work() if explain else None
-        ordinals, scores = way.nearest(queries, work)
-        if _outgrown(engine, state):
-            raise ChangedError
-        engine.core.keeper.found(state, way, queries, scores)
-        found = ordinals[ordinals >= 0]
-        if len(queries) > 1:
-            found = np.unique(found)
-        rows = fetch.rows(engine.store, state, found)
-        vectors = fetch.vectors(state, found) if options.with_vectors else {}
-        out: list[list[Hit]] = []
-        for line, values in zip(ordinals.tolist(), scores.tolist(), strict=True):
-            out.append([])
-            for ordinal, score in zip(line, values, strict=True):
-                if ordinal < 0:
-                    break
-                row = rows[ordinal]
-                vector = vectors[ordinal].copy() if options.with_vectors else None  # each hit has its own
-                out[-1].append(Hit(row.id, score, row.text, metadata_of(row), vector))
-        return [_explained(found, way, work) for found in out] if work is not None else out
+        return found(engine, state, way, queries, options, explain)
 
     return engine.publisher.whole(answer)
+
+
+def found(
+    engine: "Engine", state: State, way: PreparedSearch, queries: F32, options: Options, explain: bool
+) -> list[list[Hit]]:
+    """The hits of a prepared search. Raises ChangedError where a document is not as the state knows it."""
+    work = index.Work() if explain else None
+    ordinals, scores = way.nearest(queries, work)
+    if _outgrown(engine, state):
+        raise ChangedError
+    engine.core.keeper.found(state, way, queries, scores)
+    some = ordinals[ordinals >= 0]
+    if len(queries) > 1:
+        some = np.unique(some)
+    rows = fetch.rows(engine.store, state, some)
+    vectors = fetch.vectors(state, some) if options.with_vectors else {}
+    out: list[list[Hit]] = []
+    for line, values in zip(ordinals.tolist(), scores.tolist(), strict=True):
+        out.append([])
+        for ordinal, score in zip(line, values, strict=True):
+            if ordinal < 0:
+                break
+            row = rows[ordinal]
+            vector = vectors[ordinal].copy() if options.with_vectors else None  # each hit has its own
+            out[-1].append(Hit(row.id, score, row.text, metadata_of(row), vector))
+    return [_explained(hits, way, work) for hits in out] if work is not None else out
 
 
 def _explained(found: list[Hit], way: PreparedSearch, work: index.Work) -> ExplainedHits:

@@ -6,6 +6,7 @@ settings of a search.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -139,7 +140,15 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
         words = index.new_codes(quantizer.words)
     rids = old.rids
     if count:
-        new_rids, codes = store.read_codes(old.n, count)
+        before = len(store.flat.remade)
+        new_rids, codes = store.read_codes(old.n, count, quantizer.encode)
+        if len(store.flat.remade) > before:
+            warnings.warn(
+                f"{len(store.flat.remade) - before:,} codes in {store.codes_name} were damaged, and were made anew "
+                "from the originals; verify() tells whether more is damaged",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         last = int(rids[old.n - 1]) if old.n else -1
         if new_rids[0] <= last or new_rids[-1] >= head.next_rid or (np.diff(new_rids) <= 0).any():
             raise CorruptionError(f"the records of {store.codes_name} are out of order; restore it from a copy")

@@ -36,6 +36,7 @@ class Adding:
     rows: Rows
     quantizer: Quantizer | None
     codes: NDArray[np.uint64]
+    made_for: tuple[str | None, int] = (None, 0)  # the collection's model and generation when they were checked
     committed: bool = False
     replaced: int = 0
     gate: Any = field(default_factory=threading.Lock)
@@ -45,7 +46,8 @@ class Adding:
 
     def goes_with(self, other: "Adding") -> bool:
         """Whether both may be one commit: the same codes, and neither settles the dimension or the encoding."""
-        return self.quantizer is not None and self.quantizer is other.quantizer
+        same = self.quantizer is other.quantizer and self.made_for == other.made_for
+        return self.quantizer is not None and same
 
     def wake(self) -> None:
         """Let the thread go on; it may have done so."""

@@ -17,6 +17,7 @@ from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
 from ..storage import Rows
 from ..validate import check_dim
+from .embedding_model import refuse_older
 from .together import Adding, distinct, joined
 
 _LOG: Final = logging.getLogger("bqstore")
@@ -33,10 +34,11 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
     Codes are made before the lock is taken, as far as it is known how. When it is time to choose the encoding, or to
     choose it again, that is a second commit: should it fail, what was added stands, and a warning says so.
     """
-    core, by = engine.core, engine.encoder.encode(vectors)
+    core, head = engine.core, engine.store.head
+    by = engine.encoder.encode(vectors)
     given = len(rows.ids)
     vectors, rows, codes = distinct(vectors, rows, by[1])
-    mine = Adding(vectors, rows, by[0], codes)
+    mine = Adding(vectors, rows, by[0], codes, (head.settings["embedding_model"], head.generation))
 
     def write() -> None:
         commit, after = (lambda: _commit(core, mine)), core.graph.after_write
@@ -78,6 +80,7 @@ def _commit(core: "Core", mine: Adding) -> None:
     """Commit a thread's documents, and with them those of others that wait and may come along; under the lock."""
     together = core.group.companions(mine)
     vectors, rows, codes = joined(together)
+    refuse_older(*mine.made_for, core.store.head)
     check_dim(vectors.shape[1], core.store.head.dim, "vector 0")  # another thread may have settled it
     codes, coding = core.encoder.settled(vectors, mine.quantizer, codes)  # may be a commit itself
     seq = core.store.head.seq

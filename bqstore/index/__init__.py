@@ -9,13 +9,14 @@ from .graph import HnswGraph
 from .planner import Plan, plan
 from .quantizer import Quantizer
 from .readiness import can_link, can_link_later, check_environment, kernels_state, wait_for_kernels, warm_up
-from .search import ENCODINGS, METRICS, DoubtfulError, Search, Searchable, Work
+from .search import ENCODINGS, METRICS, DamagedVectorError, DoubtfulError, Search, Searchable, Work
 from .threads import ALONE, LazyPool, Workers, cores
 
 __all__ = [
     "ALONE",
     "ENCODINGS",
     "METRICS",
+    "DamagedVectorError",
     "DoubtfulError",
     "HnswGraph",
     "LazyPool",

@@ -131,6 +131,12 @@ class Work:
         self.rescored += more.rescored
 
 
+class DamagedVectorError(CorruptionError):
+    """A vector that was to be scored does not match its checksum; ``slot`` says which."""
+
+    slot: int
+
+
 class DoubtfulError(InvalidInputError):
     """A query that is not finite, or too long or too short to compute with; the caller may be able to say which."""
 
@@ -269,10 +275,12 @@ class Search:
         else:
             status = self._compare_all(queries, hits, prefetch, work)
         if status >= 0:
-            raise CorruptionError(
-                f"the vector in slot {status} does not agree with its checksum; verify() lists all damage; "
-                "restore the collection from a copy"
+            error = DamagedVectorError(
+                f"the vector in slot {status} does not agree with its checksum; verify() lists all damage: restore the "
+                "collection from a copy, or save what is intact with `bqstore repair`; allow_damaged=True leaves it out"
             )
+            error.slot = status
+            raise error
         if status == BAD_QUERY:
             raise DoubtfulError
         assert status == OK, "the shapes of the arrays do not agree"

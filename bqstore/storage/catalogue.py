@@ -45,7 +45,7 @@ _LOG_GONE: Final = "{0} cannot be written, and its writer has closed it; close t
 AT_ONCE: Final = 500  # parameters of one statement; older SQLite takes 999
 _PORTION, _PORTION_LENGTH = 4096, 8 << 20  # rows, and characters, of a column in memory at a time
 WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # the order of `Row.from_stored`
-_KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # the order of `check_keys`
+KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # the order of `check_keys`
 _INSERT: Final = f"INTO rows ({WHOLE}, key_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -326,6 +326,17 @@ class Catalogue:
         with self.using_main() as main:
             return space.checkpoint(main)
 
+    def erase(self) -> None:
+        """Write the file anew, and empty the log: what was deleted is in neither then.
+
+        PRAGMA secure_delete is not enough: where SQLite moves a row to another page, the old one keeps its bytes, and
+        nothing overwrites them when the row is deleted.
+        """
+        if self._path is not None:
+            with self.using_main() as main:
+                main.execute("VACUUM")
+        self.checkpoint()
+
     def use_log_again(self) -> None:
         """Let the next commit write from the beginning of the log, as far as its readers and the disk allow."""
         with suppress(BqstoreError), self.using_main() as main:
@@ -486,11 +497,11 @@ def read_column(
     connection: sqlite3.Connection, column: str, condition: str, value: object, name: str
 ) -> Iterator[list[tuple[int, Any]]]:
     """(rid, value) of one of the columns that `key_crc` covers, ordered by rid, CRCs verified; in portions."""
-    place = _KEYS.index(column)
+    place = KEYS.index(column)
     tables = "rows"
     if condition.startswith("changed."):  # CROSS: start with the few changed rows; SQLite would scan all, for the order
         tables = "changed CROSS JOIN rows USING (rid)"
-    columns = ", ".join(f"rows.{key}" for key in _KEYS)
+    columns = ", ".join(f"rows.{key}" for key in KEYS)
     rows = connection.execute(f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY rows.rid", (value,))  # noqa: S608
     portion: list[tuple[int, Any]] = []
     size = 0
@@ -505,6 +516,12 @@ def read_column(
         yield portion
 
 
+def read_keys(connection: sqlite3.Connection, rids: Sequence[int], name: str) -> list[tuple[Any, ...]]:
+    """The columns that `key_crc` covers of the rows with these rids, at most AT_ONCE, unordered, CRCs verified."""
+    sql = f"SELECT {', '.join(KEYS)} FROM rows WHERE rid IN ({','.join('?' * len(rids))})"  # noqa: S608
+    return [check_keys(row, name) for row in connection.execute(sql, rids)]
+
+
 def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str], name: str) -> dict[str, int]:
     """The rids of those ids that exist.
 
@@ -512,7 +529,7 @@ def rids_by_id(connection: sqlite3.Connection, ids: Iterable[str], name: str) ->
     """
     found = {}
     for id_ in ids:
-        row = connection.execute(f"SELECT {', '.join(_KEYS)} FROM rows WHERE id = ?", (id_,)).fetchone()  # noqa: S608
+        row = connection.execute(f"SELECT {', '.join(KEYS)} FROM rows WHERE id = ?", (id_,)).fetchone()  # noqa: S608
         if row is not None:
             found[id_] = int(check_keys(row, name)[0])
     return found
@@ -522,7 +539,7 @@ def rids_by_ref(connection: sqlite3.Connection, refs: Iterable[str], name: str) 
     """The rids of the rows with these source documents, through their index; CRCs verified as in `rids_by_id`."""
     found = set()
     for ref in refs:
-        sql = f"SELECT {', '.join(_KEYS)} FROM rows WHERE ref_doc_id = ?"  # noqa: S608
+        sql = f"SELECT {', '.join(KEYS)} FROM rows WHERE ref_doc_id = ?"  # noqa: S608
         for row in connection.execute(sql, (ref,)):
             found.add(int(check_keys(row, name)[0]))
     return found

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptionError, StorageError
 from .flat import FlatFiles
-from .format import F32, U64, code_records, rids_of, vectors_of
+from .format import F32, U64, code_records, rids_of, vector_records, vectors_of
 from .head import Coding, Head, as_stored, untrained
 
 _PIECE: Final = 8 << 20  # bytes of records read at a time
@@ -29,10 +29,14 @@ class Recode(Coding):
     Parameters
     ----------
     settings, parameters : see `Coding`
-    encode : called with stored vectors, float32 (n, dim); returns their codes, uint64 (n, words)
+    encode : called with vectors, float32 (n, dim); returns their codes, uint64 (n, words)
+    vectors : called with rids, int64 (n,), ascending; returns other vectors for them. None: those that are stored
+    dim : int or None       of those other vectors
     """
 
     encode: Callable[[F32], U64]
+    vectors: Callable[[NDArray[np.int64]], F32] | None = None
+    dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,13 @@ def copy_live(
     if n == 0:
         settings = untrained(settings)
     new = replace(head, seq=head.seq + 1, generation=head.generation + 1, n_slots=n, n_live=n, settings=settings)
+    if recode is not None and recode.dim is not None:
+        new = replace(new, dim=recode.dim)
     fresh = FlatFiles(flat.folder, read_only=False, entries=flat.entries)
     if n == 0:
         return Compaction(head, new, fresh)
     assert flat.codes is not None
-    if recode is not None and flat.vectors is None:
+    if recode is not None and recode.vectors is None and flat.vectors is None:
         raise StorageError("this collection keeps no originals to make new codes from; nothing was changed")
     fresh.create(replace(new, n_slots=0, n_live=0), flat.codes.parameters if recode is None else recode.parameters)
     for file in fresh.both():
@@ -109,7 +115,8 @@ def _copy(
     recode: Recode | None,
 ) -> None:
     """Copy the records of slots that lie close together to a slot and those after it."""
-    pieces = [file.read_checked(ordinals) for file in flat.both()]
+    other = recode is not None and recode.vectors is not None  # then the stored ones may be damaged
+    pieces = [file.read_checked(ordinals) for file in flat.both()[-1 if other else 0 :]]
     rids = rids_of(pieces[0])
     # otherwise a file, or the list of tombstones, belongs to another collection or commit
     if np.isin(rids, tombstones).any() or (np.diff(rids) <= 0).any() or (rids != rids_of(pieces[-1])).any():
@@ -118,7 +125,12 @@ def _copy(
             "restore the collection from a copy"
         )
     if recode is not None:
-        vectors = vectors_of(flat.both()[0].layout, pieces[0])
-        pieces[1] = code_records(fresh.both()[1].layout, rids, recode.encode(vectors))
+        if recode.vectors is not None:
+            vectors = recode.vectors(rids)
+            pieces = [] if fresh.vectors is None else [vector_records(fresh.vectors.layout, rids, vectors)]
+        else:
+            vectors = vectors_of(flat.both()[0].layout, pieces[0])
+            pieces = pieces[:1]
+        pieces.append(code_records(fresh.both()[-1].layout, rids, recode.encode(vectors)))
     for target, records in zip(fresh.both(), pieces, strict=True):
         target.write(slot, records)

@@ -1,6 +1,7 @@
 """One flat file of fixed-size records, on disk or in memory: write, sync, read, map. Knows no rows and no commits.
 
-Records are written with pwrite, at or past the committed count only; committed records are never overwritten.
+Records are written with pwrite, at or past the committed count only; committed records are never overwritten, but for
+codes that are damaged (`FlatFiles.mend`).
 Searches read them in place, through a shared read-only map of the file. The file is grown ahead of its records, so that
 most appends need no new map. Nobody writes through the map: a full disk would be a SIGBUS there, and is an error here.
 """
@@ -184,6 +185,11 @@ class DiskFile(RecordFile):
         file._with_header(header, generation, store_id)
         file.check_size(count)
         return file
+
+    @property
+    def slots(self) -> int:
+        """Whole records that the file has room for."""
+        return max(0, os.fstat(self._fd).st_size - self.header_length) // self.layout.record_bytes
 
     def _offset(self, slot: int) -> int:
         return self.header_length + slot * self.layout.record_bytes

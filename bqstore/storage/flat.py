@@ -14,12 +14,27 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptionError, StorageError
 from .files import DiskFile, MemoryFile, RecordFile, storage_errors
-from .format import F32, FORMS, NO_PARAMETERS, U64, Layout, code_records, codes_of, rids_of, vector_records
+from .format import (
+    F32,
+    FORMS,
+    NO_PARAMETERS,
+    U32,
+    U64,
+    Layout,
+    code_records,
+    codes_of,
+    damaged,
+    rids_of,
+    vector_records,
+    vectors_of,
+)
 from .head import Head, code_form, coded_dim
 from .place import Entries
 
 _NAME = re.compile(r"(vectors|codes)-(\d+)\.(bin|tmp)")
 _AT_ONCE = 4096  # records built and written at a time: some 25 MB of 1,536 dimensions
+
+Remake = Callable[[F32], U64]
 
 
 class SyncFailedError(StorageError):
@@ -34,6 +49,7 @@ class FlatFiles:
     vectors, codes : RecordFile     None until there are records; vectors also None when originals are not kept
     generation : int                of the codes that are open
     entries : Entries or None       of the folder; None in memory
+    remade : dict                   by slot: records of codes that were damaged, made anew
     """
 
     vectors: RecordFile | None = None
@@ -44,6 +60,7 @@ class FlatFiles:
         self.folder = folder
         self.entries = Entries(folder) if entries is None and folder is not None else entries
         self._read_only = read_only
+        self.remade: dict[int, U32] = {}
 
     def both(self) -> list[RecordFile]:
         """Those that are open."""
@@ -52,6 +69,7 @@ class FlatFiles:
     def drop(self) -> None:
         """Forget them; a search that holds one keeps it open."""
         self.vectors = self.codes = None
+        self.remade.clear()
 
     def take(self, other: "FlatFiles") -> None:
         """Hold the files that another object holds."""
@@ -124,11 +142,37 @@ class FlatFiles:
                 words = f"{file.name} could not be synced: {error.strerror}; nothing was changed"
                 raise SyncFailedError(error.errno, words) from error
 
-    def read_codes(self, slot: int, count: int) -> tuple[NDArray[np.int64], U64]:
-        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; count > 0. Raises CorruptionError."""
+    def read_codes(self, slot: int, count: int, remake: Remake | None = None) -> tuple[NDArray[np.int64], U64]:
+        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; count > 0. Raises CorruptionError.
+
+        With ``remake``, which makes codes of vectors, damaged ones are made anew where the originals are kept: they are
+        derived. `mend` writes them.
+        """
         assert self.codes is not None
-        records = self.codes.read_checked(np.arange(slot, slot + count))
+        if remake is None or self.vectors is None:
+            records = self.codes.read_checked(np.arange(slot, slot + count))
+        else:
+            records = self.codes.read(slot, count)
+            bad = np.flatnonzero(damaged(records))
+            if len(bad):
+                originals = np.concatenate([self.vectors.read_checked(bad[i : i + 1] + slot) for i in range(len(bad))])
+                codes = remake(vectors_of(self.vectors.layout, originals))
+                records[bad] = code_records(self.codes.layout, rids_of(originals), codes)
+                self.remade.update(zip((bad + slot).tolist(), records[bad], strict=True))
         return rids_of(records), codes_of(self.codes.layout, records)
+
+    def mend(self) -> None:
+        """Write the codes that were made anew over the damaged ones, under the lock.
+
+        Committed records are never overwritten but here: what stands there is nothing that anybody takes for a record.
+        """
+        with suppress(StorageError, OSError):  # they are made anew again at the next opening
+            for slot, record in self.remade.items():
+                assert self.codes is not None
+                self.codes.write(slot, record[None])
+            for file in self.both() if self.remade else []:
+                file.sync()
+        self.remade.clear()
 
     def trim(self, count: int) -> None:
         """Cut off the space that the files were grown ahead of their records."""

@@ -236,6 +236,11 @@ def header_bytes(layout: Layout, generation: int, store_id: int, parameters: F32
     return body + _header_sum(body) + block
 
 
+def is_sealed(header: bytes) -> bool:
+    """Whether the first bytes of a file are a header that matches its own checksum, of whatever collection."""
+    return len(header) == HEADER_BYTES and header[56:64] == _header_sum(header[:56])
+
+
 def _header_sum(body: bytes) -> bytes:
     return sum64(np.frombuffer(body, np.uint32).reshape(1, -1), 0).tobytes()
 

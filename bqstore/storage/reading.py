@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import CorruptionError
 from . import catalogue as sql
 from .catalogue import Catalogue
 from .files import RecordFile
-from .flat import FlatFiles
+from .flat import FlatFiles, Remake
 from .format import F32, NO_PARAMETERS, U64
 from .head import Head, Row
 
@@ -128,9 +129,9 @@ class Reading:
         """The name of the codes file, for messages."""
         return self.codes.name if self.codes else "codes"
 
-    def read_codes(self, slot: int, count: int) -> tuple[NDArray[np.int64], U64]:
-        """The rids, int64 (count,), and codes, uint64 (count, words), of slots; count > 0. Raises CorruptionError."""
-        return self.flat.read_codes(slot, count)
+    def read_codes(self, slot: int, count: int, remake: Remake | None = None) -> tuple[NDArray[np.int64], U64]:
+        """The rids, int64 (count,), and codes, uint64 (count, words), of slots: see `FlatFiles.read_codes`."""
+        return self.flat.read_codes(slot, count, remake)
 
     def dead_since(self, seq: int) -> list[int]:
         """The rids that got a tombstone after a commit."""
@@ -156,6 +157,26 @@ class Reading:
             portions = sql.read_column(connection, column, condition, value, self.catalogue.name)
             while portion := next(portions, None):
                 yield portion
+
+    def intact_column(self, rids: Sequence[int], column: str) -> list[tuple[int, Any]]:
+        """(rid, value) of those of the rows with these rids that can be read, ordered by rid; as `column_since`."""
+        place = sql.KEYS.index(column)
+        out: list[tuple[int, Any]] = []
+
+        def read(some: Sequence[int]) -> bool:
+            try:
+                with self.connection() as connection:
+                    out.extend((row[0], row[place]) for row in sql.read_keys(connection, some, self.catalogue.name))
+            except CorruptionError:
+                return False
+            return True
+
+        for at in range(0, len(rids), sql.AT_ONCE):
+            some = rids[at : at + sql.AT_ONCE]
+            if not read(some):
+                for rid in some:
+                    read([rid])
+        return sorted(out, key=lambda pair: pair[0])
 
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
         """The rows with these rids or ids (``key`` "rid" or "id"), unordered, CRCs verified."""

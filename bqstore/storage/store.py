@@ -86,6 +86,7 @@ class Store(Sharing):
         self.number.publish(self.head.seq)  # whoever committed last may have died before it said so
         self._sweep()
         self.keep_reserve()
+        self.flat.mend()
         self._writing = True
 
     def open_files(self) -> None:

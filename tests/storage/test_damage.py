@@ -13,6 +13,7 @@ import pytest
 
 import bqstore
 from bqstore import BqstoreError, CorruptionError, FormatVersionError, NotFoundError
+from bqstore.storage.files import DiskFile
 from bqstore.storage.format import Layout, header_bytes, sum64
 
 from .damage import check_damaged, cut, damage_all, flip, positions, refuse
@@ -30,8 +31,10 @@ def test_a_damaged_file_gives_right_answers_or_errors(tmp_path, name, damage, co
     truth = make_store(tmp_path / "store")
     size = (tmp_path / "store/default" / name).stat().st_size
     outcomes = damage_all(tmp_path, name, damage, positions(size, count), [truth], tmp_path / "store")
-    if name == "codes-0.bin" or (damage is cut and name != "meta.db"):
-        assert outcomes == {"refused"}  # the codes are all read at opening
+    if name == "codes-0.bin" and damage is flip:
+        assert outcomes <= {"refused", "right"}  # the header; the codes are all read at opening, and made anew
+    elif damage is cut and name != "meta.db":
+        assert outcomes == {"refused"}
     elif name == "vectors-0.bin":
         assert outcomes <= {"refused", "noticed"}
 
@@ -54,6 +57,13 @@ def test_damage_of_other_originals_is_noticed(tmp_path, form):
             continue
         data = file.read_bytes()
         file.write_bytes(flip(data, len(data) - 1))
+        if name == "codes-0.bin" and form != "none":  # they are derived
+            with (
+                pytest.warns(RuntimeWarning, match="1 codes in codes-0.bin were damaged"),
+                bqstore.open(tmp_path) as col,
+            ):
+                assert len(col.search(QUERY, 6)) == 6 and col.verify().ok
+            continue
         with pytest.raises(CorruptionError), bqstore.open(tmp_path) as col:
             assert not col.verify().ok
             col.search(QUERY, 6)
@@ -379,3 +389,51 @@ def test_a_path_that_cannot_be_a_folder_is_a_bqstore_error(tmp_path):
     (tmp_path / "store/default/LOCK").mkdir(parents=True)
     with pytest.raises(BqstoreError):
         bqstore.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize("estimator", ["sign", "rabitq"])
+def test_damaged_codes_are_made_anew_and_written_by_who_may_write(tmp_path, estimator):
+    coded = {"quantization": {"encoding": "one_bit", "estimator": estimator}}
+    truth = make_store(tmp_path, 30, **coded)
+    file = tmp_path / "default/codes-0.bin"
+    good = file.read_bytes()
+    data = bytearray(good)
+    size = Layout("codes", DIM, 1 if estimator == "sign" else 4).record_bytes
+    for slot in (0, 7, 8, 31):
+        data[len(data) - (32 - slot) * size + 17] ^= 4
+    file.write_bytes(data)
+    with pytest.warns(RuntimeWarning, match="4 codes in codes-0.bin were damaged"):
+        reader = bqstore.open(tmp_path, read_only=True, hnsw=BITS)
+    with reader:
+        for _, ask in questions(truth):
+            ask(reader)
+        assert len(reader.verify().problems) == 4 and file.read_bytes() == data
+        with pytest.warns(RuntimeWarning, match="4 codes in codes-0.bin were damaged"):
+            writer = bqstore.open(tmp_path, hnsw=BITS)
+        with writer:
+            for _, ask in questions(truth):
+                ask(writer)
+            assert writer.verify().ok and reader.verify().ok
+    assert file.read_bytes() == good
+    with bqstore.open(tmp_path, hnsw=BITS) as col:
+        assert col.verify().ok
+
+
+def test_a_code_that_is_damaged_with_its_vector_is_an_error(tmp_path):
+    make_store(tmp_path, 30)
+    for name in ("codes-0.bin", "vectors-0.bin"):
+        file = tmp_path / "default" / name
+        file.write_bytes(flip(file.read_bytes(), file.stat().st_size - 1))
+    refuse(tmp_path, CorruptionError, "vectors-0.bin")
+
+
+def test_codes_made_anew_are_used_where_the_disk_refuses_them(tmp_path, monkeypatch):
+    truth = make_store(tmp_path, 30)
+    file = tmp_path / "default/codes-0.bin"
+    file.write_bytes(flip(file.read_bytes(), file.stat().st_size - 1))
+    monkeypatch.setattr(DiskFile, "_pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.warns(RuntimeWarning, match="1 codes"):
+        col = bqstore.open(tmp_path, hnsw=BITS)
+    with col:
+        for _, ask in questions(truth):
+            ask(col)

@@ -1,0 +1,317 @@
+"""A copy of a collection, made while others write: the catalogue as of one commit, then the records that it counts.
+
+Records below the committed count never change, and a file that is open outlives the compaction that replaces it. So the
+writers' lock is not taken, and searches and writes go on.
+
+A first copy grows in a folder whose name no collection can have, and gets its own name when all of it has been read
+back: what a kill leaves is no collection, and the next call goes on with it. An older copy is brought up to date as a
+writer would do it, in one commit, so that it is at any moment one commit of the collection or the other.
+"""
+
+import io
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+
+from ..errors import BqstoreError, CorruptionError, InvalidInputError
+from . import catalogue as sql
+from . import graph_snapshot as snapshots
+from . import platform
+from .catalogue import AT_ONCE, translate
+from .files import DiskFile, RecordFile, make_file, storage_errors, write_all
+from .flat import FlatFiles, layouts
+from .format import F32, NO_PARAMETERS, Layout
+from .head import Head
+from .lock import WriterLock
+from .open_store import open_store
+from .place import Entries
+from .snapshot_format import UnusableError
+from .store import Store, SupersededError
+from .verify import problems_of
+
+_PIECE: Final = 8 << 20  # bytes of records compared and written at a time
+_PAGES: Final = 4096  # of the catalogue, between two looks for a Ctrl-C
+_LOCK: Final = "BACKUP"  # locked by whoever makes a first copy
+_KEYS: Final = "SELECT rid, seq, key_crc, crc FROM rows ORDER BY rid"  # equal: the same row
+
+Report = Callable[[int, int], None]  # records compared or copied, records in all
+
+
+def back_up(store: Store, folder: Path, incremental: bool, report: Report) -> tuple[Head, int]:
+    """Copy a store's last commit into a folder, read all of the copy back, and return the commit and bytes written.
+
+    Parameters
+    ----------
+    folder : Path           of the copy; missing, or empty, or with ``incremental`` an older copy of the same collection
+    incremental : bool      write only what the older copy lacks
+
+    Raises InvalidInputError for a folder that holds something else, LockedError where it is being written,
+    StorageError, and CorruptionError where the collection or the older copy is damaged: an older copy is as it was.
+    """
+    with storage_errors(f"back up to {folder}"):
+        if store.folder is not None:
+            _check_apart(store.folder, folder)
+        if folder.exists() and any(folder.iterdir()):
+            if not incremental:
+                raise InvalidInputError(
+                    f"{folder} exists already; bring a copy in it up to date with incremental=True (--incremental), or "
+                    "name a folder that does not exist"
+                )
+            return _update(store, folder, report)
+        return _make(store, folder, report)
+
+
+def _check_apart(source: Path, folder: Path) -> None:
+    mine, other = source.resolve(), folder.resolve()
+    if other == mine or mine in other.parents:
+        raise InvalidInputError(f"{folder} is the folder of the collection itself; name another one for the copy")
+
+
+@contextmanager
+def _last_commit(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFiles]]:
+    """A connection that stands at the last commit, its head, and files of its own."""
+    with store.catalogue.reading() as connection:
+        while True:
+            if connection.in_transaction:
+                connection.rollback()
+            connection.execute("BEGIN")
+            head = sql.reread_head(connection, store.catalogue.name, store.head)
+            flat = FlatFiles(store.folder, read_only=True, entries=store.flat.entries)
+            if store.folder is None:
+                flat.take(store.flat)
+                break
+            with suppress(SupersededError):
+                flat.open(head, store._missing)
+                break
+        try:
+            yield connection, head, flat
+        finally:
+            if connection.in_transaction:
+                connection.rollback()
+
+
+# ---- the first copy
+
+
+def _make(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
+    """Make a copy where there is none, beginning with what an interrupted call has left of it."""
+    growing = folder.with_name(f".{folder.name}.partial")
+    platform.make_folder(growing)
+    entries = Entries(growing)
+    duty = WriterLock(growing / _LOCK, entries=entries)
+    with duty.open() as file:
+        duty.wait(file, 0)
+        with _last_commit(store) as (connection, head, flat):
+            written = _copy_catalogue(connection, store.catalogue.name, growing / "meta.db")
+        files = []
+        if flat.codes is not None:
+            files = [_target(growing, layout, head, flat.codes.parameters, entries) for layout in layouts(head)]
+            written += _copy_records(flat.both(), files, head.n_slots, 0, report)
+        written += _copy_snapshot(store, head, entries, files)
+        _read_back(growing, head)
+        entries.unlink(_LOCK)
+    platform.sync_folder(growing)
+    beside = Entries(folder.parent)
+    beside.replace(folder.name, by=growing.name)  # an empty folder of that name is replaced
+    beside.sync()
+    return head, written
+
+
+def _target(path: Path, layout: Layout, head: Head, parameters: F32, entries: Entries) -> DiskFile:
+    """The file of a copy that is not committed: the one an interrupted call has left, if it fits, else a new one."""
+    file, parameters = (
+        path / f"{layout.kind}-{head.generation}.bin",
+        parameters if layout.has_parameters else NO_PARAMETERS,
+    )
+    with suppress(BqstoreError, OSError):
+        found = DiskFile.open(file, layout, head.generation, head.store_id, 0, False, entries)
+        if np.array_equal(found.parameters, parameters):
+            return found
+    return DiskFile.create(file, layout, head.generation, head.store_id, parameters, entries)
+
+
+def _copy_catalogue(connection: sqlite3.Connection, name: str, path: Path) -> int:
+    """Copy the whole catalogue as the connection sees it; bytes written."""
+    for old in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        old.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            copy.execute("PRAGMA synchronous = OFF")  # it is synced below, and garbage until then
+            # SQLite goes on with the snapshot of a transaction that is open, whatever others commit
+            connection.backup(copy, pages=_PAGES, progress=lambda *_: None)
+            copy.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.Error as error:
+        raise translate(error, f"{name}, or its copy,") from error
+    fd = os.open(path, os.O_RDWR)
+    try:
+        platform.sync_file(fd)
+    finally:
+        os.close(fd)
+    return path.stat().st_size
+
+
+def _copy_records(
+    sources: Sequence[RecordFile], targets: Sequence[DiskFile], n: int, committed: int, report: Report
+) -> int:
+    """Make the first n records of each target those of its source, durably; bytes written.
+
+    Raises InvalidInputError where a record differs that is committed in the target, CorruptionError where one of a
+    source is damaged.
+    """
+    written = done = 0
+    for source, target in zip(sources, targets, strict=True):
+        step = max(1, _PIECE // source.layout.record_bytes)
+        for at in range(0, n, step):
+            count = min(step, n - at)
+            records = source.read_checked(np.arange(at, at + count))
+            there = target.read(at, min(count, max(0, target.slots - at)))
+            same = (records[: len(there)] == there).all(axis=1)
+            first = len(there) if same.all() else int(same.argmin())
+            if at + first < min(committed, at + count):
+                raise InvalidInputError(
+                    f"record {at + first:,} of {target.name} in the older copy is not that of this collection: it is "
+                    "damaged, or of another history; make a copy in a new folder"
+                )
+            if first < count:
+                target.write(at + first, records[first:])
+                written += (count - first) * source.layout.record_bytes
+            done += count
+            report(done, n * len(sources))
+        target.sync()
+    return written
+
+
+def _copy_snapshot(store: Store, head: Head, entries: Entries, files: Sequence[RecordFile]) -> int:
+    """Copy the newest snapshot that the commit may use: it is derived, and makes opening quick; bytes written."""
+    source = store.flat.entries
+    for seq, name in [] if source is None else snapshots.found(source, head.generation):
+        if seq > head.seq or name in entries.names() or not files:
+            continue
+        with suppress(FileNotFoundError):  # a newer one has replaced it
+            assert source is not None
+            with os.fdopen(source.open(name, os.O_RDONLY), "rb", buffering=0) as file:
+                os.close(make_file(entries.path / name, partial(_fill, file), entries))
+            try:
+                snapshots.load(entries, name, head, files[-1])
+            except UnusableError:
+                entries.unlink(name)
+                continue
+            return (entries.path / name).stat().st_size
+    return 0
+
+
+def _fill(file: io.FileIO, fd: int) -> None:
+    """Copy a file from its beginning."""
+    at = 0
+    while data := file.read(_PIECE):
+        write_all(fd, data, at)
+        at += len(data)
+
+
+def _read_back(folder: Path, head: Head) -> None:
+    """Open a copy and read all of it. Raises CorruptionError unless it is the commit, and whole."""
+    copy = open_store(folder, {}, None, read_only=False)
+    try:
+        copy.start_writing()
+        _check_whole(copy, head)
+    finally:
+        copy.close()
+
+
+def _check_whole(copy: Store, head: Head) -> None:
+    problems = [] if copy.head == head else [f"{copy.catalogue.name} is not at the commit that was copied"]
+    problems += problems_of(copy)[0]
+    if problems:
+        raise CorruptionError(
+            f"the copy in {copy.folder} is not whole ({problems[0]}): the collection is damaged, or the disk of the "
+            "copy is failing; verify() tells which, and `bqstore repair` saves what is intact"
+        )
+
+
+# ---- an older copy
+
+
+def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
+    """Bring an older copy up to the last commit, in one commit of its own."""
+    try:
+        copy = open_store(folder, {}, None, read_only=False)
+    except CorruptionError as error:
+        raise CorruptionError(f"the older copy in {folder} is damaged, and was left as it is: {error}") from error
+    try:
+        with _last_commit(store) as (connection, head, flat):
+            old = copy.head
+            if old.store_id != head.store_id:
+                raise InvalidInputError(f"{folder} holds another collection; name another folder for the copy")
+            if old.seq > head.seq or (old.seq == head.seq and old != head):
+                raise InvalidInputError(
+                    f"{folder} was written since it was copied, or is the newer of the two; name another folder for "
+                    "the copy"
+                )
+            copy.start_writing()
+            written = _follow(copy, connection, head, flat, store.catalogue.name, report)
+        if copy.flat.entries is not None:
+            written += _copy_snapshot(store, head, copy.flat.entries, copy.flat.both())
+            snapshots.sweep(copy.flat.entries, head.generation, 0, head.seq)
+        _check_whole(copy, head)
+    finally:
+        copy.close()
+    return head, written
+
+
+def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatFiles, name: str, report: Report) -> int:
+    """Commit in a copy what it lacks of a commit; bytes of records written."""
+    old, goes_on = copy.head, copy.flat.generation == head.generation and copy.codes is not None
+    if old == head:
+        return _copy_records(flat.both(), _on_disk(copy.flat), head.n_slots, head.n_slots, report)
+    fresh = FlatFiles(copy.folder, read_only=False, entries=copy.flat.entries)
+    try:
+        with copy._commit(head) as target:
+            _copy_rows(connection, target, name)
+            connection.rollback()  # from here on SQLite may empty its log
+            if goes_on:
+                fresh.take(copy.flat)
+            elif flat.codes is not None:
+                fresh.create(replace(head, n_slots=0, n_live=0), flat.codes.parameters)
+            kept = old.n_slots if goes_on else 0
+            return _copy_records(flat.both(), _on_disk(fresh), head.n_slots, kept, report)
+    finally:
+        copy.reread()
+        copy._sweep()
+
+
+def _on_disk(flat: FlatFiles) -> list[DiskFile]:
+    return cast(list[DiskFile], flat.both())
+
+
+def _copy_rows(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> None:
+    """Make the rows and tombstones of the target those of the source; rows that are the same already stay."""
+    wanted, doomed = _differing(source.execute(_KEYS), target.execute(_KEYS))
+    target.executemany("DELETE FROM rows WHERE rid = ?", ((rid,) for rid in [*doomed, *wanted]))
+    for at in range(0, len(wanted), AT_ONCE):
+        sql.insert_rows(target, sql.read_rows(source, "rid", wanted[at : at + AT_ONCE], name))
+    for table in ("dead", "changed"):
+        pairs = source.execute(f"SELECT rid, seq FROM {table}").fetchall()  # noqa: S608 - names of our own
+        if pairs != target.execute(f"SELECT rid, seq FROM {table}").fetchall():  # noqa: S608
+            sql.empty(target, table)
+            target.executemany(f"INSERT INTO {table} VALUES (?, ?)", pairs)  # noqa: S608
+
+
+def _differing(mine: Iterator[Any], theirs: Iterator[Any]) -> tuple[list[int], list[int]]:
+    """The rids of rows that the other side lacks or has otherwise, and of those that it has too many, ascending."""
+    wanted, doomed, end = [], [], (1 << 63,)  # greater than any rid
+    a, b = next(mine, end), next(theirs, end)
+    while (rid := min(a[0], b[0])) != end[0]:
+        if rid != a[0]:
+            doomed.append(rid)
+        elif a != b:
+            wanted.append(rid)
+        a, b = next(mine, end) if a[0] == rid else a, next(theirs, end) if b[0] == rid else b
+    return wanted, doomed

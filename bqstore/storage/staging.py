@@ -1,0 +1,144 @@
+"""Vectors of another model, kept beside a collection until there is one for each document: `reembed` goes on with them.
+
+``reembed.bin`` is a file of vector records as any other, in no order: each names the document it is for. No commit
+refers to it, so what is valid in it is what matches its checksum: a record that a kill has cut is overwritten.
+``reembed.json`` says which model they are of. A document's text never changes under its rid, so that a vector stays
+right as long as the rid lives.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BqstoreError, CorruptionError
+from .files import DiskFile, MemoryFile, RecordFile, make_file, storage_errors, write_all
+from .format import F32, FORMS, Layout, damaged, rids_of, vector_records, vectors_of
+from .lock import WriterLock
+from .store import Store
+
+_PLAN: Final = "reembed.json"
+_DATA: Final = "reembed.bin"
+_LOCK: Final = "REEMBED"
+_AT_ONCE: Final = 1024
+
+
+class Staging:
+    """The vectors that are there so far.
+
+    Attributes
+    ----------
+    dim : int or None       None before the first of them
+    """
+
+    def __init__(self, store: Store, model: str) -> None:
+        self._store, self._model = store, model
+        self._slots: dict[int, int] = {}  # of rids
+        self._count = 0
+        self._file: RecordFile | None = None
+        self.dim: int | None = None
+
+    def __contains__(self, rid: int) -> bool:
+        return rid in self._slots
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def load(self) -> None:
+        """Take over what an interrupted call has left, if it is of this model and not in use already."""
+        folder, head = self._store.folder, self._store.head
+        if folder is None:
+            return
+        try:
+            plan: dict[str, Any] = json.loads((folder / _PLAN).read_bytes())
+            dim = int(plan["dim"])
+            used = plan["from"] != plan["model"] == head.settings["embedding_model"]
+            if plan["model"] != self._model or used:
+                raise ValueError
+            self._file = DiskFile.open(
+                folder / _DATA, _layout(dim), 0, head.store_id, 0, self._store.read_only, self._store.flat.entries
+            )
+        except (OSError, ValueError, KeyError, TypeError, BqstoreError):
+            return  # there is none, or it is of no use: the first `add` begins anew
+        self.dim = dim
+        slots = self._file.slots if isinstance(self._file, DiskFile) else 0
+        for at in range(0, slots, _AT_ONCE):
+            records = self._file.read(at, min(_AT_ONCE, slots - at))
+            good = np.flatnonzero(~damaged(records))
+            self._slots.update(zip(rids_of(records)[good].tolist(), (good + at).tolist(), strict=True))
+            if len(good):
+                self._count = at + int(good[-1]) + 1
+
+    def add(self, rids: list[int], vectors: F32) -> None:
+        """Keep vectors, float32 (n, dim), durably. Raises StorageError."""
+        if self._file is None:
+            self._begin(vectors.shape[1])
+        assert self._file is not None
+        records = vector_records(self._file.layout, np.array(rids, np.int64), vectors)
+        self._file.write(self._count, records)
+        with storage_errors(f"sync {_DATA}"):
+            self._file.sync()
+        self._slots.update(zip(rids, range(self._count, self._count + len(rids)), strict=True))
+        self._count += len(rids)
+
+    def _begin(self, dim: int) -> None:
+        folder, head, self.dim = self._store.folder, self._store.head, dim
+        if folder is None:
+            self._file = MemoryFile(_layout(dim))
+            return
+        self._store.check_place()
+        entries = self._store.flat.entries
+        plan = {"model": self._model, "dim": dim, "from": head.settings["embedding_model"]}
+        with storage_errors(f"write {_PLAN}"):
+            data = json.dumps(plan).encode()
+            with suppress(FileNotFoundError):  # what is there is of another model: gone before the plan says otherwise
+                (folder / _DATA).unlink()
+            os.close(make_file(folder / _PLAN, lambda fd: write_all(fd, data, 0), entries))
+        self._file = DiskFile.create(folder / _DATA, _layout(dim), 0, head.store_id, entries=entries)
+
+    def vectors(self, rids: NDArray[np.int64]) -> F32:
+        """float32 (n, dim): the vectors for rids, all of which are here. Raises CorruptionError."""
+        assert self._file is not None
+        out = np.empty((len(rids), self._file.layout.dim), np.float32)
+        slots = np.array([self._slots[rid] for rid in rids.tolist()], np.int64)
+        order = np.argsort(slots)
+        for some in np.split(order, np.flatnonzero(np.diff(slots[order]) != 1) + 1):  # those that lie side by side
+            if len(some):
+                records = self._file.read_checked(slots[some])
+                if (rids_of(records) != rids[some]).any():
+                    raise CorruptionError(f"{_DATA} is damaged; remove it, and embed again")
+                out[some] = vectors_of(self._file.layout, records)
+        return out
+
+    def remove(self) -> None:
+        """Remove the files: the vectors are in the collection now. They cost space, no more, where that fails."""
+        self._file = None
+        entries = self._store.flat.entries
+        for name in [] if entries is None else (_PLAN, _DATA):
+            with suppress(OSError):
+                assert entries is not None
+                entries.unlink(name)
+
+
+def _layout(dim: int) -> Layout:
+    return Layout("vectors", dim, FORMS["float32"])
+
+
+@contextmanager
+def staging(store: Store, model: str, *, alone: bool = True) -> Iterator[Staging]:
+    """The staged vectors of a model; ``alone``: to add to them. Raises LockedError where another process does."""
+    out = Staging(store, model)
+    if store.folder is None or not alone:
+        out.load()
+        yield out
+        return
+    store.check_place()
+    duty = WriterLock(store.folder / _LOCK, entries=store.flat.entries)
+    with duty.open() as file:
+        duty.wait(file, 0)
+        out.load()
+        yield out
