@@ -17,6 +17,8 @@ def check_stored(settings: dict[str, Any], name: str) -> None:
             SearchParams(**settings["untuned"])
         good = settings["distance"] in DISTANCES and settings["originals"] in ORIGINALS
         good &= isinstance(settings["embedding_model"], (str, type(None)))
+        target = settings.get("target_recall", 0.0)
+        good &= isinstance(target, (int, float)) and 0 <= target < 1
     except (KeyError, TypeError, ValueError, InvalidInputError):
         good = False
     if not good:

@@ -88,10 +88,10 @@ def calibration_of(settings: Mapping[str, Any]) -> Calibration | None:
         known = Calibration(**{**stored, "rungs": rungs})
         numbers = (known.documents, known.queries, known.extra, known.filtered, known.written)
         recalls = [float(value) for rung in rungs for value in rung[2:]]
-    except (KeyError, TypeError, ValueError):  # another release's: it is measured anew
+    except (KeyError, TypeError, ValueError, OverflowError):  # another release's: it is measured anew
         return None
     same = tuple(rung[:2] for rung in rungs) == RUNGS[: len(rungs)] and all(0 <= recall <= 1 for recall in recalls)
-    whole = all(type(number) is int and number >= 0 for number in numbers) and known.documents > 0
+    whole = all(type(number) is int and 0 <= number < 2**62 for number in numbers) and known.documents > 0
     return known if rungs and same and whole else None
 
 

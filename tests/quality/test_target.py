@@ -110,6 +110,7 @@ def test_extra_rungs_are_added():
     [
         {"documents": 0},
         {"documents": "many"},
+        {"documents": 10**400},
         {"extra": -1},
         {"filtered": None},
         {"written": True},
@@ -118,6 +119,7 @@ def test_extra_rungs_are_added():
         {"rungs": [[1.0, 16, 0.9, 0.8]]},
         {"rungs": [[1.0, 16, "high", 0.8, 1.0]]},
         {"rungs": [[7.0, 16, 0.9, 0.8, 1.0]]},
+        {"rungs": [[1.0, 16, 10**400, 0.8, 1.0]]},
         {"unheard of": 1},
     ],
 )
@@ -339,6 +341,17 @@ def test_without_originals_searches_were_said_to_be_exact():
         assert "exact" not in str(health)
     with bqstore.open(None, originals="none", target_recall=0) as col:
         assert col.health().ok
+
+
+@pytest.mark.parametrize("target", ["high", None, True, -1, 1.5, [0.9]])
+def test_a_stored_target_that_cannot_be_raised_a_foreign_error(tmp_path, target):
+    with bqstore.open(tmp_path) as col:
+        col.add([[1.0, 0.0]])
+        settings = {**col._engine.store.head.settings, "target_recall": target}
+        with pytest.raises(bqstore.CorruptionError, match="settings"):
+            col._engine.write(lambda: col._engine.store.put_settings(settings, 2))
+    with pytest.raises(bqstore.CorruptionError, match="settings"):
+        bqstore.open(tmp_path)
 
 
 # ---- the watch
