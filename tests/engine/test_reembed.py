@@ -248,7 +248,7 @@ def test_what_cannot_be_embedded_again_is_refused_before_anything_is_sent(tmp_pa
         for vectors, error in [
             (np.full((5, 24), np.nan), InvalidInputError),
             (np.ones((4, 24)), EmbeddingError),
-            (np.zeros((5, 24)), InvalidInputError),
+            (["text"] * 5, InvalidInputError),
         ]:
             new.embed = lambda texts, vectors=vectors: vectors
             with pytest.raises(error):
