@@ -187,7 +187,7 @@ def _measured(
 ) -> Choice:
     """Every quantization, measured against exact search of whole vectors."""
     k, oversampling = min(_K, len(base)), 3.0
-    if documents is not None:
+    if documents is not None and documents > 2 * len(base):
         k = max(1, min(k, round(_K * len(base) / documents)))
     # centered, which changes no order: far from the mean, products of float32 lose the differences
     mean = base.mean(0, dtype=np.float64).astype(np.float32)

@@ -123,7 +123,7 @@ class Encoder:
         """Choose by a sample of the vectors there are, and make all codes anew; the settings become what is stored."""
         settings = self._store.head.settings
         sample = fetch.sample(self._publisher.follow(), choose_encoding.TRAINED_ON)
-        chosen = choose_encoding.choose(sample, wanted, METRICS[settings["distance"]])
+        chosen = choose_encoding.choose(sample, wanted, METRICS[settings["distance"]], self._store.head.n_live)
         maintenance.recode(self._core, chosen.quantizer, chosen.settings(settings, wanted))
 
     def _encoded(self, quantizer: Quantizer, vectors: F32) -> U64:

@@ -59,7 +59,7 @@ class Calibration:
 
     def reaching(self, target: float, least: int = 0) -> int | None:
         """The index of the first of `RUNGS`, from ``least`` on, that reaches a target; None if none does."""
-        wanted = target + _MARGIN * (1 - target)
+        wanted = to_be_measured(target)
         for i, rung in enumerate(self.rungs):
             if rung.recall >= wanted:
                 found = max(i, least) + self.extra
@@ -118,6 +118,11 @@ def check_target(value: object) -> float:
     if not 0 <= number <= 0.999:
         raise InvalidInputError(f"target_recall is {shown(value)}; expected {expected}")
     return number
+
+
+def to_be_measured(target: float) -> float:
+    """The recall that must be measured for a target, which is measured with an error."""
+    return target + _MARGIN * (1 - target)
 
 
 class Promise(NamedTuple):

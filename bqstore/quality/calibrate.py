@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import HnswConfig, Quantization, SearchParams
 from ..engine.state import State
-from ..engine.target import RUNGS, Calibration, K, Rung
+from ..engine.target import RUNGS, Calibration, K, Rung, to_be_measured
 from ..index import ALONE
 from ..index.scratch import ScratchPool
 from .ground_truth import count_found, exact_search, hold_out, interval
@@ -27,13 +27,15 @@ class StoppedError(Exception):
     """The collection is being closed, or has changed: the measurement is given up."""
 
 
-def calibrate(state: State, check: Callable[[], None]) -> Calibration:
+def calibrate(state: State, check: Callable[[], None], target: float = 0.0) -> Calibration:
     """Measure the rungs from the first on, until one finds nearly all. One thread; some seconds at a million documents.
 
     Parameters
     ----------
     check : callable    called often; it raises StoppedError to end the measurement
+    target : float      the rungs are measured at least to this one
     """
+    enough = max(_ENOUGH, to_be_measured(target))
     data = state.data
     assert data is not None
     state = replace(state, data=replace(data, pool=ScratchPool()))  # `Search.hide` needs it for itself
@@ -46,7 +48,7 @@ def calibrate(state: State, check: Callable[[], None]) -> Calibration:
     evaluator = Evaluator(state, truth, K, hnsw, ALONE)
     rungs: list[Rung] = []
     for oversampling, ef in RUNGS:
-        if rungs and min(rung.recall for rung in rungs[-2:]) >= _ENOUGH:
+        if rungs and min(rung.recall for rung in rungs[-2:]) >= enough:
             break
         params = SearchParams(oversampling, True, ef)
         rungs.append(Rung(oversampling, ef, *_recall(evaluator, quantization, params, check)))

@@ -46,7 +46,8 @@ _TOLERANCE: Final = 0.01
 _GROWTH, _SOON = 1.0, 0.25  # written since, of what was measured: measure again; and where somebody waits for it
 _LEAST: Final = 512  # documents; fewer are searched exactly, whatever their dimension, unless settings forbid it
 _DEAR: Final = RUNGS.index((14.0, None))  # from here on other codes are worth trying
-_MOST_RECODED: Final = 300_000  # documents that are encoded and linked again unasked: writers wait meanwhile
+# what is encoded and linked again unasked, some five seconds: other writers wait meanwhile
+_MOST_RECODED, _MOST_VALUES = 100_000, 50_000_000
 
 
 class RecallKeeper:
@@ -156,7 +157,7 @@ class RecallKeeper:
         """Measure, keeping what searches have shown to be needed beyond what documents show."""
         state = self._core.publisher.state
         self._tried = (state.head.generation, state.head.n_live, state.head.next_rid)
-        measured = replace(calibrate(state, self._go_on), extra=extra, filtered=filtered)
+        measured = replace(calibrate(state, self._go_on, target), extra=extra, filtered=filtered)
         self._keep(measured, state)
         self._try_other_codes(measured, target)
 
@@ -189,7 +190,8 @@ class RecallKeeper:
         if (needed is not None and needed < _DEAR) or core.store.read_only:
             return
         # not twice on the same documents: two choices may be as good as each other
-        if measured.documents <= _MOST_RECODED and head.next_rid - self._rechosen >= measured.documents:
+        few = measured.documents <= _MOST_RECODED and measured.documents * (head.dim or 0) <= _MOST_VALUES
+        if few and head.next_rid - self._rechosen >= measured.documents:
             self._rechosen = head.next_rid
             core.write(core.encoder.choose_again)
 

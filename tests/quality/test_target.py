@@ -275,6 +275,15 @@ def test_another_process_takes_over_what_was_measured(made, catalogue):
         assert explained(reader, catalogue[1][0]).candidates == explained(col, catalogue[1][0]).candidates > 30
 
 
+def test_a_high_target_was_measured_no_further_than_a_low_one(tmp_path, catalogue):
+    """It then looked as if no setting reached it, and searches were exact."""
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT, target_recall=0.998) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        assert max(rung.recall for rung in keeper_of(col).calibration.rungs) >= 0.9984
+        assert col.health().ok and explained(col, catalogue[1][0]).way != "exact"
+
+
 def test_one_process_measures_for_all(tmp_path, catalogue, monkeypatch):
     """Sixteen workers would each measure the same collection when it has doubled."""
     measured = []
@@ -294,7 +303,7 @@ def test_one_process_measures_for_all(tmp_path, catalogue, monkeypatch):
 def test_closing_does_not_wait_for_a_measurement(tmp_path, catalogue, monkeypatch):
     begun = threading.Event()
 
-    def forever(state, check):
+    def forever(state, check, target):
         begun.set()
         while True:
             check()
