@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import CorruptionError, StorageError
 from .flat import FlatFiles
 from .format import F32, U64, code_records, rids_of, vector_records, vectors_of
-from .head import Coding, Head, as_stored, untrained
+from .head import Coding, Head, as_stored, untrained, with_scales
 
 _PIECE: Final = 8 << 20  # bytes of records read at a time
 
@@ -97,7 +97,9 @@ def copy_live(
     for at in range(0, head.n_slots, step):
         some = ordinals[slice(*np.searchsorted(ordinals, (at, at + step)))]
         if len(some):
-            _copy(flat, fresh, some, done, tombstones, recode)
+            vectors = _copy(flat, fresh, some, done, tombstones, recode)
+            if vectors is not None:
+                new = replace(new, settings=with_scales(new.settings, vectors))
             done += len(some)
             if progress is not None:
                 progress(done, n)
@@ -113,8 +115,11 @@ def _copy(
     slot: int,
     tombstones: NDArray[np.int64],
     recode: Recode | None,
-) -> None:
-    """Copy the records of slots that lie close together to a slot and those after it."""
+) -> F32 | None:
+    """Copy the records of slots that lie close together to a slot and those after it.
+
+    Returns other vectors that were written in their place, float32 (n, dim); None if there are none.
+    """
     other = recode is not None and recode.vectors is not None  # then the stored ones may be damaged
     pieces = [file.read_checked(ordinals) for file in flat.both()[-1 if other else 0 :]]
     rids = rids_of(pieces[0])
@@ -124,6 +129,7 @@ def _copy(
             "the records of the flat files are not those of the rows; nothing was changed: "
             "restore the collection from a copy"
         )
+    vectors = None
     if recode is not None:
         if recode.vectors is not None:
             vectors = recode.vectors(rids)
@@ -134,3 +140,4 @@ def _copy(
         pieces.append(code_records(fresh.both()[-1].layout, rids, recode.encode(vectors)))
     for target, records in zip(fresh.both(), pieces, strict=True):
         target.write(slot, records)
+    return vectors if other else None

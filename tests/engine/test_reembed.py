@@ -318,3 +318,22 @@ def test_damaged_originals_are_no_obstacle(tmp_path):
         assert not col.verify().ok
         col.reembed(Toy(*NEW))
         check(col, Toy(*NEW), range(10))
+
+
+@pytest.mark.parametrize("length", [1.0, 1e-9])
+def test_short_vectors_of_a_new_model_kept_as_halves_are_marked(tmp_path, length):
+    """Their scales are of format 4; vectors as they usually are leave the format as it was."""
+
+    class Short(Toy):
+        def embed(self, texts):
+            return np.float32(length) * super().embed(texts)
+
+    old, new = Toy(*OLD), Short(*NEW)
+    with bqstore.open(tmp_path, embedding_model="old", originals="float16") as col:
+        fill(col, old, 0, 30)
+        before = col.info().format_version
+        col.reembed(new)
+        assert col.info().format_version == (4 if length < 1 else before)
+        expected = Short(*NEW).embed(["text 7"])[0]
+        found = col.get(["d7"], with_vectors=True)[0].vector
+        np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-4 * length)
