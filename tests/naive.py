@@ -314,9 +314,12 @@ def true_score(query, vector, metric):
 
 
 def share_of_mean(query, mean, metric):
-    """How many times the mean is taken off a query: once, or of products as often as leaves the least."""
+    """How many times the mean is taken off a query: once, or, of products, a power of two that leaves little."""
     query, mean = query.astype(np.float64), mean.astype(np.float64)
-    return 1.0 if metric != layout.DOT else float(query @ mean / (mean @ mean)) if mean.any() else 0.0
+    if metric != layout.DOT:
+        return 1.0
+    best = float(query @ mean / (mean @ mean)) if mean.any() else 0.0
+    return 2.0 ** math.floor(math.log2(best) + 0.5) if best > 0 else 0.0
 
 
 def rotated_query(query, mean, turns, metric):

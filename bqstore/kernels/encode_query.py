@@ -100,13 +100,16 @@ def repeat_for_levels(query: npt.NDArray[np.float32], kind: int, out: npt.NDArra
 def share_of_mean(query: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], metric: int) -> np.float32:
     """Return how many times the mean is subtracted from a query before it is encoded, float32 (dim,) both.
 
-    Under DOT as often as leaves the least: then estimates do not depend on the length of the query, as the order of
-    products does not. Beside the mean a short query would be as good as zero, and its levels those of the mean.
+    Under DOT about as often as leaves the least: then estimates do not depend on the length of the query, as the order
+    of products does not. Beside the mean a short query would be as good as zero, and its levels those of the mean. It
+    is a power of two: 1 for a query as long as the vectors are, beside which its neighbors lie in the same direction.
     """
     if metric != DOT:
         return np.float32(1)
-    square = dot(mean, mean)
-    return dot(query, mean) / square if square > np.float32(SHORTEST * SHORTEST) else np.float32(0)
+    square, product = dot(mean, mean), dot(query, mean)
+    if not square > np.float32(SHORTEST * SHORTEST) or not product > 0:
+        return np.float32(0)
+    return np.float32(2.0 ** math.floor(math.log2(float(product) / float(square)) + 0.5))
 
 
 @float_leaf

@@ -50,8 +50,10 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     if kind == RABITQ:
         square = dots(quantizer.mean[None], quantizer.mean)[0]
         if metric == DOT:
-            some = square > np.float32(SHORTEST * SHORTEST)
-            shares = dots(part, quantizer.mean) / square if some else np.zeros(m, np.float32)
+            products = dots(part, quantizer.mean).astype(np.float64)
+            some = (products > 0) & bool(square > np.float32(SHORTEST * SHORTEST))
+            ratios = np.divide(products, float(square), out=np.ones(m), where=some)
+            shares = np.where(some, np.exp2(np.floor(np.log2(ratios) + 0.5)), 0).astype(np.float32)
         view = part - shares[:, None] * quantizer.mean
         offsets = dots(view, view if metric == EUCLID else quantizer.mean).astype(np.float64)
         view = rotated(view, quantizer.rotation_signs)
