@@ -87,6 +87,11 @@ class Entries:
             os.fsync(self.fd)
 
 
+def _close(fd: int) -> None:
+    with suppress(OSError):  # the descriptor is gone either way
+        os.close(fd)
+
+
 class Place(Entries):
     """A folder as it was opened, with a descriptor of it, and files in it that must stay the same: see `watch`.
 
@@ -100,7 +105,7 @@ class Place(Entries):
         self._paths = [path]
         if os.open in os.supports_dir_fd:
             self.fd = os.open(path, os.O_RDONLY)
-            self.close = weakref.finalize(self, os.close, self.fd)
+            self.close = weakref.finalize(self, _close, self.fd)
         found = path.stat() if self.fd is None else os.fstat(self.fd)
         self._opened = [(found.st_dev, found.st_ino)]
 

@@ -16,6 +16,7 @@ from . import catalogue as sql
 from . import graph_snapshot as snapshots
 from . import platform, reserve
 from .catalogue import Catalogue
+from .files import storage_errors
 from .graph_snapshot import Snapshot
 from .head import Head
 from .lock import WriterLock
@@ -124,7 +125,7 @@ class Sharing(Reading):
             yield True
             return
         duty = WriterLock(self.folder / name, entries=self.flat.entries)
-        with _opened(duty) as file:
+        with storage_errors("close SAVE"), _opened(duty) as file:
             try:
                 duty.wait(file, 0)
             except LockedError:

@@ -1,6 +1,7 @@
 """Errors of the system that came out as a bare OSError; `tests/torture/test_fault_sweep.py` has all of them."""
 
 import errno
+import io
 import os
 import sqlite3
 
@@ -10,6 +11,7 @@ import pytest
 import bqstore
 from bqstore.errors import ClosedError, StorageError
 from bqstore.storage.catalogue import Catalogue
+from bqstore.storage.place import Place
 
 
 def fails(number: int):
@@ -107,3 +109,25 @@ def test_a_commit_that_was_not_written_poisoned_the_writer(col, name):
         col.delete(["a"])
     col._engine.store.catalogue._main = main
     assert len(col) == 4 and col.delete(["a"]) == 1 and col.verify().ok
+
+
+def test_a_lock_file_that_cannot_be_closed_is_an_error_by_name(col, monkeypatch):
+    """The one of those who keep snapshots; clear() raised a bare OSError behind its commit."""
+
+    class Failing(io.FileIO):
+        def close(self):
+            was = self.closed
+            super().close()
+            if not was and self.mode == "rb+":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    real = Place.open_lock
+    monkeypatch.setattr(
+        Place,
+        "open_lock",
+        lambda self, name: (
+            Failing(self.open(name, os.O_RDWR | os.O_CREAT), "r+") if name == "SAVE" else real(self, name)
+        ),
+    )
+    col.clear()
+    assert len(col) == 0 and col.add(np.eye(4)[:1], ["a"]) == ["a"] and col.verify().ok
