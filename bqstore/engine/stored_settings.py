@@ -15,6 +15,7 @@ def check_stored(settings: dict[str, Any], name: str) -> None:
             kind(**settings[group])
         if "untuned" in settings:
             SearchParams(**settings["untuned"])
+        settings["quantization"]["query_encoding"]  # the others may be missing, and have defaults then
         good = settings["distance"] in DISTANCES and settings["originals"] in ORIGINALS
         good &= isinstance(settings["embedding_model"], (str, type(None)))
         target = settings.get("target_recall", 0.0)

@@ -60,6 +60,8 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
         return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
     if "readonly" in text:
         return StorageError(f"{name} has a writer, and following a writer needs permission to write in its folder")
+    if "locking protocol" in text:  # a lock that could not be given back, say: this connection gets none any more
+        return StorageError(f"{name}: {text}; close the collection and open it again")
     if "locked" in text:
         return LockedError(f"{name} is locked by another program; close it there")
     if "closed database" in text:

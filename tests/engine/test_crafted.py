@@ -47,6 +47,11 @@ def test_folders_that_somebody_crafted_raise_no_foreign_errors(template, tmp_pat
     assert outcomes.count("refused") > 15
 
 
+@pytest.mark.parametrize("seed", [461])
+def test_settings_without_the_encoding_of_queries_were_a_key_error(template, tmp_path, seed):
+    assert crafted.check_folder(template, tmp_path / "work", random.Random(seed)) == "refused"
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("part", range(20))
 def test_a_thousand_crafted_snapshots(template, tmp_path, part):

@@ -207,6 +207,7 @@ def test_connections_are_used_again_and_by_one_thread_at_a_time(tmp_path):
         (sqlite3.OperationalError("database is locked"), LockedError),
         (sqlite3.OperationalError("database or disk is full"), StorageError),
         (sqlite3.OperationalError("disk I/O error"), StorageError),
+        (sqlite3.OperationalError("locking protocol"), StorageError),
         (sqlite3.DataError("string or blob too big"), StorageError),
         (sqlite3.OperationalError("unable to open database file"), StorageError),
         (sqlite3.ProgrammingError("Cannot operate on a closed database."), ClosedError),
