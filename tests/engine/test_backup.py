@@ -122,6 +122,7 @@ def test_bringing_up_to_date_writes_only_what_differs(tmp_path):
     assert 0 < part < whole / 50
 
 
+@pytest.mark.long
 def test_a_copy_holds_one_commit_while_another_process_writes_and_compacts(tmp_path):
     code = (
         "import sys, numpy as np, bqstore\n"
@@ -193,6 +194,7 @@ def killed(store: Path, copy: Path, count: int, incremental: bool) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 12, 16])
 def test_a_first_copy_that_was_killed_is_no_collection_and_the_next_call_goes_on(tmp_path, count):
     truth = make_store(tmp_path / "store", 6)
@@ -217,6 +219,7 @@ def test_what_an_interrupted_copy_has_written_is_not_written_again(tmp_path, mon
     check_same(tmp_path / "store", tmp_path / "copy")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 5, 8, 11])
 def test_an_update_of_a_copy_that_was_killed_leaves_one_commit_or_the_other(tmp_path, count):
     before = make_store(tmp_path / "store", 6)
@@ -330,6 +333,7 @@ def test_a_full_disk_leaves_no_collection_and_the_next_call_goes_on(tmp_path, mo
     check_copy(tmp_path / "copy", truth)
 
 
+@pytest.mark.long
 def test_the_snapshot_of_the_graph_comes_along_and_a_damaged_one_does_not(tmp_path):
     with bqstore.open(tmp_path / "store") as col:
         col.add(clustered(2100, 16))

@@ -173,6 +173,7 @@ with bqstore.open(path) as col:
 """
 
 
+@pytest.mark.long
 def test_a_call_that_is_killed_again_and_again_ends_and_embeds_nothing_twice(tmp_path):
     with bqstore.open(tmp_path / "store", embedding_model="old") as col:
         fill(col, Toy(*OLD), 0, 40)
