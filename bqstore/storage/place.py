@@ -42,12 +42,8 @@ class Entries:
 
         Before there is one: 0600, or the folder's mode without the right to execute, where its group may write.
         """
-        flags |= platform.O_BINARY
-        if flags & os.O_CREAT:
-            with suppress(FileNotFoundError):
-                return os.open(self._at(name), flags & ~os.O_CREAT, dir_fd=self.fd)
-        fd = os.open(self._at(name), flags, 0o600, dir_fd=self.fd)
-        if flags & os.O_CREAT:
+        fd = os.open(self._at(name), flags | platform.O_BINARY, 0o600, dir_fd=self.fd)
+        if flags & os.O_CREAT and platform.may_be_new(fd):
             try:
                 platform.share_as(fd, os.stat(self._at("meta.db"), dir_fd=self.fd))
             except OSError:  # there is no meta.db yet

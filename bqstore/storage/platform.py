@@ -61,6 +61,12 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def may_be_new(fd: int) -> bool:
+    """Whether a file is this user's and empty, as one is that was just made."""
+    found = os.fstat(fd)
+    return found.st_size == 0 and (os.name == "nt" or found.st_uid == os.geteuid())
+
+
 def share_as(fd: int, other: os.stat_result) -> None:
     """Give a new file the mode of another one, for those who may use that; where this is root, its owner, too."""
     if os.name == "nt":

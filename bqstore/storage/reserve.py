@@ -47,12 +47,20 @@ def give_up(entries: Entries) -> bool:
     return True
 
 
-def with_it(entries: Entries | None, action: Callable[[], T], before_again: Callable[[], object] = lambda: None) -> T:
-    """What an action returns; where the disk refuses it, once more after ``before_again``, without the reserve."""
+def with_it(
+    entries: Entries | None,
+    action: Callable[[], T],
+    before_again: Callable[[], object] = lambda: None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> T:
+    """What an action returns; where the disk refuses it, once more after ``before_again``, without the reserve.
+
+    ``is_over`` says that it must not be tried again: a commit that is in doubt may have been made.
+    """
     try:
         return action()
     except StorageError as error:
-        if entries is None or not _may_help(error):
+        if entries is None or is_over() or not _may_help(error):
             raise
         give_up(entries)
     before_again()

@@ -143,6 +143,9 @@ class Store(Sharing):
         """Whether no sync or commit has failed."""
         return self._poison is None
 
+    def _is_poisoned(self) -> bool:
+        return self._poison is not None
+
     def check_writable(self) -> None:
         """Raise ReadOnlyError, ClosedError, FolderReplacedError, or StorageError after a failed sync or commit."""
         if self.read_only:
@@ -287,7 +290,7 @@ class Store(Sharing):
                 sql.empty(connection, "dead", "changed")  # followers read everything of a new generation
 
         try:
-            reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again)
+            reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again, self._is_poisoned)
         finally:
             self.reread()  # after an interrupt, too: the files of whichever generation is committed
             if not self.catalogue.in_doubt:  # else either generation may be there after a crash
@@ -299,7 +302,7 @@ class Store(Sharing):
     def _shrinking(self, commit: Callable[[], T], count: int, advice: str) -> T:
         """Do a commit that deletes so many documents, without the reserve if need be; else say what it takes."""
         try:
-            return reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again)
+            return reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again, self._is_poisoned)
         except StorageError as error:
             if not reserve.is_full(error):
                 raise

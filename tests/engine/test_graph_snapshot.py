@@ -406,6 +406,17 @@ def changed(place, value):
         {"links": lambda a: a.reshape(-1)},
         {"links": lambda a: None},
         {"levels": lambda a: None},
+    ],
+    ids=lambda changes: "-".join(f"{k}{n}" if isinstance(n, dict) else k for k, n in changes.items()),
+)
+def test_a_snapshot_that_holds_no_graph_to_walk_on_is_made_again(store, at_once, truth, changes):
+    rewritten(store, **changes)
+    check_rebuilt(store, truth, "does not hold a graph")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
         {"id_ends": lambda a: None},
         {"id_ends": changed(5, 10**9)},
         {"id_ends": changed(N, 1)},
@@ -413,11 +424,15 @@ def changed(place, value):
         {"id_bytes": lambda a: a[:-1]},
         {"id_bytes": lambda a: a.view(np.int8)},
     ],
-    ids=lambda changes: "-".join(f"{k}{n}" if isinstance(n, dict) else k for k, n in changes.items()),
+    ids="-".join,
 )
-def test_a_snapshot_that_holds_no_graph_to_walk_on_is_made_again(store, at_once, truth, changes):
+def test_ids_that_a_snapshot_does_not_hold_are_read_from_the_rows(store, at_once, truth, changes):
     rewritten(store, **changes)
-    check_rebuilt(store, truth, "does not hold a graph")
+    with (
+        pytest.warns(RuntimeWarning, match="does not hold the ids.*; they will be read from the rows"),
+        opened(store) as col,
+    ):
+        assert answers(col) == truth and col.info().linked == N
 
 
 def test_an_older_snapshot_is_a_beginning(tmp_path, at_once, truth):

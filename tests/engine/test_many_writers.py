@@ -367,7 +367,7 @@ def test_what_one_thread_does_wrong_is_its_own(tmp_path):
         assert not col._engine.core.group.waiting
     with bqstore.open() as col:  # nothing settles the dimension yet: two threads want different ones
         outcomes = together(col, [lambda: col.add([[1.0, 2.0]], ["a"]), lambda: col.add([[1.0, 2.0, 3.0]], ["b"])])
-        assert sorted(type(each).__name__ for each in outcomes) == ["InvalidInputError", "list"] and len(col) == 1
+        assert sorted(type(each).__name__ for each in outcomes) == ["AddResult", "InvalidInputError"] and len(col) == 1
 
 
 def test_a_full_disk_refuses_one_commit_and_the_next_thread_tries_again(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_without_rescoring_the_score_is_that_of_the_signs(path, originals):
     base, queries = clustered(N, DIM), clustered(3, DIM, seed=1)
     signs, query_signs = np.where(base > 0, 1.0, -1.0), np.where(queries > 0, 1.0, -1.0)
     for distance in ("cosine", "dot", "euclid"):
-        name = distance if path else "default"
+        name = f"by_{distance}" if path else "default"
         settings = {"distance": distance, "originals": originals, "full_scan_threshold": 0, "rescore": False}
         with made(path, base, collection=name, **settings) as col:
             for query, scores in zip(queries, exact_scores(signs, query_signs, distance), strict=True):

@@ -268,7 +268,7 @@ def test_everything_else_goes_on_as_ever(path, monkeypatch, way, originals):
             assert len(col.max_marginal_relevance(QUERIES[0], 3, with_vectors=True)[0].vector) == DIM
         col.clear()
         assert col.info().format_version == 1 and col.info().quantization.truncate_dim == PART
-        assert col.info().code_bytes == (col.info().code_bytes if way[1] == "rabitq" else 16)
+        assert col.info().dim is None  # another may follow
         col.add(BASE[:N], named_ids(0, N))
         assert col.info().format_version == 3 and way_of(col) == way
         check_codes(col, {f"d{i}": BASE[i] for i in range(N)})
