@@ -100,7 +100,10 @@ class Publisher:
 
     def _caught_up(self) -> bool:
         """Publish what has been committed and is not published; whether others have committed."""
+        is_nested = self._life.is_holding()
         with self._life.lock:
+            if not is_nested:
+                self.store.catalogue.end_interrupted()
             if self._behind:
                 self.at_one_commit(lambda state: state)
                 self._behind = False
@@ -195,6 +198,7 @@ class Publisher:
 
     def _written(self, action: Callable[[], T], file: io.FileIO | None, afterwards: Callable[[bool], None]) -> T:
         """The part of a write under the locks."""
+        self.store.catalogue.end_interrupted()
         if self._behind:
             self.follow()
         lagged = self.keep_up() and self._builder.lags(self._state)

@@ -81,12 +81,13 @@ class _Children:
         self.tries = 0
         self.running: list[_Child] = []
         self._next_look = 0.0
+        self._reason: str | None = None  # why the last one to fail has failed
 
     def go_on(self) -> bool:
         ended = [child for child in self.running if child.process.poll() is not None]
         self.running = [child for child in self.running if child not in ended]
         useless = any(child.process.returncode == NOT_KEPT for child in ended)
-        reason = _last_words(ended)
+        self._reason = _last_words(ended) or self._reason
         now = time.monotonic()
         if self.failed or ((self.running or now < self._next_look) and not useless):
             return not self.failed
@@ -94,8 +95,8 @@ class _Children:
         folder = writable_folder() if can_start_python() else None
         if folder is None or useless or self.tries >= _TRIES:
             self.failed = True
-            if reason and not useless:  # where nothing can be kept, the cache warns of it
-                warnings.warn(f"{reason}; this process compiles the kernels itself", RuntimeWarning, stacklevel=2)
+            if self._reason and not useless:  # where nothing can be kept, the cache warns of it
+                warnings.warn(f"{self._reason}; this process compiles the kernels itself", RuntimeWarning, stacklevel=2)
             return False
         try:
             self._try(folder)

@@ -287,6 +287,12 @@ class Catalogue:
                 connection.execute(statement)
             write_head(connection, head)
 
+    def end_interrupted(self) -> None:
+        """End a transaction that an interrupt has left open: it would hide what others have committed since."""
+        with self._memory or nullcontext(), _Using(self._in_use), self.translated():
+            if self._main.in_transaction:
+                self._main.execute("ROLLBACK")
+
     def data_version(self) -> int:
         """A number that changes when another connection has committed; 3 us.
 

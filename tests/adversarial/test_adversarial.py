@@ -12,7 +12,7 @@ K, FLOOR = 10, 0.95
 BEYOND = {"bimodal"}  # no code around one mean tells the dense half apart: exact searches take their place
 OFTEN = {"topics, noise 1", "one-hot first", "bimodal", "sparse"}
 KINDS = [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.slow) for kind in GENERATORS]
-SIZES = [(6_000, 64)] if not FULL else [(12_000, 64), (30_000, 128), (20_000, 384)]
+SIZES = [(4_000, 64)] if not FULL else [(12_000, 64), (30_000, 128), (20_000, 384)]
 
 
 def found_of(col, vectors, queries, distance):

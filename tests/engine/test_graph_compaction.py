@@ -141,7 +141,9 @@ def test_nothing_deleted_nothing_done(path, monkeypatch):
         before = state(col)
         monkeypatch.setattr(HnswGraph, "link", lambda *_: pytest.fail("linked anew"))
         col.compact()
-        assert state(col) == before and col.info().generation == 0
+        *after, memory = state(col)
+        assert (*after[:4], memory) == (*before[:4], before[5]) and col.info().generation == 0
+        assert after[4] <= before[4]  # the catalogue and its log give back what they do not need
     with bqstore.open() as empty:
         empty.compact()
         assert empty.info().generation == 0

@@ -716,6 +716,23 @@ def test_a_call_by_many_threads_waits_no_longer_than_by_one(tmp_path, other):
         other.answer()
 
 
+def test_a_transaction_that_an_interrupt_left_open_hid_what_others_committed(tmp_path, other):
+    with bqstore.open(tmp_path) as col, bqstore.open(tmp_path, read_only=True) as reader:
+        put(col, "a")
+        assert len(reader) == 1
+        for each in (col, reader):
+            main = each._engine.store.catalogue.main()
+            main.execute("BEGIN")
+            main.execute("SELECT count(*) FROM rows").fetchone()  # at this commit
+        other(f"col.add(np.eye({DIM})[:1], ['b'])")
+        assert len(reader) == 2 and len(col) == 2
+        col._engine.store.catalogue.main().execute("BEGIN")
+        col._engine.store.catalogue.main().execute("SELECT count(*) FROM rows").fetchone()
+        other(f"col.add(np.eye({DIM})[:1], ['c'])")
+        put(col, "d")
+        assert len(col) == 4
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an alarm in a finalizer
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that interrupt on Windows")
 def test_an_interrupted_look_at_others_keeps_no_lock(tmp_path, other):

@@ -128,7 +128,7 @@ def named_ids(start, stop):
 
 
 def opened(path=None, **settings):
-    return bqstore.open_flat(path, full_scan_threshold=0, **settings)
+    return bqstore.open_flat(path, full_scan_threshold=0, **{"target_recall": 0, **settings})
 
 
 # ---- what is chosen, and when

@@ -16,7 +16,7 @@ from bqstore.quality.calibrate import calibrate
 from bqstore.quality.keeper import RecallKeeper
 from bqstore.storage.lock import WriterLock
 from tests.adversarial.generators import topics
-from tests.conftest import HANGS
+from tests.conftest import HANGS, often
 from tests.engine.given import BITS
 
 N, DIM = 6000, 64
@@ -509,7 +509,7 @@ def test_the_watch_takes_a_hundredth_of_the_time(made, catalogue):
 def test_healthy_searches_raise_no_alarm():
     """A thousand collections whose searches find exactly what was promised, in a thousand checked searches each."""
     random, alarms = np.random.default_rng(0), 0
-    for _ in range(1000):
+    for _ in range(often(1000)):
         found = random.binomial(10, 0.95, 1000) / 10
         for m in range(keeping._FEWEST, 1000, 10):
             estimate = keeping._estimate(found[max(0, m - keeping._KEPT) : m].tolist())

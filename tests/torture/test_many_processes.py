@@ -20,7 +20,7 @@ def test_sixteen_processes(tmp_path, kind):
 
 
 @pytest.mark.skipif(FULL, reason="`make torture` runs it longer, and with more processes")
-@pytest.mark.parametrize("kind", ["plain", "upkeep"])
+@pytest.mark.parametrize("kind", ["upkeep", pytest.param("plain", marks=pytest.mark.slow)])
 def test_three_processes_for_a_moment(tmp_path, kind):
     figures = run(tmp_path, 6, 3, kind, killed_every=1.5)
     assert figures["commits"] > 0 and figures["reads"] > 0 and figures["kills"] > 0
