@@ -128,6 +128,7 @@ def main(folder: str, operations: str, name: str, error: str, samples: str) -> N
     warnings.simplefilter("ignore")
     if not (Path(folder) / "template").exists():
         prepare(Path(folder) / "template")
+    Sweep(Path(folder), "open", name, error).call_nothing(AT)  # so that none strikes here: forks count anew
     for operation in operations.split(","):
         run(Sweep(Path(folder), operation, name, error), int(samples))
 
