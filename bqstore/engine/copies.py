@@ -5,6 +5,7 @@ parent are gone. What was being changed at the moment of the fork is half change
 """
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,8 @@ from .together import Group
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+_DATA = re.compile(r"meta\.db$|(vectors|codes|snap)-")  # the others are locks, and room kept free
 
 
 def save(engine: "Engine", path: Path, collection: str) -> None:
@@ -61,7 +64,7 @@ def pickled(engine: "Engine") -> dict[str, bytes]:
     folder = Path(tempfile.mkdtemp(prefix="bqstore-"))
     try:
         save(engine, folder, "pickled")
-        return {path.name: path.read_bytes() for path in (folder / "pickled").iterdir()}
+        return {path.name: path.read_bytes() for path in (folder / "pickled").iterdir() if _DATA.match(path.name)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

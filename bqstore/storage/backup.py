@@ -68,6 +68,11 @@ def back_up(store: Store, folder: Path, incremental: bool, report: Report) -> tu
         return _make(store, folder, report)
 
 
+def unfinished(folder: Path) -> Path:
+    """The folder that a first copy grows in."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
 def _check_apart(source: Path, folder: Path) -> None:
     mine, other = source.resolve(), folder.resolve()
     if other == mine or mine in other.parents:
@@ -75,7 +80,7 @@ def _check_apart(source: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _last_commit(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFiles]]:
+def last_commit(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFiles]]:
     """A connection that stands at the last commit, its head, and files of its own."""
     with store.catalogue.reading() as connection:
         while True:
@@ -102,13 +107,13 @@ def _last_commit(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatF
 
 def _make(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
     """Make a copy where there is none, beginning with what an interrupted call has left of it."""
-    growing = folder.with_name(f".{folder.name}.partial")
+    growing = unfinished(folder)
     platform.make_folder(growing)
     entries = Entries(growing)
     duty = WriterLock(growing / _LOCK, entries=entries)
     with duty.open() as file:
         duty.wait(file, 0)
-        with _last_commit(store) as (connection, head, flat):
+        with last_commit(store) as (connection, head, flat):
             written = _copy_catalogue(connection, store.catalogue.name, growing / "meta.db")
         files = []
         if flat.codes is not None:
@@ -246,7 +251,7 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
     except CorruptionError as error:
         raise CorruptionError(f"the older copy in {folder} is damaged, and was left as it is: {error}") from error
     try:
-        with _last_commit(store) as (connection, head, flat):
+        with last_commit(store) as (connection, head, flat):
             old = copy.head
             if old.store_id != head.store_id:
                 raise InvalidInputError(f"{folder} holds another collection; name another folder for the copy")

@@ -12,10 +12,9 @@ import os
 import re
 import secrets
 import shutil
-import sqlite3
 import unicodedata
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,19 +25,19 @@ import numpy as np
 from ..errors import InvalidInputError, LockedError, NotFoundError, StorageError
 from . import catalogue as sql
 from . import platform
-from .files import RecordFile, storage_errors, write_all
-from .flat import FlatFiles, flat_files
+from .backup import back_up, last_commit, unfinished
+from .files import storage_errors
+from .flat import flat_files
 from .head import Head
 from .hosts import claim
 from .lock import WriterLock
-from .place import Entries, Place
-from .store import Store, SupersededError
+from .place import Place
+from .store import Store
 
 _LONGEST: Final = 200  # bytes of a folder's name
 _PLAIN: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_-])?")
 _EARLIER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # names that were folders as they are
 _RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # on Windows
-_SNAPSHOT: Final = re.compile(r"snap-(\d+)-(\d+)\.bin")
 _DROPPED: Final = ".dropped"
 _PIECE: Final = 8 << 20  # bytes of records copied at a time
 # what the folders of other stores have in them
@@ -200,121 +199,31 @@ def _locked(folder: Path, timeout: float) -> Iterator[None]:
 
 
 def copy(store: Store, target: Path) -> Head:
-    """Write the last commit of a store into a new folder, every record verified; while others write on.
+    """Write the last commit of a store into a new folder and read it back; while others write on.
 
     Nothing is at the target until all is durable there. Returns the head of the copy. Raises InvalidInputError if the
-    target exists, CorruptionError if something is damaged, StorageError.
+    target exists, CorruptionError if something is damaged, LockedError if another copy is being made, StorageError.
     """
     _check_free(target)
-    with storage_errors(f"copy to {target}"):
-        platform.make_folder(target.parent)
-        temporary = target.parent / f".{secrets.token_hex(8)}.copying"
-        temporary.mkdir(mode=0o700)
-        try:
-            head = _at_one_commit(store, temporary)
-            platform.sync_folder(temporary)
-            _check_free(target)
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        platform.sync_folder(target.parent)
-    return head
-
-
-def _at_one_commit(store: Store, folder: Path) -> Head:
-    while True:
-        with suppress(SupersededError), store.catalogue.reading() as connection:
-            mine = not connection.in_transaction  # in memory there is one connection, and the caller reads through it
-            if mine:
-                connection.execute("BEGIN")
-            try:
-                head = sql.reread_head(connection, store.catalogue.name, store.head)
-                flat = _files_of(store, head)
-                _copy_rows(connection, folder / "meta.db")
-            finally:
-                if mine and connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            _copy_records(flat, head, FlatFiles(folder, read_only=False))
-            _copy_snapshots(store, head, folder)
-            return head
-
-
-def _files_of(store: Store, head: Head) -> FlatFiles:
-    """The flat files of a commit, opened: they stay as they are when another generation begins."""
-    if store.folder is None:
-        return store.flat
-    flat = FlatFiles(store.folder, read_only=True, entries=store.flat.entries)
-    flat.open(head, lambda path: SupersededError())
-    return flat
-
-
-def _copy_rows(connection: sqlite3.Connection, path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    with closing(sqlite3.connect(path, isolation_level=None)) as target:
-        connection.backup(target)
-    fd = os.open(path, os.O_RDWR)
     try:
-        platform.sync_file(fd)
-    finally:
-        os.close(fd)
-
-
-def _copy_records(flat: FlatFiles, head: Head, target: FlatFiles) -> None:
-    if not head.n_slots:
-        return
-    assert flat.codes is not None
-    target.create(replace(head, n_slots=0, n_live=0), flat.codes.parameters)
-    for source, made in zip(flat.both(), target.both(), strict=True):
-        made.reserve(head.n_slots)
-        copy_slots(source, made, head.n_slots)
-    target.trim(head.n_slots)
-    target.sync()
-
-
-def copy_slots(source: RecordFile, target: RecordFile, count: int) -> None:
-    """Copy the first records of a file, checksums verified."""
-    step = max(1, _PIECE // source.layout.record_bytes)
-    for at in range(0, count, step):
-        target.write(at, source.read_checked(np.arange(at, min(at + step, count))))
-
-
-def _copy_snapshots(store: Store, head: Head, folder: Path) -> None:
-    """The graph as far as it was kept; it can be made again."""
-    entries = store.flat.entries
-    if entries is None:
-        return
-    for name in entries.names():
-        match = _SNAPSHOT.fullmatch(name)
-        if match and int(match[1]) == head.generation and int(match[2]) <= head.seq:
-            with suppress(OSError):  # a newer one has replaced it
-                _copy_file(entries, name, folder / name)
-
-
-def _copy_file(entries: Entries, name: str, target: Path) -> None:
-    source = entries.open(name, os.O_RDONLY)
-    try:
-        made = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            at = 0
-            while data := os.pread(source, _PIECE, at):
-                write_all(made, data, at)
-                at += len(data)
-            platform.sync_file(made)
-        finally:
-            os.close(made)
-    finally:
-        os.close(source)
+        return back_up(store, target, incremental=False, report=lambda *_: None)[0]
+    except LockedError:
+        raise
+    except BaseException:
+        shutil.rmtree(unfinished(target), ignore_errors=True)
+        raise
 
 
 def into_memory(store: Store) -> Store:
-    """The last commit of a store in memory. Raises as `copy`."""
-    while True:
-        with suppress(SupersededError), store.catalogue.reading() as connection:
-            connection.execute("BEGIN")
-            head = sql.reread_head(connection, store.catalogue.name, store.head)
-            flat = _files_of(store, head)
-            loaded = Store(sql.Catalogue(None), head)
-            connection.backup(loaded.catalogue.main())
-            _copy_records(flat, head, loaded.flat)
-            return loaded
+    """The last commit of a store in memory, every record verified. Raises CorruptionError, StorageError."""
+    with last_commit(store) as (connection, head, flat):
+        loaded = Store(sql.Catalogue(None), head)
+        connection.backup(loaded.catalogue.main())
+        if flat.codes is not None and head.n_slots:
+            loaded.flat.create(replace(head, n_slots=0, n_live=0), flat.codes.parameters)
+            for source, made in zip(flat.both(), loaded.flat.both(), strict=True):
+                made.reserve(head.n_slots)
+                step = max(1, _PIECE // source.layout.record_bytes)
+                for at in range(0, head.n_slots, step):
+                    made.write(at, source.read_checked(np.arange(at, min(at + step, head.n_slots))))
+        return loaded

@@ -376,3 +376,13 @@ def test_a_program_that_does_not_close_ends_without_a_word(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     with bqstore.open(tmp_path) as col:
         assert len(col) == 3
+
+
+def test_saving_a_collection_that_has_lost_a_file_never_ended(tmp_path):
+    """The missing file was taken for that of a commit that another one had followed."""
+    with bqstore.open(tmp_path / "store") as col:
+        col.add(np.eye(4), ["a", "b", "c", "d"])
+        (tmp_path / "store" / "default" / "vectors-0.bin").unlink()
+        with pytest.raises(bqstore.CorruptionError, match=r"vectors-0\.bin is missing"):
+            col.save(tmp_path / "copy")
+    assert bqstore.collections(tmp_path / "copy") == []
