@@ -201,7 +201,7 @@ def _measured(
     for each in several:
         if trials and each.encoding != trials[-1].quantization.encoding and _is_enough(trials):
             break  # larger codes cannot be better by more than a smaller one may lack
-        quantizer = trained(base, each, metric)
+        quantizer = trained(base, each, metric, bounds=False)
         data = Searchable(quantizer.encode(base), NO_RECORDS, len(base), base.shape[1], 0, metric, quantizer)
         wide = min(len(base), math.ceil(k * oversampling))
         search = Search(data, None, len(base), wide, Plan("scan", False, wide), index.ENCODINGS[each.query_encoding])
@@ -233,11 +233,11 @@ def _best(choice: Choice) -> Quantization:
     return found.quantization
 
 
-def trained(vectors: F32, quantization: Quantization, metric: int) -> Quantizer:
-    """The quantizer of a quantization in which nothing is "auto", trained on vectors."""
+def trained(vectors: F32, quantization: Quantization, metric: int, bounds: bool = True) -> Quantizer:
+    """The quantizer of a quantization in which nothing is "auto", trained on vectors (`Quantizer.train`)."""
     of = quantization
     assert of.rotate is not None
-    return Quantizer.train(vectors, of.encoding, of.estimator, of.rotate, metric, of.truncate_dim)
+    return Quantizer.train(vectors, of.encoding, of.estimator, of.rotate, metric, of.truncate_dim, bounds=bounds)
 
 
 def described(quantization: Quantization) -> str:

@@ -142,14 +142,17 @@ class Quantizer:
         rotate: bool,
         metric: int,
         truncate_dim: int | None = None,
+        *,
+        bounds: bool = True,
     ) -> "Quantizer":
         """Train a quantizer on vectors, float32 (n, dim), of the model whose vectors it will encode.
 
-        Of each vector only the part that is encoded is used.
+        Of each vector only the part that is encoded is used. ``bounds=False`` leaves out how large the errors of
+        estimates are, half of the time: codes and scores are the same, but score bounds cannot be made.
         """
         if truncate_dim is not None:
             dim = coded_dim(vectors.shape[1], truncate_dim)
-            part = cls.train(np.ascontiguousarray(vectors[:, :dim]), encoding, estimator, rotate, metric)
+            part = cls.train(np.ascontiguousarray(vectors[:, :dim]), encoding, estimator, rotate, metric, bounds=bounds)
             return cls(
                 encoding, estimator, rotate, vectors.shape[1], metric, part.parameters, part.trained, truncate_dim
             )
@@ -167,6 +170,8 @@ class Quantizer:
             parameters = np.concatenate([mean, kept.std(0, dtype=np.float64)]).astype(np.float32)
             return cls(encoding, estimator, rotate, dim, metric, parameters, n)
         blank = cls(encoding, estimator, rotate, dim, metric, np.concatenate([[0, 0], mean]).astype(np.float32), n)
+        if not bounds:
+            return blank
         sample = np.ascontiguousarray(kept[:: max(1, n // _SAMPLE)][:_SAMPLE])
         scales, mean = _error_scales(blank, sample), blank.arrays.mean
         # a quantizer for products under any metric, because that is what `_error_excess` estimates

@@ -53,6 +53,20 @@ def test_what_is_trained_is_what_kernels_take(vectors, coding, metric):
     assert codes.shape == (900, made.words) and codes.dtype == np.uint64 and codes.flags.c_contiguous
 
 
+@every_coding
+@every_metric
+def test_without_bounds_codes_and_estimates_are_the_same(vectors, coding, metric):
+    whole, part = (Quantizer.train(vectors, *coding, metric, bounds=bounds) for bounds in (True, False))
+    assert np.array_equal(whole.encode(vectors), part.encode(vectors))
+    found = []
+    for quantizer in (whole, part):
+        data = searchable(quantizer.encode(vectors), DIM, metric=metric, quantizer=quantizer)
+        search = Search(data, None, len(vectors), 20, Plan("scan", False, 20), ENCODINGS["scalar4bits"])
+        found.append(search.nearest(vectors[:9], ALONE))
+    assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
+    assert (whole.arrays.error_scales.all(), part.arrays.error_scales.any()) == (coding in CORRECTED, False)
+
+
 @pytest.mark.parametrize("dim", range(1, 140, 6))
 def test_dimensions_are_known(dim):
     vectors = np.random.default_rng(dim).standard_normal((20, dim)).astype(np.float32)
