@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
+from numba.core.runtime import rtsys
 
 from bqstore._version import __version__
 
@@ -158,6 +159,13 @@ class _OneFolder(FunctionCache):
         super().__init__(function)
         self._cache_file = _Files(str(folder), self._impl.filename_base, self._impl.locator.get_source_stamp())
         self._cache_file.users = users
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        # numba's own first imports all that compiling may need, scipy among it, which takes a third of the time to the
+        # first answer. To run, a kernel needs the runtime that counts references.
+        rtsys.initialize(context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(signature, context)
 
     def paths(self, signature: Any, context: Any) -> list[Path]:
         return self._cache_file.paths(self._index_key(signature, context.codegen()))

@@ -31,11 +31,11 @@ print(sum(metadata.sift.stats.cache_hits.values()), len(records))
 """
 
 
-def run(*arguments, **environment):
+def run(*arguments, program=KERNEL, **environment):
     """Standard output and standard error of a process that calls one kernel."""
     kept = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
     done = subprocess.run(
-        [sys.executable, "-c", KERNEL, *arguments],
+        [sys.executable, "-c", program, *arguments],
         env={**kept, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
@@ -66,6 +66,16 @@ def filled(tmp_path, first):
 def test_the_first_compilation_is_announced_once_and_a_cached_kernel_is_not(first, filled):
     said = [first[1], run(NUMBA_CACHE_DIR=str(filled))]
     assert said == [(["0", "0"], compiling.LINE), (["1", "0"], "")]
+
+
+def test_a_kernel_from_the_cache_loads_nothing_that_only_compiling_needs(filled):
+    """It imported a tenth of numba and scipy's linear algebra; whoever compiles afterwards gets them as ever."""
+    after = """
+import numba
+assert not {"scipy.linalg", "numba.np.linalg"} & set(sys.modules)
+assert numba.njit(lambda a: (a @ a).sum())(np.eye(3)) == 3
+"""
+    assert run(program=KERNEL + after, NUMBA_CACHE_DIR=str(filled))[0] == ["1", "0"]
 
 
 def test_a_program_that_logs_everything_gets_nothing_from_numba(tmp_path):
