@@ -151,8 +151,8 @@ class _Parser:
                 )
             _check_depth(depth + 1)
             return self._node(_not(_all_of([self.condition(key, *item, depth + 1) for item in value.items()])))
-        if key in (ID_KEY, REF_DOC_ID_KEY):
-            _check_ids(key, name, value)
+        if key == ID_KEY:
+            _check_ids(name, value)
         if isinstance(name, str) and name in OPERATORS:
             return self._node(OPERATORS[name](key, name, value))
         if isinstance(name, str) and name.startswith("$"):
@@ -186,15 +186,13 @@ def _check_depth(depth: int) -> None:
         raise InvalidInputError(f"the filter nests $and, $or and $not more than {MAX_NESTING} deep")
 
 
-def _check_ids(key: str, name: object, value: object) -> None:
+def _check_ids(name: object, value: object) -> None:
     """Refuse what cannot be asked of ids: they are strings, and every document has one."""
-    known = ("$eq", "$in", "$ne", "$nin", "$exists")[: 4 if key == ID_KEY else 5]
-    if name not in known:
-        raise InvalidInputError(f"the filter on {key!r} has {shown(name)}; it takes {', '.join(known)} and $not")
-    values = value if name in ("$in", "$nin") and isinstance(value, _LISTS) else [value]
-    for each in values if name != "$exists" else ():
+    if name not in ("$eq", "$in", "$ne", "$nin"):
+        raise InvalidInputError(f"the filter on {ID_KEY!r} has {shown(name)}; it takes $eq, $in, $ne, $nin and $not")
+    for each in value if name in ("$in", "$nin") and isinstance(value, _LISTS) else [value]:
         if not isinstance(each, str):
-            raise InvalidInputError(f"the filter on {key!r} compares with {_described(each)}; ids are strings")
+            raise InvalidInputError(f"the filter on {ID_KEY!r} compares with {_described(each)}; ids are strings")
 
 
 # ---- one function for each kind of operator: the key, the operator's name and its operand become a condition

@@ -228,6 +228,13 @@ for _ in range(40):
     run(code)
 
 
+def test_a_collection_that_outlives_its_module_ends_a_program_in_silence(tmp_path):
+    """It was an AttributeError of a finalizer on stderr: the module's names were gone."""
+    code = f"import builtins, bqstore\nbuiltins.kept = bqstore.open({str(tmp_path)!r})\nkept.add([[1.0, 0.0]])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_many_documents_at_once_were_read_from_several_commits(tmp_path):
     with bqstore.open(tmp_path) as col:
         ids = [f"d{i}" for i in range(1500)]
