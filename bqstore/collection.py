@@ -7,7 +7,7 @@ signal handler or a fork may do in `lifecycle.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -933,8 +933,9 @@ class Collection:
         """Return the collection itself."""
         return self
 
-    def __del__(self) -> None:
-        if hasattr(self, "_engine") and not sys.is_finalizing():
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        # given as a default, as the module's names may be gone at the end of a program
+        if hasattr(self, "_engine") and not ending():
             self._engine.close()
 
     def __repr__(self) -> str:
