@@ -7,18 +7,19 @@
     bqstore verify PATH     read and check every byte
     bqstore repair PATH     save what is intact of a damaged store into a new one
     bqstore reembed PATH    embed all texts again with another model
+    bqstore import FROM TO  bring another store's documents in; bqstore export PATH FILE writes them out
     bqstore warm-up         compile what searches run on, for images and other first starts
 
 It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in `commands.py`; `upkeep.py`
-has the commands that keep a store safe. This module imports none of them itself, so that a missing package is reported
-by one line instead of a traceback.
+has the commands that keep a store safe, `moving.py` those that bring documents in and out. This module imports none of
+them itself, so that a missing package is reported by one line instead of a traceback.
 """
 
 
 def main() -> None:
     """Read the command line, run the command, exit."""
     try:
-        from . import upkeep  # noqa: F401 - more commands
+        from . import moving, upkeep  # noqa: F401 - more commands
         from .commands import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bqstore
-from bqstore.cli import upkeep  # noqa: F401 - more commands
+from bqstore.cli import moving, upkeep  # noqa: F401 - more commands
 from bqstore.cli.commands import app
 from tests.cli import given
 from tests.conftest import clustered

@@ -1,0 +1,199 @@
+"""Chroma's folder: documents and metadata in SQLite, vectors in hnswlib's files, what is newer in a queue.
+
+Read without chromadb, which would write to the folder: an index that was built, and on top of it the operations of the
+queue that came later. Tried with folders of chromadb 1.5.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import bqstore
+
+from . import framework_keys
+from .pickles import load, plain
+from .source import AT_ONCE, F32, One, Source, chosen, damaged, portions
+
+_FILE = "chroma.sqlite3"
+_DISTANCES = {"l2": "euclid", "ip": "dot", "cosine": "cosine"}
+_KNOWN = {("chromadb.segment.impl.vector.local_persistent_hnsw", "PersistentData"): "labels"}
+_HEADER = struct.Struct("<i6Q")  # version, level0, capacity, elements, bytes of an element, offset of label, of vector
+_ADD, _UPDATE, _UPSERT, _DELETE = range(4)
+
+
+def recognizes(path: Path) -> bool:
+    """Whether this is such a folder, or its SQLite file."""
+    return (path / _FILE).is_file() or (path.name == _FILE and path.is_file())
+
+
+class _Vectors(NamedTuple):
+    """Where the vector of each id is: a row of the index's file, or bytes of the queue."""
+
+    rows: dict[str, int]
+    matrix: F32 | None
+    queue: dict[str, bytes]
+
+    def of(self, id_: str) -> F32 | None:
+        if id_ in self.queue:
+            return np.frombuffer(self.queue[id_], "<f4")
+        row = self.rows.get(id_)
+        return None if row is None or self.matrix is None else self.matrix[row]
+
+
+def open_source(path: Path, collection: str | None) -> Source:
+    """The documents of one of the folder's collections."""
+    folder = path.parent if path.is_file() else path
+    file = folder / _FILE
+    with _connected(file) as connection:
+        try:
+            names = [row[0] for row in connection.execute("SELECT name FROM collections ORDER BY name")]
+            name = chosen(names, collection, path)
+            segments = _segments(connection, name)
+            distance = _distance(connection, name)
+            count = connection.execute(
+                "SELECT count(*) FROM embeddings WHERE segment_id = ?", (segments["METADATA"],)
+            ).fetchone()[0]
+            vectors = _vectors(connection, folder, segments)
+            ids = [row[0] for row in _ids(connection, segments["METADATA"])]
+        except sqlite3.Error as error:
+            raise damaged(file, error) from None
+    found = next((vector for vector in map(vectors.of, ids) if vector is not None), None)
+    dim = 0 if found is None else len(found)
+    lost = sum(1 for id_ in ids if vectors.of(id_) is None)
+    notes = [f"{lost:,} documents have no vector in the folder and are left out"] if lost else []
+    if distance == "cosine" and vectors.matrix is not None:
+        notes.append("vectors come at unit length, as Chroma keeps them under cosine: scores are the same")
+
+    def each() -> Iterator[One]:
+        with _connected(file) as connection:
+            for id_, metadata in _documents(connection, segments["METADATA"]):
+                vector = vectors.of(id_)
+                if vector is not None:
+                    text = metadata.pop("chroma:document", None)
+                    yield One(id_, *framework_keys.with_our_keys(text, metadata), vector)
+
+    return Source("chroma", path, name, count - lost, dim, distance, lambda: portions(each(), dim), notes)
+
+
+def _connected(file: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True))
+
+
+def _segments(connection: sqlite3.Connection, name: str) -> dict[str, str]:
+    """The collection's id ("id") and the ids of its segments by scope, METADATA and VECTOR."""
+    found = connection.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchall()
+    if len(found) != 1:  # the same name in several of Chroma's databases
+        raise bqstore.InvalidInputError(f"{len(found)} collections are named {name!r}; move all but one aside")
+    rows = connection.execute("SELECT scope, id FROM segments WHERE collection = ?", found[0]).fetchall()
+    segments = {"id": found[0][0], **dict(rows)}
+    if "METADATA" not in segments or "VECTOR" not in segments:
+        raise bqstore.CorruptionError(f"the collection {name!r} has lost its segments")
+    return segments
+
+
+def _distance(connection: sqlite3.Connection, name: str) -> str:
+    """The collection's distance; newer versions keep it in JSON, older ones in metadata. Chroma's default is l2."""
+    row = connection.execute(
+        "SELECT str_value FROM collection_metadata m JOIN collections c ON c.id = m.collection_id "
+        "WHERE c.name = ? AND key = 'hnsw:space'",
+        (name,),
+    ).fetchone()
+    if row is not None and row[0] in _DISTANCES:
+        return _DISTANCES[row[0]]
+    columns = {each[1] for each in connection.execute("PRAGMA table_info(collections)")}
+    for column in ("config_json_str", "schema_str"):
+        if column in columns:
+            text = connection.execute(f"SELECT {column} FROM collections WHERE name = ?", (name,)).fetchone()[0]  # noqa: S608
+            found = re.search(r'"space"\s*:\s*"(l2|ip|cosine)"', text or "")
+            if found:
+                return _DISTANCES[found[1]]
+    return "euclid"
+
+
+def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, str]) -> _Vectors:
+    rows: dict[str, int] = {}
+    index, newest = None, 0
+    labels = folder / segments["VECTOR"] / "index_metadata.pickle"
+    if labels.is_file():
+        stored = plain(load(labels.read_bytes(), _KNOWN, labels))
+        places, index = _index(labels.parent)
+        by_id = stored.get("id_to_label") if isinstance(stored, dict) else None
+        if not isinstance(by_id, dict):
+            raise damaged(labels, "it does not hold the labels of ids")
+        rows = {id_: places[label] for id_, label in by_id.items() if label in places}
+        newest = stored.get("max_seq_id") or 0
+    row = connection.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segments["VECTOR"],)).fetchone()
+    if row is not None and labels.is_file():
+        newest = max(newest, _number(row[0]))
+    queue: dict[str, bytes] = {}
+    operations = connection.execute(
+        "SELECT operation, id, vector FROM embeddings_queue WHERE topic LIKE ? AND seq_id > ? ORDER BY seq_id",
+        (f"%{segments['id']}", newest),
+    )
+    for operation, id_, vector in operations:
+        if operation == _DELETE:
+            queue.pop(id_, None)
+            rows.pop(id_, None)
+        elif vector is not None and (operation != _ADD or (id_ not in rows and id_ not in queue)):
+            queue[id_] = vector
+    return _Vectors(rows, index, queue)
+
+
+def _number(value: int | bytes) -> int:
+    return int.from_bytes(value, "big") if isinstance(value, bytes) else int(value)
+
+
+def _index(folder: Path) -> tuple[dict[int, int], F32]:
+    """hnswlib's file: the row of each label, and the vectors, float32 (n, dim), mapped."""
+    header, level0 = folder / "header.bin", folder / "data_level0.bin"
+    try:
+        _, _, _, n, size, label_at, vector_at = _HEADER.unpack_from(header.read_bytes())
+        there = level0.stat().st_size
+    except (OSError, struct.error) as error:
+        raise damaged(header, error) from None
+    if not (0 < vector_at < label_at < size <= 1 << 24) or (label_at - vector_at) % 4 or n * size > there:
+        raise damaged(header, f"it tells of {n:,} elements of {size:,} bytes, in a file of {there:,}")
+    if n == 0:
+        return {}, np.zeros((0, (label_at - vector_at) // 4), np.float32)
+    data = np.memmap(level0, np.uint8, "r", shape=(n, size))
+    labels = np.ascontiguousarray(data[:, label_at : label_at + 8]).view("<u8")[:, 0]
+    # a view of the mapped file: rows are read when they are asked for
+    vectors = np.ndarray((n, (label_at - vector_at) // 4), "<f4", data, vector_at, (size, 4))
+    return {int(label): row for row, label in enumerate(labels)}, vectors
+
+
+def _ids(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[str, int]]:
+    return connection.execute("SELECT embedding_id, id FROM embeddings WHERE segment_id = ? ORDER BY id", (segment,))
+
+
+def _documents(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(id, metadata) of each document, in the order in which they were added."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    rows = _ids(connection, segment)
+    while some := rows.fetchmany(AT_ONCE):  # type: ignore[attr-defined]
+        first, last = some[0][1], some[-1][1]
+        found: dict[int, dict[str, Any]] = {row[1]: {} for row in some}
+        for table in ("embedding_metadata", "embedding_metadata_array"):
+            if table not in tables:
+                continue
+            values = connection.execute(
+                f"SELECT id, key, string_value, int_value, float_value, bool_value FROM {table} "  # noqa: S608
+                "WHERE id BETWEEN ? AND ?",
+                (first, last),
+            )
+            for id_, key, string, whole, real, flag in values:
+                value = next((each for each in (string, whole, real) if each is not None), None)
+                value = bool(flag) if flag is not None else value
+                if id_ in found and table == "embedding_metadata":
+                    found[id_][key] = value
+                elif id_ in found:
+                    found[id_].setdefault(key, []).append(value)
+        yield from ((row[0], found[row[1]]) for row in some)

@@ -1,0 +1,118 @@
+"""LangChain's FAISS folder: ``index.faiss``, and the documents in a pickle beside it.
+
+Flat indexes, which is what LangChain makes, are read from the file itself; other kinds by faiss.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bqstore
+
+from . import framework_keys
+from .pickles import load, plain
+from .source import F32, One, Source, damaged, portions
+
+_KNOWN = {
+    **{
+        (module, "InMemoryDocstore"): "docstore"
+        for module in ("langchain_community.docstore.in_memory", "langchain.docstore.in_memory")
+    },
+    **{
+        (module, "Document"): "document"
+        for module in (
+            *("langchain_core.documents.base", "langchain.schema", "langchain.schema.document"),
+            *("langchain.docstore.document", "langchain_community.docstore.document"),
+        )
+    },
+}
+_DISTANCES = {0: "dot", 1: "euclid"}  # faiss's METRIC_INNER_PRODUCT and METRIC_L2
+_HEADER = struct.Struct("<4siqqqBi")  # kind, dim, vectors, two numbers of no meaning, trained, metric
+
+
+def recognizes(path: Path) -> bool:
+    """Whether this is such a folder, or the ``.faiss`` file in one."""
+    return _file(path) is not None
+
+
+def _file(path: Path) -> Path | None:
+    if path.suffix == ".faiss" and path.is_file():
+        return path
+    found = sorted(path.glob("*.faiss")) if path.is_dir() else []
+    return found[0] if len(found) == 1 or (path / "index.faiss") in found else None
+
+
+def open_source(path: Path, collection: str | None) -> Source:
+    """The documents of the index, in the order in which they were added."""
+    file = _file(path) if collection is None else path / f"{collection}.faiss"
+    if file is None or not file.is_file():
+        raise bqstore.NotFoundError(f"{path} has no file {collection or '*'}.faiss")
+    pickled = file.with_suffix(".pkl")
+    try:
+        stored, names = load(pickled.read_bytes(), _KNOWN, pickled)
+    except FileNotFoundError:
+        raise damaged(pickled, "the documents are kept there, and it is missing") from None
+    except (TypeError, ValueError):
+        raise damaged(pickled, "it does not hold a docstore and the ids of its documents") from None
+    documents = plain(stored).get("_dict")
+    if not isinstance(documents, dict) or not isinstance(names, dict):
+        raise damaged(pickled, "it does not hold a docstore and the ids of its documents")
+    vectors, distance = _vectors(file)
+    notes = []
+    missing = sum(1 for place in range(len(vectors)) if names.get(place) not in documents)
+    if missing:
+        notes.append(f"{missing:,} vectors without a document are left out")
+
+    def each() -> Iterator[One]:
+        for place in range(len(vectors)):
+            document = documents.get(names.get(place))
+            if isinstance(document, dict):
+                yield _one(str(names[place]), document, vectors[place])
+
+    dim = vectors.shape[1]
+    return Source("faiss", path, "", len(vectors) - missing, dim, distance, lambda: portions(each(), dim), notes)
+
+
+def _one(id_: str, document: dict[str, Any], vector: F32) -> One:
+    text, metadata = document.get("page_content"), document.get("metadata") or {}
+    text, metadata = framework_keys.with_our_keys(text if isinstance(text, str) else None, metadata)
+    return One(id_, text, metadata, vector)
+
+
+def _vectors(file: Path) -> tuple[F32, str]:
+    """The vectors of an index, float32 (n, dim), mapped where the file holds them as they are; and its distance."""
+    with file.open("rb") as opened:
+        begin = opened.read(_HEADER.size + 8)
+    if len(begin) < _HEADER.size + 8 or begin[:4] not in (b"IxFI", b"IxF2", b"IxFl"):
+        return _by_faiss(file)
+    _, dim, n, _, _, _, metric = _HEADER.unpack_from(begin)
+    (numbers,) = struct.unpack_from("<Q", begin, _HEADER.size)
+    size = file.stat().st_size - len(begin)
+    if metric not in _DISTANCES or dim < 1 or n < 0 or numbers != n * dim or size < 4 * numbers:
+        raise damaged(file, f"its header tells of {n:,} vectors of {dim:,} dimensions, in {size:,} bytes")
+    if n == 0:
+        return np.zeros((0, dim), np.float32), _DISTANCES[metric]
+    return np.memmap(file, "<f4", "r", len(begin), (n, dim)), _DISTANCES[metric]
+
+
+def _by_faiss(file: Path) -> tuple[F32, str]:
+    try:
+        faiss: Any = import_module("faiss")
+    except ImportError:
+        raise bqstore.InvalidInputError(
+            f"{file} is no flat index of faiss; other kinds are read by faiss itself: pip install faiss-cpu"
+        ) from None
+    try:
+        index = faiss.read_index(str(file))
+        if hasattr(index, "make_direct_map"):
+            index.make_direct_map()
+        vectors = index.reconstruct_n(0, index.ntotal) if index.ntotal else np.zeros((0, index.d), np.float32)
+    except RuntimeError as error:
+        raise damaged(file, str(error).splitlines()[-1]) from None
+    return vectors, _DISTANCES.get(index.metric_type, "euclid")

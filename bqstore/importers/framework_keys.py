@@ -1,0 +1,46 @@
+"""What LangChain and LlamaIndex write into the metadata of other stores, as our adapters keep it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import bqstore
+
+REF = bqstore.REF_DOC_ID_KEY
+NODE = bqstore.PRIVATE_PREFIX + "node"  # as our LlamaIndex adapter has it
+FLAT = ("_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id")  # of LlamaIndex's node_to_metadata_dict
+_APART = ("id_", "text", "metadata", "embedding")  # of a node; columns of their own
+_SOURCE = "1"  # the relationship of a node to the document it comes from
+
+
+def with_our_keys(text: str | None, metadata: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Text and metadata of a document, what LlamaIndex has put among them in our adapter's own key."""
+    content = metadata.get("_node_content")
+    if not isinstance(content, str):
+        return text, dict(metadata)
+    try:
+        node = json.loads(content)
+    except ValueError:
+        return text, dict(metadata)
+    return with_node(text, node, {key: value for key, value in metadata.items() if key not in FLAT})
+
+
+def with_node(text: str | None, node: object, metadata: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Text and metadata of a node of LlamaIndex, a dictionary as `to_dict` makes it."""
+    if not isinstance(node, dict):
+        return text, dict(metadata)
+    own = node.get("metadata")
+    resource = node.get("text_resource")
+    for found in (node.get("text"), resource.get("text") if isinstance(resource, dict) else None):
+        text = text or (found if isinstance(found, str) else None)
+    kept = {key: value for key, value in node.items() if key not in _APART}
+    if isinstance(resource, dict):
+        kept["text_resource"] = {key: value for key, value in resource.items() if key != "text"}
+    relationships = node.get("relationships")
+    source = relationships.get(_SOURCE) if isinstance(relationships, dict) else None
+    ref = source.get("node_id") if isinstance(source, dict) else None
+    out = {**metadata, **(own if isinstance(own, dict) else {}), NODE: kept}
+    ref = ref if isinstance(ref, str) else node.get("id_")
+    return text, out if not isinstance(ref, str) else {**out, REF: ref}

@@ -1,0 +1,66 @@
+"""The kinds of sources, and how each is recognized by its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import bqstore
+
+from . import chroma, faiss_folder, json_stores, qdrant_local, tables
+from .source import Source
+
+
+class Kind(NamedTuple):
+    """How a kind is recognized and read, and what people call it."""
+
+    named: str
+    recognizes: Callable[[Path], bool]
+    open: Callable[[Path, str | None], Source]
+
+
+KINDS: Final = {
+    "faiss": Kind("LangChain's FAISS folder", faiss_folder.recognizes, faiss_folder.open_source),
+    "chroma": Kind("Chroma's folder", chroma.recognizes, chroma.open_source),
+    "qdrant": Kind("Qdrant's local folder", qdrant_local.recognizes, qdrant_local.open_source),
+    "llama-index": Kind(
+        "LlamaIndex's persisted store", json_stores.recognizes_llama_index, json_stores.open_llama_index
+    ),
+    "langchain-memory": Kind(
+        "a dump of LangChain's InMemoryVectorStore", json_stores.recognizes_langchain, json_stores.open_langchain
+    ),
+    "lancedb": Kind("LanceDB's folder", tables.recognizes_lance, tables.open_lance),
+    "arrow": Kind("a Parquet or Arrow file", tables.recognizes_arrow, tables.open_arrow),
+    "jsonl": Kind("JSON lines", tables.recognizes_lines, tables.open_lines),
+    "arrays": Kind("numpy's npz, or npy with JSON lines beside it", tables.recognizes_arrays, tables.open_arrays),
+}
+
+
+def open_source(path: str | PathLike[str], *, kind: str | None = None, from_collection: str | None = None) -> Source:
+    """Look at another store and say what is there; nothing is written to it.
+
+    Parameters
+    ----------
+    path : path                     a folder or file of the kinds in `KINDS`
+    kind : str or None              which of them; None: recognized by its files
+    from_collection : str or None   which of its collections, where it has several
+
+    Raises
+    ------
+    NotFoundError       there is nothing at this path, or no such collection
+    InvalidInputError   it is of no known kind, or it is not clear which collection is meant
+    CorruptionError     it cannot be read, or names what no such store needs (a hostile pickle)
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise bqstore.NotFoundError(f"there is nothing at {place}")
+    if kind is None:
+        kind = next((name for name, each in KINDS.items() if each.recognizes(place)), None)
+        if kind is None:
+            known = "; ".join(f"{each.named} ({name})" for name, each in KINDS.items())
+            raise bqstore.InvalidInputError(f"{place} is not recognized as one of: {known}; say which by kind=")
+    elif kind not in KINDS:
+        raise bqstore.InvalidInputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}")
+    return KINDS[kind].open(place, from_collection)

@@ -1,0 +1,225 @@
+"""Import a source into a collection: streamed, repeatable after a break, and compared at the end.
+
+Documents that are there already as the source has them are passed over, so an import that was interrupted goes on
+where it was. At the end every document is read back and compared, and for some of them the nearest neighbors in the
+source are computed by brute force and compared with those that exact searches find.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import bqstore
+
+from .kinds import open_source
+from .source import F32, Batch, Source
+
+_SAMPLE, _K = 20, 10  # documents whose neighbors are compared, and how many neighbors
+_NEAR = 1e-4  # scores of float32 sums in another order
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes
+    ----------
+    kind, collection, distance, dim     of the source
+    documents : int                     in the source
+    added, unchanged : int              written now; there already, as the source has them
+    skipped : tuple of Skipped          what a collection cannot hold, and why
+    compared : int                      read back after the import and found equal: id, text, metadata and vector
+    differing : tuple of str            ids of those that were not equal
+    neighbors : float or None           share of the true nearest neighbors in the source that exact searches find; None
+                                        where the collection holds other documents too, or none were compared
+    notes : tuple of str                what was not taken, and why
+    seconds : float
+    """
+
+    kind: str
+    collection: str
+    distance: str
+    dim: int
+    documents: int
+    added: int = 0
+    unchanged: int = 0
+    skipped: tuple[bqstore.Skipped, ...] = ()
+    compared: int = 0
+    differing: tuple[str, ...] = ()
+    neighbors: float | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that was taken is there as the source has it."""
+        return not self.differing and self.neighbors in (None, 1.0)
+
+
+def import_from(
+    source: str | PathLike[str] | Source,
+    store: str | PathLike[str],
+    collection: str = "default",
+    *,
+    kind: str | None = None,
+    from_collection: str | None = None,
+    dry_run: bool = False,
+    progress: Callable[[int], object] | None = None,
+    **settings: Any,
+) -> ImportReport:
+    """Bring all documents of another store into a collection.
+
+    Parameters
+    ----------
+    source : path or Source         see `open_source`
+    store, collection               where to; a collection that exists keeps its own documents, but those with ids of
+                                    the source are replaced
+    kind, from_collection           see `open_source`
+    dry_run : bool                  say what would come, and write nothing
+    progress : callable or None     is called with the number of documents that are done
+    settings                        of `bqstore.open`, for a collection that does not exist yet; ``distance`` is the
+                                    source's unless it is given
+
+    Raises
+    ------
+    What `open_source` and `bqstore.open` raise. What cannot be stored is skipped, and told in the report.
+
+    >>> import json, pathlib
+    >>> lines = pathlib.Path("old.jsonl")
+    >>> done = lines.write_text(json.dumps({"id": "a", "text": "one", "vector": [1, 0], "lang": "en"}))
+    >>> report = import_from(lines, "moved")
+    >>> report.kind, report.added, report.compared, report.ok
+    ('jsonl', 1, 1, True)
+    >>> with bqstore.open("moved") as col:
+    ...     col.get(["a"])
+    [Record(id='a', text='one', metadata={'lang': 'en'}, vector=None)]
+    """
+    begun = time.monotonic()
+    found = source if isinstance(source, Source) else open_source(source, kind=kind, from_collection=from_collection)
+    settings.setdefault("distance", found.distance)
+    report = ImportReport(
+        found.kind, found.collection, settings["distance"], found.dim, found.count, notes=tuple(found.notes)
+    )
+    if dry_run:
+        return report
+    with bqstore.open(store, collection, **settings) as col:
+        added, unchanged, skipped = _copied(found, col, progress)
+        compared, differing, neighbors = _compared(found, col, {each.id for each in skipped})
+        return replace(
+            report,
+            added=added,
+            unchanged=unchanged,
+            skipped=tuple(skipped),
+            compared=compared,
+            differing=tuple(differing),
+            neighbors=neighbors,
+            seconds=time.monotonic() - begun,
+        )
+
+
+def _copied(
+    source: Source, col: bqstore.Collection, progress: Callable[[int], object] | None
+) -> tuple[int, int, list[bqstore.Skipped]]:
+    """Add what is not there yet: how many documents, how many were there, and what could not be stored."""
+    added = unchanged = done = 0
+    skipped: list[bqstore.Skipped] = []
+    for batch in source.batches():
+        there = _equal(batch, col)
+        # of several with one id the last, as if they had come one by one
+        new = {id_: place for place, (id_, same) in enumerate(zip(batch.ids, there, strict=True)) if not same}
+        unchanged += sum(there)
+        if new:
+            places = list(new.values())
+            texts, metadatas = [batch.texts[place] for place in places], [batch.metadatas[place] for place in places]
+            result = col.add(batch.vectors[places], list(new), texts, metadatas, on_error="skip")
+            skipped.extend(result.skipped)
+            added += len(new) - len(result.skipped)
+        done += len(there)
+        if progress is not None:
+            progress(done)
+    return added, unchanged, skipped
+
+
+def _equal(batch: Batch, col: bqstore.Collection) -> list[bool]:
+    """Which documents of a batch are in the collection as they are in the batch."""
+    originals = col.info().originals
+    records = {each.id: each for each in col.get(batch.ids, with_vectors=originals != "none")}
+
+    def same(place: int) -> bool:
+        record = records.get(batch.ids[place])
+        if record is None or record.text != batch.texts[place]:
+            return False
+        if record.vector is not None and not _close(record.vector, batch.vectors[place], originals):
+            return False
+        given = batch.metadatas[place]
+        return record.metadata == given or record.metadata == _as_stored(given)
+
+    return [same(place) for place in range(len(batch.ids))]
+
+
+def _close(stored: F32, given: F32, originals: str) -> bool:
+    if originals == "float32":
+        return bool(np.array_equal(stored, given))
+    most = float(np.abs(given).max(initial=0))
+    return bool(np.abs(stored - given).max(initial=0) <= most * (1e-3 if originals == "float16" else 1e-2))
+
+
+def _as_stored(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """Metadata in the form in which a collection gives it back; None where it cannot be stored."""
+    with bqstore.open(quantization={"encoding": "one_bit"}) as scratch:
+        scratch.add([[1.0]], ["a"], metadatas=[metadata], on_error="skip")
+        found = scratch.get(["a"])
+    return found[0].metadata if found else None
+
+
+def _compared(source: Source, col: bqstore.Collection, skipped: set[str | None]) -> tuple[int, list[str], float | None]:
+    """How many documents were read back as the source has them, the ids of the others, and the share of neighbors."""
+    equal = 0
+    differing: dict[str, None] = {}
+    queries = _sample(source)
+    unit = col.info().distance == "cosine"
+    best = np.full((len(queries), 0), -np.inf, np.float32)
+    for batch in source.batches():
+        for id_, same in zip(batch.ids, _equal(batch, col), strict=True):
+            if same:
+                equal += 1
+                differing.pop(id_, None)  # an earlier one with its id was replaced
+            elif id_ not in skipped:
+                differing[id_] = None
+        if len(queries):
+            kept = batch.vectors[[id_ not in skipped for id_ in batch.ids]]
+            best = np.sort(np.concatenate([best, _scores(queries, kept, col.info().distance)], axis=1))[:, -_K:]
+    if not len(queries) or differing or not col.count() == equal == source.count - len(skipped):
+        return equal, list(differing), None
+    _, scores = col.search_ids(queries, min(_K, equal), exact=True)
+    near = _NEAR * max(1.0, float(np.abs(best).max())) if not unit else _NEAR
+    found = np.sort(scores)[:, -best.shape[1] :] >= best - near
+    return equal, [], float(found.mean())
+
+
+def _sample(source: Source) -> F32:
+    """Vectors of documents at equal steps, float32 (m, dim), without zero vectors."""
+    step, at = max(1, source.count // _SAMPLE), 0
+    some: list[F32] = []
+    for batch in source.batches():
+        some.extend(batch.vectors[place] for place in range(-at % step, len(batch.ids), step))
+        at += len(batch.ids)
+    found = np.array([each for each in some[:_SAMPLE] if np.isfinite(each).all() and each.any()], np.float32)
+    return found.reshape(len(found), source.dim)
+
+
+def _scores(queries: F32, vectors: F32, distance: str) -> NDArray[np.float32]:
+    """The scores of all vectors for each query, as a collection has them: float32 (m, n)."""
+    q, v = queries.astype(np.float64), vectors.astype(np.float64)
+    if distance == "euclid":
+        return -np.sqrt(np.maximum((q**2).sum(1)[:, None] + (v**2).sum(1) - 2 * q @ v.T, 0)).astype(np.float32)  # type: ignore[no-any-return]
+    if distance == "cosine":
+        q, v = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-300) for each in (q, v))
+    return (q @ v.T).astype(np.float32)

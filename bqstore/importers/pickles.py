@@ -1,0 +1,89 @@
+"""Reads pickles of other stores without running what they hold.
+
+A pickle may name any function and call it. This reader knows a few classes that only hold values, gives records in
+their place, and refuses all other names.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import io
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import bqstore
+
+_VALUES: dict[tuple[str, str], Any] = {  # written in C: they cannot be changed from a pickle
+    ("datetime", "datetime"): datetime.datetime,
+    ("datetime", "date"): datetime.date,
+    ("datetime", "time"): datetime.time,
+    ("datetime", "timedelta"): datetime.timedelta,
+    ("datetime", "timezone"): datetime.timezone,
+    ("decimal", "Decimal"): decimal.Decimal,
+    ("collections", "OrderedDict"): OrderedDict,
+}
+
+
+class Stored:
+    """An object of another library's: its class's name, and the attributes it was stored with."""
+
+    name = ""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = {}
+
+    def __setstate__(self, state: Any) -> None:
+        """Keep the attributes: a dictionary, or one inside of pydantic's."""
+        self.state = state[0] if isinstance(state, tuple) and state else state
+
+
+def _attributes(stored: Stored) -> dict[str, Any]:
+    state = stored.state if isinstance(stored.state, dict) else {}
+    inner = state.get("__dict__", state)
+    return inner if isinstance(inner, dict) else {}
+
+
+def load(data: bytes, known: dict[tuple[str, str], str], path: Path) -> Any:
+    """The objects of a pickle, those of ``known`` (module, name) as `Stored`; CorruptionError for any other."""
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            found = _VALUES.get((module, name))
+            if found is not None:
+                return found
+            if (module, name) == ("uuid", "UUID"):
+                return type("UUID", (Stored,), {"name": "UUID"})
+            if (module, name) in known:  # a class of this reading alone, so that nothing can be left in it
+                return type(name, (Stored,), {"name": known[module, name]})
+            raise bqstore.CorruptionError(
+                f"{path} is a pickle that names {module}.{name}, which no such store needs: it was not read, as "
+                "a pickle may run any program"
+            )
+
+    try:
+        return Reader(io.BytesIO(data)).load()
+    except bqstore.BqstoreError:
+        raise
+    except Exception as error:  # any error that a damaged or hostile pickle can raise
+        raise bqstore.CorruptionError(f"{path} is no pickle that can be read ({type(error).__name__})") from None
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """The value without `Stored`: dictionaries of attributes in their place, UUIDs as UUIDs."""
+    if depth > 100:
+        raise bqstore.CorruptionError("a pickle nests values more than 100 deep")
+    if isinstance(value, Stored):
+        state = _attributes(value)
+        if value.name == "UUID":
+            return UUID(int=state["int"])
+        return {key: plain(each, depth + 1) for key, each in state.items()}
+    if isinstance(value, dict):
+        return {key: plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(each, depth + 1) for each in value]
+    return value

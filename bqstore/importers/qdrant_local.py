@@ -1,0 +1,92 @@
+"""The folder of qdrant-client's local mode: a description in JSON, and points as pickles in SQLite."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import bqstore
+
+from . import framework_keys
+from .pickles import load, plain
+from .source import One, Source, chosen, damaged, portions, text_of
+
+_KNOWN = {
+    (module, name): name
+    for module in ("qdrant_client.http.models.models", "qdrant_client.models")
+    for name in ("PointStruct", "SparseVector")
+}
+_DISTANCES = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
+
+
+def recognizes(path: Path) -> bool:
+    """Whether this is such a folder."""
+    return (path / "meta.json").is_file() and (path / "collection").is_dir()
+
+
+def open_source(path: Path, collection: str | None) -> Source:
+    """The points of one of the folder's collections, which may be named "collection/vector"."""
+    meta = path / "meta.json"
+    try:
+        described = json.loads(meta.read_bytes())["collections"]
+        spaces = {
+            name if not key else f"{name}/{key}": (name, key, space)
+            for name, config in described.items()
+            for key, space in _spaces(config.get("vectors"))
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(meta, repr(error)) from None
+    wanted = chosen(spaces, collection, path)
+    name, key, space = spaces[wanted]
+    distance = _DISTANCES.get(str(space.get("distance")))
+    if distance is None:
+        raise bqstore.InvalidInputError(
+            f"{wanted!r} has the distance {space.get('distance')!r}; expected one of {', '.join(_DISTANCES)}"
+        )
+    file = path / "collection" / name / "storage.sqlite"
+    dim = space["size"]
+    notes: list[str] = []
+
+    def each() -> Iterator[One]:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            for (data,) in connection.execute("SELECT point FROM points ORDER BY rowid"):
+                point = plain(load(data, _KNOWN, file))
+                vector = point.get("vector")
+                vector = vector.get(key) if isinstance(vector, dict) else vector
+                if vector is not None:
+                    yield One(str(point["id"]), *_document(point.get("payload") or {}), vector)
+
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            points = connection.execute("SELECT count(*) FROM points").fetchone()[0]
+        count = points if not key else sum(1 for _ in each())
+    except sqlite3.Error as error:
+        raise damaged(file, error) from None
+    if count < points:
+        notes.append(f"{points - count:,} points have no vector {key!r} and are left out")
+    return Source("qdrant", path, wanted, count, dim, distance, lambda: portions(each(), dim), notes)
+
+
+def _spaces(vectors: Any) -> list[tuple[str, dict[str, Any]]]:
+    """(name, description) of the dense vectors of a collection; "" is the name of the only one."""
+    if not isinstance(vectors, dict):
+        return []
+    if "size" in vectors:
+        return [("", vectors)]
+    return [(key, space) for key, space in vectors.items() if isinstance(space, dict) and "size" in space]
+
+
+def _document(payload: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Text and metadata: as langchain-qdrant has them, as LlamaIndex has them, else the payload as it is."""
+    text, rest = text_of(payload, "page_content")
+    if text is not None and isinstance(rest.get("metadata"), dict):
+        nested = rest.pop("metadata")
+        return text, {**rest, **nested}
+    text, rest = framework_keys.with_our_keys(text, rest)
+    if text is None:
+        text, rest = text_of(rest, "text", "document")
+    return text, rest

@@ -1,0 +1,118 @@
+"""What every source gives: how much there is, and its documents in portions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import bqstore
+
+F32 = NDArray[np.float32]
+AT_ONCE = 1000  # documents that are in memory together
+
+
+class Batch(NamedTuple):
+    """Some documents: lists of equal length, and their vectors, float32 (n, dim)."""
+
+    ids: list[str]
+    texts: list[str | None]
+    metadatas: list[dict[str, Any]]
+    vectors: F32
+
+
+@dataclass(frozen=True)
+class Source:
+    """The documents of another store, which is only read.
+
+    Attributes
+    ----------
+    kind : str          one of `KINDS`
+    path : Path
+    collection : str    which of its collections; "" where it has but one
+    count : int         documents
+    dim : int           of their vectors; 0 where there are none
+    distance : str      "cosine", "dot" or "euclid", as the source has it
+    notes : list of str what is not taken, and why
+    batches : callable  the documents from the beginning, at most `AT_ONCE` at a time
+    """
+
+    kind: str
+    path: Path
+    collection: str
+    count: int
+    dim: int
+    distance: str
+    batches: Callable[[], Iterator[Batch]]
+    notes: list[str] = field(default_factory=list)
+
+
+class One(NamedTuple):
+    """One document."""
+
+    id: str
+    text: str | None
+    metadata: dict[str, Any]
+    vector: Any
+
+
+def portions(documents: Iterable[One], dim: int) -> Iterator[Batch]:
+    """Documents as batches; InvalidInputError names the first whose vector is not of this dimension."""
+    some: list[One] = []
+
+    def batch() -> Batch:
+        vectors = np.empty((len(some), dim), np.float32)
+        for row, each in zip(vectors, some, strict=True):
+            vector = np.asarray(each.vector, np.float32)
+            if vector.shape != (dim,):
+                raise bqstore.InvalidInputError(
+                    f"the vector of document {each.id!r} has the shape {vector.shape}; those before it have ({dim},)"
+                )
+            row[:] = vector
+        return Batch(
+            [each.id for each in some], [each.text for each in some], [each.metadata for each in some], vectors
+        )
+
+    for each in documents:
+        some.append(each)
+        if len(some) == AT_ONCE:
+            yield batch()
+            some = []
+    if some:
+        yield batch()
+
+
+def chosen(names: Iterable[str], wanted: str | None, path: Path) -> str:
+    """The collection that is meant; InvalidInputError with all names where that is not clear."""
+    known = list(names)
+    if wanted is not None:
+        if wanted in known:
+            return wanted
+        raise bqstore.NotFoundError(
+            f"{path} has no collection {wanted!r}; it has {', '.join(map(repr, known)) or 'none'}"
+        )
+    if len(known) != 1:
+        raise bqstore.InvalidInputError(
+            f"{path} has {len(known)} collections ({', '.join(map(repr, known))}); say which: from_collection="
+            if known
+            else f"{path} has no collection: there is nothing to import"
+        )
+    return known[0]
+
+
+def damaged(path: Path, what: object) -> bqstore.CorruptionError:
+    """The error for a source that cannot be read."""
+    return bqstore.CorruptionError(f"{path} cannot be read: {what}; nothing of it was changed")
+
+
+def text_of(metadata: Mapping[str, Any], *keys: str) -> tuple[str | None, dict[str, Any]]:
+    """The text that lies under the first of these keys that is there, and the rest of the metadata."""
+    rest = dict(metadata)
+    for key in keys:
+        if key in rest and (rest[key] is None or isinstance(rest[key], str)):
+            return rest.pop(key), rest
+    return None, rest

@@ -1,0 +1,192 @@
+"""Tables and arrays: Parquet, Arrow and LanceDB by their libraries, npy, npz and JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bqstore
+
+from . import framework_keys
+from .source import One, Source, chosen, damaged, portions, text_of
+
+_IDS = ("id", "ids", "_id", "uuid", "doc_id")
+_TEXTS = ("text", "document", "page_content", "content", "chunk")
+_VECTORS = ("vector", "vectors", "embedding", "embeddings")
+_LINES = (".jsonl", ".ndjson")
+
+
+def _of_row(row: dict[str, Any], place: int) -> One:
+    """A document of a row, by the usual names of columns; without an id it is its place."""
+    vector = next((row.pop(key) for key in _VECTORS if row.get(key) is not None), None)
+    if vector is None:
+        raise bqstore.InvalidInputError(f"row {place} has no vector; its column is named {' or '.join(_VECTORS)}")
+    id_ = next((row.pop(key) for key in _IDS if row.get(key) is not None), place)
+    text, rest = text_of(row, *_TEXTS)
+    nested = rest.pop("metadata", None)
+    if isinstance(nested, str):  # JSON in a column of text
+        try:
+            nested = json.loads(nested)
+        except ValueError:
+            nested = {"metadata": nested}
+    metadata = {**rest, **(nested if isinstance(nested, dict) else {})}
+    return One(str(id_), *framework_keys.with_our_keys(text, metadata), vector)
+
+
+def _object(text: str | bytes, path: Path, place: int) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(path, f"document {place + 1} is no JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise damaged(path, f"document {place + 1} is no JSON object")
+    return row
+
+
+def recognizes_lines(path: Path) -> bool:
+    """Whether this is a file of JSON lines."""
+    return path.suffix in _LINES and path.is_file()
+
+
+def open_lines(path: Path, collection: str | None) -> Source:
+    """Documents as JSON lines: {"id", "text", "metadata", "vector"}, or the usual other names of these."""
+
+    def each() -> Iterator[One]:
+        with path.open("rb") as file:
+            for place, line in enumerate(file):
+                if line.strip():
+                    yield _of_row(_object(line, path, place), place)
+
+    first = next(each(), None)
+    with path.open("rb") as file:
+        count = sum(1 for line in file if line.strip())
+    dim = 0 if first is None else len(first.vector)
+    return Source("jsonl", path, "", count, dim, "cosine", lambda: portions(each(), dim))
+
+
+def recognizes_arrays(path: Path) -> bool:
+    """Whether this is an npy or npz file."""
+    return path.suffix in (".npy", ".npz") and path.is_file()
+
+
+def open_arrays(path: Path, collection: str | None) -> Source:
+    """Vectors of an npy file, with documents in JSON lines of the same name beside it; or an npz with both."""
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = {name: loaded[name] for name in loaded.files} if path.suffix == ".npz" else {"vectors": loaded}
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise damaged(path, f"no arrays without Python objects ({error})") from None
+    except Exception as error:  # zipfile's and zlib's own
+        raise damaged(path, type(error).__name__) from None
+    vectors = next((arrays.pop(key) for key in _VECTORS if key in arrays), None)
+    if vectors is None or vectors.ndim != 2:
+        known = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
+        raise bqstore.InvalidInputError(f"{path} has no vectors of shape (n, dim) named {_VECTORS}; it has {known}")
+    n = len(vectors)
+    columns = {name: array for name, array in arrays.items() if array.shape[:1] == (n,)}
+    beside = next((file for file in (path.with_suffix(each) for each in _LINES) if file.is_file()), None)
+
+    def each() -> Iterator[One]:
+        lines = beside.open("rb") if beside is not None else None
+        try:
+            for place in range(n):
+                row = {name: array[place].tolist() for name, array in columns.items()}
+                row.update(_object(row.pop("documents", "{}"), path, place))
+                if lines is not None:
+                    line = lines.readline()
+                    if not line.strip():
+                        raise damaged(path, f"{beside} ends after {place:,} documents; there are {n:,} vectors")
+                    row.update(_object(line, path, place))
+                singular = {"texts": "text", "metadatas": "metadata"}
+                yield _of_row({singular.get(k, k): v for k, v in row.items()} | {"vector": vectors[place]}, place)
+        finally:
+            if lines is not None:
+                lines.close()
+
+    notes = [f"{name!r} of shape {a.shape} is left out" for name, a in arrays.items() if name not in columns]
+    return Source("arrays", path, "", n, vectors.shape[1], "cosine", lambda: portions(each(), vectors.shape[1]), notes)
+
+
+def recognizes_arrow(path: Path) -> bool:
+    """Whether this is a Parquet or Arrow file."""
+    return path.suffix in (".parquet", ".pq", ".arrow", ".feather") and path.is_file()
+
+
+def _needs(library: str, what: str) -> bqstore.InvalidInputError:
+    return bqstore.InvalidInputError(f"{what} is read by {library}: pip install {library}")
+
+
+def _from_arrow(kind: str, path: Path, collection: str, table: Any, distance: str) -> Source:
+    """The rows of anything that gives Arrow record batches (`count_rows`, `to_batches`)."""
+
+    def each() -> Iterator[One]:
+        place = 0
+        for batch in table.to_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                document = _of_row(row, place)
+                # a table has a null where a document lacks what others have
+                yield document._replace(metadata={k: v for k, v in document.metadata.items() if v is not None})
+                place += 1
+
+    first = next(each(), None)
+    dim = 0 if first is None else len(first.vector)
+    return Source(kind, path, collection, table.count_rows(), dim, distance, lambda: portions(each(), dim))
+
+
+def open_arrow(path: Path, collection: str | None) -> Source:
+    """The rows of a Parquet or Arrow file, by the usual names of columns."""
+    try:
+        pyarrow: Any = import_module("pyarrow")
+        import_module("pyarrow.dataset")
+    except ImportError:
+        raise _needs("pyarrow", str(path)) from None
+    form = "parquet" if path.suffix in (".parquet", ".pq") else "feather"
+    try:
+        table = pyarrow.dataset.dataset(path, format=form)
+        return _from_arrow("arrow", path, "", table, "cosine")
+    except (OSError, pyarrow.ArrowException) as error:
+        raise damaged(path, error) from None
+
+
+def recognizes_lance(path: Path) -> bool:
+    """Whether this is a folder of LanceDB tables, or one of them."""
+    return path.is_dir() and (path.suffix == ".lance" or any(path.glob("*.lance")))
+
+
+def open_lance(path: Path, collection: str | None) -> Source:
+    """The rows of a table of LanceDB."""
+    if path.suffix == ".lance":
+        path, collection = path.parent, path.stem
+    name = chosen(sorted(each.stem for each in path.glob("*.lance")), collection, path)
+    try:
+        lancedb: Any = import_module("lancedb")
+    except ImportError:
+        raise _needs("lancedb", str(path)) from None
+    try:
+        table = lancedb.connect(str(path)).open_table(name)
+        return _from_arrow("lancedb", path, name, _LanceTable(table), "euclid")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise damaged(path / f"{name}.lance", error) from None
+
+
+class _LanceTable:
+    """A table of LanceDB in record batches."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def count_rows(self) -> int:
+        """How many rows there are."""
+        return int(self._table.count_rows())
+
+    def to_batches(self, batch_size: int) -> Iterator[Any]:
+        """All rows, so many at a time."""
+        at = 0
+        while at < self.count_rows():
+            yield from self._table.search().limit(batch_size).offset(at).to_arrow().to_batches()
+            at += batch_size

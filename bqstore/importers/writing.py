@@ -1,0 +1,102 @@
+"""Write a collection out: JSON lines, npz, Parquet or Arrow, in forms that `import_from` reads back without loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bqstore
+
+_KNOWN = (".jsonl", ".npz", ".parquet", ".arrow")
+_AT_ONCE = 1000
+
+
+def export(col: bqstore.Collection, path: str | PathLike[str]) -> int:
+    """Write all documents of a collection to a file; how many.
+
+    The file's ending says the form: ``.jsonl``, ``.npz`` (all in memory), ``.parquet`` or ``.arrow`` (by pyarrow).
+    Dates in metadata become ISO text, as JSON has no dates. The file appears when it is whole.
+
+    Raises
+    ------
+    InvalidInputError   another ending, the file exists, or ``originals="none"``: the vectors are not kept
+
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.5]], ids=["a"], texts=["one"], metadatas=[{"lang": "en"}])
+    ...     export(col, "all.jsonl")
+    1
+    >>> open("all.jsonl").read()
+    '{"id": "a", "text": "one", "metadata": {"lang": "en"}, "vector": [1.0, 0.5]}\\n'
+    """
+    place = Path(path).expanduser()
+    if place.suffix not in _KNOWN:
+        raise bqstore.InvalidInputError(f"{place} ends in {place.suffix!r}; expected one of {', '.join(_KNOWN)}")
+    if place.exists():
+        raise bqstore.InvalidInputError(f"{place} exists; remove it, or give another name")
+    if col.info().originals == "none":
+        raise bqstore.InvalidInputError("this collection keeps no originals, so there are no vectors to write")
+    begun = place.with_name(f".{place.name}.part")
+    try:
+        with begun.open("wb") as file:
+            write = {".jsonl": _lines, ".npz": _arrays}.get(place.suffix, _tables)
+            count = write(col, file, place.suffix)
+        begun.replace(place)
+    finally:
+        begun.unlink(missing_ok=True)
+    return count
+
+
+def _documents(col: bqstore.Collection) -> Iterator[bqstore.Record]:
+    return iter(col.scroll(with_vectors=True))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=lambda each: each.isoformat())
+
+
+def _lines(col: bqstore.Collection, file: Any, _: str) -> int:
+    count = 0
+    for count, each in enumerate(_documents(col), 1):  # noqa: B007 - the last one counts
+        assert each.vector is not None
+        row = {"id": each.id, "text": each.text, "metadata": each.metadata, "vector": each.vector.tolist()}
+        file.write((_json(row) + "\n").encode())
+    return count
+
+
+def _arrays(col: bqstore.Collection, file: Any, _: str) -> int:
+    found = list(_documents(col))
+    vectors = np.array([each.vector for each in found], np.float32).reshape(len(found), col.info().dim or 0)
+    # as JSON: numpy's strings know no missing text, and lose zeros at their end
+    documents = [_json({"id": each.id, "text": each.text, "metadata": each.metadata}) for each in found]
+    np.savez(file, vectors=vectors, documents=np.array(documents, np.str_))
+    return len(found)
+
+
+def _tables(col: bqstore.Collection, file: Any, ending: str) -> int:
+    try:
+        pa: Any = import_module("pyarrow")
+        import_module("pyarrow.parquet")
+    except ImportError:
+        raise bqstore.InvalidInputError(f"{ending} files are written by pyarrow: pip install pyarrow") from None
+    text = pa.string()
+    vector = pa.list_(pa.float32(), col.info().dim or -1)
+    schema = pa.schema([("id", text), ("text", text), ("metadata", text), ("vector", vector)])
+    count = 0
+    made = pa.parquet.ParquetWriter(file, schema) if ending == ".parquet" else pa.ipc.new_file(file, schema)
+    with made as writer:
+        some: list[dict[str, Any]] = []
+        for count, each in enumerate(_documents(col), 1):  # noqa: B007
+            row = {"id": each.id, "text": each.text, "metadata": _json(each.metadata), "vector": each.vector}
+            some.append(row)
+            if len(some) == _AT_ONCE:
+                writer.write_batch(pa.RecordBatch.from_pylist(some, schema))
+                some = []
+        if some:
+            writer.write_batch(pa.RecordBatch.from_pylist(some, schema))
+    return count

@@ -1,0 +1,49 @@
+"""`bqstore import` and `bqstore export`."""
+
+import json
+
+import bqstore
+
+
+def test_what_is_exported_is_imported_without_loss(run, store, tmp_path):
+    file = tmp_path / "all.jsonl"
+    result = run("export", store, file)
+    assert (result.exit_code, result.stderr) == (0, "") and "300 documents are in" in result.stdout
+    result = run("import", file, tmp_path / "again")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "JSON lines: 300 documents of 32 dimensions, cosine" in result.stdout
+    assert "300 added, 0 were there already; 300 read back and found the same" in result.stdout
+    assert "100.0% of the true nearest neighbors" in result.stdout
+    with bqstore.open(store, read_only=True) as old, bqstore.open(tmp_path / "again") as new:
+        before, after = ({each.id: each for each in col.scroll(with_vectors=True)} for col in (old, new))
+    assert before == after and all((before[id_].vector == after[id_].vector).all() for id_ in before)
+    told = json.loads(run("import", file, tmp_path / "again", "--json").stdout)
+    assert (told["added"], told["unchanged"], told["ok"]) == (0, 300, True)
+
+
+def test_a_dry_run_says_what_would_come_and_writes_nothing(run, store, tmp_path):
+    run("export", store, tmp_path / "all.npz")
+    result = run("import", tmp_path / "all.npz", tmp_path / "again", "--dry-run")
+    assert result.exit_code == 0 and "300 documents of 32" in result.stdout and "Nothing was written" in result.stdout
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_is_left_out_is_told(run, tmp_path):
+    rows = [{"id": "a", "vector": [1, 0]}, {"id": "b", "vector": [0, 0]}, {"id": "c", "vector": [0, float("nan")]}]
+    file = tmp_path / "some.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    result = run("import", file, tmp_path / "new")
+    assert (result.exit_code == 0 and "1 added" in result.stdout) or "2 added" in result.stdout
+    assert "c was left out" in result.stdout
+
+
+def test_errors_are_one_line(run, store, tmp_path):
+    (tmp_path / "x.bin").write_bytes(b"?")
+    for words, said in (
+        (("import", tmp_path / "none", tmp_path / "new"), "there is nothing at"),
+        (("import", tmp_path / "x.bin", tmp_path / "new"), "not recognized"),
+        (("export", store, tmp_path / "all.csv"), "expected one of .jsonl"),
+    ):
+        result = run(*words)
+        assert result.exit_code == 1 and said in result.stderr and "Traceback" not in result.stderr
+        assert not (tmp_path / "new").exists()

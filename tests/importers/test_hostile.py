@@ -1,0 +1,157 @@
+"""Sources that are damaged, or made to run a program."""
+
+import os
+import pickle
+import sqlite3
+import struct
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.importers import import_from
+from bqstore.importers.pickles import load
+from tests.importers.given import VECTORS, imported
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def flat_index(vectors, metric=1):
+    n, dim = vectors.shape
+    head = struct.pack("<4siqqqBi", b"IxF2", dim, n, 1 << 20, 1 << 20, 1, metric)
+    return head + struct.pack("<Q", n * dim) + vectors.tobytes()
+
+
+def folder(path, pickled, index=None):
+    path.mkdir()
+    (path / "index.faiss").write_bytes(flat_index(VECTORS) if index is None else index)
+    (path / "index.pkl").write_bytes(pickled)
+    return path
+
+
+def test_a_pickle_that_runs_a_program_runs_nothing(tmp_path):
+    mark = tmp_path / "ran"
+    source = folder(tmp_path / "old", pickle.dumps((Evil(mark), {})))
+    with pytest.raises(bqstore.CorruptionError, match=r"names (posix|nt)\.system, which no such store needs"):
+        import_from(source, tmp_path / "store")
+    assert not mark.exists() and not (tmp_path / "store").exists()
+
+
+HOSTILE = {
+    "builtins": b"cbuiltins\neval\n(S'1'\ntR.",
+    "getattr": b"cbuiltins\ngetattr\n(cos\nsystem\nS'x'\ntR.",
+    "numpy": b"cnumpy.core.multiarray\nscalar\n.",
+    "copyreg": b"ccopyreg\n_reconstructor\n.",
+    "ours": b"cbqstore\nopen\n(S'/tmp/x'\ntR.",
+    "cut": b"(lp0\nI1",
+    "empty": b"",
+    "no pickle": b"\x93NUMPY",
+    "stack": b"0" * 40,
+    "long": b"\x8e" + b"\xff" * 8 + b"x",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_pickle_is_refused_by_name(tmp_path, name):
+    source = folder(tmp_path / "old", HOSTILE[name])
+    with pytest.raises(bqstore.CorruptionError, match=r"index\.pkl"):
+        import_from(source, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_classes_that_a_pickle_may_name_keep_nothing_of_it(tmp_path):
+    known = {("lib", "Document"): "document"}
+    first = load(b"clib\nDocument\n)R}S'changed'\nI1\nsb.", known, tmp_path)
+    assert first.state == {"changed": 1} and not hasattr(type(load(b"clib\nDocument\n)R.", known, tmp_path)), "changed")
+    with suppress(bqstore.CorruptionError):  # attributes of the class itself
+        load(b"clib\nDocument\n(N(S'name'\nS'stolen'\ndtb.", known, tmp_path)
+    assert load(b"clib\nDocument\n)R.", known, tmp_path).name == "document"
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        flat_index(VECTORS)[:-1],
+        flat_index(VECTORS)[:20],
+        flat_index(VECTORS)[:4] + struct.pack("<iq", 8, 1 << 40) + flat_index(VECTORS)[16:],
+        flat_index(VECTORS, metric=7),
+        b"",
+    ],
+)
+def test_an_index_that_does_not_agree_with_its_header_is_refused(tmp_path, index):
+    source = folder(tmp_path / "old", pickle.dumps(({}, {})), index)
+    with pytest.raises(bqstore.BqstoreError):
+        import_from(source, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def chroma_like(path, level0, header):
+    """A folder with Chroma's tables and one segment of the index."""
+    (path / "v").mkdir(parents=True)
+    with sqlite3.connect(path / "chroma.sqlite3") as db:
+        db.executescript("""
+            CREATE TABLE collections (id, name, config_json_str); INSERT INTO collections VALUES ('c', 'docs', '');
+            CREATE TABLE collection_metadata (collection_id, key, str_value);
+            CREATE TABLE segments (id, scope, collection);
+            INSERT INTO segments VALUES ('v', 'VECTOR', 'c'), ('m', 'METADATA', 'c');
+            CREATE TABLE embeddings (id INTEGER PRIMARY KEY, segment_id, embedding_id);
+            INSERT INTO embeddings VALUES (1, 'm', 'a'), (2, 'm', 'b');
+            CREATE TABLE embedding_metadata (id, key, string_value, int_value, float_value, bool_value);
+            CREATE TABLE max_seq_id (segment_id, seq_id);
+            CREATE TABLE embeddings_queue (seq_id, operation, topic, id, vector);
+        """)
+    db.close()
+    (path / "v" / "index_metadata.pickle").write_bytes(pickle.dumps({"id_to_label": {"a": 1, "b": 2}}))
+    (path / "v" / "header.bin").write_bytes(header)
+    (path / "v" / "data_level0.bin").write_bytes(level0)
+    return path
+
+
+def level0(vectors):
+    out = np.zeros((len(vectors), 132 + 4 * vectors.shape[1] + 8), np.uint8)
+    out[:, 132:-8] = vectors.view(np.uint8)
+    out[:, -8:] = np.arange(1, len(vectors) + 1, dtype="<u8").view(np.uint8).reshape(-1, 8)
+    return out.tobytes()
+
+
+def header(n=2, size=172, label_at=164, vector_at=132):
+    return struct.pack("<i6Q", 1, 0, 1000, n, size, label_at, vector_at) + bytes(48)
+
+
+def test_an_index_of_chroma(tmp_path):
+    source = chroma_like(tmp_path / "old", level0(VECTORS[:2]), header())
+    imported(source, tmp_path / "store", ids=["a", "b"], texts=[None] * 2, metadatas=[{}, {}], vectors=VECTORS[:2])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        header(n=3),
+        header(n=1 << 60),
+        header(size=0),
+        header(label_at=131),
+        header(vector_at=0),
+        header(size=171, label_at=163),
+        header()[:20],
+        b"",
+    ],
+)
+def test_an_index_of_chroma_that_does_not_agree_with_its_header(tmp_path, given):
+    source = chroma_like(tmp_path / "old", level0(VECTORS[:2]), given)
+    with pytest.raises(bqstore.CorruptionError):
+        import_from(source, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_database_that_is_none(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "chroma.sqlite3").write_bytes(b"no database at all" * 100)
+    with pytest.raises(bqstore.CorruptionError, match=r"chroma\.sqlite3"):
+        import_from(tmp_path / "old", tmp_path / "store")

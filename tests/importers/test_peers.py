@@ -1,0 +1,136 @@
+"""Folders that FAISS, Chroma, Qdrant's local mode, LanceDB and pyarrow write themselves.
+
+These libraries are no part of ``make test``: ``pip install -e ".[test,peers]"`` brings them.
+"""
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+
+import bqstore
+from bqstore.importers import export, import_from
+from tests.importers.given import DIM, IDS, METADATAS, TEXTS, VECTORS, N, imported
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of other libraries
+UUIDS = [f"00000000-0000-4000-8000-{i:012d}" for i in range(N)]
+
+
+def needs(name):
+    return pytest.importorskip(name, reason=f'{name} is not installed: pip install -e ".[test,peers]"')
+
+
+class Given(Embeddings):
+    """The vectors of `VECTORS`, by the number that a text ends with."""
+
+    def embed_documents(self, texts):
+        return [VECTORS[int(text.split()[-1]) if text[-1].isdigit() else 0].tolist() for text in texts]
+
+    def embed_query(self, text):
+        return self.embed_documents([text])[0]
+
+
+def documents():
+    return [Document(text, metadata=metadata) for text, metadata in zip(TEXTS, METADATAS, strict=True)]
+
+
+@pytest.mark.parametrize(("strategy", "distance"), [(None, "euclid"), ("MAX_INNER_PRODUCT", "dot")])
+def test_faiss_of_langchain(tmp_path, strategy, distance):
+    faiss = needs("langchain_community.vectorstores.faiss")
+    options = {} if strategy is None else {"distance_strategy": strategy}
+    faiss.FAISS.from_documents(documents(), Given(), ids=IDS, **options).save_local(str(tmp_path / "old"))
+    report = imported(tmp_path / "old", tmp_path / "store")
+    assert (report.kind, report.distance) == ("faiss", distance)
+
+
+def test_an_index_of_faiss_that_is_not_flat(tmp_path):
+    faiss = needs("faiss")
+    community = needs("langchain_community.vectorstores.faiss")
+    index = faiss.IndexHNSWFlat(DIM, 16)
+    docstore = community.InMemoryDocstore()
+    store = community.FAISS(Given(), index, docstore, {})
+    store.add_documents(documents(), ids=IDS)
+    store.save_local(str(tmp_path / "old"), "named")
+    imported(tmp_path / "old", tmp_path / "store")
+
+
+@pytest.mark.parametrize(("space", "distance"), [("l2", "euclid"), ("ip", "dot"), ("cosine", "cosine")])
+def test_chroma_of_langchain(tmp_path, space, distance):
+    chroma = needs("langchain_chroma")
+    for name in ("docs", "others"):
+        given = {"collection_metadata": {"hnsw:space": space}, "persist_directory": str(tmp_path / "old")}
+        chroma.Chroma(name, Given(), **given).add_documents(documents(), ids=IDS)
+    with pytest.raises(bqstore.InvalidInputError, match="'docs', 'others'"):
+        import_from(tmp_path / "old", tmp_path / "store")
+    report = imported(tmp_path / "old", tmp_path / "store", from_collection="docs")
+    assert (report.kind, report.distance) == ("chroma", distance)
+
+
+def test_an_index_and_a_queue_of_chroma(tmp_path):
+    """The index is written after a thousand documents; what is newer stays in the queue."""
+    chromadb = needs("chromadb")
+    vectors = np.random.default_rng(1).standard_normal((2300, DIM)).astype(np.float32)
+    ids = [f"d{i}" for i in range(len(vectors))]
+    old = chromadb.PersistentClient(str(tmp_path / "old")).create_collection("docs")
+    for at in range(0, len(vectors), 100):
+        some = slice(at, at + 100)
+        old.add(ids=ids[some], embeddings=vectors[some], documents=ids[some], metadatas=[{"tags": ["a"]}] * 100)
+    old.delete(ids=["d3", "d2290"])
+    old.update(ids=["d4", "d2291"], embeddings=vectors[[8, 9]])
+    old.upsert(ids=["d5"], embeddings=vectors[[10]], documents=["new"], metadatas=[{"n": 1}])
+    theirs = old.get(include=["embeddings", "documents", "metadatas"])
+    report = import_from(tmp_path / "old", tmp_path / "store")
+    assert report.ok and report.compared == 2298 and report.neighbors == 1.0
+    with bqstore.open(tmp_path / "store") as col:
+        found = col.get(theirs["ids"], with_vectors=True)
+    assert [(each.text, each.metadata) for each in found] == list(
+        zip(theirs["documents"], theirs["metadatas"], strict=True)
+    )
+    np.testing.assert_array_equal([each.vector for each in found], np.float32(theirs["embeddings"]))
+
+
+def test_qdrant_of_langchain(tmp_path):
+    qdrant, client = needs("langchain_qdrant"), needs("qdrant_client")
+    local = client.QdrantClient(path=str(tmp_path / "old"))
+    space = client.models.VectorParams(size=DIM, distance=client.models.Distance.DOT)
+    local.create_collection("docs", vectors_config=space)
+    store = qdrant.QdrantVectorStore(local, "docs", Given(), distance=client.models.Distance.DOT)
+    store.add_documents(documents(), ids=UUIDS)
+    local.close()
+    metadatas = [{**metadata} for metadata in METADATAS]
+    report = imported(tmp_path / "old", tmp_path / "store", ids=UUIDS, metadatas=metadatas)
+    assert (report.kind, report.distance) == ("qdrant", "dot")
+
+
+def test_named_vectors_and_numbers_as_ids_of_qdrant(tmp_path):
+    client = needs("qdrant_client")
+    models = client.models
+    local = client.QdrantClient(path=str(tmp_path / "old"))
+    space = models.VectorParams(size=DIM, distance=models.Distance.COSINE)
+    local.create_collection("docs", vectors_config={"a": space, "b": space})
+    points = [models.PointStruct(id=i, vector={"a": VECTORS[i].tolist()}, payload=METADATAS[i]) for i in range(N)]
+    local.upsert("docs", points)
+    local.close()
+    with pytest.raises(bqstore.InvalidInputError, match="'docs/a', 'docs/b'"):
+        import_from(tmp_path / "old", tmp_path / "store")
+    ids = [str(i) for i in range(N)]
+    imported(tmp_path / "old", tmp_path / "store", ids=ids, texts=[None] * N, from_collection="docs/a")
+
+
+def test_lancedb(tmp_path):
+    lancedb = needs("lancedb")
+    rows = [
+        {"id": id_, "text": text, "metadata": metadata, "vector": vector}
+        for id_, text, metadata, vector in zip(IDS, TEXTS, METADATAS, VECTORS, strict=True)
+    ]
+    lancedb.connect(str(tmp_path / "old")).create_table("docs", rows)
+    assert imported(tmp_path / "old", tmp_path / "store").collection == "docs"
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_tables_there_and_back(tmp_path, ending):
+    needs("pyarrow")
+    with bqstore.open(tmp_path / "old") as col:
+        col.add(VECTORS, IDS, TEXTS, METADATAS)
+        assert export(col, tmp_path / f"all.{ending}") == N
+    imported(tmp_path / f"all.{ending}", tmp_path / "store")
