@@ -122,7 +122,7 @@ class GraphUpkeep:
 
     def save_at_close(self) -> None:
         """Keep a snapshot unless the next opening does as well with the last one; under the lock."""
-        # what is acknowledged is durable; a damaged row must not keep files open, nor a warning that is an error
-        with suppress(BqstoreError, RuntimeWarning):
+        # what is acknowledged is durable: no damaged row, warning or lack of memory keeps files open
+        with suppress(BqstoreError, MemoryError, RuntimeWarning):
             self._store.check_place()
             self.save(max(1, self.publisher.state.n >> 10))

@@ -84,12 +84,6 @@ class WriterLock:
         elif not self._try(file, self._path.name):
             raise self.refused(file, 0.0)
 
-    def give_back(self, file: io.FileIO) -> None:
-        """Unlock and close a file; closing it alone would leave the lock with a fork that was made meanwhile."""
-        platform.unlock(file.fileno())
-        with suppress(OSError):  # it is unlocked, and the descriptor is gone either way
-            file.close()
-
     def _wait(self, file: io.FileIO, queue: io.FileIO, timeout: float) -> None:
         """Look again and again: first at the queue, then, as its only holder, at the lock itself."""
         assert self._queue is not None
@@ -141,6 +135,14 @@ class WriterLock:
             f"{self._path.parent} has a writer already: {holder.described(file.fileno())}{after}; wait longer "
             "(lock_timeout=), or open with read_only=True"
         )
+
+
+def unlock_and_close(file: io.FileIO) -> None:
+    """Give a lock back; closing its file alone would leave it with a fork that was made meanwhile."""
+    if not file.closed:
+        platform.unlock(file.fileno())
+        with suppress(OSError):  # it is unlocked, and the descriptor is gone either way
+            file.close()
 
 
 def _is_own_for_life(file: io.FileIO) -> bool:

@@ -19,7 +19,7 @@ from .files import storage_errors
 from .flat import flat_files
 from .head import Head, as_stored
 from .hosts import claim
-from .lock import WriterLock, end_with_the_parent
+from .lock import WriterLock, end_with_the_parent, unlock_and_close
 from .place import Place
 from .store import Store, SupersededError
 
@@ -71,7 +71,7 @@ def open_store(
             if host is not None:
                 store.hold(host)
             if not exclusive:
-                lock.give_back(file)
+                unlock_and_close(file)
         at_failure.pop_all()
         return store
 

@@ -19,7 +19,7 @@ from .catalogue import Catalogue
 from .files import storage_errors
 from .graph_snapshot import Snapshot
 from .head import Head
-from .lock import WriterLock
+from .lock import WriterLock, unlock_and_close
 from .place import Place
 from .reading import Reading
 from .sequence import CommitNumber
@@ -62,7 +62,7 @@ class Sharing(Reading):
 
     def hold(self, file: io.FileIO) -> None:
         """Keep a file open until `close`."""
-        self._until_closed.callback(file.close)
+        self._until_closed.callback(unlock_and_close, file)
 
     def check_place(self) -> None:
         """Raise FolderReplacedError unless the folder at the path is the one that was opened."""
@@ -91,8 +91,8 @@ class Sharing(Reading):
 
     def give_lock_back(self, file: io.FileIO | None) -> None:
         """Let others write."""
-        if file is not None and self._lock is not None:
-            self._lock.give_back(file)
+        if file is not None:
+            unlock_and_close(file)
 
     def wait_for_lock(self, file: io.FileIO | None, timeout: float | None = None) -> None:
         """Wait until nobody else writes. Raises LockedError after ``timeout`` (None: `lock_timeout`) seconds."""

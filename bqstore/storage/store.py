@@ -37,6 +37,7 @@ from . import catalogue as sql
 from . import platform, reserve
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
+from .files import storage_errors
 from .flat import SyncFailedError
 from .format import F32, NO_PARAMETERS, U64
 from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_scales
@@ -380,12 +381,12 @@ class Store(Sharing):
         """Release the lock and the files. What was acknowledged is durable already.
 
         ``guard`` keeps other threads from the main connection: closing it under a read crashes SQLite. It is taken when
-        the lock has been waited for.
+        the lock has been waited for. Raises StorageError when all is released, and the system refused something.
         """
         if self._closed:
             return
         self._closed = True
-        with self._until_closed:
+        with storage_errors(f"close {self.folder}", "; it is closed, and nothing is lost"), self._until_closed:
             self._close_files(guard or nullcontext())
 
     def _close_files(self, guard: AbstractContextManager[object]) -> None:
@@ -397,7 +398,9 @@ class Store(Sharing):
             locked = self.is_alone
             if self._writing and not locked:
                 with suppress(BqstoreError):
-                    self.wait_for_lock(stack.enter_context(self.lock_file()), min(self.lock_timeout, _AT_CLOSE))
+                    file = stack.enter_context(self.lock_file())
+                    stack.callback(self.give_lock_back, file)
+                    self.wait_for_lock(file, min(self.lock_timeout, _AT_CLOSE))
                     locked = True
             stack.enter_context(guard)
             stack.callback(self.catalogue.close)  # whatever comes before

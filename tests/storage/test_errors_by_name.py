@@ -77,8 +77,9 @@ def test_closing_is_done_whatever_fails(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "ftruncate", fails(errno.EIO))
         patch.setattr(Catalogue, "checkpoint", fails(errno.EIO))
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(OSError, match="Input/output") as caught:
             col.close()
+        assert isinstance(caught.value, StorageError) and "nothing is lost" in str(caught.value)
     with pytest.raises(ClosedError):
         col.count()
     col.close()
@@ -111,14 +112,15 @@ def test_a_commit_that_was_not_written_poisoned_the_writer(col, name):
     assert len(col) == 4 and col.delete(["a"]) == 1 and col.verify().ok
 
 
-def test_a_lock_file_that_cannot_be_closed_is_an_error_by_name(col, monkeypatch):
-    """The one of those who keep snapshots; clear() raised a bare OSError behind its commit."""
+def fail_to_close(failing: str, monkeypatch):
+    """From now on closing a lock file of this name fails, and leaves it open, as an injected fault does."""
+    left = []
 
     class Failing(io.FileIO):
         def close(self):
-            was = self.closed
-            super().close()
-            if not was and self.mode == "rb+":
+            if not self.closed:
+                left.append(os.dup(self.fileno()))  # with the lock
+                super().close()
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     real = Place.open_lock
@@ -126,8 +128,30 @@ def test_a_lock_file_that_cannot_be_closed_is_an_error_by_name(col, monkeypatch)
         Place,
         "open_lock",
         lambda self, name: (
-            Failing(self.open(name, os.O_RDWR | os.O_CREAT), "r+") if name == "SAVE" else real(self, name)
+            Failing(self.open(name, os.O_RDWR | os.O_CREAT), "r+") if name == failing else real(self, name)
         ),
     )
+    return left
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_closing_raised_a_bare_error_where_the_lock_file_could_not_be_closed(tmp_path, monkeypatch, exclusive):
+    """The descriptor is gone either way; the lock is given back first, should it not be."""
+    with monkeypatch.context() as patch:
+        left = fail_to_close("LOCK", patch)
+        col = bqstore.open(tmp_path, threads=1, exclusive=exclusive)
+        col.add(np.eye(4), ["a", "b", "c", "d"])
+        col.close()
+        assert left
+    with bqstore.open(tmp_path, exclusive=True, lock_timeout=0) as again:
+        assert len(again) == 4
+    for fd in left:
+        os.close(fd)
+
+
+def test_a_lock_file_that_cannot_be_closed_is_an_error_by_name(col, monkeypatch):
+    """The one of those who keep snapshots; clear() raised a bare OSError behind its commit."""
+
+    fail_to_close("SAVE", monkeypatch)
     col.clear()
     assert len(col) == 0 and col.add(np.eye(4)[:1], ["a"]) == ["a"] and col.verify().ok

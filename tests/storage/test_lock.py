@@ -16,7 +16,7 @@ import pytest
 import bqstore
 from bqstore.errors import LockedError, StorageError
 from bqstore.storage import platform
-from bqstore.storage.lock import WriterLock
+from bqstore.storage.lock import WriterLock, unlock_and_close
 from bqstore.storage.place import Entries
 
 ROOT = Path(bqstore.__file__).parents[1]
@@ -269,6 +269,6 @@ def test_a_fork_that_has_the_descriptor_does_not_keep_the_lock(path):
     with lock.open() as file:
         lock.wait(file, 0)
         inherited = os.dup(file.fileno())  # as in a fork
-        lock.give_back(file)
+        unlock_and_close(file)
     take(path)
     os.close(inherited)
