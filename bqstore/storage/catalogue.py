@@ -47,6 +47,12 @@ _PORTION, _PORTION_LENGTH = 4096, 8 << 20  # rows, and characters, of a column i
 WHOLE: Final = "rid, seq, id, text, metadata, private, ref_doc_id, crc"  # the order of `Row.from_stored`
 KEYS: Final = ("rid", "seq", "id", "ref_doc_id", "metadata", "key_crc")  # the order of `check_keys`
 _INSERT: Final = f"INTO rows ({WHOLE}, key_crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_OTHER_COMMITS: Final = """
+SELECT EXISTS (SELECT 1 FROM rows NOT INDEXED WHERE seq > :seq)
+    OR EXISTS (SELECT 1 FROM dead NOT INDEXED WHERE seq > :seq)
+    OR EXISTS (SELECT 1 FROM changed WHERE seq > :meta_seq)
+    OR EXISTS (SELECT 1 FROM changed CROSS JOIN rows USING (rid) WHERE changed.seq <> rows.seq)
+"""
 
 
 def translate(error: sqlite3.Error, name: str) -> BqstoreError:
@@ -483,6 +489,18 @@ def reread_head(connection: sqlite3.Connection, name: str, known: Head | None) -
     head = Head.from_stored(row[0], row[1], row[2], name)
     same = known is not None and known.settings == head.settings
     return replace(head, settings=known.settings) if known is not None and same else head
+
+
+def check_commits(connection: sqlite3.Connection, head: Head, name: str) -> None:
+    """Raise CorruptionError where rows and lists of them are not of one commit: pages of several, in a copy.
+
+    No page's checksum tells that, and no count need. The lists know the commits of rows, and the head knows the last.
+    """
+    if connection.execute(_OTHER_COMMITS, {"seq": head.seq, "meta_seq": head.meta_seq}).fetchone()[0]:
+        raise CorruptionError(
+            f"{name} holds rows of several commits: the folder was copied while it was written; make another copy with "
+            "backup(), or with `cp` when nobody writes"
+        )
 
 
 def write_head(connection: sqlite3.Connection, head: Head) -> None:

@@ -9,7 +9,7 @@ import os
 import secrets
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..errors import CorruptionError, NotFoundError
 from . import catalogue as sql
@@ -22,6 +22,8 @@ from .hosts import claim
 from .lock import WriterLock, end_with_the_parent, unlock_and_close
 from .place import Place
 from .store import Store, SupersededError
+
+_SMALL: Final = 8 << 20  # bytes of a catalogue whose rows are looked through at opening, in a few milliseconds
 
 
 def open_store(
@@ -156,6 +158,8 @@ def _check_counts(store: Store) -> None:
         rows, last = main.execute("SELECT count(*), max(rid) FROM rows").fetchone()
         dead = main.execute("SELECT count(*) FROM dead").fetchone()[0]
         both = main.execute("SELECT count(*) FROM dead JOIN rows USING (rid)").fetchone()[0]
+        if head is not None and sum(store.catalogue.bytes()) <= _SMALL:
+            sql.check_commits(main, head, store.catalogue.name)
     if (
         head is None
         or both

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BqstoreError, CorruptionError
-from .catalogue import WHOLE
+from .catalogue import WHOLE, check_commits
 from .files import RecordFile
 from .flat import FlatFiles
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
@@ -92,6 +92,7 @@ def _rows(store: "Store", head: Head, problems: list[str]) -> tuple[set[int], in
                 except CorruptionError as error:
                     bad.append(str(error))
             dead = {row[0] for row in connection.execute("SELECT rid FROM dead")}
+            check_commits(connection, head, name)
     except (BqstoreError, sqlite3.Error) as error:
         problems.append(f"{name}: {error}")
         return rids, read
