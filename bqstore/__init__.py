@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnknownKeywordError,
     )
     from .index import warm_up
+    from .metadata.text_filters import translate_filter
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import load, open, open_flat
     from .repairing import repair
@@ -76,6 +77,7 @@ _HOME = {
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
     "check_documents": "validate",
+    "translate_filter": "metadata.text_filters",
 }
 
 __all__ = [
@@ -135,6 +137,7 @@ __all__ = [
     "rename",
     "repair",
     "search_keywords",
+    "translate_filter",
     "warm_up",
 ]
 

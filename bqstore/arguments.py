@@ -269,6 +269,14 @@ def text_bytes(text: str, what: str) -> int:
         ) from None  # it carries the text
 
 
+def as_dicts(given: object) -> object:
+    """An object of qdrant-client's models as dicts and lists, as Qdrant's HTTP writes it; others as they are."""
+    if type(given).__module__.partition(".")[0] != "qdrant_client" or not hasattr(given, "model_dump"):
+        return given
+    out: object = given.model_dump(by_alias=True, exclude_unset=True, exclude_none=True)
+    return out
+
+
 def items(given: object, what: str) -> list[Any]:
     """A list of anything iterable but a string or a dictionary."""
     if isinstance(given, Mapping):

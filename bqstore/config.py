@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, TypeVar
 
 from .arguments import (
+    as_dicts,
     check_bool,
     check_choice,
     check_int,
@@ -236,7 +237,8 @@ def search_keywords(
 
     Parameters
     ----------
-    search_params : dict or None    ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True,
+    search_params : dict, Qdrant's `SearchParams`, or None
+                                    ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True,
                                     "oversampling": 2.0, "ignore": False}}``, or a part of it
     known : names                   keywords that the caller takes, for the error of a misspelt one
     **keywords                      of `Collection.search`; one that is None is left out
@@ -260,6 +262,7 @@ def _renamed(given: object, where: str, names: Mapping[str, str]) -> dict[str, A
     """The settings of a dictionary that are not None, by other names."""
     if given is None:
         return {}
+    given = as_dicts(given)
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"{where} is {type_of(given)}; expected a dict in Qdrant's shape")
     refuse_unknown(given, names, where)

@@ -18,9 +18,15 @@ The tree, each branch a different reaction of the caller::
     └── EmbeddingError                      the embedding model refused, is unreachable, or has no key
 """
 
+from collections.abc import Sequence
+
 
 class BqstoreError(Exception):
     """The base of all errors of this library.
+
+    Attributes
+    ----------
+    added : sequence of str     ids of documents that earlier batches of the same call have stored; they stay
 
     >>> import bqstore
     >>> try:
@@ -29,6 +35,8 @@ class BqstoreError(Exception):
     ...     print(error)
     dim is 0; expected an integer from 1 to 16,384
     """
+
+    added: Sequence[str] = ()
 
 
 class InvalidInputError(BqstoreError, ValueError):

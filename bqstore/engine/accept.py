@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..bitmap import Bits, count, to_bitmap
+from ..bitmap import Bits, count, to_bitmap, to_mask
 from ..errors import InvalidInputError
 from ..metadata.columns import Column
 from ..metadata.documents import record_of
@@ -44,10 +44,15 @@ class Acceptor:
         if tree is None:
             return state, state.live_bits, state.head.n_live
         if isinstance(tree, Predicate):
-            function = tree.function
+            function, within = tree.function, tree.within
+
+            def asked(state: State) -> tuple[State, Bits, int]:
+                state, among, _ = self.accepted(state, within)
+                return state, *self.called(state, function, among)
+
             if self._life.is_changing():  # a delete, which stands at the last commit and holds off others
-                return state, *self.called(state, function)
-            return self._publisher.whole(lambda state: (state, *self.called(state, function)))
+                return asked(state)
+            return self._publisher.whole(asked)
         known = state.matched.get(tree)
         if known is not None:
             return state, *known
@@ -88,9 +93,9 @@ class Acceptor:
         if wanted - self._publisher.current().columns.keys():
             self._loaded(lambda state: with_columns(self._store, state, wanted), lambda state: None)
 
-    def called(self, state: State, function: Callable[[Any], object]) -> tuple[Bits, int]:
-        """The documents that a filter function accepts. ChangedError if one is not as the state knows it."""
-        mask, live = np.zeros(state.n, bool), np.flatnonzero(state.live)
+    def called(self, state: State, function: Callable[[Any], object], among: Bits) -> tuple[Bits, int]:
+        """The documents among some that a filter function accepts. ChangedError if one is not as the state knows it."""
+        mask, live = np.zeros(state.n, bool), np.flatnonzero(to_mask(among, state.n))
         for at in range(0, len(live), _AT_ONCE):
             for ordinal, row in fetch.rows(self._store, state, live[at : at + _AT_ONCE]).items():
                 answer = function(record_of(row))

@@ -75,7 +75,8 @@ def _accepted(engine: "Engine", state: State, tree: Tree | None, bad: set[int]) 
         return to_bitmap(live)
     view = replace(state, live=live, columns={}, ids=None)
     if isinstance(tree, Predicate):
-        return engine.acceptor.called(view, tree.function)[0]
+        among = _accepted(engine, state, tree.within, bad)
+        return engine.acceptor.called(view, tree.function, among)[0]
     try:
         of, bits, _ = engine.acceptor.accepted(state, tree)
         if of.head.seq == state.head.seq:

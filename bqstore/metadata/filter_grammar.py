@@ -9,14 +9,14 @@ scalar matches a list if it matches an element. ``docs/filters.md`` has every op
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from ..arguments import did_you_mean, shown, text_bytes, type_of
 from ..errors import InvalidInputError
 from ..kernels.metadata import ANY_RUN
-from . import foreign_filters
+from . import foreign_filters, qdrant_filters
 from .dates import MARK, instant
 from .filter_tree import (
     EVERYTHING,
@@ -42,6 +42,7 @@ MAX_NESTING: Final = 16
 _LISTS = (list, tuple, set, frozenset)
 
 
+Condition = Field | And | Or | Not
 Filter = Mapping[str, Any] | Callable[[Any], object]
 
 
@@ -53,13 +54,17 @@ def parse(given: object) -> Tree | None:
     """
     if given is None:
         return None
-    if callable(given) and not isinstance(given, type):
-        return Predicate(given)
+    if _is_function(given):
+        return Predicate(cast("Callable[[Any], object]", given))
+    given = qdrant_filters.translated(given)
     if not isinstance(given, Mapping):
         raise InvalidInputError(
             f"filter is {_described(given)}; expected a dict such as {{'lang': 'en'}}, or a function of a document"
         )
-    tree = _Parser().tree(given, 0)
+    parser = _Parser()
+    tree = parser.tree(given, 0)
+    if parser.functions:
+        tree = _functions_last(tree)
     return None if tree == EVERYTHING else tree
 
 
@@ -87,6 +92,7 @@ class _Parser:
 
     def __init__(self) -> None:
         self.nodes = 0
+        self.functions = 0
 
     def _node(self, tree: Tree) -> Tree:
         self.nodes += 1
@@ -124,10 +130,15 @@ class _Parser:
                 f"{name} is given {_described(given)}; expected a list of filters that is not empty"
             )
         parts = []
-        for part in given:
-            if not isinstance(part, Mapping):
+        for each in given:
+            part = each if isinstance(each, Mapping) else qdrant_filters.translated(each)
+            if _is_function(part):
+                parts.append(self._node(Predicate(cast("Callable[[Any], object]", part))))
+                self.functions += 1
+            elif isinstance(part, Mapping):
+                parts.append(self.tree(part, depth + 1))
+            else:
                 raise InvalidInputError(f"{name} holds {_described(part)}; expected filters, such as {{'lang': 'en'}}")
-            parts.append(self.tree(part, depth + 1))
         if name == "$and":
             return self._node(_all_of(parts))
         return self._node(EVERYTHING if EVERYTHING in parts else Or(tuple(parts)))
@@ -172,6 +183,36 @@ def _all_of(parts: list[Tree]) -> Tree:
     """The conjunction, without parts that restrict nothing: `Collection.delete` must know a filter that does not."""
     parts = [part for part in parts if part != EVERYTHING]
     return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _is_function(given: object) -> bool:
+    return callable(given) and not isinstance(given, (type, Mapping))
+
+
+def _functions_last(tree: Tree) -> Predicate:
+    """A tree with functions among what it requires, so that they are asked about what matches the rest alone."""
+    functions: list[Callable[[Any], object]] = []
+    rest: list[Tree] = []
+    open_ = [tree]
+    while open_:
+        part = open_.pop(0)
+        if isinstance(part, Predicate):
+            functions.append(part.function)
+        elif isinstance(part, And):
+            open_ = [*part.parts, *open_]
+        else:
+            rest.append(part)
+    if any(map(_asks_a_function, rest)):
+        raise InvalidInputError("a function stands inside of $or or $not; only $and joins functions with conditions")
+    within = cast("Condition | None", _all_of(rest) if rest else None)
+    if len(functions) == 1:
+        return Predicate(functions[0], within)
+    return Predicate(lambda record: all(function(record) for function in functions), within)
+
+
+def _asks_a_function(tree: Tree) -> bool:
+    parts = tree.parts if isinstance(tree, (And, Or)) else (tree.part,) if isinstance(tree, Not) else ()
+    return isinstance(tree, Predicate) or any(map(_asks_a_function, parts))
 
 
 def _not(tree: Tree) -> Tree:

@@ -88,9 +88,10 @@ class Not:
 
 @dataclass(frozen=True, eq=False)  # by identity: the function need not be hashable
 class Predicate:
-    """A function of each document's `Record` returns whether it matches."""
+    """A function of each document's `Record` returns whether it matches; it is asked about those within."""
 
     function: Callable[[Any], object]
+    within: "Field | And | Or | Not | None" = None  # what the filter requires besides; None: nothing
 
 
 EVERYTHING: Final = And(())
