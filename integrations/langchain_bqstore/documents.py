@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -59,25 +59,29 @@ def batches_of(
 
 
 @contextmanager
-def telling(added: int) -> Iterator[None]:
-    """Say in an error of a batch which text of all it is about, and how many of the batches before are stored.
+def telling(added: Sequence[str]) -> Iterator[None]:
+    """Say in an error of a batch which text of all it is about, and what the batches before have stored.
+
+    Whatever error it is, its attribute ``added`` lists the ids of those.
 
     >>> try:
-    ...     with telling(added=500):
+    ...     with telling(added=["1", "2"]):
     ...         bqstore.check_documents(1, texts=[7])
     ... except bqstore.InvalidInputError as error:
-    ...     print(str(error).rpartition("; ")[2])
-    it is in a batch after 500 texts, which are stored
+    ...     print(str(error).rpartition("; ")[2], error.added)
+    it is in a batch after 2 texts, which are stored ['1', '2']
     """
     try:
         yield
-    except bqstore.BqstoreError as error:
-        if added:
+    except BaseException as error:
+        with suppress(AttributeError, TypeError):  # an error of another library that takes no attributes
+            error.added = list(added)  # type: ignore[attr-defined]
+        if added and isinstance(error, bqstore.BqstoreError):
             which = ""
             if isinstance(error, bqstore.InvalidInputError) and error.index is not None:
-                error.index += added
+                error.index += len(added)
                 which = f"it is text {error.index} of all, "
-            place = f"{'in' if which else 'it is in'} a batch after {added:,} texts, which are stored"
+            place = f"{'in' if which else 'it is in'} a batch after {len(added):,} texts, which are stored"
             error.args = (f"{error}; {which}{place}",)
         raise
 

@@ -222,13 +222,16 @@ class BQVectorStore(VectorStore):
                                         is embedded
         StorageError                    the disk refused; earlier batches stay
 
+        Whatever is raised, the error's ``added`` lists the ids that earlier batches have stored. To go on, add
+        ``texts[len(error.added):]``; texts that are given these ids replace what is stored.
+
         >>> store.add_texts(["Fish swim.", "Birds fly."], [{"legs": 0}, {"legs": 2}], ids=["3", "4"], batch_size=1)
         ['3', '4']
         """
         added: list[str] = []
         self._check_model(writing=True)
         for batch in batches_of(texts, metadatas, ids, batch_size, kwargs):
-            with telling(len(added)):
+            with telling(added):
                 vectors = embed_texts(self._embedding, batch.texts)
                 added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
         return added
@@ -251,7 +254,7 @@ class BQVectorStore(VectorStore):
         added: list[str] = []
         self._check_model(writing=True)
         for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs):
-            with telling(len(added)):
+            with telling(added):
                 vectors = await aembed_texts(self._embedding, batch.texts)
                 add = self.collection.add
                 added += await run_in_executor(None, add, vectors, batch.ids, batch.texts, batch.metadatas)

@@ -107,6 +107,35 @@ async def test_an_error_of_a_later_batch_names_the_place_in_the_callers_list_and
         store.add_texts(texts, ids=ids, batch_size=2)
 
 
+class Limited(Broken):
+    """Fails in the second call with an error of its own, as the clients of models do."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.calls += 1
+        if self.calls == 2:
+            raise RuntimeError("rate limit")
+        return [[1.0, 1.0] for _ in texts]
+
+
+async def test_the_error_of_a_batch_that_was_not_embedded_carries_the_ids_that_were_added() -> None:
+    """Documents stayed under ids that nobody was told."""
+    texts = list("abcde")
+    for way in ("add", "aadd"):
+        store = BQVectorStore(Limited())
+        with pytest.raises(RuntimeError, match="rate limit") as caught:
+            if way == "add":
+                store.add_texts(texts, batch_size=2)
+            else:
+                await store.aadd_texts(texts, batch_size=2)
+        added: list[str] = caught.value.added  # type: ignore[attr-defined]
+        assert added == store.collection.ids() and len(added) == 2
+        store.add_texts(texts, ids=[*added, None, None, None], batch_size=2)  # replaces them
+        assert [record.text for record in store.collection.get(store.collection.ids())] == texts
+        with pytest.raises(bqstore.InvalidInputError) as refused:
+            store.add_texts([1])  # type: ignore[list-item]
+        assert refused.value.added == ()
+
+
 async def test_a_filter_alone_finds_the_first_that_match() -> None:
     store = BQVectorStore(DeterministicFakeEmbedding(size=DIM))
     store.add_texts(list("abc"), [{"n": i} for i in range(3)], ids=list("abc"))
