@@ -17,7 +17,7 @@ from ..kernels.metadata import BIG, DICT, FALSE, FLOAT, INT, LENGTH_BITS, LIST, 
 from ..metadata.columns import Column
 from ..metadata.dates import MARK
 from ..metadata.documents import metadata_of
-from ..metadata.filter_tree import Contains, Elements, Field, Like, Not, OneOf, Predicate, Range, Test, Tree
+from ..metadata.filter_tree import Contains, Elements, Exists, Field, Like, Not, OneOf, Or, Predicate, Range, Test, Tree
 from ..metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
 from ..storage import Store
 from . import fetch
@@ -70,12 +70,16 @@ class ZeroMatches:
 
 
 def _fields(tree: Tree) -> Iterator[Field]:
-    """The tests that must be met; what is negated is met by documents without the field."""
+    """The tests that must be met; what is negated is met by documents without the field.
+
+    Who asks beside a test whether the field is there knows that it may be missing.
+    """
     if isinstance(tree, Field):
         yield tree
     elif not isinstance(tree, (Not, Predicate)):
+        asked = {part.key for part in tree.parts if isinstance(part, Field) and isinstance(part.test, Exists)}
         for part in tree.parts:
-            yield from _fields(part)
+            yield from (field for field in _fields(part) if isinstance(tree, Or) or field.key not in asked)
 
 
 def _hint(store: Store, state: State, key: str) -> str:

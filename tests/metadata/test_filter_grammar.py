@@ -227,6 +227,12 @@ def test_ids_and_source_documents():
             ({"_bq_ref_doc_id": "D"}, "a"),
             ({"_bq_ref_doc_id": {"$in": ["D", "E", "F"]}}, "ab"),
             ({"$not": {"_bq_ref_doc_id": "D"}}, "bc"),
+            ({"_bq_ref_doc_id": {"$like": "D%"}}, "a"),
+            ({"_bq_ref_doc_id": {"$contains": "E"}}, "b"),
+            ({"_bq_ref_doc_id": {"$any": ["D", "F"]}}, "a"),
+            ({"_bq_ref_doc_id": {"$gte": "D"}}, "ab"),
+            ({"_bq_ref_doc_id": {"$exists": False}}, "c"),
+            ({"_bq_ref_doc_id": {"$ne": 3}}, "abc"),
         ]:
             assert "".join(record.id for record in col.scroll(condition)) == found, condition
             assert col.count(condition) == len(found)

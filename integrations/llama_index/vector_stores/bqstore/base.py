@@ -6,26 +6,26 @@ It turns nodes into rows and queries into searches. Checks, files, threads and r
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
+    DEFAULT_PERSIST_DIR,
     BasePydanticVectorStore,
     MetadataFilters,
     VectorStoreQuery,
-    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 
 import bqstore
 
-from .embeddings import model_of, name_of
-from .filters import NativeFilter, native_filter
-from .nodes import node_of, row_of
+from .embeddings import name_of
+from .filters import native_filter
+from .nodes import node_of, nodes_in, row_of
+from .queries import answer, check_keywords, llama_index_words
 
 
 class BQVectorStore(BasePydanticVectorStore):
@@ -127,6 +127,27 @@ class BQVectorStore(BasePydanticVectorStore):
         """
         return cls(path, collection_name, **settings)
 
+    @classmethod
+    def from_persist_dir(
+        cls, persist_dir: str = DEFAULT_PERSIST_DIR, namespace: str = "default", fs: Any = None, **settings: Any
+    ) -> BQVectorStore:
+        """Open the store that a folder holds, under the name that LlamaIndex's own stores have for it.
+
+        ``namespace`` is the collection. Raises NotFoundError if the folder has no such collection, where the
+        constructor would make one, and InvalidInputError for an ``fs``: the folder must be on a local disk.
+
+        >>> BQVectorStore("storage").close()
+        >>> BQVectorStore.from_persist_dir("storage").get_nodes()
+        []
+        """
+        if fs is not None:
+            raise bqstore.InvalidInputError("fs is given; bqstore reads a folder on a local disk, by its path")
+        if namespace not in bqstore.collections(persist_dir):
+            raise bqstore.NotFoundError(
+                f"{persist_dir} holds no collection {namespace!r}; BQVectorStore(path) makes one"
+            )
+        return cls(persist_dir, namespace, **settings)
+
     @property
     def collection(self) -> bqstore.Collection:
         """The open `bqstore.Collection`.
@@ -147,7 +168,7 @@ class BQVectorStore(BasePydanticVectorStore):
 
     # ---- writing
 
-    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+    def add(self, nodes: Iterable[BaseNode], **kwargs: Any) -> list[str]:
         """Add nodes with their embeddings. They are durable and searchable when this returns.
 
         A node whose id exists is replaced. ``kwargs`` are ignored: `VectorStoreIndex.insert` passes on here what is
@@ -155,7 +176,7 @@ class BQVectorStore(BasePydanticVectorStore):
 
         Parameters
         ----------
-        nodes : sequence of BaseNode    each with an ``embedding``
+        nodes : iterable of BaseNode    each with an ``embedding``
 
         Returns
         -------
@@ -163,22 +184,18 @@ class BQVectorStore(BasePydanticVectorStore):
 
         Raises
         ------
-        InvalidInputError               a node has no embedding or cannot be stored; nothing was added
+        InvalidInputError               a node has no embedding or cannot be stored, or ``nodes`` are none; nothing was
+                                        added
         StorageError                    the disk refused; nothing was added
 
         >>> store.add([TextNode(id_="3", text="Fish swim.", embedding=[1, 1])])
         ['3']
         """
-        for node in nodes:
-            if node.embedding is None:
-                raise bqstore.InvalidInputError(
-                    f"node {node.node_id!r} has no embedding; add it through a VectorStoreIndex or an "
-                    "IngestionPipeline with an embedding model"
-                )
-        rows = [row_of(node) for node in nodes]
+        given = nodes_in(nodes)
+        rows = [row_of(node) for node in given]
         return self._collection.add(
-            [node.get_embedding() for node in nodes],
-            ids=[node.node_id for node in nodes],
+            [node.get_embedding() for node in given],
+            ids=[node.node_id for node in given],
             texts=[text for text, _ in rows],
             metadatas=[metadata for _, metadata in rows],
         )
@@ -190,7 +207,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.node_id for node in store.get_nodes()]
         ['2']
         """
-        _refuse_keywords("delete", delete_kwargs)
+        check_keywords("delete", delete_kwargs)
         if not isinstance(ref_doc_id, str):
             raise bqstore.InvalidInputError(f"ref_doc_id is of type {type(ref_doc_id).__name__}; expected a string")
         self._collection.delete(filter={bqstore.REF_DOC_ID_KEY: ref_doc_id})
@@ -210,40 +227,63 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> store.get_nodes()
         []
         """
-        _refuse_keywords("delete_nodes", delete_kwargs)
-        self._collection.delete(node_ids, filter=native_filter(filters))
+        check_keywords("delete_nodes", delete_kwargs)
+        with llama_index_words():
+            native = native_filter(filters)
+            if node_ids is None and native is None:
+                raise bqstore.InvalidInputError(
+                    "delete_nodes() needs node_ids, or filters that restrict; clear() deletes everything"
+                )
+            self._collection.delete(node_ids, filter=native)
 
-    def clear(self) -> None:
+    def clear(self, **kwargs: Any) -> None:
         """Delete every node. The settings and the dimension stay.
 
         >>> store.clear()
         >>> store.get_nodes()
         []
         """
+        check_keywords("clear", kwargs)
         self._collection.clear()
 
     # ---- reading
 
-    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+    def get_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        *,
+        with_vectors: bool = True,
+        **kwargs: Any,
+    ) -> list[BaseNode]:
         """Return nodes by id, in the order of the ids, by filters, or by both; all nodes without arguments.
+
+        They come with their embeddings, so that they can be changed and added again; ``with_vectors=False`` leaves
+        these out, which saves most of the memory and time.
 
         >>> [node.get_content() for node in store.get_nodes(["2", "unknown", "1"])]
         ['Dogs bark.', 'Cats sleep.']
         """
-        if node_ids is not None and filters is None:
-            return [node_of(record) for record in self._collection.get(node_ids)]
-        ids = None if node_ids is None else {bqstore.ID_KEY: {"$in": node_ids}}
-        return [node_of(record) for record in self._collection.scroll(native_filter(filters, ids))]
+        check_keywords("get_nodes", kwargs)
+        with llama_index_words():
+            if node_ids is not None and filters is None:
+                return [node_of(record) for record in self._collection.get(node_ids, with_vectors=with_vectors)]
+            if isinstance(node_ids, str):
+                raise bqstore.InvalidInputError("node_ids is a str; expected a list")
+            native = native_filter(filters, None if node_ids is None else {bqstore.ID_KEY: {"$in": node_ids}})
+            return [node_of(record) for record in self._collection.scroll(native, with_vectors=with_vectors)]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the ``similarity_top_k`` nearest nodes that match, nearest first; a larger similarity is nearer.
 
         Parameters
         ----------
-        query : VectorStoreQuery    of mode DEFAULT or MMR, with a ``query_embedding``; without one, but with filters,
-                                    the first nodes that match are returned, with similarities of 0. ``filters`` and
-                                    ``doc_ids`` restrict unless they are None, ``node_ids`` unless it is empty:
-                                    LlamaIndex's retrievers always send it, empty
+        query : VectorStoreQuery    of mode DEFAULT or MMR. ``filters``, ``doc_ids`` and ``node_ids`` restrict unless
+                                    they are None or empty; ``filters`` may also be a dict in bqstore's grammar.
+                                    ``output_fields`` names the metadata that the nodes bring ("embedding": the vector,
+                                    too). Without a ``query_embedding``, but with filters, and with one of zeros
+                                    (unless the distance is "euclid") the first nodes that match are returned, and
+                                    ``similarities`` is None
         **kwargs                    a retriever's ``vector_store_kwargs``: ``filter`` and the settings of
                                     `bqstore.Collection.search`; ``search_params``, the same settings as Qdrant writes
                                     them; and those for MMR that the class lists. A ``filter`` that is a dict applies
@@ -264,23 +304,11 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> result.ids, result.similarities, result.nodes[0].get_content()
         (['2'], [1.0], 'Dogs bark.')
         """
-        vector, k = _query_vector(query, self._collection), query.similarity_top_k
-        mmr = _mmr_settings(query, {name: kwargs.pop(name, None) for name in _MMR_KEYWORDS})
-        settings = _search_settings(**kwargs)
-        settings["filter"] = _combined_filter(query, settings.get("filter"))
-        if vector is None and settings["filter"] is None:
-            raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
-        if query.mode == VectorStoreQueryMode.MMR and vector is not None:
-            hits = self._collection.max_marginal_relevance(vector, k, **mmr, **settings)
-        else:
-            hits = self._collection.search(vector, k, **settings)
-        return VectorStoreQueryResult(
-            nodes=[node_of(hit) for hit in hits], similarities=[hit.score for hit in hits], ids=[hit.id for hit in hits]
-        )
+        return answer(self._collection, query, kwargs)
 
     # ---- async
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+    async def async_add(self, nodes: Iterable[BaseNode], **kwargs: Any) -> list[str]:
         """Run `add` in a thread.
 
         >>> import asyncio
@@ -314,7 +342,7 @@ class BQVectorStore(BasePydanticVectorStore):
         """
         await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
-    async def aclear(self) -> None:
+    async def aclear(self, **kwargs: Any) -> None:
         """Run `clear` in a thread.
 
         >>> import asyncio
@@ -322,10 +350,10 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> store.get_nodes()
         []
         """
-        await asyncio.to_thread(self.clear)
+        await asyncio.to_thread(self.clear, **kwargs)
 
     async def aget_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: Any
     ) -> list[BaseNode]:
         """Run `get_nodes` in a thread.
 
@@ -333,7 +361,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.get_content() for node in asyncio.run(store.aget_nodes(["2"]))]
         ['Dogs bark.']
         """
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters, **kwargs)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Run `query` in a thread.
@@ -377,7 +405,7 @@ class BQVectorStore(BasePydanticVectorStore):
 
     # ---- persistence
 
-    def persist(self, persist_path: str, fs: Any = None) -> None:
+    def persist(self, persist_path: str = "", fs: Any = None) -> None:
         """Do nothing: what was added is already durable in ``path``.
 
         `StorageContext.persist` calls this with a file name. If that file existed, `StorageContext.from_defaults`
@@ -417,70 +445,3 @@ def _unpickled(cls: type[BQVectorStore], settings: dict[str, Any], collection: b
     store._collection.close()
     store._collection = collection
     return store
-
-
-_SEARCH_KEYWORDS = (
-    *("filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
-    *("with_vectors", "search_params", "mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k"),
-)
-_MMR_KEYWORDS = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
-
-
-def _query_vector(query: VectorStoreQuery, collection: bqstore.Collection) -> list[float] | None:
-    """Return the vector of a query, after checking its mode and the model that embedded it."""
-    if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
-        mode = VectorStoreQueryMode(query.mode).value
-        raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version supports 'default' and 'mmr'")
-    if query.query_embedding is None and query.mode == VectorStoreQueryMode.DEFAULT:
-        return None  # the collection takes it with a filter alone
-    if query.query_embedding is None:
-        raise bqstore.InvalidInputError("the query has no embedding; bqstore searches by vector")
-    model = model_of(query.query_embedding)
-    if model is not None:
-        collection.check_model(model)
-    return query.query_embedding
-
-
-def _mmr_settings(query: VectorStoreQuery, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings for the mode MMR under the names of `bqstore.Collection.max_marginal_relevance`."""
-    given = {name: value for name, value in given.items() if value is not None}
-    if query.mode != VectorStoreQueryMode.MMR:
-        for name in given:
-            raise bqstore.UnknownKeywordError(f"{name!r} is for the query mode 'mmr'; this query's mode is 'default'")
-        return {}
-    settings: dict[str, Any] = {"fetch_k": given.get("mmr_prefetch_k")}
-    if "mmr_prefetch_factor" in given:
-        factor = given["mmr_prefetch_factor"]
-        if "mmr_prefetch_k" in given:
-            raise bqstore.InvalidInputError("expected mmr_prefetch_factor or mmr_prefetch_k; both are given")
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor < math.inf:
-            raise bqstore.InvalidInputError(f"mmr_prefetch_factor is {factor!r}; expected a number of at least 1")
-        settings["fetch_k"] = math.ceil(query.similarity_top_k * factor)
-    threshold = given.get("mmr_threshold") if query.mmr_threshold is None else query.mmr_threshold
-    if threshold is not None:
-        settings["lambda_mult"] = threshold
-    return settings
-
-
-def _combined_filter(query: VectorStoreQuery, native: NativeFilter | None) -> Any:
-    """Return one filter for the query's own filters, the native one, and the query's ids."""
-    ids = {bqstore.ID_KEY: {"$in": query.node_ids}} if query.node_ids else None
-    docs = None if query.doc_ids is None else {bqstore.REF_DOC_ID_KEY: {"$in": query.doc_ids}}
-    return native_filter(query.filters, native, ids, docs)
-
-
-def _search_settings(search_params: Mapping[str, Any] | None = None, **given: Any) -> dict[str, Any]:
-    """Return keywords of `bqstore.Collection.search`; the vector and k are refused, as the query brings them."""
-    for name in ("k", "similarity_top_k", "vector", "query_embedding"):
-        if name in given:
-            raise bqstore.UnknownKeywordError(
-                f"vector_store_kwargs has no keyword {name!r}: the retriever and VectorStoreQuery take "
-                "similarity_top_k and query_embedding"
-            )
-    return bqstore.search_keywords(search_params, _SEARCH_KEYWORDS, **given)
-
-
-def _refuse_keywords(method: str, keywords: Mapping[str, Any]) -> None:
-    """Refuse any keyword: a deletion that ignored one might delete more than was meant."""
-    for name in keywords:
-        raise bqstore.UnknownKeywordError(f"BQVectorStore.{method}() has no keyword {name!r}")

@@ -10,7 +10,9 @@ bqstore's filters:
   raises TypeError. But filters of LlamaIndex cannot hold booleans, so 1 also matches True and 0 also matches False,
   except inside a list given to ``==``.
 - A null is a value: ``== None`` matches it, ``!= None`` does not.
+- A string given to ``in``, ``nin``, ``any`` or ``all`` lists the values between its commas, as Qdrant's store has it.
 - Filters can be nested, a key can be a dotted path, and a malformed filter is an InvalidInputError.
+- ``doc_id``, ``ref_doc_id`` and ``document_id`` mean the source document of nodes whose metadata has no such key.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +20,7 @@ from typing import Any, Final
 
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
-from bqstore import InvalidInputError, Record
+from bqstore import REF_DOC_ID_KEY, InvalidInputError, Record
 
 Filter = dict[str, Any]
 NativeFilter = Mapping[str, Any] | Callable[[Record], bool]
@@ -34,20 +36,22 @@ _OF_VALUE: Final = {
 _OF_LIST: Final = {FilterOperator.IN: "$in", FilterOperator.NIN: "$nin", FilterOperator.ANY: "$any"}
 _OF_TEXT: Final = {FilterOperator.TEXT_MATCH: "$like", FilterOperator.TEXT_MATCH_INSENSITIVE: "$ilike"}
 _FLAGS: Final = (False, True)
+_OF_SOURCE: Final = ("doc_id", "ref_doc_id", "document_id")  # what LlamaIndex's stores write for other stores
+_DEEPEST: Final = 20  # filters that are nested more are refused as they are
 
 
-def native_filter(*parts: MetadataFilters | NativeFilter | None) -> Any:
+def native_filter(*parts: object) -> Any:
     """Return one filter of bqstore that requires all the parts; None if they restrict nothing.
 
-    A function of a record cannot be combined with other parts: that is an InvalidInputError.
+    A part is a filter of LlamaIndex, a list of such, a filter of bqstore, or None. A function of a record cannot be
+    combined with other parts: that is an InvalidInputError.
 
     >>> from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
     >>> english = MetadataFilters(filters=[MetadataFilter(key="lang", value="en")])
     >>> native_filter(english, {"year": {"$gte": 2023}}, None)
     {'$and': [{'lang': {'$eq': 'en'}}, {'year': {'$gte': 2023}}]}
     """
-    given = [_condition_tree(part) if isinstance(part, MetadataFilters) else part for part in parts]
-    given = [part for part in given if part is not None and (part or not isinstance(part, Mapping))]
+    given = [part for part in map(_native, parts) if part is not None and (part or not isinstance(part, Mapping))]
     if len(given) < 2:
         return given[0] if given else None
     if any(callable(part) for part in given):
@@ -56,6 +60,42 @@ def native_filter(*parts: MetadataFilters | NativeFilter | None) -> Any:
             "in the function"
         )
     return {"$and": given}
+
+
+def _native(part: Any) -> Any:
+    """Return a part as a filter of bqstore."""
+    if isinstance(part, MetadataFilter) or (isinstance(part, list) and part and isinstance(part[0], MetadataFilter)):
+        part = MetadataFilters(filters=part if isinstance(part, list) else [part])
+    elif isinstance(part, dict) and part.keys() <= {"filters", "condition"} and isinstance(part.get("filters"), list):
+        try:
+            part = MetadataFilters.model_validate(part)
+        except ValueError as error:  # of pydantic's
+            raise InvalidInputError(f"filters is a dict that makes no MetadataFilters: {error}") from None
+    tree = _condition_tree(part) if isinstance(part, MetadataFilters) else part
+    return _by_source(tree) if isinstance(tree, Mapping) else tree
+
+
+def _by_source(given: Any, depth: int = 0) -> Any:
+    """Let the keys of `_OF_SOURCE` mean the source document where a node's metadata has no such key."""
+    if not isinstance(given, Mapping) or depth > _DEEPEST:
+        return given
+    plain: Filter = {}
+    parts: list[Filter] = []
+    for key, value in given.items():
+        if key in _OF_SOURCE and not _trivial(value):
+            own = {"$and": [{key: {"$exists": True}}, {key: value}]}
+            parts.append({"$or": [own, {"$and": [{key: {"$exists": False}}, {REF_DOC_ID_KEY: value}]}]})
+        elif key in ("$and", "$or") and isinstance(value, (list, tuple)):
+            plain[key] = [_by_source(each, depth + 1) for each in value]
+        else:
+            plain[key] = _by_source(value, depth + 1) if key == "$not" else value
+    return {"$and": [*([plain] if plain else []), *parts]} if parts else plain
+
+
+def _trivial(test: Any) -> bool:
+    """Return whether a test asks for none of no values, which matches everything or nothing, whatever the key."""
+    lists = ("$in", "$nin", "$any")
+    return isinstance(test, Mapping) and all(name in lists and value == [] for name, value in test.items())
 
 
 def _condition_tree(given: MetadataFilters) -> Filter:
@@ -70,7 +110,8 @@ def _condition_tree(given: MetadataFilters) -> Filter:
 
 def _condition(given: MetadataFilter) -> Filter:
     """Translate one comparison."""
-    key, value, operator = given.key, given.value, given.operator
+    key, operator = given.key, given.operator
+    value = _checked(given)
     if operator in (FilterOperator.EQ, FilterOperator.NE) and value in _FLAGS:
         operator, value = (FilterOperator.IN if operator == FilterOperator.EQ else FilterOperator.NIN), [value]
     if operator in _OF_VALUE:
@@ -82,30 +123,49 @@ def _condition(given: MetadataFilter) -> Filter:
     if operator == FilterOperator.CONTAINS:
         either = [{key: {"$contains": each}} for each in _with_flags([value])]
         return either[0] if len(either) == 1 else {"$or": either}
-    if operator == FilterOperator.ALL:
-        return _all_of(key, value)
-    if operator == FilterOperator.IS_EMPTY:
-        return _is_empty(key)
-    raise InvalidInputError(f"the filter on {key!r} has the operator {operator!r}, which bqstore does not support")
+    return _all_of(key, value) if operator == FilterOperator.ALL else _is_empty(key)
 
 
-def _with_flags(values: Any) -> Any:
+def _checked(given: MetadataFilter) -> Any:
+    """Return the value of a comparison, if its operator takes it; a string in place of a list becomes one."""
+    operator, value = given.operator, given.value
+    expected = None
+    if operator in _OF_LIST or operator == FilterOperator.ALL:
+        if isinstance(value, str):
+            pieces = [piece.strip() for piece in value.split(",")]
+            return pieces if operator == FilterOperator.ALL else list(dict.fromkeys((value, *pieces)))
+        expected = None if isinstance(value, list) else "a list of values"
+    elif operator in _OF_TEXT:
+        expected = None if isinstance(value, str) else "a string"
+    elif operator == FilterOperator.CONTAINS:
+        expected = "one value ('all' takes a list)" if isinstance(value, list) else None
+    elif operator in _OF_VALUE:
+        ordered = operator not in (FilterOperator.EQ, FilterOperator.NE)
+        expected = "a number or a string" if ordered and (value is None or isinstance(value, list)) else None
+    elif operator != FilterOperator.IS_EMPTY:
+        known = ", ".join(repr(each.value) for each in FilterOperator)
+        raise InvalidInputError(f"the filter on {given.key!r} has the operator {operator!r}; there are {known}")
+    if expected is not None:
+        raise InvalidInputError(
+            f"the filter on {given.key!r} with the operator {operator.value!r} has the value {value!r:.80}; "
+            f"expected {expected}"
+        )
+    return value
+
+
+def _with_flags(values: list[Any]) -> list[Any]:
     """Return the values, with False added if 0 is among them and True if 1 is."""
-    return [*values, *(flag for flag in _FLAGS if flag in values)] if isinstance(values, list) else values
+    return [*values, *(flag for flag in _FLAGS if flag in values)]
 
 
-def _all_of(key: str, values: Any) -> Filter:
+def _all_of(key: str, values: list[Any]) -> Filter:
     """Require a list to hold every value, where 0 also stands for False and 1 for True."""
-    if not isinstance(values, list):
-        return {key: {"$all": values}}
     flags = [{key: {"$any": [flag, int(flag)]}} for flag in _FLAGS if flag in values]
     return {"$and": [{key: {"$all": [each for each in values if each not in _FLAGS]}}, *flags]}
 
 
-def _anywhere(text: Any) -> Any:
+def _anywhere(text: str) -> str:
     """Return the ``$like`` pattern of strings that contain a text."""
-    if not isinstance(text, str):
-        return text
     for special in "\\%_":
         text = text.replace(special, "\\" + special)
     return f"%{text}%"

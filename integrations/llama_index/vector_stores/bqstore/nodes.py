@@ -5,6 +5,7 @@ templates, excluded keys, its class) goes under one private metadata key, so tha
 the user's own metadata, and nothing is stored twice.
 """
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from llama_index.core.schema import (
@@ -15,6 +16,7 @@ from llama_index.core.schema import (
     IndexNode,
     MetadataMode,
     Node,
+    NodeWithScore,
     TextNode,
 )
 
@@ -26,6 +28,23 @@ _RESOURCES: Final = ("text_resource", "image_resource", "audio_resource", "video
 _CLASSES: Final[dict[str, type[BaseNode]]] = {
     cls.class_name(): cls for cls in (TextNode, ImageNode, IndexNode, Node, Document, ImageDocument)
 }
+
+
+def nodes_in(given: Any) -> list[BaseNode]:
+    """Return the nodes of any iterable, if they are nodes with embeddings; else raise InvalidInputError."""
+    if isinstance(given, (BaseNode, str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise bqstore.InvalidInputError(f"nodes is of type {type(given).__name__}; expected a list of nodes: [node]")
+    nodes = list(given)
+    for i, node in enumerate(nodes):
+        if not isinstance(node, BaseNode):
+            hint = "its .node" if isinstance(node, NodeWithScore) else "a TextNode, or a node of another class"
+            raise bqstore.InvalidInputError(f"node {i} is of type {type(node).__name__}; expected {hint}")
+        if node.embedding is None:
+            raise bqstore.InvalidInputError(
+                f"node {node.node_id!r} has no embedding; add it through a VectorStoreIndex or an "
+                "IngestionPipeline with an embedding model"
+            )
+    return nodes
 
 
 def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
@@ -65,9 +84,11 @@ def _take_text(node: BaseNode, content: dict[str, Any]) -> str | None:
     return None if node.text_resource is None else content["text_resource"].pop("text")
 
 
-def node_of(found: bqstore.Hit | bqstore.Record) -> BaseNode:
-    """Return the node of a row; a TextNode if another framework wrote the row."""
+def node_of(found: bqstore.Hit | bqstore.Record, fields: Collection[str] | None = None) -> BaseNode:
+    """Return the node of a row, with some fields of its metadata; a TextNode if another framework wrote the row."""
     public = {key: value for key, value in found.metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
+    if fields is not None:
+        public = {key: value for key, value in public.items() if key in fields}
     content: dict[str, Any] = {"id_": found.id, "metadata": public}
     if found.vector is not None:
         content["embedding"] = found.vector.tolist()

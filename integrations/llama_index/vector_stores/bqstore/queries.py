@@ -1,0 +1,151 @@
+"""What a `VectorStoreQuery` and a retriever's ``vector_store_kwargs`` ask of a collection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
+
+import bqstore
+
+from .embeddings import model_of
+from .filters import native_filter
+from .nodes import node_of
+
+_MMR: Final = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
+_KEYWORDS: Final = (
+    *("filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
+    *("target_recall", "with_vectors", "search_params", *_MMR),
+)
+_OF_THE_QUERY: Final = ("k", "similarity_top_k", "vector", "query_embedding")
+_PASSED_ALONG: Final = ("index_id", "delete_from_docstore")  # by LlamaIndex's code; no store does anything by them
+# the core's words, and LlamaIndex's
+_WORDS: Final = {
+    "k": "similarity_top_k",
+    "limit": "similarity_top_k",
+    "ids": "node_ids",
+    "lambda_mult": "mmr_threshold",
+    "fetch_k": "mmr_prefetch_k",
+    "search": "vector_store_kwargs",
+}
+
+
+def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[str, Any]) -> VectorStoreQueryResult:
+    """Return what `BQVectorStore.query` promises; ``given`` are its keywords."""
+    mode = _mode(query)
+    given = {name: value for name, value in given.items() if name not in _PASSED_ALONG}
+    mmr = _mmr_settings(query, mode, {name: given.pop(name, None) for name in _MMR})
+    with llama_index_words():
+        settings = _search_settings(**given)
+        settings["filter"] = _filter(query, settings.get("filter"))
+        fields = None if not query.output_fields or "*" in query.output_fields else frozenset(query.output_fields)
+        if fields is not None and "embedding" in fields:
+            settings["with_vectors"] = True
+        if query.query_embedding is None and settings["filter"] is None:
+            raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
+        vector, k = _vector(query, collection), query.similarity_top_k
+        found: list[Any]
+        if vector is None and settings["filter"] is None:
+            found = list(collection.scroll(limit=k, with_vectors=settings.get("with_vectors", False)))
+        elif vector is None or mode == VectorStoreQueryMode.DEFAULT:
+            found = collection.search(vector, k, **settings)
+        else:
+            found = collection.max_marginal_relevance(vector, k, **mmr, **settings)
+    return VectorStoreQueryResult(
+        nodes=[node_of(each, fields) for each in found],
+        similarities=None if vector is None else [hit.score for hit in found],
+        ids=[each.id for each in found],
+    )
+
+
+def check_keywords(method: str, keywords: Mapping[str, Any]) -> None:
+    """Refuse keywords, but those that LlamaIndex passes along: one that is ignored might say what is meant."""
+    for name in keywords:
+        if name not in _PASSED_ALONG:
+            raise bqstore.UnknownKeywordError(f"BQVectorStore.{method}() has no keyword {name!r}")
+
+
+@contextmanager
+def llama_index_words() -> Iterator[None]:
+    """Let errors of the collection name what is wrong as LlamaIndex names it."""
+    try:
+        yield
+    except bqstore.InvalidInputError as error:
+        name, space, rest = str(error).partition(" ")
+        if name not in _WORDS or not rest.startswith(("is ", "has ")):
+            raise
+        raise type(error)(_WORDS[name] + space + rest) from None
+
+
+def _mode(query: VectorStoreQuery) -> VectorStoreQueryMode:
+    """Return the mode, if it is supported."""
+    if not isinstance(query, VectorStoreQuery):
+        raise bqstore.InvalidInputError(
+            f"query is of type {type(query).__name__}; expected a VectorStoreQuery (texts are embedded by a retriever)"
+        )
+    if query.mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+        return VectorStoreQueryMode(query.mode)
+    mode = getattr(query.mode, "value", query.mode)
+    raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version supports 'default' and 'mmr'")
+
+
+def _vector(query: VectorStoreQuery, collection: bqstore.Collection) -> Any:
+    """Return the vector of a query, after checking the model that made it; None for one that ranks nothing."""
+    vector = query.query_embedding
+    if vector is None:
+        return None
+    model = model_of(vector)
+    if model is not None:
+        collection.check_model(model)
+    # a language model that asks for filters alone leaves the text empty, and its vector is zero, or is none
+    return vector if any(vector) or (len(vector) and collection.info().distance == "euclid") else None
+
+
+def _mmr_settings(query: VectorStoreQuery, mode: VectorStoreQueryMode, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings for the mode MMR under the names of `bqstore.Collection.max_marginal_relevance`."""
+    if query.mmr_threshold is not None:
+        given["mmr_threshold"] = query.mmr_threshold
+    given = {name: value for name, value in given.items() if value is not None}
+    if mode != VectorStoreQueryMode.MMR:
+        for name in given:
+            raise bqstore.UnknownKeywordError(
+                f"{name!r} is for the query mode 'mmr'; this query's mode is 'default': "
+                "pass vector_store_query_mode='mmr'"
+            )
+        return {}
+    settings: dict[str, Any] = {"fetch_k": given.get("mmr_prefetch_k")}
+    if "mmr_prefetch_factor" in given:
+        factor = given["mmr_prefetch_factor"]
+        if "mmr_prefetch_k" in given:
+            raise bqstore.InvalidInputError("expected mmr_prefetch_factor or mmr_prefetch_k; both are given")
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 <= factor < math.inf:
+            raise bqstore.InvalidInputError(f"mmr_prefetch_factor is {factor!r}; expected a number of at least 1")
+        settings["fetch_k"] = math.ceil(query.similarity_top_k * factor)
+    if "mmr_threshold" in given:
+        settings["lambda_mult"] = given["mmr_threshold"]
+    return settings
+
+
+def _filter(query: VectorStoreQuery, native: Any) -> Any:
+    """Return one filter for the query's own filters, the native one, and the query's ids."""
+    for name in ("node_ids", "doc_ids"):
+        ids = getattr(query, name)
+        if isinstance(ids, (str, Mapping)):
+            raise bqstore.InvalidInputError(f"{name} is of type {type(ids).__name__}; expected a list of ids")
+    ids = {bqstore.ID_KEY: {"$in": query.node_ids}} if query.node_ids else None
+    docs = {bqstore.REF_DOC_ID_KEY: {"$in": query.doc_ids}} if query.doc_ids else None
+    return native_filter(query.filters, native, ids, docs)
+
+
+def _search_settings(search_params: Mapping[str, Any] | None = None, **given: Any) -> dict[str, Any]:
+    """Return keywords of `bqstore.Collection.search`; the vector and k are refused, as the query brings them."""
+    for name in _OF_THE_QUERY:
+        if name in given:
+            raise bqstore.UnknownKeywordError(
+                f"vector_store_kwargs has no keyword {name!r}: the retriever and VectorStoreQuery take "
+                "similarity_top_k and query_embedding"
+            )
+    return bqstore.search_keywords(search_params, _KEYWORDS, **given)
