@@ -39,33 +39,23 @@ if TYPE_CHECKING:
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import load, open, open_flat
     from .repairing import repair
-    from .results import (
+    from .results.hits import ExplainedHits, Explanation, Hit, PartialHits, Record
+    from .results.info import Choice, CollectionInfo, Trial
+    from .results.outcomes import (
         AddResult,
         BackupReport,
-        Choice,
-        CollectionInfo,
-        ExplainedHits,
-        Explanation,
-        Health,
-        Histogram,
-        Hit,
         LostDocument,
-        PartialHits,
-        RecallEstimate,
-        RecallPoint,
-        RecallReport,
-        Record,
         ReembedPlan,
         ReembedReport,
         RepairReport,
         Skipped,
-        Trial,
         VerifyReport,
     )
+    from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
     from .stores import collections, copy, drop, rename
     from .validate import check_documents
 
-# the modules of the names that are neither errors nor results
+# the modules of the names that are no errors
 _HOME = {
     "__version__": "_version",
     **dict.fromkeys(("load", "open", "open_flat"), "opening"),
@@ -78,6 +68,11 @@ _HOME = {
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
     "check_documents": "validate",
     "translate_filter": "metadata.text_filters",
+    **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
+    **dict.fromkeys(("AddResult", "BackupReport", "LostDocument", "ReembedPlan", "ReembedReport"), "results.outcomes"),
+    **dict.fromkeys(("RepairReport", "Skipped", "VerifyReport"), "results.outcomes"),
+    **dict.fromkeys(("Health", "Histogram", "RecallEstimate", "RecallPoint", "RecallReport"), "results.recall"),
+    **dict.fromkeys(("Choice", "CollectionInfo", "Trial"), "results.info"),
 }
 
 __all__ = [
@@ -145,7 +140,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOME.get(name, "errors" if name.endswith("Error") else "results")
+    home = _HOME.get(name, "errors")
     value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value

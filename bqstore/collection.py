@@ -42,19 +42,10 @@ from .metadata.id_column import Ids
 from .places import absolute
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
-from .results import (
-    AddResult,
-    BackupReport,
-    CollectionInfo,
-    Health,
-    Hit,
-    RecallReport,
-    Record,
-    ReembedPlan,
-    ReembedReport,
-    Skipped,
-    VerifyReport,
-)
+from .results.hits import Hit, Record
+from .results.info import CollectionInfo
+from .results.outcomes import AddResult, BackupReport, ReembedPlan, ReembedReport, Skipped, VerifyReport
+from .results.recall import Health, RecallReport
 
 F32 = NDArray[np.float32]
 

@@ -22,7 +22,7 @@ from .metadata.documents import metadata_of
 from .opening import open as open_collection
 from .places import absolute
 from .progress import Progress
-from .results import LostDocument, RepairReport
+from .results.outcomes import LostDocument, RepairReport
 from .storage import Coding, Rows, open_store, platform
 from .storage.files import make_file, storage_errors, write_all
 from .storage.folders import collection_folder

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
-from ..results import BackupReport
+from ..results.outcomes import BackupReport
 from ..storage.backup import back_up
 from ..storage.folders import collection_folder
 

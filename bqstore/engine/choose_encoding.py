@@ -18,7 +18,7 @@ from ..config import AUTO, Quantization, as_settings
 from ..index import ALONE, Plan, Quantizer, Search, Searchable
 from ..index.search import NO_RECORDS
 from ..kernels.layout import COSINE, DOT
-from ..results import Choice, Trial
+from ..results.info import Choice, Trial
 from ..storage import coding_of
 
 F32 = NDArray[np.float32]

@@ -16,7 +16,7 @@ from ..errors import CorruptionError
 from ..index import DamagedVectorError
 from ..metadata.evaluate import evaluate
 from ..metadata.filter_tree import Predicate, Tree, fields_of
-from ..results import ExplainedHits, Hit, PartialHits
+from ..results.hits import ExplainedHits, Hit, PartialHits
 from ..storage import Store
 from . import fetch, search
 from .fetch import DamagedError

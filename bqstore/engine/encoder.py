@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..config import Quantization, as_settings, check_truncated
 from ..index import METRICS, Quantizer
-from ..results import Choice
+from ..results.info import Choice
 from ..storage import Coding, coding_of
 from . import choose_encoding, fetch, maintenance
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..results import Health, RecallEstimate
+from ..results.recall import Health, RecallEstimate
 from .target import DEFAULT_RUNG, RUNGS
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import numpy as np
 
 from ..errors import CorruptionError, StorageError
 from ..index import kernels_state
-from ..results import CollectionInfo, VerifyReport
+from ..results.info import CollectionInfo
+from ..results.outcomes import VerifyReport
 from ..storage.verify import files_of, problems_of
 from . import search
 from .health import health_of

@@ -18,7 +18,7 @@ from ..metadata.documents import metadata_of, record_of
 from ..metadata.filter_tree import And, Exists, Field, Predicate, Tree
 from ..metadata.id_column import Ids
 from ..metadata.values import LONGEST
-from ..results import Hit, Record
+from ..results.hits import Hit, Record
 from . import fetch
 from .options import Options
 from .state import State

@@ -7,7 +7,7 @@ Carbonell and Goldstein, "The use of MMR", SIGIR 1998: the next hit has the larg
 import numpy as np
 from numpy.typing import NDArray
 
-from ..results import Hit, without_vector
+from ..results.hits import Hit, without_vector
 
 F32 = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
 from ..metadata.filter_tree import Tree
-from ..results import Hit
+from ..results.hits import Hit
 from ..validate import check_dim
 from . import listing, search
 from .options import Options

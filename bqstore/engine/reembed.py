@@ -15,7 +15,7 @@ from ..config import Quantization, check_truncated
 from ..errors import EmbeddingError, InvalidInputError
 from ..index import METRICS
 from ..progress import Progress
-from ..results import ReembedPlan, ReembedReport
+from ..results.outcomes import ReembedPlan, ReembedReport
 from ..storage.staging import Staging, staging
 from ..validate import vectors_in
 from . import choose_encoding, maintenance

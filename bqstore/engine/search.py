@@ -12,7 +12,7 @@ from .. import index
 from ..config import AUTO
 from ..metadata.documents import metadata_of
 from ..metadata.filter_tree import Predicate, Tree
-from ..results import ExplainedHits, Explanation, Hit
+from ..results.hits import ExplainedHits, Explanation, Hit
 from . import fetch
 from .options import Options
 from .prepared_search import PreparedSearch, unfiltered

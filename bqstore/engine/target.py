@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..arguments import check_real, shown
 from ..config import SearchParams
 from ..errors import InvalidInputError
-from ..results import RecallEstimate
+from ..results.recall import RecallEstimate
 from .state import State
 
 DEFAULT_TARGET: Final = 0.95

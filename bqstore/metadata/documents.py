@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..results import Record
+from ..results.hits import Record
 from ..storage import Row
 from . import dates
 from .to_json import PRIVATE_PREFIX, REF_DOC_ID_KEY, split_metadata

@@ -29,7 +29,7 @@ from ..engine.target import RUNGS, Calibration, Unstored, calibration_in_use
 from ..errors import BqstoreError
 from ..index.planner import EXACT
 from ..index.scratch import ScratchPool
-from ..results import RecallEstimate
+from ..results.recall import RecallEstimate
 from .calibrate import StoppedError, calibrate
 from .ground_truth import exact_search
 

@@ -21,7 +21,7 @@ from ..errors import InvalidInputError
 from ..index import ALONE, Workers
 from ..index.planner import EXACT, WALK
 from ..progress import Progress
-from ..results import Histogram, RecallPoint, RecallReport
+from ..results.recall import Histogram, RecallPoint, RecallReport
 from ..validate import check_queries, lengthened
 from .ground_truth import (
     F32,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..config import Quantization
 from ..engine.choose_encoding import described
 from ..index.planner import EXACT
-from ..results import RecallPoint
+from ..results.recall import RecallPoint
 from .ground_truth import highest_bound
 
 SUITS, ONE_BIT_AT = 0.95, 4.0  # a model suits one bit if it reaches this recall at this oversampling

@@ -12,7 +12,7 @@ from bqstore.engine import choose_encoding
 from bqstore.engine.choose_encoding import LEAST, Chosen, choice_of, choose, first, is_due, is_open, possible
 from bqstore.errors import InvalidInputError
 from bqstore.index import METRICS, Quantizer
-from bqstore.results import Choice, Trial
+from bqstore.results.info import Choice, Trial
 from tests.conftest import clustered
 
 ANY = Quantization()
