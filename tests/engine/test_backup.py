@@ -11,7 +11,7 @@ import pytest
 import bqstore
 from bqstore import CorruptionError, InvalidInputError, LockedError
 from bqstore.storage import files
-from tests.conftest import child, clustered
+from tests.conftest import HANGS, child, clustered
 
 from ..storage.damage import bytes_of, flip
 from ..storage.known_collection import BITS, add, documents, make_store, questions
@@ -353,7 +353,7 @@ def test_searches_and_writes_of_other_threads_go_on_during_a_backup(tmp_path, mo
         def meanwhile(*arguments):
             thread = threading.Thread(target=lambda: add(col, documents(1, 60)))
             thread.start()
-            thread.join(60)
+            thread.join(HANGS)
             assert not thread.is_alive() and len(col) == 9
             return real(*arguments)
 

@@ -18,6 +18,7 @@ import bqstore
 from bqstore import progress
 from bqstore.engine import graph_builder
 from bqstore.engine.graph_persistence import GraphPersistence
+from bqstore.engine.graph_upkeep import GraphUpkeep
 from bqstore.index import HnswGraph
 from tests.conftest import FULL, HANGS
 from tests.engine.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall_on_bits
@@ -209,22 +210,28 @@ def test_whatever_a_signal_handler_calls_while_linking_is_refused_and_changes_no
 # ---- the thread
 
 
-def slowed(monkeypatch):
-    """A graph that takes long, and how many batches of it are done."""
-    done, real = [], HnswGraph.link
+def slowed(monkeypatch, batches=1_000_000):
+    """A graph that takes long, for ever after so many batches unless the thread is stopped; and what is done of it."""
+    done, real, step = [], HnswGraph.link, GraphUpkeep._link_some
 
     def link(self, *arguments):
         time.sleep(0.01)
         done.append(len(self))
         return real(self, *arguments)
 
+    def link_some(self):
+        while len(done) >= batches and not self.builder._stop.is_set():
+            time.sleep(0.001)
+        return step(self)
+
     monkeypatch.setattr(HnswGraph, "link", link)
+    monkeypatch.setattr(GraphUpkeep, "_link_some", link_some)
     return done
 
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_closing_ends_the_thread_within_a_batch(without_graph, monkeypatch, read_only):
-    done = slowed(monkeypatch)
+    done = slowed(monkeypatch, 40)
     col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS, read_only=read_only)
     assert len(linkers()) == 1
     while len(done) < 30:
@@ -240,7 +247,7 @@ def test_closing_ends_the_thread_within_a_batch(without_graph, monkeypatch, read
 
 
 def test_dropping_the_collection_ends_the_thread(without_graph, monkeypatch):
-    done = slowed(monkeypatch)
+    done = slowed(monkeypatch, 20)
     col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS)
     while len(done) < 10:
         time.sleep(0.001)
@@ -265,7 +272,7 @@ def test_calls_of_every_kind_while_the_thread_works(without_graph, monkeypatch):
         assert (col.info().linked, col.info().generation, len(col)) == (N, 1, N)
         check_all_there(col)
         for thread in linkers():
-            thread.join(60)
+            thread.join(HANGS)
         col.add(-BASE[:1], ["new"])
         assert col.info().linked == N + 1
         col.delete(["new"])
@@ -281,7 +288,7 @@ def test_flushing_links_all_while_the_thread_works(without_graph, monkeypatch):
         col.add(BASE, [f"d{i}" for i in range(N)])
         check_all_there(col)
         for thread in linkers():
-            thread.join(60)
+            thread.join(HANGS)
         col.flush()
         assert col.info().linked == N
 
@@ -299,7 +306,7 @@ def test_an_error_of_the_thread_is_not_the_end_of_the_collection(without_graph, 
         col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS)
         assert called.wait(HANGS)
         for thread in linkers():
-            thread.join(60)
+            thread.join(HANGS)
         check_all_there(col)
     with col:
         col.flush()
@@ -309,10 +316,11 @@ def test_an_error_of_the_thread_is_not_the_end_of_the_collection(without_graph, 
 # ---- the end of the process
 
 PROCESS = """
-import os, sys, time
+import os, sys, threading, time
 import bqstore
 from bqstore.engine import graph_builder
 from bqstore.engine.graph_persistence import GraphPersistence
+from bqstore.engine.graph_upkeep import GraphUpkeep
 from bqstore.index import HnswGraph
 graph_builder.TAIL, graph_builder.TAIL_PART = 0, 0.0
 real = HnswGraph.link
@@ -321,10 +329,17 @@ def link(self, *arguments):
     return real(self, *arguments)
 HnswGraph.link = link
 path, how, until = sys.argv[1], sys.argv[2], int(sys.argv[3])
+seen, step = threading.Event(), GraphUpkeep._link_some
+def link_some(self):  # not to the end before the program has had its turn
+    if self.builder.linked(self.publisher.state) >= until:
+        seen.wait()
+    return step(self)
+GraphUpkeep._link_some = link_some
 col = bqstore.open(path, read_only=how == "reader", threads=1 if how == "alone" else 2)
 while col.info().linked < until:
     time.sleep(0.001)
 assert col.info().linked < 2300
+seen.set()
 def fork():
     if os.fork() == 0:
         try:

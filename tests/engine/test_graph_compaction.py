@@ -420,7 +420,7 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         assert len(col.search(QUERIES[0], N)) == LIVE and "new" not in col  # searches do not
         go.set()
         for task in tasks:
-            task.join(60)
+            task.join(HANGS)
         assert (len(col), col.info().linked, col.info().generation) == (LIVE + 1, LIVE + 1, 1)
     with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         assert len(col) == LIVE + 1 and col.verify().ok

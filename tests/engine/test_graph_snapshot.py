@@ -60,7 +60,7 @@ def wait(col):
     """Until the background thread is done."""
     worker = col._engine.graph.builder._thread
     if worker is not None:
-        worker.join(60)
+        worker.join(HANGS)
         assert not worker.is_alive()
 
 

@@ -19,7 +19,7 @@ from bqstore import Quantization
 from bqstore.engine import graph_builder
 from bqstore.index import HnswGraph
 from bqstore.storage.store import Store
-from tests.conftest import clustered, exact_scores
+from tests.conftest import HANGS, clustered, exact_scores
 from tests.engine.given import SCAN, data_of, let_walk
 
 ROOT = Path(bqstore.__file__).parents[1]
@@ -696,7 +696,7 @@ def run_all(*tasks):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(HANGS)
     assert not any(thread.is_alive() for thread in threads)
     if errors:
         raise errors[0]

@@ -513,7 +513,7 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         assert col.info().generation == 0
         go.set()
         for task in tasks:
-            task.join(60)
+            task.join(HANGS)
         assert (len(col), col.info().generation, "new" in col, "d7" in col) == (LIVE, 1, True, False)
         check_codes(col)
         inside.clear()
@@ -525,7 +525,7 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         tasks[1].start()
         go.set()
         for task in tasks:
-            task.join(60)
+            task.join(HANGS)
     with bqstore.open(tmp_path, hnsw=BITS) as col:
         assert len(col) == LIVE and way_of(col) == SIGNED[0] and col.verify().ok
         check_codes(col)

@@ -10,6 +10,7 @@ import pytest
 import bqstore
 from bqstore.storage import space, verify
 from bqstore.storage.reading import Reading
+from tests.conftest import HANGS
 
 TEXT = "x" * 2000
 
@@ -143,7 +144,7 @@ def test_verify_blocked_writes_for_its_whole_run(tmp_path, monkeypatch):
             """While a file is read, others write, and start another generation."""
             thread = threading.Thread(target=lambda: written.append(col.add(vectors(2), ["new", "d1"])))
             thread.start()
-            thread.join(60)
+            thread.join(HANGS)
             col.compact()
             return real(*arguments)
 

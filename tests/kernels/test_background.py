@@ -290,7 +290,7 @@ thread.start()
 while not seen:
     time.sleep(0.01)
 if os.fork() == 0:
-    assert dispatch._looking.acquire(timeout=5)
+    assert dispatch._looking.acquire(timeout=60)
     os._exit(0 if seen == ["looking", "done"] else 1)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 """

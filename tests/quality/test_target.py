@@ -1,10 +1,12 @@
 """The target recall: what is measured, where it is kept, what searches make of it, and the watch over them."""
 
+import itertools
 import json
 import logging
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -494,15 +496,15 @@ def test_exact_searches_are_not_checked(made, catalogue):
         assert col.health().searches == {}
 
 
-def test_the_watch_takes_a_hundredth_of_the_time(made, catalogue):
+def test_the_watch_takes_a_hundredth_of_the_time(made, catalogue, monkeypatch):
     with bqstore.open(made) as col:
         keeper = keeper_of(col)
         keeper._left, keeper._next_check = 1, 0.0
-        begun = time.monotonic()
+        seconds = itertools.count(1000)  # one goes by from a look at the clock to the next
+        monkeypatch.setattr(keeping, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
         col.search(catalogue[1][0])
         wait(col)
-        taken = time.monotonic() - begun
-        assert 0 < keeper._next_check - time.monotonic() <= 100 * taken
+        assert keeper._next_check - next(seconds) == 99  # a hundred after the check, which took one
         assert keeper._left > 1
 
 
