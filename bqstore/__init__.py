@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnknownKeywordError,
     )
     from .index import warm_up
+    from .key_values import KeyValues, open_key_values
     from .metadata.text_filters import translate_filter
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import load, open, open_flat
@@ -61,6 +62,7 @@ _HOME = {
     **dict.fromkeys(("load", "open", "open_flat"), "opening"),
     **dict.fromkeys(("collections", "copy", "drop", "rename"), "stores"),
     "repair": "repairing",
+    **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
     "Collection": "collection",
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
@@ -99,6 +101,7 @@ __all__ = [
     "Hit",
     "HnswConfig",
     "InvalidInputError",
+    "KeyValues",
     "LockedError",
     "LostDocument",
     "NotFoundError",
@@ -129,6 +132,7 @@ __all__ = [
     "load",
     "open",
     "open_flat",
+    "open_key_values",
     "rename",
     "repair",
     "search_keywords",

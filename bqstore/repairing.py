@@ -28,6 +28,7 @@ from .storage.files import make_file, storage_errors, write_all
 from .storage.folders import collection_folder
 from .storage.format import ONE_BIT
 from .storage.head import Row, code_form
+from .storage.key_values import salvage
 from .storage.lock import WriterLock
 from .storage.salvage import Wreck, read_wreck
 
@@ -40,7 +41,8 @@ def repair(path: str | PathLike[str], to: str | PathLike[str], collection: str =
     """Save what is intact of a damaged collection into a new one, and list what was lost.
 
     Every row and every vector is verified. Codes, graph and columns are derived, and made anew. Where only the vector
-    of a document is damaged, its text and metadata are in the report, and can be embedded and added again. The old
+    of a document is damaged, its text and metadata are in the report, and can be embedded and added again. Keys and
+    values (`open_key_values`) that are intact are saved, too. The old
     collection is only read, and locked against writers meanwhile.
 
     Parameters
@@ -85,11 +87,12 @@ def repair(path: str | PathLike[str], to: str | PathLike[str], collection: str =
         shutil.rmtree(work, ignore_errors=True)
         save = _save_codes if wreck.head.settings["originals"] == "none" else _save_originals
         saved, lost = save(wreck, work, collection), _lost(wreck)
+        problems = wreck.problems + salvage(source, collection_folder(work, collection))
         file = _written(lost, target / f"{folder.name}-lost.jsonl") if lost else None
         collection_folder(work, collection).rename(folder)
         platform.sync_folder(target)
         shutil.rmtree(work, ignore_errors=True)
-    return RepairReport(str(target), collection, saved, lost, None if file is None else str(file), wreck.problems)
+    return RepairReport(str(target), collection, saved, lost, None if file is None else str(file), problems)
 
 
 def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:

@@ -50,6 +50,13 @@ def test_a_method_has_an_example_that_goes_on_with_the_collection_of_the_class(n
     run(name, examples(bqstore.Collection), examples(METHODS[name]))
 
 
+@pytest.mark.parametrize("name", sorted(n for n in vars(bqstore.KeyValues) if not n.startswith("_")))
+def test_a_method_of_keys_and_values_has_an_example(name):
+    method = getattr(bqstore.KeyValues, name)
+    assert examples(method), f"KeyValues.{name} has no example"
+    run(name, examples(bqstore.KeyValues), examples(method))
+
+
 def test_the_example_of_the_package_runs():
     run("bqstore", examples(bqstore))
 

@@ -11,6 +11,7 @@ from ..errors import StorageError
 from ..index import Quantizer
 from ..progress import Progress
 from ..storage.compaction import Compaction, Recode
+from ..storage.key_values import erase as erase_entries
 
 if TYPE_CHECKING:
     from .core import Core
@@ -34,9 +35,10 @@ def erase(core: "Core") -> None:
     """Leave nothing of deleted rows in the catalogue; where the disk is too full for that, a warning."""
     try:
         core.store.catalogue.erase()
+        erase_entries(core.store.folder, core.store.is_alone)
     except StorageError as error:
         core.store.check_place()
-        warnings.warn(f"deleted texts may still stand in meta.db: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"deleted texts may still stand in {core.store.folder}: {error}", RuntimeWarning, stacklevel=2)
 
 
 def recode(

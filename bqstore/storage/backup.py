@@ -1,7 +1,8 @@
 """A copy of a collection, made while others write: the catalogue as of one commit, then the records that it counts.
 
 Records below the committed count never change, and a file that is open outlives the compaction that replaces it. So the
-writers' lock is not taken, and searches and writes go on.
+writers' lock is not taken, and searches and writes go on. The keys and values beside them (`kv.db`) are those of the
+same moment.
 
 A first copy grows in a folder whose name no collection can have, and gets its own name when all of it has been read
 back: what a kill leaves is no collection, and the next call goes on with it. An older copy is brought up to date as a
@@ -12,7 +13,7 @@ import io
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,15 +21,18 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from ..errors import BqstoreError, CorruptionError, InvalidInputError
+from ..errors import BqstoreError, CorruptionError, InvalidInputError, LockedError
 from . import catalogue as sql
 from . import graph_snapshot as snapshots
+from . import key_value_tables as tables
 from . import platform
 from .catalogue import AT_ONCE, translate
 from .files import DiskFile, RecordFile, make_file, storage_errors, write_all
 from .flat import FlatFiles, layouts
 from .format import F32, NO_PARAMETERS, Layout
 from .head import Head
+from .key_values import NAME as ENTRIES
+from .key_values import EntryFile, entries_of, open_key_values
 from .lock import WriterLock
 from .open_store import open_store
 from .place import Entries
@@ -39,6 +43,7 @@ from .verify import problems_of
 _PIECE: Final = 8 << 20  # bytes of records compared and written at a time
 _PAGES: Final = 4096  # of the catalogue, between two looks for a Ctrl-C
 _LOCK: Final = "BACKUP"  # locked by whoever makes a first copy
+_TRIES: Final = 1000
 _KEYS: Final = "SELECT rid, seq, key_crc, crc FROM rows ORDER BY rid"  # equal: the same row
 
 Report = Callable[[int, int], None]  # records compared or copied, records in all
@@ -102,6 +107,24 @@ def last_commit(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFi
                 connection.rollback()
 
 
+@contextmanager
+def last_commits(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFiles, sqlite3.Connection | None]]:
+    """The same, and a connection to the keys and values as they were at that moment; None if there are none.
+
+    Both are written by commits of their own, so what is read of the keys and values must still be the last when the
+    collection's commit has been chosen: what was stored after a document is not in a copy without the document.
+    """
+    with entries_of(store.folder) as entries:
+        for _ in range(_TRIES):
+            with ExitStack() as stack:
+                then = None if entries is None else stack.enter_context(entries.standing())
+                found = stack.enter_context(last_commit(store))
+                if entries is None or then is None or entries.seq() == then[1]:
+                    yield *found, None if then is None else then[0]
+                    return
+    raise LockedError(f"the entries of {store.folder} change all the time; try again")
+
+
 # ---- the first copy
 
 
@@ -113,8 +136,11 @@ def _make(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
     duty = WriterLock(growing / _LOCK, entries=entries)
     with duty.open() as file:
         duty.wait(file, 0)
-        with last_commit(store) as (connection, head, flat):
+        _forget(growing / ENTRIES)
+        with last_commits(store) as (connection, head, flat, pairs):
             written = _copy_catalogue(connection, store.catalogue.name, growing / "meta.db")
+            if pairs is not None:
+                written += _copy_catalogue(pairs, ENTRIES, growing / ENTRIES)
         files = []
         if flat.codes is not None:
             files = [_target(growing, layout, head, flat.codes.parameters, entries) for layout in layouts(head)]
@@ -144,8 +170,7 @@ def _target(path: Path, layout: Layout, head: Head, parameters: F32, entries: En
 
 def _copy_catalogue(connection: sqlite3.Connection, name: str, path: Path) -> int:
     """Copy the whole catalogue as the connection sees it; bytes written."""
-    for old in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        old.unlink(missing_ok=True)
+    _forget(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as copy:
@@ -161,6 +186,12 @@ def _copy_catalogue(connection: sqlite3.Connection, name: str, path: Path) -> in
     finally:
         os.close(fd)
     return path.stat().st_size
+
+
+def _forget(path: Path) -> None:
+    """Remove a file of SQLite's, and the log beside it, which would be taken for the log of a new one."""
+    for old in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        old.unlink(missing_ok=True)
 
 
 def _copy_records(
@@ -251,7 +282,7 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
     except CorruptionError as error:
         raise CorruptionError(f"the older copy in {folder} is damaged, and was left as it is: {error}") from error
     try:
-        with last_commit(store) as (connection, head, flat):
+        with last_commits(store) as (connection, head, flat, pairs), ExitStack() as stack:
             old = copy.head
             if old.store_id != head.store_id:
                 raise InvalidInputError(f"{folder} holds another collection; name another folder for the copy")
@@ -260,8 +291,13 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
                     f"{folder} was written since it was copied, or is the newer of the two; name another folder for "
                     "the copy"
                 )
+            theirs = None if pairs is None else stack.enter_context(closing(open_key_values(folder, read_only=False)))
+            if pairs is not None and theirs is not None:
+                _check_older(theirs, pairs, folder)
             copy.start_writing()
             written = _follow(copy, connection, head, flat, store.catalogue.name, report)
+            if pairs is not None and theirs is not None:  # after the documents that they belong to
+                written += theirs.follow(pairs)
         if copy.flat.entries is not None:
             written += _copy_snapshot(store, head, copy.flat.entries, copy.flat.both())
             snapshots.sweep(copy.flat.entries, head.generation, 0, head.seq)
@@ -290,6 +326,16 @@ def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatF
     finally:
         copy.reread()
         copy._sweep()
+
+
+def _check_older(copy: EntryFile, source: sqlite3.Connection, folder: Path) -> None:
+    """Raise InvalidInputError unless the entries of a copy are of an earlier commit than the source, or the same."""
+    old, new = copy.read(tables.reread_about), tables.reread_about(source, ENTRIES)
+    if old.id == new.id and (old.seq > new.seq or (old.seq == new.seq and old != new)):
+        raise InvalidInputError(
+            f"{folder / ENTRIES} was written since it was copied, or is the newer of the two; name another folder for "
+            "the copy"
+        )
 
 
 def _on_disk(flat: FlatFiles) -> list[DiskFile]:

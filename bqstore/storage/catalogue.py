@@ -239,12 +239,17 @@ class Catalogue:
     def _another(self) -> sqlite3.Connection:
         """A new read-only connection; CorruptionError if the folder now holds another collection."""
         connection = self._connect("ro")
-        head = read_head(connection, self.name)
-        if self.store_id is not None and (head is None or head.store_id != self.store_id):
+        found = self.read_id(connection)
+        if self.store_id is not None and found != self.store_id:
             connection.close()
             self.check_place()
             raise CorruptionError(f"{self._path} was replaced while open; close the collection and open it again")
         return connection
+
+    def read_id(self, connection: sqlite3.Connection) -> int | None:
+        """The random number of this file; None if there are no tables yet."""
+        head = read_head(connection, self.name)
+        return None if head is None else head.store_id
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

@@ -98,7 +98,7 @@ class WriterLock:
             # when nobody comes on, the first of the queue may have been stopped: fairness is no veto
             if (first or still) and self._try(file, self._path.name):
                 return
-            if waited >= timeout or _is_own_for_life(file):
+            if waited >= timeout or is_own_for_life(file):
                 raise self.refused(file, waited)
             pause = min(pause * 1.3, _LAST)
             # the longer one waits the more often one looks, unless somebody keeps the lock for long
@@ -145,7 +145,7 @@ def unlock_and_close(file: io.FileIO) -> None:
             file.close()
 
 
-def _is_own_for_life(file: io.FileIO) -> bool:
+def is_own_for_life(file: io.FileIO) -> bool:
     """Whether this process holds the lock for as long as it is open: it would wait for itself."""
     mine = os.fstat(file.fileno())
     return any(not each.closed and os.path.samestat(os.fstat(each.fileno()), mine) for each in list(_for_life))

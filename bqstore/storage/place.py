@@ -125,7 +125,7 @@ class Place(Entries):
         try:
             found = [path.stat() for path in self._paths]
             same = [(each.st_dev, each.st_ino) for each in found] == self._opened
-            what = "another folder stands there, or another meta.db in it"
+            what = f"another folder stands there, or another {self._paths[-1].name} in it"
         except (FileNotFoundError, NotADirectoryError) as error:
             same, what = False, f"{Path(error.filename).name} is not there any more"
         except OSError as error:

@@ -13,6 +13,9 @@ from .flat import FlatFiles
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
 from .graph_snapshot import found, load
 from .head import Head, Row, damaged_row
+from .key_value_tables import problems_of as problems_of_entries
+from .key_values import NAME as ENTRIES
+from .key_values import entries_of
 from .snapshot_format import UnusableError
 
 if TYPE_CHECKING:
@@ -55,6 +58,11 @@ def problems_of(store: "Store", at: tuple[Head, FlatFiles] | None = None) -> tup
             problems.append(f"{file.name}: {error}")
     with suppress(OSError):  # of the folder
         problems.extend(_snapshots(head, flat))
+    try:
+        with entries_of(store.folder) as entries:
+            problems.extend([] if entries is None else entries.read(problems_of_entries))
+    except BqstoreError as error:
+        problems.append(f"{ENTRIES}: {error}")
     return problems, documents, vectors
 
 
