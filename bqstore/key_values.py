@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, Final
 
@@ -72,8 +73,16 @@ def open_key_values(
     permissions = 0o700 if mode is None else check_int("mode", mode, 0o700, 0o7777, ", such as 0o770")
     if path is None and read_only:
         raise InvalidInputError("read_only=True needs a path: what is in memory begins empty")
-    folder = None if path is None else collection_folder(absolute(path), collection)
-    return KeyValues(open_entries(folder, read_only, timeout, permissions))
+    where = None if path is None else absolute(path)
+    folder = None if where is None else collection_folder(where, collection)
+    return KeyValues(
+        open_entries(folder, read_only, timeout, permissions),
+        path=where and str(where),
+        collection=collection,
+        read_only=read_only,
+        lock_timeout=timeout,
+        mode=mode,
+    )
 
 
 class KeyValues:
@@ -86,8 +95,8 @@ class KeyValues:
     >>> pages = bqstore.open_key_values("my-store")
     """
 
-    def __init__(self, entries: EntryFile) -> None:
-        self._entries = entries
+    def __init__(self, entries: EntryFile, **opening: Any) -> None:
+        self._entries, self._opening = entries, opening
 
     @checked_keywords
     def put(
@@ -235,6 +244,20 @@ class KeyValues:
 
     def __enter__(self) -> KeyValues:
         return self
+
+    def __copy__(self) -> KeyValues:
+        """Return the object itself: it has one set of files."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KeyValues:
+        """Return the object itself."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the folder and how it was opened, to open it there again."""
+        if self._opening["path"] is None:
+            raise InvalidInputError("keys and values in memory cannot be pickled; keep them in a folder: path=")
+        return partial(open_key_values, **self._opening), ()
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -6,7 +6,8 @@ except ImportError as error:
     raise ImportError('langchain_bqstore needs langchain-core: pip install "bqstore[langchain]"') from error
 
 from .embeddings import EmbedderEmbeddings
+from .key_values import BQByteStore, BQRecordManager
 from .translator import BQTranslator
 from .vectorstores import BQVectorStore
 
-__all__ = ["BQTranslator", "BQVectorStore", "EmbedderEmbeddings"]
+__all__ = ["BQByteStore", "BQRecordManager", "BQTranslator", "BQVectorStore", "EmbedderEmbeddings"]

@@ -9,29 +9,38 @@ import pytest
 import langchain_bqstore
 import langchain_bqstore.documents
 import langchain_bqstore.embeddings
+import langchain_bqstore.key_values
 import langchain_bqstore.translator
 import langchain_bqstore.vectorstores
 import llama_index.vector_stores.bqstore.base
 import llama_index.vector_stores.bqstore.embeddings
 import llama_index.vector_stores.bqstore.filters
 import llama_index.vector_stores.bqstore.nodes
+import llama_index.vector_stores.bqstore.storage
 
 CLASSES = [
     langchain_bqstore.BQVectorStore,
     langchain_bqstore.BQTranslator,
     langchain_bqstore.EmbedderEmbeddings,
+    langchain_bqstore.BQByteStore,
+    langchain_bqstore.BQRecordManager,
     llama_index.vector_stores.bqstore.BQVectorStore,
     llama_index.vector_stores.bqstore.EmbedderEmbedding,
+    llama_index.vector_stores.bqstore.BQKVStore,
+    llama_index.vector_stores.bqstore.BQDocumentStore,
+    llama_index.vector_stores.bqstore.BQIndexStore,
 ]
 MODULES = [
     langchain_bqstore.documents,
     langchain_bqstore.embeddings,
+    langchain_bqstore.key_values,
     langchain_bqstore.translator,
     langchain_bqstore.vectorstores,
     llama_index.vector_stores.bqstore.base,
     llama_index.vector_stores.bqstore.embeddings,
     llama_index.vector_stores.bqstore.filters,
     llama_index.vector_stores.bqstore.nodes,
+    llama_index.vector_stores.bqstore.storage,
 ]
 EXAMPLES = {
     test.name: test for module in MODULES for test in doctest.DocTestFinder().find(module, globs={}) if test.examples

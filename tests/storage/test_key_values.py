@@ -1,6 +1,8 @@
 """Keys and values against a dictionary, in other processes, killed, damaged, and given what they cannot store."""
 
+import copy
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -289,3 +291,14 @@ def test_the_format_document_is_enough_to_read_entries(tmp_path):
     for (_, key, part, time, key_crc, value, crc), head in zip(rows, ["1,1,1", "1,1,-"], strict=True):
         assert key_crc == zlib.crc32(f"{head},{time!r}:s{key}{part or ''}".encode())
         assert crc == zlib.crc32(value, key_crc)
+
+
+def test_pickles_lead_to_the_same_folder_and_copies_are_the_same_object(tmp_path):
+    with bqstore.open_key_values(tmp_path, "notes") as kv:
+        kv.put({"a": b"1"})
+        with pickle.loads(pickle.dumps(kv)) as other:
+            other.put({"b": b"2"})
+        assert kv.keys() == ["a", "b"]
+        assert copy.copy(kv) is kv and copy.deepcopy(kv) is kv
+    with pytest.raises(InvalidInputError, match="in memory cannot be pickled"):
+        pickle.dumps(bqstore.open_key_values())

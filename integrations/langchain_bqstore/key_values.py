@@ -1,0 +1,271 @@
+"""`BQByteStore` and `BQRecordManager`: LangChain's byte store and record manager in the folder of a `BQVectorStore`.
+
+Both are keys and values of `bqstore.open_key_values`, each namespace in a space of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import Any
+
+from langchain_core.indexing import RecordManager
+from langchain_core.runnables.config import run_in_executor
+from langchain_core.stores import ByteStore
+from typing_extensions import Self
+
+import bqstore
+
+
+class _Closing:
+    """What both have: keys and values that can be closed."""
+
+    _values: bqstore.KeyValues
+
+    def close(self) -> None:
+        """Give back the files. What was written is durable already."""
+        self._values.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class BQByteStore(_Closing, ByteStore):
+    """A byte store in a folder, as for the parents of `ParentDocumentRetriever` and `MultiVectorRetriever`.
+
+    What `mset` has written is durable when it returns. Any number of processes may use one folder, beside its
+    `BQVectorStore`, whose backups have it, too.
+
+    Parameters
+    ----------
+    path : str or path          the folder, made if missing; None keeps everything in memory
+    collection_name : str       the collection of the folder that it belongs to
+    namespace : str             keys of other namespaces are apart
+    **settings                  other keywords of `bqstore.open_key_values`: ``read_only``, ``lock_timeout``, ``mode``
+
+    Raises
+    ------
+    BqstoreError                any error of `bqstore.open_key_values`
+
+    >>> from langchain_bqstore import BQByteStore
+    >>> store = BQByteStore()  # in memory; BQByteStore("folder") keeps it on disk
+    >>> store.mset([("page 1", b"..."), ("page 2", b"...")])
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str] | None = None,
+        collection_name: str = "default",
+        *,
+        namespace: str = "default",
+        **settings: Any,
+    ) -> None:
+        self.namespace = namespace
+        self._values = bqstore.open_key_values(path, collection_name, **settings)
+        self._space = f"langchain/bytes/{namespace}"
+
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of keys, None where there is none.
+
+        >>> store.mget(["page 2", "page 3"])
+        [b'...', None]
+        """
+        return self._values.get(keys, self._space)
+
+    def mset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Write values, all or none of them.
+
+        >>> store.mset([("page 3", b"...")])
+        """
+        self._values.put(key_value_pairs, self._space)
+
+    def mdelete(self, keys: Sequence[str]) -> None:
+        """Delete keys; unknown ones are ignored.
+
+        >>> store.mdelete(["page 1", "page 9"])
+        """
+        self._values.delete(keys, self._space)
+
+    def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
+        """The keys that begin with ``prefix``, in order.
+
+        >>> list(store.yield_keys(prefix="page"))
+        ['page 1', 'page 2']
+        """
+        yield from self._values.keys(self._space, prefix=prefix or "")
+
+
+class BQRecordManager(_Closing, RecordManager):
+    """What `langchain_core.indexing.index` has written and when, kept with the documents themselves.
+
+    A record is durable when `update` returns, and a backup of the collection has the records of its documents and of no
+    others. Time only goes on, also where the clocks of several machines differ.
+
+    Parameters
+    ----------
+    namespace : str             records of other namespaces are apart
+    path : str or path          the folder, made if missing; None keeps everything in memory
+    collection_name : str       the collection of the folder that is indexed
+    **settings                  other keywords of `bqstore.open_key_values`: ``read_only``, ``lock_timeout``, ``mode``
+
+    Raises
+    ------
+    BqstoreError                any error of `bqstore.open_key_values`
+
+    >>> from langchain_core.documents import Document
+    >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+    >>> from langchain_core.indexing import index
+    >>> from langchain_bqstore import BQRecordManager, BQVectorStore
+    >>> vectors = BQVectorStore(DeterministicFakeEmbedding(size=8))  # both in memory; path="folder" keeps them on disk
+    >>> store = BQRecordManager("files")
+    >>> pages = [Document("one", metadata={"source": "a.txt"}), Document("two", metadata={"source": "a.txt"})]
+    >>> def run(pages):
+    ...     done = index(pages, store, vectors, cleanup="full", source_id_key="source", key_encoder="sha256")
+    ...     return done["num_added"], done["num_skipped"], done["num_deleted"]
+    >>> run(pages), run(pages[:1])
+    ((2, 0, 0), (0, 1, 1))
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        path: str | PathLike[str] | None = None,
+        collection_name: str = "default",
+        **settings: Any,
+    ) -> None:
+        super().__init__(namespace)
+        self._values = bqstore.open_key_values(path, collection_name, **settings)
+        self._space = f"langchain/records/{namespace}"
+
+    def create_schema(self) -> None:
+        """Does nothing: there is one when the folder is open.
+
+        >>> store.create_schema()
+        """
+
+    async def acreate_schema(self) -> None:
+        """Does nothing.
+
+        >>> import asyncio
+        >>> asyncio.run(store.acreate_schema())
+        """
+
+    def get_time(self) -> float:
+        """The time, in seconds since 1970; later than that of every record, whatever the clocks say.
+
+        >>> before = store.get_time()
+        >>> store.update(["key"])
+        >>> before < store.get_time()
+        True
+        """
+        return self._values.now()
+
+    async def aget_time(self) -> float:
+        """`get_time` in a thread.
+
+        >>> import asyncio
+        >>> asyncio.run(store.aget_time()) > 0
+        True
+        """
+        return await run_in_executor(None, self.get_time)
+
+    def update(
+        self,
+        keys: Sequence[str],
+        *,
+        group_ids: Sequence[str | None] | None = None,
+        time_at_least: float | None = None,
+    ) -> None:
+        """Write records, all or none, with the time of now.
+
+        Raises InvalidInputError, a ValueError, where there are not as many ``group_ids`` as keys, and where now is
+        before ``time_at_least``.
+
+        >>> store.update(["key 1", "key 2"], group_ids=["a.txt", None], time_at_least=store.get_time())
+        """
+        pairs = [(key, b"") for key in keys]
+        self._values.put(pairs, self._space, groups=group_ids or None, not_before=time_at_least)
+
+    async def aupdate(
+        self,
+        keys: Sequence[str],
+        *,
+        group_ids: Sequence[str | None] | None = None,
+        time_at_least: float | None = None,
+    ) -> None:
+        """`update` in a thread.
+
+        >>> import asyncio
+        >>> asyncio.run(store.aupdate(["key 1"]))
+        """
+        await run_in_executor(None, self.update, keys, group_ids=group_ids, time_at_least=time_at_least)
+
+    def exists(self, keys: Sequence[str]) -> list[bool]:
+        """Which of the keys have a record.
+
+        >>> store.update(["key 1"])
+        >>> store.exists(["key 1", "key 9"])
+        [True, False]
+        """
+        return self._values.exist(keys, self._space)
+
+    async def aexists(self, keys: Sequence[str]) -> list[bool]:
+        """`exists` in a thread.
+
+        >>> import asyncio
+        >>> asyncio.run(store.aexists(["key 9"]))
+        [False]
+        """
+        return await run_in_executor(None, self.exists, keys)
+
+    def list_keys(
+        self,
+        *,
+        before: float | None = None,
+        after: float | None = None,
+        group_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> list[str]:
+        """The keys written before, and after, these times, in these groups; what is None or empty leaves out none.
+
+        >>> store.update(["key 1", "key 2"], group_ids=["b.txt", None])
+        >>> store.list_keys(group_ids=["b.txt"]), store.list_keys(after=store.get_time())
+        (['key 1'], [])
+        """
+        return self._values.keys(
+            self._space, before=before or None, after=after or None, groups=group_ids or None, limit=limit or None
+        )
+
+    async def alist_keys(
+        self,
+        *,
+        before: float | None = None,
+        after: float | None = None,
+        group_ids: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> list[str]:
+        """`list_keys` in a thread.
+
+        >>> import asyncio
+        >>> asyncio.run(store.alist_keys(group_ids=["z.txt"]))
+        []
+        """
+        return await run_in_executor(None, self.list_keys, before=before, after=after, group_ids=group_ids, limit=limit)
+
+    def delete_keys(self, keys: Sequence[str]) -> None:
+        """Delete records; unknown keys are ignored.
+
+        >>> store.delete_keys(["key 1", "key 9"])
+        """
+        self._values.delete(keys, self._space)
+
+    async def adelete_keys(self, keys: Sequence[str]) -> None:
+        """`delete_keys` in a thread.
+
+        >>> import asyncio
+        >>> asyncio.run(store.adelete_keys(["key 1"]))
+        """
+        await run_in_executor(None, self.delete_keys, keys)
