@@ -44,7 +44,7 @@ def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[
         fields = None if not query.output_fields or "*" in query.output_fields else frozenset(query.output_fields)
         if fields is not None and "embedding" in fields:
             settings["with_vectors"] = True
-        if query.query_embedding is None and settings["filter"] is None:
+        if query.query_embedding is None and settings["filter"] is None and query.query_str != "":
             raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
         vector, k = _vector(query, collection), query.similarity_top_k
         found: list[Any]
@@ -100,7 +100,7 @@ def _vector(query: VectorStoreQuery, collection: bqstore.Collection) -> Any:
     model = model_of(vector)
     if model is not None:
         collection.check_model(model)
-    # a language model that asks for filters alone leaves the text empty, and its vector is zero, or is none
+    # a language model that asks for filters alone leaves the text empty, and what is made of that is zeros, or nothing
     return vector if any(vector) or (len(vector) and collection.info().distance == "euclid") else None
 
 
