@@ -2,23 +2,28 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import checked_keywords
+from ..arguments import checked_keywords, shown
 from ..errors import EmbeddingError, InvalidInputError
 from .disk_cache import KeyMaker, open_cache
 from .frameworks import FrameworkMixin
-from .in_flight import Claim, InFlight
 from .ingest import CollectionMixin, EmbeddedBatches, Report, check_batch, progress_line
 from .texts import as_list, check_texts, enumerate_batches
 
 Vectors = npt.NDArray[np.float32]
 
+_OF_NO_VECTOR = re.compile(
+    r"key|token|secret|password|timeout|retr|batch|chunk|progress|verbose|cache|device|thread|worker|concurren|parallel|"
+    r"callback|proxy|organi|training|^model(_name)?$|^dimensions$|base_url|api_base",
+    re.I,
+)
 _BATCH = 512  # texts embedded in one call of the model; each batch is stored before the next is begun
 
 
@@ -30,6 +35,9 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
     embedder          has ``embed_documents`` and ``embed_query`` (LangChain), or ``embed`` and ``embed_query``
     model : str, optional   names the model, by which the cache tells models apart; ``embedder.model`` or
                             ``embedder.model_name`` otherwise
+    settings : dict, optional   all else that the vectors depend on, such as ``{"normalize": True}``: the cache keeps
+                            those of other settings apart. Otherwise the embedder's public fields that are plain values,
+                            but for those that do not touch vectors (keys, timeouts, batch sizes, devices)
     cache : bool or path    True: the user's cache folder; a path: that folder; False: none
     max_cache_bytes : int, optional   bound of the cache; the oldest entries are deleted first
 
@@ -64,6 +72,7 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
         model: str | None = None,
         cache: bool | str | os.PathLike[str] = True,
         *,
+        settings: Mapping[str, Any] | None = None,
         max_cache_bytes: int | None = None,
     ) -> None:
         many = getattr(embedder, "embed_documents", None) or getattr(embedder, "embed", None)
@@ -82,10 +91,11 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
         self._many, self._one = many, one
         # A model may embed questions in another way than passages: each have keys of their own.
         dimensions, server = _dimensions_of(embedder), _server_of(embedder)
-        self._passage_key = KeyMaker(f"passages{server}", name, dimensions)
-        self._question_key = KeyMaker(f"questions{server}", name, dimensions)
-        # Not the table that all share: this may be around another embedder that claims the same keys.
-        self._in_flight, self._pid = InFlight(), os.getpid()
+        if settings is not None and not isinstance(settings, Mapping):
+            raise InvalidInputError(f"settings is {shown(settings)}; expected a dictionary")
+        told = (_plain_fields(embedder) if settings is None else dict(settings)) or None
+        self._passage_key = KeyMaker(f"passages{server}", name, dimensions, told)
+        self._question_key = KeyMaker(f"questions{server}", name, dimensions, told)
         self._cache = open_cache(cache, max_cache_bytes)
 
     def __repr__(self) -> str:
@@ -187,35 +197,16 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
         check_texts(texts)
         if not texts:
             return np.empty((0, 0), np.float32)
-        if os.getpid() != self._pid:  # a forked process has none of the threads that hold claims
-            self._in_flight, self._pid = InFlight(), os.getpid()
         keys = [key_of(text) for text in texts]
         text_of = dict(zip(keys, texts, strict=True))
-        found: dict[bytes, Vectors] = {}
-        left = list(text_of)
-        while left:  # again for keys that another thread had claimed and released without a vector
-            claim = Claim(self._in_flight)
-            try:
-                others = claim.take(left)
-                mine = [key for key in left if key in claim.open]
-                cached = {} if self._cache is None else self._cache.get(mine)
-                claim.resolve(cached, cached.values())
-                found.update(cached)
-                missing = [key for key in mine if key not in cached]
-                for start in range(0, len(missing), _BATCH):
-                    part = missing[start : start + _BATCH]
-                    vectors = _checked(ask([text_of[key] for key in part]), len(part), self.model)
-                    if self._cache is not None:
-                        self._cache.put(part, vectors)
-                    claim.resolve(part, vectors)
-                    found.update(zip(part, vectors, strict=True))
-            finally:
-                claim.release()
-            for key, other in others.items():
-                vector = other.await_vector(key)
-                if vector is not None:
-                    found[key] = vector
-            left = [key for key in others if key not in found]
+        found = {} if self._cache is None else self._cache.get(list(text_of))
+        missing = [key for key in text_of if key not in found]
+        for start in range(0, len(missing), _BATCH):
+            part = missing[start : start + _BATCH]
+            vectors = _checked(ask([text_of[key] for key in part]), len(part), self.model)
+            if self._cache is not None:
+                self._cache.put(part, vectors)
+            found.update(zip(part, vectors, strict=True))
         if len({vector.size for vector in found.values()}) > 1:
             raise EmbeddingError(f"{self.model} gives vectors of another dimension than the cache holds of it")
         return np.stack([found[key] for key in keys])
@@ -225,6 +216,23 @@ def _dimensions_of(embedder: Any) -> int | None:
     """The ``dimensions`` to which it shortens its vectors: other vectors, under the same model's name."""
     dimensions = getattr(embedder, "dimensions", None)
     return dimensions if isinstance(dimensions, int) else None
+
+
+def _plain_fields(embedder: Any) -> dict[str, Any]:
+    """The public fields of an embedder that are plain values, and may be settings on which its vectors depend."""
+
+    def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in fields.items():
+            if not isinstance(name, str) or name.startswith("_") or _OF_NO_VECTOR.search(name):
+                continue
+            if isinstance(value, Mapping) and (nested := plain(value)):
+                found[name] = nested
+            elif isinstance(value, (str, int, float, bool)):
+                found[name] = value
+        return found
+
+    return plain(getattr(embedder, "__dict__", {}))
 
 
 def _server_of(embedder: Any) -> str:

@@ -80,8 +80,10 @@ def user_cache_folder() -> Path:
 class KeyMaker:
     """Cache keys for the texts of one model: hashes of all that an embedding's values depend on."""
 
-    def __init__(self, endpoint: str, model: str, dimensions: int | None) -> None:
-        self._prefix = hashlib.sha256((json.dumps([endpoint, model, dimensions])[:-1] + ", ").encode())
+    def __init__(self, endpoint: str, model: str, dimensions: int | None, settings: Any = None) -> None:
+        named = [endpoint, model, dimensions, *([] if settings is None else [settings])]
+        values = json.dumps(named, sort_keys=True, default=str)
+        self._prefix = hashlib.sha256(f"{values[:-1]}, ".encode())
 
     def __call__(self, text: str, variant: str | None = None) -> bytes:
         """The key of one text, 32 bytes; ``variant`` names what was done to the text before it was sent."""

@@ -1,6 +1,6 @@
 """The texts that a caller hands over: lists or iterables, checked and cut into batches before they are embedded."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 
 from ..errors import InvalidInputError
@@ -8,8 +8,11 @@ from ..errors import InvalidInputError
 
 def check_iterable(given: object, name: str) -> None:
     """Raise InvalidInputError unless ``given`` is an iterable other than a string."""
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise InvalidInputError(f"{name} is of type {type(given).__name__}; expected a list or another iterable")
+    if isinstance(given, (str, bytes, Mapping, Set)) or not isinstance(given, Iterable):
+        unordered = ", whose order is its own" if isinstance(given, Set) else ""
+        raise InvalidInputError(
+            f"{name} is of type {type(given).__name__}{unordered}; expected a list or another iterable"
+        )
 
 
 def as_list(texts: Iterable[str]) -> Sequence[str]:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,6 +74,8 @@ class Server:
     shuffled: bool = True
     delay: float = 0.0
     answer_headers: dict[str, str] = field(default_factory=dict)
+    imitate: Callable[[dict[str, Any]], "tuple[int, Any] | None"] | None = None  # None: the answer of OpenAI's API
+    drip: float = 0.0  # seconds between two bytes of an answer
     hold: threading.Event | None = None  # requests wait for it, but for the first `served_before_hold`
     served_before_hold: int = 1
     under_way: int = 0
@@ -106,6 +108,12 @@ class Server:
         if "messages" in request:  # a chat model
             message = {"role": "assistant", "content": "an answer of the model"}
             return 200, json.dumps({"choices": [{"index": 0, "message": message}]}).encode(), {}
+        imitated = None if self.imitate is None else self.imitate(request)
+        if imitated is not None:
+            status, body = imitated
+            if status == 200:
+                self.answered.update(request["input"])
+            return status, body if isinstance(body, bytes) else json.dumps(body).encode(), {}
         refused = self.refuse(request["input"])
         if refused is not None:
             return refused.status, json.dumps(refused.body()).encode(), {}
@@ -183,7 +191,9 @@ def serve() -> Iterator[Server]:
                 }.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(body)
+                for piece in [body[at : at + 1] for at in range(len(body))] if state.drip else [body]:
+                    self.wfile.write(piece)
+                    time.sleep(state.drip)
             if "content-length" in headers:  # more was promised than comes
                 self.drop()
 

@@ -26,7 +26,7 @@ def test_add_to_a_collection_twice(make, server, tmp_path):
     texts = [f"text {i}" for i in range(95)]
     ids = [f"id {i}" for i in range(95)]
     with bqstore.open(tmp_path / "store") as store:
-        server.plan = [None, None, None, Refusal(400, {})]
+        server.plan = [None, None, None, Refusal(401, {})]
         with pytest.raises(EmbeddingError):
             make(max_concurrency=1).add_to(store, iter(texts), iter(ids), batch=10)
         assert len(store) == 30
@@ -50,7 +50,12 @@ def test_another_model_is_refused_before_anything_is_sent(make, server):
         assert hit.id == "2" and hit.score == pytest.approx(1)
         sent = len(server.requests)
         said = r"'text-embedding-3-small' \(8 dimensions\).*'text-embedding-ada-002' \(1,536 dimensions\)"
-        others = [make(model="text-embedding-ada-002", dimensions=None), make(dimensions=9), make(model="a-new-one")]
+        openai = "https://api.openai.com/v1"  # elsewhere, its models' names tell no dimension
+        others = [
+            make(model="text-embedding-ada-002", dimensions=None, base_url=openai),
+            make(dimensions=9),
+            make(model="a-new-one"),
+        ]
         for other, words in zip(others, (said, r"\(9 dimensions\)", "'a-new-one'"), strict=True):
             with pytest.raises(SettingsConflictError, match=words):
                 other.search(store, "b")

@@ -1,17 +1,15 @@
 """`CachedEmbedder`: the cache around any embedding model."""
 
 import sys
-import threading
 
 import numpy as np
 import pytest
 
 import bqstore
 from bqstore.embeddings import CachedEmbedder
-from bqstore.embeddings.in_flight import Claim
 from bqstore.errors import EmbeddingError, InvalidInputError, SettingsConflictError
 
-from .fake_server import PATIENCE, vector_of
+from .fake_server import vector_of
 
 
 class Counting:
@@ -88,58 +86,6 @@ def test_a_cache_tells_dimensions_and_servers_of_one_name_apart(tmp_path):
         assert len(embedder._cache.get([embedder._passage_key("b")])) == 0
     other = CachedEmbedder(Inner(dimensions=4, base_url="http://localhost:2"), cache=tmp_path)
     assert other._cache.get([other._passage_key("a")]) == {}
-
-
-class Held(Counting):
-    """Embeds when it is told to, and fails the first time if that is wanted."""
-
-    def __init__(self, fails):
-        super().__init__()
-        self.model, self.fails = "own", fails
-        self.begun, self.let_go = threading.Event(), threading.Event()
-
-    def embed_documents(self, texts):
-        vectors = super().embed_documents(texts)
-        self.begun.set()
-        assert self.let_go.wait(PATIENCE)
-        if self.fails:
-            self.fails = False
-            raise RuntimeError("not now")
-        return vectors
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_equal_texts_in_two_threads_are_embedded_once_unless_that_fails(tmp_path, monkeypatch, fails):
-    waits, await_vector = threading.Event(), Claim.await_vector
-    monkeypatch.setattr(Claim, "await_vector", lambda *given: waits.set() or await_vector(*given))
-    inner = Held(fails)
-    embedder = CachedEmbedder(inner, cache=tmp_path)
-
-    def embed():
-        try:
-            results.append(embedder.embed(["a"])[0])
-        except RuntimeError as error:
-            results.append(error)
-
-    results, threads = [], [threading.Thread(target=embed) for _ in range(2)]
-    threads[0].start()
-    assert inner.begun.wait(PATIENCE)
-    threads[1].start()
-    assert waits.wait(PATIENCE)
-    inner.let_go.set()
-    for thread in threads:
-        thread.join()
-    errors = [result for result in results if isinstance(result, RuntimeError)]
-    assert len(errors) == fails and inner.asked == ["a"] * (1 + fails)
-    for result in results:
-        assert isinstance(result, RuntimeError) or np.array_equal(result, vector_of("a"))
-
-
-def test_claims_of_threads_that_a_fork_left_behind_are_not_waited_for(tmp_path, monkeypatch):
-    embedder = CachedEmbedder(Inner(dimensions=8), cache=tmp_path)
-    Claim(embedder._in_flight).take([embedder._passage_key("a")])
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    np.testing.assert_allclose(embedder.embed(["a"])[0], vector_of("a"))
 
 
 def test_another_dimension_than_the_cache_holds_is_an_error(tmp_path):

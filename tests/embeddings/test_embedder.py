@@ -46,7 +46,9 @@ def test_it_is_an_embedder(make):
     assert embedder.model == "text-embedding-3-small"
 
 
-@pytest.mark.parametrize(("settings", "dim"), [({}, DIM), ({"dimensions": None}, 1536)])
+@pytest.mark.parametrize(
+    ("settings", "dim"), [({}, DIM), ({"dimensions": None, "base_url": "https://api.openai.com/v1"}, 1536)]
+)
 def test_no_texts_ask_for_nothing(make, server, settings, dim):
     assert make(**settings).embed([]).shape == (0, dim)
     assert server.requests == []

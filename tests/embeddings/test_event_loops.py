@@ -2,15 +2,13 @@
 
 import asyncio
 import threading
+from concurrent.futures import wait
 
 import numpy as np
 import openai
 import pytest
 
 from bqstore.embeddings import OpenAIEmbedder
-from bqstore.embeddings.openai import requester
-from bqstore.embeddings.openai.rate_limiter import StoppedError
-from bqstore.embeddings.openai.requester import Call, run_on_loop
 from bqstore.errors import EmbeddingError
 
 from .conftest import KEY
@@ -38,6 +36,7 @@ async def test_a_call_that_is_cancelled_sends_nothing_more_and_keeps_what_is_und
     with pytest.raises(asyncio.CancelledError):
         await call
     server.hold.set()
+    await asyncio.to_thread(wait, list(embedder._active), PATIENCE)
     np.testing.assert_array_equal(await embedder.aembed(["a", "c"]), [vector_of("a"), vector_of("c")])
     assert sorted(server.texts) == ["a", "c"]
 
@@ -57,30 +56,42 @@ async def test_many_calls_on_a_loop_leave_it_the_threads_that_requests_need(serv
     assert server.most_under_way <= 4
 
 
-def test_a_loop_that_has_stopped_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(requester, "_LOOK_AT_LOOP", 0.01)
+def test_a_loop_that_has_ended_is_not_waited_for(server):
+    embedders = []
 
-    async def nothing():
-        await asyncio.Event().wait()
+    async def begin():
+        server.hold, server.served_before_hold = threading.Event(), 0
+        client = openai.AsyncOpenAI(api_key=KEY, base_url=server.url)
+        embedders.append(OpenAIEmbedder("own", async_client=client, cache=False))
+        call = asyncio.create_task(embedders[0].aembed(["a"]))
+        await asyncio.to_thread(server.wait_until_under_way, 1)
+        assert not call.done()
 
-    call = Call(lambda texts, timeout: None, None)
-    loop = asyncio.new_event_loop()
-    call.cancelled.set()
-    with pytest.raises(StoppedError):
-        run_on_loop(loop, nothing(), call)  # it never ran
-    loop.run_until_complete(asyncio.sleep(0.01))  # what was never begun is cancelled
-    loop.close()
-    with pytest.raises(StoppedError):
-        run_on_loop(loop, nothing(), call)
+    asyncio.run(begin())  # it cancels what has not ended
+    server.hold.set()
+    embedder = embedders[0]
+    wait(list(embedder._active), PATIENCE)
+    assert embedder._requester.limiter._under_way == 0  # its place is free for the next loop
 
 
-async def test_an_embedder_closed_on_a_loop_ends_its_threads_and_says_so(make, server):
-    embedder, before = make(), set(threading.enumerate())
+async def test_an_embedder_closed_on_a_loop_says_so(make, server):
+    embedder = make()
     await embedder.aembed(["a"])
-    (caller,) = [thread for thread in set(threading.enumerate()) - before if "openai-call" in thread.name]
     embedder.close()
-    await asyncio.to_thread(caller.join, PATIENCE)
-    assert not caller.is_alive()
     with pytest.raises(EmbeddingError, match="closed; make a new embedder"):
         await embedder.aembed(["b"])
     assert server.texts == ["a"]
+
+
+async def test_many_tasks_take_few_threads(make, server):
+    """Three hundred tasks took 660 threads."""
+    server.delay = 0.01
+    embedder, before = make(max_concurrency=16), threading.active_count()
+    calls = [asyncio.create_task(embedder.aembed_query(f"text {i}")) for i in range(500)]
+    most = 0
+    while not all(call.done() for call in calls):
+        ours = [thread for thread in threading.enumerate() if thread.name.startswith("bqstore")]
+        most = max(most, len(ours))
+        await asyncio.sleep(0.002)
+    np.testing.assert_array_equal([call.result() for call in calls], [vector_of(f"text {i}") for i in range(500)])
+    assert most <= 10, (before, most)

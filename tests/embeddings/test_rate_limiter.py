@@ -1,5 +1,7 @@
 """When a request may be sent, by a clock that the test sets."""
 
+import asyncio
+
 import pytest
 
 from bqstore.embeddings.openai.rate_limiter import OutOfTimeError, RateLimiter, StoppedError
@@ -18,7 +20,7 @@ def free(limiter, clock, seconds=0.0, tokens=1):
     clock.now += seconds
     looks = iter([False])  # the clock stands still: whoever looks a second time would wait for ever
     try:
-        permit = limiter.acquire(tokens, clock.now + 1e-6, lambda: next(looks, True))
+        permit = asyncio.run(limiter.acquire(tokens, clock.now + 1e-6, lambda: next(looks, True)))
     except (OutOfTimeError, StoppedError):
         return False
     finally:
@@ -29,22 +31,22 @@ def free(limiter, clock, seconds=0.0, tokens=1):
 
 def test_a_jam_halves_once_and_a_round_of_successes_adds_one():
     limiter = RateLimiter(8, Clock())
-    permits = [limiter.acquire(1, None, lambda: False) for _ in range(8)]
+    permits = [asyncio.run(limiter.acquire(1, None, lambda: False)) for _ in range(8)]
     for permit in permits:  # all of them left before the first refusal
         limiter.release(permit, {}, succeeded=False, rate_limited=True)
     assert limiter.allowed == 4
     for done in range(1, 5 + 4):
-        limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=True)
+        limiter.release(asyncio.run(limiter.acquire(1, None, lambda: False)), {}, succeeded=True)
         assert limiter.allowed == (4 if done < 4 else 5)
     for _ in range(5):
-        limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=False, rate_limited=True)
+        limiter.release(asyncio.run(limiter.acquire(1, None, lambda: False)), {}, succeeded=False, rate_limited=True)
     assert limiter.allowed == 1
 
 
 def test_no_more_than_allowed():
     clock = Clock()
     limiter = RateLimiter(2, clock)
-    permits = [limiter.acquire(1, None, lambda: False) for _ in range(2)]
+    permits = [asyncio.run(limiter.acquire(1, None, lambda: False)) for _ in range(2)]
     assert not free(limiter, clock)
     limiter.release(permits[0], {}, succeeded=True)
     assert free(limiter, clock)
@@ -53,7 +55,7 @@ def test_no_more_than_allowed():
 def test_a_wait_holds_everything_back():
     clock = Clock()
     limiter = RateLimiter(2, clock)
-    permits = [limiter.acquire(1, None, lambda: False) for _ in range(2)]
+    permits = [asyncio.run(limiter.acquire(1, None, lambda: False)) for _ in range(2)]
     limiter.release(permits[0], {}, succeeded=False, hold=3)
     limiter.release(permits[1], {}, succeeded=False, hold=1)
     assert not free(limiter, clock, 2.9) and free(limiter, clock, 3)
@@ -61,7 +63,7 @@ def test_a_wait_holds_everything_back():
 
 def tell(limiter, of, **values):
     headers = {f"x-ratelimit-{name}-{of}": str(value) for name, value in values.items()}
-    limiter.release(limiter.acquire(0, None, lambda: False), headers, succeeded=True)
+    limiter.release(asyncio.run(limiter.acquire(0, None, lambda: False)), headers, succeeded=True)
 
 
 def test_tokens_fill_up_at_the_rate_the_headers_tell():
@@ -89,15 +91,17 @@ def test_a_reset_of_hours_is_not_believed():
 
 def test_whoever_has_given_up_does_not_wait():
     limiter = RateLimiter(1)
-    limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=False, hold=1000)
+    limiter.release(asyncio.run(limiter.acquire(1, None, lambda: False)), {}, succeeded=False, hold=1000)
     with pytest.raises(StoppedError):
-        limiter.acquire(1, None, lambda: True)
+        asyncio.run(limiter.acquire(1, None, lambda: True))
     with pytest.raises(StoppedError):
-        limiter.pause(1000, None, lambda: True)
+        asyncio.run(limiter.pause(1000, None, lambda: True))
 
 
 def test_a_place_that_comes_free_with_a_wait_is_not_taken_before_it_is_over():
     clock = Clock()
     limiter = RateLimiter(1, clock)
-    limiter.release(limiter.acquire(1, None, lambda: False), {}, succeeded=False, rate_limited=True, hold=2)
+    limiter.release(
+        asyncio.run(limiter.acquire(1, None, lambda: False)), {}, succeeded=False, rate_limited=True, hold=2
+    )
     assert not free(limiter, clock, 1.9) and free(limiter, clock, 2)

@@ -1,28 +1,31 @@
 """The API key: where it comes from, that no traceback shows it, and that it travels encrypted only.
 
-A key becomes a `Secret` as soon as it is passed: a traceback that prints the variables of a frame prints its ``repr``.
+A key becomes a `SecretStr` as soon as it is passed: a traceback that prints the variables of a frame prints stars.
 """
 
+import inspect
 import ipaddress
 import os
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import EmbeddingError, InvalidInputError
+from .background import background
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Provider = Callable[[], Awaitable[str]]
 
-class Secret(str):
-    """A string whose ``repr`` does not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'<hidden>'"
+_INSIDE = (".local", ".internal", ".localhost", ".home.arpa", ".svc")  # names that no server of the internet has
+_LEAST_OF_A_TEXT, _LEAST_OF_A_KEY = 12, 6  # characters in a row that tell something of it
 
 
 def hides_key(make: Callable[P, R]) -> Callable[P, R]:
@@ -30,9 +33,11 @@ def hides_key(make: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(make)
     def hidden(*args: P.args, **kwargs: P.kwargs) -> R:
-        args, secrets = _hide(args, kwargs)  # type: ignore[assignment]
-        kwargs.update(secrets)
-        if "model" in secrets or any(isinstance(arg, Secret) for arg in args):
+        args = tuple(_secret(arg) if _looks_like_a_key(arg) else arg for arg in args)  # type: ignore[assignment]
+        keys = [name for name in kwargs if _looks_like_a_key(kwargs[name])]
+        keys += ["api_key"] if isinstance(kwargs.get("api_key"), str) else []
+        kwargs.update({name: _secret(kwargs[name]) for name in keys})
+        if type(kwargs.get("model")).__name__ == "SecretStr" or any(type(arg).__name__ == "SecretStr" for arg in args):
             raise InvalidInputError(
                 "the model's name looks like an API key; pass the key as api_key=..., and the model as "
                 'model="text-embedding-3-small"'
@@ -42,55 +47,117 @@ def hides_key(make: Callable[P, R]) -> Callable[P, R]:
     return hidden
 
 
-def _hide(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """The arguments with keys made a `Secret`, and those keywords, even misspelled ones, that hold one."""
-    secrets = {
-        name: Secret(value)
-        for name, value in kwargs.items()
-        if isinstance(value, str) and (name == "api_key" or _looks_like_a_key(value))
-    }
-    return tuple(Secret(arg) if _looks_like_a_key(arg) else arg for arg in args), secrets
+def _secret(value: Any) -> "SecretStr":
+    try:
+        from pydantic import SecretStr
+    except ImportError as error:
+        message = 'OpenAIEmbedder needs the openai package: pip install "bqstore[openai]"'
+        raise ImportError(message, name="openai") from error
+    return SecretStr(value)
 
 
 def _looks_like_a_key(value: object) -> bool:
     return isinstance(value, str) and value.strip().startswith("sk-")
 
 
-def find_key(api_key: str | None) -> Secret:
-    """The key, from the argument or the environment. Raises EmbeddingError if there is none, or it cannot be one."""
-    if api_key is not None and not isinstance(api_key, str):
-        raise EmbeddingError(f"api_key is of type {type(api_key).__name__}; expected a string")
-    key = Secret((api_key or os.environ.get("OPENAI_API_KEY") or "").strip())  # a key from a file ends in a newline
+def find_key(api_key: Any) -> "SecretStr | Provider":
+    """The key, from the argument or the environment; what gives it, if that is a function.
+
+    Raises EmbeddingError if there is none, or it cannot be one.
+    """
+    if callable(api_key):
+        return lambda: _given_by(api_key)
+    value = api_key.get_secret_value() if hasattr(api_key, "get_secret_value") else api_key
+    if value is not None and not isinstance(value, str):
+        raise EmbeddingError(
+            f"api_key is of type {type(value).__name__}; expected a string, a SecretStr, or a function that gives one"
+        )
+    return _checked(_secret((value or os.environ.get("OPENAI_API_KEY") or "").strip()))  # one of a file ends in "\n"
+
+
+def _checked(key: "SecretStr") -> "SecretStr":
     if not key:
         raise EmbeddingError("there is no API key: pass api_key=... or set the environment variable OPENAI_API_KEY")
-    if not (key.isascii() and key.isprintable()):
+    if not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
         # The HTTP library would refuse it too, and quote it in its message.
         raise EmbeddingError("the API key holds characters that no key has; check api_key or OPENAI_API_KEY")
     return key
 
 
-def check_encrypted(url: str) -> None:
-    """Refuse http:// unless it leads to this machine: key and texts could be read on the way. InvalidInputError."""
+async def _given_by(give: Callable[[], Any]) -> str:
+    """The key that a function gives, which may look it up on the network: it is called in a worker."""
+    try:
+        given = await background().in_worker(give)
+        found = find_key(await given if inspect.isawaitable(given) else given)
+    except EmbeddingError:
+        raise
+    except Exception as error:
+        raise EmbeddingError(f"the function given as api_key raised {type(error).__name__}") from error
+    if callable(found):
+        raise EmbeddingError("the function given as api_key gave another function; expected a string")
+    return found.get_secret_value()
+
+
+def without_secrets(said: str, texts: Iterable[str], key: str) -> str:
+    """What a server said, 300 characters at most, without what it quotes of the texts or the key."""
+    said = re.sub(r"\s+", " ", re.sub(r"(?:sk-|[Bb]earer )\S+", "…", said)).strip()
+    known = "\0".join(texts)
+    for whole in (key, *map(str.strip, known.split("\0"))):
+        if len(whole) > 2 and whole in said:
+            said = said.replace(whole, "…")
+    said = said[:500]
+    known = re.sub(r"\s+", " ", known)
+    kept = [True] * len(said)
+    for least, secret in ((_LEAST_OF_A_TEXT, known), (_LEAST_OF_A_KEY, key)):
+        for at in range(len(said) - least + 1):
+            if said[at : at + least] in secret:
+                kept[at : at + least] = [False] * least
+    shown = "".join(letter if keep else "\0" for letter, keep in zip(said, kept, strict=True))
+    shown = re.sub("\0+", "…", shown)
+    return shown if len(shown) <= 300 else f"{shown[:299]}…"
+
+
+def check_encrypted(url: str, allow_http: bool = False, warn: bool = True) -> None:
+    """Refuse http:// to the internet, where key and texts could be read on the way, unless that is allowed.
+
+    Within this machine it is allowed; within a private network, too, with a warning. Raises InvalidInputError.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
         raise InvalidInputError("base_url is not a URL") from None
+    if not url.isprintable():  # `urlsplit` leaves tabs out
+        raise InvalidInputError("base_url is not a URL: it holds a character that none has")
     if parts.scheme == "https" and host:
         return
     if parts.scheme != "http" or not host:
         raise InvalidInputError("base_url is not a URL that begins with https://")
-    if not _is_loopback(host):
+    if allow_http or is_loopback(host):
+        return
+    if not is_private(host):
         raise InvalidInputError(
             f"base_url names {host} over http://, where the key and the texts could be read on the way; use https://, "
-            "or a tunnel that ends on this machine (http:// is for localhost only)"
+            "a tunnel that ends on this machine, or pass allow_http=True"
         )
+    if warn:
+        message = f"key and texts go to {host} over http://, and could be read in its network; allow_http=True says so"
+        warnings.warn(message, stacklevel=6)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is in a private network, by its address or its name, such as one without a dot."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith(_INSIDE)

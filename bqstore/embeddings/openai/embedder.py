@@ -1,28 +1,31 @@
-"""`OpenAIEmbedder`: the public calls, the threads that serve them, and what closing and forks do to these."""
+"""`OpenAIEmbedder`: the public calls, and what closing, forks and Ctrl-C do to them."""
 
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ...arguments import check_int, checked_keywords, shown
+from ...arguments import check_bool, check_int, checked_keywords, shown
 from ...errors import InvalidInputError
 from ..disk_cache import KeyMaker, open_cache, user_cache_folder
 from ..frameworks import FrameworkMixin
 from ..ingest import STREAM_BATCH, CollectionMixin, EmbeddedBatches, check_batch, progress_line
 from ..texts import as_list
 from .api_key import hides_key
-from .client import EmbeddingsClient, Refusal, Response
+from .background import background
+from .client import EmbeddingsClient
 from .embedding_task import EmbeddingTask
 from .estimate import estimate
 from .packing import OPENAI, Limits
-from .requester import Call, Requester, run_on_loop
+from .requester import Call, Requester
+from .responses import native_dim
 from .settings import Settings
 from .stream import stream_batches
 from .usage import Estimate, Usage
@@ -34,8 +37,8 @@ Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 OnTooLong = Literal["error", "truncate", "split_mean"]
 
-_CALLERS = 64  # calls of `aembed` under way at once; more wait
 _MOST_AHEAD = 1_000_000
+_TIMEOUT = 60.0  # recognized by its identity: a client that was given has one of its own
 
 
 class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
@@ -45,16 +48,20 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
     ----------
     model : str                  the name of the model, which collections remember (`add_to`)
     dimensions : int, optional   ask for shorter vectors; only models of the third generation shorten them
-    api_key : str, optional      otherwise the environment variable OPENAI_API_KEY
-    base_url : str, optional     another server, by https unless it is on this machine; otherwise OPENAI_BASE_URL, or
-                                 OpenAI's own
+    api_key : optional           a string, a SecretStr of pydantic, or a function that gives one, which is called for
+                                 each request; otherwise the environment variable OPENAI_API_KEY
+    base_url : str, optional     another server; otherwise OPENAI_BASE_URL, or OpenAI's own. By https, or by http to
+                                 this machine; http within a private network gives a warning
+    allow_http : bool            http to any server, without a warning: key and texts can be read on the way
     cache : bool or path         True: the user's cache folder; a path: that folder; False: none
     max_concurrency : int        requests under way at once, in all threads; fewer while the server limits the rate
     client, async_client         clients of the openai package, such as Azure's. They are not closed. Their retries are
                                  turned off and made here. They check themselves where they are redirected to; the
                                  client that is made here follows no redirect to http
-    max_retries : int            of each request, after 408, 409, 429, 5xx or a broken connection
-    timeout : float              seconds for each try
+    max_retries : int            of each request, after 408, 409, 429, 5xx or a broken connection. A 429 that says
+                                 when to come back does not count, for ten minutes or until the deadline
+    timeout : float              seconds to wait for the server in each try; a client that is given keeps its own,
+                                 unless this is given, too
     deadline : float, optional   seconds for each call, retries included; in a stream, for each batch
     on_too_long : str            what is done with a text that is longer than the model takes. "error": it is named by
                                  its index; "truncate": its beginning is embedded; "split_mean": its parts are, and
@@ -65,12 +72,18 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
                                  nothing
     max_input_tokens, max_request_texts, max_request_tokens : int, optional
                                  the server's limits, if they are not OpenAI's: 8,192, 2,048 and 300,000
+    document_prefix, query_prefix : str
+                                 written before each text of `embed` and of `embed_query`, as some models want it
+    extra_headers : dict, optional   of each request, beside those of the openai package
+    extra_body : dict, optional      fields of each request, such as ``{"input_type": "passage"}``
+    query_body : dict, optional      the same for `embed_query`, over those of ``extra_body``
 
     Raises
     ------
     ImportError         the ``openai`` package is missing
-    EmbeddingError      there is no API key, or it holds characters that no key has
-    InvalidInputError   a setting is unknown or out of range; the server would be reached by plain http
+    EmbeddingError      there is no API key, or it holds characters that no key has; the environment names a proxy
+                        or certificates that cannot be used
+    InvalidInputError   a setting is unknown or out of range; a server of the internet would be reached by http
     StorageError        the cache folder that was named cannot be used
 
     Examples
@@ -83,8 +96,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
 
     model = ""  # so that one whose making failed has a repr
     dimensions: int | None = None
-    _callers: Executor  # runs the calls of `aembed`
-    _leaving: list[Executor]  # of calls that were interrupted; their requests still finish
+    _active: set[Future[None]]  # what is under way, in this process
 
     @hides_key
     @checked_keywords
@@ -93,14 +105,15 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         model: str = "text-embedding-3-small",
         *,
         dimensions: int | None = None,
-        api_key: str | None = None,
+        api_key: Any = None,
         base_url: str | None = None,
+        allow_http: bool = False,
         cache: bool | str | os.PathLike[str] = True,
         max_concurrency: int = 8,
         client: Any = None,
         async_client: Any = None,
         max_retries: int = 8,
-        timeout: float = 60.0,
+        timeout: float = _TIMEOUT,
         deadline: float | None = None,
         on_too_long: OnTooLong = "error",
         max_cache_bytes: int | None = None,
@@ -109,10 +122,15 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         max_input_tokens: int | None = None,
         max_request_texts: int | None = None,
         max_request_tokens: int | None = None,
+        document_prefix: str = "",
+        query_prefix: str = "",
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        query_body: Mapping[str, Any] | None = None,
     ) -> None:
         if not (progress is None or isinstance(progress, bool) or callable(progress)):
             raise InvalidInputError(f"progress is {shown(progress)}; expected a callable, True, False or None")
-        if client is not None and (api_key is not None or base_url is not None):
+        if not (client is None and async_client is None) and not (api_key is None and base_url is None):
             raise InvalidInputError("a client has a key and a server of its own: leave out api_key and base_url")
         limits = Limits(
             OPENAI.max_input_tokens if max_input_tokens is None else max_input_tokens,
@@ -123,8 +141,21 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
             model, dimensions, max_concurrency, max_retries, timeout, deadline, on_too_long, limits, price
         )
         self.model, self.dimensions, self._progress = model, self._settings.dimensions, progress
-        self._client = EmbeddingsClient(api_key, base_url, self._settings.timeout, client, async_client)
-        self._key_of = KeyMaker(self._client.endpoint, model, self.dimensions)
+        given = client is not None or async_client is not None
+        self._client = EmbeddingsClient(
+            api_key,
+            base_url,
+            None if given and timeout is _TIMEOUT else self._settings.timeout,
+            client,
+            async_client,
+            allow_http=check_bool("allow_http", allow_http),
+            headers=_fields("extra_headers", extra_headers),
+            threads=self._settings.max_concurrency,
+        )
+        named = {"model": model} | ({} if self.dimensions is None else {"dimensions": self.dimensions})
+        extra = _fields("extra_body", extra_body)
+        self._passages = _Side(self._client.endpoint, document_prefix, named, extra)
+        self._questions = _Side(self._client.endpoint, query_prefix, named, extra | _fields("query_body", query_body))
         self._cache = open_cache(cache, max_cache_bytes)
         self._start()
 
@@ -143,15 +174,15 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
     def close(self) -> None:
         """Wait for requests under way, and close the connections to the server; the cache needs no closing.
 
+        A call in another thread gets its vectors, if all of its requests are under way or answered.
+
         Examples
         --------
         >>> embedder = OpenAIEmbedder("text-embedding-3-small")
         >>> embedder.close()  # or use it in a with statement
         """
-        while self._leaving:
-            self._leaving.pop().shutdown()
-        self._callers.shutdown(wait=False)  # on an event loop, what is under way needs the loop to end
-        self._callers = _new_callers()  # for later calls, which learn that it is closed
+        if not self._client.is_async and self._pid == os.getpid():  # else what is under way needs the caller's loop
+            wait(list(self._active))
         self._client.close()
 
     def __enter__(self) -> "OpenAIEmbedder":
@@ -166,9 +197,9 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
 
         Examples
         --------
-        >>> with OpenAIEmbedder("text-embedding-3-large") as embedder:
+        >>> with OpenAIEmbedder("text-embedding-3-large", dimensions=1024) as embedder:
         ...     embedder.dim
-        3072
+        1024
         """
         return self._requester.dim
 
@@ -194,14 +225,14 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         ...     embedder.embed_query("Which animals purr?").shape
         (512,)
         """
-        return np.ascontiguousarray(self._embed([text], self._call(), _no_report)[0])
+        return np.ascontiguousarray(self._embed([text], self._questions, _no_report)[0])
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """The vectors of ``texts``.
 
         Texts in the cache are not requested. The others go out in requests that fit the API's limits, several at
-        once; of equal texts only one is requested, in all threads of the process. Each answer is cached as it comes,
-        so what was embedded before an error or Ctrl-C is not paid for again.
+        once; of equal texts only one is requested. Each answer is cached as it comes, so what was embedded before an
+        error or Ctrl-C is not paid for again.
 
         Parameters
         ----------
@@ -215,7 +246,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         ------
         InvalidInputError   a text is empty or not a string; it is named by its index, and nothing was sent
         EmbeddingError      the server refused, cannot be reached or gave no vectors; the deadline is over; a text is
-                            too long, and is named by its index
+                            too long or has no vector, and is named by its index. The texts beside it are kept
 
         Examples
         --------
@@ -224,10 +255,10 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         (2, 512)
         """
         with self._reporting(progress) as report:
-            return self._embed(texts, self._call(), report)
+            return self._embed(texts, self._passages, report)
 
     async def aembed(self, texts: Sequence[str]) -> Vectors:
-        """As `embed`, on an event loop: through ``async_client`` if there is one, else in a thread.
+        """As `embed`, on an event loop: no thread waits. Through ``async_client`` if there is one.
 
         Examples
         --------
@@ -236,22 +267,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         ...     asyncio.run(embedder.aembed(["Cats purr.", "Dogs bark."])).shape
         (2, 512)
         """
-        call = self._call()
-        loop = asyncio.get_running_loop()
-        if self._client.is_async:
-
-            def send(part: Sequence[str], timeout: float | None) -> Response | Refusal:
-                request = self._client.send_async(part, self.model, self.dimensions, timeout)
-                return run_on_loop(loop, request, call)
-
-            call.send = send
-        run = contextvars.copy_context().run
-        try:
-            # Threads of its own: the loop has few, and calls that wait in all of them wait for requests that need one.
-            return await loop.run_in_executor(self._callers, run, self._embed, texts, call, _no_report)
-        except asyncio.CancelledError:
-            self._cancel(call)
-            raise
+        return await self._aembed(texts, self._passages)
 
     async def aembed_query(self, text: str) -> Vectors:
         """As `embed_query`, on an event loop. Raises as `embed`.
@@ -263,7 +279,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         ...     asyncio.run(embedder.aembed_query("Which animals purr?")).shape
         (512,)
         """
-        return np.ascontiguousarray((await self.aembed([text]))[0])
+        return np.ascontiguousarray((await self._aembed([text], self._questions))[0])
 
     def stream(
         self, texts: Iterable[str], *, batch: int = STREAM_BATCH, ahead: int | None = None
@@ -299,7 +315,8 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         """What `embed` would take: how many texts are cached, the tokens and requests of the rest, and the price.
 
         It sends nothing. Tokens are counted if tiktoken and its tables are on this machine; otherwise their number
-        is bounded by the bytes of the texts.
+        is bounded by the bytes of the texts, which is 2 to 4.5 times too high: ``exact`` tells, and ``least_tokens``
+        and ``least_price`` are the other end of the range.
 
         Parameters
         ----------
@@ -314,7 +331,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         >>> expected.texts, expected.cached, expected.requests
         (2, 0, 1)
         """
-        return estimate(texts, self._settings, self._cache, self._key_of, batch)
+        return estimate(texts, self._settings, self._cache, self._passages.key_of, batch, self._passages.prefix)
 
     def batch(self, folder: str | os.PathLike[str] | None = None, *, poll_seconds: float = 30.0) -> "EmbeddingBatch":
         """This model through OpenAI's Batch API: half the price, an answer within a day.
@@ -344,7 +361,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         from ..openai_batch.batch import EmbeddingBatch  # here: that package builds on this one
 
         return EmbeddingBatch(
-            self._client.sdk,
+            self._client.for_batches(),
             self.model,
             dimensions=self.dimensions,
             folder=user_cache_folder().parent / "batches" if folder is None else folder,
@@ -355,66 +372,88 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         )
 
     def _start(self, dim: int | None = None) -> None:
-        """Make what the threads of this process share."""
-        self._requester = Requester(self._settings)
+        """Make what the calls of this process share."""
+        self._requester = Requester(self._settings, native_dim(self._client.endpoint, self.model))
         self._requester.dim = dim or self._requester.dim
-        self._callers, self._leaving, self._pid = _new_callers(), [], os.getpid()
+        self._active, self._pid = set(), os.getpid()
 
-    def _call(self) -> Call:
-        if os.getpid() != self._pid:  # a forked process has none of the threads that hold permits
+    def _task(
+        self,
+        texts: Sequence[str],
+        side: "_Side",
+        *,
+        start: int = 0,
+        cancelled: threading.Event | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> EmbeddingTask:
+        if os.getpid() != self._pid:  # a forked process has no part in what is under way
             self._start(self.dim)
-        return Call(self._send, self._settings.deadline)
+        call = Call(
+            lambda part, timeout: self._client.send(part, side.body, timeout, loop),
+            self._settings.deadline,
+            cancelled or threading.Event(),
+        )
+        indices = range(start, start + len(texts))
+        return EmbeddingTask(self._requester, self._cache, side.key_of, texts, indices, call, side.prefix)
 
-    def _send(self, texts: Sequence[str], timeout: float | None) -> Response | Refusal:
-        return self._client.send(texts, self.model, self.dimensions, timeout)
+    def _submit(self, task: EmbeddingTask) -> "Future[None] | None":
+        future = task.submit()
+        if future is not None:
+            self._active.add(future)
+            future.add_done_callback(self._active.discard)
+        return future
 
-    def _cancel(self, call: Call) -> None:
-        call.cancelled.set()
-        self._requester.limiter.wake()
-
-    def _task(self, texts: Sequence[str], indices: range, call: Call) -> EmbeddingTask:
-        return EmbeddingTask(self._requester, self._cache, self._key_of, texts, indices, call)
-
-    def _embed(self, texts: Sequence[str], call: Call, report: Progress) -> Vectors:
-        texts = as_list(texts)
-        task = self._task(texts, range(len(texts)), call)
+    def _embed(self, texts: Sequence[str], side: "_Side", report: Progress) -> Vectors:
+        task = self._task(as_list(texts), side)
         try:
-            if len(task.requests) <= 1:  # a query: no threads to start, and Ctrl-C interrupts the request itself
-                return task.finish(report)
-            with self._pool(call, len(task.requests)) as pool:
-                task.submit(pool)
-                return task.finish(report)
-        finally:
-            task.close()
+            self._submit(task)
+            return task.finish(report)
+        except Exception:
+            task.cancel()
+            task.settle()
+            raise
+        except BaseException:  # Ctrl-C: a single request, a query, say, is given up; several are awaited at the end
+            task.cancel()
+            if task.future is not None and (len(task.requests) > 1 or not task.future.cancel()):
+                _wait_at_exit([task.future])
+            raise
+
+    async def _aembed(self, texts: Sequence[str], side: "_Side") -> Vectors:
+        loop = asyncio.get_running_loop() if self._client.is_async else None
+        run, texts = contextvars.copy_context().run, as_list(texts)
+        making = background().workers.submit(run, lambda: self._task(texts, side, loop=loop))
+        task = await asyncio.wrap_future(making)
+        future = self._submit(task)
+        if future is not None:
+            try:
+                await asyncio.shield(asyncio.wrap_future(future))
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+        return task.in_order()
 
     def _batches(self, texts: Iterable[str], batch: int, ahead: int | None = None) -> EmbeddedBatches:
         batch, most = check_batch(batch), self._settings.max_concurrency
         ahead = 2 * most + 3 if ahead is None else check_int("ahead", ahead, 0, _MOST_AHEAD)
-        call = self._call()
+        cancelled, futures = threading.Event(), set[Future[None]]()
 
         def begin(part: Sequence[str], indices: range) -> EmbeddingTask:
-            return self._task(part, indices, Call(self._send, self._settings.deadline, call.cancelled))
+            task = self._task(part, self._passages, start=indices.start, cancelled=cancelled)
+            future = self._submit(task)
+            if future is not None:
+                futures.add(future)
+                future.add_done_callback(futures.discard)
+            return task
 
-        with self._pool(call, most) as pool:
-            yield from stream_batches(texts, begin, pool, batch, ahead)
-
-    @contextmanager
-    def _pool(self, call: Call, requests: int) -> Iterator[Executor]:
-        """Threads for the requests of one call. Whatever ends it, requests under way finish and are stored."""
-        pool = ThreadPoolExecutor(min(self._settings.max_concurrency, requests), "bqstore-openai")
         try:
-            yield pool
+            yield from stream_batches(texts, begin, batch, ahead)
         except Exception:
-            self._cancel(call)
-            pool.shutdown(cancel_futures=True)
             raise
-        except BaseException:  # Ctrl-C, or the consumer stops: only `close` and Python's exit wait for the threads
-            self._cancel(call)
-            pool.shutdown(wait=False, cancel_futures=True)
-            self._leaving.append(pool)
+        except BaseException:  # Ctrl-C, or the consumer stops
+            cancelled.set()
+            background().loop.call_soon_threadsafe(self._requester.limiter.wake)
+            _wait_at_exit(list(futures))
             raise
-        else:
-            pool.shutdown()
 
     @contextmanager
     def _reporting(self, progress: Progress | None = None) -> Iterator[Progress]:
@@ -428,8 +467,30 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
                 yield line
 
 
-def _new_callers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_CALLERS, "bqstore-openai-call")
+class _Side:
+    """How passages, or questions, are sent, and under which keys they are cached."""
+
+    def __init__(self, endpoint: str, prefix: str, named: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+        if not isinstance(prefix, str):
+            raise InvalidInputError(f"the prefix of texts is {shown(prefix)}; expected a string")
+        self.prefix, self.body = prefix, {**named, **extra}
+        # the key of what OpenAI's own API is sent is that of older versions
+        self.key_of = KeyMaker(endpoint, named["model"], named.get("dimensions"), dict(extra) or None)
+
+
+def _fields(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise InvalidInputError(f"{name} is {shown(given)}; expected a dictionary of strings")
+    return dict(given)
+
+
+def _wait_at_exit(futures: Sequence["Future[None]"]) -> None:
+    """Have Python end only when requests under way are answered and stored: it waits for its threads."""
+    left = [future for future in futures if not future.done()]
+    if left:
+        threading.Thread(target=wait, args=(left,), name="bqstore-embedding-rest").start()
 
 
 def _no_report(done: int, total: int) -> None:

@@ -1,19 +1,21 @@
-"""One list of texts on its way to vectors: claimed, looked up in the cache, packed, requested, stored, put in order.
+"""One list of texts on its way to vectors: looked up in the cache, packed, requested, stored, put in order.
 
-It has no threads of its own: whoever has a pool submits the requests to it.
+It is made in the thread of its caller, or in a worker; its requests run on the event loop of `background`.
 """
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future, as_completed
-from math import inf
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from queue import SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
 
+from ...errors import EmbeddingError
 from ..disk_cache import EmbeddingCache, KeyMaker
-from ..in_flight import TABLE, Claim
 from ..texts import check_texts
+from .background import background
 from .packing import count_tokens, plan_requests
 from .requester import Call, PendingText, Requester
 
@@ -24,7 +26,9 @@ _KEYS_A_LOOK = 2_000  # looked up at once, so that no more vectors than that are
 
 
 class EmbeddingTask:
-    """The texts of one call, or of one batch of a stream. `close` must be called in the end, whatever happens.
+    """The texts of one call, or of one batch of a stream.
+
+    ``prefix`` : of each text, as it is sent
 
     Raises
     ------
@@ -40,11 +44,15 @@ class EmbeddingTask:
         texts: Sequence[str],
         indices: Sequence[int],
         call: Call,
+        prefix: str = "",
     ) -> None:
-        self._claim = Claim(TABLE)
-        self.texts = texts
-        self._requester, self._cache, self._key_of, self._indices, self._call = requester, cache, key_of, indices, call
+        self.texts, self.call = texts, call
+        self._requester, self._cache, self._key_of, self._indices = requester, cache, key_of, indices
         sizes = check_texts(texts, indices[0] if indices else 0)
+        if prefix:
+            texts, more = [prefix + text for text in texts], len(prefix.encode())
+            sizes = [size + more for size in sizes]
+        self._sent = texts
         self._keys = [key_of(text) for text in texts]
         self._row_of: dict[bytes, int] = {}
         for row, key in enumerate(self._keys):
@@ -52,51 +60,48 @@ class EmbeddingTask:
         self._vectors: Vectors | None = None
         self._has_vector = np.zeros(len(texts), bool)
         self._allocating = threading.Lock()  # of several requests that come back at once, the first allocates
-        self._futures: list[Future[int]] = []
-        try:
-            self._others = self._claim.take(self._row_of)
-            self.requests = self._plan(sizes)
-        except BaseException:
-            self._claim.release()
-            raise
-        waiting = sum(len(request) for request in self.requests) + len(self._others)
-        self.done = len(texts) - waiting
+        self.future: Future[None] | None = None
+        self._news: SimpleQueue[int] = SimpleQueue()
+        self.requests = self._plan(sizes)
+        self.done = len(texts) - sum(len(request) for request in self.requests)
 
-    def __del__(self) -> None:
-        self.close()  # Ctrl-C may come before anybody holds it, to close it
-
-    def close(self) -> None:
-        """Release the claims on texts that have no vector."""
-        self._claim.release()
-
-    def submit(self, pool: Executor) -> None:
-        """Submit the requests to a pool."""
-        self._futures = [pool.submit(self._request, request) for request in self.requests]
+    def submit(self) -> "Future[None] | None":
+        """Send the requests; the result is set when all are answered or one has failed. None: there are none."""
+        if self.requests:
+            self.future = background().submit(self._run())
+            self.future.add_done_callback(lambda _: self._news.put(0))
+        return self.future
 
     def finish(self, report: Report | None = None) -> Vectors:
         """Wait for all vectors, float32 (n, dim). Raises the error of the first request that failed."""
         total = len(self.texts)
         report = report or (lambda done, total: None)
         report(self.done, total)
-        answered: Iterable[int]
-        if self._futures:
-            answered = (future.result() for future in as_completed(self._futures))
-        else:  # no pool: a query, say; Ctrl-C interrupts the request itself
-            answered = (self._request(request) for request in self.requests)
-        for n in answered:
-            self.done += n
-            report(self.done, total)
-        self._await_others()
-        if self._others:
-            report(total, total)
-        return self._in_order()
+        if self.future is not None:
+            while n := self._news.get():
+                self.done += n
+                report(self.done, total)
+            self.future.result()
+        return self.in_order()
+
+    def cancel(self) -> None:
+        """Send nothing more; what is under way is stored when it comes."""
+        self.call.cancelled.set()
+        if self.future is not None and not self.future.done():
+            background().loop.call_soon_threadsafe(self._requester.limiter.wake)
+
+    def settle(self) -> None:
+        """Wait until nothing is under way any more."""
+        if self.future is not None:
+            wait([self.future])
 
     def whole_batches(self, batch: int) -> Vectors:
         """After `finish` has failed: the vectors of the batches that are complete, float32 (m, dim)."""
         has_vector = [self._has_vector[self._row_of[key]] for key in self._keys]
-        return self._in_order()[: int(np.argmin([*has_vector, False])) // batch * batch]
+        return self.in_order()[: int(np.argmin([*has_vector, False])) // batch * batch]
 
-    def _in_order(self) -> Vectors:
+    def in_order(self) -> Vectors:
+        """The vectors in the order of the texts, float32 (n, dim)."""
         if self._vectors is None:
             return np.empty((0, self._requester.dim or 0), np.float32)
         if len(self._row_of) < len(self.texts):
@@ -106,13 +111,13 @@ class EmbeddingTask:
         return self._vectors
 
     def _plan(self, sizes: list[int]) -> list[list[PendingText]]:
-        """The requests for what is neither in the cache nor claimed by others."""
+        """The requests for what is not in the cache."""
         settings = self._requester.settings
-        rows = self._look_up([row for key, row in self._row_of.items() if key in self._claim.open])
+        rows = self._look_up(list(self._row_of.values()))
         if settings.variant is not None:
             rows = self._look_up(rows, settings.variant)
-        self._requester.meter.add(cached=len(self._row_of) - len(self._others) - len(rows))
-        texts = [self.texts[row] for row in rows]
+        self._requester.meter.add(cached=len(self._row_of) - len(rows))
+        texts = [self._sent[row] for row in rows]
         tokens = count_tokens(texts, [sizes[row] for row in rows], settings.limits, settings.counter)
         pending = [
             PendingText(self._indices[row], row, self._keys[row], text, n)
@@ -132,21 +137,46 @@ class EmbeddingTask:
         missing = []
         for start in range(0, len(rows), _KEYS_A_LOOK):
             some = rows[start : start + _KEYS_A_LOOK]
-            part = {self._keys[r] if variant is None else self._key_of(self.texts[r], variant): r for r in some}
+            part = {self._keys[r] if variant is None else self._key_of(self._sent[r], variant): r for r in some}
             found = self._cache.get(list(part))
             if found and self._requester.dim is None:
                 self._requester.dim = next(iter(found.values())).size
-            found = {key: vector for key, vector in found.items() if vector.size == self._requester.dim}
-            for key, vector in found.items():
-                self._fill([part[key]], vector[None, :])
-            self._claim.resolve((self._keys[part[key]] for key in found), found.values(), variant)
-            missing += [row for key, row in part.items() if key not in found]
+            for key, row in part.items():
+                vector = found.get(key)
+                if vector is not None and vector.size == self._requester.dim:
+                    self._fill([row], vector[None, :])
+                else:
+                    missing.append(row)
         return missing
 
-    def _request(self, request: list[PendingText]) -> int:
-        if not self._call.cancelled.is_set():
-            self._requester.embed(request, self._store, self._call)
-        return len(request)
+    async def _run(self) -> None:
+        """Send the requests, as many at once as may be, and raise the first error when nothing is under way."""
+        left = iter(self.requests)
+        workers = [
+            asyncio.ensure_future(self._work(left))
+            for _ in range(min(self._requester.settings.max_concurrency, len(self.requests)))
+        ]
+        try:
+            _, others = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            self.call.failed = bool(others)
+            first = next((error for worker in workers if worker.done() and (error := worker.exception())), None)
+            if others:
+                self._requester.limiter.wake()
+                await asyncio.wait(others)
+        finally:  # Python is ending
+            for worker in workers:
+                worker.cancel()
+        if first is not None:
+            raise first
+        if self.call.cancelled.is_set() and not self._has_vector[list(self._row_of.values())].all():
+            raise EmbeddingError("the call was cancelled")
+
+    async def _work(self, left: Iterator[list[PendingText]]) -> None:
+        for request in left:
+            if self.call.stopped():
+                return
+            await self._requester.embed(request, self._store, self.call)
+            self._news.put(len(request))
 
     def _store(self, texts: Sequence[PendingText], vectors: Vectors, whole: bool) -> None:
         """Write vectors to the cache before anybody sees them."""
@@ -155,7 +185,6 @@ class EmbeddingTask:
             keys = [text.key if whole else self._key_of(text.text, variant) for text in texts]
             self._cache.put(keys, vectors)
         self._fill([text.row for text in texts], vectors)
-        self._claim.resolve([text.key for text in texts], vectors, variant)
         self._requester.meter.add(texts=len(texts))
 
     def _fill(self, rows: list[int], vectors: Vectors) -> None:
@@ -164,23 +193,3 @@ class EmbeddingTask:
                 self._vectors = np.empty((len(self.texts), vectors.shape[1]), np.float32)
         self._vectors[rows] = vectors
         self._has_vector[rows] = True
-
-    def _await_others(self) -> None:
-        """Take the vectors that other calls requested; request here what they released without one."""
-        left: list[int] = []
-        variant, until, stopped = self._requester.settings.variant, self._call.until or inf, self._call.cancelled.is_set
-        for key, other in self._others.items():
-            vector = other.await_vector(key, variant, until, stopped)
-            if vector is not None and vector.size == (self._requester.dim or vector.size):
-                self._fill([self._row_of[key]], vector[None, :])
-                self._requester.meter.add(cached=1)
-            else:
-                left.append(self._row_of[key])
-        if left:
-            indices = [self._indices[row] for row in left]
-            texts = [self.texts[row] for row in left]
-            again = EmbeddingTask(self._requester, self._cache, self._key_of, texts, indices, self._call)
-            try:
-                self._fill(left, again.finish())
-            finally:
-                again.close()

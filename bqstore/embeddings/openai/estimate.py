@@ -10,10 +10,16 @@ from .settings import Settings
 from .usage import Estimate
 
 _AT_ONCE = 20_000
+_BYTES_A_TOKEN = 5  # of plain English it is 4.5, of code and other languages 2 to 4
 
 
 def estimate(
-    texts: Iterable[str], settings: Settings, cache: EmbeddingCache | None, key_of: KeyMaker, batch: bool
+    texts: Iterable[str],
+    settings: Settings,
+    cache: EmbeddingCache | None,
+    key_of: KeyMaker,
+    batch: bool,
+    prefix: str = "",
 ) -> Estimate:
     """How many texts are cached, how many tokens and requests the rest takes, and the price.
 
@@ -26,6 +32,9 @@ def estimate(
     pending: list[int] = []
     for start, part in enumerate_batches(texts, _AT_ONCE):
         sizes = check_texts(part, start)
+        if prefix:
+            part = [prefix + text for text in part]  # noqa: PLW2901
+            sizes = [size + len(prefix.encode()) for size in sizes]
         keys = {key_of(text): at for at, text in enumerate(part)}
         new = {key: at for key, at in keys.items() if key not in seen}
         seen.update(new)
@@ -42,5 +51,10 @@ def estimate(
             tokens += sum(counts)
         pending += count_tokens([part[at] for at in missing], counts, settings.limits, settings.counter)
     requests = sum(1 for _ in plan_requests(pending, settings.limits))
-    price = None if settings.price is None else cost(tokens, settings.price * (BATCH_DISCOUNT if batch else 1))
-    return Estimate(n, cached, tokens, requests, price, settings.counter is not None)
+    exact = settings.counter is not None
+    least = tokens if exact else -(-tokens // _BYTES_A_TOKEN)
+    price, least_price = (
+        None if settings.price is None else cost(count, settings.price * (BATCH_DISCOUNT if batch else 1))
+        for count in (tokens, least)
+    )
+    return Estimate(n, cached, tokens, requests, price, exact, least, least_price)

@@ -1,6 +1,6 @@
 """How many requests may be under way, and when the next may be sent. It knows no texts and sends nothing.
 
-All threads of an embedder share one `RateLimiter`:
+All calls of an embedder share one `RateLimiter`, on the event loop of `background`:
 
 - At most ``most`` requests are under way. A 429 halves that, a full round of successes adds one again (additive
   increase, multiplicative decrease, as in TCP). Requests that were sent before the last halving and are refused, too,
@@ -9,9 +9,10 @@ All threads of an embedder share one `RateLimiter`:
 - Where answers tell how much of a rate limit is left, requests wait for it to refill before a 429 comes.
 """
 
-import threading
+import asyncio
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 from .rate_headers import RateLimit, rate_limit
 
@@ -56,12 +57,13 @@ class _Quota:
 
 
 class RateLimiter:
-    """Every request takes a permit here and gives it back. Safe for any number of threads."""
+    """Every request takes a permit here and gives it back. It belongs to one event loop."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = self._allowed = most
         self._clock = clock
-        self._changed = threading.Condition()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
+        self._pausing: dict[asyncio.Future[None], None] = {}
         self._under_way = self._successes = self._halvings = 0
         self._not_before = 0.0
         self._quotas = {"requests": _Quota(), "tokens": _Quota()}
@@ -71,7 +73,7 @@ class RateLimiter:
         """How many requests may be under way at present."""
         return self._allowed
 
-    def acquire(self, tokens: int, until: float | None, stopped: Callable[[], bool]) -> int:
+    async def acquire(self, tokens: int, until: float | None, stopped: Callable[[], bool]) -> int:
         """Wait until a request of so many tokens may be sent; returns a permit: how often the number was halved.
 
         Raises
@@ -79,61 +81,85 @@ class RateLimiter:
         OutOfTimeError   ``until``, a time of the clock, would pass first
         StoppedError     ``stopped()`` became true; whoever changes it calls `wake`
         """
-        with self._changed:
+        try:
             while True:
                 if stopped():
                     raise StoppedError
                 now = self._clock()
-                wait = self._not_before - now
-                wait = max(wait, self._quotas["requests"].wait(1, now))
-                wait = max(wait, self._quotas["tokens"].wait(tokens, now))
+                wait = max(
+                    self._not_before - now,
+                    self._quotas["requests"].wait(1, now),
+                    self._quotas["tokens"].wait(tokens, now),
+                )
                 if until is not None and now + max(wait, 0.0) >= until:
                     raise OutOfTimeError
                 if wait <= 0 and self._under_way < self._allowed:
                     break
                 limits = [wait] if wait > 0 else []
                 limits += [] if until is None else [until - now]
-                self._changed.wait(min(limits, default=None))
-            self._under_way += 1
-            self._quotas["requests"].spend(1)
-            self._quotas["tokens"].spend(tokens)
-            return self._halvings
+                await _woken(self._waiting, min(limits, default=None))
+        except BaseException:
+            self._let_go()  # another may have the place that this one was woken for
+            raise
+        self._under_way += 1
+        self._quotas["requests"].spend(1)
+        self._quotas["tokens"].spend(tokens)
+        return self._halvings
 
     def release(
         self, permit: int, headers: Mapping[str, str], *, succeeded: bool, rate_limited: bool = False, hold: float = 0.0
     ) -> None:
         """Give a permit back: the request has succeeded, was refused with a 429 (``rate_limited``), or has failed.
 
-        For ``hold`` seconds no request is sent. The two belong together: another thread could take the place first.
+        For ``hold`` seconds no request is sent. The two belong together: another could take the place first.
         """
-        with self._changed:
-            self._under_way -= 1
-            self._not_before = max(self._not_before, self._clock() + hold)
-            if succeeded:
-                self._successes += 1
-                if self._successes >= self._allowed:
-                    self._allowed, self._successes = min(self._most, self._allowed + 1), 0
-            elif rate_limited and permit == self._halvings:
-                self._allowed, self._successes = max(1, self._allowed // 2), 0
-                self._halvings += 1
-            for kind, quota in self._quotas.items():
-                limit = rate_limit(headers, kind)
-                if limit is not None:
-                    quota.update(limit, self._clock())
-            self._changed.notify_all()
+        self._under_way -= 1
+        self._not_before = max(self._not_before, self._clock() + hold)
+        if succeeded:
+            self._successes += 1
+            if self._successes >= self._allowed:
+                self._allowed, self._successes = min(self._most, self._allowed + 1), 0
+        elif rate_limited and permit == self._halvings:
+            self._allowed, self._successes = max(1, self._allowed // 2), 0
+            self._halvings += 1
+        for kind, quota in self._quotas.items():
+            limit = rate_limit(headers, kind)
+            if limit is not None:
+                quota.update(limit, self._clock())
+        self._let_go()
 
-    def pause(self, seconds: float, until: float | None, stopped: Callable[[], bool]) -> None:
-        """Hold this thread back for so long. Raises as `acquire`."""
+    async def pause(self, seconds: float, until: float | None, stopped: Callable[[], bool]) -> None:
+        """Hold this request back for so long. Raises as `acquire`."""
         end = self._clock() + seconds
         if until is not None and end >= until:
             raise OutOfTimeError
-        with self._changed:
-            while (left := end - self._clock()) > 0:
-                if stopped():
-                    raise StoppedError
-                self._changed.wait(left)
+        while (left := end - self._clock()) > 0:
+            if stopped():
+                raise StoppedError
+            await _woken(self._pausing, left)
 
     def wake(self) -> None:
-        """Let all threads that wait call their ``stopped()`` again."""
-        with self._changed:
-            self._changed.notify_all()
+        """Let all that wait call their ``stopped()`` again."""
+        for waiting in (self._waiting, self._pausing):
+            _wake(waiting, len(waiting))
+
+    def _let_go(self) -> None:
+        _wake(self._waiting, self._allowed - self._under_way)
+
+
+def _wake(waiting: "dict[asyncio.Future[None], None]", n: int) -> None:
+    """Wake the first ``n``."""
+    for future in list(islice(waiting, max(0, n))):
+        del waiting[future]
+        if not future.done():
+            future.set_result(None)
+
+
+async def _woken(waiting: "dict[asyncio.Future[None], None]", seconds: float | None) -> None:
+    """Wait to be woken, or for so many seconds."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting[future] = None
+    try:
+        await asyncio.wait([future], timeout=seconds)
+    finally:
+        waiting.pop(future, None)

@@ -1,35 +1,39 @@
 """From some texts to their vectors: wait, send, retry, send less at once, check. It knows no cache.
 
 All retries are made here; the SDK is configured to make none. `client` knows what a refusal means, `rate_limiter`
-when the next request may be sent.
+when the next request may be sent. All of it runs on the event loop of `background`.
 """
 
 import asyncio
+import logging
+import math
 import random
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import wait
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import EmbeddingError
+from .background import background
 from .client import Refusal, Response
 from .long_texts import halves, truncated, weighted_mean
+from .packing import Limits, plan_requests
 from .rate_limiter import OutOfTimeError, RateLimiter, StoppedError
-from .responses import NATIVE_DIM, normalized
+from .responses import normalized
 from .settings import Settings
 from .usage import Meter
 
 Vectors = npt.NDArray[np.float32]
-Send = Callable[[Sequence[str], float | None], Response | Refusal]
+Send = Callable[[Sequence[str], float | None], Awaitable[Response | Refusal]]
 
+_LOG = logging.getLogger("bqstore.embeddings")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds: full jitter below min(longest, first * 2 ** tries)
-_LONGEST_WAIT = 600.0  # a server that asks for more is not waited for
-_LOOK_AT_LOOP = 0.5  # an event loop that has stopped notifies nobody
+_LONGEST_WAIT = 600.0  # a server that asks for more is not waited for, nor one that asks again and again
+_TRICKLE = 10  # times the timeout: an answer that drips byte by byte never times out
+_ERRORS_AMONG_SUCCESSES, _ERRORS_ALONE = 5, 2  # texts of one request that are refused, before the rest is given up
 
 
 @dataclass(frozen=True)
@@ -48,26 +52,48 @@ OnVectors = Callable[[Sequence[PendingText], Vectors, bool], None]  # the last: 
 
 @dataclass
 class Call:
-    """One call of the embedder: how it sends, the ``seconds`` it may take, and whether it was cancelled."""
+    """One call of the embedder, or one task of a stream, which has its `cancelled` in common with the others."""
 
     send: Send
     seconds: float | None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    failed: bool = False
     until: float | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.until = None if self.seconds is None else time.monotonic() + self.seconds
 
+    def stopped(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return self.failed or self.cancelled.is_set()
+
+
+@dataclass
+class _Outcome:
+    """What has become of one request, and of the parts that it was cut into."""
+
+    answered: bool = False
+    errors: list[EmbeddingError] = field(default_factory=list)
+
+    def add_error(self, error: EmbeddingError) -> None:
+        """Note that one text is refused; raise the first such error if it looks as if others were, too."""
+        self.errors.append(error)
+        if len(self.errors) >= (_ERRORS_AMONG_SUCCESSES if self.answered else _ERRORS_ALONE):
+            raise self.errors[0]
+
 
 class Requester:
-    """Makes the requests of all calls of one embedder."""
+    """Makes the requests of all calls of one embedder. ``dim`` : of the vectors, as far as it is known."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, native: int | None) -> None:
         self.settings, self.meter = settings, Meter(settings.price)
         self.limiter = RateLimiter(settings.max_concurrency)
-        self.dim = settings.dimensions or NATIVE_DIM.get(settings.model)
+        self.dim, self._native = settings.dimensions or native, native
         self._first_answer = threading.Lock()  # the first of several answers tells the dimension
-        self._most_texts = settings.limits.max_request_texts  # lowered if the server takes fewer
+        limits = settings.limits
+        self._limits = Limits(
+            limits.max_input_tokens, limits.max_request_texts, 10**9
+        )  # lowered if a server takes less
 
     def is_too_long(self, text: PendingText) -> bool:
         """Whether a text is known to be too long before it is sent."""
@@ -81,158 +107,239 @@ class Requester:
             'split it, or pass on_too_long="truncate" or "split_mean"'
         )
 
-    def embed(self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call) -> None:
-        """Request the vectors of all texts, and call ``on_vectors`` after each request that is answered.
+    async def embed(self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call) -> None:
+        """Request the vectors of all texts, and call ``on_vectors``, in a worker, after each request that is answered.
 
         Raises
         ------
         EmbeddingError   refused, unreachable, out of time, or answered with something else; a text that is too
-                         long is named by its index
+                         long, or has no vector, is named by its index, after the others were embedded
         """
-        most = self._most_texts
-        if len(texts) > most:
-            for start in range(0, len(texts), most):
-                self.embed(texts[start : start + most], on_vectors, call)
-            return
-        if len(texts) == 1 and self.is_too_long(texts[0]):
-            self._embed_long(texts[0], None, on_vectors, call)
-            return
-        outcome = self._request([text.text for text in texts], sum(text.tokens for text in texts), call)
-        if not isinstance(outcome, Refusal):
-            on_vectors(texts, outcome, True)
-        elif len(texts) == 1:
-            self._embed_long(texts[0], outcome, on_vectors, call)
-        else:
-            self._embed_in_parts(texts, outcome, on_vectors, call)
+        outcome = _Outcome()
+        await self._embed(texts, on_vectors, call, outcome, self.settings.max_retries)
+        if outcome.errors:
+            raise outcome.errors[0]
 
-    def _embed_in_parts(
-        self, texts: Sequence[PendingText], refusal: Refusal, on_vectors: OnVectors, call: Call
+    async def _embed(
+        self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call, outcome: _Outcome, retries: int
     ) -> None:
-        """After a request was too big: the text that the server named and the rest, or two halves."""
-        if refusal.too_many_texts:
-            self._most_texts = max(1, min(self._most_texts, len(texts) // 2))
-        at = refusal.position
-        if at is not None and at < len(texts):
-            self._embed_long(texts[at], None, on_vectors, call)
-            self.embed([*texts[:at], *texts[at + 1 :]], on_vectors, call)
-            return
-        middle = len(texts) // 2
-        self.embed(texts[:middle], on_vectors, call)
-        self.embed(texts[middle:], on_vectors, call)
+        for run in plan_requests([text.tokens for text in texts], self._limits):
+            part = texts[run.start : run.stop]
+            if len(part) == 1 and self.is_too_long(part[0]):
+                await self._embed_long(part[0], None, on_vectors, call, outcome)
+                continue
+            tokens = sum(text.tokens for text in part)
+            alone = len(part) == 1 and outcome.answered
+            answer = await self._request([text.text for text in part], tokens, call, retries, quiet=alone)
+            if isinstance(answer, Refusal):
+                if len(part) == 1:
+                    await self._embed_refused(part[0], answer, on_vectors, call, outcome)
+                else:
+                    await self._embed_in_parts(part, answer, on_vectors, call, outcome)
+                continue
+            outcome.answered = True
+            vectors, empty = answer
+            if not empty:
+                await background().in_worker(on_vectors, part, vectors, True)
+                continue
+            kept = [i for i in range(len(part)) if i not in set(empty)]
+            await background().in_worker(on_vectors, [part[i] for i in kept], vectors[kept], True)
+            await self._embed([part[i] for i in empty], on_vectors, call, outcome, min(1, retries))
 
-    def _embed_long(self, text: PendingText, refusal: Refusal | None, on_vectors: OnVectors, call: Call) -> None:
-        """One text that is too long, as ``on_too_long`` says."""
-        if self.settings.on_too_long == "truncate":
-            vector = self._truncated(text, refusal, call)
-        elif self.settings.on_too_long == "split_mean":
-            vector = weighted_mean(self._halved(text, text.text, call))
+    async def _embed_refused(
+        self, text: PendingText, refusal: Refusal, on_vectors: OnVectors, call: Call, outcome: _Outcome
+    ) -> None:
+        """After one text was refused, in a request of its own."""
+        if refusal.too_long and not (refusal.status == 429 and self.settings.on_too_long == "error"):
+            await self._embed_long(text, refusal, on_vectors, call, outcome)
         else:
-            raise self.too_long(text)
-        on_vectors([text], vector[None, :], False)
+            outcome.add_error(EmbeddingError(f"text {text.index} has no vector: {_described(refusal)}"))
 
-    def _truncated(self, text: PendingText, refusal: Refusal | None, call: Call) -> Vectors:
+    async def _embed_in_parts(
+        self, texts: Sequence[PendingText], refusal: Refusal, on_vectors: OnVectors, call: Call, outcome: _Outcome
+    ) -> None:
+        """After a request of several texts was refused: the text that the server named and the rest, or parts."""
+        retries = self.settings.max_retries if refusal.splits else min(1, self.settings.max_retries)
+        _LOG.info("%s; %d texts are sent in parts. It said: %s", refusal.message, len(texts), refusal.words())
+        if not refusal.splits and not await self._answers_one_of(texts, on_vectors, call, outcome):
+            raise EmbeddingError(_described(refusal))
+        at = refusal.position
+        if at is not None and at < len(texts) and refusal.too_long:
+            await self._embed_long(texts[at], None, on_vectors, call, outcome)
+            await self._embed([*texts[:at], *texts[at + 1 :]], on_vectors, call, outcome, retries)
+            return
+        n, failed = len(texts), len(outcome.errors)
+        step = math.ceil(n / min(n, 2 if refusal.fits is None else math.ceil(1 / refusal.fits)))
+        if refusal.too_many_texts:
+            self._lower(max_request_texts=max(1, n // 2))
+        for start in range(0, n, step):
+            await self._embed(texts[start : start + step], on_vectors, call, outcome, retries)
+        if refusal.too_long and not refusal.too_many_texts and len(outcome.errors) == failed:
+            parts = (texts[start : start + step] for start in range(0, n, step))
+            self._lower(max_request_tokens=max(sum(text.tokens for text in part) for part in parts))
+
+    async def _answers_one_of(
+        self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call, outcome: _Outcome
+    ) -> bool:
+        """Whether a server that failed at some texts is alive: it answers the first of them, or the last."""
+        if outcome.answered:
+            return True
+        for text in (texts[0], texts[-1]):
+            answer = await self._request([text.text], text.tokens, call, 0, quiet=True)
+            if not isinstance(answer, Refusal):
+                outcome.answered = True  # it is asked again with the others, which costs less than to tell them apart
+                return True
+        return False
+
+    def _lower(self, **limits: int) -> None:
+        known = self._limits
+        self._limits = Limits(
+            known.max_input_tokens,
+            min(known.max_request_texts, limits.get("max_request_texts", known.max_request_texts)),
+            min(known.max_request_tokens, max(limits.get("max_request_tokens", 10**9), known.max_input_tokens)),
+        )
+
+    async def _embed_long(
+        self, text: PendingText, refusal: Refusal | None, on_vectors: OnVectors, call: Call, outcome: _Outcome
+    ) -> None:
+        """One text that is too long, as ``on_too_long`` says."""
+        try:
+            if self.settings.on_too_long == "truncate":
+                vector = await self._truncated(text, refusal, call)
+            elif self.settings.on_too_long == "split_mean":
+                vector = weighted_mean(await self._halved(text, text.text, call))
+            else:
+                raise _TooLongError
+        except _TooLongError:
+            said = refusal.words() if refusal is not None else ""
+            error = self.too_long(text)
+            outcome.add_error(EmbeddingError(f'{error}. The server says: "{said}"') if said else error)
+            return
+        outcome.answered = True
+        await background().in_worker(on_vectors, [text], vector[None, :], False)
+
+    async def _truncated(self, text: PendingText, refusal: Refusal | None, call: Call) -> Vectors:
         beginning = text.text
         while True:
             beginning = truncated(beginning, self.settings.limits.max_input_tokens, self.settings.counter, refusal)
             if not beginning:
-                raise self.too_long(text)
-            outcome = self._request([beginning], min(text.tokens, len(beginning.encode())), call)
-            if not isinstance(outcome, Refusal):
-                return np.ascontiguousarray(outcome[0])
-            refusal = outcome
+                raise _TooLongError
+            tokens = min(text.tokens, len(beginning.encode()))
+            answer = await self._request([beginning], tokens, call, self.settings.max_retries)
+            if not isinstance(answer, Refusal):
+                return np.ascontiguousarray(answer[0][0])
+            refusal = answer
 
-    def _halved(self, text: PendingText, part: str, call: Call) -> list[tuple[Vectors, int]]:
+    async def _halved(self, text: PendingText, part: str, call: Call) -> list[tuple[Vectors, int]]:
         """A text halved until its parts fit: their vectors, and their sizes, which are the weights."""
         counter = self.settings.counter
         size = counter(part) if counter is not None else len(part.encode())
         if part != text.text and (counter is None or size <= self.settings.limits.max_input_tokens):
-            outcome = self._request([part], size, call)
-            if not isinstance(outcome, Refusal):
-                return [(outcome[0], size)]
+            answer = await self._request([part], size, call, self.settings.max_retries)
+            if not isinstance(answer, Refusal):
+                return [(answer[0][0], size)]
         smaller = [half for half in halves(part) if half.strip()]
         if not smaller or len(part) < 2:
-            raise self.too_long(text)
-        return [leaf for half in smaller for leaf in self._halved(text, half, call)]
+            raise _TooLongError
+        return [leaf for half in smaller for leaf in await self._halved(text, half, call)]
 
-    def _request(self, texts: Sequence[str], tokens: int, call: Call) -> Vectors | Refusal:
-        """The vectors of one request, retried as the settings say; the refusal, if that was for its size."""
+    async def _request(
+        self, texts: Sequence[str], tokens: int, call: Call, retries: int, quiet: bool = False
+    ) -> tuple[Vectors, Sequence[int]] | Refusal:
+        """The vectors of one request, and the rows without one, retried as the settings say.
+
+        The refusal, if parts of the request may be answered; if ``quiet``, also if it is about this text alone.
+        """
         refusal: Refusal | None = None
-        tries = 0
+        sent = tries = 0
+        patient_until = time.monotonic() + _LONGEST_WAIT if call.until is None else call.until
         try:
             while True:
-                permit = self.limiter.acquire(tokens, call.until, call.cancelled.is_set)
-                outcome = self._send(permit, texts, call, retry=tries > 0)
-                if isinstance(outcome, Response):
-                    self.meter.add(tokens=tokens if outcome.tokens is None else outcome.tokens)
-                    return self._checked(outcome.vectors)
-                refusal = outcome
-                if refusal.too_big:
+                permit = await self.limiter.acquire(tokens, call.until, call.stopped)
+                answer = await self._send(permit, texts, call, retry=sent > 0)
+                sent += 1
+                if isinstance(answer, Response):
+                    self.meter.add(tokens=tokens if answer.tokens is None else answer.tokens)
+                    return await background().in_worker(self._checked, answer)
+                refusal = answer
+                if refusal.splits:
                     return refusal
                 asked = refusal.retry_after or 0.0
-                if not refusal.retryable or tries >= self.settings.max_retries or asked > _LONGEST_WAIT:
+                # a server that says when to come back is shared by many, and comes round to each
+                counts = not (refusal.rate_limited and asked and time.monotonic() + asked < patient_until)
+                tries += counts
+                if not refusal.retryable or tries > retries or asked > _LONGEST_WAIT:
+                    # for one of several texts, perhaps
+                    if (refusal.status == 500 and len(texts) > 1) or (refusal.status in (200, 500) and quiet):
+                        return refusal
                     asks = f", and asks to wait for {asked:,.0f} s" if asked > _LONGEST_WAIT else ""
-                    after = f", after {tries} retries" if refusal.retryable else ""
-                    raise EmbeddingError(f"{refusal.message}{asks}{after}{refusal.advice}")
-                if not asked:  # a wait that the server asks for is kept by the limiter, for all threads
-                    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tries)
+                    after = f", after {sent - 1} retries" if refusal.retryable or refusal.status is None else ""
+                    raise EmbeddingError(_described(refusal, asks + after))
+                pause = 0.0
+                if not asked:  # a wait that the server asks for is kept by the limiter, for all calls
+                    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries - 1))
                     pause = random.uniform(0, longest)  # noqa: S311  jitter is no secret
-                    self.limiter.pause(pause, call.until, call.cancelled.is_set)
-                tries += 1
+                if _LOG.isEnabledFor(logging.INFO):
+                    said = refusal.words()
+                    _LOG.info(
+                        "%s; sent again in %.1f s. It said: %s", refusal.message, asked or pause, said or "nothing"
+                    )
+                if not asked:
+                    await self.limiter.pause(pause, call.until, call.stopped)
         except OutOfTimeError:
-            last = "" if refusal is None else f"; the last answer: {refusal.message}"
+            last = "" if refusal is None else f"; the last answer: {_described(refusal)}"
             raise EmbeddingError(
                 f"the deadline of {call.seconds:g} s is over{last}. What was embedded is kept in the cache"
             ) from None
         except StoppedError:
             raise EmbeddingError("the call was cancelled") from None
 
-    def _send(self, permit: int, texts: Sequence[str], call: Call, retry: bool) -> Response | Refusal:
+    async def _send(self, permit: int, texts: Sequence[str], call: Call, retry: bool) -> Response | Refusal:
         self.meter.add(requests=1, retried=int(retry))
-        outcome: Response | Refusal = Refusal("the request was interrupted")
-        timeout = None
+        answer: Response | Refusal = Refusal("the request was interrupted")
+        timeout, most = None, self.settings.timeout * _TRICKLE
         try:
             if call.until is not None:
-                timeout = max(0.001, min(self.settings.timeout, call.until - time.monotonic()))
-            outcome = call.send(texts, timeout)
+                most = max(0.001, min(most, call.until - time.monotonic()))
+                timeout = min(self.settings.timeout, most)
+            answer = await asyncio.wait_for(call.send(texts, timeout), most)
+        except asyncio.TimeoutError:
+            answer = Refusal("the server did not answer in time", retryable=True)
         finally:  # after Ctrl-C, too
-            refusal = outcome if isinstance(outcome, Refusal) else None
+            refusal = answer if isinstance(answer, Refusal) else None
             hold = 0.0 if refusal is None else refusal.retry_after or 0.0
             self.limiter.release(
                 permit,
-                outcome.headers,
+                answer.headers,
                 succeeded=refusal is None,
                 rate_limited=refusal is not None and refusal.rate_limited,
                 hold=hold if hold <= _LONGEST_WAIT else 0.0,
             )
-        return outcome
+        return answer
 
-    def _checked(self, vectors: Vectors) -> Vectors:
+    def _checked(self, answer: Response) -> tuple[Vectors, Sequence[int]]:
+        vectors, empty = answer.vectors, answer.empty
         dim, asked, model = vectors.shape[1], self.settings.dimensions, self.settings.model
         with self._first_answer:
             self.dim = self.dim or dim
         if dim != self.dim:
             why = "" if asked is None else f"; the server ignores dimensions={asked}: leave it out"
             raise EmbeddingError(f"{model} answered with {dim} dimensions; {self.dim} were expected{why}")
-        if asked in (None, NATIVE_DIM.get(model)):
-            return vectors
+        if asked in (None, self._native):
+            return vectors, empty
+        if empty:
+            vectors[list(empty)] = 1.0  # they are not used
         restored = normalized(vectors)
         if restored is None:
             raise EmbeddingError(f"{model} answered with a vector that has no direction, such as zeros")
-        return restored
+        return restored, empty
 
 
-def run_on_loop(
-    loop: asyncio.AbstractEventLoop, request: Coroutine[Any, Any, Response | Refusal], call: Call
-) -> Response | Refusal:
-    """Run a request on the event loop of another thread and wait for it. Raises StoppedError if the loop has ended."""
-    if loop.is_closed():
-        request.close()
-        raise StoppedError
-    future = asyncio.run_coroutine_threadsafe(request, loop)
-    while not wait([future], _LOOK_AT_LOOP).done:
-        if loop.is_closed():
-            raise StoppedError
-        if call.cancelled.is_set() and not loop.is_running():
-            future.cancel()
-            raise StoppedError
-    return future.result()
+class _TooLongError(Exception):
+    """A text is too long, and cannot be shortened as the settings say."""
+
+
+def _described(refusal: Refusal, more: str = "") -> str:
+    """The message of an error, with what the server said."""
+    said = refusal.words()
+    return f"{refusal.message}{more}{refusal.advice}" + (f'. The server says: "{said}"' if said else "")

@@ -3,41 +3,78 @@
 import binascii
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 
-NATIVE_DIM = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+_NATIVE_DIM = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+_OPENAI = ("api.openai.com", ".azure.com", ".azure.us", ".azure.cn")
 
 CODE = re.compile(r"[a-z_]{1,40}")  # what the API's error codes look like; a key or a sentence does not
 
 
-def decode(data: Any, n: int) -> Vectors | None:
-    """The vectors of an answer's ``data``, float32 (n, dim), in the order of the request; None if it is malformed."""
-    if not isinstance(data, list) or len(data) != n:
+def native_dim(endpoint: str, model: str) -> int | None:
+    """The dimension of one of OpenAI's models; None elsewhere: others give their models these names, too."""
+    return _NATIVE_DIM.get(model) if (urlsplit(endpoint).hostname or "").endswith(_OPENAI) else None
+
+
+def decode(data: Any, n: int) -> tuple[Vectors, list[int]] | None:
+    """The vectors of an answer's ``data``, float32 (n, dim), in the order of the request, and the rows without one.
+
+    A row has none if it is null, or not finite. None if the answer is malformed.
+    """
+    places = _places(data, n)
+    if places is None:
         return None
     vectors: Vectors | None = None
-    seen = bytearray(n)
+    empty = []
     try:
-        for item in data:
-            index, values = item["index"], item["embedding"]
+        for place, item in zip(places, data, strict=True):
+            values = item["embedding"]
+            if values is None:
+                empty.append(place)
+                continue
             if isinstance(values, str):  # a server that knows lists only ignores that base64 was asked for
                 values = np.frombuffer(_from_base64(values), "<f4")
-            if not 0 <= index < n or seen[index]:
-                return None
-            row = np.asarray(values, np.float32)
+            row = np.asarray(values, np.float32)  # None in a list becomes NaN
             if vectors is None:
                 if row.ndim != 1 or row.size == 0:
                     return None
-                vectors = np.empty((n, row.size), np.float32)
+                vectors = np.zeros((n, row.size), np.float32)
             if row.shape != vectors.shape[1:]:
                 return None
-            vectors[index], seen[index] = row, 1
+            vectors[place] = row
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
-    return vectors if vectors is not None and np.isfinite(vectors).all() else None
+    if vectors is None:
+        return (np.zeros((n, 1), np.float32), empty) if n else None
+    empty += np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+    return vectors, sorted(set(empty))
+
+
+def _places(data: Any, n: int) -> list[int] | None:
+    """Which text each item of an answer belongs to: by its index; by its position where no index tells them apart."""
+    if not isinstance(data, list) or len(data) != n or not all(isinstance(item, dict) for item in data):
+        return None
+    places = [item.get("index") for item in data]
+    if not any(place for place in places):  # left out, null, or 0 throughout
+        return list(range(n))
+    places = [0 if place is None else place for place in places]  # some servers leave out an index of 0
+    if not all(isinstance(place, int) for place in places) or sorted(places) != list(range(n)):
+        return None
+    return places
+
+
+def count_tokens_of(usage: Any) -> int | None:
+    """The tokens that an answer's ``usage`` tells; some servers tell ``total_tokens`` alone, or floats."""
+    counts = [usage.get(name) for name in ("prompt_tokens", "total_tokens")] if isinstance(usage, dict) else []
+    for count in counts:
+        if isinstance(count, (int, float)) and not isinstance(count, bool) and 0 <= count < 2**53:
+            return round(count)
+    return None
 
 
 def _from_base64(text: str) -> bytes:

@@ -1,12 +1,11 @@
 """Any number of texts, batch by batch and in order, with a few batches embedded ahead of the consumer.
 
 The texts are read in the consumer's thread, when it asks for the next batch: a slow consumer holds the requests back,
-and a generator is read only as far as needed. The pool embeds meanwhile what was read ahead.
+and a generator is read only as far as needed. What was read ahead is embedded meanwhile, on the loop of `background`.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ Begin = Callable[[Sequence[str], range], EmbeddingTask]
 
 
 def stream_batches(
-    texts: Iterable[str], begin: Begin, pool: Executor, batch: int, ahead: int
+    texts: Iterable[str], begin: Begin, batch: int, ahead: int
 ) -> Iterator[tuple[int, Sequence[str], Vectors]]:
     """The index of the first text, the texts and the vectors, float32 (m, dim), of each batch, in order.
 
@@ -36,7 +35,6 @@ def stream_batches(
                     start, task = next(tasks)
                     begun.append((start, task))
                     held += len(task.texts)
-                    task.submit(pool)
                 except StopIteration:
                     more = False
                 except Exception as error:
@@ -49,7 +47,6 @@ def stream_batches(
                 vectors = task.finish()
             except Exception as error:
                 vectors, broken = task.whole_batches(batch), error
-            task.close()
             begun.popleft()
             for at in range(0, len(vectors), batch):
                 yield start + at, task.texts[at : at + batch], vectors[at : at + batch]
@@ -57,9 +54,12 @@ def stream_batches(
                 raise broken
             held -= len(task.texts)
             del task, vectors
-    finally:
+    except Exception:
         for _, task in begun:
-            task.close()
+            task.cancel()
+        for _, task in begun:
+            task.settle()
+        raise
     if failed is not None:
         raise failed
 

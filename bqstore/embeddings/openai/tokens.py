@@ -13,6 +13,8 @@ from pathlib import Path
 
 Counter = Callable[[str], int]
 
+_PIECE = 10_000  # characters
+
 _URL = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 _SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 _MODELS = ("text-embedding-3-", "text-embedding-ada-002")  # all embedding models of OpenAI: cl100k_base
@@ -46,6 +48,19 @@ def load_counter() -> Counter | None:
         return None
 
     def count(text: str) -> int:
-        return len(encoding.encode_ordinary(text))
+        try:
+            return len(encoding.encode_ordinary(text))
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # which is no Exception; a million spaces raise it
+                raise
+        return sum(count_piece(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE))
+
+    def count_piece(piece: str) -> int:
+        try:
+            return len(encoding.encode_ordinary(piece))
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+        return len(piece.encode())  # tokens are never more
 
     return count

@@ -21,6 +21,8 @@ class Estimate:
     requests : int          for the rest
     price : float or None   US$; None if the model's price is not known
     exact : bool            whether the tokens were counted with the model's own tokenizer
+    least_tokens : int      if they were not, what plain English of as many bytes has: there are hardly fewer
+    least_price : float or None   of these
     """
 
     texts: int
@@ -29,6 +31,8 @@ class Estimate:
     requests: int
     price: float | None
     exact: bool
+    least_tokens: int
+    least_price: float | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Usage:
     tokens : int            as the server counted them
     requests : int          sent
     retried : int           of these, sent again after a refusal
-    cached : int            texts whose vectors came from the cache, or from another thread's request
+    cached : int            texts whose vectors came from the cache
     price : float or None   US$; None if the model's price is not known
     """
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..disk_cache import EmbeddingCache, KeyMaker
-from ..openai.responses import CODE, NATIVE_DIM, decode, normalized
+from ..openai.responses import CODE, decode, native_dim, normalized
 from .job import Line
 
 Vectors = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ class JobVectors:
         self._order = [place.setdefault(key_of(text), len(place)) for text in texts]
         self._keys = list(place)
         self.first: list[int] = np.unique(self._order, return_index=True)[1].tolist()
-        self._native, self._dimensions, self._cache = NATIVE_DIM.get(model), dimensions, cache
+        self._native, self._dimensions, self._cache = native_dim(endpoint, model), dimensions, cache
         self._dim = dimensions or self._native
         self._rows: Vectors | None = None
         self.has_vector = np.zeros(len(place), bool)
@@ -52,17 +52,19 @@ class JobVectors:
     def take(self, line: Line, answer: dict[str, Any]) -> str:
         """Take the vectors of a line from its answer; returns why they cannot be taken, or ""."""
         n = line[1] - line[0]
-        vectors = decode(answer.get("data"), n)
-        if vectors is None:
+        found = decode(answer.get("data"), n)
+        if found is None or found[1]:
             return f"the answer is not {n} finite vectors of one dimension"
-        self._dim = self._dim or vectors.shape[1]
-        if vectors.shape[1] != self._dim:
-            return f"the answer has {vectors.shape[1]} dimensions instead of {self._dim}"
+        self._dim = self._dim or found[0].shape[1]
+        if found[0].shape[1] != self._dim:
+            return f"the answer has {found[0].shape[1]} dimensions instead of {self._dim}"
         if self._dimensions not in (None, self._native):
-            vectors = normalized(vectors)
-            if vectors is None:
+            restored = normalized(found[0])
+            if restored is None:
                 return "the answer has a vector without a direction, such as zeros"
-        self._put(slice(*line), vectors)
+            self._put(slice(*line), restored)
+        else:
+            self._put(slice(*line), found[0])
         return ""
 
     def to_cache(self, places: list[int]) -> None:

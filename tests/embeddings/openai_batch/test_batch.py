@@ -133,7 +133,7 @@ FATES = {
     "refused": (refuse("text 3"), 2, r"texts 2 to 3 \(HTTP 400, context_length_exceeded\)"),
     "too few": (change(lambda data: data.pop()), 2, "is not 2 finite vectors"),
     "too many": (change(lambda data: data.append(data[0])), 2, "is not 2 finite vectors"),
-    "twice the same": (change(lambda data: data[0].update(index=0)), 2, "is not 2 finite vectors"),
+    "twice the same": (change(lambda data: data[1].update(index=1)), 2, "is not 2 finite vectors"),
     "all zeros": (change(lambda data: data[0].update(embedding=[0.0] * DIM)), 2, "without a direction"),
     "not finite": (change(lambda data: data[0].update(embedding=[float("nan")] * DIM)), 2, "is not 2 finite vectors"),
     "shorter": (

@@ -1,0 +1,89 @@
+"""The one event loop on which all embedders of a process wait for their servers, in a thread of its own.
+
+What takes the processor or the disk (parsing answers, the cache) is done by a few worker threads beside it. So the
+number of threads does not grow with the number of calls.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, ParamSpec, TypeVar
+
+from ...errors import EmbeddingError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WORKERS = 8
+_LAST_SECONDS = 5.0  # for tasks that are cancelled when Python ends
+
+
+class Background:
+    """A loop in a thread, and its workers, for one process; `background` gives the one that is running."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.workers = ThreadPoolExecutor(_WORKERS, "bqstore-embedding")
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(self.workers)  # names of hosts are looked up there, too
+        self._thread = threading.Thread(target=self._serve, name="bqstore-embedding-loop", daemon=True)
+        self._thread.start()
+        atexit.register(self._end)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Run a coroutine on the loop. Raises EmbeddingError if Python is ending."""
+        if self.loop.is_closed() or not self._thread.is_alive():
+            work.close()
+            raise EmbeddingError("nothing is embedded any more: Python is ending")
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in a worker, and await it; to be awaited on this loop."""
+        try:
+            future = self.workers.submit(function, *args, **kwargs)
+        except (
+            RuntimeError
+        ):  # Python is ending, and starts no work in threads: what was paid for is stored all the same
+            return function(*args, **kwargs)
+        return await asyncio.wrap_future(future)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        with suppress(Exception):
+            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self.loop.close()
+
+    def _end(self) -> None:
+        if os.getpid() == self.pid:  # a forked child has no such thread
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(_LAST_SECONDS)
+
+
+_running: list[Background] = []  # the last is this process's: closing a parent's loop would stop the parent's, too
+_starting = threading.Lock()
+
+
+def background() -> Background:
+    """The loop of this process, which is started when it is first needed."""
+    if not _running or _running[-1].pid != os.getpid():
+        with _starting:
+            if not _running or _running[-1].pid != os.getpid():
+                _running.append(Background())
+    return _running[-1]
+
+
+def _renew_lock() -> None:
+    global _starting  # noqa: PLW0603  # a forked child has none of the threads that would release it
+    _starting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
