@@ -6,7 +6,6 @@ Searches read them in place, through a shared read-only map of the file. The fil
 most appends need no new map. Nobody writes through the map: a full disk would be a SIGBUS there, and is an error here.
 """
 
-import mmap
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -226,7 +225,7 @@ class DiskFile(RecordFile):
             words = self.layout.record_bytes // 4
             # the map lives as long as any array refers to it, so that no search loses it
             try:
-                data = mmap.mmap(self._fd, self._offset(slots), access=mmap.ACCESS_READ)
+                data = platform.map_file(self._fd, self._offset(slots))
             except ValueError:  # cut after its size was read: by a process that closes and trims it, else it is damage
                 self.check_size(count)
                 continue

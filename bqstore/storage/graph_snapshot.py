@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptionError
+from . import platform
 from .files import RecordFile, make_file, read_all, storage_errors, write_all
 from .format import CODE_HEADER_WORDS, U64, digest64
 from .head import Head
@@ -186,7 +187,7 @@ def load(entries: Entries, name: str, head: Head, codes: RecordFile | None) -> S
             for section in header.sections:
                 if section_sum(_words(fd, section)) != section.checksum:
                     raise UnusableError(f"does not match the checksum of its section {section.name!r}")
-            data = mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
+            data = platform.map_file(fd, size, mmap.ACCESS_COPY)
         finally:
             os.close(fd)
         arrays = {s.name: np.ndarray(s.shape, s.dtype, data, s.offset) for s in header.sections}

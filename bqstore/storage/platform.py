@@ -1,11 +1,13 @@
 """What differs between operating systems: one function each, with its fallback. Knows no formats."""
 
 import errno
+import mmap
 import os
 import shutil
 import socket
 import stat
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -31,6 +33,16 @@ def sync_file(fd: int) -> None:
         os.fdatasync(fd)
     else:
         os.fsync(fd)
+
+
+def map_file(fd: int, length: int, access: int = mmap.ACCESS_READ) -> mmap.mmap:
+    """A map of the first bytes of a file, which needs its descriptor no more. Before Python 3.13 it keeps a copy of it.
+
+    Raises ValueError where the file is shorter, OSError.
+    """
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, length, access=access, trackfd=False)
+    return mmap.mmap(fd, length, access=access)
 
 
 def will_need(fd: int, offset: int, length: int) -> None:

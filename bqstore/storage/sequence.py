@@ -4,12 +4,12 @@ It is a hint. Whoever sees it change looks into SQLite, and does so now and then
 wrong, costs a delay and never an answer. It is written with pwrite, which all maps of the file see at once.
 """
 
-import mmap
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from . import platform
 from .place import Entries
 
 _NAME: Final = "SEQ"
@@ -28,7 +28,7 @@ class CommitNumber:
     now: Sequence[int] = (0,)
 
     def __init__(self, entries: Entries | None, write: bool) -> None:
-        self._entries, self._write, self._fd = entries, write, -1
+        self._entries, self._write = entries, write
         self._mapped: tuple[int, int] | None = None  # device and inode
         self.refresh()
 
@@ -52,23 +52,22 @@ class CommitNumber:
                 if found.st_size < _BYTES and self._write:
                     os.pwrite(fd, bytes(_BYTES), 0)
                 if found.st_size >= _BYTES or self._write:
-                    self.now = memoryview(mmap.mmap(fd, _BYTES, access=mmap.ACCESS_READ)).cast(_FORM)
+                    self.now = memoryview(platform.map_file(fd, _BYTES)).cast(_FORM)
                     self._mapped = found.st_dev, found.st_ino
             finally:
-                self._fd, old = (fd, self._fd) if self._write else (self._fd, fd)
-                if old >= 0:
-                    os.close(old)
+                os.close(fd)
 
     def publish(self, seq: int) -> None:
-        """Say that a commit has been made; under the lock."""
-        if self._fd >= 0:
-            with suppress(OSError):
-                os.pwrite(self._fd, seq.to_bytes(_BYTES, "little"), 0)
+        """Say that a commit has been made; under the lock. It takes a hundredth of the commit to open the file."""
+        if self._entries is None or not self._write:
+            return
+        with suppress(OSError):
+            fd = self._entries.open(_NAME, os.O_RDWR)
+            try:
+                os.pwrite(fd, seq.to_bytes(_BYTES, "little"), 0)
+            finally:
+                os.close(fd)
 
     def close(self) -> None:
-        """Close the descriptor, and look at the folder no more; the map stays for searches under way."""
+        """Look at the folder no more; the map stays for searches under way."""
         self._entries = None
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            with suppress(OSError):
-                os.close(fd)

@@ -29,13 +29,13 @@ def limit(free: int) -> int:
 
 
 def test_descriptors_of_an_open_collection(tmp_path):
-    before = len(in_use())
+    before, most = len(in_use()), 8 if sys.version_info >= (3, 13) else 10
     with bqstore.open(tmp_path) as col:
         col.add(np.eye(3), ["a", "b", "c"])
         assert col.search([1.0, 0.0, 0.0], 1)[0].id == "a"
-        assert len(in_use()) - before <= 11  # as docs/durability.md says
+        assert len(in_use()) - before <= most  # as docs/durability.md says
         with bqstore.open(tmp_path) as again:
-            assert len(again) == 3 and len(in_use()) - before <= 11
+            assert len(again) == 3 and len(in_use()) - before <= most
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
