@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bqstore.errors import CorruptionError, StorageError
-from bqstore.storage import files
+from bqstore.storage import files, platform
 from bqstore.storage.files import DiskFile, MemoryFile
 from bqstore.storage.format import HEADER_BYTES, Layout
 
@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_a_storage_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "preadv", lambda *arguments: 0)
     with pytest.raises(CorruptionError, match="ended at byte"):
         file.read(0, 9)
-    monkeypatch.setattr(files.mmap, "mmap", fail)
+    monkeypatch.setattr(platform, "map_file", fail)
     with pytest.raises(StorageError, match="cannot map"):
         file.view(9)
 
@@ -155,7 +155,7 @@ def test_a_file_that_another_process_trimmed_while_it_was_mapped_could_not_be_op
     file = DiskFile.create(tmp_path / "codes-0.bin", LAYOUT, 0, 1)
     file.write(0, records(100))
     file.write(100, records(1, 100))
-    other, map_file = DiskFile.open(file.path, LAYOUT, 0, 1, 101, True), files.mmap.mmap
+    other, map_file = DiskFile.open(file.path, LAYOUT, 0, 1, 101, True), platform.map_file
     cuts = [101]
 
     def cut_first(*arguments, **more):
@@ -163,7 +163,7 @@ def test_a_file_that_another_process_trimmed_while_it_was_mapped_could_not_be_op
             file.trim(cuts.pop())
         return map_file(*arguments, **more)
 
-    monkeypatch.setattr(files.mmap, "mmap", cut_first)
+    monkeypatch.setattr(platform, "map_file", cut_first)
     assert (other.view(101)[:101] == records(101)).all() and len(other.view(101)) == 101
     cuts.append(50)  # below what was committed: that is damage
     with pytest.raises(CorruptionError, match="cut short"):
