@@ -13,6 +13,7 @@ safe across threads, processes and forks, with nothing to close.
 
 import hashlib
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -36,6 +37,7 @@ from ..errors import InvalidInputError, StorageError
 Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
 
+_LOG = logging.getLogger("bqstore.embeddings")
 _FILE = re.compile(r"embeddings-(\d{1,9})\.db")
 _FILES_TRIED = 3
 _KEYS_A_QUERY = 500  # old builds of SQLite take 999 parameters
@@ -98,6 +100,8 @@ class KeyMaker:
 class EmbeddingCache:
     """Vectors by key, in a folder that any number of threads and processes may share.
 
+    One that may only be read, such as that of an image or of another user, is read, and nothing is kept.
+
     Parameters
     ----------
     folder : path               made if it is missing, readable by its user alone
@@ -125,9 +129,12 @@ class EmbeddingCache:
             _make_private(self.folder)
         except OSError as error:
             raise StorageError(_unusable(self.folder, error)) from error
-        if not os.access(self.folder, os.W_OK | os.X_OK):
+        newest = self._newest() if os.access(self.folder, os.R_OK | os.X_OK) else self.folder / "none"
+        written = os.access(self.folder, os.W_OK | os.X_OK)
+        if not written and not newest.exists():
             raise StorageError(_unusable(self.folder, PermissionError("it cannot be written")))
-        if max_bytes is not None and self._newest().exists():
+        self.read_only = not written or (newest.exists() and not os.access(newest, os.W_OK))
+        if max_bytes is not None and newest.exists() and not self.read_only:
             self._run(lambda db: _trim(db, max_bytes, shrink=True), otherwise=None)
 
     def __repr__(self) -> str:
@@ -159,6 +166,8 @@ class EmbeddingCache:
     def put(self, keys: Sequence[bytes], vectors: Vector) -> None:
         """Store ``vectors``, float32 (n, dim), under ``keys``, in one transaction; a full disk only warns.
 
+        Nothing is stored in a folder that may only be read.
+
         Examples
         --------
         >>> cache = EmbeddingCache("my-cache")
@@ -166,6 +175,8 @@ class EmbeddingCache:
         >>> cache.get([b"b"])
         {b'b': array([0., 1.], dtype=float32)}
         """
+        if self.read_only:
+            return
         blobs = [row.tobytes() for row in np.asarray(vectors, dtype="<f4")]
         rows = [(key, blob, _checksum(key, blob)) for key, blob in zip(keys, blobs, strict=True)]
 
@@ -187,15 +198,15 @@ class EmbeddingCache:
             try:
                 _make_private(self.folder)  # somebody may have removed it
                 path = self._newest()
-                with closing(_connect(path)) as db:
+                with closing(_connect_to_read(path) if self.read_only else _connect(path)) as db:
                     return use(db)
             except (OSError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 # Taking over a journal, or changing its mode, refuses others at once, whatever the timeout.
                 if "locked" in str(error) and time.monotonic() < patient_until:
                     time.sleep(0.005)
                     continue
-                if not _is_damage(error):
-                    warnings.warn(f"{_unusable(self.folder, error)}; going on without it", stacklevel=4)
+                if self.read_only or not _is_damage(error):
+                    _warn(f"{_unusable(self.folder, error)}; going on without it")
                     return otherwise
                 damaged += 1
                 with suppress(OSError):  # the next attempt meets it again
@@ -208,7 +219,7 @@ class EmbeddingCache:
 
     def _begin_next_file(self, damaged: Path, error: Exception) -> None:
         if damaged == self._newest():  # else another process has begun it
-            warnings.warn(f"the embedding cache {damaged} is damaged ({error}); a new one is created", stacklevel=5)
+            _warn(f"the embedding cache {damaged} is damaged ({error}); a new one is created")
             number = int(damaged.stem.removeprefix("embeddings-"))
             _create(self.folder / f"embeddings-{number + 1}.db")
 
@@ -224,8 +235,16 @@ def open_cache(cache: Any, max_bytes: int | None) -> EmbeddingCache | None:
     try:
         return EmbeddingCache(user_cache_folder(), max_bytes)
     except (StorageError, RuntimeError) as error:  # there is no home, or a read-only one
-        warnings.warn(f"embeddings are not cached: {error}", stacklevel=5)
+        _warn(f"embeddings are not cached: {error}")
         return None
+
+
+def _warn(message: str) -> None:
+    """Warn, or write a log line where warnings are errors: what is embedded must not end over its cache."""
+    try:
+        warnings.warn(message, stacklevel=6)
+    except UserWarning:
+        _LOG.warning(message)
 
 
 def _trim(db: sqlite3.Connection, most: int, shrink: bool = False) -> None:
@@ -286,6 +305,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
 
 
 def _is_damage(error: Exception) -> bool:

@@ -3,9 +3,12 @@
 Before anything is embedded, the collection is asked whether it takes vectors of this model and dimension.
 """
 
+import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from itertools import islice
 from typing import Any, Protocol
 
@@ -193,12 +196,22 @@ def check_batch(batch: object) -> int:
 
 @contextmanager
 def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[Report]:
-    """A line on the terminal: texts embedded, texts a second, the price so far, the time left.
+    """A line on the terminal: texts embedded, texts a second, the price so far, the time left. In a notebook, a bar.
 
     Parameters
     ----------
     price : callable    US$ spent since the embedder was made; None if that is not known
     """
+    bar = _bar_of_a_notebook()
+    if bar is not None:
+        with bar:
+
+            def show(done: int, total: int | None) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield show
+        return
     price_before, first = price(), None
 
     def describe(done: int, total: int | None, seconds: float) -> str:
@@ -219,3 +232,15 @@ def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[
             line(done, total)
 
         yield report
+
+
+def _bar_of_a_notebook() -> Any:
+    """A bar of tqdm in a notebook, whose stderr is no terminal; None elsewhere, or where tqdm is missing."""
+    if "ipykernel" not in sys.modules:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where the notebook has no widgets, the bar is text
+        try:
+            return import_module("tqdm.auto").tqdm(desc="embedding", unit=" texts", delay=_QUIET)
+        except ImportError:
+            return None

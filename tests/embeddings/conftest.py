@@ -37,7 +37,12 @@ def nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_certificates_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each client would parse all of them, in 25 ms; the servers of these tests speak plain HTTP."""
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **given: None)
+
+    def look(self: ssl.SSLContext, cafile: str | None = None, *args: object, **given: object) -> None:
+        if cafile is not None and not Path(cafile).exists():
+            raise FileNotFoundError(2, "No such file or directory")  # as OpenSSL says it
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", look)
 
 
 @pytest.fixture

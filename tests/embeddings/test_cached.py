@@ -115,3 +115,45 @@ def test_a_framework_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "langchain_bqstore", None)
     with pytest.raises(ImportError, match=r'pip install "bqstore\[langchain\]"'):
         embedder.as_langchain()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"normalize": False}, {"normalize": True}),
+        ({"encode_kwargs": {"normalize": False}}, {"encode_kwargs": {"normalize": True}}),
+        ({"query_instruction": "a"}, {"query_instruction": "b"}),
+    ],
+)
+def test_settings_of_a_model_are_kept_apart(tmp_path, before, after):
+    """Old vectors came, in silence."""
+
+    class Model(Counting):
+        model = "own"
+
+    asked = []
+    for fields in (before, after, {**after, "batch_size": 3, "api_key": "sk-x"}):
+        inner = Model()
+        inner.__dict__.update(fields)
+        CachedEmbedder(inner, cache=tmp_path).embed(["a"])
+        asked.append(len(inner.asked))
+    assert asked == [1, 1, 0]
+
+
+def test_settings_that_are_named_stand_for_all_others(tmp_path):
+    asked = []
+    for fields, settings in ((1, {"a": 1}), (2, {"a": 1}), (2, {"a": 2})):
+        inner = Counting()
+        inner.model, inner.field = "own", fields
+        CachedEmbedder(inner, cache=tmp_path, settings=settings).embed(["a"])
+        asked.append(len(inner.asked))
+    assert asked == [1, 0, 1]
+    with pytest.raises(InvalidInputError, match="settings is 3"):
+        CachedEmbedder(inner, cache=False, settings=3)
+
+
+@pytest.mark.parametrize("texts", [{"a": 1}, {"a", "b"}])
+def test_what_has_no_order_or_is_a_dictionary_is_refused(texts):
+    """The keys were embedded."""
+    with pytest.raises(InvalidInputError, match=f"texts is of type {type(texts).__name__}"):
+        CachedEmbedder(Inner(dimensions=8), cache=False).embed(texts)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import openai
 import pytest
+from pydantic import SecretStr
 
 from bqstore.embeddings import OpenAIEmbedder
 from bqstore.errors import EmbeddingError, InvalidInputError
@@ -92,3 +93,64 @@ def test_a_client_that_is_given_needs_no_more_than_embeddings_and_an_address(ser
         np.testing.assert_array_equal(
             OpenAIEmbedder("own", client=watched, cache=tmp_path).embed_query("a"), vector_of("a")
         )
+
+
+def test_a_timeout_beside_a_client_counts(server):
+    """It was ignored."""
+    server.hold, server.served_before_hold = threading.Event(), 0
+    with openai.OpenAI(api_key=KEY, base_url=server.url) as client:
+        embedder = OpenAIEmbedder("own", client=client, cache=False, timeout=0.05, max_retries=0)
+        with pytest.raises(EmbeddingError, match="did not answer in time"):
+            embedder.embed_query("a")
+        server.hold.set()
+        embedder.close()
+
+
+def test_a_key_that_a_client_is_given_later_is_sent(server):
+    """The old one was."""
+    with (
+        openai.OpenAI(api_key=KEY, base_url=server.url) as client,
+        OpenAIEmbedder("own", client=client, cache=False) as embedder,
+    ):
+        embedder.embed_query("a")
+        client.api_key = "sk-another"
+        embedder.embed_query("b")
+    assert [headers["authorization"] for headers in server.headers] == [f"Bearer {KEY}", "Bearer sk-another"]
+
+
+async def _awaited():
+    return "sk-awaited"
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"), [(SecretStr("sk-hidden"), "sk-hidden"), (lambda: "sk-made", "sk-made"), (_awaited, "sk-awaited")]
+)
+def test_keys_of_other_kinds(make, server, key, sent):
+    embedder = make(api_key=key)
+    embedder.embed_query("a")
+    assert server.headers[0]["authorization"] == f"Bearer {sent}" and sent not in str(vars(embedder))
+
+
+@pytest.mark.parametrize(
+    ("key", "says"), [(lambda: 1 / 0, "raised ZeroDivisionError"), (lambda: "", "there is no API key")]
+)
+def test_a_function_that_gives_no_key_is_named(make, server, key, says):
+    with pytest.raises(EmbeddingError, match=says):
+        make(api_key=key).embed_query("a")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ALL_PROXY", "socks5://user:geheim@127.0.0.1:9", "socksio"),
+        ("HTTPS_PROXY", "ftp://user:geheim@127.0.0.1:9", "ftp"),
+        ("SSL_CERT_FILE", "/nowhere/certificates.pem", "SSL_CERT_FILE"),
+    ],
+)
+def test_an_environment_that_lets_no_client_be_made_is_named(monkeypatch, name, value, says):
+    """It said that base_url is not a URL."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EmbeddingError, match=f"in this environment.*{says}") as caught:
+        OpenAIEmbedder(api_key=KEY, base_url="https://embeddings.example.com/v1", cache=False)
+    assert "geheim" not in str(caught.value)

@@ -323,3 +323,31 @@ def test_a_cache_folder_that_cannot_be_made_again_only_warns(make, server, tmp_p
     (tmp_path / "cache").write_text("a file")
     with pytest.warns(UserWarning, match="going on without it"):
         np.testing.assert_array_equal(embedder.embed_query("b"), vector_of("b"))
+
+
+def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch):
+    """It was a StorageError."""
+    keys, vectors = keys_of(3), vectors_of(3)
+    EmbeddingCache(tmp_path).put(keys[:2], vectors[:2])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write everywhere
+    cache = EmbeddingCache(tmp_path, max_bytes=1)
+    cache.put(keys, vectors)
+    assert sorted(cache.get(keys)) == sorted(keys[:2])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StorageError, match="cannot be written"):
+        EmbeddingCache(tmp_path / "empty")
+
+
+def test_a_full_disk_ends_no_embedding_where_warnings_are_errors(make, server, tmp_path, caplog):
+    embedder = make()
+    embedder.embed(["a"])
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    (tmp_path / "cache").rmdir()
+    (tmp_path / "cache").write_text("in the way")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert embedder.embed(["b"]).shape == (1, 8)
+    assert "going on without it" in caplog.text

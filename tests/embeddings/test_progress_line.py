@@ -4,6 +4,8 @@ import io
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from bqstore.embeddings import ingest
 
 
@@ -20,3 +22,13 @@ def test_the_line_on_a_terminal(monkeypatch):
         assert sys.stderr.getvalue() == ""
         line(500, 1000)
     assert "embedding: 500 of 1,000 (100 texts/s, $0.0000, 5 s left)" in sys.stderr.getvalue()
+
+
+def test_a_notebook_shows_a_bar(monkeypatch, capsys):
+    """Nothing was shown: its stderr is no terminal."""
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(ingest, "_QUIET", 0)
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    with ingest.progress_line() as line:
+        line(100, 1000)
+    assert "embedding:  10%" in capsys.readouterr().err

@@ -30,3 +30,16 @@ def test_tables_that_are_not_there_are_not_waited_for(monkeypatch, tmp_path):
     tokens.load_counter.cache_clear()
     assert tokens.counter_for("text-embedding-3-small") is None and len(list(tmp_path.iterdir())) == 1
     tokens.load_counter.cache_clear()
+
+
+def test_a_million_spaces_are_counted(tables):
+    """tiktoken's PanicException, which is no Exception, got out."""
+    counter = tokens.counter_for("text-embedding-3-small")
+    assert counter is not None and 1_000 < counter(" " * 1_000_000) <= 1_000_000
+
+
+def test_an_estimate_that_was_not_counted_says_its_range(make):
+    text = "The quick brown fox jumps over the lazy dog. " * 10
+    said = make(model="own", price=1.0).estimate([text])
+    assert not said.exact and said.least_tokens < 100 < said.tokens == len(text)
+    assert said.least_price == pytest.approx(said.least_tokens / 1e6)
