@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral
-from typing import Any, NamedTuple
+from types import CodeType
+from typing import Any, NamedTuple, cast
 
 from langchain_core.documents import Document
 
 import bqstore
 
-Filter = Mapping[str, Any] | Callable[[Document], bool]
+# a function of a Document, or of its metadata, as FAISS's filters are; a Filter of Qdrant passes, too
+Filter = Mapping[str, Any] | Callable[[Any], bool]
 
 
 class Batch(NamedTuple):
@@ -123,6 +126,19 @@ def add_arguments(documents: Iterable[Document], ids: Sequence[str | None] | Non
     }
 
 
+def pairs_of(text_embeddings: Iterable[tuple[str, Sequence[float]]]) -> tuple[list[str], list[Sequence[float]]]:
+    """Return pairs of a text and its vector as two lists.
+
+    >>> pairs_of([("Cats sleep.", [1.0, 0.0])])
+    (['Cats sleep.'], [[1.0, 0.0]])
+    """
+    pairs = _listed("text_embeddings", text_embeddings)
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise bqstore.InvalidInputError(f"text_embeddings[{i}] is a {type(pair).__name__}; expected (text, vector)")
+    return [text for text, _ in pairs], [vector for _, vector in pairs]
+
+
 def document_of(found: bqstore.Hit | bqstore.Record) -> Document:
     """Return a hit or record as a `Document`, without the metadata keys that are reserved for adapters.
 
@@ -135,18 +151,68 @@ def document_of(found: bqstore.Hit | bqstore.Record) -> Document:
     return Document(found.text or "", id=found.id, metadata=metadata)
 
 
-def native_filter(given: Filter | None) -> Any:
+def native_filter(given: Filter | None, where_document: Mapping[str, Any] | None = None) -> Any:
     """Return a filter in the form that `bqstore.Collection` takes.
 
-    A function of a `Document` becomes a function of a `bqstore.Record`. Everything else is passed on; the collection
-    checks it. An async function is an InvalidInputError: the coroutine it returns is true for every document.
+    A function of a `Document`, or of its metadata, becomes a function of a `bqstore.Record`, in an ``$and`` too. Of
+    Qdrant's ``Filter`` the fields lose their "metadata.". ``where_document`` is Chroma's condition on the text.
+    Everything else is passed on; the collection checks it. An async function is an InvalidInputError: the coroutine it
+    returns is true for every document.
 
     >>> accepts = native_filter(lambda document: "Cats" in document.page_content)
     >>> accepts(bqstore.Record("1", "Cats sleep.", {}))
     True
     """
-    if not callable(given) or isinstance(given, (Mapping, type)):
-        return given
-    if inspect.iscoroutinefunction(given):
+    if isinstance(given, Mapping):
+        parts = given.get("$and")
+        if isinstance(parts, (list, tuple)) and any(callable(part) for part in parts):
+            given = {**given, "$and": [native_filter(part) for part in parts]}
+    elif callable(given) and not isinstance(given, type):
+        given = cast("Filter", _of_record(given))
+    if where_document is None and (given is None or isinstance(given, Mapping)):
+        return given  # as most are
+    return bqstore.translate_filter(given, where_document, prefix="metadata.")
+
+
+def _of_record(function: Callable[[Any], object]) -> Callable[[bqstore.Record], object]:
+    """Return a function of a record that calls one of a `Document`, or, as FAISS's filters are, of the metadata.
+
+    Of which it is shows when a `Document` is not what it takes.
+    """
+    if inspect.iscoroutinefunction(function):
         raise bqstore.InvalidInputError("filter is an async function; expected one that returns a bool, or a dict")
-    return lambda record: given(document_of(record))
+    of_metadata = _looks_for_keys(function)
+
+    def accepts(record: bqstore.Record) -> object:
+        nonlocal of_metadata
+        document = document_of(record)
+        if not of_metadata:
+            try:
+                return function(document)
+            except (AttributeError, TypeError) as error:
+                if "'Document' object" not in str(error):
+                    raise
+            of_metadata = True
+        return function(document.metadata)
+
+    return accepts
+
+
+def _looks_for_keys(function: Callable[[Any], object]) -> bool:
+    """Whether a function asks ``key in`` what it is given: a `Document` would answer no to everything."""
+    code = getattr(function, "__code__", None) or getattr(getattr(function, "__func__", None), "__code__", None)
+    if code is None or not code.co_argcount:
+        return False
+    return _asks_in(code, code.co_varnames[min(inspect.ismethod(function), code.co_argcount - 1)])
+
+
+def _asks_in(code: CodeType, name: str) -> bool:
+    """Whether the code, or a part of it such as a generator, tests for an element of the variable."""
+    loaded: Any = None
+    for step in dis.get_instructions(code):
+        if step.opname == "CONTAINS_OP" and loaded == name:
+            return True
+        value = step.argval if step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) else None
+        loaded = value[-1] if isinstance(value, tuple) else value
+    parts = [part for part in code.co_consts if isinstance(part, CodeType) and name in part.co_freevars]
+    return any(_asks_in(part, name) for part in parts)

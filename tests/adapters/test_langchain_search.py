@@ -204,13 +204,14 @@ def test_filters_enter_the_search(store: BQVectorStore, vectors: np.ndarray, que
     ("distance", "scores", "relevances"),
     [
         ("cosine", [1.0, 1 / math.sqrt(2), 0.0, -1.0], [1.0, 1 / math.sqrt(2), 0.0, 0.0]),
-        ("dot", [2.0, 0.5, 0.0, -1.0], [1.0, 0.5, 0.0, 0.0]),
+        ("dot", [1.0, 0.5, 0.0, -1.0], [1.0, 0.5, 0.0, 0.0]),
         ("euclid", [-math.sqrt(0.5), -1.0, -math.sqrt(2), -2.0], [1 / (1 + math.sqrt(0.5)), 0.5, None, 1 / 3]),
     ],
 )
 def test_scores_and_relevances(distance: str, scores: list[float], relevances: list[float | None]) -> None:
     with BQVectorStore(Spelled(), distance=distance) as store:
-        store.add_texts(["2 0", "0.5 0.5", "0 1", "-1 0"], ids=["a", "b", "c", "d"])
+        first = "1 0" if distance == "dot" else "2 0"  # whose relevances need vectors of unit length
+        store.add_texts([first, "0.5 0.5", "0 1", "-1 0"], ids=["a", "b", "c", "d"])
         found = {d.id: s for d, s in store.similarity_search_with_score("1 0", 4)}
         relevant = {d.id: r for d, r in store.similarity_search_with_relevance_scores("1 0", 4)}
     assert list(found) == list(relevant)

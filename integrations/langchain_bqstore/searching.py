@@ -1,0 +1,196 @@
+"""Searches of a `BQVectorStore`: by text and by vector, with scores or relevances, and how one was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
+from langchain_core.vectorstores import VectorStore
+
+import bqstore
+
+from .documents import Filter, document_of, native_filter
+from .embeddings import call_async
+from .keywords import refuse_foreign
+
+
+class Searching(VectorStore):
+    """The searches of `BQVectorStore`, which lists their keywords.
+
+    >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+    >>> from langchain_bqstore import BQVectorStore
+    >>> store = BQVectorStore(DeterministicFakeEmbedding(size=64))
+    >>> store.add_texts(["Cats sleep.", "Dogs bark."], [{"animal": "cat"}, {"animal": "dog"}], ids=["1", "2"])
+    ['1', '2']
+    """
+
+    collection: bqstore.Collection
+    _embedding: Embeddings
+    _relevance_score_fn: Callable[[float], float]
+
+    def similarity_search(
+        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Return the k documents nearest to a text, nearest first.
+
+        ``kwargs`` are the keywords of searches, which `BQVectorStore` lists. With a filter the text may be None: then
+        the first k documents that match are returned, and nothing is embedded.
+
+        >>> store.similarity_search("Dogs bark.", k=1)
+        [Document(id='2', metadata={'animal': 'dog'}, page_content='Dogs bark.')]
+        >>> store.similarity_search("Dogs bark.", k=1, filter={"animal": "cat"}, exact=True)
+        [Document(id='1', metadata={'animal': 'cat'}, page_content='Cats sleep.')]
+        >>> store.as_retriever(search_kwargs={"k": 1, "oversampling": 8.0}).invoke("Cats sleep.")
+        [Document(id='1', metadata={'animal': 'cat'}, page_content='Cats sleep.')]
+        """
+        return self.similarity_search_by_vector(self._vector_of(query), k, filter, **kwargs)
+
+    async def asimilarity_search(
+        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Run `similarity_search` without blocking the event loop.
+
+        >>> import asyncio
+        >>> [document.id for document in asyncio.run(store.asimilarity_search("Dogs bark.", k=1))]
+        ['2']
+        """
+        vector = None if query is None else await call_async(self._embedding, "embed_query", query)
+        return await run_in_executor(None, self.similarity_search_by_vector, vector, k, filter, **kwargs)
+
+    def similarity_search_by_vector(
+        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Return the k documents nearest to a vector, nearest first.
+
+        >>> vector = store.embeddings.embed_query("Dogs bark.")
+        >>> [document.id for document in store.similarity_search_by_vector(vector, k=1)]
+        ['2']
+        """
+        return [document_of(hit) for hit in self._hits(embedding, k, filter, kwargs)]
+
+    def similarity_search_with_score(
+        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the k documents nearest to a text, with their scores; a larger score is nearer.
+
+        >>> [(document.id, round(score, 3)) for document, score in store.similarity_search_with_score("Dogs bark.", 1)]
+        [('2', 1.0)]
+        """
+        return self.similarity_search_with_score_by_vector(self._vector_of(query), k, filter, **kwargs)
+
+    async def asimilarity_search_with_score(
+        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Run `similarity_search_with_score` without blocking the event loop.
+
+        >>> import asyncio
+        >>> [(found, score)] = asyncio.run(store.asimilarity_search_with_score("Dogs bark.", k=1))
+        >>> found.id, round(score, 3)
+        ('2', 1.0)
+        """
+        vector = None if query is None else await call_async(self._embedding, "embed_query", query)
+        return await self.asimilarity_search_with_score_by_vector(vector, k, filter, **kwargs)
+
+    def similarity_search_with_score_by_vector(
+        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the k documents nearest to a vector, with their scores; a larger score is nearer.
+
+        >>> vector = store.embeddings.embed_query("Dogs bark.")
+        >>> [(found, score)] = store.similarity_search_with_score_by_vector(vector, k=1)
+        >>> found.id, round(score, 3)
+        ('2', 1.0)
+        """
+        return [(document_of(hit), hit.score) for hit in self._hits(embedding, k, filter, kwargs)]
+
+    async def asimilarity_search_with_score_by_vector(
+        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Run `similarity_search_with_score_by_vector` without blocking the event loop.
+
+        >>> import asyncio
+        >>> vector = store.embeddings.embed_query("Dogs bark.")
+        >>> [(found, score)] = asyncio.run(store.asimilarity_search_with_score_by_vector(vector, k=1))
+        >>> found.id, round(score, 3)
+        ('2', 1.0)
+        """
+        return await run_in_executor(None, self.similarity_search_with_score_by_vector, embedding, k, filter, **kwargs)
+
+    def similarity_search_by_vector_with_relevance_scores(
+        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the k documents nearest to a vector, with relevances from 0 to 1.
+
+        ``score_threshold`` drops documents with a lower relevance.
+
+        >>> vector = store.embeddings.embed_query("Dogs bark.")
+        >>> [(found, relevance)] = store.similarity_search_by_vector_with_relevance_scores(vector, k=1)
+        >>> found.id, round(relevance, 3)
+        ('2', 1.0)
+        """
+        least = kwargs.pop("score_threshold", None)
+        hits = self._hits(embedding, k, filter, kwargs)
+        found = [(document_of(hit), self._relevance_score_fn(hit.score)) for hit in hits]
+        return [pair for pair in found if least is None or pair[1] >= least]
+
+    async def asimilarity_search_by_vector_with_relevance_scores(
+        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Run `similarity_search_by_vector_with_relevance_scores` without blocking the event loop.
+
+        >>> import asyncio
+        >>> vector = store.embeddings.embed_query("Dogs bark.")
+        >>> [(found, _)] = asyncio.run(store.asimilarity_search_by_vector_with_relevance_scores(vector, k=1))
+        >>> found.id
+        '2'
+        """
+        search = self.similarity_search_by_vector_with_relevance_scores
+        return await run_in_executor(None, search, embedding, k, filter, **kwargs)
+
+    def explain(
+        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> bqstore.Explanation:
+        """Tell how the search for a text is done: by a scan or the graph, and how much is compared and rescored.
+
+        >>> store.explain("Dogs bark.", k=1).way
+        'exact'
+        """
+        settings = search_settings(filter, kwargs)
+        hits = self.collection.search(self._vector_of(query), k, **settings, explain=True)
+        return cast(bqstore.ExplainedHits, hits).explanation
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return self._relevance_score_fn
+
+    def _vector_of(self, query: str | None) -> Any:
+        return None if query is None else self._embedding.embed_query(query)
+
+    def _hits(
+        self, embedding: Sequence[float] | None, k: int, filter: Filter | None, kwargs: dict[str, Any]
+    ) -> list[bqstore.Hit]:
+        return self.collection.search(embedding, k, **search_settings(filter, kwargs))
+
+
+def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords of a search in the form that `bqstore.Collection.search` takes."""
+    where_document = kwargs.pop("where_document", None) if kwargs else None
+    settings: dict[str, Any] = {}
+    if kwargs:
+        if kwargs.pop("with_vectors", None):
+            raise bqstore.InvalidInputError(
+                "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
+            )
+        refuse_foreign("search", kwargs)
+        settings = bqstore.search_keywords(kwargs.pop("search_params", None), SEARCH_KEYWORDS, **kwargs)
+    if filter is not None or where_document is not None:
+        settings["filter"] = native_filter(filter, where_document)
+    return settings
+
+
+SEARCH_KEYWORDS = (
+    *("k", "filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
+    "search_params",
+)

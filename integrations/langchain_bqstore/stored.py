@@ -1,0 +1,192 @@
+"""What a `BQVectorStore` does with stored documents: get, update and delete them, and reset the collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.runnables.config import run_in_executor
+
+import bqstore
+
+from .documents import Filter, batches_of, document_of, native_filter
+from .embeddings import aembed_texts, embed_texts
+from .keywords import refuse_foreign
+from .writing import Writing
+
+_PARTS = ("documents", "metadatas", "embeddings")
+
+
+class Stored(Writing):
+    """The calls of `BQVectorStore` on stored documents.
+
+    >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+    >>> from langchain_bqstore import BQVectorStore
+    >>> store = BQVectorStore(DeterministicFakeEmbedding(size=64))
+    >>> store.add_texts(["Cats sleep.", "Dogs bark."], [{"animal": "cat"}, {"animal": "dog"}], ids=["1", "2"])
+    ['1', '2']
+    """
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Return the documents with these ids, in the order of the ids; unknown ids are left out.
+
+        >>> store.get_by_ids(["2", "unknown"])
+        [Document(id='2', metadata={'animal': 'dog'}, page_content='Dogs bark.')]
+        """
+        return [document_of(record) for record in self.collection.get(ids)]
+
+    def get(
+        self,
+        ids: str | Sequence[str] | None = None,
+        where: Filter | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        include: Sequence[str] = ("metadatas", "documents"),
+    ) -> dict[str, Any]:
+        """Return stored documents in columns, as langchain-chroma does; `get_by_ids` returns them as documents.
+
+        Parameters
+        ----------
+        ids : str, strings or None      in the order of the ids, without unknown ones; None: all, oldest first
+        where : dict or function        a filter, as in searches
+        limit, offset : int             at most so many documents, after leaving out so many
+        where_document : dict           Chroma's condition on the text: ``{"$contains": "bits"}``
+        include : names                 of "documents" (the texts), "metadatas" and "embeddings" (arrays of float32)
+
+        Returns
+        -------
+        dict                            ``ids``, ``documents``, ``metadatas``, ``embeddings``: lists of the same length,
+                                        or None for what is not included
+
+        >>> store.get(where={"animal": "dog"}, include=["documents"])
+        {'ids': ['2'], 'documents': ['Dogs bark.'], 'metadatas': None, 'embeddings': None}
+        """
+        for part in include:
+            if part not in _PARTS:
+                raise bqstore.InvalidInputError(f"include has {part!r}; expected some of {', '.join(_PARTS)}")
+        vectors, condition = "embeddings" in include, native_filter(where, where_document)
+        if ids is not None:
+            names = [ids] if isinstance(ids, str) else list(ids)
+            if condition is not None:
+                matching = set(self.collection.ids({"$and": [{bqstore.ID_KEY: {"$in": names}}, condition]}))
+                names = [name for name in names if name in matching]
+            end = None if limit is None else (offset or 0) + limit
+            records = self.collection.get(names, vectors)[offset or 0 : end]
+        else:
+            found = self.collection.scroll(condition, limit=limit, offset=offset or 0, with_vectors=vectors)
+            records = list(found)
+        documents = [document_of(record) for record in records]
+        return {
+            "ids": [record.id for record in records],
+            "documents": [document.page_content for document in documents] if "documents" in include else None,
+            "metadatas": [document.metadata for document in documents] if "metadatas" in include else None,
+            "embeddings": [record.vector for record in records] if vectors else None,
+        }
+
+    # ---- changing
+
+    def update_document(self, document_id: str, document: Document) -> None:
+        """Replace the text, metadata and vector of a document; an unknown id is skipped.
+
+        >>> from langchain_core.documents import Document
+        >>> store.update_document("1", Document("Cats purr."))
+        >>> store.get_by_ids(["1"])
+        [Document(id='1', metadata={}, page_content='Cats purr.')]
+        """
+        self.update_documents([document_id], [document])
+
+    def update_documents(self, ids: Sequence[str], documents: Iterable[Document]) -> None:
+        """Replace the text, metadata and vector of each document, in one commit; unknown ids are skipped.
+
+        >>> from langchain_core.documents import Document
+        >>> store.update_documents(["1", "unknown"], [Document("Cats purr."), Document("Nobody.")])
+        >>> len(store.collection)
+        2
+        """
+        self._check_model(writing=True)
+        texts, metadatas = _checked_update(ids, documents)
+        if texts:
+            self._update(ids, texts, metadatas, embed_texts(self._embedding, texts))
+
+    async def aupdate_documents(self, ids: Sequence[str], documents: Iterable[Document]) -> None:
+        """Run `update_documents` without blocking the event loop.
+
+        >>> import asyncio
+        >>> from langchain_core.documents import Document
+        >>> asyncio.run(store.aupdate_documents(["1"], [Document("Cats purr.")]))
+        """
+        await run_in_executor(None, self._check_model, writing=True)
+        texts, metadatas = await run_in_executor(None, _checked_update, ids, documents)
+        if texts:
+            vectors = await aembed_texts(self._embedding, texts)
+            await run_in_executor(None, self._update, ids, texts, metadatas, vectors)
+
+    def _update(self, ids: Sequence[str], texts: list[str], metadatas: list[dict[str, Any]], vectors: Any) -> None:
+        self.collection.update(ids, texts=texts, metadatas=metadatas, vectors=vectors, replace=True)
+
+    def update_metadata(
+        self,
+        ids: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        *,
+        filter: Filter | None = None,
+        replace: bool = False,
+    ) -> int:
+        """Change metadata without embedding anything, as `bqstore.Collection.update_metadata`; returns of how many.
+
+        >>> store.update_metadata(filter={"animal": "cat"}, metadata={"legs": 4})
+        1
+        """
+        return self.collection.update_metadata(ids, metadata, filter=native_filter(filter), replace=replace)
+
+    # ---- deleting
+
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any) -> bool:
+        """Delete documents by id, by filter, or those of the ids that match the filter. Returns True.
+
+        Unknown ids are skipped. ``filter`` is a dict or a function, as in searches.
+
+        Without arguments it raises InvalidInputError, where LangChain's base class deletes everything: a variable that
+        is None by mistake must not empty the store. ``store.collection.clear()`` does.
+
+        >>> store.delete(["1", "unknown"])
+        True
+        >>> store.delete(filter={"animal": "dog"})
+        True
+        >>> len(store.collection)
+        0
+        """
+        refuse_foreign("delete", kwargs)
+        self.collection.delete(ids, filter=native_filter(filter), **kwargs)
+        return True
+
+    def reset_collection(self) -> None:
+        """Delete every document; the settings stay. What is added next may be of another model and dimension.
+
+        >>> store.reset_collection()
+        >>> len(store.collection)
+        0
+        """
+        self.collection.clear()
+
+    def delete_collection(self) -> None:
+        """Remove the collection from its folder, durably, and close it: the store cannot be used afterwards.
+
+        >>> store.delete_collection()
+        """
+        info = self.collection.info()
+        if info.read_only:
+            raise bqstore.ReadOnlyError("delete_collection() on a store that was opened with read_only=True")
+        if info.path is not None:
+            bqstore.drop(info.path, info.collection)
+        self.collection.close()
+
+
+def _checked_update(ids: Sequence[str], documents: Iterable[Document]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the texts and metadatas of documents, after all of it has been checked."""
+    documents = list(documents)
+    texts, metadatas = [each.page_content for each in documents], [each.metadata for each in documents]
+    batches_of(texts, metadatas, ids, None, {})
+    return texts, metadatas

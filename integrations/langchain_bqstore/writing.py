@@ -1,0 +1,166 @@
+"""Adding to a `BQVectorStore`: texts, documents, and texts with their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
+from langchain_core.vectorstores import VectorStore
+
+import bqstore
+
+from .documents import add_arguments, batches_of, pairs_of, telling
+from .embeddings import aembed_texts, dim_of, embed_texts
+
+
+class Writing(VectorStore):
+    """The calls of `BQVectorStore` that add documents.
+
+    >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+    >>> from langchain_bqstore import BQVectorStore
+    >>> store = BQVectorStore(DeterministicFakeEmbedding(size=64))
+    >>> store.add_texts(["Cats sleep.", "Dogs bark."], [{"animal": "cat"}, {"animal": "dog"}], ids=["1", "2"])
+    ['1', '2']
+    """
+
+    collection: bqstore.Collection
+    _embedding: Embeddings
+    _model: str | None
+
+    def _check_model(self, writing: bool = False) -> None:
+        """Refuse a wrong model before texts are sent to it; see `bqstore.Collection.check_model`."""
+        if self._model is not None:
+            self.collection.check_model(self._model, dim_of(self._embedding), writing=writing, remember=writing)
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Embed texts and add them as documents. They are durable and searchable when this returns.
+
+        A document whose id exists is replaced. Without ids, adding the same texts twice keeps them twice.
+
+        Parameters
+        ----------
+        texts : n strings
+        metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
+        ids : n strings or None         a None gets a UUID; of equal ids the last wins
+        batch_size : int or None        embed and commit so many texts at a time; None: all at once
+
+        Returns
+        -------
+        list of str                     the id of each text, in order
+
+        Raises
+        ------
+        InvalidInputError               a text, metadata or id cannot be stored. All are checked before the first text
+                                        is embedded
+        StorageError                    the disk refused; earlier batches stay
+
+        Whatever is raised, the error's ``added`` lists the ids that earlier batches have stored. To go on, add
+        ``texts[len(error.added):]``; texts that are given these ids replace what is stored.
+
+        >>> store.add_texts(["Fish swim.", "Birds fly."], [{"legs": 0}, {"legs": 2}], ids=["3", "4"], batch_size=1)
+        ['3', '4']
+        """
+        added: list[str] = []
+        self._check_model(writing=True)
+        for batch in batches_of(texts, metadatas, ids, batch_size, kwargs):
+            with telling(added):
+                vectors = embed_texts(self._embedding, batch.texts)
+                added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
+        return added
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Run `add_texts` without blocking the event loop; texts are embedded by the model's async method.
+
+        >>> import asyncio
+        >>> asyncio.run(store.aadd_texts(["Fish swim."], ids=["3"]))
+        ['3']
+        """
+        added: list[str] = []
+        await run_in_executor(None, self._check_model, writing=True)
+        for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs):
+            with telling(added):
+                vectors = await aembed_texts(self._embedding, batch.texts)
+                add = self.collection.add
+                added += await run_in_executor(None, add, vectors, batch.ids, batch.texts, batch.metadatas)
+        return added
+
+    def add_documents(
+        self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
+    ) -> list[str]:
+        """Add documents, as `add_texts` does; each under its own id, unless ``ids`` are given.
+
+        >>> from langchain_core.documents import Document
+        >>> store.add_documents([Document("Cats purr.", id="1", metadata={"animal": "cat"})])  # replaces document 1
+        ['1']
+        """
+        return self.add_texts(**add_arguments(documents, ids), **kwargs)
+
+    async def aadd_documents(
+        self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
+    ) -> list[str]:
+        """Run `add_documents` without blocking the event loop.
+
+        >>> import asyncio
+        >>> from langchain_core.documents import Document
+        >>> asyncio.run(store.aadd_documents([Document("Fish swim.", id="3")]))
+        ['3']
+        """
+        return await self.aadd_texts(**add_arguments(documents, ids), **kwargs)
+
+    def add_embeddings(
+        self,
+        text_embeddings: Iterable[tuple[str, Sequence[float]]],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> list[str]:
+        """Add texts whose vectors are there already, as pairs; nothing is embedded. Else as `add_texts`.
+
+        >>> store.add_embeddings([("Fish swim.", [0.5] * 64)], [{"legs": 0}], ids=["3"])
+        ['3']
+        """
+        texts, vectors = pairs_of(text_embeddings)
+        added: list[str] = []
+        self._check_model(writing=True)
+        for batch in batches_of(texts, metadatas, ids, batch_size, {}):
+            with telling(added):
+                some = vectors[len(added) : len(added) + len(batch.texts)]
+                added += self.collection.add(some, batch.ids, batch.texts, batch.metadatas)
+        return added
+
+    async def aadd_embeddings(
+        self,
+        text_embeddings: Iterable[tuple[str, Sequence[float]]],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> list[str]:
+        """Run `add_embeddings` without blocking the event loop.
+
+        >>> import asyncio
+        >>> asyncio.run(store.aadd_embeddings([("Fish swim.", [0.5] * 64)], ids=["3"]))
+        ['3']
+        """
+        add = self.add_embeddings
+        return await run_in_executor(None, add, text_embeddings, metadatas, ids, batch_size=batch_size)
