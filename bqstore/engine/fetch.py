@@ -1,14 +1,15 @@
 """Rows and vectors of ordinals, checked against the state that asks for them."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError
+from ..errors import CorruptionError, StorageError
 from ..storage import Row, Store
+from ..storage.files import RecordFile
 from ..storage.format import damaged, vectors_of
 from .state import ChangedError, State
 
@@ -91,6 +92,24 @@ def vectors_of_rows(state: State, rows: list[Row]) -> dict[int, NDArray[np.float
     if len(ordinals) < len(rids):
         raise ChangedError
     return dict(zip(rids, vectors(state, ordinals).values(), strict=True))
+
+
+def sound_ones(file: RecordFile | None) -> Callable[[NDArray[np.int64]], NDArray[np.float32]] | None:
+    """The function that reads originals of slots, float32 (at most n, dim); None if none are kept.
+
+    Slots may lie anywhere. Damaged ones are left out: a search that needs them says so.
+    """
+    if file is None:
+        return None
+
+    def read(slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        found = [np.zeros((0, file.layout.dim), np.float32)]
+        for at in range(len(slots)):
+            with suppress(CorruptionError, StorageError):
+                found.append(vectors_of(file.layout, file.read_checked(slots[at : at + 1])))
+        return np.concatenate(found)
+
+    return read
 
 
 def sample(state: State, count: int) -> NDArray[np.float32]:

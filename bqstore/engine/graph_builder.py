@@ -19,6 +19,8 @@ from ..config import HnswConfig
 from ..errors import BqstoreError
 from ..index import HnswGraph, Quantizer, Workers, can_link, can_link_later, wait_for_kernels
 from ..progress import Progress
+from ..storage.files import RecordFile
+from .fetch import sound_ones
 from .state import State
 
 # Below this a scan is faster than any walk, and collections this small are made by the thousand: no graph at all.
@@ -81,7 +83,8 @@ class GraphBuilder:
         while self._ends and self._ends[0] <= len(self.graph):
             self._ends.popleft()
         stop = min(self._ends[0], state.n) if self._ends else state.n
-        return self.graph.link(state.data.words, stop, self._workers, state.data.quantizer)
+        originals = sound_ones(state.vectors)
+        return self.graph.link(state.data.words, stop, self._workers, state.data.quantizer, originals)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch. Ends early where others have started a new generation."""
@@ -104,14 +107,14 @@ class GraphBuilder:
         self.graph, self._generation = graph, generation
         self._ends.clear()
 
-    def graph_of(self, words: NDArray[np.uint64], quantizer: Quantizer) -> HnswGraph | None:
-        """A graph of these codes alone; None where there is no use for one, or no kernel yet to make it."""
+    def graph_of(self, words: NDArray[np.uint64], quantizer: Quantizer, vectors: RecordFile | None) -> HnswGraph | None:
+        """A graph of these codes alone, whose originals are in a file; None where there is no use, or no kernel yet."""
         if len(words) < SMALLEST_GRAPH or not can_link():
             return None
         graph = self.empty()
         with Progress("linking", len(words)) as progress:
             while len(graph) < len(words):
-                progress(graph.link(words, len(words), self._workers, quantizer))
+                progress(graph.link(words, len(words), self._workers, quantizer, sound_ones(vectors)))
         return graph
 
     # ---- in the background

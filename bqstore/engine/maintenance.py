@@ -75,7 +75,7 @@ def _finish(core: "Core", prepared: Compaction, words: NDArray[np.uint64], quant
     """Link the codes of a generation to come, and commit it."""
     builder = core.graph.builder
     try:
-        graph = builder.graph_of(words, quantizer)
+        graph = builder.graph_of(words, quantizer, prepared.flat.vectors)
     except BaseException:
         core.store.discard_compaction(prepared)
         raise

@@ -22,7 +22,7 @@ from .quantizer import Quantizer, values_of
 from .scratch import ScratchPool, Sizes, make_scratch
 from .splitmix import splitmix64
 from .threads import Workers, drain, together
-from .trial_walks import QUERIES, missed_by_walks
+from .trial_walks import Originals, Trial, missed_by_walks
 
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
@@ -75,7 +75,8 @@ class HnswGraph:
         self._measured, self._reach = 0, 0.0  # codes that the reach of lifts was measured on, and what it was
         self._pool = ScratchPool()
         self._seeded = 0  # nodes that the seeds are a sample of
-        self.missed = self._tried = 0  # of how many nodes there were then
+        self.missed = self._tried = 0  # of how many nodes there were when the last trial began
+        self._trial = Trial()
 
     def __len__(self) -> int:
         return self.view.n
@@ -85,7 +86,7 @@ class HnswGraph:
         view, n = self.view, self.view.n
         numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
         numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows, "alike": self.alike}
-        numbers["missed"] = self.missed
+        numbers |= {"missed": self.missed, "tried": 0 if self._trial.goes_on else self._tried}
         upper, same = _drop_later_links(view.upper[: self._rows], n), view.same[:n]
         while (later := same >= n).any():  # nodes of an interrupted batch: skip them in the lists
             same = np.where(later, view.same[np.where(later, same, 0)], same)
@@ -96,8 +97,8 @@ class HnswGraph:
         """Become the graph of n nodes whose `parts` are given; the arrays are copied, links to huge pages.
 
         Raises ValueError for other settings or a graph that breaks an invariant, and KeyError for a missing part. Only
-        the numbers ``alike`` and ``missed`` may be missing, which older versions did not write; they are 0 then, until
-        `count` or a trial.
+        the numbers ``alike``, ``missed`` and ``tried`` may be missing, which older versions did not write; they are 0
+        then, until `count` or a trial.
         """
         for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
             if numbers[name] != own:
@@ -120,7 +121,8 @@ class HnswGraph:
         copied, alike = int((same >= 0).sum()), int(numbers.get("alike", 0))
         if not 0 <= alike <= copied:
             raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
-        self.missed, self._tried = int(numbers.get("missed", 0)), n
+        self.missed, self._tried = int(numbers.get("missed", 0)), int(numbers.get("tried", 0))
+        self._trial = Trial()
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
         self._seeded = 0
 
@@ -148,7 +150,14 @@ class HnswGraph:
         copies = np.flatnonzero(heads != np.arange(len(heads)))
         self.alike = _count_inexact(words, quantizer.arrays, copies, heads[copies])
 
-    def link(self, words: U64, stop: int, workers: Workers, quantizer: Quantizer | None = None) -> int:
+    def link(
+        self,
+        words: U64,
+        stop: int,
+        workers: Workers,
+        quantizer: Quantizer | None = None,
+        originals: Originals | None = None,
+    ) -> int:
         """Link the next batch of codes, at most up to ordinal ``stop``; return the number of nodes after it.
 
         An exception or a KeyboardInterrupt leaves the graph as it was before the batch: searches skip links to nodes
@@ -159,13 +168,14 @@ class HnswGraph:
         words : uint64 (>= stop, columns)
         workers : Workers       how many kernel calls may run at once
         quantizer : Quantizer   made the codes; None: all words are signs
+        originals : Originals   what walks are tried with; the graph does not depend on it
         """
         view = self.view
         start = view.n
         if start >= stop:
             return start
         quantizer = Quantizer.signs(64 * words.shape[1]) if quantizer is None else quantizer
-        self._try(words, stop, quantizer)
+        self._try(words, stop, quantizer, originals)
         arrays = self._reaching(words, quantizer, start or min(stop, _MEASURED))
         codes = Codes(words, stop, arrays)
         _unlink_later_copies(view.same, start)
@@ -205,15 +215,20 @@ class HnswGraph:
         self.sample(words, arrays.width)
         return end
 
-    def _try(self, words: U64, stop: int, quantizer: Quantizer) -> None:
-        """Have what is to be linked found by walks, whenever the graph has doubled: a look at how well that goes."""
+    def _try(self, words: U64, stop: int, quantizer: Quantizer, originals: Originals | None) -> None:
+        """Have what is to be linked found by walks, whenever the graph has grown by an eighth.
+
+        A trial takes some of what comes next, and goes on with the batches that follow until it has asked enough.
+        """
         n = len(self)
-        if n < _TRIED_FROM or n < 2 * self._tried or not kernels.search_graph.is_compiled():
+        if n < _TRIED_FROM or not kernels.search_graph.is_compiled():
             return
-        step = max(1, (stop - n) // QUERIES)
-        ordinals = np.arange(n, stop, step)[:QUERIES]
-        self._tried = n
-        self.missed = round(1000 * missed_by_walks(self.view, words, quantizer, self.ef_construct, ordinals))
+        if n >= self._tried + self._tried // 8:  # one node may be near to all, and where no link leads
+            self._tried, self._trial = n, Trial(goes_on=True)
+        for ordinals in self._trial.queries(n, stop):
+            missed = missed_by_walks(self.view, words, quantizer, self.ef_construct, ordinals, originals)
+            if self._trial.tells(len(ordinals), missed):
+                self.missed = self._trial.missed
 
     def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
         """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""

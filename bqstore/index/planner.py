@@ -28,7 +28,9 @@ _EXACT_VALUE = 0.2  # a value of an original
 # .83 at nine tenths; of 6 dimensions, where all are inexact copies, .6 and .15. A scan of so few dimensions is cheap.
 # (Lengths of two kinds, 1 to 15, are worse at any share: .6 at .05.)
 INEXACT_COPIES = 1 / 8
-MISSED = 20  # of a thousand nearest codes, the most that a wide walk may miss in a trial (`trial_walks`)
+# Of a thousand nearest codes, the most that a wide walk may miss in a trial (`trial_walks`): a sample, so less than
+# the 20 that are meant.
+MISSED = 12
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import pytest
 
 import bqstore
 from bqstore import CorruptionError, InvalidInputError
+from bqstore.engine import fetch
 from tests.conftest import clustered
 
 N, DIM = 60, 16
@@ -115,3 +116,14 @@ def test_where_every_vector_is_damaged_nothing_is_found_and_all_are_named(path):
         spoil_vector(path, f"d{i}")
     hits = searched(path, N)
     assert hits == [] and set(hits.left_out) == set(ORDER)
+
+
+def test_walks_are_tried_with_what_is_sound(path):
+    """The linking of what comes next does not end at damage that no search has met yet."""
+    spoil_vector(path, "d3")
+    with bqstore.open(path, read_only=True) as col:
+        read = fetch.sound_ones(col._engine.publisher.state.vectors)
+        assert read is not None
+        np.testing.assert_array_equal(read(np.array([1, 3, 40])), VECTORS[[1, 40]])
+        assert read(np.array([3])).shape == (0, DIM)
+    assert fetch.sound_ones(None) is None

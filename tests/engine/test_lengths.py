@@ -111,6 +111,24 @@ def test_short_vectors_kept_as_halves_were_not_told_apart(length, distance, tmp_
         np.testing.assert_array_equal(col.get(["7"], with_vectors=True)[0].vector, kept[7])
 
 
+@pytest.mark.parametrize("form", ["float32", "int8", "none"])
+def test_sparse_vectors_are_scanned_as_walks_are_tried_with_originals(form, tmp_path):
+    """Those of the file that is read, by whatever way they came to it; walks found half of what scans did."""
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((5000, 64)) * (rng.random((5000, 64)) < 0.05)).astype(np.float32)
+    codes = {"encoding": "two_bits", "estimator": "rabitq", "hnsw": {"full_scan_threshold": 0}}
+    with opened("euclid", vectors, tmp_path / "s", originals=form, **codes) as col:
+
+        def how():
+            return col.search(vectors[1], 3, oversampling=1.0, hnsw_ef=32, explain=True).explanation
+
+        kept = form != "none"
+        assert (how().way, how().missed > 0.1) == (("scan", True) if kept else ("walk", False))
+        col.delete(["7"])
+        col.compact()
+        assert (how().way, how().missed > 0.1) == (("scan", True) if kept else ("walk", False))
+
+
 def test_where_walks_miss_much_codes_are_scanned_and_explain_says_so():
     """What the trial of a graph has found decides, at every width that is asked for."""
     ask = {"k": 1, "oversampling": 1.0, "hnsw_ef": 8, "explain": True}

@@ -46,7 +46,7 @@ def named(coding):
     return f"{encoding}-{estimator}{'-turned' if rotate else ''}"
 
 
-def grow(words, m=16, ef=64, step=None, threads=1, graph=None, stop=None, quantizer=None):
+def grow(words, m=16, ef=64, step=None, threads=1, graph=None, stop=None, quantizer=None, originals=None):
     """A graph of codes, linked in calls that end at multiples of ``step``."""
     graph = HnswGraph(m, ef) if graph is None else graph
     stop = len(words) if stop is None else stop
@@ -54,7 +54,7 @@ def grow(words, m=16, ef=64, step=None, threads=1, graph=None, stop=None, quanti
     with ThreadPoolExecutor(threads) as pool:
         for end in [*range(step, stop, step), stop]:
             while len(graph) < end:
-                graph.link(words, end, Workers(threads, lambda: pool), quantizer)
+                graph.link(words, end, Workers(threads, lambda: pool), quantizer, originals)
     return graph
 
 

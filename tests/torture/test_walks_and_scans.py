@@ -1,0 +1,95 @@
+"""Walk against scan on 432 combinations of data, metric and encoding: what no walk can reach is scanned.
+
+``python -m tests.torture.test_walks_and_scans`` prints the table.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from bqstore.index import ALONE, Plan, Quantizer, Search
+from bqstore.index.planner import INEXACT_COPIES, MISSED
+from bqstore.kernels.layout import COSINE, DOT, EUCLID
+from tests.index.given import CODINGS, grow, named, searchable
+
+N, DIM, QUERIES, K, EF = 5000, 64, 256, 10, 128
+METRICS = {"cosine": COSINE, "dot": DOT, "euclid": EUCLID}
+
+
+def around(rng, count, spread):
+    """Points around so many centers."""
+    centers = rng.standard_normal((count, DIM))
+    return centers[rng.integers(0, count, N + QUERIES)] + spread * rng.standard_normal((N + QUERIES, DIM))
+
+
+def lengths(sigma):
+    return lambda rng: around(rng, 20, 0.7) * rng.lognormal(0, sigma, (N + QUERIES, 1))
+
+
+def normal(rng):
+    return rng.standard_normal((N + QUERIES, DIM))
+
+
+KINDS = {
+    "normal": normal,
+    "clusters": lambda rng: around(rng, 20, 0.7),
+    "tight clusters": lambda rng: around(rng, 200, 0.15),
+    "a value in 20": lambda rng: normal(rng) * (rng.random((N + QUERIES, DIM)) < 0.05),
+    "a positive value in 10": lambda rng: np.abs(normal(rng)) * (rng.random((N + QUERIES, DIM)) < 0.1),
+    "all values near 10": lambda rng: around(rng, 20, 0.7) + 10,
+    "off center": lambda rng: around(rng, 20, 0.7) + 1.5 * rng.standard_normal(DIM),
+    "lengths .2": lengths(0.2),
+    "lengths .4": lengths(0.4),
+    "lengths .7": lengths(0.7),
+    "lognormal": lambda rng: np.exp(normal(rng)),
+    "lognormal squared": lambda rng: np.exp(2 * normal(rng)),
+    "two scales": lambda rng: around(rng, 20, 0.7) * np.where(rng.random((N + QUERIES, 1)) < 0.5, 8, 1),
+    "of rank 8": lambda rng: rng.standard_normal((N + QUERIES, 8)) @ rng.standard_normal((8, DIM)),
+    "heavy tails": lambda rng: rng.standard_t(2, (N + QUERIES, DIM)),
+    "a few large values": lambda rng: around(rng, 20, 0.7) * np.where(np.arange(DIM) % 31 == 0, 12, 1),
+}
+
+
+class Row(NamedTuple):
+    """The part of a scan's hits that walks find: of the usual width and of four times that; and what the graph says."""
+
+    usual: float
+    wide: float
+    missed: int
+    scanned: bool
+
+
+def compared(kind, metric, coding):
+    both = KINDS[kind](np.random.default_rng(0)).astype(np.float32)
+    both[~both.any(1), 0] = 1
+    vectors, queries = np.ascontiguousarray(both[:N]), np.ascontiguousarray(both[N:])
+    quantizer = Quantizer.train(vectors, *coding, METRICS[metric])
+    words = quantizer.encode(vectors)
+    graph = grow(words, ef=EF, quantizer=quantizer, originals=lambda ordinals: vectors[ordinals])
+    data = searchable(words, DIM, graph, metric=METRICS[metric], quantizer=quantizer)
+
+    def scores(way, ef):
+        plan = Plan(way, False, K, ef, ef)
+        return Search(data, None, N, K, plan, 8 if coding[0] == "four_bits" else 4).nearest(queries, ALONE)[1]
+
+    least = scores("scan", 0)[:, -1:]
+    found = [float((scores("walk", ef) >= least).mean()) for ef in (EF, 4 * EF)]
+    return Row(*found, graph.missed, graph.missed > MISSED or graph.alike > INEXACT_COPIES * N)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("coding", CODINGS, ids=named)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_no_walk_can_reach_is_scanned(kind, metric, coding):
+    row = compared(kind, metric, coding)
+    assert row.wide >= 0.98 or row.scanned, row
+
+
+if __name__ == "__main__":
+    for kind in KINDS:
+        for metric in METRICS:
+            for coding in CODINGS:
+                row = compared(kind, metric, coding)
+                print(f"{kind},{metric},{named(coding)},{row.usual:.3f},{row.wide:.3f},{row.missed},{row.scanned:d}")
