@@ -225,6 +225,13 @@ def test_no_graph_is_walked():
     assert (hits.ordinals[:, 0] == layout.TOO_FEW).all()
 
 
+def test_what_no_walk_had_found_was_whatever_stood_in_memory_and_the_first_search_of_a_large_store_failed():
+    """Candidates are counted by their ordinals, and prefetched, where originals are not in memory yet."""
+    hits = layout.Hits(np.full((3, 9), 7, np.int32), np.full((3, 9), 7, np.float32))
+    plain.search_graph(1, 2, 3, hits)
+    assert (hits.ordinals[:, 1:] == -1).all() and np.isnan(hits.scores).all()
+
+
 def some_entries(rng, d):
     """Entries of every kind, some of them damaged: (kinds, values, heap, members)."""
     texts = ["", "a", "ab", "b%c", "Abc", "aXbXc", "é", "naïve", "ABÉ", "x" * 50, "a_b", "aab", "日本語", "\n"]

@@ -17,6 +17,7 @@ from bqstore.kernels.plain.codes import blocks
 def search_graph(*arguments: Any) -> int:
     """Say that no graph can be walked yet, after which the caller scans for all queries (`api.search_graph`)."""
     hits: Hits = arguments[-1]
+    hits.ordinals[:], hits.scores[:] = -1, np.nan
     hits.ordinals[:, :1] = TOO_FEW
     return TOO_FEW
 
