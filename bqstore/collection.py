@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import validate
 from .arguments import check_bool, check_choice, check_int, checked_keywords, is_text
-from .config import AUTO, MAX_K, Quantization, SearchParams
+from .config import AUTO, MAX_K, Quantization, SearchParams, text_index_in
 from .engine import (
     copies,
     damaged,
     embedding_model,
+    hybrid,
     info,
     listing,
     maintenance,
@@ -28,6 +29,7 @@ from .engine import (
     more_like,
     reembed,
     search,
+    text_upkeep,
     writes,
 )
 from .engine.backup import backup as engine_backup
@@ -254,9 +256,14 @@ class Collection:
     @checked_keywords
     def search(
         self,
-        vector: ArrayLike | None,
+        vector: ArrayLike | None = None,
         k: int = 10,
         *,
+        text: str | None = None,
+        mode: str | None = None,
+        fusion: str = "rrf",
+        alpha: float = 0.5,
+        syntax: str = "words",
         filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
@@ -269,7 +276,7 @@ class Collection:
         explain: bool = False,
         allow_damaged: bool = False,
     ) -> list[Hit]:
-        """Find the k documents nearest to a vector, nearest first.
+        """Find the k documents nearest to a vector, nearest first; or those that have the words of a text; or both.
 
         There are always ``min(k, documents that match the filter)`` hits, unless ``score_threshold`` drops some.
 
@@ -278,6 +285,12 @@ class Collection:
         vector : array-like (dim,)      need not be normalised. None, with a filter: the first k documents that match,
                                         with a score of 0
         k : int                         1 to 10,000
+        text : str                      words to search for, any of them; see ``text_index`` of `bqstore.open`
+        mode : str                      "vector", "text", or "hybrid": by both. None: by what is given
+        fusion : str                    of both: "rrf", by their ranks (reciprocal rank fusion), or "relative_score", by
+                                        their scores, which are brought to 0 to 1 before
+        alpha : float                   the weight of the vector's side, from 0 to 1
+        syntax : str                    "fts5": ``text`` is an expression of SQLite's FTS5, with phrases, AND and NOT
         filter : dict or function       which documents may be found: ``{"lang": "en", "year": {"$gte": 2020}}`` (see
                                         ``docs/filters.md``), or a function of a `Record` that returns a bool (slower)
         oversampling : float or None    ``ceil(k * oversampling)`` candidates are rescored. None: the collection's
@@ -305,6 +318,15 @@ class Collection:
             *(1, target_recall),
         )
         explain = check_bool("explain", explain)
+        words = hybrid.asked(vector is not None, text, mode, fusion, alpha, syntax, "text")
+        if words is not None:
+            wide = engine.options(
+                *(hybrid.width(k), oversampling, rescore, hnsw_ef, exact, ignore_quantization, None, False),
+                *(1, target_recall),
+            )
+            _refuse_damaged(allow_damaged)
+            given = self._queries(vector, single=True) if words.has_vectors else None
+            return hybrid.hits(engine, given, words, filter_grammar.parse(filter), options, wide, explain)[0]
         if vector is None and filter is not None and not explain:
             return listing.first_hits(engine, filter_grammar.parse(filter), options)
         queries = self._queries(vector, single=True)
@@ -314,9 +336,14 @@ class Collection:
     @checked_keywords
     def search_batch(
         self,
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         k: int = 10,
         *,
+        texts: str | Sequence[str] | None = None,
+        mode: str | None = None,
+        fusion: str = "rrf",
+        alpha: float = 0.5,
+        syntax: str = "words",
         filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
@@ -334,6 +361,7 @@ class Collection:
         Parameters
         ----------
         vectors : array-like (n, dim)
+        texts : n strings               as ``text`` of `search`, one for each vector
         threads : int or None           at most so many threads; None: those of the collection
 
         The other parameters are those of `search`.
@@ -347,15 +375,29 @@ class Collection:
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
             *(threads, target_recall),
         )
+        words = hybrid.asked(vectors is not None, texts, mode, fusion, alpha, syntax, "texts")
+        if words is not None:
+            wide = engine.options(
+                *(hybrid.width(k), oversampling, rescore, hnsw_ef, exact, ignore_quantization, None, False),
+                *(threads, target_recall),
+            )
+            _refuse_damaged(allow_damaged)
+            given = self._several(vectors, words)
+            return hybrid.hits(engine, given, words, filter_grammar.parse(filter), options, wide)
         hits = damaged.hits if check_bool("allow_damaged", allow_damaged) else search.hits
         return hits(engine, self._queries(vectors, single=False), filter_grammar.parse(filter), options)
 
     @checked_keywords
     def search_ids(
         self,
-        vectors: ArrayLike | None,
+        vectors: ArrayLike | None = None,
         k: int = 10,
         *,
+        texts: str | Sequence[str] | None = None,
+        mode: str | None = None,
+        fusion: str = "rrf",
+        alpha: float = 0.5,
+        syntax: str = "words",
         filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
@@ -371,7 +413,7 @@ class Collection:
         Parameters
         ----------
         vectors : array-like (dim,) or (n, dim); None, with a filter: the first k that match, with a score of 0
-        threads : int or None           as in `search_batch`
+        texts, threads                  as in `search_batch`; ``texts`` may be one string for one vector
 
         The other parameters are those of `search`.
 
@@ -390,6 +432,14 @@ class Collection:
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, False),
             *(threads, target_recall),
         )
+        words = hybrid.asked(vectors is not None, texts, mode, fusion, alpha, syntax, "texts")
+        if words is not None:
+            wide = engine.options(
+                *(hybrid.width(k), oversampling, rescore, hnsw_ef, exact, ignore_quantization, None, False),
+                *(threads, target_recall),
+            )
+            given = self._several(vectors, words)
+            return hybrid.ids(engine, given, words, filter_grammar.parse(filter), options, wide)
         tree = None if filter is None else filter_grammar.parse(filter)
         if vectors is None and filter is not None:
             return listing.first_ids(engine, tree, options)
@@ -842,9 +892,27 @@ class Collection:
         >>> col.flush()
         """
         self._engine.check(writing=True)
+        self._engine.core.texts.settle(self._engine.lock_timeout)
         self._engine.graph.settle()
         self._engine.core.flush(self._engine.lock_timeout)
         self._engine.core.keeper.settle(self._engine.target_recall)
+
+    @checked_keywords
+    def set_text_index(self, text_index: bool | Mapping[str, Any] = True) -> None:
+        """Index the words of all texts anew, perhaps with another tokenizer; or drop the index (False).
+
+        It is built in portions, each a commit of its own, and others may write meanwhile; searches for words are a
+        `NotReadyError` until it is whole. What was interrupted goes on at the next opening.
+
+        Parameters
+        ----------
+        text_index : bool or dict   as in `bqstore.open`
+
+        >>> col.set_text_index({"tokenize": "porter"})
+        """
+        self._engine.check(writing=True)
+        given = text_index_in(text_index)
+        text_upkeep.set_text_index(self._engine, None if given is None else given["tokenize"])
 
     def compact(self) -> None:
         """Give back the space of deleted and replaced documents; their texts, ids and vectors are gone from the files.
@@ -939,6 +1007,20 @@ class Collection:
         """What a notebook shows: the collection's settings, and nothing of its documents."""
         return info.html_of(self._engine, repr(self))
 
+    def _several(self, vectors: object, words: hybrid.Asked) -> F32 | None:
+        """The vectors beside texts, one for each."""
+        if not words.has_vectors:
+            return None
+        found = self._queries(vectors, single=False)
+        if len(found) != len(words.texts):
+            raise InvalidInputError(f"texts has {len(words.texts):,}, vectors {len(found):,}; expected as many")
+        return found
+
     def _queries(self, given: object, single: bool) -> F32:
         head = self._engine.store.head
         return validate.queries_in(given, head.dim, head.settings["distance"], single)
+
+
+def _refuse_damaged(allow_damaged: object) -> None:
+    if check_bool("allow_damaged", allow_damaged):
+        raise InvalidInputError("allow_damaged=True is for searches with vectors alone; leave text out")

@@ -34,6 +34,8 @@ QUERY_ENCODINGS: Final = ("binary", "scalar4bits", "scalar8bits")
 ESTIMATORS: Final = ("sign", "rabitq")
 AUTO: Final = "auto"
 
+TOKENIZERS: Final = ("unicode61", "porter", "trigram")
+
 S = TypeVar("S")
 
 
@@ -202,6 +204,18 @@ def settings_from(cls: type[S], given: S | Mapping[str, Any] | None, where: str)
         return asdict(given)  # type: ignore[call-overload, no-any-return]
     expected = f"{cls.__name__}({', '.join(names)})"
     raise InvalidInputError(f"{where} is {type_of(given)}; expected {expected} or a dict of its fields")
+
+
+def text_index_in(given: object) -> dict[str, Any] | None:
+    """The settings of a text index that a caller asks for; None for False. Raises InvalidInputError."""
+    if given is True or given is False:
+        return {"tokenize": TOKENIZERS[0]} if given else None
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(
+            f"text_index is {shown(given)}; expected True, False, or a dict such as {{'tokenize': 'porter'}}"
+        )
+    refuse_unknown(given, ("tokenize",), "text_index")
+    return {"tokenize": check_choice("tokenize", given.get("tokenize", TOKENIZERS[0]), TOKENIZERS)}
 
 
 def as_settings(quantization: Quantization) -> dict[str, Any]:

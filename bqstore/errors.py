@@ -14,6 +14,7 @@ The tree, each branch a different reaction of the caller::
     │   └── FolderReplacedError             the folder was removed, replaced or moved while open; open the path again
     ├── CorruptionError                     a file is damaged; restore a backup, or `repair`
     ├── FormatVersionError                  written by a newer bqstore; upgrade
+    ├── NotReadyError                       the text index is still being built; `flush` waits for it
     ├── TargetNotReachedError               `Collection.tune` found no settings that are good enough; more bits help
     └── EmbeddingError                      the embedding model refused, is unreachable, or has no key
 """
@@ -166,6 +167,23 @@ class FormatVersionError(BqstoreError):
     ...     bqstore.open("my-store").close()
     ... except bqstore.FormatVersionError as error:
     ...     print("upgrade bqstore:", error)
+    """
+
+
+class NotReadyError(BqstoreError):
+    """The text index of a collection is still being built, and would not find all texts yet.
+
+    >>> import bqstore
+    >>> with bqstore.open("my-store") as col:
+    ...     ids = col.add([[1.0, 0.0]], ids=["a"], texts=["one word"])
+    >>> with bqstore.open("my-store", text_index=True) as col:
+    ...     try:
+    ...         hits = col.search(text="word")
+    ...     except bqstore.NotReadyError:
+    ...         col.flush()
+    ...         hits = col.search(text="word")
+    >>> [hit.id for hit in hits]
+    ['a']
     """
 
 

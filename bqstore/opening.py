@@ -34,6 +34,7 @@ from .config import (
     as_settings,
     check_truncated,
     settings_from,
+    text_index_in,
 )
 from .engine import copies
 from .engine.choose_encoding import is_open
@@ -52,6 +53,7 @@ from .places import absolute, refuse_a_setting, tell_of_a_new_one
 from .quality.keeper import RecallKeeper
 from .storage import Head, coding_of, open_store
 from .storage.folders import check_store_folder, collection_folder, collections_in, existing
+from .storage.text_index import TextIndex
 
 _GROUPS: Final = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
@@ -69,6 +71,7 @@ def open(
     originals: str | None = None,
     embedding_model: str | None = None,
     index_metadata: Sequence[str] | None = None,
+    text_index: bool | Mapping[str, Any] | None = None,
     threads: int | None = None,
     read_only: bool = False,
     target_recall: float | None = None,
@@ -111,6 +114,10 @@ def open(
     embedding_model : str           the model that makes the vectors: stored, and vectors of another are refused
     index_metadata : list of str    metadata fields to load for filters now; else the first filter on a field loads it.
                                     What is loaded is saved with the collection's snapshot
+    text_index : bool or dict       index the words of the texts, for searches with ``text=``; stored. True is
+                                    ``{"tokenize": "unicode61"}``; "porter" finds other forms of English words,
+                                    "trigram" parts of words, Chinese, Japanese, Thai and code. Of a collection that has
+                                    none yet it is built in the background. See ``docs/hybrid.md``
     threads : int                   at most so many threads for searches in batches, encoding and linking; None: all
                                     cores
     read_only : bool                write nothing and take no lock; follow what others write
@@ -163,6 +170,7 @@ def open(
         "hnsw": settings_from(HnswConfig, objects["hnsw"], "hnsw"),
         "search": settings_from(SearchParams, objects["search"], "search"),
         "target_recall": None if target_recall is None else check_target(target_recall),
+        "text_index": None if text_index is None else text_index_in(text_index) or {},
     }
     check_truncated(given["quantization"].get("truncate_dim"), given["dim"])
     read_only, exclusive = check_bool("read_only", read_only), check_bool("exclusive", exclusive)
@@ -188,6 +196,7 @@ def open(
     try:
         core.publisher.current()
         _settle(core, given, timeout)
+        core.texts.start()
         copies.survives_forks(core)
         engine = Engine(core, opening, threads, collection, folder and folder.parent)
     except BaseException:
@@ -256,6 +265,14 @@ def _settle(core: Core, given: Mapping[str, Any], timeout: float) -> None:
 
     if not is_settled() and not store.read_only:
         core.write(lambda: None if is_settled() else store.put_settings(*wanted()), timeout)
+    asked = given["text_index"]
+    if asked and TextIndex.of(store.head.settings) is None and not store.read_only:
+
+        def begin() -> None:
+            if TextIndex.of(store.head.settings) is None:
+                store.set_text_index(asked["tokenize"])
+
+        core.write(begin, timeout)
 
 
 @checked_keywords
@@ -367,6 +384,7 @@ def _keys_in(given: object) -> list[str]:
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a new collection."""
     return {
+        **({"text_index": given["text_index"]} if given["text_index"] else {}),
         "distance": given["distance"] or "cosine",
         "originals": given["originals"] or "float32",
         "embedding_model": given["embedding_model"],
@@ -389,6 +407,10 @@ def _merged(head: Head, given: Mapping[str, Any]) -> dict[str, Any]:
             )
 
     agree("dim", head.dim, given["dim"])
+    words = TextIndex.of(stored)
+    if words is not None and given["text_index"] is not None:
+        wants = given["text_index"] or False
+        agree("text_index", {"tokenize": words.tokenize}, wants, ", or change it by set_text_index()")
     for name in ("distance", "originals"):
         agree(name, stored[name], given[name])
     model = stored["embedding_model"]

@@ -31,6 +31,7 @@ from .storage.head import Row, code_form
 from .storage.key_values import salvage
 from .storage.lock import WriterLock
 from .storage.salvage import Wreck, read_wreck
+from .storage.text_index import TextIndex
 
 _EXPECTED = "expected the folder of a store"
 _WORK = ".repairing"
@@ -106,6 +107,7 @@ def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:
             **{name: settings[name] for name in ("distance", "originals", "embedding_model", "quantization", "hnsw")},
             search=settings.get("untuned", settings["search"]),
             target_recall=settings.get("target_recall"),
+            text_index=_text_index(settings),
         ) as col,
         Progress("saving", len(whole)) as progress,
     ):
@@ -121,13 +123,16 @@ def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:
 def _save_codes(wreck: Wreck, target: Path, collection: str) -> int:
     """Write codes as they are into a new collection, as there are no originals to make them from."""
     head, whole = wreck.head, wreck.whole
-    store = open_store(collection_folder(target, collection), head.settings, head.dim, read_only=False)
+    settings = head.settings
+    if words := _text_index(settings):
+        settings = {**settings, "text_index": words}
+    store = open_store(collection_folder(target, collection), settings, head.dim, read_only=False)
     try:
         store.start_writing()
         for rows, records in _pieces(wreck, whole):
             assert wreck.codes is not None
             trained = code_form(head.settings) != ONE_BIT and store.head.n_slots == 0
-            coding = Coding(head.settings, wreck.codes.parameters) if trained else None
+            coding = Coding(settings, wreck.codes.parameters) if trained else None
             vectors = np.broadcast_to(np.float32(0), (len(records), head.dim or 1))  # not stored
             store.append(rows, vectors, wreck.codes.codes(records), coding)
     finally:
@@ -135,6 +140,11 @@ def _save_codes(wreck: Wreck, target: Path, collection: str) -> int:
     with open_collection(target, collection) as col:
         _check(col.verify().problems, target)
         return len(col)
+
+
+def _text_index(settings: dict[str, Any]) -> dict[str, Any] | None:
+    index = TextIndex.of(settings)
+    return None if index is None else TextIndex(index.tokenize).stored()
 
 
 def _pieces(wreck: Wreck, whole: list[int]) -> Iterator[tuple[Rows, Any]]:

@@ -184,7 +184,10 @@ OPENED = "when the store is opened"
             lambda c: c.search([1.0], encoding="one_bit"),
             r"it belongs to quantization={'encoding': 'two_bits'} " + OPENED,
         ),
-        (lambda c: c.search([1.0], nonsense=1), "no keyword 'nonsense'; known: allow_damaged, exact, explain, filter"),
+        (
+            lambda c: c.search([1.0], nonsense=1),
+            "no keyword 'nonsense'; known: allow_damaged, alpha, exact, explain",
+        ),
         (lambda c: c.add(embeddings=GOOD), "did you mean 'vectors'"),
         (lambda c: c.add(GOOD, documents=[]), "did you mean 'texts'"),
         (lambda c: c.add(GOOD, metadata=[]), "did you mean 'metadatas'"),

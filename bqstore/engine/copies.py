@@ -19,6 +19,7 @@ from .core import Core
 from .state import State, first
 from .stored_settings import check_stored
 from .target import NoKeeper
+from .text_upkeep import TextUpkeep
 from .together import Group
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _renew(core: Core) -> None:
     core.store.catalogue._memory = threading.RLock()
     core.pool.drop()
     core.group = Group()
+    core.texts = TextUpkeep(core)
     if not isinstance(core.keeper, NoKeeper):
         made: Any = type(core.keeper)
         core.keeper = made(core)

@@ -25,6 +25,7 @@ from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .state import State
 from .target import Keeper, NoKeeper, Unstored
+from .text_upkeep import TextUpkeep
 from .together import Group
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Core:
     graph : GraphUpkeep         when nodes are linked and the graph is saved
     pool, workers               the threads, for the encoding and linking of all openings
     group : Group               the documents that threads are adding now
+    texts : TextUpkeep          who builds a text index that was switched on later
     keeper : Keeper             who measures what searches find
     """
 
@@ -63,6 +65,7 @@ class Core:
         self.encoder = Encoder(self)
         self.group = Group()
         self.keeper: Keeper = NoKeeper()
+        self.texts = TextUpkeep(self)
         self.unstored: Unstored | None = None  # newer than what is stored
         self._openings = 1
         self.graph.restore()
@@ -95,6 +98,7 @@ class Core:
         if self._left():
             return
         self.keeper.stop()
+        self.texts.stop()
         self.graph.builder.stop()
         with self.lifecycle.turn:
             with self.lifecycle.lock, self.lifecycle.changing:

@@ -95,8 +95,8 @@ def verify(engine: "Engine") -> VerifyReport:
             commit = publisher.at_one_commit(lambda state: (state.head, files_of(store)))
             with store.snapshot() as seq:
                 if seq == commit[0].seq:
-                    return _report(problems_of(store, commit))
-        return _report(publisher.at_one_commit(lambda _: problems_of(store)))
+                    return _report(problems_of(store, commit, words=True))
+        return _report(publisher.at_one_commit(lambda _: problems_of(store, words=True)))
     except (CorruptionError, StorageError) as error:
         return VerifyReport(False, [str(error)], 0, 0)
 

@@ -34,7 +34,7 @@ def compact(core: "Core") -> None:
 def erase(core: "Core") -> None:
     """Leave nothing of deleted rows in the catalogue; where the disk is too full for that, a warning."""
     try:
-        core.store.catalogue.erase()
+        core.store.erase()
         erase_entries(core.store.folder, core.store.is_alone)
     except StorageError as error:
         core.store.check_place()

@@ -49,13 +49,13 @@ def ids(engine: "Engine", queries: F32, tree: Tree | None, options: Options) -> 
     while True:
         state, way = prepared(engine, engine.acceptor.with_ids(), tree, options)
         ordinals, scores = way.nearest(queries)
-        if not _outgrown(engine, state):
+        if not outgrown(engine, state):
             assert state.ids is not None
             engine.core.keeper.found(state, way, queries, scores)
             return state.ids.take(ordinals), scores
 
 
-def _outgrown(engine: "Engine", state: State) -> bool:
+def outgrown(engine: "Engine", state: State) -> bool:
     """Whether the graph has doubled since this state was taken, so that a walk of it may have missed something.
 
     Links are replaced under searches: those of a small graph have soon become links to later nodes, by which a walk
@@ -84,7 +84,7 @@ def found(
     """The hits of a prepared search. Raises ChangedError where a document is not as the state knows it."""
     work = index.Work() if explain else None
     ordinals, scores = way.nearest(queries, work)
-    if _outgrown(engine, state):
+    if outgrown(engine, state):
         raise ChangedError
     engine.core.keeper.found(state, way, queries, scores)
     some = ordinals[ordinals >= 0]
@@ -105,17 +105,21 @@ def found(
 
 
 def _explained(found: list[Hit], way: PreparedSearch, work: index.Work) -> ExplainedHits:
-    """Hits with what was done to find them; an empty collection is an exact scan of nothing."""
     out = ExplainedHits(found)
+    out.explanation = explained(way, work)
+    return out
+
+
+def explained(way: PreparedSearch, work: index.Work) -> Explanation:
+    """What was done to find hits; an empty collection is an exact scan of nothing."""
     if way.nothing:
         asked = way.options.query_encoding
-        out.explanation = Explanation(
+        return Explanation(
             "exact", "binary" if asked == AUTO else asked, 0, 0, 0, 0, 0, 0, 0, 0, 0.0 if way.live else 1.0
         )
-        return out
     search, walked = way.search, work.way == "walk"
     linked = search.data.linked
-    out.explanation = Explanation(
+    return Explanation(
         way=work.way,
         query_encoding=way.quantization.query_encoding,
         hnsw_ef=search.plan.ef if walked else 0,
@@ -131,4 +135,3 @@ def _explained(found: list[Hit], way: PreparedSearch, work: index.Work) -> Expla
         kernels="compiled" if work.compiled else "numpy",
         missed=search.data.missed / 1000,
     )
-    return out

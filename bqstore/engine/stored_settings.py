@@ -4,6 +4,7 @@ from typing import Any
 
 from ..config import DISTANCES, ORIGINALS, HnswConfig, Quantization, SearchParams
 from ..errors import CorruptionError, InvalidInputError
+from ..storage.text_index import TextIndex
 
 _GROUPS: dict[str, type[Any]] = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
@@ -16,11 +17,12 @@ def check_stored(settings: dict[str, Any], name: str) -> None:
         if "untuned" in settings:
             SearchParams(**settings["untuned"])
         settings["quantization"]["query_encoding"]  # the others may be missing, and have defaults then
+        TextIndex.of(settings)
         good = settings["distance"] in DISTANCES and settings["originals"] in ORIGINALS
         good &= isinstance(settings["embedding_model"], (str, type(None)))
         target = settings.get("target_recall", 0.0)
         good &= isinstance(target, (int, float)) and 0 <= target < 1
-    except (KeyError, TypeError, ValueError, InvalidInputError):
+    except (KeyError, TypeError, ValueError, InvalidInputError, CorruptionError):
         good = False
     if not good:
         raise CorruptionError(f"the settings in {name} are none of a collection; restore the collection from a copy")

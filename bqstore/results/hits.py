@@ -20,6 +20,7 @@ class Hit:
     text : str or None
     metadata : dict
     vector : float32 (dim,) or None the stored vector, if ``with_vectors=True``
+    scores : dict or None           of a search for words: the score of each side that has found it, "vector" and "text"
 
     >>> import bqstore
     >>> with bqstore.open() as col:
@@ -33,11 +34,12 @@ class Hit:
     text: str | None
     metadata: dict[str, Any]
     vector: NDArray[np.float32] | None = field(default=None, compare=False)
+    scores: dict[str, float] | None = field(default=None, compare=False, repr=False)
 
 
 def without_vector(hit: Hit) -> Hit:
     """The hit, its vector left out."""
-    return Hit(hit.id, hit.score, hit.text, hit.metadata)
+    return Hit(hit.id, hit.score, hit.text, hit.metadata, None, hit.scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Explanation:
     Parameters
     ----------
     way : str                       "exact": the original vectors of all accepted documents were scored; "scan": their
-                                    codes were compared; "walk": the graph was walked
+                                    codes were compared; "walk": the graph was walked; "text": words were looked up
     query_encoding : str            as in `Quantization`
     hnsw_ef : int                   length of the walk's candidate list; 0 unless walked
     candidates : int                codes kept for the second pass; 0 in an exact scan
@@ -86,6 +88,9 @@ class Explanation:
     kernels : str                   "compiled", or "numpy" where it answered because kernels were still being compiled
     missed : float                  the part of what a scan of codes finds that a wide walk missed when the graph was
                                     last tried; above .02 the codes are scanned
+    mode : str                      "vector", "text" or "hybrid"
+    words, common : tuples of str   the words of the text that documents were ranked by; those that more than half of
+                                    the texts have, which tell nothing
 
     >>> import bqstore
     >>> with bqstore.open() as col:
@@ -109,6 +114,9 @@ class Explanation:
     truncate_dim: int | None = None
     kernels: str = "compiled"
     missed: float = 0.0
+    mode: str = "vector"
+    words: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
 
 
 class ExplainedHits(list[Hit]):

@@ -25,7 +25,7 @@ from ..errors import BqstoreError, CorruptionError, InvalidInputError, LockedErr
 from . import catalogue as sql
 from . import graph_snapshot as snapshots
 from . import key_value_tables as tables
-from . import platform
+from . import platform, text_index
 from .catalogue import AT_ONCE, translate
 from .files import DiskFile, RecordFile, make_file, storage_errors, write_all
 from .flat import FlatFiles, layouts
@@ -38,6 +38,7 @@ from .open_store import open_store
 from .place import Entries
 from .snapshot_format import UnusableError
 from .store import Store, SupersededError
+from .text_index import TextIndex
 from .verify import problems_of
 
 _PIECE: Final = 8 << 20  # bytes of records compared and written at a time
@@ -315,7 +316,7 @@ def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatF
     fresh = FlatFiles(copy.folder, read_only=False, entries=copy.flat.entries)
     try:
         with copy._commit(head) as target:
-            _copy_rows(connection, target, name)
+            _copy_rows(connection, target, name, TextIndex.of(old.settings), TextIndex.of(head.settings))
             connection.rollback()  # from here on SQLite may empty its log
             if goes_on:
                 fresh.take(copy.flat)
@@ -342,12 +343,23 @@ def _on_disk(flat: FlatFiles) -> list[DiskFile]:
     return cast(list[DiskFile], flat.both())
 
 
-def _copy_rows(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> None:
-    """Make the rows and tombstones of the target those of the source; rows that are the same already stay."""
+def _copy_rows(
+    source: sqlite3.Connection, target: sqlite3.Connection, name: str, old: TextIndex | None, new: TextIndex | None
+) -> None:
+    """Make rows, tombstones and text index of the target those of the source; rows that are the same already stay."""
     wanted, doomed = _differing(source.execute(_KEYS), target.execute(_KEYS))
+    if new != old:
+        text_index.drop(target, sql.TABLES_VERSION)
+    elif old:
+        old.forget(target, [*doomed, *wanted])
     target.executemany("DELETE FROM rows WHERE rid = ?", ((rid,) for rid in [*doomed, *wanted]))
     for at in range(0, len(wanted), AT_ONCE):
         sql.insert_rows(target, sql.read_rows(source, "rid", wanted[at : at + AT_ONCE], name))
+    if new and new == old:
+        new.take(target, wanted)
+    elif new:
+        new.create(target)
+        new.take_since(target, 0)
     for table in ("dead", "changed"):
         pairs = source.execute(f"SELECT rid, seq FROM {table}").fetchall()  # noqa: S608 - names of our own
         if pairs != target.execute(f"SELECT rid, seq FROM {table}").fetchall():  # noqa: S608

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
-from . import platform, space
+from . import platform, space, text_index
 from .format import newer_format
 from .head import Head, Row, check_keys
+from .text_index import TextIndex
 
 APPLICATION_ID: Final = 0x42515354  # "BQST"
 TABLES_VERSION: Final = 1  # in `user_version`; the format version of a collection is in its head row
@@ -296,6 +297,9 @@ class Catalogue:
             connection.execute(f"PRAGMA user_version = {TABLES_VERSION}")
             for statement in _STATEMENTS:
                 connection.execute(statement)
+            index = TextIndex.of(head.settings)
+            if index is not None:
+                index.create(connection)
             write_head(connection, head)
 
     def end_interrupted(self) -> None:
@@ -471,17 +475,32 @@ def _size(path: Path) -> int:
 
 def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
     """The head row, verified; None if there are no tables yet."""
+    if connection.in_transaction:
+        return _read_head(connection, name)
+    connection.execute("BEGIN")  # the tables are those of the head: a text index may come between two statements
+    try:
+        return _read_head(connection, name)
+    finally:
+        connection.rollback()
+
+
+def _read_head(connection: sqlite3.Connection, name: str) -> Head | None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > TABLES_VERSION:
-        raise newer_format(name, version, TABLES_VERSION)
-    schema = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master") if row[0] is not None}
+    if version > text_index.TABLES_VERSION:
+        raise newer_format(name, version, text_index.TABLES_VERSION)
+    schema = [row for row in connection.execute("SELECT name, sql FROM sqlite_master") if row[1] is not None]
     if not schema:
         return None
-    if schema != set(_STATEMENTS):
-        raise CorruptionError(
-            f"{name} does not have the tables of a collection: damaged, or another program's; restore it from a copy"
-        )
-    return reread_head(connection, name, None)
+    others = {table: sql for table, sql in schema if sql not in _STATEMENTS}
+    if len(schema) - len(others) == len(_STATEMENTS):
+        head = reread_head(connection, name, None)
+        index = TextIndex.of(head.settings)
+        known = TABLES_VERSION if index is None else text_index.TABLES_VERSION
+        if version == known and text_index.are_tables(others, index):
+            return head
+    raise CorruptionError(
+        f"{name} does not have the tables of a collection: damaged, or another program's; restore it from a copy"
+    )
 
 
 def reread_head(connection: sqlite3.Connection, name: str, known: Head | None) -> Head:

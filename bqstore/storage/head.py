@@ -14,12 +14,14 @@ from .format import (
     FORMAT_VERSION,
     ONE_BIT,
     WITH_PARAMETERS,
+    WITH_SCALES,
     WITH_TRUNCATED,
     half_scales,
     key_crc,
     newer_format,
     row_crc,
 )
+from .text_index import TextIndex
 
 _MOST_DIM: Final = 1 << 14
 _UNTRAINED: Final = {"encoding": "one_bit", "estimator": "sign", "rotate": False}
@@ -103,7 +105,7 @@ class Head:
     next_rid : int      rids are never used again
     dim : int or None   None until the first vectors
     settings : dict     distance, originals, quantization, hnsw, search, embedding_model; coding: see `coding_of`;
-                        scaled_halves: see `with_scales`
+                        scaled_halves: see `with_scales`; text_index: see `TextIndex`
     """
 
     store_id: int
@@ -132,8 +134,10 @@ class Head:
     def format_version(self) -> int:
         """The format version of the collection: the lowest that has such codes, for older releases to read it."""
         form = code_form(self.settings)
-        if self.settings.get("scaled_halves"):
+        if TextIndex.of(self.settings) is not None:
             return FORMAT_VERSION
+        if self.settings.get("scaled_halves"):
+            return WITH_SCALES
         if "truncate_dim" in coding_of(self.settings):
             return WITH_TRUNCATED
         return 1 if form == ONE_BIT else WITH_PARAMETERS

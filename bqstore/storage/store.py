@@ -34,7 +34,7 @@ from ..errors import (
     StorageError,
 )
 from . import catalogue as sql
-from . import platform, reserve
+from . import platform, reserve, text_index
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
 from .files import storage_errors
@@ -45,6 +45,7 @@ from .lock import WriterLock
 from .place import Place
 from .sequence import CommitNumber
 from .sharing import Sharing
+from .text_index import TextIndex, changed_texts
 
 T = TypeVar("T")
 _LOG_OF_ONE: Final = 3 * 4096  # bytes of SQLite's log for the deletion of one document, in pages of its own
@@ -179,6 +180,7 @@ class Store(Sharing):
         new = replace(new, settings=with_scales(new.settings, vectors))
         found = self.rids_by_id(rows.ids) if new.n_live else {}
         self.replaced, replaced = frozenset(found), found.values()
+        words = TextIndex.of(new.settings)
         empty, new = new, replace(new, n_slots=slot + n, n_live=new.n_live + n - len(replaced), next_rid=first_rid + n)
 
         def write_records() -> None:
@@ -194,8 +196,12 @@ class Store(Sharing):
             with self._commit(new) as connection:
                 if not self.is_alone:  # SQLite's own lock keeps others off, too, should LOCK have been removed
                     write_records()
+                if words:
+                    words.forget(connection, replaced)
                 sql.bury(connection, replaced, new.seq)
                 sql.insert_rows(connection, rows.numbered(first_rid, new.seq))
+                if words:
+                    words.take_since(connection, first_rid)
         except BaseException as error:
             if isinstance(error, SyncFailedError):
                 self._poison = str(error)
@@ -209,6 +215,8 @@ class Store(Sharing):
 
         def commit() -> Head:
             with self._commit(new) as connection:
+                if words := TextIndex.of(new.settings):
+                    words.forget(connection, rids)
                 sql.bury(connection, rids, new.seq)
             return new
 
@@ -217,8 +225,14 @@ class Store(Sharing):
     def rewrite(self, rows: Sequence[Row]) -> Head:
         """Replace the rows with the same rids, durably."""
         new = self._next(meta_seq=self.head.seq + 1)
+        words = TextIndex.of(new.settings)
         with self._commit(new) as connection:
+            changed = changed_texts(connection, ((row.rid, row.text) for row in rows)) if words else []
+            if words:
+                words.forget(connection, changed)
             sql.replace_rows(connection, (row._replace(seq=new.seq) for row in rows))
+            if words:
+                words.take(connection, changed)
         return new
 
     def clear(self, whole: bool = False) -> Head:
@@ -228,11 +242,16 @@ class Store(Sharing):
         """
         generation, settings = self.head.generation + 1, untrained(self.head.settings)
         dim = None if whole else self.head.dim
+        words = TextIndex.of(settings)
+        if words:
+            settings = as_stored({**settings, "text_index": TextIndex(words.tokenize).stored()})
         new = self._next(generation=generation, n_slots=0, n_live=0, dim=dim, settings=settings)
         self._prepared = None
 
         def commit() -> None:
             with self._commit(new) as connection:
+                if words:
+                    text_index.empty(connection)
                 sql.empty(connection, "rows", "dead", "changed")
 
         self._shrinking(commit, self.head.n_live, "; make room elsewhere first")
@@ -247,6 +266,32 @@ class Store(Sharing):
         assert coding_of(new.settings) == coding_of(self.head.settings)
         with self._commit(new):
             pass
+
+    def set_text_index(self, tokenize: str | None) -> Head:
+        """Begin a text index, in the place of the one there is, or drop it (None), durably. See `grow_text_index`."""
+        settings = {name: value for name, value in self.head.settings.items() if name != "text_index"}
+        words = None if tokenize is None else TextIndex(tokenize, 0, self.head.next_rid if self.head.n_live else 0)
+        if words:
+            text_index.check_available(words.tokenize)
+            settings["text_index"] = words.stored()
+        new = self._next(settings=as_stored(settings))
+        with self._commit(new) as connection:
+            text_index.drop(connection, sql.TABLES_VERSION)
+            if words:
+                words.create(connection)
+        return new
+
+    def grow_text_index(self) -> bool:
+        """Index the next of the texts that a text index was begun with, durably; whether some are left."""
+        words = TextIndex.of(self.head.settings)
+        if words is None or words.is_whole:
+            return False
+        with self.catalogue.using_main() as main:
+            wider = words.next(main)
+        new = self._next(settings=as_stored({**self.head.settings, "text_index": wider.stored()}))
+        with self._commit(new) as connection:
+            words.grow(connection, wider)
+        return not wider.is_whole
 
     def begin_compaction(
         self, ordinals: NDArray[np.int64], progress: Progress | None = None, recode: Recode | None = None
@@ -338,6 +383,13 @@ class Store(Sharing):
         """Keep some space for the day when the disk is full; see `reserve`."""
         if self.flat.entries is not None:
             reserve.keep(self.flat.entries, self.disk_bytes()[0])
+
+    def erase(self) -> None:
+        """Leave nothing of deleted rows in the catalogue."""
+        if TextIndex.of(self.head.settings):
+            with self.catalogue.writing() as connection:
+                text_index.optimize(connection)
+        self.catalogue.erase()
 
     def give_back(self) -> None:
         """Shrink the catalogue by the pages that nothing uses. It costs space where the disk refuses, so that warns."""

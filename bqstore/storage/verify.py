@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BqstoreError, CorruptionError
+from . import text_index
 from .catalogue import WHOLE, check_commits
 from .files import RecordFile
 from .flat import FlatFiles
@@ -17,6 +18,7 @@ from .key_value_tables import problems_of as problems_of_entries
 from .key_values import NAME as ENTRIES
 from .key_values import entries_of
 from .snapshot_format import UnusableError
+from .text_index import TextIndex
 
 if TYPE_CHECKING:
     from .store import Store
@@ -32,20 +34,27 @@ def files_of(store: "Store") -> FlatFiles:
     return flat
 
 
-def problems_of(store: "Store", at: tuple[Head, FlatFiles] | None = None) -> tuple[list[str], int, int]:
+def problems_of(
+    store: "Store", at: tuple[Head, FlatFiles] | None = None, words: bool = False
+) -> tuple[list[str], int, int]:
     """Problems, documents read, and vectors read (codes, where originals are not kept), of one commit.
 
     Parameters
     ----------
     at : head and files of a commit, which this thread's reads must see (`Store.snapshot`); a writer may go on.
         None: the store's last, whose writer is held off
+    words : bool            compare the text index with every word, not only with which rows there are
     """
     if at is None:
         with store.consistent():
-            return problems_of(store, (store.head, files_of(store)))
+            return problems_of(store, (store.head, files_of(store)), words)
     problems: list[str] = []
     head, flat = at
     rids, documents = _rows(store, head, problems)
+    index = TextIndex.of(head.settings)
+    if index is not None:
+        with store.connection() as connection:
+            problems.extend(text_index.problems_of(connection, index, store.catalogue.name, words))
     vectors = 0
     for file in flat.both():
         try:

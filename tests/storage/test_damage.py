@@ -161,22 +161,24 @@ def test_a_catalogue_that_contradicts_itself_is_refused(tmp_path, statement, wor
 
 def test_newer_formats_are_told_apart_from_damage(tmp_path):
     make_store(tmp_path)
-    sql(tmp_path, "PRAGMA user_version = 2")
-    refuse(tmp_path, FormatVersionError, "meta.db is in format 2; this bqstore reads formats up to 1")
+    sql(tmp_path, "PRAGMA user_version = 3")
+    refuse(tmp_path, FormatVersionError, "meta.db is in format 3; this bqstore reads formats up to 2")
+    sql(tmp_path, "PRAGMA user_version = 2")  # of a collection with a text index
+    refuse(tmp_path, CorruptionError, "meta.db does not have the tables")
     sql(tmp_path, "PRAGMA user_version = 1")
-    sql(tmp_path, "UPDATE head SET format = 5")
-    refuse(tmp_path, FormatVersionError, "format 5")
-    for lower in (0, 2, 3, 4):  # known, but for 0, and not of a collection with codes of one bit by sign
+    sql(tmp_path, "UPDATE head SET format = 6")
+    refuse(tmp_path, FormatVersionError, "format 6")
+    for lower in (0, 2, 3, 4, 5):  # known, but for 0, and not of a collection with codes of one bit by sign
         sql(tmp_path, "UPDATE head SET format = ?", lower)
         refuse(tmp_path, CorruptionError, "head row")
     sql(tmp_path, "UPDATE head SET format = 1")
     for name in FILES[:2]:
         file = tmp_path / "default" / name
         data = file.read_bytes()
-        newer = data[:8] + struct.pack("<I", 5) + data[12:56]
+        newer = data[:8] + struct.pack("<I", 6) + data[12:56]
         newer += sum64(np.frombuffer(newer, np.uint32).reshape(1, -1), 0).tobytes()
         file.write_bytes(newer + data[64:])
-        refuse(tmp_path, FormatVersionError, f"{name} is in format 5; this bqstore reads formats up to 4")
+        refuse(tmp_path, FormatVersionError, f"{name} is in format 6; this bqstore reads formats up to 5")
         file.write_bytes(data)
     with bqstore.open(tmp_path) as col:
         assert col.verify().ok

@@ -1,0 +1,414 @@
+"""Searches for words, alone and with vectors, against a dictionary and BM25 as it is written in books."""
+
+import math
+import pickle
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import bqstore
+from bqstore import FormatVersionError, InvalidInputError, NotReadyError, SettingsConflictError
+from bqstore.engine import hybrid
+from bqstore.engine.query_words import words_of
+from bqstore.storage import text_index
+from tests.conftest import often
+from tests.engine.other_process import ROOT, other_process
+
+DIM = 4
+VOCABULARY = ["the", "a", "fox", "Café", "cafe", "dog's", "naïve", "x-ray", "zebra", "1984"]
+
+
+# ---- the slow twin
+
+
+def tokens(text):
+    plain = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c)).lower()
+    return re.findall(r"[a-z0-9]+", plain)
+
+
+def bm25(texts, query, few=1000):
+    """(name, score) of what has a word of the query: the highest score first, then in order of the dictionary."""
+    docs = {name: tokens(text) for name, text in texts.items() if text is not None}
+    words = list({word.casefold(): word for word in re.findall(r"\w+", query)}.values())
+    having = {word: [name for name, doc in docs.items() if tokens(word)[0] in doc] for word in words}
+    common = {word for word in words if len(docs) > few and len(having[word]) > len(docs) // 2}
+    mean = sum(map(len, docs.values())) / max(1, len(docs))
+    scores = {}
+    for word in words:
+        n = len(having[word])
+        weight = math.log((len(docs) - n + 0.5) / (n + 0.5))
+        for name in having[word]:
+            times, length = docs[name].count(tokens(word)[0]), len(docs[name])
+            part = times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / mean))
+            scores[name] = scores.get(name, 0.0)
+            if word not in common:
+                scores[name] += (weight if weight > 0 else 1e-6) * part
+    order = list(docs)
+    return sorted(scores.items(), key=lambda pair: (-round(pair[1], 12), order.index(pair[0])))
+
+
+def check(col, truth, query, k=10, few=1000):
+    """``truth``: id to (text, metadata), in the order of insertion."""
+    for filter, may in ((None, lambda m: True), ({"n": 1}, lambda m: m.get("n") == 1)):
+        wanted = [(i, s) for i, s in bm25({i: t for i, (t, _) in truth.items()}, query, few) if may(truth[i][1])][:k]
+        hits = col.search(text=query, k=k, filter=filter)
+        assert [hit.id for hit in hits] == [name for name, _ in wanted]
+        assert [hit.score for hit in hits] == pytest.approx([score for _, score in wanted])
+        assert all(hit.scores == {"text": hit.score} and hit.text == truth[hit.id][0] for hit in hits)
+        ids, _ = col.search_ids(texts=query, k=k, filter=filter)
+        assert [name for name in ids[0] if name is not None] == [hit.id for hit in hits]
+        both = col.search(np.eye(DIM)[0], text=query, k=k, filter=filter)
+        assert len(both) == min(k, sum(may(m) for _, m in truth.values()))
+        assert {hit.id for hit in hits[:1]} <= {hit.id for hit in both}
+
+
+text = st.none() | st.lists(st.sampled_from(VOCABULARY), max_size=6).map(" ".join)
+name = st.sampled_from([f"d{i}" for i in range(8)])
+step = st.one_of(
+    st.tuples(st.just("add"), st.lists(st.tuples(name, text), min_size=1, max_size=4)),
+    st.tuples(st.just("text"), name, text.filter(lambda t: t is not None)),
+    st.tuples(st.just("metadata"), name),
+    st.tuples(st.just("delete"), name),
+    st.tuples(st.sampled_from(["clear", "compact", "reopen", "again", "backup"])),
+)
+
+
+def act(col, truth, done, path):
+    """Do one step, in the collection and in the dictionary."""
+    kind, *rest = done
+    if kind == "add":
+        col.add(
+            np.ones((len(rest[0]), DIM)), [i for i, _ in rest[0]], [t for _, t in rest[0]], [{"n": 1}] * len(rest[0])
+        )
+        for i, t in rest[0]:
+            truth.pop(i, None)
+            truth[i] = (t, {"n": 1})
+    elif kind == "text":
+        if col.update([rest[0]], texts=[rest[1]]):
+            truth[rest[0]] = (rest[1], truth[rest[0]][1])
+    elif kind == "metadata":
+        if col.update_metadata(rest, {"n": 2}):
+            truth[rest[0]] = (truth[rest[0]][0], {"n": 2})
+    elif kind == "delete":
+        assert col.delete(rest) == (truth.pop(rest[0], None) is not None)
+    elif kind == "clear":
+        col.clear()
+        truth.clear()
+    elif kind == "compact":
+        col.compact()
+    elif kind == "again":
+        col.set_text_index()
+    elif kind == "backup":
+        col.backup(path / "copy", incremental=True)
+        with bqstore.open(path / "copy", read_only=True) as copy:
+            assert copy.verify().ok
+            check(copy, truth, "fox cafe", few=hybrid._FEW_TEXTS)
+    elif kind == "reopen":
+        col.close()
+        return bqstore.open(path / "store")
+    return col
+
+
+@settings(max_examples=often(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(step, max_size=12), query=st.lists(st.sampled_from(VOCABULARY), max_size=3), few=st.booleans())
+def test_words_are_found_as_in_a_dictionary(tmp_path_factory, monkeypatch, steps, query, few):
+    monkeypatch.setattr(hybrid, "_FEW_TEXTS", 1000 if few else 2)
+    path = tmp_path_factory.mktemp("words")
+    col, truth = bqstore.open(path / "store", text_index=True, dim=DIM), {}
+    for done in steps:
+        col = act(col, truth, done, path)
+        check(col, truth, " ".join(query).replace("-", " ").replace("'", " "), few=hybrid._FEW_TEXTS)
+    assert col.verify().ok
+    col.close()
+
+
+# ---- both sides
+
+
+@pytest.fixture
+def col():
+    with bqstore.open(text_index=True) as col:
+        texts = ["red fox", "red dog", "blue dog", None, "green fish fish"]
+        col.add(np.eye(5), list("abcde"), texts, [{"n": i} for i in range(5)])
+        yield col
+
+
+def test_ranks_are_fused_as_the_paper_has_it(col):
+    hits = col.search(np.arange(5, 0, -1), text="dog fish", k=5, alpha=0.25)
+    ranks = {"vector": dict(zip("abcde", range(1, 6), strict=True)), "text": {"e": 1, "b": 2, "c": 3}}
+    wanted = {i: 0.25 / (60 + ranks["vector"][i]) for i in "abcde"}
+    for i, rank in ranks["text"].items():
+        wanted[i] += 0.75 / (60 + rank)
+    assert [hit.id for hit in hits] == sorted(wanted, key=lambda i: -wanted[i])
+    assert [hit.score for hit in hits] == pytest.approx(sorted(wanted.values(), reverse=True))
+    assert [sorted(hit.scores) for hit in hits] == [["text", "vector"]] * 3 + [["vector"]] * 2
+    assert hits[0].scores["text"] == col.search(text="dog fish")[0].score
+
+
+def test_scores_are_fused_relative_to_those_of_their_side(col):
+    hits = col.search(np.eye(5)[0], text="dog fish", k=5, fusion="relative_score", alpha=0.4)
+    texts = {hit.id: hit.score for hit in col.search(text="dog fish")}
+    low, high = min(texts.values()), max(texts.values())
+    wanted = {i: 0.4 * (i == "a") + 0.6 * (texts.get(i, low) - low) / (high - low) for i in "abcde"}
+    assert {hit.id: hit.score for hit in hits} == pytest.approx(wanted)
+    assert [hit.id for hit in hits] == ["e", "a", "b", "c", "d"]  # equal ones as they were added
+    assert [h.id for h in col.search(np.eye(5)[0], text="dog", k=1, alpha=1)] == ["a"]
+
+
+def test_ids_filters_thresholds_and_batches_are_those_of_a_search(col):
+    queries, texts = np.eye(5)[:2], ["fish", "red"]
+    lists = col.search_batch(queries, texts=texts, k=3)
+    ids, scores = col.search_ids(queries, texts=texts, k=3)
+    for i in range(2):
+        one = col.search(queries[i], text=texts[i], k=3)
+        assert lists[i] == one and [hit.id for hit in one] == ids[i].tolist()
+        assert scores[i].tolist() == pytest.approx([hit.score for hit in one])
+    assert [hit.id for hit in col.search(text="red", filter={"n": {"$gt": 0}})] == ["b"]
+    assert [hit.id for hit in col.search(text="red dog", filter=lambda record: record.id != "b")] == ["a", "c"]
+    assert [hit.id for hit in col.search([1, 0, 0, 0, 0], text="red", filter=lambda r: r.id > "b", k=9)] == [
+        "c",
+        "d",
+        "e",
+    ]
+    least = col.search(text="dog fish")[1].score
+    assert len(col.search(text="dog fish", score_threshold=least)) == 3 - (col.search(text="dog fish")[2].score < least)
+    assert col.search(text="fish", with_vectors=True)[0].vector.tolist() == np.eye(5)[4].tolist()
+    assert col.search(text="") == [] and col.search(text="...") == [] and len(col.search(np.eye(5)[0], text="")) == 5
+
+
+def test_explain_names_the_words(col, monkeypatch):
+    how = col.search(text="Fish, dog", explain=True).explanation
+    assert (how.way, how.mode, how.words, how.common, how.candidates) == ("text", "text", ("Fish", "dog"), (), 3)
+    how = col.search(np.eye(5)[0], text="fish", explain=True, filter={"n": {"$lt": 2}}).explanation
+    assert (how.way, how.mode, how.words, how.selectivity) == ("exact", "hybrid", ("fish",), 0.4)
+    monkeypatch.setattr(hybrid, "_FEW_TEXTS", 0)
+    col.add(np.ones((3, 5)), texts=["red"] * 3)
+    hits = col.search(text="red fish", explain=True, k=4)
+    assert (hits.explanation.words, hits.explanation.common) == (("fish",), ("red",))
+    assert [hit.id for hit in hits][:3] == ["e", "a", "b"] and [hit.score for hit in hits][1:] == [0, 0, 0]
+
+
+def test_what_cannot_be_searched_is_an_error_by_name(col):
+    for wrong, words in (
+        ({"mode": "text"}, "expected text="),
+        ({"text": "x", "mode": "hybrid"}, "and a vector"),
+        ({"text": 3}, "expected a string"),
+        ({"text": "\ud800"}, "expected a string"),
+        ({"text": "x", "mode": "both"}, "mode is 'both'"),
+        ({"text": "x", "alpha": 1.5}, "alpha is 1.5"),
+        ({"text": "x", "fusion": "sum"}, "fusion is 'sum'"),
+        ({"text": "x", "allow_damaged": True}, "allow_damaged"),
+        ({"text": 'a "', "syntax": "fts5"}, "no expression of FTS5"),
+        ({"text": "nope : a", "syntax": "fts5"}, "no such column"),
+        ({"text": "*reads", "syntax": "fts5"}, r"begins with \*"),
+    ):
+        with pytest.raises(InvalidInputError, match=words):
+            col.search(**wrong)
+    with pytest.raises(InvalidInputError, match="texts has 1, vectors 2"):
+        col.search_batch(np.eye(5)[:2], texts=["x"])
+    assert [hit.id for hit in col.search(text="red NOT dog", syntax="fts5")] == ["a"]
+    assert [hit.id for hit in col.search(np.eye(5)[3], text="fox", mode="vector", k=1)] == ["d"]
+    with bqstore.open() as plain, pytest.raises(InvalidInputError, match="no text index"):
+        plain.search(text="x")
+
+
+@settings(max_examples=often(60), deadline=None)
+@given(st.text(max_size=40), st.sampled_from(["unicode61", "porter", "trigram"]))
+def test_no_text_is_an_expression(text, tokenize):
+    with bqstore.open(text_index={"tokenize": tokenize}) as col:
+        col.add(np.eye(2), texts=[text, "another"])
+        assert len(col.search(text=text)) <= 2
+        if any(c.isalnum() for c in text) and tokenize == "unicode61" and text.isascii():
+            assert text in [hit.text for hit in col.search(text=text)]
+
+
+def test_tokenizers_find_what_they_are_for():
+    texts = ["running horses", "机器学习方法", "def getUserName(self)", "naïve"]
+    for tokenize, query, wanted in (
+        ("porter", "run", [0]),
+        ("porter", "naive", [3]),
+        ("unicode61", "run", []),
+        ("trigram", "学习方", [1]),
+        ("trigram", "username", [2]),
+        ("trigram", "ab", []),
+    ):
+        with bqstore.open(text_index={"tokenize": tokenize}) as col:
+            col.add(np.eye(4), [str(i) for i in range(4)], texts)
+            assert [hit.id for hit in col.search(text=query)] == [str(i) for i in wanted], (tokenize, query)
+    assert words_of("Ein Haus, ein\u0301 haus! x_y", "unicode61") == ["Ein", "Haus", "ein\u0301", "x", "y"]
+    assert len(words_of(" ".join(map(str, range(1000))), "unicode61")) == 256
+
+
+# ---- switched on later, and changed
+
+
+def test_an_index_that_is_switched_on_later_is_built_while_others_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_index, "_PORTION", 3)
+    with bqstore.open(tmp_path) as col:
+        col.add(np.ones((20, DIM)), [f"d{i}" for i in range(20)], [f"word{i} all" for i in range(20)])
+        monkeypatch.setattr(bqstore.engine.text_upkeep.TextUpkeep, "start", lambda self: None)
+        with bqstore.open(tmp_path, text_index=True) as later:
+            store = later._engine.store
+            for _ in range(2):
+                later._engine.write(store.grow_text_index)  # up to d5
+            with pytest.raises(NotReadyError, match="30%"):
+                col.search(text="word1")
+            assert [hit.id for hit in later.search(np.ones(DIM), k=1)] == ["d0"]
+            col.delete(["d1", "d15"])
+            col.update(["d2", "d16", "d17"], texts=["new2 all", "new16 all", "new17 all"])
+            col.add(np.ones((3, DIM)), ["d3", "d18", "d20"], ["new3 all", "new18 all", "new20 all"])
+            assert col.verify().ok
+            col.backup(tmp_path / "half")
+        with bqstore.open(tmp_path) as again:
+            again.flush()
+            assert len(again.search(text="all", k=30)) == 19 and again.verify().ok
+            for word, wanted in (
+                ("word1", []),
+                ("new2", ["d2"]),
+                ("word16", []),
+                ("new18", ["d18"]),
+                ("word19", ["d19"]),
+            ):
+                assert [hit.id for hit in again.search(text=word)] == wanted
+            again.backup(tmp_path / "half", incremental=True)
+        with bqstore.open(tmp_path / "half") as copy:
+            assert len(copy.search(text="all", k=30)) == 19 and copy.verify().ok
+
+
+def test_it_is_built_in_the_background(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        col.add(np.ones((50, DIM)), texts=["some words"] * 50)
+    with bqstore.open(tmp_path, text_index={"tokenize": "porter"}) as col:
+        end = time.monotonic() + 30
+        while col._engine.core.texts.is_due() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(col.search(text="word", k=50)) == 50
+
+
+def test_an_index_is_changed_and_dropped_by_one_call_and_opening_says_so(tmp_path):
+    with bqstore.open(tmp_path, text_index=True) as col:
+        col.add(np.eye(2), ["a", "b"], ["horses", "dogs"])
+        for asked in (False, {"tokenize": "porter"}):
+            with pytest.raises(SettingsConflictError, match="set_text_index"):
+                bqstore.open(tmp_path, text_index=asked)
+        bqstore.open(tmp_path, text_index=True).close()
+        assert col.search(text="horse") == [] and col.info().format_version == 5
+        col.set_text_index({"tokenize": "porter"})
+        assert [hit.id for hit in col.search(text="horse")] == ["a"]
+        assert [hit.id for hit in pickle.loads(pickle.dumps(col)).search(text="horse")] == ["a"]
+        assert [hit.id for hit in bqstore.load(tmp_path).search(text="horse")] == ["a"]
+        col.set_text_index(False)
+        assert col.info().format_version == 1 and col.verify().ok
+    with sqlite3.connect(tmp_path / "default/meta.db") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    for wrong in ("porter", {"tokenize": "english"}, {"tokeniser": "porter"}, 1):
+        with pytest.raises(InvalidInputError):
+            bqstore.open(text_index=wrong)
+
+
+def test_an_older_release_refuses_it_by_name(tmp_path, monkeypatch):
+    bqstore.open(tmp_path, text_index=True).close()
+    monkeypatch.setattr(text_index, "TABLES_VERSION", 1)  # what it knows
+    with pytest.raises(FormatVersionError, match=r"meta\.db is in format 2; .* up to 1: upgrade"):
+        bqstore.open(tmp_path)
+    with bqstore.open(tmp_path / "live") as col:
+        head = col._engine.store.head
+        settings = {**head.settings, "text_index": {"tokenize": "unicode61"}}
+        assert type(head)(**{**vars(head), "settings": settings}).format_version == 5
+
+
+def test_repair_keeps_the_index(tmp_path):
+    for originals in ("float32", "none"):
+        path = tmp_path / originals
+        with bqstore.open(path, text_index={"tokenize": "porter"}, originals=originals) as col:
+            col.add(np.eye(2), ["a", "b"], ["horses", "dogs"])
+        bqstore.repair(path, path / "new")
+        with bqstore.open(path / "new") as col:
+            assert [hit.id for hit in col.search(text="dog")] == ["b"] and col.verify().ok
+
+
+def test_deleted_words_are_nowhere_after_a_compaction(tmp_path):
+    with bqstore.open(tmp_path, text_index=True) as col:
+        for i in range(20):
+            col.add(np.eye(2), [f"{i}", f"{i}b"], [f"secret{i}word", "other"])
+        col.delete([str(i) for i in range(20)])
+        col.compact()
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"secret" in file.read_bytes()]
+
+
+def test_verify_says_when_index_and_rows_differ(tmp_path):
+    for i, (damage, words) in enumerate(
+        (
+            ("DELETE FROM words_docsize WHERE id = 1", "lacks 1 texts"),
+            ("INSERT INTO words (words, rowid, text) VALUES ('delete', 1, 'dogs')", "lacks 1 texts"),
+            ("UPDATE rows SET text = 'cats' WHERE rid = 1", "does not hold the words"),
+            ("UPDATE words_data SET block = x'00' WHERE id > 10", "cannot be read"),
+        )
+    ):
+        with bqstore.open(tmp_path / str(i), text_index=True) as col:
+            col.add(np.eye(2), ["a", "b"], ["horses", "dogs"])
+        db = sqlite3.connect(tmp_path / str(i) / "default/meta.db")
+        db.execute(damage)
+        db.commit()
+        db.close()
+        with bqstore.open(tmp_path / str(i)) as col:
+            assert [line for line in col.verify().problems if words in line], (damage, col.verify())
+            if "UPDATE rows" not in damage:
+                col.set_text_index()
+                assert col.verify().ok and [hit.id for hit in col.search(text="dogs")] == ["b"]
+
+
+# ---- many processes
+
+
+@pytest.mark.long
+def test_processes_see_the_words_of_each_other(tmp_path):
+    with bqstore.open(tmp_path, text_index=True) as col, other_process(tmp_path) as other:
+        for i in range(10):
+            col.add(np.eye(2)[:1], [f"mine{i}"], [f"one word{i}"])
+            assert other(f"[h.id for h in col.search(text='word{i}')]") == [f"mine{i}"]
+            other(f"col.add(np.eye(2)[:1], ['its{i}'], ['two word{i}'])")
+            assert [hit.id for hit in col.search(text=f"word{i}")] == [f"mine{i}", f"its{i}"]
+            other(f"col.update(['mine{i}'], texts=['gone'])")
+            assert [hit.id for hit in col.search(text=f"word{i}")] == [f"its{i}"]
+        with bqstore.open(tmp_path, read_only=True) as reader:
+            assert len(reader.search(text="two", k=20)) == 10
+        other("col.set_text_index({'tokenize': 'porter'})")
+        assert len(col.search(text="words word0", k=20)) == 1 and col.verify().ok and other("col.verify().ok")
+
+
+KILLED = """
+import sys, itertools, numpy as np, bqstore
+with bqstore.open(sys.argv[1], text_index=True) as col:
+    for i in itertools.count(len(col)):
+        col.add(np.ones((3, 4)), [f"{i} {j}" for j in range(3)], [f"all number{i} part{j}" for j in range(3)])
+        col.update([f"{i} 0"], texts=[f"all changed{i}"])
+        col.delete([f"{i} 1"])
+        print(i, flush=True)
+"""
+
+
+@pytest.mark.long
+def test_words_and_rows_are_one_commit_whenever_a_process_is_killed(tmp_path):
+    for delay in (0.2, 0.05, 0.35, 0.5, 0.1)[: often(5)]:
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT
+        ) as process:
+            first = process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            done = [int(line) for line in [first, *process.stdout] if line.endswith(b"\n")]
+        with bqstore.open(tmp_path) as col:
+            assert col.verify().ok
+            assert len(col.search(text="all", k=10_000)) == len(col)
+            assert all(col.search(text=f"changed{i}")[0].id == f"{i} 0" for i in done)
+            assert not [hit for i in done for hit in col.search(text=f"number{i}") if hit.id == f"{i} 0"]
