@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,8 +79,9 @@ METHOD_IDS = [f"{cls.__module__}.{cls.__qualname__}.{name}" for cls, name in MET
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_runs(name: str) -> None:
+def test_the_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A method's example goes on from that of its class."""
+    monkeypatch.chdir(tmp_path)  # some write a folder
     test = EXAMPLES[name]
     of_class = EXAMPLES.get(name.rpartition(".")[0])
     module = next(module for module in MODULES if name.startswith(module.__name__))
