@@ -35,7 +35,7 @@ def test_tables_that_are_not_there_are_not_waited_for(monkeypatch, tmp_path):
 def test_a_million_spaces_are_counted(tables):
     """tiktoken's PanicException, which is no Exception, got out."""
     counter = tokens.counter_for("text-embedding-3-small")
-    assert counter is not None and 1_000 < counter(" " * 1_000_000) <= 1_000_000
+    assert counter is not None and 1_000 < counter(" " * 1_000_000 + "a") < 20_000
 
 
 def test_an_estimate_that_was_not_counted_says_its_range(make):

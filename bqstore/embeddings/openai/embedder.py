@@ -369,6 +369,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
             endpoint=self._client.endpoint,
             poll_seconds=poll_seconds,
             price=self._settings.price,
+            limits=self._settings.limits,
         )
 
     def _start(self, dim: int | None = None) -> None:

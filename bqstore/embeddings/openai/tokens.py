@@ -13,7 +13,7 @@ from pathlib import Path
 
 Counter = Callable[[str], int]
 
-_PIECE = 10_000  # characters
+_LONGEST, _PIECE = 100_000, 10_000  # characters
 
 _URL = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 _SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
@@ -48,19 +48,13 @@ def load_counter() -> Counter | None:
         return None
 
     def count(text: str) -> int:
+        if len(text) > _LONGEST:  # in pieces: on a million spaces before a letter, tiktoken runs out of its stack
+            return sum(count(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE))
         try:
             return len(encoding.encode_ordinary(text))
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # which is no Exception; a million spaces raise it
+            if type(error).__name__ != "PanicException":  # which is no Exception
                 raise
-        return sum(count_piece(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE))
-
-    def count_piece(piece: str) -> int:
-        try:
-            return len(encoding.encode_ordinary(piece))
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":
-                raise
-        return len(piece.encode())  # tokens are never more
+        return len(text.encode())  # tokens are never more
 
     return count

@@ -25,8 +25,10 @@ from ...errors import EmbeddingError, InvalidInputError
 from ...progress import Progress
 from ..disk_cache import EmbeddingCache
 from ..openai.api_key import check_encrypted
+from ..openai.packing import OPENAI, Limits
 from ..openai.prices import BATCH_DISCOUNT, cost
 from ..openai.settings import check_dimensions
+from ..openai.tokens import counter_for
 from ..texts import as_list, check_texts
 from .job import Job, Line, Part, id_of
 from .plan import add_parts
@@ -41,6 +43,7 @@ Vectors = npt.NDArray[np.float32]
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _POLL = "a number of seconds, 0 or more"
+_PATIENCE = 900.0  # seconds for which a server may be away while `collect` waits
 _NAMED = 5  # failures listed in a message
 
 
@@ -70,6 +73,7 @@ class EmbeddingBatch:
     endpoint : str               the base URL, as it is in the cache's keys
     poll_seconds : float         between two looks at the server, while `collect` waits
     price : float, optional      US$ for a million tokens without batches, if it is known
+    limits : Limits              of one request, if they are not OpenAI's
 
     Raises
     ------
@@ -98,6 +102,7 @@ class EmbeddingBatch:
         endpoint: str,
         poll_seconds: float = 30.0,
         price: float | None = None,
+        limits: Limits = OPENAI,
     ) -> None:
         if not check_real("poll_seconds", poll_seconds, _POLL) >= 0:
             raise InvalidInputError(f"poll_seconds is {poll_seconds}; expected {_POLL}")
@@ -106,6 +111,7 @@ class EmbeddingBatch:
         self.folder = Path(folder).expanduser()
         self._server = BatchServer(client, endpoint)
         self._cache, self._endpoint, self._poll, self._per_million = cache, endpoint, poll_seconds, price
+        self._limits = limits
         self._job: Job | None = None
         self._vectors: JobVectors | None = None
 
@@ -153,7 +159,8 @@ class EmbeddingBatch:
         Raises
         ------
         InvalidInputError   a text is empty or not a string; nothing was sent
-        EmbeddingError      the server refused or cannot be reached; what it did so far is in the job's state
+        EmbeddingError      a text is known to be too long, and nothing was sent; the server refused
+                            or cannot be reached; what it did so far is in the job's state
         LockedError         another process or thread works on this job
         StorageError        the folder cannot be written
 
@@ -174,7 +181,8 @@ class EmbeddingBatch:
             vectors.take_cached()
             self._read_ended(job, vectors, again=False)
             job.parts = [part for part in job.parts if part.step != "planned"]  # the cache may hold more by now
-            if add_parts(job, vectors.has_vector, sizes, lambda line: len(self._request(line, texts))):
+            self._check_lengths(vectors, texts, sizes)
+            if add_parts(job, vectors.has_vector, sizes, lambda line: len(self._request(line, texts)), self._limits):
                 job.save()
             self._find_created(job)
             for part in job.parts:
@@ -222,13 +230,19 @@ class EmbeddingBatch:
         (2, 1536)
         """
         job, vectors = self._submitted()
+        answered = time.monotonic()
         with Progress("batches", len(job.parts)) as report:
             while True:
                 with job.locked():
                     if any(part.batch is None for part in job.parts):
                         raise EmbeddingError("not all texts are submitted yet; call submit() again with the same texts")
                     vectors.take_cached()
-                    running = self._read_ended(job, vectors, again=True)
+                    try:
+                        running, answered = self._read_ended(job, vectors, again=True), time.monotonic()
+                    except RefusedError as refusal:  # a day is long, and a server may be away for a part of it
+                        if not (wait and refusal.may_pass and time.monotonic() - answered < _PATIENCE):
+                            raise
+                        running = 1
                 if not running or not wait:
                     break
                 report(len(job.parts) - running, len(job.parts))
@@ -247,6 +261,16 @@ class EmbeddingBatch:
         return self._job, self._vectors
 
     # Submitting.
+
+    def _check_lengths(self, vectors: JobVectors, texts: Sequence[str], sizes: Sequence[int]) -> None:
+        """Raise EmbeddingError for a text that is known to be too long: it would be uploaded, and refused in a day."""
+        counter, most = counter_for(self.model), self._limits.max_input_tokens
+        for i in np.flatnonzero(~vectors.has_vector).tolist():
+            if counter is not None and sizes[i] > most and counter(texts[i]) > most:
+                raise EmbeddingError(
+                    f"text {vectors.first[i]} is longer than {self.model} takes ({most:,} tokens); split it: a batch "
+                    "shortens none"
+                )
 
     def _request(self, line: Line, texts: Sequence[str]) -> bytes:
         body: dict[str, Any] = {"model": self.model, "input": texts[slice(*line)], "encoding_format": "base64"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..openai.packing import plan_requests
+from ..openai.packing import OPENAI, Limits, plan_requests
 from .job import Job, Line, Part, id_of
 
 # The API's limits for one batch. The last is for embeddings only, and the one that is reached first.
@@ -20,7 +20,11 @@ _TEXT_REFUSED = re.compile(r"HTTP 4(00|13|22)")
 
 
 def add_parts(
-    job: Job, has_vector: npt.NDArray[np.bool_], sizes: Sequence[int], bytes_of: Callable[[Line], int]
+    job: Job,
+    has_vector: npt.NDArray[np.bool_],
+    sizes: Sequence[int],
+    bytes_of: Callable[[Line], int],
+    limits: Limits = OPENAI,
 ) -> bool:
     """Add parts for all texts that have no vector and are in no line whose result is there or still expected.
 
@@ -29,6 +33,7 @@ def add_parts(
     has_vector : bool (n,)
     sizes : n ints              upper bounds of the texts' tokens
     bytes_of : callable         the bytes of a line, as it is uploaded
+    limits                      of one request
 
     Returns
     -------
@@ -44,7 +49,7 @@ def add_parts(
                 alone[slice(*line)] = True
     lines = [(i, i + 1) for i in np.flatnonzero(wanted & alone).tolist()]
     for start, stop in _runs(wanted & ~alone):
-        lines += [(start + cut.start, start + cut.stop) for cut in plan_requests(sizes[start:stop])]
+        lines += [(start + cut.start, start + cut.stop) for cut in plan_requests(sizes[start:stop], limits)]
     new: list[Part] = []
     free_bytes = free_texts = 0
     for line in sorted(lines):

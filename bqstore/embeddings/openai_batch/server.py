@@ -34,6 +34,11 @@ class RefusedError(EmbeddingError):
         super().__init__(message)
         self.status = status
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same may be done later."""
+        return self.status is None or self.status in (408, 409, 429) or self.status >= 500
+
 
 class BatchServer:
     """Files and batches at the server. All methods raise RefusedError."""

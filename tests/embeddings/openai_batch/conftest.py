@@ -19,7 +19,7 @@ from ..fake_server import DIM, vector_of
 TEXTS = [f"text {i}" for i in range(10)]
 
 
-def small_requests(sizes: Any) -> Iterator[range]:
+def small_requests(sizes: Any, limits: Any = None) -> Iterator[range]:
     """Two texts to a request."""
     yield from (range(start, min(start + 2, len(sizes))) for start in range(0, len(sizes), 2))
 

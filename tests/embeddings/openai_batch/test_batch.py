@@ -196,3 +196,35 @@ def test_answers_to_questions_nobody_asked_are_left_alone(make, server):
 
     server.fates = [fate, fate]
     np.testing.assert_allclose(make_and_collect(make()), right(TEXTS), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_text_known_to_be_too_long_is_not_uploaded(make, server):
+    with pytest.raises(EmbeddingError, match="text 2 is longer than text-embedding-3-small takes"):
+        make().submit(["a", "a", "word " * 9_000])
+    assert server.asked == []
+
+
+def test_a_limit_of_texts_in_a_request_is_kept(server, tmp_path):
+    settings = {"api_key": KEY, "dimensions": DIM, "base_url": server.url, "cache": False, "max_request_texts": 3}
+    with OpenAIEmbedder(**settings) as embedder:
+        embedder.batch(tmp_path / "jobs").submit(TEXTS)
+    lines = server.inputs(server.batches["batch_0"])
+    assert [len(line["body"]["input"]) for line in lines] == [3, 3, 3, 1]
+
+
+def test_a_server_that_is_away_does_not_end_the_waiting(make, server, monkeypatch):
+    """Six dropped answers did."""
+    monkeypatch.setattr("bqstore.embeddings.openai_batch.server._RETRIES", 0)
+    server.looks = 2
+    job = make()
+    job.submit(TEXTS)
+    server.script = {"retrieve": ["drop", Refusal(503, {}), "drop", Refusal(429, {}), "drop", "drop", "drop"]}
+    np.testing.assert_allclose(job.collect(wait=True), right(TEXTS), rtol=1e-6)
+    server.script = {"retrieve": ["drop"]}
+    other = make(cache=None)
+    other.submit(TEXTS)
+    monkeypatch.setattr("bqstore.embeddings.openai_batch.batch._PATIENCE", 0)
+    server.script = {"retrieve": ["drop"] * 3}
+    with pytest.raises(EmbeddingError, match="did not report on batch"):
+        other.collect(wait=True)
