@@ -4,10 +4,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import bqstore
+from bqstore.embeddings.disk_cache import EmbeddingCache
 
 
 def test_an_error_leaves_what_was_embedded(make, server):
@@ -103,3 +106,24 @@ def test_a_kill_in_the_middle_repeats_no_more_than_what_was_under_way(make, serv
     for _ in make().stream((f"text {i}" for i in range(1000)), batch=20):
         pass
     assert len(server.answered) == 1000 and len(server.twice) <= 3 * 20
+
+
+def test_no_more_is_answered_and_not_stored_than_may_be_under_way(make, server, tmp_path, monkeypatch):
+    """A slow disk let answers pile up, which a crash lost: they had to be paid for again."""
+    go, put = threading.Event(), EmbeddingCache.put
+
+    def slow(self, keys, vectors):
+        assert go.wait(60)
+        put(self, keys, vectors)
+
+    monkeypatch.setattr(EmbeddingCache, "put", slow)
+    embedder = make(cache=tmp_path / "cache", max_concurrency=3)
+    stream = embedder.stream((f"text {i}" for i in range(1000)), batch=20, ahead=7)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(list, stream)
+        while len(server.answered) < 60:
+            time.sleep(0.01)
+        time.sleep(0.2)  # in which more could come
+        assert len(server.answered) == 60
+        go.set()
+        assert sum(len(vectors) for _, vectors in running.result()) == 1000

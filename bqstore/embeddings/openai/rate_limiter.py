@@ -2,16 +2,17 @@
 
 All calls of an embedder share one `RateLimiter`, on the event loop of `background`:
 
-- At most ``most`` requests are under way. A 429 halves that, a full round of successes adds one again (additive
-  increase, multiplicative decrease, as in TCP). Requests that were sent before the last halving and are refused, too,
-  do not halve it again: they report the same congestion.
+- At most ``most`` requests are under way, or answered and not stored yet, so that a crash loses no more. A 429 halves
+  that, a full round of successes adds one again (additive increase, multiplicative decrease, as in TCP). Requests that
+  were sent before the last halving and are refused, too, do not halve it again: they report the same congestion.
 - A wait that the server asks for holds all requests back, not only the one that was refused.
 - Where answers tell how much of a rate limit is left, requests wait for it to refill before a 429 comes.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 
 from .rate_headers import RateLimit, rate_limit
@@ -64,7 +65,7 @@ class RateLimiter:
         self._clock = clock
         self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
         self._pausing: dict[asyncio.Future[None], None] = {}
-        self._under_way = self._successes = self._halvings = 0
+        self._under_way = self._storing = self._successes = self._halvings = 0
         self._not_before = 0.0
         self._quotas = {"requests": _Quota(), "tokens": _Quota()}
 
@@ -93,7 +94,7 @@ class RateLimiter:
                 )
                 if until is not None and now + max(wait, 0.0) >= until:
                     raise OutOfTimeError
-                if wait <= 0 and self._under_way < self._allowed:
+                if wait <= 0 and self._free > 0:
                     break
                 limits = [wait] if wait > 0 else []
                 limits += [] if until is None else [until - now]
@@ -128,6 +129,20 @@ class RateLimiter:
                 quota.update(limit, self._clock())
         self._let_go()
 
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """An answer is being stored: it counts as if its request were still under way."""
+        self._storing += 1
+        try:
+            yield
+        finally:
+            self._storing -= 1
+            self._let_go()
+
+    @property
+    def _free(self) -> int:
+        return min(self._allowed - self._under_way, self._most - self._under_way - self._storing)
+
     async def pause(self, seconds: float, until: float | None, stopped: Callable[[], bool]) -> None:
         """Hold this request back for so long. Raises as `acquire`."""
         end = self._clock() + seconds
@@ -144,7 +159,7 @@ class RateLimiter:
             _wake(waiting, len(waiting))
 
     def _let_go(self) -> None:
-        _wake(self._waiting, self._allowed - self._under_way)
+        _wake(self._waiting, self._free)
 
 
 def _wake(waiting: "dict[asyncio.Future[None], None]", n: int) -> None:

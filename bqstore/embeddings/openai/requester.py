@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +131,8 @@ class Requester:
                 continue
             tokens = sum(text.tokens for text in part)
             alone = len(part) == 1 and outcome.answered
-            answer = await self._request([text.text for text in part], tokens, call, retries, quiet=alone)
+            keep = partial(_keep, part, on_vectors)
+            answer = await self._request([text.text for text in part], tokens, call, retries, quiet=alone, keep=keep)
             if isinstance(answer, Refusal):
                 if len(part) == 1:
                     await self._embed_refused(part[0], answer, on_vectors, call, outcome)
@@ -138,13 +140,8 @@ class Requester:
                     await self._embed_in_parts(part, answer, on_vectors, call, outcome)
                 continue
             outcome.answered = True
-            vectors, empty = answer
-            if not empty:
-                await background().in_worker(on_vectors, part, vectors, True)
-                continue
-            kept = [i for i in range(len(part)) if i not in set(empty)]
-            await background().in_worker(on_vectors, [part[i] for i in kept], vectors[kept], True)
-            await self._embed([part[i] for i in empty], on_vectors, call, outcome, min(1, retries))
+            if answer[1]:
+                await self._embed([part[i] for i in answer[1]], on_vectors, call, outcome, min(1, retries))
 
     async def _embed_refused(
         self, text: PendingText, refusal: Refusal, on_vectors: OnVectors, call: Call, outcome: _Outcome
@@ -244,9 +241,16 @@ class Requester:
         return [leaf for half in smaller for leaf in await self._halved(text, half, call)]
 
     async def _request(
-        self, texts: Sequence[str], tokens: int, call: Call, retries: int, quiet: bool = False
+        self,
+        texts: Sequence[str],
+        tokens: int,
+        call: Call,
+        retries: int,
+        *,
+        quiet: bool = False,
+        keep: Callable[[Vectors, Sequence[int]], None] = lambda vectors, empty: None,
     ) -> tuple[Vectors, Sequence[int]] | Refusal:
-        """The vectors of one request, and the rows without one, retried as the settings say.
+        """The vectors of one request, and the rows without one, retried as the settings say; ``keep`` stores them.
 
         The refusal, if parts of the request may be answered; if ``quiet``, also if it is about this text alone.
         """
@@ -260,7 +264,8 @@ class Requester:
                 sent += 1
                 if isinstance(answer, Response):
                     self.meter.add(tokens=tokens if answer.tokens is None else answer.tokens)
-                    return await background().in_worker(self._checked, answer)
+                    with self.limiter.storing():
+                        return await background().in_worker(self._kept, answer, keep)
                 refusal = answer
                 if refusal.splits:
                     return refusal
@@ -317,6 +322,11 @@ class Requester:
             )
         return answer
 
+    def _kept(self, answer: Response, keep: Callable[[Vectors, Sequence[int]], None]) -> tuple[Vectors, Sequence[int]]:
+        vectors, empty = self._checked(answer)
+        keep(vectors, empty)
+        return vectors, empty
+
     def _checked(self, answer: Response) -> tuple[Vectors, Sequence[int]]:
         vectors, empty = answer.vectors, answer.empty
         dim, asked, model = vectors.shape[1], self.settings.dimensions, self.settings.model
@@ -333,6 +343,13 @@ class Requester:
         if restored is None:
             raise EmbeddingError(f"{model} answered with a vector that has no direction, such as zeros")
         return restored, empty
+
+
+def _keep(texts: Sequence[PendingText], on_vectors: OnVectors, vectors: Vectors, empty: Sequence[int]) -> None:
+    """Hand on the vectors of those texts that have one."""
+    without = set(empty)
+    rows = [row for row in range(len(texts)) if row not in without]
+    on_vectors([texts[row] for row in rows], vectors[rows] if empty else vectors, True)
 
 
 class _TooLongError(Exception):
