@@ -18,7 +18,7 @@ from ...errors import EmbeddingError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WORKERS = 8
+_WORKERS = 4  # each may hold an answer of some 40 MB
 _LAST_SECONDS = 5.0  # for tasks that are cancelled when Python ends
 
 

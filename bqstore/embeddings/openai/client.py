@@ -212,8 +212,10 @@ class EmbeddingsClient:
                 return await self.send(texts, body, timeout, loop)
             return self._refusal(error, model, texts)
         if n <= 16:  # it takes less time than to hand it over
-            return self._read(content, headers, texts, model)
-        return await background().in_worker(self._read, content, headers, texts, model)
+            return self._read([content], headers, texts, model)
+        box = [content]  # for nobody but the reader to hold the 16 MB of a large answer
+        del content
+        return await background().in_worker(self._read, box, headers, texts, model)
 
     async def _send_own(
         self, texts: Sequence[str], body: Mapping[str, Any], timeout: float | None
@@ -316,15 +318,17 @@ class EmbeddingsClient:
             return True
         return False
 
-    def _read(self, content: Any, headers: Mapping[str, str], texts: Sequence[str], model: str) -> Response | Refusal:
+    def _read(self, box: list[Any], headers: Mapping[str, str], texts: Sequence[str], model: str) -> Response | Refusal:
         answer: Any = None
         broken = False
+        content = box.pop()
         try:
             answer = json.loads(content)
         except RecursionError:
             pass
         except (TypeError, ValueError):
             broken = bytes(content[:1]) in (b"{", b"[")  # JSON that breaks off
+        del content
         if isinstance(answer, dict) and isinstance(answer.get("error"), (dict, str)) and not answer.get("data"):
             return self._refused_with_200(answer["error"], headers, model, texts)
         n = len(texts)
