@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bqstore.embeddings.openai import client, requester
+from bqstore.embeddings.openai import refusals, requester
 from bqstore.embeddings.openai.rate_limiter import RateLimiter
 from bqstore.errors import EmbeddingError
 
@@ -72,7 +72,7 @@ def holds(monkeypatch):
     ],
 )
 def test_every_form_of_retry_after_holds_all_requests_back(make, server, monkeypatch, holds, headers, seconds):
-    monkeypatch.setattr(client, "time", SimpleNamespace(time=lambda: 1445412480.0))  # 10 s before the date
+    monkeypatch.setattr(refusals, "time", SimpleNamespace(time=lambda: 1445412480.0))  # 10 s before the date
     server.plan = [Refusal(429, {}, headers)]
     embedder = many(make, max_concurrency=2)
     np.testing.assert_array_equal(embedder.embed(TEXTS), EXPECTED)

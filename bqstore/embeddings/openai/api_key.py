@@ -67,12 +67,17 @@ def find_key(api_key: Any) -> "SecretStr | Provider":
     """
     if callable(api_key):
         return lambda: _given_by(api_key)
-    value = api_key.get_secret_value() if hasattr(api_key, "get_secret_value") else api_key
-    if value is not None and not isinstance(value, str):
+    if not (api_key is None or isinstance(api_key, str) or hasattr(api_key, "get_secret_value")):
         raise EmbeddingError(
-            f"api_key is of type {type(value).__name__}; expected a string, a SecretStr, or a function that gives one"
+            f"api_key is of type {type(api_key).__name__}; expected a string, a SecretStr, or a function that gives one"
         )
-    return _checked(_secret((value or os.environ.get("OPENAI_API_KEY") or "").strip()))  # one of a file ends in "\n"
+    # in no variable of this frame but as a secret; one of a file ends in "\n"
+    return _checked(_secret((_plain(api_key) or os.environ.get("OPENAI_API_KEY") or "").strip()))
+
+
+def _plain(key: Any) -> str | None:
+    plain: str | None = key.get_secret_value() if hasattr(key, "get_secret_value") else key
+    return plain
 
 
 def _checked(key: "SecretStr") -> "SecretStr":

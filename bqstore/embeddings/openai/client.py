@@ -1,19 +1,15 @@
-"""One request to an embeddings API, and what its answers and refusals mean. It knows no cache, batches or retries.
+"""One request to an embeddings API, and what is read of its answer. It knows no cache, batches or retries.
 
 The key goes to the SDK's client and is kept nowhere else. Servers quote keys and texts in their messages, so the
-SDK's exceptions end here: what a `Refusal` shows of the server's words is without them.
+SDK's exceptions end here, as a `Refusal`.
 """
 
 import asyncio
-import errno
 import json
 import os
 import re
-import socket
-import ssl
-import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,35 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EmbeddingError, InvalidInputError
-from .api_key import check_encrypted, find_key, is_private, without_secrets
+from .api_key import check_encrypted, find_key, is_private
 from .background import background
-from .rate_headers import retry_after
 from .rate_limiter import StoppedError
-from .responses import CODE, count_tokens_of, decode
+from .refusals import Refusal, RefusalReader, lower
+from .responses import count_tokens_of, decode
 
 Vectors = npt.NDArray[np.float32]
 
 _OPENAI_URL = "https://api.openai.com/v1"
-_LENGTH = re.compile(
-    r"token|context|too (long|large|big)|(maximum|max|input|sequence) length|exceeds? |must have less", re.I
-)
-_TOO_MANY_TEXTS = re.compile(
-    r"(?<!physical )batch|(too many|number of|at most \d+|array of) (\w+ )?(inputs?|texts|items|requests|instance)|"
-    r"instance\(s\)|texts must|(array|inputs?).{0,40}(maximum|too) lon?g",
-    re.I,
-)
-_TOO_BIG_FOR_LLAMA_CPP = re.compile(r"too large to process|input length exceeds", re.I)  # which answers with 500
-_NAMED_INPUT = re.compile(r"input\[(\d{1,4})\]")
-_LIMIT = re.compile(r"(?:length is|less than|maximum|max|limit:?) (\d{1,9}) ?(?:tokens)?", re.I)
-_ASKED = re.compile(r"(?:requested:?|given:|you sent|has|input of) (\d{1,9})", re.I)
 _FORMAT = re.compile(r"encoding_format|base64", re.I)
 _FORKED = (
     "the client that was given belongs to the process that this one was forked from, and two processes cannot share "
     "its connections; make client and embedder in this process"
 )
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 _FORMATS = ("base64", "float", None)  # None: not named at all
-_SPLIT = (400, 413, 422)
 
 
 @dataclass(frozen=True)
@@ -66,40 +48,6 @@ class Response:
     tokens: int | None
     headers: Mapping[str, str] = field(repr=False)
     empty: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a request was not answered with vectors.
-
-    Attributes
-    ----------
-    message, advice : str       of the error, should this be the last try; the number of retries goes between them
-    status : int                of HTTP; None if the server did not answer
-    words : callable            what the server said, without key and texts
-    retryable : bool            another try may succeed
-    rate_limited : bool         too much was asked in too short a time
-    retry_after : float         seconds to wait before another try, if the server said
-    splits : bool               a part of the request may be answered
-    too_long : bool             the request or a text in it is too big
-    too_many_texts : bool       it is the number of texts that is too big
-    position : int              of the text that is too long, if the server said
-    fits : float                the fraction of the request that would fit, by the numbers the server named
-    """
-
-    message: str
-    advice: str = ""
-    status: int | None = None
-    words: Callable[[], str] = field(default=lambda: "", repr=False)
-    retryable: bool = False
-    rate_limited: bool = False
-    retry_after: float | None = None
-    splits: bool = False
-    too_long: bool = False
-    too_many_texts: bool = False
-    position: int | None = None
-    fits: float | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class EmbeddingsClient:
@@ -152,6 +100,7 @@ class EmbeddingsClient:
         if client is not None and async_client is not None and str(async_client.base_url) != self.endpoint:
             raise InvalidInputError("client and async_client talk to different servers; expected the same base_url")
         self._server = urlsplit(self.endpoint).hostname or "the server"
+        self._refusals = RefusalReader(openai, self.endpoint, self._server, self._secret)
 
     @property
     def is_async(self) -> bool:
@@ -210,7 +159,7 @@ class EmbeddingsClient:
         except Exception as error:  # whatever the SDK, its HTTP library or a broken answer can raise
             if self._next_format(error):
                 return await self.send(texts, body, timeout, loop)
-            return self._refusal(error, model, texts)
+            return self._refusals.of_error(error, model, texts)
         if n <= 16:  # it takes less time than to hand it over
             return self._read([content], headers, texts, model)
         box = [content]  # for nobody but the reader to hold the 16 MB of a large answer
@@ -239,7 +188,7 @@ class EmbeddingsClient:
         # not by `embeddings.create`, which checks the type of each text four times, some 10 us each
         assert self._own is not None
         raw = await self._own.post("/embeddings", cast_to=httpx.Response, body=request, options=options)
-        return raw.content, _lower(raw.headers)
+        return raw.content, lower(raw.headers)
 
     async def _send_given(
         self,
@@ -270,7 +219,7 @@ class EmbeddingsClient:
                 self._pool = ThreadPoolExecutor(self._threads, "bqstore-openai")
             create = _without_retries(client).embeddings.with_raw_response.create
             raw = await asyncio.wrap_future(self._pool.submit(create, **request))
-        return raw.content, _lower(raw.headers)
+        return raw.content, lower(raw.headers)
 
     def _connect(self, sdk: Any, http: Any) -> Any:
         """A client of the SDK. Raises EmbeddingError for what is wrong in the environment."""
@@ -287,17 +236,19 @@ class EmbeddingsClient:
             check(request)
 
         key: Any = self._key
-        if hasattr(key, "get_secret_value"):
-            key = key.get_secret_value()
-        elif not is_async:
-            provide = key
-            key = lambda: asyncio.run(provide())  # noqa: E731
+        hidden, awaited = hasattr(key, "get_secret_value"), key
+        if not hidden and not is_async:
+            key = lambda: asyncio.run(awaited())  # noqa: E731
         try:
             made = http(event_hooks={"request": [check_async if is_async else check]}, **plain)
             options = {} if self._timeout is None else {"timeout": self._timeout}
-            headers = self._headers or None
             return sdk(
-                api_key=key, base_url=self.endpoint, max_retries=0, http_client=made, default_headers=headers, **options
+                api_key=key.get_secret_value() if hidden else key,
+                base_url=self.endpoint,
+                max_retries=0,
+                http_client=made,
+                default_headers=self._headers or None,
+                **options,
             )
         except Exception as error:
             said = re.sub(r"//[^/@\s]*@", "//", str(error))  # the password of a proxy
@@ -347,67 +298,7 @@ class EmbeddingsClient:
         """What an error in an answer with status 200 means: what it would with the status that it names."""
         code = str(said.get("code")) if isinstance(said, dict) else ""
         status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 400
-        return self._refused(status, said, headers, model, texts)
-
-    def _refusal(self, error: Exception, model: str, texts: Sequence[str]) -> Refusal:
-        """What an error of the SDK means."""
-        openai, server = self._openai, self._server
-        if isinstance(error, InvalidInputError) or isinstance(error.__cause__, InvalidInputError):  # check's
-            return Refusal(f"{server} redirects to a server over http://, where texts could be read on the way")
-        if isinstance(error, openai.APITimeoutError):
-            return Refusal(f"{server} did not answer in time", retryable=True)
-        if isinstance(error, openai.APIConnectionError):
-            why = _why_unreachable(error)
-            advice = f"; {why}check the network and base_url"
-            return Refusal(f"{server} cannot be reached", advice, retryable=not why)
-        if not isinstance(error, openai.APIStatusError):
-            return Refusal(f"{server} gave an answer that cannot be read ({type(error).__name__})")
-        said = error.body if error.body is not None else error.message
-        return self._refused(error.status_code, said, _lower(error.response.headers), model, texts)
-
-    def _refused(self, status: int, body: Any, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Refusal:
-        """What a status of HTTP with a body means."""
-        server, fields = self._server, body if isinstance(body, dict) else {}
-        code, kind, param = (str(fields.get(name) or "") for name in ("code", "type", "param"))
-        said = _message_of(body)
-        everything = (
-            f"{code} {kind} {param} {str(body)[:4_000]}"  # other servers put their message elsewhere than OpenAI
-        )
-        shown = next((word for word in (code, kind) if word in _QUOTA_CODES), code)
-        what = f"HTTP {status}" + (f", {shown}" if CODE.fullmatch(shown) else "")
-        fits = _fraction_that_fits(everything)
-        splits = (
-            (status in _SPLIT and param not in ("model", "dimensions", "encoding_format", "user"))
-            or (status == 500 and bool(_TOO_BIG_FOR_LLAMA_CPP.search(everything)))
-            or (status == 429 and fits is not None)  # which would not help to wait for
-        )
-        quota_used_up = status == 429 and bool({code, kind} & _QUOTA_CODES)
-        rate_limited = status == 429 and not quota_used_up and not splits
-        named = _NAMED_INPUT.search(everything)
-        to_set = "; servers other than OpenAI's may want it to end in /v1" if "/v1" not in self.endpoint else ""
-        reason = {
-            401: "refused the API key; check api_key or OPENAI_API_KEY",
-            403: f"does not let this API key use {model}",
-            404: f"knows no model {model}; check model and base_url, which is {self.endpoint}{to_set}",
-            429: "refused the request for its rate limit"
-            if not quota_used_up
-            else "says that the account's quota is used up; check its plan and billing",
-        }.get(status, f"refused to embed with {model}")
-        return Refusal(
-            f"{server} {reason} ({what})",
-            "; wait, lower max_concurrency, or check the account's limits" if rate_limited else "",
-            status=status,
-            words=lambda: without_secrets(said, texts, self._secret()),
-            retryable=not splits and (rate_limited or status in (408, 409) or (status >= 500 and status != 501)),
-            rate_limited=rate_limited,
-            retry_after=retry_after(headers, time.time()),
-            splits=splits,
-            too_long=splits and (status in (413, 429, 500) or bool(_LENGTH.search(everything))),
-            too_many_texts=bool(_TOO_MANY_TEXTS.search(everything)),
-            position=int(named[1]) if named else None,
-            fits=fits,
-            headers=headers,
-        )
+        return self._refusals.of_status(status, said, headers, model, texts)
 
     def _secret(self) -> str:
         key = getattr(self._own or self._given or self._async, "api_key", "")
@@ -452,47 +343,5 @@ def _close_later(client: Any, pid: int) -> None:
             background().submit(client.close())
 
 
-def _why_unreachable(error: BaseException | None) -> str:
-    """What no other try can mend, such as a refused connection; "" if it may be mended."""
-    seen: list[BaseException] = []
-    left = [error]
-    while left:
-        one = left.pop()
-        if one is None or one in seen:
-            continue
-        seen.append(one)
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({one.verify_message}); "
-        if isinstance(one, ConnectionRefusedError):
-            return "it refused the connection, as where no server runs; "
-        if isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME:
-            return "no host has this name; "
-        if isinstance(one, OSError) and one.errno == errno.ENETUNREACH:
-            return "there is no way to its network; "
-        left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
-    return ""
-
-
-def _message_of(body: Any) -> str:
-    """The server's own words in the body of a refusal."""
-    for _ in range(4):
-        if isinstance(body, dict):
-            body = next((body[name] for name in ("message", "detail", "error", "msg") if body.get(name)), "")
-        elif isinstance(body, list):
-            body = body[0] if body else ""
-    return body if isinstance(body, str) else ""
-
-
 def _words(error: Exception) -> str:
     return f"{getattr(error, 'param', '')} {str(getattr(error, 'body', ''))[:4_000]}"
-
-
-def _fraction_that_fits(said: str) -> float | None:
-    limit, asked = _LIMIT.search(said), _ASKED.search(said)
-    if limit is None or asked is None or not 0 < int(limit[1]) < int(asked[1]):
-        return None
-    return int(limit[1]) / int(asked[1]) * 0.98
-
-
-def _lower(headers: Any) -> dict[str, str]:
-    return {str(name).lower(): str(value) for name, value in dict(headers).items()}

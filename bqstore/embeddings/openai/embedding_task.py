@@ -162,10 +162,11 @@ class EmbeddingTask:
             first = next((error for worker in workers if worker.done() and (error := worker.exception())), None)
             if others:
                 self._requester.limiter.wake()
-                await asyncio.wait(others)
-        finally:  # Python is ending
+                await asyncio.gather(*others, return_exceptions=True)
+        finally:
             for worker in workers:
-                worker.cancel()
+                if not worker.cancel() and not worker.cancelled():  # it runs no more, unless Python is ending
+                    worker.exception()  # seen: asyncio would log it
         if first is not None:
             raise first
         if self.call.cancelled.is_set() and not self._has_vector[list(self._row_of.values())].all():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .client import Refusal
+from .refusals import Refusal
 from .tokens import Counter
 
 Vector = npt.NDArray[np.float32]

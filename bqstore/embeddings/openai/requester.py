@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from ...errors import EmbeddingError
 from .background import background
-from .client import Refusal, Response
+from .client import Response
 from .long_texts import halves, truncated, weighted_mean
 from .packing import Limits, plan_requests
 from .rate_limiter import OutOfTimeError, RateLimiter, StoppedError
+from .refusals import Refusal
 from .responses import normalized
 from .settings import Settings
 from .usage import Meter
@@ -282,7 +283,7 @@ class Requester:
                     raise EmbeddingError(_described(refusal, asks + after))
                 pause = 0.0
                 if not asked:  # a wait that the server asks for is kept by the limiter, for all calls
-                    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries - 1))
+                    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(tries - 1, 20))
                     pause = random.uniform(0, longest)  # noqa: S311  jitter is no secret
                 if _LOG.isEnabledFor(logging.INFO):
                     said = refusal.words()

@@ -1,0 +1,179 @@
+"""What a server's refusal means: whether to send it again, later or in parts, and what to tell of it.
+
+Servers quote keys and texts in their messages: what a `Refusal` shows of the server's words is without them.
+"""
+
+import errno
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import InvalidInputError
+from .api_key import without_secrets
+from .rate_headers import retry_after
+from .responses import CODE
+
+_LENGTH = re.compile(
+    r"token|context|too (long|large|big)|(maximum|max|input|sequence) length|exceeds? |must have less", re.I
+)
+_TOO_MANY_TEXTS = re.compile(
+    r"(?<!physical )batch|(too many|number of|at most \d+|array of) (\w+ )?(inputs?|texts|items|requests|instance)|"
+    r"instance\(s\)|texts must|(array|inputs?).{0,40}(maximum|too) lon?g",
+    re.I,
+)
+_TOO_BIG_FOR_LLAMA_CPP = re.compile(r"too large to process|input length exceeds", re.I)  # which answers with 500
+_NAMED_INPUT = re.compile(r"input\[(\d{1,4})\]")
+_LIMIT = re.compile(r"(?:length is|less than|maximum|max|limit:?) (\d{1,9}) ?(?:tokens)?", re.I)
+_ASKED = re.compile(r"(?:requested:?|given:|you sent|has|input of) (\d{1,9})", re.I)
+_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
+_SPLIT = (400, 413, 422)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request was not answered with vectors.
+
+    Attributes
+    ----------
+    message, advice : str       of the error, should this be the last try; the number of retries goes between them
+    status : int                of HTTP; None if the server did not answer
+    words : callable            what the server said, without key and texts
+    retryable : bool            another try may succeed
+    rate_limited : bool         too much was asked in too short a time
+    retry_after : float         seconds to wait before another try, if the server said
+    splits : bool               a part of the request may be answered
+    too_long : bool             the request or a text in it is too big
+    too_many_texts : bool       it is the number of texts that is too big
+    position : int              of the text that is too long, if the server said
+    fits : float                the fraction of the request that would fit, by the numbers the server named
+    """
+
+    message: str
+    advice: str = ""
+    status: int | None = None
+    words: Callable[[], str] = field(default=lambda: "", repr=False)
+    retryable: bool = False
+    rate_limited: bool = False
+    retry_after: float | None = None
+    splits: bool = False
+    too_long: bool = False
+    too_many_texts: bool = False
+    position: int | None = None
+    fits: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class RefusalReader:
+    """Reads the refusals of one server; ``key`` gives the API key, for it to be left out of what is shown."""
+
+    def __init__(self, openai: Any, endpoint: str, server: str, key: Callable[[], str]) -> None:
+        self._openai, self._endpoint, self._server, self._key = openai, endpoint, server, key
+
+    def of_error(self, error: Exception, model: str, texts: Sequence[str]) -> Refusal:
+        """What an error of the SDK means."""
+        openai, server = self._openai, self._server
+        if isinstance(error, InvalidInputError) or isinstance(error.__cause__, InvalidInputError):  # check's
+            return Refusal(f"{server} redirects to a server over http://, where texts could be read on the way")
+        if isinstance(error, openai.APITimeoutError):
+            return Refusal(f"{server} did not answer in time", retryable=True)
+        if isinstance(error, openai.APIConnectionError):
+            why = _why_unreachable(error)
+            advice = f"; {why}check the network and base_url"
+            return Refusal(f"{server} cannot be reached", advice, retryable=not why)
+        if not isinstance(error, openai.APIStatusError):
+            return Refusal(f"{server} gave an answer that cannot be read ({type(error).__name__})")
+        said = error.body if error.body is not None else error.message
+        return self.of_status(error.status_code, said, lower(error.response.headers), model, texts)
+
+    def of_status(
+        self, status: int, body: Any, headers: Mapping[str, str], model: str, texts: Sequence[str]
+    ) -> Refusal:
+        """What a status of HTTP with a body means."""
+        server, fields = self._server, body if isinstance(body, dict) else {}
+        code, kind, param = (str(fields.get(name) or "") for name in ("code", "type", "param"))
+        said = _message_of(body)
+        everything = (
+            f"{code} {kind} {param} {str(body)[:4_000]}"  # other servers put their message elsewhere than OpenAI
+        )
+        shown = next((word for word in (code, kind) if word in _QUOTA_CODES), code)
+        what = f"HTTP {status}" + (f", {shown}" if CODE.fullmatch(shown) else "")
+        fits = _fraction_that_fits(everything)
+        splits = (
+            (status in _SPLIT and param not in ("model", "dimensions", "encoding_format", "user"))
+            or (status == 500 and bool(_TOO_BIG_FOR_LLAMA_CPP.search(everything)))
+            or (status == 429 and fits is not None)  # which would not help to wait for
+        )
+        quota_used_up = status == 429 and bool({code, kind} & _QUOTA_CODES)
+        rate_limited = status == 429 and not quota_used_up and not splits
+        named = _NAMED_INPUT.search(everything)
+        to_set = "; servers other than OpenAI's may want it to end in /v1" if "/v1" not in self._endpoint else ""
+        reason = {
+            401: "refused the API key; check api_key or OPENAI_API_KEY",
+            403: f"does not let this API key use {model}",
+            404: f"knows no model {model}; check model and base_url, which is {self._endpoint}{to_set}",
+            429: "refused the request for its rate limit"
+            if not quota_used_up
+            else "says that the account's quota is used up; check its plan and billing",
+        }.get(status, f"refused to embed with {model}")
+        return Refusal(
+            f"{server} {reason} ({what})",
+            "; wait, lower max_concurrency, or check the account's limits" if rate_limited else "",
+            status=status,
+            words=lambda: without_secrets(said, texts, self._key()),
+            retryable=not splits and (rate_limited or status in (408, 409) or (status >= 500 and status != 501)),
+            rate_limited=rate_limited,
+            retry_after=retry_after(headers, time.time()),
+            splits=splits,
+            too_long=splits and (status in (413, 429, 500) or bool(_LENGTH.search(everything))),
+            too_many_texts=bool(_TOO_MANY_TEXTS.search(everything)),
+            position=int(named[1]) if named else None,
+            fits=fits,
+            headers=headers,
+        )
+
+
+def _why_unreachable(error: BaseException | None) -> str:
+    """What no other try can mend, such as a refused connection; "" if it may be mended."""
+    seen: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if one is None or one in seen:
+            continue
+        seen.append(one)
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({one.verify_message}); "
+        if isinstance(one, ConnectionRefusedError):
+            return "it refused the connection, as where no server runs; "
+        if isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME:
+            return "no host has this name; "
+        if isinstance(one, OSError) and one.errno == errno.ENETUNREACH:
+            return "there is no way to its network; "
+        left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+    return ""
+
+
+def _message_of(body: Any) -> str:
+    """The server's own words in the body of a refusal."""
+    for _ in range(4):
+        if isinstance(body, dict):
+            body = next((body[name] for name in ("message", "detail", "error", "msg") if body.get(name)), "")
+        elif isinstance(body, list):
+            body = body[0] if body else ""
+    return body if isinstance(body, str) else ""
+
+
+def _fraction_that_fits(said: str) -> float | None:
+    limit, asked = _LIMIT.search(said), _ASKED.search(said)
+    if limit is None or asked is None or not 0 < int(limit[1]) < int(asked[1]):
+        return None
+    return int(limit[1]) / int(asked[1]) * 0.98
+
+
+def lower(headers: Any) -> dict[str, str]:
+    """Headers with their names in lower case."""
+    return {str(name).lower(): str(value) for name, value in dict(headers).items()}
