@@ -118,7 +118,7 @@ def test_no_more_is_answered_and_not_stored_than_may_be_under_way(make, server, 
 
     monkeypatch.setattr(EmbeddingCache, "put", slow)
     embedder = make(cache=tmp_path / "cache", max_concurrency=3)
-    stream = embedder.stream((f"text {i}" for i in range(1000)), batch=20, ahead=7)
+    stream = embedder.stream((f"text {i}" for i in range(1000)), batch=20, ahead=5)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(list, stream)
         while len(server.answered) < 60:

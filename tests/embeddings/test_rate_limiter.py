@@ -105,3 +105,25 @@ def test_a_place_that_comes_free_with_a_wait_is_not_taken_before_it_is_over():
         asyncio.run(limiter.acquire(1, None, lambda: False)), {}, succeeded=False, rate_limited=True, hold=2
     )
     assert not free(limiter, clock, 1.9) and free(limiter, clock, 2)
+
+
+def test_nobody_overtakes_who_waits():
+    """Who came in the moment of a release took the place that another had waited for: texts went out of order."""
+
+    async def order():
+        limiter, came = RateLimiter(1, Clock()), []
+
+        async def go(name):
+            permit = await limiter.acquire(1, None, lambda: False)
+            came.append(name)
+            await asyncio.sleep(0)
+            limiter.release(permit, {}, succeeded=True)
+
+        permit = await limiter.acquire(1, None, lambda: False)
+        first = asyncio.ensure_future(go("first"))
+        await asyncio.sleep(0)
+        limiter.release(permit, {}, succeeded=True)
+        await asyncio.gather(go("second"), first)  # "second" runs before "first" is woken
+        return came
+
+    assert asyncio.run(order()) == ["first", "second"]

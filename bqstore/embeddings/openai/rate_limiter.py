@@ -11,7 +11,7 @@ All calls of an embedder share one `RateLimiter`, on the event loop of `backgrou
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 
@@ -63,8 +63,8 @@ class RateLimiter:
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = self._allowed = most
         self._clock = clock
-        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
-        self._pausing: dict[asyncio.Future[None], None] = {}
+        self._waiting: dict[object, asyncio.Future[None] | None] = {}  # in the order in which they came
+        self._pausing: set[asyncio.Future[None]] = set()
         self._under_way = self._storing = self._successes = self._halvings = 0
         self._not_before = 0.0
         self._quotas = {"requests": _Quota(), "tokens": _Quota()}
@@ -82,6 +82,8 @@ class RateLimiter:
         OutOfTimeError   ``until``, a time of the clock, would pass first
         StoppedError     ``stopped()`` became true; whoever changes it calls `wake`
         """
+        me = object()
+        self._waiting[me] = None
         try:
             while True:
                 if stopped():
@@ -94,14 +96,17 @@ class RateLimiter:
                 )
                 if until is not None and now + max(wait, 0.0) >= until:
                     raise OutOfTimeError
-                if wait <= 0 and self._free > 0:
+                if wait <= 0 and me in islice(self._waiting, max(0, self._free)):  # nobody comes before his turn
                     break
                 limits = [wait] if wait > 0 else []
                 limits += [] if until is None else [until - now]
-                await _woken(self._waiting, min(limits, default=None))
+                self._waiting[me] = future = asyncio.get_running_loop().create_future()
+                await asyncio.wait([future], timeout=min(limits, default=None))
         except BaseException:
+            del self._waiting[me]
             self._let_go()  # another may have the place that this one was woken for
             raise
+        del self._waiting[me]
         self._under_way += 1
         self._quotas["requests"].spend(1)
         self._quotas["tokens"].spend(tokens)
@@ -151,30 +156,23 @@ class RateLimiter:
         while (left := end - self._clock()) > 0:
             if stopped():
                 raise StoppedError
-            await _woken(self._pausing, left)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._pausing.add(future)
+            try:
+                await asyncio.wait([future], timeout=left)
+            finally:
+                self._pausing.discard(future)
 
     def wake(self) -> None:
         """Let all that wait call their ``stopped()`` again."""
-        for waiting in (self._waiting, self._pausing):
-            _wake(waiting, len(waiting))
+        _wake(self._waiting.values())
+        _wake(self._pausing)
 
     def _let_go(self) -> None:
-        _wake(self._waiting, self._free)
+        _wake(islice(self._waiting.values(), max(0, self._free)))
 
 
-def _wake(waiting: "dict[asyncio.Future[None], None]", n: int) -> None:
-    """Wake the first ``n``."""
-    for future in list(islice(waiting, max(0, n))):
-        del waiting[future]
-        if not future.done():
+def _wake(waiting: "Iterable[asyncio.Future[None] | None]") -> None:
+    for future in waiting:
+        if future is not None and not future.done():
             future.set_result(None)
-
-
-async def _woken(waiting: "dict[asyncio.Future[None], None]", seconds: float | None) -> None:
-    """Wait to be woken, or for so many seconds."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting[future] = None
-    try:
-        await asyncio.wait([future], timeout=seconds)
-    finally:
-        waiting.pop(future, None)
