@@ -25,7 +25,8 @@ from .graph_builder import GraphBuilder, long_tail
 from .state import State, with_ids, with_restored
 
 _COLUMN = "column"
-_COMPARED = 32  # documents whose ids and fields are compared with their rows at opening, in a millisecond
+_COMPARED = range(32, 129)  # documents that are compared with their rows at opening, in some milliseconds,
+_VALUES = 2048  # and so many values of theirs where there are many fields
 _UNFIT = (
     ValueError,
     LookupError,
@@ -178,17 +179,24 @@ def _ids_and_columns(snapshot: Snapshot) -> tuple[Ids | None, dict[str, Column],
 def _agrees_with_rows(
     store: Store, state: State, snapshot: Snapshot, ids: Ids | None, columns: Mapping[str, Column]
 ) -> bool:
-    """Whether a snapshot's ids and columns are those of some documents; true if their rows cannot be read."""
-    live = np.flatnonzero(state.live[: snapshot.n])
-    ordinals = np.unique(live[np.linspace(0, len(live) - 1, _COMPARED, dtype=np.int64)]) if len(live) else live
+    """Whether a snapshot's ids and columns are those of the rows; true if these cannot be read.
+
+    Of a small collection all are compared, of a larger one some that nobody can foresee.
+    """
+    ordinals = np.flatnonzero(state.live[: snapshot.n])
+    most = max(_COMPARED.start, min(_COMPARED.stop - 1, _VALUES // max(1, len(columns))))
+    if len(ordinals) > most:
+        ordinals = np.sort(np.random.default_rng().choice(ordinals, most, replace=False))
     try:
         rows = {row.rid: row for row in store.rows("rid", state.rids[ordinals].tolist())}
     except BqstoreError:  # whoever asks for them is told
         return True
-    for ordinal, row in ((at, rows.get(int(state.rids[at]))) for at in ordinals.tolist()):
+    kept = [None] * len(ordinals) if ids is None else ids.take(ordinals.astype(np.int32))
+    for ordinal, id_ in zip(ordinals.tolist(), kept, strict=True):
+        row = rows.get(int(state.rids[ordinal]))
         if row is None:
             continue
-        if ids is not None and ids.take(np.array([ordinal], np.int32))[0] != row.id:
+        if ids is not None and id_ != row.id:
             return False
         metadata = json.loads(row.metadata)
         for key, column in columns.items() if row.seq <= snapshot.seq else ():

@@ -66,3 +66,9 @@ def test_five_hundred_crafted_folders(template, tmp_path, part):
             crafted.check_folder(template, tmp_path / "work", random.Random(seed))
         except AssertionError as error:
             raise AssertionError(f"seed {seed}, {error}") from error
+
+
+@pytest.mark.parametrize("seed", [44, 71])
+def test_a_false_code_of_a_column_gave_a_wrong_count(template, tmp_path, seed):
+    """32 documents were compared with their rows; of a small collection all are."""
+    assert crafted_snapshots(template, tmp_path / "work", [seed])["wrong"] == 0
