@@ -1,16 +1,19 @@
-"""Runs under strace: operations again and again, and each time the next of their calls to the system fails.
+"""Operations again and again under strace, and each time the next of their calls to the system fails.
 
 strace counts the calls of each process for itself, and lets number `AT` fail. So a fork for each fault makes as many
-calls to nothing as it takes for the wanted one to be that number. It prints how many calls each operation makes, then
-a line a fault: its number, the outcome ("done", "refused", "poisoned"), and the error.
+calls to nothing as it takes for the wanted one to be that number. This process starts strace when modules are imported
+and kernels compiled. It prints how many calls each operation makes, then a line a fault: its number, the outcome
+("done", "refused", "poisoned"), and the error.
 
-    strace -f -e inject=lseek:error=EIO:when=3000 python -m tests.torture.faults.sweep FOLDER add,delete lseek EIO 5
+    python -m tests.torture.faults.sweep FOLDER add,delete lseek EIO 5
 """
 
 import ctypes
 import errno
 import os
+import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -23,7 +26,8 @@ from bqstore.errors import BqstoreError, ClosedError
 
 from .table import BEFORE, NUMBERS, OPERATIONS, Contents, contents, fresh, opened, prepare, search
 
-AT = 3000
+AT = 400
+ANY_TRACER = 0x59616D61, ctypes.c_ulong(-1)  # of prctl: PR_SET_PTRACER, PR_SET_PTRACER_ANY
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -68,15 +72,15 @@ class Sweep:
         fresh(self.template, self.work)
         return int(in_fork(measured))
 
-    def one(self, padding: int) -> str:
-        """The outcome of the operation with the fault; AssertionError if it is none of the three."""
+    def one(self, padding: int, n: int) -> str:
+        """The outcome of the operation whose call number ``n`` fails; AssertionError if it is none of the three."""
         col, error = self.ready(), None
         self.call_nothing(padding)
         try:
             col = self.done(col)
         except (BqstoreError, MemoryError) as caught:
             error = caught
-        self.call_nothing(AT)  # a fault that did not strike must not strike in what follows
+        self.call_nothing(n)  # a fault that did not strike must not strike in what follows
         words = f"{type(error).__name__}: {error}" if error is not None else ""
         outcome, found = "done" if error is None else "refused", None
         expected: Contents = BEFORE if error is not None else self.after
@@ -128,23 +132,36 @@ def main(folder: str, operations: str, name: str, error: str, samples: str) -> N
     warnings.simplefilter("ignore")
     if not (Path(folder) / "template").exists():
         prepare(Path(folder) / "template")
-    Sweep(Path(folder), "open", name, error).call_nothing(AT)  # so that none strikes here: forks count anew
-    for operation in operations.split(","):
-        run(Sweep(Path(folder), operation, name, error), int(samples))
+    sweeps = [Sweep(Path(folder), operation, name, error) for operation in operations.split(",")]
+    for sweep in sweeps:  # modules are imported, kernels compiled
+        fresh(sweep.template, sweep.work)
+        sweep.done(sweep.ready()).close()
+        with bqstore.open(sweep.work) as col:
+            contents(col), col.verify(), col.add([[1.0] * 8], ["probe"])
+    trace(name, error)
+    sweeps[0].call_nothing(AT)  # so that none strikes here: forks count anew
+    for sweep in sweeps:
+        run(sweep, int(samples))
+
+
+def trace(name: str, error: str) -> None:
+    """Have strace trace this process, and all that it forks from now on."""
+    _libc.prctl(*ANY_TRACER, 0, 0, 0)  # where only ancestors may
+    options = ["-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={AT}"]
+    tracer = subprocess.Popen(["strace", *options, "-p", str(os.getpid())])
+    while "TracerPid:\t0" in Path("/proc/self/status").read_text():
+        assert tracer.poll() is None, "strace has ended"
+        time.sleep(0.01)
 
 
 def run(sweep: Sweep, samples: int) -> None:
     """The sweep of one operation."""
-    fresh(sweep.template, sweep.work)
-    col = sweep.done(sweep.ready())  # modules are imported, kernels compiled
-    col.close()
-    with bqstore.open(sweep.work) as col:
-        contents(col), col.verify(), col.add([[1.0] * 8], ["probe"])
     first, last = sweep.calls(whole=False), sweep.calls(whole=True)
+    assert last < AT - 50, "let a later call fail"
     print(sweep.operation, sweep.name, last - first, flush=True)
     for n in sorted({round(place) for place in np.linspace(1, last - first, samples)} if last > first else ()):
         fresh(sweep.template, sweep.work)
-        print(n, in_fork(lambda n=n: sweep.one(AT - first - n)), flush=True)
+        print(n, in_fork(lambda n=n: sweep.one(AT - first - n, n)), flush=True)
 
 
 if __name__ == "__main__":
