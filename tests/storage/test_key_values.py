@@ -201,7 +201,7 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, c
         assert kv.keys() == []
 
 
-def test_a_reader_a_fork_and_a_closed_one_are_told_so(tmp_path):
+def test_a_reader_and_a_closed_one_are_told_so(tmp_path):
     with pytest.raises(bqstore.NotFoundError, match="there are no entries"):
         bqstore.open_key_values(tmp_path / "nowhere", read_only=True)
     assert not (tmp_path / "nowhere").exists()
@@ -216,6 +216,35 @@ def test_a_reader_a_fork_and_a_closed_one_are_told_so(tmp_path):
     kv.close()
     with pytest.raises(ClosedError, match="these entries are closed"):
         kv.get(["a"])
+
+
+FORK = """
+import os, sys, bqstore
+kv = bqstore.open_key_values(sys.argv[1])
+kv.put({"parent": b""})
+if os.fork() == 0:
+    for call in (lambda: kv.put({"x": b""}), lambda: kv.get(["parent"])):
+        try:
+            call()
+        except bqstore.ClosedError:
+            print("closed", flush=True)
+    kv.close()
+    with bqstore.open_key_values(sys.argv[1]) as own:
+        own.put({"child": b""})
+    os._exit(0)
+os.wait()
+kv.put({"after": b""})
+print(kv.keys())
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_opens_entries_of_its_own(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FORK, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n") == ["closed", "closed", "['after', 'child', 'parent']", ""]
 
 
 @pytest.mark.long
