@@ -7,6 +7,7 @@ verified and repaired with the collection. Reads take no lock: each sees the las
 """
 
 import atexit
+import io
 import math
 import os
 import secrets
@@ -15,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -26,7 +27,7 @@ from .catalogue import Catalogue
 from .files import storage_errors
 from .hosts import claim
 from .key_value_tables import About, Entry
-from .lock import WriterLock, end_with_the_parent, is_own_for_life
+from .lock import WriterLock, end_with_the_parent, is_own_for_life, unlock_and_close
 from .place import Place
 
 T = TypeVar("T")
@@ -115,8 +116,8 @@ class EntryFile:
             gone = tables.remove(connection, ((space, key) for key in keys))
             return gone, about.next(_later(about), -gone) if gone else about
 
-        entries, again = self._place, self.catalogue.use_log_again
-        return reserve.with_it(entries, lambda: self._write(change), again, lambda: self._poison is not None)
+        # no checkpoint in between: it would take the space that is given up, to copy the log
+        return reserve.with_it(self._place, lambda: self._write(change), is_over=lambda: self._poison is not None)
 
     def follow(self, source: sqlite3.Connection) -> int:
         """Make the entries those of another file, in one commit; bytes of the values that differed."""
@@ -141,10 +142,10 @@ class EntryFile:
         self._check()
         if self.read_only:
             raise ReadOnlyError("these entries are open with read_only=True; open them without to write")
-        with self._turn, ExitStack() as stack:
+        with self._turn, self._lock_file() as file:
             if self._poison is not None:
                 raise StorageError(f"an earlier write failed ({self._poison}); close the entries and open them again")
-            self._wait(stack, self.lock_timeout)
+            self._wait(file, self.lock_timeout)
             try:
                 with self.catalogue.writing() as connection:
                     about = tables.reread_about(connection, self.name)
@@ -158,18 +159,21 @@ class EntryFile:
             if self._place is not None:
                 self._place.check()  # else what was committed is in a folder that nobody will open again
             self.catalogue.limit_log()
+            if file is not None:
+                unlock_and_close(file)  # closing alone would leave the lock with a fork that was made meanwhile
             return out
 
-    def _wait(self, stack: ExitStack, timeout: float) -> None:
-        """Wait for the folder's lock; closing the stack gives it back."""
+    def _lock_file(self) -> AbstractContextManager[io.FileIO | None]:
+        """What to hold with ``with`` during `_wait` and the write; see `WriterLock.open`."""
         if self._lock is None or self._place is None:
-            return
+            return nullcontext()
         self._place.check()
-        file = stack.enter_context(self._lock.open())
-        if is_own_for_life(file):  # a collection of this process is open with exclusive=True: nobody else writes
-            return
-        self._lock.wait(file, timeout)
-        stack.callback(platform.unlock, file.fileno())  # before a fork that was made meanwhile ends
+        return self._lock.open()
+
+    def _wait(self, file: io.FileIO | None, timeout: float) -> None:
+        """Wait for the folder's lock, unless a collection of this process has it for life: then nobody else writes."""
+        if file is not None and self._lock is not None and not is_own_for_life(file):
+            self._lock.wait(file, timeout)
 
     def _check(self) -> None:
         if self._closed:
@@ -187,12 +191,14 @@ class EntryFile:
         if self._closed or (self._pid != os.getpid() and self._place is not None):
             return
         self._closed = True
-        with self._turn, ExitStack() as stack, self._until_closed:
+        with self._turn, self._until_closed, ExitStack() as stack:
+            stack.callback(self.catalogue.close)
             with suppress(BqstoreError, OSError):
-                self._wait(stack, min(self.lock_timeout, _AT_CLOSE))
-                if self._lock is not None and self._poison is None:
+                file = stack.enter_context(self._lock_file())
+                self._wait(file, min(self.lock_timeout, _AT_CLOSE))
+                stack.callback(self.catalogue.close)  # under the lock, as the last connection folds the log in
+                if file is not None and self._poison is None:
                     self.catalogue.checkpoint()
-            self.catalogue.close()
 
 
 def _later(about: About) -> float:
@@ -235,6 +241,7 @@ def _open_to_write(place: Place, lock: WriterLock, lock_timeout: float) -> Entry
         if host is not None:
             end_with_the_parent(at_failure.enter_context(host))
         catalogue = reserve.with_it(place, lambda: _opened(place, read_only=False))
+        reserve.keep(place, sum(catalogue.bytes()))
         out = EntryFile(catalogue, place, lock, lock_timeout)
         if host is not None:
             out._until_closed.callback(host.close)

@@ -1,6 +1,7 @@
 """Keys and values against a dictionary, in other processes, killed, damaged, and given what they cannot store."""
 
 import copy
+import errno
 import os
 import pickle
 import signal
@@ -16,11 +17,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bqstore
-from bqstore import ClosedError, CorruptionError, FolderReplacedError, InvalidInputError, LockedError, ReadOnlyError
+from bqstore import (
+    ClosedError,
+    CorruptionError,
+    FolderReplacedError,
+    InvalidInputError,
+    LockedError,
+    ReadOnlyError,
+    StorageError,
+)
 from tests.conftest import child, often
 
 from ..engine.other_process import other_process
+from ..engine.test_durability import small_disk
 from .damage import flip, positions
+from .interrupts import interrupted, lines_of, some_lines
 
 ROOT = Path(bqstore.__file__).parents[1]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3) | st.sampled_from(
@@ -320,6 +331,53 @@ def test_the_format_document_is_enough_to_read_entries(tmp_path):
     for (_, key, part, time, key_crc, value, crc), head in zip(rows, ["1,1,1", "1,1,-"], strict=True):
         assert key_crc == zlib.crc32(f"{head},{time!r}:s{key}{part or ''}".encode())
         assert crc == zlib.crc32(value, key_crc)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_at_any_line_leaves_a_call_done_or_not_done(tmp_path):
+    with bqstore.open_key_values(tmp_path) as kv:
+        kv.put({"a": b"0"})
+
+        def write() -> None:
+            kv.put({"a": str(step).encode(), f"{step}": b""})
+            kv.delete(["a"])
+
+        step = -1
+        count, came = lines_of(write), 0
+        for step, line in enumerate(some_lines(count, max(1, count // often(60)))):
+            kv.put({"a": b"old"})
+            came += interrupted(write, line)
+            assert kv.get(["a"])[0] in (b"old", str(step).encode(), None)
+            assert kv.exist([str(step)]) == [kv.get(["a"])[0] != b"old"]
+            kv.put({"goes on": b""})
+        assert came > 10
+    with bqstore.open_key_values(tmp_path) as kv:  # what it counts is what there is
+        assert kv.exist(["goes on"]) == [True]
+
+
+@pytest.mark.long
+def test_on_a_full_disk_nothing_is_lost_deleting_works_and_nothing_must_be_opened_again(tmp_path):
+    path = small_disk(tmp_path, "6m")
+    try:
+        with bqstore.open_key_values(path) as kv:
+            truth = {str(i): b"x" * 3000 for i in range(100)}
+            kv.put(truth)
+            with pytest.raises(OSError, match="No space"), (path / "filler").open("ab", buffering=0) as file:
+                while True:
+                    file.write(b"z" * 4096)
+            with pytest.raises(StorageError) as caught:
+                kv.put({f"more {i}": b"x" * 9000 for i in range(1000)})
+            assert caught.value.errno == errno.ENOSPC and dict(kv.items()) == truth
+            assert kv.delete(["0", "1"]) == 2
+            (path / "filler").unlink()
+            kv.put({"2": b"new"})
+            truth = {**truth, "2": b"new"}
+            del truth["0"], truth["1"]
+            assert dict(kv.items()) == truth
+        with bqstore.open_key_values(path) as kv:
+            assert dict(kv.items()) == truth
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def test_pickles_lead_to_the_same_folder_and_copies_are_the_same_object(tmp_path):
