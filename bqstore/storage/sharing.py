@@ -19,6 +19,7 @@ from .catalogue import Catalogue
 from .files import storage_errors
 from .graph_snapshot import Snapshot
 from .head import Head
+from .key_values import NAME as ENTRIES
 from .lock import WriterLock, unlock_and_close
 from .place import Place
 from .reading import Reading
@@ -148,6 +149,7 @@ class Sharing(Reading):
             return 0, 0
         records = sum(file.header_length + self.head.n_slots * file.layout.record_bytes for file in self.flat.both())
         kept = snapshots.n_bytes(self.flat.entries)
+        kept += sum(self.flat.entries.size(name) for name in (ENTRIES, f"{ENTRIES}-wal"))
         return records + kept + sum(self.catalogue.bytes()), sum(self.catalogue.bytes())
 
     # ---- snapshots

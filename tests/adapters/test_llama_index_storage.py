@@ -15,8 +15,9 @@ from llama_index.core import (
     load_index_from_storage,
 )
 from llama_index.core.data_structs import IndexDict
-from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
-from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, IngestionPipeline
+from llama_index.core.node_parser import HierarchicalNodeParser, SentenceSplitter, get_leaf_nodes
+from llama_index.core.retrievers import AutoMergingRetriever
 from llama_index.core.schema import IndexNode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.storage.index_store import SimpleIndexStore
@@ -189,6 +190,50 @@ def test_an_ingestion_pipeline_remembers_documents_after_reopening(tmp_path: Pat
     assert run({"a": "one", "b": "changed"}) == 1
     with bqstore.open(tmp_path) as col:
         assert len(col) == (3 if strategy == DocstoreStrategy.DUPLICATES_ONLY else 2)
+
+
+def test_an_ingestion_cache_is_there_after_reopening(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    class Counting(MockEmbedding):
+        def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+            made.extend(texts)
+            return super()._get_text_embeddings(texts)
+
+    for _ in range(2):
+        cache = IngestionCache(cache=BQKVStore(tmp_path), collection="cache")
+        pipeline = IngestionPipeline(transformations=[Counting(embed_dim=3)], cache=cache)
+        (found,) = pipeline.run(documents=[Document(id_="a", text="one")])
+        assert found.embedding == [0.5] * 3
+        cache.cache.close()  # type: ignore[attr-defined]
+    assert len(made) == 1
+
+
+def test_parents_are_merged_and_documents_refreshed_from_the_folder(tmp_path: Path) -> None:
+    parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[64, 16], chunk_overlap=0)
+    parsed = parser.get_nodes_from_documents([Document(id_="d", text="Cats sleep all day. " * 12)])
+    storage = context(tmp_path)
+    storage.docstore.add_documents(parsed)
+    VectorStoreIndex(get_leaf_nodes(parsed), storage_context=storage, embed_model=MOCK)
+    closed(storage)
+    again = context(tmp_path)
+    base = VectorStoreIndex.from_vector_store(again.vector_store, embed_model=MOCK).as_retriever(similarity_top_k=50)
+    merged = AutoMergingRetriever(base, again).retrieve("x")
+    parents = {node.node_id for node in parsed} - {node.node_id for node in get_leaf_nodes(parsed)}
+    assert merged and {found.node_id for found in merged} <= parents
+    closed(again)
+
+    pages = [Document(id_="p", text="first"), Document(id_="q", text="same")]
+    storage = context(tmp_path / "pages")
+    index = VectorStoreIndex.from_documents(pages, storage, embed_model=MOCK, store_nodes_override=True)
+    closed(storage)
+    storage = context(tmp_path / "pages")
+    index = load_index_from_storage(storage, embed_model=MOCK, store_nodes_override=True)
+    changed = [Document(id_="p", text="second"), Document(id_="q", text="same"), Document(id_="r", text="new")]
+    assert index.refresh_ref_docs(changed) == [True, False, True]
+    found = {each.get_content() for each in index.as_retriever(similarity_top_k=9).retrieve("x")}
+    assert found == {"second", "same", "new"}
+    closed(storage)
 
 
 @pytest.mark.long

@@ -109,6 +109,15 @@ def test_a_backup_has_a_document_for_each_entry_while_both_are_written(tmp_path,
             assert {*theirs.keys("docs")} <= {*copy.ids()}
 
 
+def test_the_bytes_of_a_collection_are_those_of_its_entries_too(tmp_path):
+    make(tmp_path)
+    with bqstore.open(tmp_path) as col:
+        before = col.info().disk_bytes
+        with bqstore.open_key_values(tmp_path) as kv:
+            kv.put({"large": b"x" * 100_000})
+            assert 100_000 < col.info().disk_bytes - before < 200_000
+
+
 def test_a_stale_log_of_an_interrupted_backup_is_no_part_of_the_copy(tmp_path):
     make(tmp_path / "store")
     growing = tmp_path / "copy" / ".default.partial"

@@ -65,7 +65,8 @@ class BQKVStore(BaseKVStore):
 
         >>> store.put_all([("a", {"n": 1}), ("c", {"n": 3})])
         """
-        self._values.put([(key, _written(key, val)) for key, val in kv_pairs], _space(collection))
+        if kv_pairs:  # a document store puts three lists, of which one is often empty
+            self._values.put([(key, _written(key, val)) for key, val in kv_pairs], _space(collection))
 
     async def aput_all(
         self,
