@@ -151,9 +151,8 @@ def test_no_process_is_started_where_nothing_can_be_kept(tmp_path):
 
 def test_compiling_can_be_switched_off(tmp_path):
     """What is in the cache is used all the same."""
-    off = ONE + "print(sift(), dispatch.sift.is_compiled(), background._here.tries)"
-    assert run(off, tmp_path, "off")[0] == ["(3, [0, 1, 2]) False 0"]
-    assert run(ONE + "print(sift())", tmp_path, "foreground")[0] == ["(3, [0, 1, 2])"]
+    off = ONE + "print(sift(), dispatch.sift.is_compiled(), background._here.tries)\n"
+    assert run(off + "dispatch.sift.compile()", tmp_path, "off")[0] == ["(3, [0, 1, 2]) False 0"]
     assert run(off, tmp_path, "off")[0] == ["(3, [0, 1, 2]) True 0"]
 
 
@@ -303,23 +302,17 @@ def test_who_only_asks_compiles_nothing(tmp_path):
     script = (
         ONE
         + """
+import os
 import bqstore
-with bqstore.open() as col:
-    print(col.info().kernels, background._here.tries)
+for os.environ["BQSTORE_COMPILE"] in "foreground", "background":
+    with bqstore.open() as col:
+        print(col.info().kernels, background._here.tries)
 """
     )
-    assert run(script, tmp_path, "foreground") == (["uncompiled 0"], "")
-    assert run(script, tmp_path) == (["uncompiled 0"], "")
+    assert run(script, tmp_path) == (["uncompiled 0"] * 2, "")
 
 
-def test_an_unknown_way_to_compile_is_refused_at_opening(tmp_path):
-    script = """
-    import bqstore
-    try:
+def test_an_unknown_way_to_compile_is_refused_at_opening(monkeypatch):
+    monkeypatch.setenv("BQSTORE_COMPILE", "Foreground")
+    with pytest.raises(InvalidInputError, match="BQSTORE_COMPILE is 'Foreground'; expected one of background, "):
         bqstore.open()
-    except bqstore.InvalidInputError as error:
-        print(error)
-    """
-    assert run(script, tmp_path, "Foreground")[0] == [
-        "BQSTORE_COMPILE is 'Foreground'; expected one of background, foreground, off"
-    ]
