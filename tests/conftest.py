@@ -43,6 +43,7 @@ def child(*arguments: Any, **keywords: Any) -> Iterator["subprocess.Popen[str]"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="one case of some tests of every file, no long ones")
     parser.addoption("--one", action="store_true", help="one representative case of each test of the kernels")
+    parser.addoption("--kernels-apart", action="store_true", help="without the tests of kernels that other runs take")
 
 
 def leave_out_places(cases: list[pytest.Item]) -> None:

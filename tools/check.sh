@@ -59,10 +59,11 @@ if [ "$MODE" = all ]; then
     selected="not torture"
     of_kernels=(-m "$selected")
     of_interpreted=("${of_kernels[@]}" "${spread[@]}")
+    of_all=("${spread[@]}" -m "$selected")
 else
-    selected="not torture and not slow"
     of_kernels=(-m representative --one)
     of_interpreted=("${of_kernels[@]}")
+    of_all=("${spread[@]}" -m "not torture and not slow" --kernels-apart)
 fi
 wait "$collecting"
 wait "$compiling"
@@ -74,7 +75,7 @@ apart() {  # beside the others; few of them in one process, as are those with bo
 apart > "$NUMBA_CACHE_DIR/apart.log" 2>&1 &
 apart=$!
 step "pytest"
-"$BIN/python" -m pytest "${spread[@]}" -m "$selected" "$@" && passed=0 || passed=$?
+"$BIN/python" -m pytest "${of_all[@]}" "$@" && passed=0 || passed=$?
 wait "$apart" && checked=0 || checked=$?
 cat "$NUMBA_CACHE_DIR/apart.log"
 exit $((passed || checked))
