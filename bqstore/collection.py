@@ -895,7 +895,7 @@ class Collection:
         self._engine.core.texts.settle(self._engine.lock_timeout)
         self._engine.graph.settle()
         self._engine.core.flush(self._engine.lock_timeout)
-        self._engine.core.keeper.settle(self._engine.target_recall)
+        self._engine.core.keeper.settle(self._engine.target_recall, self._engine.hnsw.full_scan_threshold)
 
     @checked_keywords
     def set_text_index(self, text_index: bool | Mapping[str, Any] = True) -> None:

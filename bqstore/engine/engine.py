@@ -113,7 +113,7 @@ class Engine:
         """Do a write, one at a time, publish it, and link what it has added."""
         out = self.core.write(action, self.lock_timeout)
         self._follow(self.store.head.settings)
-        self.core.keeper.written(self.target_recall)
+        self.core.keeper.written(self.target_recall, self.hnsw.full_scan_threshold)
         return out
 
     def recode(self, change: Callable[[], None]) -> None:

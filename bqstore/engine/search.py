@@ -51,7 +51,7 @@ def ids(engine: "Engine", queries: F32, tree: Tree | None, options: Options) -> 
         ordinals, scores = way.nearest(queries)
         if not outgrown(engine, state):
             assert state.ids is not None
-            engine.core.keeper.found(state, way, queries, scores)
+            engine.core.keeper.found(state, way, queries, ordinals, scores)
             return state.ids.take(ordinals), scores
 
 
@@ -86,7 +86,7 @@ def found(
     ordinals, scores = way.nearest(queries, work)
     if outgrown(engine, state):
         raise ChangedError
-    engine.core.keeper.found(state, way, queries, scores)
+    engine.core.keeper.found(state, way, queries, ordinals, scores)
     some = ordinals[ordinals >= 0]
     if len(queries) > 1:
         some = np.unique(some)

@@ -170,13 +170,13 @@ def resolve(
 class Keeper(Protocol):
     """Who keeps the promise; `quality.keeper` in an open collection. ``target``: what the caller's opening promises."""
 
-    def written(self, target: float) -> None:
-        """Look whether it is time to measure again; after a write."""
+    def written(self, target: float, exactly: int) -> None:
+        """Look whether it is time to measure again; after a write. ``exactly``: the ``full_scan_threshold`` in use."""
 
-    def found(self, state: State, search: Any, queries: Any, scores: Any) -> None:
+    def found(self, state: State, search: Any, queries: Any, ordinals: Any, scores: Any) -> None:
         """A search has been answered: one in many is checked."""
 
-    def settle(self, target: float) -> None:
+    def settle(self, target: float, exactly: int) -> None:
         """Wait until what is due has been measured."""
 
     def stop(self) -> None:
@@ -189,10 +189,10 @@ class Keeper(Protocol):
 class NoKeeper:
     """Nobody: while a collection is being opened."""
 
-    def written(self, target: float) -> None:  # noqa: D102
+    def written(self, target: float, exactly: int) -> None:  # noqa: D102
         pass
 
-    def found(self, state: State, search: Any, queries: Any, scores: Any) -> None:  # noqa: D102
+    def found(self, state: State, search: Any, queries: Any, ordinals: Any, scores: Any) -> None:  # noqa: D102
         pass
 
     settle = written

@@ -51,7 +51,7 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
         except BqstoreError as error:  # what was added is durable, and found all the same
             message = f"codes stay as they are, and were not chosen anew: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
-    core.keeper.written(engine.target_recall)
+    core.keeper.written(engine.target_recall, engine.hnsw.full_scan_threshold)
     if mine.replaced or given > len(rows.ids):
         _LOG.info(
             "added %d documents, %d of them in the place of others with their ids; %d had the id of a later one in the "

@@ -1,8 +1,8 @@
 """Keeps a collection's target recall: measures as it grows, watches searches, widens them where they fall short.
 
 All of it happens in one background thread that lives while there is something to do. Measuring (`calibrate.py`) comes
-with every doubling of the collection. The watch answers one search in many again, exactly, and spends at most one
-hundredth of the time on it.
+with every doubling of the collection. The watch answers one search in many again, exactly, or against a sample of the
+originals where these are large, and spends at most one hundredth of the time on it.
 """
 
 import logging
@@ -36,11 +36,16 @@ from .ground_truth import exact_search
 log = logging.getLogger("bqstore")
 
 F32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 FILTERED: Final = "filtered"
 _PART: Final = 0.01  # of the time that the watch may take
-_CALLS: Final = 64  # searches between two looks at the clock
+_CALLS: Final = 64  # queries between two looks at the clock
+_AT_ONCE: Final = 8  # queries of a batch that are checked: they read the originals together
+_MOST_READ: Final = 2 << 30  # bytes of originals that are read for a check; of more, a sample
+_RUN: Final = 64  # records of that sample that lie together
 _KEPT: Final = 400  # checked searches that an estimate is made of
 _FEWEST: Final = 30  # before which none is judged
+_NONE: Final = 3.0  # at most so many, with 95% confidence, where none was seen
 _SURE: Final = 3.5  # standard errors below the target: no alarm in a thousand healthy collections
 _TOLERANCE: Final = 0.01
 _GROWTH, _SOON = 1.0, 0.25  # written since, of what was measured: measure again; and where somebody waits for it
@@ -63,37 +68,45 @@ class RecallKeeper:
         self._rechosen = -math.inf  # documents ever written when other codes were tried
         self._known: tuple[object, object, Calibration | None] = (None, None, None)
         self._seen: dict[tuple[str, float], deque[float]] = {}  # of each kind and target
+        self._least: dict[tuple[str, float], float] = {}  # the error of one check by a sample that shows none
+        self._random = np.random.default_rng()
         self._warned: set[str] = set()
 
     # ---- what others call
 
-    def written(self, target: float) -> None:
+    def written(self, target: float, exactly: int) -> None:
         """Measure in the background if that is due; after a write."""
-        if target and self._is_due():
-            self._start(lambda: self._measure(target))
+        if target and self._is_due(exactly):
+            self._start(lambda: self._measure(target, exactly))
 
-    def found(self, state: State, search: PreparedSearch, queries: F32, scores: F32) -> None:
+    def found(
+        self, state: State, search: PreparedSearch, queries: F32, ordinals: NDArray[np.int32], scores: F32
+    ) -> None:
         """A search was answered; one in many is checked in the background, if a recall was promised to it."""
         target = search.options.target
         if target == 0:
             return
-        self._left -= 1
+        self._left -= max(1, len(queries))
         if self._left > 0:
             return
         self._left = _CALLS
         if self._is_at_work or not len(queries):
             return
-        if self._is_due():
-            self._start(lambda: self._measure(target))
-        elif time.monotonic() >= self._next_check and _can_be_checked(search) and queries[0].any():
-            query, best = queries[:1].copy(), scores[0].copy()
-            self._start(lambda: self._check(state, search, query, best))
+        exactly = search.options.hnsw.full_scan_threshold
+        if self._is_due(exactly):
+            self._start(lambda: self._measure(target, exactly))
+        elif time.monotonic() >= self._next_check and _can_be_checked(search):
+            some = np.flatnonzero(queries.any(axis=1))
+            some = self._random.choice(some, min(len(some), _AT_ONCE), replace=False)
+            if len(some):
+                given = queries[some], ordinals[some], scores[some]
+                self._start(lambda: self._check(state, search, *given))
 
-    def settle(self, target: float) -> None:
+    def settle(self, target: float, exactly: int) -> None:
         """Measure if that is due or will be soon, and wait for it."""
         self._wait()
-        if target and self._is_due(_SOON):
-            self._start(lambda: self._measure(target, _SOON))
+        if target and self._is_due(exactly, _SOON):
+            self._start(lambda: self._measure(target, exactly, _SOON))
             self._wait()
 
     def _wait(self) -> None:
@@ -119,21 +132,27 @@ class RecallKeeper:
     def estimates(self, target: float) -> dict[str, RecallEstimate]:
         """The recall of checked searches with this target by kind: "scan", "walk" or "filtered"."""
         found = {kind: list(seen) for (kind, asked), seen in list(self._seen.items()) if asked == target}
-        return {kind: _estimate(seen) for kind, seen in found.items() if seen}
+        made = {kind: _estimate(seen, self._least.get((kind, target), 0.0)) for kind, seen in found.items() if seen}
+        return {
+            kind: replace(one, recall=max(0.0, one.recall), low=max(0.0, one.low), high=max(0.0, one.high))
+            for kind, one in made.items()
+        }
 
     # ---- measuring
 
-    def _is_due(self, growth: float = _GROWTH) -> bool:
+    def _is_due(self, exactly: int, growth: float = _GROWTH) -> bool:
         """Whether so large a part of the collection is new since it was measured, and it can be measured now.
 
         New, and not more: a collection may be replaced, document by document, and never grow.
+
+        exactly : int   the ``full_scan_threshold`` in use: an opening may have another one than is stored
         """
         state, core = self._core.publisher.state, self._core
         head, data = state.head, state.data
         documents, written = head.n_live, head.next_rid
         if data is None or documents < _LEAST or head.settings["originals"] == "none":
             return False
-        if 4 * documents * data.dim <= 1024 * head.settings["hnsw"]["full_scan_threshold"]:
+        if 4 * documents * data.dim <= 1024 * exactly:
             return False  # searched exactly
         generation, then, at = self._tried
         if generation == head.generation and then / 4 < documents and written - at < growth * then:
@@ -144,12 +163,12 @@ class RecallKeeper:
         is_linked = state.n < SMALLEST_GRAPH or (2 * data.linked >= state.n and not core.graph.builder.at_work)
         return is_linked and index.can_link() and not core.lifecycle.closed
 
-    def _measure(self, target: float, growth: float = _GROWTH) -> None:
+    def _measure(self, target: float, exactly: int, growth: float = _GROWTH) -> None:
         """Measure as long as that is due, unless another process does."""
         store = self._core.store
         with nullcontext(True) if store.read_only else store.duty("MEASURE") as alone:
             self._core.publisher.current()  # the other one may just have ended
-            while alone and self._is_due(growth):
+            while alone and self._is_due(exactly, growth):
                 known = self.calibration
                 self._measure_now(target, 0 if known is None else known.extra, 0 if known is None else known.filtered)
 
@@ -197,23 +216,38 @@ class RecallKeeper:
 
     # ---- the watch
 
-    def _check(self, state: State, search: PreparedSearch, query: F32, scores: F32) -> None:
-        """Answer a search again, exactly, and count what it had found."""
+    def _check(
+        self, state: State, search: PreparedSearch, queries: F32, ordinals: NDArray[np.int32], scores: F32
+    ) -> None:
+        """Answer some queries of a search again, exactly, and count what it had found.
+
+        Their mean counts as one: the queries of a batch may be alike, and then they are no more evidence than one.
+        """
         begun, data, made = time.monotonic(), state.data, search.search
         assert data is not None
         # in pieces, so that closing need not wait for all originals to be read
         among = state.live if made.accept.everything else to_mask(made.accept.words, state.n)
+        accepted = max(1, int(np.count_nonzero(among)))
+        part = min(1.0, _MOST_READ / (4 * data.records.shape[1] * accepted))
+        if part < 1:
+            among = among & np.repeat(self._random.random(-(-state.n // _RUN)) < part, _RUN)[: state.n]
         state = replace(state, data=replace(data, pool=ScratchPool()))
-        truth = exact_search(state, query, None, made.k, index.ALONE, self._go_on, among).scores[0]
+        truth = exact_search(state, queries, None, made.k, index.ALONE, self._go_on, among).scores
         kind, target = FILTERED if made.accepted < search.live else made.plan.way, search.options.target
         seen = self._seen.setdefault((kind, target), deque(maxlen=_KEPT))
-        seen.append(float(np.count_nonzero(scores >= truth[-1]) / len(truth)))
+        if part == 1:
+            recalls = np.count_nonzero(scores >= truth[:, -1:], axis=1) / truth.shape[1]
+        else:
+            recalls = _by_sample(truth, ordinals, scores, among, part)
+            self._least[kind, target] = max(self._least.get((kind, target), 0.0), _NONE / (part * made.k))
+        seen.append(float(recalls.mean()))
         now = time.monotonic()
         self._next_check = now + (now - begun) / _PART
-        self._judge(kind, target, _estimate(list(seen)))
+        self._judge(kind, target, search.options.hnsw.full_scan_threshold)
 
-    def _judge(self, kind: str, target: float, found: RecallEstimate) -> None:
+    def _judge(self, kind: str, target: float, exactly: int) -> None:
         """Where searches surely find less than promised: say it once, and take more candidates."""
+        found = _estimate(list(self._seen[kind, target]), self._least.get((kind, target), 0.0))
         if not _falls_short(found, target):
             return
         if kind not in self._warned:
@@ -229,7 +263,7 @@ class RecallKeeper:
         known, state = self.calibration, self._core.publisher.state
         if known is None or state.head.next_rid - known.written >= _SOON * known.documents:
             self._measure_now(target, 0, 0 if known is None else known.filtered)
-            self._measure(target)  # other codes, if they were chosen
+            self._measure(target, exactly)  # other codes, if they were chosen
         elif kind == FILTERED and known.filtered < len(RUNGS) - 1:
             self._keep(replace(known, filtered=known.filtered + 1), state)
         elif kind != FILTERED and known.reaching(target) is not None:  # else there is nothing more to take
@@ -284,9 +318,32 @@ def _falls_short(found: RecallEstimate, target: float) -> bool:
     return found.queries >= _FEWEST and found.recall + _SURE * error < target - _TOLERANCE
 
 
-def _estimate(found: list[float]) -> RecallEstimate:
-    """The mean recall of checked searches, with its 95% confidence interval (normal, with a floor where all are 1)."""
+def _by_sample(truth: F32, ordinals: NDArray[np.int32], scores: F32, among: Mask, part: float) -> NDArray[np.float64]:
+    """The recall of queries, without bias but for one missed that pushes another out, by a sample of the originals.
+
+    Each one in it that is better than the last hit, and no hit, stands for as many as the sample is a part of. It may
+    be below 0; the mean of many is not.
+
+    Parameters
+    ----------
+    truth : float32 (m, size)       scores of the nearest in the sample
+    ordinals : int32 (m, k)         the hits, padded with -1; scores : float32 (m, k)
+    among : bool (n,)               the sample
+    """
+    k = np.maximum(1, np.count_nonzero(ordinals >= 0, axis=1))
+    worst = scores[np.arange(len(k)), k - 1][:, None]
+    better = np.count_nonzero(truth > worst, axis=1)
+    hits = np.count_nonzero((ordinals >= 0) & among[ordinals] & (scores > worst), axis=1)
+    recalls: NDArray[np.float64] = 1 - np.maximum(0, better - hits) / (part * k)
+    return recalls
+
+
+def _estimate(found: list[float], least: float = 0.0) -> RecallEstimate:
+    """The mean recall of checked searches, with its 95% confidence interval (normal, with a floor where all are 1).
+
+    least : float   what one check at least may be wrong by, where it is made by a sample
+    """
     m, mean = len(found), float(np.mean(found))
     deviation = max(float(np.std(found)), 1 / (2 * math.sqrt(m)) if m < _FEWEST else 0.01)
-    error = 1.96 * deviation / math.sqrt(m)
-    return RecallEstimate(mean, max(0.0, mean - error), min(1.0, mean + error), m)
+    error = max(1.96 * deviation / math.sqrt(m), least / m)
+    return RecallEstimate(mean, mean - error, min(1.0, mean + error), m)

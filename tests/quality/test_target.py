@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 import bqstore
+from bqstore.engine.options import Asked
+from bqstore.engine.prepared_search import unfiltered
+from bqstore.engine.search import prepared
 from bqstore.engine.target import RUNGS, Calibration, Promise, Rung, calibration_of, resolve
 from bqstore.quality import keeper as keeping
 from bqstore.quality.calibrate import calibrate
@@ -237,7 +240,7 @@ def test_a_reader_measures_for_itself_what_nobody_has(tmp_path, catalogue, monke
         col._engine.core.keeper.stop()
     with bqstore.open(tmp_path, read_only=True) as col:
         col.search(catalogue[1][0])
-        keeper_of(col).settle(0.95)
+        keeper_of(col).settle(0.95, 0)
         assert explained(col, catalogue[1][0]).candidates > 30 and col.health().measured.recall >= 0.95
         assert "calibration" not in col._engine.store.head.settings
 
@@ -247,12 +250,12 @@ def test_what_a_reader_had_measured_stayed_when_codes_were_made_anew(tmp_path, c
         fill(col, catalogue[0])
         col.flush()
         with bqstore.open(tmp_path, read_only=True, target_recall=0.95) as reader:
-            keeper_of(reader).settle(0.95)
+            keeper_of(reader).settle(0.95, 0)
             assert explained(reader, catalogue[1][0]).candidates > 30
             col.requantize(encoding="four_bits")
             assert explained(reader, catalogue[1][0]).candidates == 30 and reader.health().measured is None
             reader._engine.graph.settle()
-            keeper_of(reader).settle(0.95)
+            keeper_of(reader).settle(0.95, 0)
             assert reader.health().measured.recall >= 0.95
 
 
@@ -506,6 +509,63 @@ def test_the_watch_takes_a_hundredth_of_the_time(made, catalogue, monkeypatch):
         wait(col)
         assert keeper._next_check - next(seconds) == 99  # a hundred after the check, which took one
         assert keeper._left > 1
+
+
+def test_a_batch_was_watched_by_its_first_query_alone(made, catalogue, monkeypatch):
+    """And counted as one search: eight of it are answered again, and their mean counts as one."""
+    asked, exact_search = [], keeping.exact_search
+    monkeypatch.setattr(keeping, "exact_search", lambda *given: asked.append(given[1]) or exact_search(*given))
+    with bqstore.open(made) as col:
+        keeper = keeper_of(col)
+        keeper._left, keeper._next_check = 100, 0.0
+        queries = np.concatenate([np.zeros((1, DIM), np.float32), catalogue[1][:120]])
+        col.search_ids(queries[:50], 10)
+        wait(col)
+        assert keeper._left == 50 and not asked
+        col.search_batch(queries[:51], 10)
+        wait(col)
+        (some,) = asked
+        places = [np.flatnonzero((queries == query).all(1))[0] for query in some]
+        assert len(set(places)) == 8 and max(places) > 8 and 0 not in places
+        (found,) = col.health().searches.values()
+        assert found.queries == 1 and 0.5 < found.recall <= 1
+
+
+def test_the_estimate_by_a_sample_is_right_on_average(made, catalogue, monkeypatch):
+    """Of ten hits two are missing: one of them is seen in a fourth of all samples of a fourth."""
+    monkeypatch.setattr(keeping, "_MOST_READ", N * (DIM + 8) * 4 // 4)
+    with bqstore.open(made) as col:
+        keeper, core, queries = keeper_of(col), col._engine.core, catalogue[1][:8]
+        state = core.publisher.current()
+        search = prepared(col._engine, state, None, col._engine.options(*Asked(10)))[1]
+        exact = col._engine.options(*Asked(12, exact=True))
+        best, scores = (
+            found[:, [0, 1, 3, 4, 5, 6, 8, 9, 10, 11]] for found in unfiltered(state, exact).nearest(queries)
+        )
+        assert (np.diff(scores) < 0).all()
+        monkeypatch.setattr(keeper, "_judge", lambda *given: None)
+        for _ in range(200):
+            keeper._check(state, search, queries, best, scores)
+        ((key, seen),) = keeper._seen.items()
+        assert abs(np.mean(seen) - 0.8) < 0.05 and np.std(seen) > 0.02
+        assert keeper.estimates(0.95)[key[0]].low < 0.8 < keeper.estimates(0.95)[key[0]].high
+        seen.clear()
+        keeper._seen[key].extend([1.0] * 10)
+        assert keeper.estimates(0.95)[key[0]].low == pytest.approx(1 - 3 / (0.25 * 10) / 10)
+
+
+def test_a_small_collection_whose_opening_has_codes_searched_was_never_measured(tmp_path, catalogue):
+    """What is stored says that it is searched exactly."""
+    with bqstore.open(tmp_path, quantization=ONE_BIT) as col:
+        fill(col, catalogue[0][:3000])
+        col.flush()
+        assert keeper_of(col).calibration is None
+    with bqstore.open(tmp_path, hnsw=BITS) as col:
+        col.flush()
+        known = keeper_of(col).calibration
+        assert known is not None and known.documents == 3000
+    with bqstore.open(tmp_path, hnsw=BITS) as col:
+        assert col.health().measured is not None and col.info().way != "exact"
 
 
 def test_healthy_searches_raise_no_alarm():
