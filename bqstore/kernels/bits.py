@@ -143,6 +143,7 @@ def measure(
     for p in range(bits):  # each plane weighs half as much as the one before; from the second on, rows are cached
         first = p * width
         far = ahead if p == 0 else 0
+        # four loops, as one that chooses for each row makes searches an eighth slower
         if encoding == BINARY:
             for i in range(count):
                 if far > 0:

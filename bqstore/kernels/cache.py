@@ -102,9 +102,13 @@ class _Place:
 
 @cache
 def stamp() -> str:
-    """A hash of the package's version and of the text of all kernels: a root holds the code of every leaf it calls."""
+    """A hash of the package's version and of the text of all kernels, and of what they know of records.
+
+    A root holds the code of every leaf it calls.
+    """
     digest = hashlib.sha256(f"{__version__} {numba.__version__}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):  # none in a frozen program
+    folder = Path(__file__).parent
+    for path in sorted([*folder.glob("*.py"), *folder.parent.glob("record_words.py")]):  # none in a frozen program
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -15,7 +15,16 @@ import numpy.typing as npt
 from bqstore.kernels.bits import measure, prefetch_code
 from bqstore.kernels.intrinsics import popcount, prefetch
 from bqstore.kernels.jit import leaf
-from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_HOPS, Accept, EncodedQuery, Graph, Scratch, SearchSettings
+from bqstore.kernels.layout import (
+    COUNT_DISTANCES,
+    COUNT_HOPS,
+    Accept,
+    EncodedQuery,
+    Graph,
+    Scratch,
+    SearchSettings,
+    Walk,
+)
 from bqstore.kernels.walk import (
     EXPANDED,
     FARTHEST,
@@ -62,53 +71,35 @@ def sample_accepted(accept: Accept, n: int, rows: npt.NDArray[np.int32], wanted:
 
 
 @leaf
-def measure_and_offer(
-    words: npt.NDArray[np.uint64],
-    graph: Graph,
-    accept: Accept,
-    ef: int,
-    query: EncodedQuery,
-    count: int,
-    n: int,
-    found: tuple[int, int, np.int64, int],
-    scratch: Scratch,
-) -> tuple[int, int, np.int64, int]:
+def measure_and_offer(walk: Walk, count: int, found: tuple[int, int, np.int64, int]) -> tuple[int, int, np.int64, int]:
     """Measure the nodes ``scratch.rows[:count]``, and offer the accepted ones and the copies of all to the beam.
 
     found : size, accepted, bound, and the first key that is not expanded; returns their new values.
     """
     size, accepted, bound, first = found
-    rows, distances = scratch.rows, scratch.distances
-    measure(words, rows, count, query, 0, distances)
-    scratch.counters[COUNT_DISTANCES] += count
+    rows, distances = walk.scratch.rows, walk.scratch.distances
+    measure(walk.words, rows, count, walk.query, 0, distances)
+    walk.scratch.counters[COUNT_DISTANCES] += count
     for i in range(count):
         if distances[i] < bound:
             node, distance = rows[i], distances[i]
-            if is_accepted(accept, node):
-                size, accepted, place, bound = offer(scratch.keys, ef, size, accepted, ef, distance, node, 1)
-                first = min(first, place)
-            if graph.same[node] >= 0:
-                size, accepted, bound = offer_copies(
-                    graph, accept, scratch.keys, ef, size, accepted, ef, distance, node, bound, n, words, query, scratch
+            if is_accepted(walk.accept, node):
+                size, accepted, place, bound = offer(
+                    walk.scratch.keys, walk.max_beam, size, accepted, walk.ef, distance, node, 1
                 )
+                first = min(first, place)
+            if walk.graph.same[node] >= 0:
+                size, accepted, bound = offer_copies(walk, (size, accepted, bound), distance, node)
                 first = 0
     return size, accepted, bound, first
 
 
 @leaf
 def expand(
-    words: npt.NDArray[np.uint64],
-    graph: Graph,
-    accept: Accept,
-    ef: int,
-    query: EncodedQuery,
-    row: int,
-    n: int,
-    epoch: np.uint8,
-    found: tuple[int, int, np.int64, int],
-    scratch: Scratch,
+    walk: Walk, row: int, epoch: np.uint8, found: tuple[int, int, np.int64, int]
 ) -> tuple[int, int, np.int64, int]:
     """Offer the accepted neighbors of a node and, in place of a rejected neighbor, the accepted neighbors of that."""
+    words, graph, accept, n, scratch = walk.words, walk.graph, walk.accept, walk.n, walk.scratch
     rows, visited, links = scratch.rows, scratch.visited, graph.links
     degree = links.shape[1]
     limit = rows.shape[0] - 1  # the last one is used by `offer_copies`
@@ -134,7 +125,7 @@ def expand(
                 prefetch(links, other, w)
     for i in range(waiting):
         if count + degree > limit:
-            found = measure_and_offer(words, graph, accept, ef, query, count, n, found, scratch)
+            found = measure_and_offer(walk, count, found)
             count = 0
         for j in range(degree):
             other = links[bridges[i], j]
@@ -146,7 +137,7 @@ def expand(
                 count += 1
                 prefetch_code(words, other)
     scratch.counters[COUNT_HOPS] += 1 + waiting
-    return measure_and_offer(words, graph, accept, ef, query, count, n, found, scratch)
+    return measure_and_offer(walk, count, found)
 
 
 @leaf
@@ -249,9 +240,10 @@ def beam_accepted(
         visited[start] = epoch
         scratch.rows[count] = start
         count += 1
-    found = measure_and_offer(words, graph, accept, ef, query, count, n, found, scratch)
+    walk = Walk(words, graph, accept, query, ef, ef, n, scratch)
+    found = measure_and_offer(walk, count, found)
     if not is_accepted(accept, start):
-        found = expand(words, graph, accept, ef, query, start, n, epoch, found, scratch)
+        found = expand(walk, start, epoch, found)
     size, accepted, bound, first = found
     first = 0
     while first < size:
@@ -261,6 +253,5 @@ def beam_accepted(
             continue
         keys[first - 1] = key | EXPANDED
         row = (key >> ORDINAL_SHIFT) & ORDINAL_MASK
-        found = (size, accepted, bound, first)
-        size, accepted, bound, first = expand(words, graph, accept, ef, query, row, n, epoch, found, scratch)
+        size, accepted, bound, first = expand(walk, row, epoch, (size, accepted, bound, first))
     return size, accepted, bound

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bqstore import record_words
+
 # metric: how the score of two vectors is defined
 COSINE = 0
 DOT = 1
@@ -50,18 +52,13 @@ COUNT_RESCORED = 3
 
 LAST_EPOCH = 255  # of ``Scratch.visited``, which is cleared before the next
 
-# A record is a row of little-endian uint32 words: this header, then the payload, zero-padded to 32 bytes. The header
-# begins with the checksum (two words, low first) and an id (two words, not used here).
-RECORD_HEADER_WORDS = 8
-RECORD_ALIGN_WORDS = 8
-WORD_NORM = 4  # float32, Euclidean norm of the stored vector
-WORD_SCALE = 5  # float32, value = scale * int8, or scale * float16; 1.0 under FLOAT32
-
-# sum64 = CHECKSUM_SEED + sum over words j >= 2 of ((CHECKSUM_FACTOR * (j + 1)) mod 2^32 | 1) * w[j], mod 2^64
-# (multiply-and-add hashing with fixed odd keys, Carter and Wegman 1979). The seed is not zero, so that a record of
-# zeros (a hole in a file) counts as damaged.
-CHECKSUM_SEED = 0x6271_7374_6F72_6531
-CHECKSUM_FACTOR = 0x9E37_79B1
+# of records (`record_words`)
+RECORD_HEADER_WORDS = record_words.VECTOR_HEADER_WORDS
+RECORD_ALIGN_WORDS = record_words.ALIGN_WORDS
+WORD_NORM = record_words.WORD_NORM
+WORD_SCALE = record_words.WORD_SCALE
+CHECKSUM_SEED = record_words.CHECKSUM_SEED
+CHECKSUM_FACTOR = record_words.CHECKSUM_FACTOR
 
 
 class Quantizer(NamedTuple):
@@ -150,6 +147,7 @@ class EncodedQuery(NamedTuple):
 class Originals(NamedTuple):
     """The stored vectors, read for exact scores: uint32 records (slots, stride), C-order, always a READ-ONLY array.
 
+    A record is a row of little-endian words: a header of ``RECORD_HEADER_WORDS``, then the payload, zero-padded.
     Where no originals are stored, ``records`` has shape (0, RECORD_HEADER_WORDS). ``metric`` is set in any case: the
     scores of codes depend on it.
     """
@@ -275,6 +273,27 @@ class Accept(NamedTuple):
 
     words: npt.NDArray[np.uint64]
     everything: int
+
+
+class Walk(NamedTuple):
+    """What stays the same while a beam is filled.
+
+    Fields
+    ------
+    words, graph, accept, query : the codes, the nodes that count, and what is looked for (`walk.beam`)
+    ef, max_beam : how many accepted nodes the beam keeps, and how many in all
+    n : nodes that may be met; all arrays are as long
+    scratch : written
+    """
+
+    words: npt.NDArray[np.uint64]
+    graph: Graph
+    accept: Accept
+    query: EncodedQuery
+    ef: int
+    max_beam: int
+    n: int
+    scratch: Scratch
 
 
 class Candidates(NamedTuple):

@@ -27,7 +27,7 @@ HALF_TO_FLOAT = np.float32(2.0**112)  # float32's exponent bias less float16's, 
 
 @leaf
 def record_sum(records: npt.NDArray[np.uint32], row: int, ahead: int) -> np.uint64:
-    """Return the sum64 of a record, from its words 2 on (``layout.CHECKSUM_SEED`` has the formula)."""
+    """Return the sum64 of a record, from its words 2 on (`record_words` has the formula)."""
     everything = keyed_sum(records, row, CHECKSUM_FACTOR, ahead)  # with the first two words, which hold the sum itself
     own = KEY_0 * np.uint64(records[row, 0]) + KEY_1 * np.uint64(records[row, 1])
     return wrapping_add(wrapping_add(everything, SEED), wrapping_add(~own, ODD))

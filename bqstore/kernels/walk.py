@@ -29,6 +29,7 @@ from bqstore.kernels.layout import (
     EncodedQuery,
     Graph,
     Scratch,
+    Walk,
 )
 
 EXPANDED = np.int64(1)
@@ -130,39 +131,30 @@ def offer(
 
 
 @leaf
-def offer_copies(
-    graph: Graph,
-    accept: Accept,
-    keys: npt.NDArray[np.int64],
-    max_beam: int,
-    size: int,
-    accepted: int,
-    ef: int,
-    distance: int,
-    node: int,
-    bound: np.int64,
-    n: int,
-    words: npt.NDArray[np.uint64],
-    query: EncodedQuery,
-    scratch: Scratch,
-) -> tuple[int, int, np.int64]:
+def offer_copies(walk: Walk, found: tuple[int, int, np.int64], distance: int, node: int) -> tuple[int, int, np.int64]:
     """Offer the accepted copies of ``node``, which have no links of their own.
+
+    found : size, accepted and bound of the beam; returns their new values.
 
     RABITQ codes of one bit are copies if their signs are equal; the corrections differ, so each copy is measured. After
     the first step the ordinals of a list descend, so the walk along a damaged list ends as well.
     """
+    size, accepted, bound = found
+    graph, scratch = walk.graph, walk.scratch
     copy = graph.same[node]
-    measured = query.corrected and query.bits == 1  # of several bits, copies are equal in all words
+    measured = walk.query.corrected and walk.query.bits == 1  # of several bits, copies are equal in all words
     at = scratch.rows.shape[0] - 1
     while 0 <= copy < graph.same.shape[0] and (measured or distance < bound):
-        if copy < n and is_accepted(accept, copy):
+        if copy < walk.n and is_accepted(walk.accept, copy):
             apart = distance
             if measured:
                 scratch.rows[at] = copy
-                measure(words, scratch.rows[at:], 1, query, 0, scratch.distances[at:])
+                measure(walk.words, scratch.rows[at:], 1, walk.query, 0, scratch.distances[at:])
                 apart = scratch.distances[at]
             if apart < bound:
-                size, accepted, _, bound = offer(keys, max_beam, size, accepted, ef, apart, copy, 1, int(EXPANDED))
+                size, accepted, _, bound = offer(
+                    scratch.keys, walk.max_beam, size, accepted, walk.ef, apart, copy, 1, int(EXPANDED)
+                )
         following = graph.same[copy]
         if following >= copy:
             break
@@ -299,6 +291,7 @@ def beam(
     degree = links.shape[1]
     for i in range(max_beam + 8):
         keys[i] = NO_KEY
+    walk = Walk(words, graph, accept, query, ef, max_beam, n, scratch)
     size, accepted, bound = 0, 0, FARTHEST
     start = scratch.rows[0]
     for i in range(starts):
@@ -308,9 +301,7 @@ def beam(
         visited[node] = epoch
         size, accepted, _, bound = offer(keys, max_beam, size, accepted, ef, distance, node, is_accepted(accept, node))
         if with_copies:
-            size, accepted, bound = offer_copies(
-                graph, accept, keys, max_beam, size, accepted, ef, distance, node, bound, n, words, query, scratch
-            )
+            size, accepted, bound = offer_copies(walk, (size, accepted, bound), distance, node)
     first = 0  # keys before this one are expanded
     done = 0
     hops = 0
@@ -359,22 +350,7 @@ def beam(
                 size, accepted, place, bound = offer(keys, max_beam, size, accepted, ef, distances[i], other, good)
                 first = min(first, place)
                 if with_copies and graph.same[other] >= 0:
-                    size, accepted, bound = offer_copies(
-                        graph,
-                        accept,
-                        keys,
-                        max_beam,
-                        size,
-                        accepted,
-                        ef,
-                        distances[i],
-                        other,
-                        bound,
-                        n,
-                        words,
-                        query,
-                        scratch,
-                    )
+                    size, accepted, bound = offer_copies(walk, (size, accepted, bound), distances[i], other)
         near, far = far, near
         waiting = count
     scratch.counters[COUNT_DISTANCES] += done

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptionError, FormatVersionError
+from ..record_words import ALIGN_WORDS, CHECKSUM_FACTOR, CHECKSUM_SEED, VECTOR_HEADER_WORDS, WORD_NORM, WORD_SCALE
 
 if sys.byteorder != "little":  # records are used in place, through the page cache
     raise ImportError("bqstore reads its files in place and needs a little-endian machine")
@@ -41,11 +42,8 @@ CODE_FORMS: Final = {
 ONE_BIT: Final = 1  # the only form without parameters, and the only one in format version 1
 _PLANES: Final = {4: 1, 5: 2, 6: 4}  # bit planes of a RaBitQ code, by form
 
-VECTOR_HEADER_WORDS: Final = 8  # checksum (2 words), rid (2), norm, scale, two reserved
 CODE_HEADER_WORDS: Final = 4  # checksum (2 words), rid (2)
 
-CHECKSUM_SEED: Final = 0x62717374_6F726531  # not 0, so that a record of zeros (a hole in the file) is invalid
-_GOLDEN: Final = 0x9E3779B1
 SHORT_OF_HALVES: Final = 2.0**-8
 
 F32 = NDArray[np.float32]
@@ -98,8 +96,8 @@ class Layout:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of a record. Vectors are padded to multiples of 32, which aligns payloads for vector loads."""
-        unit = 8 if self.kind == "codes" else 32
+        """Bytes of a record."""
+        unit = 8 if self.kind == "codes" else 4 * ALIGN_WORDS
         return -(-(self.header_words * 4 + self.payload_bytes) // unit) * unit
 
 
@@ -127,7 +125,7 @@ def sum64(words: U32, first: int) -> U64:
     vector instructions, so that a search can verify every record it reads.
     """
     places = np.arange(first + 1, first + 1 + words.shape[1], dtype=np.uint64)
-    keys = (places * np.uint64(_GOLDEN)) & np.uint64(0xFFFFFFFF) | np.uint64(1)
+    keys = (places * np.uint64(CHECKSUM_FACTOR)) & np.uint64(0xFFFFFFFF) | np.uint64(1)
     out = np.empty(len(words), np.uint64)
     for at in range(0, len(words), 128):  # the 64-bit copy of a block stays in the cache
         out[at : at + 128] = words[at : at + 128].astype(np.uint64) @ keys
@@ -186,8 +184,8 @@ def vector_records(layout: Layout, rids: NDArray[np.int64], vectors: F32) -> U32
         steps = np.clip(np.rint(vectors / scales[:, None]), -127, 127).astype(np.int8)
         payload.view(np.int8)[:, : layout.dim] = steps
         kept = steps.astype(np.float32) * scales[:, None]
-    floats[:, 4] = np.sqrt(np.einsum("ij,ij->i", kept, kept, dtype=np.float64))
-    floats[:, 5] = scales
+    floats[:, WORD_NORM] = np.sqrt(np.einsum("ij,ij->i", kept, kept, dtype=np.float64))
+    floats[:, WORD_SCALE] = scales
     return seal(records)
 
 
@@ -207,7 +205,7 @@ def vectors_of(layout: Layout, records: U32) -> F32:
     payload = np.ascontiguousarray(records[:, VECTOR_HEADER_WORDS:])
     if layout.form == FORMS["float32"]:
         return payload.view(np.float32)[:, : layout.dim].copy()
-    scales = np.ascontiguousarray(records[:, 5]).view(np.float32)
+    scales = np.ascontiguousarray(records[:, WORD_SCALE]).view(np.float32)
     values = payload.view(np.float16 if layout.form == FORMS["float16"] else np.int8)
     return values[:, : layout.dim].astype(np.float32) * scales[:, None]
 

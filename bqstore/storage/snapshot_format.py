@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .format import CHECKSUM_SEED, U32, U64, digest64, sum64
+from ..record_words import CHECKSUM_SEED
+from .format import U32, U64, digest64, sum64
 
 SNAPSHOT_VERSION: Final = 1  # separate from the collection's: an unreadable snapshot costs a rebuild, no data
 MAGIC: Final = b"BQSTsnap"

@@ -154,13 +154,18 @@ def test_two_hosts_with_one_home_have_a_file_each(tmp_path):
 
 def test_a_change_of_any_kernel_makes_all_of_them_anew(tmp_path, monkeypatch):
     """A root holds the code of the leaves it calls."""
+    tmp_path = tmp_path / "kernels"
+    tmp_path.mkdir()
     for name, text in (("one.py", "1"), ("two.py", "2")):
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "one.py"))
     before = cache.stamp.__wrapped__()
     assert cache.stamp.__wrapped__() == before
     (tmp_path / "two.py").write_text("3")
-    assert cache.stamp.__wrapped__() != before
+    between = cache.stamp.__wrapped__()
+    assert between != before
+    (tmp_path.parent / "record_words.py").write_text("1")  # what they know of records
+    assert cache.stamp.__wrapped__() not in (before, between)
 
 
 @pytest.mark.slow  # seconds of four processes

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bqstore.kernels import api, filtered_walk, layout, walk
-from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_EPOCH, COUNT_HOPS
+from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_EPOCH, COUNT_HOPS, Walk
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
@@ -169,11 +169,10 @@ def test_a_node_is_expanded_as_by_the_naive_version(n, tail, m, dim, encoding, f
     scratch.keys[:] = walk.NO_KEY
     epoch = walk.new_epoch(scratch)
     beam, met, found = naive.AcceptedBeam(state.measure, state.accepts, ef), set(), (0, 0, np.int64(2**30 - 1), 0)
+    steps_of = Walk(state.codes.words, state.graph, state.accept, state.query, ef, ef, n, scratch)
     for node in rng.integers(0, n, steps).tolist():
         beam.expand(state.graph, node, met)
-        found = filtered_walk.expand(
-            state.codes.words, state.graph, state.accept, ef, state.query, node, n, epoch, found, scratch
-        )
+        found = filtered_walk.expand(steps_of, node, epoch, found)
         pairs, flags, _ = kept(scratch)
         assert pairs == beam.kept and all(flags)
         assert found[0] == found[1] == beam.count()

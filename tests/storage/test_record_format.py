@@ -113,11 +113,14 @@ def test_sum64_of_known_words():
     assert (fmt.sum64(wide, 0) == [fmt.sum64(row[None], 0)[0] for row in wide]).all()
 
 
-def test_the_kernels_know_the_same_checksum():
+def test_the_kernels_know_the_same_records():
     from bqstore.kernels import layout
 
-    assert layout.CHECKSUM_SEED == fmt.CHECKSUM_SEED
-    assert layout.RECORD_HEADER_WORDS == fmt.VECTOR_HEADER_WORDS
+    assert layout.CHECKSUM_SEED == fmt.CHECKSUM_SEED == 0x6271_7374_6F72_6531
+    assert layout.RECORD_HEADER_WORDS == fmt.VECTOR_HEADER_WORDS == 8
+    for dim in (1, 8, 9, 1536):
+        for form in fmt.FORMS.values():
+            assert 4 * layout.words_per_record(dim, form) == Layout("vectors", dim, form).record_bytes
 
 
 def test_every_byte_of_a_header_counts():

@@ -110,7 +110,7 @@ def _decoded(records: npt.NDArray[np.uint32], dim: int, form: int) -> F32:
 
 
 def _are_sound(records: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """Which records agree with their checksums (``layout.CHECKSUM_SEED`` has the formula)."""
+    """Which records agree with their checksums (`record_words` has the formula)."""
     places = np.arange(1, records.shape[1] + 1, dtype=np.uint64)
     keys = (places * np.uint64(CHECKSUM_FACTOR) & np.uint64(0xFFFF_FFFF)) | np.uint64(1)
     sums = (records[:, 2:] * keys[2:]).sum(1, dtype=np.uint64) + np.uint64(CHECKSUM_SEED)
