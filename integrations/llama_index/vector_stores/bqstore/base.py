@@ -5,11 +5,11 @@ It turns nodes into rows and queries into searches. Checks, files, threads and r
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
@@ -26,6 +26,7 @@ from .embeddings import name_of
 from .filters import native_filter
 from .nodes import node_of, nodes_in, row_of
 from .queries import answer, check_keywords, llama_index_words
+from .threads import reading, writing
 
 
 class BQVectorStore(BasePydanticVectorStore):
@@ -194,7 +195,7 @@ class BQVectorStore(BasePydanticVectorStore):
         given = nodes_in(nodes)
         rows = [row_of(node) for node in given]
         return self._collection.add(
-            [node.get_embedding() for node in given],
+            [np.array(node.get_embedding()) for node in given],  # one by one: a large list would hold off other threads
             ids=[node.node_id for node in given],
             texts=[text for text, _ in rows],
             metadatas=[metadata for _, metadata in rows],
@@ -315,7 +316,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> asyncio.run(store.async_add([TextNode(id_="3", text="Fish swim.", embedding=[1, 1])]))
         ['3']
         """
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
+        return await writing(self.add, nodes, **kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Run `delete` in a thread.
@@ -325,7 +326,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.node_id for node in store.get_nodes()]
         ['2']
         """
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+        await writing(self.delete, ref_doc_id, **delete_kwargs)
 
     async def adelete_nodes(
         self,
@@ -340,7 +341,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.node_id for node in store.get_nodes()]
         ['2']
         """
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+        await writing(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
     async def aclear(self, **kwargs: Any) -> None:
         """Run `clear` in a thread.
@@ -350,7 +351,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> store.get_nodes()
         []
         """
-        await asyncio.to_thread(self.clear, **kwargs)
+        await writing(self.clear, **kwargs)
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: Any
@@ -361,7 +362,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.get_content() for node in asyncio.run(store.aget_nodes(["2"]))]
         ['Dogs bark.']
         """
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters, **kwargs)
+        return await reading(self.get_nodes, node_ids, filters, **kwargs)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Run `query` in a thread.
@@ -370,7 +371,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> asyncio.run(store.aquery(VectorStoreQuery(query_embedding=[0.0, 1.0], similarity_top_k=1))).ids
         ['2']
         """
-        return await asyncio.to_thread(self.query, query, **kwargs)
+        return await reading(self.query, query, **kwargs)
 
     # ---- quality
 
