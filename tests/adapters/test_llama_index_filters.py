@@ -510,15 +510,25 @@ def test_several_conditions_on_one_key_all_hold(flat: BQVectorStore) -> None:
     assert flat.query(ask(filters=only("flag", 1)), filter={"flag": [1]}).ids == []  # not dropped as an equal of True
 
 
-def test_a_native_function_stands_alone(flat: BQVectorStore) -> None:
+def test_a_native_function_stands_beside_other_filters(flat: BQVectorStore) -> None:
+    asked: list[str] = []
+
     def late(record: bqstore.Record) -> bool:
+        asked.append(record.id)
         return bool(record.metadata["year"] > 2015)
 
-    for given in ({"filters": only("lang", "en")}, {"node_ids": ["n1"]}, {"doc_ids": ["doc1"]}):
-        with pytest.raises(bqstore.InvalidInputError, match="filter is a function, which cannot be combined"):
-            flat.query(ask(**given), filter=late)
+    wanted = [i for i, m in enumerate(FLAT) if m["year"] > 2015]
     alone = flat.query(ask(filters=joined(), node_ids=[]), filter=late)  # these restrict nothing
-    assert set(alone.ids or []) == {f"n{i}" for i, m in enumerate(FLAT) if m["year"] > 2015}
+    assert set(alone.ids or []) == {f"n{i}" for i in wanted} and len(asked) == 60
+    for given, also in (
+        ({"filters": only("lang", "en")}, lambda i: FLAT[i]["lang"] == "en"),
+        ({"node_ids": [f"n{i}" for i in range(30)]}, lambda i: i < 30),
+        ({"doc_ids": ["doc1"]}, lambda i: i % 3 == 1),
+    ):
+        asked.clear()
+        found = flat.query(ask(**given), filter=late)  # type: ignore[arg-type]
+        assert set(found.ids or []) == {f"n{i}" for i in wanted if also(i)}
+        assert set(asked) == {f"n{i}" for i in range(60) if also(i)}
 
 
 def test_get_nodes_by_ids_and_filters(flat: BQVectorStore) -> None:

@@ -287,9 +287,9 @@ class BQVectorStore(BasePydanticVectorStore):
                                     ``similarities`` is None
         **kwargs                    a retriever's ``vector_store_kwargs``: ``filter`` and the settings of
                                     `bqstore.Collection.search`; ``search_params``, the same settings as Qdrant writes
-                                    them; and those for MMR that the class lists. A ``filter`` that is a dict applies
-                                    together with ``query.filters``; one that is a function of a `bqstore.Record` must
-                                    come alone. ``with_vectors=True`` fills the embeddings of the nodes
+                                    them; and those for MMR that the class lists. ``filter`` applies together with
+                                    ``query.filters``; if it is a function of a `bqstore.Record`, it is called with
+                                    those that match the rest. ``with_vectors=True`` fills the embeddings of the nodes
 
         Returns
         -------

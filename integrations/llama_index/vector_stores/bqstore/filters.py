@@ -15,15 +15,14 @@ bqstore's filters:
 - ``doc_id``, ``ref_doc_id`` and ``document_id`` mean the source document of nodes whose metadata has no such key.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from llama_index.core.vector_stores import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
-from bqstore import REF_DOC_ID_KEY, InvalidInputError, Record
+from bqstore import REF_DOC_ID_KEY, InvalidInputError
 
 Filter = dict[str, Any]
-NativeFilter = Mapping[str, Any] | Callable[[Record], bool]
 
 _OF_VALUE: Final = {
     FilterOperator.EQ: "$eq",
@@ -43,8 +42,7 @@ _DEEPEST: Final = 20  # filters that are nested more are refused as they are
 def native_filter(*parts: object) -> Any:
     """Return one filter of bqstore that requires all the parts; None if they restrict nothing.
 
-    A part is a filter of LlamaIndex, a list of such, a filter of bqstore, or None. A function of a record cannot be
-    combined with other parts: that is an InvalidInputError.
+    A part is a filter of LlamaIndex, a list of such, a filter of bqstore, or None.
 
     >>> from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
     >>> english = MetadataFilters(filters=[MetadataFilter(key="lang", value="en")])
@@ -52,14 +50,7 @@ def native_filter(*parts: object) -> Any:
     {'$and': [{'lang': {'$eq': 'en'}}, {'year': {'$gte': 2023}}]}
     """
     given = [part for part in map(_native, parts) if part is not None and (part or not isinstance(part, Mapping))]
-    if len(given) < 2:
-        return given[0] if given else None
-    if any(callable(part) for part in given):
-        raise InvalidInputError(
-            "filter is a function, which cannot be combined with other filters or ids; use a dict, or test for them "
-            "in the function"
-        )
-    return {"$and": given}
+    return {"$and": given} if len(given) > 1 else given[0] if given else None
 
 
 def _native(part: Any) -> Any:
