@@ -4,6 +4,7 @@ try:
     from .base import BQVectorStore
     from .embeddings import EmbedderEmbedding
     from .storage import BQDocumentStore, BQIndexStore, BQKVStore
+    from .tracing import SearchEvent
 except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] != "llama_index":
         raise
@@ -11,4 +12,4 @@ except ModuleNotFoundError as error:
         'llama_index.vector_stores.bqstore needs llama-index-core: pip install "bqstore[llama-index]"', name=error.name
     ) from error
 
-__all__ = ["BQDocumentStore", "BQIndexStore", "BQKVStore", "BQVectorStore", "EmbedderEmbedding"]
+__all__ = ["BQDocumentStore", "BQIndexStore", "BQKVStore", "BQVectorStore", "EmbedderEmbedding", "SearchEvent"]

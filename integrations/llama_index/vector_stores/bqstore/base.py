@@ -25,7 +25,7 @@ import bqstore
 from .embeddings import name_of
 from .filters import native_filter
 from .nodes import node_of, nodes_in, row_of
-from .queries import answer, check_keywords, llama_index_words
+from .queries import answer, check_keywords, explanation, llama_index_words
 from .threads import reading, writing
 
 
@@ -39,6 +39,7 @@ class BQVectorStore(BasePydanticVectorStore):
     ----------
     path : str or path          the folder, made if missing; None keeps everything in memory
     collection_name : str       a folder can hold several collections
+    collection                  an open `bqstore.Collection`, in place of all the rest; `close` leaves it open
     **settings                  keywords of `bqstore.open` (``dim``, ``distance``, ``originals``, ``embedding_model``,
                                 ``threads``, ``read_only``) and the fields of `bqstore.SearchParams` (``oversampling``,
                                 ``rescore``, ``hnsw_ef``), `bqstore.HnswConfig` (``m``, ``ef_construct``,
@@ -95,18 +96,28 @@ class BQVectorStore(BasePydanticVectorStore):
     collection_name: str = "default"
 
     _collection: bqstore.Collection = PrivateAttr()
+    _is_lent: bool = PrivateAttr(default=False)
 
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, collection_name: str = "default", **settings: Any
+        self,
+        path: str | os.PathLike[str] | None = None,
+        collection_name: str = "default",
+        *,
+        collection: bqstore.Collection | None = None,
+        **settings: Any,
     ) -> None:
         if "embedding_model" in settings:  # an embed_model, too: its name is kept
             settings["embedding_model"] = name_of(settings["embedding_model"])
-        collection = bqstore.open_flat(path, collection_name, ("path", "collection_name"), **settings)
-        # absolute, so that a serialized store (to_dict, pickle) opens the same folder from anywhere
-        folder = None if path is None else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+        if collection is None:
+            opened = bqstore.open_flat(path, collection_name, ("path", "collection_name", "collection"), **settings)
+            # absolute, so that a serialized store (to_dict, pickle) opens the same folder from anywhere
+            folder = None if path is None else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+        else:
+            opened = _lent(collection, {"path": path, **settings})
+            folder, collection_name = opened.info().path, opened.info().collection
         given = {"path": folder, "collection_name": collection_name, **settings}
         super().__init__(**{name: value for name, value in given.items() if value is not None})
-        self._collection = collection
+        self._collection, self._is_lent = opened, collection is not None
 
     @classmethod
     def class_name(cls) -> str:
@@ -127,6 +138,16 @@ class BQVectorStore(BasePydanticVectorStore):
         'dot'
         """
         return cls(path, collection_name, **settings)
+
+    @classmethod
+    def from_collection(cls, collection: bqstore.Collection) -> BQVectorStore:
+        """Return a store on a collection that is open already, and that `close` leaves open.
+
+        >>> with bqstore.open() as collection:
+        ...     BQVectorStore.from_collection(collection).add([TextNode(id_="3", text="Fish swim.", embedding=[1, 1])])
+        ['3']
+        """
+        return cls(collection=collection)
 
     @classmethod
     def from_persist_dir(
@@ -307,6 +328,17 @@ class BQVectorStore(BasePydanticVectorStore):
         """
         return answer(self._collection, query, kwargs)
 
+    def explain(self, query: VectorStoreQuery, **kwargs: Any) -> bqstore.Explanation:
+        """Tell how a query is done: by a scan or the graph, and how much is compared and rescored.
+
+        ``kwargs`` are those of `query`. Handlers of LlamaIndex's instrumentation receive the same of every query, as
+        a `SearchEvent`. Raises InvalidInputError for the mode MMR and for a query without an embedding, too.
+
+        >>> store.explain(VectorStoreQuery(query_embedding=[0.0, 1.0])).way
+        'exact'
+        """
+        return explanation(self._collection, query, kwargs)
+
     # ---- async
 
     async def async_add(self, nodes: Iterable[BaseNode], **kwargs: Any) -> list[str]:
@@ -417,11 +449,12 @@ class BQVectorStore(BasePydanticVectorStore):
         """
 
     def close(self) -> None:
-        """Close the collection and release its lock. Closing twice is fine; ``with store:`` closes too.
+        """Close the collection, unless it was given open. Closing twice is fine; ``with store:`` closes too.
 
         >>> store.close()
         """
-        self._collection.close()
+        if not self._is_lent:
+            self._collection.close()
 
     def __enter__(self) -> BQVectorStore:
         return self
@@ -446,3 +479,16 @@ def _unpickled(cls: type[BQVectorStore], settings: dict[str, Any], collection: b
     store._collection.close()
     store._collection = collection
     return store
+
+
+def _lent(collection: object, settings: dict[str, Any]) -> bqstore.Collection:
+    """Return an open collection; raise UnknownKeywordError for anything else, InvalidInputError for settings."""
+    if not isinstance(collection, bqstore.Collection):
+        raise bqstore.UnknownKeywordError(
+            "for a name the store has no keyword 'collection'; did you mean 'collection_name'? collection= takes an "
+            f"open bqstore.Collection, and a {type(collection).__name__} is given"
+        )
+    for name, value in settings.items():
+        if value is not None:
+            raise bqstore.InvalidInputError(f"{name} is given beside collection=; it is set where that is opened")
+    return collection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
 
@@ -14,6 +14,7 @@ import bqstore
 from .embeddings import model_of
 from .filters import native_filter
 from .nodes import node_of
+from .tracing import is_watched, tell
 
 _MMR: Final = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
 _KEYWORDS: Final = (
@@ -35,30 +36,49 @@ _WORDS: Final = {
 
 def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[str, Any]) -> VectorStoreQueryResult:
     """Return what `BQVectorStore.query` promises; ``given`` are its keywords."""
-    mode = _mode(query)
-    given = {name: value for name, value in given.items() if name not in _PASSED_ALONG}
-    mmr = _mmr_settings(query, mode, {name: given.pop(name, None) for name in _MMR})
     with llama_index_words():
-        settings = _search_settings(**given)
-        settings["filter"] = _filter(query, settings.get("filter"))
-        fields = None if not query.output_fields or "*" in query.output_fields else frozenset(query.output_fields)
+        vector, mmr, settings = _asked(collection, query, given)
+        k, fields = query.similarity_top_k, None if "*" in (query.output_fields or "*") else query.output_fields
         if fields is not None and "embedding" in fields:
             settings["with_vectors"] = True
-        if query.query_embedding is None and settings["filter"] is None and query.query_str != "":
-            raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
-        vector, k = _vector(query, collection), query.similarity_top_k
-        found: list[Any]
+        found: Any
         if vector is None and settings["filter"] is None:
             found = list(collection.scroll(limit=k, with_vectors=settings.get("with_vectors", False)))
-        elif vector is None or mode == VectorStoreQueryMode.DEFAULT:
-            found = collection.search(vector, k, **settings)
-        else:
+        elif mmr is not None and vector is not None:
             found = collection.max_marginal_relevance(vector, k, **mmr, **settings)
+        else:
+            found = collection.search(vector, k, **settings, explain=vector is not None and is_watched())
+    if isinstance(found, bqstore.ExplainedHits):
+        tell(k, found)
     return VectorStoreQueryResult(
         nodes=[node_of(each, fields) for each in found],
         similarities=None if vector is None else [hit.score for hit in found],
         ids=[each.id for each in found],
     )
+
+
+def explanation(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[str, Any]) -> bqstore.Explanation:
+    """Return what `BQVectorStore.explain` promises."""
+    with llama_index_words():
+        vector, mmr, settings = _asked(collection, query, given)
+        if vector is None or mmr is not None:
+            raise bqstore.InvalidInputError("only queries of the mode 'default' that have an embedding are explained")
+        found: Any = collection.search(vector, query.similarity_top_k, **settings, explain=True)
+    return cast(bqstore.Explanation, found.explanation)
+
+
+def _asked(
+    collection: bqstore.Collection, query: VectorStoreQuery, given: dict[str, Any]
+) -> tuple[Any, dict[str, Any] | None, dict[str, Any]]:
+    """Return the vector, None for one that ranks nothing; the settings of the mode MMR; and those of a search."""
+    mode = _mode(query)
+    given = {name: value for name, value in given.items() if name not in _PASSED_ALONG}
+    mmr = _mmr_settings(query, mode, {name: given.pop(name, None) for name in _MMR})
+    settings = _search_settings(**given)
+    settings["filter"] = _filter(query, settings.get("filter"))
+    if query.query_embedding is None and settings["filter"] is None and query.query_str != "":
+        raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
+    return _vector(query, collection), mmr, settings
 
 
 def check_keywords(method: str, keywords: Mapping[str, Any]) -> None:
@@ -104,8 +124,8 @@ def _vector(query: VectorStoreQuery, collection: bqstore.Collection) -> Any:
     return vector if any(vector) or (len(vector) and collection.info().distance == "euclid") else None
 
 
-def _mmr_settings(query: VectorStoreQuery, mode: VectorStoreQueryMode, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings for the mode MMR under the names of `bqstore.Collection.max_marginal_relevance`."""
+def _mmr_settings(query: VectorStoreQuery, mode: VectorStoreQueryMode, given: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the settings of the mode MMR, as `bqstore.Collection.max_marginal_relevance` names them; else None."""
     if query.mmr_threshold is not None:
         given["mmr_threshold"] = query.mmr_threshold
     given = {name: value for name, value in given.items() if value is not None}
@@ -115,7 +135,7 @@ def _mmr_settings(query: VectorStoreQuery, mode: VectorStoreQueryMode, given: di
                 f"{name!r} is for the query mode 'mmr'; this query's mode is 'default': "
                 "pass vector_store_query_mode='mmr'"
             )
-        return {}
+        return None
     settings: dict[str, Any] = {"fetch_k": given.get("mmr_prefetch_k")}
     if "mmr_prefetch_factor" in given:
         factor = given["mmr_prefetch_factor"]
@@ -142,6 +162,8 @@ def _filter(query: VectorStoreQuery, native: Any) -> Any:
 
 def _search_settings(search_params: Mapping[str, Any] | None = None, **given: Any) -> dict[str, Any]:
     """Return keywords of `bqstore.Collection.search`; the vector and k are refused, as the query brings them."""
+    if "explain" in given:
+        raise bqstore.UnknownKeywordError("vector_store_kwargs has no keyword 'explain'; store.explain(query) tells it")
     for name in _OF_THE_QUERY:
         if name in given:
             raise bqstore.UnknownKeywordError(
