@@ -15,6 +15,7 @@ from ..errors import EmbeddingError, InvalidInputError
 from .disk_cache import KeyMaker, open_cache
 from .frameworks import FrameworkMixin
 from .ingest import CollectionMixin, EmbeddedBatches, Report, check_batch, progress_line
+from .local_models import load_local_model
 from .texts import as_list, check_texts, enumerate_batches
 
 Vectors = npt.NDArray[np.float32]
@@ -32,7 +33,9 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
 
     Parameters
     ----------
-    embedder          has ``embed_documents`` and ``embed_query`` (LangChain), or ``embed`` and ``embed_query``
+    embedder          has ``embed_documents`` and ``embed_query`` (LangChain), or ``embed`` and ``embed_query``; or the
+                      name of a model that runs on this machine, behind that of its library: "model2vec:...",
+                      "fastembed:...", "sentence-transformers:...", or "llama-cpp:..." and the path of a GGUF file
     model : str, optional   names the model, by which the cache tells models apart; ``embedder.model`` or
                             ``embedder.model_name`` otherwise
     settings : dict, optional   all else that the vectors depend on, such as ``{"normalize": True}``: the cache keeps
@@ -44,6 +47,8 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
     Raises
     ------
     InvalidInputError   the embedder lacks the methods or a name, or a setting is unknown
+    ImportError         the library of the model that was named is not installed
+    EmbeddingError      it cannot load the model
     StorageError        the cache folder that was named cannot be used
 
     Examples
@@ -75,6 +80,9 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
         settings: Mapping[str, Any] | None = None,
         max_cache_bytes: int | None = None,
     ) -> None:
+        if isinstance(embedder, str):
+            embedder = load_local_model(embedder)
+            settings = embedder.settings if settings is None else {**embedder.settings, **settings}
         many = getattr(embedder, "embed_documents", None) or getattr(embedder, "embed", None)
         one = getattr(embedder, "embed_query", None)
         if isinstance(embedder, type) or not (callable(many) and callable(one)):

@@ -1,0 +1,94 @@
+"""Models that run on this machine, by name. No library is imported before it is named."""
+
+import threading
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from ..arguments import shown
+from ..errors import EmbeddingError, InvalidInputError
+
+Embed = Callable[[list[str]], Any]
+
+
+class LocalModel:
+    """A model of a library, as `CachedEmbedder` takes it; one call at a time.
+
+    ``settings`` : what the cache keeps apart beside the model's name
+    """
+
+    def __init__(self, library: str, model: str, passages: Embed, questions: Embed) -> None:
+        self.model, self.settings = model, {"library": library}
+        self._passages, self._questions = passages, questions
+        self._one_at_a_time = threading.Lock()  # not all libraries may be called by several threads
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        """Vectors of passages, (n, dim)."""
+        with self._one_at_a_time:
+            return self._passages(list(texts))
+
+    def embed_query(self, text: str) -> Any:
+        """The vector of a question, (dim,)."""
+        with self._one_at_a_time:
+            return self._questions([text])[0]
+
+
+def load_local_model(name: str) -> LocalModel:
+    """The model that ``library:name`` names.
+
+    Raises
+    ------
+    InvalidInputError   the library is not known
+    ImportError         it is not installed
+    EmbeddingError      it cannot load the model
+    """
+    library, _, model = name.partition(":")
+    if library not in _LIBRARIES or not model:
+        raise InvalidInputError(
+            f"embedder is {shown(name)}; expected an object, or the name of a model behind its library's, such as "
+            f"'model2vec:minishlab/potion-base-8M'; known libraries: {', '.join(_LIBRARIES)}"
+        )
+    module, package, load = _LIBRARIES[library]
+    try:
+        found = import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{library} is not installed: pip install {package}", name=module) from error
+    try:
+        passages, questions = load(found, model)
+    except Exception as error:  # no such file, no network, out of memory ...
+        raise EmbeddingError(f"{library} cannot load {model}: {error}") from error
+    return LocalModel(library, model, passages, questions)
+
+
+def _sentence_transformers(library: Any, model: str) -> tuple[Embed, Embed]:
+    loaded = library.SentenceTransformer(model)
+    # the newer of its releases write the prompts of passages and of questions themselves
+    passages, questions = (getattr(loaded, name, loaded.encode) for name in ("encode_document", "encode_query"))
+    return (
+        lambda texts: passages(texts, show_progress_bar=False, convert_to_numpy=True),
+        lambda texts: questions(texts, show_progress_bar=False, convert_to_numpy=True),
+    )
+
+
+def _fastembed(library: Any, model: str) -> tuple[Embed, Embed]:
+    loaded = library.TextEmbedding(model_name=model)
+    return lambda texts: list(loaded.passage_embed(texts)), lambda texts: list(loaded.query_embed(texts))
+
+
+def _model2vec(library: Any, model: str) -> tuple[Embed, Embed]:
+    encode = library.StaticModel.from_pretrained(model).encode
+    return encode, encode
+
+
+def _llama_cpp(library: Any, model: str) -> tuple[Embed, Embed]:
+    embed = library.Llama(model_path=model, embedding=True, verbose=False).embed
+    return embed, embed
+
+
+# by the name in front of the colon: the module, the package to install, and what loads a model
+_LIBRARIES: dict[str, tuple[str, str, Callable[[Any, str], tuple[Embed, Embed]]]] = {
+    "sentence-transformers": ("sentence_transformers", "sentence-transformers", _sentence_transformers),
+    "fastembed": ("fastembed", "fastembed", _fastembed),
+    "model2vec": ("model2vec", "model2vec", _model2vec),
+    "llama-cpp": ("llama_cpp", "llama-cpp-python", _llama_cpp),
+}
