@@ -4,6 +4,7 @@ The side of the words is an index of SQLite's (`storage/text_index.py`), that of
 A filter restricts both.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +36,10 @@ MODES: Final = ("vector", "text", "hybrid")
 FUSIONS: Final = ("rrf", "relative_score")
 SYNTAXES: Final = ("words", "fts5")
 _RRF: Final = 60  # the constant of Cormack, Clarke and Buettcher (SIGIR 2009)
-_FEW_TEXTS: Final = 1000  # indexed texts up to which no word is common
+_FEW_TEXTS: Final = 1000  # indexed texts up to which no word is common or heavy
+_HEAVY: Final = 50  # a word is heavy that more than one text of so many has
+_CANDIDATES: Final = 1000  # of the light words, scored by all words
+_REMEMBERED: Final = 100_000  # words whose counts a state remembers
 _VECTOR, _TEXT = "vector", "text"
 
 
@@ -113,10 +117,6 @@ class _Sides:
     options: Options
     wide: Options
 
-    def mask(self) -> NDArray[np.bool_] | None:
-        """Which ordinals may be found; None: all that are indexed."""
-        return None if self.accept is None else to_mask(self.accept, self.state.n)
-
 
 def hits(
     engine: "Engine", queries: F32 | None, asked: Asked, tree: Tree | None, options: Options, wide: Options,
@@ -176,10 +176,11 @@ def _found(
     out: list[tuple[list[Found], Explanation | None]] = []
     vectors = None if queries is None else _vectors(engine, sides, queries, tree, explain)
     with engine.store.connection() as connection:
+        finder = _Finder(connection, sides)
         for i, text in enumerate(asked.texts):
             words = _Words(connection, state, text, made.tokenize, asked.syntax)
             k = sides.wide.k if asked.has_vectors else options.k
-            texts = list(_texts(connection, sides, words, k))
+            texts = finder.first(words, k)
             lists = {_TEXT: texts} if vectors is None else {_VECTOR: vectors[0][i], _TEXT: texts}
             fused = _fused(lists, asked) if asked.has_vectors else [Found(o, s, {_TEXT: s}) for o, s in texts]
             if options.score_threshold is not None:
@@ -219,66 +220,100 @@ def _vectors(
 
 
 class _Words:
-    """The words of a query, and which of them tell nothing.
+    """The words of a query, and how much each tells.
 
-    A word that more than half of the texts have weighs nothing in BM25, and scoring all that have it takes long. So
-    documents are ranked by the other words, and those that have only such words come after, in the order in which they
-    were added, with a score of 0. Among a thousand texts no word is treated so.
+    A word that more than half of the texts have is ``common``: it weighs nothing in BM25, and scoring all that have it
+    takes long. So documents are ranked by the other words, and those that have only common ones come after, in the
+    order in which they were added, with a score of 0; beside vectors they are left out. Of the others those in one text
+    of fifty are ``heavy``, see `_of_light`. Among a thousand texts no word is treated so.
     """
 
     def __init__(self, connection: text_index.Connection, state: State, text: str, tokenize: str, syntax: str) -> None:
         self.expression: str | None = text if syntax == "fts5" else None
         self.rare: list[str] = []
         self.common: list[str] = []
+        self.total, self.heavy, self.light = 0, dict[str, int](), list[str]()
         if self.expression is not None:
             text_index.check_expression(connection, text)
             return
-        remembered: dict[Any, Any] = state.prepared
-        total = remembered.get("indexed")
-        if total is None:
-            total = remembered["indexed"] = text_index.indexed(connection)
+        known: dict[Any, int] = state.prepared.setdefault("words", {})
+        if len(known) > _REMEMBERED:
+            known.clear()
+        if None not in known:
+            known[None] = text_index.indexed(connection)
+        self.total = known[None]
         for word in words_of(text, tokenize):
-            is_common = False
-            if total > _FEW_TEXTS:
-                known = remembered.get(("is common", word))
-                if known is None:
-                    most = total // 2 + 1
-                    known = text_index.count(connection, any_of([word]), most) == most
-                    remembered[("is common", word)] = known
-                is_common = known
-            (self.common if is_common else self.rare).append(word)
+            if self.total > _FEW_TEXTS and word not in known:
+                known[word] = text_index.count(connection, any_of([word]), self.total // 2 + 1)
+            count = known.get(word, 0) if self.total > _FEW_TEXTS else 0
+            (self.common if count > self.total // 2 else self.rare).append(word)
+            if self.total // _HEAVY < count <= self.total // 2:
+                self.heavy[word] = count
+            elif 0 < count <= self.total // _HEAVY:
+                self.light.append(word)
+
+    def most_of_heavy(self) -> float:
+        """More than the heavy words can add to a score."""
+        return sum(2.2 * math.log((self.total - n + 0.5) / (n + 0.5)) for n in self.heavy.values()) + 1e-3
 
 
-def _texts(connection: text_index.Connection, sides: _Sides, words: _Words, k: int) -> Iterator[tuple[int, float]]:
-    """The first k documents that match, as ordinals with their scores: the highest first, then as they were added."""
-    few = None
-    if sides.accept is not None and text_index.can_list(sides.accepted):
-        few = sides.state.rids[: sides.state.n][sides.mask()].tolist()
-    mask = sides.mask() if few is None else None
-    limit = k if mask is None else -1
+class _Finder:
+    """Finds the documents that have words, among those that may be found."""
 
-    def parts() -> Iterator[list[tuple[int, float]]]:
+    def __init__(self, connection: text_index.Connection, sides: _Sides) -> None:
+        self._connection, self._state, self._beside = connection, sides.state, sides.asked.has_vectors
+        self._few: list[int] | None = None
+        self._mask = None if sides.accept is None else to_mask(sides.accept, sides.state.n)
+        if self._mask is not None and text_index.can_list(sides.accepted):
+            self._few, self._mask = sides.state.rids[: sides.state.n][self._mask].tolist(), None
+
+    def first(self, words: _Words, k: int) -> list[tuple[int, float]]:
+        """The first k, as ordinals with their scores: the highest first, then as they were added."""
         if words.expression is not None:
-            yield from text_index.ranked(connection, words.expression, limit, few)
-            return
+            return self._ranked(words.expression, k)
+        found = self._of_light(words, k) if words.heavy and words.light and self._few is None else None
         rare, common = any_of(words.rare), any_of(words.common)
-        if rare:
-            yield from text_index.ranked(connection, rare, limit, few)
-        if common:
+        if found is None:
+            found = self._ranked(rare, k) if rare else []
+        if common and len(found) < k and not self._beside:
             rest = f"({common}) NOT ({rare})" if rare else common
-            yield from text_index.in_order(connection, rest, limit, few)
+            portions = text_index.in_order(self._connection, rest, self._limit(k - len(found)), self._few)
+            found += self._those(portions, k - len(found))
+        return found
 
-    for portion in parts():
-        rids = [rid for rid, _ in portion]
-        ordinals = sides.state.ordinals(rids)
-        if len(ordinals) < len(rids):
-            raise ChangedError
-        for ordinal, (_, score) in zip(ordinals.tolist(), portion, strict=True):
-            if mask is None or mask[ordinal]:
-                yield ordinal, score
-                k -= 1
-                if k == 0:
-                    return
+    def _of_light(self, words: _Words, k: int) -> list[tuple[int, float]] | None:
+        """The same, where it suffices to score what has one of the light words; None where it may not.
+
+        It does where the k-th of these is above all that heavy words alone can reach (as in MaxScore: Turtle and Flood
+        1995). Beside vectors, what has none of the light words is not looked for.
+        """
+        some = self._ranked(any_of(words.light), _CANDIDATES)
+        missed = some[-1][1] if len(some) == _CANDIDATES else 0.0
+        rids = self._state.rids[[ordinal for ordinal, _ in some]].tolist()
+        found = self._those(text_index.ranked(self._connection, any_of(words.rare), k, rids), k)
+        if self._beside or (len(found) == k and found[-1][1] > missed + words.most_of_heavy()):
+            return found
+        return None
+
+    def _ranked(self, expression: str, k: int) -> list[tuple[int, float]]:
+        return self._those(text_index.ranked(self._connection, expression, self._limit(k), self._few), k)
+
+    def _limit(self, k: int) -> int:
+        return k if self._mask is None else -1
+
+    def _those(self, portions: Iterator[list[tuple[int, float]]], k: int) -> list[tuple[int, float]]:
+        """The first k of rids with scores that may be found, as ordinals."""
+        out: list[tuple[int, float]] = []
+        for portion in portions:
+            ordinals = self._state.ordinals(rid for rid, _ in portion)
+            if len(ordinals) < len(portion):
+                raise ChangedError
+            for ordinal, (_, score) in zip(ordinals.tolist(), portion, strict=True):
+                if self._mask is None or self._mask[ordinal]:
+                    out.append((ordinal, score))
+                    if len(out) == k:
+                        return out
+        return out
 
 
 def _fused(lists: dict[str, list[tuple[int, float]]], asked: Asked) -> list[Found]:
