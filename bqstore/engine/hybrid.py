@@ -211,7 +211,7 @@ def _vectors(
     ordinals, scores = way.nearest(queries, work)
     if state is not sides.state or search.outgrown(engine, state):
         raise ChangedError
-    engine.core.keeper.found(state, way, queries, scores)
+    engine.core.keeper.found(state, way, queries, ordinals, scores)
     out = [
         [(ordinal, score) for ordinal, score in zip(line, values, strict=True) if ordinal >= 0]
         for line, values in zip(ordinals.tolist(), scores.tolist(), strict=True)
