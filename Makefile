@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo lint quick test test-all format torture soak bench release-check clean
+.PHONY: demo lint quick test test-all format torture soak bench release-check conformance clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -51,6 +51,9 @@ bench: $(VENV)/.test  ## every figure of docs/benchmarks.md, measured side by si
 
 release-check: | $(BIN)/python  ## build the wheel; install it, and each extra alone, into fresh environments
 	$(BIN)/python tests/release_check.py $(ARGS)
+
+conformance: $(VENV)/.test  ## docs/conformance.md: the suites of both frameworks on the stores of others
+	$(BIN)/python -m tests.conformance
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -177,7 +177,7 @@ def test_a_clock_that_was_set_back_deletes_nothing_and_leaves_nothing(
         assert (done["num_added"], done["num_skipped"], done["num_deleted"]) == (1, 1, 2)
 
 
-@pytest.mark.long
+@pytest.mark.slow  # the framework is imported a second time
 def test_another_process_has_the_bytes_and_the_records(tmp_path: Path) -> None:
     with BQByteStore(tmp_path) as store, BQRecordManager("n", tmp_path) as records, other_process(None) as other:
         other("import sys; sys.path.insert(0, 'integrations')")

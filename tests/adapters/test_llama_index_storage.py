@@ -236,7 +236,7 @@ def test_parents_are_merged_and_documents_refreshed_from_the_folder(tmp_path: Pa
     closed(storage)
 
 
-@pytest.mark.long
+@pytest.mark.slow  # the framework is imported a second time
 def test_another_process_opens_all_of_it(tmp_path: Path) -> None:
     storage = context(tmp_path)
     VectorStoreIndex(nodes()[:2], storage_context=storage, embed_model=MOCK, store_nodes_override=True)
