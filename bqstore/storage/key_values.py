@@ -11,7 +11,9 @@ import io
 import math
 import os
 import secrets
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 import weakref
@@ -32,6 +34,7 @@ from .place import Place
 
 T = TypeVar("T")
 NAME: Final = "kv.db"
+_LONGEST: Final = 1 << 40  # bytes that a damaged header may ask for; they are a hole
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
 _turns: "dict[tuple[int, int], threading.RLock]" = {}  # by device and inode of the folder
 
@@ -319,19 +322,33 @@ def salvage(folder: Path, target: Path) -> list[str]:
     """Write what is intact of a folder's entries into another folder; what is damaged, one line each."""
     if not (folder / NAME).exists():
         return []
-    try:
-        catalogue = _Entries(folder / NAME)
-    except BqstoreError as error:
-        return [f"{NAME}: {error}; none of its entries could be saved"]
-    try:
-        found, problems = tables.intact(catalogue.main(), NAME)
-    finally:
-        with suppress(BqstoreError):
-            catalogue.close()
+    with tempfile.TemporaryDirectory(dir=target) as work:
+        try:
+            catalogue = _Entries(_whole_length(folder, Path(work)))
+        except BqstoreError as error:
+            return [f"{NAME}: {error}; none of its entries could be saved"]
+        try:
+            found, problems = tables.intact(catalogue.main(), NAME)
+        finally:
+            with suppress(BqstoreError):
+                catalogue.close()
     if found or not problems:
         with closing(open_key_values(target, read_only=False)) as entries:
             entries.restore(found)
     return problems
+
+
+def _whole_length(folder: Path, work: Path) -> Path:
+    """A copy of the file that is as long as it says it is: of one that was cut SQLite reads nothing."""
+    for name in (NAME, f"{NAME}-wal"):
+        with suppress(FileNotFoundError):
+            shutil.copyfile(folder / name, work / name)
+    with (work / NAME).open("r+b") as file:
+        header = file.read(32)
+        size = int.from_bytes(header[16:18], "big") * int.from_bytes(header[28:32], "big")
+        if file.seek(0, os.SEEK_END) < size <= _LONGEST:
+            file.truncate(size)
+    return work / NAME
 
 
 def erase(folder: Path | None, alone: bool) -> None:

@@ -1,5 +1,6 @@
 """Keys and values go where the documents of their collection go: copied, backed up, verified, repaired, erased."""
 
+import random
 import sqlite3
 import threading
 from contextlib import closing
@@ -12,6 +13,7 @@ from bqstore import InvalidInputError
 from bqstore.storage import backup as storage_backup
 from bqstore.storage import key_values as storage_key_values
 from bqstore.storage.catalogue import _STATEMENTS
+from tests.conftest import often
 
 from ..storage.damage import flip
 
@@ -162,6 +164,28 @@ def test_repair_saves_the_documents_where_the_entries_cannot_be_read_at_all(tmp_
         assert any(each.startswith("kv.db: ") for each in col.verify().problems)
     repaired = bqstore.repair(tmp_path / "store", to=tmp_path / "repaired")
     assert repaired.documents == 2 and "none of its entries could be saved" in repaired.problems[-1]
+
+
+@pytest.mark.parametrize("place", range(often(20)))
+def test_repair_saves_entries_from_any_damage_and_none_that_is_wrong(tmp_path, place):
+    whole = {f"key {i}": (f"value {i} " * (1 + i % 40 * 20)).encode() for i in range(60)}
+    make(tmp_path / "store", **whole)
+    file = tmp_path / "store/default/kv.db"
+    data = bytearray(file.read_bytes())
+    rng = random.Random(place)
+    at = rng.randrange(2, len(data) // 4096) * 4096  # not the first two: one says what the tables are
+    if place % 3:
+        data[at : at + 4096] = bytes(4096) if place % 3 == 1 else rng.randbytes(4096)
+    else:
+        del data[at:]
+    file.write_bytes(data)
+    with bqstore.open(tmp_path / "store") as col:
+        sound = col.verify().ok
+    repaired = bqstore.repair(tmp_path / "store", to=tmp_path / "repaired")
+    saved = pairs_of(tmp_path / "repaired")
+    assert saved.items() <= whole.items() and sound == (saved == whole) == (not repaired.problems)
+    assert len(saved) > (0 if place % 3 == 0 else 20)
+    assert [each.name for each in (tmp_path / "repaired").iterdir()] == ["default"]
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
