@@ -25,7 +25,7 @@ from .storage import key_value_tables as tables
 from .storage.folders import collection_folder
 from .storage.key_value_tables import Entry
 from .storage.key_values import EntryFile
-from .storage.key_values import open_key_values as open_entries
+from .storage.open_key_values import open_key_values as open_entries
 
 MAX_KEY_BYTES: Final = 1024
 MAX_VALUE_BYTES: Final = 500_000_000

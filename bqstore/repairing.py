@@ -28,8 +28,8 @@ from .storage.files import make_file, storage_errors, write_all
 from .storage.folders import collection_folder
 from .storage.format import ONE_BIT
 from .storage.head import Row, code_form
-from .storage.key_values import salvage
 from .storage.lock import WriterLock
+from .storage.open_key_values import salvage
 from .storage.salvage import Wreck, read_wreck
 from .storage.text_index import TextIndex
 

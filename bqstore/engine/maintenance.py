@@ -11,7 +11,7 @@ from ..errors import StorageError
 from ..index import Quantizer
 from ..progress import Progress
 from ..storage.compaction import Compaction, Recode
-from ..storage.key_values import erase as erase_entries
+from ..storage.open_key_values import erase as erase_entries
 
 if TYPE_CHECKING:
     from .core import Core

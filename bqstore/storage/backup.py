@@ -32,8 +32,9 @@ from .flat import FlatFiles, layouts
 from .format import F32, NO_PARAMETERS, Layout
 from .head import Head
 from .key_values import NAME as ENTRIES
-from .key_values import EntryFile, entries_of, open_key_values
+from .key_values import EntryFile
 from .lock import WriterLock
+from .open_key_values import entries_of, open_key_values
 from .open_store import open_store
 from .place import Entries
 from .snapshot_format import UnusableError

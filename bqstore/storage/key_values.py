@@ -10,45 +10,30 @@ import atexit
 import io
 import math
 import os
-import secrets
-import shutil
 import sqlite3
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Final, TypeVar
 
-from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, NotFoundError, ReadOnlyError, StorageError
+from ..errors import BqstoreError, ClosedError, LockedError, ReadOnlyError, StorageError
 from . import key_value_tables as tables
-from . import platform, reserve
+from . import reserve
 from .catalogue import Catalogue
-from .files import storage_errors
-from .hosts import claim
 from .key_value_tables import About, Entry
-from .lock import WriterLock, end_with_the_parent, is_own_for_life, unlock_and_close
+from .lock import WriterLock, is_own_for_life, unlock_and_close
 from .place import Place
 
 T = TypeVar("T")
 NAME: Final = "kv.db"
-_LONGEST: Final = 1 << 40  # bytes that a damaged header may ask for; they are a hole
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
 _turns: "dict[tuple[int, int], threading.RLock]" = {}  # by device and inode of the folder
 
 
-class _Entries(Catalogue):
-    """The connections to one `kv.db`."""
-
-    def read_id(self, connection: sqlite3.Connection) -> int | None:
-        about = tables.read_about(connection, self.name)
-        return None if about is None else about.id
-
-
 class EntryFile:
-    """The entries of one folder; made by `open_key_values`.
+    """The entries of one folder; `open_key_values.py` makes it.
 
     Any number of threads and processes may have them open, and write.
     """
@@ -57,7 +42,7 @@ class EntryFile:
         self.catalogue, self._place, self._lock, self.lock_timeout = catalogue, place, lock, lock_timeout
         self.read_only = place is not None and lock is None
         self.name = catalogue.name
-        self._turn = threading.RLock() if place is None else _turns.setdefault(place.folder, threading.RLock())
+        self._turn = threading.RLock() if place is None else turn_of(place)
         self._until_closed = ExitStack()
         self._pid, self._closed = os.getpid(), False
         self._poison: str | None = None
@@ -208,164 +193,9 @@ def _later(about: About) -> float:
     return max(time.time(), math.nextafter(about.time, math.inf))
 
 
-def open_key_values(folder: Path | None, read_only: bool, lock_timeout: float = 30.0, mode: int = 0o700) -> EntryFile:
-    """Open the entries of a collection's folder (None: in memory), made if there are none.
-
-    Raises NotFoundError (``read_only``, and there are none), LockedError, CorruptionError, FormatVersionError,
-    StorageError.
-    """
-    if folder is None:
-        catalogue = _Entries(None)
-        with catalogue.writing() as connection:
-            tables.create(connection, About(secrets.randbits(62)))
-        return EntryFile(catalogue, None, None, lock_timeout)
-    with storage_errors(f"open {folder}"), ExitStack() as at_failure:
-        if read_only and not (folder / NAME).exists():
-            raise NotFoundError(f"there are no entries in {folder}; open them once without read_only=True")
-        if not read_only:
-            platform.make_folder(folder, mode)
-        place = Place(folder)
-        at_failure.callback(place.close)
-        if read_only:
-            out = EntryFile(_opened(place, read_only=True), place, None, lock_timeout)
-        else:
-            out = _open_to_write(place, WriterLock(folder / "LOCK", "SEQ", place), lock_timeout)
-        at_failure.pop_all()
-        return out
-
-
-def _open_to_write(place: Place, lock: WriterLock, lock_timeout: float) -> EntryFile:
-    with ExitStack() as stack, ExitStack() as at_failure:
-        file = stack.enter_context(lock.open())
-        if not is_own_for_life(file):
-            lock.wait(file, lock_timeout)
-            stack.callback(platform.unlock, file.fileno())
-        host = claim(place)
-        if host is not None:
-            end_with_the_parent(at_failure.enter_context(host))
-        catalogue = reserve.with_it(place, lambda: _opened(place, read_only=False))
-        reserve.keep(place, sum(catalogue.bytes()))
-        out = EntryFile(catalogue, place, lock, lock_timeout)
-        if host is not None:
-            out._until_closed.callback(host.close)
-        at_failure.pop_all()
-        return out
-
-
-def _opened(place: Place, read_only: bool) -> Catalogue:
-    """Open and check the file; made, under the lock, where there is none."""
-    path = place.path / NAME
-    if not read_only and not path.exists():
-        place.check()
-        os.close(place.open(NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL))
-    unfinished = not read_only and path.with_name(f"{NAME}-journal").exists()
-    catalogue = _Entries(path, unfinished, read_only)
-    try:
-        with catalogue.using_main() as main:
-            about = tables.read_about(main, NAME)
-            _check_count(main, about)
-        place.check()
-        if not read_only:
-            catalogue.start_writing()
-            if about is None:
-                about = About(secrets.randbits(62))
-                with catalogue.writing() as connection:
-                    tables.create(connection, about)
-                place.sync()
-            place.watch(NAME)
-        if about is None:
-            raise NotFoundError(f"there are no entries in {place.path} yet")
-        catalogue.store_id = about.id
-    except BaseException:
-        catalogue.close()
-        raise
-    return catalogue
-
-
-def _check_count(main: sqlite3.Connection, about: About | None) -> None:
-    """A file that lost pages must not look like one with fewer entries. Through an index: no value is read."""
-    if about is None:
-        return
-    main.execute("BEGIN")
-    try:
-        about = tables.reread_about(main, NAME)
-        found = main.execute("SELECT count(*) FROM entries").fetchone()[0]
-    finally:
-        main.execute("ROLLBACK")
-    if found != about.entries:
-        raise CorruptionError(
-            f"{NAME} holds {found:,} entries, its own row counts {about.entries:,}; restore it from a copy"
-        )
-
-
-# ---- with the collection of the folder
-
-
-@contextmanager
-def entries_of(folder: Path | None) -> Iterator[EntryFile | None]:
-    """The entries of a collection's folder, to read; None if there are none."""
-    if folder is None or not (folder / NAME).exists():
-        yield None
-        return
-    try:
-        found = open_key_values(folder, read_only=True)
-    except NotFoundError:  # they were about to be made
-        yield None
-        return
-    try:
-        yield found
-    finally:
-        found.close()
-
-
-def salvage(folder: Path, target: Path) -> list[str]:
-    """Write what is intact of a folder's entries into another folder; what is damaged, one line each."""
-    if not (folder / NAME).exists():
-        return []
-    with tempfile.TemporaryDirectory(dir=target) as work:
-        try:
-            catalogue = _Entries(_whole_length(folder, Path(work)))
-        except BqstoreError as error:
-            return [f"{NAME}: {error}; none of its entries could be saved"]
-        try:
-            found, problems = tables.intact(catalogue.main(), NAME)
-        finally:
-            with suppress(BqstoreError):
-                catalogue.close()
-    if found or not problems:
-        with closing(open_key_values(target, read_only=False)) as entries:
-            entries.restore(found)
-    return problems
-
-
-def _whole_length(folder: Path, work: Path) -> Path:
-    """A copy of the file that is as long as it says it is: of one that was cut SQLite reads nothing."""
-    for name in (NAME, f"{NAME}-wal"):
-        with suppress(FileNotFoundError):
-            shutil.copyfile(folder / name, work / name)
-    with (work / NAME).open("r+b") as file:
-        header = file.read(32)
-        size = int.from_bytes(header[16:18], "big") * int.from_bytes(header[28:32], "big")
-        if file.seek(0, os.SEEK_END) < size <= _LONGEST:
-            file.truncate(size)
-    return work / NAME
-
-
-def erase(folder: Path | None, alone: bool) -> None:
-    """Leave nothing of what was deleted or replaced in the file; under the folder's lock, ``alone`` if for life."""
-    if folder is None or not (folder / NAME).exists():
-        return
-    place = Place(folder)
-    try:
-        catalogue = _opened(place, read_only=False)
-        try:
-            # who holds the lock for a commit must not wait for a thread that waits for the lock
-            with _turns.setdefault(place.folder, threading.RLock()) if alone else nullcontext():
-                catalogue.erase()
-        finally:
-            catalogue.close()
-    finally:
-        place.close()
+def turn_of(place: Place) -> threading.RLock:
+    """What the writes of this process in a folder hold, one at a time."""
+    return _turns.setdefault(place.folder, threading.RLock())
 
 
 _open: "weakref.WeakSet[EntryFile]" = weakref.WeakSet()

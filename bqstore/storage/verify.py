@@ -16,7 +16,7 @@ from .graph_snapshot import found, load
 from .head import Head, Row, damaged_row
 from .key_value_tables import problems_of as problems_of_entries
 from .key_values import NAME as ENTRIES
-from .key_values import entries_of
+from .open_key_values import entries_of
 from .snapshot_format import UnusableError
 from .text_index import TextIndex
 

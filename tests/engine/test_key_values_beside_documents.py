@@ -11,7 +11,7 @@ import pytest
 import bqstore
 from bqstore import InvalidInputError
 from bqstore.storage import backup as storage_backup
-from bqstore.storage import key_values as storage_key_values
+from bqstore.storage import open_key_values as storage_key_values
 from bqstore.storage.catalogue import _STATEMENTS
 from tests.conftest import often
 
