@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _Jobs = SimpleQueue[Callable[[], None] | None]
+_LOOK = 0.1  # seconds between two looks whether the others have ended, should none have said so
 
 
 class Pool(Executor):
@@ -127,39 +128,39 @@ def together(work: Callable[[deque[T]], None], portions: deque[T], workers: Work
     ----------
     work : callable     takes portions with `drain`; run once by each thread
     """
-    begun: list[None] = []
-    ended: list[None] = []
-    over: list[None] = []
-    errors: list[BaseException] = []
+    # these take no memory when they are set: what failed for lack of it must be told, and end
+    begun, ended = [False] * (workers.threads - 1), [False] * (workers.threads - 1)
+    over = [False]
+    failed: list[BaseException | None] = [None]
     finished: SimpleQueue[None] = SimpleQueue()
 
-    def other() -> None:
-        begun.append(None)  # before the look at ``over``: the calling thread waits for all that have begun
+    def other(number: int) -> None:
+        begun[number] = True  # before the look at ``over``: the calling thread waits for all that have begun
         try:
-            if not over:
+            if not over[0]:
                 work(portions)
         except BaseException as error:
+            failed[0] = error
             portions.clear()
-            errors.append(error)
         finally:
-            ended.append(None)
+            ended[number] = True
             finished.put(None)
 
     try:
         if workers.threads > 1:
             pool = workers.pool()
             with suppress(RuntimeError):  # no thread can be started: this one does all
-                for _ in range(workers.threads - 1):
-                    pool.submit(other)
+                for number in range(workers.threads - 1):
+                    pool.submit(other, number)
         work(portions)
     except BaseException:
         portions.clear()
         raise
     finally:
-        over.append(None)
+        over[0] = True
         _wait(begun, ended, finished)
-    if errors:
-        raise errors[0]
+    if failed[0] is not None:
+        raise failed[0]
 
 
 def drain(portions: deque[T]) -> Iterator[T]:
@@ -172,12 +173,14 @@ def drain(portions: deque[T]) -> Iterator[T]:
         yield portion
 
 
-def _wait(begun: list[None], ended: list[None], finished: "SimpleQueue[None]") -> None:
+def _wait(begun: list[bool], ended: list[bool], finished: "SimpleQueue[None]") -> None:
     """Wait until all threads that have begun have ended, however often it is interrupted; then raise the interrupt."""
     interrupt: BaseException | None = None
-    while len(ended) < len(begun):  # an interrupt may have lost a message of the queue, but not these counts
+    while begun != ended:  # an interrupt, or a lack of memory, may have lost a message of the queue, but not these
         try:
-            finished.get()
+            finished.get(timeout=_LOOK)
+        except Empty:
+            continue
         except BaseException as error:
             interrupt = error
     if interrupt is not None:

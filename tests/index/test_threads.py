@@ -38,6 +38,38 @@ def test_one_thread_needs_no_pool():
     together(taking([]), deque(range(3)), Workers(1, lambda: pytest.fail("a pool was asked for")))
 
 
+def test_a_thread_that_had_no_memory_to_say_that_it_had_ended_was_waited_for_for_ever(monkeypatch):
+    """`add` under RLIMIT_AS; what it was doing is an error all the same."""
+    pool, here, began = Pool(1), [], threading.Event()
+
+    class Full(threads.SimpleQueue):
+        def put(self, item):
+            raise MemoryError
+
+    monkeypatch.setattr(threads, "SimpleQueue", Full)
+
+    def work(portions):
+        if threading.get_ident() in here:
+            began.wait(LONG)
+        else:
+            began.set()
+            time.sleep(0.05)  # the calling thread waits by then
+            raise MemoryError("no memory")
+
+    def call(found):
+        here.append(threading.get_ident())
+        try:
+            together(work, deque(range(3)), Workers(2, lambda: pool))
+        except MemoryError as error:
+            found.append(str(error))
+
+    found = []
+    caller = threading.Thread(target=call, args=(found,), daemon=True)
+    caller.start()
+    caller.join(20)
+    assert found == ["no memory"]
+
+
 class Portions(deque):
     """Portions that tell when they are given up."""
 
