@@ -43,6 +43,7 @@ def test_a_query_next_to_a_limit_was_an_error_without_name_or_words(limit, dista
     assert refused > 0 or (limit == 1e-15 and distance != "cosine")
 
 
+@pytest.mark.sampled(3)  # each way and each kind of codes
 @pytest.mark.parametrize("codes", CODES)
 @pytest.mark.parametrize("way", ["search", "batch", "ids"])
 def test_a_tiny_query_of_dot_is_answered_as_a_long_one(way, codes):

@@ -29,6 +29,7 @@ def test_codes_stand_for_about_what_was_encoded(dim, metric, coding):
     assert cosines.min() > least - 0.15 and cosines.mean() > least
 
 
+@pytest.mark.sampled(3)
 @every_coding
 def test_a_sound_graph_misses_next_to_nothing_and_one_with_nodes_out_of_reach_does(coding):
     vectors, _ = data_of(N, 48)
