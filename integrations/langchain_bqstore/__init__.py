@@ -7,8 +7,16 @@ except ImportError as error:
 
 from .embeddings import EmbedderEmbeddings
 from .key_values import BQByteStore, BQRecordManager
-from .retrievers import BQRetriever
+from .retrievers import BQRetriever, loading
 from .translator import BQTranslator
 from .vectorstores import BQVectorStore
 
-__all__ = ["BQByteStore", "BQRecordManager", "BQRetriever", "BQTranslator", "BQVectorStore", "EmbedderEmbeddings"]
+__all__ = [
+    "BQByteStore",
+    "BQRecordManager",
+    "BQRetriever",
+    "BQTranslator",
+    "BQVectorStore",
+    "EmbedderEmbeddings",
+    "loading",
+]

@@ -1,18 +1,24 @@
-"""`BQRetriever`: LangChain's retriever of a vector store, with the score in the metadata on request."""
+"""`BQRetriever`: LangChain's retriever of a vector store, with the score in the metadata on request, and serialized."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.load.serializable import Serializable, SerializedConstructor, SerializedNotImplemented
 from langchain_core.vectorstores import VectorStoreRetriever
+from pydantic import field_validator
 
 import bqstore
 
 from .searching import SEARCH_KEYWORDS
 
+_EMBEDDING: ContextVar[Any] = ContextVar("embedding", default=None)
 _OF_SEARCH = {*SEARCH_KEYWORDS, "fetch_k", "lambda_mult", "where_document"}
 _WITH_SCORE = {
     "similarity": "similarity_search_with_score",
@@ -43,6 +49,62 @@ class BQRetriever(VectorStoreRetriever):
 
     score_key: str | None = None
 
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True: `langchain_core.load.dumps` writes a retriever of a store on disk, see `loading`.
+
+        >>> BQRetriever.is_lc_serializable()
+        True
+        """
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Return where `langchain_core.load` finds the class.
+
+        >>> BQRetriever.get_lc_namespace()
+        ['langchain_bqstore']
+        """
+        return ["langchain_bqstore"]
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """Return the form that `langchain_core.load.dumps` writes: the store as its folder and settings, no documents.
+
+        The embedding model is part of it only if it is serializable itself; its secrets never are.
+
+        >>> retriever.to_json()["type"]  # of a store in memory
+        'not_implemented'
+        """
+        reopening = self.vectorstore.reopening() if hasattr(self.vectorstore, "reopening") else None
+        if reopening is None:
+            return self.to_json_not_implemented()
+        out = super().to_json()
+        model = self.vectorstore.embeddings
+        if isinstance(model, Serializable) and model.is_lc_serializable():
+            reopening["embedding"] = model
+        if out["type"] == "constructor":
+            out["kwargs"]["vectorstore"] = reopening
+        return out
+
+    @field_validator("vectorstore", mode="before")
+    @classmethod
+    def _opened(cls, given: Any) -> Any:
+        """Open the store of a serialized retriever."""
+        if not isinstance(given, dict):
+            return given
+        from .vectorstores import BQVectorStore
+
+        embedding = given.pop("embedding", None) or _EMBEDDING.get()
+        if embedding is None:
+            raise bqstore.InvalidInputError(
+                "a serialized BQRetriever holds no embedding model; write: with langchain_bqstore.loading(embedding): "
+                "load(...)"
+            )
+        path, name = given.get("path"), given.get("collection_name", "default")
+        if not isinstance(path, str) or name not in bqstore.collections(path):
+            raise bqstore.NotFoundError(f"there is no collection {name!r} in {path!r}")
+        return BQVectorStore(embedding, **given)
+
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
@@ -63,6 +125,31 @@ class BQRetriever(VectorStoreRetriever):
         for document, score in found:
             document.metadata = {**document.metadata, str(self.score_key): score}
         return [document for document, _ in found]
+
+
+@contextmanager
+def loading(embedding: Embeddings | bqstore.Embedder) -> Iterator[None]:
+    """Give retrievers that are loaded inside their embedding model, which is not written with them.
+
+    >>> import json, tempfile
+    >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+    >>> from langchain_core.load import dumps, loads
+    >>> from langchain_bqstore import BQRetriever, BQVectorStore, loading
+    >>> embedding, folder = DeterministicFakeEmbedding(size=64), tempfile.TemporaryDirectory()
+    >>> with BQVectorStore.from_texts(["Cats sleep."], embedding, path=folder.name) as store:
+    ...     written = dumps(store.as_retriever(k=1))
+    >>> with loading(embedding):
+    ...     retriever = loads(written, allowed_objects=[BQRetriever], valid_namespaces=["langchain_bqstore"])
+    >>> retriever.invoke("Cats sleep.")[0].page_content
+    'Cats sleep.'
+    >>> retriever.vectorstore.close()
+    >>> folder.cleanup()
+    """
+    token = _EMBEDDING.set(embedding)
+    try:
+        yield
+    finally:
+        _EMBEDDING.reset(token)
 
 
 def retriever_settings(given: Mapping[str, Any]) -> dict[str, Any]:

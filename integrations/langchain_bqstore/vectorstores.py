@@ -108,6 +108,8 @@ class BQVectorStore(Diverse, Stored):
         settings.update(full_scan_threshold=full_scan_threshold, originals=originals)
         self._model = embedding_model or model_of(self._embedding)
         self._is_lent = collection is not None
+        self._own_relevance = relevance_score_fn is not None
+        self._given = {name: value for name, value in settings.items() if value is not None}  # for `reopening`
         if collection is not None:
             _refuse_beside(collection, {**settings, "path": path, "read_only": read_only or None})
             self.collection = collection
@@ -231,6 +233,24 @@ class BQVectorStore(Diverse, Stored):
         settings = retriever_settings(kwargs)
         tags = [*(settings.pop("tags", None) or []), *self._get_retriever_tags()]
         return BQRetriever(vectorstore=self, tags=tags, **settings)
+
+    def reopening(self) -> dict[str, Any] | None:
+        """Return the keywords that open this store again, but for ``embedding``; None if none can, as in memory.
+
+        >>> store.reopening() is None
+        True
+        """
+        info = self.collection.info()
+        if info.path is None or self._own_relevance:
+            return None
+        model = {} if info.embedding_model is None else {"embedding_model": info.embedding_model}
+        return {
+            "path": info.path,
+            "collection_name": info.collection,
+            "read_only": info.read_only,
+            **self._given,
+            **model,
+        }
 
     @property
     def embeddings(self) -> Embeddings:

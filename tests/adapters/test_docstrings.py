@@ -78,6 +78,7 @@ METHODS = [(cls, name) for cls in CLASSES for name in public_methods(cls)]
 METHOD_IDS = [f"{cls.__module__}.{cls.__qualname__}.{name}" for cls, name in METHODS]
 
 
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")  # LangChain's
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A method's example goes on from that of its class."""

@@ -1,6 +1,7 @@
 """Calls that people know from langchain-chroma, langchain-qdrant and FAISS."""
 
 import asyncio
+import copy
 import logging
 import pickle
 import threading
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.load import dumps, loads
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
 from qdrant_client import models as q
 
 import bqstore
-from langchain_bqstore import BQRetriever, BQVectorStore
+from langchain_bqstore import BQRetriever, BQVectorStore, loading
 from tests.adapters.langchain_texts import Spelled
 
 TEXTS = ["1 0", "0.9 0.1", "0 1", "-1 0"]
@@ -311,6 +315,39 @@ def test_as_retriever_takes_every_setting_and_refuses_the_rest(store: BQVectorSt
         store.as_retriever(top_k=3)
     again = pickle.loads(pickle.dumps(made))
     assert ids(again.invoke("1 0")) == ["b"]
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_a_chain_is_written_and_loaded_again_without_secrets(tmp_path: Any) -> None:
+    """`dumps` wrote "not_implemented", which `load` refuses."""
+
+    class Secret(Spelled):
+        api_key = "sk-secret"
+
+    with BQVectorStore(Secret(), path=tmp_path, collection_name="one", oversampling=5.0) as store:
+        store.add_texts(TEXTS, METADATAS, ids=list("abcd"))
+        retriever = store.as_retriever(k=2, filter={"n": {"$gte": 2}}, score_key="score", tags=["t"])
+        prompt = ChatPromptTemplate.from_template("{context} | {question}")
+        chain = {"context": retriever, "question": RunnablePassthrough()} | prompt
+        written, answer = dumps(chain), chain.invoke("1 0")
+    assert "sk-secret" not in written and "not_implemented" not in written
+    own: Any = {("langchain_bqstore", "BQRetriever"): ("langchain_bqstore", "BQRetriever")}
+    how = {"allowed_objects": "core", "valid_namespaces": ["langchain_bqstore"], "additional_import_mappings": own}
+    with pytest.raises(ValueError, match=r"with langchain_bqstore\.loading\(embedding\)"):
+        loads(written, **how)
+    with loading(Spelled()):
+        again = loads(written, **how)
+    assert again.invoke("1 0") == answer
+    made = again.first.steps__["context"]
+    assert (made.search_kwargs, made.score_key, made.tags) == (retriever.search_kwargs, "score", retriever.tags)
+    with made.vectorstore as opened:
+        assert opened.collection.info().search.oversampling == 5.0
+    bqstore.drop(tmp_path, "one")
+    with loading(Spelled()), pytest.raises(bqstore.NotFoundError, match="there is no collection 'one'"):
+        loads(written, **how)
+    assert "not_implemented" in dumps(BQVectorStore(Spelled()).as_retriever())
+    twice = copy.deepcopy(BQVectorStore.from_texts(["1 0"], Spelled()).as_retriever(k=1))
+    assert len(twice.invoke("1 0")) == 1
 
 
 # ---- manners
