@@ -91,10 +91,24 @@ def repair(
         raise typer.Exit(1)
 
 
+def _embedder(model: str, dimensions: int | None, base_url: str | None, price: float | None) -> Any:
+    """What embeds with the model that is named: of this machine, behind its library's name, or of a server."""
+    if model.partition(":")[0] in ("model2vec", "fastembed", "sentence-transformers", "llama-cpp") and base_url is None:
+        return bqstore.CachedEmbedder(model)
+    return bqstore.OpenAIEmbedder(model, dimensions=dimensions, base_url=base_url, price=price)
+
+
 @app.command()
 def reembed(
     path: Store,
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="OpenAI's model, or the server's.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="OpenAI's model, or the server's; or one of this machine: model2vec:NAME, fastembed:NAME ...",
+        ),
+    ],
     collection: Name = "default",
     dimensions: Annotated[int | None, typer.Option(min=1, help="Dimensions to ask the model for.")] = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
@@ -107,7 +121,7 @@ def reembed(
     """
     with (
         errors_reported(),
-        bqstore.OpenAIEmbedder(model, dimensions=dimensions, base_url=base_url, price=price) as embedder,
+        _embedder(model, dimensions, base_url, price) as embedder,
         existing_collection(path, collection, read_only=False) as col,
     ):
         plan = col.reembed_plan(embedder)

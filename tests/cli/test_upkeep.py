@@ -1,6 +1,8 @@
 """`bqstore backup`, `verify`, `repair`, `reembed`."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,3 +110,22 @@ def test_reembed_tells_the_cost_first_and_sends_nothing_before_yes(run, server, 
     result = run(*words, "--yes")
     assert result.exit_code == 0 and "12 are in the cache" in result.stdout
     assert run("reembed", tmp_path / "store").exit_code == 2
+
+
+def test_reembed_with_a_model_of_this_machine(run, server, tmp_path, monkeypatch):
+    class TextEmbedding:
+        def __init__(self, model_name):
+            assert model_name == "small"
+
+        def passage_embed(self, texts):
+            return iter([vector_of(text) for text in texts])
+
+        query_embed = passage_embed
+
+    monkeypatch.setitem(sys.modules, "fastembed", SimpleNamespace(TextEmbedding=TextEmbedding))
+    with bqstore.open(tmp_path / "store", embedding_model="old") as col:
+        col.add(clustered(3, 32), ["a", "b", "c"], ["one", "two", "three"])
+    result = run("reembed", tmp_path / "store", "--model", "fastembed:small", "--yes")
+    assert result.exit_code == 0 and "3 documents have vectors of small, of 8 dimensions" in result.stdout
+    with bqstore.open(tmp_path / "store") as col:
+        assert col.search(vector_of("two"), 1)[0].id == "b" and server.requests == []
