@@ -125,10 +125,16 @@ def _check_count(main: sqlite3.Connection, about: About | None) -> None:
 # ---- with the collection of the folder
 
 
+def _is_there(folder: Path) -> bool:
+    """Whether a folder has entries. Raises StorageError where the system does not tell."""
+    with storage_errors(f"look at {folder / NAME}"):
+        return (folder / NAME).exists()
+
+
 @contextmanager
 def entries_of(folder: Path | None) -> Iterator[EntryFile | None]:
     """The entries of a collection's folder, to read; None if there are none."""
-    if folder is None or not (folder / NAME).exists():
+    if folder is None or not _is_there(folder):
         yield None
         return
     try:
@@ -144,7 +150,7 @@ def entries_of(folder: Path | None) -> Iterator[EntryFile | None]:
 
 def salvage(folder: Path, target: Path) -> list[str]:
     """Write what is intact of a folder's entries into another folder; what is damaged, one line each."""
-    if not (folder / NAME).exists():
+    if not _is_there(folder):
         return []
     with tempfile.TemporaryDirectory(dir=target) as work:
         try:
@@ -177,9 +183,10 @@ def _whole_length(folder: Path, work: Path) -> Path:
 
 def erase(folder: Path | None, alone: bool) -> None:
     """Leave nothing of what was deleted or replaced in the file; under the folder's lock, ``alone`` if for life."""
-    if folder is None or not (folder / NAME).exists():
+    if folder is None or not _is_there(folder):
         return
-    place = Place(folder)
+    with storage_errors(f"open {folder}"):
+        place = Place(folder)
     try:
         catalogue = _opened(place, read_only=False)
         try:

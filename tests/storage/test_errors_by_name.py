@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,3 +156,18 @@ def test_a_lock_file_that_cannot_be_closed_is_an_error_by_name(col, monkeypatch)
     fail_to_close("SAVE", monkeypatch)
     col.clear()
     assert len(col) == 0 and col.add(np.eye(4)[:1], ["a"]) == ["a"] and col.verify().ok
+
+
+def test_entries_that_cannot_be_looked_at_were_a_bare_error_of_verify_and_compact(col, monkeypatch):
+    real = Path.stat
+
+    def stat(path, **options):
+        return fails(errno.EACCES)() if path.name == "kv.db" else real(path, **options)
+
+    col.delete(["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        assert [problem for problem in col.verify().problems if "cannot look at" in problem]
+        with pytest.warns(RuntimeWarning, match=r"cannot look at .*kv\.db: Permission denied"):
+            col.compact()
+    assert len(col) == 3 and col.verify().ok
