@@ -19,6 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _WORKERS = 4  # each may hold an answer of some 40 MB
+A_FEW = 16  # texts, whose answer takes less time to read than to hand to a worker
 _LAST_SECONDS = 5.0  # for tasks that are cancelled when Python ends
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ...errors import EmbeddingError, InvalidInputError
 from .api_key import check_encrypted, find_key, is_private
-from .background import background
+from .background import A_FEW, background
 from .rate_limiter import StoppedError
 from .refusals import Refusal, RefusalReader, lower
 from .responses import count_tokens_of, decode
@@ -160,7 +160,7 @@ class EmbeddingsClient:
             if self._next_format(error):
                 return await self.send(texts, body, timeout, loop)
             return self._refusals.of_error(error, model, texts)
-        if n <= 16:  # it takes less time than to hand it over
+        if n <= A_FEW:
             return self._read([content], headers, texts, model)
         box = [content]  # for nobody but the reader to hold the 16 MB of a large answer
         del content

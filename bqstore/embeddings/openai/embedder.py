@@ -19,7 +19,7 @@ from ..frameworks import FrameworkMixin
 from ..ingest import STREAM_BATCH, CollectionMixin, EmbeddedBatches, check_batch, progress_line
 from ..texts import as_list
 from .api_key import hides_key
-from .background import background
+from .background import A_FEW, background
 from .client import EmbeddingsClient
 from .embedding_task import EmbeddingTask
 from .estimate import estimate
@@ -374,7 +374,8 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
 
     def _start(self, dim: int | None = None) -> None:
         """Make what the calls of this process share."""
-        self._requester = Requester(self._settings, native_dim(self._client.endpoint, self.model))
+        native = native_dim(self._client.endpoint, self.model)
+        self._requester = Requester(self._settings, native, stores=self._cache is not None)
         self._requester.dim = dim or self._requester.dim
         self._active, self._pid = set(), os.getpid()
 
@@ -422,8 +423,11 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
     async def _aembed(self, texts: Sequence[str], side: "_Side") -> Vectors:
         loop = asyncio.get_running_loop() if self._client.is_async else None
         run, texts = contextvars.copy_context().run, as_list(texts)
-        making = background().workers.submit(run, lambda: self._task(texts, side, loop=loop))
-        task = await asyncio.wrap_future(making)
+        if self._cache is None and len(texts) <= A_FEW:
+            task = self._task(texts, side, loop=loop)
+        else:
+            making = background().workers.submit(run, lambda: self._task(texts, side, loop=loop))
+            task = await asyncio.wrap_future(making)
         future = self._submit(task)
         if future is not None:
             try:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EmbeddingError
-from .background import background
+from .background import A_FEW, background
 from .client import Response
 from .long_texts import halves, truncated, weighted_mean
 from .packing import Limits, plan_requests
@@ -85,12 +85,15 @@ class _Outcome:
 
 
 class Requester:
-    """Makes the requests of all calls of one embedder. ``dim`` : of the vectors, as far as it is known."""
+    """Makes the requests of all calls of one embedder. ``dim`` : of the vectors, as far as it is known.
 
-    def __init__(self, settings: Settings, native: int | None) -> None:
+    ``stores`` : whether vectors are written to a disk, which takes a worker
+    """
+
+    def __init__(self, settings: Settings, native: int | None, stores: bool) -> None:
         self.settings, self.meter = settings, Meter(settings.price)
         self.limiter = RateLimiter(settings.max_concurrency)
-        self.dim, self._native = settings.dimensions or native, native
+        self.dim, self._native, self._stores = settings.dimensions or native, native, stores
         self._first_answer = threading.Lock()  # the first of several answers tells the dimension
         limits = settings.limits
         self._limits = Limits(
@@ -266,6 +269,8 @@ class Requester:
                 if isinstance(answer, Response):
                     self.meter.add(tokens=tokens if answer.tokens is None else answer.tokens)
                     with self.limiter.storing():
+                        if len(texts) <= A_FEW and not self._stores:
+                            return self._kept(answer, keep)
                         return await background().in_worker(self._kept, answer, keep)
                 refusal = answer
                 if refusal.splits:
