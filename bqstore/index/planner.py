@@ -185,7 +185,7 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
     if _SAFE * min(cost_through, cost_only) >= scanning or max(only, through) >= accepted:
         return scan
     wide = math.ceil(only * max(2.0, 2 * math.sqrt(n / 100_000)))  # recall .99 at 100,000, .96 at ten times that
-    ef_sparse = wide if 2 * costs.walk_accepted(wide) < scanning and wide < accepted else 0
+    ef_sparse = wide if costs.walk_accepted(wide) < scanning and wide < accepted else 0
     ef_dense = min(2 * ef, accepted)
     # the candidates may be widened to all of a beam: a scan does not find what it has missed
     widest = max(only, through, ef_sparse, ef_dense)

@@ -235,7 +235,7 @@ def test_a_room_that_holds_the_accepted_ones_of_the_beam():
 
 
 def test_where_the_filter_goes_against_the_query():
-    """A wider beam inside, if that costs much less than the scan that is sure; in a small set it does not."""
+    """A wider beam inside, if that costs less than the scan that is sure; in a small set it does not."""
     for share in (0.5, 0.3, 0.2):
         found = filtered(share)
         assert found.ef_sparse > max(found.candidates, 64)
@@ -244,6 +244,13 @@ def test_where_the_filter_goes_against_the_query():
     plans = [filtered(share) for share in SHARES]
     some = [found.ef_sparse > 0 for found in plans if found.way == "walk"]
     assert some == sorted(some, reverse=True)
+
+
+def test_a_filter_against_the_query_had_a_fourth_of_all_scanned_where_a_walk_inside_takes_less():
+    """At 100,000 vectors of 1,536 dimensions, 15% to 30% accepted, searches took four to five times as long as any."""
+    for share in (0.15, 0.2, 0.25, 0.3):
+        found = filtered(share, 100_000, dim=1536, width=24)
+        assert found.way == "walk" and found.ef_sparse >= 4 * found.candidates
 
 
 def test_where_the_filter_is_dense_around_the_query():
