@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llama_index.core import MockEmbedding, QueryBundle, VectorStoreIndex
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core import MockEmbedding, QueryBundle, StorageContext, VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.schema import Document, NodeWithScore, TextNode
 from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
@@ -222,3 +224,36 @@ def test_from_persist_dir_opens_and_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(bqstore.InvalidInputError, match="fs is given"):
         BQVectorStore.from_persist_dir(str(tmp_path / "store"), "mine", fs=object())
     assert not (tmp_path / "none").exists() and bqstore.collections(tmp_path / "store") == ["mine"]
+
+
+class Turned(BaseEmbedding):
+    """A model whose vectors are those of no other name."""
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return np.random.default_rng([len(text), *self.model_name.encode()]).standard_normal(12).tolist()
+
+    _get_query_embedding = _get_text_embedding
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+
+async def test_nodes_of_two_models_met_in_silence(tmp_path: Path) -> None:
+    one, two = Turned(model_name="one"), Turned(model_name="two")
+    documents = [Document(text="x" * n) for n in range(1, 9)]
+    with BQVectorStore(tmp_path) as store:
+        context = StorageContext.from_defaults(vector_store=store)
+        VectorStoreIndex.from_documents(documents, storage_context=context, embed_model=one)
+        index = VectorStoreIndex.from_vector_store(store, embed_model=one)
+        index.insert(Document(text="of the same model"))
+        assert len(index.as_retriever(similarity_top_k=2).retrieve("and so is this")) == 2
+        with pytest.warns(RuntimeWarning, match="nodes embedded by 'two' meet nodes of 'one'"):
+            VectorStoreIndex.from_documents(documents[:3], storage_context=context, embed_model=two)
+        IngestionPipeline(transformations=[two], vector_store=store).run(documents=[Document(text="told once")])
+    with BQVectorStore(tmp_path / "other", embedding_model=one) as store:  # whose name is stored
+        retriever = VectorStoreIndex.from_vector_store(store, embed_model=two).as_retriever()
+        with pytest.warns(RuntimeWarning, match="queries embedded by 'two' meet nodes of 'one'"):
+            await retriever.aretrieve("what?")
+    with BQVectorStore() as store:
+        store.add([node("a")])  # vectors of which nothing is known
+        store.add([TextNode(id_="b", embedding=two.get_text_embedding("b")[:2])])

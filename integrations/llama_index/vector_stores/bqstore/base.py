@@ -24,6 +24,7 @@ import bqstore
 
 from .embeddings import name_of
 from .filters import native_filter
+from .models import ModelsMet
 from .nodes import node_of, nodes_in, row_of
 from .queries import answer, check_keywords, explanation, llama_index_words
 from .threads import reading, writing
@@ -53,8 +54,10 @@ class BQVectorStore(BasePydanticVectorStore):
     Notes
     -----
     ``embedding_model`` is stored with the collection; it may also be the ``embed_model`` itself, whose name is taken.
-    If the index embeds queries with `EmbedderEmbedding`, a query of another model raises SettingsConflictError. Nodes
-    cannot be checked: LlamaIndex passes their vectors as plain lists.
+    If the index embeds queries with `EmbedderEmbedding`, a query of another model raises SettingsConflictError. For
+    other models there is a RuntimeWarning where nodes or queries of two of them meet in a store, or of another than the
+    collection's: LlamaIndex passes vectors as plain lists, whose model is known from its events, and in the process
+    that embedded them alone.
 
     ``as_retriever(vector_store_query_mode="mmr")`` selects nodes by `bqstore.Collection.max_marginal_relevance`. The
     similarities that it returns are those to the query. ``vector_store_kwargs`` then also takes:
@@ -97,6 +100,7 @@ class BQVectorStore(BasePydanticVectorStore):
 
     _collection: bqstore.Collection = PrivateAttr()
     _is_lent: bool = PrivateAttr(default=False)
+    _models: ModelsMet = PrivateAttr()
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class BQVectorStore(BasePydanticVectorStore):
             folder, collection_name = opened.info().path, opened.info().collection
         given = {"path": folder, "collection_name": collection_name, **settings}
         super().__init__(**{name: value for name, value in given.items() if value is not None})
-        self._collection, self._is_lent = opened, collection is not None
+        self._collection, self._is_lent, self._models = opened, collection is not None, ModelsMet(opened)
 
     @classmethod
     def class_name(cls) -> str:
@@ -214,6 +218,7 @@ class BQVectorStore(BasePydanticVectorStore):
         ['3']
         """
         given = nodes_in(nodes)
+        self._models.note("nodes", (node.get_embedding() for node in given))
         rows = [row_of(node) for node in given]
         return self._collection.add(
             [np.array(node.get_embedding()) for node in given],  # one by one: a large list would hold off other threads
@@ -326,6 +331,8 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> result.ids, result.similarities, result.nodes[0].get_content()
         (['2'], [1.0], 'Dogs bark.')
         """
+        if isinstance(query, VectorStoreQuery) and query.query_embedding is not None:
+            self._models.note("queries", [query.query_embedding])
         return answer(self._collection, query, kwargs)
 
     def explain(self, query: VectorStoreQuery, **kwargs: Any) -> bqstore.Explanation:
@@ -477,7 +484,7 @@ def _unpickled(cls: type[BQVectorStore], settings: dict[str, Any], collection: b
     """Return a store in memory around a collection."""
     store = cls.from_dict(settings)
     store._collection.close()
-    store._collection = collection
+    store._collection, store._models = collection, ModelsMet(collection)
     return store
 
 
