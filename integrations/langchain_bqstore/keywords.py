@@ -23,7 +23,7 @@ _HERE: Final[dict[str, dict[str, str]]] = {
         "force_recreate": "store.reset_collection() deletes what is there",
         **dict.fromkeys(("content_payload_key", "metadata_payload_key"), "texts and metadata have their own places"),
         **dict.fromkeys(("vector_name", "sparse_vector_name"), "each document has one vector; leave it out"),
-        **dict.fromkeys(("sparse_embedding", "retrieval_mode"), "searches are by dense vectors; leave it out"),
+        **dict.fromkeys(("sparse_embedding", "retrieval_mode"), 'text_index=True, and mode="hybrid" in a search'),
         **dict.fromkeys(("validate_embeddings", "validate_collection_config"), "both are always checked; leave it out"),
         **dict.fromkeys(("index", "docstore", "index_to_docstore_id"), "the folder in path= holds all of it"),
         "index_name": "here it is collection_name",
@@ -35,7 +35,7 @@ _HERE: Final[dict[str, dict[str, str]]] = {
         "offset": "store.get(where=, limit=, offset=) lists documents",
         "consistency": "a search sees every commit made before it; leave it out",
         "query_filter": "here it is filter",
-        "hybrid_fusion": "searches are by dense vectors; leave it out",
+        "hybrid_fusion": 'here it is fusion="rrf" or "relative_score"',
     },
     "delete": {"where": "here it is filter", "where_document": "here it is filter, a function of the document"},
 }

@@ -17,6 +17,7 @@ from pydantic import field_validator
 import bqstore
 
 from .searching import SEARCH_KEYWORDS
+from .words import of_search_type
 
 _EMBEDDING: ContextVar[Any] = ContextVar("embedding", default=None)
 _OF_SEARCH = {*SEARCH_KEYWORDS, "fetch_k", "lambda_mult", "where_document"}
@@ -158,6 +159,7 @@ def retriever_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     >>> retriever_settings({"k": 3, "tags": ["animals"]})
     {'tags': ['animals'], 'search_kwargs': {'k': 3}}
     """
+    given = of_search_type(given)
     fields = {name: value for name, value in given.items() if name not in _OF_SEARCH}
     for name in fields:
         if name not in BQRetriever.model_fields:

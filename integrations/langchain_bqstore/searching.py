@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.documents import Document
@@ -15,6 +15,7 @@ import bqstore
 from .documents import Filter, document_of, native_filter
 from .embeddings import call_async
 from .keywords import refuse_foreign
+from .words import WORD_KEYWORDS, needs_vector, of_search_type, refuse_words, with_words
 
 
 class Searching(VectorStore):
@@ -37,7 +38,8 @@ class Searching(VectorStore):
         """Return the k documents nearest to a text, nearest first.
 
         ``kwargs`` are the keywords of searches, which `BQVectorStore` lists. With a filter the text may be None: then
-        the first k documents that match are returned, and nothing is embedded.
+        the first k documents that match are returned, and nothing is embedded. ``mode="hybrid"`` looks for the words of
+        the text, too, ``mode="text"`` for these alone, in a store that was opened with ``text_index=True``.
 
         >>> store.similarity_search("Dogs bark.", k=1)
         [Document(id='2', metadata={'animal': 'dog'}, page_content='Dogs bark.')]
@@ -46,7 +48,7 @@ class Searching(VectorStore):
         >>> store.as_retriever(search_kwargs={"k": 1, "oversampling": 8.0}).invoke("Cats sleep.")
         [Document(id='1', metadata={'animal': 'cat'}, page_content='Cats sleep.')]
         """
-        return self.similarity_search_by_vector(self._vector_of(query), k, filter, **kwargs)
+        return self.similarity_search_by_vector(self._vector_of(query, kwargs), k, filter, **with_words(query, kwargs))
 
     async def asimilarity_search(
         self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -57,8 +59,10 @@ class Searching(VectorStore):
         >>> [document.id for document in asyncio.run(store.asimilarity_search("Dogs bark.", k=1))]
         ['2']
         """
-        vector = None if query is None else await call_async(self._embedding, "embed_query", query)
-        return await run_in_executor(None, self.similarity_search_by_vector, vector, k, filter, **kwargs)
+        vector = await self._avector_of(query, kwargs)
+        return await run_in_executor(
+            None, self.similarity_search_by_vector, vector, k, filter, **with_words(query, kwargs)
+        )
 
     def similarity_search_by_vector(
         self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -79,7 +83,9 @@ class Searching(VectorStore):
         >>> [(document.id, round(score, 3)) for document, score in store.similarity_search_with_score("Dogs bark.", 1)]
         [('2', 1.0)]
         """
-        return self.similarity_search_with_score_by_vector(self._vector_of(query), k, filter, **kwargs)
+        return self.similarity_search_with_score_by_vector(
+            self._vector_of(query, kwargs), k, filter, **with_words(query, kwargs)
+        )
 
     async def asimilarity_search_with_score(
         self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -91,8 +97,8 @@ class Searching(VectorStore):
         >>> found.id, round(score, 3)
         ('2', 1.0)
         """
-        vector = None if query is None else await call_async(self._embedding, "embed_query", query)
-        return await self.asimilarity_search_with_score_by_vector(vector, k, filter, **kwargs)
+        vector = await self._avector_of(query, kwargs)
+        return await self.asimilarity_search_with_score_by_vector(vector, k, filter, **with_words(query, kwargs))
 
     def similarity_search_with_score_by_vector(
         self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -150,6 +156,27 @@ class Searching(VectorStore):
         search = self.similarity_search_by_vector_with_relevance_scores
         return await run_in_executor(None, search, embedding, k, filter, **kwargs)
 
+    def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
+        """Return documents by a search type: LangChain's, or "hybrid" or "text", for the words of the query.
+
+        >>> with BQVectorStore(DeterministicFakeEmbedding(size=64), text_index=True) as words:
+        ...     ids = words.add_texts(["Cats sleep.", "Dogs bark."], ids=["1", "2"])
+        ...     [found.id for found in words.search("who can bark", "text")]
+        ['2']
+        """
+        asked = of_search_type({"search_type": search_type})
+        return super().search(query, asked["search_type"], **{**asked.get("search_kwargs", {}), **kwargs})
+
+    async def asearch(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
+        """Run `search` without blocking the event loop.
+
+        >>> import asyncio
+        >>> [found.id for found in asyncio.run(store.asearch("Dogs bark.", "similarity", k=1))]
+        ['2']
+        """
+        asked = of_search_type({"search_type": search_type})
+        return await super().asearch(query, asked["search_type"], **{**asked.get("search_kwargs", {}), **kwargs})
+
     def explain(
         self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
     ) -> bqstore.Explanation:
@@ -158,15 +185,31 @@ class Searching(VectorStore):
         >>> store.explain("Dogs bark.", k=1).way
         'exact'
         """
-        settings = search_settings(filter, kwargs)
-        hits = self.collection.search(self._vector_of(query), k, **settings, explain=True)
+        vector = self._vector_of(query, kwargs)
+        settings = search_settings(filter, with_words(query, kwargs))
+        hits = self.collection.search(vector, k, **settings, explain=True)
         return cast(bqstore.ExplainedHits, hits).explanation
+
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        refuse_words(kwargs)
+        return super()._similarity_search_with_relevance_scores(query, k, **kwargs)
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        refuse_words(kwargs)
+        return await super()._asimilarity_search_with_relevance_scores(query, k, **kwargs)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return self._relevance_score_fn
 
-    def _vector_of(self, query: str | None) -> Any:
-        return None if query is None else self._embedding.embed_query(query)
+    def _vector_of(self, query: str | None, kwargs: Mapping[str, Any]) -> Any:
+        return self._embedding.embed_query(cast(str, query)) if needs_vector(query, kwargs) else None
+
+    async def _avector_of(self, query: str | None, kwargs: Mapping[str, Any]) -> Any:
+        return await call_async(self._embedding, "embed_query", query) if needs_vector(query, kwargs) else None
 
     def _hits(
         self, embedding: Sequence[float] | None, k: int, filter: Filter | None, kwargs: dict[str, Any]
@@ -192,5 +235,5 @@ def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, 
 
 SEARCH_KEYWORDS = (
     *("k", "filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
-    "search_params",
+    *("search_params", *WORD_KEYWORDS),
 )

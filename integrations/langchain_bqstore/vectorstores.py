@@ -69,7 +69,10 @@ class BQVectorStore(Diverse, Stored):
     where_document : dict           Chroma's condition on the text: ``{"$contains": "bits"}``
     score_threshold : float         drop documents with a lower score (a lower relevance, in the calls that return
                                     relevances)
-    oversampling, rescore, hnsw_ef, exact, ignore_quantization
+    mode : str                      "hybrid": search for the words of the query, too; "text": for these alone, and
+                                    nothing is embedded. The store must be opened with ``text_index=True``. As
+                                    ``search_type`` of a retriever, too
+    alpha, fusion, syntax, oversampling, rescore, hnsw_ef, exact, ignore_quantization
                                     as in `bqstore.Collection.search`
     search_params : dict            the same settings as Qdrant writes them: ``{"quantization": {"oversampling": 4.0}}``
 

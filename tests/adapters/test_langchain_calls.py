@@ -311,7 +311,9 @@ def test_as_retriever_takes_every_setting_and_refuses_the_rest(store: BQVectorSt
     assert made.search_kwargs == {"k": 1, "exact": True, "filter": {"n": 2}}
     assert (made.tags or [])[0] == "t" and made.metadata == {"m": 1} and made.name == "animals"
     assert ids(made.invoke("1 0")) == ["b"] and ids(made.invoke("1 0", filter={"n": 3})) == ["c"]
-    with pytest.raises(bqstore.UnknownKeywordError, match="as_retriever\\(\\) has no keyword 'top_k'; known: exact"):
+    with pytest.raises(
+        bqstore.UnknownKeywordError, match="as_retriever\\(\\) has no keyword 'top_k'; known: alpha, exact"
+    ):
         store.as_retriever(top_k=3)
     again = pickle.loads(pickle.dumps(made))
     assert ids(again.invoke("1 0")) == ["b"]

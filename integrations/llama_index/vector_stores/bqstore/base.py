@@ -305,7 +305,10 @@ class BQVectorStore(BasePydanticVectorStore):
 
         Parameters
         ----------
-        query : VectorStoreQuery    of mode DEFAULT or MMR. ``filters``, ``doc_ids`` and ``node_ids`` restrict unless
+        query : VectorStoreQuery    of mode DEFAULT or MMR; in a store opened with ``text_index=True`` of HYBRID (by the
+                                    embedding and the words of ``query_str``, with ``alpha``), TEXT_SEARCH or SPARSE
+                                    (by the words alone), too. ``hybrid_top_k`` or ``sparse_top_k`` nodes are
+                                    returned, if given. ``filters``, ``doc_ids`` and ``node_ids`` restrict unless
                                     they are None or empty; ``filters`` may also be a dict in bqstore's grammar.
                                     ``output_fields`` names the metadata that the nodes bring ("embedding": the vector,
                                     too). Without a ``query_embedding``, but with filters, and with one of zeros

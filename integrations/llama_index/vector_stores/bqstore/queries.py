@@ -15,11 +15,12 @@ from .embeddings import model_of
 from .filters import native_filter
 from .nodes import node_of
 from .tracing import is_watched, tell
+from .words import WORD_KEYWORDS, is_of_words, top_k, word_settings
 
 _MMR: Final = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
 _KEYWORDS: Final = (
     *("filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
-    *("target_recall", "with_vectors", "search_params", *_MMR),
+    *("target_recall", "with_vectors", "search_params", *_MMR, *WORD_KEYWORDS),
 )
 _OF_THE_QUERY: Final = ("k", "similarity_top_k", "vector", "query_embedding")
 _PASSED_ALONG: Final = ("index_id", "delete_from_docstore")  # by LlamaIndex's code; no store does anything by them
@@ -38,11 +39,11 @@ def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[
     """Return what `BQVectorStore.query` promises; ``given`` are its keywords."""
     with llama_index_words():
         vector, mmr, settings = _asked(collection, query, given)
-        k, fields = query.similarity_top_k, None if "*" in (query.output_fields or "*") else query.output_fields
+        k, fields = top_k(query), None if "*" in (query.output_fields or "*") else query.output_fields
         if fields is not None and "embedding" in fields:
             settings["with_vectors"] = True
         found: Any
-        if vector is None and settings["filter"] is None:
+        if vector is None and settings["filter"] is None and not is_of_words(query):
             found = list(collection.scroll(limit=k, with_vectors=settings.get("with_vectors", False)))
         elif mmr is not None and vector is not None:
             found = collection.max_marginal_relevance(vector, k, **mmr, **settings)
@@ -52,7 +53,7 @@ def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[
         tell(k, found)
     return VectorStoreQueryResult(
         nodes=[node_of(each, fields) for each in found],
-        similarities=None if vector is None else [hit.score for hit in found],
+        similarities=None if vector is None and not is_of_words(query) else [hit.score for hit in found],
         ids=[each.id for each in found],
     )
 
@@ -61,9 +62,11 @@ def explanation(collection: bqstore.Collection, query: VectorStoreQuery, given: 
     """Return what `BQVectorStore.explain` promises."""
     with llama_index_words():
         vector, mmr, settings = _asked(collection, query, given)
-        if vector is None or mmr is not None:
-            raise bqstore.InvalidInputError("only queries of the mode 'default' that have an embedding are explained")
-        found: Any = collection.search(vector, query.similarity_top_k, **settings, explain=True)
+        if mmr is not None or (vector is None and not is_of_words(query)):
+            raise bqstore.InvalidInputError(
+                "only queries of the mode 'default' that have an embedding, and those for words, are explained"
+            )
+        found: Any = collection.search(vector, top_k(query), **settings, explain=True)
     return cast(bqstore.Explanation, found.explanation)
 
 
@@ -76,6 +79,9 @@ def _asked(
     mmr = _mmr_settings(query, mode, {name: given.pop(name, None) for name in _MMR})
     settings = _search_settings(**given)
     settings["filter"] = _filter(query, settings.get("filter"))
+    if is_of_words(query):
+        vector, words = word_settings(query, _vector(query, collection))
+        return vector, None, {**settings, **words}
     if query.query_embedding is None and settings["filter"] is None and query.query_str != "":
         raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
     return _vector(query, collection), mmr, settings
@@ -106,10 +112,12 @@ def _mode(query: VectorStoreQuery) -> VectorStoreQueryMode:
         raise bqstore.InvalidInputError(
             f"query is of type {type(query).__name__}; expected a VectorStoreQuery (texts are embedded by a retriever)"
         )
-    if query.mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+    if query.mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR) or is_of_words(query):
         return VectorStoreQueryMode(query.mode)
     mode = getattr(query.mode, "value", query.mode)
-    raise bqstore.InvalidInputError(f"the query mode is {mode!r}; this version supports 'default' and 'mmr'")
+    raise bqstore.InvalidInputError(
+        f"the query mode is {mode!r}; expected 'default', 'mmr', 'hybrid', 'text_search' or 'sparse'"
+    )
 
 
 def _vector(query: VectorStoreQuery, collection: bqstore.Collection) -> Any:
@@ -132,7 +140,7 @@ def _mmr_settings(query: VectorStoreQuery, mode: VectorStoreQueryMode, given: di
     if mode != VectorStoreQueryMode.MMR:
         for name in given:
             raise bqstore.UnknownKeywordError(
-                f"{name!r} is for the query mode 'mmr'; this query's mode is 'default': "
+                f"{name!r} is for the query mode 'mmr'; this query's mode is {mode.value!r}: "
                 "pass vector_store_query_mode='mmr'"
             )
         return None

@@ -1,0 +1,52 @@
+"""Searches for the words of a text: what ``mode`` and ``search_type`` mean for the calls of `BQVectorStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import bqstore
+
+MODES: Final = ("hybrid", "text")
+WORD_KEYWORDS: Final = ("mode", "alpha", "fusion", "syntax", "text")
+
+
+def needs_vector(query: str | None, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a query must be embedded.
+
+    >>> needs_vector("Who sleeps?", {"mode": "text"}), needs_vector("Who sleeps?", {"mode": "hybrid"})
+    (False, True)
+    """
+    return query is not None and kwargs.get("mode") != "text"
+
+
+def with_words(query: str | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of a search by vector that is to look for the words of the query, too, if it is.
+
+    >>> with_words("Who sleeps?", {"mode": "hybrid", "alpha": 0.3})
+    {'mode': 'hybrid', 'alpha': 0.3, 'text': 'Who sleeps?'}
+    """
+    return {**kwargs, "text": query} if kwargs.get("mode") in MODES and "text" not in kwargs else dict(kwargs)
+
+
+def of_search_type(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a retriever, the search types "hybrid" and "text" as the mode of a search by similarity.
+
+    >>> of_search_type({"search_type": "hybrid"})
+    {'search_type': 'similarity', 'search_kwargs': {'mode': 'hybrid'}}
+    """
+    if given.get("search_type") not in MODES:
+        return dict(given)
+    own = {"mode": given["search_type"], **(given.get("search_kwargs") or {})}
+    return {**given, "search_type": "similarity", "search_kwargs": own}
+
+
+def refuse_words(kwargs: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError where relevances are asked of a search for words.
+
+    >>> refuse_words({"mode": "vector"})
+    """
+    if kwargs.get("mode") in MODES:
+        raise bqstore.InvalidInputError(
+            f"mode={kwargs['mode']!r} has scores and no relevances from 0 to 1; use similarity_search_with_score"
+        )

@@ -1,0 +1,67 @@
+"""LangChain: searches for words, alone and with vectors."""
+
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import VectorStore
+
+import bqstore
+from langchain_bqstore import BQVectorStore
+
+TEXTS = ["the red fox", "a dog", "error E1042 of the pump", "a red dog"]
+
+
+class Counting(DeterministicFakeEmbedding):
+    asked: int = 0
+
+    def embed_query(self, text):
+        self.asked += 1
+        return super().embed_query(text)
+
+
+@pytest.fixture
+def store():
+    with BQVectorStore(Counting(size=8), text_index=True) as store:
+        store.add_texts(TEXTS, [{"n": i} for i in range(4)], ids=list("abcd"))
+        yield store
+
+
+def ids(found):
+    return [document.id for document in found]
+
+
+async def test_all_searches_take_a_mode_and_text_alone_embeds_nothing(store):
+    vector = store.embeddings.embed_query("E1042")
+    hybrid = [hit.id for hit in store.collection.search(vector, 3, text="E1042")]
+    asked = store.embeddings.asked
+    assert ids(store.similarity_search("E1042", mode="text")) == ["c"]
+    assert ids(await store.asimilarity_search("E1042", mode="text")) == ["c"]
+    assert ids(store.search("red", "text", filter={"n": {"$gt": 0}})) == ["d"]
+    assert ids(await store.asearch("E1042", "text")) == ["c"]
+    assert ids(store.as_retriever(search_type="text", k=1).invoke("red pump")) == ["c"]
+    assert ids(await store.as_retriever(mode="text").ainvoke("E1042")) == ["c"]
+    assert [score > 0 for _, score in store.similarity_search_with_score("E1042", mode="text")] == [True]
+    assert store.explain("the E1042", mode="text").words == ("the", "E1042")
+    assert store.embeddings.asked == asked
+    assert ids(store.similarity_search("E1042", 3, mode="hybrid")) == hybrid
+    assert ids(await store.asimilarity_search("E1042", 3, mode="hybrid")) == hybrid
+    assert ids(store.search("E1042", "hybrid", k=3)) == hybrid
+    assert ids(store.as_retriever(search_type="hybrid", k=3).invoke("E1042")) == hybrid
+    found = await store.as_retriever(search_type="hybrid", search_kwargs={"k": 1, "alpha": 0.1}).ainvoke("E1042")
+    assert ids(found) == ["c"]
+    assert ids(store.similarity_search_by_vector(vector, 3, text="E1042")) == hybrid
+    assert ids(store.similarity_search("E1042", 4)) == [hit.id for hit in store.collection.search(vector, 4)]
+    assert isinstance(store, VectorStore) and ids(store.search("red fox", "mmr", k=1)) != []
+
+
+async def test_what_makes_no_sense_is_an_error_by_name(store):
+    for wrong in ({"mode": "both"}, {"mode": "hybrid", "alpha": 2}, {"mode": "text", "fusion": "sum"}):
+        with pytest.raises(bqstore.InvalidInputError, match="expected"):
+            store.similarity_search("red", **wrong)
+    with pytest.raises(bqstore.InvalidInputError, match="no relevances"):
+        store.similarity_search_with_relevance_scores("red", mode="hybrid")
+    with pytest.raises(bqstore.InvalidInputError, match="no relevances"):
+        await store.asimilarity_search_with_relevance_scores("red", mode="text")
+    with BQVectorStore(Counting(size=8)) as plain, pytest.raises(bqstore.InvalidInputError, match="no text index"):
+        plain.similarity_search("red", mode="text")
+    with pytest.raises(bqstore.UnknownKeywordError, match="text_index=True"):
+        BQVectorStore(Counting(size=8), retrieval_mode="hybrid")

@@ -1,0 +1,62 @@
+"""LlamaIndex: the query modes that look for words."""
+
+import pytest
+from llama_index.core import MockEmbedding, VectorStoreIndex
+from llama_index.core.schema import TextNode
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
+
+import bqstore
+from llama_index.vector_stores.bqstore import BQVectorStore
+
+TEXTS = ["the red fox", "a dog", "error E1042 of the pump", "a red dog"]
+HYBRID, TEXT, SPARSE = (VectorStoreQueryMode[name] for name in ("HYBRID", "TEXT_SEARCH", "SPARSE"))
+
+
+@pytest.fixture
+def store():
+    with BQVectorStore(text_index=True) as store:
+        vectors = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]]
+        given = zip("abcd", TEXTS, vectors, range(4), strict=True)
+        store.add([TextNode(id_=i, text=t, embedding=v, metadata={"n": n}) for i, t, v, n in given])
+        yield store
+
+
+def test_words_alone_need_no_embedding(store):
+    for mode in (TEXT, SPARSE):
+        result = store.query(VectorStoreQuery(query_str="red pump", mode=mode, similarity_top_k=9))
+        assert set(result.ids) == {"a", "c", "d"} and result.ids[0] == "c" and len(result.similarities) == 3
+        assert result.nodes[0].get_content() == TEXTS[2]
+        assert (
+            len(store.query(VectorStoreQuery(query_str="red", mode=mode, similarity_top_k=9, sparse_top_k=1)).ids) == 1
+        )
+    only = MetadataFilters(filters=[MetadataFilter(key="n", value=3)])
+    assert store.query(VectorStoreQuery(query_str="red", mode=TEXT, similarity_top_k=9, filters=only)).ids == ["d"]
+    asked = VectorStoreQuery(query_str="red NOT dog", mode=TEXT, similarity_top_k=9)
+    assert store.query(asked, syntax="fts5").ids == ["a"]
+
+
+def test_hybrid_is_the_search_of_the_collection(store):
+    for alpha, top in ((None, None), (0.2, None), (0.9, 2)):
+        asked = {"query_str": "dog", "query_embedding": [1.0, 0.0], "alpha": alpha, "hybrid_top_k": top}
+        result = store.query(VectorStoreQuery(mode=HYBRID, similarity_top_k=3, **asked), fusion="relative_score")
+        given = {} if alpha is None else {"alpha": alpha}
+        hits = store.client.search([1.0, 0.0], top or 3, text="dog", fusion="relative_score", **given)
+        assert result.ids == [hit.id for hit in hits] and result.similarities == [hit.score for hit in hits]
+
+
+async def test_retrievers_of_an_index_ask_so(store):
+    index = VectorStoreIndex.from_vector_store(store, embed_model=MockEmbedding(embed_dim=2))
+    retriever = index.as_retriever(vector_store_query_mode="text_search", similarity_top_k=2)
+    assert [found.node_id for found in retriever.retrieve("E1042")] == ["c"]
+    retriever = index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=2, alpha=0.0)
+    assert (retriever.retrieve("E1042"))[0].node_id == "c"
+    assert (await retriever.aretrieve("E1042"))[0].node_id == "c"
+
+
+def test_what_is_missing_is_named(store):
+    with pytest.raises(bqstore.InvalidInputError, match="needs query_str"):
+        store.query(VectorStoreQuery(query_embedding=[1.0, 0.0], mode=HYBRID))
+    with pytest.raises(bqstore.InvalidInputError, match="needs an embedding"):
+        store.query(VectorStoreQuery(query_str="red", mode=HYBRID))
+    with BQVectorStore() as plain, pytest.raises(bqstore.InvalidInputError, match="no text index"):
+        plain.query(VectorStoreQuery(query_str="red", mode=TEXT))
