@@ -10,7 +10,7 @@ from ..index import kernels_state
 from ..results.info import CollectionInfo
 from ..results.outcomes import VerifyReport
 from ..storage.verify import files_of, problems_of
-from . import search
+from . import search, text_upkeep
 from .health import health_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         columns={key: column.nbytes for key, column in state.columns.items()},
         recall=health_of(engine, plain),
         kernels=kernels_state(),
+        text_index=text_upkeep.described(head.settings),
     )
 
 

@@ -6,7 +6,7 @@ goes on at the next opening, or at `flush`. Searches for words are refused until
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import BqstoreError, InvalidInputError, LockedError, NotReadyError
 from ..progress import Progress
@@ -90,3 +90,11 @@ def index_to_search(settings: dict[str, object]) -> TextIndex:
             "texts: wait for it with flush(), or search with a vector alone"
         )
     return index
+
+
+def described(settings: dict[str, object]) -> dict[str, Any] | None:
+    """The index of a collection as `CollectionInfo` tells of it."""
+    index = TextIndex.of(settings)
+    if index is None:
+        return None
+    return {"tokenize": index.tokenize, **({} if index.is_whole else {"built": index.built / index.until})}

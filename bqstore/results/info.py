@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..config import HnswConfig, Quantization, SearchParams
 from .recall import Health
@@ -96,6 +97,7 @@ class CollectionInfo:
     kernels : str                   "compiled"; "compiling": in the background, numpy answers meanwhile and what is
                                     added is scanned; "uncompiled": nobody has needed them yet; "numpy": they will not
                                     be, as BQSTORE_COMPILE is off
+    text_index : dict or None       as in `open`; while it is being built, also the part that is ``built``
 
     >>> import bqstore
     >>> with bqstore.open() as col:
@@ -133,3 +135,4 @@ class CollectionInfo:
     columns: dict[str, int] = field(default_factory=dict)
     recall: Health = field(default_factory=lambda: Health(True, 0.0, None, 0, {}, ()))
     kernels: str = "compiled"
+    text_index: dict[str, Any] | None = None

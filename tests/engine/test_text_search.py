@@ -284,6 +284,7 @@ def test_an_index_that_is_switched_on_later_is_built_while_others_write(tmp_path
             store = later._engine.store
             for _ in range(2):
                 later._engine.write(store.grow_text_index)  # up to d5
+            assert col.info().text_index == {"tokenize": "unicode61", "built": 0.3}
             with pytest.raises(NotReadyError, match="30%"):
                 col.search(text="word1")
             assert [hit.id for hit in later.search(np.ones(DIM), k=1)] == ["d0"]
@@ -325,13 +326,14 @@ def test_an_index_is_changed_and_dropped_by_one_call_and_opening_says_so(tmp_pat
             with pytest.raises(SettingsConflictError, match="set_text_index"):
                 bqstore.open(tmp_path, text_index=asked)
         bqstore.open(tmp_path, text_index=True).close()
+        assert col.info().text_index == {"tokenize": "unicode61"}
         assert col.search(text="horse") == [] and col.info().format_version == 5
         col.set_text_index({"tokenize": "porter"})
         assert [hit.id for hit in col.search(text="horse")] == ["a"]
         assert [hit.id for hit in pickle.loads(pickle.dumps(col)).search(text="horse")] == ["a"]
         assert [hit.id for hit in bqstore.load(tmp_path).search(text="horse")] == ["a"]
         col.set_text_index(False)
-        assert col.info().format_version == 1 and col.verify().ok
+        assert col.info().format_version == 1 and col.info().text_index is None and col.verify().ok
     with sqlite3.connect(tmp_path / "default/meta.db") as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
     for wrong in ("porter", {"tokenize": "english"}, {"tokeniser": "porter"}, 1):
