@@ -38,6 +38,7 @@ SYNTAXES: Final = ("words", "fts5")
 _RRF: Final = 60  # the constant of Cormack, Clarke and Buettcher (SIGIR 2009)
 _FEW_TEXTS: Final = 1000  # indexed texts up to which no word is common or heavy
 _HEAVY: Final = 50  # a word is heavy that more than one text of so many has
+_RANKING: Final = 32  # words, the rarest, that a longer text is ranked by
 _CANDIDATES: Final = 1000  # of the light words, scored by all words
 _REMEMBERED: Final = 100_000  # words whose counts a state remembers
 _VECTOR, _TEXT = "vector", "text"
@@ -225,7 +226,8 @@ class _Words:
     A word that more than half of the texts have is ``common``: it weighs nothing in BM25, and scoring all that have it
     takes long. So documents are ranked by the other words, and those that have only common ones come after, in the
     order in which they were added, with a score of 0; beside vectors they are left out. Of the others those in one text
-    of fifty are ``heavy``, see `_of_light`. Among a thousand texts no word is treated so.
+    of fifty are ``heavy``, see `_of_light`. Of a long text the rarest words rank, which is what BM25 goes by. Among a
+    thousand texts no word is treated so.
     """
 
     def __init__(self, connection: text_index.Connection, state: State, text: str, tokenize: str, syntax: str) -> None:
@@ -242,15 +244,19 @@ class _Words:
         if None not in known:
             known[None] = text_index.indexed(connection)
         self.total = known[None]
-        for word in words_of(text, tokenize):
-            if self.total > _FEW_TEXTS and word not in known:
+        found = words_of(text, tokenize)
+        if self.total <= _FEW_TEXTS:
+            self.rare = found
+            return
+        for word in found:
+            if word not in known:
                 known[word] = text_index.count(connection, any_of([word]), self.total // 2 + 1)
-            count = known.get(word, 0) if self.total > _FEW_TEXTS else 0
-            (self.common if count > self.total // 2 else self.rare).append(word)
-            if self.total // _HEAVY < count <= self.total // 2:
-                self.heavy[word] = count
-            elif 0 < count <= self.total // _HEAVY:
-                self.light.append(word)
+        self.common = [word for word in found if known[word] > self.total // 2]
+        rare = [word for word in found if 0 < known[word] <= self.total // 2]
+        rarest = set(sorted(rare, key=known.__getitem__)[:_RANKING])
+        self.rare = [word for word in rare if word in rarest]
+        self.heavy = {word: known[word] for word in self.rare if known[word] > self.total // _HEAVY}
+        self.light = [word for word in self.rare if word not in self.heavy]
 
     def most_of_heavy(self) -> float:
         """More than the heavy words can add to a score."""

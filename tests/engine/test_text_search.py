@@ -217,6 +217,9 @@ def test_heavy_words_rank_what_rarer_words_find_and_no_more_where_that_suffices(
             for k in (1, 8, 60):
                 check(col, truth, query, k, few=10)
         assert any(found is None for found in asked) and any(found for found in asked)
+        monkeypatch.setattr(hybrid, "_RANKING", 2)  # of a long text the rarest words rank
+        assert col.search(text="u third some all few half", k=60) == col.search(text="some few all", k=60)
+        assert col.search(text="u third some few nothing", explain=True).explanation.words == ("some", "few")
         hits = col.search(np.ones(DIM), text="all", k=5)  # which tells nothing
         assert [(hit.id, list(hit.scores)) for hit in hits] == [(str(i), ["vector"]) for i in range(5)]
 
