@@ -22,11 +22,9 @@ from typing import Any, Final, cast
 import numpy as np
 
 from ..errors import BqstoreError, CorruptionError, InvalidInputError, LockedError
-from . import catalogue as sql
 from . import graph_snapshot as snapshots
+from . import head_table, platform, row_table, text_index
 from . import key_value_tables as tables
-from . import platform, text_index
-from .catalogue import AT_ONCE, translate
 from .files import DiskFile, RecordFile, make_file, storage_errors, write_all
 from .flat import FlatFiles, layouts
 from .format import F32, NO_PARAMETERS, Layout
@@ -37,7 +35,9 @@ from .lock import WriterLock
 from .open_key_values import entries_of, open_key_values
 from .open_store import open_store
 from .place import Entries
+from .row_table import AT_ONCE
 from .snapshot_format import UnusableError
+from .sqlite_connection import translate
 from .store import Store, SupersededError
 from .text_index import TextIndex
 from .verify import problems_of
@@ -94,7 +94,7 @@ def last_commit(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFi
             if connection.in_transaction:
                 connection.rollback()
             connection.execute("BEGIN")
-            head = sql.reread_head(connection, store.catalogue.name, store.head)
+            head = head_table.reread_head(connection, store.catalogue.name, store.head)
             flat = FlatFiles(store.folder, read_only=True, entries=store.flat.entries)
             if store.folder is None:
                 flat.take(store.flat)
@@ -350,12 +350,12 @@ def _copy_rows(
     """Make rows, tombstones and text index of the target those of the source; rows that are the same already stay."""
     wanted, doomed = _differing(source.execute(_KEYS), target.execute(_KEYS))
     if new != old:
-        text_index.drop(target, sql.TABLES_VERSION)
+        text_index.drop(target, head_table.TABLES_VERSION)
     elif old:
         old.forget(target, [*doomed, *wanted])
     target.executemany("DELETE FROM rows WHERE rid = ?", ((rid,) for rid in [*doomed, *wanted]))
     for at in range(0, len(wanted), AT_ONCE):
-        sql.insert_rows(target, sql.read_rows(source, "rid", wanted[at : at + AT_ONCE], name))
+        row_table.insert_rows(target, row_table.read_rows(source, "rid", wanted[at : at + AT_ONCE], name))
     if new and new == old:
         new.take(target, wanted)
     elif new:
@@ -364,7 +364,7 @@ def _copy_rows(
     for table in ("dead", "changed"):
         pairs = source.execute(f"SELECT rid, seq FROM {table}").fetchall()  # noqa: S608 - names of our own
         if pairs != target.execute(f"SELECT rid, seq FROM {table}").fetchall():  # noqa: S608
-            sql.empty(target, table)
+            row_table.empty(target, table)
             target.executemany(f"INSERT INTO {table} VALUES (?, ?)", pairs)  # noqa: S608
 
 

@@ -23,8 +23,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from ..errors import InvalidInputError, LockedError, NotFoundError, StorageError
-from . import catalogue as sql
-from . import platform
+from . import catalogue, platform
 from .backup import back_up, last_commit, unfinished
 from .files import storage_errors
 from .flat import flat_files
@@ -217,7 +216,7 @@ def copy(store: Store, target: Path) -> Head:
 def into_memory(store: Store) -> Store:
     """The last commit of a store in memory, every record verified. Raises CorruptionError, StorageError."""
     with last_commit(store) as (connection, head, flat):
-        loaded = Store(sql.Catalogue(None), head)
+        loaded = Store(catalogue.Catalogue(None), head)
         connection.backup(loaded.catalogue.main())
         if flat.codes is not None and head.n_slots:
             loaded.flat.create(replace(head, n_slots=0, n_live=0), flat.codes.parameters)

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 from ..errors import CorruptionError
-from .catalogue import AT_ONCE
 from .format import newer_format
+from .row_table import AT_ONCE
 
 APPLICATION_ID: Final = 0x42514B56  # "BQKV"
 VERSION: Final = 1

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import CorruptionError, NotFoundError
-from . import catalogue as sql
-from . import platform, reserve
+from . import head_table, platform, reserve
 from .catalogue import Catalogue
 from .files import storage_errors
 from .flat import flat_files
@@ -127,7 +126,7 @@ def _open_once(
     catalogue = Catalogue(meta, not read_only and _is_unfinished(folder), read_only)
     try:
         with catalogue.translated():
-            head = sql.read_head(catalogue.main(), meta.name)
+            head = head_table.read_head(catalogue.main(), meta.name)
         if head is None:
             if flat_files(folder):
                 raise CorruptionError(f"{meta} has lost its head row; restore the collection from a copy")
@@ -154,12 +153,12 @@ def _check_counts(store: Store) -> None:
     """Compare the tables with the head row: a catalogue that lost pages must not look like a smaller collection."""
     main = store.catalogue.main()
     with store.consistent(), store.catalogue.translated():
-        head = sql.read_head(main, store.catalogue.name)
+        head = head_table.read_head(main, store.catalogue.name)
         rows, last = main.execute("SELECT count(*), max(rid) FROM rows").fetchone()
         dead = main.execute("SELECT count(*) FROM dead").fetchone()[0]
         both = main.execute("SELECT count(*) FROM dead JOIN rows USING (rid)").fetchone()[0]
         if head is not None and sum(store.catalogue.bytes()) <= _SMALL:
-            sql.check_commits(main, head, store.catalogue.name)
+            head_table.check_commits(main, head, store.catalogue.name)
     if (
         head is None
         or both

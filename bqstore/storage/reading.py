@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptionError
-from . import catalogue as sql
+from . import head_table, row_table
 from .catalogue import Catalogue
 from .files import RecordFile
 from .flat import FlatFiles, Remake
@@ -89,7 +89,7 @@ class Reading:
                 yield self._seq(connection)
 
     def _seq(self, connection: sqlite3.Connection) -> int:
-        return sql.reread_head(connection, self.catalogue.name, self.head).seq
+        return head_table.reread_head(connection, self.catalogue.name, self.head).seq
 
     @contextmanager
     def _pin(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -154,25 +154,27 @@ class Reading:
 
     def _column(self, column: str, condition: str, value: int) -> Iterator[list[tuple[int, Any]]]:
         with self.connection() as connection:
-            portions = sql.read_column(connection, column, condition, value, self.catalogue.name)
+            portions = row_table.read_column(connection, column, condition, value, self.catalogue.name)
             while portion := next(portions, None):
                 yield portion
 
     def intact_column(self, rids: Sequence[int], column: str) -> list[tuple[int, Any]]:
         """(rid, value) of those of the rows with these rids that can be read, ordered by rid; as `column_since`."""
-        place = sql.KEYS.index(column)
+        place = row_table.KEYS.index(column)
         out: list[tuple[int, Any]] = []
 
         def read(some: Sequence[int]) -> bool:
             try:
                 with self.connection() as connection:
-                    out.extend((row[0], row[place]) for row in sql.read_keys(connection, some, self.catalogue.name))
+                    out.extend(
+                        (row[0], row[place]) for row in row_table.read_keys(connection, some, self.catalogue.name)
+                    )
             except CorruptionError:
                 return False
             return True
 
-        for at in range(0, len(rids), sql.AT_ONCE):
-            some = rids[at : at + sql.AT_ONCE]
+        for at in range(0, len(rids), row_table.AT_ONCE):
+            some = rids[at : at + row_table.AT_ONCE]
             if not read(some):
                 for rid in some:
                     read([rid])
@@ -181,8 +183,8 @@ class Reading:
     def rows(self, key: str, values: Sequence[object]) -> list[Row]:
         """The rows with these rids or ids (``key`` "rid" or "id"), unordered, CRCs verified."""
         with self.connection() as connection:
-            self._begin(connection, len(values) > sql.AT_ONCE)
-            return sql.read_rows(connection, key, values, self.catalogue.name)
+            self._begin(connection, len(values) > row_table.AT_ONCE)
+            return row_table.read_rows(connection, key, values, self.catalogue.name)
 
     def _begin(self, connection: sqlite3.Connection, several: bool) -> None:
         """Let several statements see one commit; `Catalogue.reading` ends it. In memory there is but one."""
@@ -193,10 +195,10 @@ class Reading:
         """The rids of those ids that exist."""
         with self.connection() as connection:
             self._begin(connection, len(ids) > 1)
-            return sql.rids_by_id(connection, ids, self.catalogue.name)
+            return row_table.rids_by_id(connection, ids, self.catalogue.name)
 
     def rids_by_ref(self, refs: Sequence[str]) -> set[int]:
         """The rids of the documents that come from these source documents."""
         with self.connection() as connection:
             self._begin(connection, len(refs) > 1)
-            return sql.rids_by_ref(connection, refs, self.catalogue.name)
+            return row_table.rids_by_ref(connection, refs, self.catalogue.name)

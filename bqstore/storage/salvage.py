@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BqstoreError, CorruptionError
-from .catalogue import AT_ONCE, WHOLE, Catalogue
+from .catalogue import Catalogue
 from .files import read_all
 from .flat import layouts
 from .format import (
@@ -35,6 +35,7 @@ from .format import (
     vectors_of,
 )
 from .head import Head, Row, check_keys
+from .row_table import AT_ONCE, WHOLE
 from .sqlite_pages import Pages
 
 _PIECE: Final = 8 << 20

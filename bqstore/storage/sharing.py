@@ -12,9 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import BqstoreError, FolderReplacedError, LockedError, StorageError
-from . import catalogue as sql
 from . import graph_snapshot as snapshots
-from . import platform, reserve
+from . import head_table, platform, reserve
 from .catalogue import Catalogue
 from .files import storage_errors
 from .graph_snapshot import Snapshot
@@ -179,7 +178,7 @@ class Sharing(Reading):
         self.check_writable()
         with self.duty("SAVE") as alone:
             with self.catalogue.reading() as connection:
-                last = sql.reread_head(connection, self.catalogue.name, self.head)
+                last = head_table.reread_head(connection, self.catalogue.name, self.head)
             if not alone or last.generation != self.head.generation or generation not in (None, last.generation):
                 return 0
             codes = snapshots.fingerprint(self.codes, n)

@@ -33,8 +33,7 @@ from ..errors import (
     ReadOnlyError,
     StorageError,
 )
-from . import catalogue as sql
-from . import platform, reserve, text_index
+from . import head_table, platform, reserve, row_table, text_index
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
 from .files import storage_errors
@@ -100,7 +99,7 @@ class Store(Sharing):
         self.check_place()
         if not self.is_alone:
             with self.catalogue.reading() as connection:  # not the main one, which may stand at an older commit
-                head = sql.read_head(connection, self.catalogue.name)
+                head = head_table.read_head(connection, self.catalogue.name)
             if head is not None and head.generation > self.head.generation:
                 return SupersededError()
         return CorruptionError(f"{path.name} is missing from {self.folder}; restore it from a copy")
@@ -112,11 +111,11 @@ class Store(Sharing):
         """A transaction whose COMMIT makes ``new`` the head. One that fails poisons the store."""
         try:
             with self.catalogue.writing() as connection:
-                stored = sql.reread_head(connection, self.catalogue.name, self.head)
+                stored = head_table.reread_head(connection, self.catalogue.name, self.head)
                 if stored is not self.head:  # the last write was interrupted after its commit, say
                     raise StorageError("the collection has moved on under this write; nothing was written: try again")
                 yield connection
-                sql.write_head(connection, new)
+                head_table.write_head(connection, new)
         except BqstoreError as error:
             if self.catalogue.in_doubt:
                 self._poison = str(error)
@@ -198,8 +197,8 @@ class Store(Sharing):
                     write_records()
                 if words:
                     words.forget(connection, replaced)
-                sql.bury(connection, replaced, new.seq)
-                sql.insert_rows(connection, rows.numbered(first_rid, new.seq))
+                row_table.bury(connection, replaced, new.seq)
+                row_table.insert_rows(connection, rows.numbered(first_rid, new.seq))
                 if words:
                     words.take_since(connection, first_rid)
         except BaseException as error:
@@ -217,7 +216,7 @@ class Store(Sharing):
             with self._commit(new) as connection:
                 if words := TextIndex.of(new.settings):
                     words.forget(connection, rids)
-                sql.bury(connection, rids, new.seq)
+                row_table.bury(connection, rids, new.seq)
             return new
 
         return self._shrinking(commit, len(rids), "; delete fewer at a time, or make room elsewhere")
@@ -230,7 +229,7 @@ class Store(Sharing):
             changed = changed_texts(connection, ((row.rid, row.text) for row in rows)) if words else []
             if words:
                 words.forget(connection, changed)
-            sql.replace_rows(connection, (row._replace(seq=new.seq) for row in rows))
+            row_table.replace_rows(connection, (row._replace(seq=new.seq) for row in rows))
             if words:
                 words.take(connection, changed)
         return new
@@ -252,7 +251,7 @@ class Store(Sharing):
             with self._commit(new) as connection:
                 if words:
                     text_index.empty(connection)
-                sql.empty(connection, "rows", "dead", "changed")
+                row_table.empty(connection, "rows", "dead", "changed")
 
         self._shrinking(commit, self.head.n_live, "; make room elsewhere first")
         self.flat.drop()
@@ -276,7 +275,7 @@ class Store(Sharing):
             settings["text_index"] = words.stored()
         new = self._next(settings=as_stored(settings))
         with self._commit(new) as connection:
-            text_index.drop(connection, sql.TABLES_VERSION)
+            text_index.drop(connection, head_table.TABLES_VERSION)
             if words:
                 words.create(connection)
         return new
@@ -333,7 +332,7 @@ class Store(Sharing):
 
         def commit() -> None:
             with self._commit(prepared.new) as connection:
-                sql.empty(connection, "dead", "changed")  # followers read everything of a new generation
+                row_table.empty(connection, "dead", "changed")  # followers read everything of a new generation
 
         try:
             reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again, self._is_poisoned)
@@ -410,7 +409,7 @@ class Store(Sharing):
     def reread(self) -> Head:
         """Read the head row of the last commit; open the files of a new generation."""
         with self.catalogue.using_main() as main:
-            head = sql.reread_head(main, self.catalogue.name, self.head)
+            head = head_table.reread_head(main, self.catalogue.name, self.head)
         if head.store_id != self.head.store_id:
             self.check_place()
             raise CorruptionError(
@@ -460,7 +459,7 @@ class Store(Sharing):
             if self._writing and locked and self._poison is None:
                 with suppress(BqstoreError), self.catalogue.using_main() as main:
                     # an interrupted write may have committed more records than this object knows of
-                    if sql.read_head(main, self.catalogue.name) == self.head:
+                    if head_table.read_head(main, self.catalogue.name) == self.head:
                         self.flat.trim(self.head.n_slots)
                     self.catalogue.checkpoint()  # the last connection may be another process's, and a reader's
 

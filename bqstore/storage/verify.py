@@ -8,15 +8,16 @@ import numpy as np
 
 from ..errors import BqstoreError, CorruptionError
 from . import text_index
-from .catalogue import WHOLE, check_commits
 from .files import RecordFile
 from .flat import FlatFiles
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
 from .graph_snapshot import found, load
 from .head import Head, Row, damaged_row
+from .head_table import check_commits
 from .key_value_tables import problems_of as problems_of_entries
 from .key_values import NAME as ENTRIES
 from .open_key_values import entries_of
+from .row_table import WHOLE
 from .snapshot_format import UnusableError
 from .text_index import TextIndex
 

@@ -8,7 +8,7 @@ import pytest
 import bqstore
 from bqstore.metadata import dictionary
 from bqstore.metadata.columns import Column
-from bqstore.storage import catalogue
+from bqstore.storage import row_table
 
 N = 100
 
@@ -27,8 +27,8 @@ def test_portions_of_any_size_give_the_same_columns(tmp_path, monkeypatch, rows,
     with bqstore.open(tmp_path) as col:
         add(col, 0, N, rng)
         col.delete([f"d{i}" for i in (0, 1, 2, 50, 51, N - 1)])
-    monkeypatch.setattr(catalogue, "_PORTION", rows)
-    monkeypatch.setattr(catalogue, "_PORTION_LENGTH", length)
+    monkeypatch.setattr(row_table, "_PORTION", rows)
+    monkeypatch.setattr(row_table, "_PORTION_LENGTH", length)
     filters = [
         {"v": 3},
         {"t": "x1"},
@@ -60,20 +60,20 @@ def test_portions_of_any_size_give_the_same_columns(tmp_path, monkeypatch, rows,
 
 
 def test_lost_rows_are_noticed_in_any_portion(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "_PORTION", 10)
+    monkeypatch.setattr(row_table, "_PORTION", 10)
     with bqstore.open(tmp_path) as col:
         add(col, 0, N, np.random.default_rng(0))
-        real = catalogue.read_column
+        real = row_table.read_column
         for missing in (0, 5, 9):
 
             def some(*arguments, missing=missing):
                 for number, portion in enumerate(real(*arguments)):
                     yield portion if number != missing else portion[1:]
 
-            monkeypatch.setattr(catalogue, "read_column", some)
+            monkeypatch.setattr(row_table, "read_column", some)
             with pytest.raises(bqstore.CorruptionError, match="lost rows"):
                 col.count({f"x{missing}": 1})
-        monkeypatch.setattr(catalogue, "read_column", real)
+        monkeypatch.setattr(row_table, "read_column", real)
         assert col.count({"v": 3}) == len([i for i in range(N) if i % 4 and i % 7 == 3])
 
 
@@ -133,7 +133,7 @@ def test_deleting_by_source_document_read_every_row(tmp_path):
         with col._engine.store.catalogue.reading() as connection:
             asked = []
             connection.set_trace_callback(asked.append)
-            assert len(catalogue.rids_by_ref(connection, ["doc2"], "meta.db")) == 5
+            assert len(row_table.rids_by_ref(connection, ["doc2"], "meta.db")) == 5
             connection.set_trace_callback(None)
             steps = connection.execute(f"EXPLAIN QUERY PLAN {asked[0]}").fetchall()
             assert [step[3] for step in steps] == ["SEARCH rows USING INDEX rows_by_ref_doc_id (ref_doc_id=?)"]

@@ -173,17 +173,17 @@ def test_a_lock_that_is_removed_does_no_harm(tmp_path):
 
 def test_a_folder_that_goes_during_the_commit_is_noticed_before_the_answer(tmp_path, monkeypatch):
     """The documents are in a folder that nobody will open again: they must not count as stored."""
-    from bqstore.storage import catalogue
+    from bqstore.storage import head_table
 
     filled(tmp_path / "store")
     col = bqstore.open(tmp_path / "store")
-    write_head = catalogue.write_head
+    write_head = head_table.write_head
 
     def last_moment(*arguments):
         write_head(*arguments)
         removed(tmp_path / "store")
 
-    monkeypatch.setattr(catalogue, "write_head", last_moment)
+    monkeypatch.setattr(head_table, "write_head", last_moment)
     with pytest.raises(bqstore.FolderReplacedError):
         col.add(VECTORS[:1], ids=["lost"])
     monkeypatch.undo()

@@ -12,7 +12,7 @@ import bqstore
 from bqstore import InvalidInputError
 from bqstore.storage import backup as storage_backup
 from bqstore.storage import open_key_values as storage_key_values
-from bqstore.storage.catalogue import _STATEMENTS
+from bqstore.storage.head_table import STATEMENTS
 from tests.conftest import often
 
 from ..storage.damage import flip
@@ -35,7 +35,7 @@ def test_the_catalogue_is_as_earlier_releases_know_it_whichever_is_opened_first(
     make(tmp_path)
     with closing(sqlite3.connect(tmp_path / "default/meta.db")) as raw:
         found = raw.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    assert {row[0] for row in found} == set(_STATEMENTS)
+    assert {row[0] for row in found} == set(STATEMENTS)
     with bqstore.open(tmp_path, distance="cosine", read_only=True) as col:
         assert len(col) == 2 and col.verify().ok
 

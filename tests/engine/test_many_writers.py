@@ -18,7 +18,7 @@ import pytest
 import bqstore
 from bqstore import BqstoreError, InvalidInputError, LockedError, StorageError, opening
 from bqstore.engine import graph_builder
-from bqstore.storage import catalogue
+from bqstore.storage import catalogue, head_table
 from bqstore.storage.flat import FlatFiles
 from bqstore.storage.lock import WriterLock
 from bqstore.storage.sequence import CommitNumber
@@ -406,7 +406,7 @@ def test_a_full_disk_refuses_one_commit_and_the_next_thread_tries_again(tmp_path
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_thread_that_dies_with_the_documents_of_others_loses_none(tmp_path, monkeypatch, moment):
     """The one that commits for all is interrupted: before its commit the others do it, after it it is done."""
-    write_head, left = catalogue.write_head, [1]
+    write_head, left = head_table.write_head, [1]
 
     def die(connection, head):
         if left:
@@ -426,7 +426,7 @@ def test_a_thread_that_dies_with_the_documents_of_others_loses_none(tmp_path, mo
     with bqstore.open(tmp_path) as col:
         put(col, "first")
         with monkeypatch.context() as patch:
-            patch.setattr(catalogue, "write_head", die)
+            patch.setattr(head_table, "write_head", die)
             patch.setattr(CommitNumber, "publish", die_late)
             outcomes = together(col, [lambda i=i: col.add(EYE[i : i + 1], [f"t{i}"]) for i in range(4)])
         died = [i for i, each in enumerate(outcomes) if isinstance(each, KeyboardInterrupt)]

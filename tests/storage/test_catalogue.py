@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 import bqstore
 from bqstore.errors import ClosedError, CorruptionError, LockedError, StorageError
-from bqstore.storage import catalogue as sql
-from bqstore.storage.catalogue import Catalogue, translate
+from bqstore.storage import head_table, row_table
+from bqstore.storage.catalogue import Catalogue
 from bqstore.storage.head import Head, Row
+from bqstore.storage.sqlite_connection import translate
 
 from .depth import examples, for_all
 
@@ -47,15 +48,15 @@ def test_rows_come_back_as_they_were(n):
 def check_rows(given_rows):
     catalogue = opened()
     with catalogue.writing() as connection:
-        sql.insert_rows(connection, given_rows)
+        row_table.insert_rows(connection, given_rows)
     with catalogue.reading() as connection:
         for key in ("rid", "id"):
-            found = sql.read_rows(connection, key, [getattr(row, key) for row in given_rows], "meta.db")
+            found = row_table.read_rows(connection, key, [getattr(row, key) for row in given_rows], "meta.db")
             assert sorted(found) == sorted(given_rows, key=lambda r: r.rid)
-        assert sql.rids_by_id(connection, [r.id for r in given_rows], "x") == {r.id: r.rid for r in given_rows}
+        assert row_table.rids_by_id(connection, [r.id for r in given_rows], "x") == {r.id: r.rid for r in given_rows}
         ordered = sorted(given_rows, key=lambda r: r.rid)
         for column in ("id", "metadata", "ref_doc_id"):
-            found = list(chain(*sql.read_column(connection, column, "rows.rid >= ?", 0, "meta.db")))
+            found = list(chain(*row_table.read_column(connection, column, "rows.rid >= ?", 0, "meta.db")))
             assert found == [(row.rid, getattr(row, column)) for row in ordered]
     catalogue.close()
 
@@ -68,9 +69,9 @@ def test_more_rows_than_one_statement_takes():
     catalogue = opened()
     many = [row(i, f"id{i}") for i in range(1203)]
     with catalogue.writing() as connection:
-        sql.insert_rows(connection, many)
+        row_table.insert_rows(connection, many)
     with catalogue.reading() as connection:
-        assert sorted(sql.read_rows(connection, "rid", range(2000), "meta.db")) == many
+        assert sorted(row_table.read_rows(connection, "rid", range(2000), "meta.db")) == many
     catalogue.close()
 
 
@@ -93,14 +94,14 @@ def test_the_head_comes_back_and_every_change_of_it_is_damage():
 def test_a_transaction_that_is_left_by_an_exception_leaves_nothing(tmp_path, on_disk, error):
     catalogue = opened(tmp_path / "meta.db" if on_disk else None)
     with pytest.raises(error), catalogue.writing() as connection:
-        sql.insert_rows(connection, [row(1, "a")])
+        row_table.insert_rows(connection, [row(1, "a")])
         raise error
     with catalogue.reading() as connection:
-        assert sql.read_rows(connection, "rid", [1], "meta.db") == []
+        assert row_table.read_rows(connection, "rid", [1], "meta.db") == []
     with catalogue.writing() as connection:
-        sql.insert_rows(connection, [row(1, "a")])
+        row_table.insert_rows(connection, [row(1, "a")])
     with catalogue.reading() as connection:
-        assert sql.read_rows(connection, "rid", [1], "meta.db") == [row(1, "a")]
+        assert row_table.read_rows(connection, "rid", [1], "meta.db") == [row(1, "a")]
     catalogue.close()
 
 
@@ -111,11 +112,11 @@ def test_a_transaction_that_an_interrupt_left_open_does_not_stop_the_next(tmp_pa
     catalogue.main().execute("BEGIN")
     catalogue.main().execute("SELECT * FROM head").fetchall()
     with catalogue.writing() as connection:
-        sql.insert_rows(connection, [row(1, "a")])
+        row_table.insert_rows(connection, [row(1, "a")])
     catalogue.main().execute("BEGIN IMMEDIATE")
-    sql.insert_rows(catalogue.main(), [row(2, "b")])
+    row_table.insert_rows(catalogue.main(), [row(2, "b")])
     with catalogue.snapshot():
-        assert sql.read_rows(catalogue.main(), "rid", [1, 2], "meta.db") == [row(1, "a")]
+        assert row_table.read_rows(catalogue.main(), "rid", [1, 2], "meta.db") == [row(1, "a")]
     catalogue.close()
 
 
@@ -125,11 +126,11 @@ def test_a_transaction_that_is_cleaned_up_late_does_not_end_a_newer_one():
     abandoned = catalogue.snapshot()
     abandoned.__enter__()
     with catalogue.writing() as connection:
-        sql.insert_rows(connection, [row(1, "a")])
+        row_table.insert_rows(connection, [row(1, "a")])
         abandoned.gen.close()
-        sql.insert_rows(connection, [row(2, "b")])
+        row_table.insert_rows(connection, [row(2, "b")])
     with catalogue.reading() as connection:
-        assert len(sql.read_rows(connection, "rid", [1, 2], "meta.db")) == 2
+        assert len(row_table.read_rows(connection, "rid", [1, 2], "meta.db")) == 2
     catalogue.close()
 
 
@@ -137,10 +138,10 @@ def test_a_snapshot_sees_one_commit(tmp_path):
     writer = opened(tmp_path / "meta.db")
     reader = Catalogue(tmp_path / "meta.db")
     with reader.snapshot():
-        before = sql.read_head(reader.main(), "meta.db")
+        before = head_table.read_head(reader.main(), "meta.db")
         with writer.writing() as connection:
-            sql.insert_rows(connection, [row(1, "a")])
-        assert sql.read_head(reader.main(), "meta.db") == before == HEAD
+            row_table.insert_rows(connection, [row(1, "a")])
+        assert head_table.read_head(reader.main(), "meta.db") == before == HEAD
         assert reader.main().execute("SELECT count(*) FROM rows").fetchone() == (0,)
     assert reader.main().execute("SELECT count(*) FROM rows").fetchone() == (1,)
     reader.close()
@@ -152,7 +153,7 @@ def test_data_version_changes_with_commits_of_others(tmp_path):
     before = reader.data_version()
     assert reader.data_version() == before
     with writer.writing() as connection:
-        sql.insert_rows(connection, [row(1, "a")])
+        row_table.insert_rows(connection, [row(1, "a")])
     assert reader.data_version() != before
     reader.close()
     writer.close()
@@ -162,7 +163,7 @@ def test_a_reader_leaves_the_log_to_the_writer(tmp_path):
     writer = opened(tmp_path / "meta.db")
     size = (tmp_path / "meta.db-wal").stat().st_size
     reader = Catalogue(tmp_path / "meta.db")
-    assert sql.read_head(reader.main(), "meta.db") == HEAD
+    assert head_table.read_head(reader.main(), "meta.db") == HEAD
     reader.close()
     assert (tmp_path / "meta.db-wal").stat().st_size == size
     writer.checkpoint()
@@ -178,7 +179,7 @@ def test_connections_are_used_again_and_by_one_thread_at_a_time(tmp_path):
     def read() -> None:
         with catalogue.reading() as connection:
             inside.wait()
-            assert sql.read_head(connection, "meta.db") == HEAD
+            assert head_table.read_head(connection, "meta.db") == HEAD
 
     for _ in range(5):
         threads = [threading.Thread(target=read) for _ in range(4)]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from bqstore.errors import CorruptionError, FormatVersionError, StorageError
-from bqstore.storage import Coding, coding_of, head, open_store
-from bqstore.storage import catalogue as sql
+from bqstore.storage import Coding, coding_of, head, open_store, row_table
 from bqstore.storage import format as fmt
 from bqstore.storage.files import DiskFile
 from bqstore.storage.format import CODE_FORMS, Layout, check_header, header_bytes, header_length, sum64
@@ -380,7 +379,7 @@ def test_files_of_a_first_write_without_its_commit_are_replaced(tmp_path, before
             def fail(*_):
                 raise sqlite3.OperationalError("disk I/O error")
 
-            patch.setattr(sql, "insert_rows", fail)
+            patch.setattr(row_table, "insert_rows", fail)
             model.form = before
             with pytest.raises(StorageError, match="disk I/O error"):
                 model.add(5)

@@ -12,8 +12,7 @@ import pytest
 
 import bqstore
 from bqstore.errors import CorruptionError, FormatVersionError
-from bqstore.storage import catalogue as sql
-from bqstore.storage import coding_of, head, open_store
+from bqstore.storage import coding_of, head, head_table, open_store
 from bqstore.storage import format as fmt
 from bqstore.storage.format import HEADER_BYTES, Layout, header_bytes
 from bqstore.storage.verify import problems_of
@@ -54,7 +53,7 @@ def write_old(folder: Path) -> None:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA application_id = 0x42515354")
         db.execute("PRAGMA user_version = 1")
-        for statement in sql._STATEMENTS:
+        for statement in head_table.STATEMENTS:
             db.execute(statement)
         db.execute("INSERT INTO head VALUES (1, 1, ?, 2262463654)", (OLD_BODY,))
         db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", OLD_ROW)

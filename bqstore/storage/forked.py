@@ -1,0 +1,121 @@
+"""Connections to `meta.db` in a fork: those of the parent are not its own, and are closed in a certain order.
+
+Knows what SQLite remembers of locks and logs for a process; the rest of a `Catalogue` is in ``catalogue.py``.
+"""
+
+import os
+import sqlite3
+import sys
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ..errors import BqstoreError, StorageError
+from . import platform
+
+_SHARED_BYTES: Final = (0x40000002, 510)  # of a database, which SQLite locks exclusively to close the last connection
+
+
+class Using:
+    """For forks to know that a connection is in use. A class, as each search passes here."""
+
+    __slots__ = ("_those",)
+
+    def __init__(self, those: "set[Using]") -> None:
+        self._those = those
+
+    def __enter__(self) -> None:
+        self._those.add(self)
+
+    def __exit__(self, *exception: object) -> None:
+        self._those.discard(self)
+
+
+class Inheritable:
+    """What a fork finds of a catalogue of its parent.
+
+    Parameters
+    ----------
+    path : Path or None         None: in memory, where a fork has a copy
+    """
+
+    _main: sqlite3.Connection
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._in_use: set[Using] = set()  # by the threads of this process, now
+        self._guard = -1  # in a fork: a descriptor whose lock keeps SQLite from tidying up; open until its end
+        self._torn = False  # in a fork: a thread that it does not have was using a connection
+        self._closed = False
+        self._writes = False
+        if path is not None:
+            _close_inherited(path)
+        _all.add(self)
+
+    def close(self) -> None:
+        """Close its connections."""
+        raise NotImplementedError
+
+    def is_at(self, path: Path) -> bool:
+        """Whether its file is the one at a path."""
+        assert self._path is not None
+        try:
+            return self._path == path or self._path.samefile(path)
+        except OSError:  # it is gone, or this process may not see it
+            return False
+
+    def _keep_from_tidying(self) -> None:
+        """In a fork: let the end of the inherited connection leave the log alone.
+
+        It would take itself for the last one when the parent has closed, and remove what is another process's log by
+        then. With a lock on the file that is not this process's own, but a descriptor's, SQLite finds it in use.
+        """
+        assert self._path is not None
+        if not self._writes:
+            return
+        with suppress(OSError):
+            self._guard = os.open(self._path, os.O_RDONLY)
+            platform.share_bytes(self._guard, *_SHARED_BYTES)
+        if sys.version_info >= (3, 12) and not self._torn:  # where descriptors cannot have locks
+            with suppress(sqlite3.Error):
+                self._main.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+
+
+_all: "weakref.WeakSet[Inheritable]" = weakref.WeakSet()
+_inherited: list[Inheritable] = []  # in a fork: kept alive, as their end must come in a certain order
+
+
+def _close_inherited(path: Path) -> None:
+    """In a fork: close the connections to a file that are its parent's, before one of its own is opened.
+
+    SQLite remembers for each process which locks it holds on a file, and a fork remembers those of its parent, but does
+    not hold them. A connection of its own would go without: another process that takes itself for the last one then
+    removes the log, and what the fork writes into it is lost. Raises StorageError if a connection was in use during the
+    fork, as its state is half changed.
+    """
+    mine = [each for each in _inherited if each.is_at(path)]
+    if any(each._torn for each in mine):
+        raise StorageError(
+            f"this process was forked while another thread was using {path}, and SQLite cannot open it a second time; "
+            "fork when no thread uses the collection, or start the process with spawn or forkserver"
+        )
+    for each in mine:
+        with suppress(BqstoreError):
+            each.close()
+        if each._guard >= 0:
+            os.close(each._guard)
+        _inherited.remove(each)
+
+
+def _after_fork() -> None:
+    for each in _all:
+        if each._path is not None and not each._closed:
+            each._torn = bool(each._in_use)
+            _inherited.append(each)
+            each._keep_from_tidying()
+    _all.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

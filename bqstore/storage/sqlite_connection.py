@@ -1,0 +1,78 @@
+"""One connection to SQLite as this package opens it, and SQLite's errors as those of bqstore."""
+
+import errno
+import sqlite3
+import sys
+from pathlib import Path
+
+from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
+from . import space
+
+
+def connect(path: Path | None, mode: str, immutable: bool) -> sqlite3.Connection:
+    """A connection; ``mode`` as in SQLite's URIs. None is a database in memory."""
+    target = ":memory:"
+    if path is not None:
+        target = f"{path.as_uri()}?mode={mode}{'&immutable=1' if immutable else ''}"
+    connection = sqlite3.connect(
+        target,
+        uri=path is not None,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=space.BUSY_MS / 1000,
+    )
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA mmap_size = 0")  # a file that is cut under a map ends the process
+    if mode == "ro":
+        connection.execute("PRAGMA query_only = ON")
+    if sys.version_info >= (3, 12):  # earlier ones cannot say so; the schema is compared with ours anyway
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+        for allowed in (sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW):
+            connection.setconfig(allowed, False)
+    if mode != "ro":
+        space.prepare(connection)
+    return connection
+
+
+def let_write(connection: sqlite3.Connection, log: Path) -> None:
+    """Prepare a connection that will commit."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {space.LOG_KEPT}")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache
+    # After a failed sync the log may be in the page cache only; a checkpoint writes and syncs its contents.
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.OperationalError as error:
+        if "is full" not in str(error):
+            raise
+        space.write_again(log)
+
+
+def translate(error: sqlite3.Error, name: str) -> BqstoreError:
+    """The BqstoreError for an SQLite error."""
+    text = str(error)
+    if "UTF-8" in text:  # SQLite's message quotes the text
+        return CorruptionError(f"{name} holds text that is not UTF-8; restore it from a copy")
+    if "is full" in text:
+        return StorageError(errno.ENOSPC, f"{name}: {text}; nothing of this call was acknowledged")
+    if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
+        return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
+    if "readonly" in text:
+        return StorageError(f"{name} has a writer, and following a writer needs permission to write in its folder")
+    if "locking protocol" in text:  # a lock that could not be given back, say: this connection gets none any more
+        return StorageError(f"{name}: {text}; close the collection and open it again")
+    if "locked" in text:
+        return LockedError(f"{name} is locked by another program; close it there")
+    if "closed database" in text:
+        return ClosedError("this collection is closed; open it again")
+    if isinstance(error, (sqlite3.OperationalError, sqlite3.DataError)):
+        return StorageError(f"{name}: {text}; nothing of this call was acknowledged")
+    return CorruptionError(f"{name} cannot be read ({type(error).__name__}: {text}); restore it from a copy")
+
+
+def was_not_written(error: sqlite3.Error) -> bool:
+    """Whether a COMMIT has failed before its last page, the one that commits, was written; not where a sync failed."""
+    name = getattr(error, "sqlite_errorname", None)  # from Python 3.11 on
+    return name == "SQLITE_IOERR_WRITE" or "is full" in str(error)  # of a quota SQLite says the first
