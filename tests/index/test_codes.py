@@ -1,5 +1,6 @@
 """The memory of the codes: how it grows, and where it comes from."""
 
+import errno
 import mmap
 
 import numpy as np
@@ -47,3 +48,17 @@ def test_memory_is_zeroed_writable_and_of_the_type_that_kernels_take(shape, dtyp
     assert not array.any()
     array[:] = 9
     assert (array == 9).all()
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="asks for no huge pages here")
+def test_no_address_space_for_huge_pages_was_a_bare_error_of_an_add_that_had_committed(monkeypatch):
+    """RLIMIT_AS: ordinary pages, or a MemoryError, which does not hide what is stored."""
+
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", full)
+        assert memory.allocate(1 << 12, 1 << 10, np.uint8).sum() == 0
+        with pytest.raises(MemoryError):
+            memory.allocate(1 << 40, 1 << 20, np.uint8)
