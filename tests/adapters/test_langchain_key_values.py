@@ -191,7 +191,7 @@ def test_another_process_has_the_bytes_and_the_records(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["ParentDocumentRetriever", "MultiVectorRetriever"])
 def test_retrievers_find_parents_after_reopening(tmp_path: Path, kind: str) -> None:
-    retrievers = pytest.importorskip("langchain_classic.retrievers", reason="LangChain's retrievers are not installed")
+    retrievers = pytest.importorskip("langchain_classic.retrievers", reason="in langchain-classic (peers)")
     splitter = pytest.importorskip("langchain_text_splitters").CharacterTextSplitter(
         separator="|", chunk_size=3, chunk_overlap=0
     )

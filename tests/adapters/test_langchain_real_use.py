@@ -125,7 +125,7 @@ def test_the_conditions_are_all_comparators() -> None:
 
 
 async def test_a_retriever_tool_in_an_agent(store: BQVectorStore) -> None:
-    pytest.importorskip("langgraph", reason="agents run in langgraph")
+    pytest.importorskip("langgraph", reason="agents run in langgraph (peers)")
     from langgraph.graph import END, START, MessagesState, StateGraph
     from langgraph.prebuilt import ToolNode, tools_condition
 
@@ -157,7 +157,7 @@ async def test_a_retriever_tool_in_an_agent(store: BQVectorStore) -> None:
 async def test_a_self_query_retriever(
     store: BQVectorStore, comparator: Comparator, attribute: str, value: Any, wanted: list[str]
 ) -> None:
-    pytest.importorskip("langchain_classic", reason="SelfQueryRetriever is in langchain-classic")
+    pytest.importorskip("langchain_classic", reason="SelfQueryRetriever is in langchain-classic (peers)")
     from langchain_classic.chains.query_constructor.schema import AttributeInfo
     from langchain_classic.retrievers.self_query.base import SelfQueryRetriever
 
@@ -185,7 +185,7 @@ def byte_stores(folder: Path) -> list[ByteStore]:
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["memory", "own"])
 async def test_parents_of_pieces(store: BQVectorStore, tmp_path: Path, kind: int) -> None:
-    pytest.importorskip("langchain_classic", reason="ParentDocumentRetriever is in langchain-classic")
+    pytest.importorskip("langchain_classic", reason="ParentDocumentRetriever is in langchain-classic (peers)")
     from langchain_classic.retrievers import ParentDocumentRetriever
     from langchain_text_splitters import CharacterTextSplitter
 
@@ -204,7 +204,7 @@ async def test_parents_of_pieces(store: BQVectorStore, tmp_path: Path, kind: int
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["memory", "own"])
 async def test_several_vectors_of_a_document(store: BQVectorStore, tmp_path: Path, kind: int) -> None:
-    pytest.importorskip("langchain_classic", reason="MultiVectorRetriever is in langchain-classic")
+    pytest.importorskip("langchain_classic", reason="MultiVectorRetriever is in langchain-classic (peers)")
     from langchain_classic.retrievers.multi_vector import MultiVectorRetriever, SearchType
 
     store.reset_collection()
@@ -228,7 +228,7 @@ async def test_several_vectors_of_a_document(store: BQVectorStore, tmp_path: Pat
 
 
 async def test_an_ensemble_and_compression(store: BQVectorStore) -> None:
-    pytest.importorskip("langchain_classic", reason="EnsembleRetriever is in langchain-classic")
+    pytest.importorskip("langchain_classic", reason="EnsembleRetriever is in langchain-classic (peers)")
     from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
     from langchain_classic.retrievers.document_compressors import LLMChainFilter
 
@@ -247,7 +247,7 @@ async def test_an_ensemble_and_compression(store: BQVectorStore) -> None:
 
 
 def test_records_in_sql(store: BQVectorStore) -> None:
-    pytest.importorskip("langchain_classic", reason="SQLRecordManager is in langchain-classic")
+    pytest.importorskip("langchain_classic", reason="SQLRecordManager is in langchain-classic (peers)")
     from langchain_classic.indexes import SQLRecordManager, index
 
     records = SQLRecordManager("films", db_url="sqlite://")
