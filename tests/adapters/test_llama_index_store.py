@@ -534,7 +534,8 @@ def test_in_memory() -> None:
 # ---- errors
 
 
-KNOWN_MODES = (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR)
+_MODES = VectorStoreQueryMode
+KNOWN_MODES = (_MODES.DEFAULT, _MODES.MMR, _MODES.HYBRID, _MODES.SPARSE, _MODES.TEXT_SEARCH)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in VectorStoreQueryMode if mode not in KNOWN_MODES])
