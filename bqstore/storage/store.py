@@ -335,7 +335,7 @@ class Store(Sharing):
                 row_table.empty(connection, "dead", "changed")  # followers read everything of a new generation
 
         try:
-            reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again, self._is_poisoned)
+            reserve.with_it(self.flat.entries, commit, self._making_room(_LOG_OF_ONE), self._is_poisoned)
         finally:
             self.reread()  # after an interrupt, too: the files of whichever generation is committed
             if not self.catalogue.in_doubt:  # else either generation may be there after a crash
@@ -346,14 +346,23 @@ class Store(Sharing):
 
     def _shrinking(self, commit: Callable[[], T], count: int, advice: str) -> T:
         """Do a commit that deletes so many documents, without the reserve if need be; else say what it takes."""
+        need = min(count * _LOG_OF_ONE, sum(self.catalogue.bytes()))
         try:
-            return reserve.with_it(self.flat.entries, commit, self.catalogue.use_log_again, self._is_poisoned)
+            return reserve.with_it(self.flat.entries, commit, self._making_room(need), self._is_poisoned)
         except StorageError as error:
             if not reserve.is_full(error):
                 raise
-            need = min(count * _LOG_OF_ONE, sum(self.catalogue.bytes()))
             words = f"{error.strerror}: deleting {counted(count, 'document')} takes up to {need:,} bytes meanwhile"
             raise StorageError(error.errno, words + advice) from error
+
+    def _making_room(self, need: int) -> Callable[[], object]:
+        """What to do once the reserve is given up, before a commit that takes so much of SQLite's log.
+
+        To use the log again it must be copied, and that may take more room than the reserve has left.
+        """
+        entries = self.flat.entries
+        fits = entries is not None and need <= entries.size(reserve.NAME)
+        return (lambda: None) if fits else self.catalogue.use_log_again
 
     def _make_room(self, count: int) -> None:
         """Give back the catalogue's space, then the reserve, if a copy of so many records needs it.

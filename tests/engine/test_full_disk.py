@@ -73,6 +73,16 @@ def test_deleting_to_make_room_failed_on_a_full_disk_and_so_did_opening(disk):
         assert (disk / "default" / reserve.NAME).exists()
 
 
+def test_copying_a_long_log_took_the_room_that_the_reserve_had_for_a_deletion(disk):
+    with bqstore.open(disk) as col:
+        for at in range(0, 300, 20):
+            col.add(vectors(20), [f"d{i}" for i in range(at, at + 20)], [TEXT] * 20)
+        assert (disk / "default" / "meta.db-wal").stat().st_size > 8 * (disk / "default" / reserve.NAME).stat().st_size
+        fill(disk)
+        assert col.delete(["d0"]) == 1 and col.delete(["d1", "d2"]) == 2
+        assert len(col) == 297 and col.verify().ok
+
+
 def test_a_copy_that_does_not_fit_says_how_much_it_takes(disk):
     with bqstore.open(disk) as col:
         col.add(vectors(4000))
