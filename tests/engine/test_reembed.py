@@ -166,7 +166,8 @@ class Logged(t.Toy):
             file.write("".join(text + "\\n" for text in texts))
         return super().embed(texts)
 for owner, name in [(files.DiskFile, "write"), (files.DiskFile, "sync"), (store.Store, "begin_compaction"),
-                    (store.Store, "commit_compaction"), (t.staging.Staging, "remove"), (store.sql, "write_head")]:
+                    (store.Store, "commit_compaction"), (t.staging.Staging, "remove"),
+                    (store.head_table, "write_head")]:
     setattr(owner, name, counted(getattr(owner, name)))
 with bqstore.open(path) as col:
     col.reembed(Logged(*t.NEW), batch=5)

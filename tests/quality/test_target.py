@@ -538,6 +538,7 @@ def test_the_estimate_by_a_sample_is_right_on_average(made, catalogue, monkeypat
     monkeypatch.setattr(keeping, "_MOST_READ", N * (DIM + 8) * 4 // 4)
     with bqstore.open(made) as col:
         keeper, core, queries = keeper_of(col), col._engine.core, catalogue[1][:8]
+        keeper._random = np.random.default_rng(1)
         state = core.publisher.current()
         search = prepared(col._engine, state, None, col._engine.options(*Asked(10)))[1]
         exact = col._engine.options(*Asked(12, exact=True))
