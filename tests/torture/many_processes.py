@@ -113,6 +113,7 @@ class Worker:
         """The steps that each of the worker's groups may be at: one, or two after a kill; -1: it may be absent."""
         out: dict[int, list[int]] = {}
         since: dict[int, float] = {}
+        begun: dict[int, float] = {}
         for line in os.pread(self.journal, os.fstat(self.journal).st_size, 0).splitlines():
             try:
                 at, word, *what = json.loads(line)
@@ -120,13 +121,13 @@ class Worker:
                 continue
             if word == "will":
                 group, step = what
-                out[group] = [*out.get(group, [-1]), step]
+                out[group], begun[group] = [*out.get(group, [-1]), step], at
             elif word == "done":
                 group, step = what
-                out[group], since[group] = [step], at
+                out[group], since[group] = [step], begun.get(group, 0.0)
         for _, began in clears(self.folder):
             for group, steps in out.items():
-                if since.get(group, 0) < began[1]:  # acknowledged before the clear was over
+                if since.get(group, 0) < began[1]:  # begun, and so perhaps committed, before the clear was over
                     steps.append(-1)
         return out
 
