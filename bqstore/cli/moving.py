@@ -77,5 +77,8 @@ def export(
     """Write all documents to a file, which `bqstore import` reads back without loss."""
     with errors_reported():
         with existing_collection(path, collection, read_only=True) as col:
-            count = importers.export(col, file)
-        say(f"{count:,} documents are in {file}")
+            count, distance = importers.export(col, file), col.info().distance
+        say(
+            f"{count:,} documents are in {file}"
+            + ("" if distance == "cosine" else f"; import with --distance {distance}")
+        )

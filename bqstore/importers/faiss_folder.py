@@ -60,7 +60,8 @@ def open_source(path: Path, collection: str | None) -> Source:
         raise damaged(pickled, "the documents are kept there, and it is missing") from None
     except (TypeError, ValueError):
         raise damaged(pickled, "it does not hold a docstore and the ids of its documents") from None
-    documents = plain(stored).get("_dict")
+    found = plain(stored)
+    documents = found.get("_dict") if isinstance(found, dict) else None
     if not isinstance(documents, dict) or not isinstance(names, dict):
         raise damaged(pickled, "it does not hold a docstore and the ids of its documents")
     vectors, distance = _vectors(file)
@@ -109,7 +110,9 @@ def _by_faiss(file: Path) -> tuple[F32, str]:
             f"{file} is no flat index of faiss; other kinds are read by faiss itself: pip install faiss-cpu"
         ) from None
     try:
-        index = faiss.read_index(str(file))
+        whole = index = faiss.read_index(str(file))  # kept, as it owns the one inside
+        if isinstance(whole, faiss.IndexIDMap) and not isinstance(whole, faiss.IndexIDMap2):
+            index = faiss.downcast_index(whole.index)  # asked for vectors itself, it ends the process
         if hasattr(index, "make_direct_map"):
             index.make_direct_map()
         vectors = index.reconstruct_n(0, index.ntotal) if index.ntotal else np.zeros((0, index.d), np.float32)

@@ -24,6 +24,8 @@ def with_our_keys(text: str | None, metadata: Mapping[str, Any]) -> tuple[str | 
         node = json.loads(content)
     except ValueError:
         return text, dict(metadata)
+    if not isinstance(node, dict) or "class_name" not in node:  # somebody's own key of that name
+        return text, dict(metadata)
     return with_node(text, node, {key: value for key, value in metadata.items() if key not in FLAT})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final, NamedTuple
 import bqstore
 
 from . import chroma, faiss_folder, json_stores, qdrant_local, tables
-from .source import Source
+from .source import Source, damaged
 
 
 class Kind(NamedTuple):
@@ -53,6 +54,8 @@ def open_source(path: str | PathLike[str], *, kind: str | None = None, from_coll
     InvalidInputError   it is of no known kind, or it is not clear which collection is meant
     CorruptionError     it cannot be read, or names what no such store needs (a hostile pickle)
     """
+    if not isinstance(path, (str, PathLike)):
+        raise bqstore.InvalidInputError(f"the source is {path!r}; expected a path")
     place = Path(path).expanduser()
     if not place.exists():
         raise bqstore.NotFoundError(f"there is nothing at {place}")
@@ -63,4 +66,11 @@ def open_source(path: str | PathLike[str], *, kind: str | None = None, from_coll
             raise bqstore.InvalidInputError(f"{place} is not recognized as one of: {known}; say which by kind=")
     elif kind not in KINDS:
         raise bqstore.InvalidInputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}")
-    return KINDS[kind].open(place, from_collection)
+    elif not KINDS[kind].recognizes(place):
+        raise bqstore.InvalidInputError(f"{place} is not {KINDS[kind].named}: leave kind= out to see what it is")
+    try:
+        return KINDS[kind].open(place, from_collection)
+    except (OSError, sqlite3.Error) as error:
+        if isinstance(error, bqstore.BqstoreError):
+            raise
+        raise damaged(place, error) from None

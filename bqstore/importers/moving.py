@@ -150,7 +150,8 @@ def _copied(
 def _equal(batch: Batch, col: bqstore.Collection) -> list[bool]:
     """Which documents of a batch are in the collection as they are in the batch."""
     originals = col.info().originals
-    records = {each.id: each for each in col.get(batch.ids, with_vectors=originals != "none")}
+    ids = [id_ for id_ in batch.ids if id_.isprintable() or _is_text(id_)]
+    records = {each.id: each for each in col.get(ids, with_vectors=originals != "none")}
 
     def same(place: int) -> bool:
         record = records.get(batch.ids[place])
@@ -162,6 +163,11 @@ def _equal(batch: Batch, col: bqstore.Collection) -> list[bool]:
         return record.metadata == given or record.metadata == _as_stored(given)
 
     return [same(place) for place in range(len(batch.ids))]
+
+
+def _is_text(id_: str) -> bool:
+    """Whether UTF-8 has it: not half of a pair of surrogates, which `add` refuses."""
+    return all(not 0xD800 <= ord(character) < 0xE000 for character in id_)
 
 
 def _close(stored: F32, given: F32, originals: str) -> bool:
@@ -196,7 +202,8 @@ def _compared(source: Source, col: bqstore.Collection, skipped: set[str | None])
         if len(queries):
             kept = batch.vectors[[id_ not in skipped for id_ in batch.ids]]
             best = np.sort(np.concatenate([best, _scores(queries, kept, col.info().distance)], axis=1))[:, -_K:]
-    if not len(queries) or differing or not col.count() == equal == source.count - len(skipped):
+    whole = col.count() == equal == source.count - len(skipped) and col.info().originals != "none"
+    if not len(queries) or not equal or differing or not whole:
         return equal, list(differing), None
     _, scores = col.search_ids(queries, min(_K, equal), exact=True)
     near = _NEAR * max(1.0, float(np.abs(best).max())) if not unit else _NEAR

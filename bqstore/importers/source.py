@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def portions(documents: Iterable[One], dim: int) -> Iterator[Batch]:
     def batch() -> Batch:
         vectors = np.empty((len(some), dim), np.float32)
         for row, each in zip(vectors, some, strict=True):
-            vector = np.asarray(each.vector, np.float32)
+            vector = _floats(each)
             if vector.shape != (dim,):
                 raise bqstore.InvalidInputError(
                     f"the vector of document {each.id!r} has the shape {vector.shape}; those before it have ({dim},)"
@@ -84,6 +85,33 @@ def portions(documents: Iterable[One], dim: int) -> Iterator[Batch]:
             some = []
     if some:
         yield batch()
+
+
+def _floats(document: One) -> F32:
+    try:
+        found = np.asarray(document.vector)
+        if found.dtype.kind in "fiu" or (found.dtype.kind == "O" and found.ndim == 1 and found.size):
+            return found.astype(np.float32)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise bqstore.InvalidInputError(
+        f"the vector of document {document.id!r} is {str(document.vector)[:60]!r}; expected a list of real numbers"
+    )
+
+
+def dim_of(document: One) -> int:
+    """The dimension of a document's vector; InvalidInputError if it is no list of numbers."""
+    return int(_floats(document).size)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; StorageError where the system does not let it be read."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise bqstore.StorageError(error.errno, f"{path} cannot be read: {error.strerror}") from None
 
 
 def chosen(names: Iterable[str], wanted: str | None, path: Path) -> str:

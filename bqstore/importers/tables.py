@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import bqstore
 
 from . import framework_keys
-from .source import One, Source, chosen, damaged, portions, text_of
+from .source import One, Source, chosen, damaged, dim_of, opened, portions, text_of
 
 _IDS = ("id", "ids", "_id", "uuid", "doc_id")
 _TEXTS = ("text", "document", "page_content", "content", "chunk")
@@ -21,20 +22,25 @@ _VECTORS = ("vector", "vectors", "embedding", "embeddings")
 _LINES = (".jsonl", ".ndjson")
 
 
-def _of_row(row: dict[str, Any], place: int) -> One:
-    """A document of a row, by the usual names of columns; without an id it is its place."""
+def _of_row(row: dict[str, Any], place: int, path: Path) -> One:
+    """A document of a row, by the usual names of columns; without an id it is the file's name and its place."""
     vector = next((row.pop(key) for key in _VECTORS if row.get(key) is not None), None)
+    if isinstance(vector, str):  # a list as JSON, as CSV-like dumps have it
+        with suppress(ValueError):
+            vector = json.loads(vector)
     if vector is None:
         raise bqstore.InvalidInputError(f"row {place} has no vector; its column is named {' or '.join(_VECTORS)}")
-    id_ = next((row.pop(key) for key in _IDS if row.get(key) is not None), place)
+    id_ = next((row.pop(key) for key in _IDS if row.get(key) is not None), f"{path.name}:{place}")
     text, rest = text_of(row, *_TEXTS)
-    nested = rest.pop("metadata", None)
-    if isinstance(nested, str):  # JSON in a column of text
-        try:
-            nested = json.loads(nested)
-        except ValueError:
-            nested = {"metadata": nested}
-    metadata = {**rest, **(nested if isinstance(nested, dict) else {})}
+    nested = given = rest.pop("metadata", None)
+    if isinstance(given, str):  # JSON in a column of text
+        with suppress(ValueError):
+            nested = json.loads(given)
+    if not isinstance(nested, dict):
+        nested = {} if given is None else {"metadata": given}
+    metadata = {**rest, **nested}
+    if isinstance(id_, bytes):
+        id_ = id_.hex()
     return One(str(id_), *framework_keys.with_our_keys(text, metadata), vector)
 
 
@@ -48,6 +54,10 @@ def _object(text: str | bytes, path: Path, place: int) -> dict[str, Any]:
     return row
 
 
+def _without_nulls(value: Any) -> Any:
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
 def recognizes_lines(path: Path) -> bool:
     """Whether this is a file of JSON lines."""
     return path.suffix in _LINES and path.is_file()
@@ -57,15 +67,15 @@ def open_lines(path: Path, collection: str | None) -> Source:
     """Documents as JSON lines: {"id", "text", "metadata", "vector"}, or the usual other names of these."""
 
     def each() -> Iterator[One]:
-        with path.open("rb") as file:
+        with opened(path) as file:
             for place, line in enumerate(file):
                 if line.strip():
-                    yield _of_row(_object(line, path, place), place)
+                    yield _of_row(_object(line, path, place), place, path)
 
     first = next(each(), None)
     with path.open("rb") as file:
         count = sum(1 for line in file if line.strip())
-    dim = 0 if first is None else len(first.vector)
+    dim = 0 if first is None else dim_of(first)
     return Source("jsonl", path, "", count, dim, "cosine", lambda: portions(each(), dim))
 
 
@@ -89,7 +99,8 @@ def open_arrays(path: Path, collection: str | None) -> Source:
         raise bqstore.InvalidInputError(f"{path} has no vectors of shape (n, dim) named {_VECTORS}; it has {known}")
     n = len(vectors)
     columns = {name: array for name, array in arrays.items() if array.shape[:1] == (n,)}
-    beside = next((file for file in (path.with_suffix(each) for each in _LINES) if file.is_file()), None)
+    lines_of = [path.with_suffix(each) for each in _LINES] if path.suffix == ".npy" else []
+    beside = next((file for file in lines_of if file.is_file()), None)
 
     def each() -> Iterator[One]:
         lines = beside.open("rb") if beside is not None else None
@@ -103,7 +114,9 @@ def open_arrays(path: Path, collection: str | None) -> Source:
                         raise damaged(path, f"{beside} ends after {place:,} documents; there are {n:,} vectors")
                     row.update(_object(line, path, place))
                 singular = {"texts": "text", "metadatas": "metadata"}
-                yield _of_row({singular.get(k, k): v for k, v in row.items()} | {"vector": vectors[place]}, place)
+                yield _of_row({singular.get(k, k): v for k, v in row.items()} | {"vector": vectors[place]}, place, path)
+            if lines is not None and lines.readline().strip():
+                raise damaged(path, f"{beside} has more documents than the {n:,} vectors")
         finally:
             if lines is not None:
                 lines.close()
@@ -128,13 +141,12 @@ def _from_arrow(kind: str, path: Path, collection: str, table: Any, distance: st
         place = 0
         for batch in table.to_batches(batch_size=1000):
             for row in batch.to_pylist():
-                document = _of_row(row, place)
-                # a table has a null where a document lacks what others have
-                yield document._replace(metadata={k: v for k, v in document.metadata.items() if v is not None})
+                # a table has a null where a document lacks what others have; JSON in its text means what it says
+                yield _of_row({k: _without_nulls(v) for k, v in row.items() if v is not None}, place, path)
                 place += 1
 
     first = next(each(), None)
-    dim = 0 if first is None else len(first.vector)
+    dim = 0 if first is None else dim_of(first)
     return Source(kind, path, collection, table.count_rows(), dim, distance, lambda: portions(each(), dim))
 
 

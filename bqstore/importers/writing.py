@@ -21,7 +21,8 @@ def export(col: bqstore.Collection, path: str | PathLike[str]) -> int:
     """Write all documents of a collection to a file; how many.
 
     The file's ending says the form: ``.jsonl``, ``.npz`` (all in memory), ``.parquet`` or ``.arrow`` (by pyarrow).
-    Dates in metadata become ISO text, as JSON has no dates. The file appears when it is whole.
+    Dates in metadata become ISO text, as JSON has no dates. The distance is not in the file: give it to `import_from`. The
+    file appears when it is whole.
 
     Raises
     ------
@@ -34,9 +35,15 @@ def export(col: bqstore.Collection, path: str | PathLike[str]) -> int:
     >>> open("all.jsonl").read()
     '{"id": "a", "text": "one", "metadata": {"lang": "en"}, "vector": [1.0, 0.5]}\\n'
     """
+    if not isinstance(col, bqstore.Collection):
+        raise bqstore.InvalidInputError(f"export takes an open collection, not {type(col).__name__}: bqstore.open() it")
+    if not isinstance(path, (str, PathLike)):
+        raise bqstore.InvalidInputError(f"the file is {path!r}; expected a path")
     place = Path(path).expanduser()
     if place.suffix not in _KNOWN:
         raise bqstore.InvalidInputError(f"{place} ends in {place.suffix!r}; expected one of {', '.join(_KNOWN)}")
+    if not place.parent.is_dir():
+        raise bqstore.InvalidInputError(f"there is no folder {place.parent}")
     if place.exists():
         raise bqstore.InvalidInputError(f"{place} exists; remove it, or give another name")
     if col.info().originals == "none":

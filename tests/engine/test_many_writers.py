@@ -150,7 +150,7 @@ def test_a_tail_of_the_other_process_is_taken_from_its_snapshot_or_linked(tmp_pa
             other("from bqstore.engine import graph_builder as g; g.SMALLEST_GRAPH, g.TAIL = 500, 200")
             other(f"base = np.frombuffer({base.tobytes()!r}, np.float32).reshape(-1, 16)")
             other("col.add(base[600:700], [f'd{i}' for i in range(600, 700)])")
-            assert len(col) == 700 and col.info().linked == 600  # scanned
+            assert len(col) == 700 and col.info().linked in (600, 700)  # scanned, unless its snapshot is there by now
             assert [h.id for h in col.search(base[650], k=1)] == ["d650"]
             other("col.add(base[700:1400], [f'd{i}' for i in range(700, 1400)])")
             assert [h.id for h in col.search(base[1350], k=1)] == ["d1350"]

@@ -171,3 +171,88 @@ def test_what_is_no_store_is_refused_by_name(tmp_path):
             open_source(path)
     with pytest.raises(bqstore.InvalidInputError, match="expected one of 'faiss', 'chroma'"):
         open_source(tmp_path / "folder", kind="pinecone")
+
+
+def test_an_npz_took_its_documents_from_lines_of_the_same_name(tmp_path):
+    np.savez(tmp_path / "all.npz", vectors=VECTORS[:2], ids=np.array(["a", "b"]))
+    lines(tmp_path / "all.jsonl", [{"id": "x", "text": "another"}] * 2)
+    import_from(tmp_path / "all.npz", tmp_path / "store")
+    with bqstore.open(tmp_path / "store") as col:
+        assert [(each.id, each.text) for each in col.scroll()] == [("a", None), ("b", None)]
+
+
+def test_lines_beside_an_array_must_be_as_many(tmp_path):
+    np.save(tmp_path / "all.npy", VECTORS[:2])
+    for count, said in ((1, "ends after 1"), (3, "has more documents than the 2")):
+        lines(tmp_path / "all.jsonl", [{"text": "one"}] * count)
+        with pytest.raises(bqstore.CorruptionError, match=said):
+            import_from(tmp_path / "all.npy", tmp_path / "store")
+
+
+def test_files_without_ids_overwrote_each_other(tmp_path):
+    for name in ("one", "two"):
+        rows = [{"text": f"{name} {i}", "vector": VECTORS[i].tolist()} for i in range(3)]
+        import_from(lines(tmp_path / f"{name}.jsonl", rows), tmp_path / "store")
+    with bqstore.open(tmp_path / "store") as col:
+        assert sorted(each.text for each in col.scroll()) == [
+            f"{name} {i}" for name in ("one", "two") for i in range(3)
+        ]
+
+
+@pytest.mark.parametrize("given", ["123", '["x"]', ["x"], 5, "no json"])
+def test_metadata_that_is_no_object_was_dropped(tmp_path, given):
+    import_from(lines(tmp_path / "a.jsonl", [{"id": "a", "vector": [1, 0], "metadata": given}]), tmp_path / "store")
+    with bqstore.open(tmp_path / "store") as col:
+        assert col.get(["a"])[0].metadata == {"metadata": given}
+
+
+def test_a_key_of_llama_indexs_name_that_holds_no_node_stays(tmp_path):
+    row = {"id": "a", "vector": [1, 0], "_node_content": "{}"}
+    import_from(lines(tmp_path / "a.jsonl", [row]), tmp_path / "store")
+    with bqstore.open(tmp_path / "store") as col:
+        assert col.get(["a"])[0].metadata == {"_node_content": "{}"}
+
+
+def test_a_collection_without_originals_takes_an_import(tmp_path):
+    report = import_from(lines(tmp_path / "all.jsonl", ROWS), tmp_path / "store", originals="none")
+    assert (report.added, report.compared, report.neighbors, report.ok) == (N, N, None, True)
+
+
+def test_when_nothing_can_be_stored_the_reasons_are_told(tmp_path):
+    rows = [{"id": "a", "vector": [1, 2], "k": float("nan")}, {"id": "b\ud800", "vector": [1, 2]}]
+    report = import_from(lines(tmp_path / "all.jsonl", rows), tmp_path / "store")
+    assert report.added == 0 and [each.index for each in report.skipped] == [0, 1] and report.neighbors is None
+
+
+def test_vectors_as_json_text_are_read(tmp_path):
+    import_from(lines(tmp_path / "a.jsonl", [{"id": "a", "vector": "[1, 2]"}]), tmp_path / "store")
+    with bqstore.open(tmp_path / "store") as col:
+        assert col.get(["a"], with_vectors=True)[0].vector.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("vector", ["ab", 5, {"a": 1}, [[1], [2, 3]], ["a", "b"], [10**400, 1]])
+def test_a_vector_that_is_none_is_named(tmp_path, vector):
+    rows = [{"id": "first", "vector": [1, 2]}, {"id": "a", "vector": vector}]
+    for some in (rows, rows[1:]):
+        with pytest.raises(bqstore.InvalidInputError, match="'a'"):
+            import_from(lines(tmp_path / "a.jsonl", some), tmp_path / "store")
+
+
+@pytest.mark.parametrize("kind", ["faiss", "chroma", "qdrant", "llama-index", "langchain-memory", "jsonl", "arrays"])
+def test_a_kind_that_does_not_fit_is_an_error_by_name(tmp_path, kind):
+    (tmp_path / "file.txt").write_text("x")
+    for path in (tmp_path, tmp_path / "file.txt"):
+        with pytest.raises(bqstore.InvalidInputError, match="leave kind= out"):
+            open_source(path, kind=kind)
+
+
+def test_arguments_of_the_wrong_kind_are_named(tmp_path):
+    with bqstore.open() as col:
+        for call in (
+            lambda: import_from(None, tmp_path / "store"),
+            lambda: export(col, None),
+            lambda: export("store", tmp_path / "all.jsonl"),
+            lambda: export(col, tmp_path / "none" / "all.jsonl"),
+        ):
+            with pytest.raises(bqstore.InvalidInputError):
+                call()

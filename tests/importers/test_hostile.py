@@ -54,6 +54,7 @@ HOSTILE = {
     "empty": b"",
     "no pickle": b"\x93NUMPY",
     "stack": b"0" * 40,
+    "a pair of numbers": pickle.dumps((1, 2)),
     "long": b"\x8e" + b"\xff" * 8 + b"x",
 }
 

@@ -43,7 +43,9 @@ def test_faiss_of_langchain(tmp_path, strategy, distance):
     assert (report.kind, report.distance) == ("faiss", distance)
 
 
-def test_an_index_of_faiss_that_is_not_flat(tmp_path):
+@pytest.mark.parametrize("numbered", [False, True])
+def test_an_index_of_faiss_that_is_not_flat(tmp_path, numbered):
+    """An IndexIDMap, which cannot be asked for its vectors, ended the process."""
     faiss = needs("faiss")
     community = needs("langchain_community.vectorstores.faiss")
     index = faiss.IndexHNSWFlat(DIM, 16)
@@ -51,6 +53,10 @@ def test_an_index_of_faiss_that_is_not_flat(tmp_path):
     store = community.FAISS(Given(), index, docstore, {})
     store.add_documents(documents(), ids=IDS)
     store.save_local(str(tmp_path / "old"), "named")
+    if numbered:
+        index = faiss.IndexIDMap(faiss.IndexFlatL2(DIM))
+        index.add_with_ids(VECTORS, np.arange(N))
+        faiss.write_index(index, str(tmp_path / "old" / "named.faiss"))
     imported(tmp_path / "old", tmp_path / "store")
 
 
