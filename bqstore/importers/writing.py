@@ -21,8 +21,8 @@ def export(col: bqstore.Collection, path: str | PathLike[str]) -> int:
     """Write all documents of a collection to a file; how many.
 
     The file's ending says the form: ``.jsonl``, ``.npz`` (all in memory), ``.parquet`` or ``.arrow`` (by pyarrow).
-    Dates in metadata become ISO text, as JSON has no dates. The distance is not in the file: give it to `import_from`. The
-    file appears when it is whole.
+    Dates in metadata become ISO text, as JSON has no dates. The distance is not in the file: give it to `import_from`.
+    The file appears when it is whole.
 
     Raises
     ------

@@ -39,7 +39,7 @@ _PORTION = 8  # nodes that a thread takes at a time, at least: smaller portions 
 # Nodes that a search may begin at: one in so many, within bounds. They are chosen anew when the graph has grown by an
 # eighth at most, always the same of so many nodes.
 _SEEDED_FROM, _SEED_EVERY, _FEWEST_SEEDS, _MOST_SEEDS = 1024, 100, 32, 1024
-_TRIED_FROM = 4096  # nodes from which on walks are tried
+_TRIED_FROM, _OFTEN_FROM = 2048, 4096  # nodes from which on walks are tried; whenever they are half, an eighth more
 _MEASURED = 2048  # codes that the reach of lifts is measured on
 _REACHED = 0.9  # the part of them that it reaches; beyond it, a vector counts as no longer than that
 _ALIKE = 0.05  # lengths that deviate by less, relatively: products are distances, and lifts would be rounding errors
@@ -53,7 +53,8 @@ class HnswGraph:
     ----------
     view : Graph    what searches use; its arrays are written behind ``view.n``, and rows of linked nodes in place
     alike : int     inexact copies: nodes whose code equals that of their graph node in signs only, not in corrections
-    missed : int    how many of a thousand nearest codes a wide walk missed, when that was last tried
+    missed : int    how many of a thousand nearest codes wide walks missed: when that was last tried, or on an average
+                    over all nodes, by those that came with each trial, if that is more
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -76,6 +77,7 @@ class HnswGraph:
         self._pool = ScratchPool()
         self._seeded = 0  # nodes that the seeds are a sample of
         self.missed = self._tried = 0  # of how many nodes there were when the last trial began
+        self._lost, self._counted = 0, 0  # what earlier trials have told, in thousandths summed over nodes; how many
         self._trial = Trial()
 
     def __len__(self) -> int:
@@ -122,7 +124,7 @@ class HnswGraph:
         if not 0 <= alike <= copied:
             raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
         self.missed, self._tried = int(numbers.get("missed", 0)), int(numbers.get("tried", 0))
-        self._trial = Trial()
+        self._lost, self._counted, self._trial = self.missed * n, n, Trial()
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
         self._seeded = 0
 
@@ -223,12 +225,16 @@ class HnswGraph:
         n = len(self)
         if n < _TRIED_FROM or not kernels.search_graph.is_compiled():
             return
-        if n >= self._tried + self._tried // 8:  # one node may be near to all, and where no link leads
+        every = 8 if n >= _OFTEN_FROM else 2
+        if n >= self._tried + self._tried // every:  # one node may be near to all, and where no link leads
+            if self._trial.told:
+                self._lost, self._counted = self._lost + (n - self._counted) * self._trial.missed, n
             self._tried, self._trial = n, Trial(goes_on=True)
         for ordinals in self._trial.queries(n, stop):
             missed = missed_by_walks(self.view, words, quantizer, self.ef_construct, ordinals, originals)
             if self._trial.tells(len(ordinals), missed):
-                self.missed = self._trial.missed
+                now = self._trial.missed  # a query may also be like the nodes before, of which others were missed
+                self.missed = max(now, round((self._lost + (n - self._counted) * now) / n))
 
     def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
         """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""

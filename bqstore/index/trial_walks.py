@@ -41,6 +41,11 @@ class Trial:
         """Of a thousand nearest codes, those that walks have missed."""
         return round(1000 * self.lost / self.asked)
 
+    @property
+    def told(self) -> bool:
+        """Whether it has asked enough for `missed` to tell something."""
+        return self.asked >= QUERIES
+
     def queries(self, start: int, stop: int) -> Iterator[I64]:
         """Ordinals from start to stop, int64 (m,) ascending, as long as more are wanted; `tells` follows each."""
         count = stop - start
@@ -53,10 +58,9 @@ class Trial:
     def tells(self, asked: int, missed: float) -> bool:
         """Count some queries and the part that they have missed; return whether `missed` tells something by now."""
         self.asked, self.lost = self.asked + asked, self.lost + missed * asked
-        some = self.asked >= QUERIES
         part = 1000 * self.lost / self.asked
-        self.goes_on = not some or (self.asked < MOST and _CLEAR[0] < part < _CLEAR[1])
-        return some
+        self.goes_on = not self.told or (self.asked < MOST and _CLEAR[0] < part < _CLEAR[1])
+        return self.told
 
 
 def missed_by_walks(

@@ -89,6 +89,7 @@ def test_walks_are_tried_whenever_the_graph_has_grown_by_an_eighth(monkeypatch):
 
     monkeypatch.setattr(trial_walks, "QUERIES", 25)
     monkeypatch.setattr(graph, "_TRIED_FROM", 300)
+    monkeypatch.setattr(graph, "_OFTEN_FROM", 300)
     monkeypatch.setattr(graph, "missed_by_walks", missed)
     words = quantizer.encode(vectors)
     grown = grow(words, quantizer=quantizer, stop=1500, step=500, originals=read)
@@ -116,6 +117,7 @@ def test_a_trial_of_vectors_that_come_one_by_one_was_over_after_one_of_them(monk
     monkeypatch.setattr(trial_walks, "QUERIES", 40)
     monkeypatch.setattr(trial_walks, "MOST", 50)
     monkeypatch.setattr(graph, "_TRIED_FROM", 500)
+    monkeypatch.setattr(graph, "_OFTEN_FROM", 500)
     monkeypatch.setattr(graph, "missed_by_walks", missed)
     words = quantizer.encode(vectors)
     grown = grow(words, quantizer=quantizer, stop=520, step=500)
@@ -149,3 +151,35 @@ def test_what_walks_miss_is_scanned():
     settings |= {"linked": 10**6, "full_scan_threshold": 0, "originals": True}
     assert plan(**settings, missed=12).way == "walk"
     assert plan(**settings, missed=13).way == "scan"
+
+
+def test_a_trial_of_what_came_last_had_what_was_missed_before_forgotten(monkeypatch):
+    """Sparse vectors were scanned, until others came, of which nothing was missed: then walks found a tenth of them."""
+    told = {300: 0.6, 480: 0.0}  # by the size of the graph
+
+    def missed(view, words, of, ef, ordinals, originals):
+        return next(part for least, part in reversed(told.items()) if view.n >= least)
+
+    monkeypatch.setattr(trial_walks, "QUERIES", 25)
+    monkeypatch.setattr(graph, "_TRIED_FROM", 300)
+    monkeypatch.setattr(graph, "_OFTEN_FROM", 300)
+    monkeypatch.setattr(graph, "missed_by_walks", missed)
+    vectors, _ = data_of(2000, 48)
+    quantizer = Quantizer.train(vectors, "two_bits", "rabitq", False, DOT)
+    words = quantizer.encode(vectors)
+    grown = grow(words, quantizer=quantizer, stop=470, step=500)
+    assert grown.missed == 600
+    again = HnswGraph(16, 64)
+    again.restore(*grown.parts(), 470)
+    for each in (grown, again):
+        grow(words, quantizer=quantizer, graph=each, stop=1900)
+        assert 100 < each.missed < 200  # of a fourth of the nodes
+
+
+def test_a_collection_that_is_walked_was_tried(monkeypatch):
+    """From 2,048 documents on there may be walks, and the first trial came at 4,096."""
+    asked = []
+    monkeypatch.setattr(graph, "missed_by_walks", lambda view, *given: asked.append(view.n) or 0.3)
+    vectors, _ = data_of(2300, 48)
+    grown = grow(Quantizer.signs(48).encode(vectors), stop=2300)
+    assert asked and min(asked) >= 2048 and grown.missed == 300
