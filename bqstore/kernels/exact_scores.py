@@ -80,7 +80,11 @@ def prepare_row(
     long_enough = square > np.float32(SHORTEST * SHORTEST)
     if metric != COSINE:
         scale_row(queries, row, np.float32(1), out, place)
-        return bool(metric != DOT or long_enough or not queries[row].any())
+        if metric == DOT and not long_enough:
+            for j in range(queries.shape[1]):  # .any() would have numba import scipy where the kernel is loaded
+                if queries[row, j] != 0:
+                    return False
+        return True
     if not long_enough:
         return False
     scale_row(queries, row, np.float32(1.0 / math.sqrt(square)), out, place)

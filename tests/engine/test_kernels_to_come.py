@@ -1,5 +1,7 @@
 """A collection whose graph's kernels are still being compiled: only what needs the graph waits for them."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -186,3 +188,16 @@ def test_the_thread_writes_nothing_over_the_program(late, monkeypatch):
             time.sleep(0.01)
         late.come.set()
         waiting.join(HANGS)
+
+
+def test_no_kernel_brings_with_it_what_only_compiling_needs():
+    """One that called `.any()` had numba import scipy's linear algebra while an event loop waited."""
+    bqstore.warm_up()
+    code = """
+import sys
+from bqstore.kernels import dispatch
+assert all(kernel.is_compiled() for kernel in dispatch.PARTS["all"])
+assert not {"scipy.linalg", "numba.np.linalg", "numba.np.arraymath"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
