@@ -10,7 +10,6 @@ import re
 import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import bqstore
 
 from . import framework_keys
 from .pickles import load, plain
-from .source import AT_ONCE, F32, One, Source, chosen, damaged, portions
+from .source import AT_ONCE, F32, One, Source, chosen, damaged, database, portions
 
 _FILE = "chroma.sqlite3"
 _DISTANCES = {"l2": "euclid", "ip": "dot", "cosine": "cosine"}
@@ -52,19 +51,13 @@ def open_source(path: Path, collection: str | None) -> Source:
     """The documents of one of the folder's collections."""
     folder = path.parent if path.is_file() else path
     file = folder / _FILE
-    with _connected(file) as connection:
-        try:
-            names = [row[0] for row in connection.execute("SELECT name FROM collections ORDER BY name")]
-            name = chosen(names, collection, path)
-            segments = _segments(connection, name)
-            distance = _distance(connection, name)
-            count = connection.execute(
-                "SELECT count(*) FROM embeddings WHERE segment_id = ?", (segments["METADATA"],)
-            ).fetchone()[0]
-            vectors = _vectors(connection, folder, segments)
-            ids = [row[0] for row in _ids(connection, segments["METADATA"])]
-        except sqlite3.Error as error:
-            raise damaged(file, error) from None
+    with database(file) as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM collections ORDER BY name")]
+        name = chosen(names, collection, path)
+        segments = _segments(connection, name)
+        distance = _distance(connection, name)
+        vectors = _vectors(connection, folder, segments)
+        ids = [row[0] for row in _ids(connection, segments["METADATA"])]
     found = next((vector for vector in map(vectors.of, ids) if vector is not None), None)
     dim = 0 if found is None else len(found)
     lost = sum(1 for id_ in ids if vectors.of(id_) is None)
@@ -73,18 +66,14 @@ def open_source(path: Path, collection: str | None) -> Source:
         notes.append("vectors come at unit length, as Chroma keeps them under cosine: scores are the same")
 
     def each() -> Iterator[One]:
-        with _connected(file) as connection:
+        with database(file) as connection:
             for id_, metadata in _documents(connection, segments["METADATA"]):
                 vector = vectors.of(id_)
                 if vector is not None:
                     text = metadata.pop("chroma:document", None)
                     yield One(id_, *framework_keys.with_our_keys(text, metadata), vector)
 
-    return Source("chroma", path, name, count - lost, dim, distance, lambda: portions(each(), dim), notes)
-
-
-def _connected(file: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True))
+    return Source("chroma", path, name, len(ids) - lost, dim, distance, lambda: portions(each(), dim), notes)
 
 
 def _segments(connection: sqlite3.Connection, name: str) -> dict[str, str]:

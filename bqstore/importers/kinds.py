@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -11,7 +12,7 @@ from typing import Final, NamedTuple
 import bqstore
 
 from . import chroma, faiss_folder, json_stores, qdrant_local, tables
-from .source import Source, damaged
+from .source import Batch, Source, damaged
 
 
 class Kind(NamedTuple):
@@ -68,9 +69,22 @@ def open_source(path: str | PathLike[str], *, kind: str | None = None, from_coll
         raise bqstore.InvalidInputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}")
     elif not KINDS[kind].recognizes(place):
         raise bqstore.InvalidInputError(f"{place} is not {KINDS[kind].named}: leave kind= out to see what it is")
+    with _named(place):
+        found = KINDS[kind].open(place, from_collection)
+
+    def batches() -> Iterator[Batch]:
+        with _named(place):
+            yield from found.batches()
+
+    return replace(found, batches=batches)
+
+
+@contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """What the system refuses of a source, at whatever moment, is a CorruptionError that names it."""
     try:
-        return KINDS[kind].open(place, from_collection)
-    except (OSError, sqlite3.Error) as error:
-        if isinstance(error, bqstore.BqstoreError):
-            raise
+        yield
+    except bqstore.BqstoreError:
+        raise
+    except OSError as error:
         raise damaged(place, error) from None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import bqstore
 
 from . import framework_keys
 from .pickles import load, plain
-from .source import One, Source, chosen, damaged, portions, text_of
+from .source import One, Source, chosen, damaged, database, portions, text_of
 
 _KNOWN = {
     (module, name): name
@@ -52,7 +50,7 @@ def open_source(path: Path, collection: str | None) -> Source:
     notes: list[str] = []
 
     def each() -> Iterator[One]:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with database(file) as connection:
             for (data,) in connection.execute("SELECT point FROM points ORDER BY rowid"):
                 point = plain(load(data, _KNOWN, file))
                 vector = point.get("vector")
@@ -60,12 +58,9 @@ def open_source(path: Path, collection: str | None) -> Source:
                 if vector is not None:
                     yield One(str(point["id"]), *_document(point.get("payload") or {}), vector)
 
-    try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            points = connection.execute("SELECT count(*) FROM points").fetchone()[0]
-        count = points if not key else sum(1 for _ in each())
-    except sqlite3.Error as error:
-        raise damaged(file, error) from None
+    with database(file) as connection:
+        points = connection.execute("SELECT count(*) FROM points").fetchone()[0]
+    count = points if not key else sum(1 for _ in each())
     if count < points:
         notes.append(f"{points - count:,} points have no vector {key!r} and are left out")
     return Source("qdrant", path, wanted, count, dim, distance, lambda: portions(each(), dim), notes)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,13 +106,13 @@ def dim_of(document: One) -> int:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to read; StorageError where the system does not let it be read."""
+def database(file: Path) -> Iterator[sqlite3.Connection]:
+    """An SQLite file that is only read; what SQLite refuses, at whatever moment, is a CorruptionError with its name."""
     try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise bqstore.StorageError(error.errno, f"{path} cannot be read: {error.strerror}") from None
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise damaged(file, error) from None
 
 
 def chosen(names: Iterable[str], wanted: str | None, path: Path) -> str:

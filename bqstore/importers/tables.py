@@ -14,7 +14,7 @@ import numpy as np
 import bqstore
 
 from . import framework_keys
-from .source import One, Source, chosen, damaged, dim_of, opened, portions, text_of
+from .source import One, Source, chosen, damaged, dim_of, portions, text_of
 
 _IDS = ("id", "ids", "_id", "uuid", "doc_id")
 _TEXTS = ("text", "document", "page_content", "content", "chunk")
@@ -67,7 +67,7 @@ def open_lines(path: Path, collection: str | None) -> Source:
     """Documents as JSON lines: {"id", "text", "metadata", "vector"}, or the usual other names of these."""
 
     def each() -> Iterator[One]:
-        with opened(path) as file:
+        with path.open("rb") as file:
             for place, line in enumerate(file):
                 if line.strip():
                     yield _of_row(_object(line, path, place), place, path)

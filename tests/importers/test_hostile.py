@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore.importers import import_from
+from bqstore.importers import import_from, open_source
 from bqstore.importers.pickles import load
 from tests.importers.given import VECTORS, imported
 
@@ -156,3 +156,26 @@ def test_a_database_that_is_none(tmp_path):
     (tmp_path / "old" / "chroma.sqlite3").write_bytes(b"no database at all" * 100)
     with pytest.raises(bqstore.CorruptionError, match=r"chroma\.sqlite3"):
         import_from(tmp_path / "old", tmp_path / "store")
+
+
+def test_a_page_of_documents_that_is_damaged_is_an_error_by_name(tmp_path):
+    """It is read after the source was opened: SQLite's own error came out of the middle of an import."""
+    source = chroma_like(tmp_path / "old", level0(VECTORS[:2]), header())
+    with sqlite3.connect(source / "chroma.sqlite3") as db:
+        db.execute("INSERT INTO embedding_metadata VALUES (1, 'lost', ?, NULL, NULL, NULL)", ("x" * 9000,))
+    db.close()
+    data = bytearray((source / "chroma.sqlite3").read_bytes())
+    at = data.index(b"lost") // 4096 * 4096
+    data[at : at + 4096] = b"\xff" * 4096
+    (source / "chroma.sqlite3").write_bytes(data)
+    with pytest.raises(bqstore.CorruptionError, match=r"chroma\.sqlite3"):
+        import_from(source, tmp_path / "store")
+
+
+def test_a_file_that_goes_away_while_it_is_read_is_an_error_by_name(tmp_path):
+    lines = tmp_path / "all.jsonl"
+    lines.write_text('{"id": "a", "vector": [1, 0]}')
+    source = open_source(lines)
+    lines.unlink()
+    with pytest.raises(bqstore.CorruptionError, match=r"all\.jsonl cannot be read"):
+        import_from(source, tmp_path / "store")
