@@ -32,6 +32,23 @@ def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
     return out
 
 
+def recent_rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
+    """`rows`, for few ordinals that may be asked for again: what was read lately is not read again."""
+    recent, out, missing = state.recent, {}, []
+    for ordinal, rid in zip(ordinals.tolist(), state.rids[ordinals].tolist(), strict=True):
+        row = recent.get(rid)
+        if row is None:
+            missing.append(ordinal)
+        else:
+            out[ordinal] = row
+    if missing:
+        read = rows(store, state, np.array(missing))
+        for row in read.values():
+            recent.keep(row)
+        out.update(read)
+    return out
+
+
 class DamagedError(CorruptionError):
     """Documents cannot be read; ``rids`` says which."""
 

@@ -350,7 +350,7 @@ def _relative(scores: Sequence[float]) -> list[float]:
 
 def _hits(engine: "Engine", state: State, found: list[Found], options: Options) -> list[Hit]:
     ordinals = np.array([each.ordinal for each in found], np.int64)
-    rows = fetch.rows(engine.store, state, ordinals)
+    rows = fetch.recent_rows(engine.store, state, ordinals)
     vectors = fetch.vectors(state, ordinals.astype(np.int32)) if options.with_vectors else {}
     return [
         Hit(row.id, each.score, row.text, metadata_of(row), vectors.get(each.ordinal), each.parts)

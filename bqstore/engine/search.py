@@ -90,7 +90,7 @@ def found(
     some = ordinals[ordinals >= 0]
     if len(queries) > 1:
         some = np.unique(some)
-    rows = fetch.rows(engine.store, state, some)
+    rows = fetch.recent_rows(engine.store, state, some)
     vectors = fetch.vectors(state, some) if options.with_vectors else {}
     out: list[list[Hit]] = []
     for line, values in zip(ordinals.tolist(), scores.tolist(), strict=True):

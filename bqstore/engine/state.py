@@ -31,6 +31,7 @@ from ..storage.files import RecordFile
 from ..storage.format import FORMS
 from ..storage.head import Head, coding_of
 from ..storage.store import SupersededError
+from .recent_rows import RecentRows
 from .stored_settings import check_stored
 
 NO_RIDS = np.zeros(0, np.int64)
@@ -53,6 +54,7 @@ class State:
     data : Searchable or None       None while there are no vectors
     vectors : RecordFile or None    the file that ``data.records`` is a view of
     ids, columns                    loaded when first needed, then extended with every commit
+    recent : RecentRows             what searches have read of rows that are the same in this state
     prepared                        remembered by `search`: searches of this state
     matched                         remembered by `accept`: what filters match
     """
@@ -64,6 +66,7 @@ class State:
     vectors: RecordFile | None = None
     ids: Ids | None = None
     columns: dict[str, Column] = field(default_factory=dict)
+    recent: RecentRows = field(default_factory=RecentRows, repr=False, compare=False)
     prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     matched: dict[Tree, tuple[Bits, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -106,7 +109,8 @@ def advance(store: Store, old: State | None) -> State:
             old.columns.update((key, Column(key)) for key in keys)
         rids, live, data = _grown(store, old, head)
         dead = store.dead_since(old.head.seq)
-        state = State(head, rids, live, data, store.vectors)
+        recent = old.recent if old.head.meta_seq == head.meta_seq else RecentRows()
+        state = State(head, rids, live, data, store.vectors, recent=recent)
         live[state.ordinals(dead)] = False
         if np.count_nonzero(live) != head.n_live:
             raise CorruptionError(
