@@ -77,7 +77,7 @@ def entry_of(row: Sequence[Any], name: str) -> Entry:
 def _is_intact(about: Sequence[Any], key_crc: object) -> bool:
     try:
         return key_crc == _key_crc(*about)
-    except (TypeError, UnicodeEncodeError):
+    except TypeError:
         return False
 
 
@@ -94,14 +94,14 @@ def create(connection: sqlite3.Connection, about: About) -> None:
     write_about(connection, about)
 
 
-def read_about(connection: sqlite3.Connection, name: str) -> About | None:
-    """The state of the last commit, verified; None if there are no tables yet."""
+def read_about(connection: sqlite3.Connection, name: str) -> About:
+    """The state of the last commit, verified."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise newer_format(name, version, VERSION)
     schema = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master") if row[0] is not None}
-    if not schema:
-        return None
+    if not schema:  # a file gets its name with its tables in it
+        raise CorruptionError(f"{name} is empty, and entries had been written to it; restore it from a copy")
     if schema != set(_STATEMENTS):
         raise CorruptionError(f"{name} does not have the tables of entries: damaged, or another program's")
     return reread_about(connection, name)
@@ -270,6 +270,6 @@ def problems_of(connection: sqlite3.Connection, name: str, most: int = 20) -> li
         except CorruptionError as error:
             bad.append(str(error))
     problems += bad[:most] + ([f"... and {len(bad) - most:,} more like these"] if len(bad) > most else [])
-    if about is not None and read != about.entries:
+    if read != about.entries:
         problems.append(f"{name}: its own row counts {about.entries:,} entries, there are {read:,}")
     return problems

@@ -21,6 +21,7 @@ from .key_values import NAME, EntryFile, turn_of
 from .lock import WriterLock, end_with_the_parent, is_own_for_life
 from .place import Place
 
+_NEW: Final = f"{NAME}.new"
 _LONGEST: Final = 1 << 40  # bytes that a damaged header may ask for; they are a hole
 
 
@@ -28,8 +29,7 @@ class _Entries(Catalogue):
     """The connections to one `kv.db`."""
 
     def read_id(self, connection: sqlite3.Connection) -> int | None:
-        about = tables.read_about(connection, self.name)
-        return None if about is None else about.id
+        return tables.read_about(connection, self.name).id
 
 
 def open_key_values(folder: Path | None, read_only: bool, lock_timeout: float = 30.0, mode: int = 0o700) -> EntryFile:
@@ -80,8 +80,7 @@ def _opened(place: Place, read_only: bool) -> Catalogue:
     """Open and check the file; made, under the lock, where there is none."""
     path = place.path / NAME
     if not read_only and not path.exists():
-        place.check()
-        os.close(place.open(NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+        _make(place)
     unfinished = not read_only and path.with_name(f"{NAME}-journal").exists()
     catalogue = _Entries(path, unfinished, read_only)
     try:
@@ -91,14 +90,7 @@ def _opened(place: Place, read_only: bool) -> Catalogue:
         place.check()
         if not read_only:
             catalogue.start_writing()
-            if about is None:
-                about = About(secrets.randbits(62))
-                with catalogue.writing() as connection:
-                    tables.create(connection, about)
-                place.sync()
             place.watch(NAME)
-        if about is None:
-            raise NotFoundError(f"there are no entries in {place.path} yet")
         catalogue.store_id = about.id
     except BaseException:
         catalogue.close()
@@ -106,10 +98,30 @@ def _opened(place: Place, read_only: bool) -> Catalogue:
     return catalogue
 
 
-def _check_count(main: sqlite3.Connection, about: About | None) -> None:
+def _make(place: Place) -> None:
+    """Make the file and its tables under another name until they are whole: an empty `kv.db` has lost its entries."""
+    for name in place.names():
+        if name.startswith((_NEW, f"{NAME}-")):  # of an interrupted call, or of a file that is gone
+            place.unlink(name)
+    fd = place.open(_NEW, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        place.check()
+        catalogue = _Entries(place.path / _NEW, unfinished=True)
+        try:
+            with catalogue.writing() as connection:
+                tables.create(connection, About(secrets.randbits(62)))
+        finally:
+            catalogue.close()
+        platform.sync_file(fd)
+    finally:
+        os.close(fd)
+    place.check()  # else the tables are in another folder
+    place.replace(NAME, by=_NEW)
+    place.sync()
+
+
+def _check_count(main: sqlite3.Connection, about: About) -> None:
     """A file that lost pages must not look like one with fewer entries. Through an index: no value is read."""
-    if about is None:
-        return
     main.execute("BEGIN")
     try:
         about = tables.reread_about(main, NAME)
@@ -137,11 +149,7 @@ def entries_of(folder: Path | None) -> Iterator[EntryFile | None]:
     if folder is None or not _is_there(folder):
         yield None
         return
-    try:
-        found = open_key_values(folder, read_only=True)
-    except NotFoundError:  # they were about to be made
-        yield None
-        return
+    found = open_key_values(folder, read_only=True)
     try:
         yield found
     finally:

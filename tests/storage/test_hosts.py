@@ -47,6 +47,31 @@ def test_a_second_host_is_refused_until_the_first_has_closed(tmp_path, network):
         assert len(col) == 2
 
 
+def test_entries_are_claimed_as_documents_are(tmp_path, network):
+    with network("one"), bqstore.open_key_values(tmp_path) as kv:
+        kv.put({"a": b"1"})
+        with network("two"), pytest.raises(bqstore.LockedError, match="open for writing on host host-one"):
+            bqstore.open_key_values(tmp_path)
+    with network("two"), bqstore.open_key_values(tmp_path) as kv:
+        assert kv.items() == [("a", b"1")]
+
+
+def test_a_collection_of_another_host_is_not_dropped_or_renamed(tmp_path, network):
+    with network("one"):
+        bqstore.open(tmp_path).close()
+        with bqstore.open(tmp_path) as col:
+            col.add([[1.0, 2.0]])
+            with network("two"):
+                for call in (
+                    lambda: bqstore.drop(tmp_path, "default"),
+                    lambda: bqstore.rename(tmp_path, "default", "x"),
+                ):
+                    with pytest.raises(bqstore.LockedError, match="on host host-one"):
+                        call()
+        bqstore.rename(tmp_path, "default", "mine")
+        assert bqstore.collections(tmp_path) == ["mine"]
+
+
 def test_many_processes_of_one_host_share_the_claim(tmp_path, network):
     with network("one"), hosts.claim(Entries(tmp_path)), hosts.claim(Entries(tmp_path)):
         with network("two"), pytest.raises(bqstore.LockedError):

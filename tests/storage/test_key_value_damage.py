@@ -1,0 +1,154 @@
+"""What is wrong with `kv.db` is said: an emptied file, false checksums, a lost row, a commit in doubt."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import bqstore
+from bqstore import CorruptionError, LockedError, StorageError
+from bqstore.storage import key_value_tables as tables
+from bqstore.storage.place import Place
+
+
+def made(path: Path) -> Path:
+    """A collection with two entries; its `kv.db`."""
+    with bqstore.open(path) as col, bqstore.open_key_values(path) as kv:
+        col.add([[1.0, 0.0], [0.0, 1.0]], ids=["a", "b"])
+        kv.put({"x": b"1", "y": b"2"})
+    return path / "default/kv.db"
+
+
+def changed(file: Path, statement: str, *given: object) -> None:
+    with closing(sqlite3.connect(file)) as raw, raw:
+        raw.create_function("crc", 1, lambda text: tables.zlib.crc32(text.encode()))
+        raw.execute(statement, given)
+
+
+def test_an_emptied_file_is_not_taken_for_one_without_entries(tmp_path):
+    file = made(tmp_path / "store")
+    file.write_bytes(b"")
+    for read_only in (False, True):
+        with pytest.raises(CorruptionError, match=r"kv\.db is empty, and entries had been written to it; restore it"):
+            bqstore.open_key_values(tmp_path / "store", read_only=read_only)
+    with bqstore.open(tmp_path / "store") as col:
+        report = col.verify()
+        assert not report.ok and any("kv.db is empty" in each for each in report.problems)
+        with pytest.raises(CorruptionError, match=r"kv\.db is empty"):
+            col.backup(tmp_path / "copy")
+    repaired = bqstore.repair(tmp_path / "store", to=tmp_path / "repaired")
+    assert repaired.documents == 2 and "kv.db" in repaired.problems[-1]
+    file.unlink()
+    with bqstore.open(tmp_path / "store") as col:  # without the file there are none, as in an older backup
+        assert col.verify().ok
+        col.backup(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("when", ["before its name", "in its commit"])
+def test_making_the_file_is_interrupted_and_leaves_none(tmp_path, monkeypatch, when):
+    def interrupted(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Place, "replace") if when == "before its name" else (tables, "write_about")), interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bqstore.open_key_values(tmp_path)
+    folder = tmp_path / "default"
+    assert not (folder / "kv.db").exists()
+    with pytest.raises(bqstore.NotFoundError, match="there are no entries"):
+        bqstore.open_key_values(tmp_path, read_only=True)
+    (folder / "kv.db.new-journal").write_bytes(b"of a process that was killed")
+    (folder / "kv.db-wal").write_bytes(b"of a file that is gone")
+    with bqstore.open_key_values(tmp_path) as kv:
+        kv.put({"x": b"1"})
+    with bqstore.open_key_values(tmp_path) as kv:
+        assert kv.items() == [("x", b"1")]
+    assert not [each for each in folder.iterdir() if each.name.startswith("kv.db.new")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("id", '"a"'), ("seq", "-1"), ("entries", "2.0"), ("time", "1"), ("time", "Infinity")]
+)
+def test_a_false_row_about_all_entries_is_refused(tmp_path, key, value):
+    file = made(tmp_path)
+    found = bqstore.open_key_values(tmp_path)
+    about = {"id": 1, "seq": 1, "entries": 2, "time": 1.5} | {key: None}
+    found.close()
+    body = tables.json.dumps(about).replace("null", value)
+    changed(file, "UPDATE about SET body = ?, crc = crc(?)", body, body)
+    with pytest.raises(CorruptionError, match="has lost the row about its entries"):
+        bqstore.open_key_values(tmp_path)
+
+
+def test_a_false_checksum_is_told_by_what_reads_it(tmp_path):
+    file = made(tmp_path)
+    changed(file, "UPDATE entries SET key_crc = 0 WHERE key = 'x'")
+    said = r"entry 'x' of '' in kv\.db is damaged"
+    with bqstore.open_key_values(tmp_path) as kv:
+        for ask in (kv.keys, kv.items, lambda: kv.get(["x"]), lambda: kv.exist(["x"])):
+            with pytest.raises(CorruptionError, match=said):
+                ask()
+        assert kv.get(["y"]) == [b"2"]
+    with pytest.raises(CorruptionError, match="entry 'x' of None"):  # where a page holds what its schema does not allow
+        tables.entry_of((None, "x", None, 1.0, 0, b"1", 0), "kv.db")
+    changed(file, "UPDATE about SET crc = crc + 1")
+    with pytest.raises(CorruptionError, match="has lost the row about its entries"):
+        bqstore.open_key_values(tmp_path)
+    repaired = bqstore.repair(tmp_path, to=tmp_path / "repaired")
+    assert any("has lost the row about its entries" in each for each in repaired.problems)
+    with bqstore.open_key_values(tmp_path / "repaired") as kv:
+        assert kv.items() == [("y", b"2")]
+
+
+def test_repair_takes_all_of_sound_entries(tmp_path):
+    made(tmp_path / "store")
+    assert not bqstore.repair(tmp_path / "store", to=tmp_path / "repaired").problems
+    with bqstore.open_key_values(tmp_path / "repaired") as kv:
+        assert kv.items() == [("x", b"1"), ("y", b"2")]
+
+
+def test_verify_counts_what_the_table_has(tmp_path):
+    file = made(tmp_path)
+    changed(file, "DELETE FROM entries WHERE key = 'x'")
+    with closing(sqlite3.connect(file)) as raw:
+        assert tables.problems_of(raw, "kv.db") == ["kv.db: its own row counts 2 entries, there are 1"]
+
+
+class FailingCommit:
+    """A connection whose COMMIT meets a failing disk."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def execute(self, statement, *arguments):
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return self.real.execute(statement, *arguments)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+def test_after_a_commit_in_doubt_nothing_is_written_until_the_entries_are_opened_again(tmp_path):
+    made(tmp_path)
+    with bqstore.open_key_values(tmp_path) as kv:
+        catalogue = kv._entries.catalogue
+        real, catalogue._main = catalogue._main, FailingCommit(catalogue._main)
+        with pytest.raises(StorageError, match="disk I/O error"):
+            kv.put({"z": b"3"})
+        catalogue._main = real
+        with pytest.raises(StorageError, match=r"an earlier write failed .*open them again"):
+            kv.put({"z": b"3"})
+        assert kv.keys() == ["x", "y"]
+    with bqstore.open_key_values(tmp_path) as kv:
+        kv.put({"z": b"3"})
+        assert kv.keys() == ["x", "y", "z"]
+
+
+def test_a_signal_handler_inside_a_write_is_told_so(tmp_path):
+    made(tmp_path)
+    with bqstore.open_key_values(tmp_path) as kv:
+        with kv._entries._turn, pytest.raises(LockedError, match="inside a write of these entries"):
+            kv.put({"z": b"3"})
+        kv.put({"z": b"3"})
