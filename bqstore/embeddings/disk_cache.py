@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from ..arguments import check_int, shown
 from ..errors import InvalidInputError, StorageError
+from ..forks import in_forks
 
 Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -56,8 +57,7 @@ def _renew_lock() -> None:
     _writing = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+in_forks(_renew_lock)
 
 
 def user_cache_folder() -> Path:

@@ -4,7 +4,6 @@ A fork has its own copy of what is in memory, and may go on with it: it needs ne
 parent are gone. What was being changed at the moment of the fork is half changed, and stays unusable.
 """
 
-import os
 import re
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import HnswConfig
+from ..forks import in_forks
 from ..storage import Store, folders, open_store
 from .core import Core
 from .state import State, first
@@ -126,5 +126,4 @@ def _renew(core: Core) -> None:
         core.keeper = made(core)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_forks(_after_fork)

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 
 from ..config import HnswConfig
 from ..errors import FolderReplacedError
+from ..forks import in_forks
 from ..index import LazyPool, Workers, cores
 from ..storage import Store
 from .accept import Acceptor
@@ -140,8 +141,7 @@ def _after_fork() -> None:
     _opening.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_forks(_after_fork)
 
 
 def opening(folder: Path | None) -> AbstractContextManager[object]:

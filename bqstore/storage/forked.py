@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import BqstoreError, StorageError
+from ..forks import in_forks
 from . import platform
 
 _SHARED_BYTES: Final = (0x40000002, 510)  # of a database, which SQLite locks exclusively to close the last connection
@@ -117,5 +118,4 @@ def _after_fork() -> None:
     _all.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_forks(_after_fork)

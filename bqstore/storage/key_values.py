@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Final, TypeVar
 
 from ..errors import BqstoreError, ClosedError, LockedError, ReadOnlyError, StorageError
+from ..forks import in_forks
 from . import key_value_tables as tables
 from . import reserve
 from .catalogue import Catalogue
@@ -205,8 +206,7 @@ def _after_fork() -> None:
     _turns.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_forks(_after_fork)
 
 
 @atexit.register

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import LockedError, StorageError
+from ..forks import in_forks
 from . import holder, platform
 from .place import Entries
 
@@ -162,5 +163,4 @@ def _after_fork() -> None:
         file.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_forks(_after_fork)

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import types
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import bqstore
+from bqstore import forks
 from bqstore.errors import LockedError, StorageError
+from bqstore.storage import format as record_format
 from bqstore.storage import platform
 
 ROOT = Path(bqstore.__file__).parents[1]
@@ -100,3 +104,88 @@ def test_files_are_private(tmp_path):
 def test_importing_the_storage_does_not_load_numba():
     code = "import sys, bqstore.storage; sys.exit('numba' in sys.modules or 'llvmlite' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
+
+
+def on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this module alone: pathlib, too, asks for the name of the system."""
+    monkeypatch.setattr(platform, "os", types.SimpleNamespace(**{**vars(os), "name": "nt"}))
+
+
+def test_windows_syncs_no_folder_and_knows_no_modes(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    with (tmp_path / "file").open("rb") as file:
+        before = os.fstat(file.fileno()).st_mode
+        on_windows(monkeypatch)
+        platform.sync_folder(tmp_path / "nowhere")
+        platform.share_as(file.fileno(), os.stat_result([0o100666, *[0] * 9]))
+        platform.share_with_group(file.fileno(), os.stat_result([0o040777, *[0] * 9]))
+        assert platform.may_be_new(file.fileno()) and os.fstat(file.fileno()).st_mode == before
+
+
+def test_a_module_of_unix_that_is_not_there_is_done_without(tmp_path, monkeypatch):
+    for name in ("fcntl", "resource"):
+        monkeypatch.setitem(sys.modules, name, None)
+    spec = importlib.util.spec_from_file_location("platform_elsewhere", platform.__file__)
+    elsewhere = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(elsewhere)
+    assert elsewhere.fcntl is None and elsewhere.major_faults() == 0
+    with (tmp_path / "file").open("wb") as file:
+        elsewhere.share_bytes(file.fileno(), 0, 1)
+        elsewhere.unlock(file.fileno())
+        elsewhere.sync_file(file.fileno())
+
+
+def test_only_root_gives_files_to_others(tmp_path, monkeypatch):
+    given: list = []
+    recorded(monkeypatch, given, os, "fchown")
+    for user in (1000, 0):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        with (tmp_path / str(user)).open("wb") as file:
+            platform.share_as(file.fileno(), os.stat_result([0o100640, 0, 0, 0, 7, 8, *[0] * 4]))
+            assert os.fstat(file.fileno()).st_mode & 0o777 == 0o640
+    assert [(name, user, group) for name, _, user, group in given] == [("fchown", 7, 8)]
+
+
+def test_a_folder_that_another_process_makes_at_the_same_time(tmp_path, monkeypatch):
+    real = Path.mkdir
+
+    def mkdir(path, *arguments, **keywords):
+        real(path, *arguments, **keywords)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    platform.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_without_proc_there_is_a_name_of_the_host_and_no_more(tmp_path, monkeypatch):
+    def missing(path, *arguments):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert platform.kernel_id() == socket.gethostname()
+    assert platform.file_system(tmp_path) == "" and platform.started(os.getpid()) is None
+
+
+def test_where_names_are_not_looked_up_in_a_descriptor_a_store_is_kept_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "supports_dir_fd", frozenset())
+    with bqstore.open(tmp_path / "a") as col, bqstore.open_key_values(tmp_path / "a") as kv:
+        col.add([[1.0, 2.0], [2.0, 1.0]], ["a", "b"])
+        kv.put({"x": b"1"})
+        col.delete(["b"])
+        col.compact()
+        assert col._engine.store.flat.entries.fd is None and col.verify().ok
+        col.backup(tmp_path / "b")
+    with bqstore.open(tmp_path / "b") as col:
+        assert [record.id for record in col.scroll()] == ["a"]
+
+
+def test_forks_are_not_waited_for_where_there_are_none(monkeypatch):
+    monkeypatch.delattr(os, "register_at_fork", raising=False)
+    forks.in_forks(lambda: pytest.fail("there are no forks"))
+
+
+def test_a_machine_that_stores_numbers_the_other_way_round_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with pytest.raises(ImportError, match="needs a little-endian machine"):
+        importlib.reload(record_format)
