@@ -300,9 +300,9 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
             written = _follow(copy, connection, head, flat, store.catalogue.name, report)
             if pairs is not None and theirs is not None:  # after the documents that they belong to
                 written += theirs.follow(pairs)
-        if copy.flat.entries is not None:
-            written += _copy_snapshot(store, head, copy.flat.entries, copy.flat.both())
-            snapshots.sweep(copy.flat.entries, head.generation, 0, head.seq)
+        assert copy.flat.entries is not None  # it is on disk
+        written += _copy_snapshot(store, head, copy.flat.entries, copy.flat.both())
+        snapshots.sweep(copy.flat.entries, head.generation, 0, head.seq)
         _check_whole(copy, head)
     finally:
         copy.close()

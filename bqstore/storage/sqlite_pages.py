@@ -102,14 +102,12 @@ class Pages:
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A number of 1 to 9 bytes, and where it ends."""
     value = 0
-    for i in range(9):
-        byte = data[at + i]
-        if i == 8:
-            return value << 8 | byte, at + 9
+    for place in range(at, at + 8):
+        byte = data[place]
         value = value << 7 | byte & 0x7F
         if byte < 0x80:
-            return value, at + i + 1
-    raise ValueError
+            return value, place + 1
+    return value << 8 | data[at + 8], at + 9
 
 
 def _values(payload: bytes, columns: int) -> tuple[Any, ...] | None:

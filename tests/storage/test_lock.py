@@ -281,3 +281,22 @@ def test_a_fork_that_has_the_descriptor_does_not_keep_the_lock(path):
         unlock_and_close(file)
     take(path)
     os.close(inherited)
+
+
+def test_a_queue_that_cannot_be_read_is_an_error_by_name(path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(StorageError, match=r"cannot lock .*: Input/output error"):
+        take(path, 1.0)
+    monkeypatch.undo()
+    take(path)
+
+
+def test_a_lock_is_given_back_once(path):
+    file = lock_at(path).open()
+    for _ in range(2):
+        unlock_and_close(file)
+    assert file.closed
+    take(path)
