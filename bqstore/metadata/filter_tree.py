@@ -104,6 +104,5 @@ def fields_of(tree: Tree) -> set[Field]:
         return {tree}
     if isinstance(tree, Not):
         return fields_of(tree.part)
-    if isinstance(tree, Predicate):
-        return set()
+    assert not isinstance(tree, Predicate)  # a function is asked by itself
     return set().union(*(fields_of(part) for part in tree.parts))

@@ -16,7 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bqstore
-from bqstore import FormatVersionError, InvalidInputError, NotReadyError, SettingsConflictError
+from bqstore import (
+    FormatVersionError,
+    InvalidInputError,
+    LockedError,
+    NotReadyError,
+    SettingsConflictError,
+    StorageError,
+)
 from bqstore.engine import hybrid
 from bqstore.engine.query_words import words_of
 from bqstore.storage import text_index
@@ -320,6 +327,59 @@ def test_it_is_built_in_the_background(tmp_path):
         while col._engine.core.texts.is_due() and time.monotonic() < end:
             time.sleep(0.01)
         assert len(col.search(text="word", k=50)) == 50
+
+
+def test_a_backup_with_an_index_is_brought_up_to_date_word_by_word(tmp_path):
+    with bqstore.open(tmp_path / "store", text_index=True) as col:
+        col.add(np.ones((4, DIM)), list("abcd"), ["one all", "two all", "three all", "four all"])
+        col.backup(tmp_path / "copy")
+        col.delete(["a"])
+        col.update(["b"], texts=["new all"])
+        col.update_metadata(["c"], {"x": 1})
+        col.add(np.ones((1, DIM)), ["e"], ["five all"])
+        col.backup(tmp_path / "copy", incremental=True)
+    with bqstore.open(tmp_path / "copy") as copy:
+        for word, wanted in [("one", []), ("two", []), ("new", ["b"]), ("three", ["c"]), ("five", ["e"])]:
+            assert [hit.id for hit in copy.search(text=word)] == wanted
+        assert len(copy.search(text="all", k=9)) == 4 and copy.verify().ok
+
+
+def test_a_cleared_collection_has_an_empty_index(tmp_path):
+    with bqstore.open(tmp_path, text_index={"tokenize": "porter"}) as col:
+        col.add(np.ones((2, DIM)), ["a", "b"], ["horses", "dogs"])
+        col.clear()
+        assert col.search(text="horse") == [] and col.verify().ok
+        col.add(np.ones((1, DIM)), ["c"], ["horses"])
+        assert [hit.id for hit in col.search(text="horse")] == ["c"] and col.verify().ok
+        assert col._engine.write(col._engine.store.grow_text_index) is False  # nothing is missing
+
+
+def test_an_sqlite_without_the_tokenizer_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(text_index.TOKENIZERS, "trigram", "no_tokenizer_of_this_sqlite")
+    with bqstore.open(tmp_path) as col:
+        col.add(np.ones((1, DIM)), ["a"], ["horses"])
+        with pytest.raises(StorageError, match=r"needs an SQLite that has FTS5 and this tokenizer"):
+            col.set_text_index({"tokenize": "trigram"})
+        assert col.info().text_index is None and col.verify().ok
+
+
+def test_building_waits_for_who_keeps_the_lock_and_ends_where_the_disk_refuses(tmp_path, monkeypatch):
+    with bqstore.open(tmp_path) as col:
+        col.add(np.ones((3, DIM)), list("abc"), ["some words"] * 3)
+    monkeypatch.setattr(bqstore.engine.text_upkeep.TextUpkeep, "start", lambda self: None)
+    with bqstore.open(tmp_path, text_index=True) as col:
+        texts, store = col._engine.core.texts, col._engine.store
+        errors = [LockedError("somebody writes"), StorageError("the disk is full")]
+
+        def refused(self):
+            raise errors.pop(0)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store), "grow_text_index", refused)
+            texts._work()  # as its thread does
+        assert errors == [] and texts.is_due()
+        texts._work()
+        assert not texts.is_due() and len(col.search(text="words", k=9)) == 3
 
 
 def test_an_index_is_changed_and_dropped_by_one_call_and_opening_says_so(tmp_path):

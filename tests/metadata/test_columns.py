@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from bqstore.bitmap import count, everything, to_bitmap, to_mask
 from bqstore.kernels.metadata import BIG, DICT, FLOAT, INT, LENGTH_BITS, LENGTH_MASK, LIST, STRING
-from bqstore.metadata import evaluate
+from bqstore.metadata import dictionary, evaluate, id_column
 from bqstore.metadata.columns import Column, field_of
 from bqstore.metadata.dictionary import NOTHING, Dictionary, Entries, mark_of, text_of
 from bqstore.metadata.filter_grammar import parse
 from bqstore.metadata.filter_tree import EVERYTHING, And, Exists, Field, Not, OneOf, Or
+from bqstore.metadata.id_column import Ids
 from bqstore.metadata.values import typed
 from tests import slow_filters
 from tests.conftest import often
@@ -607,3 +608,45 @@ def test_texts_of_typed_values_tell_them_apart(given):
         assert by_text.setdefault((each[0], text_of(each)), each) == each
         assert 0 <= mark_of(each) < 2**32
     assert len(by_text) == len(set(known))
+
+
+def test_a_large_integer_of_other_letters_is_refused():
+    _, arrays = parts_of([10**30, "a"])
+    heap = arrays["heap"].copy()
+    heap[heap == ord("1")] = ord("x")
+    with pytest.raises(ValueError, match="no large integers"):
+        Column.restored("k", {**arrays, "heap": heap}, 2)
+
+
+@pytest.mark.parametrize(("width", "depth", "words"), [(1, 300, "nest deeper"), (8, 30, "are longer")])
+def test_lists_that_metadata_could_not_hold_are_refused(width, depth, words):
+    """Each holds the one before it, so often: walking them would take years, or all memory."""
+    kinds = np.array([0, INT, *[LIST] * depth], np.uint8)
+    starts = np.arange(depth, dtype=np.int64) * width
+    values = np.concatenate([[0, 7], starts << LENGTH_BITS | width]).astype(np.int64)
+    members = np.repeat(np.arange(1, depth + 1, dtype=np.int32), width)
+    entries = Entries(kinds, values, np.zeros(depth + 2, np.uint32), np.zeros(0, np.uint8), members)
+    with pytest.raises(ValueError, match=f"a column's lists {words}"):
+        Dictionary.restored(entries)
+
+
+def test_of_a_large_file_entries_are_not_remembered_and_answers_are_the_same(monkeypatch):
+    _, arrays = parts_of(MIXED)
+    monkeypatch.setattr(dictionary, "_REMEMBERED", 3)
+    monkeypatch.setattr(dictionary, "_MEMBERS", 1)
+    again = Column.restored("k", arrays, len(MIXED)).extended([[1, "x"], [1, "x"], "new", "new"])
+    assert_holds(again, [*MIXED, [1, "x"], [1, "x"], "new", "new"])
+
+
+def test_ids_that_are_cut_inside_of_a_character_are_refused():
+    data = np.frombuffer("é".encode(), np.uint8)
+    with pytest.raises(ValueError, match="the ids are cut inside of a character"):
+        Ids.restored(data, np.array([0, 1, 2]), 2)
+
+
+def test_ids_are_the_same_whatever_is_remembered_of_them(monkeypatch):
+    monkeypatch.setattr(id_column, "_DECODED", 3)
+    ids = Ids().extended([f"é{i}" for i in range(20)])
+    for _ in range(2):
+        assert ids.take(np.arange(20, dtype=np.int32)).tolist() == [f"é{i}" for i in range(20)]
+    assert ids.take(np.array([-1, 3], np.int32)).tolist() == [None, "é3"]

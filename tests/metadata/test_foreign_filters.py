@@ -181,3 +181,11 @@ def test_where_document_tests_the_text(four, condition, found):
 def test_where_document_with_a_mistake_is_refused(condition):
     with pytest.raises(bqstore.InvalidInputError, match="where_document"):
         bqstore.translate_filter(None, condition)
+
+
+def test_a_range_without_an_end_is_refused_and_a_field_may_be_called_operator(four):
+    with pytest.raises(bqstore.InvalidInputError, match="the range on 'n' has no end; expected gt, gte, lt or lte"):
+        four.ids(q.Filter(must=[q.FieldCondition(key="n", range=q.Range())]))
+    with bqstore.open() as col:
+        col.add(np.eye(2), ["a", "b"], metadatas=[{"operator": "AND"}, {"operator": "Equal", "n": 1}])
+        assert col.ids({"operator": "AND"}) == ["a"] and col.ids({"operator": "Equal", "n": 1}) == ["b"]

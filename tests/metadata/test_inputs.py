@@ -29,6 +29,19 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
+class Nowhere(datetime.tzinfo):
+    """A time zone that does not say which."""
+
+    def utcoffset(self, when):
+        return None
+
+
+class Stamp(datetime.datetime):
+    """As pandas has them."""
+
+    nanosecond = 5
+
+
 @dataclasses.dataclass
 class Place:
     name: str
@@ -72,6 +85,7 @@ def kept(value, path=None):
         (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
         (np.array(["2024-05-06"], "datetime64[D]"), [DAY]),
         (np.datetime64("2024-05-06T07:08:09.120000000", "ns"), MOMENT),
+        (MOMENT.replace(tzinfo=Nowhere()), MOMENT),
     ],
 )
 def test_a_value_with_one_form_in_json_is_taken(value, form):
@@ -91,6 +105,8 @@ def test_a_value_with_one_form_in_json_is_taken(value, form):
         ({"deep": [1, {"er": object()}]}, r"'x.deep\[1\].er': an object is not JSON"),
         (np.datetime64("NaT", "s"), "'x': NaT is no date"),
         (np.datetime64("2024-05-06T07:08:09.000000001", "ns"), "'x': .*finer than a microsecond"),
+        (np.datetime64("20000-01-01", "D"), "'x': .*beyond the years 1 to 9999"),
+        (Stamp(2024, 5, 6), r"'x': .*finer than a microsecond; use .floor"),
         (np.timedelta64(3, "s"), "'x': a timedelta64 is not JSON"),
         (datetime.datetime(1, 1, 1, tzinfo=ZONE), "'x': .*beyond the years 1 to 9999 in UTC"),
         ("\U0010ffff\U0010ffff2024-05-06", r"begins with U\+10FFFF"),
@@ -103,6 +119,26 @@ def test_a_value_that_would_lose_something_is_named(value, words):
     with bqstore.open() as col:
         with pytest.raises(InvalidInputError, match=f"metadata 1 .*{words}"):
             col.add(np.eye(2), ["a", "b"], metadatas=[{}, {"x": value}])
+        assert len(col) == 0
+
+
+def test_a_set_that_has_no_order_is_taken_in_any():
+    assert sorted(map(str, kept({3, "a", 1.5}))) == ["1.5", "3", "a"]
+
+
+def test_a_text_like_an_instant_that_there_is_not_is_a_text():
+    with bqstore.open() as col:
+        col.add(np.eye(2), ["a", "b"], metadatas=[{"x": "2024-13-45T09:00:00Z"}, {"x": MOMENT.replace(tzinfo=UTC)}])
+        assert col.ids({"x": "2024-13-45T09:00:00Z"}) == ["a"]
+        assert col.ids({"x": {"$gt": "2024-13-45T00:00:00Z"}}) == ["a"]
+
+
+def test_a_source_document_and_a_key_of_an_operand_are_strings():
+    with bqstore.open() as col:
+        with pytest.raises(InvalidInputError, match="'_bq_ref_doc_id' is an int; expected a string"):
+            col.add(np.eye(1), ["a"], metadatas=[{"_bq_ref_doc_id": 5}])
+        with pytest.raises(InvalidInputError, match="a dict with a key of type int; expected strings"):
+            col.ids({"x": {"$eq": {1: 2}}})
         assert len(col) == 0
 
 

@@ -1,7 +1,11 @@
 """The catalogue: rows in and out, one commit or none, and SQLite's errors as BqstoreErrors."""
 
+import json
 import sqlite3
 import threading
+import zlib
+from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -10,10 +14,13 @@ from hypothesis import strategies as st
 
 import bqstore
 from bqstore.errors import ClosedError, CorruptionError, LockedError, StorageError
+from bqstore.storage import catalogue as catalogue_module
 from bqstore.storage import head_table, row_table
 from bqstore.storage.catalogue import Catalogue
-from bqstore.storage.head import Head, Row
-from bqstore.storage.sqlite_connection import translate
+from bqstore.storage.flat import layouts
+from bqstore.storage.head import Head, Row, Settings
+from bqstore.storage.sqlite_connection import let_write, translate
+from bqstore.storage.text_index import TextIndex
 
 from .depth import examples, for_all
 
@@ -83,8 +90,6 @@ def test_the_head_comes_back_and_every_change_of_it_is_damage():
         with pytest.raises(CorruptionError):
             Head.from_stored(version, changed, crc, "meta.db")
     for wrong in ("[]", "5", "{}", '{"store_id": 1}'):
-        import zlib
-
         with pytest.raises(CorruptionError):
             Head.from_stored(version, wrong, zlib.crc32(wrong.encode()), "meta.db")
 
@@ -209,6 +214,7 @@ def test_connections_are_used_again_and_by_one_thread_at_a_time(tmp_path):
         (sqlite3.OperationalError("database or disk is full"), StorageError),
         (sqlite3.OperationalError("disk I/O error"), StorageError),
         (sqlite3.OperationalError("locking protocol"), StorageError),
+        (sqlite3.OperationalError("attempt to write a readonly database"), StorageError),
         (sqlite3.DataError("string or blob too big"), StorageError),
         (sqlite3.OperationalError("unable to open database file"), StorageError),
         (sqlite3.ProgrammingError("Cannot operate on a closed database."), ClosedError),
@@ -233,3 +239,117 @@ def test_changed_rows_are_found_without_a_scan_of_all_rows(tmp_path):
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {question}")]
         assert not [step for step in plan if step.startswith("SCAN")], plan
         assert col.count({"x": 2}) == 1
+
+
+def test_a_reader_opens_where_a_full_disk_leaves_no_room_for_files_of_sqlite(tmp_path, monkeypatch):
+    opened(tmp_path / "meta.db").close()
+
+    def connect(path, mode, immutable):
+        if not immutable:
+            raise sqlite3.OperationalError("database or disk is full")
+        return real(path, mode, immutable)
+
+    real = catalogue_module.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogue_module, "connect", connect)
+        with pytest.raises(StorageError, match="full"):
+            Catalogue(tmp_path / "meta.db")
+        reader = Catalogue(tmp_path / "meta.db", read_only=True)
+        assert head_table.read_head(reader.main(), "meta.db") == HEAD
+    (tmp_path / "meta.db").rename(tmp_path / "moved.db")
+    with pytest.raises(StorageError, match="cannot be read any more"):
+        reader.data_version()
+    (tmp_path / "moved.db").rename(tmp_path / "meta.db")
+    reader.close()
+
+
+def test_a_folder_that_may_be_written_after_all_is_written(tmp_path, monkeypatch):
+    opened(tmp_path / "meta.db").close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalogue, "_can_write", lambda self: False)
+        catalogue = Catalogue(tmp_path / "meta.db")
+    catalogue.start_writing()
+    with catalogue.writing() as connection:
+        row_table.insert_rows(connection, [row(1, "a")])
+    catalogue.close()
+    with closing(sqlite3.connect(tmp_path / "meta.db")) as raw:
+        assert raw.execute("SELECT id FROM rows").fetchall() == [("a",)]
+
+
+def test_another_collection_in_the_same_file_is_noticed(tmp_path):
+    catalogue = opened(tmp_path / "meta.db")
+    catalogue.store_id = HEAD.store_id + 1  # that of the file that was opened
+    catalogue._close_idle()
+    with pytest.raises(CorruptionError, match="was replaced while open"), catalogue.reading():
+        pass
+    catalogue.close()
+    with bqstore.open(tmp_path / "store") as col:
+        store = col._engine.store
+        before, store.head = store.head, replace(store.head, store_id=store.head.store_id ^ 1)
+        with pytest.raises(CorruptionError, match="was replaced while open"):
+            store.reread()
+        store.head = before
+
+
+def test_a_commit_on_top_of_one_that_was_not_seen_is_refused(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        store = col._engine.store
+        before = store.head
+        col.add([[1.0, 2.0]], ["a"])
+        after, store.head = store.head, before  # as after an interrupt between a commit and its end
+        with pytest.raises(StorageError, match="moved on under this write; nothing was written"):
+            store.put_settings({**before.settings, "embedding_model": "m"}, before.dim)
+        store.head = after
+        assert col.info().embedding_model is None
+        col.add([[2.0, 1.0]], ["b"])
+        assert len(col) == 2
+
+
+def test_a_schema_that_is_no_text_is_damage_by_name(tmp_path):
+    opened(tmp_path / "meta.db").close()
+    with closing(sqlite3.connect(tmp_path / "meta.db")) as raw, raw:
+        raw.execute("PRAGMA writable_schema = ON")
+        raw.execute("UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'CREATE nothing' WHERE name = 'rows'")
+    catalogue = Catalogue(tmp_path / "meta.db")
+    with pytest.raises(CorruptionError, match=r"meta\.db"), catalogue.using_main() as main:
+        main.execute("SELECT * FROM rows")
+    catalogue.close()
+
+
+def test_a_log_that_cannot_be_copied_at_the_start_of_writing_is_an_error(tmp_path):
+    class Failing:
+        """A connection whose checkpoint meets a failing disk."""
+
+        def execute(self, statement):
+            if "wal_checkpoint" in statement:
+                raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        let_write(Failing(), tmp_path / "meta.db-wal")
+
+
+@pytest.mark.parametrize("change", [{"dim": 0}, {"dim": 2.0}, {"dim": 1 << 40}, {"seq": -1}, {"n_live": 5}])
+def test_a_head_of_impossible_numbers_with_a_right_checksum_is_damage(change):
+    version, body, _ = HEAD.stored()
+    body = json.dumps({**json.loads(body), **change})
+    with pytest.raises(CorruptionError, match=r"the head row of meta\.db is damaged"):
+        Head.from_stored(version, body, zlib.crc32(body.encode()), "meta.db")
+
+
+def test_settings_that_no_release_has_stored_are_damage():
+    with pytest.raises(CorruptionError, match="originals=5 is not known to this format"):
+        layouts(replace(HEAD, settings=Settings({"originals": 5})))
+    for given in (
+        {"tokenize": "english"},
+        {"tokenizer": "porter"},
+        {"tokenize": "porter", "built": 3, "until": 2},
+        {"tokenize": "porter", "built": -1, "until": 2},
+    ):
+        with pytest.raises(CorruptionError, match="is not known to this format"):
+            TextIndex.of({"text_index": given})
+
+
+def test_a_column_of_another_type_is_a_damaged_row():
+    values = (1, 1, 5, None, "{}", None, None, 0)
+    with pytest.raises(CorruptionError, match=r"row 1 of meta\.db is damaged"):
+        Row.from_stored(values, "meta.db")
