@@ -186,3 +186,29 @@ def test_a_future_tells_what_went_wrong(error):
 def test_exit_waits_for_no_pool():
     code = "import threading; from bqstore.index.threads import Pool; Pool(2).submit(threading.Event().wait)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=LONG)
+
+
+def test_what_a_thread_of_a_pool_does_with_its_jobs():
+    """Run here, as threads that are written in C are seen by no debugger."""
+    jobs, pool = threads.SimpleQueue(), Pool(0)
+    pool._jobs = jobs
+
+    def fail():
+        raise KeyError("its own error")
+
+    good, bad, given_up = pool.submit(divmod, 7, 2), pool.submit(fail), pool.submit(pytest.fail, "it was given up")
+    assert given_up.cancel()
+    jobs.put(None)
+    threads._serve(jobs)
+    assert good.result() == (3, 1) and given_up.cancelled() and jobs.empty()
+    with pytest.raises(KeyError, match="its own error"):
+        bad.result()
+
+
+def test_one_thread_has_no_pool_and_a_system_that_counts_for_all_is_asked(monkeypatch):
+    with pytest.raises(AssertionError, match="alone"):
+        threads.ALONE.pool()
+    monkeypatch.delattr(threads.os, "sched_getaffinity", raising=False)
+    for told, count in ((6, 6), (None, 1)):
+        monkeypatch.setattr(threads.os, "cpu_count", lambda told=told: told)
+        assert threads.cores() == count

@@ -374,3 +374,10 @@ def test_real_models_that_suit_one_bit_and_that_do_not(embeddings):
         assert report.verdict.startswith(f"Your searches find {100 * report.recall:.1f}% of the true 10 nearest [")
         assert report.verdict.endswith("nothing to do.") == suits
         assert ("Next step: requantize(encoding='two_bits', estimator='sign')" in report.verdict) != suits
+
+
+def test_zero_vectors_alone_are_no_queries():
+    with bqstore.open(distance="cosine") as col:
+        col.add(np.zeros((30, 8)))
+        with pytest.raises(bqstore.InvalidInputError, match="zero vectors, to which all are as near; give queries"):
+            col.recall()
