@@ -35,6 +35,9 @@ def test_a_cache_around_anything(tmp_path):
         np.testing.assert_array_equal(embedder.embed_query("a"), -vector_of("a"))
     assert inner.asked == ["a", "b", "a"]
     assert CachedEmbedder(embedder, cache=False).embed([]).shape == (0, 0)
+    assert repr(embedder) == "CachedEmbedder(model='own')"
+    without = CachedEmbedder(Counting(), model="own", cache=False)
+    np.testing.assert_array_equal(without.embed(["z"]), [vector_of("z")])
     assert embedder.as_langchain().embed_documents(["a"]) == [vector_of("a").tolist()]
     with pytest.raises(InvalidInputError, match="no model's name"):
         CachedEmbedder(inner)

@@ -146,6 +146,32 @@ def test_a_file_that_is_no_database_is_left_and_a_new_one_begun(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"embeddings-7.db", "embeddings-8.db"}
 
 
+def test_after_so_many_damaged_files_no_other_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "_FILES_TRIED", 2)
+    cache, damaged = EmbeddingCache(tmp_path), b"no database at all" * 500
+    monkeypatch.setattr(cache_module, "_create", lambda path: path.write_bytes(damaged))
+    (tmp_path / "embeddings-7.db").write_bytes(damaged)
+    with pytest.warns(UserWarning, match="is damaged") as said:
+        assert cache.get(keys_of(3)) == {}
+    assert len(said) == 2 and cache._newest().name == "embeddings-9.db"
+    cache._begin_next_file(tmp_path / "embeddings-8.db", OSError())  # another process has begun the ninth
+    assert cache._newest().name == "embeddings-9.db"
+
+
+def test_a_file_of_an_older_version_is_cut_whole_and_an_empty_one_left(tmp_path):
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("CREATE TABLE embeddings (key BLOB, vector BLOB)")
+        db.executemany("INSERT INTO embeddings VALUES (?, ?)", ((bytes([i]), bytes(3000)) for i in range(100)))
+        before = path.stat().st_size
+        cache_module._trim(db, 100_000, shrink=True)
+        assert 0 < db.execute("SELECT count(*) FROM embeddings").fetchone()[0] < 40
+        assert path.stat().st_size <= 100_000 < before
+        cache_module._trim(db, 1)
+        assert db.execute("SELECT count(*) FROM embeddings").fetchone()[0] == 0
+
+
 def test_a_cache_that_cannot_be_written_only_warns(make, server, tmp_path, monkeypatch):
     embedder = make()
 

@@ -47,11 +47,22 @@ class Llama:
         return vectors(texts).tolist()
 
 
+class StaticModel:
+    @classmethod
+    def from_pretrained(cls, path):
+        assert path == "a-model"
+        return cls()
+
+    def encode(self, texts):
+        return vectors(texts)
+
+
 # their interfaces; the libraries themselves come with hundreds of megabytes
 LIBRARIES = {
     "sentence-transformers": (SimpleNamespace(SentenceTransformer=SentenceTransformer), -1),
     "fastembed": (SimpleNamespace(TextEmbedding=TextEmbedding), -1),
     "llama-cpp": (SimpleNamespace(Llama=Llama), 1),
+    "model2vec": (SimpleNamespace(StaticModel=StaticModel), 1),
 }
 
 
