@@ -37,14 +37,14 @@ class _Vectors(NamedTuple):
     """Where the vector of each id is: a row of the index's file, or bytes of the queue."""
 
     rows: dict[str, int]
-    matrix: F32 | None
+    matrix: F32
     queue: dict[str, bytes]
 
     def of(self, id_: str) -> F32 | None:
         if id_ in self.queue:
             return np.frombuffer(self.queue[id_], "<f4")
         row = self.rows.get(id_)
-        return None if row is None or self.matrix is None else self.matrix[row]
+        return None if row is None else self.matrix[row]
 
 
 def open_source(path: Path, collection: str | None) -> Source:
@@ -62,7 +62,7 @@ def open_source(path: Path, collection: str | None) -> Source:
     dim = 0 if found is None else len(found)
     lost = sum(1 for id_ in ids if vectors.of(id_) is None)
     notes = [f"{lost:,} documents have no vector in the folder and are left out"] if lost else []
-    if distance == "cosine" and vectors.matrix is not None:
+    if distance == "cosine" and vectors.rows:
         notes.append("vectors come at unit length, as Chroma keeps them under cosine: scores are the same")
 
     def each() -> Iterator[One]:
@@ -109,19 +109,17 @@ def _distance(connection: sqlite3.Connection, name: str) -> str:
 
 def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, str]) -> _Vectors:
     rows: dict[str, int] = {}
-    index, newest = None, 0
+    matrix, newest = np.zeros((0, 0), np.float32), 0
     labels = folder / segments["VECTOR"] / "index_metadata.pickle"
     if labels.is_file():
         stored = plain(load(labels.read_bytes(), _KNOWN, labels))
-        places, index = _index(labels.parent)
+        places, matrix = _index(labels.parent)
         by_id = stored.get("id_to_label") if isinstance(stored, dict) else None
         if not isinstance(by_id, dict):
             raise damaged(labels, "it does not hold the labels of ids")
         rows = {id_: places[label] for id_, label in by_id.items() if label in places}
-        newest = stored.get("max_seq_id") or 0
-    row = connection.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segments["VECTOR"],)).fetchone()
-    if row is not None and labels.is_file():
-        newest = max(newest, _number(row[0]))
+        seen = connection.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segments["VECTOR"],))
+        newest = max(_number(each) for each in [stored.get("max_seq_id") or 0, *(row[0] for row in seen)])
     queue: dict[str, bytes] = {}
     operations = connection.execute(
         "SELECT operation, id, vector FROM embeddings_queue WHERE topic LIKE ? AND seq_id > ? ORDER BY seq_id",
@@ -133,7 +131,7 @@ def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, s
             rows.pop(id_, None)
         elif vector is not None and (operation != _ADD or (id_ not in rows and id_ not in queue)):
             queue[id_] = vector
-    return _Vectors(rows, index, queue)
+    return _Vectors(rows, matrix, queue)
 
 
 def _number(value: int | bytes) -> int:

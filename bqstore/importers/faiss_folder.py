@@ -17,7 +17,7 @@ import bqstore
 
 from . import framework_keys
 from .pickles import load, plain
-from .source import F32, One, Source, damaged, portions
+from .source import F32, One, Source, chosen, damaged, portions
 
 _KNOWN = {
     **{
@@ -37,22 +37,20 @@ _HEADER = struct.Struct("<4siqqqBi")  # kind, dim, vectors, two numbers of no me
 
 
 def recognizes(path: Path) -> bool:
-    """Whether this is such a folder, or the ``.faiss`` file in one."""
-    return _file(path) is not None
+    """Whether this is such a folder, or a ``.faiss`` file in one."""
+    return bool(_files(path))
 
 
-def _file(path: Path) -> Path | None:
-    if path.suffix == ".faiss" and path.is_file():
-        return path
-    found = sorted(path.glob("*.faiss")) if path.is_dir() else []
-    return found[0] if len(found) == 1 or (path / "index.faiss") in found else None
+def _files(path: Path) -> dict[str, Path]:
+    """The files of indexes by name."""
+    found = sorted(path.glob("*.faiss")) if path.is_dir() else [path]
+    return {file.stem: file for file in found if file.suffix == ".faiss"}
 
 
 def open_source(path: Path, collection: str | None) -> Source:
-    """The documents of the index, in the order in which they were added."""
-    file = _file(path) if collection is None else path / f"{collection}.faiss"
-    if file is None or not file.is_file():
-        raise bqstore.NotFoundError(f"{path} has no file {collection or '*'}.faiss")
+    """The documents of an index, in the order in which they were added; "index" is the one of LangChain's default."""
+    files = _files(path)
+    file = files[chosen(files, "index" if collection is None and "index" in files else collection, path)]
     pickled = file.with_suffix(".pkl")
     try:
         stored, names = load(pickled.read_bytes(), _KNOWN, pickled)

@@ -22,7 +22,7 @@ def with_our_keys(text: str | None, metadata: Mapping[str, Any]) -> tuple[str | 
         return text, dict(metadata)
     try:
         node = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text, dict(metadata)
     if not isinstance(node, dict) or "class_name" not in node:  # somebody's own key of that name
         return text, dict(metadata)

@@ -81,10 +81,12 @@ def open_source(path: str | PathLike[str], *, kind: str | None = None, from_coll
 
 @contextmanager
 def _named(place: Path) -> Iterator[None]:
-    """What the system refuses of a source, at whatever moment, is a CorruptionError that names it."""
+    """What goes wrong with a source, at whatever moment, is an error of ours that names it."""
     try:
         yield
-    except bqstore.BqstoreError:
+    except (bqstore.BqstoreError, MemoryError):
         raise
     except OSError as error:
         raise damaged(place, error) from None
+    except Exception as error:  # a value of another type where one was expected, bytes of an odd number, ...
+        raise damaged(place, f"{type(error).__name__}: {error}") from error

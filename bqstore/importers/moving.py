@@ -199,9 +199,8 @@ def _compared(source: Source, col: bqstore.Collection, skipped: set[str | None])
                 differing.pop(id_, None)  # an earlier one with its id was replaced
             elif id_ not in skipped:
                 differing[id_] = None
-        if len(queries):
-            kept = batch.vectors[[id_ not in skipped for id_ in batch.ids]]
-            best = np.sort(np.concatenate([best, _scores(queries, kept, col.info().distance)], axis=1))[:, -_K:]
+        kept = batch.vectors[[id_ not in skipped for id_ in batch.ids]]
+        best = np.sort(np.concatenate([best, _scores(queries, kept, col.info().distance)], axis=1))[:, -_K:]
     whole = col.count() == equal == source.count - len(skipped) and col.info().originals != "none"
     if not len(queries) or not equal or differing or not whole:
         return equal, list(differing), None

@@ -34,7 +34,7 @@ def open_source(path: Path, collection: str | None) -> Source:
         spaces = {
             name if not key else f"{name}/{key}": (name, key, space)
             for name, config in described.items()
-            for key, space in _spaces(config.get("vectors"))
+            for key, space in _spaces(config.get("vectors") or {})
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(meta, repr(error)) from None
@@ -66,13 +66,10 @@ def open_source(path: Path, collection: str | None) -> Source:
     return Source("qdrant", path, wanted, count, dim, distance, lambda: portions(each(), dim), notes)
 
 
-def _spaces(vectors: Any) -> list[tuple[str, dict[str, Any]]]:
-    """(name, description) of the dense vectors of a collection; "" is the name of the only one."""
-    if not isinstance(vectors, dict):
-        return []
-    if "size" in vectors:
-        return [("", vectors)]
-    return [(key, space) for key, space in vectors.items() if isinstance(space, dict) and "size" in space]
+def _spaces(vectors: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(name, description) of the vectors of a collection, one for each document; "" is the name of the only one."""
+    spaces = {"": vectors} if isinstance(vectors.get("size"), int) else vectors
+    return [(key, space) for key, space in spaces.items() if not space.get("multivector_config")]
 
 
 def _document(payload: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:

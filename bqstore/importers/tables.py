@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import bqstore
 
 from . import framework_keys
-from .source import One, Source, chosen, damaged, dim_of, portions, text_of
+from .source import AT_ONCE, One, Source, chosen, damaged, dim_of, portions, text_of
 
 _IDS = ("id", "ids", "_id", "uuid", "doc_id")
 _TEXTS = ("text", "document", "page_content", "content", "chunk")
 _VECTORS = ("vector", "vectors", "embedding", "embeddings")
+_SINGULAR = {"texts": "text", "documents": "document", "metadatas": "metadata"}  # of the arrays of an npz
 _LINES = (".jsonl", ".ndjson")
 
 
@@ -58,6 +61,11 @@ def _without_nulls(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from (line for line in file if line.strip())
+
+
 def recognizes_lines(path: Path) -> bool:
     """Whether this is a file of JSON lines."""
     return path.suffix in _LINES and path.is_file()
@@ -73,8 +81,7 @@ def open_lines(path: Path, collection: str | None) -> Source:
                     yield _of_row(_object(line, path, place), place, path)
 
     first = next(each(), None)
-    with path.open("rb") as file:
-        count = sum(1 for line in file if line.strip())
+    count = sum(1 for _ in _lines(path))
     dim = 0 if first is None else dim_of(first)
     return Source("jsonl", path, "", count, dim, "cosine", lambda: portions(each(), dim))
 
@@ -84,45 +91,58 @@ def recognizes_arrays(path: Path) -> bool:
     return path.suffix in (".npy", ".npz") and path.is_file()
 
 
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file by name; that of an npy is mapped. ValueError for arrays of Python objects."""
+    if path.suffix == ".npy":
+        return {"vectors": np.load(path, mmap_mode="r", allow_pickle=False)}
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
 def open_arrays(path: Path, collection: str | None) -> Source:
     """Vectors of an npy file, with documents in JSON lines of the same name beside it; or an npz with both."""
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = {name: loaded[name] for name in loaded.files} if path.suffix == ".npz" else {"vectors": loaded}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise damaged(path, f"no arrays without Python objects ({error})") from None
-    except Exception as error:  # zipfile's and zlib's own
-        raise damaged(path, type(error).__name__) from None
+    arrays = _arrays(path)
     vectors = next((arrays.pop(key) for key in _VECTORS if key in arrays), None)
-    if vectors is None or vectors.ndim != 2:
+    if vectors is None:
         known = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
         raise bqstore.InvalidInputError(f"{path} has no vectors of shape (n, dim) named {_VECTORS}; it has {known}")
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise bqstore.InvalidInputError(
+            f"the vectors of {path} are {vectors.dtype} of shape {vectors.shape}; expected real numbers of (n, dim)"
+        )
     n = len(vectors)
     columns = {name: array for name, array in arrays.items() if array.shape[:1] == (n,)}
+    exported = _are_ours(columns)
     lines_of = [path.with_suffix(each) for each in _LINES] if path.suffix == ".npy" else []
     beside = next((file for file in lines_of if file.is_file()), None)
 
     def each() -> Iterator[One]:
-        lines = beside.open("rb") if beside is not None else None
-        try:
-            for place in range(n):
-                row = {name: array[place].tolist() for name, array in columns.items()}
-                row.update(_object(row.pop("documents", "{}"), path, place))
-                if lines is not None:
-                    line = lines.readline()
-                    if not line.strip():
-                        raise damaged(path, f"{beside} ends after {place:,} documents; there are {n:,} vectors")
-                    row.update(_object(line, path, place))
-                singular = {"texts": "text", "metadatas": "metadata"}
-                yield _of_row({singular.get(k, k): v for k, v in row.items()} | {"vector": vectors[place]}, place, path)
-            if lines is not None and lines.readline().strip():
-                raise damaged(path, f"{beside} has more documents than the {n:,} vectors")
-        finally:
-            if lines is not None:
-                lines.close()
+        lines = iter(()) if beside is None else _lines(beside)
+        for place in range(n):
+            row = {_SINGULAR.get(name, name): array[place].tolist() for name, array in columns.items()}
+            if exported:
+                row = _object(row["document"], path, place)
+            if beside is not None:
+                line = next(lines, None)
+                if line is None:
+                    raise damaged(path, f"{beside} ends after {place:,} documents; there are {n:,} vectors")
+                row.update(_object(line, path, place))
+            yield _of_row(row | {"vector": vectors[place]}, place, path)
+        if next(lines, None) is not None:
+            raise damaged(path, f"{beside} has more documents than the {n:,} vectors")
 
     notes = [f"{name!r} of shape {a.shape} is left out" for name, a in arrays.items() if name not in columns]
     return Source("arrays", path, "", n, vectors.shape[1], "cosine", lambda: portions(each(), vectors.shape[1]), notes)
+
+
+def _are_ours(columns: dict[str, Any]) -> bool:
+    """Whether `export` wrote this npz: its documents are JSON objects of three keys; others' are texts."""
+    if columns.keys() != {"documents"} or not len(columns["documents"]):
+        return False
+    with suppress(ValueError, TypeError, RecursionError):
+        first = json.loads(columns["documents"][0].tolist())
+        return isinstance(first, dict) and first.keys() == {"id", "text", "metadata"}
+    return False
 
 
 def recognizes_arrow(path: Path) -> bool:
@@ -134,12 +154,12 @@ def _needs(library: str, what: str) -> bqstore.InvalidInputError:
     return bqstore.InvalidInputError(f"{what} is read by {library}: pip install {library}")
 
 
-def _from_arrow(kind: str, path: Path, collection: str, table: Any, distance: str) -> Source:
-    """The rows of anything that gives Arrow record batches (`count_rows`, `to_batches`)."""
+def _from_arrow(kind: str, path: Path, name: str, count: int, batches: Callable[[], Any], distance: str) -> Source:
+    """The rows of Arrow's record batches."""
 
     def each() -> Iterator[One]:
         place = 0
-        for batch in table.to_batches(batch_size=1000):
+        for batch in batches():
             for row in batch.to_pylist():
                 # a table has a null where a document lacks what others have; JSON in its text means what it says
                 yield _of_row({k: _without_nulls(v) for k, v in row.items() if v is not None}, place, path)
@@ -147,7 +167,7 @@ def _from_arrow(kind: str, path: Path, collection: str, table: Any, distance: st
 
     first = next(each(), None)
     dim = 0 if first is None else dim_of(first)
-    return Source(kind, path, collection, table.count_rows(), dim, distance, lambda: portions(each(), dim))
+    return Source(kind, path, name, count, dim, distance, lambda: portions(each(), dim))
 
 
 def open_arrow(path: Path, collection: str | None) -> Source:
@@ -160,7 +180,8 @@ def open_arrow(path: Path, collection: str | None) -> Source:
     form = "parquet" if path.suffix in (".parquet", ".pq") else "feather"
     try:
         table = pyarrow.dataset.dataset(path, format=form)
-        return _from_arrow("arrow", path, "", table, "cosine")
+        batches = partial(table.to_batches, batch_size=AT_ONCE)
+        return _from_arrow("arrow", path, "", table.count_rows(), batches, "cosine")
     except (OSError, pyarrow.ArrowException) as error:
         raise damaged(path, error) from None
 
@@ -181,24 +202,8 @@ def open_lance(path: Path, collection: str | None) -> Source:
         raise _needs("lancedb", str(path)) from None
     try:
         table = lancedb.connect(str(path)).open_table(name)
-        return _from_arrow("lancedb", path, name, _LanceTable(table), "euclid")
+        return _from_arrow(
+            "lancedb", path, name, table.count_rows(), lambda: table.search().to_batches(batch_size=AT_ONCE), "euclid"
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise damaged(path / f"{name}.lance", error) from None
-
-
-class _LanceTable:
-    """A table of LanceDB in record batches."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-
-    def count_rows(self) -> int:
-        """How many rows there are."""
-        return int(self._table.count_rows())
-
-    def to_batches(self, batch_size: int) -> Iterator[Any]:
-        """All rows, so many at a time."""
-        at = 0
-        while at < self.count_rows():
-            yield from self._table.search().limit(batch_size).offset(at).to_arrow().to_batches()
-            at += batch_size

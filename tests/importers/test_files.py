@@ -1,6 +1,7 @@
 """JSON lines, arrays, tables, and the JSON of LlamaIndex and LangChain, each written by whoever writes them."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_an_npz_file_of_columns(tmp_path):
 
 def test_arrays_of_python_objects_are_not_loaded(tmp_path):
     np.savez(tmp_path / "all.npz", vectors=np.array([object()], object))
-    with pytest.raises(bqstore.CorruptionError, match="without Python objects"):
+    with pytest.raises(bqstore.CorruptionError, match="Object arrays cannot be loaded"):
         import_from(tmp_path / "all.npz", tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
@@ -256,3 +257,137 @@ def test_arguments_of_the_wrong_kind_are_named(tmp_path):
         ):
             with pytest.raises(bqstore.InvalidInputError):
                 call()
+
+
+@pytest.mark.parametrize("vectors", [np.ones((2, 3), np.complex64), np.array([["a", "b"]]), np.ones((2, 3), bool)])
+def test_arrays_that_hold_no_real_numbers_were_refused_only_after_a_store_was_made(tmp_path, vectors):
+    np.save(tmp_path / "all.npy", vectors)
+    with pytest.raises(bqstore.InvalidInputError, match=rf"all\.npy are {vectors.dtype} of shape .*real numbers"):
+        import_from(tmp_path / "all.npy", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_npz_without_vectors_says_what_it_has(tmp_path):
+    np.savez(tmp_path / "all.npz", x=VECTORS, ids=np.array(IDS))
+    with pytest.raises(bqstore.InvalidInputError, match=r"named .*'embedding'.*; it has 'x' \(40, 8\), 'ids' \(40,\)"):
+        open_source(tmp_path / "all.npz")
+    (tmp_path / "all.npz").write_bytes((tmp_path / "all.npz").read_bytes()[:200])
+    with pytest.raises(bqstore.CorruptionError, match=r"all\.npz cannot be read"):
+        open_source(tmp_path / "all.npz")
+
+
+def test_an_npz_of_plain_documents_was_read_as_json(tmp_path):
+    texts = np.array(["one", '{"id": 7}', ""])
+    np.savez(tmp_path / "all.npz", vectors=VECTORS[:3], documents=texts, pages=np.arange(3), axis=np.arange(8))
+    report = import_from(tmp_path / "all.npz", tmp_path / "store")
+    assert report.ok and report.notes == ("'axis' of shape (8,) is left out",)
+    np.savez(tmp_path / "some.npz", vectors=VECTORS[:2], documents=texts[:2])
+    np.savez(tmp_path / "none.npz", vectors=VECTORS[:0], documents=texts[:0])
+    assert import_from(tmp_path / "some.npz", tmp_path / "store").ok and open_source(tmp_path / "none.npz").count == 0
+    with bqstore.open(tmp_path / "store") as col:
+        assert {each.id: (each.text, each.metadata) for each in col.scroll()} == {
+            **{f"all.npz:{i}": (str(text), {"pages": i}) for i, text in enumerate(texts)},
+            **{f"some.npz:{i}": (str(texts[i]), {}) for i in range(2)},
+        }
+
+
+def test_blank_lines_beside_an_array_ended_the_import(tmp_path):
+    np.save(tmp_path / "all.npy", VECTORS[:2])
+    (tmp_path / "all.jsonl").write_text('\n{"id": "a"}\n  \n\n{"id": "b"}\n\n')
+    assert import_from(tmp_path / "all.npy", tmp_path / "store").compared == 2
+
+
+def test_blank_lines_count_as_lines_in_the_ids_that_are_made_of_them(tmp_path):
+    (tmp_path / "all.jsonl").write_text('\n{"vector": [1, 0]}\n\n{"vector": [0, 1]}\n')
+    assert import_from(tmp_path / "all.jsonl", tmp_path / "store").compared == 2
+    with bqstore.open(tmp_path / "store") as col:
+        assert list(col.ids()) == ["all.jsonl:1", "all.jsonl:3"]
+
+
+def test_zero_vectors_are_imported_and_no_neighbors_of_theirs_compared(tmp_path):
+    rows = [{**row, "vector": [0.0] * DIM} for row in ROWS]
+    report = import_from(lines(tmp_path / "all.jsonl", rows), tmp_path / "store")
+    assert (report.compared, report.ok, report.neighbors) == (N, True, None)
+    dry = import_from(tmp_path / "all.jsonl", tmp_path / "another", dry_run=True)
+    assert (dry.documents, dry.added) == (N, 0) and not (tmp_path / "another").exists()
+
+
+def test_an_id_of_bytes_and_a_column_of_nulls(tmp_path):
+    """What tables hold: _of_row is what reads them, too."""
+    ids = np.array([b"\x01\xff", b"\x02\xfe"])
+    np.savez(tmp_path / "all.npz", vectors=VECTORS[:2], uuid=ids, metadatas=np.array(['{"n": 1}', '{"n": null}']))
+    assert import_from(tmp_path / "all.npz", tmp_path / "store").ok
+    with bqstore.open(tmp_path / "store") as col:
+        assert [(each.id, each.metadata) for each in col.scroll()] == [("01ff", {"n": 1}), ("02fe", {"n": None})]
+
+
+@pytest.mark.parametrize(("ending", "library"), [("parquet", "pyarrow"), ("arrow", "pyarrow"), ("lance", "lancedb")])
+def test_a_library_that_is_needed_is_named(tmp_path, monkeypatch, ending, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    file = tmp_path / f"all.{ending}"
+    file.mkdir() if ending == "lance" else file.write_bytes(b"PAR1")
+    with pytest.raises(bqstore.InvalidInputError, match=f"pip install {library}"):
+        open_source(file)
+    with bqstore.open() as col, pytest.raises(bqstore.InvalidInputError, match=r"pip install pyarrow|expected one of"):
+        export(col, tmp_path / f"new.{ending}")
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_collection_without_originals_has_nothing_to_export(tmp_path):
+    with bqstore.open(originals="none") as col, pytest.raises(bqstore.InvalidInputError, match="keeps no originals"):
+        export(col, tmp_path / "all.npz")
+
+
+def test_nodes_of_llama_index_without_their_docstore_have_no_text(tmp_path):
+    nodes = [TextNode(id_=id_, text="lost", metadata={"n": 1}, embedding=[1.0, 0.0]) for id_ in "ab"]
+    index = VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=2))
+    index.storage_context.persist(str(tmp_path / "old"))
+    (tmp_path / "old" / "docstore.json").unlink()
+    (tmp_path / "old" / "default__vector_store.json").rename(tmp_path / "old" / "vector_store.json")  # older versions
+    for source in (tmp_path / "old", tmp_path / "old" / "vector_store.json"):
+        report = import_from(source, tmp_path / "store")
+        assert report.ok and "2 of 2 nodes have no text" in report.notes[0]
+    with bqstore.open(tmp_path / "store") as col:
+        assert [(each.id, each.text, each.metadata["n"]) for each in col.scroll()] == [("a", None, 1), ("b", None, 1)]
+
+
+def test_a_node_of_llama_index_that_is_no_object_has_its_vector_alone(tmp_path):
+    (tmp_path / "docstore.json").write_text('{"docstore/data": {"a": {"__data__": "?"}, "b": 5}}')
+    vectors = {"embedding_dict": {"a": [1, 0], "b": [0, 1]}, "metadata_dict": {"a": {"n": 1}}}
+    (tmp_path / "default__vector_store.json").write_text(json.dumps(vectors))
+    assert import_from(tmp_path, tmp_path / "store").ok
+    with bqstore.open(tmp_path / "store") as col:
+        assert [(each.id, each.text, each.metadata) for each in col.scroll()] == [
+            ("a", None, {"n": 1}),
+            ("b", None, {}),
+        ]
+
+
+@pytest.mark.parametrize("name", ["default__vector_store.json", "dump.json"])
+@pytest.mark.parametrize("text", ["{", '["vector"]', '{"embedding_dict": [1], "vector": 1}', "[" * 10**5 + '"vector"'])
+def test_a_json_store_that_is_damaged_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(bqstore.BqstoreError, match=name.replace(".", r"\.")):
+        open_source(tmp_path if name.startswith("default") else tmp_path / name)
+
+
+@pytest.mark.parametrize("originals", ["float16", "int8"])
+def test_originals_of_fewer_bits_are_compared_within_their_precision(tmp_path, originals):
+    report = import_from(lines(tmp_path / "all.jsonl", ROWS), tmp_path / "store", originals=originals)
+    again = import_from(tmp_path / "all.jsonl", tmp_path / "store")
+    assert (report.added, report.compared, again.added, again.unchanged) == (N, N, 0, N)
+
+
+def test_a_document_that_changes_while_it_is_imported_is_told(tmp_path):
+    file = lines(tmp_path / "all.jsonl", ROWS)
+
+    def change(done):
+        lines(file, [{**ROWS[0], "text": "another"}, *ROWS[1:]])
+
+    report = import_from(file, tmp_path / "store", progress=change)
+    assert (report.added, report.compared, report.differing, report.ok) == (N, N - 1, ("d0",), False)
+
+
+def test_a_source_that_was_opened_is_imported_by_its_kind(tmp_path):
+    source = open_source(lines(tmp_path / "all.ndjson", ROWS), kind="jsonl")
+    assert import_from(source, tmp_path / "store").compared == N

@@ -2,17 +2,16 @@
 
 import os
 import pickle
-import sqlite3
 import struct
 from contextlib import suppress
 
-import numpy as np
 import pytest
 
 import bqstore
 from bqstore.importers import import_from, open_source
 from bqstore.importers.pickles import load
-from tests.importers.given import VECTORS, imported
+from tests.importers.folders import ChromaFolder, flat_index
+from tests.importers.given import VECTORS
 
 
 class Evil:
@@ -21,12 +20,6 @@ class Evil:
 
     def __reduce__(self):
         return os.system, (f"touch {self.path}",)
-
-
-def flat_index(vectors, metric=1):
-    n, dim = vectors.shape
-    head = struct.pack("<4siqqqBi", b"IxF2", dim, n, 1 << 20, 1 << 20, 1, metric)
-    return head + struct.pack("<Q", n * dim) + vectors.tobytes()
 
 
 def folder(path, pickled, index=None):
@@ -93,42 +86,18 @@ def test_an_index_that_does_not_agree_with_its_header_is_refused(tmp_path, index
     assert not (tmp_path / "store").exists()
 
 
-def chroma_like(path, level0, header):
-    """A folder with Chroma's tables and one segment of the index."""
-    (path / "v").mkdir(parents=True)
-    with sqlite3.connect(path / "chroma.sqlite3") as db:
-        db.executescript("""
-            CREATE TABLE collections (id, name, config_json_str); INSERT INTO collections VALUES ('c', 'docs', '');
-            CREATE TABLE collection_metadata (collection_id, key, str_value);
-            CREATE TABLE segments (id, scope, collection);
-            INSERT INTO segments VALUES ('v', 'VECTOR', 'c'), ('m', 'METADATA', 'c');
-            CREATE TABLE embeddings (id INTEGER PRIMARY KEY, segment_id, embedding_id);
-            INSERT INTO embeddings VALUES (1, 'm', 'a'), (2, 'm', 'b');
-            CREATE TABLE embedding_metadata (id, key, string_value, int_value, float_value, bool_value);
-            CREATE TABLE max_seq_id (segment_id, seq_id);
-            CREATE TABLE embeddings_queue (seq_id, operation, topic, id, vector);
-        """)
-    db.close()
-    (path / "v" / "index_metadata.pickle").write_bytes(pickle.dumps({"id_to_label": {"a": 1, "b": 2}}))
-    (path / "v" / "header.bin").write_bytes(header)
-    (path / "v" / "data_level0.bin").write_bytes(level0)
-    return path
-
-
-def level0(vectors):
-    out = np.zeros((len(vectors), 132 + 4 * vectors.shape[1] + 8), np.uint8)
-    out[:, 132:-8] = vectors.view(np.uint8)
-    out[:, -8:] = np.arange(1, len(vectors) + 1, dtype="<u8").view(np.uint8).reshape(-1, 8)
-    return out.tobytes()
+def chroma_like(path):
+    """Two documents whose vectors are in the index."""
+    made = ChromaFolder(path)
+    docs = made.collection("docs")
+    for id_ in ("a", "b"):
+        made.document(docs, id_, None, {})
+    made.index(docs, ["a", "b"], VECTORS[:2], seen=2)
+    return made
 
 
 def header(n=2, size=172, label_at=164, vector_at=132):
     return struct.pack("<i6Q", 1, 0, 1000, n, size, label_at, vector_at) + bytes(48)
-
-
-def test_an_index_of_chroma(tmp_path):
-    source = chroma_like(tmp_path / "old", level0(VECTORS[:2]), header())
-    imported(source, tmp_path / "store", ids=["a", "b"], texts=[None] * 2, metadatas=[{}, {}], vectors=VECTORS[:2])
 
 
 @pytest.mark.parametrize(
@@ -145,7 +114,8 @@ def test_an_index_of_chroma(tmp_path):
     ],
 )
 def test_an_index_of_chroma_that_does_not_agree_with_its_header(tmp_path, given):
-    source = chroma_like(tmp_path / "old", level0(VECTORS[:2]), given)
+    source = chroma_like(tmp_path / "old").path
+    (source / "one-docs-VECTOR" / "header.bin").write_bytes(given)
     with pytest.raises(bqstore.CorruptionError):
         import_from(source, tmp_path / "store")
     assert not (tmp_path / "store").exists()
@@ -160,10 +130,10 @@ def test_a_database_that_is_none(tmp_path):
 
 def test_a_page_of_documents_that_is_damaged_is_an_error_by_name(tmp_path):
     """It is read after the source was opened: SQLite's own error came out of the middle of an import."""
-    source = chroma_like(tmp_path / "old", level0(VECTORS[:2]), header())
-    with sqlite3.connect(source / "chroma.sqlite3") as db:
-        db.execute("INSERT INTO embedding_metadata VALUES (1, 'lost', ?, NULL, NULL, NULL)", ("x" * 9000,))
-    db.close()
+    made = chroma_like(tmp_path / "old")
+    source = made.path
+    made.db.execute("INSERT INTO embedding_metadata VALUES (1, 'lost', ?, NULL, NULL, NULL)", ("x" * 9000,))
+    made.db.close()
     data = bytearray((source / "chroma.sqlite3").read_bytes())
     at = data.index(b"lost") // 4096 * 4096
     data[at : at + 4096] = b"\xff" * 4096
