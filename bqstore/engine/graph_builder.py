@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from ..config import HnswConfig
 from ..errors import BqstoreError
-from ..index import HnswGraph, Quantizer, Workers, can_link, can_link_later, wait_for_kernels
+from ..index import HnswGraph, Originals, Quantizer, Workers, can_link, can_link_later, wait_for_kernels
 from ..progress import Progress
-from ..storage.files import RecordFile
+from ..storage.head import Head
 from .fetch import sound_ones
+from .recent_vectors import RecentVectors
 from .state import State
 
 # Below this a scan is faster than any walk, and collections this small are made by the thousand: no graph at all.
@@ -48,6 +49,7 @@ class GraphBuilder:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._over = True  # the thread will link no more; set under the writer's lock, as `at_work` decides by it
+        self.recent = RecentVectors()
         self._ends: deque[int] = deque()  # slots of each write that waits: linked by them, the graph is always the same
 
     def attached(self, state: State) -> State:
@@ -83,8 +85,21 @@ class GraphBuilder:
         while self._ends and self._ends[0] <= len(self.graph):
             self._ends.popleft()
         stop = min(self._ends[0], state.n) if self._ends else state.n
-        originals = sound_ones(state.vectors)
-        return self.graph.link(state.data.words, stop, self._workers, state.data.quantizer, originals)
+        originals, held = sound_ones(state.vectors), None
+        if originals is None:
+            held = self.recent.slots(self._generation)
+            held = held[np.searchsorted(held, len(self.graph)) : np.searchsorted(held, stop)]
+            originals, held = (self.recent.read, held) if len(held) else (None, None)
+        done = self.graph.link(state.data.words, stop, self._workers, state.data.quantizer, originals, held)
+        self.recent.forget(done)
+        return done
+
+    def hold(self, vectors: NDArray[np.float32], head: Head) -> None:
+        """Try walks with some of these vectors, the last that a commit has added, if no originals are kept."""
+        start = head.n_slots - len(vectors)
+        first = max(0, SMALLEST_GRAPH - start)  # those before are linked when the first walks are tried
+        if head.settings["originals"] == "none" and first < len(vectors):
+            self.recent.take(vectors[first:], start + first, head.generation)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch. Ends early where others have started a new generation."""
@@ -107,14 +122,21 @@ class GraphBuilder:
         self.graph, self._generation = graph, generation
         self._ends.clear()
 
-    def graph_of(self, words: NDArray[np.uint64], quantizer: Quantizer, vectors: RecordFile | None) -> HnswGraph | None:
-        """A graph of these codes alone, whose originals are in a file; None where there is no use, or no kernel yet."""
-        if len(words) < SMALLEST_GRAPH or not can_link():
-            return None
+    def graph_of(
+        self, words: NDArray[np.uint64], quantizer: Quantizer, originals: Originals | None, known: int
+    ) -> HnswGraph:
+        """A graph of these codes alone; an empty one where there is no use, or no kernel yet.
+
+        known : int     of a thousand nearest codes, those that walks are known to miss where there are no originals
+        """
         graph = self.empty()
+        if originals is None:
+            graph.begin_with(known, 0)
+        if len(words) < SMALLEST_GRAPH or not can_link():
+            return graph
         with Progress("linking", len(words)) as progress:
             while len(graph) < len(words):
-                progress(graph.link(words, len(words), self._workers, quantizer, sound_ones(vectors)))
+                progress(graph.link(words, len(words), self._workers, quantizer, originals))
         return graph
 
     # ---- in the background

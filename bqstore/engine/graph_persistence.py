@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BqstoreError
-from ..index import HnswGraph
+from ..index import MISSED, HnswGraph
 from ..metadata.columns import Column, field_of
 from ..metadata.dictionary import NOTHING
 from ..metadata.id_column import Ids
@@ -42,6 +42,7 @@ class GraphPersistence:
     def __init__(self, store: Store, builder: GraphBuilder) -> None:
         self._store, self._builder = store, builder
         self._saved = (-1, 0)  # generation and slots of the last snapshot
+        self._told = -1  # generation of the last one that says that walks miss too many
         self._tried = (0, 0)  # slots and commit of the newest snapshot when they were last looked at
         self._kept: frozenset[str] = frozenset()  # metadata fields whose columns are in it
         self._refused = (-1, 0)  # generation and slots of the last one that was not taken: full disk, others at it
@@ -68,7 +69,7 @@ class GraphPersistence:
                         state.head.generation,
                         0 if problem else snapshot.n,
                     )  # if not whole, it is written again
-                    self._kept = frozenset(columns)
+                    self._kept, self._told = frozenset(columns), self._telling(state)
                     if state.ids is None:
                         state = with_ids(self._store, replace(state, ids=ids))
                     state = with_restored(self._store, state, columns, snapshot.seq)
@@ -106,10 +107,20 @@ class GraphPersistence:
         return {key for key, column in state.columns.items() if not column.is_blank}
 
     def is_due(self, state: State) -> bool:
-        """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add."""
+        """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add.
+
+        Or that walks miss too many, where no originals are kept: who links the codes after a crash cannot find it out.
+        """
         generation, n = self._refused
         tried = n if generation == state.head.generation else 0
-        return min(self._unsaved(state), self._builder.linked(state) - tried) >= long_tail(state.n)
+        news = state.head.settings["originals"] == "none" and self._telling(state) not in (-1, self._told)
+        least = 1 if news and not tried else long_tail(state.n)
+        return min(self._unsaved(state), self._builder.linked(state) - tried) >= least
+
+    def _telling(self, state: State) -> int:
+        """The generation of a graph whose walks miss too many; else -1."""
+        graph = self._builder.graph
+        return -1 if graph is None or graph.missed <= MISSED else state.head.generation
 
     def _unsaved(self, state: State) -> int:
         """Slots that are linked, and not in the last snapshot."""
@@ -140,6 +151,7 @@ class GraphPersistence:
         else:
             if size:
                 self._saved, self._kept = (state.head.generation, n), frozenset(state.columns)
+                self._told = self._telling(state)
             else:
                 self._refused = (state.head.generation, n)
 

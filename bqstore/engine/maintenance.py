@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..index import Quantizer
+from ..index import Originals, Quantizer
 from ..progress import Progress
 from ..storage.compaction import Compaction, Recode
 from ..storage.open_key_values import erase as erase_entries
+from .fetch import sound_ones
 
 if TYPE_CHECKING:
     from .core import Core
@@ -28,7 +29,7 @@ def compact(core: "Core") -> None:
         prepared = core.store.begin_compaction(live, progress)
     assert state.data is not None, "something was deleted"
     words = np.ascontiguousarray(state.data.words[: state.n][state.live])
-    _finish(core, prepared, words, state.data.quantizer)
+    _finish(core, prepared, words, state.data.quantizer, state.data.missed)
 
 
 def erase(core: "Core") -> None:
@@ -68,14 +69,21 @@ def recode(
     with Progress("encoding", len(live)) as progress:
         how = Recode(settings, quantizer.parameters, encode, other, dim)
         prepared = core.store.begin_compaction(live, progress, how)
-    _finish(core, prepared, words, quantizer)
+    _finish(core, prepared, words, quantizer, other=other and (lambda slots: other(state.rids[live[slots]])))
 
 
-def _finish(core: "Core", prepared: Compaction, words: NDArray[np.uint64], quantizer: Quantizer) -> None:
-    """Link the codes of a generation to come, and commit it."""
+def _finish(
+    core: "Core",
+    prepared: Compaction,
+    words: NDArray[np.uint64],
+    quantizer: Quantizer,
+    missed: int = 0,
+    other: Originals | None = None,
+) -> None:
+    """Link the codes of a generation to come, and commit it; ``other`` gives vectors where no originals are kept."""
     builder = core.graph.builder
     try:
-        graph = builder.graph_of(words, quantizer, prepared.flat.vectors)
+        graph = builder.graph_of(words, quantizer, sound_ones(prepared.flat.vectors) or other, missed)
     except BaseException:
         core.store.discard_compaction(prepared)
         raise

@@ -89,6 +89,7 @@ def _commit(core: "Core", mine: Adding) -> None:
     finally:
         if core.store.head.seq > seq and core.store.sound:  # also where an interrupt came behind the commit
             core.group.are_committed(together)
+            core.graph.builder.hold(vectors, core.store.head)
             if found := core.store.replaced:
                 for each in together:
                     each.replaced = len(found.intersection(each.rows.ids))
@@ -146,6 +147,7 @@ def update(
         columns = zip(*((row.id, row.text, row.metadata, row.private, row.ref_doc_id) for row in changed), strict=True)
         codes, coding = core.encoder.settled(some, None, np.zeros((0, 1), np.uint64))
         store.append(Rows(*map(list, columns)), some, codes, coding)
+        core.graph.builder.hold(some, store.head)
         return len(changed)
 
     return engine.write(change)

@@ -6,20 +6,23 @@ Start with `search.py` (queries to ordinals), then `planner.py` (exact, scan or 
 
 from .codes import append_codes, new_codes
 from .graph import HnswGraph
-from .planner import Plan, plan
+from .planner import MISSED, Plan, plan
 from .quantizer import Quantizer
 from .readiness import can_link, can_link_later, check_environment, kernels_state, wait_for_kernels, warm_up
 from .search import ENCODINGS, METRICS, DamagedVectorError, DoubtfulError, Search, Searchable, Work
 from .threads import ALONE, LazyPool, Workers, cores
+from .trial_walks import Originals
 
 __all__ = [
     "ALONE",
     "ENCODINGS",
     "METRICS",
+    "MISSED",
     "DamagedVectorError",
     "DoubtfulError",
     "HnswGraph",
     "LazyPool",
+    "Originals",
     "Plan",
     "Quantizer",
     "Search",

@@ -26,6 +26,7 @@ from .trial_walks import Originals, Trial, missed_by_walks
 
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
 _Back = tuple[I32, NDArray[np.int64], I32]
 
 SEED = 0x6271_7374
@@ -123,10 +124,14 @@ class HnswGraph:
         copied, alike = int((same >= 0).sum()), int(numbers.get("alike", 0))
         if not 0 <= alike <= copied:
             raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
-        self.missed, self._tried = int(numbers.get("missed", 0)), int(numbers.get("tried", 0))
-        self._lost, self._counted, self._trial = self.missed * n, n, Trial()
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
+        self.begin_with(int(numbers.get("missed", 0)), int(numbers.get("tried", 0)))
         self._seeded = 0
+
+    def begin_with(self, missed: int, tried: int) -> None:
+        """Take what a trial of these nodes has told, when there were ``tried`` of them."""
+        self.missed, self._tried = missed, tried
+        self._lost, self._counted, self._trial = missed * len(self), len(self), Trial()
 
     def sample(self, words: U64, width: int) -> None:
         """Choose the nodes that searches begin at, where many have come since; words : uint64 (>= n, columns)."""
@@ -159,6 +164,7 @@ class HnswGraph:
         workers: Workers,
         quantizer: Quantizer | None = None,
         originals: Originals | None = None,
+        held: I64 | None = None,
     ) -> int:
         """Link the next batch of codes, at most up to ordinal ``stop``; return the number of nodes after it.
 
@@ -171,13 +177,14 @@ class HnswGraph:
         workers : Workers       how many kernel calls may run at once
         quantizer : Quantizer   made the codes; None: all words are signs
         originals : Originals   what walks are tried with; the graph does not depend on it
+        held : int64 (m,)       whose originals these are, ascending; None: anybody's
         """
         view = self.view
         start = view.n
         if start >= stop:
             return start
         quantizer = Quantizer.signs(64 * words.shape[1]) if quantizer is None else quantizer
-        self._try(words, stop, quantizer, originals)
+        self._try(words, stop, quantizer, originals, held)
         arrays = self._reaching(words, quantizer, start or min(stop, _MEASURED))
         codes = Codes(words, stop, arrays)
         _unlink_later_copies(view.same, start)
@@ -217,7 +224,7 @@ class HnswGraph:
         self.sample(words, arrays.width)
         return end
 
-    def _try(self, words: U64, stop: int, quantizer: Quantizer, originals: Originals | None) -> None:
+    def _try(self, words: U64, stop: int, quantizer: Quantizer, originals: Originals | None, held: I64 | None) -> None:
         """Have what is to be linked found by walks, whenever the graph has grown by an eighth.
 
         A trial takes some of what comes next, and goes on with the batches that follow until it has asked enough.
@@ -229,8 +236,8 @@ class HnswGraph:
         if n >= self._tried + self._tried // every:  # one node may be near to all, and where no link leads
             if self._trial.told:
                 self._lost, self._counted = self._lost + (n - self._counted) * self._trial.missed, n
-            self._tried, self._trial = n, Trial(goes_on=True)
-        for ordinals in self._trial.queries(n, stop):
+            self._tried, self._trial = n, Trial(True, 0 if originals else self.missed)
+        for ordinals in self._trial.queries(n, stop, held):
             missed = missed_by_walks(self.view, words, quantizer, self.ef_construct, ordinals, originals)
             if self._trial.tells(len(ordinals), missed):
                 now = self._trial.missed  # a query may also be like the nodes before, of which others were missed

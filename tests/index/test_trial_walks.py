@@ -145,6 +145,33 @@ def test_a_trial_asks_on_while_it_is_not_clear(missed, queries):
     assert not list(trial.queries(5000, 7000)) and not list(Trial().queries(0, 10))
 
 
+def test_a_trial_asks_with_those_alone_whose_originals_are_held():
+    held = np.array([3, 4990, 5000, 5001, 5100, 6999, 7000])
+    trial = Trial(goes_on=True)
+    (asked,) = trial.queries(5000, 7000, held)
+    assert asked.tolist() == [5000, 5001, 5100, 6999]
+    assert not list(trial.queries(5101, 6999, held))
+    assert len(next(trial.queries(0, 10**6, np.arange(0, 10**6, 2)))) == QUERIES
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_trial_without_originals_had_what_was_known_forgotten(given, monkeypatch):
+    """It asks with what codes stand for, of which nothing may be missed where much is of queries."""
+    monkeypatch.setattr(trial_walks, "QUERIES", 25)
+    monkeypatch.setattr(graph, "_TRIED_FROM", 300)
+    monkeypatch.setattr(graph, "_OFTEN_FROM", 300)
+    asked = []
+    monkeypatch.setattr(graph, "missed_by_walks", lambda view, words, of, ef, some, read: asked.append(read) or 0.0)
+    vectors, _ = data_of(2000, 48)
+    quantizer = Quantizer.train(vectors, "two_bits", "rabitq", False, DOT)
+    read = (lambda ordinals: vectors[ordinals]) if given else None
+    grown = HnswGraph(16, 64)
+    grown.begin_with(300, 0)
+    grow(quantizer.encode(vectors), quantizer=quantizer, graph=grown, originals=read)
+    assert asked and set(asked) == {read}
+    assert grown.missed == (0 if given else 300)
+
+
 def test_what_walks_miss_is_scanned():
     settings = {"n": 10**6, "accepted": 10**6, "dim": 64, "k": 10, "oversampling": 3.0, "rescore": True, "bits": 1}
     settings |= {"hnsw_ef": None, "planes": 4, "width": 1, "m": 16, "ef_construct": 128, "exact": False}
@@ -167,12 +194,13 @@ def test_a_trial_of_what_came_last_had_what_was_missed_before_forgotten(monkeypa
     vectors, _ = data_of(2000, 48)
     quantizer = Quantizer.train(vectors, "two_bits", "rabitq", False, DOT)
     words = quantizer.encode(vectors)
-    grown = grow(words, quantizer=quantizer, stop=470, step=500)
+    ask = {"quantizer": quantizer, "originals": lambda ordinals: vectors[ordinals]}
+    grown = grow(words, stop=470, step=500, **ask)
     assert grown.missed == 600
     again = HnswGraph(16, 64)
     again.restore(*grown.parts(), 470)
     for each in (grown, again):
-        grow(words, quantizer=quantizer, graph=each, stop=1900)
+        grow(words, graph=each, stop=1900, **ask)
         assert 100 < each.missed < 200  # of a fourth of the nodes
 
 
