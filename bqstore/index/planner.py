@@ -17,8 +17,9 @@ _DESCENT, _PER_BEAM = 50.0, 9.0
 _MAX_BEAM = 16
 # Under a filter: what a code costs more in a scan that skips others (half of it where it skips few), and the smallest
 # share of accepted nodes at which they are still connected through bridges.
-_SKIPPING, _LEAST_SHARE = 8.0, 1 / 32
-_ACCEPTED_NODE = 1500.0  # a node of an accepted-only beam, with its bridges (tests/benchmarks/filters.py)
+_SKIPPING, _LEAST_SHARE = 4.0, 1 / 32
+_ACCEPTED_NODE = 800.0  # a node of an accepted-only beam, with its bridges (tests/benchmarks/filters.py)
+_INSIDE = 100_000  # nodes up to which it finds .98 of what is nearest also where a filter goes against the query
 _SAFE = 1.25  # a scan misses nothing, so it is chosen even if it costs this factor more than a walk
 # how many times the candidates may be looked at, where estimates do not tell the best apart
 _WIDENING, _WIDENING_OF_SIGNS = 4, 10
@@ -173,18 +174,19 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
     """The plan under a filter: a scan if few are accepted, a walk through all nodes if many are, else accepted only.
 
     automatic : bool    no width was asked for. Then a beam through all nodes has a width of ``ef`` and up to twice
-                        that, the fewer are accepted, counting both kinds; an accepted-only beam is half as wide
+                        that, the fewer are accepted, counting both kinds; an accepted-only beam has three quarters
     """
     share, scanning = accepted / n, costs.scan(accepted)
     if share < _LEAST_SHARE:
         return scan
-    only = max(2 * scan.candidates, ef // 2) if automatic else ef
+    only = max(2 * scan.candidates, 3 * ef // 4) if automatic else ef
     through = max(math.ceil(1.4 * scan.candidates), math.ceil((2 - share) * ef * share)) if automatic else ef
     beam = math.ceil(through / share)
     cost_through, cost_only = costs.walk(beam), costs.walk_accepted(only)
     if _SAFE * min(cost_through, cost_only) >= scanning or max(only, through) >= accepted:
         return scan
-    wide = math.ceil(only * max(2.0, 2 * math.sqrt(n / 100_000)))  # recall .99 at 100,000, .96 at ten times that
+    narrow = max(2 * scan.candidates, ef // 2) if automatic else ef
+    wide = math.ceil(2 * narrow * max(1.0, math.sqrt(n / 100_000)))  # recall .99 at 100,000, .96 at ten times that
     ef_sparse = wide if costs.walk_accepted(wide) < scanning and wide < accepted else 0
     ef_dense = min(2 * ef, accepted)
     # the candidates may be widened to all of a beam: a scan does not find what it has missed
@@ -198,6 +200,8 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
         scan_candidates=scan.max_candidates,
         ef_sparse=ef_sparse,
         ef_dense=ef_dense,
-        sparse_below=max(1, int(256 * share)),
+        sparse_below=max(1, int(500 * share)),  # of 1,024: half of the overall share
     )
-    return replace(found, ef=only, max_beam=only, accepted_only=True) if cost_only < cost_through else found
+    if cost_only >= cost_through:
+        return found
+    return replace(found, ef=only, max_beam=only, accepted_only=True, ef_sparse=only if n <= _INSIDE else ef_sparse)

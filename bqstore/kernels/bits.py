@@ -135,11 +135,13 @@ def measure(
     words : uint64 (n, columns) codes
     rows : int32 (>= count,)    ordinals, each < n
     query : EncodedQuery        for codes of ``columns`` words
-    ahead : int                 prefetch the code so many rows behind each one; 0: the codes are in the cache
+    ahead : int                 prefetch the code of the row so many places behind each one in ``rows``, as far as these
+                                reach; 0: the codes are in the cache
     out : int32 (>= count,)     written: the distance (see `encode`); of corrected codes `estimate_to_rank` of the
                                 estimate
     """
     planes, encoding, bits, width = query.planes, query.encoding, query.bits, query.width
+    last = rows.shape[0] - 1
     for p in range(bits):  # each plane weighs half as much as the one before; from the second on, rows are cached
         first = p * width
         far = ahead if p == 0 else 0
@@ -147,7 +149,7 @@ def measure(
         if encoding == BINARY:
             for i in range(count):
                 if far > 0:
-                    prefetch_code(words, rows[i] + far)
+                    prefetch_code(words, rows[min(i + far, last)])
                 apart = distance_1(words, rows[i], first, planes, width)
                 out[i] = apart if p == 0 else 2 * out[i] + apart
         elif encoding == TWO_PLANES:
@@ -157,13 +159,13 @@ def measure(
         elif encoding == SCALAR_4_BITS:
             for i in range(count):
                 if far > 0:
-                    prefetch_code(words, rows[i] + far)
+                    prefetch_code(words, rows[min(i + far, last)])
                 apart = distance_4(words, rows[i], first, planes, width)
                 out[i] = apart if p == 0 else 2 * out[i] + apart
         else:
             for i in range(count):
                 if far > 0:
-                    prefetch_code(words, rows[i] + far)
+                    prefetch_code(words, rows[min(i + far, last)])
                 apart = distance_8(words, rows[i], first, planes, width)
                 out[i] = apart if p == 0 else 2 * out[i] + apart
     if query.corrected:

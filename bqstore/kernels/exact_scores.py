@@ -241,7 +241,7 @@ def scan_originals(
     group = max(1, min(ROWS, GROUP_BYTES // (4 * dim)))
     rows = np.empty(ROWS, np.int32)
     decoded = np.empty((group, dim), np.float32)
-    count, word = next_rows(accept, n, 0, rows)
+    count, word = next_rows(accept, n, 0, rows, 0)
     while count > 0:
         for first in range(0, count, group):
             size = min(group, count - first)
@@ -266,7 +266,7 @@ def scan_originals(
                     else:
                         score = vector_score(queries[query], decoded[slot], norm, metric)
                     offer(heap, query, make_key(score_to_rank(score), ordinal))
-        count, word = next_rows(accept, n, word, rows)
+        count, word = next_rows(accept, n, word, rows, 0)
     return OK
 
 

@@ -22,31 +22,31 @@ ONE = np.uint64(1)
 # Prefetch distance, 18 KB. From 9 KB on, a scan of codes of 192 bytes in memory takes 4.3 ns a code instead of 6.0;
 # 1.5 KB gains nothing.
 PREFETCH_WORDS = 2304
+# Of codes that lie apart, in codes: 8 to 64 are alike.
+PREFETCH_SCATTERED = 16
 QUERY_NUMBERS = 6
-PORTION = 16  # codes of a scattered scan that are prefetched together: about as many lines as a core can wait for
 CACHED_WORDS = 1 << 20  # 8 MB of codes are likely to be in a cache, where prefetching costs 0.3 ns a code
 
 
 @leaf
-def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32]) -> tuple[int, int]:
-    """Write the next accepted ordinals to ``rows``, ascending, starting at ``64 * word``.
+def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32], count: int) -> tuple[int, int]:
+    """Write the next accepted ordinals behind the first ``count`` of ``rows``, ascending, starting at ``64 * word``.
 
     Parameters
     ----------
     accept : Accept
     n : int                     number of ordinals
     word : int                  where the last call stopped; 0 at first
-    rows : int32 (size,)        written; size >= 64
+    rows : int32 (size,)        written from ``count`` on; size >= count + 64, or nothing is
 
     Returns
     -------
-    count : int                 rows written; 0 only when none is left
+    count : int                 rows written, and those before them; unchanged only when none is left, or no room
     word : int                  where the next call starts
     """
     last = (n + 63) // 64
     if not accept.everything:
         last = min(last, accept.words.shape[0])
-    count = 0
     while word < last and count + 64 <= rows.shape[0]:
         first = 64 * word
         width = min(64, n - first)
@@ -88,22 +88,6 @@ def load_query(
 
 
 @leaf
-def measure_scattered(
-    words: npt.NDArray[np.uint64],
-    rows: npt.NDArray[np.int32],
-    count: int,
-    query: EncodedQuery,
-    distances: npt.NDArray[np.int32],
-) -> None:
-    """`measure` codes that lie apart, each portion while the next one is prefetched; without that, 28 ns a code."""
-    prefetch_codes(words, rows, 0, min(count, PORTION))
-    for at in range(0, count, PORTION):
-        stop = min(count, at + PORTION)
-        prefetch_codes(words, rows, stop, min(count, stop + PORTION))
-        measure(words, rows[at:stop], stop - at, query, 0, distances[at:stop])
-
-
-@leaf
 def scan_codes(
     planes: npt.NDArray[np.uint64],
     queries: npt.NDArray[np.float64],
@@ -131,25 +115,29 @@ def scan_codes(
     binary = encoding == BINARY and codes.quantizer.kind != RABITQ
     nearest = make_nearest(m, c if binary else 0, n if binary else 0, 64 * words.shape[1] if binary else 0)
     heap = np.full((0 if binary else m, c), EMPTY)
-    rows = np.empty(BLOCK, np.int32)
-    distances = np.empty(BLOCK, np.int32)
     far = max(1, PREFETCH_WORDS // words.shape[1]) if n * words.shape[1] > CACHED_WORDS else 0
-    count, word = next_rows(accept, n, 0, rows)
-    while count > 0 and c > 0:
+    # a block, and the rows behind it that are prefetched meanwhile
+    rows = np.zeros(2 * BLOCK + far + 64, np.int32)
+    distances = np.empty(BLOCK, np.int32)
+    held, word = next_rows(accept, n, 0, rows, 0)
+    prefetch_codes(words, rows, 0, min(held, far, PREFETCH_SCATTERED))
+    while held > 0 and c > 0:
+        count = min(held, BLOCK)
         dense = rows[count - 1] - rows[0] < 2 * count
+        ahead = far if dense else min(far, PREFETCH_SCATTERED)
         for query in range(m):
             # the first query reads the block into the cache, where the others find it
             encoded = load_query(planes[query], queries[query], encoding, codes.quantizer)
-            if dense or far == 0 or query > 0:
-                measure(words, rows, count, encoded, far if query == 0 else 0, distances)
-            else:
-                measure_scattered(words, rows, count, encoded, distances)
+            measure(words, rows, count, encoded, ahead if query == 0 else 0, distances)
             if binary:
                 offer_block(nearest, query, c, rows, distances, count)
             else:
                 for i in range(count):
                     offer(heap, query, make_key(distances[i], rows[i]))
-        count, word = next_rows(accept, n, word, rows)
+        held -= count
+        for i in range(held):
+            rows[i] = rows[count + i]
+        held, word = next_rows(accept, n, word, rows, held)
     if binary:
         write_candidates(nearest, c, candidates)
         return
