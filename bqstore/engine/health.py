@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..results.recall import Health, RecallEstimate
-from .target import DEFAULT_RUNG, RUNGS
+from .target import DEFAULT_RUNG, FEWEST_CHECKED, RUNGS
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -28,7 +28,7 @@ def health_of(engine: "Engine", way: str) -> Health:
                 f"{_mend(engine, way)}"
             )
     for kind, seen in searches.items():
-        if seen.high < target:
+        if seen.queries >= FEWEST_CHECKED and seen.high < target:
             more = (
                 "give a larger oversampling to searches with such filters"
                 if kind == "filtered"

@@ -16,6 +16,7 @@ from .state import State
 
 DEFAULT_TARGET: Final = 0.95
 K: Final = 10  # hits that recall is measured at
+FEWEST_CHECKED: Final = 30  # searches that were answered again, before which none is judged
 
 # oversampling and length of the candidate list, None: the default one
 RUNGS: Final[tuple[tuple[float, int | None], ...]] = (
