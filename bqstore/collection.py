@@ -261,9 +261,9 @@ class Collection:
         *,
         text: str | None = None,
         mode: str | None = None,
-        fusion: str = "rrf",
-        alpha: float = 0.5,
-        syntax: str = "words",
+        fusion: str | None = None,
+        alpha: float | None = None,
+        syntax: str | None = None,
         filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
@@ -287,10 +287,11 @@ class Collection:
         k : int                         1 to 10,000
         text : str                      words to search for, any of them; see ``text_index`` of `bqstore.open`
         mode : str                      "vector", "text", or "hybrid": by both. None: by what is given
-        fusion : str                    of both: "rrf", by their ranks (reciprocal rank fusion), or "relative_score", by
-                                        their scores, which are brought to 0 to 1 before
-        alpha : float                   the weight of the vector's side, from 0 to 1
-        syntax : str                    "fts5": ``text`` is an expression of SQLite's FTS5, with phrases, AND and NOT
+        fusion : str                    of both: "rrf" (None), by their ranks (reciprocal rank fusion), or
+                                        "relative_score", by their scores, which are brought to 0 to 1 before
+        alpha : float                   of both: the weight of the vector's side, from 0 to 1; None: 0.5
+        syntax : str                    "words" (None), or "fts5": ``text`` is an expression of SQLite's FTS5, with
+                                        phrases, AND and NOT
         filter : dict or function       which documents may be found: ``{"lang": "en", "year": {"$gte": 2020}}`` (see
                                         ``docs/filters.md``), or a function of a `Record` that returns a bool (slower)
         oversampling : float or None    ``ceil(k * oversampling)`` candidates are rescored. None: the collection's
@@ -341,9 +342,9 @@ class Collection:
         *,
         texts: str | Sequence[str] | None = None,
         mode: str | None = None,
-        fusion: str = "rrf",
-        alpha: float = 0.5,
-        syntax: str = "words",
+        fusion: str | None = None,
+        alpha: float | None = None,
+        syntax: str | None = None,
         filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,
@@ -395,9 +396,9 @@ class Collection:
         *,
         texts: str | Sequence[str] | None = None,
         mode: str | None = None,
-        fusion: str = "rrf",
-        alpha: float = 0.5,
-        syntax: str = "words",
+        fusion: str | None = None,
+        alpha: float | None = None,
+        syntax: str | None = None,
         filter: Filter | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,

@@ -35,6 +35,13 @@ F32 = NDArray[np.float32]
 MODES: Final = ("vector", "text", "hybrid")
 FUSIONS: Final = ("rrf", "relative_score")
 SYNTAXES: Final = ("words", "fts5")
+_ALPHA: Final = "a number from 0 (words alone) to 1 (vectors alone)"
+_OF_BOTH: Final = (("hybrid",), "mode='hybrid', which looks for a vector and for the words of")
+_FOR: Final = {
+    "fusion": _OF_BOTH,
+    "alpha": _OF_BOTH,
+    "syntax": (("text", "hybrid"), "mode='text' and mode='hybrid', which look for the words of"),
+}
 _RRF: Final = 60  # the constant of Cormack, Clarke and Buettcher (SIGIR 2009)
 _FEW_TEXTS: Final = 1000  # indexed texts up to which no word is common or heavy
 _HEAVY: Final = 50  # a word is heavy that more than one text of so many has
@@ -71,16 +78,25 @@ def asked(has_vector: bool, text: Any, mode: Any, fusion: Any, alpha: Any, synta
 
     ``name`` is that of the parameter: "text" for one, "texts" for several.
     """
-    if text is None and mode is None:
-        return None
+    if text is None and mode is None and fusion is None and alpha is None and syntax is None:
+        return None  # as most calls are
     if mode is None:
-        mode = "hybrid" if has_vector else "text"
-    elif check_choice("mode", mode, MODES) == "vector":
-        return None
-    fusion, syntax = check_choice("fusion", fusion, FUSIONS), check_choice("syntax", syntax, SYNTAXES)
-    alpha = check_real("alpha", alpha, "a number from 0 (words alone) to 1 (vectors alone)")
+        mode = "vector" if text is None else "hybrid" if has_vector else "text"
+    check_choice("mode", mode, MODES)
+    given = {"fusion": fusion, "alpha": alpha, "syntax": syntax}
+    fusion = "rrf" if fusion is None else check_choice("fusion", fusion, FUSIONS)
+    syntax = "words" if syntax is None else check_choice("syntax", syntax, SYNTAXES)
+    alpha = 0.5 if alpha is None else check_real("alpha", alpha, _ALPHA)
     if not 0 <= alpha <= 1:
-        raise InvalidInputError(f"alpha is {alpha:g}; expected a number from 0 (words alone) to 1 (vectors alone)")
+        raise InvalidInputError(f"alpha is {alpha:g}; expected {_ALPHA}")
+    for each, value in given.items():
+        if value is not None and mode not in _FOR[each][0]:
+            raise InvalidInputError(
+                f"{each} is {shown(value)}, but the mode of this search is {mode!r}; {each} is for {_FOR[each][1]} "
+                f"{name}="
+            )
+    if mode == "vector":
+        return None
     if text is None or (mode == "hybrid" and not has_vector):
         raise InvalidInputError(f"mode is {mode!r}; expected {name}=" + (" and a vector" if mode == "hybrid" else ""))
     texts = [text] if isinstance(text, str) or name == "text" else items(text, name)

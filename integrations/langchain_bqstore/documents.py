@@ -112,13 +112,30 @@ def _refuse_private_keys(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
                 )
 
 
+def documents_in(given: Any) -> list[Document]:
+    """Return the documents of any iterable, if they are some; else raise InvalidInputError.
+
+    >>> documents_in(iter([Document("Cats sleep.")]))
+    [Document(metadata={}, page_content='Cats sleep.')]
+    """
+    if isinstance(given, (Document, Mapping)):  # both are iterable
+        raise bqstore.InvalidInputError(f"documents is a {type(given).__name__}; expected a list: [document]")
+    documents = _listed("documents", given)
+    for i, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise bqstore.InvalidInputError(
+                f"document {i} is of type {type(document).__name__}; expected a Document (add_texts takes strings)"
+            )
+    return documents
+
+
 def add_arguments(documents: Iterable[Document], ids: Sequence[str | None] | None) -> dict[str, Any]:
     """Return documents as the keyword arguments of `BQVectorStore.add_texts`.
 
     >>> add_arguments([Document("Cats sleep.", id="1", metadata={"animal": "cat"})], ids=None)
     {'texts': ['Cats sleep.'], 'metadatas': [{'animal': 'cat'}], 'ids': ['1']}
     """
-    documents = list(documents)
+    documents = documents_in(documents)
     return {
         "texts": [document.page_content for document in documents],
         "metadatas": [document.metadata for document in documents],

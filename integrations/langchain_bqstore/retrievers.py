@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.load.serializable import Serializable, SerializedConstructor, SerializedNotImplemented
 from langchain_core.vectorstores import VectorStoreRetriever
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 import bqstore
 
 from .searching import SEARCH_KEYWORDS
-from .words import of_search_type
+from .words import SEARCH_TYPES, of_search_type
 
 _EMBEDDING: ContextVar[Any] = ContextVar("embedding", default=None)
 _OF_SEARCH = {*SEARCH_KEYWORDS, "fetch_k", "lambda_mult", "where_document"}
@@ -34,7 +34,8 @@ class BQRetriever(VectorStoreRetriever):
     Parameters
     ----------
     vectorstore : BQVectorStore
-    search_type : str           "similarity" (default), "mmr" or "similarity_score_threshold"
+    search_type : str           "similarity" (default), "mmr", "similarity_score_threshold", and for the words of a
+                                query "hybrid" and "text": a search by similarity in that ``mode``
     search_kwargs : dict        keywords of the search, which `BQVectorStore` lists
     score_key : str or None     put each document's score under this key of its metadata; its relevance for the search
                                 type "similarity_score_threshold"
@@ -49,6 +50,7 @@ class BQRetriever(VectorStoreRetriever):
     """
 
     score_key: str | None = None
+    allowed_search_types: ClassVar[Collection[str]] = SEARCH_TYPES
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -86,6 +88,11 @@ class BQRetriever(VectorStoreRetriever):
         if out["type"] == "constructor":
             out["kwargs"]["vectorstore"] = reopening
         return out
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_mode(cls, values: Any) -> Any:
+        return of_search_type(values)
 
     @field_validator("vectorstore", mode="before")
     @classmethod

@@ -137,6 +137,7 @@ class Searching(VectorStore):
         >>> found.id, round(relevance, 3)
         ('2', 1.0)
         """
+        refuse_words(kwargs)
         least = kwargs.pop("score_threshold", None)
         hits = self._hits(embedding, k, filter, kwargs)
         found = [(document_of(hit), self._relevance_score_fn(hit.score)) for hit in hits]
@@ -235,5 +236,5 @@ def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, 
 
 SEARCH_KEYWORDS = (
     *("k", "filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
-    *("search_params", *WORD_KEYWORDS),
+    *("target_recall", "search_params", *WORD_KEYWORDS),
 )

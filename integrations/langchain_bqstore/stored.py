@@ -10,7 +10,7 @@ from langchain_core.runnables.config import run_in_executor
 
 import bqstore
 
-from .documents import Filter, batches_of, document_of, native_filter
+from .documents import Filter, batches_of, document_of, documents_in, native_filter
 from .embeddings import aembed_texts, embed_texts
 from .keywords import refuse_foreign
 from .writing import Writing
@@ -186,7 +186,7 @@ class Stored(Writing):
 
 def _checked_update(ids: Sequence[str], documents: Iterable[Document]) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the texts and metadatas of documents, after all of it has been checked."""
-    documents = list(documents)
+    documents = documents_in(documents)
     texts, metadatas = [each.page_content for each in documents], [each.metadata for each in documents]
     batches_of(texts, metadatas, ids, None, {})
     return texts, metadatas

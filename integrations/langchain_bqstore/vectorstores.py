@@ -72,7 +72,7 @@ class BQVectorStore(Diverse, Stored):
     mode : str                      "hybrid": search for the words of the query, too; "text": for these alone, and
                                     nothing is embedded. The store must be opened with ``text_index=True``. As
                                     ``search_type`` of a retriever, too
-    alpha, fusion, syntax, oversampling, rescore, hnsw_ef, exact, ignore_quantization
+    alpha, fusion, syntax, oversampling, rescore, hnsw_ef, exact, ignore_quantization, target_recall
                                     as in `bqstore.Collection.search`
     search_params : dict            the same settings as Qdrant writes them: ``{"quantization": {"oversampling": 4.0}}``
 

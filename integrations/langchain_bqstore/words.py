@@ -8,6 +8,7 @@ from typing import Any, Final
 import bqstore
 
 MODES: Final = ("hybrid", "text")
+SEARCH_TYPES: Final = ("similarity", "similarity_score_threshold", "mmr", *MODES)
 WORD_KEYWORDS: Final = ("mode", "alpha", "fusion", "syntax", "text")
 
 
@@ -32,12 +33,18 @@ def with_words(query: str | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def of_search_type(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a retriever, the search types "hybrid" and "text" as the mode of a search by similarity.
 
+    An unknown search type is an InvalidInputError.
+
     >>> of_search_type({"search_type": "hybrid"})
     {'search_type': 'similarity', 'search_kwargs': {'mode': 'hybrid'}}
     """
-    if given.get("search_type") not in MODES:
+    search_type = given.get("search_type", "similarity")
+    if search_type not in SEARCH_TYPES:
+        known = ", ".join(map(repr, SEARCH_TYPES))
+        raise bqstore.InvalidInputError(f"search_type is {search_type!r}; expected one of {known}")
+    if search_type not in MODES:
         return dict(given)
-    own = {"mode": given["search_type"], **(given.get("search_kwargs") or {})}
+    own = {"mode": search_type, **(given.get("search_kwargs") or {})}
     return {**given, "search_type": "similarity", "search_kwargs": own}
 
 
@@ -46,7 +53,8 @@ def refuse_words(kwargs: Mapping[str, Any]) -> None:
 
     >>> refuse_words({"mode": "vector"})
     """
-    if kwargs.get("mode") in MODES:
+    mode = kwargs.get("mode") or ("vector" if kwargs.get("text") is None else "hybrid")
+    if mode in MODES:
         raise bqstore.InvalidInputError(
-            f"mode={kwargs['mode']!r} has scores and no relevances from 0 to 1; use similarity_search_with_score"
+            f"mode={mode!r} has scores and no relevances from 0 to 1; use similarity_search_with_score"
         )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 import bqstore
@@ -171,10 +172,33 @@ def test_names_of_collections_are_any_text(tmp_path: Any) -> None:
 def test_an_unknown_keyword_of_a_search_lists_what_is_taken_there_and_nothing_else() -> None:
     store = BQVectorStore(DeterministicFakeEmbedding(size=DIM))
     known = "alpha, exact, filter, fusion, hnsw_ef, ignore_quantization, k, mode, oversampling, rescore, "
-    known += "score_threshold, search_params, syntax, text$"
+    known += "score_threshold, search_params, syntax, target_recall, text$"
     with pytest.raises(bqstore.UnknownKeywordError, match=f"no keyword 'nonsense'; known: {known}"):
         store.similarity_search("a", nonsense=1)
     with pytest.raises(bqstore.UnknownKeywordError, match="fetch_k belongs to max_marginal_relevance"):
         store.similarity_search("a", fetch_k=20)
     with pytest.raises(bqstore.UnknownKeywordError, match="did you mean 'filter'"):
         store.similarity_search("a", where={})
+
+
+async def test_what_is_no_document_is_refused_by_name_before_anything_is_embedded() -> None:
+    store = BQVectorStore(DeterministicFakeEmbedding(size=DIM))
+    store.add_texts(["a"], ids=["1"])
+    page: Any = Document("b")
+    for wrong, words in (
+        ([None], "document 0 is of type NoneType; expected a Document"),
+        ([page, {"page_content": "b"}], "document 1 is of type dict"),
+        (page, r"documents is a Document; expected a list: \[document\]"),
+        ({"page_content": "b"}, "documents is a dict"),
+        ("b", "documents is of type str"),
+        (None, "documents is of type NoneType"),
+    ):
+        with pytest.raises(bqstore.InvalidInputError, match=words):
+            store.add_documents(wrong)
+        with pytest.raises(bqstore.InvalidInputError, match=words):
+            await store.aadd_documents(wrong)
+        with pytest.raises(bqstore.InvalidInputError, match=words):
+            store.update_documents(["1"], wrong)
+        with pytest.raises(bqstore.InvalidInputError, match=words):
+            await store.aupdate_documents(["1"], wrong)
+    assert [found.page_content for found in store.get_by_ids(["1"])] == ["a"] and len(store.collection) == 1

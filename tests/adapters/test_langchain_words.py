@@ -1,11 +1,13 @@
 """LangChain: searches for words, alone and with vectors."""
 
+import re
+
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.vectorstores import VectorStore
 
 import bqstore
-from langchain_bqstore import BQVectorStore
+from langchain_bqstore import BQRetriever, BQVectorStore
 
 TEXTS = ["the red fox", "a dog", "error E1042 of the pump", "a red dog"]
 
@@ -65,3 +67,41 @@ async def test_what_makes_no_sense_is_an_error_by_name(store):
         plain.similarity_search("red", mode="text")
     with pytest.raises(bqstore.UnknownKeywordError, match="text_index=True"):
         BQVectorStore(Counting(size=8), retrieval_mode="hybrid")
+
+
+async def test_what_is_for_words_is_never_ignored_where_nothing_looks_for_words(store):
+    vector = store.embeddings.embed_query("red")
+    for name, value in (("alpha", 0.3), ("fusion", "rrf"), ("syntax", "words")):
+        for search in (
+            lambda given: store.similarity_search("red", **given),
+            lambda given: store.similarity_search_with_score("red", **given),
+            lambda given: store.similarity_search_with_relevance_scores("red", **given),
+            lambda given: store.similarity_search_by_vector(vector, **given),
+            lambda given: store.as_retriever(**given).invoke("red"),
+        ):
+            with pytest.raises(bqstore.InvalidInputError, match=f"'vector'; {name} is for mode='"):
+                search({name: value})
+        with pytest.raises(bqstore.UnknownKeywordError, match=f"no keyword '{name}'"):
+            store.max_marginal_relevance_search("red", **{name: value})
+    for given in ({"text": "red"}, {"text": "red", "mode": "hybrid"}):
+        with pytest.raises(bqstore.InvalidInputError, match="mode='hybrid' has scores and no relevances"):
+            store.similarity_search_with_relevance_scores("red", **given)
+        with pytest.raises(bqstore.InvalidInputError, match="mode='hybrid' has scores and no relevances"):
+            store.similarity_search_by_vector_with_relevance_scores(vector, **given)
+
+
+def test_every_search_type_that_an_error_lists_is_taken_everywhere(store):
+    with pytest.raises(bqstore.InvalidInputError, match="'bm25'; expected one of") as refused:
+        store.as_retriever(search_type="bm25")
+    with pytest.raises(bqstore.InvalidInputError, match=re.escape(str(refused.value))):
+        store.search("red", "bm25")
+    with pytest.raises(ValueError, match=re.escape(str(refused.value))):  # pydantic's, from a constructor
+        BQRetriever(vectorstore=store, search_type="bm25")
+    listed = re.findall("'([a-z_]+)'", str(refused.value).partition("expected")[2])
+    assert set(listed) == set(BQRetriever.allowed_search_types) > {"hybrid", "text", "mmr"}
+    for name in listed:
+        given = {"score_threshold": 0.0} if name == "similarity_score_threshold" else {}
+        wanted = ids(store.search("red dog", name, k=2, **given))
+        assert ids(store.as_retriever(search_type=name, k=2, **given).invoke("red dog")) == wanted != []
+        own = BQRetriever(vectorstore=store, search_type=name, search_kwargs={"k": 2, **given}, score_key="score")
+        assert ids(own.invoke("red dog")) == wanted

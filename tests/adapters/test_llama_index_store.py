@@ -753,3 +753,10 @@ def test_copies_share_the_open_collection(store: BQVectorStore) -> None:
 def test_settings_do_not_change_by_assignment(store: BQVectorStore) -> None:
     with pytest.raises(ValueError, match="frozen"):
         store.oversampling = 9.0
+
+
+def test_get_nodes_with_ids_and_filters_keeps_the_order_of_the_ids() -> None:
+    with BQVectorStore() as store:
+        store.add([TextNode(id_=name, text=name, metadata={"n": 1}, embedding=[1.0, 0.0]) for name in "abcd"])
+        only = MetadataFilters(filters=[MetadataFilter(key="n", value=1)])
+        assert [node.node_id for node in store.get_nodes(["d", "a", "z", "c"], only)] == ["d", "a", "c"]

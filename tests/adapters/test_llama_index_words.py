@@ -60,3 +60,43 @@ def test_what_is_missing_is_named(store):
         store.query(VectorStoreQuery(query_str="red", mode=HYBRID))
     with BQVectorStore() as plain, pytest.raises(bqstore.InvalidInputError, match="no text index"):
         plain.query(VectorStoreQuery(query_str="red", mode=TEXT))
+
+
+ZEROS = [0.0, 0.0]
+ONLY_B = MetadataFilters(filters=[MetadataFilter(key="n", value=1)])
+
+
+def test_what_is_for_words_is_never_ignored_in_modes_without_them(store):
+    asked = {"query_str": "dog", "query_embedding": [1.0, 0.0], "similarity_top_k": 2}
+    for mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+        with pytest.raises(bqstore.UnknownKeywordError, match="'alpha' is for the query mode 'hybrid'"):
+            store.query(VectorStoreQuery(mode=mode, alpha=0.3, **asked))
+        with pytest.raises(bqstore.UnknownKeywordError, match="'fusion' is for the query mode 'hybrid'"):
+            store.query(VectorStoreQuery(mode=mode, **asked), fusion="rrf")
+        with pytest.raises(bqstore.UnknownKeywordError, match="'syntax' is for the query mode 'text_search'"):
+            store.query(VectorStoreQuery(mode=mode, **asked), syntax="fts5")
+    for mode in (TEXT, SPARSE):
+        with pytest.raises(bqstore.UnknownKeywordError, match=f"this query's mode is '{mode.value}'"):
+            store.query(VectorStoreQuery(mode=mode, alpha=0.3, **asked))
+    with pytest.raises(bqstore.UnknownKeywordError, match="'mmr_threshold' is for the query mode 'mmr'"):
+        store.query(VectorStoreQuery(mode=HYBRID, **asked), mmr_threshold=0.5)
+
+
+def test_hybrid_with_a_vector_of_zeros_goes_by_the_words(store):
+    for extra in ({}, {"alpha": 0.9}):
+        found = store.query(
+            VectorStoreQuery(query_str="red", query_embedding=ZEROS, mode=HYBRID, similarity_top_k=9, **extra),
+            fusion="relative_score",
+        )
+        words = store.query(VectorStoreQuery(query_str="red", mode=TEXT, similarity_top_k=9))
+        assert found.ids == words.ids != [] and found.similarities == words.similarities
+
+
+def test_an_empty_text_is_no_error_where_a_vector_or_filters_say_what_is_meant(store):
+    for mode in (HYBRID, TEXT, SPARSE):
+        asked = {"query_str": " ", "query_embedding": ZEROS, "mode": mode, "similarity_top_k": 2}
+        found = store.query(VectorStoreQuery(filters=ONLY_B, **asked), syntax="words")
+        assert (found.ids, found.similarities) == (["b"], None)
+        assert store.query(VectorStoreQuery(**asked)).ids == ["a", "b"]
+    found = store.query(VectorStoreQuery(query_str="", query_embedding=[0.0, 1.0], mode=HYBRID, similarity_top_k=1))
+    assert found.ids == ["c"] and len(found.similarities) == 1

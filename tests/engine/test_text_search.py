@@ -247,6 +247,17 @@ def test_what_cannot_be_searched_is_an_error_by_name(col):
     ):
         with pytest.raises(InvalidInputError, match=words):
             col.search(**wrong)
+    for name, value in (("fusion", "rrf"), ("alpha", 0.5), ("syntax", "words")):  # the defaults, too, if given
+        for mode in ({}, {"mode": "vector"}, {"filter": {"n": 1}}, {"mode": "vector", "text": "fox"}):
+            with pytest.raises(
+                InvalidInputError, match=f"{name} is .* the mode of this search is 'vector'; {name} is for"
+            ):
+                col.search(np.eye(5)[0], **mode, **{name: value})
+        with pytest.raises(InvalidInputError, match="texts="):
+            col.search_ids(np.eye(5)[:1], **{name: value})
+    for name, value in (("fusion", "rrf"), ("alpha", 0.5)):
+        with pytest.raises(InvalidInputError, match=f"of this search is 'text'; {name} is for mode='hybrid', which"):
+            col.search(text="fox", **{name: value})
     with pytest.raises(InvalidInputError, match="texts has 1, vectors 2"):
         col.search_batch(np.eye(5)[:2], texts=["x"])
     assert [hit.id for hit in col.search(text="red NOT dog", syntax="fts5")] == ["a"]

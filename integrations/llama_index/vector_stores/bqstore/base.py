@@ -298,7 +298,11 @@ class BQVectorStore(BasePydanticVectorStore):
             if isinstance(node_ids, str):
                 raise bqstore.InvalidInputError("node_ids is a str; expected a list")
             native = native_filter(filters, None if node_ids is None else {bqstore.ID_KEY: {"$in": node_ids}})
-            return [node_of(record) for record in self._collection.scroll(native, with_vectors=with_vectors)]
+            records = list(self._collection.scroll(native, with_vectors=with_vectors))
+            if node_ids is not None:
+                place = {name: at for at, name in enumerate(node_ids)}
+                records.sort(key=lambda record: place[record.id])
+            return [node_of(record) for record in records]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the ``similarity_top_k`` nearest nodes that match, nearest first; a larger similarity is nearer.
@@ -306,14 +310,14 @@ class BQVectorStore(BasePydanticVectorStore):
         Parameters
         ----------
         query : VectorStoreQuery    of mode DEFAULT or MMR; in a store opened with ``text_index=True`` of HYBRID (by the
-                                    embedding and the words of ``query_str``, with ``alpha``), TEXT_SEARCH or SPARSE
-                                    (by the words alone), too. ``hybrid_top_k`` or ``sparse_top_k`` nodes are
-                                    returned, if given. ``filters``, ``doc_ids`` and ``node_ids`` restrict unless
-                                    they are None or empty; ``filters`` may also be a dict in bqstore's grammar.
-                                    ``output_fields`` names the metadata that the nodes bring ("embedding": the vector,
-                                    too). Without a ``query_embedding``, but with filters, and with one of zeros
-                                    (unless the distance is "euclid") the first nodes that match are returned, and
-                                    ``similarities`` is None
+                                    embedding and the words of ``query_str``, with ``alpha``; by the words alone if the
+                                    embedding is of zeros), TEXT_SEARCH or SPARSE (by the words alone), too.
+                                    ``hybrid_top_k`` or ``sparse_top_k`` nodes are returned, if given. ``filters``,
+                                    ``doc_ids`` and ``node_ids`` restrict unless they are None or empty; ``filters``
+                                    may also be a dict in bqstore's grammar. ``output_fields`` names the metadata that
+                                    the nodes bring ("embedding": the vector, too). Without a ``query_embedding``, but
+                                    with filters, and with one of zeros (unless the distance is "euclid") the first
+                                    nodes that match are returned, and ``similarities`` is None
         **kwargs                    a retriever's ``vector_store_kwargs``: ``filter`` and the settings of
                                     `bqstore.Collection.search`; ``search_params``, the same settings as Qdrant writes
                                     them; and those for MMR that the class lists. ``filter`` applies together with

@@ -15,7 +15,7 @@ from .embeddings import model_of
 from .filters import native_filter
 from .nodes import node_of
 from .tracing import is_watched, tell
-from .words import WORD_KEYWORDS, is_of_words, top_k, word_settings
+from .words import WORD_KEYWORDS, is_of_words, refuse_elsewhere, top_k, word_settings
 
 _MMR: Final = ("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k")
 _KEYWORDS: Final = (
@@ -39,11 +39,12 @@ def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[
     """Return what `BQVectorStore.query` promises; ``given`` are its keywords."""
     with llama_index_words():
         vector, mmr, settings = _asked(collection, query, given)
+        ranks = vector is not None or "text" in settings
         k, fields = top_k(query), None if "*" in (query.output_fields or "*") else query.output_fields
         if fields is not None and "embedding" in fields:
             settings["with_vectors"] = True
         found: Any
-        if vector is None and settings["filter"] is None and not is_of_words(query):
+        if not ranks and settings["filter"] is None:
             found = list(collection.scroll(limit=k, with_vectors=settings.get("with_vectors", False)))
         elif mmr is not None and vector is not None:
             found = collection.max_marginal_relevance(vector, k, **mmr, **settings)
@@ -53,7 +54,7 @@ def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[
         tell(k, found)
     return VectorStoreQueryResult(
         nodes=[node_of(each, fields) for each in found],
-        similarities=None if vector is None and not is_of_words(query) else [hit.score for hit in found],
+        similarities=[hit.score for hit in found] if ranks else None,
         ids=[each.id for each in found],
     )
 
@@ -62,7 +63,7 @@ def explanation(collection: bqstore.Collection, query: VectorStoreQuery, given: 
     """Return what `BQVectorStore.explain` promises."""
     with llama_index_words():
         vector, mmr, settings = _asked(collection, query, given)
-        if mmr is not None or (vector is None and not is_of_words(query)):
+        if mmr is not None or (vector is None and "text" not in settings):
             raise bqstore.InvalidInputError(
                 "only queries of the mode 'default' that have an embedding, and those for words, are explained"
             )
@@ -75,12 +76,15 @@ def _asked(
 ) -> tuple[Any, dict[str, Any] | None, dict[str, Any]]:
     """Return the vector, None for one that ranks nothing; the settings of the mode MMR; and those of a search."""
     mode = _mode(query)
-    given = {name: value for name, value in given.items() if name not in _PASSED_ALONG}
+    given = {name: value for name, value in given.items() if name not in _PASSED_ALONG and value is not None}
+    refuse_elsewhere([*given, *(name for name in ("mmr_threshold", "alpha") if getattr(query, name) is not None)], mode)
     mmr = _mmr_settings(query, mode, {name: given.pop(name, None) for name in _MMR})
     settings = _search_settings(**given)
     settings["filter"] = _filter(query, settings.get("filter"))
     if is_of_words(query):
         vector, words = word_settings(query, _vector(query, collection))
+        for name in ("fusion", "syntax") if not words else ("fusion",) if vector is None else ():
+            settings.pop(name, None)
         return vector, None, {**settings, **words}
     if query.query_embedding is None and settings["filter"] is None and query.query_str != "":
         raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
@@ -138,11 +142,6 @@ def _mmr_settings(query: VectorStoreQuery, mode: VectorStoreQueryMode, given: di
         given["mmr_threshold"] = query.mmr_threshold
     given = {name: value for name, value in given.items() if value is not None}
     if mode != VectorStoreQueryMode.MMR:
-        for name in given:
-            raise bqstore.UnknownKeywordError(
-                f"{name!r} is for the query mode 'mmr'; this query's mode is {mode.value!r}: "
-                "pass vector_store_query_mode='mmr'"
-            )
         return None
     settings: dict[str, Any] = {"fetch_k": given.get("mmr_prefetch_k")}
     if "mmr_prefetch_factor" in given:

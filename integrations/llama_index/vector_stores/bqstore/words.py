@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
@@ -9,6 +10,11 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 import bqstore
 
 WORD_KEYWORDS: Final = ("fusion", "syntax")
+_FOR_MODES: Final = {
+    **dict.fromkeys(("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k"), ("mmr",)),
+    **dict.fromkeys(("alpha", "fusion"), ("hybrid",)),
+    "syntax": ("text_search", "sparse", "hybrid"),
+}
 _MODES: Final = {
     VectorStoreQueryMode.HYBRID: "hybrid",
     VectorStoreQueryMode.TEXT_SEARCH: "text",
@@ -38,15 +44,33 @@ def top_k(query: VectorStoreQuery) -> int:
 def word_settings(query: VectorStoreQuery, vector: Any) -> tuple[Any, dict[str, Any]]:
     """Return the vector that a query of such a mode searches with, and the settings of its search for words.
 
-    >>> word_settings(VectorStoreQuery(query_str="cats", mode=VectorStoreQueryMode.SPARSE, alpha=0.3), [1.0])
-    (None, {'text': 'cats', 'mode': 'text', 'alpha': 0.3})
+    A vector of zeros, here None, ranks nothing: words alone do then. Without words, of a text that is empty, nothing
+    but a vector does.
+
+    >>> word_settings(VectorStoreQuery(query_str="cats", mode=VectorStoreQueryMode.HYBRID, alpha=0.3), [1.0])
+    ([1.0], {'text': 'cats', 'mode': 'hybrid', 'alpha': 0.3})
+    >>> word_settings(VectorStoreQuery(query_str="cats", mode=VectorStoreQueryMode.SPARSE), [1.0])
+    (None, {'text': 'cats', 'mode': 'text'})
     """
     mode = _MODES[VectorStoreQueryMode(query.mode)]
-    if not query.query_str:
+    if query.query_str is None:
         raise bqstore.InvalidInputError(f"the query mode {query.mode.value!r} needs query_str, the words to search for")
-    if mode == "hybrid" and vector is None:
+    if mode == "hybrid" and query.query_embedding is None and query.query_str.strip():
         raise bqstore.InvalidInputError("the query mode 'hybrid' needs an embedding; 'text_search' does without")
-    settings: dict[str, Any] = {"text": query.query_str, "mode": mode}
-    if query.alpha is not None:
-        settings["alpha"] = query.alpha
-    return vector if mode == "hybrid" else None, settings
+    if mode == "text" or vector is None:
+        return None, {"text": query.query_str, "mode": "text"} if query.query_str.strip() else {}
+    alpha = {} if query.alpha is None else {"alpha": query.alpha}
+    return vector, {"text": query.query_str, "mode": mode, **alpha}
+
+
+def refuse_elsewhere(given: Iterable[str], mode: VectorStoreQueryMode) -> None:
+    """Raise UnknownKeywordError for a keyword that is not for the mode of a query; it says for which.
+
+    >>> refuse_elsewhere(["alpha"], VectorStoreQueryMode.HYBRID)
+    """
+    for name in given:
+        if name in _FOR_MODES and mode.value not in _FOR_MODES[name]:
+            raise bqstore.UnknownKeywordError(
+                f"{name!r} is for the query mode {_FOR_MODES[name][0]!r}; this query's mode is {mode.value!r}: "
+                f"pass vector_store_query_mode={_FOR_MODES[name][0]!r}"
+            )
