@@ -2,7 +2,8 @@
 
 A job is a list of texts for one model of one server; its name is a hash of these, and a file in the user's folder
 tells how far it is. The file is written before and after each step at the server, so the process may die anywhere:
-the next one that submits the same texts goes on from there. No key makes a request of the API idempotent, so no
+the next one that submits the same texts goes on from there; one that submits some of them and others takes over the
+batches that hold them. No key makes a request of the API idempotent, so no
 request that creates something is retried blindly: if its answer was lost, the server's lists tell whether it was
 carried out.
 
@@ -31,7 +32,7 @@ from ..openai.settings import check_dimensions
 from ..openai.tokens import counter_for
 from ..texts import as_list, check_texts
 from .job import Job, Line, Part, id_of
-from .plan import add_parts
+from .plan import add_parts, wanted_rows
 from .results import JobVectors, code_word, parse
 from .server import URL, BatchServer, RefusedError
 
@@ -176,11 +177,15 @@ class EmbeddingBatch:
         sizes = check_texts(texts)
         vectors = self._vectors = JobVectors(texts, self._endpoint, self.model, self.dimensions, self._cache)
         texts, sizes = [texts[i] for i in vectors.first], [sizes[i] for i in vectors.first]
-        job = self._job = Job(self.folder, [self._endpoint, self.model, self.dimensions], texts)
+        job = self._job = Job(self.folder, [self._endpoint, self.model, self.dimensions], texts, vectors.keys)
         with job.locked():
             vectors.take_cached()
-            self._read_ended(job, vectors, again=False)
             job.parts = [part for part in job.parts if part.step != "planned"]  # the cache may hold more by now
+            if job.take_over(wanted_rows(job, vectors.has_vector)[0], read=self._cache is None):
+                self._find_created(job)
+                job.parts = [part for part in job.parts if part.batch is not None or not part.rows]
+                job.save()
+            self._read_ended(job, vectors, again=False)
             self._check_lengths(vectors, texts, sizes)
             if add_parts(job, vectors.has_vector, sizes, lambda line: len(self._request(line, texts)), self._limits):
                 job.save()
@@ -315,8 +320,8 @@ class EmbeddingBatch:
         """
         running = 0
         for part in job.parts:
-            expected = (line for line in part.lines if id_of(line) not in part.lost)
-            if part.batch is None or (part.read and not (again and any(vectors.lacks(line) for line in expected))):
+            expected = (part.rows_of(line) for line in part.lines if id_of(line) not in part.lost)
+            if part.batch is None or (part.read and not (again and any(vectors.lacks(rows) for rows in expected))):
                 continue
             batch = self._server.retrieve(part.batch)
             if batch.status in _ENDED:
@@ -338,11 +343,11 @@ class EmbeddingBatch:
                     name, answer, reason = parse(result_line)
                     if name not in missing:  # read already, or never asked for
                         continue
-                    reason = reason or vectors.take(missing[name], answer)
+                    reason = reason or vectors.take(part.all_rows(missing[name]), answer)
                     if reason:
                         why[name] = reason
                         continue
-                    found += range(*missing.pop(name))
+                    found += part.rows_of(missing.pop(name)).tolist()
                     usage = answer.get("usage")
                     count = usage.get("prompt_tokens") if isinstance(usage, dict) else 0
                     tokens += count if isinstance(count, int) else 0
@@ -361,11 +366,12 @@ def _what_is_missing(job: Job, vectors: JobVectors) -> str:
     explained, failures = vectors.has_vector.copy(), []
     for part in reversed(job.parts):  # the latest reason counts
         for line in part.lines:
-            if id_of(line) in part.lost and not explained[slice(*line)].all():
-                first, last = vectors.first[line[0]], vectors.first[line[1] - 1]
+            rows = part.rows_of(line)
+            if id_of(line) in part.lost and not explained[rows].all():
+                first, last = vectors.first[rows.min()], vectors.first[rows.max()]
                 texts = f"text {first}" if first == last else f"texts {first} to {last}"
                 failures.append((first, f"{texts} ({part.lost[id_of(line)]})"))
-                explained[slice(*line)] = True
+                explained[rows] = True
     some = ", ".join(text for _, text in sorted(failures)[:_NAMED])
     more = f" and {len(failures) - _NAMED} more requests" if len(failures) > _NAMED else ""
     missing = f"{np.count_nonzero(~vectors.has_vector)} of {len(vectors.has_vector)} texts have no vector"

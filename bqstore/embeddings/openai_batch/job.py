@@ -7,12 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ...errors import CorruptionError, LockedError, StorageError
 from ...storage.files import make_file, write_all
 from ...storage.lock import WriterLock
 from ...storage.platform import make_folder
 
+Rows = npt.NDArray[np.int64]
 Line = tuple[int, int]  # one request, a line of the batch's file: the first text, and the one after the last
 
 
@@ -27,6 +32,8 @@ class Part:
     read : bool             it has ended, and its results were read
     lost : dict             why a line has no result, by `id_of` the line
     tokens : int            that the server counted
+    rows : dict             of a batch that another job has made, by `id_of` the line: where each of its texts is here,
+                            -1 for nowhere
     """
 
     name: str
@@ -37,6 +44,16 @@ class Part:
     read: bool = False
     lost: dict[str, str] = field(default_factory=dict)
     tokens: int = 0
+    rows: dict[str, list[int]] = field(default_factory=dict)
+
+    def all_rows(self, line: Line) -> Rows:
+        """Where each text of a line is in this job, -1 for nowhere."""
+        return np.array(self.rows[id_of(line)]) if self.rows else np.arange(*line)
+
+    def rows_of(self, line: Line) -> Rows:
+        """Where the texts of a line are in this job."""
+        rows = self.all_rows(line)
+        return rows[rows >= 0]
 
 
 class Job:
@@ -46,15 +63,16 @@ class Job:
     ----------
     model_id : strings and numbers    what tells server and model apart
     texts : sequence of str           no two are equal
+    keys : list of 32 bytes           of the texts, as in the cache: other jobs know them by these
     """
 
-    def __init__(self, folder: Path, model_id: Sequence[object], texts: Sequence[str]) -> None:
+    def __init__(self, folder: Path, model_id: Sequence[object], texts: Sequence[str], keys: list[bytes]) -> None:
         name = hashlib.sha256(json.dumps(model_id).encode())
         for text in texts:
             name.update(hashlib.sha256(text.encode()).digest())
         self.name = name.hexdigest()
         self.parts: list[Part] = []
-        self._folder = folder
+        self._folder, self._keys = folder, keys
         self._path = folder / f"openai-batch-{self.name[:32]}.json"
 
     @contextmanager
@@ -88,7 +106,12 @@ class Job:
         self.save()
 
     def save(self) -> None:
-        """Replace the file atomically."""
+        """Replace the file atomically; the first time, after that of the keys."""
+        keys = _keys_of(self._path)
+        if not keys.exists():
+            of_all = b"".join(self._keys)
+            whole = of_all + hashlib.sha256(of_all).digest()
+            os.close(make_file(keys, lambda fd: write_all(fd, whole, 0)))
         state = {"format": 1, "job": self.name, "parts": [asdict(part) for part in self.parts]}
         data = json.dumps(state, separators=(",", ":")).encode()
         os.close(make_file(self._path, lambda fd: write_all(fd, data, 0)))
@@ -96,8 +119,8 @@ class Job:
     def _load(self) -> list[Part]:
         try:
             state = json.loads(self._path.read_bytes())
-            if state["format"] == 1 and state["job"] == self.name:
-                return [Part(**{**part, "lines": [tuple(line) for line in part["lines"]]}) for part in state["parts"]]
+            if state["job"] == self.name:
+                return _parts_of(state)
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError):
@@ -105,6 +128,59 @@ class Job:
         raise CorruptionError(
             f"{self._path} is damaged, or of a newer version; restore it, or remove it and submit again"
         )
+
+    def take_over(self, wanted: npt.NDArray[np.bool_], read: bool) -> bool:
+        """Add the batches of other jobs in the folder that hold texts of this one: they are not submitted again.
+
+        Parameters
+        ----------
+        wanted : bool (n,)   the texts that are looked for
+        read : bool          also in batches whose results the other job has read
+
+        Returns
+        -------
+        bool   whether there are any; one whose creation was not answered has no id yet
+        """
+        before = len(self.parts)
+        row_of = {self._keys[row]: row for row in np.flatnonzero(wanted).tolist()}
+        known = {part.name for part in self.parts}
+        for path in sorted(self._folder.glob("openai-batch-*.json")) if row_of else ():
+            try:
+                parts = [part for part in _parts_of(json.loads(path.read_bytes())) if part.name not in known]
+                parts = [part for part in parts if part.step in ("creating", "created") and (read or not part.read)]
+                keys = _read_keys(path) if parts else b""
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged, or of another version: nothing is taken over
+            for part in parts:
+                taken = {}
+                for line in part.lines:
+                    if id_of(line) in part.lost:
+                        continue
+                    its = [keys[32 * at : 32 * at + 32] if at >= 0 else b"" for at in part.all_rows(line).tolist()]
+                    rows = [row_of.pop(key, -1) for key in its]
+                    if max(rows) >= 0:
+                        taken[line] = rows
+                if taken:
+                    rows_of = {id_of(line): rows for line, rows in taken.items()}
+                    self.parts.append(Part(part.name, list(taken), part.step, part.file, part.batch, rows=rows_of))
+        return len(self.parts) > before
+
+
+def _keys_of(path: Path) -> Path:
+    return path.with_suffix(".keys")
+
+
+def _read_keys(path: Path) -> bytes:
+    whole = _keys_of(path).read_bytes()
+    if hashlib.sha256(whole[:-32]).digest() != whole[-32:]:
+        raise ValueError
+    return whole[:-32]
+
+
+def _parts_of(state: dict[str, Any]) -> list[Part]:
+    if state["format"] != 1:
+        raise ValueError
+    return [Part(**{**part, "lines": [tuple(line) for line in part["lines"]]}) for part in state["parts"]]
 
 
 def id_of(line: Line) -> str:

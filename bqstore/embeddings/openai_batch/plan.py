@@ -39,14 +39,7 @@ def add_parts(
     -------
     bool    whether parts were added
     """
-    wanted, alone = ~has_vector, np.zeros(len(sizes), bool)
-    for part in job.parts:
-        for line in part.lines:
-            why = part.lost.get(id_of(line))
-            if why is None:
-                wanted[slice(*line)] = False
-            elif _TEXT_REFUSED.match(why):  # perhaps for one text, which must not spoil the others again
-                alone[slice(*line)] = True
+    wanted, alone = wanted_rows(job, has_vector)
     lines = [(i, i + 1) for i in np.flatnonzero(wanted & alone).tolist()]
     for start, stop in _runs(wanted & ~alone):
         lines += [(start + cut.start, start + cut.stop) for cut in plan_requests(sizes[start:stop], limits)]
@@ -64,6 +57,19 @@ def add_parts(
         part.name = "bqstore-" + hashlib.sha256(plan.encode()).hexdigest()[:40]
         job.parts.append(part)
     return bool(new)
+
+
+def wanted_rows(job: Job, has_vector: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which texts have no vector and are in no line whose result is expected, and which of them were refused."""
+    wanted, alone = ~has_vector, np.zeros(len(has_vector), bool)
+    for part in job.parts:
+        for line in part.lines:
+            why = part.lost.get(id_of(line))
+            if why is None:
+                wanted[part.rows_of(line)] = False
+            elif _TEXT_REFUSED.match(why):  # perhaps for one text, which must not spoil the others again
+                alone[part.rows_of(line)] = True
+    return wanted, alone
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> Iterator[Line]:

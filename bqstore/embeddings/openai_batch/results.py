@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..disk_cache import EmbeddingCache, KeyMaker
 from ..openai.responses import CODE, decode, native_dim, normalized
-from .job import Line
+from .job import Rows
 
 Vectors = npt.NDArray[np.float32]
 
@@ -23,6 +23,7 @@ class JobVectors:
     ----------
     first : list of int         the index, among all texts, of the first of each that are equal
     has_vector : bool (n,)      which of them have a vector
+    keys : list of bytes        theirs, in the cache
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class JobVectors:
     ) -> None:
         key_of, place = KeyMaker(endpoint, model, dimensions), dict[bytes, int]()
         self._order = [place.setdefault(key_of(text), len(place)) for text in texts]
-        self._keys = list(place)
+        self.keys = list(place)
         self.first: list[int] = np.unique(self._order, return_index=True)[1].tolist()
         self._native, self._dimensions, self._cache = native_dim(endpoint, model), dimensions, cache
         self._dim = dimensions or self._native
@@ -42,16 +43,16 @@ class JobVectors:
         if self._cache is None:
             return
         for part in _portions(np.flatnonzero(~self.has_vector).tolist()):
-            found = self._cache.get([self._keys[i] for i in part])
+            found = self._cache.get([self.keys[i] for i in part])
             for i in part:
-                vector = found.get(self._keys[i])
+                vector = found.get(self.keys[i])
                 if vector is not None and vector.size == (self._dim or vector.size):
                     self._dim = vector.size
                     self._put([i], vector[None])
 
-    def take(self, line: Line, answer: dict[str, Any]) -> str:
-        """Take the vectors of a line from its answer; returns why they cannot be taken, or ""."""
-        n = line[1] - line[0]
+    def take(self, rows: Rows, answer: dict[str, Any]) -> str:
+        """Take the vectors of a line from its answer, but for rows of -1; returns why they cannot be taken, or ""."""
+        n = len(rows)
         found = decode(answer.get("data"), n)
         if found is None or found[1]:
             return f"the answer is not {n} finite vectors of one dimension"
@@ -62,30 +63,29 @@ class JobVectors:
             restored = normalized(found[0])
             if restored is None:
                 return "the answer has a vector without a direction, such as zeros"
-            self._put(slice(*line), restored)
-        else:
-            self._put(slice(*line), found[0])
+            found = restored, []
+        self._put(rows[rows >= 0], found[0][rows >= 0])
         return ""
 
     def to_cache(self, places: list[int]) -> None:
         """Write the vectors at these places to the cache."""
         if self._cache is not None and self._rows is not None:
             for part in _portions(places):
-                self._cache.put([self._keys[i] for i in part], self._rows[part])
+                self._cache.put([self.keys[i] for i in part], self._rows[part])
 
-    def lacks(self, line: Line) -> bool:
-        """Whether a text of the line has no vector."""
-        return not self.has_vector[slice(*line)].all()
+    def lacks(self, rows: Rows) -> bool:
+        """Whether one of these texts has no vector."""
+        return not self.has_vector[rows].all()
 
     def hand_over(self) -> Vectors:
         """All vectors, float32 (n, dim), in the order of all texts; they are no longer held here."""
         rows = np.empty((0, self._dim or 0), np.float32) if self._rows is None else self._rows
-        self._rows, self.has_vector = None, np.zeros(len(self._keys), bool)
+        self._rows, self.has_vector = None, np.zeros(len(self.keys), bool)
         return rows if len(self._order) == len(rows) else rows[self._order]
 
-    def _put(self, where: slice | list[int], vectors: Vectors) -> None:
+    def _put(self, where: Rows | list[int], vectors: Vectors) -> None:
         if self._rows is None:
-            self._rows = np.empty((len(self._keys), vectors.shape[1]), np.float32)
+            self._rows = np.empty((len(self.keys), vectors.shape[1]), np.float32)
         self._rows[where], self.has_vector[where] = vectors, True
 
 

@@ -210,3 +210,69 @@ def test_killed_at_each_step_and_resumed(server, tmp_path, where, every):
             kill_at += every
         forker.stdin.close()
     assert kill_at > 20
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    "texts", [[*TEXTS, "one more"], ["one more", *reversed(TEXTS)], [*TEXTS[:3], "one more", *TEXTS[7:], TEXTS[0]]]
+)
+def test_a_text_more_submitted_what_ran_again(make, server, texts, cached):
+    settings = {} if cached else {"cache": None}
+    server.looks = 3
+    ids = make(**settings).submit(TEXTS)
+    job = make(**settings)
+    assert job.submit(texts) == [*ids, "batch_2"]
+    assert sorted(server.texts) == sorted([*TEXTS, "one more"])
+    with pytest.raises(EmbeddingError, match="3 of 3 batches are not finished"):
+        job.collect()
+    np.testing.assert_allclose(job.collect(wait=True), right(texts), rtol=1e-6)
+    server.looks = 0
+    np.testing.assert_allclose(make_and_collect(make(**settings), texts), right(texts), rtol=1e-6)
+    np.testing.assert_allclose(make_and_collect(make(**settings)), right(TEXTS), rtol=1e-6)
+    both = [*texts, "and another"]  # of what either of two jobs has submitted
+    np.testing.assert_allclose(make_and_collect(make(**settings), both), right(both), rtol=1e-6)
+    assert sorted(server.texts) == sorted([*TEXTS, "one more", "and another"])
+
+
+def test_what_another_job_submitted_and_lost_is_submitted_once_more(make, server):
+    server.fates, server.looks = [fail, refuse("text 7")], 1
+    make().submit(TEXTS)
+    texts = ["one more", *TEXTS]
+    job = make()
+    job.submit(texts)
+    with pytest.raises(EmbeddingError, match=r"8 of 11 texts .* texts 1 to 2 \(no result, batch failed"):
+        job.collect(wait=True)
+    job.submit(texts)
+    np.testing.assert_allclose(job.collect(wait=True), right(texts), rtol=1e-6)
+    assert sorted(server.texts) == sorted([*texts, *TEXTS[:8]])
+
+
+@pytest.mark.parametrize("how", ["drop", "lose"])
+def test_a_lost_answer_and_a_text_more_make_nothing_twice(make, server, how):
+    server.script = {"create": [how]}
+    with pytest.raises(EmbeddingError):
+        make().submit(TEXTS)
+    texts = [*TEXTS, "one more"]
+    np.testing.assert_allclose(make_and_collect(make(), texts), right(texts), rtol=1e-6)
+    assert sorted(server.texts) == sorted(texts)
+
+
+def test_another_model_takes_nothing_over(make, server):
+    make().submit(TEXTS)
+    make(dimensions=4).submit(TEXTS[1:])
+    assert sorted(server.texts) == sorted([*TEXTS, *TEXTS[1:]])
+
+
+def test_a_damaged_state_of_another_job_is_left_alone(make, server, tmp_path):
+    server.looks = 9
+    make().submit(TEXTS)
+    (keys,) = (tmp_path / "jobs").glob("*.keys")
+    whole = keys.read_bytes()
+    for damage in (whole[32:], whole[:-1], b"", None):
+        keys.unlink() if damage is None else keys.write_bytes(damage)
+        before = len(server.texts)
+        make().submit([*TEXTS, f"after {damage}"])
+        assert len(server.texts) > before
+    job = make()
+    job.submit(TEXTS)
+    np.testing.assert_allclose(job.collect(wait=True), right(TEXTS), rtol=1e-6)
