@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._version import __version__
+    from .clock import EXPIRES_AT_KEY
     from .collection import Collection
     from .config import HnswConfig, Quantization, SearchParams, search_keywords
     from .embeddings import CachedEmbedder, Embedder, OpenAIEmbedder
@@ -68,6 +69,7 @@ _HOME = {
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
+    "EXPIRES_AT_KEY": "clock",
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
     "check_documents": "validate",
     "translate_filter": "metadata.text_filters",
@@ -79,6 +81,7 @@ _HOME = {
 }
 
 __all__ = [
+    "EXPIRES_AT_KEY",
     "ID_KEY",
     "PRIVATE_PREFIX",
     "REF_DOC_ID_KEY",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from os import PathLike
 from typing import Any
 
@@ -50,6 +51,7 @@ from .results.outcomes import AddResult, BackupReport, ReembedPlan, ReembedRepor
 from .results.recall import Health, RecallReport
 
 F32 = NDArray[np.float32]
+ExpiresAt = datetime | timedelta | float | Sequence[datetime | timedelta | float | None]
 
 
 class Collection:
@@ -92,6 +94,7 @@ class Collection:
         texts: Sequence[str | None] | None = None,
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
         *,
+        expires_at: ExpiresAt | None = None,
         on_error: str = "raise",
     ) -> AddResult:
         """Add documents, or replace those whose ids exist. They are durable and searchable when this returns.
@@ -109,7 +112,9 @@ class Collection:
         ids : n strings or None         1 to 1,024 bytes of UTF-8; None gets a UUID; of equal ids the last wins
         texts : n strings or None
         metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
-
+        expires_at                      when the documents are over: a datetime, or seconds from now as a number or
+                                        timedelta; one for all, or one for each, None among them for never
+                                        (see ``docs/expiry.md``)
         on_error : str                  "raise", or "skip": leave out documents that cannot be stored
 
         Returns
@@ -130,7 +135,7 @@ class Collection:
         """
         self._engine.check(writing=True)
         given, rows, skipped = validate.documents_or_skipped(
-            vectors, ids, texts, metadatas, self._engine.store.head, on_error
+            vectors, ids, texts, metadatas, self._engine.store.head, on_error, expires_at
         )
         replaced = writes.add(self._engine, given, rows) if rows.ids else 0
         return AddResult(rows.ids, replaced, [Skipped(*each) for each in skipped])
@@ -143,6 +148,7 @@ class Collection:
         texts: Sequence[str | None] | None = None,
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
         vectors: ArrayLike | None = None,
+        expires_at: ExpiresAt | None = None,
         replace: bool = False,
     ) -> int:
         """Change parts of documents and leave the rest; returns how many were changed. Unknown ids are skipped.
@@ -153,6 +159,7 @@ class Collection:
         texts : n strings or None       a None among them leaves that text
         metadatas : n dicts or None     merged into the stored ones; a None among them leaves that document's
         vectors : array-like (n, dim)
+        expires_at                      as in `add`; None leaves it, ``math.inf`` is never
         replace : bool                  drop the stored metadata instead of merging
 
         Raises
@@ -165,7 +172,7 @@ class Collection:
         [Record(id='a', text='ONE', metadata={'lang': 'en', 'year': 2020}, vector=None)]
         """
         self._engine.check(writing=True)
-        parts = validate.parts_in(ids, texts, metadatas, vectors, self._engine.store.head)
+        parts = validate.parts_in(ids, texts, metadatas, vectors, self._engine.store.head, expires_at)
         return writes.update(self._engine, *parts, check_bool("replace", replace))
 
     @checked_keywords
@@ -174,6 +181,7 @@ class Collection:
         ids: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
+        expires_at: ExpiresAt | None = None,
         filter: Filter | None = None,
         replace: bool = False,
     ) -> int:
@@ -183,6 +191,7 @@ class Collection:
         ----------
         ids : n strings or None
         metadata : dict or n dicts      one for all documents, or one for each
+        expires_at                      as in `add`; None leaves it, ``math.inf`` is never
         filter : dict or function       change the documents that match, or those of the ids; ``metadata`` is one dict
         replace : bool                  False: merge these keys into the stored ones; True: drop the stored ones
 
@@ -198,9 +207,9 @@ class Collection:
         if ids is None or tree is not None:
             if tree is None:
                 raise InvalidInputError("update_metadata() needs ids or a filter that restricts")
-            some, one = validate.one_metadata_in(ids, metadata)
+            some, one = validate.one_metadata_in(ids, metadata, expires_at)
             return writes.update_matching(self._engine, some, tree, one, check_bool("replace", replace))
-        names, each = validate.metadata_in(ids, metadata)
+        names, each = validate.metadata_in(ids, metadata, expires_at)
         return writes.update_metadata(self._engine, names, each, check_bool("replace", replace))
 
     @checked_keywords
@@ -219,6 +228,20 @@ class Collection:
         if names is None and tree is None:
             raise InvalidInputError("delete() needs ids or a filter that restricts; clear() deletes everything")
         return writes.delete(self._engine, names, tree)
+
+    def expire(self) -> int:
+        """Delete the documents that are over, see ``expires_at`` of `add`; returns how many.
+
+        No call returns such documents anyway. `compact` deletes them, too, and gives the space back.
+
+        >>> from datetime import datetime, timezone
+        >>> col.update_metadata(["a"], expires_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
+        1
+        >>> "a" in col, col.expire()
+        (False, 1)
+        """
+        self._engine.check(writing=True)
+        return writes.expire(self._engine)
 
     def clear(self) -> None:
         """Delete every document and give the space back. The settings stay; what is added next may have another
@@ -666,7 +689,8 @@ class Collection:
 
         def answer(state: State) -> bool:
             with at_commit_of(engine.store, state):
-                return bool(engine.store.rids_by_id([str(id_)]))
+                places = state.ordinals(engine.store.rids_by_id([str(id_)]).values())
+                return bool(state.live[places].any())
 
         return isinstance(id_, str) and is_text(id_) and engine.publisher.whole(answer)
 
@@ -916,7 +940,7 @@ class Collection:
         text_upkeep.set_text_index(self._engine, None if given is None else given["tokenize"])
 
     def compact(self) -> None:
-        """Give back the space of deleted and replaced documents; their texts, ids and vectors are gone from the files.
+        """Give back the space of documents that are deleted, replaced or over: nothing of them is left in the files.
 
         Searches go on meanwhile, here and in other processes; writes wait. It is one commit: until then an
         interruption changes nothing. A process that reads an older commit at that moment keeps SQLite's log, and what
@@ -930,6 +954,7 @@ class Collection:
         """
         self._engine.check(writing=True)
         self._engine.graph.settle()
+        writes.expire(self._engine)
         self._engine.write(lambda: maintenance.compact(self._engine.core))
         self._engine.write(lambda: maintenance.erase(self._engine.core))
 
@@ -1001,7 +1026,7 @@ class Collection:
     def __repr__(self) -> str:
         engine = self._engine
         where = "in memory" if engine.path is None else str(engine.path)
-        state = "closed" if engine.closed or engine.lifecycle.closed else f"{engine.store.head.n_live:,} documents"
+        state = "closed" if engine.closed or engine.lifecycle.closed else f"{engine.publisher.count:,} documents"
         return f"<Collection {engine.name!r} {where}, {state}>"
 
     def _repr_html_(self) -> str:

@@ -20,6 +20,7 @@ from .config import MAX_DIM, MAX_K
 from .convert import as_array
 from .errors import InvalidInputError
 from .kernels.layout import LONGEST, SHORTEST
+from .metadata import expiry
 from .metadata.to_json import split_metadata
 from .storage import Head, Rows
 
@@ -121,7 +122,9 @@ def check_values(
             )
 
 
-def documents_in(vectors: object, ids: object, texts: object, metadatas: object, head: Head) -> tuple[F32, Rows]:
+def documents_in(
+    vectors: object, ids: object, texts: object, metadatas: object, head: Head, expires_at: object = None
+) -> tuple[F32, Rows]:
     """Documents to add to a collection with this head: vectors float32 (n, dim) and their rows; n may be 0.
 
     An InvalidInputError of one document has its ``index``, and names its id.
@@ -130,30 +133,30 @@ def documents_in(vectors: object, ids: object, texts: object, metadatas: object,
     ids = ids if ids is None or isinstance(ids, list) else items(ids, "ids")
     try:
         given = vectors_in(vectors, head.dim, settings["distance"], settings["originals"])
-        return given, rows_in(new_ids(ids, len(given)), texts, metadatas)
+        return given, rows_in(new_ids(ids, len(given)), texts, metadatas, expires_at)
     except InvalidInputError as error:
         _say_which(error, ids)
         raise
 
 
 def documents_or_skipped(
-    vectors: object, ids: object, texts: object, metadatas: object, head: Head, on_error: object
+    vectors: object, ids: object, texts: object, metadatas: object, head: Head, on_error: object, expires_at: object
 ) -> tuple[F32, Rows, list[tuple[int, str | None, str]]]:
     """As `documents_in`; with ``on_error="skip"``, what is refused is left out and told of."""
     if on_error == "raise":  # by far the most often
-        return *documents_in(vectors, ids, texts, metadatas, head), []
+        return *documents_in(vectors, ids, texts, metadatas, head, expires_at), []
     check_choice("on_error", on_error, ("raise", "skip"))
-    return good_documents_in(vectors, ids, texts, metadatas, head)
+    return good_documents_in(vectors, ids, texts, metadatas, head, expires_at)
 
 
 def parts_in(
-    ids: object, texts: object, metadatas: object, vectors: object, head: Head
+    ids: object, texts: object, metadatas: object, vectors: object, head: Head, expires_at: object = None
 ) -> tuple[list[str], list[str | None], list[Mapping[str, Any] | None], F32 | None]:
     """Parts of documents to change: ids, and for each a text and metadata, None where they stay; vectors or None."""
     names = ids_in(ids)
     n = len(names)
-    if texts is None and metadatas is None and vectors is None:
-        raise InvalidInputError("update() has nothing to change; expected texts=, metadatas= or vectors=")
+    if texts is None and metadatas is None and vectors is None and expires_at is None:
+        raise InvalidInputError("update() has nothing to change; expected texts=, metadatas=, vectors= or expires_at=")
     given = None
     if vectors is not None:
         given = vectors_in(vectors, head.dim, head.settings["distance"], head.settings["originals"])
@@ -168,12 +171,16 @@ def parts_in(
             raise InvalidInputError(
                 f"{name} has {counted(len(values), 'entry')} for {counted(n, 'id')}; expected one each"
             )
+    each = expiry.with_times(each, expires_at)
     checked = rows_in(names, all_texts, each)
     return names, list(checked.texts), each, given
 
 
-def one_metadata_in(ids: object, metadata: object) -> tuple[list[str] | None, Mapping[str, Any]]:
+def one_metadata_in(
+    ids: object, metadata: object, expires_at: object = None
+) -> tuple[list[str] | None, Mapping[str, Any]]:
     """Ids or None, and the metadata that all documents get that match a filter."""
+    (metadata,) = expiry.with_times([metadata], expires_at)
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata is {type_of(metadata)}; with a filter expected one dict for all that match")
     split_metadata(metadata, "metadata")
@@ -195,7 +202,7 @@ def _say_which(error: InvalidInputError, ids: list[Any] | None) -> None:
 
 
 def good_documents_in(
-    vectors: object, ids: object, texts: object, metadatas: object, head: Head
+    vectors: object, ids: object, texts: object, metadatas: object, head: Head, expires_at: object = None
 ) -> tuple[F32, Rows, list[tuple[int, str | None, str]]]:
     """As `documents_in`, without the documents that are refused: of each its index, its id and the reason.
 
@@ -214,6 +221,7 @@ def good_documents_in(
     each: list[Any] = [None] * n if metadatas is None else items(metadatas, "metadatas")
     for name, values in (("ids", names), ("texts", all_texts), ("metadatas", each)):
         check_length(name, values, n)
+    each = expiry.with_times(each, expires_at)
     good, skipped, dim = [], [], head.dim
     for i in range(n):
         one = replace(head, dim=dim)
@@ -318,7 +326,7 @@ def check_length(name: str, values: Sized, n: int) -> None:
         )
 
 
-def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Rows:
+def rows_in(ids: list[str], given_texts: object, given_metadatas: object, expires_at: object = None) -> Rows:
     """The documents of a batch, checked."""
     n = len(ids)
     texts: list[Any] = [None] * n if given_texts is None else items(given_texts, "texts")
@@ -334,17 +342,20 @@ def rows_in(ids: list[str], given_texts: object, given_metadatas: object) -> Row
         if size > MAX_TEXT_BYTES:
             raise InvalidInputError(f"text {i} has {size:,} bytes; at most {MAX_TEXT_BYTES:,} are kept: split it")
         texts[i] = str.__str__(text)
+    metadatas = expiry.with_times(metadatas, expires_at)
     parts = [split_metadata(given, f"metadata {i}") for i, given in enumerate(metadatas)]
     return Rows(ids, texts, [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts])
 
 
-def check_documents(n: int, ids: object = None, texts: object = None, metadatas: object = None) -> None:
+def check_documents(
+    n: int, ids: object = None, texts: object = None, metadatas: object = None, expires_at: object = None
+) -> None:
     """Check n documents as `Collection.add` would, before they are embedded.
 
     Parameters
     ----------
-    n : int                         how many documents
-    ids, texts, metadatas           as in `Collection.add`
+    n : int                                 how many documents
+    ids, texts, metadatas, expires_at       as in `Collection.add`
 
     Raises
     ------
@@ -356,17 +367,22 @@ def check_documents(n: int, ids: object = None, texts: object = None, metadatas:
     Traceback (most recent call last):
     bqstore.errors.InvalidInputError: id 1 is an int; ids are strings: use str(id)
     """
-    rows_in(new_ids(ids, n), texts, metadatas)
+    rows_in(new_ids(ids, n), texts, metadatas, expires_at)
 
 
-def metadata_in(ids: object, metadata: object) -> tuple[list[str], list[Mapping[str, Any] | None]]:
+def metadata_in(
+    ids: object, metadata: object, expires_at: object = None
+) -> tuple[list[str], list[Mapping[str, Any] | None]]:
     """Ids, and the new metadata of each."""
     names = ids_in(ids)
+    if metadata is None and expires_at is not None:
+        metadata = {}
     each = [metadata] * len(names) if isinstance(metadata, Mapping) else items(metadata, "metadata")
     if len(each) != len(names):
         raise InvalidInputError(
             f"metadata has {counted(len(each), 'entry')} for {counted(len(names), 'id')}; expected one each"
         )
+    each = expiry.with_times(each, expires_at)
     for i, given in enumerate(each):
         split_metadata(given, f"metadata {i}")
     return names, each

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..bitmap import Bits, count, to_bitmap, to_mask
+from ..clock import EXPIRES_AT_KEY
 from ..errors import InvalidInputError
 from ..metadata.columns import Column
 from ..metadata.documents import record_of
@@ -87,6 +88,10 @@ class Acceptor:
             return state
         return self._loaded(lambda state: with_ids(self._store, state), lambda state: state)
 
+    def with_times(self) -> State:
+        """The state as seen by the clock, with the column that it goes by."""
+        return self._loaded(lambda state: state, lambda state: state)
+
     def load_columns(self, keys: Iterable[str]) -> None:
         """Load the columns of metadata fields, so that the first filter on them need not."""
         wanted = frozenset(keys)
@@ -104,12 +109,20 @@ class Acceptor:
                 mask[ordinal] = bool(answer)
         return to_bitmap(mask), int(np.count_nonzero(mask))
 
-    def _loaded(self, grow: Callable[[State], State], answer: Callable[[State], T]) -> T:
-        """The answer from a state with ids or columns that ``grow`` loads, the store standing at its commit.
+    def _loaded(self, grow_more: Callable[[State], State], answer_seen: Callable[[State], T]) -> T:
+        """The answer from a state with ids or columns that are loaded, the store standing at its commit.
 
-        A writer goes on meanwhile. What was loaded is brought up to what it has published, and published with it.
+        A writer goes on meanwhile. What was loaded is brought up to what it has published, and published with it. The
+        answer is of the state as `Publisher.seen` shows it.
         """
         publisher = self._publisher
+
+        def grow(state: State) -> State:
+            return grow_more(with_columns(self._store, state, (EXPIRES_AT_KEY,)) if state.expires else state)
+
+        def answer(state: State) -> T:
+            return answer_seen(publisher.seen(state))
+
         if self._store.read_only:
 
             def load(state: State) -> T:
@@ -131,7 +144,7 @@ class Acceptor:
                     own = {key: column for key, column in grown.columns.items() if key not in state.columns}
                     last = replace(grown, columns=own, ids=None if grown.ids is state.ids else grown.ids)
             if not current:  # a commit is being published, or was made by another process
-                publisher.current()
+                publisher.look()
                 time.sleep(_MOMENT)
             elif last is not None and self._publish(last):
                 return found
@@ -164,6 +177,7 @@ def _limited(columns: dict[str, Column], new: Iterable[str]) -> dict[str, Column
     if surplus <= 0:
         return columns
     fresh = set(new)
+    fresh.add(EXPIRES_AT_KEY)  # every search asks for it
     order = sorted(columns, key=lambda key: (key in fresh, not columns[key].is_blank))  # stable: the oldest first
     gone = set(order[:surplus])
     return {key: column for key, column in columns.items() if key not in gone}

@@ -63,6 +63,7 @@ class Core:
         self.publisher = Publisher(store, self.lifecycle, state, builder, self.graph.followed)
         self.graph.publisher = self.publisher
         self.acceptor = Acceptor(self.publisher, self.lifecycle)
+        self.publisher.load_times = self.acceptor.with_times
         self.encoder = Encoder(self)
         self.group = Group()
         self.keeper: Keeper = NoKeeper()

@@ -49,6 +49,16 @@ def recent_rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int,
     return out
 
 
+def present(state: State, rows: list[Row]) -> list[Row]:
+    """The rows that are in a state, which must not be older than they are: without those whose time is over."""
+    if not state.over:
+        return rows
+    places = state.ordinals(row.rid for row in rows)
+    if len(places) < len(rows):
+        raise ChangedError
+    return [row for row, live in zip(rows, state.live[places].tolist(), strict=True) if live]
+
+
 class DamagedError(CorruptionError):
     """Documents cannot be read; ``rids`` says which."""
 

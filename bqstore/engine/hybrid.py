@@ -179,7 +179,7 @@ def ids(
 
 def _sides(engine: "Engine", state: State, asked: Asked, tree: Tree | None, options: Options, wide: Options) -> _Sides:
     if tree is None:
-        return _Sides(state, None, state.head.n_live, asked, options, wide)
+        return _Sides(state, state.live_bits if state.over else None, state.head.n_live, asked, options, wide)
     state, bits, accepted = engine.acceptor.accepted(state, tree)
     return _Sides(state, bits, accepted, asked, options, wide)
 

@@ -76,7 +76,7 @@ def html_of(engine: "Engine", title: str) -> str:
         head = engine.store.head
         quantization = engine.encoder.in_use(engine.query_encoding)
         rows += [
-            ("documents", f"{head.n_live:,}"),
+            ("documents", f"{engine.publisher.count:,}"),
             ("dimension", "of the first vectors" if head.dim is None else f"{head.dim:,}"),
             ("distance", engine.distance),
             ("codes", f"{quantization.encoding} ({quantization.estimator})"),

@@ -19,6 +19,7 @@ from ..metadata.filter_tree import And, Exists, Field, Predicate, Tree
 from ..metadata.id_column import Ids
 from ..metadata.values import LONGEST
 from ..results.hits import Hit, Record
+from ..storage import Row
 from . import fetch
 from .options import Options
 from .state import State
@@ -164,20 +165,24 @@ def get(engine: "Engine", names: list[str], with_vectors: bool) -> list[Record]:
     """The documents with these ids, in the order of the ids."""
 
     def answer(state: State) -> list[Record]:
-        with fetch.at_commit_of(engine.store, state):
-            rows = {row.id: row for row in engine.store.rows("id", list(dict.fromkeys(names)))}
+        rows = _rows_of(engine, state, names)
         vectors = fetch.vectors_of_rows(state, list(rows.values())) if with_vectors else {}
         return [record_of(rows[id_], vectors.get(rows[id_].rid)) for id_ in names if id_ in rows]
 
     return engine.publisher.whole(answer)
 
 
+def _rows_of(engine: "Engine", state: State, names: list[str]) -> dict[str, Row]:
+    with fetch.at_commit_of(engine.store, state):
+        rows = engine.store.rows("id", list(dict.fromkeys(names)))
+    return {row.id: row for row in fetch.present(state, rows)}
+
+
 def vectors_of(engine: "Engine", names: list[str]) -> list[NDArray[np.float32]]:
     """The stored vectors of ids. Raises NotFoundError for one that does not exist."""
 
     def answer(state: State) -> list[NDArray[np.float32]]:
-        with fetch.at_commit_of(engine.store, state):
-            rows = {row.id: row for row in engine.store.rows("id", list(dict.fromkeys(names)))}
+        rows = _rows_of(engine, state, names)
         for id_ in names:
             if id_ not in rows:
                 raise NotFoundError(f"there is no document {shown(id_)}")

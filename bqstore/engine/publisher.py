@@ -13,13 +13,17 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
+
+from .. import clock
+from ..clock import EXPIRES_AT_KEY
 from ..errors import BqstoreError, CorruptionError, FolderReplacedError, StorageError
 from ..storage import Store
 from ..storage.sequence import CommitNumber
 from ..storage.store import SupersededError
 from .graph_builder import GraphBuilder
 from .lifecycle import Lifecycle
-from .state import ChangedError, State, advance
+from .state import NEVER, ChangedError, State, advance, with_columns
 
 T = TypeVar("T")
 _TRIES = 3
@@ -36,7 +40,13 @@ class Publisher:
     ----------
     builder : GraphBuilder  gives a state the graph as far as it is linked
     followed : callable     called after a commit of another process has been followed
+
+    Attributes
+    ----------
+    load_times : callable   returns the present state as `seen` shows it, when the column of times has been loaded
     """
+
+    load_times: Callable[[], State]
 
     def __init__(
         self,
@@ -59,6 +69,7 @@ class Publisher:
         self._waits_since = math.inf  # when the thread whose turn it is began to wait for the lock of the folder
         self._next_look = time.monotonic()
         self._state = state
+        self._seen_of: tuple[State, State, int, int] | None = None  # a state, as seen, from a moment to another
         self._behind = False  # something may be committed that is not published: an interrupt came between
         self.at_one_commit(lambda state: state)
 
@@ -74,10 +85,47 @@ class Publisher:
         """
         # in one line, as every search passes here: one memory read tells that nobody has committed
         if self._number.now[0] != self._seen or self._behind or time.monotonic() >= self._next_look:
-            self._look()
-        return self._state
+            self.look()
+        state = self._state
+        if state.expires:
+            return self.seen(state) if EXPIRES_AT_KEY in state.columns else self.load_times()
+        return state
 
-    def _look(self) -> None:
+    def seen(self, state: State) -> State:
+        """The state without the documents that are over, by one reading of the clock; its column must be loaded.
+
+        It is remembered until the next document is over, or the clock has been set back before the last.
+        """
+        if not state.expires:
+            return state
+        now, known = clock.now(), self._seen_of
+        if known is not None and known[0] is state and known[2] <= now < known[3]:
+            return known[1]
+        times, live = state.times, state.live
+        over = live & (times <= now)
+        count = int(np.count_nonzero(over))
+        shown = state
+        if count:
+            head = replace(state.head, n_live=state.head.n_live - count)
+            shown = replace(state, head=head, live=live & ~over, over=count)
+        since = int(times[over].max()) if count else -NEVER
+        self._seen_of = state, shown, since, int(times[live & ~over].min(initial=NEVER))
+        return shown
+
+    def seen_at_commit(self, state: State) -> State:
+        """As `seen` of a published state, its column loaded; under the lock, the store standing at its commit."""
+        if state.expires and EXPIRES_AT_KEY not in state.columns:
+            state = self.amend(lambda state: with_columns(self.store, state, (EXPIRES_AT_KEY,)))
+        return self.seen(state)
+
+    @property
+    def count(self) -> int:
+        """How many documents there are, as far as it is known without reading anything."""
+        state = self._state
+        return (self.seen(state) if EXPIRES_AT_KEY in state.columns else state).head.n_live
+
+    def look(self) -> None:
+        """Follow what others have committed, if anything."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _LOOK
             self.store.check_place()
@@ -231,7 +279,8 @@ class Publisher:
             except ChangedError:
                 continue
         try:
-            return self.at_one_commit(answer)  # nobody commits under us now
+            # nobody commits under us now
+            return self.at_one_commit(lambda state: answer(self.seen_at_commit(state)))
         except ChangedError as error:
             raise CorruptionError(
                 f"{self.store.catalogue.name} has lost a row that its vectors have; restore the collection from a copy"

@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..results.outcomes import ReembedPlan, ReembedReport
 from ..storage.staging import Staging, staging
 from ..validate import vectors_in
-from . import choose_encoding, maintenance
+from . import choose_encoding, maintenance, writes
 from .embedding_model import checked_model
 from .state import State
 
@@ -66,6 +66,7 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
     """Embed all texts with another model, and replace all vectors in one commit."""
     model = _model_of(embedder)
     embedded = 0
+    writes.expire(engine)
     with staging(engine.store, model) as stage:
         resumed = len(stage)
         _refuse_without_text(engine, _missing(engine.publisher.current(), stage))

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from .. import index
 from ..bitmap import Bits, everything, to_bitmap
+from ..clock import EXPIRES_AT_KEY
 from ..errors import CorruptionError
 from ..index.search import METRICS, NO_RECORDS, Searchable
+from ..kernels.metadata import INT
 from ..metadata.columns import Column, field_of
 from ..metadata.dictionary import NOTHING
 from ..metadata.evaluate import matching
@@ -35,6 +37,7 @@ from .recent_rows import RecentRows
 from .stored_settings import check_stored
 
 NO_RIDS = np.zeros(0, np.int64)
+NEVER = np.iinfo(np.int64).max  # of `State.times`
 Mask = NDArray[np.bool_]
 _decode = json.JSONDecoder().raw_decode  # json.loads spends half its time on white space
 
@@ -57,6 +60,8 @@ class State:
     recent : RecentRows             what searches have read of rows that are the same in this state
     prepared                        remembered by `search`: searches of this state
     matched                         remembered by `accept`: what filters match
+    over : int                      rows that are left out of ``live`` and of the head's count, as their time is over;
+                                    0 in a state that is published, see `Publisher.seen`
     """
 
     head: Head
@@ -67,6 +72,7 @@ class State:
     ids: Ids | None = None
     columns: dict[str, Column] = field(default_factory=dict)
     recent: RecentRows = field(default_factory=RecentRows, repr=False, compare=False)
+    over: int = 0
     prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     matched: dict[Tree, tuple[Bits, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -79,6 +85,19 @@ class State:
     def live_bits(self) -> NDArray[np.uint64]:
         """``live`` as a bitmap, made once."""
         return to_bitmap(self.live)
+
+    @cached_property
+    def expires(self) -> bool:
+        """Whether there may be documents that expire."""
+        return "expires" in self.head.settings
+
+    @cached_property
+    def times(self) -> NDArray[np.int64]:
+        """When each document is over, int64 (n,), `NEVER` where it is not; the column must be loaded."""
+        column = self.columns[EXPIRES_AT_KEY]
+        entries = column.dictionary.entries
+        times: NDArray[np.int64] = np.where(entries.kinds == INT, entries.values, NEVER)[column.codes]
+        return times
 
     def ordinals(self, rids: Iterable[int]) -> NDArray[np.int64]:
         """The ordinals of those rids that this state has."""

@@ -15,8 +15,9 @@ from ..bitmap import to_mask
 from ..errors import BqstoreError
 from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
-from ..storage import Rows
+from ..storage import Row, Rows
 from ..validate import check_dim
+from . import fetch
 from .embedding_model import refuse_older
 from .together import Adding, distinct, joined
 
@@ -84,13 +85,16 @@ def _commit(core: "Core", mine: Adding) -> None:
     check_dim(vectors.shape[1], core.store.head.dim, "vector 0")  # another thread may have settled it
     codes, coding = core.encoder.settled(vectors, mine.quantizer, codes)  # may be a commit itself
     seq = core.store.head.seq
+    there = None
+    if "expires" in core.store.head.settings:
+        there = {row.id for row in _rows_by_id(core, rows.ids)}
     try:
         core.store.append(rows, vectors, codes, coding)
     finally:
         if core.store.head.seq > seq and core.store.sound:  # also where an interrupt came behind the commit
             core.group.are_committed(together)
             core.graph.builder.hold(vectors, core.store.head)
-            if found := core.store.replaced:
+            if found := core.store.replaced if there is None else core.store.replaced & there:
                 for each in together:
                     each.replaced = len(found.intersection(each.rows.ids))
 
@@ -101,7 +105,8 @@ def update_matching(
     """Merge metadata over that of the documents that match a filter, and have one of the ids; returns how many."""
 
     def rewrite() -> int:
-        state, bits, _ = engine.acceptor.accepted(engine.publisher.follow(), tree)
+        publisher = engine.publisher
+        state, bits, _ = engine.acceptor.accepted(publisher.seen_at_commit(publisher.follow()), tree)
         rids = state.rids[: state.n][to_mask(bits, state.n)].tolist()
         rows = engine.store.rows("rid", rids)
         if ids is not None:
@@ -127,7 +132,7 @@ def update(
     core, store = engine.core, engine.store
 
     def change() -> int:
-        rows = {row.id: row for row in store.rows("id", list(dict.fromkeys(ids)))}
+        rows = {row.id: row for row in _rows_by_id(core, ids)}
         last: dict[str, int] = {}
         for i, id_ in enumerate(ids):
             if id_ in rows:
@@ -159,7 +164,7 @@ def update_metadata(
     """Merge metadata over that of documents, or put it in its place; returns how many documents were changed."""
 
     def rewrite() -> int:
-        rows = {row.id: row for row in engine.store.rows("id", list(dict.fromkeys(ids)))}
+        rows = {row.id: row for row in _rows_by_id(engine.core, ids)}
         changed = {}
         for i, (id_, given) in enumerate(zip(ids, metadatas, strict=True)):
             if id_ in rows:
@@ -171,12 +176,36 @@ def update_metadata(
     return engine.write(rewrite)
 
 
+def expire(engine: "Engine") -> int:
+    """Delete the documents that are over; returns how many."""
+
+    def bury() -> int:
+        seen = engine.publisher.seen_at_commit(engine.publisher.follow())
+        if not seen.over:
+            return 0
+        rids = seen.rids[: seen.n][engine.publisher.state.live & ~seen.live].tolist()
+        engine.store.bury(rids)
+        return len(rids)
+
+    return engine.write(bury) if engine.publisher.current().over else 0
+
+
+def _rows_by_id(core: "Core", ids: Sequence[str]) -> list[Row]:
+    """The documents of the last commit with these ids, without those that are over; under the lock."""
+    rows = core.store.rows("id", list(dict.fromkeys(ids)))
+    if "expires" not in core.store.head.settings:
+        return rows
+    return fetch.present(core.publisher.seen_at_commit(core.publisher.follow()), rows)
+
+
 def delete(engine: "Engine", ids: Sequence[str] | None, tree: Tree | None) -> int:
     """Delete the documents with these ids, or that match a filter, or both; returns how many."""
 
     def bury() -> int:
-        state = engine.publisher.follow()
+        state = engine.publisher.seen_at_commit(engine.publisher.follow())
         doomed = set() if ids is None else set(engine.store.rids_by_id(ids).values())
+        if state.over:
+            doomed &= set(state.rids[: state.n][state.live].tolist())
         if tree is not None:
             state, bits, _ = engine.acceptor.accepted(state, tree)
             matching = set(state.rids[: state.n][to_mask(bits, state.n)].tolist())

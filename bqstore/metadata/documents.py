@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..clock import EXPIRES_AT_KEY
 from ..results.hits import Record
 from ..storage import Row
-from . import dates
+from . import dates, expiry
 from .to_json import PRIVATE_PREFIX, REF_DOC_ID_KEY, split_metadata
 
 _decode = json.JSONDecoder().raw_decode  # twice as fast as json.loads, which also looks for white space
@@ -17,6 +18,8 @@ def metadata_of(row: Row) -> dict[str, Any]:
     metadata: dict[str, Any] = _decode(row.metadata)[0]
     if dates.IN_JSON in row.metadata:
         metadata = dates.restored(metadata)
+    if EXPIRES_AT_KEY in metadata:
+        metadata[EXPIRES_AT_KEY] = expiry.shown_as(metadata[EXPIRES_AT_KEY])
     if row.private is not None:
         metadata.update(_decode(row.private)[0])
     if row.ref_doc_id is not None:

@@ -19,8 +19,9 @@ from uuid import UUID
 import numpy as np
 
 from ..arguments import shown, text_bytes, type_of
+from ..clock import EXPIRES_AT_KEY
 from ..errors import InvalidInputError
-from . import dates
+from . import dates, expiry
 
 MAX_METADATA_BYTES: Final = 16 << 20
 MAX_DEPTH: Final = 100  # of nested values, over which readers recurse
@@ -45,6 +46,10 @@ def split_metadata(given: object, what: str) -> tuple[str, str | None, str | Non
     if private:
         if ID_KEY in private:
             raise InvalidInputError(f"{what} has the key {ID_KEY!r}, which filters use for the id itself: rename it")
+        if EXPIRES_AT_KEY in private:
+            time = expiry.moment(private.pop(EXPIRES_AT_KEY), f"{what}: {EXPIRES_AT_KEY!r}")
+            if time is not None:
+                public[EXPIRES_AT_KEY] = time
         ref = private.pop(REF_DOC_ID_KEY, None)
         if ref is not None:
             if not isinstance(ref, str):

@@ -2,11 +2,12 @@
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
+from ..clock import EXPIRES_AT_KEY
 from ..errors import CorruptionError
 from .format import (
     CODE_FORMS,
@@ -16,6 +17,7 @@ from .format import (
     WITH_PARAMETERS,
     WITH_SCALES,
     WITH_TRUNCATED,
+    WITH_WORDS,
     half_scales,
     key_crc,
     newer_format,
@@ -24,6 +26,7 @@ from .format import (
 from .text_index import TextIndex
 
 _MOST_DIM: Final = 1 << 14
+_EXPIRING: Final = f'"{EXPIRES_AT_KEY}":'
 _UNTRAINED: Final = {"encoding": "one_bit", "estimator": "sign", "rotate": False}
 
 
@@ -76,6 +79,13 @@ def with_scales(settings: dict[str, Any], vectors: F32) -> dict[str, Any]:
     return as_stored({**settings, "scaled_halves": True})
 
 
+def with_expiry(settings: dict[str, Any], metadata: Iterable[str]) -> dict[str, Any]:
+    """The settings after documents are written: marked if one of them expires, which older versions do not know."""
+    if settings.get("expires") or not any(_EXPIRING in text for text in metadata):
+        return settings
+    return as_stored({**settings, "expires": True})
+
+
 class Settings(dict[str, Any]):
     """The settings of a head, never changed, with their JSON text: they are the same in most commits."""
 
@@ -105,7 +115,7 @@ class Head:
     next_rid : int      rids are never used again
     dim : int or None   None until the first vectors
     settings : dict     distance, originals, quantization, hnsw, search, embedding_model; coding: see `coding_of`;
-                        scaled_halves: see `with_scales`; text_index: see `TextIndex`
+                        scaled_halves: see `with_scales`; text_index: see `TextIndex`; expires: see `with_expiry`
     """
 
     store_id: int
@@ -134,8 +144,10 @@ class Head:
     def format_version(self) -> int:
         """The format version of the collection: the lowest that has such codes, for older releases to read it."""
         form = code_form(self.settings)
-        if TextIndex.of(self.settings) is not None:
+        if self.settings.get("expires"):
             return FORMAT_VERSION
+        if TextIndex.of(self.settings) is not None:
+            return WITH_WORDS
         if self.settings.get("scaled_halves"):
             return WITH_SCALES
         if "truncate_dim" in coding_of(self.settings):

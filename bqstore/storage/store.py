@@ -39,7 +39,7 @@ from .compaction import Compaction, Progress, Recode, copy_live
 from .files import storage_errors
 from .flat import SyncFailedError
 from .format import F32, NO_PARAMETERS, U64
-from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_scales
+from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_expiry, with_scales
 from .lock import WriterLock
 from .place import Place
 from .sequence import CommitNumber
@@ -176,7 +176,7 @@ class Store(Sharing):
                 raise StorageError("this collection has codes already; another coding needs a new generation of them")
             assert n, "a coding without codes"
             new = replace(new, settings=as_stored(coding.settings))
-        new = replace(new, settings=with_scales(new.settings, vectors))
+        new = replace(new, settings=with_expiry(with_scales(new.settings, vectors), rows.metadata))
         found = self.rids_by_id(rows.ids) if new.n_live else {}
         self.replaced, replaced = frozenset(found), found.values()
         words = TextIndex.of(new.settings)
@@ -223,7 +223,8 @@ class Store(Sharing):
 
     def rewrite(self, rows: Sequence[Row]) -> Head:
         """Replace the rows with the same rids, durably."""
-        new = self._next(meta_seq=self.head.seq + 1)
+        settings = with_expiry(self.head.settings, (row.metadata for row in rows))
+        new = self._next(meta_seq=self.head.seq + 1, settings=settings)
         words = TextIndex.of(new.settings)
         with self._commit(new) as connection:
             changed = changed_texts(connection, ((row.rid, row.text) for row in rows)) if words else []
@@ -240,6 +241,7 @@ class Store(Sharing):
         ``whole``: forget the dimension, too.
         """
         generation, settings = self.head.generation + 1, untrained(self.head.settings)
+        settings = {name: value for name, value in settings.items() if name != "expires"}
         dim = None if whole else self.head.dim
         words = TextIndex.of(settings)
         if words:

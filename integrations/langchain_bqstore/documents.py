@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     texts: list[str]
     metadatas: list[Mapping[str, Any] | None]
     ids: list[str | None]
+    expires_at: list[Any] | None
 
 
 def batches_of(
@@ -32,6 +33,7 @@ def batches_of(
     ids: Iterable[str | None] | None,
     batch_size: int | None,
     unknown: Mapping[str, Any],
+    expires_at: Any = None,
 ) -> list[Batch]:
     """Check all arguments of `BQVectorStore.add_texts`, before the first text is embedded, and cut them into batches.
 
@@ -42,7 +44,9 @@ def batches_of(
     [['a', 'b'], ['c']]
     """
     for name in unknown:
-        raise bqstore.UnknownKeywordError(f"adding has no keyword {name!r}; known: metadatas, ids, batch_size")
+        raise bqstore.UnknownKeywordError(
+            f"adding has no keyword {name!r}; known: metadatas, ids, batch_size, expires_at"
+        )
     if batch_size is not None and (
         isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1
     ):
@@ -54,11 +58,20 @@ def batches_of(
     for i, text in enumerate(all_texts):
         if not isinstance(text, str):  # None too: the core stores a document without text, but it cannot be embedded
             raise bqstore.InvalidInputError(f"text {i} is of type {type(text).__name__}; expected a string")
-    bqstore.check_documents(n, all_ids, all_texts, all_metadatas)
+    times = None if expires_at is None else _times(expires_at, n)
+    bqstore.check_documents(n, all_ids, all_texts, all_metadatas, times)
     _refuse_private_keys(all_metadatas)
     step = batch_size or max(n, 1)
     pieces = [slice(at, at + step) for at in range(0, n, step)]
-    return [Batch(all_texts[piece], all_metadatas[piece], all_ids[piece]) for piece in pieces]
+    return [
+        Batch(all_texts[piece], all_metadatas[piece], all_ids[piece], None if times is None else times[piece])
+        for piece in pieces
+    ]
+
+
+def _times(given: Any, n: int) -> list[Any]:
+    """A time for each text; seconds are counted from when its batch is added."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given] * n
 
 
 @contextmanager
@@ -105,7 +118,7 @@ def _refuse_private_keys(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
     """Refuse keys with the adapters' prefix: they would be stored, but left out of every `Document`."""
     for i, metadata in enumerate(metadatas):
         for key in metadata or ():
-            if key.startswith(bqstore.PRIVATE_PREFIX):
+            if key.startswith(bqstore.PRIVATE_PREFIX) and key != bqstore.EXPIRES_AT_KEY:
                 raise bqstore.InvalidInputError(
                     f"metadata {i} has the key {key!r}; keys beginning with {bqstore.PRIVATE_PREFIX!r} are reserved "
                     "for the adapters: rename it"

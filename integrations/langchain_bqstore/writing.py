@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.documents import Document
@@ -42,6 +43,7 @@ class Writing(VectorStore):
         *,
         ids: Sequence[str | None] | None = None,
         batch_size: int | None = None,
+        expires_at: Any = None,
         **kwargs: Any,
     ) -> list[str]:
         """Embed texts and add them as documents. They are durable and searchable when this returns.
@@ -54,6 +56,8 @@ class Writing(VectorStore):
         metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
         ids : n strings or None         a None gets a UUID; of equal ids the last wins
         batch_size : int or None        embed and commit so many texts at a time; None: all at once
+        expires_at                      when documents are over, as in `bqstore.Collection.add`: one for all, or one for
+                                        each. A document brings its own in its metadata, as `bqstore.EXPIRES_AT_KEY`
 
         Returns
         -------
@@ -73,10 +77,12 @@ class Writing(VectorStore):
         """
         added: list[str] = []
         self._check_model(writing=True)
-        for batch in batches_of(texts, metadatas, ids, batch_size, kwargs):
+        for batch in batches_of(texts, metadatas, ids, batch_size, kwargs, expires_at):
             with telling(added):
                 vectors = embed_texts(self._embedding, batch.texts)
-                added += self.collection.add(vectors, batch.ids, batch.texts, batch.metadatas)
+                added += self.collection.add(
+                    vectors, batch.ids, batch.texts, batch.metadatas, expires_at=batch.expires_at
+                )
         return added
 
     async def aadd_texts(
@@ -86,6 +92,7 @@ class Writing(VectorStore):
         *,
         ids: Sequence[str | None] | None = None,
         batch_size: int | None = None,
+        expires_at: Any = None,
         **kwargs: Any,
     ) -> list[str]:
         """Run `add_texts` without blocking the event loop; texts are embedded by the model's async method.
@@ -96,10 +103,10 @@ class Writing(VectorStore):
         """
         added: list[str] = []
         await run_in_executor(None, self._check_model, writing=True)
-        for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs):
+        for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs, expires_at):
             with telling(added):
                 vectors = await aembed_texts(self._embedding, batch.texts)
-                add = self.collection.add
+                add = partial(self.collection.add, expires_at=batch.expires_at)
                 added += await run_in_executor(None, add, vectors, batch.ids, batch.texts, batch.metadatas)
         return added
 
@@ -133,6 +140,7 @@ class Writing(VectorStore):
         ids: Sequence[str | None] | None = None,
         *,
         batch_size: int | None = None,
+        expires_at: Any = None,
     ) -> list[str]:
         """Add texts whose vectors are there already, as pairs; nothing is embedded. Else as `add_texts`.
 
@@ -142,10 +150,10 @@ class Writing(VectorStore):
         texts, vectors = pairs_of(text_embeddings)
         added: list[str] = []
         self._check_model(writing=True)
-        for batch in batches_of(texts, metadatas, ids, batch_size, {}):
+        for batch in batches_of(texts, metadatas, ids, batch_size, {}, expires_at):
             with telling(added):
                 some = vectors[len(added) : len(added) + len(batch.texts)]
-                added += self.collection.add(some, batch.ids, batch.texts, batch.metadatas)
+                added += self.collection.add(some, batch.ids, batch.texts, batch.metadatas, expires_at=batch.expires_at)
         return added
 
     async def aadd_embeddings(
@@ -155,6 +163,7 @@ class Writing(VectorStore):
         ids: Sequence[str | None] | None = None,
         *,
         batch_size: int | None = None,
+        expires_at: Any = None,
     ) -> list[str]:
         """Run `add_embeddings` without blocking the event loop.
 
@@ -162,5 +171,5 @@ class Writing(VectorStore):
         >>> asyncio.run(store.aadd_embeddings([("Fish swim.", [0.5] * 64)], ids=["3"]))
         ['3']
         """
-        add = self.add_embeddings
-        return await run_in_executor(None, add, text_embeddings, metadatas, ids, batch_size=batch_size)
+        add = partial(self.add_embeddings, batch_size=batch_size, expires_at=expires_at)
+        return await run_in_executor(None, add, text_embeddings, metadatas, ids)

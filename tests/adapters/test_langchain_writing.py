@@ -1,5 +1,6 @@
 """What goes into a `BQVectorStore` and comes out by id: adding, replacing, deleting, opening."""
 
+import asyncio
 import copy
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from langchain_core.documents import Document
 
 import bqstore
+from bqstore import clock
 from langchain_bqstore import BQVectorStore
 
 from .langchain_texts import Spelled
@@ -385,6 +387,7 @@ def test_many_threads_add_and_search(store: BQVectorStore) -> None:
 
 WORKER = """
 import sys
+from bqstore import clock
 from langchain_bqstore import BQVectorStore
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -407,3 +410,31 @@ def test_four_workers_make_the_same_store_at_once(tmp_path: Path) -> None:
     assert [worker.returncode for worker in workers] == [0] * 4, errors
     with bqstore.open(tmp_path) as col:
         assert len(col) == 20 and col.verify().ok
+
+
+# ---- documents that expire
+
+
+def test_a_text_is_over_after_its_time_and_no_document_shows_it(
+    store: BQVectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = bqstore.EXPIRES_AT_KEY
+    store.add_texts(["1 0", "0 1"], ids=["a", "b"], expires_at=[60, None], batch_size=1)
+    store.add_documents([Document("1 1", id="c", metadata={key: 60, "n": 1})])
+    store.add_embeddings([("2 1", [2.0, 1.0])], ids=["d"], expires_at=(60 for _ in range(1)))
+    asyncio.run(store.aadd_texts(["1 2"], ids=["e"], expires_at=60))
+    asyncio.run(store.aadd_embeddings([("1 3", [1.0, 3.0])], ids=["f"], expires_at=60))
+    assert store.get_by_ids(["c"]) == [Document("1 1", id="c", metadata={"n": 1})]
+    assert len(store.similarity_search("1 0", k=9)) == 6
+    late = clock.now() + 120 * 10**6
+    monkeypatch.setattr(clock, "now", lambda: late)
+    assert [d.id for d in store.similarity_search("1 0", k=9)] == ["b"] == [d.id for d in store.get_by_ids([*"abcdef"])]
+    assert store.collection.expire() == 5
+
+
+def test_a_time_that_is_none_is_refused_before_anything_is_embedded(store: BQVectorStore) -> None:
+    with pytest.raises(bqstore.InvalidInputError, match="expires_at 1 is 'soon'"):
+        store.add_texts(["1 0", "no vector"], expires_at=[60, "soon"])
+    with pytest.raises(bqstore.InvalidInputError, match="has 1 entry for 2 documents"):
+        store.add_texts(["1 0", "no vector"], expires_at=[60])
+    assert len(store.collection) == 0

@@ -39,6 +39,7 @@ from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 import bqstore
+from bqstore import clock
 from llama_index.vector_stores.bqstore import BQVectorStore
 
 DIM = 64
@@ -760,3 +761,17 @@ def test_get_nodes_with_ids_and_filters_keeps_the_order_of_the_ids() -> None:
         store.add([TextNode(id_=name, text=name, metadata={"n": 1}, embedding=[1.0, 0.0]) for name in "abcd"])
         only = MetadataFilters(filters=[MetadataFilter(key="n", value=1)])
         assert [node.node_id for node in store.get_nodes(["d", "a", "z", "c"], only)] == ["d", "a", "c"]
+
+
+def test_a_node_is_over_after_its_time_and_no_node_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, embeddings = BQVectorStore(), vectors(3)
+    store.add([TextNode(id_="a", text="a", embedding=embeddings[0])], expires_at=60)
+    own = {bqstore.EXPIRES_AT_KEY: 60, "n": 1}
+    store.add([TextNode(id_=name, text=name, embedding=embeddings[1], metadata=own) for name in "b"])
+    store.add([TextNode(id_="c", text="c", embedding=embeddings[2])])
+    assert [node.metadata for node in store.get_nodes(["b"])] == [{"n": 1}]
+    query = VectorStoreQuery(query_embedding=embeddings[0], similarity_top_k=5)
+    assert sorted(store.query(query).ids or ()) == ["a", "b", "c"]
+    late = clock.now() + 120 * 10**6
+    monkeypatch.setattr(clock, "now", lambda: late)
+    assert store.query(query).ids == ["c"] == [node.node_id for node in store.get_nodes()]

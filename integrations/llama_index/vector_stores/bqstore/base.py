@@ -194,7 +194,7 @@ class BQVectorStore(BasePydanticVectorStore):
 
     # ---- writing
 
-    def add(self, nodes: Iterable[BaseNode], **kwargs: Any) -> list[str]:
+    def add(self, nodes: Iterable[BaseNode], *, expires_at: Any = None, **kwargs: Any) -> list[str]:
         """Add nodes with their embeddings. They are durable and searchable when this returns.
 
         A node whose id exists is replaced. ``kwargs`` are ignored: `VectorStoreIndex.insert` passes on here what is
@@ -203,6 +203,8 @@ class BQVectorStore(BasePydanticVectorStore):
         Parameters
         ----------
         nodes : iterable of BaseNode    each with an ``embedding``
+        expires_at                      when nodes are over, as in `bqstore.Collection.add`: one for all, or one for
+                                        each. A node brings its own in its metadata, as `bqstore.EXPIRES_AT_KEY`
 
         Returns
         -------
@@ -225,6 +227,7 @@ class BQVectorStore(BasePydanticVectorStore):
             ids=[node.node_id for node in given],
             texts=[text for text, _ in rows],
             metadatas=[metadata for _, metadata in rows],
+            expires_at=expires_at,
         )
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:

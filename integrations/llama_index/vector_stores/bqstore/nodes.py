@@ -53,7 +53,7 @@ def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
     Raises InvalidInputError if the node cannot be written as JSON.
     """
     for key in node.metadata:
-        if str(key).startswith(bqstore.PRIVATE_PREFIX):
+        if str(key).startswith(bqstore.PRIVATE_PREFIX) and key != bqstore.EXPIRES_AT_KEY:
             raise bqstore.InvalidInputError(
                 f"node {node.node_id!r} has the metadata key {key!r}; keys beginning with {bqstore.PRIVATE_PREFIX!r} "
                 "are reserved for the adapters: rename it"
