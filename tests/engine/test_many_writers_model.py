@@ -1,7 +1,9 @@
 """Two engines on one folder, as in two processes, against a dictionary: whatever one does the other sees at once."""
 
+import math
 import shutil
 import tempfile
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import bqstore
-from bqstore import opening
+from bqstore import clock, opening
 from tests.conftest import often
 from tests.engine.given import settle_early
 
 DIM = 6
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 IDS = st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=5, unique=True)
 WHO = st.integers(0, 1)
 
@@ -27,6 +30,8 @@ class TwoWriters(RuleBasedStateMachine):
     def begin(self):
         self.folder = Path(tempfile.mkdtemp())
         self.step, self.known = 0, {}
+        self.now, self.ends = 0, {}  # seconds, and when documents are over
+        clock.now = lambda: 10**6 * self.now
         self.cols = [self.opened(), self.opened()]
 
     def opened(self):
@@ -36,15 +41,37 @@ class TwoWriters(RuleBasedStateMachine):
         self.step += 1
         return np.random.default_rng(self.step).standard_normal((n, DIM), dtype=np.float32)
 
+    def forget(self):
+        self.ends = {id_: end for id_, end in self.ends.items() if id_ in self.known}
+
     @rule(who=WHO, ids=IDS)
     def add(self, who, ids):
         vectors = self.vectors(len(ids))
         self.cols[who].add(vectors, ids, [f"{self.step} {id_}" for id_ in ids], [{"step": self.step}] * len(ids))
         self.known.update((id_, (vectors[i], f"{self.step} {id_}", self.step)) for i, id_ in enumerate(ids))
+        for id_ in ids:
+            self.ends.pop(id_, None)
+
+    @rule(who=WHO, ids=IDS, seconds=st.integers(1, 9))
+    def end_after(self, who, ids, seconds):
+        there = [id_ for id_ in ids if id_ in self.known]
+        assert self.cols[who].update_metadata(ids, expires_at=seconds) == len(there)
+        self.ends.update((id_, self.now + seconds) for id_ in there)
+
+    @rule(who=WHO, seconds=st.integers(1, 9))
+    def pass_time(self, who, seconds):
+        self.now += seconds
+        for id_ in [id_ for id_ in self.known if self.ends.get(id_, math.inf) <= self.now]:
+            del self.known[id_]
+        self.forget()
+        if seconds % 2:
+            self.cols[who].expire()
+            self.cols[who].expire()
 
     @rule(who=WHO, ids=IDS)
     def delete(self, who, ids):
         assert self.cols[who].delete(ids) == sum(self.known.pop(id_, None) is not None for id_ in ids)
+        self.forget()
 
     @rule(who=WHO)
     def delete_by_filter(self, who):
@@ -53,6 +80,7 @@ class TwoWriters(RuleBasedStateMachine):
         assert self.cols[who].delete(filter=odd) == len(doomed)
         for id_ in doomed:
             del self.known[id_]
+        self.forget()
 
     @rule(who=WHO, ids=IDS)
     def update(self, who, ids):
@@ -68,6 +96,7 @@ class TwoWriters(RuleBasedStateMachine):
         if what == "clear":
             col.clear()
             self.known.clear()
+            self.forget()
         elif what == "requantize":
             self.step += 1
             col.requantize(encoding=["one_bit", "two_bits", "four_bits"][self.step % 3], estimator="rabitq")
@@ -85,7 +114,8 @@ class TwoWriters(RuleBasedStateMachine):
             assert records.keys() == self.known.keys()
             for id_, (vector, text, step) in self.known.items():
                 record = records[id_]
-                assert (record.text, record.metadata) == (text, {"step": step})
+                end = {bqstore.EXPIRES_AT_KEY: EPOCH + timedelta(seconds=self.ends[id_])} if id_ in self.ends else {}
+                assert (record.text, record.metadata) == (text, {"step": step, **end})
                 assert record.vector.tolist() == vector.tolist()
             if not self.known:
                 continue
@@ -106,6 +136,7 @@ class TwoWriters(RuleBasedStateMachine):
 def test_two_writers_are_as_one(monkeypatch, enough):
     monkeypatch.setattr(opening, "joined", lambda folder: None)
     monkeypatch.setattr(opening, "shared", lambda core: core)
+    monkeypatch.setattr(clock, "now", clock.now)  # which the machine sets, and this puts back
     settle_early(monkeypatch, enough)
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
     run_state_machine_as_test(
