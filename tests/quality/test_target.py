@@ -610,3 +610,44 @@ def test_an_interval_was_too_short_where_few_searches_find_nothing(kind, checked
         made = [keeping._estimate(found.tolist()) for found in kind(random, recall, (rounds, checked))]
         holds = np.mean([each.low <= recall <= each.high + 1e-9 for each in made])
         assert holds > 0.95 - 0.05 - 3 * np.sqrt(0.05 / rounds), recall
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "step"),
+    [
+        ("scan", None, "measured"),
+        ("scan", ladder(*RISING, documents=10), "measured"),
+        ("filtered", ladder(*RISING, documents=10**6), "filtered"),
+        ("filtered", ladder(*RISING, documents=10**6, filtered=len(RUNGS) - 1), None),
+        ("scan", ladder(0.3, documents=10**6), None),
+        ("scan", ladder(*RISING, documents=10**6), "extra"),
+    ],
+)
+def test_what_follows_from_searches_that_find_too_little(monkeypatch, kind, known, step):
+    done = []
+    with bqstore.open() as col:
+        col.add(np.random.default_rng(0).standard_normal((40, 8)))
+        keeper = keeper_of(col)
+        keeper._seen[kind, 0.95] = keeping.deque([0.5])
+        monkeypatch.setattr(keeping, "_falls_short", lambda found, target: True)
+        monkeypatch.setattr(RecallKeeper, "calibration", property(lambda self: known))
+        monkeypatch.setattr(keeper, "_measure_now", lambda *given: done.append("measured"))
+        monkeypatch.setattr(keeper, "_measure", lambda *given: None)
+        monkeypatch.setattr(
+            keeper, "_keep", lambda new, state: done.append("extra" if new.extra > known.extra else "filtered")
+        )
+        keeper._judge(kind, 0.95, 0)
+        assert done == ([] if step is None else [step]) and not keeper._seen[kind, 0.95]
+
+
+def test_a_query_without_a_direction_is_not_checked_and_the_main_thread_stays_as_quick(monkeypatch):
+    with bqstore.open() as col:
+        col.add(np.random.default_rng(0).standard_normal((40, 8)))
+        keeper, options = keeper_of(col), SimpleNamespace(target=0.95, hnsw=SimpleNamespace(full_scan_threshold=0))
+        keeper._left = 1
+        monkeypatch.setattr(keeper, "_is_due", lambda exactly: False)
+        monkeypatch.setattr(keeping, "_can_be_checked", lambda search: True)
+        monkeypatch.setattr(keeper, "_start", lambda job: pytest.fail("there is nothing to check"))
+        keeper.found(None, SimpleNamespace(options=options), np.zeros((2, 8), np.float32), None, None)
+    monkeypatch.setattr(keeping.os, "setpriority", lambda *given: pytest.fail("of the whole process"), raising=False)
+    keeping._be_nice()

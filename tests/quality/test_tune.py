@@ -1,5 +1,7 @@
 """`Collection.tune`: what it promises holds for queries it has not seen, and it says so where it cannot be kept."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -219,3 +221,14 @@ def test_real_embeddings(embeddings):
         for target in (0.9, 0.97):
             params = col.tune(target)
             assert recall_of(col, base, queries, params, 10) >= target - 0.01
+
+
+def test_of_four_bits_a_better_graph_is_what_helps():
+    params = SearchParams(oversampling=64.0, hnsw_ef=128)
+    measured = SimpleNamespace(
+        known={params: (0.9, 0.85, 0.95)},
+        quantization=SimpleNamespace(encoding="four_bits"),
+        evaluator=SimpleNamespace(k=10, truth=range(300)),
+    )
+    said = str(tuning._not_reached(0.99, measured))
+    assert "oversampling=64, hnsw_ef=128, find 0.9000" in said and "a larger m and ef_construct" in said
