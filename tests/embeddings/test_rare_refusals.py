@@ -19,6 +19,7 @@ from bqstore.embeddings import OpenAIEmbedder
 from bqstore.embeddings.openai import client as client_module
 from bqstore.embeddings.openai import tokens
 from bqstore.embeddings.openai.background import Background
+from bqstore.embeddings.openai.long_texts import weighted_mean
 from bqstore.embeddings.openai.rate_limiter import StoppedError
 from bqstore.embeddings.openai.refusals import RefusalReader
 from bqstore.embeddings.openai.responses import decode
@@ -153,3 +154,10 @@ def test_a_text_that_tiktoken_cannot_count_is_counted_in_bytes(monkeypatch, tmp_
     assert count("é!") == 3
     with pytest.raises(KeyboardInterrupt):
         count("other")
+
+
+def test_the_mean_of_the_parts_of_a_long_text_has_the_length_of_one_only_if_they_have():
+    one, other = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
+    np.testing.assert_allclose(weighted_mean([(one, 3), (other, 4)]), [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(weighted_mean([(2 * one, 1), (other, 1)]), [1.0, 0.5], rtol=1e-6)
+    assert weighted_mean([(one, 1), (-one, 1)]).tolist() == [0.0, 0.0]
