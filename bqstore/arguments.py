@@ -214,6 +214,14 @@ def check_int(name: str, value: object, low: int, high: int, why: str = "") -> i
     raise InvalidInputError(f"{name} is {shown(value)}; expected an integer from {low:,} to {high:,}{why}")
 
 
+def check_mode(mode: object) -> int:
+    """The permissions of new folders, 0o700 for None; InvalidInputError where their owner may not do everything."""
+    given = 0o700 if mode is None else check_int("mode", mode, 0, 0o7777, ", such as 0o770")
+    if given & 0o700 != 0o700:
+        raise InvalidInputError(f"mode is {given:#o}; expected one in which the owner may do everything, such as 0o770")
+    return given
+
+
 def check_bool(name: str, value: object) -> bool:
     """The value as a plain bool, or InvalidInputError."""
     if not isinstance(value, (bool, np.bool_)):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from .arguments import (
     check_bool,
     check_int,
+    check_mode,
     check_real,
     check_seconds,
     checked_keywords,
@@ -70,7 +71,7 @@ def open_key_values(
     [b'...', None]
     """
     read_only, timeout = check_bool("read_only", read_only), check_seconds("lock_timeout", lock_timeout)
-    permissions = 0o700 if mode is None else check_int("mode", mode, 0o700, 0o7777, ", such as 0o770")
+    permissions = check_mode(mode)
     if path is None and read_only:
         raise InvalidInputError("read_only=True needs a path: what is in memory begins empty")
     where = None if path is None else absolute(path)
@@ -299,7 +300,7 @@ def _checked_value(value: Any, i: int) -> bytes:
     if not isinstance(value, bytes | bytearray | memoryview):
         hint = ": encode it first" if isinstance(value, str) else ""
         raise InvalidInputError(f"value {i} is {type_of(value)}; expected bytes{hint}")
-    out = bytes(value)
-    if len(out) > MAX_VALUE_BYTES:
-        raise InvalidInputError(f"value {i} has {len(out):,} bytes; expected at most {MAX_VALUE_BYTES:,}")
-    return out
+    size = memoryview(value).nbytes
+    if size > MAX_VALUE_BYTES:  # before it is copied
+        raise InvalidInputError(f"value {i} has {size:,} bytes; expected at most {MAX_VALUE_BYTES:,}")
+    return bytes(value)

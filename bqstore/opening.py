@@ -16,6 +16,7 @@ from .arguments import (
     check_bool,
     check_choice,
     check_int,
+    check_mode,
     check_seconds,
     checked_keywords,
     did_you_mean,
@@ -178,9 +179,7 @@ def open(
         raise InvalidInputError("read_only=True and exclusive=True are both given; leave one of them out")
     timeout = check_seconds("lock_timeout", lock_timeout)
     opening = {name: given[name] for name in ("quantization", "hnsw", "search")}
-    permissions = 0o700 if mode is None else check_int("mode", mode, 0o700, 0o7777, ", such as 0o770")
-    if permissions & 0o700 != 0o700:
-        raise InvalidInputError(f"mode is {mode:#o}; expected one in which the owner may do everything, such as 0o770")
+    permissions = check_mode(mode)
     target = given["target_recall"]
     opening |= {"threads": threads, "read_only": read_only, "lock_timeout": timeout, "exclusive": exclusive}
     opening |= {} if target is None else {"target_recall": target}
@@ -266,13 +265,12 @@ def _settle(core: Core, given: Mapping[str, Any], timeout: float) -> None:
     if not is_settled() and not store.read_only:
         core.write(lambda: None if is_settled() else store.put_settings(*wanted()), timeout)
     asked = given["text_index"]
-    if asked and TextIndex.of(store.head.settings) is None and not store.read_only:
 
-        def begin() -> None:
-            if TextIndex.of(store.head.settings) is None:
-                store.set_text_index(asked["tokenize"])
+    def has_words() -> bool:
+        return TextIndex.of(store.head.settings) is not None
 
-        core.write(begin, timeout)
+    if asked and not has_words() and not store.read_only:
+        core.write(lambda: None if has_words() else store.set_text_index(asked["tokenize"]), timeout)
 
 
 @checked_keywords

@@ -248,6 +248,9 @@ def test_a_collection_is_not_made_directly(given):
         ({"embedding_model": ""}, "embedding_model is ''"),
         ({"threads": 0}, "threads is 0"),
         ({"read_only": True}, "read_only=True needs a path"),
+        ({"mode": 0o1070, "path": "x"}, "mode is 0o1070; expected one in which the owner may do everything"),
+        ({"mode": 0o70, "path": "x"}, "mode is 0o70; expected one in which the owner"),
+        ({"m": 8, "hnsw": bqstore.HnswConfig()}, "m and hnsw=.* are both given; set m in one of them"),
         ({"path": 3}, "path is 3; expected a folder"),
         ({"path": ""}, "expected a folder"),
         ({"path": "qdrant://host:6333/name"}, "no remote stores"),
@@ -371,8 +374,18 @@ def test_originals_none_says_what_it_cannot_do():
         for arguments in ({"exact": True}, {"ignore_quantization": True}, {"rescore": True}, {"with_vectors": True}):
             with pytest.raises(InvalidInputError, match="keeps none"):
                 col.search([1.0, 0, 0, 0], **arguments)
-        with pytest.raises(InvalidInputError, match="keeps none"):
-            col.get(["a"], with_vectors=True)
+        for call in (
+            lambda: col.get(["a"], with_vectors=True),
+            lambda: col.scroll(with_vectors=True),
+            lambda: col.more_like(["a"]),
+        ):
+            with pytest.raises(InvalidInputError, match="keeps none"):
+                call()
+
+
+def test_vectors_of_more_dimensions_than_there_may_be():
+    with bqstore.open() as col, pytest.raises(InvalidInputError, match="has 16385 dimensions; expected 1 to 16,384"):
+        col.add(np.ones((1, 16_385)))
 
 
 def test_float16_refuses_what_it_cannot_hold():

@@ -168,6 +168,7 @@ def test_update_changes_what_is_given_and_leaves_the_rest(col):
         ({}, "nothing to change"),
         ({"texts": ["x", "y"]}, "texts has 2 entries for 1 id"),
         ({"vectors": [[1, 2]]}, "vector 0 has 2 dimensions"),
+        ({"vectors": [[1, 2, 3], [1, 2, 3]]}, "vectors has 2 entries for 1 id; expected one each"),
         ({"texts": [5]}, "text 0 is an int"),
         ({"metadatas": [{"x": 1j}]}, "metadata 0 cannot"),
     ):

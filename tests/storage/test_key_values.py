@@ -212,6 +212,31 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, c
         assert kv.keys() == []
 
 
+def test_a_value_that_is_too_large_is_refused_before_it_is_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr("bqstore.key_values.MAX_VALUE_BYTES", 8)
+    with bqstore.open_key_values(tmp_path) as kv:
+        kv.put({"a": bytes(8)})
+        for large in (bytes(9), memoryview(bytes(12)).cast("i")):
+            with pytest.raises(InvalidInputError, match=r"value 0 has (9|12) bytes; expected at most 8"):
+                kv.put({"b": large})
+        assert kv.keys() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"read_only": True}, "read_only=True needs a path: what is in memory begins empty"),
+        ({"mode": 0o1070, "path": "x"}, "mode is 0o1070; expected one in which the owner may do everything"),
+    ],
+)
+def test_key_values_are_not_opened_by_settings_that_cannot_be(tmp_path, monkeypatch, settings, words):
+    """Of the mode only the size was checked: a folder was made that its owner could not enter."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match=words):
+        bqstore.open_key_values(**settings)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_reader_and_a_closed_one_are_told_so(tmp_path):
     with pytest.raises(bqstore.NotFoundError, match="there are no entries"):
         bqstore.open_key_values(tmp_path / "nowhere", read_only=True)
