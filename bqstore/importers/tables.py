@@ -202,8 +202,8 @@ def open_lance(path: Path, collection: str | None) -> Source:
         raise _needs("lancedb", str(path)) from None
     try:
         table = lancedb.connect(str(path)).open_table(name)
-        return _from_arrow(
-            "lancedb", path, name, table.count_rows(), lambda: table.search().to_batches(batch_size=AT_ONCE), "euclid"
-        )
+        count = table.count_rows()
+        batches = partial(table.search().limit(count).to_batches, batch_size=AT_ONCE)
+        return _from_arrow("lancedb", path, name, count, batches, "euclid")
     except (OSError, ValueError, RuntimeError) as error:
         raise damaged(path / f"{name}.lance", error) from None

@@ -312,8 +312,7 @@ def test_zero_vectors_are_imported_and_no_neighbors_of_theirs_compared(tmp_path)
     assert (dry.documents, dry.added) == (N, 0) and not (tmp_path / "another").exists()
 
 
-def test_an_id_of_bytes_and_a_column_of_nulls(tmp_path):
-    """What tables hold: _of_row is what reads them, too."""
+def test_ids_of_bytes_and_metadata_as_json_in_an_npz(tmp_path):
     ids = np.array([b"\x01\xff", b"\x02\xfe"])
     np.savez(tmp_path / "all.npz", vectors=VECTORS[:2], uuid=ids, metadatas=np.array(['{"n": 1}', '{"n": null}']))
     assert import_from(tmp_path / "all.npz", tmp_path / "store").ok
@@ -326,8 +325,9 @@ def test_a_library_that_is_needed_is_named(tmp_path, monkeypatch, ending, librar
     monkeypatch.setitem(sys.modules, library, None)
     file = tmp_path / f"all.{ending}"
     file.mkdir() if ending == "lance" else file.write_bytes(b"PAR1")
-    with pytest.raises(bqstore.InvalidInputError, match=f"pip install {library}"):
-        open_source(file)
+    for source in (file, tmp_path) if ending == "lance" else (file,):
+        with pytest.raises(bqstore.InvalidInputError, match=f"pip install {library}"):
+            open_source(source)
     with bqstore.open() as col, pytest.raises(bqstore.InvalidInputError, match=r"pip install pyarrow|expected one of"):
         export(col, tmp_path / f"new.{ending}")
     assert [each.name for each in tmp_path.iterdir()] == [file.name]

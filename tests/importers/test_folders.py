@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 from langchain_core.documents import Document
+from llama_index.core import schema
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 from qdrant_client import QdrantClient, models
@@ -164,7 +165,7 @@ def test_an_index_of_an_older_chroma(tmp_path, monkeypatch):
 
 
 def test_an_index_of_chroma_that_is_empty_yet(tmp_path):
-    made = ChromaFolder(tmp_path / "old")
+    made = ChromaFolder(tmp_path / "old", columns="topic TEXT")
     made.index(filled(made), [], VECTORS[:0])
     imported(tmp_path / "old", tmp_path / "store")
 
@@ -224,15 +225,18 @@ def test_nodes_of_llama_index_in_a_folder_of_chroma(tmp_path):
     given = {key: value for key, value in node_to_metadata_dict(node, remove_text=True).items() if value is not None}
     made.document(docs, "a", "the text", given)
     made.document(docs, "b", "another", {"_node_content": "no node"})
-    for id_, vector in zip("ab", VECTORS, strict=False):
+    whole = node_to_metadata_dict(schema.Document(id_="c", text="a document", metadata={"page": 2}))
+    made.document(docs, "c", None, {key: value for key, value in whole.items() if value is not None})
+    for id_, vector in zip("abc", VECTORS, strict=False):
         made.log(docs, ADD, id_, vector)
     assert import_from(tmp_path / "old", tmp_path / "store").ok
     with bqstore.open(tmp_path / "store") as col:
         first, second = col.get(["a", "b"])
         assert (first.text, first.metadata["page"], first.metadata[bqstore.REF_DOC_ID_KEY]) == ("the text", 1, "book")
         assert (second.text, second.metadata) == ("another", {"_node_content": "no node"})
-    (found,) = BQVectorStore(str(tmp_path / "store")).get_nodes(["a"])
-    assert (found.text, found.metadata, found.ref_doc_id) == ("the text", {"page": 1}, "book")
+    first, last = BQVectorStore(str(tmp_path / "store")).get_nodes(["a", "c"])
+    assert (first.text, first.metadata, first.ref_doc_id) == ("the text", {"page": 1}, "book")
+    assert (last.text, last.metadata) == ("a document", {"page": 2})
 
 
 # ---- Qdrant's local mode
@@ -258,8 +262,9 @@ def space(distance=models.Distance.EUCLID, **options):
         lambda text, metadata: {"page_content": text, "metadata": metadata},
         lambda text, metadata: {"text": text, **metadata},
         lambda text, metadata: {"document": text, **metadata},
+        lambda text, metadata: {"page_content": text, **metadata},
     ],
-    ids=["langchain", "text", "document"],
+    ids=["langchain", "text", "document", "page_content"],
 )
 def test_a_folder_of_qdrant(tmp_path, payload):
     points = [

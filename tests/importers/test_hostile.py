@@ -60,6 +60,15 @@ def test_a_hostile_pickle_is_refused_by_name(tmp_path, name):
     assert not (tmp_path / "store").exists()
 
 
+def test_values_that_are_nested_without_end_are_refused(tmp_path):
+    deep = {}
+    for _ in range(200):
+        deep = {"a": deep}
+    source = folder(tmp_path / "old", pickle.dumps((deep, {})))
+    with pytest.raises(bqstore.CorruptionError, match="more than 100 deep"):
+        import_from(source, tmp_path / "store")
+
+
 def test_classes_that_a_pickle_may_name_keep_nothing_of_it(tmp_path):
     known = {("lib", "Document"): "document"}
     first = load(b"clib\nDocument\n)R}S'changed'\nI1\nsb.", known, tmp_path)
