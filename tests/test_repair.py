@@ -227,6 +227,22 @@ def test_what_cannot_be_repaired_or_must_not_be_overwritten(tmp_path):
     assert not (tmp_path / "new").exists() or not list((tmp_path / "new").iterdir())
 
 
+def test_a_repair_onto_a_disk_that_fails_says_so(tmp_path, monkeypatch):
+    make_store(tmp_path / "store")
+    flush = bqstore.Collection.flush
+
+    def failing(self):
+        flush(self)
+        file = next((tmp_path / "new").rglob("vectors-*"))
+        file.write_bytes(flip(file.read_bytes(), file.stat().st_size - 5))
+
+    monkeypatch.setattr(bqstore.Collection, "flush", failing)
+    with pytest.raises(CorruptionError, match=r"what was written to .*new.* is damaged .*its disk is failing, too"):
+        bqstore.repair(tmp_path / "store", tmp_path / "new")
+    with pytest.raises(NotFoundError):
+        bqstore.open(tmp_path / "new", read_only=True)
+
+
 def test_an_interrupted_repair_leaves_no_collection_and_can_be_repeated(tmp_path, monkeypatch):
     truth = make_store(tmp_path / "store")
     with monkeypatch.context() as patch:

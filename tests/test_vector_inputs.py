@@ -2,6 +2,7 @@
 
 import collections
 import fractions
+import types
 from decimal import Decimal
 
 import numpy as np
@@ -95,6 +96,142 @@ def test_tensors():
         list(torch.tensor(ROWS, requires_grad=True)),
     ):
         assert kept(tensor) == ROWS
+
+
+class Tensor:
+    """What torch documents of a tensor: numpy gets it only detached, on the processor, and of a type that it knows."""
+
+    def __init__(self, rows, *, kind="float32", held=True, remote=True, is_sparse=False):
+        self.rows, self.held, self.remote, self.is_sparse = rows, held, remote, is_sparse
+        self.kind = kind
+        self.dtype = types.SimpleNamespace(is_floating_point="float" in kind)
+
+    def _as(self, **changes):
+        given = {"kind": self.kind, "held": self.held, "remote": self.remote, "is_sparse": self.is_sparse}
+        return Tensor(self.rows, **{**given, **changes})
+
+    def detach(self):
+        return self._as(held=False)
+
+    def cpu(self):
+        return self._as(remote=False)
+
+    def to_dense(self):
+        return self._as(is_sparse=False)
+
+    def float(self):
+        return self._as(kind="float32")
+
+    def numpy(self):
+        if self.held or self.remote or self.is_sparse or self.kind == "bfloat16":
+            raise TypeError("torch cannot give this to numpy")
+        return np.array(self.rows, self.kind)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.numpy()
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "bfloat16"}, {"is_sparse": True}, {"kind": "float64"}])
+def test_what_torch_keeps_from_numpy_is_asked_for_as_torch_has_it(options):
+    assert kept(Tensor(ROWS, **options)) == ROWS
+    assert kept([Tensor(row, **options) for row in ROWS]) == ROWS
+    assert kept(Tensor([[1, 2], [3, 4]], kind="int64")) == [[1, 2], [3, 4]]
+
+
+def test_arrays_of_a_graphics_processor():
+    class Array:
+        """As cupy: it is copied by `get`, never in silence."""
+
+        @property
+        def __cuda_array_interface__(self):
+            return {"shape": (2, 3), "typestr": "<f4", "version": 3, "data": (1 << 40, False)}
+
+        def get(self):
+            return np.array(ROWS)
+
+        def __array__(self, dtype=None, copy=None):
+            raise TypeError("implicit conversion to a numpy array is not allowed")
+
+    assert kept(Array()) == ROWS
+
+
+class Arrow:
+    """A column of lists as pyarrow documents it, in chunks or whole, of one length or of any."""
+
+    def __init__(self, rows, *, size=None, null_count=0, chunks=1):
+        self.rows, self.null_count = rows, null_count
+        self.type = types.SimpleNamespace(**({} if size is None else {"list_size": size}))
+        if chunks != 1:  # what is one array has neither
+            self.num_chunks, self.chunks = chunks, chunks
+            self.combine_chunks = lambda: self if chunks == 0 else Arrow(rows, size=size, null_count=null_count)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def to_pylist(self):
+        return self.rows
+
+    def flatten(self):
+        assert self.null_count == 0, "flatten() leaves out the rows that are null"
+        return np.concatenate(self.rows)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"size": 3}, {"size": 3, "chunks": 2}, {"size": 3, "chunks": 0}, {"chunks": 2}]
+)
+def test_columns_in_the_form_of_arrow(options):
+    assert kept(Arrow(ROWS, **options)) == ROWS
+    with pytest.raises(InvalidInputError, match="vectors cannot be read as an array"):
+        kept(Arrow([ROWS[0], None], **{**options, "null_count": 1}))
+
+
+@pytest.mark.parametrize("dtype", ["object", "List(Float64)", "Array(Float32, shape=(3,))", "list<item>[pyarrow]"])
+def test_columns_of_lists_in_the_form_of_pandas_and_polars(dtype):
+    class Column:
+        def __init__(self):
+            self.dtype = dtype
+
+        def to_list(self):
+            return ROWS
+
+        def __array__(self, wanted=None, copy=None):
+            return objects([None, None])  # what is not read
+
+    assert kept(Column()) == ROWS
+
+
+def test_a_column_of_numbers_is_one_query():
+    class Column:
+        dtype = "Float64"
+
+        def to_list(self):
+            raise AssertionError("numbers are taken as an array")
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(ROWS[1])
+
+    with bqstore.open() as col:
+        col.add(ROWS, ["a", "b"])
+        assert col.search(Column(), 1)[0].id == "b"
+
+
+def test_a_frame_is_taken_by_its_rows_where_single_documents_may_be_refused():
+    """Its items are the names of its columns."""
+
+    class Frame:
+        columns = ("x", "y", "z")
+
+        def __iter__(self):
+            return iter(self.columns)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array([ROWS[0], [np.nan, 0, 0]])
+
+    with bqstore.open() as col:
+        added = col.add(Frame(), ["a", "b"], on_error="skip")
+        assert list(added) == ["a"] and [each.id for each in added.skipped] == ["b"]
+        with pytest.raises(InvalidInputError, match="vectors"):
+            col.add(5, on_error="skip")
 
 
 def test_sparse_matrices():

@@ -1,5 +1,6 @@
 """What the commands print, and what they ask of a collection."""
 
+import errno
 import importlib.metadata
 import json
 import platform
@@ -10,7 +11,6 @@ import pytest
 
 import bqstore
 from bqstore.cli import tables
-from bqstore.cli.console import console
 from tests.cli import given
 from tests.conftest import clustered
 
@@ -117,17 +117,16 @@ def test_info_of_an_empty_collection(run, tmp_path):
     assert "set by the first vectors" in result.stdout
 
 
-def test_info_says_why_it_is_encoded_so(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+def test_info_says_why_it_is_encoded_so(run, store, monkeypatch):
     kept = bqstore.Quantization("two_bits", "scalar4bits", "rabitq", rotate=False)
     trials = (bqstore.Trial(given.SIGN, 192, 0.931, 0.66, 4.4), bqstore.Trial(kept, 392, 0.985, 0.81, 8.9))
     reason = "two bits find 98.5% of the nearest, one bit 93.1%"
-    console().print(tables.choice(bqstore.Choice(reason, 4_000, 200, 10, 3.0, trials), kept))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == reason
-    (row,) = [line for line in lines if "2 bits, RaBitQ" in line]
+    info, choice = bqstore.Collection.info, bqstore.Choice(reason, 4_000, 200, 10, 3.0, trials)
+    monkeypatch.setattr(bqstore.Collection, "info", lambda self: replace(info(self), choice=choice, quantization=kept))
+    lines = run("info", store).stdout.splitlines()
+    assert reason in lines
+    (row,) = [line for line in lines if "2 bits, RaBitQ" in line and "in use" in line]
     assert row.split() == ["2", "bits,", "RaBitQ", "in", "use", "392", "0.985", "0.810", "8.9"]
-    assert sum("in use" in line for line in lines) == 1
 
 
 # ---- recall
@@ -166,6 +165,22 @@ def test_json_is_the_report_and_nothing_else(run, store, asked, tmp_path):
     assert json.loads(result.stdout) == json.loads(json.dumps(asdict(given.report())))
     assert "report.html" in result.stderr
     assert (tmp_path / "report.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_a_report_without_other_encodings_has_no_table_of_them(run, store, monkeypatch):
+    report = given.report(points=tuple(each for each in given.points() if each.stored))
+    monkeypatch.setattr(bqstore.Collection, "recall", lambda self, *_, **__: report, raising=False)
+    words = run("recall", store).stdout
+    assert "Settings measured on the stored codes" in words and "Other encodings" not in words
+
+
+def test_a_pipe_that_is_closed_before_the_report_comes_is_no_error_message(run, store, asked, monkeypatch):
+    def echo(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("typer.echo", echo)
+    result = run("recall", store, "--json")
+    assert (result.exit_code, result.output) == (1, "")
 
 
 def test_a_small_collection_is_said_to_be_searched_exactly(run, store, monkeypatch):

@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
+
 import bqstore
+from bqstore.cli import moving
 
 
 def test_what_is_exported_is_imported_without_loss(run, store, tmp_path):
@@ -47,3 +50,32 @@ def test_errors_are_one_line(run, store, tmp_path):
         result = run(*words)
         assert result.exit_code == 1 and said in result.stderr and "Traceback" not in result.stderr
         assert not (tmp_path / "new").exists()
+
+
+def test_what_is_not_taken_of_a_source_is_told(run, tmp_path):
+    vectors = np.eye(9)
+    vectors[2:] = np.nan
+    np.savez(tmp_path / "all.npz", vectors=vectors, axis=np.arange(5))
+    result = run("import", tmp_path / "all.npz", tmp_path / "new", "--distance", "euclid")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "9 documents of 9 dimensions, euclid" in result.stdout
+    assert "'axis' of shape (5,) is left out" in result.stdout
+    assert "all.npz:6 was left out: " in result.stdout and "all.npz:7" not in result.stdout
+    assert "and 2 more were left out" in result.stdout
+    result = run("export", tmp_path / "new", tmp_path / "all.jsonl")
+    assert (result.exit_code, result.stdout.split("; ")[1]) == (0, "import with --distance euclid\n")
+
+
+def test_a_source_that_changes_meanwhile_is_told_and_ends_with_1(run, tmp_path, monkeypatch):
+    file = tmp_path / "all.jsonl"
+    rows = [{"id": f"d{i}", "text": "one", "vector": [1, i]} for i in range(7)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+
+    class Changing(moving.Progress):
+        def __call__(self, done):
+            file.write_text("\n".join(json.dumps({**row, "text": "two"}) for row in rows))
+
+    monkeypatch.setattr(moving, "Progress", Changing)
+    result = run("import", file, tmp_path / "new")
+    assert result.exit_code == 1 and "7 added" in result.stdout
+    assert "7 documents differ from the source: d0, d1, d2, d3, d4; was it written to meanwhile?" in result.stdout

@@ -114,6 +114,26 @@ def test_a_part_of_bqstore_that_is_missing_is_not_mistaken_for_the_extra():
     assert "Traceback" in err and "bqstore.cli.tables" in err.splitlines()[-1]
 
 
+def test_warm_up_says_that_it_compiled_nothing_where_kernels_are_not_compiled(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    told = "Nothing was compiled: NUMBA_DISABLE_JIT is set, and numpy answers.\n"
+    assert finish("-m", "bqstore.cli", "warm-up", "--only", "core") == (0, told, "")
+
+
+def test_ctrl_c_while_the_command_is_loaded(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            if name == "bqstore.cli.moving":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "bqstore.cli.moving", raising=False)
+    monkeypatch.delattr(bqstore.cli, "moving", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130 and capsys.readouterr() == ("", "")
+
+
 def test_the_entry_point(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bqstore", "--version"])
     with pytest.raises(SystemExit) as stopped:
