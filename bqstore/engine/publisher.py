@@ -128,8 +128,7 @@ class Publisher:
         """Follow what others have committed, if anything."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _LOOK
-            self.store.check_place()
-            self._number.refresh()
+            self.store.look()
         if self._life.is_changing() or (self.store.is_alone and not self._behind):
             return
         number, told = self._number.now[0], self._number.now[0] != self._seen

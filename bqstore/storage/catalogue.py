@@ -1,8 +1,11 @@
 """The SQLite catalogue, `meta.db`: head row, rows and tombstones. The commit point of a store is a commit here.
 
-One connection of a process writes and checkpoints, and under the writers' lock alone: two that do so at once are
-exposed to the WAL-reset race of SQLite up to 3.51.2. The others are read-only (`mode=ro`) and do neither. In memory
-there is one connection, behind a lock. Knows no vectors.
+One connection of a process writes and checkpoints, the main one, and under the writers' lock alone: two that do so at
+once are exposed to the WAL-reset race of SQLite up to 3.51.2. Who reads borrows it when nobody needs it, so that a
+program of one thread has one connection. Else a reader has one of its own, read-only (`mode=ro`), and who needs the
+main one while it is lent opens another: nobody waits for a reader. In memory there is one connection, behind a lock.
+
+At `rest` there is none. Knows no vectors.
 """
 
 import os
@@ -46,11 +49,18 @@ class Catalogue(Inheritable):
         self.name = "the catalogue in memory" if path is None else path.name
         self._memory = threading.RLock() if path is None else None
         self._idle: list[sqlite3.Connection] = []
+        self._main: sqlite3.Connection | None = None  # None at rest
+        self._is_writer = False  # the main connection is one that writes
+        self._at_main: set[Using] = set()  # who uses it, or is about to
+        self._is_lent = self._was_lent = False  # to a reader
+        self._mains = 0  # how many there have been
+        self._swap = threading.RLock()  # held for moments, by who takes a connection or gives it back
         self._owner = object()  # of the transaction on the main connection
         self._frozen: tuple[object, ...] | None = None  # what tells a change of the file that was opened as immutable
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
         self.check_place: Callable[[], None] = lambda: None  # raises if the file is not the one that was opened
+        self.wake: Callable[[], None] = lambda: None  # called before connections are opened
         mode = "ro" if path is not None and path.exists() and not unfinished else "rwc"
         if mode == "ro" and not _size(self._log) and not self._can_write():
             self._frozen = self._stamp()  # a read-only medium: SQLite cannot make its files, and needs none
@@ -73,12 +83,25 @@ class Catalogue(Inheritable):
         if self._path is None or self._writes:
             return
         with self.translated():
-            if self._frozen is None:
-                self._idle.append(self._main)
             self._frozen = None
-            self._main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
-            let_write(self._main, self._log)
+            self._begin_writing(lambda connection: None)
         self._writes = True
+
+    def _begin_writing(self, check: Callable[[sqlite3.Connection], None]) -> None:
+        self.check_place()
+        with self._swap:
+            before, self._main, self._is_writer = self._main, None, False
+            if before is not None:  # nobody else uses it
+                before.close()  # before there is another, beside which SQLite would keep its descriptor
+            main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
+            try:
+                check(main)
+                let_write(main, self._log)
+            except BaseException:
+                main.close()
+                raise
+            self._main, self._is_writer = main, True
+            self._mains += 1
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         return connect(self._path, mode, self._frozen is not None)
@@ -103,8 +126,14 @@ class Catalogue(Inheritable):
     @contextmanager
     def using_main(self) -> Iterator[sqlite3.Connection]:
         """The main connection, outside of a transaction."""
-        with Using(self._in_use), self.translated():
-            yield self._main
+        with Using(self._in_use), Using(self._at_main), self.translated():
+            yield self.main()
+
+    @contextmanager
+    def _using_writer(self) -> Iterator[sqlite3.Connection]:
+        """The main connection as one that writes; under the writers' lock."""
+        with Using(self._in_use), Using(self._at_main), self.translated():
+            yield self._writer()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -114,12 +143,9 @@ class Catalogue(Inheritable):
         with Using(self._in_use), self.translated():
             if self._memory is not None:
                 with self._memory:
-                    yield self._main
+                    yield self.main()
                 return
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self._another()
+            connection = self._borrowed()
             keep = False
             try:
                 yield connection
@@ -127,20 +153,79 @@ class Catalogue(Inheritable):
                     connection.rollback()
                 keep = not self._closed
             finally:
+                self._take_back(connection, keep)
+
+    def _borrowed(self) -> sqlite3.Connection:
+        with suppress(IndexError):
+            return self._idle.pop()
+        with self._swap:
+            if self._main is not None and not self._at_main and not self._is_lent:
+                if not self._was_lent:
+                    self.check_place()  # what was opened long ago may be somewhere else, as for a new connection
+                self._is_lent = self._was_lent = True
+                return self._main
+        self.wake()
+        return self._another()
+
+    def _take_back(self, connection: sqlite3.Connection, keep: bool) -> None:
+        """What a reader gives back; not kept after an exception, as an interrupted thread may still use it."""
+        with self._swap:
+            if connection is self._main:  # else somebody has needed it, and has opened another
+                self._is_lent = False
                 if keep:
-                    self._idle.append(connection)
-                else:  # also after an exception: an interrupted thread may still use it
-                    connection.close()
+                    return
+                self._main, self._is_writer = None, False
+            elif keep:
+                self._idle.append(connection)
+                return
+        if self._main is None and not self._idle and not self._closed:
+            self._close_quietly([connection])
+        else:
+            connection.close()
+
+    def _close_quietly(self, connections: list[sqlite3.Connection]) -> None:
+        """Close the last connections. One that writes would fold the log in, were there none that reads after it."""
+        guard = None
+        if self._writes:
+            with suppress(BqstoreError, sqlite3.Error):  # no descriptor is left: then it does so
+                guard = self._another()
+        for each in connections:
+            each.close()
+        if guard is not None:
+            guard.close()
 
     def _another(self) -> sqlite3.Connection:
         """A new read-only connection; CorruptionError if the folder now holds another collection."""
+        self.check_place()  # before SQLite makes files beside what stands there
         connection = self._connect("ro")
-        found = self.read_id(connection)
-        if self.store_id is not None and found != self.store_id:
+        try:
+            self._check_id(connection)
+        except BaseException:
             connection.close()
-            self.check_place()
-            raise CorruptionError(f"{self._path} was replaced while open; close the collection and open it again")
+            raise
         return connection
+
+    def _check_id(self, connection: sqlite3.Connection) -> None:
+        found = self.read_id(connection)
+        self.check_place()
+        if self.store_id is not None and found != self.store_id:
+            raise CorruptionError(f"{self._path} was replaced while open; close the collection and open it again")
+
+    def rest(self) -> bool:
+        """Close all connections until one is needed again; False where one is in use. The log stays as it is."""
+        if self._path is None or self._frozen is not None or self._in_use:
+            return False
+        with self._swap:  # nobody has taken one that is not in `_in_use`, and nobody takes one now
+            if self._in_use or self._closed:
+                return False
+            main, self._main, self._is_writer = self._main, None, False
+            found = [] if main is None else [main]
+            with suppress(IndexError):  # a search may take the last one
+                while True:
+                    found.append(self._idle.pop())
+            if found:
+                self._close_quietly(found)
+        return True
 
     def read_id(self, connection: sqlite3.Connection) -> int | None:
         """The random number of this file; None if there are no tables yet."""
@@ -152,38 +237,40 @@ class Catalogue(Inheritable):
         """The main connection in a transaction: committed on leaving, rolled back on any exception."""
         if self._closed:
             raise ClosedError("this collection is closed; open it again")
-        with self._transaction("BEGIN IMMEDIATE"), self.translated():
+        with self._transaction("BEGIN IMMEDIATE", self._writer) as main, self.translated():
             self.in_doubt = False
-            yield self._main
+            yield main
             self.in_doubt = True
             try:
-                self._main.execute("COMMIT")
+                main.execute("COMMIT")
             except sqlite3.Error as error:
                 self.in_doubt = not was_not_written(error)
                 raise
             self.in_doubt = False
 
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """All reads through `main` see one commit. In memory, other threads wait."""
-        with self._transaction("BEGIN"):
-            yield
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """The main connection; all reads through it see one commit. In memory, other threads wait."""
+        with self._transaction("BEGIN", self.main) as main:
+            yield main
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
+    def _transaction(self, begin: str, taken: Callable[[], sqlite3.Connection]) -> Iterator[sqlite3.Connection]:
         """Rolled back on leaving unless committed. A transaction that an interrupt has left open is ended first."""
-        with self._memory or nullcontext(), Using(self._in_use):
+        with self._memory or nullcontext(), Using(self._in_use), Using(self._at_main):
+            with self.translated():
+                main = taken()
             mine = self._owner = object()  # an interrupted one that is collected late must not end a newer one
             try:
                 with self.translated():
-                    if self._main.in_transaction:
-                        self._main.execute("ROLLBACK")
-                    self._main.execute(begin)
-                yield
+                    if main.in_transaction:
+                        main.execute("ROLLBACK")
+                    main.execute(begin)
+                yield main
             finally:
                 with self.translated():
-                    if self._owner is mine and self._main.in_transaction:
-                        self._main.execute("ROLLBACK")
+                    if self._owner is mine and main.in_transaction:
+                        main.execute("ROLLBACK")
 
     def create(self, head: Head) -> None:
         """Create the tables and the first head row, in one commit."""
@@ -192,18 +279,21 @@ class Catalogue(Inheritable):
 
     def end_interrupted(self) -> None:
         """End a transaction that an interrupt has left open: it would hide what others have committed since."""
-        with self._memory or nullcontext(), Using(self._in_use), self.translated():
-            if self._main.in_transaction:
-                self._main.execute("ROLLBACK")
+        with self._memory or nullcontext(), Using(self._in_use), Using(self._at_main), self.translated():
+            with self._swap:
+                main = None if self._is_lent else self._main  # a reader ends what it has begun
+            if main is not None and main.in_transaction:
+                main.execute("ROLLBACK")
 
-    def data_version(self) -> int:
-        """A number that changes when another connection has committed; 3 us.
+    def data_version(self) -> tuple[int, int]:
+        """Numbers that change when another connection has committed, and with the main connection; 3 us.
 
         Raises StorageError where the file was opened as one that cannot change, and has.
         """
-        with Using(self._in_use), self.translated():
+        with self.using_main() as main:
             self._check_frozen()
-            return int(self._main.execute("PRAGMA data_version").fetchone()[0])
+            version = int(main.execute("PRAGMA data_version").fetchone()[0])
+            return self._mains, version
 
     def _can_write(self) -> bool:
         """Whether SQLite may make its files beside this one."""
@@ -228,13 +318,35 @@ class Catalogue(Inheritable):
 
     def main(self) -> sqlite3.Connection:
         """The main connection: the writer's, or the one whose `data_version` a reader watches."""
-        return self._main
+        if self._closed:
+            raise ClosedError("this collection is closed; open it again")
+        if self._main is None:
+            self.wake()  # before the lock, as others rest meanwhile
+        with self._swap:
+            if self._is_lent and self._main is not None:
+                self._main, self._is_lent = None, False  # it is the reader's own from now on
+            if self._main is None:
+                self._main, self._is_writer = self._another(), False
+                self._mains += 1
+            return self._main
+
+    def is_main(self, connection: sqlite3.Connection) -> bool:
+        """Whether this is the main connection, and not lent."""
+        return connection is self._main and not self._is_lent
+
+    def _writer(self) -> sqlite3.Connection:
+        """The main connection as one that writes."""
+        main = self.main()
+        if self._writes and not self._is_writer:
+            self._begin_writing(self._check_id)
+            main = self.main()
+        return main
 
     def checkpoint(self) -> bool:
         """Copy the write-ahead log into the file and empty it, as far as readers allow; whether nothing is left."""
         if self._path is None:
             return True
-        with self.using_main() as main:
+        with self._using_writer() as main:
             return space.checkpoint(main)
 
     def erase(self) -> None:
@@ -244,18 +356,18 @@ class Catalogue(Inheritable):
         nothing overwrites them when the row is deleted.
         """
         if self._path is not None:
-            with self.using_main() as main:
+            with self._using_writer() as main:
                 main.execute("VACUUM")
         self.checkpoint()
 
     def use_log_again(self) -> None:
         """Let the next commit write from the beginning of the log, as far as its readers and the disk allow."""
-        with suppress(BqstoreError), self.using_main() as main:
+        with suppress(BqstoreError), self._using_writer() as main:
             main.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def give_back(self) -> None:
         """Shrink the file by the pages that nothing uses."""
-        with self._memory or nullcontext(), self.using_main() as main:
+        with self._memory or nullcontext(), self._using_writer() as main:
             given = space.give_back(main)
         if given:
             self.checkpoint()
@@ -274,8 +386,10 @@ class Catalogue(Inheritable):
         """Close the idle connections now, and each busy one when it is returned."""
         self._closed = True
         self._close_idle()
-        with self._memory or nullcontext(), self.translated():
-            self._main.close()
+        with self._memory or nullcontext(), self.translated(), self._swap:
+            main, self._main = self._main, None
+            if main is not None and not self._is_lent:  # else its reader closes it
+                main.close()
 
     def _close_idle(self) -> None:
         with suppress(IndexError):  # a search may take the last one

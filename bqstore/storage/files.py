@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import BqstoreError, CorruptionError, StorageError
 from . import platform
+from .descriptors import Descriptor
 from .format import F32, HEADER_BYTES, NO_PARAMETERS, U32, Layout, check_header, damaged, header_bytes, header_length
 from .place import Entries
 from .readahead import ReadAhead
@@ -102,6 +103,9 @@ class RecordFile:
     def trim(self, count: int) -> None:
         """Cut off the space that the file was grown ahead of its records."""
 
+    def rest(self) -> None:
+        """Give the descriptor back until it is needed again."""
+
 
 class MemoryFile(RecordFile):
     """Records in memory, of a collection without a folder."""
@@ -134,15 +138,22 @@ class MemoryFile(RecordFile):
 
 
 class DiskFile(RecordFile):
-    """Records in a file."""
+    """Records in a file.
 
-    _fd = -1  # until the constructor has run
+    Its descriptor is held by an object: `rest` lets go of it at any moment, and who uses the number holds the object.
+    """
 
-    def __init__(self, path: Path, layout: Layout, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, path: Path, layout: Layout, fd: int, flags: int, entries: Entries | None) -> None:
+        self._descriptor: Descriptor | None = Descriptor(fd)
         super().__init__(path.name, layout)
         self.path = path
+        self._entries = entries or Entries(path.parent)
+        self._flags = flags
+        self._map = memoryview(b"")
         self._view: U32 | None = None
+        self._unsynced: Descriptor | None = None  # by which records were written
+        found = os.fstat(fd)
+        self._identity = found.st_dev, found.st_ino
 
     def _with_header(self, header: bytes, generation: int, store_id: int) -> "DiskFile":
         self.parameters = check_header(self.name, header, self.layout, generation, store_id)
@@ -162,7 +173,8 @@ class DiskFile(RecordFile):
         """Make a file with its header, durably; it replaces what an interrupted first write has left there."""
         header = header_bytes(layout, generation, store_id, parameters)
         with storage_errors(f"create {path}"):
-            file = cls(path, layout, make_file(path, lambda fd: write_all(fd, header, 0), entries))
+            fd = make_file(path, lambda fd: write_all(fd, header, 0), entries)
+            file = cls(path, layout, fd, os.O_RDWR, entries)
         return file._with_header(header, generation, store_id)
 
     @classmethod
@@ -177,67 +189,108 @@ class DiskFile(RecordFile):
         entries: Entries | None = None,
     ) -> "DiskFile":
         """Open a file; its header and size are checked before anything is mapped. Raises OSError, CorruptionError."""
-        fd = (entries or Entries(path.parent)).open(path.name, os.O_RDONLY if read_only else os.O_RDWR)
-        file = cls(path, layout, fd)
+        flags = os.O_RDONLY if read_only else os.O_RDWR
+        fd = (entries or Entries(path.parent)).open(path.name, flags)
+        file = cls(path, layout, fd, flags, entries)
         length = header_length(path.name, os.pread(fd, HEADER_BYTES, 0), layout)
         header = os.pread(fd, min(length, os.fstat(fd).st_size), 0)  # a damaged length asks for no more than there is
         file._with_header(header, generation, store_id)
         file.check_size(count)
         return file
 
+    def _held(self) -> Descriptor:
+        """The descriptor of the file, opened again after a `rest`. Raises OSError, CorruptionError."""
+        return self._descriptor or self._again()
+
+    def _again(self) -> Descriptor:
+        self._entries.wake()
+        held = Descriptor(self._entries.open(self.name, self._flags))
+        found = os.fstat(held.fd)
+        if (found.st_dev, found.st_ino) != self._identity:
+            raise CorruptionError(f"{self.path} was replaced while open; close the collection and open it again")
+        self._descriptor = held
+        return held
+
+    def rest(self) -> None:
+        """Give the descriptor back. A map stays, so that the system gives the inode to no other file.
+
+        And who holds this object can read on when a compaction has removed the file meanwhile.
+        """
+        with suppress(BqstoreError, OSError):  # no address space, say
+            if self._descriptor is not None:
+                self.view(self.slots)
+                self._descriptor = None
+
+    def _is_mapped(self, count: int) -> bool:
+        return self._view is not None and len(self._view) >= count
+
     @property
     def slots(self) -> int:
         """Whole records that the file has room for."""
-        return max(0, os.fstat(self._fd).st_size - self.header_length) // self.layout.record_bytes
+        return max(0, self._size() - self.header_length) // self.layout.record_bytes
+
+    def _size(self) -> int:
+        return os.fstat(self._held().fd).st_size
 
     def _offset(self, slot: int) -> int:
         return self.header_length + slot * self.layout.record_bytes
 
     def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
-        write_all(self._fd, data, offset)
+        self._unsynced = held = self._held()
+        write_all(held.fd, data, offset)
 
     def write(self, slot: int, records: U32) -> None:  # noqa: D102
         with storage_errors(f"write {self.name}", "; nothing was changed"):
             end = self._offset(slot + len(records))
-            size = os.fstat(self._fd).st_size
+            size = self._size()
             if end > size:
-                os.ftruncate(self._fd, max(end, min(size + size // 2, size + _AHEAD)))
+                os.ftruncate(self._held().fd, max(end, min(size + size // 2, size + _AHEAD)))
             self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
 
     def sync(self) -> None:  # noqa: D102
-        platform.sync_file(self._fd)
+        # by the one that has written: a new one need not be told of an error that came before it was opened
+        platform.sync_file((self._unsynced or self._held()).fd)
+        self._unsynced = None
 
     def read(self, slot: int, count: int) -> U32:  # noqa: D102
         self.check_size(slot + count)
         out = np.empty((count, self.layout.record_bytes // 4), np.uint32)
         with storage_errors(f"read {self.name}"):
-            done = read_all(self._fd, out, self._offset(slot))
+            try:
+                done = read_all(self._held().fd, out, self._offset(slot))
+            except FileNotFoundError:  # removed by a compaction while it rested: nobody can cut it any more
+                return self.view(slot + count)[slot : slot + count].copy()
         if done < out.nbytes:
             end = self._offset(slot) + done
             raise CorruptionError(f"{self.name} ended at byte {end:,} while being read; restore it from a copy")
         return out
 
     def view(self, count: int) -> U32:  # noqa: D102
-        while self._view is None or len(self._view) < count:
+        while self._view is None or not self._is_mapped(count):
             with storage_errors(f"map {self.name}"):
-                size = os.fstat(self._fd).st_size
+                held = self._held()
+                size = os.fstat(held.fd).st_size
             slots = (size - self.header_length) // self.layout.record_bytes
             words = self.layout.record_bytes // 4
             # the map lives as long as any array refers to it, so that no search loses it
             try:
-                data = platform.map_file(self._fd, self._offset(slots))
+                data = platform.map_file(held.fd, self._offset(slots))
             except ValueError:  # cut after its size was read: by a process that closes and trims it, else it is damage
                 self.check_size(count)
                 continue
             except OSError as error:  # out of address space
                 raise StorageError(f"cannot map {self.name}: {error}") from error
+            self._map = data
             flat = np.frombuffer(data, np.uint32, slots * words, self.header_length)
             self._view = flat.reshape(slots, words)
         return self._view
 
     def check_header(self) -> None:  # noqa: D102
         with storage_errors(f"read {self.name}"):
-            found = os.pread(self._fd, len(self._header), 0)
+            try:
+                found = os.pread(self._held().fd, len(self._header), 0)
+            except FileNotFoundError:
+                found = bytes(self._map[: len(self._header)])
         if found != self._header:
             what = "header" if found[:HEADER_BYTES] != self._header[:HEADER_BYTES] else "block of parameters"
             raise CorruptionError(f"the {what} of {self.name} is damaged; restore it from a copy")
@@ -246,8 +299,14 @@ class DiskFile(RecordFile):
         # lseek tells the size in a third of fstat's time; nothing reads at the position that it sets
         need = self._offset(count)
         try:  # not `storage_errors`, as each search passes here
-            size = os.lseek(self._fd, 0, os.SEEK_END)
+            size = os.lseek((self._descriptor or self._again()).fd, 0, os.SEEK_END)
+        except FileNotFoundError as error:
+            if not self._is_mapped(count):
+                raise StorageError(error.errno, f"{self.path} is not there any more; try again") from error
+            return
         except OSError as error:
+            if isinstance(error, BqstoreError):
+                raise
             raise StorageError(error.errno, f"cannot look at {self.name}: {error.strerror}") from error
         if size < need:
             raise CorruptionError(
@@ -257,18 +316,11 @@ class DiskFile(RecordFile):
 
     def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
         for slot in np.unique(slots[slots >= 0]).tolist():  # in the order of the disk
-            platform.will_need(self._fd, self._offset(slot), self.layout.record_bytes)
+            platform.will_need(self._held().fd, self._offset(slot), self.layout.record_bytes)
 
     def trim(self, count: int) -> None:  # noqa: D102
-        if os.fstat(self._fd).st_size > self._offset(count):  # else leave the file's times alone
-            os.ftruncate(self._fd, self._offset(count))
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # closed with the last search that holds the file, so that no search reads another file's descriptor; at the end
-        # of Python the module's names may be gone
-        if self._fd >= 0:
-            with suppress(OSError):  # what was acknowledged is durable
-                close(self._fd)
+        if self._size() > self._offset(count):  # else leave the file's times alone
+            os.ftruncate(self._held().fd, self._offset(count))
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -159,6 +159,7 @@ class FlatFiles:
                 codes = remake(vectors_of(self.vectors.layout, originals))
                 records[bad] = code_records(self.codes.layout, rids_of(originals), codes)
                 self.remade.update(zip((bad + slot).tolist(), records[bad], strict=True))
+        self.codes.rest()  # they are in memory from here on
         return rids_of(records), codes_of(self.codes.layout, records)
 
     def mend(self) -> None:

@@ -41,7 +41,7 @@ class Inheritable:
     path : Path or None         None: in memory, where a fork has a copy
     """
 
-    _main: sqlite3.Connection
+    _main: sqlite3.Connection | None
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -78,7 +78,9 @@ class Inheritable:
         with suppress(OSError):
             self._guard = os.open(self._path, os.O_RDONLY)
             platform.share_bytes(self._guard, *_SHARED_BYTES)
-        if sys.version_info >= (3, 12) and not self._torn:  # where descriptors cannot have locks
+        if (
+            sys.version_info >= (3, 12) and not self._torn and self._main is not None
+        ):  # where descriptors cannot have locks
             with suppress(sqlite3.Error):
                 self._main.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
 

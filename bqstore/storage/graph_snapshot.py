@@ -58,20 +58,17 @@ class Snapshot:
     seq: int
     numbers: dict[str, int]
     arrays: dict[str, NDArray[Any]]
-    _map: mmap.mmap = field(repr=False)
+    _map: memoryview = field(repr=False)
     _sections: dict[str, Section] = field(repr=False)
 
     def release(self, names: Iterable[str]) -> None:
         """Let the system drop these arrays from memory; reading them again takes them from the file."""
-        if not hasattr(self._map, "madvise"):
-            return
         for name in names:
             section = self._sections[name]
             first = -(-section.offset // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages: neighbors keep their changes
             last = (section.offset + section.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:
-                with suppress(OSError):  # they stay in memory, no more
-                    self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+                platform.forget(self._map, first, last - first)
 
 
 def found(entries: Entries, generation: int) -> list[tuple[int, str]]:

@@ -75,6 +75,7 @@ def open_store(
             if not exclusive:
                 unlock_and_close(file)
         at_failure.pop_all()
+        store.use()
         return store
 
 

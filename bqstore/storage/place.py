@@ -5,15 +5,15 @@ is made, renamed and swept there by path would destroy the contents of a strange
 descriptor of the folder that was opened, and before anything is acknowledged the path is compared with it.
 """
 
+import errno
 import io
 import os
-import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import FolderReplacedError, StorageError
 from . import platform
+from .descriptors import Descriptor
 
 
 class Entries:
@@ -22,44 +22,55 @@ class Entries:
     Attributes
     ----------
     path : Path         the folder's
-    fd : int or None    a descriptor that the names are looked up in; None: in the path
+    anchor : tuple      the name of a file of the folder, and device and inode, which no other file can get as long as
+                        it is mapped here; None without one
     """
 
-    fd: int | None = None
+    anchor: tuple[str, tuple[int, int]] | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.wake: Callable[[], None] = lambda: None  # called before descriptors are opened again
 
-    def _at(self, name: str) -> str | Path:
-        return self.path / name if self.fd is None else name
+    def held(self) -> Descriptor | None:
+        """A descriptor of the folder that the names are looked up in; None: in the path."""
+        return None
+
+    def _at(self, held: Descriptor | None, name: str) -> str | Path:
+        return self.path / name if held is None else name
 
     def names(self) -> list[str]:
         """All of them."""
-        return os.listdir(self.path if self.fd is None else self.fd)  # noqa: PTH208 - a descriptor
+        held = self.held()
+        return os.listdir(self.path if held is None else held.fd)  # noqa: PTH208 - a descriptor
 
     def open(self, name: str, flags: int) -> int:
         """A descriptor of a file. One that is made gets the mode of ``meta.db``, as SQLite's files do.
 
         Before there is one: 0600, or the folder's mode without the right to execute, where its group may write.
         """
-        fd = os.open(self._at(name), flags | platform.O_BINARY, 0o600, dir_fd=self.fd)
+        held = self.held()
+        folder = _number(held)
+        fd = os.open(self._at(held, name), flags | platform.O_BINARY, 0o600, dir_fd=folder)
         if flags & os.O_CREAT and platform.may_be_new(fd):
             try:
-                platform.share_as(fd, os.stat(self._at("meta.db"), dir_fd=self.fd))
+                platform.share_as(fd, os.stat(self._at(held, "meta.db"), dir_fd=folder))
             except OSError:  # there is no meta.db yet
-                found = self.path.stat() if self.fd is None else os.fstat(self.fd)
+                found = self.path.stat() if folder is None else os.fstat(folder)
                 platform.share_with_group(fd, found)
         return fd
 
     def identity(self, name: str) -> tuple[int, int]:
         """Device and inode of a file."""
-        found = os.stat(self._at(name), dir_fd=self.fd)
+        held = self.held()
+        found = os.stat(self._at(held, name), dir_fd=_number(held))
         return found.st_dev, found.st_ino
 
     def size(self, name: str) -> int:
         """Bytes of a file; 0 if there is none."""
+        held = self.held()
         try:
-            return os.stat(self._at(name), dir_fd=self.fd).st_size
+            return os.stat(self._at(held, name), dir_fd=_number(held)).st_size
         except FileNotFoundError:
             return 0
 
@@ -69,41 +80,77 @@ class Entries:
 
     def replace(self, name: str, by: str) -> None:
         """Give a file the name of another one, which is gone then."""
-        os.replace(self._at(by), self._at(name), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        held = self.held()
+        folder = _number(held)
+        os.replace(self._at(held, by), self._at(held, name), src_dir_fd=folder, dst_dir_fd=folder)
 
     def unlink(self, name: str) -> None:
         """Remove a file."""
-        os.unlink(self._at(name), dir_fd=self.fd)
+        held = self.held()
+        os.unlink(self._at(held, name), dir_fd=_number(held))
 
     def sync(self) -> None:
         """Return when the names are on the medium."""
-        if self.fd is None:
+        held = self.held()
+        if held is None:
             platform.sync_folder(self.path)
         else:
-            os.fsync(self.fd)
+            os.fsync(held.fd)
 
 
-def _close(fd: int) -> None:
-    with suppress(OSError):  # the descriptor is gone either way
-        os.close(fd)
+def _number(held: Descriptor | None) -> int | None:
+    return None if held is None else held.fd
 
 
 class Place(Entries):
     """A folder as it was opened, with a descriptor of it, and files in it that must stay the same: see `watch`.
 
-    While it has a descriptor the system gives its inode to no other folder.
+    While it has a descriptor the system gives its inode to no other folder. Without one, at `rest`, the folder is the
+    one that was opened if the file that is its ``anchor`` is in it.
     """
-
-    close: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._paths = [path]
-        if os.open in os.supports_dir_fd:
-            self.fd = os.open(path, os.O_RDONLY)
-            self.close = weakref.finalize(self, _close, self.fd)
-        found = path.stat() if self.fd is None else os.fstat(self.fd)
+        self._descriptor: Descriptor | None = None
+        self._is_closed = False
+        self._has_descriptor = os.open in os.supports_dir_fd
+        if self._has_descriptor:
+            self._descriptor = Descriptor(os.open(path, os.O_RDONLY))
+        found = path.stat() if self._descriptor is None else os.fstat(self._descriptor.fd)
         self._opened = [(found.st_dev, found.st_ino)]
+
+    def held(self) -> Descriptor | None:  # noqa: D102
+        found = self._descriptor  # read once: another thread may let it rest
+        return found if found is not None or not self._has_descriptor else self._again()
+
+    def _again(self) -> Descriptor:
+        """Open the folder that was opened. Raises FolderReplacedError, OSError."""
+        if self._is_closed:
+            raise OSError(errno.EBADF, "the collection is closed")
+        self.wake()
+        self.check()
+        held = Descriptor(os.open(self.path, os.O_RDONLY))
+        found = os.fstat(held.fd)
+        try:
+            assert self.anchor is not None
+            anchor = os.stat(self.anchor[0], dir_fd=held.fd)
+            same = (anchor.st_dev, anchor.st_ino) == self.anchor[1]
+        except FileNotFoundError:
+            same = False
+        if not same or (found.st_dev, found.st_ino) != self.folder:
+            raise self._replaced("another folder stands there")
+        self._descriptor = held
+        return held
+
+    def rest(self) -> None:
+        """Give the descriptor back until it is needed again, if there is another way to know the folder."""
+        if self.anchor is not None:
+            self._descriptor = None
+
+    def close(self) -> None:
+        """Give the descriptor back for good."""
+        self._is_closed, self._descriptor = True, None
 
     def watch(self, name: str) -> None:
         """Notice from now on when a file is replaced. FolderReplacedError if the folder is not at its path."""
@@ -122,16 +169,22 @@ class Place(Entries):
 
     def check(self) -> None:
         """Raise FolderReplacedError unless everything is where it was; some microseconds."""
+        paths, opened = self._paths, self._opened
+        if self._descriptor is None and self.anchor is not None:
+            paths, opened = [*paths, self.path / self.anchor[0]], [*opened, self.anchor[1]]
         try:
-            found = [path.stat() for path in self._paths]
-            same = [(each.st_dev, each.st_ino) for each in found] == self._opened
+            found = [path.stat() for path in paths]
+            same = [(each.st_dev, each.st_ino) for each in found] == opened
             what = f"another folder stands there, or another {self._paths[-1].name} in it"
         except (FileNotFoundError, NotADirectoryError) as error:
             same, what = False, f"{Path(error.filename).name} is not there any more"
         except OSError as error:
             raise StorageError(error.errno, f"cannot look at {error.filename}: {error.strerror}") from error
         if not same:
-            raise FolderReplacedError(
-                f"{self.path} was removed, replaced or moved while it was open ({what}): this call is "
-                "not acknowledged; close the collection and open the path again"
-            )
+            raise self._replaced(what)
+
+    def _replaced(self, what: str) -> FolderReplacedError:
+        return FolderReplacedError(
+            f"{self.path} was removed, replaced or moved while it was open ({what}): this call is "
+            "not acknowledged; close the collection and open the path again"
+        )

@@ -1,5 +1,6 @@
 """What differs between operating systems: one function each, with its fallback. Knows no formats."""
 
+import ctypes
 import errno
 import mmap
 import os
@@ -8,9 +9,12 @@ import socket
 import stat
 import struct
 import sys
+import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 try:
     import fcntl
@@ -23,6 +27,22 @@ except ImportError:  # Windows
 
 O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _LOCKED_BYTE: Final = 1 << 20
+_NO_MAP: Final = ctypes.c_void_p(-1).value
+
+
+def _system_maps() -> Any:
+    """The C library's mmap and munmap: before Python 3.13 those of its own `mmap` keep a descriptor each."""
+    if fcntl is None or sys.version_info >= (3, 13):
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return library
+
+
+_libc: Final = _system_maps()
 
 
 def sync_file(fd: int) -> None:
@@ -35,14 +55,47 @@ def sync_file(fd: int) -> None:
         os.fsync(fd)
 
 
-def map_file(fd: int, length: int, access: int = mmap.ACCESS_READ) -> mmap.mmap:
-    """A map of the first bytes of a file, which needs its descriptor no more. Before Python 3.13 it keeps a copy of it.
+def map_file(fd: int, length: int, access: int = mmap.ACCESS_READ) -> memoryview:
+    """A map of the first bytes of a file, which needs its descriptor no more.
 
-    Raises ValueError where the file is shorter, OSError.
+    It lives as long as anything refers to it. Raises ValueError where the file is shorter, OSError.
     """
     if sys.version_info >= (3, 13):
-        return mmap.mmap(fd, length, access=access, trackfd=False)
-    return mmap.mmap(fd, length, access=access)
+        return memoryview(mmap.mmap(fd, length, access=access, trackfd=False))
+    if _libc is None:
+        return memoryview(mmap.mmap(fd, length, access=access))  # it keeps a copy of the descriptor
+    if not 0 < length <= os.fstat(fd).st_size:
+        raise ValueError("mmap length is greater than file size")
+    copied = access == mmap.ACCESS_COPY
+    rights = mmap.PROT_READ | mmap.PROT_WRITE * copied
+    at = _libc.mmap(None, length, rights, mmap.MAP_PRIVATE if copied else mmap.MAP_SHARED, fd, 0)
+    if at == _NO_MAP:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    data = (ctypes.c_ubyte * length).from_address(at)
+    weakref.finalize(data, _libc.munmap, at, length).atexit = False  # at the end of Python somebody may still read it
+    array = np.frombuffer(memoryview(data), np.uint8)
+    array.flags.writeable = copied
+    view: memoryview = array.data
+    return view
+
+
+def forget(data: memoryview, start: int, length: int) -> None:
+    """Let the system drop whole pages of a map from memory; reading them again takes them from the file."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    with suppress(OSError):  # they stay in memory, no more
+        if isinstance(data.obj, mmap.mmap):
+            data.obj.madvise(mmap.MADV_DONTNEED, start, length)
+        elif isinstance(data.obj, np.ndarray):
+            _libc.madvise(data.obj.ctypes.data + start, length, mmap.MADV_DONTNEED)
+
+
+def most_descriptors() -> int:
+    """How many descriptors this process may have now."""
+    if resource is None:  # Windows: the C library's
+        return 512
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else int(soft)
 
 
 def will_need(fd: int, offset: int, length: int) -> None:

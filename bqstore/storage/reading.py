@@ -62,11 +62,11 @@ class Reading:
 
         For the holder of the writer's lock: it keeps the main connection.
         """
-        main = self.catalogue.main()
-        if self._pinned_connection() is main:
+        pinned = self._pinned_connection()
+        if pinned is not None and self.catalogue.is_main(pinned):
             yield
             return
-        with self.catalogue.snapshot(), self._pin(main):
+        with self.catalogue.snapshot() as main, self._pin(main):
             yield
 
     @contextmanager
@@ -135,10 +135,10 @@ class Reading:
 
     def dead_since(self, seq: int) -> list[int]:
         """The rids that got a tombstone after a commit."""
-        with self.catalogue.translated():
+        with self.catalogue.using_main() as main:
             # all of them come from the table, which opening has compared with the rows; the index could differ
             table = "dead NOT INDEXED" if seq < 0 else "dead"
-            found = self.catalogue.main().execute(f"SELECT rid FROM {table} WHERE seq > ?", (seq,))  # noqa: S608
+            found = main.execute(f"SELECT rid FROM {table} WHERE seq > ?", (seq,))  # noqa: S608
             return [row[0] for row in found]
 
     def column_since(self, rid: int, column: str) -> Iterator[list[tuple[int, Any]]]:

@@ -45,6 +45,7 @@ class CommitNumber:
             if self._entries.identity(_NAME) == self._mapped:
                 return
         self._mapped, self.now = None, (0,)
+        self._entries.anchor = None
         with suppress(OSError, ValueError):  # a full disk; the others look into SQLite at every call then
             fd = self._entries.open(_NAME, os.O_RDWR | os.O_CREAT if self._write else os.O_RDONLY)
             try:
@@ -52,8 +53,9 @@ class CommitNumber:
                 if found.st_size < _BYTES and self._write:
                     os.pwrite(fd, bytes(_BYTES), 0)
                 if found.st_size >= _BYTES or self._write:
-                    self.now = memoryview(platform.map_file(fd, _BYTES)).cast(_FORM)
+                    self.now = platform.map_file(fd, _BYTES).cast(_FORM)
                     self._mapped = found.st_dev, found.st_ino
+                    self._entries.anchor = _NAME, self._mapped
             finally:
                 os.close(fd)
 

@@ -12,8 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import BqstoreError, FolderReplacedError, LockedError, StorageError
+from . import descriptors, head_table, platform, reserve
 from . import graph_snapshot as snapshots
-from . import head_table, platform, reserve
 from .catalogue import Catalogue
 from .files import storage_errors
 from .graph_snapshot import Snapshot
@@ -56,6 +56,8 @@ class Sharing(Reading):
         if place is not None:
             self._until_closed.callback(place.close)
             self.flat.entries, self.catalogue.check_place = place, self.check_place
+            place.wake = self.catalogue.wake = self.use
+            self._until_closed.callback(descriptors.forget, self)
             self.number = CommitNumber(place, write=False)
             if lock is not None:
                 lock.entries = place
@@ -69,10 +71,38 @@ class Sharing(Reading):
         if self._place is not None:
             self._place.check()
 
+    def look(self) -> None:
+        """To be done now and then: see where the folder is, and SEQ. FolderReplacedError, StorageError."""
+        self.use()
+        self.check_place()
+        self.number.refresh()
+        self._rest_folder()
+
     @property
     def place(self) -> tuple[int, int] | None:
         """What tells the folder from every other of this machine; None in memory."""
         return None if self._place is None else self._place.folder
+
+    def use(self) -> None:
+        """Say that it is used, and others may have to rest: see `descriptors`."""
+        if self._place is not None:
+            descriptors.used(self)
+
+    def rest(self) -> bool:
+        """Give back all descriptors until one is needed; False where one is now, or nothing else tells the folder.
+
+        Not those of locks that are held. May be called from any thread at any moment.
+        """
+        if self._place is None or self._place.anchor is None or self._is_poisoned() or not self.catalogue.rest():
+            return False
+        for file in self.flat.both():
+            file.rest()
+        self._place.rest()
+        return True
+
+    @abstractmethod
+    def _is_poisoned(self) -> bool:
+        """Whether a sync or commit has failed."""
 
     # ---- the lock
 
@@ -93,6 +123,12 @@ class Sharing(Reading):
         """Let others write."""
         if file is not None:
             unlock_and_close(file)
+            self._rest_folder()
+
+    def _rest_folder(self) -> None:
+        """Give back the folder's descriptor: a write, or a look each half second, can open it again."""
+        if self._place is not None:
+            self._place.rest()
 
     def wait_for_lock(self, file: io.FileIO | None, timeout: float | None = None) -> None:
         """Wait until nobody else writes. Raises LockedError after ``timeout`` (None: `lock_timeout`) seconds."""

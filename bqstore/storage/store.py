@@ -88,6 +88,7 @@ class Store(Sharing):
         self._sweep()
         self.keep_reserve()
         self.flat.mend()
+        self._rest_folder()
         self._writing = True
 
     def open_files(self) -> None:
@@ -427,6 +428,11 @@ class Store(Sharing):
                 f"{self.catalogue.name} was replaced while open; close the collection and open it again"
             )
         wanted = head.generation if head.n_slots else None
+        if head.seq < self.head.seq:  # an older copy came while nothing of it was open: see `rest`
+            raise CorruptionError(
+                f"{self.catalogue.name} has fewer commits than were seen here: an older one has come in its place; "
+                "close the collection and open it again"
+            )
         moved = wanted != (None if self.codes is None else self.flat.generation)
         # files that this process made for a first write that failed; another's may stand there now
         moved = moved or (self.head.n_slots == 0 < head.n_slots and head is not self.head and not self.is_alone)

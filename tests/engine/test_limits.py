@@ -29,7 +29,7 @@ def limit(free: int) -> int:
 
 
 def test_descriptors_of_an_open_collection(tmp_path):
-    before, most = len(in_use()), 8 if sys.version_info >= (3, 13) else 10
+    before, most = len(in_use()), 4
     with bqstore.open(tmp_path) as col:
         col.add(np.eye(3), ["a", "b", "c"])
         assert col.search([1.0, 0.0, 0.0], 1)[0].id == "a"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib.util
+import mmap
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bqstore
@@ -189,3 +191,61 @@ def test_a_machine_that_stores_numbers_the_other_way_round_is_refused(monkeypatc
     monkeypatch.setattr(sys, "byteorder", "big")
     with pytest.raises(ImportError, match="needs a little-endian machine"):
         importlib.reload(record_format)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="maps of the C library")
+@pytest.mark.parametrize("access", [mmap.ACCESS_READ, mmap.ACCESS_COPY])
+def test_maps_keep_no_descriptor_and_end_with_the_last_that_refers_to_them(tmp_path, access):
+    file = tmp_path / "file"
+    file.write_bytes(b"abcd" * 4096)
+    fd = os.open(file, os.O_RDWR)
+    try:
+        with pytest.raises(ValueError, match="length"):
+            platform.map_file(fd, 4 * 4096 + 1)
+        data = platform.map_file(fd, 4 * 4096, access)
+    finally:
+        os.close(fd)
+    if sys.platform == "linux":
+        assert file not in {Path("/proc/self/fd", each.name).resolve() for each in Path("/proc/self/fd").iterdir()}
+        assert str(file) in Path("/proc/self/maps").read_text()
+    words = np.frombuffer(data, np.uint32, 2, 4096)
+    copied = access == mmap.ACCESS_COPY
+    assert bytes(data[:8]) == b"abcdabcd" and (data.readonly, words.flags.writeable) == (not copied, copied)
+    if copied:
+        words[:] = 0
+    del data
+    assert words.tobytes() == (bytes(8) if copied else b"abcdabcd")
+    assert file.read_bytes() == b"abcd" * 4096
+    del words
+    if sys.platform == "linux":
+        assert str(file) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="maps of the C library")
+def test_a_map_that_the_system_refuses_is_an_error_with_its_number(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(4096))
+    fd = os.open(tmp_path / "file", os.O_WRONLY)  # what is mapped must be readable
+    try:
+        with pytest.raises(OSError) as caught:
+            platform.map_file(fd, 4096)
+    finally:
+        os.close(fd)
+    assert caught.value.errno == errno.EACCES
+
+
+def test_without_the_c_library_and_without_limits_those_of_python_do(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"abcd" * 1024)
+    monkeypatch.setattr(platform, "_libc", None)
+    with (tmp_path / "file").open("rb") as file:
+        data = platform.map_file(file.fileno(), 4096, mmap.ACCESS_COPY)
+    data[:4] = b"xxxx"
+    platform.forget(data, 0, 4096)
+    assert bytes(data[:4]) == (b"abcd" if hasattr(mmap, "MADV_DONTNEED") else b"xxxx")
+    monkeypatch.setattr(platform, "resource", None)
+    assert platform.most_descriptors() == 512
+
+
+@pytest.mark.skipif(platform.resource is None, reason="no such limits")
+def test_no_limit_of_descriptors_is_no_bound(monkeypatch):
+    monkeypatch.setattr(platform.resource, "getrlimit", lambda which: (platform.resource.RLIM_INFINITY,) * 2)
+    assert platform.most_descriptors() == sys.maxsize

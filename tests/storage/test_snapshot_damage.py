@@ -187,7 +187,7 @@ def test_a_snapshot_that_cannot_be_read_is_a_reason_not_an_error(store, monkeypa
     def fail(*arguments, **keywords):
         raise OSError(errno.EIO, "Input/output error")
 
-    for module, call in ((os, "preadv"), (os, "pread"), (snapshot.mmap, "mmap"), (os, "open")):
+    for module, call in ((os, "preadv"), (os, "pread"), (snapshot.platform, "map_file"), (os, "open")):
         with monkeypatch.context() as patch:
             patch.setattr(module, call, fail)
             found, reason = store.read_snapshot()
