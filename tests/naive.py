@@ -43,9 +43,11 @@ def top_of(query):
     return min(float(np.abs(query).max()), 3 * math.sqrt(float((query**2).mean())))
 
 
-def step_of(query, encoding):
-    """The difference of two levels, in units of the values; a sign is -1 or 1."""
-    return 2.0 if encoding == layout.BINARY else 2 * top_of(query) / (2**encoding - 1)
+def step_of(query, encoding, metric=layout.COSINE):
+    """The difference of two levels, in units of the values; a sign is -1 or 1, of products as long as fits best."""
+    if encoding == layout.BINARY:
+        return 2.0 * (float(np.abs(query.astype(np.float64)).mean()) if metric == layout.DOT else 1)
+    return 2 * top_of(query) / (2**encoding - 1)
 
 
 def planes_of(levels, encoding):
@@ -152,19 +154,19 @@ def accepted(accept, n):
     return [o for o in range(limit) if int(accept.words[o // 64]) >> (o % 64) & 1]
 
 
-def query_levels(query, quantizer, encoding):
+def query_levels(query, quantizer, encoding, metric=layout.COSINE):
     """The level of every lane of a query, against codes that are not corrected."""
     if quantizer.kind == layout.ONE_BIT:
         return levels_of(query, encoding)
-    if encoding != layout.BINARY:
+    if encoding != layout.BINARY or metric == layout.DOT:
         return levels_of(extended(query, quantizer.kind), encoding)
     code = pack_three_levels(query[None], quantizer.mean, quantizer.deviation, quantizer.kind)[0]
     return [bit_of(code, j) for j in range(quantizer.lanes)]
 
 
-def nearest_codes(query, codes, accept, c, encoding=layout.BINARY):
+def nearest_codes(query, codes, accept, c, encoding=layout.BINARY, metric=layout.COSINE):
     """The c nearest (distance, ordinal), ascending."""
-    levels = query_levels(query, codes.quantizer, encoding)
+    levels = query_levels(query, codes.quantizer, encoding, metric)
     return sorted((distance(levels, encoding, codes.words[o]), o) for o in accepted(accept, codes.n))[:c]
 
 

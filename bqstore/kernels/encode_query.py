@@ -165,7 +165,8 @@ def encode_query(
     Parameters
     ----------
     query : float32 (>= quantizer.dim,)     whole, of unit length under COSINE
-    encoding : int                          number of planes; BINARY encodes the query as a vector is encoded
+    encoding : int                          number of planes; BINARY encodes the query as a vector is encoded, under DOT
+                                            by its signs: other bounds would depend on its length
     levels : uint8 (64 * width,)            scratch
     rotated : float32 (64 * width,)         scratch
     planes : uint64 (>= encoding, width)    written
@@ -197,17 +198,17 @@ def encode_query(
         view = rotated[:dim]
         offset = float(dot(view, view)) if metric == EUCLID else float(dot(view, quantizer.mean))
         rotate_row(view, quantizer.rotation_signs)
-    elif kind != ONE_BIT and encoding != BINARY:
+    elif kind != ONE_BIT and (encoding != BINARY or metric == DOT):
         repeat_for_levels(part, kind, rotated)
         view = rotated[:lanes]
-    if encoding == BINARY and kind != RABITQ:
+    if encoding == BINARY and kind != RABITQ and metric != DOT:
         pack_one(part, quantizer, planes, 0)
         square = float(lanes)
         return EncodedQuery(planes, encoding, 1, width, 0, one, lanes, offset, 0.0, square, share, lift, linking)
     top = max_magnitude(view)
     total = dot(view, view)
     if encoding == BINARY:
-        top = absolute_sum(view) / np.float32(dim)  # the length at which the signs fit best
+        top = absolute_sum(view) / np.float32(lanes)  # the length at which the signs fit best
         for j in range(lanes):
             levels[j] = np.uint8(1 if view[j] > 0 else 0)
     else:

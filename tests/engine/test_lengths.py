@@ -77,6 +77,21 @@ def test_a_tiny_query_of_dot_is_answered_as_a_long_one(way, codes):
             assert col.recall(QUERIES, K).recall == col.recall(QUERIES * np.float32(1e-25), K).recall
 
 
+@pytest.mark.parametrize("encoding", ["two_bits", "one_and_half_bits"])
+def test_a_binary_query_of_three_levels_fell_into_the_middle_ones_where_it_was_short(encoding):
+    """Of products none of the nearest was found at a hundredth of the length, .09 of them at the vectors' own."""
+    truth = np.argsort(-(QUERIES @ VECTORS[:1000].T), axis=1, kind="stable")[:, :K]
+    with opened("dot", VECTORS[:1000], originals="none", encoding=encoding, query_encoding="binary") as col:
+        found, scores = col.search_ids(QUERIES, K)
+        part = np.mean([len(set(map(int, a)) & set(b)) / K for a, b in zip(found, truth.tolist(), strict=True)])
+        assert part > 0.2
+        for exponent in (-60, -7, 5):
+            times = np.float32(2.0**exponent)
+            again, others = col.search_ids(QUERIES * times, K)
+            assert (np.array(again) == np.array(found)).all()
+            np.testing.assert_array_equal(np.float32(others), np.float32(scores) * times)
+
+
 @pytest.mark.parametrize("distance", ["dot", "euclid"])
 def test_tiny_vectors_were_taken_and_then_found_at_random(distance):
     """Squares of what differs underflow. Zeros are no matter, nor is a tiny query beside vectors that are not."""

@@ -51,7 +51,7 @@ def test_planes_are_those_of_the_naive_version(dim, encoding):
     if encoding != layout.BINARY:
         assert levels.tolist() == expected
     np.testing.assert_array_equal(planes, naive.planes_of(expected, encoding))
-    assert 2 * held.half == pytest.approx(naive.step_of(query, encoding), rel=1e-6)
+    assert 2 * held.half == pytest.approx(naive.step_of(query, encoding, layout.DOT), rel=1e-6)
 
 
 @pytest.mark.parametrize("encoding", SCALAR)
@@ -127,12 +127,12 @@ def test_a_score_is_the_metric_of_the_decoded_query_and_signs(dim, encoding, met
     rng = np.random.default_rng(dim)
     query = whole_vectors(rng, 1, dim)[0]
     query[0] = 2
-    _, _, held = encoded(query, encoding)
+    _, _, held = encoded(query, encoding, metric)
     levels = naive.levels_of(query, encoding)
     for code in naive.pack_signs(rng.standard_normal((4, dim))):
         distance = naive.distance(levels, encoding, code)
         found = encode_query.code_score(distance, held, metric)
-        expected = naive.code_score(levels, encoding, naive.step_of(query, encoding), code, metric)
+        expected = naive.code_score(levels, encoding, naive.step_of(query, encoding, metric), code, metric)
         if metric == layout.EUCLID:  # as squares: a root makes much of what rounding leaves near 0
             assert found**2 == pytest.approx(expected**2, rel=1e-5, abs=1e-6 * dim)
         else:

@@ -134,20 +134,21 @@ def test_any_vectors_pack_as_the_naive_version_packs_them(kind, vectors, seed):
 
 @every_kind
 @pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("metric", [layout.DOT, layout.EUCLID])
 @pytest.mark.parametrize("dim", DIMS)
-def test_queries_are_encoded_as_those_of_the_naive_version(dim, encoding, kind):
+def test_queries_are_encoded_as_those_of_the_naive_version(dim, metric, encoding, kind):
     """As a vector is, or as levels: once more for the second bits, or the larger of each two."""
     rng = np.random.default_rng(dim)
     quantizer = whole(rng, kind, dim)
     for query in whole_vectors(rng, 3, dim):
-        held = encoded_query(quantizer, query, encoding)
-        expected = naive.query_levels(query, quantizer, encoding)
+        held = encoded_query(quantizer, query, encoding, metric)
+        expected = naive.query_levels(query, quantizer, encoding, metric)
         np.testing.assert_array_equal(held.planes[:encoding], naive.planes_of(expected, encoding))
         assert (held.encoding, held.bits, held.width, held.corrected) == (encoding, 1, quantizer.width, 0)
         steps = 2**encoding - 1
         assert held.top == steps * quantizer.lanes
         assert held.square == sum((2 * level - steps) ** 2 for level in expected)
-        assert 2 * held.half == pytest.approx(naive.step_of(naive.extended(query, kind), encoding), rel=1e-6)
+        assert 2 * held.half == pytest.approx(naive.step_of(naive.extended(query, kind), encoding, metric), rel=1e-6)
 
 
 @every_kind
@@ -172,7 +173,7 @@ def test_a_scan_finds_the_nearest_codes_with_their_scores(metric, encoding, kind
         found = api.search_bits(queries, codes, no_originals(dim, metric), accept, way, candidates, hits)
         assert found == (layout.OK, 0)
         for i, query in enumerate(queries):
-            near = naive.nearest_codes(query, codes, accept, 12, encoding)
+            near = naive.nearest_codes(query, codes, accept, 12, encoding, metric)
             assert list(zip(candidates.distances[i], candidates.ordinals[i], strict=True))[: len(near)] == near
             assert_code_hits(hits, i, query, codes, [o for _, o in near[:5]], encoding, metric)
 
@@ -192,7 +193,7 @@ def test_a_walk_finds_what_a_scan_finds_and_rescores_it(encoding, form, kind):
         way = make_settings(n, n, 12, rescoring, encoding, prune)
         scratch, hits = make_scratch(n, codes.words.shape[1], 4, n, 12, 5, dim), make_hits(1, 5)
         assert api.search_graph(query, codes, graph, originals, make_accept(None), way, scratch, hits) == layout.OK
-        near = [o for _, o in naive.nearest_codes(query[0], codes, make_accept(None), 12, encoding)]
+        near = [o for _, o in naive.nearest_codes(query[0], codes, make_accept(None), 12, encoding, metric)]
         assert scratch.counters[layout.COUNT_RESCORED] == 12 * rescoring
         if rescoring:
             assert_hits(hits, 0, naive.best_scores(query[0], originals, near, 5))

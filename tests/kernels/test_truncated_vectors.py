@@ -219,7 +219,7 @@ def test_a_scan_finds_the_nearest_of_the_part(kind, metric, encoding):
         arrays = codes, no_originals(size, metric), accept, make_settings(encoding=encoding), candidates, hits
         assert api.search_bits(query, *arrays) == (layout.OK, 0)
         exact = part if metric != COSINE else np.array([at_unit_length(part[0])])
-        near = naive.nearest_codes(exact[0], codes, accept, 12, encoding)
+        near = naive.nearest_codes(exact[0], codes, accept, 12, encoding, metric)
         assert list(zip(candidates.distances[0], candidates.ordinals[0], strict=True))[: len(near)] == near
         assert_code_hits(hits, 0, exact[0], codes, [o for _, o in near[:5]], encoding, metric)
 

@@ -41,7 +41,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     part = queries[:, :dim]
     if metric == COSINE and not whole:
         part = unit_scales(part)[:, None] * part
-    if encoding == BINARY and kind != RABITQ:
+    if encoding == BINARY and kind != RABITQ and metric != DOT:
         codes = codes_of(part, quantizer, DOT)  # of unit length already
         one = np.float32(1)
         rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one, np.float32(0), quantizer.linking)
@@ -64,7 +64,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
         view = np.concatenate([part, pairs], axis=1)
     totals, sizes = dots(view, view), np.abs(view)
     if encoding == BINARY:
-        tops = sizes.sum(1, dtype=np.float32) / np.float32(dim)
+        tops = sizes.sum(1, dtype=np.float32) / np.float32(lanes)
         levels = (view > 0).astype(np.uint8)
     else:
         tops, limits = sizes.max(1), MAX_RMS * np.sqrt(totals.astype(np.float64) / lanes).astype(np.float32)
