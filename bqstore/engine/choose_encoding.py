@@ -29,7 +29,9 @@ TRAINED_ON = 20_000  # vectors, at most
 _SAMPLE, _QUERIES = 4096, 512
 _K = 10
 _SHORT_OF_BEST = 0.01  # recall that a smaller code may lack
-_WORTH_ROTATING = 0.01  # recall without rescoring that is worth rotating every query, some microseconds
+# Recall without rescoring that is worth rotating every query, some microseconds, and in errors of what was measured: on
+# real sets a rotation wins or loses .01, and loses .02 where the mean is another one by then (docs/design).
+_WORTH_ROTATING, _SURE = 0.02, 3.0
 _WORTH_CORRECTING = 0.002  # recall without rescoring that is worth two floats a code
 _SEED = 0x6271_7376
 _ALL = (  # encoding, estimator, rotate: smaller codes first, of equal ones the simplest
@@ -227,7 +229,10 @@ def _best(choice: Choice) -> Quantization:
     good = [trial for trial in choice.trials if trial.recall >= best - _SHORT_OF_BEST]
     found, *others = [trial for trial in good if trial.quantization.encoding == good[0].quantization.encoding]
     for trial in others:  # from the simplest on
-        worth = _WORTH_ROTATING if trial.quantization.rotate else _WORTH_CORRECTING
+        worth = _WORTH_CORRECTING
+        if trial.quantization.rotate:
+            wrong = 2 * found.raw_recall * (1 - found.raw_recall) / (choice.queries * choice.k)
+            worth = max(_WORTH_ROTATING, _SURE * math.sqrt(wrong))
         if trial.raw_recall >= found.raw_recall + worth:
             found = trial
     return found.quantization
