@@ -5,7 +5,7 @@ Both are keys and values of `bqstore.open_key_values`, each namespace in a space
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -15,6 +15,8 @@ from langchain_core.stores import ByteStore
 from typing_extensions import Self
 
 import bqstore
+
+from .stored import Stored
 
 
 class _Closing:
@@ -104,11 +106,17 @@ class BQRecordManager(_Closing, RecordManager):
     A record is durable when `update` returns, and a backup of the collection has the records of its documents and of no
     others. Time only goes on, also where the clocks of several machines differ.
 
+    With ``vector_store`` documents and records end as one, wherever a run of `index` or `aindex` is killed: a record
+    whose document is not there does not count, so that the document is added again; and what was added without a record
+    is found by the next cleanup, "full" or of its source. For that `exists` notes the keys that are not there as begun,
+    until `update` has their records. A cleanup of a source finds these by the values in their metadata.
+
     Parameters
     ----------
     namespace : str             records of other namespaces are apart
     path : str or path          the folder, made if missing; None keeps everything in memory
     collection_name : str       the collection of the folder that is indexed
+    vector_store                the `BQVectorStore` that is indexed, in place of both: its folder is taken
     **settings                  other keywords of `bqstore.open_key_values`: ``read_only``, ``lock_timeout``, ``mode``
 
     Raises
@@ -134,11 +142,18 @@ class BQRecordManager(_Closing, RecordManager):
         namespace: str,
         path: str | PathLike[str] | None = None,
         collection_name: str = "default",
+        *,
+        vector_store: Stored | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(namespace)
+        self._documents: bqstore.Collection | None = None
+        if vector_store is not None:
+            path, collection_name = _place_of(vector_store, path)
+            self._documents = vector_store.collection
         self._values = bqstore.open_key_values(path, collection_name, **settings)
-        self._space = f"langchain/records/{namespace}"
+        self._space, self._begun = f"langchain/records/{namespace}", f"langchain/begun/{namespace}"
+        self._is_read_only = bool(settings.get("read_only"))
 
     def create_schema(self) -> None:
         """Does nothing: there is one when the folder is open.
@@ -188,6 +203,8 @@ class BQRecordManager(_Closing, RecordManager):
         """
         pairs = [(key, b"") for key in keys]
         self._values.put(pairs, self._space, groups=group_ids or None, not_before=time_at_least)
+        if self._documents is not None and any(self._values.exist(keys, self._begun)):
+            self._values.delete(keys, self._begun)
 
     async def aupdate(
         self,
@@ -204,13 +221,21 @@ class BQRecordManager(_Closing, RecordManager):
         await run_in_executor(None, self.update, keys, group_ids=group_ids, time_at_least=time_at_least)
 
     def exists(self, keys: Sequence[str]) -> list[bool]:
-        """Which of the keys have a record.
+        """Which of the keys have a record; and a document, where the manager knows the ``vector_store``.
 
         >>> store.update(["key 1"])
         >>> store.exists(["key 1", "key 9"])
         [True, False]
         """
-        return self._values.exist(keys, self._space)
+        found = self._values.exist(keys, self._space)
+        if self._documents is None:
+            return found
+        there = {record.id for record in self._documents.get(keys)}
+        found = [is_found and key in there for key, is_found in zip(keys, found, strict=True)]
+        begun = [(key, b"") for key, is_found in zip(keys, found, strict=True) if not is_found]
+        if begun and not self._is_read_only:
+            self._values.put(begun, self._begun)
+        return found
 
     async def aexists(self, keys: Sequence[str]) -> list[bool]:
         """`exists` in a thread.
@@ -235,9 +260,15 @@ class BQRecordManager(_Closing, RecordManager):
         >>> store.list_keys(group_ids=["b.txt"]), store.list_keys(after=store.get_time())
         (['key 1'], [])
         """
-        return self._values.keys(
-            self._space, before=before or None, after=after or None, groups=group_ids or None, limit=limit or None
-        )
+        times: dict[str, Any] = {"before": before or None, "after": after or None}
+        found = self._values.keys(self._space, **times, groups=group_ids or None, limit=limit or None)
+        if self._documents is None or not before:
+            return found
+        begun = self._values.keys(self._begun, **times)
+        left = [key for key, done in zip(begun, self._values.exist(begun, self._space), strict=True) if not done]
+        if left and group_ids:
+            left = [record.id for record in self._documents.get(left) if _has_any(record.metadata, group_ids)]
+        return [*found, *left][: limit or None]
 
     async def alist_keys(
         self,
@@ -261,6 +292,8 @@ class BQRecordManager(_Closing, RecordManager):
         >>> store.delete_keys(["key 1", "key 9"])
         """
         self._values.delete(keys, self._space)
+        if self._documents is not None:
+            self._values.delete(keys, self._begun)
 
     async def adelete_keys(self, keys: Sequence[str]) -> None:
         """`delete_keys` in a thread.
@@ -269,3 +302,19 @@ class BQRecordManager(_Closing, RecordManager):
         >>> asyncio.run(store.adelete_keys(["key 1"]))
         """
         await run_in_executor(None, self.delete_keys, keys)
+
+
+def _place_of(vector_store: Stored, path: object) -> tuple[str | None, str]:
+    """Return the folder and the collection of a store."""
+    if not isinstance(vector_store, Stored):
+        kind = type(vector_store).__name__
+        raise bqstore.InvalidInputError(f"vector_store is of type {kind}; expected a BQVectorStore")
+    if path is not None:
+        raise bqstore.InvalidInputError("path is given beside vector_store=, whose folder is taken; leave it out")
+    info = vector_store.collection.info()
+    return info.path, info.collection
+
+
+def _has_any(metadata: Mapping[str, Any], values: Sequence[str]) -> bool:
+    """Whether one of the values is in metadata: that of the source, under whatever key."""
+    return any(value in values for value in metadata.values())
