@@ -37,6 +37,7 @@ from .engine.backup import backup as engine_backup
 from .engine.engine import Engine
 from .engine.fetch import at_commit_of
 from .engine.options import no_originals
+from .engine.rerank import Rerank, candidates, reranked
 from .engine.state import State
 from .errors import InvalidInputError
 from .metadata import filter_grammar
@@ -296,6 +297,8 @@ class Collection:
         target_recall: float | None = None,
         score_threshold: float | None = None,
         with_vectors: bool = False,
+        rerank: Rerank | None = None,
+        fetch_k: int | None = None,
         explain: bool = False,
         allow_damaged: bool = False,
     ) -> list[Hit]:
@@ -327,6 +330,9 @@ class Collection:
                                         collection's documents take the place of ``oversampling`` and ``hnsw_ef``
         score_threshold : float         drop hits with a lower score
         with_vectors : bool             fill ``Hit.vector``
+        rerank : function               called as ``rerank(text, hits)`` with the ``fetch_k`` best hits, returns a score
+                                        for each; the k with the highest are the hits. See ``docs/hybrid.md``
+        fetch_k : int                   at least k; None: four times k, and at least 20
         explain : bool                  return `ExplainedHits`, whose ``explanation`` tells how the search was done
         allow_damaged : bool            of a damaged collection, find what is intact: documents that cannot be read are
                                         left out and named, see `PartialHits`. Without it they are a CorruptionError
@@ -337,6 +343,17 @@ class Collection:
         """
         engine = self._engine
         engine.check()
+        if rerank is not None or fetch_k is not None:
+            wanted, least = candidates(rerank, fetch_k, k), score_threshold
+            engine.options(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, least, with_vectors)
+            found = self.search(
+                *(vector, wanted), text=text, mode=mode, fusion=fusion, alpha=alpha, syntax=syntax, filter=filter,
+                oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef, exact=exact,
+                ignore_quantization=ignore_quantization, target_recall=target_recall, with_vectors=with_vectors,
+                explain=explain, allow_damaged=allow_damaged,
+            )  # fmt: skip
+            assert rerank is not None  # `candidates` has refused it
+            return reranked(rerank, text, found, k, least)
         options = engine.options(
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
             *(1, target_recall),
@@ -377,6 +394,8 @@ class Collection:
         target_recall: float | None = None,
         score_threshold: float | None = None,
         with_vectors: bool = False,
+        rerank: Rerank | None = None,
+        fetch_k: int | None = None,
         threads: int | None = None,
         allow_damaged: bool = False,
     ) -> list[list[Hit]]:
@@ -386,6 +405,7 @@ class Collection:
         ----------
         vectors : array-like (n, dim)
         texts : n strings               as ``text`` of `search`, one for each vector
+        rerank : function               as in `search`, called once for each vector
         threads : int or None           at most so many threads; None: those of the collection
 
         The other parameters are those of `search`.
@@ -395,6 +415,18 @@ class Collection:
         """
         engine = self._engine
         engine.check()
+        if rerank is not None or fetch_k is not None:
+            wanted, least = candidates(rerank, fetch_k, k), score_threshold
+            engine.options(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, least, with_vectors)
+            lists = self.search_batch(
+                *(vectors, wanted), texts=texts, mode=mode, fusion=fusion, alpha=alpha, syntax=syntax, filter=filter,
+                oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef, exact=exact,
+                ignore_quantization=ignore_quantization, target_recall=target_recall, with_vectors=with_vectors,
+                threads=threads, allow_damaged=allow_damaged,
+            )  # fmt: skip
+            assert rerank is not None
+            each = hybrid.texts_of(texts, len(lists))
+            return [reranked(rerank, text, hits, k, least) for text, hits in zip(each, lists, strict=True)]
         options = engine.options(
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
             *(threads, target_recall),

@@ -1,7 +1,8 @@
 """The project's Markdown pages as tests see them: their Python blocks, what these print, their headings and links.
 
 A page shows what a block prints in a ``text`` block right behind it. A block that begins with ``# needs
-OPENAI_API_KEY`` is run apart from the others, against a server on loopback that speaks OpenAI's API.
+OPENAI_API_KEY`` is run apart from the others, against a server on loopback that speaks OpenAI's API. One that begins
+with ``# needs sentence-transformers`` is run where that and what else it imports are there.
 """
 
 import json
@@ -22,6 +23,7 @@ from .conftest import FULL
 Page = tuple[str, str, list[tuple[int, str]]]  # a page's name, its folder, and each block with the lines before it
 ROOT = Path(__file__).parents[1]
 NEEDS_KEY = "# needs OPENAI_API_KEY\n"
+NEEDS_MODELS = "# needs sentence-transformers"
 HUNG = 1800  # seconds: far beyond what a slow or busy machine takes
 
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
@@ -49,6 +51,10 @@ class Block:
     @property
     def needs_key(self) -> bool:
         return self.code.startswith(NEEDS_KEY)
+
+    @property
+    def needs_models(self) -> bool:
+        return self.code.startswith(NEEDS_MODELS)
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line + 1}"

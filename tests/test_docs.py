@@ -1,5 +1,6 @@
 """The pages under ``docs/``: their Python runs as it stands, and the links of every page lead somewhere."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,7 +10,7 @@ import pytest
 import bqstore
 
 from .embeddings.fake_server import serve
-from .pages import ROOT, anchors_of, blocks_of, check_blocks, check_printed, links_of, markdown_pages
+from .pages import ROOT, Block, anchors_of, blocks_of, check_blocks, check_printed, links_of, markdown_pages
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -23,7 +24,16 @@ def compiled() -> None:
 
 @pytest.mark.long
 def test_the_blocks_of_the_pages_print_what_is_shown(tmp_path: Path) -> None:
-    check_blocks([block for block in BLOCKS if not block.needs_key], tmp_path)
+    check_blocks([block for block in BLOCKS if not block.needs_key and not block.needs_models], tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.needs_models], ids=str)
+def test_the_blocks_that_need_models_run_where_these_are(tmp_path: Path, block: Block) -> None:
+    compile(block.code, str(block), "exec")
+    for name in ["sentence_transformers", *re.findall(r"^(?:from|import) (\w+)", block.code, re.MULTILINE)]:
+        pytest.importorskip(name)
+    check_blocks([block], tmp_path)
 
 
 @pytest.mark.long

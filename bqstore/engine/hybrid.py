@@ -109,6 +109,14 @@ def asked(has_vector: bool, text: Any, mode: Any, fusion: Any, alpha: Any, synta
     return Asked(mode, texts, fusion, alpha, syntax)
 
 
+def texts_of(given: Any, n: int) -> list[Any]:
+    """One text for each of n queries, None where none are given. Raises InvalidInputError."""
+    texts = [None] * n if given is None else [given] if isinstance(given, str) else items(given, "texts")
+    if len(texts) != n:
+        raise InvalidInputError(f"texts has {len(texts):,}, vectors {n:,}; expected as many")
+    return texts
+
+
 def width(k: Any) -> Any:
     """How many of each side are fused."""
     return min(MAX_K, max(4 * k, 100)) if isinstance(k, int) and 0 < k <= MAX_K else k

@@ -20,7 +20,8 @@ class Hit:
     text : str or None
     metadata : dict
     vector : float32 (dim,) or None the stored vector, if ``with_vectors=True``
-    scores : dict or None           of a search for words: the score of each side that has found it, "vector" and "text"
+    scores : dict or None           of a search for words, each side's that has found it: "vector" and "text"; with
+                                    ``rerank`` what it was found by, and "rerank"
 
     >>> import bqstore
     >>> with bqstore.open() as col:

@@ -131,6 +131,7 @@ class Stored(Writing):
         ids: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
+        expires_at: Any = None,
         filter: Filter | None = None,
         replace: bool = False,
     ) -> int:
@@ -139,7 +140,9 @@ class Stored(Writing):
         >>> store.update_metadata(filter={"animal": "cat"}, metadata={"legs": 4})
         1
         """
-        return self.collection.update_metadata(ids, metadata, filter=native_filter(filter), replace=replace)
+        return self.collection.update_metadata(
+            ids, metadata, expires_at=expires_at, filter=native_filter(filter), replace=replace
+        )
 
     # ---- deleting
 

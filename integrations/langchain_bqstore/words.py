@@ -9,7 +9,7 @@ import bqstore
 
 MODES: Final = ("hybrid", "text")
 SEARCH_TYPES: Final = ("similarity", "similarity_score_threshold", "mmr", *MODES)
-WORD_KEYWORDS: Final = ("mode", "alpha", "fusion", "syntax", "text")
+WORD_KEYWORDS: Final = ("mode", "alpha", "fusion", "syntax", "text", "rerank", "fetch_k")
 
 
 def needs_vector(query: str | None, kwargs: Mapping[str, Any]) -> bool:
@@ -24,10 +24,16 @@ def needs_vector(query: str | None, kwargs: Mapping[str, Any]) -> bool:
 def with_words(query: str | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keywords of a search by vector that is to look for the words of the query, too, if it is.
 
+    A function that reranks is given the query's text as well.
+
     >>> with_words("Who sleeps?", {"mode": "hybrid", "alpha": 0.3})
     {'mode': 'hybrid', 'alpha': 0.3, 'text': 'Who sleeps?'}
     """
-    return {**kwargs, "text": query} if kwargs.get("mode") in MODES and "text" not in kwargs else dict(kwargs)
+    if "text" in kwargs or query is None:
+        return dict(kwargs)
+    if kwargs.get("mode") in MODES:
+        return {**kwargs, "text": query}
+    return {**kwargs, "text": query, "mode": "vector"} if kwargs.get("rerank") is not None else dict(kwargs)
 
 
 def of_search_type(given: Mapping[str, Any]) -> dict[str, Any]:

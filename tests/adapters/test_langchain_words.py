@@ -9,6 +9,8 @@ from langchain_core.vectorstores import VectorStore
 import bqstore
 from langchain_bqstore import BQRetriever, BQVectorStore
 
+from .langchain_texts import Spelled
+
 TEXTS = ["the red fox", "a dog", "error E1042 of the pump", "a red dog"]
 
 
@@ -105,3 +107,18 @@ def test_every_search_type_that_an_error_lists_is_taken_everywhere(store):
         assert ids(store.as_retriever(search_type=name, k=2, **given).invoke("red dog")) == wanted != []
         own = BQRetriever(vectorstore=store, search_type=name, search_kwargs={"k": 2, **given}, score_key="score")
         assert ids(own.invoke("red dog")) == wanted
+
+
+def test_a_function_reranks_what_is_found_and_is_given_the_text() -> None:
+    store, seen = BQVectorStore(Spelled()), []
+
+    def rerank(text: str, hits: list[bqstore.Hit]) -> list[int]:
+        seen.append((text, len(hits)))
+        return [int(hit.id) for hit in hits]
+
+    store.add_texts(["1 0", "0 1", "1 1"], ids=["1", "2", "3"])
+    assert [d.id for d in store.similarity_search("1 0", k=2, rerank=rerank)] == ["3", "2"]
+    retriever = store.as_retriever(search_kwargs={"k": 1, "rerank": rerank, "fetch_k": 2})
+    assert [d.id for d in retriever.invoke("1 0")] == ["3"]
+    assert store.similarity_search_by_vector([1.0, 0.0], k=1, rerank=rerank)[0].id == "3"
+    assert seen == [("1 0", 3), ("1 0", 2), (None, 3)]

@@ -100,3 +100,18 @@ def test_an_empty_text_is_no_error_where_a_vector_or_filters_say_what_is_meant(s
         assert store.query(VectorStoreQuery(**asked)).ids == ["a", "b"]
     found = store.query(VectorStoreQuery(query_str="", query_embedding=[0.0, 1.0], mode=HYBRID, similarity_top_k=1))
     assert found.ids == ["c"] and len(found.similarities) == 1
+
+
+def test_a_function_reranks_what_is_found_and_is_given_the_text() -> None:
+    store, seen = BQVectorStore(), []
+
+    def rerank(text: str, hits: list[bqstore.Hit]) -> list[int]:
+        seen.append((text, len(hits)))
+        return [int(hit.id) for hit in hits]
+
+    store.add([TextNode(id_=str(i), text=f"text {i}", embedding=[1.0, i]) for i in range(3)])
+    asked = VectorStoreQuery(query_str="which?", query_embedding=[1.0, 0.0], similarity_top_k=2)
+    found = store.query(asked, rerank=rerank)
+    assert found.ids == ["2", "1"] and found.similarities == [2.0, 1.0] and seen == [("which?", 3)]
+    asked = VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=1)
+    assert store.query(asked, rerank=rerank, fetch_k=2).ids == ["1"] and seen[1:] == [(None, 2)]

@@ -88,6 +88,8 @@ def _asked(
         return vector, None, {**settings, **words}
     if query.query_embedding is None and settings["filter"] is None and query.query_str != "":
         raise bqstore.InvalidInputError("the query has no embedding and no filters; bqstore searches by vector")
+    if settings.get("rerank") is not None and mmr is None:
+        settings |= {"text": query.query_str or None, "mode": "vector"}  # for the function
     return _vector(query, collection), mmr, settings
 
 
