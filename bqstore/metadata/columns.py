@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 
 from .dictionary import NOTHING, Dictionary, Entries
 from .id_column import room
+from .postings import Postings
+from .values import Typed
+
+_ASKED = 16  # filters by equality, from which on postings are worth their while
+_FEW = 256  # of so many ordinals at most one: a pass over all codes takes no longer than for more
+_LATE = 4  # postings are made anew when a part of so many has been appended
 
 
 def _narrow(count: int) -> type[Any]:
@@ -28,6 +34,8 @@ class Column:
         self.n = 0
         self.dictionary = Dictionary() if dictionary is None else dictionary
         self._codes: NDArray[Any] = np.zeros(64, np.uint8)
+        self._postings: Postings | None = None
+        self._asked = 0
 
     @property
     def codes(self) -> NDArray[Any]:
@@ -42,7 +50,21 @@ class Column:
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return int(self._codes.nbytes) + self.dictionary.nbytes
+        return int(self._codes.nbytes) + self.dictionary.nbytes + (self._postings.nbytes if self._postings else 0)
+
+    def ordinals(self, operands: tuple[Typed, ...]) -> NDArray[np.int64] | None:
+        """The ordinals that have one of these values, by postings; None where there are none yet, or no use."""
+        entries, codes, postings = self.dictionary.entries, self.codes, self._postings
+        if len(operands) > _ASKED or len(entries.members):  # elements of lists count, too
+            return None
+        if postings is None or self.n - postings.n > self.n // _LATE:
+            self._asked += 1
+            if self._asked < _ASKED:
+                return None
+            self._asked, self._postings = 0, Postings(codes, entries)
+            postings = self._postings
+        found = postings.ordinals(codes, entries, operands)
+        return found if len(found) <= self.n // _FEW else None
 
     def extended(self, values: Iterable[object]) -> "Column":
         """This column with more values appended."""
@@ -51,6 +73,7 @@ class Column:
         new.n = self.n + len(numbers)
         new._codes = room(self._wide(), self.n, new.n)
         new._codes[self.n : new.n] = numbers
+        new._postings, new._asked = self._postings, self._asked
         return new
 
     def replaced(self, ordinals: Sequence[int], values: Iterable[object]) -> "Column":

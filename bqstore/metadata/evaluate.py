@@ -16,6 +16,7 @@ from .columns import Column
 from .dates import MARK
 from .dictionary import Entries, mark_of
 from .filter_tree import And, Contains, Elements, Exists, Field, Like, Not, OneOf, Or, Range, Test, Tree
+from .postings import bits_of
 from .values import LONGEST, MAX_PIECE, Typed, pieces_of
 
 Table = NDArray[np.uint8]
@@ -49,6 +50,8 @@ def matching(column: Column, test: Test) -> Bits:
             f"the field {column.key!r} has strings of more than {LONGEST:,} characters, of which filters know equality "
             "alone; use a function of the document, or keep what you filter by in a field of its own"
         )
+    if isinstance(test, OneOf) and not test.whole and (ordinals := column.ordinals(test.operands)) is not None:
+        return bits_of(ordinals, column.n)
     table, out = table_of(column.dictionary.entries, test), np.zeros(-(-column.n // 64), np.uint64)
     if len(table) <= 1 << 16:
         passing, largest = np.flatnonzero(table), np.iinfo(column.codes.dtype).max
