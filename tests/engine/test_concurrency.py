@@ -561,7 +561,7 @@ def test_a_search_waited_for_a_batch_that_began_between_its_look_and_the_lock(tm
             return False
 
         monkeypatch.setattr(publisher, "_caught_up", caught_up)
-        publisher._look()
+        publisher.look()
         other.join()
         publisher.busy.clear()
         assert order == ["looked", "long"]
