@@ -5,7 +5,8 @@
 
 The first run cuts the manual that every Python ships into passages and builds a store of them in ``./bqstore-demo``;
 later runs open it and answer at once. An interrupted run is continued by the next one. With OPENAI_API_KEY set, OpenAI
-embeds the passages and answers the questions; without it, nothing leaves this machine.
+embeds the passages and answers the questions; without it, nothing leaves this machine. After ``pip install wordllama``,
+``--embedder wordllama`` embeds with a small model whose weights are in that package.
 """
 
 import argparse
@@ -39,9 +40,10 @@ QUESTIONS = (
 )
 PASSAGES = 3  # shown for each question
 EMBEDDERS = {
-    "openai": "OpenAI's text-embedding-3-small, since OPENAI_API_KEY is set",
+    "openai": "OpenAI's text-embedding-3-small, with the key of OPENAI_API_KEY",
     "offline": "offline: latent semantic analysis with scikit-learn, which matches words, not meaning. "
-    "Set OPENAI_API_KEY to use OpenAI's model",
+    "Set OPENAI_API_KEY to use OpenAI's model, or pip install wordllama and pass --embedder wordllama",
+    "wordllama": "offline: wordllama's l2_supercat, word vectors of a language model, averaged",
 }
 
 
@@ -67,6 +69,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Ask the Python manual, from a store on disk.")
     parser.add_argument("questions", nargs="*", default=QUESTIONS, help="your own questions, in place of the five")
     parser.add_argument("--path", type=Path, default=Path("bqstore-demo"), help="folder of the store (%(default)s)")
+    parser.add_argument(
+        "--embedder", choices=EMBEDDERS, help="openai with a key, otherwise offline, unless this is given"
+    )
     parser.add_argument("--fresh", action="store_true", help="build the store anew")
     parser.add_argument("--limit", type=int, help="use only so many passages, spread over the manual")
     parser.add_argument("--llm", default="gpt-4o-mini", help="OpenAI model that answers, with a key (%(default)s)")
@@ -78,7 +83,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def show(options: argparse.Namespace, console: Console) -> None:
     """Do all that the demo shows, from top to bottom."""
-    name = store.embedder_name()
+    name = options.embedder or store.embedder_name()
     if options.fresh:
         store.forget(options.path, name)
     console.print("\n[bold]Ask the Python manual[/]")

@@ -91,9 +91,12 @@ def repair(
         raise typer.Exit(1)
 
 
+_LOCAL = ("model2vec", "fastembed", "sentence-transformers", "wordllama", "llama-cpp")
+
+
 def _embedder(model: str, dimensions: int | None, base_url: str | None, price: float | None) -> Any:
     """What embeds with the model that is named: of this machine, behind its library's name, or of a server."""
-    if model.partition(":")[0] in ("model2vec", "fastembed", "sentence-transformers", "llama-cpp") and base_url is None:
+    if model.partition(":")[0] in _LOCAL and base_url is None:
         return bqstore.CachedEmbedder(model)
     return bqstore.OpenAIEmbedder(model, dimensions=dimensions, base_url=base_url, price=price)
 

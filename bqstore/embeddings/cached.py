@@ -35,7 +35,8 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
     ----------
     embedder          has ``embed_documents`` and ``embed_query`` (LangChain), or ``embed`` and ``embed_query``; or the
                       name of a model that runs on this machine, behind that of its library: "model2vec:...",
-                      "fastembed:...", "sentence-transformers:...", or "llama-cpp:..." and the path of a GGUF file
+                      "fastembed:...", "sentence-transformers:...", "wordllama:l2_supercat" (which comes with its
+                            weights), or "llama-cpp:..." and the path of a GGUF file
     model : str, optional   names the model, by which the cache tells models apart; ``embedder.model`` or
                             ``embedder.model_name`` otherwise
     settings : dict, optional   all else that the vectors depend on, such as ``{"normalize": True}``: the cache keeps

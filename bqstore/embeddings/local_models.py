@@ -1,8 +1,11 @@
 """Models that run on this machine, by name. No library is imported before it is named."""
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from ..arguments import shown
@@ -50,7 +53,8 @@ def load_local_model(name: str) -> LocalModel:
         )
     module, package, load = _LIBRARIES[library]
     try:
-        found = import_module(module)
+        with _root_logger_kept():
+            found = import_module(module)
     except ImportError as error:
         raise ImportError(f"{library} is not installed: pip install {package}", name=module) from error
     try:
@@ -58,6 +62,18 @@ def load_local_model(name: str) -> LocalModel:
     except Exception as error:  # no such file, no network, out of memory ...
         raise EmbeddingError(f"{library} cannot load {model}: {error}") from error
     return LocalModel(library, model, passages, questions)
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Undo what a library does to the program's log when it is imported: wordllama has it show INFO of everything."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def _sentence_transformers(library: Any, model: str) -> tuple[Embed, Embed]:
@@ -80,6 +96,21 @@ def _model2vec(library: Any, model: str) -> tuple[Embed, Embed]:
     return encode, encode
 
 
+def _wordllama(library: Any, model: str) -> tuple[Embed, Embed]:
+    inside = Path(
+        library.__file__
+    ).parent  # it looks for its own tokenizer in a folder of another name, and downloads it
+    try:
+        loaded = library.WordLlama.load(model, cache_dir=inside, disable_download=True)
+    except FileNotFoundError:  # a model that is not in the package
+        loaded = library.WordLlama.load(model)
+
+    def embed(texts: list[str]) -> Any:
+        return loaded.embed(texts, norm=True)
+
+    return embed, embed
+
+
 def _llama_cpp(library: Any, model: str) -> tuple[Embed, Embed]:
     embed = library.Llama(model_path=model, embedding=True, verbose=False).embed
     return embed, embed
@@ -90,5 +121,6 @@ _LIBRARIES: dict[str, tuple[str, str, Callable[[Any, str], tuple[Embed, Embed]]]
     "sentence-transformers": ("sentence_transformers", "sentence-transformers", _sentence_transformers),
     "fastembed": ("fastembed", "fastembed", _fastembed),
     "model2vec": ("model2vec", "model2vec", _model2vec),
+    "wordllama": ("wordllama", "wordllama", _wordllama),
     "llama-cpp": ("llama_cpp", "llama-cpp-python", _llama_cpp),
 }

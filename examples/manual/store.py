@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bqstore import Embedder, OpenAIEmbedder
+from bqstore import CachedEmbedder, Embedder, OpenAIEmbedder
 from langchain_bqstore import BQVectorStore
 from manual.corpus import Passage, passages
 from manual.offline import OfflineEmbedder
@@ -78,6 +78,8 @@ def _load_embedder(path: Path, name: str) -> Embedder | None:
     """Return the embedder, or None if the offline one is not fitted yet."""
     if name == "openai":
         return OpenAIEmbedder()
+    if name == "wordllama":
+        return CachedEmbedder("wordllama:l2_supercat", cache=False)  # as quick as a cache
     return OfflineEmbedder.load(_model_file(path)) if _model_file(path).exists() else None
 
 

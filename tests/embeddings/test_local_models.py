@@ -1,5 +1,6 @@
 """Models that run on this machine, by name."""
 
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -57,12 +58,22 @@ class StaticModel:
         return vectors(texts)
 
 
+class WordLlama:
+    @staticmethod
+    def load(config, cache_dir=None, disable_download=False):
+        assert config in ("a-model", "one that is downloaded")
+        if disable_download and config != "a-model":
+            raise FileNotFoundError
+        return SimpleNamespace(embed=lambda texts, norm: vectors(texts) if norm else None)
+
+
 # their interfaces; the libraries themselves come with hundreds of megabytes
 LIBRARIES = {
     "sentence-transformers": (SimpleNamespace(SentenceTransformer=SentenceTransformer), -1),
     "fastembed": (SimpleNamespace(TextEmbedding=TextEmbedding), -1),
     "llama-cpp": (SimpleNamespace(Llama=Llama), 1),
     "model2vec": (SimpleNamespace(StaticModel=StaticModel), 1),
+    "wordllama": (SimpleNamespace(WordLlama=WordLlama, __file__="wordllama/__init__.py"), 1),
 }
 
 
@@ -76,6 +87,12 @@ def test_a_model_by_name(monkeypatch, tmp_path, library):
     np.testing.assert_array_equal(embedder.embed_query("a"), sign * vector_of("a"))
     with pytest.raises(EmbeddingError, match=f"{library} cannot load another"):
         CachedEmbedder(f"{library}:another", cache=tmp_path)
+
+
+def test_a_model_that_is_not_in_wordllama(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wordllama", LIBRARIES["wordllama"][0])
+    embedder = CachedEmbedder("wordllama:one that is downloaded", cache=False)
+    np.testing.assert_array_equal(embedder.embed(["a"]), vectors(["a"]))
 
 
 def test_libraries_do_not_share_what_is_cached_of_one_name(monkeypatch, tmp_path):
@@ -97,6 +114,29 @@ def test_a_small_model_of_model2vec(tmp_path):
     )
     embedder = CachedEmbedder(f"model2vec:{tmp_path / 'model'}", cache=tmp_path / "cache")
     np.testing.assert_allclose(embedder.embed(["cats", "dogs"]), np.eye(3)[1:], atol=1e-6)
+
+
+def test_the_model_that_comes_with_wordllama(tmp_path):
+    pytest.importorskip("wordllama", reason="wordllama, whose package holds a model, is not installed")
+    embedder = CachedEmbedder("wordllama:l2_supercat", cache=tmp_path)
+    texts = ["A cat sleeps on the sofa.", "Stock prices fell on Monday."]
+    vectors = embedder.embed(texts)
+    assert vectors.shape == (2, 256)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    assert vectors @ embedder.embed_query("kitten") @ [1, -1] > 0.1
+
+
+def test_a_library_that_turns_on_the_log_of_everything(monkeypatch, tmp_path):
+    (tmp_path / "wordllama.py").write_text(
+        "import logging\nlogging.root.handlers.append(logging.StreamHandler())\n"
+        "logging.root.setLevel(logging.INFO)\nclass WordLlama:\n    load = staticmethod(lambda *given, **more: None)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wordllama", raising=False)
+    before = logging.root.level, logging.root.handlers[:]
+    CachedEmbedder("wordllama:l2_supercat", cache=False)
+    monkeypatch.delitem(sys.modules, "wordllama")
+    assert (logging.root.level, logging.root.handlers) == before
 
 
 def test_what_is_not_known_or_not_installed_is_named(monkeypatch):

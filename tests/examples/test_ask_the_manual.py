@@ -189,6 +189,20 @@ def test_the_two_embedders_have_a_collection_each(demo, openai, monkeypatch):
     assert "opened in" in demo(ASKED)[1]
 
 
+def test_wordllama_embeds_where_it_is_installed(demo):
+    pytest.importorskip("wordllama", reason="wordllama, whose package holds a model, is not installed")
+    status, said = demo("How do I copy a file to another directory?", "--embedder", "wordllama")
+    assert status == 0 and "l2_supercat" in said and "shutil" in said
+    assert "opened in" in demo(ASKED, "--embedder", "wordllama")[1]
+    assert "built in" in demo(ASKED)[1]  # a collection of its own
+
+
+def test_wordllama_that_is_not_installed_is_named(demo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    status, said = demo(ASKED, "--embedder", "wordllama")
+    assert status == 1 and "pip install wordllama" in said
+
+
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "rich", None)
     with pytest.raises(SystemExit) as stopped:
