@@ -1,20 +1,19 @@
 """The cache around any embedding model: an `Embedder`, or an ``Embeddings`` of LangChain. It knows no network."""
 
-import asyncio
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..arguments import checked_keywords, shown
 from ..errors import EmbeddingError, InvalidInputError
+from .base import EmbeddedBatches, EmbedderBase
 from .disk_cache import KeyMaker, open_cache
-from .frameworks import FrameworkMixin
-from .ingest import CollectionMixin, EmbeddedBatches, Report, check_batch, progress_line
+from .ingest import Report, check_batch, progress_line
 from .local_models import load_local_model
 from .texts import as_list, check_texts, enumerate_batches
 
@@ -28,7 +27,12 @@ _OF_NO_VECTOR = re.compile(
 _BATCH = 512  # texts embedded in one call of the model; each batch is stored before the next is begun
 
 
-class CachedEmbedder(CollectionMixin, FrameworkMixin):
+class _Side(NamedTuple):
+    key_of: KeyMaker
+    ask: Callable[[list[str]], Any]
+
+
+class CachedEmbedder(EmbedderBase[_Side]):
     """An `Embedder` that keeps the vectors of another on disk. Threads may share it if they may share the other.
 
     Parameters
@@ -97,14 +101,15 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
                 "the embedder has no model's name; pass model=..., so that the cache can tell models apart"
             )
         self.model, self.embedder = name, embedder
-        self._many, self._one = many, one
         # A model may embed questions in another way than passages: each have keys of their own.
         dimensions, server = _dimensions_of(embedder), _server_of(embedder)
         if settings is not None and not isinstance(settings, Mapping):
             raise InvalidInputError(f"settings is {shown(settings)}; expected a dictionary")
         told = (_plain_fields(embedder) if settings is None else dict(settings)) or None
-        self._passage_key = KeyMaker(f"passages{server}", name, dimensions, told)
-        self._question_key = KeyMaker(f"questions{server}", name, dimensions, told)
+        self._passages = _Side(KeyMaker(f"passages{server}", name, dimensions, told), many)
+        self._questions = _Side(
+            KeyMaker(f"questions{server}", name, dimensions, told), lambda texts: [one(text) for text in texts]
+        )
         self._cache = open_cache(cache, max_cache_bytes)
 
     def __repr__(self) -> str:
@@ -121,24 +126,6 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
         close = getattr(self.embedder, "close", None)
         if callable(close):
             close()
-
-    def __enter__(self) -> "CachedEmbedder":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def dim(self) -> int | None:
-        """The dimension of the vectors, if it is known before the first text is embedded.
-
-        Examples
-        --------
-        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
-        ...     embedder.dim
-        8
-        """
-        return _dimensions_of(self.embedder)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of passages; the embedder gets only those that are not cached, and equal ones once.
@@ -158,42 +145,10 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
         ...     embedder.embed(["cats", "dogs"]).shape
         (2, 8)
         """
-        return self._embed(as_list(texts), self._passage_key, self._many)
+        return self._embed(texts, self._passages)
 
-    def embed_query(self, text: str) -> Vectors:
-        """The vector of one question, float32 (dim,). Raises as `embed`.
-
-        Examples
-        --------
-        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
-        ...     embedder.embed_query("Which animals purr?").shape
-        (8,)
-        """
-        return np.ascontiguousarray(self._embed([text], self._question_key, lambda texts: [self._one(texts[0])])[0])
-
-    async def aembed(self, texts: Sequence[str]) -> Vectors:
-        """As `embed`, in a thread.
-
-        Examples
-        --------
-        >>> import asyncio
-        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
-        ...     asyncio.run(embedder.aembed(["cats", "dogs"])).shape
-        (2, 8)
-        """
-        return await asyncio.to_thread(self.embed, texts)
-
-    async def aembed_query(self, text: str) -> Vectors:
-        """As `embed_query`, in a thread.
-
-        Examples
-        --------
-        >>> import asyncio
-        >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
-        ...     asyncio.run(embedder.aembed_query("Which animals purr?")).shape
-        (8,)
-        """
-        return await asyncio.to_thread(self.embed_query, text)
+    def _known_dim(self) -> int | None:
+        return _dimensions_of(self.embedder)
 
     def _batches(self, texts: Iterable[str], batch: int) -> EmbeddedBatches:
         for start, part in enumerate_batches(texts, check_batch(batch)):
@@ -202,17 +157,18 @@ class CachedEmbedder(CollectionMixin, FrameworkMixin):
     def _reporting(self) -> AbstractContextManager[Report]:
         return progress_line()
 
-    def _embed(self, texts: Sequence[str], key_of: KeyMaker, ask: Callable[[list[str]], Any]) -> Vectors:
+    def _embed(self, texts: Sequence[str], side: _Side) -> Vectors:
+        texts = as_list(texts)
         check_texts(texts)
         if not texts:
             return np.empty((0, 0), np.float32)
-        keys = [key_of(text) for text in texts]
+        keys = [side.key_of(text) for text in texts]
         text_of = dict(zip(keys, texts, strict=True))
         found = {} if self._cache is None else self._cache.get(list(text_of))
         missing = [key for key in text_of if key not in found]
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
-            vectors = _checked(ask([text_of[key] for key in part]), len(part), self.model)
+            vectors = _checked(side.ask([text_of[key] for key in part]), len(part), self.model)
             if self._cache is not None:
                 self._cache.put(part, vectors)
             found.update(zip(part, vectors, strict=True))

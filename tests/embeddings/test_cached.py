@@ -86,9 +86,9 @@ def test_a_cache_tells_dimensions_and_servers_of_one_name_apart(tmp_path):
         embedder = CachedEmbedder(Inner(**settings), cache=tmp_path)
         np.testing.assert_allclose(embedder.embed(["a"])[0], vector_of("a", settings["dimensions"]))
         assert embedder.dim == settings["dimensions"]
-        assert len(embedder._cache.get([embedder._passage_key("b")])) == 0
+        assert len(embedder._cache.get([embedder._passages.key_of("b")])) == 0
     other = CachedEmbedder(Inner(dimensions=4, base_url="http://localhost:2"), cache=tmp_path)
-    assert other._cache.get([other._passage_key("a")]) == {}
+    assert other._cache.get([other._passages.key_of("a")]) == {}
 
 
 def test_another_dimension_than_the_cache_holds_is_an_error(tmp_path):

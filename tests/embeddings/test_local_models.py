@@ -100,7 +100,7 @@ def test_libraries_do_not_share_what_is_cached_of_one_name(monkeypatch, tmp_path
         monkeypatch.setitem(sys.modules, library.replace("-", "_"), module)
     one, other = (CachedEmbedder(f"{library}:a-model", cache=tmp_path) for library in list(LIBRARIES)[:2])
     one.embed(["a"])
-    assert other._cache.get([other._passage_key("a")]) == {}
+    assert other._cache.get([other._passages.key_of("a")]) == {}
 
 
 def test_a_small_model_of_model2vec(tmp_path):

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from ...arguments import check_bool, check_int, checked_keywords, shown
 from ...errors import InvalidInputError
+from ..base import EmbeddedBatches, EmbedderBase
 from ..disk_cache import KeyMaker, open_cache, user_cache_folder
-from ..frameworks import FrameworkMixin
-from ..ingest import STREAM_BATCH, CollectionMixin, EmbeddedBatches, check_batch, progress_line
+from ..ingest import STREAM_BATCH, check_batch, progress_line
 from ..texts import as_list
 from .api_key import hides_key
 from .background import A_FEW, background
@@ -41,7 +41,11 @@ _MOST_AHEAD = 1_000_000
 _TIMEOUT = 60.0  # recognized by its identity: a client that was given has one of its own
 
 
-class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
+def _no_report(done: int, total: int) -> None:
+    """Report no progress."""
+
+
+class OpenAIEmbedder(EmbedderBase["_Side"]):
     """Embeds with an OpenAI model, or with any server that speaks its API; threads may share it.
 
     Parameters
@@ -185,24 +189,6 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
             wait(list(self._active))
         self._client.close()
 
-    def __enter__(self) -> "OpenAIEmbedder":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def dim(self) -> int | None:
-        """The dimension of the vectors, if it is known before the first text is embedded.
-
-        Examples
-        --------
-        >>> with OpenAIEmbedder("text-embedding-3-large", dimensions=1024) as embedder:
-        ...     embedder.dim
-        1024
-        """
-        return self._requester.dim
-
     @property
     def usage(self) -> Usage:
         """What was requested since this embedder was made, and what it has cost.
@@ -215,17 +201,6 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         Usage(texts=2, tokens=20, requests=1, retried=0, cached=0, price=1e-05)
         """
         return self._requester.meter.read()
-
-    def embed_query(self, text: str) -> Vectors:
-        """The vector of one text, float32 (dim,). Raises as `embed`.
-
-        Examples
-        --------
-        >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
-        ...     embedder.embed_query("Which animals purr?").shape
-        (512,)
-        """
-        return np.ascontiguousarray(self._embed([text], self._questions, _no_report)[0])
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """The vectors of ``texts``.
@@ -256,30 +231,6 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
         """
         with self._reporting(progress) as report:
             return self._embed(texts, self._passages, report)
-
-    async def aembed(self, texts: Sequence[str]) -> Vectors:
-        """As `embed`, on an event loop: no thread waits. Through ``async_client`` if there is one.
-
-        Examples
-        --------
-        >>> import asyncio
-        >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
-        ...     asyncio.run(embedder.aembed(["Cats purr.", "Dogs bark."])).shape
-        (2, 512)
-        """
-        return await self._aembed(texts, self._passages)
-
-    async def aembed_query(self, text: str) -> Vectors:
-        """As `embed_query`, on an event loop. Raises as `embed`.
-
-        Examples
-        --------
-        >>> import asyncio
-        >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
-        ...     asyncio.run(embedder.aembed_query("Which animals purr?")).shape
-        (512,)
-        """
-        return np.ascontiguousarray((await self._aembed([text], self._questions))[0])
 
     def stream(
         self, texts: Iterable[str], *, batch: int = STREAM_BATCH, ahead: int | None = None
@@ -372,6 +323,9 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
             limits=self._settings.limits,
         )
 
+    def _known_dim(self) -> int | None:
+        return self._requester.dim
+
     def _start(self, dim: int | None = None) -> None:
         """Make what the calls of this process share."""
         native = native_dim(self._client.endpoint, self.model)
@@ -405,7 +359,7 @@ class OpenAIEmbedder(CollectionMixin, FrameworkMixin):
             future.add_done_callback(self._active.discard)
         return future
 
-    def _embed(self, texts: Sequence[str], side: "_Side", report: Progress) -> Vectors:
+    def _embed(self, texts: Sequence[str], side: "_Side", report: Progress = _no_report) -> Vectors:
         task = self._task(as_list(texts), side)
         try:
             self._submit(task)
@@ -496,7 +450,3 @@ def _wait_at_exit(futures: Sequence["Future[None]"]) -> None:
     left = [future for future in futures if not future.done()]
     if left:
         threading.Thread(target=wait, args=(left,), name="bqstore-embedding-rest").start()
-
-
-def _no_report(done: int, total: int) -> None:
-    """Report no progress."""
