@@ -629,7 +629,7 @@ def test_what_follows_from_searches_that_find_too_little(monkeypatch, kind, know
         col.add(np.random.default_rng(0).standard_normal((40, 8)))
         keeper = keeper_of(col)
         keeper._seen[kind, 0.95] = keeping.deque([0.5])
-        monkeypatch.setattr(keeping, "_falls_short", lambda found, target: True)
+        monkeypatch.setattr(keeping, "_falls_short", lambda *given: True)
         monkeypatch.setattr(RecallKeeper, "calibration", property(lambda self: known))
         monkeypatch.setattr(keeper, "_measure_now", lambda *given: done.append("measured"))
         monkeypatch.setattr(keeper, "_measure", lambda *given: None)
