@@ -344,6 +344,12 @@ def test_bitmaps_are_made_counted_and_read(n):
     np.testing.assert_array_equal(everything(n), to_bitmap(np.ones(n, bool)))
 
 
+def test_bits_are_counted_without_the_counting_of_numpy_2(monkeypatch):
+    mask = np.random.default_rng(0).random(1000) < 0.3
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert count(to_bitmap(mask)) == mask.sum()
+
+
 fields = st.sampled_from("abc").map(lambda key: Field(key, Exists()))
 trees = st.recursive(
     fields,

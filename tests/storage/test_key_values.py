@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import gc
 import os
 import pickle
 import signal
@@ -235,6 +236,13 @@ def test_key_values_are_not_opened_by_settings_that_cannot_be(tmp_path, monkeypa
     with pytest.raises(InvalidInputError, match=words):
         bqstore.open_key_values(**settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_object_that_was_never_opened_goes_in_silence():
+    """Its finalizer would print an AttributeError, which pytest makes an error."""
+    with pytest.raises(TypeError):
+        bqstore.KeyValues()
+    gc.collect()
 
 
 def test_a_reader_and_a_closed_one_are_told_so(tmp_path):
