@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
     from .stores import collections, copy, drop, rename
+    from .turns import reading, writing
     from .validate import check_documents
 
 # the modules of the names that are no errors
@@ -72,6 +73,7 @@ _HOME = {
     "EXPIRES_AT_KEY": "clock",
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
     "check_documents": "validate",
+    **dict.fromkeys(("reading", "writing"), "turns"),
     "translate_filter": "metadata.text_filters",
     **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
     **dict.fromkeys(("AddResult", "BackupReport", "LostDocument", "ReembedPlan", "ReembedReport"), "results.outcomes"),
@@ -138,11 +140,13 @@ __all__ = [
     "open",
     "open_flat",
     "open_key_values",
+    "reading",
     "rename",
     "repair",
     "search_keywords",
     "translate_filter",
     "warm_up",
+    "writing",
 ]
 
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.runnables.config import run_in_executor
+
+import bqstore
 
 from .documents import Filter, document_of
 from .embeddings import call_async
@@ -89,6 +90,20 @@ class Diverse(Searching):
         )
         return [document for document, _ in scored]
 
+    async def amax_marginal_relevance_search_by_vector(
+        self, embedding: Sequence[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Run `max_marginal_relevance_search_by_vector` without blocking the event loop.
+
+        >>> import asyncio
+        >>> vector = store.embeddings.embed_query("Dogs bark.")
+        >>> found = asyncio.run(store.amax_marginal_relevance_search_by_vector(vector, k=1))
+        >>> [document.id for document in found]
+        ['2']
+        """
+        search = self.max_marginal_relevance_search_by_vector
+        return await bqstore.reading(search, embedding, k, fetch_k, lambda_mult, **kwargs)
+
     def max_marginal_relevance_search_with_score(
         self,
         query: str,
@@ -156,4 +171,4 @@ class Diverse(Searching):
         ['2']
         """
         search = self.max_marginal_relevance_search_with_score_by_vector
-        return await run_in_executor(None, search, embedding, k, fetch_k, lambda_mult, **kwargs)
+        return await bqstore.reading(search, embedding, k, fetch_k, lambda_mult, **kwargs)

@@ -10,7 +10,6 @@ from os import PathLike
 from typing import Any
 
 from langchain_core.indexing import RecordManager
-from langchain_core.runnables.config import run_in_executor
 from langchain_core.stores import ByteStore
 from typing_extensions import Self
 
@@ -185,7 +184,7 @@ class BQRecordManager(_Closing, RecordManager):
         >>> asyncio.run(store.aget_time()) > 0
         True
         """
-        return await run_in_executor(None, self.get_time)
+        return await bqstore.reading(self.get_time)
 
     def update(
         self,
@@ -218,7 +217,7 @@ class BQRecordManager(_Closing, RecordManager):
         >>> import asyncio
         >>> asyncio.run(store.aupdate(["key 1"]))
         """
-        await run_in_executor(None, self.update, keys, group_ids=group_ids, time_at_least=time_at_least)
+        await bqstore.writing(self.update, keys, group_ids=group_ids, time_at_least=time_at_least)
 
     def exists(self, keys: Sequence[str]) -> list[bool]:
         """Which of the keys have a record; and a document, where the manager knows the ``vector_store``.
@@ -244,7 +243,7 @@ class BQRecordManager(_Closing, RecordManager):
         >>> asyncio.run(store.aexists(["key 9"]))
         [False]
         """
-        return await run_in_executor(None, self.exists, keys)
+        return await bqstore.reading(self.exists, keys)
 
     def list_keys(
         self,
@@ -284,7 +283,7 @@ class BQRecordManager(_Closing, RecordManager):
         >>> asyncio.run(store.alist_keys(group_ids=["z.txt"]))
         []
         """
-        return await run_in_executor(None, self.list_keys, before=before, after=after, group_ids=group_ids, limit=limit)
+        return await bqstore.reading(self.list_keys, before=before, after=after, group_ids=group_ids, limit=limit)
 
     def delete_keys(self, keys: Sequence[str]) -> None:
         """Delete records; unknown keys are ignored.
@@ -301,7 +300,7 @@ class BQRecordManager(_Closing, RecordManager):
         >>> import asyncio
         >>> asyncio.run(store.adelete_keys(["key 1"]))
         """
-        await run_in_executor(None, self.delete_keys, keys)
+        await bqstore.writing(self.delete_keys, keys)
 
 
 def _place_of(vector_store: Stored, path: object) -> tuple[str | None, str]:

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
 import bqstore
@@ -60,9 +59,7 @@ class Searching(VectorStore):
         ['2']
         """
         vector = await self._avector_of(query, kwargs)
-        return await run_in_executor(
-            None, self.similarity_search_by_vector, vector, k, filter, **with_words(query, kwargs)
-        )
+        return await self.asimilarity_search_by_vector(vector, k, filter, **with_words(query, kwargs))
 
     def similarity_search_by_vector(
         self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -74,6 +71,18 @@ class Searching(VectorStore):
         ['2']
         """
         return [document_of(hit) for hit in self._hits(embedding, k, filter, kwargs)]
+
+    async def asimilarity_search_by_vector(
+        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Run `similarity_search_by_vector` without blocking the event loop.
+
+        >>> import asyncio
+        >>> vector = store.embeddings.embed_query("Dogs bark.")
+        >>> [document.id for document in asyncio.run(store.asimilarity_search_by_vector(vector, k=1))]
+        ['2']
+        """
+        return await bqstore.reading(self.similarity_search_by_vector, embedding, k, filter, **kwargs)
 
     def similarity_search_with_score(
         self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -123,7 +132,7 @@ class Searching(VectorStore):
         >>> found.id, round(score, 3)
         ('2', 1.0)
         """
-        return await run_in_executor(None, self.similarity_search_with_score_by_vector, embedding, k, filter, **kwargs)
+        return await bqstore.reading(self.similarity_search_with_score_by_vector, embedding, k, filter, **kwargs)
 
     def similarity_search_by_vector_with_relevance_scores(
         self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
@@ -155,7 +164,7 @@ class Searching(VectorStore):
         '2'
         """
         search = self.similarity_search_by_vector_with_relevance_scores
-        return await run_in_executor(None, search, embedding, k, filter, **kwargs)
+        return await bqstore.reading(search, embedding, k, filter, **kwargs)
 
     def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
         """Return documents by a search type: LangChain's, or "hybrid" or "text", for the words of the query.

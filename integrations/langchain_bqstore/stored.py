@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.runnables.config import run_in_executor
 
 import bqstore
 
@@ -35,6 +34,15 @@ class Stored(Writing):
         [Document(id='2', metadata={'animal': 'dog'}, page_content='Dogs bark.')]
         """
         return [document_of(record) for record in self.collection.get(ids)]
+
+    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Run `get_by_ids` without blocking the event loop.
+
+        >>> import asyncio
+        >>> [document.id for document in asyncio.run(store.aget_by_ids(["2", "unknown"]))]
+        ['2']
+        """
+        return await bqstore.reading(self.get_by_ids, ids)
 
     def get(
         self,
@@ -117,11 +125,11 @@ class Stored(Writing):
         >>> from langchain_core.documents import Document
         >>> asyncio.run(store.aupdate_documents(["1"], [Document("Cats purr.")]))
         """
-        await run_in_executor(None, self._check_model, writing=True)
-        texts, metadatas = await run_in_executor(None, _checked_update, ids, documents)
+        await bqstore.reading(self._check_model, writing=True)
+        texts, metadatas = await bqstore.reading(_checked_update, ids, documents)
         if texts:
             vectors = await aembed_texts(self._embedding, texts)
-            await run_in_executor(None, self._update, ids, texts, metadatas, vectors)
+            await bqstore.writing(self._update, ids, texts, metadatas, vectors)
 
     def _update(self, ids: Sequence[str], texts: list[str], metadatas: list[dict[str, Any]], vectors: Any) -> None:
         self.collection.update(ids, texts=texts, metadatas=metadatas, vectors=vectors, replace=True)
@@ -164,6 +172,15 @@ class Stored(Writing):
         refuse_foreign("delete", kwargs)
         self.collection.delete(ids, filter=native_filter(filter), **kwargs)
         return True
+
+    async def adelete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:
+        """Run `delete` without blocking the event loop.
+
+        >>> import asyncio
+        >>> asyncio.run(store.adelete(["1"]))
+        True
+        """
+        return await bqstore.writing(self.delete, ids, **kwargs)
 
     def reset_collection(self) -> None:
         """Delete every document; the settings stay. What is added next may be of another model and dimension.

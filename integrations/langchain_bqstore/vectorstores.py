@@ -11,7 +11,6 @@ from os import PathLike
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables.config import run_in_executor
 from typing_extensions import Self
 
 import bqstore
@@ -171,7 +170,7 @@ class BQVectorStore(Diverse, Stored):
         >>> len(animals.collection)
         1
         """
-        store = await run_in_executor(None, cls, embedding, **kwargs)
+        store = await bqstore.writing(cls, embedding, **kwargs)
         try:
             await store.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size)
         except BaseException:

@@ -8,7 +8,6 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
 import bqstore
@@ -102,12 +101,12 @@ class Writing(VectorStore):
         ['3']
         """
         added: list[str] = []
-        await run_in_executor(None, self._check_model, writing=True)
-        for batch in await run_in_executor(None, batches_of, texts, metadatas, ids, batch_size, kwargs, expires_at):
+        await bqstore.reading(self._check_model, writing=True)
+        for batch in await bqstore.reading(batches_of, texts, metadatas, ids, batch_size, kwargs, expires_at):
             with telling(added):
                 vectors = await aembed_texts(self._embedding, batch.texts)
                 add = partial(self.collection.add, expires_at=batch.expires_at)
-                added += await run_in_executor(None, add, vectors, batch.ids, batch.texts, batch.metadatas)
+                added += await bqstore.writing(add, vectors, batch.ids, batch.texts, batch.metadatas)
         return added
 
     def add_documents(
@@ -172,4 +171,4 @@ class Writing(VectorStore):
         ['3']
         """
         add = partial(self.add_embeddings, batch_size=batch_size, expires_at=expires_at)
-        return await run_in_executor(None, add, text_embeddings, metadatas, ids)
+        return await bqstore.writing(add, text_embeddings, metadatas, ids)

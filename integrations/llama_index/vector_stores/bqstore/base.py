@@ -27,7 +27,6 @@ from .filters import native_filter
 from .models import ModelsMet
 from .nodes import node_of, nodes_in, row_of
 from .queries import answer, check_keywords, explanation, llama_index_words
-from .threads import reading, writing
 
 
 class BQVectorStore(BasePydanticVectorStore):
@@ -365,7 +364,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> asyncio.run(store.async_add([TextNode(id_="3", text="Fish swim.", embedding=[1, 1])]))
         ['3']
         """
-        return await writing(self.add, nodes, **kwargs)
+        return await bqstore.writing(self.add, nodes, **kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Run `delete` in a thread.
@@ -375,7 +374,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.node_id for node in store.get_nodes()]
         ['2']
         """
-        await writing(self.delete, ref_doc_id, **delete_kwargs)
+        await bqstore.writing(self.delete, ref_doc_id, **delete_kwargs)
 
     async def adelete_nodes(
         self,
@@ -390,7 +389,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.node_id for node in store.get_nodes()]
         ['2']
         """
-        await writing(self.delete_nodes, node_ids, filters, **delete_kwargs)
+        await bqstore.writing(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
     async def aclear(self, **kwargs: Any) -> None:
         """Run `clear` in a thread.
@@ -400,7 +399,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> store.get_nodes()
         []
         """
-        await writing(self.clear, **kwargs)
+        await bqstore.writing(self.clear, **kwargs)
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **kwargs: Any
@@ -411,7 +410,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> [node.get_content() for node in asyncio.run(store.aget_nodes(["2"]))]
         ['Dogs bark.']
         """
-        return await reading(self.get_nodes, node_ids, filters, **kwargs)
+        return await bqstore.reading(self.get_nodes, node_ids, filters, **kwargs)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Run `query` in a thread.
@@ -420,7 +419,7 @@ class BQVectorStore(BasePydanticVectorStore):
         >>> asyncio.run(store.aquery(VectorStoreQuery(query_embedding=[0.0, 1.0], similarity_top_k=1))).ids
         ['2']
         """
-        return await reading(self.query, query, **kwargs)
+        return await bqstore.reading(self.query, query, **kwargs)
 
     # ---- quality
 

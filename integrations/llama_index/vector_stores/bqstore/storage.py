@@ -5,7 +5,6 @@ They are LlamaIndex's own classes on keys and values of `bqstore.open_key_values
 
 from __future__ import annotations
 
-import asyncio
 import json
 from os import PathLike
 from typing import Any
@@ -53,7 +52,7 @@ class BQKVStore(BaseKVStore):
         >>> import asyncio
         >>> asyncio.run(store.aput("a", {"n": 1}))
         """
-        await asyncio.to_thread(self.put, key, val, collection)
+        await bqstore.writing(self.put, key, val, collection)
 
     def put_all(
         self,
@@ -79,7 +78,7 @@ class BQKVStore(BaseKVStore):
         >>> import asyncio
         >>> asyncio.run(store.aput_all([("a", {"n": 1}), ("c", {"n": 3})]))
         """
-        await asyncio.to_thread(self.put_all, kv_pairs, collection, batch_size)
+        await bqstore.writing(self.put_all, kv_pairs, collection, batch_size)
 
     def get(self, key: str, collection: str = DEFAULT_COLLECTION) -> dict[str, Any] | None:
         """The value of a key; None if there is none.
@@ -97,7 +96,7 @@ class BQKVStore(BaseKVStore):
         >>> asyncio.run(store.aget("a"))
         {'n': 1}
         """
-        return await asyncio.to_thread(self.get, key, collection)
+        return await bqstore.reading(self.get, key, collection)
 
     def get_all(self, collection: str = DEFAULT_COLLECTION) -> dict[str, dict[str, Any]]:
         """All values by their keys, of one commit.
@@ -114,7 +113,7 @@ class BQKVStore(BaseKVStore):
         >>> asyncio.run(store.aget_all())
         {'a': {'n': 1}}
         """
-        return await asyncio.to_thread(self.get_all, collection)
+        return await bqstore.reading(self.get_all, collection)
 
     def delete(self, key: str, collection: str = DEFAULT_COLLECTION) -> bool:
         """Delete a value; whether there was one.
@@ -131,7 +130,7 @@ class BQKVStore(BaseKVStore):
         >>> asyncio.run(store.adelete("a"))
         True
         """
-        return await asyncio.to_thread(self.delete, key, collection)
+        return await bqstore.writing(self.delete, key, collection)
 
     def close(self) -> None:
         """Give back the files. What was put is durable already.
