@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InvalidInputError
 from ..validate import new_ids
 from .ingest import STREAM_BATCH, Report, ValuesPerText
 
@@ -138,6 +139,7 @@ class EmbedderBase(ABC, Generic[SideT]):
         ...     embedder.add_to(collection, ["Cats purr.", "Dogs bark."], ids=["cats", "dogs"])
         2
         """
+        _check_collection(collection)
         collection.check_model(self.model, self.dim, writing=True)
         id_values, metadata_values = ValuesPerText(ids, "ids"), ValuesPerText(metadatas, "metadatas")
         total = len(texts) if isinstance(texts, Sized) else None
@@ -188,6 +190,7 @@ class EmbedderBase(ABC, Generic[SideT]):
         ...     embedder.search(collection, "Cats purr.", k=1)[0].id
         'cats'
         """
+        _check_collection(collection)
         collection.check_model(self.model, self.dim)
         return collection.search(self.embed_query(text), k, **settings)
 
@@ -239,6 +242,12 @@ class EmbedderBase(ABC, Generic[SideT]):
     @abstractmethod
     def _reporting(self) -> AbstractContextManager[Report]:
         """A context whose value is called with (done, total or None)."""
+
+
+def _check_collection(given: Any) -> None:
+    if not hasattr(given, "check_model"):
+        inside = "; this one's is its .collection" if hasattr(getattr(given, "collection", None), "check_model") else ""
+        raise InvalidInputError(f"collection is of type {type(given).__name__}; expected a bqstore.Collection{inside}")
 
 
 def _adapter(module: str, name: str, extra: str) -> Any:

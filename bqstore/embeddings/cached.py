@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -208,7 +208,9 @@ def _server_of(embedder: Any) -> str:
 
 def _checked(given: Any, n: int, model: str) -> Vectors:
     try:
-        vectors = np.asarray(given, np.float32)
+        found = np.asarray(list(given) if isinstance(given, Iterator) else given)
+        with np.errstate(over="ignore"):  # infinite, then
+            vectors = np.empty(0, np.float32) if np.iscomplexobj(found) else found.astype(np.float32)
     except (TypeError, ValueError):
         vectors = np.empty(0, np.float32)
     if vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0 or not np.isfinite(vectors).all():

@@ -1,6 +1,7 @@
 """`CachedEmbedder`: the cache around any embedding model."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,3 +161,28 @@ def test_what_has_no_order_or_is_a_dictionary_is_refused(texts):
     """The keys were embedded."""
     with pytest.raises(InvalidInputError, match=f"texts is of type {type(texts).__name__}"):
         CachedEmbedder(Inner(dimensions=8), cache=False).embed(texts)
+
+
+def test_vectors_may_come_one_by_one_and_complex_ones_lose_no_part_in_silence(tmp_path):
+    class OneByOne(Counting):
+        def embed_documents(self, texts):
+            return ([len(text), 1j if text == "i" else 1] for text in texts)
+
+    embedder = CachedEmbedder(OneByOne(), model="m", cache=tmp_path)
+    assert embedder.embed(["a", "bc"]).tolist() == [[1, 1], [2, 1]]
+    with pytest.raises(EmbeddingError, match="something else than 1 finite vectors"):
+        embedder.embed(["i"])
+    embedder._passages = embedder._passages._replace(ask=lambda texts: [[1e39]])
+    with pytest.raises(EmbeddingError, match="something else than 1 finite vectors"):
+        embedder.embed(["too big for float32"])
+
+
+def test_a_store_of_a_framework_in_place_of_its_collection_is_named(tmp_path):
+    embedder = CachedEmbedder(Counting(), model="m", cache=tmp_path)
+    with bqstore.open() as collection:
+        for given in (SimpleNamespace(collection=collection), "a path"):
+            end = "its .collection" if given != "a path" else "bqstore.Collection"
+            with pytest.raises(InvalidInputError, match=f"collection is of type .*{end}$"):
+                embedder.add_to(given, ["a"])
+            with pytest.raises(InvalidInputError, match=f"collection is of type .*{end}$"):
+                embedder.search(given, "a")

@@ -25,6 +25,7 @@ R = TypeVar("R")
 Provider = Callable[[], Awaitable[str]]
 
 _INSIDE = (".local", ".internal", ".localhost", ".home.arpa", ".svc")  # names that no server of the internet has
+_NO_KEY = re.compile(r"""["']|bearer\s""", re.I)
 _LEAST_OF_A_TEXT, _LEAST_OF_A_KEY = 12, 6  # characters in a row that tell something of it
 
 
@@ -60,7 +61,7 @@ def _looks_like_a_key(value: object) -> bool:
     return isinstance(value, str) and value.strip().startswith("sk-")
 
 
-def find_key(api_key: Any) -> "SecretStr | Provider":
+def find_key(api_key: Any, of_openai: bool = True) -> "SecretStr | Provider":
     """The key, from the argument or the environment; what gives it, if that is a function.
 
     Raises EmbeddingError if there is none, or it cannot be one.
@@ -72,7 +73,7 @@ def find_key(api_key: Any) -> "SecretStr | Provider":
             f"api_key is of type {type(api_key).__name__}; expected a string, a SecretStr, or a function that gives one"
         )
     # in no variable of this frame but as a secret; one of a file ends in "\n"
-    return _checked(_secret((_plain(api_key) or os.environ.get("OPENAI_API_KEY") or "").strip()))
+    return _checked(_secret((_plain(api_key) or os.environ.get("OPENAI_API_KEY") or "").strip()), of_openai)
 
 
 def _plain(key: Any) -> str | None:
@@ -80,9 +81,14 @@ def _plain(key: Any) -> str | None:
     return plain
 
 
-def _checked(key: "SecretStr") -> "SecretStr":
+def _checked(key: "SecretStr", of_openai: bool) -> "SecretStr":
     if not key:
-        raise EmbeddingError("there is no API key: pass api_key=... or set the environment variable OPENAI_API_KEY")
+        any_will_do = "" if of_openai else '; a server that asks for none takes any, such as api_key="none"'
+        raise EmbeddingError(
+            f"there is no API key: pass api_key=... or set the environment variable OPENAI_API_KEY{any_will_do}"
+        )
+    if _NO_KEY.match(key.get_secret_value()):
+        raise EmbeddingError("the API key is in quotes, or begins with Bearer; pass the key alone")
     if not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
         # The HTTP library would refuse it too, and quote it in its message.
         raise EmbeddingError("the API key holds characters that no key has; check api_key or OPENAI_API_KEY")

@@ -87,11 +87,16 @@ class EmbeddingsClient:
             if given is not None:
                 _check_client(given, name)
         if client is None and async_client is None:
-            self._key = find_key(api_key)
             if base_url is not None and not isinstance(base_url, str):
                 raise InvalidInputError(f"base_url is of type {type(base_url).__name__}; expected a string")
             self.endpoint = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL).strip()
             check_encrypted(self.endpoint, allow_http)
+            if "?" in self.endpoint or "#" in self.endpoint:
+                raise InvalidInputError(
+                    "base_url holds a query (?) or a fragment (#), behind which nothing can be asked for; leave it "
+                    "out. For Azure, pass client=openai.AzureOpenAI(...)"
+                )
+            self._key = find_key(api_key, self.endpoint == _OPENAI_URL)
             self._own = self._connect(openai.AsyncOpenAI, openai.DefaultAsyncHttpxClient)
             self._finalizer = weakref.finalize(self, _close_later, self._own, self._pid)
             self._finalizer.atexit = False
@@ -183,7 +188,7 @@ class EmbeddingsClient:
         import httpx
 
         chosen = _FORMATS[self._format]
-        request = {"input": list(texts), **body} | ({} if chosen is None else {"encoding_format": chosen})
+        request = {"input": list(texts)} | ({} if chosen is None else {"encoding_format": chosen}) | dict(body)
         options = {} if timeout is None else {"timeout": timeout}
         # not by `embeddings.create`, which checks the type of each text four times, some 10 us each
         assert self._own is not None
@@ -278,7 +283,7 @@ class EmbeddingsClient:
         except RecursionError:
             pass
         except (TypeError, ValueError):
-            broken = bytes(content[:1]) in (b"{", b"[")  # JSON that breaks off
+            broken = bytes(content[:1]) in (b"", b"{", b"[")  # JSON that breaks off
         del content
         if isinstance(answer, dict) and isinstance(answer.get("error"), (dict, str)) and not answer.get("data"):
             return self._refused_with_200(answer["error"], headers, model, texts)

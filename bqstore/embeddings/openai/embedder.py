@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -38,6 +40,7 @@ Progress = Callable[[int, int], None]
 OnTooLong = Literal["error", "truncate", "split_mean"]
 
 _MOST_AHEAD = 1_000_000
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TIMEOUT = 60.0  # recognized by its identity: a client that was given has one of its own
 
 
@@ -153,7 +156,7 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
             client,
             async_client,
             allow_http=check_bool("allow_http", allow_http),
-            headers=_fields("extra_headers", extra_headers),
+            headers=_headers(extra_headers),
             threads=self._settings.max_concurrency,
         )
         named = {"model": model} | ({} if self.dimensions is None else {"dimensions": self.dimensions})
@@ -384,9 +387,11 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
             task = await asyncio.wrap_future(making)
         future = self._submit(task)
         if future is not None:
+            answered = asyncio.wrap_future(future)
             try:
-                await asyncio.shield(asyncio.wrap_future(future))
+                await asyncio.shield(answered)
             except asyncio.CancelledError:
+                answered.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs it
                 task.cancel()
                 raise
         return task.in_order()
@@ -441,8 +446,26 @@ def _fields(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-        raise InvalidInputError(f"{name} is {shown(given)}; expected a dictionary of strings")
+        raise InvalidInputError(
+            f"{name} is of type {type(given).__name__}; expected a dictionary with strings as its keys"
+        )
+    if "input" in given:
+        raise InvalidInputError(f"{name} names input, which is the texts themselves; leave it out")
+    try:
+        json.dumps(dict(given), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name} cannot be written as JSON: {error}") from None
     return dict(given)
+
+
+def _headers(given: Mapping[str, str] | None) -> dict[str, str]:
+    headers = _fields("extra_headers", given)
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+            raise InvalidInputError(
+                f"extra_headers: {name!r} is no header; expected a name, and a value in ASCII letters"
+            )
+    return headers
 
 
 def _wait_at_exit(futures: Sequence["Future[None]"]) -> None:

@@ -31,6 +31,9 @@ _LIMIT = re.compile(r"(?:length is|less than|maximum|max|limit:?) (\d{1,9}) ?(?:
 _ASKED = re.compile(r"(?:requested:?|given:|you sent|has|input of) (\d{1,9})", re.I)
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 _SPLIT = (400, 413, 422)
+_BAD_KEY = re.compile(
+    r"API[ _]key (is )?(not valid|invalid|expired|missing)|(not a valid|invalid) API[ _]key|API_KEY_INVALID", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ class RefusalReader:
         shown = next((word for word in (code, kind) if word in _QUOTA_CODES), code)
         what = f"HTTP {status}" + (f", {shown}" if CODE.fullmatch(shown) else "")
         fits = _fraction_that_fits(everything)
+        bad_key = status == 400 and bool(_BAD_KEY.search(everything)) and not _BAD_KEY.search("\0".join(texts))
         splits = (
-            (status in _SPLIT and param not in ("model", "dimensions", "encoding_format", "user"))
+            (status in _SPLIT and not bad_key and param not in ("model", "dimensions", "encoding_format", "user"))
             or (status == 500 and bool(_TOO_BIG_FOR_LLAMA_CPP.search(everything)))
             or (status == 429 and fits is not None)  # which would not help to wait for
         )
@@ -111,6 +115,8 @@ class RefusalReader:
         rate_limited = status == 429 and not quota_used_up and not splits
         named = _NAMED_INPUT.search(everything)
         to_set = "; servers other than OpenAI's may want it to end in /v1" if "/v1" not in self._endpoint else ""
+        if self._endpoint.rstrip("/").endswith("/embeddings"):
+            to_set = "; leave out its /embeddings, which every request appends"
         reason = {
             401: "refused the API key; check api_key or OPENAI_API_KEY",
             403: f"does not let this API key use {model}",
@@ -118,7 +124,7 @@ class RefusalReader:
             429: "refused the request for its rate limit"
             if not quota_used_up
             else "says that the account's quota is used up; check its plan and billing",
-        }.get(status, f"refused to embed with {model}")
+        }.get(401 if bad_key else status, f"refused to embed with {model}")
         return Refusal(
             f"{server} {reason} ({what})",
             "; wait, lower max_concurrency, or check the account's limits" if rate_limited else "",
@@ -147,6 +153,8 @@ def _why_unreachable(error: BaseException | None) -> str:
         seen.append(one)
         if isinstance(one, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({one.verify_message}); "
+        if type(one).__name__ == "TooManyRedirects":
+            return "it redirects from one address to the next; "
         if isinstance(one, ConnectionRefusedError):
             return "it refused the connection, as where no server runs; "
         if isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME:
