@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 from langchain_core.documents import Document
 
@@ -80,8 +81,9 @@ class Stored(Writing):
             if condition is not None:
                 matching = set(self.collection.ids({"$and": [{bqstore.ID_KEY: {"$in": names}}, condition]}))
                 names = [name for name in names if name in matching]
-            end = None if limit is None else (offset or 0) + limit
-            records = self.collection.get(names, vectors)[offset or 0 : end]
+            start = _count("offset", offset) or 0
+            end = None if limit is None else start + (_count("limit", limit) or 0)
+            records = self.collection.get(names, vectors)[start:end]
         else:
             found = self.collection.scroll(condition, limit=limit, offset=offset or 0, with_vectors=vectors)
             records = list(found)
@@ -210,3 +212,10 @@ def _checked_update(ids: Sequence[str], documents: Iterable[Document]) -> tuple[
     texts, metadatas = [each.page_content for each in documents], [each.metadata for each in documents]
     batches_of(texts, metadatas, ids, None, {})
     return texts, metadatas
+
+
+def _count(name: str, value: int | None) -> int | None:
+    """A number of documents; of all of them the core's `scroll` checks it."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, SupportsIndex) or index(value) < 0):
+        raise bqstore.InvalidInputError(f"{name} is {value!r}; expected an integer of 0 or more")
+    return value

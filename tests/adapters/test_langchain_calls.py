@@ -249,6 +249,10 @@ def test_get_returns_columns_as_chroma_does(store: BQVectorStore) -> None:
     assert store.get(limit=2, offset=1)["ids"] == ["b", "c"]
     assert store.get(["d", "unknown", "a", "b"], {"n": {"$lt": 3}})["ids"] == ["a", "b"]
     assert store.get(["d", "c", "a"], limit=1, offset=1)["ids"] == ["c"]
+    for wrong in ({"limit": -1}, {"offset": -1}, {"limit": 1.5}, {"offset": True}):  # a slice took them in silence
+        for ids in (["a", "b"], None):
+            with pytest.raises(bqstore.InvalidInputError, match=f"{next(iter(wrong))} is .*; expected an integer"):
+                store.get(ids, **wrong)
     assert store.get(where={"n": 3}, include=[]) == dict.fromkeys(("documents", "metadatas", "embeddings"), None) | {
         "ids": ["c"]
     }
