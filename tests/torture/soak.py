@@ -328,6 +328,7 @@ def main() -> None:
     if given.work is not None:
         work(given.work)
         return
+    bqstore.warm_up()  # the compiler takes 200 MB of the process in which it runs
     end, seed = time.monotonic() + 60 * given.minutes, given.seed
     while (left := end - time.monotonic()) > 0:
         folder = Path(tempfile.mkdtemp(prefix="soak-"))
