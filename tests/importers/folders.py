@@ -68,6 +68,7 @@ class ChromaFolder:
         path.mkdir()
         self.path, self.columns = path, columns.count(" TEXT")
         self.db = sqlite3.connect(path / "chroma.sqlite3", isolation_level=None)
+        self.db.execute("PRAGMA synchronous=OFF")  # each row is a transaction
         self.db.executescript(CHROMA.format(columns=columns) + (ARRAYS if arrays else ""))
 
     def collection(self, name, config="{}", *, space=None, database="one"):
