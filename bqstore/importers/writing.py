@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -94,16 +95,14 @@ def _tables(col: bqstore.Collection, file: Any, ending: str) -> int:
     text = pa.string()
     vector = pa.list_(pa.float32(), col.info().dim or -1)
     schema = pa.schema([("id", text), ("text", text), ("metadata", text), ("vector", vector)])
-    count = 0
+    rows = (
+        {"id": each.id, "text": each.text, "metadata": _json(each.metadata), "vector": each.vector}
+        for each in _documents(col)
+    )
     made = pa.parquet.ParquetWriter(file, schema) if ending == ".parquet" else pa.ipc.new_file(file, schema)
+    count = 0
     with made as writer:
-        some: list[dict[str, Any]] = []
-        for count, each in enumerate(_documents(col), 1):  # noqa: B007
-            row = {"id": each.id, "text": each.text, "metadata": _json(each.metadata), "vector": each.vector}
-            some.append(row)
-            if len(some) == _AT_ONCE:
-                writer.write_batch(pa.RecordBatch.from_pylist(some, schema))
-                some = []
-        if some:
+        while some := list(islice(rows, _AT_ONCE)):
             writer.write_batch(pa.RecordBatch.from_pylist(some, schema))
+            count += len(some)
     return count
