@@ -51,7 +51,8 @@ class Chosen:
 
     def settings(self, settings: Mapping[str, Any], wanted: Quantization) -> dict[str, Any]:
         """The collection's settings with this quantizer, for the head row."""
-        out = {name: value for name, value in settings.items() if name not in ("choice", "untuned", "calibration")}
+        without = ("choice", "untuned", "calibration", "missed_by_walks")
+        out = {name: value for name, value in settings.items() if name not in without}
         out["search"] = settings.get("untuned", settings["search"])  # what was tuned was tuned for other codes
         out |= {"quantization": as_settings(wanted), "coding": self.quantizer.coding()}
         if self.choice is not None:

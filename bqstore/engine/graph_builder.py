@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import HnswConfig
 from ..errors import BqstoreError
-from ..index import HnswGraph, Originals, Quantizer, Workers, can_link, can_link_later, wait_for_kernels
+from ..index import MISSED, HnswGraph, Originals, Quantizer, Workers, can_link, can_link_later, wait_for_kernels
 from ..progress import Progress
 from ..storage.head import Head
 from .fetch import sound_ones
@@ -28,6 +28,11 @@ from .state import State
 SMALLEST_GRAPH = 2048
 # At most so many slots, or this share of all, wait for a link or a snapshot; after a crash they are the tail.
 TAIL, TAIL_PART = 8192, 0.05
+
+
+def _stored_misses(head: Head) -> int:
+    """Of a thousand nearest codes, those that walks missed when that was stored."""
+    return int(head.settings.get("missed_by_walks", 0))
 
 
 def long_tail(n: int) -> int:
@@ -50,6 +55,7 @@ class GraphBuilder:
         self._stop = threading.Event()
         self._over = True  # the thread will link no more; set under the writer's lock, as `at_work` decides by it
         self.recent = RecentVectors()
+        self._known = 0  # what is stored of walks that miss, if the graph began with it or has told it
         self._ends: deque[int] = deque()  # slots of each write that waits: linked by them, the graph is always the same
 
     def attached(self, state: State) -> State:
@@ -79,7 +85,9 @@ class GraphBuilder:
             return state.n
         if self.graph is None or self._generation != state.head.generation:
             ends, self._ends = self._ends, deque()
-            self.adopt(self.empty(), state.head.generation)
+            graph = self.empty()
+            graph.begin_with(_stored_misses(state.head), 0)
+            self.adopt(graph, state.head.generation, _stored_misses(state.head))
             self._ends = ends
         assert self.graph is not None
         while self._ends and self._ends[0] <= len(self.graph):
@@ -117,10 +125,24 @@ class GraphBuilder:
         """A graph of no nodes."""
         return HnswGraph(self._hnsw.m, self._hnsw.ef_construct)
 
-    def adopt(self, graph: HnswGraph | None, generation: int) -> None:
+    def adopt(self, graph: HnswGraph | None, generation: int, known: int = 0) -> None:
         """Go on with this graph of a generation: one that was restored, or made for a generation to come."""
-        self.graph, self._generation = graph, generation
+        self.graph, self._generation, self._known = graph, generation, known
         self._ends.clear()
+
+    def untold(self, head: Head) -> int | None:
+        """Of a thousand nearest codes, those that walks miss, where it is to be stored; else None.
+
+        Where no originals are kept and they miss too many, which nobody finds out who has codes alone; or no longer do.
+        """
+        graph, stored = self.graph, _stored_misses(head)
+        if graph is None or head.settings["originals"] != "none" or (graph.missed > MISSED) == (stored > MISSED):
+            return None
+        return graph.missed if stored <= MISSED or stored == self._known else None
+
+    def told(self, missed: int) -> None:
+        """It has been stored."""
+        self._known = missed
 
     def graph_of(
         self, words: NDArray[np.uint64], quantizer: Quantizer, originals: Originals | None, known: int

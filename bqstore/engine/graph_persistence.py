@@ -64,7 +64,8 @@ class GraphPersistence:
                         problem = (
                             "the snapshot's ids or columns are not those of the rows; they will be read from there"
                         )
-                    self._builder.adopt(graph, state.head.generation)
+                    known = state.head.settings.get("missed_by_walks", 0) if graph.missed > MISSED else 0
+                    self._builder.adopt(graph, state.head.generation, known)
                     self._saved = (
                         state.head.generation,
                         0 if problem else snapshot.n,

@@ -88,4 +88,4 @@ def _finish(
         core.store.discard_compaction(prepared)
         raise
     head = core.store.commit_compaction(prepared)
-    builder.adopt(graph, head.generation)
+    builder.adopt(graph, head.generation, head.settings.get("missed_by_walks", 0))

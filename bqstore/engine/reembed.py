@@ -21,6 +21,7 @@ from ..validate import vectors_in
 from . import choose_encoding, maintenance, writes
 from .embedding_model import checked_model
 from .state import State
+from .writes import keep_misses
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -88,6 +89,7 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
             _swap(engine, stage, model)
 
         engine.recode(swap)
+        keep_misses(engine)
         stage.remove()
     head = engine.store.head
     return ReembedReport(model, head.dim, head.n_live, embedded, resumed)

@@ -21,6 +21,7 @@ def check_stored(settings: dict[str, Any], name: str) -> None:
         good = settings["distance"] in DISTANCES and settings["originals"] in ORIGINALS
         good &= isinstance(settings["embedding_model"], (str, type(None)))
         good &= settings.get("expires", True) is True
+        good &= settings.get("missed_by_walks", 0) in range(1001)
         target = settings.get("target_recall", 0.0)
         good &= isinstance(target, (int, float)) and 0 <= target < 1
     except (KeyError, TypeError, ValueError, InvalidInputError, CorruptionError):

@@ -6,6 +6,7 @@ Each is one commit, but for adds of several threads at a time, which are one (`t
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -53,6 +54,7 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
             message = f"codes stay as they are, and were not chosen anew: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
     core.keeper.written(engine.target_recall, engine.hnsw.full_scan_threshold)
+    keep_misses(engine)
     if mine.replaced or given > len(rows.ids):
         _LOG.info(
             "added %d documents, %d of them in the place of others with their ids; %d had the id of a later one in the "
@@ -64,6 +66,21 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
     if engine.path is None:
         _tell_of_memory(engine, len(rows.ids))
     return mine.replaced
+
+
+def keep_misses(engine: "Engine") -> None:
+    """Store that walks miss too many, or no longer do, for those who have codes alone to find it out with."""
+    store, builder = engine.store, engine.core.graph.builder
+    missed = builder.untold(store.head)
+    if missed is None:
+        return
+
+    def put() -> None:
+        store.put_settings({**store.head.settings, "missed_by_walks": missed}, store.head.dim)
+        builder.told(missed)
+
+    with suppress(BqstoreError):  # what was added is durable; the next call tries again
+        engine.write(put)
 
 
 def _tell_of_memory(engine: "Engine", added: int) -> None:
@@ -155,7 +172,9 @@ def update(
         core.graph.builder.hold(some, store.head)
         return len(changed)
 
-    return engine.write(change)
+    changed = engine.write(change)
+    keep_misses(engine)
+    return changed
 
 
 def update_metadata(

@@ -68,7 +68,7 @@ def coded_dim(settings: dict[str, Any], dim: int) -> int:
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a generation without vectors: without what was chosen, measured or marked because of them."""
-    without = ("coding", "choice", "calibration", "scaled_halves")
+    without = ("coding", "choice", "calibration", "scaled_halves", "missed_by_walks")
     return {name: value for name, value in settings.items() if name not in without}
 
 

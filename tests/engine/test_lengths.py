@@ -1,12 +1,14 @@
 """Vectors and queries that are very long or very short: found as others are, or refused by name."""
 
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 
 import bqstore
-from bqstore import InvalidInputError
+from bqstore import CorruptionError, InvalidInputError
+from bqstore.engine.stored_settings import check_stored
 from tests.conftest import clustered
 
 N, DIM, K = 3000, 48, 10
@@ -178,6 +180,37 @@ def test_without_originals_walks_were_tried_with_what_codes_stand_for(step, tmp_
         kinder = clustered(1500, 64, 2)  # of which nothing is missed: a walk finds these, and few of the others
         col.add(kinder)
         assert how_of(col, vectors[1]) == ("scan", True)
+
+
+def test_copies_without_originals_were_walked_where_the_collection_was_scanned(tmp_path):
+    """They have no snapshot, and nobody could find out again what walks miss."""
+    vectors = sparse(2300)
+    codes = {"encoding": "two_bits", "estimator": "rabitq", "hnsw": {"full_scan_threshold": 0}}
+    with bqstore.open(distance="euclid", originals="none", **codes) as col:
+        col.add(vectors)
+        assert how_of(col, vectors[1]) == ("scan", True)
+        with pickle.loads(pickle.dumps(col)) as copy:
+            assert how_of(copy, vectors[1]) == ("scan", True)
+        col.save(tmp_path / "s")
+    with bqstore.open(tmp_path / "s") as col:
+        col.flush()
+        assert how_of(col, vectors[1]) == ("scan", True)
+        assert col._engine.store.head.settings["missed_by_walks"] > 100
+        col._engine.graph.builder.graph.begin_with(0, 0)  # as after many vectors of which none is missed
+        col.add(vectors[:1])
+        assert col._engine.store.head.settings["missed_by_walks"] == 0
+        assert how_of(col, vectors[1]) == ("walk", False)
+        col.clear()
+        assert "missed_by_walks" not in col._engine.store.head.settings
+
+
+@pytest.mark.parametrize("missed", [-1, 1001, 0.5, "7", None])
+def test_no_part_of_a_thousand(missed):
+    with bqstore.open(originals="none") as col:
+        settings = dict(col._engine.store.head.settings)
+    check_stored(settings | {"missed_by_walks": 1000}, "meta.db")
+    with pytest.raises(CorruptionError, match=r"the settings in meta\.db"):
+        check_stored(settings | {"missed_by_walks": missed}, "meta.db")
 
 
 def test_other_vectors_for_a_collection_without_originals_are_what_its_walks_are_tried_with():
