@@ -174,12 +174,12 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
     """The plan under a filter: a scan if few are accepted, a walk through all nodes if many are, else accepted only.
 
     automatic : bool    no width was asked for. Then a beam through all nodes has a width of ``ef`` and up to twice
-                        that, the fewer are accepted, counting both kinds; an accepted-only beam has three quarters
+                        that, the fewer are accepted, counting both kinds; an accepted-only beam five eighths of it
     """
     share, scanning = accepted / n, costs.scan(accepted)
     if share < _LEAST_SHARE:
         return scan
-    only = max(2 * scan.candidates, 3 * ef // 4) if automatic else ef
+    only = max(2 * scan.candidates, 5 * ef // 8) if automatic else ef
     through = max(math.ceil(1.4 * scan.candidates), math.ceil((2 - share) * ef * share)) if automatic else ef
     beam = math.ceil(through / share)
     cost_through, cost_only = costs.walk(beam), costs.walk_accepted(only)
