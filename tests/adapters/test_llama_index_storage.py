@@ -250,3 +250,11 @@ def test_another_process_opens_all_of_it(tmp_path: Path) -> None:
         other("d.add_documents([__import__('llama_index.core.schema', fromlist=['x']).TextNode(id_='9', text='t')])")
     assert storage.docstore.get_document("9").get_content() == "t"
     closed(storage)
+
+
+@pytest.mark.parametrize("kind", [BQKVStore, BQDocumentStore, BQIndexStore])
+def test_each_is_closed_by_with(tmp_path: Path, kind: Any) -> None:
+    with kind(tmp_path) as store:
+        assert isinstance(store, kind)
+    with pytest.raises(bqstore.ClosedError):
+        getattr(store, "_kvstore", store).get("a")

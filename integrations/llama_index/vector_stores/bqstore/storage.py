@@ -6,17 +6,31 @@ They are LlamaIndex's own classes on keys and values of `bqstore.open_key_values
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
 from llama_index.core.storage.docstore.keyval_docstore import KVDocumentStore
 from llama_index.core.storage.index_store.keyval_index_store import KVIndexStore
 from llama_index.core.storage.kvstore.types import DEFAULT_BATCH_SIZE, DEFAULT_COLLECTION, BaseKVStore
+from typing_extensions import Self
 
 import bqstore
 
 
-class BQKVStore(BaseKVStore):
+class _Closing:
+    """``with`` for what has a ``close``."""
+
+    close: Callable[[], None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class BQKVStore(_Closing, BaseKVStore):
     """A key-value store in a folder: what is put is durable when the call returns, for any number of processes.
 
     Parameters
@@ -159,7 +173,7 @@ def _read(value: bytes) -> dict[str, Any]:
     return out
 
 
-class BQDocumentStore(KVDocumentStore):
+class BQDocumentStore(_Closing, KVDocumentStore):
     """A document store in a folder, as that of a `BQVectorStore`: no `persist`, it is durable as it is.
 
     Parameters
@@ -195,7 +209,7 @@ class BQDocumentStore(KVDocumentStore):
         self._kvstore.close()  # type: ignore[attr-defined]
 
 
-class BQIndexStore(KVIndexStore):
+class BQIndexStore(_Closing, KVIndexStore):
     """An index store in a folder, as that of a `BQVectorStore`: no `persist`, it is durable as it is.
 
     Parameters
