@@ -8,6 +8,7 @@ except ImportError as error:
 from .embeddings import EmbedderEmbeddings
 from .key_values import BQByteStore, BQRecordManager
 from .retrievers import BQRetriever, loading
+from .semantic_cache import BQSemanticCache
 from .translator import BQTranslator
 from .vectorstores import BQVectorStore
 
@@ -15,6 +16,7 @@ __all__ = [
     "BQByteStore",
     "BQRecordManager",
     "BQRetriever",
+    "BQSemanticCache",
     "BQTranslator",
     "BQVectorStore",
     "EmbedderEmbeddings",
