@@ -17,6 +17,7 @@ from pydantic import field_validator, model_validator
 import bqstore
 
 from .searching import SEARCH_KEYWORDS
+from .tracing import traced
 from .words import SEARCH_TYPES, of_search_type
 
 _EMBEDDING: ContextVar[Any] = ContextVar("embedding", default=None)
@@ -40,6 +41,9 @@ class BQRetriever(VectorStoreRetriever):
     score_key : str or None     put each document's score under this key of its metadata; its relevance for the search
                                 type "similarity_score_threshold"
     tags, metadata, name        as in every Runnable
+
+    A tracer, such as LangSmith's, sees each search as the child run "bqstore.search", whose outputs are the number of
+    documents found and the fields of `bqstore.Explanation`; the search type "mmr" has none.
 
     >>> from langchain_core.embeddings import DeterministicFakeEmbedding
     >>> from langchain_bqstore import BQRetriever, BQVectorStore
@@ -116,18 +120,20 @@ class BQRetriever(VectorStoreRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        if self.score_key is None:
-            return super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
-        search = getattr(self.vectorstore, _WITH_SCORE[self.search_type])
-        return self._scored(search(query, **(self.search_kwargs | kwargs)))
+        with traced(run_manager):
+            if self.score_key is None:
+                return super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
+            search = getattr(self.vectorstore, _WITH_SCORE[self.search_type])
+            return self._scored(search(query, **(self.search_kwargs | kwargs)))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        if self.score_key is None:
-            return await super()._aget_relevant_documents(query, run_manager=run_manager, **kwargs)
-        search = getattr(self.vectorstore, "a" + _WITH_SCORE[self.search_type])
-        return self._scored(await search(query, **(self.search_kwargs | kwargs)))
+        with traced(run_manager):
+            if self.score_key is None:
+                return await super()._aget_relevant_documents(query, run_manager=run_manager, **kwargs)
+            search = getattr(self.vectorstore, "a" + _WITH_SCORE[self.search_type])
+            return self._scored(await search(query, **(self.search_kwargs | kwargs)))
 
     def _scored(self, found: list[tuple[Document, float]]) -> list[Document]:
         for document, score in found:

@@ -14,6 +14,7 @@ import bqstore
 from .documents import Filter, document_of, native_filter
 from .embeddings import call_async
 from .keywords import refuse_foreign
+from .tracing import search
 from .words import WORD_KEYWORDS, needs_vector, of_search_type, refuse_words, with_words
 
 
@@ -192,6 +193,9 @@ class Searching(VectorStore):
     ) -> bqstore.Explanation:
         """Tell how the search for a text is done: by a scan or the graph, and how much is compared and rescored.
 
+        LangSmith, and other tracers of LangChain, have the same of every search by a retriever: the child run
+        "bqstore.search".
+
         >>> store.explain("Dogs bark.", k=1).way
         'exact'
         """
@@ -224,7 +228,7 @@ class Searching(VectorStore):
     def _hits(
         self, embedding: Sequence[float] | None, k: int, filter: Filter | None, kwargs: dict[str, Any]
     ) -> list[bqstore.Hit]:
-        return self.collection.search(embedding, k, **search_settings(filter, kwargs))
+        return search(self.collection, embedding, k, search_settings(filter, kwargs))
 
 
 def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.event_handlers import BaseEventHandler
 
 import bqstore
-from llama_index.vector_stores.bqstore import BQVectorStore
+from llama_index.vector_stores.bqstore import BQVectorStore, SearchEvent
 
 TEXTS = ["the red fox", "a dog", "error E1042 of the pump", "a red dog"]
 HYBRID, TEXT, SPARSE = (VectorStoreQueryMode[name] for name in ("HYBRID", "TEXT_SEARCH", "SPARSE"))
@@ -115,3 +117,25 @@ def test_a_function_reranks_what_is_found_and_is_given_the_text() -> None:
     assert found.ids == ["2", "1"] and found.similarities == [2.0, 1.0] and seen == [("which?", 3)]
     asked = VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=1)
     assert store.query(asked, rerank=rerank, fetch_k=2).ids == ["1"] and seen[1:] == [(None, 2)]
+
+
+def test_handlers_of_events_are_told_of_searches_for_words_too(store):
+    events = []
+
+    class Handler(BaseEventHandler):
+        def handle(self, event, **kwargs):
+            events.append(event)
+
+    handler, handlers = Handler(), get_dispatcher().event_handlers
+    handlers.append(handler)
+    try:
+        store.query(VectorStoreQuery(query_str="red", mode=TEXT, similarity_top_k=9))
+        store.query(VectorStoreQuery(query_str="red", query_embedding=[1.0, 0.0], mode=HYBRID, similarity_top_k=1))
+        store.query(VectorStoreQuery(query_embedding=ZEROS, filters=ONLY_B))  # nothing is searched
+    finally:
+        handlers.remove(handler)
+    told = [event for event in events if isinstance(event, SearchEvent)]
+    assert [(each.similarity_top_k, each.found, each.explanation.mode) for each in told] == [
+        (9, 2, "text"),
+        (1, 1, "hybrid"),
+    ]

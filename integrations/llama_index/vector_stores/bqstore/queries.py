@@ -49,7 +49,7 @@ def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[
         elif mmr is not None and vector is not None:
             found = collection.max_marginal_relevance(vector, k, **mmr, **settings)
         else:
-            found = collection.search(vector, k, **settings, explain=vector is not None and is_watched())
+            found = collection.search(vector, k, **settings, explain=ranks and is_watched())
     if isinstance(found, bqstore.ExplainedHits):
         tell(k, found)
     return VectorStoreQueryResult(

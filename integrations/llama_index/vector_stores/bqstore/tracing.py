@@ -14,7 +14,7 @@ _dispatcher = get_dispatcher(__name__)
 
 
 class SearchEvent(BaseEvent):
-    """A search of a `BQVectorStore` in the mode DEFAULT: the numbers of nodes asked for and found, and how it was done.
+    """A search of a `BQVectorStore`, but for MMR: the numbers of nodes asked for and found, and how it was done.
 
     Handlers that are added to a dispatcher of LlamaIndex receive it, within the span of the query.
     """
