@@ -143,9 +143,14 @@ class Place(Entries):
         self._descriptor = held
         return held
 
+    @property
+    def can_rest(self) -> bool:
+        """Whether there is another way to know the folder than by a descriptor."""
+        return self._has_descriptor and self.anchor is not None
+
     def rest(self) -> None:
-        """Give the descriptor back until it is needed again, if there is another way to know the folder."""
-        if self.anchor is not None:
+        """Give the descriptor back until it is needed again, if it can be done without."""
+        if self.can_rest:
             self._descriptor = None
 
     def close(self) -> None:
@@ -170,7 +175,7 @@ class Place(Entries):
     def check(self) -> None:
         """Raise FolderReplacedError unless everything is where it was; some microseconds."""
         paths, opened = self._paths, self._opened
-        if self._descriptor is None and self.anchor is not None:
+        if self._has_descriptor and self._descriptor is None and self.anchor is not None:
             paths, opened = [*paths, self.path / self.anchor[0]], [*opened, self.anchor[1]]
         try:
             found = [path.stat() for path in paths]

@@ -93,7 +93,7 @@ class Sharing(Reading):
 
         Not those of locks that are held. May be called from any thread at any moment.
         """
-        if self._place is None or self._place.anchor is None or self._is_poisoned() or not self.catalogue.rest():
+        if self._place is None or not self._place.can_rest or self._is_poisoned() or not self.catalogue.rest():
             return False
         for file in self.flat.both():
             file.rest()

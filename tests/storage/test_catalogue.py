@@ -279,7 +279,7 @@ def test_a_folder_that_may_be_written_after_all_is_written(tmp_path, monkeypatch
 def test_another_collection_in_the_same_file_is_noticed(tmp_path):
     catalogue = opened(tmp_path / "meta.db")
     catalogue.store_id = HEAD.store_id + 1  # that of the file that was opened
-    catalogue._close_idle()
+    assert catalogue.rest()  # a new connection is looked at
     with pytest.raises(CorruptionError, match="was replaced while open"), catalogue.reading():
         pass
     catalogue.close()

@@ -176,7 +176,7 @@ def test_where_names_are_not_looked_up_in_a_descriptor_a_store_is_kept_by_its_pa
         kv.put({"x": b"1"})
         col.delete(["b"])
         col.compact()
-        assert col._engine.store.flat.entries.fd is None and col.verify().ok
+        assert col._engine.store.flat.entries.held() is None and not col._engine.store.rest() and col.verify().ok
         col.backup(tmp_path / "b")
     with bqstore.open(tmp_path / "b") as col:
         assert [record.id for record in col.scroll()] == ["a"]
