@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_SMALL_FLOATS: Final = ("bfloat16", "float8", "float6", "float4")  # of ml_dtypes, which JAX uses
+_SMALL: Final = ("bfloat16", "float8", "float6", "float4", "int4", "int2", "uint4", "uint2")  # of ml_dtypes and JAX
 
 
 def as_array(given: Any) -> NDArray[Any]:
@@ -27,7 +27,7 @@ def as_array(given: Any) -> NDArray[Any]:
         raise TypeError("a dict has no order that is meant; pass its values as a list")
     else:
         wide = np.asarray(_plain(given))
-    if wide.dtype.kind == "V" and wide.dtype.names is None and wide.dtype.name.startswith(_SMALL_FLOATS):
+    if wide.dtype.kind == "V" and wide.dtype.names is None and wide.dtype.name.startswith(_SMALL):
         return wide.astype(np.float32)
     return _of_objects(wide) if wide.dtype.kind == "O" else wide
 

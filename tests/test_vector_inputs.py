@@ -83,6 +83,11 @@ def test_small_floats():
     small = pytest.importorskip("ml_dtypes")
     assert kept(np.array(ROWS, small.bfloat16)) == kept(np.array(ROWS, small.float8_e4m3fn)) == ROWS
     assert kept([np.array(row, small.bfloat16) for row in ROWS]) == ROWS
+    assert kept(np.array([[1, -2], [3, 0]], small.int4)) == [[1.0, -2.0], [3.0, 0.0]]
+    with bqstore.open() as col:
+        row = np.array(ROWS[0], small.bfloat16)
+        col.add([row], ["a"], metadatas=[{"x": row[1], "row": row}])
+        assert col.get(["a"])[0].metadata == {"x": 2.5, "row": ROWS[0]}
 
 
 def test_tensors():
@@ -96,6 +101,25 @@ def test_tensors():
         list(torch.tensor(ROWS, requires_grad=True)),
     ):
         assert kept(tensor) == ROWS
+        with bqstore.open() as col:
+            col.add(tensor, ["a", "b"], metadatas=[{"x": tensor[0][1].to_dense(), "row": tensor[0].to_dense()}, {}])
+            assert col.search(tensor[1], 1)[0].id == "b"
+            assert [hit.metadata for hit in col.search(tensor[0], 2, filter={"x": 2.5})] == [{"x": 2.5, "row": ROWS[0]}]
+
+
+def test_arrays_of_jax():
+    jax = pytest.importorskip("jax.numpy")
+    for array in (
+        jax.array(ROWS),
+        jax.array(ROWS, jax.bfloat16),
+        jax.array(ROWS, jax.float8_e4m3fn),
+        [jax.array(row) for row in ROWS],
+    ):
+        assert kept(array) == ROWS
+        with bqstore.open() as col:
+            col.add(array, ["a", "b"], metadatas=[{"x": array[0][1], "row": array[0]}, {}])
+            assert col.search(array[1], 1)[0].id == "b"
+            assert [hit.metadata for hit in col.search(array[0], 2, filter={"x": 2.5})] == [{"x": 2.5, "row": ROWS[0]}]
 
 
 class Tensor:
@@ -105,6 +129,7 @@ class Tensor:
         self.rows, self.held, self.remote, self.is_sparse = rows, held, remote, is_sparse
         self.kind = kind
         self.dtype = types.SimpleNamespace(is_floating_point="float" in kind)
+        self.shape = np.shape(rows)
 
     def _as(self, **changes):
         given = {"kind": self.kind, "held": self.held, "remote": self.remote, "is_sparse": self.is_sparse}
@@ -129,6 +154,24 @@ class Tensor:
 
     def __array__(self, dtype=None, copy=None):
         return self.numpy()
+
+    def tolist(self):
+        if self.is_sparse:
+            raise NotImplementedError("Cannot access storage of SparseTensorImpl")
+        return self.rows
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "bfloat16"}])
+def test_tensors_are_queries_and_in_metadata(options):
+    with bqstore.open() as col:
+        given = {"score": Tensor(1.5, **options), "row": Tensor(ROWS[0], **options)}
+        col.add(Tensor(ROWS, **options), ["a", "b"], metadatas=[given, {}])
+        assert col.search(Tensor(ROWS[1], **options), 1)[0].id == "b"
+        assert col.search_ids(Tensor(ROWS, **options), 1)[0][:, 0].tolist() == ["a", "b"]
+        assert col.get(["a"])[0].metadata == {"score": 1.5, "row": ROWS[0]}
+        assert [hit.id for hit in col.search(ROWS[1], 2, filter={"score": 1.5})] == ["a"]
+        with pytest.raises(InvalidInputError, match=r"'score': a Tensor cannot be listed .* use \.item"):
+            col.add([ROWS[0]], ["c"], metadatas=[{"score": Tensor(1.5, is_sparse=True)}])
 
 
 @pytest.mark.parametrize("options", [{}, {"kind": "bfloat16"}, {"is_sparse": True}, {"kind": "float64"}])

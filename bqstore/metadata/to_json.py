@@ -115,6 +115,11 @@ def plain(value: object) -> object:
         return _text(bytes(value))
     if isinstance(value, np.ndarray):
         return list(value) if value.ndim != 1 or value.dtype.kind in "mMOV" else value.tolist()
+    if hasattr(value, "shape") and callable(listed := getattr(value, "tolist", None)):  # a tensor of torch or JAX
+        try:
+            return listed()
+        except RuntimeError as error:
+            raise TypeError(f"{type_of(value)} cannot be listed ({error}); use .item() or a list") from error
     if isinstance(value, Set):
         return _in_order(value)
     if isinstance(value, Mapping):
