@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arguments import check_int, type_of
 from ..config import MAX_K
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, UnknownKeywordError
 from ..results.hits import Hit
 
 Rerank = Callable[[str | None, list[Hit]], Sequence[float]]
@@ -19,8 +19,9 @@ def candidates(rerank: object, fetch_k: object, k: Any) -> Any:
     """How many hits to search for; k itself where nothing is to be reranked. Raises InvalidInputError."""
     if rerank is None:
         if fetch_k is not None:
-            raise InvalidInputError(
-                "fetch_k is given, and rerank is not; expected the function that chooses among them, too"
+            raise UnknownKeywordError(
+                "fetch_k belongs to max_marginal_relevance() and to searches with rerank=; here oversampling= says how "
+                "many candidates are compared"
             )
         return k
     if not callable(rerank):

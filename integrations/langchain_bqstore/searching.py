@@ -241,7 +241,8 @@ def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, 
                 "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
             )
         refuse_foreign("search", kwargs)
-        settings = bqstore.search_keywords(kwargs.pop("search_params", None), SEARCH_KEYWORDS, **kwargs)
+        known = SEARCH_KEYWORDS if kwargs.get("rerank") is None else (*SEARCH_KEYWORDS, "fetch_k")
+        settings = bqstore.search_keywords(kwargs.pop("search_params", None), known, **kwargs)
     if filter is not None or where_document is not None:
         settings["filter"] = native_filter(filter, where_document)
     return settings

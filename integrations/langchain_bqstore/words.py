@@ -9,7 +9,7 @@ import bqstore
 
 MODES: Final = ("hybrid", "text")
 SEARCH_TYPES: Final = ("similarity", "similarity_score_threshold", "mmr", *MODES)
-WORD_KEYWORDS: Final = ("mode", "alpha", "fusion", "syntax", "text", "rerank", "fetch_k")
+WORD_KEYWORDS: Final = ("mode", "alpha", "fusion", "syntax", "text", "rerank")
 
 
 def needs_vector(query: str | None, kwargs: Mapping[str, Any]) -> bool:

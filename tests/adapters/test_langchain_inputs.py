@@ -171,8 +171,8 @@ def test_names_of_collections_are_any_text(tmp_path: Any) -> None:
 
 def test_an_unknown_keyword_of_a_search_lists_what_is_taken_there_and_nothing_else() -> None:
     store = BQVectorStore(DeterministicFakeEmbedding(size=DIM))
-    known = "alpha, exact, filter, fusion, hnsw_ef, ignore_quantization, k, mode, oversampling, rescore, "
-    known += "score_threshold, search_params, syntax, target_recall, text$"
+    known = "alpha, exact, filter, fusion, hnsw_ef, ignore_quantization, k, mode, oversampling, rerank, "
+    known += "rescore, score_threshold, search_params, syntax, target_recall, text$"
     with pytest.raises(bqstore.UnknownKeywordError, match=f"no keyword 'nonsense'; known: {known}"):
         store.similarity_search("a", nonsense=1)
     with pytest.raises(bqstore.UnknownKeywordError, match="fetch_k belongs to max_marginal_relevance"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import InvalidInputError
+from bqstore import InvalidInputError, UnknownKeywordError
 
 N, DIM = 60, 4
 
@@ -109,13 +109,13 @@ def test_what_are_no_scores_is_refused_by_name(col, rerank, said):
 
 def test_a_function_must_be_there_and_its_candidates_be_enough(col):
     for given, said in [
-        ({"fetch_k": 20}, "fetch_k is given, and rerank is not"),
+        ({"fetch_k": 20}, "fetch_k belongs to max_marginal_relevance"),
         ({"fetch_k": 2, "rerank": by_number}, "fetch_k is 2; expected"),
         ({"k": 0, "rerank": by_number}, "k is 0"),
         ({"oversampling": -1, "rerank": by_number}, "oversampling is -1"),
     ]:
         for call in (col.search, col.search_batch):
-            with pytest.raises(InvalidInputError, match=said):
+            with pytest.raises((InvalidInputError, UnknownKeywordError), match=said):
                 call(QUERY if call == col.search else QUERY[None], **given)
 
 

@@ -179,4 +179,5 @@ def _search_settings(search_params: Mapping[str, Any] | None = None, **given: An
                 f"vector_store_kwargs has no keyword {name!r}: the retriever and VectorStoreQuery take "
                 "similarity_top_k and query_embedding"
             )
-    return bqstore.search_keywords(search_params, _KEYWORDS, **given)
+    known = _KEYWORDS if given.get("rerank") is None else (*_KEYWORDS, "fetch_k")
+    return bqstore.search_keywords(search_params, known, **given)

@@ -9,7 +9,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 
 import bqstore
 
-WORD_KEYWORDS: Final = ("fusion", "syntax", "rerank", "fetch_k")
+WORD_KEYWORDS: Final = ("fusion", "syntax", "rerank")
 _FOR_MODES: Final = {
     **dict.fromkeys(("mmr_threshold", "mmr_prefetch_factor", "mmr_prefetch_k"), ("mmr",)),
     **dict.fromkeys(("alpha", "fusion"), ("hybrid",)),
