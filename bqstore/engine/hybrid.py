@@ -47,6 +47,7 @@ _FEW_TEXTS: Final = 1000  # indexed texts up to which no word is common or heavy
 _HEAVY: Final = 50  # a word is heavy that more than one text of so many has
 _RANKING: Final = 32  # words, the rarest, that a longer text is ranked by
 _CANDIDATES: Final = 1000  # of the light words, scored by all words
+_SCORED: Final = 4096  # of texts that have heavy words so many are scored, 7 ms
 _REMEMBERED: Final = 100_000  # words whose counts a state remembers
 _VECTOR, _TEXT = "vector", "text"
 
@@ -303,6 +304,8 @@ class _Finder:
             return self._ranked(words.expression, k)
         found = self._of_light(words, k) if words.heavy and words.light and self._few is None else None
         rare, common = any_of(words.rare), any_of(words.common)
+        if found is None and self._few is None and sum(words.heavy.values()) > _SCORED:
+            found = self._of_many(words, rare, k)
         if found is None:
             found = self._ranked(rare, k) if rare else []
         if common and len(found) < k and not self._beside:
@@ -324,6 +327,24 @@ class _Finder:
         if self._beside or (len(found) == k and found[-1][1] > missed + words.most_of_heavy()):
             return found
         return None
+
+    def _of_many(self, words: _Words, rare: str, k: int) -> list[tuple[int, float]] | None:
+        """The same, where heavy words have more texts than are scored; None where too few of those may be found.
+
+        Scored are what the light words find best, and of the rest some `_SCORED` texts from all over the collection:
+        how often a text has a word that a third of all texts have tells little.
+        """
+        rids = self._state.rids[: self._state.n]
+        best: dict[int, float] = {}
+        if words.light:
+            some = self._ranked(any_of(words.light), _CANDIDATES)
+            best.update(self._those(text_index.ranked(
+                self._connection, any_of(words.rare), -1, rids[[ordinal for ordinal, _ in some]].tolist()
+            ), _CANDIDATES))  # fmt: skip
+        every = -(-sum(words.heavy.values()) // _SCORED)
+        best.update(self._those(text_index.ranked(self._connection, rare, self._limit(k), None, every), k))
+        found = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+        return found if len(found) == k else None
 
     def _ranked(self, expression: str, k: int) -> list[tuple[int, float]]:
         return self._those(text_index.ranked(self._connection, expression, self._limit(k), self._few), k)

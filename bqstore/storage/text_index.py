@@ -185,14 +185,25 @@ def count(connection: sqlite3.Connection, expression: str, most: int) -> int:
 
 
 def ranked(
-    connection: sqlite3.Connection, expression: str, limit: int = -1, among: Sequence[int] | None = None
+    connection: sqlite3.Connection,
+    expression: str,
+    limit: int = -1,
+    among: Sequence[int] | None = None,
+    every: int = 1,
 ) -> Iterator[list[tuple[int, float]]]:
     """(rid, score) of the rows that match, the highest first, then by rid; in portions.
 
     The score is BM25 as FTS5 computes it (k1 = 1.2, b = .75), of all rows that are indexed. ``among`` may list a few
-    rids, the only ones that count.
+    rids, the only ones that count, of ``every`` so many rids about one is scored.
     """
     few = "" if among is None else f" AND +rowid IN ({','.join(map(str, among))})"
+    if every > 1:  # `rank` would have FTS5 score all for the order
+        sql = (
+            "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? "  # noqa: S608
+            f"AND (((rowid & 0xffffffff) * 2654435761) >> 15) % {every} = 0 ORDER BY score DESC, rowid LIMIT ?"
+        )
+        yield from _portions(connection, sql, expression, limit)
+        return
     sql = f"SELECT rowid, -rank FROM words WHERE words MATCH ?{few} ORDER BY rank, rowid LIMIT ?"  # noqa: S608
     yield from _portions(connection, sql, expression, limit)
 
@@ -284,7 +295,8 @@ def _contents(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
         yield from connection.execute("SELECT term, doc, offset FROM temp.places_of_words")
         yield ("",)
         yield from connection.execute("SELECT id, sz FROM words_docsize ORDER BY id")
-        yield from connection.execute("SELECT block FROM words_data WHERE id = 1")  # sums over all rows
+        for (block,) in connection.execute("SELECT block FROM words_data WHERE id = 1"):  # sums over all rows
+            yield (block if any(block) else b"",)  # zeros where there were rows, nothing where there never were
         yield ("",)
     finally:
         connection.execute("DROP TABLE IF EXISTS temp.places_of_words")
