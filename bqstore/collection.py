@@ -313,8 +313,8 @@ class Collection:
         k : int                         1 to 10,000
         text : str                      words to search for, any of them; see ``text_index`` of `bqstore.open`
         mode : str                      "vector", "text", or "hybrid": by both. None: by what is given
-        fusion : str                    of both: "rrf" (None), by their ranks (reciprocal rank fusion), or
-                                        "relative_score", by their scores, which are brought to 0 to 1 before
+        fusion : str                    of both: "relative_score" (None), by their scores, which are brought to 0 to 1
+                                        before, or "rrf", by their ranks (reciprocal rank fusion)
         alpha : float                   of both: the weight of the vector's side, from 0 to 1; None: 0.5
         syntax : str                    "words" (None), or "fts5": ``text`` is an expression of SQLite's FTS5, with
                                         phrases, AND and NOT

@@ -85,7 +85,7 @@ def asked(has_vector: bool, text: Any, mode: Any, fusion: Any, alpha: Any, synta
         mode = "vector" if text is None else "hybrid" if has_vector else "text"
     check_choice("mode", mode, MODES)
     given = {"fusion": fusion, "alpha": alpha, "syntax": syntax}
-    fusion = "rrf" if fusion is None else check_choice("fusion", fusion, FUSIONS)
+    fusion = "relative_score" if fusion is None else check_choice("fusion", fusion, FUSIONS)
     syntax = "words" if syntax is None else check_choice("syntax", syntax, SYNTAXES)
     alpha = 0.5 if alpha is None else check_real("alpha", alpha, _ALPHA)
     if not 0 <= alpha <= 1:

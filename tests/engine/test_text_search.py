@@ -152,7 +152,7 @@ def col():
 
 
 def test_ranks_are_fused_as_the_paper_has_it(col):
-    hits = col.search(np.arange(5, 0, -1), text="dog fish", k=5, alpha=0.25)
+    hits = col.search(np.arange(5, 0, -1), text="dog fish", k=5, alpha=0.25, fusion="rrf")
     ranks = {"vector": dict(zip("abcde", range(1, 6), strict=True)), "text": {"e": 1, "b": 2, "c": 3}}
     wanted = {i: 0.25 / (60 + ranks["vector"][i]) for i in "abcde"}
     for i, rank in ranks["text"].items():
@@ -512,3 +512,63 @@ def test_words_and_rows_are_one_commit_whenever_a_process_is_killed(tmp_path):
             assert len(col.search(text="all", k=10_000)) == len(col)
             assert all(col.search(text=f"changed{i}")[0].id == f"{i} 0" for i in done)
             assert not [hit for i in done for hit in col.search(text=f"number{i}") if hit.id == f"{i} 0"]
+
+
+def test_an_index_that_has_become_empty_was_said_to_be_damaged():
+    with bqstore.open(text_index=True) as col:
+        col.add(np.ones((1, DIM)), ["a"], ["fox"])
+        col.add(np.ones((1, DIM)), ["a"], [None])
+        assert col.verify().ok and not col.search(text="fox")
+        col.add(np.ones((1, DIM)), ["a"], [""])
+        assert col.verify().ok
+        col.delete(["a"])
+        assert col.verify().ok
+
+
+def test_of_words_of_many_texts_some_are_scored_from_all_over_the_collection(monkeypatch):
+    rng = np.random.default_rng(0)
+    for name, value in {"_FEW_TEXTS": 10, "_HEAVY": 20, "_SCORED": 100, "_CANDIDATES": 4}.items():
+        monkeypatch.setattr(hybrid, name, value)
+    monkeypatch.setattr(text_index, "_IN_SQL", 40)
+    shares = {"half": 0.45, "third": 0.3, "few": 0.02, **dict.fromkeys("uvwx", 0.08)}
+    counts = [[(rng.random() < share) * rng.integers(1, 4) for share in shares.values()] for _ in range(1000)]
+    texts = [" ".join(w for w, n in zip(shares, each, strict=True) for _ in range(n)) for each in counts]
+    truth = {str(i): (text, {"n": i % 30}) for i, text in enumerate(texts)}
+    asked = []
+    real = text_index.ranked
+
+    def ranked(connection, expression, limit=-1, among=None, every=1):
+        found = [each for portion in real(connection, expression, limit, among, every) for each in portion]
+        asked.append((among, every))
+        yield found
+
+    with bqstore.open(text_index=True) as col:
+        col.add(np.ones((1000, DIM)), list(truth), texts, [m for _, m in truth.values()])
+        col.delete([str(i) for i in range(0, 1000, 7)])
+        for i in range(0, 1000, 7):
+            del truth[str(i)]
+        for query in ("half third", "half", "half third few", "third u"):
+            rarer = "few" in query
+            exact = bm25({name: text for name, (text, _) in truth.items()}, query, few=10)
+            scores = dict(exact)
+            monkeypatch.setattr(text_index, "ranked", ranked)
+            for k in (1, 8, 40):
+                asked.clear()
+                hits = col.search(text=query, k=k)
+                assert len(hits) == k == len({hit.id for hit in hits})
+                assert all(math.isclose(hit.score, scores[hit.id], abs_tol=1e-9) for hit in hits)
+                assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+                spread = {int(hit.id) // 250 for hit in hits}
+                assert len(spread) == 4 or k < 40
+                if k == 40:
+                    assert sum(every > 1 for _, every in asked) == 1
+                    assert all(every > 1 or among for among, every in asked) or rarer  # nothing else is scored
+                if rarer and k == 1:  # what has the rare word is scored, too
+                    assert hits[0].id == exact[0][0]
+            monkeypatch.setattr(text_index, "ranked", real)
+            check(col, truth, query, 10**4 - 1, few=10)  # all there are
+            for n in range(3):  # of few that may be found, all are looked at
+                kept = {name: each for name, each in truth.items() if each[1]["n"] == n}
+                found = col.search(text=query, k=500, filter={"n": n})
+                wanted = [name for name, _ in exact if name in kept]
+                assert [hit.id for hit in found] == wanted
