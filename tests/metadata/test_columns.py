@@ -642,6 +642,9 @@ def test_of_a_large_file_entries_are_not_remembered_and_answers_are_the_same(mon
     monkeypatch.setattr(dictionary, "_MEMBERS", 1)
     again = Column.restored("k", arrays, len(MIXED)).extended([[1, "x"], [1, "x"], "new", "new"])
     assert_holds(again, [*MIXED, [1, "x"], [1, "x"], "new", "new"])
+    texts = list("abcde")
+    again = Column.restored("k", parts_of(texts)[1], 5).extended(["a", "new"])
+    assert_holds(again, [*texts, "a", "new"])
 
 
 def test_ids_that_are_cut_inside_of_a_character_are_refused():

@@ -10,7 +10,7 @@ import pytest
 from bqstore.storage.sqlite_pages import Pages
 
 NUMBERS = [0, 1, -1, 127, -129, 40_000, -(2**23), 2**31, -(2**46), 2**62, -(2**63)]
-VALUES = [None, "", "é", b"", b"\0" * 70, *NUMBERS, "x" * 300, "y" * 5000, b"z" * 70_000]
+VALUES = [None, "", "é", b"", b"\0" * 70, *NUMBERS, "w" * 600, "x" * 300, "y" * 5000, b"z" * 70_000]
 
 
 def written(path: Path, page: int) -> list[tuple[object, ...]]:
@@ -43,6 +43,17 @@ def test_of_a_file_that_was_cut_only_true_records_are_read(tmp_path):
         assert all(row in rows for row in some)
         found.append(len(some))
     assert found == sorted(found) and found[0] == 0 < found[-1]
+
+
+def test_of_a_page_alone_only_what_is_whole_on_it_is_read(tmp_path):
+    """The rest of a long record lies on pages that are gone."""
+    rows, data = written(tmp_path / "a.db", 512), (tmp_path / "a.db").read_bytes()
+    leaves = [data[at : at + 512] for at in range(512, len(data), 512) if data[at] == 0x0D]
+    found = []
+    for leaf in leaves:
+        (tmp_path / "one.db").write_bytes(data[:512] + leaf)
+        found += read(tmp_path / "one.db")
+    assert all(row in rows for row in found) and 0 < len(found) < len(rows)
 
 
 def test_frames_of_the_log_before_its_last_beginning_are_older(tmp_path):
