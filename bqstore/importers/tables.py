@@ -178,12 +178,9 @@ def open_arrow(path: Path, collection: str | None) -> Source:
     except ImportError:
         raise _needs("pyarrow", str(path)) from None
     form = "parquet" if path.suffix in (".parquet", ".pq") else "feather"
-    try:
-        table = pyarrow.dataset.dataset(path, format=form)
-        batches = partial(table.to_batches, batch_size=AT_ONCE)
-        return _from_arrow("arrow", path, "", table.count_rows(), batches, "cosine")
-    except (OSError, pyarrow.ArrowException) as error:
-        raise damaged(path, error) from None
+    table = pyarrow.dataset.dataset(path, format=form)
+    batches = partial(table.to_batches, batch_size=AT_ONCE)
+    return _from_arrow("arrow", path, "", table.count_rows(), batches, "cosine")
 
 
 def recognizes_lance(path: Path) -> bool:
@@ -200,10 +197,7 @@ def open_lance(path: Path, collection: str | None) -> Source:
         lancedb: Any = import_module("lancedb")
     except ImportError:
         raise _needs("lancedb", str(path)) from None
-    try:
-        table = lancedb.connect(str(path)).open_table(name)
-        count = table.count_rows()
-        batches = partial(table.search().limit(count).to_batches, batch_size=AT_ONCE)
-        return _from_arrow("lancedb", path, name, count, batches, "euclid")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise damaged(path / f"{name}.lance", error) from None
+    table = lancedb.connect(str(path)).open_table(name)
+    count = table.count_rows()
+    batches = partial(table.search().limit(count).to_batches, batch_size=AT_ONCE)
+    return _from_arrow("lancedb", path, name, count, batches, "euclid")

@@ -140,3 +140,15 @@ def test_tables_there_and_back(tmp_path, ending):
         col.add(VECTORS, IDS, TEXTS, METADATAS)
         assert export(col, tmp_path / f"all.{ending}") == N
     imported(tmp_path / f"all.{ending}", tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("library", "name"), [("pyarrow", "a.parquet"), ("pyarrow", "a.arrow"), ("lancedb", "a.lance")]
+)
+def test_a_damaged_table_is_named(tmp_path, library, name):
+    needs(library)
+    file = tmp_path / name
+    file.mkdir() if library == "lancedb" else file.write_bytes(b"PAR1 and no more")
+    with pytest.raises(bqstore.CorruptionError, match=rf"{name} cannot be read"):
+        import_from(file, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
