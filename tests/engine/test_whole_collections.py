@@ -261,6 +261,9 @@ def test_save_and_load(tmp_path):
         assert len(bqstore.load(tmp_path, f"empty {empty.info().dim}")) == 0
     with pytest.raises(bqstore.NotFoundError):
         bqstore.load(tmp_path, "none")
+    for threads in (0, True):
+        with pytest.raises(bqstore.InvalidInputError, match=f"threads is {threads}; expected an integer from 1"):
+            bqstore.load(tmp_path, threads=threads)
 
 
 def test_a_graph_is_searched_the_same_after_save_and_load(tmp_path):
