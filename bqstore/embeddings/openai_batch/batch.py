@@ -3,9 +3,8 @@
 A job is a list of texts for one model of one server; its name is a hash of these, and a file in the user's folder
 tells how far it is. The file is written before and after each step at the server, so the process may die anywhere:
 the next one that submits the same texts goes on from there; one that submits some of them and others takes over the
-batches that hold them. No key makes a request of the API idempotent, so no
-request that creates something is retried blindly: if its answer was lost, the server's lists tell whether it was
-carried out.
+batches that hold them. No key makes a request of the API idempotent, so no request that creates something is retried
+blindly: if its answer was lost, the server's lists tell whether it was carried out.
 
 The file holds hashes, ranges and the server's ids: no text, no key.
 """
@@ -323,7 +322,15 @@ class EmbeddingBatch:
             expected = (part.rows_of(line) for line in part.lines if id_of(line) not in part.lost)
             if part.batch is None or (part.read and not (again and any(vectors.lacks(rows) for rows in expected))):
                 continue
-            batch = self._server.retrieve(part.batch)
+            try:
+                batch = self._server.retrieve(part.batch)
+            except RefusedError as refusal:
+                if refusal.status != 404 or not part.rows:
+                    raise
+                # another job's, of another key or long gone: it must not keep this one from being submitted
+                part.read, part.lost = True, {id_of(line): "no result, batch unknown" for line in part.lines}
+                job.save()
+                continue
             if batch.status in _ENDED:
                 self._read(part, batch, vectors)
                 job.save()

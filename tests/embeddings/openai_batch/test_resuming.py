@@ -257,6 +257,16 @@ def test_a_lost_answer_and_a_text_more_make_nothing_twice(make, server, how):
     assert sorted(server.texts) == sorted(texts)
 
 
+def test_a_batch_of_another_job_that_is_gone_keeps_no_list_from_being_submitted(make, server):
+    make().submit(TEXTS)
+    server.script = {"retrieve": [Refusal(404, {"code": "not_found"})]}
+    texts = [*TEXTS, "one more"]
+    job = make()
+    assert len(job.submit(texts)) == 4  # the one that is gone, and the other, taken over; two of its own
+    np.testing.assert_allclose(job.collect(), right(texts), rtol=1e-6)
+    assert sorted(server.texts) == sorted([*texts, *TEXTS[:6]])
+
+
 def test_another_model_takes_nothing_over(make, server):
     make().submit(TEXTS)
     make(dimensions=4).submit(TEXTS[1:])
