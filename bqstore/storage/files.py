@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BqstoreError, CorruptionError, StorageError
+from ..errors import BqstoreError, ClosedError, CorruptionError, StorageError
 from . import platform
 from .descriptors import Descriptor
 from .format import F32, HEADER_BYTES, NO_PARAMETERS, U32, Layout, check_header, damaged, header_bytes, header_length
@@ -203,6 +203,8 @@ class DiskFile(RecordFile):
         return self._descriptor or self._again()
 
     def _again(self) -> Descriptor:
+        if self._entries.is_closed:
+            raise ClosedError("this collection is closed; open it again")
         self._entries.wake()
         held = Descriptor(self._entries.open(self.name, self._flags))
         found = os.fstat(held.fd)

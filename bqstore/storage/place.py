@@ -22,11 +22,13 @@ class Entries:
     Attributes
     ----------
     path : Path         the folder's
+    is_closed : bool    nothing is opened any more
     anchor : tuple      the name of a file of the folder, and device and inode, which no other file can get as long as
                         it is mapped here; None without one
     """
 
     anchor: tuple[str, tuple[int, int]] | None = None
+    is_closed = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,7 +115,6 @@ class Place(Entries):
         super().__init__(path)
         self._paths = [path]
         self._descriptor: Descriptor | None = None
-        self._is_closed = False
         self._has_descriptor = os.open in os.supports_dir_fd
         if self._has_descriptor:
             self._descriptor = Descriptor(os.open(path, os.O_RDONLY))
@@ -126,7 +127,7 @@ class Place(Entries):
 
     def _again(self) -> Descriptor:
         """Open the folder that was opened. Raises FolderReplacedError, OSError."""
-        if self._is_closed:
+        if self.is_closed:
             raise OSError(errno.EBADF, "the collection is closed")
         self.wake()
         self.check()
@@ -155,7 +156,7 @@ class Place(Entries):
 
     def close(self) -> None:
         """Give the descriptor back for good."""
-        self._is_closed, self._descriptor = True, None
+        self.is_closed, self._descriptor = True, None
 
     def watch(self, name: str) -> None:
         """Notice from now on when a file is replaced. FolderReplacedError if the folder is not at its path."""

@@ -472,7 +472,7 @@ class Store(Sharing):
                     locked = True
             stack.enter_context(guard)
             stack.callback(self.catalogue.close)  # whatever comes before
-            stack.callback(self.flat.drop)
+            stack.callback(self.flat.close)
             if self._writing and locked and self._poison is None:
                 with suppress(BqstoreError), self.catalogue.using_main() as main:
                     # an interrupted write may have committed more records than this object knows of

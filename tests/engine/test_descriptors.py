@@ -122,7 +122,12 @@ def test_at_rest_every_call_works_and_nothing_is_folded_in(tmp_path, col):
         write()
         assert len(col) == (4 if n < 3 else 3)
     rest(col)
+    vectors = col._engine.store.vectors
+    vectors.check_size(3)
     col.close()
+    assert held(tmp_path) == []  # also of a collection that is closed and not forgotten
+    with pytest.raises(ClosedError):
+        vectors.check_size(3)
     assert not (tmp_path / "default" / "meta.db-wal").exists()  # closing has folded it in
     with bqstore.open(tmp_path) as again:
         assert again.ids() == ["b", "c", "d"] and again.verify().ok
