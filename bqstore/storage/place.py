@@ -131,14 +131,14 @@ class Place(Entries):
             raise OSError(errno.EBADF, "the collection is closed")
         self.wake()
         self.check()
+        anchor = self.anchor
         held = Descriptor(os.open(self.path, os.O_RDONLY))
         found = os.fstat(held.fd)
         try:
-            assert self.anchor is not None
-            anchor = os.stat(self.anchor[0], dir_fd=held.fd)
-            same = (anchor.st_dev, anchor.st_ino) == self.anchor[1]
+            inside = None if anchor is None else os.stat(anchor[0], dir_fd=held.fd)
         except FileNotFoundError:
-            same = False
+            inside = None
+        same = anchor is not None and inside is not None and (inside.st_dev, inside.st_ino) == anchor[1]
         if not same or (found.st_dev, found.st_ino) != self.folder:
             raise self._replaced("another folder stands there")
         self._descriptor = held

@@ -183,7 +183,7 @@ def test_a_folder_that_was_replaced_meanwhile_is_noticed(tmp_path, col, how):
     assert names == ({each.name for each in folder.iterdir()} if folder.exists() else set())
 
 
-def test_a_folder_that_got_the_same_numbers_is_told_by_a_file_that_is_mapped(tmp_path, col):
+def test_a_folder_that_got_the_same_numbers_is_told_by_a_file_that_is_mapped(tmp_path, col, monkeypatch):
     """The system may give the inode of a removed folder to the next one."""
     rest(col)
     place: Place = col._engine.store._place
@@ -196,6 +196,13 @@ def test_a_folder_that_got_the_same_numbers_is_told_by_a_file_that_is_mapped(tmp
         place.names()
     with pytest.raises(FolderReplacedError):
         col.add([[1.0, 1.0, 0.0]], ["d"])
+    monkeypatch.setattr(place, "check", lambda: None)  # it comes between the look at the path and the opening of it
+    for change in ((tmp_path / "default" / "SEQ").unlink, lambda: setattr(place, "anchor", None)):
+        with pytest.raises(FolderReplacedError):
+            place.names()
+        change()
+    with pytest.raises(FolderReplacedError):
+        place.names()
 
 
 def test_an_older_catalogue_in_its_place_is_noticed(tmp_path, col):
