@@ -43,10 +43,11 @@ def top_of(query):
     return min(float(np.abs(query).max()), 3 * math.sqrt(float((query**2).mean())))
 
 
-def step_of(query, encoding, metric=layout.COSINE):
-    """The difference of two levels, in units of the values; a sign is -1 or 1, of products as long as fits best."""
+def step_of(query, encoding, metric=layout.COSINE, kind=layout.ONE_BIT):
+    """The difference of two levels, in units of the values; a sign is -1 or 1, but beside three levels of DOT."""
     if encoding == layout.BINARY:
-        return 2.0 * (float(np.abs(query.astype(np.float64)).mean()) if metric == layout.DOT else 1)
+        fits = metric == layout.DOT and kind != layout.ONE_BIT
+        return 2.0 * (float(np.abs(query.astype(np.float64)).mean()) if fits else 1)
     return 2 * top_of(query) / (2**encoding - 1)
 
 

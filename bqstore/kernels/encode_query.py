@@ -165,8 +165,8 @@ def encode_query(
     Parameters
     ----------
     query : float32 (>= quantizer.dim,)     whole, of unit length under COSINE
-    encoding : int                          number of planes; BINARY encodes the query as a vector is encoded, under DOT
-                                            by its signs: other bounds would depend on its length
+    encoding : int                          number of planes; BINARY encodes the query as a vector is encoded, of three
+                                            levels under DOT by its signs: bounds would depend on its length
     levels : uint8 (64 * width,)            scratch
     rotated : float32 (64 * width,)         scratch
     planes : uint64 (>= encoding, width)    written
@@ -201,7 +201,7 @@ def encode_query(
     elif kind != ONE_BIT and (encoding != BINARY or metric == DOT):
         repeat_for_levels(part, kind, rotated)
         view = rotated[:lanes]
-    if encoding == BINARY and kind != RABITQ and metric != DOT:
+    if encoding == BINARY and kind != RABITQ and (kind == ONE_BIT or metric != DOT):
         pack_one(part, quantizer, planes, 0)
         square = float(lanes)
         return EncodedQuery(planes, encoding, 1, width, 0, one, lanes, offset, 0.0, square, share, lift, linking)

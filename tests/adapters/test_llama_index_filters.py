@@ -533,7 +533,7 @@ def test_a_native_function_stands_beside_other_filters(flat: BQVectorStore) -> N
 
 def test_get_nodes_by_ids_and_filters(flat: BQVectorStore) -> None:
     filters = joined(one("lang", "en"), one("lang", "de"), condition=OR)
-    assert got(flat, filters, ["n9", "n2", "n1", "zz", "n0"]) == ["n0", "n1", "n9"]
+    assert got(flat, filters, ["n9", "n2", "n1", "zz", "n0"]) == ["n9", "n1", "n0"]
     assert got(flat, filters, []) == []
     assert got(flat, joined(), ["n5"]) == ["n5"]
     assert got(flat, only(bqstore.REF_DOC_ID_KEY, ["doc1"], IN)) == [f"n{i}" for i in range(1, 60, 3)]

@@ -298,7 +298,7 @@ def assert_code_hits(hits, query, vector, codes, ordinals, encoding, metric):
     count = len(ordinals)
     assert hits.ordinals[query].tolist() == [*ordinals, *[-1] * (hits.ordinals.shape[1] - count)]
     levels = naive.query_levels(vector, codes.quantizer, encoding, metric)
-    step = naive.step_of(naive.extended(vector, codes.quantizer.kind), encoding, metric)
+    step = naive.step_of(naive.extended(vector, codes.quantizer.kind), encoding, metric, codes.quantizer.kind)
     expected = np.array([naive.code_score(levels, encoding, step, codes.words[o], metric) for o in ordinals])
     found = hits.scores[query, :count].astype(np.float64)
     assert (np.diff(found) <= 0).all()

@@ -148,7 +148,8 @@ def test_queries_are_encoded_as_those_of_the_naive_version(dim, metric, encoding
         steps = 2**encoding - 1
         assert held.top == steps * quantizer.lanes
         assert held.square == sum((2 * level - steps) ** 2 for level in expected)
-        assert 2 * held.half == pytest.approx(naive.step_of(naive.extended(query, kind), encoding, metric), rel=1e-6)
+        step = naive.step_of(naive.extended(query, kind), encoding, metric, kind)
+        assert 2 * held.half == pytest.approx(step, rel=1e-6)
 
 
 @every_kind

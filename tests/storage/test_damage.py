@@ -14,7 +14,7 @@ import pytest
 import bqstore
 from bqstore import BqstoreError, CorruptionError, FormatVersionError, NotFoundError
 from bqstore.storage.files import DiskFile
-from bqstore.storage.format import Layout, header_bytes, sum64
+from bqstore.storage.format import FORMAT_VERSION, Layout, header_bytes, sum64
 
 from .damage import check_damaged, cut, damage_all, flip, positions, refuse
 from .depth import depths
@@ -166,19 +166,23 @@ def test_newer_formats_are_told_apart_from_damage(tmp_path):
     sql(tmp_path, "PRAGMA user_version = 2")  # of a collection with a text index
     refuse(tmp_path, CorruptionError, "meta.db does not have the tables")
     sql(tmp_path, "PRAGMA user_version = 1")
-    sql(tmp_path, "UPDATE head SET format = 6")
-    refuse(tmp_path, FormatVersionError, "format 6")
-    for lower in (0, 2, 3, 4, 5):  # known, but for 0, and not of a collection with codes of one bit by sign
+    sql(tmp_path, f"UPDATE head SET format = {FORMAT_VERSION + 1}")
+    refuse(tmp_path, FormatVersionError, f"format {FORMAT_VERSION + 1}")
+    for lower in (0, 2, 3, 4, 5, 6):  # known, but for 0, and not of a collection with codes of one bit by sign
         sql(tmp_path, "UPDATE head SET format = ?", lower)
         refuse(tmp_path, CorruptionError, "head row")
     sql(tmp_path, "UPDATE head SET format = 1")
     for name in FILES[:2]:
         file = tmp_path / "default" / name
         data = file.read_bytes()
-        newer = data[:8] + struct.pack("<I", 6) + data[12:56]
+        newer = data[:8] + struct.pack("<I", FORMAT_VERSION + 1) + data[12:56]
         newer += sum64(np.frombuffer(newer, np.uint32).reshape(1, -1), 0).tobytes()
         file.write_bytes(newer + data[64:])
-        refuse(tmp_path, FormatVersionError, f"{name} is in format 6; this bqstore reads formats up to 5")
+        refuse(
+            tmp_path,
+            FormatVersionError,
+            f"{name} is in format {FORMAT_VERSION + 1}; this bqstore reads formats up to {FORMAT_VERSION}",
+        )
         file.write_bytes(data)
     with bqstore.open(tmp_path) as col:
         assert col.verify().ok

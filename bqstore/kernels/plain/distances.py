@@ -41,7 +41,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     part = queries[:, :dim]
     if metric == COSINE and not whole:
         part = unit_scales(part)[:, None] * part
-    if encoding == BINARY and kind != RABITQ and metric != DOT:
+    if encoding == BINARY and kind != RABITQ and (kind == ONE_BIT or metric != DOT):
         codes = codes_of(part, quantizer, DOT)  # of unit length already
         one = np.float32(1)
         rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one, np.float32(0), quantizer.linking)
