@@ -16,14 +16,12 @@ Rerank = Callable[[str | None, list[Hit]], Sequence[float]]
 
 
 def candidates(rerank: object, fetch_k: object, k: Any) -> Any:
-    """How many hits to search for; k itself where nothing is to be reranked. Raises InvalidInputError."""
+    """How many hits to search for where one of these is given. Raises InvalidInputError, UnknownKeywordError."""
     if rerank is None:
-        if fetch_k is not None:
-            raise UnknownKeywordError(
-                "fetch_k belongs to max_marginal_relevance() and to searches with rerank=; here oversampling= says how "
-                "many candidates are compared"
-            )
-        return k
+        raise UnknownKeywordError(
+            "fetch_k belongs to max_marginal_relevance() and to searches with rerank=; here oversampling= says how "
+            "many candidates are compared"
+        )
     if not callable(rerank):
         raise InvalidInputError(f"rerank is {type_of(rerank)}; expected a function of a text and a list of hits")
     if fetch_k is None:

@@ -16,6 +16,7 @@ import bqstore
 from bqstore import InvalidInputError, NotFoundError, clock
 from bqstore.engine import accept
 from bqstore.importers import export, import_from
+from bqstore.metadata import expiry
 from bqstore.storage import head as heads
 from tests.conftest import often
 from tests.engine.given import settle_early
@@ -401,3 +402,10 @@ def test_any_writes_and_any_clock_as_a_dictionary(moved, steps):
             left = {id_ for id_, end in known.items() if end is None or end > moved.at}
             assert set(col.ids()) == left == {hit.id for hit in col.search(np.ones(DIM), k=9)}
             assert col.count({"n": 1}) == len(left)
+
+
+def test_a_time_of_none_is_never_and_what_is_stored_and_no_time_comes_back_as_it_is():
+    with bqstore.open() as col:
+        col.add(vectors(1), ["a"], metadatas=[{bqstore.EXPIRES_AT_KEY: None, "n": 1}])
+        assert col.get(["a"])[0].metadata == {"n": 1} and col.info().format_version == 1
+    assert expiry.shown_as(10**18) == 10**18 and expiry.shown_as("x") == "x"  # beyond the year 9999

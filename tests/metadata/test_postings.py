@@ -101,3 +101,13 @@ def test_a_collection_of_tenants_finds_each_ones_documents(early):
         assert col.delete(filter={"tenant": "t3"}) == 10
         assert col.count({"tenant": "t3"}) == 0 and len(col) == 390
     assert postings.bits_of(np.zeros(0, np.int64), 65).tolist() == [0, 0]
+
+
+def test_strings_with_one_checksum_are_two_values(early, monkeypatch):
+    monkeypatch.setattr(columns, "_ASKED", 1)
+    column = Column("word").extended(["plumless", "buckeroo", "plumless"])  # CRC-32 4DDB0C25
+    assert column.ordinals((("string", "buckeroo"),)).tolist() == [1]
+    grown = column.extended(["new"])  # of an entry that came after the postings
+    monkeypatch.setattr(columns, "_LATE", 1)
+    assert grown.ordinals((("string", "new"),)).tolist() == [3]
+    assert column.ordinals((("string", "new"),)).tolist() == []  # the dictionary has it, this column does not
