@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
     """A tensor, sparse matrix or array of another device as what numpy reads."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):  # torch
         value = value.detach().cpu()
-        if hasattr(value, "is_sparse") and value.is_sparse:
+        if "parse" in str(getattr(value, "layout", "")) or getattr(value, "is_sparse", False):  # CSR is not
             value = value.to_dense()
         return value.float().numpy() if getattr(value.dtype, "is_floating_point", False) else value.numpy()
     if hasattr(value, "toarray") and hasattr(value, "nnz"):  # scipy.sparse

@@ -97,6 +97,7 @@ def test_tensors():
         torch.tensor(ROWS, dtype=torch.bfloat16),
         torch.tensor(ROWS).to(torch.float8_e4m3fn),
         torch.tensor(ROWS).to_sparse(),
+        torch.nn.Parameter(torch.tensor(ROWS)),
         torch.tensor(ROWS, dtype=torch.float64),
         list(torch.tensor(ROWS, requires_grad=True)),
     ):
@@ -105,6 +106,12 @@ def test_tensors():
             col.add(tensor, ["a", "b"], metadatas=[{"x": tensor[0][1].to_dense(), "row": tensor[0].to_dense()}, {}])
             assert col.search(tensor[1], 1)[0].id == "b"
             assert [hit.metadata for hit in col.search(tensor[0], 2, filter={"x": 2.5})] == [{"x": 2.5, "row": ROWS[0]}]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_tensors_of_sparse_rows():
+    torch = pytest.importorskip("torch")
+    assert kept(torch.tensor(ROWS).to_sparse_csr()) == ROWS
 
 
 def test_arrays_of_jax():
@@ -179,6 +186,14 @@ def test_what_torch_keeps_from_numpy_is_asked_for_as_torch_has_it(options):
     assert kept(Tensor(ROWS, **options)) == ROWS
     assert kept([Tensor(row, **options) for row in ROWS]) == ROWS
     assert kept(Tensor([[1, 2], [3, 4]], kind="int64")) == [[1, 2], [3, 4]]
+
+
+def test_sparse_rows_of_torch_do_not_say_that_they_are_sparse():
+    tensor = Tensor(ROWS)
+    tensor.layout = "torch.sparse_csr"
+    tensor.detach = tensor.cpu = lambda: tensor
+    tensor.numpy, tensor.to_dense = None, lambda: Tensor(ROWS, held=False, remote=False)
+    assert kept(tensor) == ROWS
 
 
 def test_arrays_of_a_graphics_processor():
