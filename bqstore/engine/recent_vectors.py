@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-MOST = 1024  # vectors that are held, of each add and about of all
+MOST = 2048  # vectors held of each add, and about of all: what is left of 1,024 for the last trial told too little
 
 
 class RecentVectors:
