@@ -125,8 +125,8 @@ class Catalogue(Inheritable):
 
     @contextmanager
     def using_main(self) -> Iterator[sqlite3.Connection]:
-        """The main connection, outside of a transaction."""
-        with Using(self._in_use), Using(self._at_main), self.translated():
+        """The main connection, outside of a transaction; in memory, other threads wait."""
+        with self._memory or nullcontext(), Using(self._in_use), Using(self._at_main), self.translated():
             yield self.main()
 
     @contextmanager

@@ -30,7 +30,7 @@ class Descriptor:
         # the module's names may be gone at the end of Python
         try:  # noqa: SIM105
             close(self.fd)
-        except OSError:  # what was acknowledged is durable, and the descriptor is gone either way
+        except (OSError, AttributeError):  # durable already; none if __init__ was interrupted
             pass
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import bqstore
 from bqstore import LockedError
-from bqstore.storage import catalogue
+from bqstore.storage import catalogue, head_table
 from bqstore.storage.flat import FlatFiles
 from tests.conftest import child, often
 
@@ -226,6 +226,34 @@ for _ in range(40):
     assert not wrong, wrong
 """
     run(code)
+
+
+def test_who_closes_in_memory_looked_at_the_head_in_the_middle_of_a_read(monkeypatch):
+    """Both began a transaction on the one connection: "cannot rollback - no transaction is active"."""
+    col, errors = bqstore.open(), []
+    col.add(EYE[:1], ["a"])
+    store, real = col._engine.store, head_table._read_head
+
+    def read():
+        try:
+            with store.snapshot():
+                pass
+        except bqstore.BqstoreError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+
+    def looked(*given):
+        if threading.current_thread() is threading.main_thread():
+            thread.start()
+            thread.join(0.1)
+            assert thread.is_alive()  # it waits
+        return real(*given)
+
+    monkeypatch.setattr(head_table, "_read_head", looked)
+    col.close()
+    thread.join()
+    assert all(isinstance(error, bqstore.ClosedError) for error in errors)
 
 
 def test_a_collection_that_outlives_its_module_ends_a_program_in_silence(tmp_path):
