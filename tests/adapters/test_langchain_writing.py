@@ -401,6 +401,7 @@ for _ in range(2):  # a notebook's cell that runs twice
 """
 
 
+@pytest.mark.slow
 def test_four_workers_make_the_same_store_at_once(tmp_path: Path) -> None:
     """Web workers, two notebooks: the first version let only one of them open it."""
     command = [sys.executable, "-W", "error::RuntimeWarning", "-c", WORKER, str(tmp_path)]

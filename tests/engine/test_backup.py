@@ -194,6 +194,7 @@ def killed(store: Path, copy: Path, count: int, incremental: bool) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2, 5, 9, 12, 16])
 def test_a_first_copy_that_was_killed_is_no_collection_and_the_next_call_goes_on(tmp_path, count):

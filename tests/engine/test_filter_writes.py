@@ -156,6 +156,7 @@ class FilterMachine(RuleBasedStateMachine):
                     agree(col, self.truth, condition)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.filterwarnings("ignore:there is no snapshot of the graph:RuntimeWarning")
 @pytest.mark.parametrize("worth", [8, 2048], ids=["graphs", "no graphs"])
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])

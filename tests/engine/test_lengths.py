@@ -107,6 +107,7 @@ def test_tiny_vectors_were_taken_and_then_found_at_random(distance):
         )
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 @pytest.mark.parametrize("length", [1.0, 1e-3, 1e-5, 1e-6, 1e-9, 1e-14])
 def test_short_vectors_kept_as_halves_were_not_told_apart(length, distance, tmp_path):
@@ -131,6 +132,7 @@ def test_short_vectors_kept_as_halves_were_not_told_apart(length, distance, tmp_
         np.testing.assert_array_equal(col.get(["7"], with_vectors=True)[0].vector, kept[7])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["float32", "int8", "none"])
 def test_sparse_vectors_are_scanned_as_walks_are_tried_with_originals(form, tmp_path):
     """Those of the file that is read, by whatever way they came to it; walks found half of what scans did."""

@@ -672,6 +672,7 @@ print(len(bqstore.open(path)), flush=True)
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs forks, and locks of descriptors: Linux")
 @pytest.mark.parametrize("ends", ["opens", "exits"])
 def test_a_fork_removed_the_log_of_a_process_that_was_killed(tmp_path, ends):

@@ -248,6 +248,7 @@ def test_pruning_changes_no_hit_where_dimensions_are_not_alike(planes, shape, co
         assert (found[0] != expected[0]).any(1).sum() <= 1, metric
 
 
+@pytest.mark.sampled(2)
 @every_metric
 @pytest.mark.parametrize("rotate", [False, True])
 def test_more_bits_and_finer_queries_find_more(rotate, metric):
@@ -304,6 +305,7 @@ def planned(data, ef):
     )
 
 
+@pytest.mark.sampled(2)
 @every_corrected
 @pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (6, 16))])
 def test_vectors_of_few_dimensions_share_signs_and_are_found_all_the_same(walked_if_it_may_be, dim, coding):
@@ -326,6 +328,7 @@ def test_vectors_of_few_dimensions_share_signs_and_are_found_all_the_same(walked
         assert (walk >= scan[:, -1:] - 1e-5).mean() > (0.75 if by_signs else 0.95), metric
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("order", ["short first", "long first", "mixed"])
 @pytest.mark.parametrize("coding", [("one_bit", "rabitq", False), ("four_bits", "rabitq", True)], ids=named)
 def test_of_vectors_that_differ_in_length_alone_the_longest_are_found(walked_if_it_may_be, coding, order):
@@ -365,6 +368,7 @@ def test_nearly_every_node_is_reached(metric, coding):
         assert not missing
 
 
+@pytest.mark.sampled(3)
 @every_coding
 def test_any_number_of_threads_and_pieces_gives_the_same_graph(coding):
     state = state_of(coding, COSINE)
@@ -372,6 +376,7 @@ def test_any_number_of_threads_and_pieces_gives_the_same_graph(coding):
     assert bytes_of(grow(state.words, step=500, threads=3, quantizer=state.quantizer)) == expected
 
 
+@pytest.mark.sampled(3)
 @every_coding
 def test_a_graph_goes_on_growing_after_it_was_restored(coding):
     state = state_of(coding, EUCLID)

@@ -90,6 +90,7 @@ def test_other_lengths_count(metric):
     assert graph.alike == counted(graph, words, made) == 1000
 
 
+@pytest.mark.sampled(3)
 @every_metric
 @pytest.mark.parametrize("coding", CODINGS, ids=named)
 def test_only_lists_that_go_by_signs_alone_hold_any(metric, coding):

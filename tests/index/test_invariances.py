@@ -71,6 +71,7 @@ def shared(one, other):
     return np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(one[0].tolist(), other[0].tolist(), strict=True)])
 
 
+@pytest.mark.sampled(3)
 @every_coding
 @every_way
 @pytest.mark.parametrize("planes", PLANES)
@@ -112,6 +113,7 @@ def test_the_estimate_of_a_product_is_as_good_for_a_short_query(length, coding):
     assert np.abs(scores - true).max() < worst * np.abs(true).max()
 
 
+@pytest.mark.sampled(3)
 @every_coding
 @every_way
 @every_metric
@@ -139,6 +141,7 @@ def test_short_originals_are_kept_as_well_as_long_ones(metric, form):
         assert shared(again, (ordinals, scores)) > (0.99 if form == layout.FLOAT16 else 0.999)
 
 
+@pytest.mark.sampled(2)
 @every_corrected
 @pytest.mark.parametrize("way", ["exact", "scan", "scan of codes", "walk"])
 def test_where_all_lies_is_nothing_to_distances(way, coding):
@@ -164,6 +167,7 @@ def turned_around(coding, metric):
     return mixed, order, quantizer, words, grow(words, quantizer=quantizer)
 
 
+@pytest.mark.sampled(3)
 @every_coding
 @every_metric
 @every_way

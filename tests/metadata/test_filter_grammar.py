@@ -175,6 +175,7 @@ EXAMPLES: list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(150)
 @pytest.mark.parametrize(
     ("metadata", "condition", "wanted"),
     [(m, condition, wanted) for m, yes, no in EXAMPLES for wanted, some in ((1, yes), (0, no)) for condition in some],

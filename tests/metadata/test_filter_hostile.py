@@ -147,6 +147,7 @@ def used(col: bqstore.Collection, text: str, i: int) -> list[list[str]]:
     return [[record.id for record in col.scroll(condition)] for condition in conditions]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("some", [ALL[i::4] for i in range(4)], ids=range(4))
 def test_each_finds_its_own_document_and_no_other(full, nothing_is_executed, some):
     assert len(ALL) > 200
@@ -294,6 +295,7 @@ def test_numbers_of_thousands_of_digits(few):
 # ---- filters without end
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", ["$in", "$nin", "$any", "$all", ""])
 @pytest.mark.parametrize("kind", [int, str, lambda i: [i]], ids=["numbers", "strings", "lists"])
 def test_ten_thousand_operands(few, name, kind):
@@ -361,6 +363,7 @@ WRAPS: dict[str, Any] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [*WRAPS, "mixed", "on a field"])
 def test_sixteen_levels(few, name):
     def nested(depth):

@@ -79,6 +79,7 @@ def test_a_held_out_document_is_not_its_own_neighbor():
     assert sum(report.scores.neighbors) == 400
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("walked", [False, True])
 def test_recall_of_held_out_documents_agrees_with_brute_force(monkeypatch, walked):
     n = 3000 if walked else 900

@@ -174,6 +174,7 @@ def test_an_opening_may_have_a_target_of_its_own(made, catalogue):
         assert low.health().target == 0.8
 
 
+@pytest.mark.slow
 def test_an_opening_that_promised_nothing_was_measured_and_one_that_did_was_not(tmp_path, catalogue):
     """The stored target decided, whatever the opening said."""
     with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT, target_recall=0.9):
@@ -208,6 +209,7 @@ def test_targets_that_cannot_be(made, value):
         bqstore.open(None, target_recall=value)
 
 
+@pytest.mark.slow
 def test_a_tuned_collection_keeps_what_was_tuned(tmp_path, catalogue):
     with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
         fill(col, catalogue[0])
@@ -245,6 +247,7 @@ def test_a_reader_measures_for_itself_what_nobody_has(tmp_path, catalogue, monke
         assert "calibration" not in col._engine.store.head.settings
 
 
+@pytest.mark.slow
 def test_what_a_reader_had_measured_stayed_when_codes_were_made_anew(tmp_path, catalogue):
     with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT, target_recall=0) as col:
         fill(col, catalogue[0])
@@ -259,6 +262,7 @@ def test_what_a_reader_had_measured_stayed_when_codes_were_made_anew(tmp_path, c
             assert reader.health().measured.recall >= 0.95
 
 
+@pytest.mark.slow
 def test_a_collection_that_was_replaced_was_not_measured_again(tmp_path, catalogue):
     """As many documents as before, all of another kind."""
     vectors, queries = catalogue
@@ -478,6 +482,7 @@ def test_searches_under_a_filter_are_watched_apart(tmp_path, catalogue):
         assert 0 < col.health().searches["filtered"].recall <= 1
 
 
+@pytest.mark.slow
 def test_searches_with_settings_of_their_own_raised_an_alarm(tmp_path, catalogue, caplog):
     """They were promised nothing: what they found made the searches of others wider."""
     with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:

@@ -148,6 +148,7 @@ def test_a_header_that_agrees_with_its_checksum_is_not_believed_either(tmp_path)
         header_length("file", resealed(WHOLE, 8, "<I", 7)[:64], LAYOUT)
 
 
+@pytest.mark.sampled(2)
 @depths("stride", 5, 1)
 @pytest.mark.parametrize("form", [2, 6])
 @pytest.mark.parametrize("originals", ["float32", "none"])
@@ -367,6 +368,7 @@ def test_clear_forgets_the_coding(where, form):
 # ---- files of another form, left by a first write that did not come to its commit
 
 
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("place", ["memory", "disk", "reopened"])
 @pytest.mark.parametrize("after", FORMS)
 @pytest.mark.parametrize("before", [1, 2, 6])
@@ -402,6 +404,7 @@ def test_files_of_a_first_write_without_its_commit_are_replaced(tmp_path, before
             again.check()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("kind", "stride"),
     [

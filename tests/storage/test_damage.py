@@ -24,6 +24,7 @@ FILES = ("vectors-0.bin", "codes-0.bin", "meta.db")
 QUERY = np.random.default_rng(99).standard_normal(DIM).astype(np.float32)
 
 
+@pytest.mark.sampled(3)
 @depths("count", 25, 120)
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [cut, flip])

@@ -185,6 +185,7 @@ def read_snapshot(path: Path, head: dict) -> tuple[dict, dict]:
 # ---- its tests
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("originals", ["float32", "float16", "int8", "none"])
 @pytest.mark.parametrize("dim", [1, 12, 64, 65, 200])
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "open"])
@@ -220,6 +221,7 @@ def test_a_reader_written_from_the_document_agrees(tmp_path, originals, dim, clo
             assert np.array_equal(vector, added[id_])
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize(("originals", "recoded"), [("float32", False), ("float32", True), ("none", False)])
 @pytest.mark.parametrize("form", range(1, 7))
 @pytest.mark.parametrize("part", [None, 1, 7, 8, DIM])

@@ -145,6 +145,7 @@ FATES = {
 }
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("name", FATES)
 def test_what_has_no_result_is_named_and_asked_for_again(make, server, name, cached):

@@ -175,6 +175,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("where", ["state", "server"])
 @pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_each_step_and_resumed(server, tmp_path, where, every):
