@@ -221,7 +221,7 @@ def good_documents_in(
     each: list[Any] = [None] * n if metadatas is None else items(metadatas, "metadatas")
     for name, values in (("ids", names), ("texts", all_texts), ("metadatas", each)):
         check_length(name, values, n)
-    each = expiry.with_times(each, expires_at)
+    each = expiry.with_times(each, expires_at, skip=True)
     good, skipped, dim = [], [], head.dim
     for i in range(n):
         one = replace(head, dim=dim)

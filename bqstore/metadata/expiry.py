@@ -10,6 +10,8 @@ from datetime import datetime, timedelta, timezone
 from numbers import Real
 from typing import Any, Final
 
+import numpy as np
+
 from .. import clock
 from ..arguments import counted, items, shown, type_of
 from ..clock import EXPIRES_AT_KEY
@@ -17,10 +19,11 @@ from ..errors import InvalidInputError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_FIRST, _LAST = ((end.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND for end in (datetime.min, datetime.max))
 _EXPECTED: Final = "expected a datetime with a time zone, or seconds from now as a number or timedelta"
 
 
-def moment(given: object, what: str) -> int | None:
+def moment(given: object, what: str, now: int | None = None) -> int | None:
     """A time in microseconds since 1970, seconds being counted from now; None for never, which infinity means, too.
 
     Raises InvalidInputError.
@@ -38,11 +41,19 @@ def moment(given: object, what: str) -> int | None:
                 f"{what} is {given.isoformat()}, which has no time zone; use datetime.now(timezone.utc) + ..., or "
                 ".astimezone() for local time"
             )
-        return (given - _EPOCH) // _MICROSECOND
+        time = (given - _EPOCH) // _MICROSECOND
+        if not _FIRST <= time <= _LAST:
+            raise InvalidInputError(f"{what} is {given.isoformat()}, in UTC not within the years 1 to 9999")
+        return time
     if isinstance(given, timedelta):
         seconds = given.total_seconds()
+    elif isinstance(given, np.timedelta64):  # a Real, of any unit
+        seconds = _seconds_of(given)
     elif isinstance(given, Real) and not isinstance(given, bool):
-        seconds = float(given)
+        try:
+            seconds = float(given)
+        except OverflowError:
+            raise InvalidInputError(f"{what} is {type_of(given)} beyond all times; {_EXPECTED}") from None
     else:
         raise InvalidInputError(f"{what} is {type_of(given)}; {_EXPECTED}")
     if seconds == math.inf:
@@ -50,9 +61,18 @@ def moment(given: object, what: str) -> int | None:
     if not seconds > 0:
         raise InvalidInputError(f"{what} is {given}; expected seconds from now, above 0")
     try:
-        return (_EPOCH + timedelta(microseconds=clock.now(), seconds=seconds) - _EPOCH) // _MICROSECOND
+        from_now = timedelta(microseconds=clock.now() if now is None else now, seconds=seconds)
+        return (_EPOCH + from_now - _EPOCH) // _MICROSECOND
     except OverflowError:
         raise InvalidInputError(f"{what} is {given} seconds from now, beyond the year 9999; leave it out") from None
+
+
+def _seconds_of(given: np.timedelta64) -> float:
+    """NaN where it is no time, or of months, which are no number of seconds."""
+    try:
+        return float(given / np.timedelta64(1, "s"))
+    except TypeError:
+        return math.nan
 
 
 def shown_as(stored: object) -> object:
@@ -63,22 +83,26 @@ def shown_as(stored: object) -> object:
         return stored
 
 
-def with_times(metadatas: list[Any], given: object) -> list[Any]:
-    """Metadata with a time for all, or with one for each; None among them leaves that document's."""
+def with_times(metadatas: list[Any], given: object, skip: bool = False) -> list[Any]:
+    """Metadata with a time for all, or with one for each; None among them leaves that document's.
+
+    ``skip``: what is no time goes into the metadata of its document as it is, which is refused for it.
+    """
     if given is None:
         return metadatas
-    several = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
-    times = items(given, "expires_at") if several else [given] * len(metadatas)
+    one = isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    times = [given] * len(metadatas) if one else items(given, "expires_at")
     if len(times) != len(metadatas):
         raise InvalidInputError(
             f"expires_at has {counted(len(times), 'entry')} for {counted(len(metadatas), 'document')}; expected one "
             "for all, or one each"
         )
     found: list[Any]
-    if several:  # resolved here, once: seconds are counted from now, not from when a row is made
-        found = [None if time is None else _absolute(time, f"expires_at {i}") for i, time in enumerate(times)]
+    now = clock.now()  # read once: the same seconds are the same time
+    if one:
+        found = [_absolute(given, "expires_at", now)] * len(metadatas)
     else:
-        found = [_absolute(given, "expires_at")] * len(metadatas)
+        found = [_absolute(time, f"expires_at {i}", now, skip) for i, time in enumerate(times)]
     return [
         metadata
         if time is None or not (metadata is None or isinstance(metadata, Mapping))  # an error, which others tell
@@ -87,7 +111,14 @@ def with_times(metadatas: list[Any], given: object) -> list[Any]:
     ]
 
 
-def _absolute(given: object, what: str) -> object:
-    """A time that does not depend on now: a datetime, or infinity."""
-    time = moment(given, what)
+def _absolute(given: object, what: str, now: int, skip: bool = False) -> object:
+    """A time that does not depend on now: a datetime, or infinity; None for None. ``skip``: no time as it is."""
+    if given is None:
+        return None
+    try:
+        time = moment(given, what, now)
+    except InvalidInputError:
+        if skip:
+            return given
+        raise
     return math.inf if time is None else shown_as(time)

@@ -71,7 +71,9 @@ def batches_of(
 
 def _times(given: Any, n: int) -> list[Any]:
     """A time for each text; seconds are counted from when its batch is added."""
-    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given] * n
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
+        return [given] * n
+    return list(given)
 
 
 @contextmanager

@@ -438,4 +438,6 @@ def test_a_time_that_is_none_is_refused_before_anything_is_embedded(store: BQVec
         store.add_texts(["1 0", "no vector"], expires_at=[60, "soon"])
     with pytest.raises(bqstore.InvalidInputError, match="has 1 entry for 2 documents"):
         store.add_texts(["1 0", "no vector"], expires_at=[60])
+    with pytest.raises(bqstore.InvalidInputError, match="expires_at 0 is a ndarray"):
+        store.add_texts(["1 0"], expires_at=np.array(60.0))
     assert len(store.collection) == 0

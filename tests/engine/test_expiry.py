@@ -174,6 +174,11 @@ def test_a_time_can_be_changed_and_taken_away(moved):
         (timedelta(0), "above 0"),
         (1e15, "beyond the year 9999"),
         (True, "a bool"),
+        pytest.param(10**400, "an int beyond all times", id="401 digits"),
+        (np.array(60.0), "a ndarray"),
+        (np.timedelta64("NaT"), "above 0"),
+        (np.timedelta64(1, "M"), "above 0"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), "not within the years 1 to 9999"),
         ("soon", "'soon'; expected a datetime"),
         ({}, "a dict"),
         ([60, "soon"], "expires_at 1 is 'soon'"),
@@ -201,6 +206,28 @@ def test_skipping_bad_times_keeps_the_others(moved):
         assert added == ["a", "b", "c"]
         moved.at += timedelta(minutes=2)
         assert col.ids() == ["b"]
+        added = col.add(vectors(3), list("xyz"), expires_at=[60, True, "soon"], on_error="skip")
+        assert added == ["x"] and [(each.index, each.id) for each in added.skipped] == [(1, "y"), (2, "z")]
+        assert "a bool; expected a datetime" in added.skipped[0].reason
+        with pytest.raises(InvalidInputError, match="expires_at is a bool"):
+            col.add(vectors(2), expires_at=True, on_error="skip")
+
+
+def test_seconds_are_those_of_numpys_units_and_are_counted_from_one_moment(monkeypatch):
+    ticking = iter(range(10**15, 10**16))
+    monkeypatch.setattr(clock, "now", lambda: next(ticking))
+    metadatas = expiry.with_times([{}] * 3, [60, np.timedelta64(1, "m"), np.timedelta64(60 * 10**9, "ns")])
+    assert len({each[bqstore.EXPIRES_AT_KEY] for each in metadatas}) == 1
+    assert metadatas[0][bqstore.EXPIRES_AT_KEY] == EPOCH + timedelta(microseconds=10**15, minutes=1)
+
+
+def test_a_time_that_utc_does_not_have_is_refused_and_its_document_can_be_changed_later():
+    late = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
+    with bqstore.open() as col:
+        with pytest.raises(InvalidInputError, match="not within the years 1 to 9999"):
+            col.add(vectors(1), ["a"], metadatas=[{bqstore.EXPIRES_AT_KEY: late}])
+        col.add(vectors(1), ["a"], expires_at=datetime.max.replace(tzinfo=timezone.utc))
+        assert col.update_metadata(["a"], {"n": 1}) == 1 and col.ids({"n": 1}) == ["a"]
 
 
 def test_a_clock_set_back_shows_what_is_there_and_not_what_was_deleted(tmp_path, moved):
