@@ -264,8 +264,8 @@ class _Words:
             text_index.check_expression(connection, text)
             return
         known: dict[Any, int] = state.prepared.setdefault("words", {})
-        if len(known) > _REMEMBERED:
-            known.clear()
+        if len(known) > _REMEMBERED:  # not emptied: another thread may be reading it
+            known = state.prepared["words"] = {}
         if None not in known:
             known[None] = text_index.indexed(connection)
         self.total = known[None]
@@ -377,7 +377,11 @@ def _fused(lists: dict[str, list[tuple[int, float]]], asked: Asked) -> list[Foun
         for (ordinal, score), value in zip(found, values, strict=True):
             total[ordinal] = total.get(ordinal, 0.0) + weights[side] * value
             parts.setdefault(ordinal, {})[side] = score
-    order = sorted(total, key=lambda ordinal: (-total[ordinal], ordinal))
+    if not 0 < asked.alpha < 1:  # what has the lowest score of the one side that counts, before what it has not found
+        side = _VECTOR if asked.alpha else _TEXT
+        order = sorted(total, key=lambda ordinal: (-total[ordinal], side not in parts[ordinal], ordinal))
+    else:
+        order = sorted(total, key=lambda ordinal: (-total[ordinal], ordinal))
     return [Found(ordinal, total[ordinal], parts[ordinal]) for ordinal in order]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arguments import check_int, type_of
 from ..config import MAX_K
+from ..convert import as_array
 from ..errors import InvalidInputError, UnknownKeywordError
 from ..results.hits import Hit
 
@@ -42,9 +43,12 @@ def reranked(rerank: Rerank, text: str | None, hits: list[Hit], k: int, least: f
         raise InvalidInputError("rerank is an async function; expected one that returns the scores at once")
     expected = f"expected {len(hits)} numbers, one for each hit in their order"
     try:
-        scores = np.asarray(given if hasattr(given, "__len__") else list(given), np.float64)
+        found = as_array(given if hasattr(given, "__len__") else list(given))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"rerank returned {type_of(given)}; {expected}") from error
+    if found.dtype.kind not in "biuf":  # numpy would make numbers of texts, dates and the real part of a complex one
+        raise InvalidInputError(f"rerank returned {type_of(given)} of what are no numbers; {expected}")
+    scores = found.astype(np.float64)
     if scores.shape != (len(hits),):
         raise InvalidInputError(f"rerank returned an array of shape {scores.shape}; {expected}")
     if np.isnan(scores).any():

@@ -173,6 +173,29 @@ def test_scores_are_fused_relative_to_those_of_their_side(col):
     assert [h.id for h in col.search(np.eye(5)[0], text="dog", k=1, alpha=1)] == ["a"]
 
 
+def test_where_words_alone_weigh_the_last_of_them_is_before_what_words_have_not_found():
+    with bqstore.open(text_index=True) as col:
+        texts = ["nothing"] * 5 + ["pump pump", "a pump and much more"]
+        col.add(np.eye(7), list("abcdefg"), texts)
+        words = [hit.id for hit in col.search(text="pump")]
+        assert words == ["f", "g"]
+        for fusion in hybrid.FUSIONS:
+            hits = col.search(np.eye(7)[0], text="pump", k=7, alpha=0, fusion=fusion)
+            assert [hit.id for hit in hits] == [*words, *"abcde"], fusion
+
+
+def test_threads_that_count_many_words_keep_what_others_read(monkeypatch):
+    monkeypatch.setattr(hybrid, "_REMEMBERED", 1)
+    monkeypatch.setattr(hybrid, "_FEW_TEXTS", 1)
+    with bqstore.open(text_index=True) as col:
+        col.add(np.eye(4), list("abcd"), ["one", "two", "three", "four"])
+        col.search(text="one two")
+        known = col._engine.publisher.state.prepared["words"]
+        assert len(known) == 3
+        col.search(text="three")
+        assert set(known) == {None, "one", "two"}  # a search that began before goes on with them
+
+
 def test_ids_filters_thresholds_and_batches_are_those_of_a_search(col):
     queries, texts = np.eye(5)[:2], ["fish", "red"]
     lists = col.search_batch(queries, texts=texts, k=3)
