@@ -199,7 +199,10 @@ class DiskFile(RecordFile):
         return file
 
     def _held(self) -> Descriptor:
-        """The descriptor of the file, opened again after a `rest`. Raises OSError, CorruptionError."""
+        """The descriptor of the file, opened again after a `rest`. Raises OSError, CorruptionError.
+
+        Keep it in a variable, never its number alone: another thread may let it rest, and the number is another file's.
+        """
         return self._descriptor or self._again()
 
     def _again(self) -> Descriptor:
@@ -232,26 +235,29 @@ class DiskFile(RecordFile):
         return max(0, self._size() - self.header_length) // self.layout.record_bytes
 
     def _size(self) -> int:
-        return os.fstat(self._held().fd).st_size
+        held = self._held()
+        return os.fstat(held.fd).st_size
 
     def _offset(self, slot: int) -> int:
         return self.header_length + slot * self.layout.record_bytes
 
     def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
-        self._unsynced = held = self._held()
+        # not by another one than the pieces before, should it have been put to rest between: see `sync`
+        self._unsynced = held = self._unsynced or self._held()
         write_all(held.fd, data, offset)
 
     def write(self, slot: int, records: U32) -> None:  # noqa: D102
         with storage_errors(f"write {self.name}", "; nothing was changed"):
-            end = self._offset(slot + len(records))
-            size = self._size()
+            end, held = self._offset(slot + len(records)), self._held()
+            size = os.fstat(held.fd).st_size
             if end > size:
-                os.ftruncate(self._held().fd, max(end, min(size + size // 2, size + _AHEAD)))
+                os.ftruncate(held.fd, max(end, min(size + size // 2, size + _AHEAD)))
             self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
 
     def sync(self) -> None:  # noqa: D102
         # by the one that has written: a new one need not be told of an error that came before it was opened
-        platform.sync_file((self._unsynced or self._held()).fd)
+        held = self._unsynced or self._held()
+        platform.sync_file(held.fd)
         self._unsynced = None
 
     def read(self, slot: int, count: int) -> U32:  # noqa: D102
@@ -259,7 +265,8 @@ class DiskFile(RecordFile):
         out = np.empty((count, self.layout.record_bytes // 4), np.uint32)
         with storage_errors(f"read {self.name}"):
             try:
-                done = read_all(self._held().fd, out, self._offset(slot))
+                held = self._held()
+                done = read_all(held.fd, out, self._offset(slot))
             except FileNotFoundError:  # removed by a compaction while it rested: nobody can cut it any more
                 return self.view(slot + count)[slot : slot + count].copy()
         if done < out.nbytes:
@@ -290,7 +297,8 @@ class DiskFile(RecordFile):
     def check_header(self) -> None:  # noqa: D102
         with storage_errors(f"read {self.name}"):
             try:
-                found = os.pread(self._held().fd, len(self._header), 0)
+                held = self._held()
+                found = os.pread(held.fd, len(self._header), 0)
             except FileNotFoundError:
                 found = bytes(self._map[: len(self._header)])
         if found != self._header:
@@ -301,7 +309,8 @@ class DiskFile(RecordFile):
         # lseek tells the size in a third of fstat's time; nothing reads at the position that it sets
         need = self._offset(count)
         try:  # not `storage_errors`, as each search passes here
-            size = os.lseek((self._descriptor or self._again()).fd, 0, os.SEEK_END)
+            held = self._descriptor or self._again()
+            size = os.lseek(held.fd, 0, os.SEEK_END)
         except FileNotFoundError as error:
             if not self._is_mapped(count):
                 raise StorageError(error.errno, f"{self.path} is not there any more; try again") from error
@@ -318,11 +327,13 @@ class DiskFile(RecordFile):
 
     def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
         for slot in np.unique(slots[slots >= 0]).tolist():  # in the order of the disk
-            platform.will_need(self._held().fd, self._offset(slot), self.layout.record_bytes)
+            held = self._held()
+            platform.will_need(held.fd, self._offset(slot), self.layout.record_bytes)
 
     def trim(self, count: int) -> None:  # noqa: D102
-        if self._size() > self._offset(count):  # else leave the file's times alone
-            os.ftruncate(self._held().fd, self._offset(count))
+        held = self._held()
+        if os.fstat(held.fd).st_size > self._offset(count):  # else leave the file's times alone
+            os.ftruncate(held.fd, self._offset(count))
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

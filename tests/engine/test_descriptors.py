@@ -159,6 +159,44 @@ def test_a_search_that_had_begun_ends_though_its_files_are_removed(col):
         vectors.check_size(300)
 
 
+@pytest.mark.parametrize("call", ["lseek", "fstat", "ftruncate", "pwrite", "preadv", "pread", "fdatasync", "mmap"])
+def test_the_number_of_a_descriptor_is_not_given_back_while_it_is_used(tmp_path, col, monkeypatch, call):
+    """Another thread that opened a file meanwhile had the number: it was read, or cut, in the place of ours."""
+    file, seen = col._engine.store.vectors, []
+    module, name = (platform, "map_file") if call == "mmap" else (os, call)
+    real = getattr(module, name)
+
+    def at_rest(fd, *arguments):
+        monkeypatch.setattr(module, name, real)
+        file.rest()
+        seen.append(Path(f"/proc/self/fd/{fd}").readlink())
+        monkeypatch.setattr(module, name, at_rest)
+        return real(fd, *arguments)
+
+    before = file.read(0, 3)
+    monkeypatch.setattr(module, name, at_rest)
+    file.check_size(3)
+    file.check_header()
+    file.write(3, np.concatenate([before] * 50))
+    file.sync()
+    assert (file.read(0, 6) == np.concatenate([before] * 2)).all()
+    assert (file.view(153)[150:153] == before).all()
+    file.trim(3)
+    assert file.slots == 3 and {file.path} <= set(seen) <= {file.path, file.path.parent}
+
+
+def test_what_was_written_before_a_rest_is_synced_by_the_descriptor_that_wrote_it(col):
+    file = col._engine.store.vectors
+    records = file.read(0, 3)
+    for slot in (3, 6):
+        file.write(slot, records)
+        first = file._unsynced if slot == 3 else first
+        file.rest()
+    assert file._unsynced is first
+    file.sync()
+    assert file._unsynced is None
+
+
 @pytest.mark.parametrize("how", ["removed", "replaced", "copied"])
 def test_a_folder_that_was_replaced_meanwhile_is_noticed(tmp_path, col, how):
     rest(col)
