@@ -68,7 +68,7 @@ def _open_to_write(place: Place, lock: WriterLock, lock_timeout: float) -> Entry
         if host is not None:
             end_with_the_parent(at_failure.enter_context(host))
         catalogue = reserve.with_it(place, lambda: _opened(place, read_only=False))
-        reserve.keep(place, sum(catalogue.bytes()))
+        reserve.keep(place, lambda: sum(catalogue.bytes()))
         out = EntryFile(catalogue, place, lock, lock_timeout)
         if host is not None:
             out._until_closed.callback(host.close)

@@ -23,10 +23,13 @@ _PART: Final = 4  # of a collection, in between
 _ROOM: Final = 8  # the disk must have so many times the size
 
 
-def keep(entries: Entries, collection_bytes: int) -> None:
-    """Make the file, or a larger one, if it is missing or small for a collection of a size, and the disk has room."""
-    size = min(_MOST, max(_LEAST, collection_bytes // _PART // _LEAST * _LEAST))
+def keep(entries: Entries, collection_bytes: Callable[[], int]) -> None:
+    """Make the file, or a larger one, if it is missing or small for a collection of a size, and the disk has room.
+
+    Where the system refuses anything of that there is none, and nothing else is amiss.
+    """
     with suppress(OSError):
+        size = min(_MOST, max(_LEAST, collection_bytes() // _PART // _LEAST * _LEAST))
         if entries.size(NAME) >= size or platform.free_bytes(entries.path) < _ROOM * size:
             return
         fd = entries.open(NAME, os.O_WRONLY | os.O_CREAT)

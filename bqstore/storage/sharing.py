@@ -183,8 +183,9 @@ class Sharing(Reading):
         if self.flat.entries is None:
             return 0, 0
         records = sum(file.header_length + self.head.n_slots * file.layout.record_bytes for file in self.flat.both())
-        kept = snapshots.n_bytes(self.flat.entries)
-        kept += sum(self.flat.entries.size(name) for name in (ENTRIES, f"{ENTRIES}-wal"))
+        with storage_errors(f"look at the files of {self.folder}"):
+            kept = snapshots.n_bytes(self.flat.entries)
+            kept += sum(self.flat.entries.size(name) for name in (ENTRIES, f"{ENTRIES}-wal"))
         return records + kept + sum(self.catalogue.bytes()), sum(self.catalogue.bytes())
 
     # ---- snapshots
@@ -222,7 +223,7 @@ class Sharing(Reading):
             size = snapshots.write(entries, header, arrays, self.check_place)
             self.check_place()
             snapshots.sweep(entries, last.generation, seq, last.seq)
-            reserve.keep(entries, self.disk_bytes()[0])
+            reserve.keep(entries, lambda: self.disk_bytes()[0])
             return size
 
     def newest_snapshot(self) -> tuple[int, int]:

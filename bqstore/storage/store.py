@@ -393,7 +393,7 @@ class Store(Sharing):
     def keep_reserve(self) -> None:
         """Keep some space for the day when the disk is full; see `reserve`."""
         if self.flat.entries is not None:
-            reserve.keep(self.flat.entries, self.disk_bytes()[0])
+            reserve.keep(self.flat.entries, lambda: self.disk_bytes()[0])
 
     def erase(self) -> None:
         """Leave nothing of deleted rows in the catalogue."""

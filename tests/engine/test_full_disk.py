@@ -10,6 +10,7 @@ import pytest
 import bqstore
 from bqstore.errors import StorageError
 from bqstore.storage import reserve
+from bqstore.storage.place import Entries
 
 from .test_durability import small_disk
 
@@ -121,9 +122,9 @@ def test_deleting_more_than_the_reserve_allows_says_so(disk, monkeypatch):
 @pytest.mark.parametrize(("size", "expected"), [(0, 128), (1 << 20, 256), (3 << 20, 768), (1 << 30, 1024)])
 def test_the_reserve_is_in_proportion_to_the_collection(tmp_path, size, expected):
     entries = bqstore.storage.place.Place(tmp_path)
-    reserve.keep(entries, size)
+    reserve.keep(entries, lambda: size)
     assert entries.size(reserve.NAME) == expected << 10
-    reserve.keep(entries, 0)  # it does not shrink
+    reserve.keep(entries, lambda: 0)  # it does not shrink
     assert entries.size(reserve.NAME) == expected << 10
     assert reserve.give_up(entries) and not reserve.give_up(entries)
     entries.close()
@@ -134,3 +135,22 @@ def test_a_disk_that_is_nearly_full_gets_no_reserve(tmp_path, monkeypatch):
     with bqstore.open(tmp_path) as col:
         add(col, 3)
         assert not (tmp_path / "default" / reserve.NAME).exists()
+
+
+def test_a_file_that_could_not_be_looked_at_for_the_size_of_the_reserve_ended_the_opening(tmp_path, monkeypatch):
+    """A bare OSError of `open`, though no more than the reserve went by it."""
+    with bqstore.open(tmp_path) as col:
+        col.add([[1.0, 2.0]], ["a"])
+    real = Entries.size
+
+    def refused(self, name):
+        if name.startswith("kv.db"):
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return real(self, name)
+
+    monkeypatch.setattr(Entries, "size", refused)
+    with bqstore.open(tmp_path) as col:
+        col.add([[2.0, 1.0]], ["b"])
+        with pytest.raises(StorageError, match="cannot look at the files of .*default: Permission denied"):
+            col.info()
+        assert len(col) == 2
