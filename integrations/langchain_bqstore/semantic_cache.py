@@ -21,6 +21,10 @@ from .embeddings import call_async
 from .vectorstores import BQVectorStore
 
 _WAITING: Final = 1000  # prompts whose vector is kept until their answer comes
+_HERE: Final = {
+    "distance_threshold": "here it is score_threshold=, the least cosine: 1 - the cosine distance",
+    **dict.fromkeys(("redis_url", "redis_client", "database_path"), "there is no server; the folder goes into path="),
+}  # of other caches
 
 
 class Asked(NamedTuple):
@@ -51,6 +55,8 @@ class BQSemanticCache(BaseCache):
 
     Raises
     ------
+    InvalidInputError           the collection holds documents, which `clear` would delete; or no score can reach the
+                                threshold: of "cosine" they end at 1, of "euclid" at 0
     BqstoreError                any error of `BQVectorStore`
 
     >>> from langchain_bqstore import BQSemanticCache
@@ -75,7 +81,16 @@ class BQSemanticCache(BaseCache):
         for name, value in (("score_threshold", score_threshold), ("ttl", ttl)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
                 raise bqstore.InvalidInputError(f"{name} is {value!r}; expected a number above 0")
+        for name in settings.keys() & _HERE.keys():
+            raise bqstore.UnknownKeywordError(f"the cache has no keyword {name!r}: {_HERE[name]}")
+        _check_threshold(score_threshold, settings.get("distance"))  # before anything is made
         self._store = BQVectorStore(embedding, path=path, collection_name=collection_name, **settings)
+        try:
+            _check_threshold(score_threshold, self.collection.info().distance)
+            _check_documents(self.collection)
+        except BaseException:
+            self.close()
+            raise
         self._least, self._ttl = score_threshold, ttl
         self._vectors: OrderedDict[str, Any] = OrderedDict()
 
@@ -190,6 +205,26 @@ class BQSemanticCache(BaseCache):
 
     def _keep(self, asked: Asked, answer: str, vector: Any) -> None:
         self.collection.add([vector], [asked.id], [answer], [asked.rest], expires_at=self._ttl)
+
+
+def _check_threshold(score_threshold: float, distance: object) -> None:
+    """Refuse a threshold that no score reaches."""
+    highest = {"cosine": 1.0, "euclid": 0.0}.get(str(distance), score_threshold)
+    if score_threshold > highest:
+        raise bqstore.InvalidInputError(
+            f"score_threshold is {score_threshold!r}, and scores of distance={distance!r} end at {highest:g}: nothing "
+            "would be found; expected distance='cosine' and a threshold of at most 1"
+        )
+
+
+def _check_documents(collection: bqstore.Collection) -> None:
+    """Refuse a collection of documents: `BQSemanticCache.clear` would delete them."""
+    first = next(iter(collection.scroll(limit=1)), None)
+    if first is not None and not {"llm", "before"} <= first.metadata.keys():
+        raise bqstore.InvalidInputError(
+            f"the collection {collection.info().collection!r} holds documents that are no answers; a cache needs one "
+            "for itself: give it another collection_name"
+        )
 
 
 def asked_of(prompt: str, llm_string: str) -> Asked:

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
 import bqstore
-from langchain_bqstore import BQSemanticCache
+from langchain_bqstore import BQSemanticCache, BQVectorStore
 
 NEAR = {"who sleeps?": [1.0, 0.0], "who is asleep?": [0.99, 0.14], "who barks?": [0.0, 1.0]}
 
@@ -104,3 +104,31 @@ def test_what_is_no_number_is_refused(wrong: dict[str, Any]) -> None:
         pytest.raises(bqstore.UnknownKeywordError, match="'llm'; known: llm_string"),
     ):
         cache.clear(llm="m")
+
+
+def test_a_collection_of_documents_is_no_cache_that_clear_might_empty(tmp_path: Path) -> None:
+    with BQVectorStore(Known(), path=tmp_path) as store:
+        store.add_texts(["who sleeps?"], ids=["1"])
+        with pytest.raises(bqstore.InvalidInputError, match=r"'default' holds documents that are no answers"):
+            BQSemanticCache(Known(), tmp_path, "default")
+        assert store.collection.ids() == ["1"]
+        with BQSemanticCache(Known(), tmp_path) as cache:
+            cache.update("who sleeps?", "model", [Generation(text="Cats.")])
+        with BQSemanticCache(Known(), tmp_path) as cache:
+            assert len(cache.collection) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({"score_threshold": 95}, "of distance='cosine' end at 1"), ({"distance": "euclid"}, "'euclid' end at 0")],
+)
+def test_a_threshold_that_no_score_reaches_is_refused(tmp_path: Path, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(bqstore.InvalidInputError, match=says):
+        BQSemanticCache(Known(), tmp_path, **given)
+    BQSemanticCache(Known(), tmp_path).close()  # the right settings are not refused afterwards
+    BQSemanticCache(Known(), distance="dot", score_threshold=95).close()
+
+
+def test_keywords_of_other_caches_are_refused_with_ours() -> None:
+    with pytest.raises(bqstore.UnknownKeywordError, match="'distance_threshold': here it is score_threshold="):
+        BQSemanticCache(Known(), distance_threshold=0.2)
