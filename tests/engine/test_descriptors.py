@@ -188,11 +188,12 @@ def test_the_number_of_a_descriptor_is_not_given_back_while_it_is_used(tmp_path,
 def test_what_was_written_before_a_rest_is_synced_by_the_descriptor_that_wrote_it(col):
     file = col._engine.store.vectors
     records = file.read(0, 3)
+    wrote = []
     for slot in (3, 6):
         file.write(slot, records)
-        first = file._unsynced if slot == 3 else first
+        wrote.append(file._unsynced)
         file.rest()
-    assert file._unsynced is first
+    assert wrote[0] is wrote[1] is file._unsynced
     file.sync()
     assert file._unsynced is None
 

@@ -151,6 +151,6 @@ def test_a_file_that_could_not_be_looked_at_for_the_size_of_the_reserve_ended_th
     monkeypatch.setattr(Entries, "size", refused)
     with bqstore.open(tmp_path) as col:
         col.add([[2.0, 1.0]], ["b"])
-        with pytest.raises(StorageError, match="cannot look at the files of .*default: Permission denied"):
+        with pytest.raises(StorageError, match=r"cannot look at the files of .*default: Permission denied"):
             col.info()
         assert len(col) == 2
