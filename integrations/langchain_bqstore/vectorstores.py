@@ -134,6 +134,7 @@ class BQVectorStore(Diverse, Stored):
         *,
         ids: list[str] | None = None,
         batch_size: int | None = None,
+        expires_at: Any = None,
         **kwargs: Any,
     ) -> Self:
         """Open a store with ``kwargs`` and add texts; documents that it already holds stay.
@@ -146,7 +147,7 @@ class BQVectorStore(Diverse, Stored):
         """
         store = cls(embedding, **kwargs)
         try:
-            store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+            store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size, expires_at=expires_at)
         except BaseException:
             store.close()
             raise
@@ -161,6 +162,7 @@ class BQVectorStore(Diverse, Stored):
         *,
         ids: list[str] | None = None,
         batch_size: int | None = None,
+        expires_at: Any = None,
         **kwargs: Any,
     ) -> Self:
         """Run `from_texts` without blocking the event loop.
@@ -172,7 +174,7 @@ class BQVectorStore(Diverse, Stored):
         """
         store = await bqstore.writing(cls, embedding, **kwargs)
         try:
-            await store.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size)
+            await store.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size, expires_at=expires_at)
         except BaseException:
             store.close()
             raise
@@ -187,6 +189,7 @@ class BQVectorStore(Diverse, Stored):
         ids: Sequence[str | None] | None = None,
         *,
         batch_size: int | None = None,
+        expires_at: Any = None,
         **kwargs: Any,
     ) -> Self:
         """Open a store with ``kwargs`` and add texts whose vectors are there already, as `add_embeddings`.
@@ -197,7 +200,7 @@ class BQVectorStore(Diverse, Stored):
         """
         store = cls(embedding, **kwargs)
         try:
-            store.add_embeddings(text_embeddings, metadatas, ids, batch_size=batch_size)
+            store.add_embeddings(text_embeddings, metadatas, ids, batch_size=batch_size, expires_at=expires_at)
         except BaseException:
             store.close()
             raise

@@ -55,7 +55,7 @@ def of_search_type(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_words(kwargs: Mapping[str, Any]) -> None:
-    """Raise InvalidInputError where relevances are asked of a search for words.
+    """Raise InvalidInputError where relevances are asked of a search for words, or of scores that a function gave.
 
     >>> refuse_words({"mode": "vector"})
     """
@@ -63,4 +63,8 @@ def refuse_words(kwargs: Mapping[str, Any]) -> None:
     if mode in MODES:
         raise bqstore.InvalidInputError(
             f"mode={mode!r} has scores and no relevances from 0 to 1; use similarity_search_with_score"
+        )
+    if kwargs.get("rerank") is not None:
+        raise bqstore.InvalidInputError(
+            "rerank= gives scores and no relevances from 0 to 1; use similarity_search_with_score"
         )

@@ -121,4 +121,12 @@ def test_a_function_reranks_what_is_found_and_is_given_the_text() -> None:
     retriever = store.as_retriever(search_kwargs={"k": 1, "rerank": rerank, "fetch_k": 2})
     assert [d.id for d in retriever.invoke("1 0")] == ["3"]
     assert store.similarity_search_by_vector([1.0, 0.0], k=1, rerank=rerank)[0].id == "3"
+    for call in (  # a score of 5 would be a relevance of 1
+        lambda: store.similarity_search_with_relevance_scores("1 0", k=1, rerank=rerank),
+        lambda: store.as_retriever(
+            search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.5, "rerank": rerank}
+        ).invoke("1 0"),
+    ):
+        with pytest.raises(bqstore.InvalidInputError, match="rerank= gives scores and no relevances"):
+            call()
     assert seen == [("1 0", 3), ("1 0", 2), (None, 3)]

@@ -433,6 +433,17 @@ def test_a_text_is_over_after_its_time_and_no_document_shows_it(
     assert store.collection.expire() == 5
 
 
+def test_a_store_that_is_made_from_texts_takes_their_times() -> None:
+    made = [
+        BQVectorStore.from_texts(["1 0", "0 1"], Spelled(), expires_at=[60, None]),
+        asyncio.run(BQVectorStore.afrom_texts(["1 0"], Spelled(), expires_at=60)),
+        BQVectorStore.from_documents([Document("1 0")], Spelled(), expires_at=60),
+        BQVectorStore.from_embeddings([("1 0", [1.0, 0.0])], Spelled(), expires_at=60),
+    ]
+    times = [[bqstore.EXPIRES_AT_KEY in each.metadata for each in store.collection.scroll()] for store in made]
+    assert times == [[True, False], [True], [True], [True]]
+
+
 def test_a_time_that_is_none_is_refused_before_anything_is_embedded(store: BQVectorStore) -> None:
     with pytest.raises(bqstore.InvalidInputError, match="expires_at 1 is 'soon'"):
         store.add_texts(["1 0", "no vector"], expires_at=[60, "soon"])
