@@ -20,7 +20,14 @@ def health_of(engine: "Engine", way: str) -> Health:
         found = calibration.reaching(target, 0 if engine.target_is_given else DEFAULT_RUNG)
         used = len(RUNGS) if found is None else found
         rung = calibration.rungs[min(used, len(calibration.rungs) - 1)]
-        measured = RecallEstimate(rung.recall, rung.low, rung.high, calibration.queries)
+        kept = calibration.kept
+        measured = RecallEstimate(kept * rung.recall, kept * rung.low, kept * rung.high, calibration.queries)
+        if kept < target:
+            form = engine.store.head.settings["originals"]
+            problems.append(
+                f"originals are kept as {form}, which tells {kept:.3f} of the nearest from others that are nearly as "
+                f"near, less than the target recall of {target:g}: a new collection with originals='float32' keeps all"
+            )
         if found is None and engine.is_open_to_target:
             exactly = "are exact, which takes longer" if way == "exact" else f"find {rung.recall:.3f} at most"
             problems.append(

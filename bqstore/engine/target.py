@@ -25,6 +25,7 @@ RUNGS: Final[tuple[tuple[float, int | None], ...]] = (
 )
 DEFAULT_RUNG: Final = RUNGS.index((3.0, None))  # what is used where nothing is asked for, and it is enough
 _AFFORDABLE = 512 << 20  # bytes of float32 vectors that every search may read where codes are no use
+MEASURED: Final = 0.995  # recall from which on the next rungs are not measured
 _MARGIN = 0.2  # part of what a target leaves to be missed that is kept for the error of measuring
 
 
@@ -49,6 +50,7 @@ class Calibration:
     rungs : tuple of Rung       the first ones of `RUNGS`, as far as they were measured
     extra : int                 rungs above those that reach a target, as searches have found less than was measured
     filtered : int              likewise, of searches with a filter
+    kept : float                part of the true nearest that originals still tell from others, as they are kept
     """
 
     documents: int
@@ -57,14 +59,20 @@ class Calibration:
     extra: int = 0
     filtered: int = 0
     written: int = 0
+    kept: float = 1.0
 
     def reaching(self, target: float, least: int = 0) -> int | None:
-        """The index of the first of `RUNGS`, from ``least`` on, that reaches a target; None if none does."""
+        """The index of the first of `RUNGS`, from ``least`` on, that reaches a target; None if none does.
+
+        Of the true nearest where the originals tell these; else of what they do tell.
+        """
         wanted = to_be_measured(target)
-        for i, rung in enumerate(self.rungs):
-            if rung.recall >= wanted:
-                found = max(i, least) + self.extra
-                return found if found < len(RUNGS) else None
+        more = max(wanted, min(MEASURED, wanted / self.kept)) if self.kept >= target else wanted
+        for enough in (more, wanted):
+            for i, rung in enumerate(self.rungs):
+                if rung.recall >= enough:
+                    found = max(i, least) + self.extra
+                    return found if found < len(RUNGS) else None
         return None
 
     def stored(self) -> dict[str, Any]:
@@ -76,6 +84,7 @@ class Calibration:
             "extra": self.extra,
             "filtered": self.filtered,
             "written": self.written,
+            **({"kept": self.kept} if self.kept < 1 else {}),
         }
 
 
@@ -88,7 +97,7 @@ def calibration_of(settings: Mapping[str, Any]) -> Calibration | None:
         rungs = tuple(Rung(*rung) for rung in stored["rungs"])
         known = Calibration(**{**stored, "rungs": rungs})
         numbers = (known.documents, known.queries, known.extra, known.filtered, known.written)
-        recalls = [float(value) for rung in rungs for value in rung[2:]]
+        recalls = [known.kept, *(float(value) for rung in rungs for value in rung[2:])]
     except (KeyError, TypeError, ValueError, OverflowError):  # another release's: it is measured anew
         return None
     same = tuple(rung[:2] for rung in rungs) == RUNGS[: len(rungs)] and all(0 <= recall <= 1 for recall in recalls)

@@ -10,17 +10,19 @@ from dataclasses import replace
 import numpy as np
 
 from ..config import HnswConfig, Quantization, SearchParams
+from ..engine import fetch
 from ..engine.state import State
-from ..engine.target import RUNGS, Calibration, K, Rung, to_be_measured
+from ..engine.target import MEASURED, RUNGS, Calibration, K, Rung, to_be_measured
 from ..index import ALONE
 from ..index.scratch import ScratchPool
-from .ground_truth import count_found, exact_search, hold_out, interval
+from .ground_truth import GroundTruth, count_found, exact_search, hold_out, interval
 from .recall_report import Configuration, Evaluator
+from .rounding import kept
 
 _QUERIES, _LEAST_QUERIES = 256, 64
 _WORK = 2**36  # values of originals that are read for all queries, at most: some ten seconds of one thread
 _PART = 16  # queries between two looks whether to stop
-_ENOUGH = 0.995  # recall from which on the next rungs are not measured
+_ROUNDED, _BESIDE = 64, 64  # queries, and nearest of each, that tell what rounding has mixed up
 
 
 class StoppedError(Exception):
@@ -35,14 +37,16 @@ def calibrate(state: State, check: Callable[[], None], target: float = 0.0) -> C
     check : callable    called often; it raises StoppedError to end the measurement
     target : float      the rungs are measured at least to this one
     """
-    enough = max(_ENOUGH, to_be_measured(target))
+    enough = max(MEASURED, to_be_measured(target))
     data = state.data
     assert data is not None
     state = replace(state, data=replace(data, pool=ScratchPool()))  # `Search.hide` needs it for itself
     wanted = max(_LEAST_QUERIES, min(_QUERIES, _WORK // (state.head.n_live * data.dim)))
     queries, own = hold_out(state, wanted)
     check()
-    truth = exact_search(state, queries, own, K, ALONE, check)
+    form = state.head.settings["originals"]
+    beside = exact_search(state, queries, own, K if form == "float32" else _BESIDE, ALONE, check)
+    truth = beside.first(K)
     quantization = data.quantizer.resolved(state.head.settings["quantization"]["query_encoding"])
     hnsw = HnswConfig(**{**state.head.settings["hnsw"], "full_scan_threshold": 0})
     evaluator = Evaluator(state, truth, K, hnsw, ALONE)
@@ -52,7 +56,19 @@ def calibrate(state: State, check: Callable[[], None], target: float = 0.0) -> C
             break
         params = SearchParams(oversampling, True, ef)
         rungs.append(Rung(oversampling, ef, *_recall(evaluator, quantization, params, check)))
-    return Calibration(state.head.n_live, len(queries), tuple(rungs), written=state.head.next_rid)
+    rounded = 1.0 if form == "float32" else _kept(state, beside.part(slice(_ROUNDED)), check)
+    return Calibration(state.head.n_live, len(queries), tuple(rungs), written=state.head.next_rid, kept=rounded)
+
+
+def _kept(state: State, truth: GroundTruth, check: Callable[[], None]) -> float:
+    """The part of the nearest that originals tell from others after they were rounded."""
+    settings, parts = state.head.settings, []
+    for query, near in zip(truth.queries, truth.nearest, strict=True):
+        check()
+        found = fetch.vectors(state, near)
+        vectors = np.stack([found[ordinal] for ordinal in near.tolist()])
+        parts.append(kept(query, vectors, settings["originals"], settings["distance"], min(K, len(near))))
+    return round(float(np.mean(parts)), 4)
 
 
 def _recall(

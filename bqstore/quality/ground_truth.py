@@ -47,11 +47,13 @@ class GroundTruth:
     queries : float32 (m, dim)
     ordinals : int64 (m,) or None   of the held-out documents that the queries are; None for other queries
     scores : float32 (m, size)      of the true nearest, nearest first, without the held-out document itself
+    nearest : int32 (m, size)       their ordinals
     """
 
     queries: F32
     ordinals: I64 | None
     scores: F32
+    nearest: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -63,9 +65,12 @@ class GroundTruth:
 
     def part(self, rows: slice) -> "GroundTruth":
         """That of some of the queries."""
-        return GroundTruth(
-            self.queries[rows], None if self.ordinals is None else self.ordinals[rows], self.scores[rows]
-        )
+        own = None if self.ordinals is None else self.ordinals[rows]
+        return GroundTruth(self.queries[rows], own, self.scores[rows], self.nearest[rows])
+
+    def first(self, k: int) -> "GroundTruth":
+        """That of the k nearest."""
+        return replace(self, scores=self.scores[:, :k], nearest=self.nearest[:, :k])
 
 
 def measurable(engine: Engine, what: str) -> tuple[State, Quantization]:
@@ -148,8 +153,8 @@ def exact_search(
                 each_piece()
     if own is not None:  # move it to the end and drop it; if copies have pushed it out, the last of these is dropped
         others = np.argsort(ordinals == own[:, None], axis=1, kind="stable")[:, :size]
-        scores = np.take_along_axis(scores, others, 1)
-    return GroundTruth(queries, own, scores)
+        scores, ordinals = np.take_along_axis(scores, others, 1), np.take_along_axis(ordinals, others, 1)
+    return GroundTruth(queries, own, scores, ordinals)
 
 
 def count_found(state: State, truth: GroundTruth, options: Options) -> I64:
