@@ -57,6 +57,12 @@ _SYNONYMS: Final = {
     "embedding_model": "model model_name embedding_model_name",
     "index_metadata": "payload_index indexed_fields metadata_fields scalar_index",
     "dimensions": "dim dims dimension",
+    "model": "model_name model_id embedding_model deployment",
+    "base_url": "api_base openai_api_base openai_base_url endpoint url",
+    "api_key": "openai_api_key token",
+    "max_request_texts": "chunk_size batch_size embed_batch_size",
+    "extra_headers": "default_headers headers",
+    "timeout": "request_timeout",
     "max_concurrency": "concurrency threads workers max_workers n_jobs parallel",
     # values
     "euclid": "l2 euclidean l2sq sqeuclidean squared_l2 euclidean_distance",

@@ -78,6 +78,16 @@ def test_a_key_in_the_wrong_place_is_not_shown():
         OpenAIEmbedder(api_key=KEY, concurrency=4)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("api_base", "base_url"), ("model_name", "model"), ("chunk_size", "max_request_texts")],
+)
+def test_a_keyword_of_the_frameworks_classes_was_answered_with_another_one_than_its_own(theirs, ours):
+    """`api_base`, a URL, with 'api_key', and `model_name` with a setting of stores."""
+    with pytest.raises(UnknownKeywordError, match=f"did you mean '{ours}'"):
+        OpenAIEmbedder(api_key=KEY, **{theirs: "x"})
+
+
 def test_a_redirect_to_http_is_not_followed(make, server):
     server.plan = [Refusal(307, {}, {"location": "http://example.invalid/v1/embeddings"})]
     with pytest.raises(EmbeddingError, match="redirects to a server over http://"):

@@ -39,10 +39,22 @@ def caused_by(cause: Exception) -> openai.APIConnectionError:
     return error
 
 
+def no_tls() -> ssl.SSLError:
+    """What a server on http that is asked by https is met with; such a call was tried again for minutes."""
+    ours, its = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    try:
+        ssl.create_default_context().wrap_bio(ours, its, server_hostname="there.example").do_handshake()
+    except ssl.SSLError as error:
+        return error
+    raise AssertionError("that is no TLS")
+
+
 @pytest.mark.parametrize(
     ("cause", "says", "again"),
     [
         (ssl.SSLCertVerificationError(1, "no"), "its certificate is not trusted", False),
+        (no_tls(), "it does not speak https there", False),
         (ConnectionRefusedError(), "it refused the connection", False),
         (socket.gaierror(socket.EAI_NONAME, "no"), "no host has this name", False),
         (OSError(errno.ENETUNREACH, "no"), "there is no way to its network", False),
@@ -50,7 +62,7 @@ def caused_by(cause: Exception) -> openai.APIConnectionError:
     ],
 )
 def test_why_a_server_cannot_be_reached_is_told_and_tried_again_where_that_may_help(cause, says, again):
-    if isinstance(cause, ssl.SSLError):
+    if isinstance(cause, ssl.SSLCertVerificationError):
         cause.verify_message = "self-signed certificate"
     found = READER.of_error(caused_by(cause), "a-model", [])
     assert says in found.advice and found.retryable is again

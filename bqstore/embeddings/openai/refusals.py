@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ...errors import InvalidInputError
 from .api_key import without_secrets
@@ -142,6 +142,9 @@ class RefusalReader:
         )
 
 
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
 def _why_unreachable(error: BaseException | None) -> str:
     """What no other try can mend, such as a refused connection; "" if it may be mended."""
     seen: list[BaseException] = []
@@ -153,6 +156,8 @@ def _why_unreachable(error: BaseException | None) -> str:
         seen.append(one)
         if isinstance(one, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({one.verify_message}); "
+        if isinstance(one, ssl.SSLError) and one.reason in _NO_TLS:
+            return "it does not speak https there: its base_url may begin with http://; "
         if type(one).__name__ == "TooManyRedirects":
             return "it redirects from one address to the next; "
         if isinstance(one, ConnectionRefusedError):
