@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ..errors import LockedError, StorageError
+from ..errors import FolderReplacedError, LockedError, StorageError
 from ..forks import in_forks
 from . import holder, platform
 from .place import Entries
@@ -52,6 +52,8 @@ class WriterLock:
         """
         try:
             return self._open(self._path.name)
+        except FolderReplacedError:
+            raise
         except StorageError as error:
             hint = "; read_only=True needs no lock" if self._queue is not None else ""
             raise StorageError(error.errno, f"{error.strerror}{hint}") from error
@@ -124,6 +126,8 @@ class WriterLock:
     def _open(self, name: str) -> io.FileIO:
         try:
             file = self.entries.open_lock(name)
+        except FolderReplacedError:
+            raise
         except OSError as error:
             raise StorageError(error.errno, f"cannot open {self.entries.path / name}: {error.strerror}") from error
         end_with_the_parent(file)

@@ -175,9 +175,9 @@ class Place(Entries):
 
     def check(self) -> None:
         """Raise FolderReplacedError unless everything is where it was; some microseconds."""
-        paths, opened = self._paths, self._opened
-        if self._has_descriptor and self._descriptor is None and self.anchor is not None:
-            paths, opened = [*paths, self.path / self.anchor[0]], [*opened, self.anchor[1]]
+        paths, opened, anchor = self._paths, self._opened, self.anchor  # once: another thread may change it
+        if self._has_descriptor and self._descriptor is None and anchor is not None:
+            paths, opened = [*paths, self.path / anchor[0]], [*opened, anchor[1]]
         try:
             found = [path.stat() for path in paths]
             same = [(each.st_dev, each.st_ino) for each in found] == opened

@@ -41,8 +41,13 @@ class CommitNumber:
         """Map the file that is there now, made if missing and to be written. Where there is none, nothing is mapped."""
         if self._entries is None:
             return
-        with suppress(OSError):  # there is none
+        try:
             if self._entries.identity(_NAME) == self._mapped:
+                return
+        except FileNotFoundError:  # there is none
+            pass
+        except OSError:  # no descriptor is left, say: who lets go of the map then cannot tell the folder at rest
+            if self._mapped is not None:
                 return
         self._mapped, self.now = None, (0,)
         self._entries.anchor = None

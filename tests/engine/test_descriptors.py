@@ -6,13 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bqstore
-from bqstore.errors import ClosedError, CorruptionError, FolderReplacedError, LockedError
+from bqstore.errors import ClosedError, CorruptionError, FolderReplacedError, LockedError, StorageError
 from bqstore.storage import descriptors, platform
 from bqstore.storage.place import Place
 
@@ -188,12 +189,11 @@ def test_the_number_of_a_descriptor_is_not_given_back_while_it_is_used(tmp_path,
 def test_what_was_written_before_a_rest_is_synced_by_the_descriptor_that_wrote_it(col):
     file = col._engine.store.vectors
     records = file.read(0, 3)
-    wrote = []
-    for slot in (3, 6):
-        file.write(slot, records)
-        wrote.append(file._unsynced)
-        file.rest()
-    assert wrote[0] is wrote[1] is file._unsynced
+    file.write(3, records)
+    first = file._unsynced
+    file.rest()
+    file.write(6, records)
+    assert file._unsynced is first is not None
     file.sync()
     assert file._unsynced is None
 
@@ -242,6 +242,45 @@ def test_a_folder_that_got_the_same_numbers_is_told_by_a_file_that_is_mapped(tmp
         change()
     with pytest.raises(FolderReplacedError):
         place.names()
+
+
+@contextmanager
+def no_descriptor_left():
+    """What is open stays open; nothing can be opened."""
+    before = platform.resource.getrlimit(platform.resource.RLIMIT_NOFILE)
+    platform.resource.setrlimit(platform.resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        platform.resource.setrlimit(platform.resource.RLIMIT_NOFILE, before)
+
+
+def test_a_look_without_a_descriptor_left_was_taken_for_a_folder_that_was_replaced(col):
+    """For good: SEQ was unmapped, and nothing told the folder at rest from another one any more."""
+    for _ in range(2):
+        with no_descriptor_left():
+            look_now(col)
+            assert col.search([1.0, 0.0, 0.0], 1)[0].id == "a"
+            with pytest.raises(StorageError, match="Too many open files"):
+                col.add([[1.0, 1.0, 0.0]], ["d"])
+        assert col._engine.store.number.is_mapped
+        col.add([[1.0, 1.0, 0.0]], ["d"])
+    rest(col)
+    with no_descriptor_left():
+        look_now(col)
+        for call in (lambda: col.search([1.0, 0.0, 0.0]), lambda: col.get(["a"]), lambda: col.delete(["a"])):
+            with pytest.raises(StorageError):
+                call()
+    assert col.search([1.0, 1.0, 0.0], 1)[0].id == "d" and col.verify().ok
+    col.delete(["d"])
+    rest(col)
+
+
+def test_a_folder_that_is_gone_is_told_of_by_what_opens_its_lock(tmp_path, col):
+    (tmp_path / "default").rename(tmp_path / "moved")
+    lock = col._engine.store._lock
+    with pytest.raises(FolderReplacedError, match="was removed, replaced or moved"):
+        lock.open()
 
 
 def test_an_older_catalogue_in_its_place_is_noticed(tmp_path, col):
