@@ -139,12 +139,22 @@ def _copied(
             places = list(new.values())
             texts, metadatas = [batch.texts[place] for place in places], [batch.metadatas[place] for place in places]
             result = col.add(batch.vectors[places], list(new), texts, metadatas, on_error="skip")
-            skipped.extend(result.skipped)
-            added += len(new) - len(result.skipped)
+            left_out = [*result.skipped, *_over(col, list(new), metadatas, {each.id for each in result.skipped})]
+            skipped.extend(left_out)
+            added += len(new) - len(left_out)
         done += len(there)
         if progress is not None:
             progress(done)
     return added, unchanged, skipped
+
+
+def _over(
+    col: bqstore.Collection, ids: list[str], metadatas: list[dict[str, Any]], skipped: set[str | None]
+) -> list[bqstore.Skipped]:
+    """Those of documents just added that no call returns, as their time is over."""
+    timed = [place for place, given in enumerate(metadatas) if bqstore.EXPIRES_AT_KEY in given]
+    there = skipped.union(each.id for each in col.get([ids[place] for place in timed])) if timed else skipped
+    return [bqstore.Skipped(place, ids[place], "its time is over") for place in timed if ids[place] not in there]
 
 
 def _equal(batch: Batch, col: bqstore.Collection) -> list[bool]:

@@ -330,6 +330,16 @@ def test_every_copy_keeps_the_times(tmp_path, moved):
         copy.close()
 
 
+def test_what_is_over_when_it_is_imported_is_told_of_and_is_no_difference(tmp_path, moved):
+    col, _ = filled(tmp_path / "store")
+    export(col, tmp_path / "all.jsonl")
+    col.close()
+    moved.at += timedelta(minutes=4)
+    report = import_from(tmp_path / "all.jsonl", tmp_path / "imported")
+    assert [(each.id, each.reason) for each in report.skipped] == [("1", "its time is over"), ("3", "its time is over")]
+    assert report.ok and (report.added, report.compared, report.neighbors) == (6, 6, 1.0)
+
+
 def test_new_vectors_and_codes_leave_what_is_over_out(moved):
     class Lengths:
         model = "lengths"
