@@ -31,7 +31,7 @@ def kept(query: F32, vectors: F32, form: str, distance: str, k: int) -> float:
     else:
         scores = came @ query.astype(np.float64)
         if distance == "cosine":
-            scores /= np.linalg.norm(came, axis=1)
+            scores /= np.maximum(np.linalg.norm(came, axis=1), np.finfo(np.float64).tiny)
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
     return float(np.count_nonzero(scores[:k] >= least) / k)
 

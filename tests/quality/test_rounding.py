@@ -50,6 +50,8 @@ def test_counts_categories_and_copies_lose_nothing():
         for form, distance in (("int8", "dot"), ("int8", "euclid"), ("float16", "euclid")):
             near = np.argsort(-exact_scores(vectors, vectors[:1], distance)[0], kind="stable")
             assert kept(vectors[0], vectors[near], form, distance, K) == 1
+    beside = np.concatenate([copies[:20], np.zeros((20, DIM), np.float32)])  # which have no direction
+    assert kept(copies[0], beside, "int8", "cosine", K) == 1
 
 
 @pytest.mark.parametrize(("form", "enough"), [("float32", True), ("float16", True), ("int8", False)])
