@@ -13,6 +13,7 @@ import bqstore
 from .documents import Filter, document_of
 from .embeddings import call_async
 from .searching import Searching, search_settings
+from .words import checked_query
 
 Scored = list[tuple[Document, float]]
 
@@ -43,7 +44,7 @@ class Diverse(Searching):
         >>> [document.id for document in store.max_marginal_relevance_search("Dogs bark.", k=2)]
         ['2', '1']
         """
-        vector = self._embedding.embed_query(query)
+        vector = self._embedding.embed_query(checked_query(query))
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, filter, **kwargs)
 
     async def amax_marginal_relevance_search(
@@ -55,7 +56,7 @@ class Diverse(Searching):
         >>> [document.id for document in asyncio.run(store.amax_marginal_relevance_search("Dogs bark.", k=2))]
         ['2', '1']
         """
-        vector = await call_async(self._embedding, "embed_query", query)
+        vector = await call_async(self._embedding, "embed_query", checked_query(query))
         return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
 
     def max_marginal_relevance_search_by_vector(
@@ -119,7 +120,7 @@ class Diverse(Searching):
         >>> [(document.id, score > 0.99) for document, score in found]
         [('2', True), ('1', False)]
         """
-        vector = self._embedding.embed_query(query)
+        vector = self._embedding.embed_query(checked_query(query))
         return self.max_marginal_relevance_search_with_score_by_vector(
             vector, k, fetch_k, lambda_mult, filter, **kwargs
         )
@@ -134,7 +135,7 @@ class Diverse(Searching):
         >>> [document.id for document, _ in found]
         ['2', '1']
         """
-        vector = await call_async(self._embedding, "embed_query", query)
+        vector = await call_async(self._embedding, "embed_query", checked_query(query))
         return await self.amax_marginal_relevance_search_with_score_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
 
     def max_marginal_relevance_search_with_score_by_vector(

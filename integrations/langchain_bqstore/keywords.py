@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
 
 import bqstore
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _NO_SERVER: Final = "there is no server; the folder goes into path="
 _DISTANCE: Final = 'distance="euclid", m=, ef_construct= are keywords of the store'
 _HERE: Final[dict[str, dict[str, str]]] = {
     "the store": {
-        "embedding_function": "here it is embedding",
+        **dict.fromkeys(("embedding_function", "embeddings"), "here it is embedding"),
         **dict.fromkeys(("persist_directory", "folder_path", "persist_path"), "here it is path"),
         "location": "here it is path=, a folder; leave it out to keep everything in memory",
         "client": "an open bqstore.Collection goes into collection=",
@@ -51,3 +55,14 @@ def refuse_foreign(call: str, given: Iterable[str]) -> None:
     for name in given:
         if name in _HERE[call]:
             raise bqstore.UnknownKeywordError(f"{call} has no keyword {name!r}: {_HERE[call][name]}")
+
+
+def told_of_other_stores(make: Callable[P, R]) -> Callable[P, R]:
+    """Let keywords of another store be refused before Python says that ``embedding`` is missing, or what else is."""
+
+    @wraps(make)
+    def made(*given: P.args, **settings: P.kwargs) -> R:
+        refuse_foreign("the store", settings)
+        return make(*given, **settings)
+
+    return made

@@ -17,7 +17,7 @@ import bqstore
 
 from .diverse import Diverse
 from .embeddings import as_embeddings, model_of
-from .keywords import refuse_foreign
+from .keywords import told_of_other_stores
 from .retrievers import BQRetriever, retriever_settings
 from .stored import Stored
 
@@ -86,6 +86,7 @@ class BQVectorStore(Diverse, Stored):
     ['1', '2']
     """
 
+    @told_of_other_stores
     def __init__(
         self,
         embedding: Embeddings | bqstore.Embedder,
@@ -104,7 +105,6 @@ class BQVectorStore(Diverse, Stored):
         collection: bqstore.Collection | None = None,
         **settings: Any,
     ) -> None:
-        refuse_foreign("the store", settings)
         self._embedding = as_embeddings(embedding)  # before anything is opened
         settings.update(distance=distance, oversampling=oversampling, rescore=rescore, hnsw_ef=hnsw_ef)
         settings.update(full_scan_threshold=full_scan_threshold, originals=originals)

@@ -18,7 +18,24 @@ def needs_vector(query: str | None, kwargs: Mapping[str, Any]) -> bool:
     >>> needs_vector("Who sleeps?", {"mode": "text"}), needs_vector("Who sleeps?", {"mode": "hybrid"})
     (False, True)
     """
-    return query is not None and kwargs.get("mode") != "text"
+    if query is None:
+        return False
+    checked_query(query)
+    return kwargs.get("mode") != "text"
+
+
+def checked_query(query: object) -> str:
+    """Return the text of a query. One that is none is an InvalidInputError: each model has other words for it.
+
+    >>> checked_query("Who sleeps?")
+    'Who sleeps?'
+    """
+    if isinstance(query, str):
+        return query
+    raise bqstore.InvalidInputError(
+        f"query is of type {type(query).__name__}; expected a string: similarity_search_by_vector takes a vector, "
+        'and of a dict that a chain is given, itemgetter("question") passes on one value'
+    )
 
 
 def with_words(query: str | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,6 +117,13 @@ def test_a_keyword_of_another_store_is_refused_with_the_name_it_has_here(keyword
         BQVectorStore(Spelled(), **{keyword: "x"})
 
 
+def test_a_store_opened_as_chroma_is_was_told_that_embedding_is_missing_and_no_more() -> None:
+    with pytest.raises(bqstore.UnknownKeywordError, match="'embedding_function': here it is embedding"):
+        BQVectorStore(embedding_function=Spelled())  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'embedding'"):
+        BQVectorStore(path="x")  # type: ignore[call-arg]
+
+
 def test_keywords_of_other_stores_in_calls(store: BQVectorStore) -> None:
     for keyword, here in (("offset", "limit=, offset="), ("explain", r"store\.explain"), ("where", "'filter'")):
         with pytest.raises(bqstore.UnknownKeywordError, match=here):

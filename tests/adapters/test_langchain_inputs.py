@@ -202,3 +202,19 @@ async def test_what_is_no_document_is_refused_by_name_before_anything_is_embedde
         with pytest.raises(bqstore.InvalidInputError, match=words):
             await store.aupdate_documents(["1"], wrong)
     assert [found.page_content for found in store.get_by_ids(["1"])] == ["a"] and len(store.collection) == 1
+
+
+@pytest.mark.parametrize("query", [[1.0, 0.0], {"question": "a"}, b"a", 3])
+async def test_a_query_that_is_no_text_was_given_to_the_embedding_model(query: Any) -> None:
+    """Which said, at best, that a dict has no attribute of a string's."""
+    store = BQVectorStore(Broken())
+    store.add_texts(["a"])
+    says = rf"query is of type {type(query).__name__}; expected a string"
+    for search in (store.similarity_search, store.similarity_search_with_score, store.as_retriever().invoke):
+        with pytest.raises(bqstore.InvalidInputError, match=says):
+            search(query)
+    for search in (store.max_marginal_relevance_search, store.similarity_search_with_relevance_scores, store.explain):
+        with pytest.raises(bqstore.InvalidInputError, match=says):
+            search(query)
+    with pytest.raises(bqstore.InvalidInputError, match=says):
+        await store.asimilarity_search(query)
