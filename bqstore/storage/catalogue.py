@@ -218,13 +218,15 @@ class Catalogue(Inheritable):
         with self._swap:  # nobody has taken one that is not in `_in_use`, and nobody takes one now
             if self._in_use or self._closed:
                 return False
-            main, self._main, self._is_writer = self._main, None, False
-            found = [] if main is None else [main]
-            with suppress(IndexError):  # a search may take the last one
-                while True:
-                    found.append(self._idle.pop())
-            if found:
-                self._close_quietly(found)
+            with Using(self._in_use):  # for forks
+                # an interrupt may have left the main one lent to nobody
+                main, self._main, self._is_writer, self._is_lent = self._main, None, False, False
+                found = [] if main is None else [main]
+                with suppress(IndexError):  # a search may take the last one
+                    while True:
+                        found.append(self._idle.pop())
+                if found:
+                    self._close_quietly(found)
         return True
 
     def read_id(self, connection: sqlite3.Connection) -> int | None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -373,6 +374,43 @@ def test_a_fork_of_one_at_rest(tmp_path, col):
 
     assert as_child(child) == "0 awake"
     assert "d" in col and col.verify().ok
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_while_another_thread_puts_it_to_rest_waited_for_ever(tmp_path, col, monkeypatch):
+    catalogue = col._engine.store.catalogue
+    inside, go_on, close = threading.Event(), threading.Event(), catalogue._close_quietly
+
+    def slowly(connections):
+        inside.set()
+        go_on.wait()
+        close(connections)
+
+    def child() -> str:
+        signal.alarm(10)
+        with pytest.raises(StorageError, match="forked while another thread"):
+            bqstore.open(tmp_path)
+        return "refused"
+
+    monkeypatch.setattr(catalogue, "_close_quietly", slowly)
+    thread = threading.Thread(target=col._engine.store.rest)
+    thread.start()
+    inside.wait()
+    try:
+        assert as_child(child) == "refused"
+    finally:
+        go_on.set()
+        thread.join()
+    assert col.ids() == ["a", "b", "c"]
+
+
+def test_at_rest_no_connection_is_lent_that_an_interrupt_has_left_so(col):
+    catalogue = col._engine.store.catalogue
+    catalogue._borrowed()  # and Ctrl-C before it could be given back
+    rest(col)
+    assert not catalogue._is_lent
+    with catalogue.using_main() as main, catalogue.using_main() as again:
+        assert main is again
 
 
 class One:
