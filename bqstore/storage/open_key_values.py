@@ -64,6 +64,8 @@ def _open_to_write(place: Place, lock: WriterLock, lock_timeout: float) -> Entry
         if not is_own_for_life(file):
             lock.wait(file, lock_timeout)
             stack.callback(platform.unlock, file.fileno())
+        else:  # other threads of this process have it, too
+            stack.enter_context(turn_of(place))
         host = claim(place)
         if host is not None:
             end_with_the_parent(at_failure.enter_context(host))

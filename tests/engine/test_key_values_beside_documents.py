@@ -207,3 +207,38 @@ def test_deleted_entries_are_gone_from_every_byte_after_compact(tmp_path, exclus
         assert b"kept-canary" in data and b"new-canary" in data
         assert b"gone-canary" not in data and b"old-canary" not in data
         assert kv.get(["kept", "gone", "new"]) == [b"kept-canary", None, b"new-canary"]
+
+
+def test_two_threads_that_made_the_entries_of_an_exclusive_collection_emptied_each_others(tmp_path, monkeypatch):
+    """The lock of the folder is theirs both: one removed the file that the other was making."""
+    found: list = []
+
+    def put(key: str) -> None:
+        with bqstore.open_key_values(tmp_path) as entries:
+            entries.put({key: b"value"})
+            found.append(key)
+
+    other, begun, ended = threading.Thread(target=put, args=("b",)), threading.Event(), threading.Event()
+    create, sync = storage_key_values.tables.create, storage_key_values.platform.sync_file
+
+    def meanwhile(fd: int) -> None:  # the file of the first is whole, and about to get its name
+        monkeypatch.setattr(storage_key_values.platform, "sync_file", sync)
+        monkeypatch.setattr(storage_key_values.tables, "create", slowly)
+        other.start()
+        begun.wait(0.3)
+        sync(fd)
+
+    def slowly(*arguments):
+        begun.set()
+        ended.wait(5)
+        create(*arguments)
+
+    monkeypatch.setattr(storage_key_values.platform, "sync_file", meanwhile)
+    with bqstore.open(tmp_path, exclusive=True):
+        try:
+            put("a")
+        finally:
+            ended.set()
+            other.join()
+        with bqstore.open_key_values(tmp_path) as entries:
+            assert sorted(found) == sorted(entries.keys()) == ["a", "b"]
