@@ -54,7 +54,8 @@ def used(one: Resting) -> None:
     most = max(_FEWEST, platform.most_descriptors() // _SHARE // _EACH)
     for _ in range(len(_awake)):  # each at most once: those that are busy become the last ones
         with _lock:
-            first = next(iter(_awake), key) if len(_awake) > most else key
+            # a list: one that is collected meanwhile changes the dictionary
+            first = list(_awake)[0] if len(_awake) > most else key  # noqa: RUF015
             if first == key:
                 return
             other = _awake.pop(first)()

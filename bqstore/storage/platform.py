@@ -60,7 +60,7 @@ def map_file(fd: int, length: int, access: int = mmap.ACCESS_READ) -> memoryview
 
     It lives as long as anything refers to it. Raises ValueError where the file is shorter, OSError.
     """
-    if sys.version_info >= (3, 13):
+    if fcntl is not None and sys.version_info >= (3, 13):  # Windows has no trackfd
         return memoryview(mmap.mmap(fd, length, access=access, trackfd=False))
     if _libc is None:
         return memoryview(mmap.mmap(fd, length, access=access))  # it keeps a copy of the descriptor

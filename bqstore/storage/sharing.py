@@ -93,6 +93,8 @@ class Sharing(Reading):
 
         Not those of locks that are held. May be called from any thread at any moment.
         """
+        if self._place is not None and self._place.is_closed:
+            return True  # nothing is held, and it need not be asked again
         if self._place is None or not self._place.can_rest or self._is_poisoned() or not self.catalogue.rest():
             return False
         for file in self.flat.both():

@@ -361,6 +361,18 @@ def test_closing_beside_a_read_leaves_the_connection_to_it(tmp_path, col):
     assert not catalogue.rest()
 
 
+def test_a_closed_collection_was_asked_to_rest_again_and_again(col, monkeypatch):
+    monkeypatch.setattr(descriptors, "_awake", {})
+    store = col._engine.store
+    col.close()
+    store.use()  # a look of another thread that came late
+    monkeypatch.setattr(platform, "most_descriptors", lambda: 16)  # two of them
+    some = [One([], "a"), One([], "b")]
+    for one in some:
+        descriptors.used(one)
+    assert [reference() for reference in descriptors._awake.values()] == some
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_of_one_at_rest(tmp_path, col):
     rest(col)
