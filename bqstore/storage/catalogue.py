@@ -51,7 +51,7 @@ class Catalogue(Inheritable):
         self._idle: list[sqlite3.Connection] = []
         self._main: sqlite3.Connection | None = None  # None at rest
         self._is_writer = False  # the main connection is one that writes
-        self._at_main: set[Using] = set()  # who uses it, or is about to
+        self._at_main: set[int] = set()  # who uses it, or is about to
         self._is_lent = self._was_lent = False  # to a reader
         self._mains = 0  # how many there have been
         self._swap = threading.RLock()  # held for moments, by who takes a connection or gives it back

@@ -19,18 +19,27 @@ _SHARED_BYTES: Final = (0x40000002, 510)  # of a database, which SQLite locks ex
 
 
 class Using:
-    """For forks to know that a connection is in use. A class, as each search passes here."""
+    """For forks, and who would put a collection to rest, to know that a connection is in use.
+
+    A class, as each search passes here. It ends with the object, if an interrupt has come before the end of the block.
+    """
 
     __slots__ = ("_those",)
 
-    def __init__(self, those: "set[Using]") -> None:
+    def __init__(self, those: set[int]) -> None:
         self._those = those
 
     def __enter__(self) -> None:
-        self._those.add(self)
+        self._those.add(id(self))
 
     def __exit__(self, *exception: object) -> None:
-        self._those.discard(self)
+        self._those.discard(id(self))
+
+    def __del__(self) -> None:
+        try:  # noqa: SIM105
+            self._those.discard(id(self))
+        except AttributeError:  # an interrupt came before __init__
+            pass
 
 
 class Inheritable:
@@ -45,7 +54,7 @@ class Inheritable:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._in_use: set[Using] = set()  # by the threads of this process, now
+        self._in_use: set[int] = set()  # by the threads of this process, now
         self._guard = -1  # in a fork: a descriptor whose lock keeps SQLite from tidying up; open until its end
         self._torn = False  # in a fork: a thread that it does not have was using a connection
         self._closed = False

@@ -18,6 +18,8 @@ from bqstore.errors import ClosedError, CorruptionError, FolderReplacedError, Lo
 from bqstore.storage import descriptors, platform
 from bqstore.storage.place import Place
 
+from ..storage.depth import depths
+from ..storage.interrupts import interrupted, lines_of
 from .test_folders import as_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
@@ -454,3 +456,19 @@ def test_those_used_longest_ago_rest_first_and_busy_ones_later(monkeypatch):
     for busy in (more := [One(calls, "g", busy=True), One(calls, "h", busy=True)]):
         descriptors.used(busy)
     assert len(descriptors._awake) == 2 and calls[-1] == "f" and len(more) == 2
+
+
+@depths("most", 25, 10_000)
+def test_an_interrupt_kept_a_collection_from_rest_for_good(col, most):
+    """It came where a block ends in which a connection is in use."""
+    store = col._engine.store
+
+    def awaken():
+        store.rest()
+        col.get(["a"])
+        col.search(np.eye(3)[0], 1)
+
+    for line in range(1, min(most, lines_of(awaken)) + 1):
+        interrupted(awaken, line)
+        awaken()
+        assert store.rest(), line
