@@ -81,7 +81,7 @@ def index_to_search(settings: dict[str, object]) -> TextIndex:
     index = TextIndex.of(settings)
     if index is None:
         raise InvalidInputError(
-            "text is given, and this collection has no text index: bqstore.open(..., text_index=True), or "
+            "text is given, and this collection has no text index: text_index=True where it is opened, or "
             "set_text_index(), makes one"
         )
     if not index.is_whole:

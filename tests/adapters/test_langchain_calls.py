@@ -415,3 +415,8 @@ def test_a_root_logger_at_debug_hears_nothing_of_numba(caplog: pytest.LogCapture
         store.add_texts([f"{i} 1" for i in range(300)])
         store.similarity_search("1 0", filter={"n": 1})
     assert len(caplog.records) < 20
+
+
+def test_ids_come_third_as_in_the_stores_of_others(store: BQVectorStore) -> None:
+    assert store.add_texts(["5 5"], [{"n": 5}], ["five"]) == ["five"]
+    assert [document.id for document in store.get_by_ids(["five"])] == ["five"]
