@@ -120,8 +120,13 @@ def is_plausible(chosen, n, dim):
     assert quantizer.query_encoding == found.quantization.query_encoding
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize("vectors", [low_rank(3000), clustered(3000, 32, 1, 50)], ids=["one bit", "more bits"])
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pytest.param(low_rank(3000), id="one bit", marks=pytest.mark.slow),
+        pytest.param(clustered(3000, 32, 1, 50), id="more bits"),
+    ],
+)
 def test_what_larger_codes_find_changes_no_choice(monkeypatch, vectors):
     """Larger codes are not measured where a smaller one finds .99."""
     soon = choose(vectors, ANY, METRICS["cosine"])
