@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple
 import numba
 
 from bqstore.errors import InvalidInputError
+from bqstore.forks import in_forks
 from bqstore.kernels.cache import GIVEN, USER, writable_folder
 
 try:
@@ -132,8 +133,7 @@ class _Children:
 
 _here = _Children()
 atexit.register(_here.let_go)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_here.let_go)
+in_forks(_here.let_go)
 
 
 def can_start_python() -> bool:

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from ..forks import in_forks
 from . import platform
 
 _EACH: Final = 8  # descriptors of a collection in use: see docs/design/descriptors.md
@@ -87,5 +88,4 @@ def _after_fork() -> None:
     _awake.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_forks(_after_fork)

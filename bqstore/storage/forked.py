@@ -87,9 +87,8 @@ class Inheritable:
         with suppress(OSError):
             self._guard = os.open(self._path, os.O_RDONLY)
             platform.share_bytes(self._guard, *_SHARED_BYTES)
-        if (
-            sys.version_info >= (3, 12) and not self._torn and self._main is not None
-        ):  # where descriptors cannot have locks
+        # where descriptors cannot have locks
+        if sys.version_info >= (3, 12) and not self._torn and self._main is not None:
             with suppress(sqlite3.Error):
                 self._main.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
 

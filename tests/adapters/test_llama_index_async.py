@@ -1,7 +1,6 @@
 """Async calls of LlamaIndex's `BQVectorStore`: the event loop goes on, and cancelling leaves nothing half done."""
 
 import asyncio
-import gc
 import os
 import threading
 import time
@@ -16,6 +15,8 @@ from llama_index.core.vector_stores import FilterOperator, MetadataFilter, Metad
 
 import bqstore
 from llama_index.vector_stores.bqstore import BQVectorStore
+
+from .heartbeat import never_stalls
 
 DIM = 64
 VECTORS = np.random.default_rng(8).standard_normal((2000, DIM))
@@ -36,25 +37,6 @@ def above(i: int) -> MetadataFilters:
     return MetadataFilters(filters=[MetadataFilter(key="i", value=i, operator=FilterOperator.GT)])
 
 
-async def longest_stall(work: Callable[[], Awaitable[Any]]) -> float:
-    """Seconds by which a heartbeat of 5 ms came late while the work was done."""
-    late: list[float] = [0.0]
-    done = asyncio.Event()
-
-    async def beat() -> None:
-        while not done.is_set():
-            began = time.perf_counter()
-            await asyncio.sleep(0.005)
-            late.append(time.perf_counter() - began - 0.005)
-
-    heart = asyncio.create_task(beat())
-    await asyncio.sleep(0.02)
-    await work()
-    done.set()
-    await heart
-    return max(late)
-
-
 @pytest.mark.slow
 async def test_two_hundred_calls_at_once_stalled_the_loop_for_a_third_of_a_second(tmp_path: Path) -> None:
     """Submitting to threads that all compute waited for each of them.
@@ -72,19 +54,7 @@ async def test_two_hundred_calls_at_once_stalled_the_loop_for_a_third_of_a_secon
             "adds": lambda: asyncio.gather(*(store.async_add(given[i : i + 1]) for i in range(0, 200, 5))),
             "one large add": lambda: store.async_add(given[:500]),
         }
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # a collection of all objects stalls every thread, whoever made them
-        try:
-            for name, work in works.items():
-                stalls: list[float] = []
-                while not stalls or (min(stalls) > 0.02 and len(stalls) < 6):
-                    quiet = await longest_stall(lambda: asyncio.sleep(0.3))
-                    stalls.append(await longest_stall(work) - quiet)
-                assert min(stalls) <= 0.02, (name, stalls)
-        finally:
-            gc.enable()
-            gc.unfreeze()
+        await never_stalls(works)
 
 
 async def test_calls_take_turns_in_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,20 @@ import pytest
 from bqstore.embeddings import ingest
 
 
-def test_the_line_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
+
+def at_a_terminal(monkeypatch):
+    """A terminal in place of stderr, and a clock of three looks: no fixture, as pytest sets stderr after these."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     clock = iter([0.0, 1.0, 4.0])
     monkeypatch.setattr("bqstore.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+
+def test_the_line_on_a_terminal(monkeypatch):
+    at_a_terminal(monkeypatch)
     with ingest.progress_line(lambda: 0.5) as line:
         line(100, 1000)
         assert sys.stderr.getvalue() == ""
@@ -25,13 +31,7 @@ def test_the_line_on_a_terminal(monkeypatch):
 
 
 def test_without_a_price_and_a_number_of_all_there_is_the_rate_alone(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    clock = iter([0.0, 1.0, 4.0])
-    monkeypatch.setattr("bqstore.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    at_a_terminal(monkeypatch)
     for name in ("ipykernel", "tqdm.auto"):  # a notebook without tqdm has a line, too
         monkeypatch.setitem(sys.modules, name, SimpleNamespace() if name == "ipykernel" else None)
     with ingest.progress_line() as line:

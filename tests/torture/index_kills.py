@@ -11,9 +11,7 @@ import mmap
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +23,10 @@ from langchain_core.indexing import index
 from langchain_bqstore import BQRecordManager, BQVectorStore
 
 from ..adapters.langchain_texts import Spelled
+from .faults.sweep import trace
 from .faults.table import NUMBERS
 
 AT = 2000
-ANY_TRACER = 0x59616D61, ctypes.c_ulong(-1)  # of prctl: PR_SET_PTRACER, PR_SET_PTRACER_ANY
 FIRST = [Document(text, metadata={"source": source}) for text, source in (("1 0", "a"), ("0 1", "a"), ("1 1", "b"))]
 THEN = [FIRST[0], FIRST[2], *(Document(text, metadata={"source": "a"}) for text in ("2 1", "3 1"))]  # "0 1" is gone
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -81,12 +79,7 @@ def main(folder: str, name: str, cleanup: str) -> None:
     store, records = opened(template)
     run(FIRST, cleanup, records, store)
     records.close(), store.close()
-    _libc.prctl(*ANY_TRACER, 0, 0, 0)  # where only ancestors may
-    options = ["-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={AT}"]
-    tracer = subprocess.Popen(["strace", *options, "-p", str(os.getpid())])
-    while "TracerPid:\t0" in Path("/proc/self/status").read_text():
-        assert tracer.poll() is None, "strace has ended"
-        time.sleep(0.01)
+    trace(name, "signal=KILL", AT)
 
     def fresh() -> None:
         shutil.rmtree(work, ignore_errors=True)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from ...errors import EmbeddingError
+from ...forks import in_forks
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,5 +87,4 @@ def _renew_lock() -> None:
     _starting = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+in_forks(_renew_lock)

@@ -152,16 +152,16 @@ def main(folder: str, operations: str, name: str, error: str, samples: str) -> N
         sweep.done(sweep.ready()).close()
         with bqstore.open(sweep.work) as col:
             contents(col), col.verify(), col.add([[1.0] * 8], ["probe"])
-    trace(name, error)
+    trace(name, f"error={error}", AT)
     sweeps[0].call_nothing(AT)  # so that none strikes here: forks count anew
     for sweep in sweeps:
         run(sweep, int(samples))
 
 
-def trace(name: str, error: str) -> None:
-    """Have strace trace this process, and all that it forks from now on."""
+def trace(name: str, fault: str, at: int) -> None:
+    """Have strace trace this process, and all that it forks from now on: a fault at each one's call number ``at``."""
     _libc.prctl(*ANY_TRACER, 0, 0, 0)  # where only ancestors may
-    options = ["-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={AT}"]
+    options = ["-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:{fault}:when={at}"]
     tracer = subprocess.Popen(["strace", *options, "-p", str(os.getpid())])
     while "TracerPid:\t0" in Path("/proc/self/status").read_text():
         assert tracer.poll() is None, "strace has ended"
