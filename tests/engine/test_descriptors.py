@@ -1,6 +1,7 @@
 """Collections that nobody uses give their descriptors back, and nothing is lost or taken for another by that."""
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -459,16 +460,27 @@ def test_those_used_longest_ago_rest_first_and_busy_ones_later(monkeypatch):
 
 
 @depths("most", 25, 10_000)
-def test_an_interrupt_kept_a_collection_from_rest_for_good(col, most):
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forks of threaded processes
+def test_an_interrupt_kept_a_collection_from_rest_for_good(tmp_path, most):
     """It came where a block ends in which a connection is in use."""
-    store = col._engine.store
 
-    def awaken():
-        store.rest()
-        col.get(["a"])
-        col.search(np.eye(3)[0], 1)
+    def kept():
+        with bqstore.open(tmp_path) as col:
+            col.add(np.eye(3), ["a", "b", "c"])
 
-    for line in range(1, min(most, lines_of(awaken)) + 1):
-        interrupted(awaken, line)
-        awaken()
-        assert store.rest(), line
+            def awaken():
+                col._engine.store.rest()
+                col.get(["a"])
+                col.search(np.eye(3)[0], 1)
+
+            lines = min(most, lines_of(awaken))
+            found = []
+            for line in range(1, lines + 1):
+                interrupted(awaken, line)
+                awaken()
+                found += [] if col._engine.store.rest() else [line]
+        return f"{found} of {lines}"
+
+    # in a fork: a trace function can raise where no signal can, at the line that ends a `with`, and CPython 3.11 then
+    # takes the thread for one that handles an exception, as long as it lives
+    assert re.fullmatch(r"\[\] of [1-9][0-9]+", as_child(kept))
