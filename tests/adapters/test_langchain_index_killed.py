@@ -52,6 +52,7 @@ def contents(store: BQVectorStore) -> set[str]:
     return {record.text or "" for record in store.collection.scroll()}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("then", [THEN, FIRST], ids=["again", "what-was-before"])
 @pytest.mark.parametrize("cleanup", ["incremental", "scoped_full", "full"])
 @pytest.mark.parametrize("is_async", [False, True])

@@ -34,6 +34,7 @@ def filled(vectors, **settings):
     return col
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("n", "dim"), SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_by_itself_it_finds_what_it_promises(kind, n, dim):

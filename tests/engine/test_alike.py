@@ -24,6 +24,7 @@ def of_old(monkeypatch):
     monkeypatch.setattr(quantizer, "_linking", lambda *_: np.zeros(3, np.float32))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["cosine", "euclid"])
 def test_vectors_of_six_dimensions_are_scanned(of_old, distance):
     """Sixty-four lists: a walk finds .6 of them under cosine, and .15 under euclid."""

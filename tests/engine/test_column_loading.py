@@ -21,6 +21,7 @@ def add(col, start, stop, rng):
     col.add(vectors, [f"d{i}" for i in range(start, stop)], metadatas=metadatas)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rows, length", [(1, 10**9), (3, 10**9), (10**9, 0), (10**9, 60), (N, 10**9)])
 def test_portions_of_any_size_give_the_same_columns(tmp_path, monkeypatch, rows, length):
     rng = np.random.default_rng(0)

@@ -122,7 +122,7 @@ def searcher(col: bqstore.Collection, seed: int) -> Callable[[threading.Event], 
     return search
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 @pytest.mark.parametrize("threshold", [0, 10_000], ids=["bits", "exact"])
 def test_searches_while_one_writes_see_whole_documents(tmp_path, on_disk, threshold):
@@ -280,6 +280,7 @@ def test_a_reader_in_another_process_sees_whole_commits_only(tmp_path):
         assert int(out.split()[1]) >= 1
 
 
+@pytest.mark.slow
 def test_readers_open_while_the_writer_begins_anew(tmp_path):
     """The files of a generation vanish between a reader's look at the head row and its opening of them."""
     with bqstore.open(tmp_path) as col:

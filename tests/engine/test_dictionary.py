@@ -193,7 +193,7 @@ class DictionaryMachine(RuleBasedStateMachine):
         assert self.col.verify().ok
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("originals", ORIGINALS)
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
 def test_a_collection_agrees_with_a_dictionary(originals, on_disk):

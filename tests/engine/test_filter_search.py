@@ -184,7 +184,7 @@ def check_trials(col: bqstore.Collection, queries: np.ndarray, truth: Truth, tri
             np.testing.assert_allclose(values, best, atol=2e-5, err_msg=str(told))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("walk", [False, True], ids=["planned", "walk"])
 @pytest.mark.parametrize("name", ["plain", "worn"])
 def test_as_many_hits_as_match(request, monkeypatch, name, walk):
@@ -212,6 +212,7 @@ def test_exact_search_is_brute_force(distance):
                 np.testing.assert_allclose(scores, truth.scores[at, found], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_search_and_search_batch_and_search_ids_agree(plain, monkeypatch, way):
     col, queries, truth = plain
@@ -323,6 +324,7 @@ def recalls(
     return found
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["independent", "near", "far"])
 def test_recall_whatever_the_filter_has_to_do_with_the_query(correlated, monkeypatch, kind):
     name, col, queries, truth = correlated

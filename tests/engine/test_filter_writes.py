@@ -156,7 +156,7 @@ class FilterMachine(RuleBasedStateMachine):
                     agree(col, self.truth, condition)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.filterwarnings("ignore:there is no snapshot of the graph:RuntimeWarning")
 @pytest.mark.parametrize("worth", [8, 2048], ids=["graphs", "no graphs"])
 @pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
@@ -416,6 +416,7 @@ def quietly(path: Path, **keywords: Any) -> bqstore.Collection:
         return bqstore.open(path, hnsw=BITS, quantization=SIGNS, **keywords)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
 def test_a_crash_leaves_a_snapshot_that_is_behind(tmp_path, read_only):
     """Rows that were changed in place, or died, since it was written."""
@@ -503,6 +504,7 @@ def test_a_reader_follows_every_change(tmp_path):
         check(reader, {})
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("where", ["writer", "reader"])
 def test_an_update_is_seen_whole_or_not_at_all(tmp_path, where):
     """Ten at a time change their side; every count that a thread meets is one of whole tens."""

@@ -39,7 +39,7 @@ def whole():
 # ---- what is found
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("distance", "originals", "place"),
     [
@@ -126,6 +126,7 @@ CONDITIONS = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("deleted", [False, True], ids=["all", "half deleted"])
 def test_as_many_hits_as_match_come_back(tmp_path, deleted):
     base, queries = data_of(N, DIM, queries=6)
@@ -169,7 +170,7 @@ def test_as_many_hits_as_match_come_back(tmp_path, deleted):
         assert walked >= 8
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("correlated", [True, False], ids=["near the query", "far from it"])
 @pytest.mark.parametrize("part", [0.5, 0.05, 0.005])
 def test_filters_that_go_with_the_query_or_against_it(part, correlated):
@@ -370,7 +371,7 @@ def test_query_encodings_differ_at_each_open_and_nothing_stored_changes(tmp_path
         assert col.info().quantization.query_encoding == "binary"  # as stored
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_finer_queries_rank_better_on_real_embeddings(embeddings, tmp_path, name):
     base, queries = embeddings(f"{name}.npz")

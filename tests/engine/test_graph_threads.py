@@ -247,6 +247,7 @@ def test_several_writers_and_searchers(tmp_path):
         assert info.linked == info.count + info.deleted
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("tail", [100, 8192], ids=["often saved", "never saved"])
 def test_a_reader_in_the_same_process_follows(tmp_path, monkeypatch, tail):
     monkeypatch.setattr(graph_builder, "TAIL", tail)

@@ -759,6 +759,7 @@ def test_a_transaction_that_an_interrupt_left_open_hid_what_others_committed(tmp
         assert len(col) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an alarm in a finalizer
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that interrupt on Windows")
 def test_an_interrupted_look_at_others_keeps_no_lock(tmp_path, other):

@@ -132,6 +132,7 @@ class TwoWriters(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("enough", [5, 2048])
 def test_two_writers_are_as_one(monkeypatch, enough):
     monkeypatch.setattr(opening, "joined", lambda folder: None)

@@ -395,7 +395,7 @@ def seen(col):
     return out
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["at once", "grown", "few", "given"])
 def test_an_opening_finds_the_same(tmp_path, how):
     given = {"encoding": "two_bits", "estimator": "rabitq", "rotate": True} if how == "given" else {}
@@ -660,7 +660,7 @@ def bytes_of(path):
         return parameters, file.read_bytes()[start : start + size * store.head.n_slots], graph
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["auto", "grown", *CORRECTED[::3], CORRECTED[4], SIGNED[2]], ids=named)
 def test_the_same_input_gives_the_same_bytes_on_any_threads(tmp_path, how):
     base, found, results = clustered(2600 if how == "auto" else 2200, 40, seed=1), [], []
@@ -809,7 +809,7 @@ def found_of(base, distance, settings):
         return float(np.mean(scores >= truth[:, 9:]))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_vectors_of_every_kind_are_found_no_worse_than_by_their_signs(kind, distance):

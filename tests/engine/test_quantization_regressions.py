@@ -27,7 +27,7 @@ def test_requantizing_a_few_documents_divided_by_zero(n):
         assert col.info().choice.vectors > 1000  # not the few of before
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("offset", [0, 300, 3000])
 def test_vectors_far_from_the_origin_lost_their_mean(offset):
     base, queries = data_of(2500, 64)
@@ -40,7 +40,7 @@ def test_vectors_far_from_the_origin_lost_their_mean(offset):
         assert found(col, queries, oversampling=10) > 0.8
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dim", [3, 6])
 @pytest.mark.parametrize("encoding", ["two_bits", "four_bits"])
 def test_documents_of_equal_signs_hid_each_other_from_walks(dim, encoding):

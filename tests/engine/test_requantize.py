@@ -225,7 +225,7 @@ def test_a_collection_that_was_emptied_settles_anew(path, originals):
         assert col.verify().ok
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "way", [None, CORRECTED[3], SIGNED[2], SIGNED[0]], ids=lambda way: named(way) if way else "auto"
 )
@@ -252,7 +252,7 @@ def test_on_an_empty_collection_it_settles_what_comes(tmp_path, how, way):
         check_codes(col)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("originals", ["float16", "int8"])
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 def test_from_originals_in_fewer_bytes(tmp_path, originals, distance):
@@ -401,6 +401,7 @@ def check_answers(who, live, vectors, query):
     assert {id_ for id_ in ids[0] if id_} == live and np.isfinite(scores[0, : len(live)]).all()
 
 
+@pytest.mark.slow
 def test_threads_and_a_reader_search_during_and_after_it(tmp_path):
     with worn(tmp_path) as col, bqstore.open(tmp_path, read_only=True, hnsw=BITS) as reader:
         live = {record.id for record in col.scroll()}
@@ -713,7 +714,7 @@ def test_ctrl_c_leaves_everything_as_it_was(path, monkeypatch, owner, name, when
         assert path is None or {file.split("-")[1][0] for file in bins(path)} == {"1"}
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("to", [CORRECTED[2], SIGNED[0], None], ids=["two_bits", "signs", "auto"])
 @pytest.mark.parametrize(
     ("name", "was"),

@@ -134,7 +134,7 @@ def test_the_whole_is_found_by_codes_of_a_part(path, way, distance):
             check_codes(col)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("way", WAYS, ids=named)
 @pytest.mark.parametrize("part", [1, 64, PART, 100])
@@ -331,7 +331,7 @@ def settings_in(col):
     return col._engine.store.head.settings
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 def test_requantize_there_and_back(path):
     with filled(path, None, **asked(SIGNED[0])) as col:
         before, plain = documents(col), settings_in(col)
@@ -655,6 +655,7 @@ def test_a_sound_code_of_another_vector_is_found(tmp_path):
         assert any("is not the code of its vector" in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_real_embeddings(embeddings):
     """OpenAI's third generation: half of the values tell nearly as much."""
     base, queries = embeddings("openai_3large_3072.npz")

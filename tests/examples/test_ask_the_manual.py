@@ -145,6 +145,7 @@ def test_fresh_builds_anew_and_removes_nothing_else(tmp_path, demo):
     assert (tmp_path / "demo" / "a file of the user's").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_a_file_is_an_error_without_a_traceback(tmp_path, demo):
     (tmp_path / "demo").write_text("")
     status, said = demo(ASKED)

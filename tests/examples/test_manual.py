@@ -60,6 +60,7 @@ def test_the_same_passages_in_every_process(passages):
     assert there.strip() == digest(passages)
 
 
+@pytest.mark.slow
 def test_a_limit_is_spread_over_the_whole(passages):
     from manual.corpus import spread
 

@@ -93,6 +93,7 @@ def same(found, expected):
         assert gaps.min() < 1e-5 or differing[row, -1]
 
 
+@pytest.mark.sampled(3)
 @every_coding
 @every_metric
 @pytest.mark.parametrize("planes", PLANES)

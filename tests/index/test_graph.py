@@ -50,6 +50,7 @@ def test_another_seed_gives_another_graph(data):
     assert bytes_of(other) != bytes_of(grow(words[:500]))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", [None, 1, 7, 1000])
 def test_at_once_one_by_one_and_in_pieces_are_equal(data, step):
     words, queries = data

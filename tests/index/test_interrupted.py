@@ -253,7 +253,7 @@ def test_an_interrupt_at_any_line_loses_no_copies(copies, linked, every):
             assert lists_of(each) == lists_of_codes(copies, 80), f"line {line}"
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @at_every_line
 @pytest.mark.parametrize("linked", [50, 0, 1, pytest.param(40, marks=pytest.mark.slow)])
 def test_an_interrupt_at_any_line_counts_inexact_copies_once(linked, every):

@@ -196,6 +196,7 @@ def shuffled(coding, metric):
     return order, words, grow(words, quantizer=before.quantizer)
 
 
+@pytest.mark.sampled(4)
 @every_coding
 @every_metric
 @every_way

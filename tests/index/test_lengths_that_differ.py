@@ -48,6 +48,7 @@ def part_of_scan(data, queries, flags=None):
     return float((walked >= scanned[:, -1:]).mean())
 
 
+@pytest.mark.sampled(2)
 @every_coding
 @pytest.mark.parametrize("metric", [DOT, EUCLID])
 @pytest.mark.parametrize("lengths", LENGTHS)
@@ -60,6 +61,7 @@ def test_no_link_led_to_vectors_shorter_than_those_around_them(lengths, metric, 
     assert part_of_scan(data, queries, short < np.median(short)) > 0.98
 
 
+@pytest.mark.sampled(1)
 @every_coding
 def test_the_graph_is_the_same_on_any_number_of_threads_and_from_where_it_was_saved(coding):
     """Although what lifts reach is measured on the vectors that have come so far."""

@@ -31,6 +31,7 @@ def blank(order):
     return vectors, same
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("order", ["first", "last", "mixed"])
 def test_all_the_others_are_found_among_five_thousand_blanks(order):
     vectors, same = blank(order)
@@ -39,6 +40,7 @@ def test_all_the_others_are_found_among_five_thousand_blanks(order):
     assert recall(words, queries, walk(data, queries, 10, 64)) > 0.98
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("count", [40, 100, 300, 1000])
 def test_blanks_at_the_beginning_do_not_hide_what_comes_after(count):
     vectors = clustered(5000, DIM, 1)
@@ -48,6 +50,7 @@ def test_blanks_at_the_beginning_do_not_hide_what_comes_after(count):
     assert recall(words, queries, walk(data, queries, 10, 64)) > 0.98
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("order", ["first", "last", "mixed"])
 def test_a_hundred_blanks_are_found_where_there_are_thousands(order):
     vectors, same = blank(order)
@@ -57,6 +60,7 @@ def test_a_hundred_blanks_are_found_where_there_are_thousands(order):
     assert (distances_of(words, query, found) == 0).all()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("order", ["first", "last", "mixed"])
 def test_the_only_blank_that_is_accepted_is_found(order):
     vectors, same = blank(order)

@@ -64,6 +64,7 @@ def reference(name, way):
     return found["recall@10 at oversampling 1,2,3,4,8 after exact rescoring"][way][0]
 
 
+@pytest.mark.slow
 @every_set
 @pytest.mark.long
 def test_one_bit_is_as_good_as_numpy_makes_it(measured, name):

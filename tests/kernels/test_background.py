@@ -73,6 +73,7 @@ def test_of_programs_that_start_at_once_one_compiles(tmp_path):
     assert sum(tries) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_next_program_goes_on_where_a_killed_compilation_ended(tmp_path):
     lock = (
@@ -114,6 +115,7 @@ print(sift(), dispatch.sift.is_compiled(), background.mode())
     assert said == ["(3, [0, 1, 2]) True foreground"] and "compiling" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_children_that_die_are_started_twice_and_then_this_process_compiles(tmp_path):
     """Killed for their memory, or ended by a broken installation."""

@@ -159,6 +159,7 @@ def test_each_finds_its_own_document_and_no_other(full, nothing_is_executed, som
         assert text in full and full.get([text])[0].id == text
 
 
+@pytest.mark.slow
 def test_as_patterns_and_as_pieces(full, nothing_is_executed):
     for text in ALL:
         if text.endswith("\\") and (len(text) - len(text.rstrip("\\"))) % 2:

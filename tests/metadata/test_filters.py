@@ -222,6 +222,7 @@ def test_an_operator_without_its_dollar():
         col.count({"year": {"gte": 2003}})
 
 
+@pytest.mark.slow
 def test_fields_that_no_document_has_kept_columns_for_good(tmp_path):
     n = 2100  # enough for a graph, and so for a snapshot
     quick = {"quantization": {"encoding": "one_bit"}, "hnsw": {"m": 2, "ef_construct": 4}}

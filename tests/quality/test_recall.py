@@ -29,6 +29,7 @@ def recalls(base: np.ndarray, queries: np.ndarray, k: int = 10) -> list[float]:
 LARGE = ("openai_3small_1536", "minilm_l6_v2_384")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in SETS]
 )

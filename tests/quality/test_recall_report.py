@@ -362,6 +362,7 @@ def test_an_interrupt_leaves_the_collection_as_it_was(monkeypatch):
         assert col.search_ids(queries)[0].tolist() == before
 
 
+@pytest.mark.slow
 def test_real_models_that_suit_one_bit_and_that_do_not(embeddings):
     for name, suits in (("openai_3large_3072", True), ("minilm_l6_v2_384", False)):
         base, queries = embeddings(f"{name}.npz")

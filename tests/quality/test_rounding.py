@@ -31,6 +31,7 @@ def found_and_kept(vectors, queries, form, distance):
     return np.mean(out, axis=0)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("distance", ["cosine", "dot", "euclid"])
 @pytest.mark.parametrize(("form", "noise"), [("int8", 0.1), ("int8", 0.03), ("float16", 0.1), ("float16", 0.003)])
 def test_rounding_once_more_tells_what_rounding_has_lost(form, noise, distance):

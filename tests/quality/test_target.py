@@ -590,6 +590,7 @@ def all_alike(random, recall, size):
     return random.binomial(10, recall, size) / 10
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", [all_alike, few_hard, few_in_vain])
 def test_healthy_searches_raise_no_alarm(kind):
     """A thousand collections whose searches find exactly what was promised, in a thousand checked searches each."""

@@ -21,6 +21,7 @@ def recall_of(col: bqstore.Collection, base: np.ndarray, queries: np.ndarray, pa
 slow = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("distance", "target", "half"),
     [
