@@ -35,6 +35,7 @@ def plan(engine: "Engine", embedder: Any) -> ReembedPlan:
     model = _model_of(embedder)
     state = engine.publisher.current()
     with staging(engine.store, model, alone=False) as stage:
+        stage.drop_changed(state.head.seq)
         todo = _missing(state, stage)
         done, characters, without = len(_live(state)) - len(todo), 0, []
 
@@ -69,11 +70,14 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
     embedded = 0
     writes.expire(engine)
     with staging(engine.store, model) as stage:
+        state = engine.publisher.current()
+        stage.drop_changed(state.head.seq)
         resumed = len(stage)
-        _refuse_without_text(engine, _missing(engine.publisher.current(), stage))
+        _refuse_without_text(engine, _missing(state, stage))
         with Progress("embedding") as progress:
             for _ in range(_ROUNDS):
                 state = engine.publisher.current()
+                stage.drop_changed(state.head.seq)
                 todo = _missing(state, stage)
                 if len(todo) <= batch and len(stage):
                     break
@@ -83,7 +87,9 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
 
         def swap() -> None:
             nonlocal embedded
-            rest = _missing(engine.publisher.follow(), stage)
+            state = engine.publisher.follow()
+            stage.drop_changed(state.head.seq)
+            rest = _missing(state, stage)
             for at in range(0, len(rest), batch):
                 embedded += _embed(engine, embedder, stage, rest[at : at + batch])
             _swap(engine, stage, model)
@@ -126,7 +132,7 @@ def _embed(engine: "Engine", embedder: Any, stage: Staging, rids: list[int]) -> 
     vectors = vectors_in(embedder.embed(texts), stage.dim, settings["distance"], settings["originals"])
     if len(vectors) != len(texts):
         raise EmbeddingError(f"the embedder returned {len(vectors):,} vectors for {len(texts):,} texts")
-    stage.add(some, vectors)
+    stage.add(some, texts, vectors)
     return len(some)
 
 

@@ -152,6 +152,10 @@ class Reading:
         """(rid, value) of the rows changed in place after a commit, ordered by rid, in portions."""
         return self._column(column, "changed.seq > ?", seq)
 
+    def column_rewritten(self, seq: int, column: str) -> Iterator[list[tuple[int, Any]]]:
+        """(rid, value) of the rows added or changed after a commit, compacted since or not; all rows are looked at."""
+        return self._column(column, "rows.seq > ?", seq)
+
     def _column(self, column: str, condition: str, value: int) -> Iterator[list[tuple[int, Any]]]:
         with self.connection() as connection:
             portions = row_table.read_column(connection, column, condition, value, self.catalogue.name)

@@ -2,13 +2,14 @@
 
 ``reembed.bin`` is a file of vector records as any other, in no order: each names the document it is for. No commit
 refers to it, so what is valid in it is what matches its checksum: a record that a kill has cut is overwritten.
-``reembed.json`` says which model they are of. A document's text never changes under its rid, so that a vector stays
-right as long as the rid lives.
+``reembed.json`` says which model they are of, and since which commit. A document's text may change in place, so that a
+record ends with two numbers more, of a hash of the text that was embedded: `drop_changed` compares.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -33,14 +34,17 @@ class Staging:
     Attributes
     ----------
     dim : int or None       None before the first of them
+    seq : int               the commit up to which texts are known not to have changed since they were embedded
     """
 
     def __init__(self, store: Store, model: str) -> None:
         self._store, self._model = store, model
         self._slots: dict[int, int] = {}  # of rids
+        self._texts: dict[int, tuple[int, int]] = {}  # what was embedded, as `_hash` gives it
         self._count = 0
         self._file: RecordFile | None = None
         self.dim: int | None = None
+        self.seq = store.head.seq
 
     def __contains__(self, rid: int) -> bool:
         return rid in self._slots
@@ -55,7 +59,7 @@ class Staging:
             return
         try:
             plan: dict[str, Any] = json.loads((folder / _PLAN).read_bytes())
-            dim = int(plan["dim"])
+            dim, self.seq = int(plan["dim"]), int(plan["seq"])
             used = plan["from"] != plan["model"] == head.settings["embedding_model"]
             if plan["model"] != self._model or used:
                 raise ValueError
@@ -69,20 +73,34 @@ class Staging:
         for at in range(0, slots, _AT_ONCE):
             records = self._file.read(at, min(_AT_ONCE, slots - at))
             good = np.flatnonzero(~damaged(records))
-            self._slots.update(zip(rids_of(records)[good].tolist(), (good + at).tolist(), strict=True))
+            rids, hashes = rids_of(records)[good].tolist(), vectors_of(self._file.layout, records[good])[:, dim:]
+            self._slots.update(zip(rids, (good + at).tolist(), strict=True))
+            self._texts.update(zip(rids, map(tuple, hashes.astype(int).tolist()), strict=True))
             if len(good):
                 self._count = at + int(good[-1]) + 1
 
-    def add(self, rids: list[int], vectors: F32) -> None:
-        """Keep vectors, float32 (n, dim), durably. Raises StorageError."""
+    def drop_changed(self, seq: int) -> None:
+        """Forget the vectors of texts that have changed, up to a commit that the store has reached."""
+        for portion in self._store.column_rewritten(self.seq, "id") if self._slots else ():
+            some = [rid for rid, _ in portion if rid in self._slots]
+            for row in self._store.rows("rid", some):
+                if self._texts[row.rid] != _hash(row.text or ""):
+                    del self._slots[row.rid], self._texts[row.rid]
+        self.seq = seq
+
+    def add(self, rids: list[int], texts: Sequence[str], vectors: F32) -> None:
+        """Keep vectors, float32 (n, dim), of texts, durably. Raises StorageError."""
         if self._file is None:
             self._begin(vectors.shape[1])
         assert self._file is not None
-        records = vector_records(self._file.layout, np.array(rids, np.int64), vectors)
+        hashes = [_hash(text) for text in texts]
+        whole = np.concatenate([vectors, np.array(hashes, np.float32)], axis=1)
+        records = vector_records(self._file.layout, np.array(rids, np.int64), whole)
         self._file.write(self._count, records)
         with storage_errors(f"sync {_DATA}"):
             self._file.sync()
         self._slots.update(zip(rids, range(self._count, self._count + len(rids)), strict=True))
+        self._texts.update(zip(rids, hashes, strict=True))
         self._count += len(rids)
 
     def _begin(self, dim: int) -> None:
@@ -92,7 +110,7 @@ class Staging:
             return
         self._store.check_place()
         entries = self._store.flat.entries
-        plan = {"model": self._model, "dim": dim, "from": head.settings["embedding_model"]}
+        plan = {"model": self._model, "dim": dim, "from": head.settings["embedding_model"], "seq": self.seq}
         with storage_errors(f"write {_PLAN}"):
             data = json.dumps(plan).encode()
             with suppress(FileNotFoundError):  # what is there is of another model: gone before the plan says otherwise
@@ -103,7 +121,7 @@ class Staging:
     def vectors(self, rids: NDArray[np.int64]) -> F32:
         """float32 (n, dim): the vectors for rids, all of which are here. Raises CorruptionError."""
         assert self._file is not None
-        out = np.empty((len(rids), self._file.layout.dim), np.float32)
+        out = np.empty((len(rids), self._file.layout.dim - 2), np.float32)
         slots = np.array([self._slots[rid] for rid in rids.tolist()], np.int64)
         order = np.argsort(slots)
         for some in np.split(order, np.flatnonzero(np.diff(slots[order]) != 1) + 1):  # those that lie side by side
@@ -111,7 +129,7 @@ class Staging:
                 records = self._file.read_checked(slots[some])
                 if (rids_of(records) != rids[some]).any():
                     raise CorruptionError(f"{_DATA} is damaged; remove it, and embed again")
-                out[some] = vectors_of(self._file.layout, records)
+                out[some] = vectors_of(self._file.layout, records)[:, :-2]
         return out
 
     def remove(self) -> None:
@@ -125,7 +143,13 @@ class Staging:
 
 
 def _layout(dim: int) -> Layout:
-    return Layout("vectors", dim, FORMS["float32"])
+    return Layout("vectors", dim + 2, FORMS["float32"])
+
+
+def _hash(text: str) -> tuple[int, int]:
+    """48 bits of a text's hash, as two numbers that a float32 holds exactly."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:3], "big"), int.from_bytes(digest[3:6], "big")
 
 
 @contextmanager

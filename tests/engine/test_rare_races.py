@@ -159,7 +159,7 @@ def test_staged_vectors_that_are_not_where_they_were_put_are_damage(tmp_path):
     with bqstore.open(tmp_path) as col:
         col.add([[1.0, 0.0]])
         with staging(col._engine.store, "new") as stage:
-            stage.add([3, 4], np.eye(2, dtype=np.float32))
+            stage.add([3, 4], ["three", "four"], np.eye(2, dtype=np.float32))
             assert stage.vectors(np.zeros(0, np.int64)).shape == (0, 2)
             assert stage.vectors(np.array([4, 3])).tolist() == [[0, 1], [1, 0]]
             stage._slots = {3: 1, 4: 0}

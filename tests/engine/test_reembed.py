@@ -200,6 +200,40 @@ def test_a_call_that_is_killed_again_and_again_ends_and_embeds_nothing_twice(tmp
     assert len(texts) <= 40 + 5 * len(ends), "at most the batch that a kill came into is embedded again"
 
 
+@pytest.mark.parametrize("path", ["memory", "disk"])
+@pytest.mark.parametrize("when", ["meanwhile", "before it goes on", "before it goes on, and compacted"])
+def test_a_text_that_was_updated_kept_the_vector_of_the_old_one(tmp_path, path, when):
+    """`update` leaves the number of a document, by which vectors that are there already are known."""
+
+    class Busy(Toy):
+        def embed(self, texts):
+            if when == "meanwhile" and len(self.asked) == 20:
+                change()
+            return super().embed(texts)
+
+    def change() -> None:
+        col.update(["d2", "d29"], texts=["text 102", "text 129"])
+        col.update_metadata(["d3"], {"read": True})
+
+    with bqstore.open(tmp_path if path == "disk" else None) as col:
+        fill(col, Toy(*OLD), 0, 31)
+        col.delete(["d30"])
+        if when != "meanwhile":
+            with pytest.raises(EmbeddingError):
+                col.reembed(Toy(*NEW, most=25), batch=10)
+            change()
+            if "compacted" in when:
+                col.compact()
+            assert col.reembed_plan(Toy(*NEW)).done == (19 if path == "disk" else 0)
+        new = Busy(*NEW)
+        col.reembed(new, batch=10)
+        if path == "disk" and when != "meanwhile":
+            assert "text 3" not in new.asked, "only its metadata has changed"
+        for record in col.get([f"d{i}" for i in range(30)], with_vectors=True):
+            np.testing.assert_array_equal(record.vector, Toy(*NEW).embed_query(record.text), record.id)
+        assert col.search(Toy(*NEW).embed_query("text 102"), 1)[0].id == "d2"
+
+
 def test_damaged_staged_vectors_are_embedded_again(tmp_path):
     with bqstore.open(tmp_path) as col:
         fill(col, Toy(*OLD), 0, 30)
