@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from ..arguments import did_you_mean, shown, text_bytes, type_of
+from ..clock import EXPIRES_AT_KEY
 from ..errors import InvalidInputError
 from ..kernels.metadata import ANY_RUN
 from . import foreign_filters, qdrant_filters
@@ -73,6 +74,11 @@ def check_key(key: object) -> str:
     if not isinstance(key, str):
         raise InvalidInputError(f"a filter has a key of type {type(key).__name__}; expected a string")
     text_bytes(key, "a key of the filter")
+    if key == EXPIRES_AT_KEY:
+        raise InvalidInputError(
+            f"the filter names {key!r}, the time from which on a document is over: such documents are never found, "
+            "whatever the filter; to compare times, keep them in a field of your own, too, as datetimes"
+        )
     if key.startswith(PRIVATE_PREFIX) and key not in (ID_KEY, REF_DOC_ID_KEY):
         raise InvalidInputError(
             f"the filter names {shown(key)}: keys that begin with {PRIVATE_PREFIX!r} are the adapters' own"

@@ -200,6 +200,16 @@ def test_a_time_that_is_none_is_refused_by_name(given, said):
         assert len(col) == 0 and col.info().format_version == 1
 
 
+def test_a_filter_on_the_time_was_told_that_the_key_is_the_adapters(moved):
+    with bqstore.open() as col:
+        col.add(vectors(1), expires_at=60)
+        for given in ({bqstore.EXPIRES_AT_KEY: {"$gt": moved.at}}, {"$not": {bqstore.EXPIRES_AT_KEY: 1}}):
+            with pytest.raises(InvalidInputError, match=r"time from which on .* is over.* field of your own"):
+                col.search(vectors(1)[0], filter=given)
+        with pytest.raises(InvalidInputError, match="the time from which on"):
+            col.facets(bqstore.EXPIRES_AT_KEY)
+
+
 def test_skipping_bad_times_keeps_the_others(moved):
     with bqstore.open() as col:
         added = col.add(vectors(3), list("abc"), expires_at=[60, None, 60], on_error="skip")
