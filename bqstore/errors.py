@@ -20,6 +20,9 @@ The tree, each branch a different reaction of the caller::
 """
 
 from collections.abc import Sequence
+from typing import Final
+
+RESTORE: Final = "restore the collection from a copy, or save what is intact with `bqstore repair`"
 
 
 class BqstoreError(Exception):

@@ -1,6 +1,7 @@
 """`repair`: of a damaged collection what is intact comes back as it was, nothing else does, and the rest is listed."""
 
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -280,3 +281,24 @@ def test_rows_are_found_page_by_page_as_sqlite_finds_them(original):
     with Pages(store / "default/meta.db") as pages:
         raw = {row[2]: row[6] for row in pages.records(9) if row_crc(*(row[i] for i in ORDER)) == row[8]}
     assert {id_: doc.text for id_, doc in truth.items()} == {id_: text for id_, text in raw.items() if id_ in truth}
+
+
+@pytest.mark.parametrize("how", ["head", "gone", "empty", "half"])
+@pytest.mark.parametrize("name", ["codes-0.bin", "vectors-0.bin", "meta.db"])
+def test_an_error_that_names_repair_is_of_what_repair_can_read(tmp_path, name, how):
+    truth = make_store(tmp_path / "s", 30)
+    path = tmp_path / "s" / "default" / name
+    if how == "gone":
+        path.unlink()
+    elif how == "head":
+        path.write_bytes(random.Random(0).randbytes(64) + path.read_bytes()[64:])
+    else:
+        os.truncate(path, 0 if how == "empty" else path.stat().st_size // 2)
+    with pytest.raises(CorruptionError) as caught, bqstore.open(tmp_path / "s") as col:
+        col.verify()
+    if "bqstore repair" in str(caught.value):
+        repaired(tmp_path / "s", tmp_path / "to", truth)
+    else:
+        assert name == "meta.db" and how in ("gone", "empty")
+        with pytest.raises(CorruptionError, match="from a copy"):
+            bqstore.repair(tmp_path / "s", tmp_path / "to")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, StorageError
+from ..errors import RESTORE, CorruptionError, StorageError
 from ..storage import Row, Store
 from ..storage.files import RecordFile
 from ..storage.format import damaged, vectors_of
@@ -106,7 +106,7 @@ def vectors(state: State, ordinals: NDArray[Any]) -> dict[int, NDArray[np.float3
     if bad.any():
         raise damaged_documents(
             f"record {int(ordinals[bad.argmax()]):,} of {state.vectors.name} does not agree with its checksum; "
-            "restore the collection from a copy, or save what is intact with `bqstore repair`",
+            f"{RESTORE}",
             state.rids[ordinals[bad]].tolist(),
         )
     return dict(zip(ordinals.tolist(), vectors_of(state.vectors.layout, records), strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import clock
 from ..clock import EXPIRES_AT_KEY
-from ..errors import BqstoreError, CorruptionError, FolderReplacedError, StorageError
+from ..errors import RESTORE, BqstoreError, CorruptionError, FolderReplacedError, StorageError
 from ..storage import Store
 from ..storage.sequence import CommitNumber
 from ..storage.store import SupersededError
@@ -282,5 +282,5 @@ class Publisher:
             return self.at_one_commit(lambda state: answer(self.seen_at_commit(state)))
         except ChangedError as error:
             raise CorruptionError(
-                f"{self.store.catalogue.name} has lost a row that its vectors have; restore the collection from a copy"
+                f"{self.store.catalogue.name} has lost a row that its vectors have; {RESTORE}"
             ) from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .. import index
 from ..bitmap import Bits, everything, to_bitmap
 from ..clock import EXPIRES_AT_KEY
-from ..errors import CorruptionError
+from ..errors import RESTORE, CorruptionError
 from ..index.search import METRICS, NO_RECORDS, Searchable
 from ..kernels.metadata import INT
 from ..metadata.columns import Column, field_of
@@ -174,7 +174,7 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
             )
         last = int(rids[old.n - 1]) if old.n else -1
         if new_rids[0] <= last or new_rids[-1] >= head.next_rid or (np.diff(new_rids) <= 0).any():
-            raise CorruptionError(f"the records of {store.codes_name} are out of order; restore it from a copy")
+            raise CorruptionError(f"the records of {store.codes_name} are out of order; {RESTORE}")
         if head.n_slots > len(rids):
             rids = np.empty(max(head.n_slots, old.n + old.n // 2), np.int64)
             rids[: old.n] = old.rids[: old.n]
@@ -265,12 +265,12 @@ def _places(store: Store, state: State, rows: list[tuple[int, str]]) -> list[int
     """The ordinals of rows, all of which the state must have."""
     places: list[int] = state.ordinals(rid for rid, _ in rows).tolist()
     if len(places) != len(rows):
-        raise CorruptionError(f"{store.catalogue.name} holds rows that have no vector; restore it from a copy")
+        raise CorruptionError(f"{store.catalogue.name} holds rows that have no vector; {RESTORE}")
     return places
 
 
 def _lost_rows(store: Store) -> CorruptionError:
-    return CorruptionError(f"{store.catalogue.name} has lost rows that have vectors; restore it from a copy")
+    return CorruptionError(f"{store.catalogue.name} has lost rows that have vectors; {RESTORE}")
 
 
 def with_columns(store: Store, state: State, keys: Iterable[str]) -> State:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import AUTO, Quantization
-from ..errors import CorruptionError
+from ..errors import RESTORE, CorruptionError
 from ..kernels import dispatch as kernels
 from ..kernels import layout
 from ..kernels.encode_query import BOUND_DEVIATIONS
@@ -71,7 +71,7 @@ class Quantizer:
         if len(self.parameters) != expected or not np.isfinite(self.parameters).all():
             raise CorruptionError(
                 f"the codes of {encoding} ({estimator}) have {len(self.parameters):,} parameters; expected {expected:,}"
-                " finite numbers: restore the collection from a copy"
+                f" finite numbers: {RESTORE}"
             )
         lanes = lanes_of(dim, kind)
         mean = deviation = _NOTHING
@@ -229,7 +229,7 @@ def coded_dim(dim: int, truncate_dim: int | None) -> int:
     if type(truncate_dim) is not int or not 1 <= truncate_dim <= dim:
         raise CorruptionError(
             f"the codes are said to be of the first {truncate_dim!r} of {dim:,} values; expected a number from 1 to "
-            f"{dim:,}: restore the collection from a copy"
+            f"{dim:,}: {RESTORE}"
         )
     return truncate_dim
 

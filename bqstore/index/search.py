@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, InvalidInputError
+from ..errors import RESTORE, CorruptionError, InvalidInputError
 from ..kernels import dispatch as kernels
 from ..kernels.layout import (
     BAD_QUERY,
@@ -276,8 +276,8 @@ class Search:
             status = self._compare_all(queries, hits, prefetch, work)
         if status >= 0:
             error = DamagedVectorError(
-                f"the vector in slot {status} does not agree with its checksum; verify() lists all damage: restore the "
-                "collection from a copy, or save what is intact with `bqstore repair`; allow_damaged=True leaves it out"
+                f"the vector in slot {status} does not agree with its checksum; verify() lists all damage: "
+                f"{RESTORE}; allow_damaged=True leaves it out"
             )
             error.slot = status
             raise error

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from ..errors import BqstoreError, ClosedError, CorruptionError, StorageError
+from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, StorageError
 from . import space
 from .forked import Inheritable, Using
 from .head import Head
@@ -121,7 +121,7 @@ class Catalogue(Inheritable):
                 raise StorageError(words.format(self._path and self._path.parent)) from error
             raise translate(error, self.name) from error
         except UnicodeDecodeError as error:  # a text column that is not UTF-8
-            raise CorruptionError(f"{self.name} holds text that is not UTF-8; restore it from a copy") from error
+            raise CorruptionError(f"{self.name} holds text that is not UTF-8; {RESTORE}") from error
 
     @contextmanager
     def using_main(self) -> Iterator[sqlite3.Connection]:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, StorageError
+from ..errors import RESTORE, CorruptionError, StorageError
 from .flat import FlatFiles
 from .format import F32, U64, code_records, rids_of, vector_records, vectors_of
 from .head import Coding, Head, as_stored, untrained, with_scales
@@ -126,8 +126,7 @@ def _copy(
     # otherwise a file, or the list of tombstones, belongs to another collection or commit
     if np.isin(rids, tombstones).any() or (np.diff(rids) <= 0).any() or (rids != rids_of(pieces[-1])).any():
         raise CorruptionError(
-            "the records of the flat files are not those of the rows; nothing was changed: "
-            "restore the collection from a copy"
+            f"the records of the flat files are not those of the rows; nothing was changed: {RESTORE}"
         )
     vectors = None
     if recode is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BqstoreError, ClosedError, CorruptionError, StorageError
+from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, StorageError
 from . import platform
 from .descriptors import Descriptor
 from .format import F32, HEADER_BYTES, NO_PARAMETERS, U32, Layout, check_header, damaged, header_bytes, header_length
@@ -82,8 +82,7 @@ class RecordFile:
         bad = damaged(records)
         if bad.any():
             raise CorruptionError(
-                f"record {int(slots[bad.argmax()]):,} of {self.name} does not match its checksum; "
-                "restore the collection from a copy"
+                f"record {int(slots[bad.argmax()]):,} of {self.name} does not match its checksum; {RESTORE}"
             )
         return records
 
@@ -271,7 +270,7 @@ class DiskFile(RecordFile):
                 return self.view(slot + count)[slot : slot + count].copy()
         if done < out.nbytes:
             end = self._offset(slot) + done
-            raise CorruptionError(f"{self.name} ended at byte {end:,} while being read; restore it from a copy")
+            raise CorruptionError(f"{self.name} ended at byte {end:,} while being read; {RESTORE}")
         return out
 
     def view(self, count: int) -> U32:  # noqa: D102
@@ -303,7 +302,7 @@ class DiskFile(RecordFile):
                 found = bytes(self._map[: len(self._header)])
         if found != self._header:
             what = "header" if found[:HEADER_BYTES] != self._header[:HEADER_BYTES] else "block of parameters"
-            raise CorruptionError(f"the {what} of {self.name} is damaged; restore it from a copy")
+            raise CorruptionError(f"the {what} of {self.name} is damaged; {RESTORE}")
 
     def check_size(self, count: int) -> None:  # noqa: D102
         # lseek tells the size in a third of fstat's time; nothing reads at the position that it sets
@@ -322,7 +321,7 @@ class DiskFile(RecordFile):
         if size < need:
             raise CorruptionError(
                 f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
-                "it was cut short; restore it from a copy"
+                f"it was cut short; {RESTORE}"
             )
 
     def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptionError, FormatVersionError
+from ..errors import RESTORE, CorruptionError, FormatVersionError
 from ..record_words import ALIGN_WORDS, CHECKSUM_FACTOR, CHECKSUM_SEED, VECTOR_HEADER_WORDS, WORD_NORM, WORD_SCALE
 
 if sys.byteorder != "little":  # records are used in place, through the page cache
@@ -248,10 +248,10 @@ def _header_sum(body: bytes) -> bytes:
 def header_length(name: str, data: bytes, layout: Layout) -> int:
     """The length of the header that starts with these 64 bytes. Raises FormatVersionError, CorruptionError."""
     if len(data) < HEADER_BYTES:
-        raise CorruptionError(f"{name} holds {len(data)} bytes, less than its header; restore it from a copy")
+        raise CorruptionError(f"{name} holds {len(data)} bytes, less than its header; {RESTORE}")
     magic, version, length, _, _, _, count, *_ = HEADER.unpack(data[:HEADER_BYTES])
     if magic != MAGIC[layout.kind]:
-        raise CorruptionError(f"{name} does not start like a file of {layout.kind}; restore it from a copy")
+        raise CorruptionError(f"{name} does not start like a file of {layout.kind}; {RESTORE}")
     if version > FORMAT_VERSION:
         raise newer_format(name, version)
     if data[56:64] != _header_sum(data[:56]) or length != HEADER_BYTES + -(-count * 4 // HEADER_BYTES) * HEADER_BYTES:
@@ -267,18 +267,18 @@ def check_header(name: str, data: bytes, layout: Layout, generation: int, store_
     """
     length = header_length(name, data, layout)
     if len(data) < length:
-        raise CorruptionError(f"{name} holds {len(data):,} bytes, less than its header; restore it from a copy")
+        raise CorruptionError(f"{name} holds {len(data):,} bytes, less than its header; {RESTORE}")
     *_, count, _, _, digest, _ = HEADER.unpack(data[:HEADER_BYTES])
     parameters = np.frombuffer(data, np.float32, count, HEADER_BYTES)
     if layout.has_parameters and digest != digest64(data[HEADER_BYTES:length]):
-        raise CorruptionError(f"the parameters in {name} do not match their checksum; restore it from a copy")
+        raise CorruptionError(f"the parameters in {name} do not match their checksum; {RESTORE}")
     if (count and not layout.has_parameters) or data != header_bytes(layout, generation, store_id, parameters):
         raise _damaged_header(name)
     return parameters
 
 
 def _damaged_header(name: str) -> CorruptionError:
-    return CorruptionError(f"the header of {name} is damaged or belongs to another collection; restore it from a copy")
+    return CorruptionError(f"the header of {name} is damaged or belongs to another collection; {RESTORE}")
 
 
 def newer_format(name: str, version: int, known: int = FORMAT_VERSION) -> FormatVersionError:

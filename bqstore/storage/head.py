@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from ..clock import EXPIRES_AT_KEY
-from ..errors import CorruptionError
+from ..errors import RESTORE, CorruptionError
 from .format import (
     CODE_FORMS,
     F32,
@@ -258,4 +258,4 @@ def _verify(crc: Callable[..., int], values: tuple[Any, ...], name: str) -> None
 
 def damaged_row(values: tuple[Any, ...], name: str) -> CorruptionError:
     """The error for a row that does not match its CRC."""
-    return CorruptionError(f"row {values[0]} of {name} is damaged; restore the collection from a copy")
+    return CorruptionError(f"row {values[0]} of {name} is damaged; {RESTORE}")

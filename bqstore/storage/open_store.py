@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import CorruptionError, NotFoundError
+from ..errors import RESTORE, CorruptionError, NotFoundError
 from . import head_table, platform, reserve
 from .catalogue import Catalogue
 from .files import storage_errors
@@ -174,7 +174,7 @@ def _check_counts(store: Store) -> None:
     ):
         raise CorruptionError(
             f"{store.catalogue.name} holds {rows:,} rows and {dead:,} tombstones, its head row says otherwise; "
-            "restore the collection from a copy"
+            f"{RESTORE}"
         )
     store.head = head
 

@@ -5,7 +5,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from ..errors import BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
+from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
 from . import space
 
 
@@ -53,12 +53,13 @@ def let_write(connection: sqlite3.Connection, log: Path) -> None:
 def translate(error: sqlite3.Error, name: str) -> BqstoreError:
     """The BqstoreError for an SQLite error."""
     text = str(error)
+    restore = RESTORE if name == "meta.db" else "restore it from a copy"
     if "UTF-8" in text:  # SQLite's message quotes the text
-        return CorruptionError(f"{name} holds text that is not UTF-8; restore it from a copy")
+        return CorruptionError(f"{name} holds text that is not UTF-8; {restore}")
     if "is full" in text:
         return StorageError(errno.ENOSPC, f"{name}: {text}; nothing of this call was acknowledged")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
-        return CorruptionError(f"{name} is damaged ({text}); restore the collection from a copy")
+        return CorruptionError(f"{name} is damaged ({text}); {restore}")
     if "readonly" in text:
         return StorageError(f"{name} has a writer, and following a writer needs permission to write in its folder")
     if "locking protocol" in text:  # a lock that could not be given back, say: this connection gets none any more
@@ -69,7 +70,7 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
         return ClosedError("this collection is closed; open it again")
     if isinstance(error, (sqlite3.OperationalError, sqlite3.DataError)):
         return StorageError(f"{name}: {text}; nothing of this call was acknowledged")
-    return CorruptionError(f"{name} cannot be read ({type(error).__name__}: {text}); restore it from a copy")
+    return CorruptionError(f"{name} cannot be read ({type(error).__name__}: {text}); {restore}")
 
 
 def was_not_written(error: sqlite3.Error) -> bool:

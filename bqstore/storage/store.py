@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ..arguments import counted
 from ..errors import (
+    RESTORE,
     BqstoreError,
     ClosedError,
     CorruptionError,
@@ -103,7 +104,7 @@ class Store(Sharing):
                 head = head_table.read_head(connection, self.catalogue.name)
             if head is not None and head.generation > self.head.generation:
                 return SupersededError()
-        return CorruptionError(f"{path.name} is missing from {self.folder}; restore it from a copy")
+        return CorruptionError(f"{path.name} is missing from {self.folder}; {RESTORE}")
 
     # ---- writing
 

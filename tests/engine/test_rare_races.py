@@ -178,7 +178,7 @@ def test_records_out_of_order_are_refused(tmp_path):
         first, second = data[start : start + size], data[start + size : start + 2 * size]
         data[start : start + 2 * size] = second + first
         file.write_bytes(data)
-    with pytest.raises(CorruptionError, match=r"out of order|restore it from a copy"):
+    with pytest.raises(CorruptionError, match=r"out of order|restore the collection from a copy"):
         bqstore.open(tmp_path)
 
 

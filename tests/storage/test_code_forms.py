@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bqstore.errors import CorruptionError, FormatVersionError, StorageError
+from bqstore.errors import RESTORE, CorruptionError, FormatVersionError, StorageError
 from bqstore.storage import Coding, coding_of, head, open_store, row_table
 from bqstore.storage import format as fmt
 from bqstore.storage.files import DiskFile
@@ -191,7 +191,7 @@ def test_parameters_that_are_damaged_while_open_are_reported(tmp_path):
             for damaged in (data[:place] + b"\xff" + data[place + 1 :], data[:place]):
                 file.write_bytes(damaged)
                 problems = problems_of(model.store)[0]
-                assert problems[0] == f"{file.name}: the {what} of {file.name} is damaged; restore it from a copy"
+                assert problems[0] == f"{file.name}: the {what} of {file.name} is damaged; {RESTORE}"
                 assert len(problems) == (1 if len(damaged) == len(data) else 2)
                 file.write_bytes(data)
         model.check()
