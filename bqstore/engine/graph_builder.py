@@ -176,7 +176,7 @@ class GraphBuilder:
                 if wait_for_kernels(self._stop.is_set, showing=False):
                     while not self._stop.is_set() and step():
                         pass
-            except BqstoreError:  # the collection was closed, or is damaged: the next call raises
+            except (BqstoreError, MemoryError):  # closed, or damaged: the next call raises. The next write links
                 pass
             finally:
                 self._over = True

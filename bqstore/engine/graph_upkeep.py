@@ -36,11 +36,11 @@ class GraphUpkeep:
         ----------
         lagged : bool   others have added so much before that it is taken from their snapshot, or linked in passing
         """
-        if lagged:
-            self.followed()
-        if self.builder.defer(self.publisher.state, self._link_some):  # it is searched by scans meanwhile
-            return
         try:
+            if lagged:
+                self.followed()
+            if self.builder.defer(self.publisher.state, self._link_some):  # it is searched by scans meanwhile
+                return
             self.builder.link(self.publisher.state, self._linked)
             if self.persistence.is_due(self.publisher.state):
                 self.save()

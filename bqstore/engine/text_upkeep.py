@@ -48,7 +48,7 @@ class TextUpkeep:
                 more = self._core.write(self._core.store.grow_text_index)
             except LockedError:  # somebody keeps the lock: again
                 continue
-            except BqstoreError:  # it is closed, or the disk is full: the next call raises
+            except (BqstoreError, MemoryError):  # it is closed, or the disk is full: the next call raises
                 return
 
     def settle(self, timeout: float) -> None:

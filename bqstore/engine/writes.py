@@ -50,8 +50,8 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
     if engine.encoder.due:
         try:
             engine.recode(engine.encoder.renew)
-        except BqstoreError as error:  # what was added is durable, and found all the same
-            message = f"codes stay as they are, and were not chosen anew: {error}"
+        except (BqstoreError, MemoryError) as error:  # what was added is durable, and found all the same
+            message = f"codes stay as they are, and were not chosen anew: {str(error) or 'out of memory'}"
             warnings.warn(message, RuntimeWarning, stacklevel=4)
     core.keeper.written(engine.target_recall, engine.hnsw.full_scan_threshold)
     keep_misses(engine)
@@ -79,7 +79,7 @@ def keep_misses(engine: "Engine") -> None:
         store.put_settings({**store.head.settings, "missed_by_walks": missed}, store.head.dim)
         builder.told(missed)
 
-    with suppress(BqstoreError):  # what was added is durable; the next call tries again
+    with suppress(BqstoreError, MemoryError):  # what was added is durable; the next call tries again
         engine.write(put)
 
 

@@ -1,17 +1,20 @@
 """What seldom happens to an open collection: others come in between, memory runs out, a snapshot lies."""
 
 import gc
+import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 import bqstore
 from bqstore import CorruptionError, FolderReplacedError, InvalidInputError, RecallEstimate, SettingsConflictError
-from bqstore.engine import accept, choose_encoding, graph_builder, hybrid
+from bqstore.engine import accept, choose_encoding, graph_builder, graph_upkeep, hybrid, maintenance, publisher
 from bqstore.engine.graph_persistence import GraphPersistence
 from bqstore.engine.target import NoKeeper
 from bqstore.index import HnswGraph
+from bqstore.storage import store
 from tests.conftest import clustered
 
 from . import crafted
@@ -151,6 +154,58 @@ def test_what_cannot_be_linked_is_stored_and_found(monkeypatch, error):
             with pytest.raises(FolderReplacedError):
                 col.add(vector, ["new"])
         assert [hit.id for hit in col.search(vector[0], 1)] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "said"),
+    [
+        (maintenance, "recode", "not chosen anew: out of memory"),
+        (graph_upkeep.GraphUpkeep, "followed", "not in the graph yet: out of memory"),
+        (store.Store, "put_settings", None),
+    ],
+)
+def test_no_memory_behind_the_commit_was_an_error_of_an_add_that_stands(monkeypatch, owner, step, said):
+    def fail(*arguments):
+        raise MemoryError
+
+    settle_early(monkeypatch, 20)
+    monkeypatch.setattr(
+        graph_builder.GraphBuilder, "untold", lambda builder, head: 7 if step == "put_settings" else None
+    )
+    with bqstore.open() as col:
+        col.add(clustered(19, 8), [f"d{i}" for i in range(19)])
+        if step == "followed":  # as where another process has added much
+            monkeypatch.setattr(graph_builder.GraphBuilder, "lags", lambda builder, state: True)
+            monkeypatch.setattr(publisher.Publisher, "keep_up", lambda publisher: True)
+        monkeypatch.setattr(owner, step, fail)
+        with pytest.warns(RuntimeWarning, match=said) if said else nullcontext():
+            assert col.add(clustered(1, 8, 5), ["new"]) == ["new"]
+        assert len(col) == 20 and col.search(clustered(1, 8, 5)[0], 1)[0].id == "new"
+
+
+def test_no_memory_for_the_background_was_a_traceback_of_its_thread(monkeypatch):
+    failed = threading.Event()
+
+    def fail(*arguments):
+        failed.set()
+        raise MemoryError
+
+    settle_early(monkeypatch, 20)
+    monkeypatch.setattr(graph_builder, "can_link_later", lambda: True)
+    monkeypatch.setattr(graph_upkeep.GraphUpkeep, "_link_batch", fail)
+    with bqstore.open() as col:
+        col.add(clustered(30, 8))
+        assert failed.wait(10)
+        col._engine.core.graph.builder.stop()
+        monkeypatch.undo()
+        monkeypatch.setattr(store.Store, "grow_text_index", fail)
+        with pytest.raises(MemoryError):
+            col.set_text_index()
+        failed.clear()
+        col._engine.core.texts.start()
+        assert failed.wait(10)
+        col._engine.core.texts.stop()
+        assert len(col) == 30
 
 
 def test_of_what_is_closed_or_has_no_graph_nothing_is_linked_or_kept(tmp_path):
