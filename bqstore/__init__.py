@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .metadata.text_filters import translate_filter
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import load, open, open_flat
+    from .other_stores import refuse_foreign
     from .repairing import repair
     from .results.hits import ExplainedHits, Explanation, Hit, PartialHits, Record
     from .results.info import Choice, CollectionInfo, Trial
@@ -65,6 +66,7 @@ _HOME = {
     **dict.fromkeys(("load", "open", "open_flat"), "opening"),
     **dict.fromkeys(("collections", "copy", "drop", "rename"), "stores"),
     "repair": "repairing",
+    "refuse_foreign": "other_stores",
     **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
     "Collection": "collection",
     "warm_up": "index",
@@ -141,6 +143,7 @@ __all__ = [
     "open_flat",
     "open_key_values",
     "reading",
+    "refuse_foreign",
     "rename",
     "repair",
     "search_keywords",

@@ -22,6 +22,7 @@ from .arguments import (
     did_you_mean,
     refuse_unknown,
     shown,
+    type_of,
 )
 from .collection import Collection
 from .config import (
@@ -46,10 +47,11 @@ from .engine.engine import Engine
 from .engine.state import first
 from .engine.stored_settings import check_stored
 from .engine.target import DEFAULT_TARGET, NoKeeper, check_target
-from .errors import InvalidInputError, NotFoundError, SettingsConflictError
+from .errors import InvalidInputError, NotFoundError, SettingsConflictError, UnknownKeywordError
 from .index import check_environment
 from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
+from .other_stores import refuse_foreign
 from .places import absolute, refuse_a_setting, tell_of_a_new_one
 from .quality.keeper import RecallKeeper
 from .storage import Head, coding_of, open_store
@@ -335,7 +337,8 @@ def open_flat(
     ----------
     path, collection        as in `open`
     also : names            keywords of the caller, which a misspelt one may have been meant for
-    **settings              of `open`; one that is None is left out
+    **settings              of `open`; one that is None is left out. ``collection=`` is an open `Collection`, which is
+                            returned in place of another; nothing else may be set then
 
     Raises
     ------
@@ -347,10 +350,27 @@ def open_flat(
     >>> col.info().search.oversampling, col.info().hnsw.m
     (4.0, 32)
     """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if (lent := given.pop("collection", None)) is not None:
+        named = {} if collection == "default" else {"collection_name": collection}
+        return _lent(lent, {**({} if path is None else {"path": path}), **named, **given})
     own = {name for name in inspect.signature(open).parameters if name not in ("path", "collection")}
-    unknown = [name for name in settings if name not in own]
+    unknown = [name for name in settings if name not in own and name != "collection"]
+    refuse_foreign("the store", unknown)
     refuse_unknown(unknown, {*own, *also}.difference(unknown), "the store")
-    return open(path, collection, **{name: value for name, value in settings.items() if value is not None})
+    return open(path, collection, **given)
+
+
+def _lent(given: object, beside: Iterable[str]) -> Collection:
+    """An open collection that an adapter is given, if it is one, and nothing is set beside it."""
+    if not isinstance(given, Collection):
+        raise UnknownKeywordError(
+            "for a name the store has no keyword 'collection'; did you mean 'collection_name'? collection= is "
+            f"{type_of(given)}; expected an open bqstore.Collection"
+        )
+    for name in beside:
+        raise InvalidInputError(f"{name} is given beside collection=; it is set where that is opened")
+    return given
 
 
 def _grouped(flat: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Final
 
 from langchain_core.indexing import RecordManager
 from langchain_core.stores import ByteStore
@@ -17,11 +18,23 @@ import bqstore
 
 from .stored import Stored
 
+_OPENED: Final = "the records are in the folder of path=, or of vector_store="
+_HERE: Final = {
+    "collection": "here it is collection_name",
+    "root_path": "here it is path",
+    **dict.fromkeys(("db_url", "engine", "engine_kwargs", "async_mode"), _OPENED),
+    **dict.fromkeys(("vectorstore", "store"), "here it is vector_store"),
+}
+
 
 class _Closing:
     """What both have: keys and values that can be closed."""
 
     _values: bqstore.KeyValues
+
+    def _open(self, path: str | PathLike[str] | None, collection_name: str, settings: dict[str, Any]) -> None:
+        bqstore.refuse_foreign("the store", settings, _HERE)
+        self._values = bqstore.open_key_values(path, collection_name, **settings)
 
     def close(self) -> None:
         """Give back the files. What was written is durable already."""
@@ -44,7 +57,7 @@ class BQByteStore(_Closing, ByteStore):
     ----------
     path : str or path          the folder, made if missing; None keeps everything in memory
     collection_name : str       the collection of the folder that it belongs to
-    namespace : str             keys of other namespaces are apart
+    namespace : str or None     keys of other namespaces are apart; None is "default"
     **settings                  other keywords of `bqstore.open_key_values`: ``read_only``, ``lock_timeout``, ``mode``
 
     Raises
@@ -61,12 +74,12 @@ class BQByteStore(_Closing, ByteStore):
         path: str | PathLike[str] | None = None,
         collection_name: str = "default",
         *,
-        namespace: str = "default",
+        namespace: str | None = "default",
         **settings: Any,
     ) -> None:
-        self.namespace = namespace
-        self._values = bqstore.open_key_values(path, collection_name, **settings)
-        self._space = f"langchain/bytes/{namespace}"
+        self.namespace = "default" if namespace is None else _checked(namespace)
+        self._open(path, collection_name, settings)
+        self._space = f"langchain/bytes/{self.namespace}"
 
     def mget(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of keys, None where there is none.
@@ -145,12 +158,14 @@ class BQRecordManager(_Closing, RecordManager):
         vector_store: Stored | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(namespace)
+        super().__init__(_checked(namespace))
         self._documents: bqstore.Collection | None = None
+        if vector_store is None:
+            _refuse_swapped(namespace, path)
         if vector_store is not None:
             path, collection_name = _place_of(vector_store, path)
             self._documents = vector_store.collection
-        self._values = bqstore.open_key_values(path, collection_name, **settings)
+        self._open(path, collection_name, settings)
         self._space, self._begun = f"langchain/records/{namespace}", f"langchain/begun/{namespace}"
         self._is_read_only = bool(settings.get("read_only"))
 
@@ -301,6 +316,27 @@ class BQRecordManager(_Closing, RecordManager):
         >>> asyncio.run(store.adelete_keys(["key 1"]))
         """
         await bqstore.writing(self.delete_keys, keys)
+
+
+def _checked(namespace: object) -> str:
+    """A namespace; one that is no text would share the records of whatever has the same repr."""
+    if isinstance(namespace, str) and namespace:
+        return namespace
+    hint = "; the folder goes into path=" if isinstance(namespace, PathLike) else ""
+    raise bqstore.InvalidInputError(f"namespace is {namespace!r:.80}; expected a string that is not empty{hint}")
+
+
+def _refuse_swapped(namespace: str, path: object) -> None:
+    """Refuse a folder in the place of the namespace: records would be kept elsewhere, or in memory, in silence.
+
+    Namespaces may have slashes ("chroma/my_docs" in LangChain's pages), so that only what can hardly be one is taken
+    for a folder: an absolute path, one that begins with a dot or ~, and one with a store in it where ``path`` has none.
+    """
+    is_path = PurePath(namespace).is_absolute() or namespace.startswith(("./", "../", "~/"))
+    if is_path or (isinstance(path, str) and bqstore.collections(namespace) and not bqstore.collections(path)):
+        raise bqstore.InvalidInputError(
+            f"namespace is {namespace!r:.80}, a folder; expected a name such as 'files' there, and the folder in path="
+        )
 
 
 def _place_of(vector_store: Stored, path: object) -> tuple[str | None, str]:

@@ -13,7 +13,7 @@ import bqstore
 
 from .documents import Filter, document_of, native_filter
 from .embeddings import call_async
-from .keywords import refuse_foreign
+from .keywords import HERE
 from .tracing import search
 from .words import WORD_KEYWORDS, needs_vector, of_search_type, refuse_words, with_words
 
@@ -240,7 +240,7 @@ def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, 
             raise bqstore.InvalidInputError(
                 "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
             )
-        refuse_foreign("search", kwargs)
+        bqstore.refuse_foreign("search", kwargs, HERE["search"])
         known = SEARCH_KEYWORDS if kwargs.get("rerank") is None else (*SEARCH_KEYWORDS, "fetch_k")
         settings = bqstore.search_keywords(kwargs.pop("search_params", None), known, **kwargs)
     if filter is not None or where_document is not None:

@@ -12,7 +12,7 @@ import bqstore
 
 from .documents import Filter, batches_of, document_of, documents_in, native_filter
 from .embeddings import aembed_texts, embed_texts
-from .keywords import refuse_foreign
+from .keywords import HERE
 from .writing import Writing
 
 _PARTS = ("documents", "metadatas", "embeddings")
@@ -171,7 +171,7 @@ class Stored(Writing):
         >>> len(store.collection)
         0
         """
-        refuse_foreign("delete", kwargs)
+        bqstore.refuse_foreign("delete", kwargs, HERE["delete"])
         self.collection.delete(ids, filter=native_filter(filter), **kwargs)
         return True
 

@@ -112,12 +112,10 @@ class BQVectorStore(Diverse, Stored):
         self._is_lent = collection is not None
         self._own_relevance = relevance_score_fn is not None
         self._given = {name: value for name, value in settings.items() if value is not None}  # for `reopening`
-        if collection is not None:
-            _refuse_beside(collection, {**settings, "path": path, "read_only": read_only or None})
-            self.collection = collection
-        else:
-            settings.update(embedding_model=self._model, read_only=read_only)
-            self.collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
+        settings.update(collection=collection, read_only=read_only or None)
+        if collection is None:  # which has a model of its own
+            settings.update(embedding_model=self._model)
+        self.collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
         try:
             self._check_model()
         except BaseException:
@@ -310,22 +308,6 @@ class BQVectorStore(Diverse, Stored):
         True
         """
         return self.collection.tune(target_recall, k, **kwargs)
-
-
-def _refuse_beside(collection: object, settings: Mapping[str, Any]) -> None:
-    """Raise InvalidInputError for settings beside an open collection, and for what is none."""
-    if isinstance(collection, str):
-        raise bqstore.UnknownKeywordError(
-            "for a name the store has no keyword 'collection'; did you mean 'collection_name'? collection= takes an "
-            "open bqstore.Collection"
-        )
-    if not isinstance(collection, bqstore.Collection):
-        raise bqstore.InvalidInputError(
-            f"collection is of type {type(collection).__name__}; expected an open bqstore.Collection"
-        )
-    for name, value in settings.items():
-        if value is not None:
-            raise bqstore.InvalidInputError(f"{name} is given beside collection=; it is set where that is opened")
 
 
 def _clipped(score: float) -> float:

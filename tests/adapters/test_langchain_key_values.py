@@ -218,3 +218,40 @@ def test_what_is_no_bytes_or_no_keyword_is_refused(tmp_path: Path) -> None:
         store.mset([("a", "text")])  # type: ignore[list-item]
     with pytest.raises(bqstore.UnknownKeywordError, match="'timeout'"):
         BQByteStore(tmp_path, timeout=3)
+
+
+def test_a_namespace_of_none_or_a_number_was_kept_under_its_repr(tmp_path: Path) -> None:
+    with BQByteStore(tmp_path, namespace=None) as store, BQByteStore(tmp_path) as default:
+        store.mset([("k", b"1")])
+        assert default.mget(["k"]) == [b"1"] and store.namespace == "default"
+    for wrong in (3, "", b"x"):
+        with pytest.raises(bqstore.InvalidInputError, match=r"namespace is .*; expected a string"):
+            BQByteStore(tmp_path, namespace=wrong)  # type: ignore[arg-type]
+        with pytest.raises(bqstore.InvalidInputError, match=r"namespace is .*; expected a string"):
+            BQRecordManager(wrong, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(bqstore.InvalidInputError, match="namespace is None"):
+        BQRecordManager(None, tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_folder_in_the_place_of_the_namespace_kept_the_records_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bqstore.open("store").close()
+    for swapped in (tmp_path / "store", str(tmp_path / "store"), "./store", "store"):
+        with pytest.raises(bqstore.InvalidInputError, match=r"namespace is .*folder"):
+            BQRecordManager(swapped, "files")  # type: ignore[arg-type]
+    assert not (tmp_path / "files").exists()
+    for namespace in ("store", "chroma/store"):  # a name as that of the folder, and one as in LangChain's pages
+        with BQRecordManager(namespace, "store") as records:
+            assert records.exists(["k"]) == [False]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "here"), [("collection", "collection_name"), ("db_url", "path="), ("vectorstore", "vector_store")]
+)
+def test_a_keyword_of_another_record_manager_is_refused_with_the_name_it_has_here(keyword: str, here: str) -> None:
+    with pytest.raises(bqstore.UnknownKeywordError, match=f"the store has no keyword '{keyword}': .*{here}"):
+        BQRecordManager("files", **{keyword: "x"})
+    with pytest.raises(bqstore.UnknownKeywordError, match="'root_path': here it is path"):
+        BQByteStore(root_path="x")

@@ -187,3 +187,34 @@ def test_searches_that_nobody_watches_are_not_explained(monkeypatch: pytest.Monk
         store.add([node("a")])
         store.query(VectorStoreQuery(query_embedding=[1.0, 1.0]))
     assert explained == [False]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "here"),
+    [
+        ("enable_hybrid", "text_index=True"),
+        ("client", "an open bqstore.Collection goes into collection="),
+        ("chroma_collection", "an open bqstore.Collection goes into collection="),
+        ("persist_dir", "here it is path"),
+        ("uri", "here it is path"),
+        ("table_name", "here it is collection_name"),
+        ("index_name", "here it is collection_name"),
+        ("embed_dim", "here it is dim"),
+        ("faiss_index", "path= holds all of it"),
+        ("similarity_metric", 'distance="euclid"'),
+        ("api_key", "there is no server"),
+        ("embedding", "the index embeds: VectorStoreIndex"),
+    ],
+)
+def test_a_keyword_of_another_store_was_answered_with_all_keywords(tmp_path: Path, keyword: str, here: str) -> None:
+    with pytest.raises(bqstore.UnknownKeywordError, match=f"the store has no keyword '{keyword}': .*{here}"):
+        BQVectorStore(tmp_path / "new", **{keyword: "x"})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_beside_an_open_collection_was_ignored() -> None:
+    with (
+        bqstore.open() as collection,
+        pytest.raises(bqstore.InvalidInputError, match="collection_name is given beside"),
+    ):
+        BQVectorStore(collection=collection, collection_name="other")

@@ -258,3 +258,16 @@ def test_each_is_closed_by_with(tmp_path: Path, kind: Any) -> None:
         assert isinstance(store, kind)
     with pytest.raises(bqstore.ClosedError):
         getattr(store, "_kvstore", store).get("a")
+
+
+@pytest.mark.parametrize("kind", [BQKVStore, BQDocumentStore, BQIndexStore])
+def test_collection_was_answered_with_the_error_of_another_function(tmp_path: Path, kind: Any) -> None:
+    with pytest.raises(bqstore.UnknownKeywordError, match="no keyword 'collection': here it is collection_name"):
+        kind(tmp_path, collection="x")
+    with pytest.raises(bqstore.UnknownKeywordError, match="no keyword 'persist_dir': here it is path"):
+        kind(persist_dir=str(tmp_path))
+    if kind is not BQKVStore:
+        with pytest.raises(bqstore.InvalidInputError, match="namespace is 3; expected a string"):
+            kind(tmp_path, namespace=3)
+        with pytest.raises(bqstore.UnknownKeywordError, match="'kvstore': leave it out"):
+            kind(kvstore=3)

@@ -5,9 +5,9 @@ It turns nodes into rows and queries into searches. Checks, files, threads and r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from typing import Any
+from os import PathLike
+from typing import Any, Final
 
 import numpy as np
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -27,6 +27,10 @@ from .filters import native_filter
 from .models import ModelsMet
 from .nodes import node_of, nodes_in, row_of
 from .queries import answer, check_keywords, explanation, llama_index_words
+
+_OWN_KEYWORDS: Final = ("path", "collection_name", "collection")
+_INDEX: Final = "the index embeds: VectorStoreIndex.from_vector_store(store, embed_model=...)"
+_HERE: Final = dict.fromkeys(("embedding", "embeddings", "embedding_function", "embed_model"), _INDEX)
 
 
 class BQVectorStore(BasePydanticVectorStore):
@@ -103,7 +107,7 @@ class BQVectorStore(BasePydanticVectorStore):
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | None = None,
+        path: str | PathLike[str] | None = None,
         collection_name: str = "default",
         *,
         collection: bqstore.Collection | None = None,
@@ -111,14 +115,10 @@ class BQVectorStore(BasePydanticVectorStore):
     ) -> None:
         if "embedding_model" in settings:  # an embed_model, too: its name is kept
             settings["embedding_model"] = name_of(settings["embedding_model"])
-        if collection is None:
-            opened = bqstore.open_flat(path, collection_name, ("path", "collection_name", "collection"), **settings)
-            # absolute, so that a serialized store (to_dict, pickle) opens the same folder from anywhere
-            folder = None if path is None else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
-        else:
-            opened = _lent(collection, {"path": path, **settings})
-            folder, collection_name = opened.info().path, opened.info().collection
-        given = {"path": folder, "collection_name": collection_name, **settings}
+        bqstore.refuse_foreign("the store", settings, _HERE)
+        opened = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, collection=collection, **settings)
+        info = opened.info()  # an absolute path: a serialized store (to_dict, pickle) opens it from anywhere
+        given = {"path": info.path, "collection_name": info.collection, **settings}
         super().__init__(**{name: value for name, value in given.items() if value is not None})
         self._collection, self._is_lent, self._models = opened, collection is not None, ModelsMet(opened)
 
@@ -133,7 +133,7 @@ class BQVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def from_params(
-        cls, path: str | os.PathLike[str] | None = None, collection_name: str = "default", **settings: Any
+        cls, path: str | PathLike[str] | None = None, collection_name: str = "default", **settings: Any
     ) -> BQVectorStore:
         """Open a store; other LlamaIndex stores offer their constructor under this name.
 
@@ -495,16 +495,3 @@ def _unpickled(cls: type[BQVectorStore], settings: dict[str, Any], collection: b
     store._collection.close()
     store._collection, store._models = collection, ModelsMet(collection)
     return store
-
-
-def _lent(collection: object, settings: dict[str, Any]) -> bqstore.Collection:
-    """Return an open collection; raise UnknownKeywordError for anything else, InvalidInputError for settings."""
-    if not isinstance(collection, bqstore.Collection):
-        raise bqstore.UnknownKeywordError(
-            "for a name the store has no keyword 'collection'; did you mean 'collection_name'? collection= takes an "
-            f"open bqstore.Collection, and a {type(collection).__name__} is given"
-        )
-    for name, value in settings.items():
-        if value is not None:
-            raise bqstore.InvalidInputError(f"{name} is given beside collection=; it is set where that is opened")
-    return collection

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import Any, Final
 
 from llama_index.core.storage.docstore.keyval_docstore import KVDocumentStore
 from llama_index.core.storage.index_store.keyval_index_store import KVIndexStore
@@ -16,6 +16,12 @@ from llama_index.core.storage.kvstore.types import DEFAULT_BATCH_SIZE, DEFAULT_C
 from typing_extensions import Self
 
 import bqstore
+
+_OWN: Final = "leave it out: the folder in path= holds keys and values"
+_HERE: Final = {
+    "collection": "here it is collection_name",
+    **dict.fromkeys(("kvstore", "redis_kvstore", "mongo_kvstore", "postgres_kvstore"), _OWN),
+}
 
 
 class _Closing:
@@ -51,6 +57,7 @@ class BQKVStore(_Closing, BaseKVStore):
     def __init__(
         self, path: str | PathLike[str] | None = None, collection_name: str = "default", **settings: Any
     ) -> None:
+        bqstore.refuse_foreign("the store", settings, _HERE)
         self._values = bqstore.open_key_values(path, collection_name, **settings)
 
     def put(self, key: str, val: dict[str, Any], collection: str = DEFAULT_COLLECTION) -> None:
@@ -154,6 +161,13 @@ class BQKVStore(_Closing, BaseKVStore):
         self._values.close()
 
 
+def _checked(namespace: object) -> str | None:
+    """A namespace, which is part of the names of spaces; None for LlamaIndex's own."""
+    if namespace is None or (isinstance(namespace, str) and namespace):
+        return namespace
+    raise bqstore.InvalidInputError(f"namespace is {namespace!r:.80}; expected a string that is not empty, or None")
+
+
 def _space(collection: str) -> str:
     return f"llama_index/{collection}"
 
@@ -180,7 +194,7 @@ class BQDocumentStore(_Closing, KVDocumentStore):
     ----------
     path : str or path          the folder, made if missing; None keeps everything in memory
     collection_name : str       the collection of the folder that it belongs to
-    namespace : str             documents of other namespaces are apart
+    namespace : str or None     documents of other namespaces are apart
     **settings                  other keywords of `bqstore.open_key_values`: ``read_only``, ``lock_timeout``, ``mode``
 
     >>> from llama_index.core.schema import TextNode
@@ -199,7 +213,7 @@ class BQDocumentStore(_Closing, KVDocumentStore):
         namespace: str | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(BQKVStore(path, collection_name, **settings), namespace)
+        super().__init__(BQKVStore(path, collection_name, **settings), _checked(namespace))
 
     def close(self) -> None:
         """Give back the files. What was added is durable already.
@@ -216,7 +230,7 @@ class BQIndexStore(_Closing, KVIndexStore):
     ----------
     path : str or path          the folder, made if missing; None keeps everything in memory
     collection_name : str       the collection of the folder that it belongs to
-    namespace : str             indexes of other namespaces are apart
+    namespace : str or None     indexes of other namespaces are apart
     **settings                  other keywords of `bqstore.open_key_values`: ``read_only``, ``lock_timeout``, ``mode``
 
     All that an index needs is then in one folder, which any process can open:
@@ -246,7 +260,7 @@ class BQIndexStore(_Closing, KVIndexStore):
         namespace: str | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(BQKVStore(path, collection_name, **settings), namespace)
+        super().__init__(BQKVStore(path, collection_name, **settings), _checked(namespace))
 
     def close(self) -> None:
         """Give back the files. What was added is durable already.
