@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
     from .stores import collections, copy, drop, rename
     from .turns import reading, writing
-    from .validate import check_documents
+    from .validate import check_documents, tell_of_zeros
 
 # the modules of the names that are no errors
 _HOME = {
@@ -74,7 +74,7 @@ _HOME = {
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
     "EXPIRES_AT_KEY": "clock",
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
-    "check_documents": "validate",
+    **dict.fromkeys(("check_documents", "tell_of_zeros"), "validate"),
     **dict.fromkeys(("reading", "writing"), "turns"),
     "translate_filter": "metadata.text_filters",
     **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
@@ -147,6 +147,7 @@ __all__ = [
     "rename",
     "repair",
     "search_keywords",
+    "tell_of_zeros",
     "translate_filter",
     "warm_up",
     "writing",

@@ -5,9 +5,11 @@ Inside, vectors are float32 (n, dim), C-order and finite; ids are non-empty stri
 InvalidInputError says what was given, what was expected, and what to do.
 """
 
+import logging
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import replace
 from numbers import Number
 from typing import Any, Final
@@ -25,6 +27,8 @@ from .metadata.to_json import split_metadata
 from .storage import Head, Rows
 
 F32 = NDArray[np.float32]
+_LOG: Final = logging.getLogger("bqstore")
+_told: set[str] = set()  # which vectors of zeros
 _FLOAT32 = np.dtype(np.float32)
 
 MAX_ID_BYTES: Final = 1024
@@ -314,7 +318,10 @@ def new_ids(given: object, n: int) -> list[str]:
 
 def _id_bytes(id_: object, i: int) -> int:
     if not isinstance(id_, str):
-        raise InvalidInputError(f"id {i} is {type_of(id_)}; ids are strings: use str(id)")
+        own = next(
+            (f"its .{name}" for name in ("node_id", "id") if hasattr(id_, name)), "str(id)"
+        )  # a node, a document
+        raise InvalidInputError(f"id {i} is {type_of(id_)}; ids are strings: use {own}")
     return text_bytes(id_, f"id {i}")
 
 
@@ -397,3 +404,25 @@ def mmr_in(k: object, fetch_k: object, lambda_mult: object) -> tuple[int, int, f
     k = check_int("k", k, 1, MAX_K)
     fetch_k = min(max(20, 4 * k), MAX_K) if fetch_k is None else check_int("fetch_k", fetch_k, k, MAX_K)
     return k, fetch_k, relevance
+
+
+def tell_of_zeros(vectors: Iterable[Any], which: str) -> None:
+    """Log one WARNING if there are vectors and all are zeros, once for each ``which``; for adapters.
+
+    Zeros may be added, and some models return them for texts without words. But a model that returns nothing else, such
+    as one whose weights are not loaded, makes searches that rank nothing.
+
+    >>> import bqstore
+    >>> bqstore.tell_of_zeros([[0.0, 0.0], [0.0, 1.0]], "of two texts")
+    """
+    n = 0
+    with suppress(TypeError, ValueError):  # what is no vector is refused elsewhere, by name
+        for vector in vectors:
+            if np.any(vector):
+                return
+            n += 1
+        if n and which not in _told:
+            _told.add(which)
+            _LOG.warning(
+                "all %s vectors %s are zeros: searches cannot rank them; look at the embedding model", n, which
+            )

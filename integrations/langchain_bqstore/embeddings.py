@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sized
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
@@ -93,7 +93,7 @@ def as_embeddings(given: Embeddings | bqstore.Embedder) -> Embeddings:
             return EmbedderEmbeddings(given)
     raise bqstore.InvalidInputError(
         f"embedding is {_described(given)}; expected a LangChain Embeddings, which has embed_documents and "
-        "embed_query, or a bqstore.Embedder such as bqstore.OpenAIEmbedder()"
+        "embed_query, or a bqstore.Embedder such as bqstore.OpenAIEmbedder(): it comes first, then the folder, path="
     )
 
 
@@ -134,6 +134,7 @@ async def aembed_texts(embeddings: Embeddings, texts: list[str]) -> Any:
 def _one_each(vectors: Any, texts: list[str], embeddings: Embeddings) -> Any:
     """Return the vectors; EmbeddingError unless there is one for each text."""
     if isinstance(vectors, Sized) and len(vectors) == len(texts):
+        bqstore.tell_of_zeros(cast(Any, vectors), f"that {type(embeddings).__name__} returned")
         return vectors
     made = f"{len(vectors)} vectors" if isinstance(vectors, Sized) else f"a {type(vectors).__name__}"
     raise bqstore.EmbeddingError(

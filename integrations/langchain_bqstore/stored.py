@@ -159,7 +159,9 @@ class Stored(Writing):
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any) -> bool:
         """Delete documents by id, by filter, or those of the ids that match the filter. Returns True.
 
-        Unknown ids are skipped. ``filter`` is a dict or a function, as in searches.
+        Unknown ids are skipped, as by LangChain's own store, Chroma's and Qdrant's (FAISS raises ValueError);
+        ``store.collection.delete(ids)`` returns how many there were. ``filter`` is a dict or a function, as in
+        searches.
 
         Without arguments it raises InvalidInputError, where LangChain's base class deletes everything: a variable that
         is None by mistake must not empty the store. ``store.collection.clear()`` does.

@@ -90,9 +90,9 @@ class BQVectorStore(Diverse, Stored):
     def __init__(
         self,
         embedding: Embeddings | bqstore.Embedder,
-        *,
         path: str | PathLike[str] | None = None,
         collection_name: str = "default",
+        *,
         distance: str | None = None,
         oversampling: float | None = None,
         rescore: bool | None = None,

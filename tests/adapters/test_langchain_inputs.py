@@ -218,3 +218,35 @@ async def test_a_query_that_is_no_text_was_given_to_the_embedding_model(query: A
             search(query)
     with pytest.raises(bqstore.InvalidInputError, match=says):
         await store.asimilarity_search(query)
+
+
+class Unloaded(DeterministicFakeEmbedding):
+    """A model whose weights are not there."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [[0.0] * self.size for _ in texts]
+
+
+async def test_a_model_that_returns_only_zeros_was_taken_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    with BQVectorStore(Unloaded(size=4)) as store:
+        store.add_texts(["a", "b"])
+        await store.aadd_texts(["c"])  # told once
+        assert len(store.collection) == 3
+    (line,) = caplog.messages
+    assert line.startswith("all 2 vectors that Unloaded returned are zeros") and "\n" not in line
+
+
+def test_the_folder_by_position_was_answered_with_a_number_of_arguments(tmp_path: Any) -> None:
+    with BQVectorStore(DeterministicFakeEmbedding(size=4), tmp_path, "mine") as store:
+        assert store.collection.info().path == str(tmp_path) and bqstore.collections(tmp_path) == ["mine"]
+    with pytest.raises(bqstore.InvalidInputError, match=r"embedding is of type str; .*it comes first, then the folder"):
+        BQVectorStore(str(tmp_path), DeterministicFakeEmbedding(size=4))  # type: ignore[arg-type]
+
+
+def test_a_deletion_of_ids_that_are_not_there_is_no_error_and_of_documents_names_their_ids() -> None:
+    """As of LangChain's own store, Chroma's and Qdrant's; FAISS's raises."""
+    with BQVectorStore(DeterministicFakeEmbedding(size=4)) as store:
+        store.add_texts(["a"], ids=["1"])
+        assert store.delete(["2"]) and store.collection.delete(["2"]) == 0 and len(store.collection) == 1
+        with pytest.raises(bqstore.InvalidInputError, match=r"id 0 is a Document; ids are strings: use its \.id"):
+            store.delete(store.get_by_ids(["1"]))  # type: ignore[arg-type]

@@ -258,3 +258,26 @@ async def test_nodes_of_two_models_met_in_silence(tmp_path: Path) -> None:
     with BQVectorStore() as store:
         store.add([node("a")])  # vectors of which nothing is known
         store.add([TextNode(id_="b", embedding=two.get_text_embedding("b")[:2])])
+
+
+@pytest.mark.parametrize("call", ["get_nodes", "delete_nodes"])
+def test_a_filter_in_the_place_of_the_ids_was_told_that_ids_are_no_tuples(call: str) -> None:
+    with BQVectorStore() as store:
+        store.add([node("a", n=0)])
+        one = MetadataFilter(key="n", value=0)
+        for given in (one, [one], MetadataFilters(filters=[one]), {"n": 0}):
+            with pytest.raises(bqstore.InvalidInputError, match=r"node_ids is a .*; filters go into filters="):
+                getattr(store, call)(given)
+        with pytest.raises(bqstore.InvalidInputError, match=r"id 0 is a TextNode; ids are strings: use its \.node_id"):
+            getattr(store, call)(store.get_nodes())
+        assert len(store.collection) == 1
+
+
+def test_nodes_of_zeros_alone_came_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    with BQVectorStore(collection_name="zeros") as store:
+        store.add([node("a"), TextNode(id_="b", text="b", embedding=[0.0, 0.0])])
+        assert caplog.records == []
+        for _ in range(2):
+            store.add([TextNode(id_="b", text="b", embedding=[0.0, 0.0])])
+    (line,) = caplog.messages
+    assert line.startswith("all 1 vectors of nodes for 'zeros' are zeros") and "\n" not in line

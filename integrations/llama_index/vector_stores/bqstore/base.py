@@ -25,7 +25,7 @@ import bqstore
 from .embeddings import name_of
 from .filters import native_filter
 from .models import ModelsMet
-from .nodes import node_of, nodes_in, row_of
+from .nodes import check_ids, node_of, nodes_in, row_of
 from .queries import answer, check_keywords, explanation, llama_index_words
 
 _OWN_KEYWORDS: Final = ("path", "collection_name", "collection")
@@ -220,6 +220,7 @@ class BQVectorStore(BasePydanticVectorStore):
         """
         given = nodes_in(nodes)
         self._models.note("nodes", (node.get_embedding() for node in given))
+        bqstore.tell_of_zeros((node.get_embedding() for node in given), f"of nodes for {self.collection_name!r}")
         rows = [row_of(node) for node in given]
         return self._collection.add(
             [np.array(node.get_embedding()) for node in given],  # one by one: a large list would hold off other threads
@@ -258,6 +259,7 @@ class BQVectorStore(BasePydanticVectorStore):
         """
         check_keywords("delete_nodes", delete_kwargs)
         with llama_index_words():
+            check_ids(node_ids)
             native = native_filter(filters)
             if node_ids is None and native is None:
                 raise bqstore.InvalidInputError(
@@ -295,10 +297,9 @@ class BQVectorStore(BasePydanticVectorStore):
         """
         check_keywords("get_nodes", kwargs)
         with llama_index_words():
+            check_ids(node_ids)
             if node_ids is not None and filters is None:
                 return [node_of(record) for record in self._collection.get(node_ids, with_vectors=with_vectors)]
-            if isinstance(node_ids, str):
-                raise bqstore.InvalidInputError("node_ids is a str; expected a list")
             native = native_filter(filters, None if node_ids is None else {bqstore.ID_KEY: {"$in": node_ids}})
             records = list(self._collection.scroll(native, with_vectors=with_vectors))
             if node_ids is not None:

@@ -19,6 +19,7 @@ from llama_index.core.schema import (
     NodeWithScore,
     TextNode,
 )
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 import bqstore
 
@@ -45,6 +46,16 @@ def nodes_in(given: Any) -> list[BaseNode]:
                 "IngestionPipeline with an embedding model"
             )
     return nodes
+
+
+def check_ids(given: object) -> None:
+    """Raise InvalidInputError for what is no list of ids: a text, or a filter in the place of the ids."""
+    first = given[0] if isinstance(given, list) and given else given
+    if isinstance(first, (MetadataFilter, MetadataFilters, Mapping)):
+        kind = type(given).__name__
+        raise bqstore.InvalidInputError(f"node_ids is a {kind}; expected a list of ids; filters go into filters=")
+    if isinstance(given, str):
+        raise bqstore.InvalidInputError("node_ids is a str; expected a list")
 
 
 def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
