@@ -7,21 +7,31 @@ from typing import Any
 
 from ..arguments import shown, type_of
 from ..errors import InvalidInputError
+from . import llama_index_filters
 from .qdrant_filters import translated
 
 Accepts = Callable[[Any], bool]
 
 
-def translate_filter(given: Any, where_document: Mapping[str, Any] | None = None, *, prefix: str = "") -> Any:
+def translate_filter(
+    given: Any,
+    where_document: Mapping[str, Any] | None = None,
+    *,
+    prefix: str = "",
+    otherwise: Mapping[str, str] | None = None,
+) -> Any:
     """Return filters as other stores write them as one of bqstore; what restricts nothing is left out.
 
     Parameters
     ----------
-    given : any filter          one of `Collection.search`, or Qdrant's ``Filter``
+    given : any filter          one of `Collection.search`, Qdrant's ``Filter``, or LlamaIndex's ``MetadataFilters`` or
+                                ``MetadataFilter``
     where_document : dict       Chroma's condition on the text: ``{"$contains": "bits"}``, ``$not_contains``, ``$and``,
                                 ``$or``
     prefix : str                taken off the names of fields in Qdrant's ``Filter``: langchain-qdrant keeps metadata
                                 under ``metadata.``
+    otherwise : dict            keys that mean others in documents whose metadata has no such key: ``{"doc_id":
+                                bqstore.REF_DOC_ID_KEY}``
 
     Raises InvalidInputError, with ours shown, for what means something else here.
 
@@ -32,7 +42,9 @@ def translate_filter(given: Any, where_document: Mapping[str, Any] | None = None
     >>> col.ids(both)
     ['a']
     """
-    given = translated(given, prefix)
+    given = llama_index_filters.translated(given) if llama_index_filters.is_one(given) else translated(given, prefix)
+    if otherwise is not None:
+        given = llama_index_filters.with_fallbacks(given, otherwise)
     if where_document is None:
         return given
     function = _text_test(where_document)

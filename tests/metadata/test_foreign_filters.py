@@ -189,3 +189,17 @@ def test_a_range_without_an_end_is_refused_and_a_field_may_be_called_operator(fo
     with bqstore.open() as col:
         col.add(np.eye(2), ["a", "b"], metadatas=[{"operator": "AND"}, {"operator": "Equal", "n": 1}])
         assert col.ids({"operator": "AND"}) == ["a"] and col.ids({"operator": "Equal", "n": 1}) == ["b"]
+
+
+def test_filters_of_llama_index_were_known_to_its_adapter_alone() -> None:
+    store = pytest.importorskip("llama_index.core.vector_stores")
+    year = store.MetadataFilter(key="year", value=2020, operator=">")
+    both = store.MetadataFilters(filters=[year, store.MetadataFilter(key="doc_id", value="a.txt")])
+    assert bqstore.translate_filter(year) == {"year": {"$gt": 2020}}
+    plain = {"$and": [{"year": {"$gt": 2020}}, {"doc_id": {"$eq": "a.txt"}}]}
+    assert bqstore.translate_filter(both) == plain
+    told = bqstore.translate_filter(both, otherwise={"doc_id": bqstore.REF_DOC_ID_KEY})
+    with bqstore.open() as col:
+        newer = {"year": 2021, bqstore.REF_DOC_ID_KEY: "a.txt"}
+        col.add([[1, 0], [0, 1]], ["a", "b"], metadatas=[newer, {**newer, "doc_id": "b.txt"}])
+        assert col.ids(told) == ["a"] and col.ids(plain) == []
