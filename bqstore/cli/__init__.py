@@ -1,30 +1,38 @@
-"""The `bqstore` command: describe a collection, measure its recall, tune its search settings, warm up.
+"""The `bqstore` command: make a store of folders of documents, search it, measure it, look after it.
 
-    bqstore info PATH       the settings of a collection and the memory it uses
-    bqstore recall PATH     the recall of its searches, against exact search; --report writes it as a page
-    bqstore tune PATH       store the fastest search settings that reach a recall
-    bqstore backup PATH TO  copy a store that is in use, or bring an older copy up to date
-    bqstore verify PATH     read and check every byte
-    bqstore repair PATH     save what is intact of a damaged store into a new one
-    bqstore reembed PATH    embed all texts again with another model
-    bqstore import FROM TO  bring another store's documents in; bqstore export PATH FILE writes them out
-    bqstore warm-up         compile what searches run on, for images and other first starts
+    bqstore search STORE TEXT   find documents by words, by meaning or by a vector; --explain says how it was done
+    bqstore info STORE          its collections, their settings and the memory they use
+    bqstore recall STORE        the recall of its searches, against exact search; --report writes it as a page
+    bqstore tune STORE          store the fastest search settings that reach a recall
+    bqstore bench STORE         what its searches find, and how many there are in a second
+    bqstore backup STORE TO     copy a store that is in use, or bring an older copy up to date
+    bqstore verify STORE        read and check every byte
+    bqstore repair STORE        save what is intact of a damaged store into a new one
+    bqstore compact STORE       give back the space of what was deleted or replaced
+    bqstore copy STORE TO       copy collections into another store
+    bqstore reembed STORE       embed all texts again with another model
+    bqstore import FROM TO      bring another store's documents in; bqstore export STORE FILE writes them out
+    bqstore warm-up             compile what searches run on, for images and other first starts
 
-It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in `commands.py`; `upkeep.py`
-has the commands that keep a store safe, `moving.py` those that bring documents in and out. This module imports none of
-them itself, so that a missing package is reported by one line instead of a traceback.
+It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in
+`options.py` and `commands.py`; `searching.py` has search, `bench.py` bench, `upkeep.py` the
+commands that keep a store safe, `moving.py` those that bring documents in and out. This module imports none of them
+itself, so that a missing package is reported by one line instead of a traceback.
 """
+
+import sys
 
 
 def main() -> None:
     """Read the command line, run the command, exit."""
     try:
-        from . import moving, upkeep  # noqa: F401 - more commands
-        from .commands import app
+        from . import bench, commands, moving, searching, upkeep  # noqa: F401 - the commands
+        from .options import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
             raise  # a part of bqstore itself
-        raise SystemExit(f'bqstore: this command needs {error.name}: pip install "bqstore[cli]"') from None
+        raise SystemExit(f"bqstore: this command needs {error.name}: pip install typer rich plotly") from None
     except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
         raise SystemExit(130) from None
     app(prog_name="bqstore")

@@ -3,7 +3,6 @@
 `console.py` turns errors into messages, `tables.py` results into tables, `report.py` a recall report into a page.
 """
 
-import json
 import os
 import time
 from dataclasses import asdict
@@ -15,20 +14,12 @@ import typer
 import bqstore
 
 from . import tables
-from .console import console, errors_reported, existing_collection
+from .console import collection_of, emit, errors_reported, existing_collection, note, say, show
 from .files import check_report_path, read_queries
-from .formatting import printable
+from .options import Json, K, Name, Store, app
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Describe a bqstore collection, measure the recall of its searches, tune them, and compile what they run on.",
-)
+_DESCRIBED = 3  # collections of a store; of more the list is all
 
-Store = Annotated[str, typer.Argument(metavar="PATH", help="Folder of the store.")]
-Name = Annotated[str, typer.Option("--collection", metavar="NAME", help="Which of its collections.")]
-K = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many nearest documents a search asks for.")]
 Sample = Annotated[int, typer.Option(min=1, help="How many documents to use as queries, if no file gives any.")]
 Queries = Annotated[
     Path | None,
@@ -38,44 +29,39 @@ Report = Annotated[
     Path | None,
     typer.Option(metavar="FILE.html", help="Write the report, with figures, as one page that needs no network."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]
 Target = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Recall to reach: the share of the true nearest found, such as 0.98.")
 ]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"bqstore {bqstore.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Handle the options that come before a command."""
-
-
 @app.command()
 def info(
-    path: Annotated[str | None, typer.Argument(metavar="PATH", help="Folder of the store.")] = None,
-    collection: Name = "default",
+    path: Annotated[str | None, typer.Argument(metavar="STORE", help="Folder of the store.")] = None,
+    collection: Name = None,
+    as_json: Json = False,
 ) -> None:
-    """Describe a collection: its settings, its memory, why it is encoded as it is; and the versions in use.
+    """Describe a store: its collections, their settings and memory, why they are encoded so; and the versions in use.
 
-    Without PATH: the versions alone.
+    Without --collection: all of its collections, one by one where there are few, else as a list. Without STORE: the
+    versions alone.
     """
     with errors_reported():
+        found: list[bqstore.CollectionInfo] = []
         if path is not None:
-            with existing_collection(path, collection, read_only=True) as col:
-                found = col.info()
-            console().print(tables.info(found))
-            if found.choice is not None:
-                console().print(tables.choice(found.choice, found.quantization))
-        console().print(tables.versions())
+            several: list[str | None] = [collection] if collection is not None else [*bqstore.collections(path)]
+            for name in several or [collection]:
+                with existing_collection(path, name, read_only=True) as col:
+                    found.append(col.info())
+        if as_json:
+            emit({"versions": tables.versions_in_use(), "collections": [asdict(each) for each in found]})
+            return
+        if len(found) > 1:
+            show(tables.collections(found))
+        for each in found if len(found) <= _DESCRIBED else []:
+            show(tables.info(each))
+            if each.choice is not None:
+                show(tables.choice(each.choice, each.quantization))
+        show(tables.versions())
 
 
 @app.command("warm-up")
@@ -83,23 +69,26 @@ def warm_up(
     only: Annotated[
         str, typer.Option(metavar="core|graph|all", help="What small collections need, what large ones do, or both.")
     ] = "all",
+    as_json: Json = False,
 ) -> None:
     """Compile what searches run on, so that no program waits for it: for images, functions and caches of CI."""
     with errors_reported():
         started = time.perf_counter()
         bqstore.warm_up(only)
-        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-            console().print("Nothing was compiled: NUMBA_DISABLE_JIT is set, and numpy answers.")
+        seconds = time.perf_counter() - started
+        compiles = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+        if as_json:
+            emit({"compiled": compiles, "seconds": round(seconds, 3)})
+        elif compiles:
+            say(f"Compiled for this processor, or found compiled, in {seconds:.1f} s.")
         else:
-            console().print(
-                f"Compiled for this processor, or found compiled, in {time.perf_counter() - started:.1f} s."
-            )
+            say("Nothing was compiled: NUMBA_DISABLE_JIT is set, and numpy answers.")
 
 
 @app.command()
 def recall(
     path: Store,
-    collection: Name = "default",
+    collection: Name = None,
     k: K = 10,
     sample: Sample = 200,
     queries: Queries = None,
@@ -114,22 +103,26 @@ def recall(
         with existing_collection(path, collection, read_only=True) as col:
             measured = col.recall(given, k=k, sample=sample)
         if as_json:
-            typer.echo(json.dumps(asdict(measured), indent=2, allow_nan=False))
+            emit(measured)
         else:
-            console().print(tables.recall(measured))
+            show(tables.recall(measured))
         if report is not None:  # last, so that the result is on the screen if it cannot be written
             from .report import page
 
-            report.write_text(page(measured, path, collection), "utf-8")
-            message = f"The report is in {printable(str(report))}"
-            console(stderr=True).print(message, markup=False, soft_wrap=True)
+            report.write_text(page(measured, path, collection_of(path, collection)), "utf-8")
+            note(f"The report is in {report}")
 
 
 @app.command()
-def tune(path: Store, target: Target, collection: Name = "default", k: K = 10, queries: Queries = None) -> None:
+def tune(
+    path: Store, target: Target, collection: Name = None, k: K = 10, queries: Queries = None, as_json: Json = False
+) -> None:
     """Find the fastest search settings that reach a recall, and store them as the collection's defaults."""
     with errors_reported():
         given = None if queries is None else read_queries(queries)
         with existing_collection(path, collection, read_only=False) as col:
-            found = col.tune(target, k=k, queries=given)
-        console().print(tables.tuning(found, target, k, collection))
+            found, name = col.tune(target, k=k, queries=given), col.info().collection
+        if as_json:
+            emit(found)
+        else:
+            show(tables.tuning(found, target, k, name))

@@ -1,6 +1,5 @@
 """The commands that bring documents in from other stores, and write them out: import, export."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,9 +8,8 @@ import typer
 from bqstore import importers
 from bqstore.progress import Progress
 
-from .commands import Json, Name, Store, app
-from .console import errors_reported, existing_collection
-from .upkeep import say
+from .console import emit, errors_reported, existing_collection, say
+from .options import Json, Name, Store, app
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or file of another store.")]
 Target = Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store to write into.")]
@@ -22,7 +20,9 @@ _SHOWN = 5  # documents that are named; more are counted
 def import_(
     source: Source,
     store: Target,
-    collection: Name = "default",
+    collection: Annotated[
+        str, typer.Option("--collection", metavar="NAME", help="Which of its collections.")
+    ] = "default",
     kind: Annotated[str | None, typer.Option(help=f"One of {', '.join(importers.KINDS)}; else by its files.")] = None,
     from_collection: Annotated[str | None, typer.Option(metavar="NAME", help="Which collection of the source.")] = None,
     distance: Annotated[str | None, typer.Option(help="cosine, dot or euclid; else the source's.")] = None,
@@ -43,7 +43,7 @@ def import_(
         with Progress("importing", found.count) as progress:
             done = importers.import_from(found, store, collection, dry_run=dry_run, progress=progress, **settings)
     if as_json:
-        typer.echo(json.dumps({**asdict(done), "ok": done.ok}, indent=2))
+        emit({**asdict(done), "ok": done.ok})
     else:
         _tell(done, dry_run)
     if not done.ok:
@@ -72,13 +72,15 @@ def _tell(done: importers.ImportReport, dry_run: bool) -> None:
 def export(
     path: Store,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A new .jsonl, .npz, .parquet or .arrow file.")],
-    collection: Name = "default",
+    collection: Name = None,
+    as_json: Json = False,
 ) -> None:
     """Write all documents to a file, which `bqstore import` reads back without loss."""
     with errors_reported():
         with existing_collection(path, collection, read_only=True) as col:
             count, distance = importers.export(col, file), col.info().distance
-        say(
-            f"{count:,} documents are in {file}"
-            + ("" if distance == "cosine" else f"; import with --distance {distance}")
-        )
+        if as_json:
+            emit({"documents": count, "file": file, "distance": distance})
+        else:
+            again = "" if distance == "cosine" else f"; import with --distance {distance}"
+            say(f"{count:,} documents are in {file}{again}")

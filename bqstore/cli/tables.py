@@ -2,17 +2,24 @@
 
 import os
 import platform
+import textwrap
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 import bqstore
 
 from . import formatting
+
+if TYPE_CHECKING:
+    from .bench import Row
 
 
 def _table(title: str, *columns: str, numbers: int) -> Table:
@@ -22,8 +29,11 @@ def _table(title: str, *columns: str, numbers: int) -> Table:
     )
     for i, name in enumerate(columns):
         number = i >= len(columns) - numbers
-        table.add_column(name, justify="right" if number else "left", no_wrap=number)
+        table.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
     return table
+
+
+_WIDE = 1000  # columns: no table needs more
 
 
 def _note(table: Table, text: str) -> None:
@@ -31,13 +41,41 @@ def _note(table: Table, text: str) -> None:
     table.caption, table.caption_justify = Text(text), "left"
 
 
+class _Pairs:
+    """Names and values in two columns. Values are wrapped between words; what has none, such as a path, stays whole."""
+
+    def __init__(self, title: str, pairs: dict[str, str]) -> None:
+        self.title, self.pairs = title, {name: value for name, value in pairs.items() if value}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        left = 4 + max(map(len, self.pairs))
+        width = max(20, options.max_width - left - 2)
+        yield Text(self.title, "bold", no_wrap=True, overflow="ignore")
+        yield ""
+        for name, value in self.pairs.items():
+            lines = textwrap.wrap(formatting.printable(value), width, break_long_words=False, break_on_hyphens=False)
+            for i, line in enumerate(lines):
+                yield Text(f"  {'' if i else name}".ljust(left) + line, no_wrap=True, overflow="ignore")
+        yield ""
+
+
 def _pairs(title: str, pairs: dict[str, str]) -> RenderableType:
     """A table of names and values; empty values are left out."""
-    table = Table(box=box.SIMPLE, show_header=False)
-    for name, value in pairs.items():
-        if value:
-            table.add_row(name, Text(formatting.printable(value)))
-    return Group(Text(title, style="bold"), table)  # rich would wrap a title of the table at the table's width
+    return _Pairs(title, pairs)
+
+
+class _ForWidth:
+    """The first of several tables that fits the terminal; the last one is the one without the least needed columns."""
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in self.tables[:-1]:
+            if Measurement.get(console, options.update(max_width=_WIDE), table).minimum <= options.max_width:
+                yield table
+                return
+        yield self.tables[-1]
 
 
 # ---- recall
@@ -71,26 +109,44 @@ def _in_use(report: bqstore.RecallReport) -> RenderableType:
     return _pairs("The setting in use", pairs)
 
 
-def _points(report: bqstore.RecallReport, title: str, points: tuple[bqstore.RecallPoint, ...]) -> Table:
-    columns = ("codes", "over-\nsampling", "hnsw_ef", f"recall@{report.k}", "95% interval", "ms")
-    table = _table(title, *columns, numbers=5)
+def _points(report: bqstore.RecallReport, title: str, points: tuple[bqstore.RecallPoint, ...]) -> RenderableType:
+    return _ForWidth(*(_points_in(report, title, points, intervals) for intervals in (True, False)))
+
+
+def _points_in(
+    report: bqstore.RecallReport, title: str, points: tuple[bqstore.RecallPoint, ...], intervals: bool
+) -> Table:
+    interval = ("95% interval",) if intervals else ()
+    columns = ("codes", "over-\nsampling", "hnsw_ef", f"recall@{report.k}", *interval, "ms")
+    table = _table(title, *columns, numbers=len(columns) - 1)
     for name, group in formatting.by_encoding(points).items():
         table.add_row(Text(name, style="bold"))
-        for i, point in enumerate(group):
+        shown = _told_apart(report, group)
+        for i, point in enumerate(shown):
             in_use = point == report.current
             table.add_row(
                 "  in use" if in_use else "",
                 formatting.oversampling(point),
                 formatting.hnsw_ef(point),
                 f"{point.recall:.3f}",
-                formatting.interval(point.low, point.high),
+                *(formatting.interval(point.low, point.high) for _ in interval),
                 formatting.milliseconds(point.milliseconds),
                 style="bold" if in_use else "",
-                end_section=i == len(group) - 1,
+                end_section=i == len(shown) - 1,
             )
     if not all(point.rescore for point in points):
         _note(table, "oversampling off: ranked by the codes alone, not rescored")
     return table
+
+
+def _told_apart(report: bqstore.RecallReport, points: list[bqstore.RecallPoint]) -> list[bqstore.RecallPoint]:
+    """One of the points whose settings look the same, as where two values of hnsw_ef both scan: the one in use."""
+    kept: dict[tuple[str, str], bqstore.RecallPoint] = {}
+    for point in points:
+        row = (formatting.oversampling(point), formatting.hnsw_ef(point))
+        if row not in kept or point == report.current:
+            kept[row] = point
+    return list(kept.values())
 
 
 def _memory(report: bqstore.RecallReport) -> Table:
@@ -159,15 +215,29 @@ def choice(chosen: bqstore.Choice, in_use: bqstore.Quantization) -> RenderableTy
     return Group(table, Text(formatting.printable(chosen.reason)))
 
 
+def collections(found: Sequence[bqstore.CollectionInfo]) -> RenderableType:
+    """The collections of a store."""
+    table = _table(f"Collections in {found[0].path}", "collection", "documents", "dimensions", "disk", numbers=3)
+    for each in found:
+        name = Text(formatting.printable(each.collection))
+        table.add_row(name, f"{each.count:,}", f"{each.dim or 0:,}", formatting.size(each.disk_bytes))
+    return table
+
+
 def versions() -> RenderableType:
     """What a report of a problem should contain: versions, the Python that runs them, the machine."""
+    return _pairs("Versions", versions_in_use())
+
+
+def versions_in_use() -> dict[str, str]:
+    """Versions by package, the Python that runs them, the machine."""
     pairs = {"bqstore": bqstore.__version__}
     for package in ("numpy", "numba", "llvmlite", "langchain-core", "llama-index-core", "openai"):
         with suppress(PackageNotFoundError):  # the frameworks are optional
             pairs[package] = version(package)
     pairs["Python"] = f"{platform.python_implementation()} {platform.python_version()}"
     pairs["platform"] = f"{platform.platform()}, {os.cpu_count()} cores"
-    return _pairs("Versions", pairs)
+    return pairs
 
 
 # ---- tune
@@ -183,3 +253,51 @@ def tuning(found: bqstore.SearchParams, target: float, k: int, collection: str) 
     stored = f"Stored as the defaults of collection {collection!r}: searches without keywords use them from now on."
     title = f"The fastest settings that reach recall@{k} of {target:g}, with 95% confidence"
     return Group(_pairs(title, pairs), Text(stored))
+
+
+# ---- search
+
+
+def explanation(how: bqstore.Explanation) -> RenderableType:
+    """How a search was done, and how much work it was."""
+    way = formatting.SEARCHES.get(how.way, "words were looked up")
+    pairs = {
+        "search": way if how.mode != "hybrid" else f"{way}; and words were looked up",
+        "words": ", ".join(how.words),
+        "words in most texts": ", ".join(how.common),
+        "documents that match": f"{how.accepted:,} ({how.selectivity:.1%} of all)",
+        "compared": f"{how.distances:,} " + ("vectors" if how.way == "exact" else "codes"),
+        "nodes of the graph": f"{how.hops:,} followed, with hnsw_ef={how.hnsw_ef}" if how.hops else "",
+        "rescored": f"{how.rescored:,} of {how.candidates:,} candidates" if how.candidates else "",
+        "not in the graph": f"{how.tail:,}" if how.linked else "",
+        "kernels": how.kernels,
+    }
+    return _pairs("How it was searched", pairs)
+
+
+# ---- bench
+
+
+def bench(rows: "Sequence[Row]", info: bqstore.CollectionInfo, k: int, queries: int, held_out: bool) -> RenderableType:
+    """What searches of a store find on this machine, and how fast."""
+    about = f"{info.count:,} documents of {info.dim or 0:,} dimensions, {queries:,} queries"
+    narrow, wide = (_bench(f"{about}, {os.cpu_count()} cores", rows, k, columns) for columns in (4, 6))
+    asked = "Queries are documents, each left out of its own result" if held_out else "Queries were given"
+    note = f"{asked}. One by one on one thread; a batch on all. What else this machine does slows it down."
+    return Group(_ForWidth(wide, narrow), Text(note))
+
+
+def _bench(title: str, rows: "Sequence[Row]", k: int, columns: int) -> Table:
+    names = ("search", f"recall@{k}", "ms", "queries/s", "slowest ms", "in a batch")[:columns]
+    table = _table(title, *names, numbers=columns - 1)
+    for row in rows:
+        cells = (
+            row.name,
+            "-" if row.recall is None else f"{row.recall:.3f}",
+            formatting.milliseconds(row.milliseconds),
+            f"{row.alone:,.0f}",
+            formatting.milliseconds(row.slowest),
+            f"{row.together:,.0f}/s",
+        )
+        table.add_row(*cells[:columns], style="bold" if row is rows[0] else "")
+    return table

@@ -1,6 +1,6 @@
-"""The commands that keep a store safe, and bring it to another model: backup, verify, repair, reembed."""
+"""The commands that keep a store safe, and bring it to another model: backup, verify, repair, compact, copy,
+reembed."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -8,9 +8,10 @@ import typer
 
 import bqstore
 
-from .commands import Json, Name, Store, app
-from .console import console, errors_reported, existing_collection
-from .formatting import printable, size
+from .console import collection_of, emit, errors_reported, existing_collection, note, say
+from .embedders import LOCAL
+from .formatting import size
+from .options import Json, Name, Store, app
 
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder of the store to write into.")]
 Some = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="One of its collections; else all.")]
@@ -21,11 +22,6 @@ def collections_in(path: str, wanted: str | None) -> list[str]:
     return [wanted] if wanted is not None else bqstore.collections(path) or ["default"]
 
 
-def say(text: str) -> None:
-    """Print a line as it is, which may hold names of files."""
-    console().print(printable(text), markup=False, soft_wrap=True)
-
-
 @app.command()
 def backup(
     path: Store,
@@ -34,13 +30,72 @@ def backup(
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Bring the copy that is there up to date, writing what differs.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Copy a store while it is in use, and read the copy back. To restore, open the copy."""
+    told: dict[str, Any] = {}
     with errors_reported():
         for name in collections_in(path, collection):
             with existing_collection(path, name, read_only=True) as col:
                 done = col.backup(dest, incremental=incremental)
-            say(f"{name}: {done.documents:,} documents are in {dest}, read back; {size(done.bytes_written)} written")
+            told[name] = asdict(done)
+            if not as_json:
+                say(
+                    f"{name}: {done.documents:,} documents are in {dest}, read back; {size(done.bytes_written)} written"
+                )
+        if as_json:
+            emit(told)
+
+
+@app.command()
+def compact(path: Store, collection: Some = None, as_json: Json = False) -> None:
+    """Give back the space of what was deleted or replaced; after it nothing of that is left in any file."""
+    told: dict[str, dict[str, int]] = {}
+    with errors_reported():
+        for name in collections_in(path, collection):
+            with existing_collection(path, name, read_only=False) as col:
+                before = col.info()
+                col.compact()
+                after = col.info()
+            told[name] = {
+                "documents": after.count,
+                "removed": before.deleted,
+                "disk_bytes": after.disk_bytes,
+                "disk_bytes_before": before.disk_bytes,
+            }
+            if not as_json:
+                say(
+                    f"{name}: the space of {before.deleted:,} deleted or replaced documents is given back, "
+                    f"{size(before.disk_bytes)} are {size(after.disk_bytes)} now; {after.count:,} documents"
+                )
+        if as_json:
+            emit(told)
+
+
+@app.command()
+def copy(
+    path: Store,
+    dest: Dest,
+    collection: Some = None,
+    to: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Another name for the copy of one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy collections, every record verified, into another store, or under another name into the same.
+
+    Others may write meanwhile. Nothing is at the new place until all of it is on the disk. To keep a copy up to date
+    take backup --incremental.
+    """
+    told: dict[str, str] = {}
+    with errors_reported():
+        for name in collections_in(path, collection) if to is None else [collection_of(path, collection)]:
+            with existing_collection(path, name, read_only=True):
+                pass  # so that what is wrong with the path is told as of other commands
+            told[name] = name if to is None else to
+            bqstore.copy(path, name, told[name], to=dest)
+            if not as_json:
+                say(f"{name}: copied into {dest}" + ("" if to is None else f" as {to}"))
+        if as_json:
+            emit(told)
 
 
 @app.command()
@@ -55,7 +110,7 @@ def verify(path: Store, collection: Some = None, as_json: Json = False) -> None:
             except bqstore.CorruptionError as error:  # it cannot be opened
                 found[name] = {"ok": False, "problems": [str(error)], "documents": 0, "vectors": 0}
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        emit(found)
     for name, report in {} if as_json else found.items():
         say(
             f"{name}: {report['documents']:,} documents and {report['vectors']:,} vectors read; "
@@ -74,29 +129,31 @@ def repair(
     path: Store,
     to: Annotated[str, typer.Option("--to", metavar="DEST", help="Folder of the store to write into.")],
     collection: Some = None,
+    as_json: Json = False,
 ) -> None:
     """Save what is intact of a damaged store into a new one. The exit code is 1 if documents were lost."""
-    lost = 0
+    lost, told = 0, {}
     with errors_reported():
         for name in collections_in(path, collection):
             done = bqstore.repair(path, to, name)
+            lost, told[name] = lost + len(done.lost), asdict(done)
+            if as_json:
+                continue
             for problem in done.problems:
                 say(f"  {problem}")
             say(f"{name}: {done.documents:,} documents are in {to}; {len(done.lost):,} were lost")
             if done.lost:
                 again = sum(each.text is not None for each in done.lost)
                 say(f"  listed in {done.lost_file}; the texts of {again:,} are intact: embed and add them again")
-            lost += len(done.lost)
+        if as_json:
+            emit(told)
     if lost:
         raise typer.Exit(1)
 
 
-_LOCAL = ("model2vec", "fastembed", "sentence-transformers", "wordllama", "llama-cpp")
-
-
 def _embedder(model: str, dimensions: int | None, base_url: str | None, price: float | None) -> Any:
     """What embeds with the model that is named: of this machine, behind its library's name, or of a server."""
-    if model.partition(":")[0] in _LOCAL and base_url is None:
+    if model.partition(":")[0] in LOCAL and base_url is None:
         return bqstore.CachedEmbedder(model)
     return bqstore.OpenAIEmbedder(model, dimensions=dimensions, base_url=base_url, price=price)
 
@@ -112,11 +169,12 @@ def reembed(
             help="OpenAI's model, or the server's; or one of this machine: model2vec:NAME, fastembed:NAME ...",
         ),
     ],
-    collection: Name = "default",
+    collection: Name = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Dimensions to ask the model for.")] = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
     price: Annotated[float | None, typer.Option(min=0.0, help="US$ for a million tokens, if not known.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are sent.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Embed all texts again with another model, and replace all vectors in one commit, while the store is in use.
 
@@ -130,12 +188,15 @@ def reembed(
         plan = col.reembed_plan(embedder)
         cost = "unknown" if plan.price is None else f"US$ {plan.price:,.4f}"
         tokens = "an unknown number of" if plan.tokens is None else f"at most {plan.tokens:,}"
-        say(
+        (note if as_json else say)(
             f"{plan.documents:,} texts of {plan.characters:,} characters, {tokens} tokens, price {cost}"
             + (f"; {plan.done:,} are done already" if plan.done else "")
             + (f"; {plan.cached:,} are in the cache" if plan.cached else "")
         )
         if not yes:
-            typer.confirm("Send them?", abort=True)
+            typer.confirm("Send them?", abort=True, err=as_json)
         done = col.reembed(embedder)
-        say(f"{done.documents:,} documents have vectors of {done.model}, of {done.dim or 0:,} dimensions")
+        if as_json:
+            emit(done)
+        else:
+            say(f"{done.documents:,} documents have vectors of {done.model}, of {done.dim or 0:,} dimensions")

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 import bqstore
-from bqstore.cli import moving, upkeep  # noqa: F401 - more commands
-from bqstore.cli.commands import app
+from bqstore.cli import bench, commands, moving, searching, upkeep  # noqa: F401 - the commands
+from bqstore.cli.options import app
 from tests.cli import given
 from tests.conftest import clustered
 

@@ -1,6 +1,5 @@
 """What the commands print, and what they ask of a collection."""
 
-import errno
 import importlib.metadata
 import json
 import platform
@@ -172,15 +171,6 @@ def test_a_report_without_other_encodings_has_no_table_of_them(run, store, monke
     monkeypatch.setattr(bqstore.Collection, "recall", lambda self, *_, **__: report, raising=False)
     words = run("recall", store).stdout
     assert "Settings measured on the stored codes" in words and "Other encodings" not in words
-
-
-def test_a_pipe_that_is_closed_before_the_report_comes_is_no_error_message(run, store, asked, monkeypatch):
-    def echo(*_):
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-    monkeypatch.setattr("typer.echo", echo)
-    result = run("recall", store, "--json")
-    assert (result.exit_code, result.output) == (1, "")
 
 
 def test_a_small_collection_is_said_to_be_searched_exactly(run, store, monkeypatch):

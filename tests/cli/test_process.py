@@ -98,15 +98,14 @@ def test_a_pipe_that_nobody_reads(store):
         process.stdout.close()
         err = process.stderr.read()
         process.wait()
-    assert "Traceback" not in err
-    assert process.returncode == 1
+    assert (process.returncode, err) == (0, "")  # the exit code is the command's own: the reader has what it wanted
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra(missing):
     status, out, err = finish("-c", WITHOUT.format(missing=missing), "info", "somewhere")
     assert (status, out) == (1, "")
-    assert err == f'bqstore: this command needs {missing}: pip install "bqstore[cli]"\n'
+    assert err == f"bqstore: this command needs {missing}: pip install typer rich plotly\n"
 
 
 def test_a_part_of_bqstore_that_is_missing_is_not_mistaken_for_the_extra():
@@ -131,7 +130,7 @@ def test_ctrl_c_while_the_command_is_loaded(monkeypatch, capsys):
     monkeypatch.delattr(bqstore.cli, "moving", raising=False)
     with pytest.raises(SystemExit) as stopped:
         main()
-    assert stopped.value.code == 130 and capsys.readouterr() == ("", "")
+    assert stopped.value.code == 130 and capsys.readouterr() == ("", "Stopped.\n")
 
 
 def test_the_entry_point(monkeypatch, capsys):

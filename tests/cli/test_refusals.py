@@ -23,7 +23,13 @@ def refused(result, *words):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_wrong_path(run, tmp_path, command):
     result = run(*command, tmp_path / "nowhere")
-    refused(result, "there is no collection 'default'", "nowhere", "is that the folder of a store?")
+    refused(result, f"bqstore: there is no folder {tmp_path / 'nowhere'}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_without_a_store(run, tmp_path, command):
+    refused(run(*command, tmp_path), "there is no collection 'default'", "is that the folder of a store?")
     assert not list(tmp_path.iterdir())
 
 
@@ -122,8 +128,8 @@ def _huge(path):
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda path: None, "No such file"),
-        (lambda path: path.mkdir(), "directory"),
+        (lambda path: None, "there is no file"),
+        (lambda path: path.mkdir(), "is a folder"),
         (lambda path: path.write_bytes(b""), "cannot be read"),
         (lambda path: path.write_text("0.1, 0.2, 0.3"), "cannot be read"),
         (_pickled, "cannot be read"),
@@ -161,4 +167,25 @@ def test_a_report_that_could_not_be_written(run, store, tmp_path, no_recall):
 def test_a_report_without_plotly(run, store, tmp_path, no_recall, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("bqstore.cli.files.find_spec", lambda name: None if name == "plotly" else found(name))
-    refused(run("recall", store, "--report", tmp_path / "report.html"), 'pip install "bqstore[cli]"')
+    refused(run("recall", store, "--report", tmp_path / "report.html"), "pip install plotly")
+
+
+# ---- debug
+
+
+def test_debug_shows_where_an_error_comes_from(run, tmp_path):
+    for words in (("--debug", "info", tmp_path / "nowhere"), ("info", tmp_path / "nowhere", "--debug")):
+        result = run(*words)
+        assert isinstance(result.exception, bqstore.NotFoundError)
+    refused(run("info", tmp_path / "nowhere"), "there is no folder")  # not of the next command
+    refused(run("search", tmp_path / "nowhere", "--mode", "text", "--", "--debug"), "there is no folder")
+
+
+def test_an_error_of_the_system_names_the_file_without_its_number(run, store, asked, tmp_path):
+    target = tmp_path / "locked"
+    target.mkdir()
+    (target / "report.html").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bqstore.cli.commands.check_report_path", lambda path: None)
+        result = run("recall", store, "--report", target / "report.html")
+    assert result.exit_code == 1 and result.stderr == f"bqstore: {target / 'report.html'}: Is a directory\n"

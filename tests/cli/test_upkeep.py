@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bqstore
-from bqstore.cli.commands import app
+from bqstore.cli.options import app
 from tests.conftest import clustered
 from tests.embeddings.fake_server import serve, vector_of
 
@@ -31,9 +31,9 @@ def test_backup_of_all_collections_of_a_store_and_an_update_of_the_copy(run, sto
 
 
 def test_backup_of_what_does_not_exist_makes_nothing(run, store, tmp_path):
-    for words in ((tmp_path / "nowhere",), (store, "--collection", "other")):
+    for words, said in (((tmp_path / "nowhere",), "no folder"), ((store, "--collection", "other"), "no collection")):
         result = run("backup", words[0], tmp_path / "copy", *words[1:])
-        assert result.exit_code == 1 and "there is no collection" in result.stderr
+        assert result.exit_code == 1 and f"there is {said}" in result.stderr
         assert not (tmp_path / "copy").exists()
 
 

@@ -1,0 +1,80 @@
+"""The command `bqstore` itself, and the options that several of its commands have."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import bqstore
+
+from .console import debug
+
+
+class Commands(TyperGroup):
+    """The commands in the order in which a newcomer needs them; --debug may stand anywhere before a "--"."""
+
+    ORDER = (
+        *("ingest", "search", "info", "recall", "tune", "bench", "verify", "repair", "compact", "backup", "copy"),
+        *("import", "export", "reembed", "mcp", "warm-up"),
+    )
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: self.ORDER.index(name) if name in self.ORDER else -1)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take --debug from wherever it stands, as it is an option of the whole."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--debug" in args[:end]:
+            args = ["--debug", *(each for each in args[:end] if each != "--debug"), *args[end:]]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: no boxes, which narrow terminals, pipes and LC_ALL=C spoil
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make, search, measure and look after stores of bqstore. Errors are one line; the exit code is then 1.",
+)
+
+
+def names_to_complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names of collections for the shell, of the store that is named before."""
+    try:
+        return [name for name in bqstore.collections(ctx.params.get("path") or ".") if name.startswith(incomplete)]
+    except (bqstore.BqstoreError, OSError):
+        return []
+
+
+Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store.")]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--collection",
+        metavar="NAME",
+        autocompletion=names_to_complete,
+        help='Which of its collections; else "default", or the only one.',
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+K = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many nearest documents a search asks for.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bqstore {bqstore.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    tracebacks: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Handle the options that come before a command."""
+    debug(tracebacks)

@@ -1,0 +1,163 @@
+"""What a newcomer met: narrow terminals, long paths, no list of collections, commands without --json or -h."""
+
+import errno
+import io
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import typer
+
+import bqstore
+from bqstore.cli import console, options
+from tests.cli import given
+from tests.conftest import clustered
+
+
+@pytest.mark.parametrize("words", [["-h"], ["info", "-h"], ["search", "--help"]])
+def test_help_is_plain_text(run, words):
+    result = run(*words)
+    assert result.exit_code == 0 and "-h, --help" in result.stdout
+    assert result.stdout.isascii() and "<bool>" not in result.stdout
+
+
+def test_help_fits_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    command = typer.main.get_command(options.app)
+    with typer.Context(command, info_name="bqstore") as context:
+        lines = command.get_help(context).splitlines()
+    assert 40 < max(map(len, lines)) <= 50
+
+
+def test_every_command_is_listed_and_has_json_and_help(run):
+    for name in options.Commands.ORDER:
+        if name in run("--help").stdout:
+            text = run(name, "-h").stdout
+            assert "--json" in text or name == "mcp", name
+
+
+def test_info_lists_the_collections_of_a_store(run, store):
+    with bqstore.open(store, "notes") as col:
+        col.add(clustered(20, 8))
+    text = run("info", store).stdout
+    rows = [line.split() for line in text.splitlines()]
+    assert ["default", "300", "32"] in [row[:3] for row in rows] and ["notes", "20", "8"] in [row[:3] for row in rows]
+    assert "Collection default" in text and "Collection notes" in text
+    for i in range(3):
+        bqstore.open(store, f"more-{i}").close()
+    text = run("info", store).stdout
+    assert "more-2" in text and "Collection default" not in text
+    assert "Collection notes" in run("info", store, "--collection", "notes").stdout
+
+
+def test_the_only_collection_needs_no_name(run, tmp_path):
+    with bqstore.open(tmp_path, "notes") as col:
+        col.add(clustered(20, 8))
+    result = run("info", tmp_path)
+    assert (result.exit_code, result.stderr) == (0, "") and "Collection notes" in result.stdout
+    bqstore.open(tmp_path, "others").close()
+    result = run("compact", tmp_path, "--collection", "nots")
+    assert result.exit_code == 1 and "--collection takes one of: notes, others" in result.stderr
+    result = run("search", tmp_path, "--filter", "{}")
+    assert result.exit_code == 1 and "no collection 'default'" in result.stderr and "notes, others" in result.stderr
+
+
+def test_info_as_json(run, store):
+    found = json.loads(run("info", store, "--json").stdout)
+    assert found["versions"]["bqstore"] == bqstore.__version__
+    (only,) = found["collections"]
+    assert (only["collection"], only["count"], only["dim"]) == ("default", 300, 32)
+    assert json.loads(run("info", "--json").stdout)["collections"] == []
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+def test_a_long_path_is_not_broken(run, tmp_path, monkeypatch, columns):
+    path = tmp_path / ("a long name of a folder " * 4).replace(" ", "-") / "store"
+    with bqstore.open(path) as col:
+        col.add(clustered(20, 8))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert str(path) in run("info", path).stdout
+
+
+def test_narrow_tables_keep_the_first_column(run, store, asked, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    text = run("recall", store).stdout
+    words = " ".join(text.split())
+    assert all(name in words for name in ("1 bit, sign", "1 bit, RaBitQ", "in use"))
+    assert "…" not in text and max(map(len, text.splitlines())) <= 50
+    assert "95% interval" not in text.partition("Settings measured")[2]
+
+
+def test_settings_that_look_the_same_are_one_row(run, store, monkeypatch):
+    scanned = [replace(given.points()[0], way="scan", hnsw_ef=ef, oversampling=7.5, rescore=True) for ef in (256, 512)]
+    report = given.report(points=(given.report().current, *scanned))
+    monkeypatch.setattr(bqstore.Collection, "recall", lambda self, *_, **__: report)
+    rows = [line for line in run("recall", store).stdout.splitlines() if line.split()[:2] == ["7.5", "-"]]
+    assert len(rows) == 1
+
+
+def test_tune_and_warm_up_as_json(run, store, monkeypatch):
+    found = bqstore.SearchParams(oversampling=3.5, hnsw_ef=96)
+    monkeypatch.setattr(bqstore.Collection, "tune", lambda self, target, k, queries: found)
+    told = json.loads(run("tune", store, "--target", 0.9, "--json").stdout)
+    assert (told["oversampling"], told["hnsw_ef"]) == (3.5, 96)
+    assert json.loads(run("warm-up", "--only", "core", "--json").stdout)["compiled"] is True
+
+
+def test_names_of_collections_complete(store):
+    bqstore.open(store, "notes").close()
+    context = type("Context", (), {"params": {"path": str(store)}})
+    assert options.names_to_complete(context, "no") == ["notes"]
+    context.params = {"path": "\0"}
+    assert options.names_to_complete(context, "") == []
+
+
+# ---- compact and copy
+
+
+def test_compact_gives_back_what_was_deleted(run, store):
+    with bqstore.open(store) as col:
+        col.delete(col.ids()[:100])
+        col.flush()
+    told = json.loads(run("compact", store, "--json").stdout)["default"]
+    assert (told["documents"], told["removed"]) == (200, 100)
+    result = run("compact", store)
+    assert result.exit_code == 0 and "0 deleted or replaced documents" in result.stdout
+    with bqstore.open(store, read_only=True) as col:
+        assert (len(col), col.info().deleted) == (200, 0)
+
+
+def test_copy_into_another_store_and_under_another_name(run, store, tmp_path):
+    bqstore.open(store, "notes").close()
+    result = run("copy", store, tmp_path / "other")
+    assert (result.exit_code, result.stderr) == (0, "") and bqstore.collections(tmp_path / "other") == [
+        "default",
+        "notes",
+    ]
+    told = run("copy", store, store, "--as", "before", "--json")
+    assert json.loads(told.stdout) == {"default": "before"}
+    with bqstore.open(store, "before", read_only=True) as col:
+        assert len(col) == 300
+    again = run("copy", store, tmp_path / "other")
+    assert again.exit_code == 1 and "Traceback" not in again.stderr and "default" in again.stderr
+    gone = run("copy", tmp_path / "nowhere", tmp_path / "third")
+    assert gone.exit_code == 1 and "there is no folder" in gone.stderr and not (tmp_path / "third").exists()
+
+
+def test_upkeep_as_json(run, store, tmp_path):
+    assert json.loads(run("backup", store, tmp_path / "b", "--json").stdout)["default"]["documents"] == 300
+    assert json.loads(run("repair", store, "--to", tmp_path / "r", "--json").stdout)["default"]["documents"] == 300
+    told = json.loads(run("export", store, tmp_path / "x.jsonl", "--json").stdout)
+    assert (told["documents"], told["distance"]) == (300, "cosine")
+
+
+def test_a_reader_that_is_gone_is_no_error(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    console.emit({"documents": 1})
+    console.say("a line")
+    console.show("a table")

@@ -1,0 +1,108 @@
+"""`bqstore search`: by a vector, a text, its words, a filter; and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+import bqstore
+
+TEXTS = {"bits": "Bits are small and quick", "floats": "Floats are exact", "cats": "Cats are quick <b>\u202e\nindeed"}
+MODULE = """
+import zlib
+class Words:
+    model = "words"
+    def embed(self, texts):
+        return [self.embed_query(text) for text in texts]
+    def embed_query(self, text):
+        places = [zlib.crc32(word.encode()) % 64 for word in text.lower().split()]
+        return [float(places.count(place)) for place in range(64)]
+nameless = Words()
+nameless.model = None
+other = Words()
+other.model = "other"
+def broken():
+    raise RuntimeError("no weights")
+"""
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    """A store of three texts, and a module `own_words` in the working folder that embeds them."""
+    (tmp_path / "own_words.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "own_words", raising=False)
+    import own_words
+
+    path = tmp_path / "words"
+    with bqstore.open(path, text_index=True) as col:
+        metadatas = [{"n": n} for n in range(3)]
+        bqstore.CachedEmbedder(own_words.Words(), cache=False).add_to(col, TEXTS.values(), list(TEXTS), metadatas)
+    return path
+
+
+def ids(result):
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return [hit["id"] for hit in json.loads(result.stdout)["hits"]]
+
+
+def test_a_text_is_embedded_by_a_factory_of_the_users(run, words):
+    asked = ("search", words, "what is exact", "--embedder", "own_words:Words", "-k", 1)
+    assert ids(run(*asked, "--json")) == ["floats"]
+    text = run(*asked).stdout
+    assert text.startswith("1. 0.") and "floats" in text and "Floats are exact" in text and '{"n": 1}' in text
+
+
+def test_words_a_filter_a_vector_and_both(run, words, tmp_path):
+    assert set(ids(run("search", words, "quick", "--mode", "text", "--json"))) == {"bits", "cats"}
+    assert ids(run("search", words, "--filter", '{"n": {"$gte": 2}}', "--json")) == ["cats"]
+    np.save(tmp_path / "v.npy", np.eye(1, 64))
+    found = ids(run("search", words, "--vector", tmp_path / "v.npy", "--filter", '{"n": 0}', "--json", "--exact"))
+    assert found == ["bits"]
+    hits = json.loads(run("search", words, "exact", "--vector", tmp_path / "v.npy", "--json", "-k", 1).stdout)["hits"]
+    assert hits[0]["id"] == "floats" and "text" in hits[0]["scores"]
+
+
+def test_explain_and_hostile_texts(run, words, tmp_path):
+    np.save(tmp_path / "v.npy", np.eye(1, 64)[0])
+    told = json.loads(run("search", words, "--vector", tmp_path / "v.npy", "--explain", "--json").stdout)["explanation"]
+    assert (told["way"], told["accepted"]) == ("exact", 3)
+    text = run("search", words, "quick indeed", "--mode", "text", "--explain").stdout
+    assert "How it was searched" in text and "words were looked up" in text and "indeed" in text
+    assert "Cats are quick <b>\\u202e indeed" in text and "\u202e" not in text
+
+
+def test_nothing_found_is_said(run, words):
+    result = run("search", words, "--filter", '{"n": 77}')
+    assert (result.exit_code, result.stdout) == (0, "Nothing was found.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "nothing to search for"),
+        (["quick"], "the model that embedded the documents (words)"),
+        (["quick", "--mode", "txt"], "expected one of vector, text, hybrid"),
+        (["--filter", "{lang: en}"], "--filter is no JSON"),
+        (["--filter", "[1]"], "expected an object"),
+        (["quick", "--embedder", "own_words"], "expected openai:MODEL"),
+        (["quick", "--embedder", "no_such_module:f"], "there is no module 'no_such_module'"),
+        (["quick", "--embedder", "own_words:none"], "has no 'none'"),
+        (["quick", "--embedder", "own_words:broken"], "raised RuntimeError: no weights"),
+        (["quick", "--embedder", "own_words:other"], "other"),
+        (["quick", "--embedder", "needs_more:f"], "needs not_there, which is not installed"),
+        (["--vector", "none.npy"], "there is no file none.npy"),
+        (["--vector", "two.npy"], "expected one vector"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line(run, words, tmp_path, arguments, said):
+    (tmp_path / "needs_more.py").write_text("import not_there")
+    np.save(tmp_path / "two.npy", np.ones((2, 64)))
+    result = run("search", words, *arguments)
+    assert (result.exit_code, result.stdout) == (1, "") and said in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_an_object_of_a_module_and_a_model_without_a_name(run, words):
+    result = run("search", words, "exact", "--embedder", "own_words:nameless")
+    assert result.exit_code == 1 and "own_words:nameless" in result.stderr and "words" in result.stderr
