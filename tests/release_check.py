@@ -38,7 +38,8 @@ PACKAGES = {
 FRAMEWORKS = ("langchain_core", "llama_index.core", "openai")
 
 DEMO = ("langchain_core", "llama_index.core", "sklearn", "rich")
-ALL = (*DEMO, "openai", "typer", "plotly", "qdrant_client")
+TESTED = (*DEMO, "openai", "typer", "plotly", "qdrant_client")
+ALL = (*TESTED, "mcp")
 BENCH = ("pytest", "pytest_benchmark")
 TOOLS = (*BENCH, "hypothesis", "importlinter", "langchain_tests", "mypy", "pytest_asyncio", "ruff")
 # what each extra installs; a framework that is not in the list must be missing
@@ -48,9 +49,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openai": ("openai",),
     "cli": ("typer", "rich", "plotly"),
     "qdrant": ("qdrant_client",),
+    "mcp": ("typer", "rich", "plotly", "mcp"),
     "demo": DEMO,
     "bench": ("langchain_core", *BENCH),
-    "test": (*ALL, *TOOLS),
+    "test": (*TESTED, *TOOLS),
     "all": ALL,
 }
 

@@ -12,10 +12,11 @@
     bqstore copy STORE TO       copy collections into another store
     bqstore reembed STORE       embed all texts again with another model
     bqstore import FROM TO      bring another store's documents in; bqstore export STORE FILE writes them out
+    bqstore mcp STORE           serve it to clients of the Model Context Protocol
     bqstore warm-up             compile what searches run on, for images and other first starts
 
-It uses the public names of bqstore, typer, rich, and plotly for the page. Start reading in
-`options.py` and `commands.py`; `searching.py` has search, `bench.py` bench, `upkeep.py` the
+It uses the public names of bqstore, typer, rich, plotly for the page and mcp for the server. Start reading in
+`options.py` and `commands.py`; `searching.py` has search, `bench.py` bench, `mcp_server.py` mcp, `upkeep.py` the
 commands that keep a store safe, `moving.py` those that bring documents in and out. This module imports none of them
 itself, so that a missing package is reported by one line instead of a traceback.
 """
@@ -26,7 +27,7 @@ import sys
 def main() -> None:
     """Read the command line, run the command, exit."""
     try:
-        from . import bench, commands, moving, searching, upkeep  # noqa: F401 - the commands
+        from . import bench, commands, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
         from .options import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
