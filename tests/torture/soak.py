@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -107,6 +108,7 @@ class Worker:
         return {"fds": fds, "threads": threads, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
     def fault(self, error: int, calls: int, name: str) -> Any:
+        warnings.simplefilter("ignore", RuntimeWarning)  # of what was added, and could not be given better codes
         disk_that_refuses(error, calls, name)
 
     def heal(self) -> Any:
@@ -115,6 +117,7 @@ class Worker:
         try:
             self.col.close()
         finally:
+            warnings.simplefilter("error", RuntimeWarning)
             self.col = bqstore.open(self.path, hnsw={"full_scan_threshold": 0})
 
     def verify(self) -> Any:
