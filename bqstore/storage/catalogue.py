@@ -116,10 +116,12 @@ class Catalogue(Inheritable):
             self._check_frozen()
             if isinstance(error, CorruptionError):
                 raise
-            if "unable to open" in str(error) and not self._can_write():
+            named = translate(error, self.name)
+            unexplained = "unable to open" in str(error) and "unable to open" in str(named)
+            if unexplained and not self._can_write():
                 words = _UNREADABLE_LOG if _size(self._log) else _LOG_GONE
                 raise StorageError(words.format(self._path and self._path.parent)) from error
-            raise translate(error, self.name) from error
+            raise named from error
         except UnicodeDecodeError as error:  # a text column that is not UTF-8
             raise CorruptionError(f"{self.name} holds text that is not UTF-8; {RESTORE}") from error
 

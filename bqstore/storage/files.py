@@ -35,7 +35,7 @@ def storage_errors(action: str, consequence: str = "") -> Iterator[None]:
     except BqstoreError:  # a StorageError is an OSError, too
         raise
     except OSError as error:
-        raise StorageError(error.errno, f"cannot {action}: {error.strerror}{consequence}") from error
+        raise StorageError(error.errno, f"cannot {action}: {platform.reason(error)}{consequence}") from error
 
 
 class RecordFile:
@@ -317,7 +317,7 @@ class DiskFile(RecordFile):
         except OSError as error:
             if isinstance(error, BqstoreError):
                 raise
-            raise StorageError(error.errno, f"cannot look at {self.name}: {error.strerror}") from error
+            raise StorageError(error.errno, f"cannot look at {self.name}: {platform.reason(error)}") from error
         if size < need:
             raise CorruptionError(
                 f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "

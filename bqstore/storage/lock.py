@@ -72,7 +72,7 @@ class WriterLock:
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(error.errno, f"cannot lock {self._path}: {error.strerror}") from error
+            raise StorageError(error.errno, f"cannot lock {self._path}: {platform.reason(error)}") from error
         holder.write(file.fileno(), whole)
         if whole:
             _for_life.add(file)
@@ -129,7 +129,8 @@ class WriterLock:
         except FolderReplacedError:
             raise
         except OSError as error:
-            raise StorageError(error.errno, f"cannot open {self.entries.path / name}: {error.strerror}") from error
+            words = f"cannot open {self.entries.path / name}: {platform.reason(error)}"
+            raise StorageError(error.errno, words) from error
         end_with_the_parent(file)
         return file
 

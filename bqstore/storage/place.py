@@ -165,7 +165,7 @@ class Place(Entries):
         try:
             found = self.identity(name)
         except OSError as error:
-            raise StorageError(error.errno, f"cannot look at {self.path / name}: {error.strerror}") from error
+            raise StorageError(error.errno, f"cannot look at {self.path / name}: {platform.reason(error)}") from error
         self._paths, self._opened = [self.path, self.path / name], [*self._opened, found]
 
     @property
@@ -185,7 +185,7 @@ class Place(Entries):
         except (FileNotFoundError, NotADirectoryError) as error:
             same, what = False, f"{Path(error.filename).name} is not there any more"
         except OSError as error:
-            raise StorageError(error.errno, f"cannot look at {error.filename}: {error.strerror}") from error
+            raise StorageError(error.errno, f"cannot look at {error.filename}: {platform.reason(error)}") from error
         if not same:
             raise self._replaced(what)
 

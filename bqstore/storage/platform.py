@@ -98,6 +98,30 @@ def most_descriptors() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else int(soft)
 
 
+def reason(error: OSError) -> str:
+    """The system's words for an error; where a process has no descriptor left, with the limit and what to do."""
+    words = error.strerror or str(error)
+    if error.errno != errno.EMFILE:
+        return words
+    limit = "" if resource is None else " (RLIMIT_NOFILE)"
+    advice = "close files or collections, or raise the limit" + (", as `ulimit -n` does" if limit else "")
+    return f"{words}: this process may have {most_descriptors():,}{limit}; {advice}"
+
+
+def want_of_descriptors() -> OSError | None:
+    """The system's error if it has no descriptors left for SQLite's three files; SQLite itself does not say so."""
+    opened: list[int] = []
+    try:
+        for _ in range(3):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error if error.errno in (errno.EMFILE, errno.ENFILE) else None
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return None
+
+
 def will_need(fd: int, offset: int, length: int) -> None:
     """Ask the system to read bytes of a file into the page cache; returns at once. Does nothing on some systems."""
     if hasattr(os, "posix_fadvise"):

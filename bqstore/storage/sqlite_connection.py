@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
-from . import space
+from . import platform, space
 
 
 def connect(path: Path | None, mode: str, immutable: bool) -> sqlite3.Connection:
@@ -58,6 +58,9 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
         return CorruptionError(f"{name} holds text that is not UTF-8; {restore}")
     if "is full" in text:
         return StorageError(errno.ENOSPC, f"{name}: {text}; nothing of this call was acknowledged")
+    if "unable to open" in text and (want := platform.want_of_descriptors()):
+        words = f"cannot open {name}: {platform.reason(want)}; nothing of this call was acknowledged"
+        return StorageError(want.errno, words)
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
         return CorruptionError(f"{name} is damaged ({text}); {restore}")
     if "readonly" in text:

@@ -1,5 +1,6 @@
 """Collections that nobody uses give their descriptors back, and nothing is lost or taken for another by that."""
 
+import errno
 import os
 import re
 import shutil
@@ -18,9 +19,11 @@ import bqstore
 from bqstore.errors import ClosedError, CorruptionError, FolderReplacedError, LockedError, StorageError
 from bqstore.storage import descriptors, platform
 from bqstore.storage.place import Place
+from bqstore.storage.sqlite_connection import translate
 
 from ..storage.depth import depths
 from ..storage.interrupts import interrupted, lines_of
+from ..storage.test_errors_by_name import fails
 from .test_folders import as_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
@@ -249,10 +252,10 @@ def test_a_folder_that_got_the_same_numbers_is_told_by_a_file_that_is_mapped(tmp
 
 
 @contextmanager
-def no_descriptor_left():
+def no_descriptor_left(most=0):
     """What is open stays open; nothing can be opened."""
     before = platform.resource.getrlimit(platform.resource.RLIMIT_NOFILE)
-    platform.resource.setrlimit(platform.resource.RLIMIT_NOFILE, (0, before[1]))
+    platform.resource.setrlimit(platform.resource.RLIMIT_NOFILE, (most, before[1]))
     try:
         yield
     finally:
@@ -278,6 +281,31 @@ def test_a_look_without_a_descriptor_left_was_taken_for_a_folder_that_was_replac
     assert col.search([1.0, 1.0, 0.0], 1)[0].id == "d" and col.verify().ok
     col.delete(["d"])
     rest(col)
+
+
+def test_at_rest_without_a_descriptor_left_was_said_to_be_unable_to_open_database_file(tmp_path, col):
+    """It names the limit and what to do; where the disk refuses, no limit is named."""
+    words = r"Too many open files: this process may have \d+ \(RLIMIT_NOFILE.*close files or collections, or raise the"
+    calls = [lambda: col.get(["a"]), lambda: col.add(np.eye(3)[:1], ["d"]), lambda: col.search([1.0, 0.0, 0.0])]
+    for call in calls:
+        rest(col)
+        with no_descriptor_left(), pytest.raises(StorageError, match=words) as caught:
+            call()
+        assert caught.value.errno == errno.EMFILE
+    rest(col)
+    os.close(lowest := os.dup(0))
+    with no_descriptor_left(lowest + 1), pytest.raises(StorageError, match=f"cannot open meta.db: {words}"):
+        col.get(["a"])  # one is left, and SQLite needs three
+    assert col.get(["a"])[0].text == "A" and col.ids() == ["a", "b", "c"]
+
+
+def test_a_file_that_cannot_be_opened_is_not_taken_for_a_want_of_descriptors(monkeypatch):
+    refused = sqlite3.OperationalError("unable to open database file")
+    assert "meta.db: unable to open database file" in str(translate(refused, "meta.db"))
+    for number, words in ((errno.ENFILE, os.strerror(errno.ENFILE)), (errno.EACCES, "unable to open")):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", fails(number))
+            assert words in str(translate(refused, "meta.db")) and "RLIMIT" not in str(translate(refused, "meta.db"))
 
 
 def test_a_folder_that_is_gone_is_told_of_by_what_opens_its_lock(tmp_path, col):
