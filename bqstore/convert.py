@@ -29,6 +29,8 @@ def as_array(given: Any) -> NDArray[Any]:
         wide = np.asarray(_plain(given))
     if wide.dtype.kind == "V" and wide.dtype.names is None and wide.dtype.name.startswith(_SMALL):
         return wide.astype(np.float32)
+    if wide.dtype.kind == "O" and wide.shape[1:] == (1,) and len(wide) and isinstance(wide[0, 0], (np.ndarray, list)):
+        wide = wide[:, 0]  # a frame whose one column holds vectors
     return _of_objects(wide) if wide.dtype.kind == "O" else wide
 
 
@@ -47,8 +49,13 @@ def _plain(value: Any) -> Any:
         return value.toarray()
     if hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):  # cupy
         return value.get()
-    if hasattr(value, "to_pylist"):  # arrow: a column of lists
-        return _of_arrow(value)
+    if hasattr(value, "to_pylist"):  # arrow: a column of lists, or a table
+        if not hasattr(value, "column_names"):
+            return _of_arrow(value)
+        columns = [_of_arrow(value.column(i)) for i in range(len(value.column_names))]
+        return columns[0] if len(columns) == 1 else np.column_stack([np.asarray(each) for each in columns])
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError("it is masked in places; fill() puts values there")
     if hasattr(value, "to_list") and hasattr(value, "dtype"):  # a column of pandas or polars
         return value.to_list() if str(value.dtype).startswith(("object", "List", "Array", "Object", "list")) else value
     return value

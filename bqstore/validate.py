@@ -43,7 +43,7 @@ def array(given: object, what: str) -> F32:
         hint = "; the texts go into texts=" if what == "vectors" else ""
         raise InvalidInputError(f"{what} is text; embed it first{hint}")
     try:
-        wide = given if isinstance(given, np.ndarray) and given.dtype.kind in "fiu" else as_array(given)
+        wide = given if type(given) is np.ndarray and given.dtype.kind in "fiu" else as_array(given)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidInputError(f"{what} cannot be read as an array of numbers: {ragged(given) or error}") from error
     if wide.dtype.kind not in "fiu":
@@ -70,13 +70,17 @@ def _other_than_numbers(wide: NDArray[Any], given: object, what: str) -> str:
 
 def ragged(given: object) -> str | None:
     """Which row differs in length from the first, if one does."""
+    rows = getattr(given, "to_pylist", None) or getattr(given, "to_list", None)  # a column of arrow, pandas or polars
+    given = rows() if rows is not None else given
     if not isinstance(given, (Sequence, np.ndarray)) or not len(given) or isinstance(given[0], (str, bytes)):
         return None
-    sizes = [len(row) if isinstance(row, Sized) else None for row in given]
+    sizes = [len(row) if isinstance(row, Sized) and getattr(row, "shape", None) != () else None for row in given]
     for i, size in enumerate(sizes):
         if size != sizes[0]:
-            found = "no length" if size is None else counted(size, "dimension")
-            return f"vector {i} has {found}, vector 0 has {sizes[0]}"
+            if sizes[0] is None or size is None:
+                at = i if size is None else 0
+                return f"vector {at} is {type_of(given[at])}, not a row of numbers"
+            return f"vector {i} has {counted(size, 'dimension')}, vector 0 has {sizes[0]}"
     return None
 
 

@@ -54,6 +54,7 @@ def test_columns_and_frames_of_pandas():
     assert kept(frame) == kept(pandas.DataFrame(ROWS, dtype="Float32")) == kept(frame.astype(object)) == ROWS
     assert kept(pandas.Series(ROWS)) == kept(pandas.Series([np.array(row) for row in ROWS])) == ROWS
     with bqstore.open() as col:
+        assert kept(pandas.DataFrame({"embedding": ROWS})) == ROWS
         col.add(frame, ["a", "b"])
         assert col.search(pandas.Series(ROWS[1]), 1)[0].id == "b"
         with pytest.raises(InvalidInputError, match="NAType"):
@@ -67,6 +68,7 @@ def test_columns_and_frames_of_polars():
         kept(frame)
         == kept(polars.Series(ROWS))
         == kept(polars.Series(ROWS, dtype=polars.Array(polars.Float32, 3)))
+        == kept(polars.DataFrame({"embedding": ROWS}))
         == ROWS
     )
 
@@ -76,7 +78,10 @@ def test_columns_of_arrow():
     fixed = arrow.array(ROWS, arrow.list_(arrow.float32(), 3))
     assert kept(fixed) == kept(arrow.array(ROWS)) == kept(arrow.chunked_array([fixed[:1], fixed[1:]])) == ROWS
     assert kept(fixed[1:].take([0, 0])) == [ROWS[1], ROWS[1]]
-    assert kept(arrow.table({"v": fixed}).column("v")) == ROWS
+    table = arrow.table({"v": fixed})
+    assert kept(table.column("v")) == kept(table) == kept(arrow.table({"v": arrow.array(ROWS)})) == ROWS
+    columns = {str(i): column for i, column in enumerate(np.transpose(ROWS))}
+    assert kept(arrow.table(columns)) == kept(arrow.record_batch(columns)) == ROWS
 
 
 def test_small_floats():
@@ -239,8 +244,41 @@ class Arrow:
 )
 def test_columns_in_the_form_of_arrow(options):
     assert kept(Arrow(ROWS, **options)) == ROWS
-    with pytest.raises(InvalidInputError, match="vectors cannot be read as an array"):
+    with pytest.raises(InvalidInputError, match="vectors cannot be read as an array of numbers: vector 1 is None"):
         kept(Arrow([ROWS[0], None], **{**options, "null_count": 1}))
+
+
+class Table(Arrow):
+    """Columns, each with its name."""
+
+    def __init__(self, columns):
+        super().__init__(columns)
+        self.column_names = [str(i) for i in range(len(columns))]
+
+    def column(self, i):
+        return self.rows[i]
+
+
+def test_a_table_of_arrow_was_asked_for_the_type_of_a_column():
+    assert kept(Table([Arrow(ROWS, size=3)])) == ROWS
+    assert kept(Table([Arrow(column) for column in np.transpose(ROWS).tolist()])) == ROWS
+
+
+def test_a_frame_with_a_column_of_vectors_alone():
+    assert kept(objects(ROWS)[:, None]) == kept(objects([np.array(row) for row in ROWS])[:, None]) == ROWS
+
+
+def test_values_that_are_masked_were_stored_as_what_is_behind_the_mask():
+    masked = np.ma.masked_greater(np.array(ROWS), 2)
+    for given in (masked, masked.astype(np.float32)):
+        with pytest.raises(InvalidInputError, match="masked in places"):
+            kept(given)
+    with bqstore.open() as col:
+        col.add(ROWS, ["a", "b"])
+        with pytest.raises(InvalidInputError, match="masked in places"):
+            col.search(masked[0])
+        assert col.search(np.ma.array(ROWS[1]), 1)[0].id == "b"
+    assert kept(np.ma.array(ROWS)) == ROWS  # nothing is masked
 
 
 @pytest.mark.parametrize("dtype", ["object", "List(Float64)", "Array(Float32, shape=(3,))", "list<item>[pyarrow]"])
@@ -305,6 +343,9 @@ def test_sparse_matrices():
         (objects(["one", "two"]), "vectors holds text; embed it first"),
         ({"a": ROWS[0]}, "a dict has no order that is meant; pass its values as a list"),
         ([[1.0, None]], "vectors holds None; expected numbers"),
+        ([[1.0, 2.0], None], "vector 1 is None, not a row of numbers"),
+        ([5.0, [1.0, 2.0]], "vector 0 is a float, not a row of numbers"),
+        ([np.array(5.0), None], "vectors holds a ndarray; expected numbers"),
         (objects([np.ones(2), np.ones(3)]), "vector 1 has 3 dimensions, vector 0 has 2"),
         ([[Decimal("NaN"), Decimal(1)]], "vector 0 holds NaN"),
         ([[True, False]], "holds booleans"),
