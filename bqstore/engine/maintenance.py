@@ -83,7 +83,10 @@ def _finish(
     """Link the codes of a generation to come, and commit it; ``other`` gives vectors where no originals are kept."""
     builder = core.graph.builder
     try:
-        graph = builder.graph_of(words, quantizer, sound_ones(prepared.flat.vectors) or other, missed)
+        vectors = prepared.flat.vectors
+        graph = builder.graph_of(words, quantizer, sound_ones(vectors) or other, missed)
+        if vectors is not None:  # no address space is refused here, and not by each search behind the commit
+            vectors.view(len(words))
     except BaseException:
         core.store.discard_compaction(prepared)
         raise
