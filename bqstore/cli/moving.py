@@ -29,7 +29,7 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring the documents of FAISS, Chroma, Qdrant, LanceDB, LlamaIndex, Parquet or JSON lines into a collection.
+    """Bring documents of FAISS, Chroma, Qdrant, LanceDB, sqlite-vec, LlamaIndex, Parquet, JSON lines into a collection.
 
     The source is only read. What is interrupted goes on when it is started again. At the end every document is read
     back and compared; the exit code is 1 where one differs.

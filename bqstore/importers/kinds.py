@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import bqstore
 
-from . import chroma, faiss_folder, json_stores, qdrant_local, tables
+from . import chroma, faiss_folder, json_stores, qdrant_local, sqlite_vec, tables
 from .source import Batch, Source, damaged
 
 
@@ -33,6 +33,7 @@ KINDS: Final = {
     "langchain-memory": Kind(
         "a dump of LangChain's InMemoryVectorStore", json_stores.recognizes_langchain, json_stores.open_langchain
     ),
+    "sqlite-vec": Kind("an SQLite file of sqlite-vec", sqlite_vec.recognizes, sqlite_vec.open_source),
     "lancedb": Kind("LanceDB's folder", tables.recognizes_lance, tables.open_lance),
     "arrow": Kind("a Parquet or Arrow file", tables.recognizes_arrow, tables.open_arrow),
     "jsonl": Kind("JSON lines", tables.recognizes_lines, tables.open_lines),
@@ -61,7 +62,8 @@ def open_source(path: str | PathLike[str], *, kind: str | None = None, from_coll
     if not place.exists():
         raise bqstore.NotFoundError(f"there is nothing at {place}")
     if kind is None:
-        kind = next((name for name, each in KINDS.items() if each.recognizes(place)), None)
+        with _named(place):
+            kind = next((name for name, each in KINDS.items() if each.recognizes(place)), None)
         if kind is None:
             known = "; ".join(f"{each.named} ({name})" for name, each in KINDS.items())
             raise bqstore.InvalidInputError(f"{place} is not recognized as one of: {known}; say which by kind=")

@@ -34,6 +34,13 @@ def _of_row(row: dict[str, Any], place: int, path: Path) -> One:
     if vector is None:
         raise bqstore.InvalidInputError(f"row {place} has no vector; its column is named {' or '.join(_VECTORS)}")
     id_ = next((row.pop(key) for key in _IDS if row.get(key) is not None), f"{path.name}:{place}")
+    if isinstance(id_, bytes):
+        id_ = id_.hex()
+    return One(str(id_), *framework_keys.with_our_keys(*text_and_metadata(row)), vector)
+
+
+def text_and_metadata(row: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """What a row holds besides id and vector, by the usual names of columns."""
     text, rest = text_of(row, *_TEXTS)
     nested = given = rest.pop("metadata", None)
     if isinstance(given, str):  # JSON in a column of text
@@ -41,10 +48,7 @@ def _of_row(row: dict[str, Any], place: int, path: Path) -> One:
             nested = json.loads(given)
     if not isinstance(nested, dict):
         nested = {} if given is None else {"metadata": given}
-    metadata = {**rest, **nested}
-    if isinstance(id_, bytes):
-        id_ = id_.hex()
-    return One(str(id_), *framework_keys.with_our_keys(text, metadata), vector)
+    return text, {**rest, **nested}
 
 
 def _object(text: str | bytes, path: Path, place: int) -> dict[str, Any]:

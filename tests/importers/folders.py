@@ -130,3 +130,61 @@ def described(path, **collections):
     told = json.loads(meta.read_bytes())
     told["collections"] |= collections
     meta.write_text(json.dumps(told))
+
+
+class SqliteVecFile:
+    """A file of sqlite-vec, written without it: the statements of the virtual tables, and the tables behind these."""
+
+    def __init__(self, path, size=16):
+        self.db, self.size = sqlite3.connect(path, isolation_level=None), size
+        self.db.execute("PRAGMA writable_schema=ON")
+
+    def table(self, name, columns, *, vectors, keys=None, partition=None, values=(), auxiliary=(), gaps=()):
+        """Rows 1, 2, ... as their columns have them; places in ``gaps`` are left empty, as after deletions."""
+        sql = f"CREATE VIRTUAL TABLE {name} USING vec0({columns})"
+        self.db.execute("INSERT INTO sqlite_master VALUES ('table', ?, ?, 0, ?)", (name, name, sql))
+        run, n = self.db.execute, len(vectors[0])
+        run(f"CREATE TABLE {name}_chunks (chunk_id INTEGER PRIMARY KEY, size, partition00, validity, rowids)")
+        run(f"CREATE TABLE {name}_rowids (rowid INTEGER PRIMARY KEY, id, chunk_id, chunk_offset)")
+        kept = [(f"vector_chunks{i:02d}", "vectors") for i in range(len(vectors))]
+        kept += [(f"metadatachunks{i:02d}", "data") for i in range(len(values))]
+        for table, column in kept:
+            run(f"CREATE TABLE {name}_{table} (rowid PRIMARY KEY, {column} BLOB)")
+        for i, each in enumerate(values):
+            if isinstance(each[0], str):
+                run(f"CREATE TABLE {name}_metadatatext{i:02d} (rowid PRIMARY KEY, data TEXT)")
+        slots = [place for place in range(n + len(gaps) + self.size) if place not in gaps][:n]
+        for chunk in range(slots[-1] // self.size + 1):
+            here = {slot % self.size: row for row, slot in enumerate(slots) if slot // self.size == chunk}
+            taken, rowids = np.zeros(self.size, np.uint8), np.zeros(self.size, "<i8")
+            for place, row in here.items():
+                taken[place], rowids[place] = 1, row + 1
+                key = None if keys is None else keys[row]
+                run(f"INSERT INTO {name}_rowids VALUES (?, ?, ?, ?)", (row + 1, key, chunk + 1, place))
+            blobs = (np.packbits(taken, bitorder="little").tobytes(), rowids.tobytes())
+            run(f"INSERT INTO {name}_chunks VALUES (?, ?, ?, ?, ?)", (chunk + 1, self.size, partition, *blobs))
+            for (table, _), each in zip(kept, [*vectors, *values], strict=True):
+                blob = self._blob(name, table, each, here)
+                run(f"INSERT INTO {name}_{table} VALUES (?, ?)", (chunk + 1, blob))
+        if auxiliary:
+            columns = ", ".join(f"value{i:02d}" for i in range(len(auxiliary)))
+            run(f"CREATE TABLE {name}_auxiliary (rowid INTEGER PRIMARY KEY, {columns})")
+            for row, each in enumerate(zip(*auxiliary, strict=True), 1):
+                run(f"INSERT INTO {name}_auxiliary VALUES (?{', ?' * len(each)})", (row, *each))
+
+    def _blob(self, name, table, values, here):
+        """The values of a chunk, each at its place."""
+        if isinstance(values[0], str):
+            blob = bytearray(16 * self.size)
+            for place, row in here.items():
+                text = values[row].encode()
+                blob[16 * place : 16 * place + 16] = struct.pack("<I12s", len(text), text)
+                if len(text) > 12:
+                    long = table.replace("chunks", "text")
+                    self.db.execute(f"INSERT INTO {name}_{long} VALUES (?, ?)", (row + 1, values[row]))
+            return bytes(blob)
+        given = np.asarray(values)
+        blob = np.zeros((self.size, *given.shape[1:]), given.dtype)
+        for place, row in here.items():
+            blob[place] = given[row]
+        return (np.packbits(blob, bitorder="little") if blob.dtype == bool else blob).tobytes()

@@ -152,3 +152,31 @@ def test_a_damaged_table_is_named(tmp_path, library, name):
     with pytest.raises(bqstore.CorruptionError, match=rf"{name} cannot be read"):
         import_from(file, tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_sqlite_vec(tmp_path):
+    """Python's own SQLite may load no extension: apsw brings one that does."""
+    apsw, sqlite_vec = needs("apsw"), needs("sqlite_vec")
+    columns = (
+        "tenant integer partition key, id text primary key, n integer, share float, open boolean, lang text, +text"
+    )
+    db = apsw.Connection(str(tmp_path / "old.db"))
+    db.enable_load_extension(True)
+    db.load_extension(sqlite_vec.loadable_path())
+    db.execute(f"CREATE VIRTUAL TABLE docs USING vec0({columns} text, v float[{DIM}], chunk_size=8)")
+    there = {}
+    for i, (id_, each) in enumerate(zip(IDS, METADATAS, strict=True)):
+        metadata = {**each, "tenant": i % 3, "lang": each["lang"] * (1 + i)}  # more than 12 bytes are kept elsewhere
+        names, row = ", ".join(metadata), (*metadata.values(), id_, TEXTS[i], VECTORS[i].tobytes())
+        db.execute(f"INSERT INTO docs ({names}, id, text, v) VALUES ({', '.join('?' * len(row))})", row)
+        there[id_] = (TEXTS[i], metadata, VECTORS[i].tolist())
+    db.execute("DELETE FROM docs WHERE id IN ('d3', 'd9', 'd39')")
+    db.close()
+    for id_ in ("d3", "d9", "d39"):
+        del there[id_]
+    report = import_from(tmp_path / "old.db", tmp_path / "store")
+    assert report.ok and report.neighbors == 1.0 and report.compared == len(there)
+    with bqstore.open(tmp_path / "store") as col:
+        assert {
+            each.id: (each.text, each.metadata, each.vector.tolist()) for each in col.scroll(with_vectors=True)
+        } == there
