@@ -5,11 +5,13 @@
 Documents come in groups of four that are added, changed and deleted together, and each change has the next step. So a
 read is of one committed state if it finds none or four of a group, all at the same step, and none goes back if that
 step never falls. Each group belongs to one worker, which writes into its journal what it is about to do, and when that
-was acknowledged. With "upkeep" the first worker also compacts, makes the codes anew, and clears everything. With
+was acknowledged. Some groups are over after a moment: from then on nobody may find them, and before they must be there.
+With "upkeep" the first worker also compacts, makes the codes anew, and clears everything. With
 "exclusive" it has the folder to itself now and then, and nobody waits for the lock: refusals are counted.
 """
 
 import json
+import math
 import os
 import random
 import signal
@@ -17,15 +19,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import bqstore
+from bqstore import clock
 from bqstore.storage.lock import WriterLock
 
 GROUPS, EACH, DIM = 50, 4, 32
+NEVER = 0  # when a group is over that is never over
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 WAITS: list[float] = []
 
 
@@ -70,30 +76,37 @@ class Worker:
     def step_of(self, group: int) -> int:
         """The step of a group, -1 without one; fails unless it is of one committed state, and no older than before."""
         kind = self.random.choice(["search", "walk", "get", "scroll", "count"])
-        where = {"group": group}
+        where, began = {"group": group}, clock.now()
         if kind == "count":
             found = self.col.count(where)
             assert found in (0, EACH), (group, found)
             return self.seen.get(group, -1) if found else -1
         if kind == "search":
             hits = self.col.search(vector_of(group)[0], k=EACH + 1, filter=where)
-            steps = [hit.metadata["step"] for hit in hits]
+            steps = self.steps([hit.metadata for hit in hits], began)
         elif kind == "walk":
             hits = self.col.search(vector_of(group)[0], k=50)
             self.one_state([hit.metadata for hit in hits])
+            self.steps([hit.metadata for hit in hits], began)
             steps = [hit.metadata["step"] for hit in hits if hit.metadata["group"] == group]
             if 0 < len(steps) < EACH:  # only the nearest are found
                 steps = (steps * EACH)[:EACH]
         elif kind == "get":
-            steps = [record.metadata["step"] for record in self.col.get(ids_of(group))]
+            steps = self.steps([record.metadata for record in self.col.get(ids_of(group))], began)
         else:  # reads group after group, each at its own moment
-            steps = [record.metadata["step"] for record in self.col.scroll(where)]
+            steps = self.steps([record.metadata for record in self.col.scroll(where)], began)
         assert len(steps) in (0, EACH) and len(set(steps)) <= 1, (kind, group, steps)
         if not steps:
             return -1
         assert steps[0] >= self.seen.get(group, -1), f"group {group} went back from {self.seen[group]} to {steps[0]}"
         self.seen[group] = steps[0]
         return int(steps[0])
+
+    def steps(self, found: list[dict[str, Any]], began: int) -> list[int]:
+        """The steps of documents; fails if one was over before they were asked for."""
+        late = [each for each in found if each["until"] != NEVER and each["until"] <= began]
+        assert not late, f"{late} were found at {began}"
+        return [each["step"] for each in found]
 
     def one_state(self, found: list[dict[str, int]]) -> None:
         """All documents of a group are at one step."""
@@ -109,9 +122,12 @@ class Worker:
 
     # ---- what was acknowledged
 
-    def known(self) -> dict[int, list[int]]:
-        """The steps that each of the worker's groups may be at: one, or two after a kill; -1: it may be absent."""
-        out: dict[int, list[int]] = {}
+    def known(self) -> dict[int, dict[int, int]]:
+        """The steps that each of the worker's groups may be at, and when it is over there; -1: it may be absent.
+
+        It is one step, or two after a kill.
+        """
+        out: dict[int, dict[int, int]] = {}
         since: dict[int, float] = {}
         begun: dict[int, float] = {}
         for line in os.pread(self.journal, os.fstat(self.journal).st_size, 0).splitlines():
@@ -120,23 +136,25 @@ class Worker:
             except ValueError:  # it was killed while writing
                 continue
             if word == "will":
-                group, step = what
-                out[group], begun[group] = [*out.get(group, [-1]), step], at
+                group, step, until = what
+                out[group], begun[group] = {**out.get(group, {-1: NEVER}), step: until}, at
             elif word == "done":
-                group, step = what
-                out[group], since[group] = [step], begun.get(group, 0.0)
+                group, step, until = what
+                out[group], since[group] = {step: until}, begun.get(group, 0.0)
         for _, began in clears(self.folder):
             for group, steps in out.items():
                 if since.get(group, 0) < began[1]:  # begun, and so perhaps committed, before the clear was over
-                    steps.append(-1)
+                    steps[-1] = NEVER
         return out
 
     def check_own(self) -> None:
         """Everything that was acknowledged is there."""
         for group, steps in self.known().items():
             self.seen.pop(group, None)
-            found = {record.metadata["step"] for record in self.col.get(ids_of(group))} or {-1}
-            assert found <= set(steps) and len(found) == 1, (group, found, steps)
+            began = clock.now()
+            found = set(self.steps([record.metadata for record in self.col.get(ids_of(group))], began)) or {-1}
+            over = any(until != NEVER and until <= clock.now() for until in steps.values())
+            assert found <= steps.keys() | ({-1} if over else set()) and len(found) == 1, (group, found, steps)
 
     # ---- work
 
@@ -149,24 +167,31 @@ class Worker:
             self.counts["refused"] += 1
 
     def change(self) -> None:
+        if self.random.random() < 0.02:
+            self.col.expire()  # groups of others, too
         group = self.number * GROUPS + self.random.randrange(GROUPS)
-        steps = self.known().get(group, [-1])
-        there = bool(self.col.get(ids_of(group)[:1]))
+        there = [record.metadata for record in self.col.get(ids_of(group)[:1])]
         kind = self.random.choices(["add", "update", "delete"], [3, 4, 2])[0] if there else "add"
-        last = max([*steps, *self.tops().get(group, [0])])
-        step = last + 1
-        self.note("will", group, -1 if kind == "delete" else step)
+        step = max([*self.known().get(group, {}), *self.tops().get(group, [0])]) + 1
+        until = self.random.choice([NEVER, clock.now() + self.random.randrange(3_000_000)])
+        if kind == "update" and self.random.random() < 0.5:
+            until = there[0]["until"]  # as it is
+        if kind == "delete":
+            step, until = -1, NEVER
+        self.note("will", group, step, until)
+        metadata = {"group": group, "step": step, "until": until}
+        when = math.inf if until == NEVER else EPOCH + timedelta(microseconds=until)
         if kind == "add":
-            metadata = [{"group": group, "step": step} for _ in range(EACH)]
-            self.col.add(vector_of(group), ids_of(group), ["text"] * EACH, metadata)
+            self.col.add(vector_of(group), ids_of(group), ["text"] * EACH, [metadata] * EACH, expires_at=when)
         elif kind == "update":
-            changed = self.col.update_metadata(ids_of(group), {"step": step})
-            if not changed:  # a clear came between
-                step = -1
+            given = None if until == there[0]["until"] else when
+            changed = self.col.update_metadata(ids_of(group), metadata, expires_at=given)
+            assert changed in (0, EACH), (group, changed)
+            if not changed:  # a clear came between, or its time
+                step, until = -1, NEVER
         else:
             self.col.delete(filter={"group": group})
-            step = -1
-        self.note("done", group, step)
+        self.note("done", group, step, until)
         self.counts["writes"] += 1
 
     def tops(self) -> dict[int, list[int]]:
@@ -174,7 +199,7 @@ class Worker:
         out: dict[int, list[int]] = {}
         for line in os.pread(self.journal, os.fstat(self.journal).st_size, 0).splitlines():
             try:
-                group, step = json.loads(line)[2:]
+                group, step = json.loads(line)[2:4]
             except ValueError:
                 continue
             out.setdefault(group, [0]).append(step)
