@@ -24,7 +24,8 @@ def native_filter(*parts: object) -> Any:
     >>> native_filter(english, {"year": {"$gte": 2023}}, None)
     {'$and': [{'lang': {'$eq': 'en'}}, {'year': {'$gte': 2023}}]}
     """
-    given = [part for part in map(_native, parts) if part is not None and (part or not isinstance(part, Mapping))]
+    native = (_native(part) for part in parts if part is not None)
+    given = [part for part in native if part is not None and (part or not isinstance(part, Mapping))]
     return {"$and": given} if len(given) > 1 else given[0] if given else None
 
 

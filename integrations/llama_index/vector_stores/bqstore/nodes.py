@@ -97,17 +97,18 @@ def _take_text(node: BaseNode, content: dict[str, Any]) -> str | None:
 
 def node_of(found: bqstore.Hit | bqstore.Record, fields: Collection[str] | None = None) -> BaseNode:
     """Return the node of a row, with some fields of its metadata; a TextNode if another framework wrote the row."""
-    public = {key: value for key, value in found.metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
+    metadata = found.metadata
+    public = {key: value for key, value in metadata.items() if not key.startswith(bqstore.PRIVATE_PREFIX)}
     if fields is not None:
         public = {key: value for key, value in public.items() if key in fields}
-    content: dict[str, Any] = {"id_": found.id, "metadata": public}
-    if found.vector is not None:
-        content["embedding"] = found.vector.tolist()
-    content.update(found.metadata.get(NODE_KEY, {}))
+    content: dict[str, Any] = metadata.get(NODE_KEY, {})
     is_node = "text_resource" in content
-    cls = _CLASSES.get(content.get("class_name", ""), Node if is_node else TextNode)
+    cls = _CLASSES.get(content.pop("class_name", ""), Node if is_node else TextNode)
     if not is_node:
         content["text"] = found.text or ""
     elif content["text_resource"] is not None:
         content["text_resource"]["text"] = found.text
-    return cls.from_dict(content)
+    if found.vector is not None:
+        content["embedding"] = found.vector.tolist()
+    content |= {"id_": found.id, "metadata": public}
+    return cls.from_dict(content) if cls is IndexNode else cls(**content)  # of the others it does no more, on a copy
