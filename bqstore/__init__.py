@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._version import __version__
+    from .arguments import words_of
     from .clock import EXPIRES_AT_KEY
     from .collection import Collection
     from .config import HnswConfig, Quantization, SearchParams, search_keywords
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
     from .stores import collections, copy, drop, rename
     from .turns import reading, writing
-    from .validate import check_documents, tell_of_zeros
+    from .validate import check_documents, refuse_private_keys, tell_of_zeros
 
 # the modules of the names that are no errors
 _HOME = {
@@ -67,6 +68,7 @@ _HOME = {
     **dict.fromkeys(("collections", "copy", "drop", "rename"), "stores"),
     "repair": "repairing",
     "refuse_foreign": "other_stores",
+    "words_of": "arguments",
     **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
     "Collection": "collection",
     "warm_up": "index",
@@ -74,7 +76,7 @@ _HOME = {
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
     "EXPIRES_AT_KEY": "clock",
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
-    **dict.fromkeys(("check_documents", "tell_of_zeros"), "validate"),
+    **dict.fromkeys(("check_documents", "refuse_private_keys", "tell_of_zeros"), "validate"),
     **dict.fromkeys(("reading", "writing"), "turns"),
     "translate_filter": "metadata.text_filters",
     **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
@@ -144,12 +146,14 @@ __all__ = [
     "open_key_values",
     "reading",
     "refuse_foreign",
+    "refuse_private_keys",
     "rename",
     "repair",
     "search_keywords",
     "tell_of_zeros",
     "translate_filter",
     "warm_up",
+    "words_of",
     "writing",
 ]
 

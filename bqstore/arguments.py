@@ -7,8 +7,8 @@ it, else by its spelling.
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from functools import wraps
 from numbers import Integral, Real
@@ -188,6 +188,25 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return call
+
+
+@contextmanager
+def words_of(names: Mapping[str, str]) -> Iterator[None]:
+    """Let errors inside begin with an adapter's name of an argument in the place of the core's; for adapters.
+
+    >>> import bqstore
+    >>> with bqstore.words_of({"k": "similarity_top_k"}):
+    ...     bqstore.open(dim=2).search([1.0, 0.0], k=0)
+    Traceback (most recent call last):
+    bqstore.errors.InvalidInputError: similarity_top_k is 0; expected an integer from 1 to 10,000
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        name, space, rest = str(error).partition(" ")
+        if name not in names or not rest.startswith(("is ", "has ")):
+            raise
+        raise type(error)(names[name] + space + rest) from None
 
 
 def shown(value: object) -> str:

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import check_choice, check_int, check_real, counted, items, shown, text_bytes, type_of
+from .clock import EXPIRES_AT_KEY
 from .config import MAX_DIM, MAX_K
 from .convert import as_array
 from .errors import InvalidInputError
 from .kernels.layout import LONGEST, SHORTEST
 from .metadata import expiry
-from .metadata.to_json import split_metadata
+from .metadata.to_json import PRIVATE_PREFIX, split_metadata
 from .storage import Head, Rows
 
 F32 = NDArray[np.float32]
@@ -408,6 +409,22 @@ def mmr_in(k: object, fetch_k: object, lambda_mult: object) -> tuple[int, int, f
     k = check_int("k", k, 1, MAX_K)
     fetch_k = min(max(20, 4 * k), MAX_K) if fetch_k is None else check_int("fetch_k", fetch_k, k, MAX_K)
     return k, fetch_k, relevance
+
+
+def refuse_private_keys(metadata: Mapping[Any, Any], which: str) -> None:
+    """Refuse metadata with keys that are the adapters' own: they would be stored, but left out of what is found.
+
+    Raises InvalidInputError. `EXPIRES_AT_KEY` is a key that a user gives.
+
+    >>> import bqstore
+    >>> bqstore.refuse_private_keys({"node": 1}, "metadata 3")
+    """
+    for key in metadata:
+        if str(key).startswith(PRIVATE_PREFIX) and key != EXPIRES_AT_KEY:
+            raise InvalidInputError(
+                f"{which} has the key {key!r}; keys beginning with {PRIVATE_PREFIX!r} are reserved for the adapters: "
+                "rename it"
+            )
 
 
 def tell_of_zeros(vectors: Iterable[Any], which: str) -> None:

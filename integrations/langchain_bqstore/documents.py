@@ -60,7 +60,8 @@ def batches_of(
             raise bqstore.InvalidInputError(f"text {i} is of type {type(text).__name__}; expected a string")
     times = None if expires_at is None else _times(expires_at, n)
     bqstore.check_documents(n, all_ids, all_texts, all_metadatas, times)
-    _refuse_private_keys(all_metadatas)
+    for i, metadata in enumerate(all_metadatas):
+        bqstore.refuse_private_keys(metadata or {}, f"metadata {i}")
     step = batch_size or max(n, 1)
     pieces = [slice(at, at + step) for at in range(0, n, step)]
     return [
@@ -114,17 +115,6 @@ def _listed(what: str, given: Iterable[Any] | None, n: int | None = None) -> lis
     if n is not None and len(listed) != n:
         raise bqstore.InvalidInputError(f"{what} has {len(listed):,} entries for {n:,} texts; expected one each")
     return listed
-
-
-def _refuse_private_keys(metadatas: Iterable[Mapping[str, Any] | None]) -> None:
-    """Refuse keys with the adapters' prefix: they would be stored, but left out of every `Document`."""
-    for i, metadata in enumerate(metadatas):
-        for key in metadata or ():
-            if key.startswith(bqstore.PRIVATE_PREFIX) and key != bqstore.EXPIRES_AT_KEY:
-                raise bqstore.InvalidInputError(
-                    f"metadata {i} has the key {key!r}; keys beginning with {bqstore.PRIVATE_PREFIX!r} are reserved "
-                    "for the adapters: rename it"
-                )
 
 
 def documents_in(given: Any) -> list[Document]:

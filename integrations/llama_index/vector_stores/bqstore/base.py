@@ -26,7 +26,7 @@ from .embeddings import name_of
 from .filters import native_filter
 from .models import ModelsMet
 from .nodes import check_ids, node_of, nodes_in, row_of
-from .queries import answer, check_keywords, explanation, llama_index_words
+from .queries import WORDS, answer, check_keywords, explanation
 
 _OWN_KEYWORDS: Final = ("path", "collection_name", "collection")
 _INDEX: Final = "the index embeds: VectorStoreIndex.from_vector_store(store, embed_model=...)"
@@ -258,7 +258,7 @@ class BQVectorStore(BasePydanticVectorStore):
         []
         """
         check_keywords("delete_nodes", delete_kwargs)
-        with llama_index_words():
+        with bqstore.words_of(WORDS):
             check_ids(node_ids)
             native = native_filter(filters)
             if node_ids is None and native is None:
@@ -296,7 +296,7 @@ class BQVectorStore(BasePydanticVectorStore):
         ['Dogs bark.', 'Cats sleep.']
         """
         check_keywords("get_nodes", kwargs)
-        with llama_index_words():
+        with bqstore.words_of(WORDS):
             check_ids(node_ids)
             if node_ids is not None and filters is None:
                 return [node_of(record) for record in self._collection.get(node_ids, with_vectors=with_vectors)]

@@ -63,12 +63,7 @@ def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
 
     Raises InvalidInputError if the node cannot be written as JSON.
     """
-    for key in node.metadata:
-        if str(key).startswith(bqstore.PRIVATE_PREFIX) and key != bqstore.EXPIRES_AT_KEY:
-            raise bqstore.InvalidInputError(
-                f"node {node.node_id!r} has the metadata key {key!r}; keys beginning with {bqstore.PRIVATE_PREFIX!r} "
-                "are reserved for the adapters: rename it"
-            )
+    bqstore.refuse_private_keys(node.metadata, f"the metadata of node {node.node_id!r}")
     try:
         content = node.model_dump(mode="json", exclude=_STORED_APART)
     except ValueError:  # not chained: its message may quote the node's text

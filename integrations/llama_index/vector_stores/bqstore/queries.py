@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
@@ -22,10 +21,14 @@ _KEYWORDS: Final = (
     *("filter", "score_threshold", "oversampling", "rescore", "hnsw_ef", "exact", "ignore_quantization"),
     *("target_recall", "with_vectors", "search_params", *_MMR, *WORD_KEYWORDS),
 )
-_OF_THE_QUERY: Final = ("k", "similarity_top_k", "vector", "query_embedding")
+_OF_THE_QUERY: Final = "the retriever and VectorStoreQuery take similarity_top_k and query_embedding"
+_ELSEWHERE: Final = {
+    "explain": "store.explain(query) tells it",
+    **dict.fromkeys(("k", "similarity_top_k", "vector", "query_embedding"), _OF_THE_QUERY),
+}
 _PASSED_ALONG: Final = ("index_id", "delete_from_docstore")  # by LlamaIndex's code; no store does anything by them
 # the core's words, and LlamaIndex's
-_WORDS: Final = {
+WORDS: Final = {
     "k": "similarity_top_k",
     "limit": "similarity_top_k",
     "ids": "node_ids",
@@ -37,7 +40,7 @@ _WORDS: Final = {
 
 def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[str, Any]) -> VectorStoreQueryResult:
     """Return what `BQVectorStore.query` promises; ``given`` are its keywords."""
-    with llama_index_words():
+    with bqstore.words_of(WORDS):
         vector, mmr, settings = _asked(collection, query, given)
         ranks = vector is not None or "text" in settings
         k, fields = top_k(query), None if "*" in (query.output_fields or "*") else query.output_fields
@@ -61,7 +64,7 @@ def answer(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[
 
 def explanation(collection: bqstore.Collection, query: VectorStoreQuery, given: dict[str, Any]) -> bqstore.Explanation:
     """Return what `BQVectorStore.explain` promises."""
-    with llama_index_words():
+    with bqstore.words_of(WORDS):
         vector, mmr, settings = _asked(collection, query, given)
         if mmr is not None or (vector is None and "text" not in settings):
             raise bqstore.InvalidInputError(
@@ -98,18 +101,6 @@ def check_keywords(method: str, keywords: Mapping[str, Any]) -> None:
     for name in keywords:
         if name not in _PASSED_ALONG:
             raise bqstore.UnknownKeywordError(f"BQVectorStore.{method}() has no keyword {name!r}")
-
-
-@contextmanager
-def llama_index_words() -> Iterator[None]:
-    """Let errors of the collection name what is wrong as LlamaIndex names it."""
-    try:
-        yield
-    except bqstore.InvalidInputError as error:
-        name, space, rest = str(error).partition(" ")
-        if name not in _WORDS or not rest.startswith(("is ", "has ")):
-            raise
-        raise type(error)(_WORDS[name] + space + rest) from None
 
 
 def _mode(query: VectorStoreQuery) -> VectorStoreQueryMode:
@@ -171,13 +162,6 @@ def _filter(query: VectorStoreQuery, native: Any) -> Any:
 
 def _search_settings(search_params: Mapping[str, Any] | None = None, **given: Any) -> dict[str, Any]:
     """Return keywords of `bqstore.Collection.search`; the vector and k are refused, as the query brings them."""
-    if "explain" in given:
-        raise bqstore.UnknownKeywordError("vector_store_kwargs has no keyword 'explain'; store.explain(query) tells it")
-    for name in _OF_THE_QUERY:
-        if name in given:
-            raise bqstore.UnknownKeywordError(
-                f"vector_store_kwargs has no keyword {name!r}: the retriever and VectorStoreQuery take "
-                "similarity_top_k and query_embedding"
-            )
+    bqstore.refuse_foreign("vector_store_kwargs", given, _ELSEWHERE)
     known = _KEYWORDS if given.get("rerank") is None else (*_KEYWORDS, "fetch_k")
     return bqstore.search_keywords(search_params, known, **given)
