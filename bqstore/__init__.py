@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._version import __version__
+    from .adapting import OnCollection
     from .arguments import words_of
     from .clock import EXPIRES_AT_KEY
     from .collection import Collection
@@ -69,6 +70,7 @@ _HOME = {
     "repair": "repairing",
     "refuse_foreign": "other_stores",
     "words_of": "arguments",
+    "OnCollection": "adapting",
     **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
     "Collection": "collection",
     "warm_up": "index",
@@ -116,6 +118,7 @@ __all__ = [
     "LostDocument",
     "NotFoundError",
     "NotReadyError",
+    "OnCollection",
     "OpenAIEmbedder",
     "PartialHits",
     "Quantization",

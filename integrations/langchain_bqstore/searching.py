@@ -18,7 +18,7 @@ from .tracing import search
 from .words import WORD_KEYWORDS, needs_vector, of_search_type, refuse_words, with_words
 
 
-class Searching(VectorStore):
+class Searching(bqstore.OnCollection, VectorStore):
     """The searches of `BQVectorStore`, which lists their keywords.
 
     >>> from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -28,7 +28,6 @@ class Searching(VectorStore):
     ['1', '2']
     """
 
-    collection: bqstore.Collection
     _embedding: Embeddings
     _relevance_score_fn: Callable[[float], float]
 

@@ -115,7 +115,7 @@ class BQVectorStore(Diverse, Stored):
         settings.update(collection=collection, read_only=read_only or None)
         if collection is None:  # which has a model of its own
             settings.update(embedding_model=self._model)
-        self.collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
+        self._collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
         try:
             self._check_model()
         except BaseException:
@@ -263,51 +263,6 @@ class BQVectorStore(Diverse, Stored):
         64
         """
         return self._embedding
-
-    def close(self) -> None:
-        """Close the collection, unless it was given open. Closing twice is fine; ``with store:`` closes too.
-
-        >>> store.close()
-        """
-        if not self._is_lent:
-            self.collection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    # ---- quality
-
-    def health(self) -> bqstore.Health:
-        """Tell whether searches find what the target recall promises, as `bqstore.Collection.health`.
-
-        >>> store.health().ok
-        True
-        """
-        return self.collection.health()
-
-    def recall(self, **kwargs: Any) -> bqstore.RecallReport:
-        """Measure how many of the true nearest documents searches find, and how fast; takes seconds.
-
-        ``kwargs`` are those of `bqstore.Collection.recall`: ``queries`` (vectors), ``k``, ``sample``, ``settings``.
-
-        >>> store.recall(k=1).recall
-        1.0
-        """
-        return self.collection.recall(**kwargs)
-
-    def tune(self, target_recall: float = 0.98, k: int = 10, **kwargs: Any) -> bqstore.SearchParams:
-        """Find the fastest search settings that reach a recall, and store them as the collection's defaults.
-
-        ``kwargs`` are those of `bqstore.Collection.tune`. Raises `bqstore.TargetNotReachedError`.
-
-        >>> _ = store.add_texts([f"Number {i}" for i in range(300)])
-        >>> store.tune(target_recall=0.9).oversampling >= 1
-        True
-        """
-        return self.collection.tune(target_recall, k, **kwargs)
 
 
 def _clipped(score: float) -> float:

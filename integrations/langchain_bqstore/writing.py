@@ -16,7 +16,7 @@ from .documents import add_arguments, batches_of, pairs_of, telling
 from .embeddings import aembed_texts, dim_of, embed_texts
 
 
-class Writing(VectorStore):
+class Writing(bqstore.OnCollection, VectorStore):
     """The calls of `BQVectorStore` that add documents.
 
     >>> from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -26,7 +26,6 @@ class Writing(VectorStore):
     ['1', '2']
     """
 
-    collection: bqstore.Collection
     _embedding: Embeddings
     _model: str | None
 

@@ -152,7 +152,7 @@ def test_explain_tells_how_a_query_is_done() -> None:
         ):
             with pytest.raises(bqstore.InvalidInputError, match="are explained"):
                 store.explain(given)
-        with pytest.raises(bqstore.UnknownKeywordError, match=r"'explain'; store\.explain\(query\) tells it"):
+        with pytest.raises(bqstore.UnknownKeywordError, match=r"'explain': store\.explain\(query\) tells it"):
             store.query(VectorStoreQuery(query_embedding=[1.0, 1.0]), explain=True)
 
 

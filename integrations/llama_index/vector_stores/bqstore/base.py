@@ -33,7 +33,7 @@ _INDEX: Final = "the index embeds: VectorStoreIndex.from_vector_store(store, emb
 _HERE: Final = dict.fromkeys(("embedding", "embeddings", "embedding_function", "embed_model"), _INDEX)
 
 
-class BQVectorStore(BasePydanticVectorStore):
+class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
     """A LlamaIndex vector store in a folder: small codes in memory, the original vectors on disk, no server.
 
     Nodes are stored whole (text, metadata, relationships), so no separate docstore is needed. The same folder can be
@@ -172,24 +172,6 @@ class BQVectorStore(BasePydanticVectorStore):
                 f"{persist_dir} holds no collection {namespace!r}; BQVectorStore(path) makes one"
             )
         return cls(persist_dir, namespace, **settings)
-
-    @property
-    def collection(self) -> bqstore.Collection:
-        """The open `bqstore.Collection`.
-
-        >>> store.collection.count({"animal": "cat"})
-        1
-        """
-        return self._collection
-
-    @property
-    def client(self) -> bqstore.Collection:
-        """The open `bqstore.Collection`, under LlamaIndex's name for it.
-
-        >>> store.client is store.collection
-        True
-        """
-        return self._collection
 
     # ---- writing
 
@@ -422,37 +404,6 @@ class BQVectorStore(BasePydanticVectorStore):
         """
         return await bqstore.reading(self.query, query, **kwargs)
 
-    # ---- quality
-
-    def health(self) -> bqstore.Health:
-        """Tell whether searches find what the target recall promises, as `bqstore.Collection.health`.
-
-        >>> store.health().ok
-        True
-        """
-        return self._collection.health()
-
-    def recall(self, **kwargs: Any) -> bqstore.RecallReport:
-        """Measure how many of the true nearest nodes searches find, and how fast; takes seconds.
-
-        ``kwargs`` are those of `bqstore.Collection.recall`: ``queries`` (vectors), ``k``, ``sample``, ``settings``.
-
-        >>> store.recall(k=1).recall
-        1.0
-        """
-        return self._collection.recall(**kwargs)
-
-    def tune(self, target_recall: float = 0.98, k: int = 10, **kwargs: Any) -> bqstore.SearchParams:
-        """Find the fastest search settings that reach a recall, and store them as the collection's defaults.
-
-        ``kwargs`` are those of `bqstore.Collection.tune`. Raises `bqstore.TargetNotReachedError`.
-
-        >>> _ = store.add([TextNode(text=f"{i}", embedding=[i, 1]) for i in range(300)])
-        >>> store.tune(target_recall=0.1, k=2).oversampling >= 1
-        True
-        """
-        return self._collection.tune(target_recall, k, **kwargs)
-
     # ---- persistence
 
     def persist(self, persist_path: str = "", fs: Any = None) -> None:
@@ -464,20 +415,6 @@ class BQVectorStore(BasePydanticVectorStore):
 
         >>> store.persist("store.json")
         """
-
-    def close(self) -> None:
-        """Close the collection, unless it was given open. Closing twice is fine; ``with store:`` closes too.
-
-        >>> store.close()
-        """
-        if not self._is_lent:
-            self._collection.close()
-
-    def __enter__(self) -> BQVectorStore:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> BQVectorStore:
         """Return the store itself: a folder has one writer."""

@@ -51,11 +51,9 @@ def nodes_in(given: Any) -> list[BaseNode]:
 def check_ids(given: object) -> None:
     """Raise InvalidInputError for what is no list of ids: a text, or a filter in the place of the ids."""
     first = given[0] if isinstance(given, list) and given else given
-    if isinstance(first, (MetadataFilter, MetadataFilters, Mapping)):
-        kind = type(given).__name__
-        raise bqstore.InvalidInputError(f"node_ids is a {kind}; expected a list of ids; filters go into filters=")
-    if isinstance(given, str):
-        raise bqstore.InvalidInputError("node_ids is a str; expected a list")
+    if isinstance(first, (MetadataFilter, MetadataFilters, Mapping)) or isinstance(given, str):
+        hint = "" if isinstance(given, str) else "; filters go into filters="
+        raise bqstore.InvalidInputError(f"node_ids is a {type(given).__name__}; expected a list of ids{hint}")
 
 
 def row_of(node: BaseNode) -> tuple[str | None, dict[str, Any]]:
