@@ -1,5 +1,6 @@
 """The `bqstore` command: make a store of folders of documents, search it, measure it, look after it.
 
+    bqstore ingest STORE FILE   cut folders of documents into passages, embed and store them; again, only what changed
     bqstore search STORE TEXT   find documents by words, by meaning or by a vector; --explain says how it was done
     bqstore info STORE          its collections, their settings and the memory they use
     bqstore recall STORE        the recall of its searches, against exact search; --report writes it as a page
@@ -16,9 +17,9 @@
     bqstore warm-up             compile what searches run on, for images and other first starts
 
 It uses the public names of bqstore, typer, rich, plotly for the page and mcp for the server. Start reading in
-`options.py` and `commands.py`; `searching.py` has search, `bench.py` bench, `mcp_server.py` mcp, `upkeep.py` the
-commands that keep a store safe, `moving.py` those that bring documents in and out. This module imports none of them
-itself, so that a missing package is reported by one line instead of a traceback.
+`options.py` and `commands.py`; `ingesting.py` and `passages.py` have ingest, `searching.py` search, `bench.py` bench,
+`mcp_server.py` mcp, `upkeep.py` the commands that keep a store safe, `moving.py` those that bring documents in and
+out. This module imports none of them itself, so that a missing package is reported by one line, not a traceback.
 """
 
 import sys
@@ -27,7 +28,7 @@ import sys
 def main() -> None:
     """Read the command line, run the command, exit."""
     try:
-        from . import bench, commands, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
+        from . import bench, commands, ingesting, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
         from .options import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:

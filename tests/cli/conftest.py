@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bqstore
-from bqstore.cli import bench, commands, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
+from bqstore.cli import bench, commands, ingesting, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
 from bqstore.cli.options import app
 from tests.cli import given
 from tests.conftest import clustered

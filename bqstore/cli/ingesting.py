@@ -1,0 +1,177 @@
+"""`bqstore ingest`: folders of documents into a collection; what is there already is not embedded again.
+
+A passage that the collection holds with the same text and metadata is passed over, so what was interrupted goes on, and
+a second run costs what has changed. Passages that a file no longer has are deleted after the new ones are stored.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+import bqstore
+from bqstore.progress import Progress
+
+from .console import collection_of, emit, errors_reported, note, say
+from .embedders import KINDS, embedder_named
+from .options import Json, Name, app
+from .passages import Cut, Passage, Source, passages, sources
+
+BATCH = 512  # passages embedded and stored at once
+_SHOWN = 5  # files that are named; more are counted
+
+
+@dataclass
+class Ingested:
+    """What a run found and did."""
+
+    files: int = 0
+    passages: int = 0
+    unchanged: int = 0
+    added: int = 0
+    deleted: int = 0
+    price: float | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+
+class _Reader:
+    """Reads files again and again as they are; those that cannot be read are told once, and their passages kept."""
+
+    def __init__(self, files: list[Source], cut: Cut, text_field: str | None) -> None:
+        self.files, self._cut, self._text_field = files, cut, text_field
+        self.told = Ingested()
+
+    def __call__(self) -> Iterator[Passage]:
+        self.ids: dict[str, set[str]] = {}  # of each file that could be read
+        for source in self.files:
+            if source.name in self.told.left_out:
+                continue
+            try:
+                found = list(passages(source, self._cut, self._text_field))
+            except (bqstore.InvalidInputError, OSError) as error:
+                self.told.left_out[source.name] = str(error)
+                continue
+            self.ids[source.name] = {each.id for each in found}
+            yield from found
+
+
+@app.command()
+def ingest(
+    path: Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store; made if there is none.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Folders and files of documents.")],
+    embedder: Annotated[
+        str, typer.Option("--embedder", metavar="NAME", envvar="BQSTORE_EMBEDDER", help=f"What embeds: {KINDS}.")
+    ],
+    collection: Name = None,
+    base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
+    size: Annotated[int, typer.Option(min=50, max=100_000, help="Characters of a passage, at most.")] = 1000,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Characters that a passage has of the one before; else a tenth of --size.")
+    ] = None,
+    text_field: Annotated[str | None, typer.Option(metavar="NAME", help="Of JSON lines and CSV.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete passages of files that are gone.")] = False,
+    words: Annotated[bool, typer.Option("--words/--no-words", help="Keep an index of words in a new one.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are sent to a server.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Cut folders of documents into passages, embed them and store them; run again, embed only what has changed.
+
+    Text, Markdown, HTML, PDF (by pypdf), JSON lines and CSV are read. The cost of a model that costs is told and asked
+    about first. What is interrupted goes on when it is started again.
+    """
+    with errors_reported(), ExitStack() as open_:
+        read = _Reader(sources(files), Cut(size, size // 10 if overlap is None else overlap), text_field)
+        model = open_.enter_context(embedder_named(embedder, base_url))
+        name = collection_of(path, collection)
+        is_new = name not in bqstore.collections(path)
+        col = None if is_new else open_.enter_context(bqstore.open(path, name, read_only=dry_run))
+        if col is not None:
+            col.check_model(model.model, model.dim, writing=not dry_run)
+        told, missing = read.told, _plan(read, col)
+        told.gone = [] if col is None else _gone(col, read)
+        costs = isinstance(model, bqstore.OpenAIEmbedder)
+        if missing and costs:
+            told.price = model.estimate(each.text for each in _changed(read(), col)).price
+        if not as_json:
+            _say_plan(told, missing, costs)
+        if not dry_run:
+            if missing and costs and not yes:
+                typer.confirm("Send them?", abort=True, err=as_json)
+            if col is None and missing:
+                col = open_.enter_context(
+                    bqstore.open(path, name, text_index=True) if words else bqstore.open(path, name)
+                )
+            if col is not None:
+                _store(col, model, read, missing, prune)
+        if as_json:
+            emit(told)
+        else:
+            _say_done(told, dry_run, prune)
+    if told.left_out:
+        raise typer.Exit(1)
+
+
+def _changed(found: Iterable[Passage], col: "bqstore.Collection | None") -> Iterator[Passage]:
+    """The passages that a collection does not hold as they are."""
+    waiting = iter(found)
+    while some := list(islice(waiting, BATCH)):
+        there = {} if col is None else {each.id: each for each in col.get([each.id for each in some])}
+        for each in some:
+            known = there.get(each.id)
+            if known is None or known.text != each.text or known.metadata != each.metadata:
+                yield each
+
+
+def _plan(read: _Reader, col: "bqstore.Collection | None") -> int:
+    """Count what there is; how many passages are to be embedded."""
+    missing = sum(1 for _ in _changed(read(), col))
+    told = read.told
+    told.files, told.passages = len(read.ids), sum(map(len, read.ids.values()))
+    told.unchanged = max(0, told.passages - missing)
+    return missing
+
+
+def _gone(col: "bqstore.Collection", read: _Reader) -> list[str]:
+    """Names of files below the folders that were given which the collection has passages of, and which are no more."""
+    below = [each.name.partition("/")[0] for each in read.files]
+    known = [name for name in col.distinct("source") if isinstance(name, str)]
+    there = {each.name for each in read.files}
+    return [name for name in known if name.partition("/")[0] in below and "/" in name and name not in there]
+
+
+def _store(col: "bqstore.Collection", model: Any, read: _Reader, missing: int, prune: bool) -> None:
+    told, had = read.told, len(col) > 0
+    changed = _changed(read(), col)
+    with Progress("embedding", missing) as progress:
+        while some := list(islice(changed, BATCH)):
+            vectors = model.embed([each.text for each in some])
+            col.check_model(model.model, vectors.shape[1], remember=not told.added, writing=True)
+            col.add(vectors, *([getattr(each, name) for each in some] for name in ("id", "text", "metadata")))
+            told.added += len(some)
+            progress(told.added)
+    if had:
+        for name, ids in read.ids.items():
+            stale = [id_ for id_ in col.ids({"source": name}) if id_ not in ids]
+            told.deleted += col.delete(stale) if stale else 0
+    if prune and told.gone:
+        told.deleted += col.delete(filter={"source": {"$in": told.gone}})
+
+
+def _say_plan(told: Ingested, missing: int, costs: bool) -> None:
+    price = "" if not (missing and costs) else "; price unknown" if told.price is None else f"; US$ {told.price:,.4f}"
+    say(f"{told.files:,} files, {told.passages:,} passages, {missing:,} of them new or changed{price}")
+
+
+def _say_done(told: Ingested, dry_run: bool, prune: bool) -> None:
+    say("Nothing was written." if dry_run else f"{told.added:,} stored, {told.deleted:,} deleted")
+    if told.gone and (dry_run or not prune):
+        say(f"{len(told.gone):,} files are gone; --prune deletes their passages")
+    for name, reason in islice(told.left_out.items(), _SHOWN):
+        note(f"{name} was left out: {reason}")
+    if len(told.left_out) > _SHOWN:
+        note(f"and {len(told.left_out) - _SHOWN:,} more were left out")

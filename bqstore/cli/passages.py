@@ -1,0 +1,232 @@
+"""Files of documents cut into passages: texts, Markdown, HTML, PDF, JSON lines and CSV. It knows no collection.
+
+A passage's id is its file's name below the folder that was given, and its place in it, ``notes/a.md#3``: the same file
+gives the same ids each time. Rows of JSON lines and CSV may have ids of their own.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import bqstore
+
+TEXT_FIELDS = ("text", "page_content", "content", "document", "body")
+_PLAIN = (".txt", ".md", ".markdown", ".rst", ".text")
+_HTML = (".html", ".htm", ".xhtml")
+_ROWS = (".jsonl", ".ndjson", ".csv")
+SUFFIXES = (*_PLAIN, *_HTML, ".pdf", *_ROWS)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What becomes one document."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, and the name that its passages have it by."""
+
+    name: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How texts are cut: pieces of at most ``size`` characters, each with the last ``overlap`` of the one before."""
+
+    size: int = 1000
+    overlap: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= self.size // 2:
+            raise bqstore.InvalidInputError(
+                f"--overlap is {self.overlap}; expected 0 to half of --size, {self.size // 2}"
+            )
+
+
+def sources(paths: Iterable[str]) -> list[Source]:
+    """The files of these folders, and these files; hidden ones and those of other kinds are passed over.
+
+    Raises NotFoundError, and InvalidInputError for a file of another kind that is named, or one name for two files.
+    """
+    found: dict[str, Source] = {}
+    for given in paths:
+        root = Path(given).expanduser()
+        if not root.exists():
+            raise bqstore.NotFoundError(f"there is nothing at {given}")
+        if root.is_file() and root.suffix.lower() not in SUFFIXES:
+            raise bqstore.InvalidInputError(f"{given} is of no kind that is read; expected {', '.join(SUFFIXES)}")
+        base = root.resolve().parent
+        for file in [root.resolve()] if root.is_file() else sorted(root.resolve().rglob("*")):
+            inside = file.relative_to(base)
+            if file.suffix.lower() not in SUFFIXES or not file.is_file():
+                continue
+            if any(part.startswith(".") for part in inside.parts[1:]):
+                continue
+            source = Source(inside.as_posix(), file)
+            if found.setdefault(source.name, source).file != file:
+                raise bqstore.InvalidInputError(
+                    f"{found[source.name].file} and {file} would both be {source.name}: ingest the folder above them"
+                )
+    return list(found.values())
+
+
+def passages(source: Source, cut: Cut, text_field: str | None = None) -> Iterator[Passage]:
+    """The passages of a file. Raises InvalidInputError where it cannot be read as what its name says, and OSError."""
+    suffix = source.file.suffix.lower()
+    if suffix in _ROWS:
+        for name, text, metadata in _rows(source, text_field):
+            pieces = split(text, cut)
+            for n, piece in enumerate(pieces):
+                yield Passage(name if len(pieces) == 1 else f"{name}#{n}", piece, {**metadata, "source": source.name})
+        return
+    for n, (piece, metadata) in enumerate(_pieces(source, suffix, cut)):
+        yield Passage(f"{source.name}#{n}", piece, {**metadata, "source": source.name, "passage": n})
+
+
+def _pieces(source: Source, suffix: str, cut: Cut) -> Iterator[tuple[str, dict[str, Any]]]:
+    if suffix == ".pdf":
+        for number, text in enumerate(_pdf(source.file), 1):
+            yield from ((piece, {"page": number}) for piece in split(text, cut))
+        return
+    text, metadata = _decoded(source.file), {}
+    if suffix in _HTML:
+        reader = _Readable()
+        reader.feed(text)
+        reader.close()
+        text, metadata = reader.text(), {"title": reader.title.strip()} if reader.title.strip() else {}
+    yield from ((piece, metadata) for piece in split(text, cut))
+
+
+def split(text: str, cut: Cut) -> list[str]:
+    """Pieces of a text: cut between paragraphs where that is possible, else between lines, sentences, words."""
+    pieces: list[str] = []
+    rest = text.replace("\r\n", "\n").strip()
+    while len(rest) > cut.size:
+        end = _end(rest, cut.size)
+        pieces.append(rest[:end].strip())
+        begin = end if not cut.overlap else _begin(rest, end - cut.overlap, end)
+        rest = rest[begin:].strip()
+    return [*pieces, rest] if rest else pieces
+
+
+def _end(text: str, size: int) -> int:
+    """Where a piece ends: after the last break of the best kind in its second half."""
+    for sign in ("\n\n", "\n", r"[.!?…。]\s", r"\s"):
+        ends = [found.end() for found in re.finditer(sign, text[: size + 1])]
+        if ends and ends[-1] > size // 2:
+            return min(ends[-1], size)
+    return size
+
+
+def _begin(text: str, earliest: int, end: int) -> int:
+    """Where the next piece begins: at the first word of the overlap."""
+    found = re.search(r"\s", text[earliest:end])
+    return earliest + found.end() if found and earliest + found.end() < end else end
+
+
+def _decoded(file: Path) -> str:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise bqstore.InvalidInputError(f"it is no text in UTF-8: byte {error.start:,}") from None
+    if "\0" in text:
+        raise bqstore.InvalidInputError("it is no text: it holds zero bytes")
+    return text
+
+
+def _pdf(file: Path) -> Iterator[str]:
+    try:
+        from pypdf import PdfReader
+    except ImportError:
+        raise bqstore.InvalidInputError("PDF is read by pypdf: pip install pypdf") from None
+    try:
+        for page in PdfReader(file).pages:
+            yield page.extract_text()
+    except Exception as error:  # of a damaged file it raises whatever it met
+        raise bqstore.InvalidInputError(f"pypdf cannot read it: {type(error).__name__}: {error}") from None
+
+
+class _Readable(HTMLParser):
+    """The text of a page that its readers see, paragraphs apart."""
+
+    _HIDDEN = ("script", "style", "template", "noscript", "svg", "head")
+    _INLINE = frozenset(
+        ("a", "abbr", "b", "bdi", "bdo", "cite", "code", "em", "i", "img", "kbd", "mark", "q", "s", "small", "span")
+    ) | frozenset(("strong", "sub", "sup", "u", "var", "wbr"))
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.title, self._parts, self._hidden, self._in_title = "", [""], 0, False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        """A tag opens."""
+        self._in_title = tag == "title"
+        self._hidden += tag in self._HIDDEN
+        if tag == "body":  # a head that was never closed
+            self._hidden = 0
+        if tag not in self._INLINE:
+            self._parts.append("\n" if tag in ("br", "li", "tr") else "\n\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        """A tag closes."""
+        self._in_title = False
+        self._hidden = max(0, self._hidden - (tag in self._HIDDEN))
+        if tag not in self._INLINE:
+            self._parts.append("\n\n")
+
+    def handle_data(self, data: str) -> None:
+        """Text between tags."""
+        if self._in_title:
+            self.title += data
+        elif not self._hidden:
+            self._parts.append(re.sub(r"\s+", " ", data))
+
+    def text(self) -> str:
+        """What has been read."""
+        lines = [line.strip() for line in "".join(self._parts).split("\n")]
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _rows(source: Source, text_field: str | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(id, text, metadata) of each row that has a text."""
+    text = _decoded(source.file)
+    if source.file.suffix.lower() == ".csv":
+        try:
+            rows: Iterable[Any] = list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        except csv.Error as error:
+            raise bqstore.InvalidInputError(f"it is no CSV: {error}") from None
+    else:
+        rows = _lines(text)
+    for n, row in enumerate(rows, 1):
+        fields = (text_field,) if text_field else TEXT_FIELDS
+        field = next((name for name in fields if isinstance(row, dict) and isinstance(row.get(name), str)), None)
+        if field is None:
+            raise bqstore.InvalidInputError(
+                f"row {n:,} has no text in a field named {' or '.join(fields)}: name it by --text-field"
+            )
+        others = {str(key): value for key, value in row.items() if key not in (field, "id", None) and value is not None}
+        given = row.get("id")
+        name = str(given) if isinstance(given, (str, int)) and str(given) else f"{source.name}#{n - 1}"
+        if row[field].strip():
+            yield name, row[field], others
+
+
+def _lines(text: str) -> Iterator[Any]:
+    for n, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise bqstore.InvalidInputError(f"line {n:,} is no JSON: {error}") from None

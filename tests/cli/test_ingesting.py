@@ -1,0 +1,156 @@
+"""`bqstore ingest`: which files are read, how they are cut, and that only what has changed is embedded again."""
+
+import json
+import sys
+
+import pytest
+
+import bqstore
+from bqstore.cli import passages
+from bqstore.cli.passages import Cut, Source, split
+from tests.embeddings.fake_server import serve
+
+from .test_searching import MODULE
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """A folder of documents, and a module that embeds by words and keeps what it was asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_words.py").write_text(
+        MODULE + "asked = []\nembed = Words.embed\nWords.embed = lambda self, t: (asked.extend(t), embed(self, t))[1]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_words", raising=False)
+    monkeypatch.delenv("BQSTORE_EMBEDDER", raising=False)
+    folder = tmp_path / "notes"
+    (folder / "more" / ".hidden").mkdir(parents=True)
+    (folder / "a.md").write_text("# Bits\n\nBits are small.\n\n" + "More of bits. " * 20)
+    (folder / "more" / "b.html").write_text(
+        "<title>Cats</title><script>no()</script><p>Cats <b>purr</b> &amp; sleep<br>all day<p>Dogs bark"
+    )
+    (folder / "c.jsonl").write_text('{"id": "x", "text": "one row", "lang": "en"}\n\n{"content": "another"}\n')
+    (folder / "d.csv").write_text("body,n\nrow of a table,1\n,2\n")
+    (folder / "more" / ".hidden" / "e.txt").write_text("hidden")
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def ingest(run, notes, *more):
+    return run("ingest", notes.parent / "store", notes, "--embedder", "own_words:Words", "--size", 120, *more)
+
+
+def test_only_what_has_changed_is_embedded_again(run, notes):
+    result = ingest(run, notes)
+    assert (result.exit_code, result.stderr) == (0, "") and "4 files, 7 passages, 7 of them new" in result.stdout
+    asked = sys.modules["own_words"].asked
+    assert len(asked) == 7
+    told = json.loads(ingest(run, notes, "--json").stdout)
+    assert (told["unchanged"], told["added"], told["deleted"]) == (7, 0, 0) and len(asked) == 7
+    (notes / "a.md").write_text("# Bits\n\nBits are tiny.")
+    (notes / "more" / "b.html").unlink()
+    dry = ingest(run, notes, "--dry-run")
+    assert "1 of them new or changed" in dry.stdout and "Nothing was written" in dry.stdout and len(asked) == 7
+    told = json.loads(ingest(run, notes, "--json").stdout)
+    assert (told["added"], told["deleted"], told["gone"]) == (1, 2, ["notes/more/b.html"])
+    assert asked[7:] == ["# Bits\n\nBits are tiny."]
+    with bqstore.open(notes.parent / "store") as col:
+        assert sorted(col.ids()) == ["notes/a.md#0", "notes/c.jsonl#1", "notes/d.csv#0", "notes/more/b.html#0", "x"]
+        (page, row) = col.get(["notes/more/b.html#0", "x"])
+        assert page.text == "Cats purr & sleep\nall day\n\nDogs bark" and page.metadata["title"] == "Cats"
+        assert row.metadata == {"lang": "en", "source": "notes/c.jsonl"}
+        assert col.info().embedding_model == "words" and col.info().text_index is not None
+    assert "1 files are gone; --prune" in ingest(run, notes).stdout
+    assert json.loads(ingest(run, notes, "--prune", "--json").stdout)["deleted"] == 1
+    hits = json.loads(run("search", notes.parent / "store", "tiny", "--mode", "text", "--json").stdout)["hits"]
+    assert [hit["id"] for hit in hits] == ["notes/a.md#0"]
+
+
+def test_what_was_interrupted_goes_on(run, notes, monkeypatch):
+    monkeypatch.setattr("bqstore.cli.ingesting.BATCH", 3)
+    add, calls = bqstore.Collection.add, []
+
+    def interrupted(self, *arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return add(self, *arguments, **keywords)
+
+    monkeypatch.setattr(bqstore.Collection, "add", interrupted)
+    result = ingest(run, notes)
+    assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
+    asked = sys.modules["own_words"].asked
+    asked.clear()
+    told = json.loads(ingest(run, notes, "--json").stdout)
+    assert (told["unchanged"], told["added"]) == (3, 4) and len(asked) == 4
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_its_passages_stay(run, notes):
+    ingest(run, notes)
+    for name, data in (("a.md", b"\xff\xfe\x00"), ("z.txt", b"a\0b"), ("c.jsonl", b"{"), ("d.csv", b'text\n"a')):
+        (notes / name).write_bytes(data)
+    (notes / "w.csv").write_text("name\nnobody\n")
+    result = ingest(run, notes)
+    assert result.exit_code == 1 and "0 deleted" in result.stdout
+    for said in ("no text in UTF-8", "zero bytes", "line 1 is no JSON", "no CSV", "name it by --text-field"):
+        assert said in result.stderr
+    assert ingest(run, notes / "w.csv", "--text-field", "name").exit_code == 0
+    for n in range(3):
+        (notes / f"bad{n}.txt").write_bytes(b"\0")
+    assert "and 3 more were left out" in ingest(run, notes).stderr
+
+
+def test_pdf_is_read_by_pypdf(run, notes, monkeypatch):
+    (notes / "f.pdf").write_bytes(b"%PDF-1.4 and no more")
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    assert "pip install pypdf" in ingest(run, notes).stderr
+    monkeypatch.delitem(sys.modules, "pypdf")
+    pytest.importorskip("pypdf", reason="pypdf is not installed")
+    assert "pypdf cannot read it" in ingest(run, notes).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "there is nothing at nowhere"),
+        (["notes/picture.png"], "of no kind that is read"),
+        (["notes", "other/notes"], "would both be notes/a.md"),
+        (["notes", "--overlap", "600"], "half of --size"),
+        (["notes", "--embedder", "none:none"], "there is no module"),
+    ],
+)
+def test_what_cannot_be_ingested_makes_no_store(run, notes, words, said):
+    other = notes.parent / "other" / "notes"
+    other.mkdir(parents=True)
+    (other / "a.md").write_text("another")
+    result = run("ingest", "store", "--embedder", "own_words:Words", *words)
+    assert result.exit_code == 1 and said in result.stderr and not (notes.parent / "store").exists()
+
+
+def test_the_cost_is_told_before_anything_is_sent(run, notes, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with serve() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        words = ("ingest", tmp_path / "store", notes, "--embedder", "openai:text-embedding-3-small", "--no-words")
+        result = run(*words)  # nobody answers the question
+        assert result.exit_code == 1 and "US$ 0.0" in result.stdout and not server.requests
+        assert not (tmp_path / "store").exists()
+        assert run(*words, "--yes").exit_code == 0 and server.requests
+
+
+def test_pieces_are_short_overlap_and_hold_every_word():
+    text = "\r\n\r\n".join(f"Paragraph {i}. " + f"word{i} " * (i % 40) for i in range(60)) + " " + "x" * 500
+    for cut in (Cut(200, 0), Cut(200, 50)):
+        pieces = split(text, cut)
+        assert max(map(len, pieces)) <= 200 and all(pieces)
+        assert set(" ".join(pieces).split()) >= {f"word{i}" for i in range(60) if i % 40}
+    assert split("  ", Cut()) == [] and split("short", Cut()) == ["short"]
+    first, second = split("aaaa bbbb. cccc dddd eeee ffff gggg hhhh iiii jjjj kkkk", Cut(50, 12))
+    assert second.split()[0] in first.split()
+
+
+def test_a_head_that_is_not_closed_hides_no_body(tmp_path):
+    (tmp_path / "p.html").write_text("<head><title>T</title><body><ul><li>one<li>two</ul>")
+    (only,) = passages.passages(Source("p.html", tmp_path / "p.html"), Cut())
+    assert only.text == "one\ntwo" and only.metadata["title"] == "T"
