@@ -51,7 +51,7 @@ def health_of(engine: "Engine", way: str) -> Health:
             "a new collection with originals='int8' takes a byte for each value"
         )
     documents = 0 if calibration is None else calibration.documents
-    return Health(not problems, target, measured, documents, searches, tuple(problems))
+    return Health(not problems, target, measured, documents, searches, tuple(problems), way)
 
 
 def _mend(engine: "Engine", way: str) -> str:

@@ -41,12 +41,13 @@ class Health:
     searches : dict                     "scan", "walk", "filtered": the `RecallEstimate` of searches of this process, of
                                         which one in many is answered again exactly
     problems : tuple of str             what is below the target, and what would mend it
+    way : str                           of searches without a filter: "exact", "scan" of the codes, or "walk"
 
     >>> import bqstore
     >>> with bqstore.open(target_recall=0.9) as col:
     ...     ids = col.add([[1.0, 0.0], [0.0, 1.0]])
     ...     print(col.health())
-    healthy: the target recall is 0.9; searches are exact, or not measured yet
+    healthy: the target recall is 0.9; searches are exact
     """
 
     ok: bool
@@ -55,16 +56,18 @@ class Health:
     documents: int
     searches: dict[str, RecallEstimate]
     problems: tuple[str, ...]
+    way: str = "exact"
 
     def __str__(self) -> str:
-        known = "not measured" if self.problems else "searches are exact, or not measured yet"
-        if self.measured is not None:
+        word, known = "healthy" if self.ok else "unhealthy", "searches are exact"
+        if self.measured is None and self.way != "exact":
+            known = "not measured"
+            if self.ok and self.target:
+                word, known = "unknown", "not measured yet: flush() waits until it is"
+        elif self.measured is not None:
             known = f"measured {self.measured.recall:.3f} [{self.measured.low:.3f}, {self.measured.high:.3f}]"
         seen = (f"; {kind}: {each.recall:.3f} of {each.queries:,} searches" for kind, each in self.searches.items())
-        lines = [
-            f"{'healthy' if self.ok else 'unhealthy'}: the target recall is {self.target:g}; {known}{''.join(seen)}"
-        ]
-        return "\n".join([*lines, *self.problems])
+        return "\n".join([f"{word}: the target recall is {self.target:g}; {known}{''.join(seen)}", *self.problems])
 
 
 @dataclass(frozen=True)

@@ -322,6 +322,7 @@ def test_closing_does_not_wait_for_a_measurement(tmp_path, catalogue, monkeypatc
     with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
         fill(col, catalogue[0])
         assert begun.wait(HANGS)
+        assert str(col.health()) == "unknown: the target recall is 0.95; not measured yet: flush() waits until it is"
         keeper_of(col)._left = 1  # a search that is due to be checked meanwhile is not
         assert len(col.search(catalogue[1][0])) == 10 and keeper_of(col)._left > 1
     with bqstore.open(tmp_path) as col:
