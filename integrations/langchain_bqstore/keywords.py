@@ -26,6 +26,19 @@ HERE: Final[dict[str, dict[str, str]]] = {
     "delete": {"where": "here it is filter", "where_document": "here it is filter, a function of the document"},
 }
 
+_DURABLE: Final = "what was added is durable already; leave it out"
+_HOLDS: Final = "store.collection holds texts, metadata and vectors"
+# methods and attributes of other stores
+METHODS: Final = {
+    **dict.fromkeys(("persist", "save_local"), _DURABLE),
+    "load_local": "BQVectorStore(embedding, path) opens a folder",
+    "merge_from": "store.add_embeddings(...) takes another store's texts and vectors, which its get() returns",
+    **dict.fromkeys(("docstore", "index_to_docstore_id", "index"), _HOLDS),
+    "peek": "store.get(limit=10) lists documents",
+    "count": "len(store.collection), or store.collection.count(filter)",
+    "delete_by_metadata_filter": "here it is delete(filter=...)",
+}
+
 
 def told_of_other_stores(make: Callable[P, R]) -> Callable[P, R]:
     """Let keywords of another store be refused before Python says that ``embedding`` is missing, or what else is."""

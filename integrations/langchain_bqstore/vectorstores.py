@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 from typing_extensions import Self
@@ -17,7 +17,7 @@ import bqstore
 
 from .diverse import Diverse
 from .embeddings import as_embeddings, model_of
-from .keywords import told_of_other_stores
+from .keywords import METHODS, told_of_other_stores
 from .retrievers import BQRetriever, retriever_settings
 from .stored import Stored
 
@@ -254,6 +254,13 @@ class BQVectorStore(Diverse, Stored):
             **self._given,
             **model,
         }
+
+    if not TYPE_CHECKING:  # for which no store has these
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what stands in the place of a method of another store; nothing else comes here."""
+            hint = f": {METHODS[name]}" if name in METHODS else ""
+            raise AttributeError(f"{type(self).__name__} has no {name!r}{hint}", name=name, obj=self)
 
     @property
     def embeddings(self) -> Embeddings:

@@ -420,3 +420,17 @@ def test_a_root_logger_at_debug_hears_nothing_of_numba(caplog: pytest.LogCapture
 def test_ids_come_third_as_in_the_stores_of_others(store: BQVectorStore) -> None:
     assert store.add_texts(["5 5"], [{"n": 5}], ["five"]) == ["five"]
     assert [document.id for document in store.get_by_ids(["five"])] == ["five"]
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [("persist", "durable already"), ("save_local", "durable already"), ("docstore", "store.collection")],
+)
+def test_a_method_of_another_store_was_an_attribute_error_without_a_way_on(
+    store: BQVectorStore, name: str, here: str
+) -> None:
+    with pytest.raises(AttributeError, match=f"BQVectorStore has no '{name}': .*{here}"):
+        getattr(store, name)
+    assert not hasattr(store, name)
+    with pytest.raises(AttributeError, match=r"BQVectorStore has no 'similarity_serch'$"):
+        store.similarity_serch("1 0")  # type: ignore[attr-defined]
