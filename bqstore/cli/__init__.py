@@ -23,10 +23,22 @@ out. This module imports none of them itself, so that a missing package is repor
 """
 
 import sys
+import warnings
+from io import TextIOWrapper
+from typing import Any
+
+
+def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as a line, without the place in our sources that it comes from."""
+    sys.stderr.write(f"bqstore: {message}\n")
 
 
 def main() -> None:
     """Read the command line, run the command, exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without Unicode, as of LC_ALL=C, shows other text escaped
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warned
     try:
         from . import bench, commands, ingesting, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
         from .options import app

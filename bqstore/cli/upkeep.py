@@ -9,7 +9,7 @@ import typer
 import bqstore
 
 from .console import collection_of, emit, errors_reported, existing_collection, note, say
-from .embedders import LOCAL
+from .embedders import LOCAL, embedder_named
 from .formatting import size
 from .options import Json, Name, Store, app
 
@@ -119,7 +119,12 @@ def verify(path: Store, collection: Some = None, as_json: Json = False) -> None:
         for problem in report["problems"]:
             say(f"  {problem}")
     if not all(report["ok"] for report in found.values()):
-        if not as_json:
+        problems = [problem for report in found.values() for problem in report["problems"]]
+        if as_json:
+            pass
+        elif all(problem.startswith("codes-") for problem in problems):
+            say("Only codes are damaged, and nothing is lost: bqstore compact STORE makes them anew from the originals")
+        else:
             say("Restore a backup, or save what is intact: bqstore repair STORE --to DEST")
         raise typer.Exit(1)
 
@@ -154,7 +159,7 @@ def repair(
 def _embedder(model: str, dimensions: int | None, base_url: str | None, price: float | None) -> Any:
     """What embeds with the model that is named: of this machine, behind its library's name, or of a server."""
     if model.partition(":")[0] in LOCAL and base_url is None:
-        return bqstore.CachedEmbedder(model)
+        return embedder_named(model)
     return bqstore.OpenAIEmbedder(model, dimensions=dimensions, base_url=base_url, price=price)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,6 +99,18 @@ def test_a_file_that_cannot_be_read_is_left_out_and_its_passages_stay(run, notes
     for n in range(3):
         (notes / f"bad{n}.txt").write_bytes(b"\0")
     assert "and 3 more were left out" in ingest(run, notes).stderr
+
+
+def test_passages_of_a_pdf_have_their_pages(run, notes, monkeypatch):
+    """Pypdf's own reader is tried below, where it is installed."""
+    pages = [SimpleNamespace(extract_text=lambda text=text: text) for text in ("first page", " ", "third page")]
+    monkeypatch.setitem(sys.modules, "pypdf", SimpleNamespace(PdfReader=lambda file: SimpleNamespace(pages=pages)))
+    (notes / "f.pdf").write_bytes(b"%PDF-1.4")
+    found = list(passages.passages(Source("f.pdf", notes / "f.pdf"), Cut()))
+    assert [(each.id, each.text, each.metadata["page"]) for each in found] == [
+        ("f.pdf#0", "first page", 1),
+        ("f.pdf#1", "third page", 3),
+    ]
 
 
 def test_pdf_is_read_by_pypdf(run, notes, monkeypatch):

@@ -4,13 +4,14 @@ import errno
 import io
 import json
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
 import typer
 
 import bqstore
-from bqstore.cli import console, options
+from bqstore.cli import console, main, options
 from tests.cli import given
 from tests.conftest import clustered
 
@@ -161,3 +162,22 @@ def test_a_reader_that_is_gone_is_no_error(monkeypatch):
     console.emit({"documents": 1})
     console.say("a line")
     console.show("a table")
+
+
+def test_damaged_codes_are_made_anew_and_not_restored(run, store, capsys, monkeypatch):
+    (file,) = (store / "default").glob("codes-*.bin")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 255
+    file.write_bytes(data)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command replaces
+    monkeypatch.setattr(sys, "argv", ["bqstore", "verify", str(store)])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as stopped:
+        warnings.simplefilter("always")
+        main()
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 1 and "bqstore compact STORE" in out and "Restore" not in out
+    assert err.startswith("bqstore: 1 codes in codes-0.bin were damaged") and err.count("\n") == 1
+    with pytest.warns(RuntimeWarning):
+        assert run("compact", store).exit_code == 0
+    result = run("verify", store)
+    assert result.exit_code == 0 and "whole" in result.stdout

@@ -1,11 +1,14 @@
 """`bqstore search`: by a vector, a text, its words, a filter; and what is refused."""
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
 
 import bqstore
+from bqstore.cli import main
 
 TEXTS = {"bits": "Bits are small and quick", "floats": "Floats are exact", "cats": "Cats are quick <b>\u202e\nindeed"}
 MODULE = """
@@ -32,7 +35,7 @@ def words(tmp_path, monkeypatch):
     (tmp_path / "own_words.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "own_words", raising=False)
+    monkeypatch.delitem(sys.modules, "own_words", raising=False)
     import own_words
 
     path = tmp_path / "words"
@@ -106,3 +109,20 @@ def test_what_cannot_be_searched_is_one_line(run, words, tmp_path, arguments, sa
 def test_an_object_of_a_module_and_a_model_without_a_name(run, words):
     result = run("search", words, "exact", "--embedder", "own_words:nameless")
     assert result.exit_code == 1 and "own_words:nameless" in result.stderr and "words" in result.stderr
+
+
+def test_a_terminal_without_unicode_shows_text_escaped(tmp_path, monkeypatch):
+    with bqstore.open(tmp_path / "store") as col:
+        col.add(np.eye(1, 8), ids=["café"], texts=["naïve — 日本"])
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "ascii", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["bqstore", "search", str(tmp_path / "store"), "--filter", "{}"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0 and shown.getvalue() == b"1. 0  caf\\xe9\n   na\\xefve \\u2014 \\u65e5\\u672c\n"
+
+
+def test_a_model_of_this_machine_whose_library_is_missing_is_named(run, words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastembed", None)
+    result = run("search", words, "exact", "--embedder", "fastembed:some-model")
+    assert result.exit_code == 1 and "pip install fastembed" in result.stderr and result.stderr.count("\n") == 1
