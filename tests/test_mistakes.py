@@ -32,6 +32,7 @@ def test_a_filter_in_the_place_of_ids_was_read_as_ids(col, call):
         ({"metadata.year": 2020}, "did you mean 'year'? Fields are named without a prefix"),
         ({"author.nam": "Ada"}, "did you mean 'author.name'?"),
         ({"page_content": {"$contains": "one"}}, "texts are no metadata: test them by a function"),
+        ({"_id": "a"}, "no document has this field; ids are no metadata: get(ids) finds documents by them"),
         ({"zzz": 1}, "no document has this field; documents have author, author.name, lang, year"),
         ({"year": "2020"}, "'year' matches nothing: it compares with a string, and documents have a number"),
         ({"year": {"$like": "20%"}}, "it compares with a string, and documents have a number"),
@@ -45,6 +46,16 @@ def test_a_filter_that_can_match_nothing_is_told_of_once(col, caplog, condition,
     assert col.count(condition) == 0
     assert [words in record.getMessage() for record in caplog.records] == [True]
     assert caplog.records[0].levelno == logging.WARNING and caplog.records[0].name == "bqstore"
+
+
+def test_an_order_by_a_field_that_no_document_has_passed_in_silence(col, caplog):
+    for _ in range(2):
+        assert [record.id for record in col.scroll(order_by="-year")] == ["a", "b"]
+    with bqstore.open() as empty:
+        assert list(empty.scroll(order_by="yeer")) == []
+    assert [record.id for record in col.scroll(order_by="year", descending=True)] == ["b", "a"]
+    said = "order_by='-year' orders nothing: no document has this field; did you mean 'year'?"
+    assert [(each.levelno, each.getMessage()) for each in caplog.records] == [(logging.WARNING, said)]
 
 
 @pytest.mark.parametrize(

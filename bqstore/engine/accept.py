@@ -81,6 +81,10 @@ class Acceptor:
             self._zero_matches.tell(self._store, state, tree)
         return state, *found
 
+    def tell_of_order(self, state: State, key: str) -> None:
+        """Log that no document has the field that a listing is ordered by, if so."""
+        self._zero_matches.tell_of_order(self._store, state, key)
+
     def with_ids(self) -> State:
         """A state that has its ids in memory."""
         state = self._publisher.current()

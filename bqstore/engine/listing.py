@@ -98,6 +98,7 @@ def ordered(
         if order_by is not None:
             column = state.columns[order_by]
             check_short(column)
+            engine.acceptor.tell_of_order(state, order_by)
             codes = column.codes[ordinals]
             ranks = _ranks(column, np.unique(codes), descending)[codes]
             ordinals = ordinals[np.argsort(ranks, kind="stable")]

@@ -28,6 +28,7 @@ _SAMPLE: Final = 100  # documents whose fields are looked at
 _TOLD: Final = 1000  # fields that are looked at
 _MEMBERS: Final = 1000  # elements of lists that are looked at
 _TEXTS: Final = ("page_content", "document", "text", "content", "page", "body")
+_IDS: Final = ("id", "_id", "ids", "doc_id", "document_id", "node_id", "point_id")
 _NAMES: Final = {
     **dict.fromkeys((INT, FLOAT, BIG), "a number"),
     **dict.fromkeys((TRUE, FALSE), "a boolean"),
@@ -38,6 +39,7 @@ _NAMES: Final = {
 }
 _TYPED: Final = {"bool": "a boolean", "number": "a number", "dict": "a dict", "null": "null", "list": "a list"}
 _INSTANT: Final = "a datetime with a time zone"
+_ORDER: Final = frozenset({"order_by"})  # in the place of the types that a filter compares with
 
 
 class ZeroMatches:
@@ -45,6 +47,16 @@ class ZeroMatches:
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, frozenset[str]]] = set()  # fields and types that were looked at; each costs a pass
+
+    def tell_of_order(self, store: Store, state: State, key: str) -> None:
+        """Log that no document has the field that a listing is ordered by."""
+        column = state.columns[key]
+        missing = column.is_blank or not column.codes[state.live].any()
+        if missing and state.head.n_live and (key, _ORDER) not in self._seen and len(self._seen) < _TOLD:
+            self._seen.add((key, _ORDER))
+            _LOG.warning(
+                "order_by=%s orders nothing: no document has this field%s", shown(key), _hint(store, state, key)
+            )
 
     def tell(self, store: Store, state: State, tree: Tree) -> None:
         """Log what in a filter can match nothing, if there is such a thing."""
@@ -98,6 +110,8 @@ def _hint(store: Store, state: State, key: str) -> str:
         return "; texts are no metadata: test them by a function, filter=lambda record: 'word' in record.text"
     if meant is not None:
         return f"; did you mean {meant!r}?"
+    if key in _IDS:
+        return "; ids are no metadata: get(ids) finds documents by them"
     return f"; documents have {', '.join(sorted(known)[:20])}" if known else "; documents have no metadata"
 
 
