@@ -195,8 +195,8 @@ def words_of(names: Mapping[str, str]) -> Iterator[None]:
     """Let errors inside begin with an adapter's name of an argument in the place of the core's; for adapters.
 
     >>> import bqstore
-    >>> with bqstore.words_of({"k": "similarity_top_k"}):
-    ...     bqstore.open(dim=2).search([1.0, 0.0], k=0)
+    >>> with bqstore.open(dim=2) as col, bqstore.words_of({"k": "similarity_top_k"}):
+    ...     col.search([1.0, 0.0], k=0)
     Traceback (most recent call last):
     bqstore.errors.InvalidInputError: similarity_top_k is 0; expected an integer from 1 to 10,000
     """

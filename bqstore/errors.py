@@ -51,7 +51,8 @@ class InvalidInputError(BqstoreError, ValueError):
     index : int or None     which document of those given it is about, if it is about one
 
     >>> import bqstore
-    >>> bqstore.open().add(["text"])
+    >>> with bqstore.open() as col:
+    ...     col.add(["text"])
     Traceback (most recent call last):
     bqstore.errors.InvalidInputError: vectors holds text; embed it first; the texts go into texts=
     """
@@ -194,9 +195,9 @@ class TargetNotReachedError(BqstoreError):
     """No settings reach the recall that was asked for; the message says what the best ones reach, and what helps.
 
     >>> import bqstore
-    >>> col = bqstore.open()
-    >>> ids = col.add([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> col.tune(target_recall=0.98)
+    >>> with bqstore.open() as col:
+    ...     ids = col.add([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    ...     col.tune(target_recall=0.98)
     Traceback (most recent call last):
     bqstore.errors.TargetNotReachedError: too few documents to tell: ...
     """

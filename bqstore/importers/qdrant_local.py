@@ -48,10 +48,10 @@ def open_source(path: Path, collection: str | None) -> Source:
     file = path / "collection" / name / "storage.sqlite"
     old = file.with_suffix(".dbm")
     if not file.is_file() and any(old.parent.glob(old.name + "*")):  # of whichever dbm Python had
+        moved = "open the folder once with qdrant-client 1.7, which moves them to SQLite, or " if old.is_file() else ""
         raise bqstore.InvalidInputError(
-            f"{wanted!r} of {path} is of a qdrant-client before 1.1.7, which kept points in {old}: "
-            "open the folder once with qdrant-client 1.7, which moves them to SQLite, or write them as JSON lines with "
-            "the one that it is of (scroll with with_vectors=True)"
+            f"{wanted!r} of {path} is of a qdrant-client before 1.1.7, which kept points in {old}: {moved}"
+            "write them as JSON lines with the one that it is of (scroll with with_vectors=True)"
         )
     dim = space["size"]
     notes: list[str] = []

@@ -298,12 +298,14 @@ def test_of_the_vectors_of_qdrant_those_are_offered_that_a_collection_can_hold(t
     assert report.notes == ("1 points have no vector 'a' and are left out",)
 
 
-def test_a_folder_of_qdrants_first_releases_could_not_be_opened_and_that_was_all_that_was_said(tmp_path):
+@pytest.mark.parametrize(("kept", "moved"), [("storage.dbm", True), ("storage.dbm.dat", False)])
+def test_a_folder_of_qdrants_first_releases_could_not_be_opened_and_that_was_all_that_was_said(tmp_path, kept, moved):
     source = qdrant_folder(tmp_path / "old", [], docs={"vectors_config": space(models.Distance.DOT)})
     file = source / "collection" / "docs" / "storage.sqlite"
-    file.rename(file.with_name("storage.dbm.dat"))
-    with pytest.raises(bqstore.InvalidInputError, match=r"qdrant-client before 1\.1\.7, .* qdrant-client 1\.7, which"):
+    file.rename(file.with_name(kept))
+    with pytest.raises(bqstore.InvalidInputError, match=r"qdrant-client before 1\.1\.7, .* as JSON lines with") as caught:
         open_source(source)
+    assert ("open the folder once with qdrant-client 1.7" in str(caught.value)) == moved
 
 
 def test_what_is_damaged_in_a_folder_of_qdrant_is_named(tmp_path):
