@@ -177,8 +177,9 @@ class _Parser:
             raise InvalidInputError(
                 f"the filter on {shown(key)} has no operator {shown(name)}{hint}{foreign_filters.more(name)}"
             )
-        if isinstance(name, str) and f"${name}" in OPERATORS:
-            raise InvalidInputError(f"the filter on {shown(key)} has {name!r}; did you mean {'$' + name!r}?")
+        meant = foreign_filters.SIGNS.get(name, f"${name}") if isinstance(name, str) else ""
+        if meant in OPERATORS:
+            raise InvalidInputError(f"the filter on {shown(key)} has {name!r}; did you mean {meant!r}?")
         raise InvalidInputError(
             f"the filter on {shown(key)} compares with a dict; for a nested field write "
             f"{shown(key + '.' + str(name))}, for equality of the whole {{'$eq': {{...}}}}"

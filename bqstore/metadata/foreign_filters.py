@@ -46,6 +46,7 @@ _HINTS: Final = {
     "$where": f"; use {_FUNCTION}",
     "$elemmatch": "; an operator on a list tests its elements; of dicts use a function of the document",
 }
+SIGNS: Final = {"=": "$eq", "==": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
 _MORE: Final = {"$regex": " with % and _ (of a regular expression use a function of the document)"}
 
 

@@ -222,6 +222,16 @@ def test_an_operator_without_its_dollar():
         col.count({"year": {"gte": 2003}})
 
 
+SIGNS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "!=": "ne", "==": "eq", "=": "eq"}
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_sign_of_comparison_was_taken_for_a_nested_field(sign):
+    words = rf"the filter on 'year' has '{sign}'; did you mean '\${SIGNS[sign]}'\?"
+    with bqstore.open() as col, pytest.raises(bqstore.InvalidInputError, match=words):
+        col.count({"year": {sign: 2003}})
+
+
 @pytest.mark.slow
 def test_fields_that_no_document_has_kept_columns_for_good(tmp_path):
     n = 2100  # enough for a graph, and so for a snapshot
