@@ -33,6 +33,14 @@ def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
     sys.stderr.write(f"bqstore: {message}\n")
 
 
+def loaded() -> Any:
+    """The application, with the commands that these modules add to it."""
+    from . import bench, commands, ingesting, mcp_server, moving, searching, upkeep  # noqa: F401
+    from .options import app
+
+    return app
+
+
 def main() -> None:
     """Read the command line, run the command, exit."""
     for stream in (sys.stdout, sys.stderr):
@@ -40,8 +48,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _warned
     try:
-        from . import bench, commands, ingesting, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
-        from .options import app
+        app = loaded()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
             raise  # a part of bqstore itself

@@ -1,12 +1,13 @@
 """A small store, the command run in this process, and `Collection.recall` answered from a report made by hand."""
 
+import sys
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import bqstore
-from bqstore.cli import bench, commands, ingesting, mcp_server, moving, searching, upkeep  # noqa: F401 - the commands
-from bqstore.cli.options import app
+from bqstore.cli import loaded
 from tests.cli import given
 from tests.conftest import clustered
 
@@ -16,7 +17,7 @@ def run(monkeypatch):
     """Run the command as from a terminal of 80 columns; the result has exit_code, stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
-    return lambda *words: CliRunner().invoke(app, [str(word) for word in words], prog_name="bqstore")
+    return lambda *words: CliRunner().invoke(loaded(), [str(word) for word in words], prog_name="bqstore")
 
 
 @pytest.fixture
@@ -56,4 +57,22 @@ def queries(tmp_path):
     """A file of seven queries."""
     path = tmp_path / "queries.npy"
     np.save(path, clustered(7, 32, seed=1))
+    return path
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    """A store of three texts, and a module `own_words` in the working folder that embeds them."""
+    (tmp_path / "own_words.py").write_text(given.MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_words", raising=False)
+    import own_words
+
+    path = tmp_path / "words"
+    with bqstore.open(path, text_index=True) as col:
+        metadatas = [{"n": n} for n in range(3)]
+        bqstore.CachedEmbedder(own_words.Words(), cache=False).add_to(
+            col, given.TEXTS.values(), list(given.TEXTS), metadatas
+        )
     return path

@@ -1,10 +1,28 @@
-"""A report as `Collection.recall` might give it, made by hand, so that tables and page have all there can be."""
+"""A report as `Collection.recall` might give it, made by hand, so that tables and page have all there can be; texts."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from bqstore import Histogram, Quantization, RecallPoint, RecallReport
+
+TEXTS = {"bits": "Bits are small and quick", "floats": "Floats are exact", "cats": "Cats are quick <b>\u202e\nindeed"}
+MODULE = """
+import zlib
+class Words:
+    model = "words"
+    def embed(self, texts):
+        return [self.embed_query(text) for text in texts]
+    def embed_query(self, text):
+        places = [zlib.crc32(word.encode()) % 64 for word in text.lower().split()]
+        return [float(places.count(place)) for place in range(64)]
+nameless = Words()
+nameless.model = None
+other = Words()
+other.model = "other"
+def broken():
+    raise RuntimeError("no weights")
+"""
 
 SIGN = Quantization("one_bit", "scalar4bits", "sign", rotate=False)
 TRIALS = (

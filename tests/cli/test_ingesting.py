@@ -11,7 +11,7 @@ from bqstore.cli import passages
 from bqstore.cli.passages import Cut, Source, split
 from tests.embeddings.fake_server import serve
 
-from .test_searching import MODULE
+from .given import MODULE
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ from bqstore.cli import mcp_server
 from bqstore.cli.embedders import embedder_named
 
 from .test_process import ROOT
-from .test_searching import words  # noqa: F401 - a fixture
 
 
 @pytest.fixture
-def tools(words):  # noqa: F811
+def tools(words):
     with bqstore.open(words) as col:
         yield mcp_server.Tools(col, embedder_named("own_words:Words"))
 
@@ -34,7 +33,7 @@ def test_search_get_list_filters_and_add(tools):
     assert tools.list_filters()["fields"]["a.b"]["values"] == [{"value": "x", "documents": 1}]
 
 
-def test_words_alone_need_no_model_but_cannot_be_added(words):  # noqa: F811
+def test_words_alone_need_no_model_but_cannot_be_added(words):
     with bqstore.open(words) as col:
         tools = mcp_server.Tools(col)
         assert {hit["id"] for hit in tools.search("quick")["hits"]} == {"bits", "cats"}
@@ -42,13 +41,13 @@ def test_words_alone_need_no_model_but_cannot_be_added(words):  # noqa: F811
             tools.add(["Dogs"])
 
 
-def test_add_is_a_tool_only_where_writing_is_allowed(run, words):  # noqa: F811
+def test_add_is_a_tool_only_where_writing_is_allowed(run, words):
     told = json.loads(run("mcp", words, "--tools").stdout)
     assert list(told) == ["search", "get", "list_filters"] and "$gte" in told["search"]
     assert "add" in json.loads(run("mcp", words, "--tools", "--write").stdout)
 
 
-def test_what_it_needs_is_said_before_a_client_waits(run, store, words, monkeypatch):  # noqa: F811
+def test_what_it_needs_is_said_before_a_client_waits(run, store, words, monkeypatch):
     result = run("mcp", store)
     assert result.exit_code == 1 and "name it by --embedder" in result.stderr
     result = run("mcp", words, "--embedder", "own_words:other")
@@ -96,7 +95,7 @@ def test_a_client_in_this_process(tools):
 
 
 @pytest.mark.slow
-def test_ten_clients_on_one_folder(words):  # noqa: F811
+def test_ten_clients_on_one_folder(words):
     pytest.importorskip("mcp", reason="mcp, the official package of the protocol, is not installed")
     from mcp.client.client import Client
 

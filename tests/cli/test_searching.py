@@ -10,40 +10,6 @@ import pytest
 import bqstore
 from bqstore.cli import main
 
-TEXTS = {"bits": "Bits are small and quick", "floats": "Floats are exact", "cats": "Cats are quick <b>\u202e\nindeed"}
-MODULE = """
-import zlib
-class Words:
-    model = "words"
-    def embed(self, texts):
-        return [self.embed_query(text) for text in texts]
-    def embed_query(self, text):
-        places = [zlib.crc32(word.encode()) % 64 for word in text.lower().split()]
-        return [float(places.count(place)) for place in range(64)]
-nameless = Words()
-nameless.model = None
-other = Words()
-other.model = "other"
-def broken():
-    raise RuntimeError("no weights")
-"""
-
-
-@pytest.fixture
-def words(tmp_path, monkeypatch):
-    """A store of three texts, and a module `own_words` in the working folder that embeds them."""
-    (tmp_path / "own_words.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "own_words", raising=False)
-    import own_words
-
-    path = tmp_path / "words"
-    with bqstore.open(path, text_index=True) as col:
-        metadatas = [{"n": n} for n in range(3)]
-        bqstore.CachedEmbedder(own_words.Words(), cache=False).add_to(col, TEXTS.values(), list(TEXTS), metadatas)
-    return path
-
 
 def ids(result):
     assert (result.exit_code, result.stderr) == (0, ""), result.output
