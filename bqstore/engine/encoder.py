@@ -39,8 +39,11 @@ class Encoder:
         return Quantization(**self._store.head.settings["quantization"])
 
     def in_use(self, query_encoding: str) -> Quantization:
-        """How codes are made and queries encoded now, or would be if there are no codes yet; nothing is "auto"."""
-        data = self._publisher.current().data
+        """How codes are made and queries encoded now, or would be if there are no codes yet; nothing is "auto".
+
+        It goes by the published state, without a look at what others have committed: it answers also behind a close.
+        """
+        data = self._publisher.state.data
         if data is not None:
             return data.quantizer.resolved(query_encoding)
         way = choose_encoding.simplest(replace(self.wanted, query_encoding=query_encoding))
