@@ -207,7 +207,7 @@ class HnswGraph:
         self._grow(stop, levels)
         rows = self._set_nodes(start, levels)
         view = self.view
-        with self._spread(arrays.width, workers) as spread:
+        with self._spread(arrays, workers) as spread:
             spread(lambda a, b, s: kernels.find_links(codes, view, a, b, self.ef_construct, s), start, end)
             _find_copies_in_batch(words, arrays, view, start, end)
             for level in range(min(view.top, int(levels.max())) + 1):
@@ -302,10 +302,10 @@ class HnswGraph:
             self.view = view._replace(upper=upper)
 
     @contextmanager
-    def _spread(self, width: int, workers: Workers) -> Iterator[Callable[..., None]]:
+    def _spread(self, codes: layout.Quantizer, workers: Workers) -> Iterator[Callable[..., None]]:
         """Give a function that runs a kernel over a range: in this thread, or in several that take portions."""
         max_beam = max(self.ef_construct, 4 * self.m)
-        sizes = Sizes(len(self.view.links), width, 1, self.m, max_beam, 1, 1)
+        sizes = Sizes(len(self.view.links), codes.width, codes.bits, 1, self.m, max_beam, 1, 1)
         free = self._pool.free(sizes)
         taken: list[Scratch] = []
 

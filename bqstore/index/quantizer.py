@@ -85,7 +85,10 @@ class Quantizer:
             deviation[deviation < _FLAT * length] = 0
         signs = random_signs(dim, rotation_rounds(dim) if rotate else 0)
         width, linking = -(-lanes // 64), _linking(kind, bits, metric)
-        self.arrays = layout.Quantizer(kind, bits, width, lanes, dim, mean, deviation, signs, error_scales, linking)
+        shifts = layout.shifts_of(bits, width)
+        self.arrays = layout.Quantizer(
+            kind, bits, width, lanes, dim, mean, deviation, signs, error_scales, linking, shifts
+        )
         self.words = words_per_code(dim, kind, bits)
 
     @property

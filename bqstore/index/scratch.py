@@ -12,12 +12,13 @@ _KINDS = 8  # different sizes that are kept: one for each of the settings in use
 class Sizes(NamedTuple):
     """The sizes that a scratch depends on.
 
-    ``n`` : ordinals of the graph. ``words`` : of a plane of a code. ``dim`` : of a query. ``m`` : of the graph.
-    ``max_beam`` : nodes in the beam. ``candidates``, ``k`` : of the search.
+    ``n`` : ordinals of the graph. ``words`` : of a plane of a code. ``bits`` : its planes. ``dim`` : of a query.
+    ``m`` : of the graph. ``max_beam`` : nodes in the beam. ``candidates``, ``k`` : of the search.
     """
 
     n: int
     words: int
+    bits: int
     dim: int
     m: int
     max_beam: int
@@ -46,7 +47,7 @@ class ScratchPool:
 
 def make_scratch(sizes: Sizes) -> Scratch:
     """A new set, in its first epoch."""
-    n, words, dim, m, max_beam, candidates, k = sizes
+    n, words, bits, dim, m, max_beam, candidates, k = sizes
     return Scratch(
         visited=np.zeros(n, np.uint8),
         keys=np.empty(max_beam + 8, np.int64),
@@ -57,7 +58,7 @@ def make_scratch(sizes: Sizes) -> Scratch:
         best=np.empty((1, k), np.int64),
         query=np.zeros((1, dim), np.float32),
         rotated=np.zeros(64 * words, np.float32),
-        planes=np.zeros((8, words), np.uint64),
+        planes=np.zeros((8, bits * words), np.uint64),
         levels=np.zeros(64 * words, np.uint8),
         bridges=np.empty(2 * m, np.int32),
         counters=np.zeros(8, np.int64),

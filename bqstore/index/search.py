@@ -183,9 +183,9 @@ class Search:
         if plan.way == WALK:
             assert data.graph is not None
             degree = data.graph.links.shape[1] >> 1
-            width = data.quantizer.arrays.width
-            max_beam = max(plan.max_beam, plan.ef_sparse, min(data.n, 3 * plan.ef_dense))
-            self._sizes = Sizes(len(data.words), width, data.dim, degree, max_beam, plan.max_candidates, k)
+            codes = data.quantizer.arrays
+            n, max_beam = len(data.words), max(plan.max_beam, plan.ef_sparse, min(data.n, 3 * plan.ef_dense))
+            self._sizes = Sizes(n, codes.width, codes.bits, data.dim, degree, max_beam, plan.max_candidates, k)
             self._free = data.pool.free(self._sizes)
 
     def one(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

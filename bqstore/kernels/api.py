@@ -111,7 +111,7 @@ def search_bits(
     width = quantizer.width
     if not quantizer_fits(quantizer, dim, codes.words.shape[1]):
         return OUT_OF_RANGE, 0
-    planes = np.empty((m, settings.encoding, width), np.uint64)
+    planes = np.empty((m, settings.encoding, quantizer.bits * width), np.uint64)
     levels = np.zeros(64 * width, np.uint8)
     rotated = np.zeros(64 * width, np.float32)
     numbers = np.empty((m, QUERY_NUMBERS))

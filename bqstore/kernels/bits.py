@@ -11,11 +11,13 @@ from bqstore.kernels.intrinsics import (
     as_float32,
     as_int32,
     distance_1,
-    distance_2,
     distance_4,
-    distance_8,
     popcount,
     prefetch,
+    shifted_1,
+    shifted_2,
+    shifted_4,
+    shifted_8,
 )
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import BINARY, SCALAR_4_BITS, EncodedQuery, Quantizer
@@ -141,33 +143,37 @@ def measure(
                                 estimate
     """
     planes, encoding, bits, width = query.planes, query.encoding, query.bits, query.width
+    shifts, many = query.shifts, query.bits * query.width
     last = rows.shape[0] - 1
-    for p in range(bits):  # each plane weighs half as much as the one before; from the second on, rows are cached
-        first = p * width
-        far = ahead if p == 0 else 0
-        # four loops, as one that chooses for each row makes searches an eighth slower
-        if encoding == BINARY:
-            for i in range(count):
-                if far > 0:
-                    prefetch_code(words, rows[min(i + far, last)])
-                apart = distance_1(words, rows[i], first, planes, width)
-                out[i] = apart if p == 0 else 2 * out[i] + apart
-        elif encoding == TWO_PLANES:
-            for i in range(count):
-                apart = distance_2(words, rows[i], first, planes, width)
-                out[i] = apart if p == 0 else 2 * out[i] + apart
-        elif encoding == SCALAR_4_BITS:
-            for i in range(count):
-                if far > 0:
-                    prefetch_code(words, rows[min(i + far, last)])
-                apart = distance_4(words, rows[i], first, planes, width)
-                out[i] = apart if p == 0 else 2 * out[i] + apart
-        else:
-            for i in range(count):
-                if far > 0:
-                    prefetch_code(words, rows[min(i + far, last)])
-                apart = distance_8(words, rows[i], first, planes, width)
-                out[i] = apart if p == 0 else 2 * out[i] + apart
+    # a loop for each encoding, as one that chooses for each row makes searches an eighth slower
+    if bits == 1 and encoding == BINARY:
+        for i in range(count):
+            if ahead > 0:
+                prefetch_code(words, rows[min(i + ahead, last)])
+            out[i] = distance_1(words, rows[i], planes, width)
+    elif bits == 1 and encoding == SCALAR_4_BITS:
+        for i in range(count):
+            if ahead > 0:
+                prefetch_code(words, rows[min(i + ahead, last)])
+            out[i] = distance_4(words, rows[i], planes, width)
+    elif encoding == BINARY:
+        for i in range(count):
+            if ahead > 0:
+                prefetch_code(words, rows[min(i + ahead, last)])
+            out[i] = shifted_1(words, rows[i], planes, shifts, many)
+    elif encoding == TWO_PLANES:
+        for i in range(count):
+            out[i] = shifted_2(words, rows[i], planes, shifts, many)
+    elif encoding == SCALAR_4_BITS:
+        for i in range(count):
+            if ahead > 0:
+                prefetch_code(words, rows[min(i + ahead, last)])
+            out[i] = shifted_4(words, rows[i], planes, shifts, many)
+    else:
+        for i in range(count):
+            if ahead > 0:
+                prefetch_code(words, rows[min(i + ahead, last)])
+            out[i] = shifted_8(words, rows[i], planes, shifts, many)
     if query.corrected:
         half, top, place = query.half, np.int32(query.top), words.shape[1] - 1
         share, lift = query.share, query.lift
@@ -186,23 +192,20 @@ def measure(
 @leaf
 def distance_to(words: npt.NDArray[np.uint64], row: int, query: EncodedQuery) -> int:
     """Return the distance that `measure` writes, for one row; the query is a code of 1, 2 or 4 bits."""
-    planes, encoding, width = query.planes, query.encoding, query.width
-    total = 0
-    for p in range(query.bits):
-        if encoding == BINARY:
-            apart = distance_1(words, row, p * width, planes, width)
-        elif encoding == TWO_PLANES:
-            apart = distance_2(words, row, p * width, planes, width)
-        else:
-            apart = distance_4(words, row, p * width, planes, width)
-        total = 2 * total + apart
+    planes, shifts, many = query.planes, query.shifts, query.bits * query.width
+    if query.encoding == BINARY:
+        total = shifted_1(words, row, planes, shifts, many)
+    elif query.encoding == TWO_PLANES:
+        total = shifted_2(words, row, planes, shifts, many)
+    else:
+        total = shifted_4(words, row, planes, shifts, many)
     if query.corrected:
         word = words[row, words.shape[1] - 1]
         add, factor = as_float32(np.uint32(word & LOW)), as_float32(np.uint32(word >> HALF))
         estimate = query.share * add + factor * (query.half * np.float32(np.int32(query.top) - 2 * total))
         if query.lift > 0:
             lanes = query.top // ((1 << query.bits) - 1) ** 2
-            estimate += query.lift * lift_of(words, row, query.bits, width, lanes, query.linking)
+            estimate += query.lift * lift_of(words, row, query.bits, query.width, lanes, query.linking)
         elif query.lift < 0:
             estimate += query.lift * (factor * factor)
         return estimate_to_rank(estimate)
@@ -221,15 +224,17 @@ def code_as_query(
     signs under cosine. Where lengths differ it does: then a walk by estimates needs links by estimates, too. Lifts are
     added under DOT; for one bit under EUCLID ``linking[2] lanes factor^2`` takes the place of ``add``.
 
-    planes : uint64 (>= bits, width), written
+    planes : uint64 (>= bits, bits * width), written
     """
     bits, width = quantizer.bits, quantizer.width
     for p in range(bits):
-        for w in range(width):
-            planes[p, w] = words[ordinal, (bits - 1 - p) * width + w]
-    one, lift, linking = np.float32(1), np.float32(0), quantizer.linking
+        for w in range(planes.shape[1]):
+            planes[p, w] = words[ordinal, (bits - 1 - p) * width + w % width]
+    one, lift, linking, shifts = np.float32(1), np.float32(0), quantizer.linking, quantizer.shifts
     if linking[0] == 0:
-        return EncodedQuery(planes, BINARY, 1, width, 0, one, quantizer.lanes, 0.0, 0.0, 0.0, one, lift, linking)
+        return EncodedQuery(
+            planes, BINARY, 1, width, 0, one, quantizer.lanes, 0.0, 0.0, 0.0, one, lift, linking, shifts
+        )
     steps = (1 << bits) - 1
     share = one
     if linking[1] > 0:
@@ -237,4 +242,4 @@ def code_as_query(
     elif linking[2] < 0:  # the square of a code of one bit is that of its factor, which products are consistent with
         share, lift = np.float32(0), linking[2] * np.float32(quantizer.lanes)
     half, top = linking[0] * factor_of(words, ordinal, words.shape[1] - 1), steps * steps * quantizer.lanes
-    return EncodedQuery(planes, bits, bits, width, 1, half, top, 0.0, 0.0, 0.0, share, lift, linking)
+    return EncodedQuery(planes, bits, bits, width, 1, half, top, 0.0, 0.0, 0.0, share, lift, linking, shifts)

@@ -144,10 +144,12 @@ def absolute_sum(query: npt.NDArray[np.float32]) -> np.float32:
 
 @leaf
 def write_planes(levels: npt.NDArray[np.uint8], bits: int, width: int, planes: npt.NDArray[np.uint64]) -> None:
-    """Write bit p of the levels, uint8 (64 * width,), to ``planes[p, :width]``, p < bits."""
+    """Write bit p of the levels, uint8 (64 * width,), to ``planes[p]``, p < bits, again and again up to its end."""
     for w in range(width):
         for p in range(bits):
-            planes[p, w] = byte_plane(levels, 64 * w, 1 << p)
+            word = byte_plane(levels, 64 * w, 1 << p)
+            for at in range(w, planes.shape[1], width):
+                planes[p, at] = word
 
 
 @leaf
@@ -169,7 +171,7 @@ def encode_query(
                                             levels under DOT by its signs: bounds would depend on its length
     levels : uint8 (64 * width,)            scratch
     rotated : float32 (64 * width,)         scratch
-    planes : uint64 (>= encoding, width)    written
+    planes : uint64 (>= encoding, quantizer.bits * width)   written
 
     Notes
     -----
@@ -192,6 +194,7 @@ def encode_query(
     view = part
     offset = 0.0
     share, one, lift, linking = np.float32(1), np.float32(1), np.float32(0), quantizer.linking
+    shifts = quantizer.shifts
     if kind == RABITQ:
         share = share_of_mean(part, quantizer.mean, metric)
         subtract(part, share, quantizer.mean, rotated)
@@ -204,7 +207,9 @@ def encode_query(
     if encoding == BINARY and kind != RABITQ and (kind == ONE_BIT or metric != DOT):
         pack_one(part, quantizer, planes, 0)
         square = float(lanes)
-        return EncodedQuery(planes, encoding, 1, width, 0, one, lanes, offset, 0.0, square, share, lift, linking)
+        return EncodedQuery(
+            planes, encoding, 1, width, 0, one, lanes, offset, 0.0, square, share, lift, linking, shifts
+        )
     top = max_magnitude(view)
     total = dot(view, view)
     if encoding == BINARY:
@@ -223,12 +228,16 @@ def encode_query(
     product = ((1 << bits) - 1) * steps * lanes
     if kind != RABITQ:
         square = squared_norm_of_levels(levels, lanes, steps)
-        return EncodedQuery(planes, encoding, 1, width, 0, half, product, offset, 0.0, square, share, lift, linking)
+        return EncodedQuery(
+            planes, encoding, 1, width, 0, half, product, offset, 0.0, square, share, lift, linking, shifts
+        )
     error = np.inf  # of a part: the other values may change the score by any amount
     if whole:
         lost = squared_rounding_error(view, levels, half, steps)
         error = estimate_deviation(np.float64(total), np.float64(lost), quantizer.error_scales)
-    return EncodedQuery(planes, encoding, bits, width, 1, half, product, offset, error, 0.0, share, lift, linking)
+    return EncodedQuery(
+        planes, encoding, bits, width, 1, half, product, offset, error, 0.0, share, lift, linking, shifts
+    )
 
 
 @leaf

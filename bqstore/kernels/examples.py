@@ -20,6 +20,7 @@ from bqstore.kernels.layout import (
     Quantizer,
     Scratch,
     SearchSettings,
+    shifts_of,
     words_per_plane,
     words_per_record,
 )
@@ -33,7 +34,7 @@ def examples() -> dict[str, list[tuple[Any, ...]]]:
 def _codes(n: int) -> Codes:
     nothing = np.zeros(0, np.float32)
     turns, scales, linking = np.zeros((0, 1), np.float32), np.zeros(2, np.float32), np.zeros(3, np.float32)
-    quantizer = Quantizer(ONE_BIT, 1, 1, 1, 1, nothing, nothing, turns, scales, linking)
+    quantizer = Quantizer(ONE_BIT, 1, 1, 1, 1, nothing, nothing, turns, scales, linking, shifts_of(1, 1))
     return Codes(np.zeros((2, words_per_plane(1)), np.uint64), n, quantizer)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import platform
 import struct
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
 import numpy.typing as npt
+
+Words: TypeAlias = npt.NDArray[np.uint64]
 
 if getattr(numba.config, "DISABLE_JIT", 0):
 
@@ -37,38 +39,37 @@ if getattr(numba.config, "DISABLE_JIT", 0):
     def prefetch_item(array: npt.NDArray[Any], place: int) -> None:
         """Prefetch the cache line of ``array[place]``; interpreted, do nothing."""
 
-    def _plane_distance(
-        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int, count: int
-    ) -> int:
+    def _distance(words: Words, row: int, planes: Words, shifts: Words | None, width: int, count: int) -> int:
         total = 0
-        for p in range(count):
-            for w in range(width):
-                total += (int(words[row, first + w]) ^ int(planes[p, w])).bit_count() << p
+        for w in range(width):
+            word, shift = int(words[row, w]), 0 if shifts is None else int(shifts[w])
+            for p in range(count):
+                total += (word ^ int(planes[p, w])).bit_count() << (p + shift)
         return total
 
-    def distance_1(
-        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
-    ) -> int:
-        """Return popcount(words[row, first:] ^ planes[0]), of ``width`` words."""
-        return _plane_distance(words, row, first, planes, width, 1)
+    def distance_1(words: Words, row: int, planes: Words, width: int) -> int:
+        """Return popcount(words[row] ^ planes[0]), of ``width`` words."""
+        return _distance(words, row, planes, None, width, 1)
 
-    def distance_2(
-        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
-    ) -> int:
-        """Return popcount(words[row, first:] ^ planes[0]) + 2 popcount(... ^ planes[1]), of ``width`` words."""
-        return _plane_distance(words, row, first, planes, width, 2)
+    def distance_4(words: Words, row: int, planes: Words, width: int) -> int:
+        """Return the sum over p < 4 of popcount(words[row] ^ planes[p]) << p, of ``width`` words."""
+        return _distance(words, row, planes, None, width, 4)
 
-    def distance_4(
-        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
-    ) -> int:
-        """Return the sum over p < 4 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words."""
-        return _plane_distance(words, row, first, planes, width, 4)
+    def shifted_1(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
+        """Return popcount(words[row, w] ^ planes[0, w]) << shifts[w], summed over ``width`` words."""
+        return _distance(words, row, planes, shifts, width, 1)
 
-    def distance_8(
-        words: npt.NDArray[np.uint64], row: int, first: int, planes: npt.NDArray[np.uint64], width: int
-    ) -> int:
-        """Return the sum over p < 8 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words."""
-        return _plane_distance(words, row, first, planes, width, 8)
+    def shifted_2(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
+        """Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < 2 and ``width`` words."""
+        return _distance(words, row, planes, shifts, width, 2)
+
+    def shifted_4(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
+        """Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < 4 and ``width`` words."""
+        return _distance(words, row, planes, shifts, width, 4)
+
+    def shifted_8(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
+        """Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < 8 and ``width`` words."""
+        return _distance(words, row, planes, shifts, width, 8)
 
     def byte_plane(levels: npt.NDArray[np.uint8], start: int, mask: int) -> np.uint64:
         """Return the word whose bit j is 1 iff ``levels[start + j] & mask``, j < 64."""
@@ -173,75 +174,87 @@ else:
 
         return types.void(array, types.int64, types.int64), codegen
 
-    def _make_distance(count: int, name: str, says: str) -> Any:
+    def _distance_of(builder: Any, code: Any, query: Any, shifts: Any, many: Any, count: int) -> Any:
         """The distance of a code from a query of ``count`` planes: eight words at a time, the lanes added at the end.
 
         Without this LLVM unrolls the loop over words further than a code of 24 words reaches, and runs the rest word by
-        word. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors.
+        word. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors. The
+        planes of a code lie behind each other and are one row of words here, so that few are left over.
+
+        code, shifts : addresses of words; ``shifts`` may be None. query : the matrix of planes. many : how many words
         """
+        i64 = ir.IntType(64)
+        stride = builder.extract_value(query.shape, 1)
 
-        def distance(typingctx: Any, words: Any, row: Any, first: Any, planes: Any, width: Any) -> Any:
+        def piece(lanes: int, at: Any) -> Any:
+            """The weighted popcounts of ``lanes`` words from ``at`` on, one sum for each lane."""
+            kind = ir.VectorType(i64, lanes) if lanes > 1 else i64
+
+            def load(base: Any, offset: Any) -> Any:
+                address = builder.gep(base, [offset])
+                return builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
+
+            word, total = load(code, at), None
+            for p in range(count - 1, -1, -1):
+                plane = load(query.data, builder.add(builder.mul(ir.Constant(i64, p), stride), at))
+                name = f"llvm.ctpop.v{lanes}i64" if lanes > 1 else "llvm.ctpop.i64"
+                shape = ir.FunctionType(kind, [kind])
+                ctpop = cgutils.get_or_insert_function(builder.module, shape, name)
+                bits = builder.call(ctpop, [builder.xor(word, plane)])
+                # Horner's rule in the weights 1, 2, 4 ...
+                total = bits if total is None else builder.add(builder.add(total, total), bits)
+            return total if shifts is None else builder.shl(total, load(shifts, at))
+
+        total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
+        for lanes in (8, 4, 2, 1):  # eights as long as there are any, then at most one four, two and one
+            begin = ir.Constant(i64, 0) if lanes == 8 else builder.and_(many, ir.Constant(i64, -2 * lanes))
+            end = builder.and_(many, ir.Constant(i64, -lanes))
+            zero = ir.Constant(ir.VectorType(i64, lanes), [0] * lanes) if lanes > 1 else ir.Constant(i64, 0)
+            sums = cgutils.alloca_once_value(builder, zero)
+            with cgutils.for_range_slice(builder, begin, end, ir.Constant(i64, lanes)) as (at, _):
+                builder.store(builder.add(builder.load(sums), piece(lanes, at)), sums)
+            found = builder.load(sums)
+            if lanes > 1:
+                found = _sum_lanes(builder, found)
+            builder.store(builder.add(builder.load(total), found), total)
+        return builder.trunc(builder.load(total), ir.IntType(32))
+
+    def _make_distance(count: int, says: str) -> Any:
+        def distance(typingctx: Any, words: Any, row: Any, planes: Any, width: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                i64 = ir.IntType(64)
                 matrix = make_array(signature.args[0])(context, builder, args[0])
-                query = make_array(signature.args[3])(context, builder, args[3])
-                columns = builder.extract_value(matrix.shape, 1)
-                stride = builder.extract_value(query.shape, 1)
-                code = builder.gep(matrix.data, [builder.add(builder.mul(args[1], columns), args[2])])
-                many = args[4]
+                query = make_array(signature.args[2])(context, builder, args[2])
+                code = builder.gep(matrix.data, [builder.mul(args[1], builder.extract_value(matrix.shape, 1))])
+                return _distance_of(builder, code, query, None, args[3], count)
 
-                def piece(lanes: int, at: Any) -> Any:
-                    """The weighted popcounts of ``lanes`` words from ``at`` on, one sum for each lane."""
-                    kind = ir.VectorType(i64, lanes) if lanes > 1 else i64
+            return types.int32(words, types.int64, planes, types.int64), codegen
 
-                    def load(base: Any, offset: Any) -> Any:
-                        address = builder.gep(base, [offset])
-                        return builder.load(builder.bitcast(address, kind.as_pointer()), align=8)
-
-                    word, total = load(code, at), None
-                    for p in range(count - 1, -1, -1):
-                        plane = load(query.data, builder.add(builder.mul(ir.Constant(i64, p), stride), at))
-                        name = f"llvm.ctpop.v{lanes}i64" if lanes > 1 else "llvm.ctpop.i64"
-                        shape = ir.FunctionType(kind, [kind])
-                        ctpop = cgutils.get_or_insert_function(builder.module, shape, name)
-                        bits = builder.call(ctpop, [builder.xor(word, plane)])
-                        # Horner's rule in the weights 1, 2, 4 ...
-                        total = bits if total is None else builder.add(builder.add(total, total), bits)
-                    return total
-
-                total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
-                for lanes in (8, 4, 2, 1):  # eights as long as there are any, then at most one four, two and one
-                    begin = ir.Constant(i64, 0) if lanes == 8 else builder.and_(many, ir.Constant(i64, -2 * lanes))
-                    end = builder.and_(many, ir.Constant(i64, -lanes))
-                    zero = ir.Constant(ir.VectorType(i64, lanes), [0] * lanes) if lanes > 1 else ir.Constant(i64, 0)
-                    sums = cgutils.alloca_once_value(builder, zero)
-                    with cgutils.for_range_slice(builder, begin, end, ir.Constant(i64, lanes)) as (at, _):
-                        builder.store(builder.add(builder.load(sums), piece(lanes, at)), sums)
-                    found = builder.load(sums)
-                    if lanes > 1:
-                        found = _sum_lanes(builder, found)
-                    builder.store(builder.add(builder.load(total), found), total)
-                return builder.trunc(builder.load(total), ir.IntType(32))
-
-            return types.int32(words, types.int64, types.int64, planes, types.int64), codegen
-
-        distance.__name__ = distance.__qualname__ = name
+        distance.__name__ = distance.__qualname__ = f"distance_{count}"
         distance.__doc__ = says
         return intrinsic(distance)
 
-    distance_1 = _make_distance(1, "distance_1", "Return popcount(words[row, first:] ^ planes[0]), of ``width`` words.")
-    distance_2 = _make_distance(
-        2, "distance_2", "Return popcount(words[row, first:] ^ planes[0]) + 2 popcount(... ^ planes[1])."
+    def _make_shifted(count: int, says: str) -> Any:
+        def shifted(typingctx: Any, words: Any, row: Any, planes: Any, shifts: Any, width: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                matrix = make_array(signature.args[0])(context, builder, args[0])
+                query = make_array(signature.args[2])(context, builder, args[2])
+                code = builder.gep(matrix.data, [builder.mul(args[1], builder.extract_value(matrix.shape, 1))])
+                weights = _data(context, builder, signature, args, 3)
+                return _distance_of(builder, code, query, weights, args[4], count)
+
+            return types.int32(words, types.int64, planes, shifts, types.int64), codegen
+
+        shifted.__name__ = shifted.__qualname__ = f"shifted_{count}"
+        shifted.__doc__ = says
+        return intrinsic(shifted)
+
+    _SUM = "Return the sum over p < {} of popcount(words[row, w] ^ planes[p, w]) << p, over ``width`` words."
+    _SHIFTED = (
+        "Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < {} and ``width`` words."
     )
-    distance_4 = _make_distance(
-        4,
-        "distance_4",
-        "Return the sum over p < 4 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words.",
-    )
-    distance_8 = _make_distance(
-        8,
-        "distance_8",
-        "Return the sum over p < 8 of popcount(words[row, first:] ^ planes[p]) << p, of ``width`` words.",
+    distance_1, distance_4 = (_make_distance(count, _SUM.format(count)) for count in (1, 4))
+    shifted_1, shifted_2, shifted_4, shifted_8 = (
+        _make_shifted(count, _SHIFTED.format(count)) for count in (1, 2, 4, 8)
     )
 
     @intrinsic

@@ -83,6 +83,8 @@ class Quantizer(NamedTuple):
         alone; else by their estimated product, times it. The others, reach and spread, make a code's lift
         (`bits.lift_of`); reach 0: none. Spread below 0: half the square of a code, negative, for each square of its
         factor and lane
+    shifts : uint64 (bits * width,), of each word of a code how far what is counted in it is shifted: bits - 1 - p for
+        plane p
 
     A RABITQ code ends with one more word, two float32: ``add`` (low) and ``factor`` (high). The estimate
     ``share * add + factor * <query, values>`` has the same order as the score.
@@ -98,6 +100,7 @@ class Quantizer(NamedTuple):
     rotation_signs: npt.NDArray[np.float32]
     error_scales: npt.NDArray[np.float32]
     linking: npt.NDArray[np.float32]
+    shifts: npt.NDArray[np.uint64]
 
 
 class Codes(NamedTuple):
@@ -113,7 +116,7 @@ class EncodedQuery(NamedTuple):
 
     Fields
     ------
-    planes : uint64 (>= encoding, width), plane p holds bit p of the query's levels
+    planes : uint64 (>= encoding, bits * width), plane p holds bit p of the query's levels, once a plane of a code
     encoding : number of these planes
     bits, width : of the codes
     corrected : 1 under RABITQ, else 0
@@ -126,7 +129,7 @@ class EncodedQuery(NamedTuple):
     share : float32, how many times the mean was subtracted from the query under RABITQ (`encode_query`), and so how
         much of each code's ``add`` counts; else 1
     lift : float32, of a code as the query of a graph under construction (`bits.code_as_query`), else 0
-    linking : float32 (3,), of the quantizer
+    linking, shifts : of the quantizer
     """
 
     planes: npt.NDArray[np.uint64]
@@ -142,6 +145,7 @@ class EncodedQuery(NamedTuple):
     share: np.float32
     lift: np.float32
     linking: npt.NDArray[np.float32]
+    shifts: npt.NDArray[np.uint64]
 
 
 class Originals(NamedTuple):
@@ -243,7 +247,7 @@ class Scratch(NamedTuple):
     best : int64 (1, >= k), the heap of the hits
     query : float32 (1, dim), the query, of unit length under COSINE
     rotated : float32 (64 * width,), the query less the mean, rotated
-    planes : uint64 (8, width), its bit planes
+    planes : uint64 (8, bits * width), its bit planes
     levels : uint8 (64 * width,), the levels that the planes are made of
     bridges : int32 (2m,), neighbors that are not accepted
     counters : int64 (8,), see ``COUNT_EPOCH`` and the others
@@ -329,6 +333,11 @@ def words_per_code(dim: int, kind: int = ONE_BIT, bits: int = 1) -> int:
     return bits * words_per_plane(dim, kind) + (kind == RABITQ)
 
 
+def shifts_of(bits: int, width: int) -> npt.NDArray[np.uint64]:
+    """Return the ``shifts`` of a quantizer."""
+    return np.repeat(np.arange(bits - 1, -1, -1, dtype=np.uint64), width)
+
+
 def words_per_record(dim: int, form: int) -> int:
     """Return the stride of a record in uint32 words."""
     payload_bytes = dim * (4, 2, 1)[form]
@@ -359,6 +368,7 @@ def quantizer_fits(quantizer: Quantizer, dim: int, columns: int) -> bool:
         and (quantizer.rotation_signs.shape[0] == 0 or quantizer.rotation_signs.shape[1] == coded)
         and quantizer.error_scales.shape[0] == 2
         and quantizer.linking.shape[0] == 3
+        and quantizer.shifts.shape[0] == bits * quantizer.width
     )
 
 

@@ -49,7 +49,7 @@ def select(
     keys : int64 (>= size,)     the candidates as `beam` leaves them, ascending by distance from the node
     enough : int                links up to which a row is filled with the nearest candidates that are left
     row : int32 (degree,)       written; padded with -1
-    planes : uint64 (4, width)  scratch
+    planes : uint64 (4, bits * width)   scratch
 
     Notes
     -----
@@ -76,7 +76,7 @@ def select(
         else:
             code = words[ordinal : ordinal + 1]
             for j in range(count):
-                if distance_1(words, row[j], 0, code, codes.quantizer.width) < distance:
+                if distance_1(words, row[j], code, codes.quantizer.width) < distance:
                     good = False
                     break
         if good:
@@ -272,4 +272,5 @@ def count_faults(graph: Graph) -> int:
 def codes_fit(codes: Codes, dim: int, scratch: Scratch) -> bool:
     """Whether codes, made of vectors of ``dim`` values, agree with their quantizer and with the planes of a scratch."""
     quantizer = codes.quantizer
-    return quantizer_fits(quantizer, dim, codes.words.shape[1]) and scratch.planes.shape[1] == quantizer.width
+    planes = quantizer.bits * quantizer.width
+    return quantizer_fits(quantizer, dim, codes.words.shape[1]) and scratch.planes.shape[1] == planes

@@ -81,9 +81,9 @@ def load_query(
     corrected = 1 if quantizer.kind == RABITQ else 0
     half, offset, error, square, top = np.float32(numbers[0]), numbers[1], numbers[2], numbers[3], int(numbers[4])
     bits, width, share = quantizer.bits, quantizer.width, np.float32(numbers[5])
-    lift, linking = np.float32(0), quantizer.linking
+    lift, linking, shifts = np.float32(0), quantizer.linking, quantizer.shifts
     return EncodedQuery(
-        planes, encoding, bits, width, corrected, half, top, offset, error, square, share, lift, linking
+        planes, encoding, bits, width, corrected, half, top, offset, error, square, share, lift, linking, shifts
     )
 
 
@@ -100,7 +100,7 @@ def scan_codes(
 
     Parameters
     ----------
-    planes : uint64 (m, encoding, W)        of the queries
+    planes : uint64 (m, encoding, bits * W) of the queries
     queries : float64 (m, QUERY_NUMBERS)    their numbers (`store_query`)
     encoding : int                          planes of a query
     codes : Codes

@@ -42,7 +42,8 @@ def signs(dim):
     """The quantizer of one bit a dimension."""
     nothing = np.zeros(0, np.float32)
     turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
-    return layout.Quantizer(layout.ONE_BIT, 1, -(-dim // 64), dim, dim, nothing, nothing, turns, spread, HAMMING)
+    width, shifts = -(-dim // 64), layout.shifts_of(1, -(-dim // 64))
+    return layout.Quantizer(layout.ONE_BIT, 1, width, dim, dim, nothing, nothing, turns, spread, HAMMING, shifts)
 
 
 def make_codes(vectors, spare=0):
@@ -59,7 +60,8 @@ def three_levels(kind, mean, deviation):
     """A quantizer of Qdrant's three levels a value; mean and deviation float32 (dim,)."""
     dim, lanes = len(mean), layout.lanes_of(len(mean), kind)
     turns, spread = np.zeros((0, dim), np.float32), np.zeros(2, np.float32)
-    return layout.Quantizer(kind, 1, -(-lanes // 64), lanes, dim, mean, deviation, turns, spread, HAMMING)
+    width, shifts = -(-lanes // 64), layout.shifts_of(1, -(-lanes // 64))
+    return layout.Quantizer(kind, 1, width, lanes, dim, mean, deviation, turns, spread, HAMMING, shifts)
 
 
 def corrected(bit_planes, mean, rotation_signs=None, error_scales=(1.0, 1.0), linking=None):
@@ -72,7 +74,8 @@ def corrected(bit_planes, mean, rotation_signs=None, error_scales=(1.0, 1.0), li
     scales = np.array(error_scales, np.float32)
     links = HAMMING if bit_planes == 1 else np.array([1, 0, 0], np.float32)
     links = links if linking is None else np.array(linking, np.float32)
-    return layout.Quantizer(layout.RABITQ, bit_planes, -(-dim // 64), dim, dim, mean, nothing, flips, scales, links)
+    width, shifts = -(-dim // 64), layout.shifts_of(bit_planes, -(-dim // 64))
+    return layout.Quantizer(layout.RABITQ, bit_planes, width, dim, dim, mean, nothing, flips, scales, links, shifts)
 
 
 def some_turns(rng, dim, rounds=4):
@@ -91,7 +94,7 @@ def encoded_as(quantizer, vectors, metric=layout.DOT, spare=0):
 def encoded_query(quantizer, query, encoding, metric=layout.DOT):
     """A query as codes are compared with it, made by the kernel; of unit length under cosine, as it is asked to be."""
     width = quantizer.width
-    levels, planes = np.full(64 * width, 77, np.uint8), np.full((8, width), 77, np.uint64)
+    levels, planes = np.full(64 * width, 77, np.uint8), np.full((8, quantizer.bits * width), 77, np.uint64)
     turned = np.full(64 * width, 77, np.float32)
     return as_kernels_have_it(encode_query.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
 
@@ -150,7 +153,7 @@ def make_settings(ef=0, max_beam=None, candidates=0, rescoring=0, encoding=layou
     return layout.SearchSettings(ef, ef if max_beam is None else max_beam, candidates, rescoring, encoding, prune)
 
 
-def make_scratch(n, width, m, max_beam=64, candidates=1, k=1, dim=1):
+def make_scratch(n, width, m, max_beam=64, candidates=1, k=1, dim=1, bits=1):
     """What a walk may write to, filled with nonsense where the kernels must not rely on what is there."""
     return layout.Scratch(
         visited=np.zeros(n, np.uint8),
@@ -162,7 +165,7 @@ def make_scratch(n, width, m, max_beam=64, candidates=1, k=1, dim=1):
         best=np.full((1, k), 77, np.int64),
         query=np.full((1, dim), 77, np.float32),
         rotated=np.full(64 * width, 77, np.float32),
-        planes=np.full((8, width), 77, np.uint64),
+        planes=np.full((8, bits * width), 77, np.uint64),
         levels=np.full(64 * width, 77, np.uint8),
         bridges=np.full(2 * m, 77, np.int32),
         counters=np.zeros(8, np.int64),
@@ -230,7 +233,7 @@ def grown(codes, m, ef, levels, n=None):
     """The graph of the first n codes, linked one by one."""
     rows = len(codes.words)
     graph = empty_graph(levels, m, rows - len(levels))
-    scratch = make_scratch(rows, codes.quantizer.width, m, ef)
+    scratch = make_scratch(rows, codes.quantizer.width, m, ef, bits=codes.quantizer.bits)
     while graph.n < (len(levels) if n is None else n):
         graph = link_one(codes, graph, ef, scratch)
     return graph

@@ -57,7 +57,20 @@ def queried(dim, encoding):
     planes = np.full((8, words.shape[1]), 77, np.uint64)
     planes[:encoding] = naive.planes_of(levels, encoding)
     held = layout.EncodedQuery(
-        planes, encoding, 1, words.shape[1], 0, np.float32(1), 0, 0.0, 0.0, 0.0, np.float32(1), np.float32(0), HAMMING
+        planes,
+        encoding,
+        1,
+        words.shape[1],
+        0,
+        np.float32(1),
+        0,
+        0.0,
+        0.0,
+        0.0,
+        np.float32(1),
+        np.float32(0),
+        HAMMING,
+        layout.shifts_of(1, words.shape[1]),
     )
     return words, rows, held, [naive.distance(levels, encoding, words[row]) for row in rows]
 

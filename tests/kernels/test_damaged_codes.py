@@ -104,7 +104,7 @@ def refused(quantizer, columns, words, vectors):
             found = api.search_bits(vectors[:2].copy(), codes, originals, accept, way, candidates, hits)
             assert found == (layout.OUT_OF_RANGE, 0)
             for each in (width, width + 1):
-                scratch, whole = fenced_scratch(make_scratch(N, each, M, 20, 5, 3, DIM))
+                scratch, whole = fenced_scratch(make_scratch(N, each, M, 20, 5, 3, DIM, max(1, min(quantizer.bits, 8))))
                 status = api.search_graph(vectors[:2].copy(), codes, graph, originals, accept, way, scratch, hits)
                 assert status == layout.OUT_OF_RANGE and whole()
 
@@ -169,7 +169,7 @@ def test_a_scratch_of_another_width_is_refused(kind):
     graph = grown(encoded_as(signs(DIM), vectors), M, 10, np.zeros(N, np.uint8))
     arrays = vectors[:1].copy(), codes, graph, no_originals(DIM, DOT), make_accept(None), make_settings(10, 10, 5)
     for other in {1, width - 1, width + 1, 10} - {width}:
-        scratch, whole = fenced_scratch(make_scratch(N, other, M, 10, 5, 3, DIM))
+        scratch, whole = fenced_scratch(make_scratch(N, other, M, 10, 5, 3, DIM, SOUND[kind].bits))
         assert api.search_graph(*arrays, scratch, make_hits(1, 3)) == layout.OUT_OF_RANGE
         before = [array.copy() for array in graph[:5]]
         api.find_links(codes, graph._replace(n=20), 20, N, 10, scratch)
@@ -178,7 +178,7 @@ def test_a_scratch_of_another_width_is_refused(kind):
         assert whole()
         for array, old in zip(graph[:5], before, strict=True):
             np.testing.assert_array_equal(array, old)
-    scratch = make_scratch(N, width, M, 10, 5, 3, DIM)
+    scratch = make_scratch(N, width, M, 10, 5, 3, DIM, SOUND[kind].bits)
     assert api.search_graph(*arrays, scratch, make_hits(1, 3)) == layout.OK
     for short in (scratch.rotated[:-1], scratch.rotated[:0]):
         found = api.search_graph(*arrays, scratch._replace(rotated=short), make_hits(1, 3))
@@ -198,7 +198,7 @@ def test_nothing_is_linked_by_codes_and_quantizers_that_do_not_fit(kind):
     bad += [quantizer._replace(lanes=quantizer.lanes + 64), quantizer._replace(error_scales=zeros(0))]
     for each in bad:
         for width in {max(1, each.width), quantizer.width}:
-            scratch, whole = fenced_scratch(make_scratch(N, width, M, 20))
+            scratch, whole = fenced_scratch(make_scratch(N, width, M, 20, bits=max(1, min(each.bits, 8))))
             api.find_links(codes._replace(quantizer=each), graph._replace(n=20), 20, N, 10, scratch)
             one = np.zeros(1, np.int32), ends, sources, (0, 1)
             api.merge_links(codes._replace(quantizer=each), graph, 0, *one, scratch)
@@ -269,7 +269,7 @@ def check_survived(bits, damaged, metric, encoding, prune):
                 order = list(zip(candidates.distances[0].tolist(), candidates.ordinals[0].tolist(), strict=True))
                 assert order == sorted(order)
             for graph in (sound, linked):
-                scratch, whole = fenced_scratch(make_scratch(N, 2, M, 25, 8, 8, DIM))
+                scratch, whole = fenced_scratch(make_scratch(N, 2, M, 25, 8, 8, DIM, codes.quantizer.bits))
                 status = api.search_graph(query, codes, graph, originals, accept, way, scratch, hits)
                 assert status in (layout.OK, layout.TOO_FEW) and whole()
                 if status == layout.OK:

@@ -197,7 +197,7 @@ def survive_corrected(query, codes, graph, encoding, ef, accept=None):
     """Search; whatever the status, nothing is written or read that should not be."""
     accept = make_accept(None) if accept is None else accept
     way = make_settings(ef, ef + 10, 8, encoding=encoding)
-    scratch, untouched = fenced_scratch(make_scratch(N + SPARE, 2, M, way.max_beam, 8, 8, DIM))
+    scratch, untouched = fenced_scratch(make_scratch(N + SPARE, 2, M, way.max_beam, 8, 8, DIM, codes.quantizer.bits))
     hits, empty = make_hits(1, 8), no_originals(DIM, layout.DOT)
     status = api.search_graph(query, codes, graph, empty, accept, way, scratch, hits)
     assert untouched() and status in (layout.OK, layout.OUT_OF_RANGE, layout.TOO_FEW)
@@ -286,7 +286,7 @@ def test_copies_beyond_the_codes_are_not_found(n):
             accept = make_accept(flags)
             count = min(ef, int(flags[:limit].sum()))
             way, hits = make_settings(ef, N, count), make_hits(1, count)
-            scratch = make_scratch(len(codes.words), 2, M, N, N, dim=DIM)
+            scratch = make_scratch(len(codes.words), 2, M, N, N, dim=DIM, bits=codes.quantizer.bits)
             few = codes._replace(n=limit)
             empty = no_originals(DIM, layout.DOT)
             assert api.search_graph(query, few, seen, empty, accept, way, scratch, hits) == layout.OK

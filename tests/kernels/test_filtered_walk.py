@@ -521,7 +521,7 @@ def test_corrected_codes_with_the_same_signs_have_distances_of_their_own(bits):
             flags = rng.random(32) < (0.7 if turn else 1)
             wanted = np.flatnonzero(flags)
             way = settings_of(32, encoding=encoding, candidates=1)
-            scratch, untouched = fenced_scratch(make_scratch(32, 1, 4, 32, 1, 1, 24))
+            scratch, untouched = fenced_scratch(make_scratch(32, 1, 4, 32, 1, 1, 24, bits))
             arrays = graph, no_originals(24, layout.DOT), make_accept(flags), way, scratch, make_hits(1, 1)
             assert api.search_graph(vector, codes, *arrays) == layout.OK and untouched()
             pairs = kept(scratch)[0]

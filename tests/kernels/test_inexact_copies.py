@@ -50,7 +50,10 @@ def scaled(rng, directions, dim=DIM, scales=SCALES):
 
 def search(query, codes, graph, metric, way, k, accept=None):
     n, width = len(codes.words), codes.quantizer.width
-    scratch, hits = make_scratch(n, width, M, way.max_beam, way.candidates, k, codes.quantizer.lanes), make_hits(1, k)
+    scratch, hits = (
+        make_scratch(n, width, M, way.max_beam, way.candidates, k, codes.quantizer.lanes, codes.quantizer.bits),
+        make_hits(1, k),
+    )
     accept = make_accept(None) if accept is None else accept
     originals = no_originals(codes.quantizer.lanes, metric)
     return api.search_graph(query, codes, graph, originals, accept, way, scratch, hits), hits
@@ -153,7 +156,7 @@ def test_the_beam_of_estimates_is_that_of_the_naive_version(n, tail, m, dim, ef,
     graph = random_graph(rng, n, m, alike, len(codes.words))
     accept = make_accept(None if density is None else rng.random(n + tail) < density)
     way = make_settings(ef, ef + slack, 0, encoding=encoding)
-    scratch = make_scratch(len(codes.words), 1, m, way.max_beam, dim=dim)
+    scratch = make_scratch(len(codes.words), 1, m, way.max_beam, dim=dim, bits=bits)
     arrays = codes, graph, no_originals(dim, DOT), accept, way, scratch, make_hits(1, 1)
     with np.errstate(all="ignore"):  # of the spare ones, whose floats are nonsense
         assert api.search_graph(query, *arrays) == layout.OK

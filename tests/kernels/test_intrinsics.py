@@ -17,11 +17,14 @@ EXAMPLES = examples(200)
 
 
 @leaf
-def distances(words, row, first, planes, width):
+def distances(words, row, planes, shifts, width):
     return (
-        intrinsics.distance_1(words, row, first, planes, width),
-        intrinsics.distance_4(words, row, first, planes, width),
-        intrinsics.distance_8(words, row, first, planes, width),
+        intrinsics.distance_1(words, row, planes, width),
+        intrinsics.distance_4(words, row, planes, width),
+        intrinsics.shifted_1(words, row, planes, shifts, width),
+        intrinsics.shifted_2(words, row, planes, shifts, width),
+        intrinsics.shifted_4(words, row, planes, shifts, width),
+        intrinsics.shifted_8(words, row, planes, shifts, width),
     )
 
 
@@ -45,8 +48,15 @@ def total(records, row, factor, ahead):
     return intrinsics.keyed_sum(records, row, factor, ahead)
 
 
-def weighted(code, first, planes, width, count):
-    return sum(naive.hamming(code[first : first + width], planes[p, :width]) << p for p in range(count))
+def weighted(code, planes, shifts, width, count):
+    apart = [[naive.hamming(code[w : w + 1], planes[p, w : w + 1]) for w in range(width)] for p in range(count)]
+    return sum(apart[p][w] << (p + int(shifts[w])) for p in range(count) for w in range(width))
+
+
+def expected_distances(code, planes, shifts, width):
+    plain = np.zeros_like(shifts)
+    whole = tuple(weighted(code, planes, plain, width, count) for count in (1, 4))
+    return whole + tuple(weighted(code, planes, shifts, width, count) for count in (1, 2, 4, 8))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -54,25 +64,27 @@ def test_distances_of_every_width(width):
     rng = np.random.default_rng(width)
     words = rng.integers(0, 2**64, (5, width), dtype=np.uint64)
     planes = rng.integers(0, 2**64, (8, width), dtype=np.uint64)
+    shifts = rng.integers(0, 4, width).astype(np.uint64)
     for row in range(5):
-        expected = tuple(weighted(words[row], 0, planes, width, count) for count in (1, 4, 8))
-        assert distances(words, row, 0, planes, width) == expected
+        assert distances(words, row, planes, shifts, width) == expected_distances(words[row], planes, shifts, width)
 
 
-def test_distances_of_some_words_only():
-    """Those of one plane of a code of several, against the first words of a query."""
+def test_distances_of_the_first_words_only():
+    """Those of a code without its corrections, against planes that may be longer."""
     rng = np.random.default_rng(0)
     words = rng.integers(0, 2**64, (3, 30), dtype=np.uint64)
-    planes = rng.integers(0, 2**64, (8, 30), dtype=np.uint64)
-    for first, width in ((0, 0), (0, 30), (1, 29), (3, 1), (5, 16), (8, 16), (29, 1), (30, 0), (0, 17), (15, 15)):
-        expected = tuple(weighted(words[1], first, planes, width, count) for count in (1, 4, 8))
-        assert distances(words, 1, first, planes, width) == expected
+    planes = rng.integers(0, 2**64, (8, 31), dtype=np.uint64)
+    shifts = rng.integers(0, 4, 30).astype(np.uint64)
+    for width in (0, 1, 15, 16, 17, 29, 30):
+        assert distances(words, 1, planes, shifts, width) == expected_distances(words[1], planes, shifts, width)
 
 
 def test_the_largest_distance_there_is():
-    words = np.zeros((1, 256), np.uint64)
-    planes = np.full((8, 256), 2**64 - 1, np.uint64)
-    assert distances(words, 0, 0, planes, 256) == (16_384, 15 * 16_384, 255 * 16_384)
+    words, shifts = np.zeros((1, 1024), np.uint64), np.repeat(np.arange(3, -1, -1, dtype=np.uint64), 256)
+    planes = np.full((8, 1024), 2**64 - 1, np.uint64)
+    expected = tuple(steps * 15 * 16_384 for steps in (1, 3, 15, 255))
+    assert distances(words, 0, planes, shifts, 1024)[2:] == expected
+    assert distances(words, 0, planes, shifts, 256)[:2] == (16_384, 15 * 16_384)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -153,7 +153,7 @@ def test_links_by_estimates_and_lifts_are_those_of_the_naive_version(dim, linkin
         for level, row in enumerate(rows_of(graph, node)):
             assert row.tolist() == rows[node, level] + [-1] * (len(row) - len(rows[node, level])), (node, level)
     assert {node: naive.copies_of(graph, node) for node in same} == same
-    planes = np.full((8, codes.quantizer.width), 77, np.uint64)
+    planes = np.full((8, len(codes.quantizer.shifts)), 77, np.uint64)
     for node in range(6):
         query = as_kernels_have_it(kernel_bits.code_as_query(codes.words, node, codes.quantizer, planes))
         found = distances_from(query, codes).tolist()
@@ -203,7 +203,9 @@ def test_links_back_of_corrected_codes_are_merged_as_the_naive_version_merges_th
     kept[:] = -1
     kept[: len(row)] = row
     arrays = np.array([n - 1], np.int32), np.array([0, count]), sources.astype(np.int32)
-    api.merge_links(codes, graph, level, *arrays, (0, 1), make_scratch(n, codes.quantizer.width, m))
+    api.merge_links(
+        codes, graph, level, *arrays, (0, 1), make_scratch(n, codes.quantizer.width, m, bits=codes.quantizer.bits)
+    )
     expected = naive.merge(of_links(codes), row.tolist(), n - 1, sources.tolist(), degree, enough)
     assert kept.tolist() == expected + [-1] * (degree - len(expected))
 
@@ -214,7 +216,7 @@ def test_a_code_as_a_query_is_that_of_the_naive_version(dim, bits):
     """From each of some codes the distance of every other, and one alone as many at once."""
     rng = np.random.default_rng(dim)
     codes = quantized(rng, bits, rng.standard_normal((12, dim)).astype(np.float32), EUCLID)
-    naive_links, planes = of_links(codes), np.full((8, codes.quantizer.width), 77, np.uint64)
+    naive_links, planes = of_links(codes), np.full((8, len(codes.quantizer.shifts)), 77, np.uint64)
     for node in range(12):
         query = as_kernels_have_it(kernel_bits.code_as_query(codes.words, node, codes.quantizer, planes))
         found = distances_from(query, codes).tolist()

@@ -96,7 +96,9 @@ def test_a_walk_with_pruning_finds_the_same(metric, encoding, bits):
             else make_settings(N, N, WIDE, 1)
         )
         way = way._replace(encoding=encoding, prune=prune)
-        scratch = make_scratch(N, given.codes.quantizer.width, 4, way.max_beam, WIDE, K, DIM)
+        scratch = make_scratch(
+            N, given.codes.quantizer.width, 4, way.max_beam, WIDE, K, DIM, given.codes.quantizer.bits
+        )
         hits, arrays = make_hits(QUERIES, K), (given.codes, graph, given.originals, make_accept(None))
         assert api.search_graph(given.queries, *arrays, way, scratch, hits) == layout.OK
         found.append((int(scratch.counters[COUNT_RESCORED]), hits))

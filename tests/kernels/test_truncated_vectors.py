@@ -246,7 +246,9 @@ def test_scan_and_walk_rescore_by_the_whole_and_read_every_candidate(form, metri
             found = api.search_bits(query, codes, originals, make_accept(None), way, candidates, scanned)
             assert found == (layout.OK, wide)
             assert_hits(scanned, 0, naive.best_scores(query[0], originals, candidates.ordinals[0].tolist(), 5))
-            scratch, untouched = fenced_scratch(make_scratch(n, codes.quantizer.width, 4, n, wide, 5, size))
+            scratch, untouched = fenced_scratch(
+                make_scratch(n, codes.quantizer.width, 4, n, wide, 5, size, codes.quantizer.bits)
+            )
             status = api.search_graph(query, codes, graph, originals, make_accept(None), way, scratch, walked)
             assert status == layout.OK and untouched() and scratch.counters[layout.COUNT_RESCORED] == wide
             assert walked.ordinals.tolist() == scanned.ordinals.tolist()

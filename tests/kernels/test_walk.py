@@ -97,6 +97,7 @@ def test_the_greedy_walk_ends_where_the_naive_version_ends(n, m, dim, seed):
             np.float32(1),
             np.float32(0),
             HAMMING,
+            layout.shifts_of(1, width),
         )
 
         def measure(o, levels=levels, encoding=encoding):

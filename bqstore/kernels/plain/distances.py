@@ -37,14 +37,14 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     """Queries as bit planes (`encode_query.encode_query`)."""
     kind, lanes, width, dim = quantizer.kind, quantizer.lanes, quantizer.width, quantizer.dim
     m, steps, bits = len(queries), (1 << encoding) - 1, quantizer.bits
-    whole = dim == queries.shape[1]
+    whole, of_codes = dim == queries.shape[1], (quantizer.linking, quantizer.shifts)
     part = queries[:, :dim]
     if metric == COSINE and not whole:
         part = unit_scales(part)[:, None] * part
     if encoding == BINARY and kind != RABITQ and (kind == ONE_BIT or metric != DOT):
         codes = codes_of(part, quantizer, DOT)  # of unit length already
         one = np.float32(1)
-        rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one, np.float32(0), quantizer.linking)
+        rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one, np.float32(0), *of_codes)
         return [EncodedQuery(code[None], *rest) for code in codes]
     offsets, view, shares = np.zeros(m), part, np.ones(m, np.float32)
     if kind == RABITQ:
@@ -72,7 +72,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
         scales = np.divide(np.float32(0.5 * steps), tops, out=np.zeros(m, np.float32), where=tops > 0)
         rounded = (view * scales[:, None] + np.float32(0.5 * steps + 0.5)).astype(np.int32)
         levels = np.clip(rounded, 0, steps).astype(np.uint8)
-    planes = np.stack([packed((levels >> p) & 1 == 1, width) for p in range(encoding)], axis=1)
+    planes = np.stack([np.tile(packed((levels >> p) & 1 == 1, width), bits) for p in range(encoding)], axis=1)
     halves = tops / np.float32(steps)
     apart = 2 * levels.astype(np.int32) - steps
     errors, squares = np.full(m, np.inf), np.zeros(m)
@@ -86,9 +86,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     product, corrected = ((1 << bits) - 1) * steps * lanes, int(kind == RABITQ)
     numbers = (offsets.tolist(), errors.tolist(), squares.tolist(), shares)
     return [
-        EncodedQuery(
-            planes[i], encoding, bits, width, corrected, halves[i], product, *each, np.float32(0), quantizer.linking
-        )
+        EncodedQuery(planes[i], encoding, bits, width, corrected, halves[i], product, *each, np.float32(0), *of_codes)
         for i, each in enumerate(zip(*numbers, strict=True))
     ]
 
@@ -110,7 +108,7 @@ def distances_of(words: U64, queries: list[EncodedQuery]) -> I64:
             plane = words[:, p * width : (p + 1) * width]
             out[i] *= 2
             for q in range(encoding):
-                out[i] += _popcounts(plane ^ queries[i].planes[q]) << q
+                out[i] += _popcounts(plane ^ queries[i].planes[q, :width]) << q
     else:
         # with u a query's levels and c those of a code, a sum of u (2^bits - 1) + c (2^encoding - 1 - 2 u)
         most, steps = (1 << bits) - 1, (1 << encoding) - 1
@@ -118,7 +116,7 @@ def distances_of(words: U64, queries: list[EncodedQuery]) -> I64:
         values = np.zeros((len(words), 64 * width), np.uint8)
         for p in range(bits):
             values |= unpacked(words[:, p * width : (p + 1) * width]) << (bits - 1 - p)
-        planes = unpacked(np.concatenate([query.planes[:encoding] for query in queries]))
+        planes = unpacked(np.concatenate([query.planes[:encoding, :width] for query in queries]))
         levels = np.packbits(planes.reshape(m, encoding, -1), axis=1, bitorder="little")[:, 0]
         np.copyto(out, (steps - 2 * levels.astype(exact)) @ values.astype(exact).T, casting="unsafe")
         out += most * levels.sum(1, dtype=np.int64)[:, None]
