@@ -25,7 +25,6 @@ from .engine import (
     hybrid,
     info,
     listing,
-    maintenance,
     mmr,
     more_like,
     reembed,
@@ -986,9 +985,7 @@ class Collection:
         """
         self._engine.check(writing=True)
         self._engine.graph.settle()
-        writes.expire(self._engine)
-        self._engine.write(lambda: maintenance.compact(self._engine.core))
-        self._engine.write(lambda: maintenance.erase(self._engine.core))
+        writes.compact(self._engine)
 
     @checked_keywords
     def backup(self, path: str | PathLike[str], *, incremental: bool = False) -> BackupReport:

@@ -93,10 +93,10 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
             for at in range(0, len(rest), batch):
                 embedded += _embed(engine, embedder, stage, rest[at : at + batch])
             _swap(engine, stage, model)
+            stage.remove()  # here, as another thread may close the collection behind the commit
 
         engine.recode(swap)
         keep_misses(engine)
-        stage.remove()
     head = engine.store.head
     return ReembedReport(model, head.dim, head.n_live, embedded, resumed)
 

@@ -18,7 +18,7 @@ from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
 from ..storage import Row, Rows
 from ..validate import check_dim
-from . import fetch
+from . import fetch, maintenance
 from .embedding_model import refuse_older
 from .together import Adding, distinct, joined
 
@@ -197,16 +197,31 @@ def update_metadata(
 
 def expire(engine: "Engine") -> int:
     """Delete the documents that are over; returns how many."""
+    return engine.write(lambda: _bury_over(engine)) if engine.publisher.current().over else 0
 
-    def bury() -> int:
-        seen = engine.publisher.seen_at_commit(engine.publisher.follow())
-        if not seen.over:
-            return 0
-        rids = seen.rids[: seen.n][engine.publisher.state.live & ~seen.live].tolist()
-        engine.store.bury(rids)
-        return len(rids)
 
-    return engine.write(bury) if engine.publisher.current().over else 0
+def _bury_over(engine: "Engine") -> int:
+    seen = engine.publisher.seen_at_commit(engine.publisher.follow())
+    if not seen.over:
+        return 0
+    rids = seen.rids[: seen.n][engine.publisher.state.live & ~seen.live].tolist()
+    engine.store.bury(rids)
+    return len(rids)
+
+
+def compact(engine: "Engine") -> None:
+    """Give back the space of what is deleted, replaced or over.
+
+    All under the lock that was waited for once: nobody closes the collection, or has the lock for long, between a
+    commit and what is left to do behind it.
+    """
+
+    def once() -> None:
+        _bury_over(engine)
+        maintenance.compact(engine.core)
+        maintenance.erase(engine.core)
+
+    engine.write(once)
 
 
 def _rows_by_id(core: "Core", ids: Sequence[str]) -> list[Row]:

@@ -160,7 +160,7 @@ def staging(store: Store, model: str, *, alone: bool = True) -> Iterator[Staging
         out.load()
         yield out
         return
-    store.check_place()
+    store.check_writable()
     duty = WriterLock(store.folder / _LOCK, entries=store.flat.entries)
     with duty.open() as file:
         duty.wait(file, 0)

@@ -18,7 +18,6 @@ import pytest
 import bqstore
 from bqstore import Quantization
 from bqstore.engine import fetch, graph_builder, maintenance, search
-from bqstore.engine.engine import Engine
 from bqstore.index import HnswGraph, Quantizer
 from bqstore.storage import compaction
 from bqstore.storage.store import Store
@@ -531,20 +530,6 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
     with bqstore.open(tmp_path, hnsw=BITS) as col:
         assert len(col) == LIVE and way_of(col) == SIGNED[0] and col.verify().ok
         check_codes(col)
-
-
-def test_a_close_right_behind_its_commit_is_no_error(tmp_path, monkeypatch):
-    col, real = worn(tmp_path), Engine.recode
-
-    def recode(self, change):
-        real(self, change)
-        col.close()  # another thread has waited for the lock
-        self.publisher._next_look = 0.0  # and took its time
-
-    monkeypatch.setattr(Engine, "recode", recode)
-    assert col.requantize(encoding="two_bits", estimator="rabitq").encoding == "two_bits"
-    with bqstore.open(tmp_path, hnsw=BITS) as col:
-        assert col.info().quantization.encoding == "two_bits"
 
 
 @pytest.mark.sampled(2)
