@@ -128,7 +128,11 @@ class Publisher:
         """Follow what others have committed, if anything."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _LOOK
-            self.store.look()
+            try:
+                self.store.look()
+            except CorruptionError:
+                self._next_look = 0.0  # no call may go on to what was cut
+                raise
         if self._life.is_changing() or (self.store.is_alone and not self._behind):
             return
         number, told = self._number.now[0], self._number.now[0] != self._seen

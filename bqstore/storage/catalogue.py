@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, StorageError
-from . import space
+from . import copy_on_write, space
 from .forked import Inheritable, Using
 from .head import Head
 from .head_table import create_tables, read_head
@@ -56,6 +56,7 @@ class Catalogue(Inheritable):
         self._mains = 0  # how many there have been
         self._swap = threading.RLock()  # held for moments, by who takes a connection or gives it back
         self._owner = object()  # of the transaction on the main connection
+        self._copies = path is not None and copy_on_write.copies_on_write(path.parent)
         self._frozen: tuple[object, ...] | None = None  # what tells a change of the file that was opened as immutable
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
@@ -93,10 +94,13 @@ class Catalogue(Inheritable):
             before, self._main, self._is_writer = self._main, None, False
             if before is not None:  # nobody else uses it
                 before.close()  # before there is another, beside which SQLite would keep its descriptor
+            self._check_room()
             main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
             try:
                 check(main)
                 let_write(main, self._log)
+                if self._copies:
+                    main.execute("PRAGMA cache_spill = OFF")  # the log is written by COMMIT alone, see `writing`
             except BaseException:
                 main.close()
                 raise
@@ -243,7 +247,9 @@ class Catalogue(Inheritable):
             raise ClosedError("this collection is closed; open it again")
         with self._transaction("BEGIN IMMEDIATE", self._writer) as main, self.translated():
             self.in_doubt = False
+            before = main.total_changes
             yield main
+            self._check_room(main.total_changes - before)
             self.in_doubt = True
             try:
                 main.execute("COMMIT")
@@ -299,6 +305,23 @@ class Catalogue(Inheritable):
             version = int(main.execute("PRAGMA data_version").fetchone()[0])
             return self._mains, version
 
+    def _check_room(self, rows: int = 0) -> None:
+        """Raise StorageError where SQLite's map could not be written, and the process would end."""
+        if self._copies and self._path is not None:
+            try:
+                copy_on_write.check_room(self._path.parent, rows)
+            except OSError as error:
+                words = f"{self.name}: {error.strerror}; nothing of this call was acknowledged"
+                raise StorageError(error.errno, words) from error
+
+    def has_room(self) -> bool:
+        """Whether SQLite's map can be written now, as closing the last connection does."""
+        try:
+            self._check_room()
+        except StorageError:
+            return False
+        return True
+
     def _can_write(self) -> bool:
         """Whether SQLite may make its files beside this one."""
         return self._path is None or os.access(self._path.parent, os.W_OK)
@@ -351,6 +374,7 @@ class Catalogue(Inheritable):
         if self._path is None:
             return True
         with self._using_writer() as main:
+            self._check_room()
             return space.checkpoint(main)
 
     def erase(self) -> None:
@@ -392,8 +416,12 @@ class Catalogue(Inheritable):
         self._close_idle()
         with self._memory or nullcontext(), self.translated(), self._swap:
             main, self._main = self._main, None
-            if main is not None and not self._is_lent:  # else its reader closes it
-                main.close()
+            if main is None or self._is_lent:  # its reader closes it
+                return
+            if self._is_writer and not self.has_room():
+                copy_on_write.leave_open(main)  # the log stays as it is, and the next opening goes on with it
+                return
+            main.close()
 
     def _close_idle(self) -> None:
         with suppress(IndexError):  # a search may take the last one

@@ -52,12 +52,14 @@ class Snapshot:
     seq : int           the commit
     numbers : dict      as given to `Store.write_snapshot`
     arrays : dict       in a private map of the file: what is written into them stays in this process
+    mapped : Mapped     tells whether that file is still whole
     """
 
     n: int
     seq: int
     numbers: dict[str, int]
     arrays: dict[str, NDArray[Any]]
+    mapped: "Mapped"
     _map: memoryview = field(repr=False)
     _sections: dict[str, Section] = field(repr=False)
 
@@ -69,6 +71,30 @@ class Snapshot:
             last = (section.offset + section.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:
                 platform.forget(self._map, first, last - first)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The file of a snapshot that is mapped. One that was removed or replaced stays whole as long as its map does."""
+
+    name: str
+    identity: tuple[int, int]
+    size: int
+
+    def is_there(self, entries: Entries) -> bool:
+        """Whether the file still has its name. Raises CorruptionError if it was cut: its map is a SIGBUS then."""
+        try:
+            if entries.identity(self.name) != self.identity:
+                return False
+            size = entries.size(self.name)
+        except OSError:  # it has been removed; or it cannot be looked at now, which the folder's own check tells
+            return False
+        if size < self.size:
+            raise CorruptionError(
+                f"{self.name} was cut from {self.size:,} bytes to {size:,} while it was in use; nothing is lost: close "
+                "the collection and open it again, and the graph is made anew"
+            )
+        return True
 
 
 def found(entries: Entries, generation: int) -> list[tuple[int, str]]:
@@ -176,7 +202,8 @@ def load(entries: Entries, name: str, head: Head, codes: RecordFile | None) -> S
     try:
         fd = entries.open(name, os.O_RDONLY)
         try:
-            size = os.fstat(fd).st_size
+            status = os.fstat(fd)
+            size = status.st_size
             header = _read_header(fd, size)
             _check_commit(name, header, head)
             if fingerprint(codes, header.n) != header.codes:
@@ -192,9 +219,9 @@ def load(entries: Entries, name: str, head: Head, codes: RecordFile | None) -> S
         raise
     except (OSError, ValueError, MemoryError, CorruptionError) as error:  # a failing disk; out of address space
         raise UnusableError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    return Snapshot(
-        header.n, header.seq, dict(header.numbers), arrays, data, {section.name: section for section in header.sections}
-    )
+    mapped = Mapped(name, (status.st_dev, status.st_ino), size)
+    sections = {section.name: section for section in header.sections}
+    return Snapshot(header.n, header.seq, dict(header.numbers), arrays, mapped, data, sections)
 
 
 def _read_header(fd: int, size: int) -> Header:

@@ -16,7 +16,7 @@ from . import descriptors, head_table, platform, reserve
 from . import graph_snapshot as snapshots
 from .catalogue import Catalogue
 from .files import storage_errors
-from .graph_snapshot import Snapshot
+from .graph_snapshot import Mapped, Snapshot
 from .head import Head
 from .key_values import NAME as ENTRIES
 from .lock import WriterLock, unlock_and_close
@@ -50,6 +50,7 @@ class Sharing(Reading):
         self._lock, self.lock_timeout, self._place = lock, lock_timeout, place
         self.is_alone = folder is None or held is not None
         self.number = CommitNumber(None, write=False)
+        self._snapshots: tuple[Mapped, ...] = ()  # that are mapped, and may be cut
         self._until_closed = ExitStack()
         if held is not None:
             self.hold(held)
@@ -71,10 +72,20 @@ class Sharing(Reading):
         if self._place is not None:
             self._place.check()
 
+    def check_snapshots(self) -> None:
+        """Raise CorruptionError if a snapshot that is mapped was cut: reading it would end the process."""
+        entries = self.flat.entries
+        if entries is not None and self._snapshots:
+            self._snapshots = tuple(each for each in self._snapshots if each.is_there(entries))
+
     def look(self) -> None:
-        """To be done now and then: see where the folder is, and SEQ. FolderReplacedError, StorageError."""
+        """To be done now and then: see where the folder is, its snapshots, and SEQ.
+
+        Raises FolderReplacedError, StorageError, CorruptionError where a snapshot was cut.
+        """
         self.use()
         self.check_place()
+        self.check_snapshots()
         self.number.refresh()
         self._rest_folder()
 
@@ -237,7 +248,12 @@ class Sharing(Reading):
 
         The reason is None if there is no snapshot. Verifying reads every byte, at some 7 GB/s.
         """
-        return (None, None) if self.flat.entries is None else snapshots.read(self.flat.entries, self.head, self.codes)
+        if self.flat.entries is None:
+            return None, None
+        snapshot, reason = snapshots.read(self.flat.entries, self.head, self.codes)
+        if snapshot is not None:
+            self._snapshots = (*self._snapshots, snapshot.mapped)
+        return snapshot, reason
 
 
 def _opened(duty: WriterLock) -> io.FileIO:

@@ -158,6 +158,7 @@ class Store(Sharing):
         if self._poison is not None:
             raise StorageError(f"an earlier write failed ({self._poison}); close the collection and open it again")
         self.check_place()
+        self.check_snapshots()
 
     def append(self, rows: Rows, vectors: F32, codes: U64, coding: Coding | None = None) -> Head:
         """Upsert documents, durably.
@@ -472,6 +473,8 @@ class Store(Sharing):
                     self.wait_for_lock(file, min(self.lock_timeout, _AT_CLOSE))
                     locked = True
             stack.enter_context(guard)
+            if self._writing and self.flat.entries is not None and not self.catalogue.has_room():
+                reserve.give_up(self.flat.entries)
             stack.callback(self.catalogue.close)  # whatever comes before
             stack.callback(self.flat.close)
             if self._writing and locked and self._poison is None:

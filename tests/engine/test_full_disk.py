@@ -1,7 +1,10 @@
 """A disk that is full: what makes room works all the same, and what cannot work says how much it takes."""
 
+import contextlib
 import errno
+import os
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 import bqstore
 from bqstore.errors import StorageError
-from bqstore.storage import reserve
+from bqstore.storage import copy_on_write, reserve
 from bqstore.storage.place import Entries
 
 from .test_durability import small_disk
@@ -154,3 +157,46 @@ def test_a_file_that_could_not_be_looked_at_for_the_size_of_the_reserve_ended_th
         with pytest.raises(StorageError, match=r"cannot look at the files of .*default: Permission denied"):
             col.info()
         assert len(col) == 2
+
+
+def test_a_disk_that_is_full_ended_the_process_where_blocks_are_written_once(disk, monkeypatch):
+    """SQLite's -shm could not be written through its map on btrfs: SIGBUS in the middle of a commit."""
+    monkeypatch.setattr(copy_on_write.platform, "file_system", lambda folder: "btrfs")
+    with bqstore.open(disk) as col:
+        add(col, 200)
+        col.flush()
+        col.update_metadata(["d0"], {"n": 0})
+        fill(disk)
+        with pytest.raises(StorageError, match=r"meta\.db: No space left") as caught:  # before SQLite's log is written
+            col.update_metadata(["d0"], {"n": 1})
+        assert caught.value.errno == errno.ENOSPC and col.get(["d0"])[0].metadata == {"n": 0}
+        with pytest.raises(StorageError, match="No space left"):
+            col.flush()
+        assert col.delete(["d1"]) == 1 and len(col.search(vectors(1)[0], 3)) == 3  # by the reserve
+        (disk / "filler").unlink()
+        col.update_metadata(["d0"], {"n": 1})
+        assert len(col) == 199 and col.verify().ok
+
+
+def test_a_full_btrfs(tmp_path):
+    if not shutil.which("mkfs.btrfs") or os.geteuid() != 0:
+        pytest.skip("needs btrfs, and root")
+    with (tmp_path / "image").open("wb") as image:
+        image.truncate(128 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", tmp_path / "image"], check=True)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-o", "loop", tmp_path / "image", disk], check=False).returncode:
+        pytest.skip("this system forbids mounting")
+    try:
+        with bqstore.open(disk) as col:
+            add(col, 300)
+            os.sync()
+            fill(disk)
+            os.sync()
+            with contextlib.suppress(StorageError):
+                col.update_metadata([f"d{i}" for i in range(300)], {"long": "z" * 5000})
+            assert len(col) == 300 and len(col.search(vectors(1)[0], 3)) == 3
+            assert col.delete(["d1"]) == 1
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

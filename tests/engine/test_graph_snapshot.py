@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore.engine import graph_builder
+from bqstore import CorruptionError
+from bqstore.engine import graph_builder, publisher
 from bqstore.engine.graph_persistence import GraphPersistence
 from bqstore.index import HnswGraph
 from bqstore.storage import graph_snapshot as snapshot
@@ -655,3 +656,29 @@ def test_a_dropped_collection_gives_its_lock_back_at_once(tmp_path):
         assert len(snapshots(tmp_path)) == 1
     finally:
         gc.enable()
+
+
+def test_a_snapshot_that_was_cut_while_it_was_mapped_ended_the_process(tmp_path, monkeypatch):
+    filled(tmp_path, BASE).close()
+    monkeypatch.setattr(publisher, "_LOOK", 0.0)
+    with bqstore.open(tmp_path) as col:
+        assert col.search(QUERIES[0], K) and col.info().linked
+        file = snapshots(tmp_path)[0]
+        os.truncate(file, file.stat().st_size - 1)
+        for ask in (lambda: col.search(QUERIES[0], K), lambda: col.search_ids(QUERIES, K), lambda: col.delete(["0"])):
+            with pytest.raises(CorruptionError, match=r"was cut from .* nothing is lost: close the collection"):
+                ask()
+    with pytest.warns(RuntimeWarning, match="snap-"), bqstore.open(tmp_path) as col:
+        assert len(col) == N and len(col.search(QUERIES[0], K)) == K
+
+
+def test_a_snapshot_that_is_replaced_while_it_is_mapped_stays_whole(tmp_path, monkeypatch):
+    filled(tmp_path, BASE).close()
+    monkeypatch.setattr(publisher, "_LOOK", 0.0)
+    with bqstore.open(tmp_path, read_only=True) as col:
+        file = snapshots(tmp_path)[0]
+        (tmp_path / "other").write_bytes(b"")
+        (tmp_path / "other").rename(file)
+        assert len(col.search(QUERIES[0], K)) == K
+        file.unlink()
+        assert len(col.search(QUERIES[1], K)) == K
