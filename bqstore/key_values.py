@@ -21,7 +21,7 @@ from .arguments import (
     type_of,
 )
 from .errors import InvalidInputError
-from .places import absolute
+from .places import absolute, tell_of_another_mode
 from .storage import key_value_tables as tables
 from .storage.folders import collection_folder
 from .storage.key_value_tables import Entry
@@ -76,8 +76,11 @@ def open_key_values(
         raise InvalidInputError("read_only=True needs a path: what is in memory begins empty")
     where = None if path is None else absolute(path)
     folder = None if where is None else collection_folder(where, collection)
+    entries = open_entries(folder, read_only, timeout, permissions)
+    if mode is not None and folder is not None:
+        tell_of_another_mode(folder, permissions)
     return KeyValues(
-        open_entries(folder, read_only, timeout, permissions),
+        entries,
         path=where and str(where),
         collection=collection,
         read_only=read_only,

@@ -52,7 +52,7 @@ from .index import check_environment
 from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
 from .other_stores import refuse_foreign
-from .places import absolute, refuse_a_setting, tell_of_a_new_one
+from .places import absolute, refuse_a_setting, tell_of_a_new_one, tell_of_another_mode
 from .quality.keeper import RecallKeeper
 from .storage import Head, coding_of, open_store
 from .storage.folders import check_store_folder, collection_folder, collections_in, existing
@@ -105,7 +105,8 @@ def open(
     dim : int                       1 to 16,384; that of the first vectors if not given
     distance : str                  "cosine" (default), "dot" or "euclid"
     mode : int                      permissions of folders that are made, 0o700 if not given; with 0o770 or 0o2770 a
-                                    group shares them, and files have these without the right to execute
+                                    group shares them, and files have these without the right to execute. Where the
+                                    collection's folder has others, one line in the log says so
     encoding, estimator, rotate, truncate_dim, query_encoding
                                     how vectors become codes, as in `Quantization`
     m, ef_construct, full_scan_threshold
@@ -196,6 +197,8 @@ def open(
                 core.keeper = RecallKeeper(core)
     try:
         core.publisher.current()
+        if mode is not None and folder is not None:
+            tell_of_another_mode(folder, permissions)
         _settle(core, given, timeout)
         core.texts.start()
         copies.survives_forks(core)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from .arguments import nearest, shown, text_bytes
 from .config import DISTANCES, ENCODINGS, ORIGINALS
 from .errors import InvalidInputError
 from .storage import folders
+from .storage.files import storage_errors
 
 LOG: Final = logging.getLogger("bqstore")
 _VALUES: Final = {
@@ -28,7 +30,8 @@ def absolute(given: object, name: str = "path", expected: str = _EXPECTED) -> Pa
     path = fspath(given)
     if not isinstance(path, str) or not path or "\0" in path:
         raise InvalidInputError(f"{name} is {shown(path)}; {expected}")
-    if path.strip().lower() in (":memory:", "file::memory:"):
+    spelt = path.strip().lower()
+    if spelt == ":memory:" or (spelt.startswith("file:") and ("mode=memory" in spelt or ":memory:" in spelt)):
         raise InvalidInputError(
             f"{name} is {shown(path)}, SQLite's name; leave {name} out to keep everything in memory"
         )
@@ -47,6 +50,20 @@ def refuse_a_setting(collection: object, folder: Path | None) -> None:
     if setting is not None and (folder is None or not (folder / "meta.db").exists()):
         raise InvalidInputError(
             f"collection is {collection!r}, which is a value of {setting}: write {setting}={collection!r}"
+        )
+
+
+def tell_of_another_mode(folder: Path, mode: int) -> None:
+    """Log one WARNING where a collection's folder has not the permissions that are asked for."""
+    with storage_errors(f"look at {folder}"):
+        found = stat.S_IMODE(folder.stat().st_mode)
+    if found != mode:
+        LOG.warning(
+            "mode=%#o is asked for, and %s has %#o: mode= is for folders that are made, and some file systems keep "
+            "another one; chmod changes it, of the files in it, too",
+            mode,
+            folder,
+            found,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 from .arguments import check_seconds, checked_keywords
-from .places import absolute
+from .places import LOG, absolute
 from .storage import folders, open_store
 
 Path = str | PathLike[str]
@@ -15,13 +15,24 @@ Path = str | PathLike[str]
 def collections(path: Path) -> list[str]:
     """The names of the collections in a store, sorted; an empty list where there is no store.
 
+    Nothing is made: a program may ask before it opens its first one. At a path where there is no folder, the log has
+    one line at INFO.
+
+    Raises
+    ------
+    InvalidInputError   the path is that of a file, or of a collection
+
     >>> import bqstore
     >>> bqstore.open("my-store", "notes").close()
     >>> bqstore.open("my-store", "日本").close()
     >>> bqstore.collections("my-store")
     ['notes', '日本']
     """
-    return folders.collections_in(absolute(path))
+    store = absolute(path)
+    found = folders.collections_in(store)
+    if not found and not store.exists():
+        LOG.info("there is no folder %s, and so no collection in it", store)
+    return found
 
 
 @checked_keywords

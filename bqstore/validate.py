@@ -48,7 +48,10 @@ def array(given: object, what: str) -> F32:
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidInputError(f"{what} cannot be read as an array of numbers: {ragged(given) or error}") from error
     if wide.dtype.kind not in "fiu":
-        raise InvalidInputError(f"{what} {'holds' if wide.ndim else 'is'} {_other_than_numbers(wide, given, what)}")
+        told = _other_than_numbers(wide, given, what)
+        row = _only_one_without_numbers(wide, given) if what == "vectors" else None
+        which = what if row is None else f"vector {row}"
+        raise InvalidInputError(f"{which} {'holds' if wide.ndim else 'is'} {told}")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is refused as that
         # writable: for read-only arrays the kernels would be compiled a second time
         return np.require(wide, np.float32, ["C", "W"])
@@ -67,6 +70,15 @@ def _other_than_numbers(wide: NDArray[Any], given: object, what: str) -> str:
     names = {"b": "booleans", "c": "complex numbers"}
     found = type_of(other[0]) if other else names.get(wide.dtype.kind, f"values of type {wide.dtype}")
     return f"{found}; {expected}"
+
+
+def _only_one_without_numbers(wide: NDArray[Any], given: object) -> int | None:
+    """The first row that holds something else than numbers, where others hold numbers alone."""
+    if wide.ndim != 2 or wide.dtype.kind not in "OSU":
+        return None
+    rows: Iterable[Any] = given if isinstance(given, (list, tuple)) else wide  # numpy makes text of numbers beside text
+    bad = [any(isinstance(value, bool) or not isinstance(value, Number) for value in row) for row in rows]
+    return bad.index(True) if True in bad and False in bad else None
 
 
 def ragged(given: object) -> str | None:
@@ -196,7 +208,11 @@ def one_metadata_in(
     return None if ids is None else ids_in(ids), metadata
 
 
-_OF_ONE: Final = re.compile(r"(?:vector|metadata|text|id) (\d+)\b")
+# rows that differ are told of behind what they make impossible
+_OF_ONE: Final = re.compile(
+    r"(?:vectors (?:cannot be read as an array of numbers: |holds [^:;]*; ))?"
+    r"(vector|metadata|text|id) (\d+)\b"
+)
 
 
 def _say_which(error: InvalidInputError, ids: list[Any] | None) -> None:
@@ -204,9 +220,9 @@ def _say_which(error: InvalidInputError, ids: list[Any] | None) -> None:
     found = _OF_ONE.match(str(error))
     if found is None:
         return
-    error.index = int(found[1])
+    error.index = int(found[2])
     id_ = ids[error.index] if ids is not None and error.index < len(ids) else None
-    if isinstance(id_, str) and not found[0].startswith("id"):
+    if isinstance(id_, str) and found[1] != "id":
         error.args = (f"{error} (document {shown(id_)})",)
 
 
@@ -218,6 +234,8 @@ def good_documents_in(
     Raises InvalidInputError for what concerns no single document, such as lists of different lengths.
     """
     try:
+        if hasattr(vectors, "to_pylist") and not hasattr(vectors, "column_names"):
+            vectors = vectors.to_pylist()  # a column of arrow, whose items are its own scalars
         given = list(vectors) if isinstance(vectors, Iterable) and not isinstance(vectors, (str, bytes)) else vectors
         rows: Any = given if isinstance(given, list) else list(array(given, "vectors"))
         if isinstance(vectors, Iterable) and hasattr(vectors, "columns"):  # a frame, whose items are its columns
@@ -235,9 +253,11 @@ def good_documents_in(
     for i in range(n):
         one = replace(head, dim=dim)
         try:
+            if rows[i] is None:
+                raise InvalidInputError("vector 0 is None, not a row of numbers")
             vector, row = documents_in([rows[i]], [names[i]], [all_texts[i]], [each[i]], one)
         except InvalidInputError as error:
-            reason = _OF_ONE.sub(lambda found, i=i: found[0].replace(found[1], str(i)), str(error), count=1)  # type: ignore[misc]
+            reason = _OF_ONE.sub(lambda found, i=i: f"{found[1]} {i}", str(error), count=1)  # type: ignore[misc]
             skipped.append((i, names[i] if isinstance(names[i], str) else None, reason))
             continue
         dim = vector.shape[1]
@@ -379,7 +399,12 @@ def check_documents(
     Traceback (most recent call last):
     bqstore.errors.InvalidInputError: id 1 is an int; ids are strings: use str(id)
     """
-    rows_in(new_ids(ids, n), texts, metadatas, expires_at)
+    ids = ids if ids is None or isinstance(ids, list) else items(ids, "ids")
+    try:
+        rows_in(new_ids(ids, n), texts, metadatas, expires_at)
+    except InvalidInputError as error:
+        _say_which(error, ids)
+        raise
 
 
 def metadata_in(

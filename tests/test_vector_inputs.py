@@ -234,6 +234,10 @@ class Arrow:
     def to_pylist(self):
         return self.rows
 
+    def __iter__(self):
+        """Scalars of Arrow's own, which are no numbers."""
+        return iter([[object() for _ in row or ()] for row in self.rows])
+
     def flatten(self):
         assert self.null_count == 0, "flatten() leaves out the rows that are null"
         return np.concatenate(self.rows)
@@ -246,6 +250,31 @@ def test_columns_in_the_form_of_arrow(options):
     assert kept(Arrow(ROWS, **options)) == ROWS
     with pytest.raises(InvalidInputError, match="vectors cannot be read as an array of numbers: vector 1 is None"):
         kept(Arrow([ROWS[0], None], **{**options, "null_count": 1}))
+
+
+def test_of_a_column_of_arrow_everything_was_skipped():
+    with bqstore.open() as col:
+        out = col.add(Arrow([ROWS[0], None, ROWS[1]], null_count=1), ["a", "b", "c"], on_error="skip")
+        assert out == ["a", "c"] and [(each.index, each.id) for each in out.skipped] == [(1, "b")]
+        assert out.skipped[0].reason == "vector 1 is None, not a row of numbers"
+        assert [each.vector.tolist() for each in col.get(["a", "c"], with_vectors=True)] == ROWS[:2]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (None, "vector 1 is None, not a row of numbers"),
+        ([1.0, 2.0], "vector 1 has 2 dimensions, vector 0 has 3"),
+        ([1.0, None, 2.0], "vector 1 holds None; expected numbers"),
+        (["a", "b", "c"], "vector 1 holds text; embed it first"),
+        ([1.0, float("nan"), 2.0], "vector 1 holds NaN"),
+    ],
+)
+def test_one_vector_that_is_none_among_many_was_not_named(bad, words):
+    with bqstore.open() as col:
+        with pytest.raises(InvalidInputError, match=rf"{words}.* \(document 'b'\)") as caught:
+            col.add([ROWS[0], bad, ROWS[1]], ["a", "b", "c"])
+        assert caught.value.index == 1 and len(col) == 0
 
 
 class Table(Arrow):

@@ -183,6 +183,7 @@ class _Parser:
         raise InvalidInputError(
             f"the filter on {shown(key)} compares with a dict; for a nested field write "
             f"{shown(key + '.' + str(name))}, for equality of the whole {{'$eq': {{...}}}}"
+            f"{foreign_filters.of_one(key)}"
         )
 
 
@@ -267,6 +268,8 @@ def _operands(key: str, name: str, values: object) -> tuple[Typed, ...]:
     many = MAX_OPERANDS + 3  # True and False do not count: a filter of LlamaIndex brings them along with 1 and 0
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = list(values) if values.dtype.kind in "mMOV" else values.tolist()
+    elif hasattr(values, "shape") and callable(listed := getattr(values, "tolist", None)):
+        values = listed()  # a tensor, a column of pandas: what they hold, not their own scalars
     elif not isinstance(values, (*_LISTS, str, bytes, Mapping)) and isinstance(values, Iterable):
         values = list(values if key in (ID_KEY, REF_DOC_ID_KEY) else islice(values, many))
     if not isinstance(values, _LISTS):

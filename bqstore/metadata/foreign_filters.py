@@ -42,6 +42,7 @@ _HINTS: Final = {
     "$size": f"; use {_FUNCTION}",
     "$not_contains": "; write {'$not': {'$contains': ...}}",
     "$not_like": "; write {'$not': {'$like': ...}}",
+    "$mod": f"; use {_FUNCTION}",
     "$type": f"; use {_FUNCTION}",
     "$where": f"; use {_FUNCTION}",
     "$elemmatch": "; an operator on a list tests its elements; of dicts use a function of the document",
@@ -67,6 +68,11 @@ def refuse(given: Mapping[Any, Any]) -> None:
                 f"the filter has {beside[0]!r} and 'operator': {shown(name)}, another store's form; expected "
                 "{'year': {'$gte': 2020}}, joined by {'$and': [...]}"
             )
+
+
+def of_one(key: str) -> str:
+    """What to add to the name of a field with a filter in the place of its value, where it means one of ours."""
+    return {"not": "; did you mean '$not'?", "must_not": "; did you mean '$not'?"}.get(key.lower(), "")
 
 
 def hint(name: object) -> str | None:

@@ -78,7 +78,13 @@ def to_json(given: Mapping[Any, Any], what: str, private: bool = False) -> str:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"{what} cannot be written as JSON: {_reason(given, error)}") from error
-    size = text_bytes(text, what)
+    try:
+        size = text_bytes(text, what)
+    except InvalidInputError:  # with its place in the JSON text: the key says more
+        for path, leaf in _leaves(given, ""):
+            if isinstance(leaf, str):
+                text_bytes(leaf, f"{what} at {shown(path)}")
+        raise
     if dates.IN_JSON in text and text.count(dates.IN_JSON) > len(converted):
         raise InvalidInputError(
             f"{what} has a string that begins with U+10FFFF twice, which is no character: remove it"
@@ -114,6 +120,8 @@ def plain(value: object) -> object:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _text(bytes(value))
     if isinstance(value, np.ndarray):
+        if value.ndim == 0:
+            return value[()]  # of numpy's type, which is looked at next
         return list(value) if value.ndim != 1 or value.dtype.kind in "mMOV" else value.tolist()
     if hasattr(value, "shape") and callable(listed := getattr(value, "tolist", None)):  # a tensor of torch or JAX
         try:

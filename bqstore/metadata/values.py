@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -23,7 +23,8 @@ Typed = tuple[Any, ...]  # (name of the type, value); a null has no value
 MAX_PIECE = 1024  # bytes between two % of a pattern that also has _
 LONGEST: Final = 1 << 16  # characters of a string that a column keeps; of a longer one it keeps a digest
 IS_LONG: Final = f"{MARK}#"  # what the digest begins with
-_CONVERTED: Final = (date, time, np.generic, Decimal, UUID, Enum, PurePath)  # as `plain` does it in metadata
+# as `plain` does it in metadata
+_CONVERTED: Final = (date, time, timedelta, np.generic, Decimal, UUID, Enum, PurePath)
 BEYOND: Final = 10**5000  # more than any integer that Python prints, and so than any in JSON
 
 
@@ -67,7 +68,7 @@ def operand(value: object, key: str) -> Typed:
 
 def scalar(value: object, what: str) -> Typed:
     """A number, a string or a date, which have an order, checked and typed; infinity is beyond all numbers."""
-    if isinstance(value, (float, np.floating)) and math.isinf(value):
+    if isinstance(value, (float, np.floating, Decimal)) and math.isinf(value):
         return ("number", BEYOND if value > 0 else -BEYOND)
     made = typed(checked(value, what))
     if made[0] not in ("number", "string"):
@@ -90,7 +91,7 @@ def checked(value: object, what: str, depth: int = 1) -> object:
                 raise InvalidInputError(f"{what} has a dict with a key of type {type(key).__name__}; expected strings")
             text_bytes(key, what)
         return {k: checked(v, what, depth + 1) for k, v in value.items()}
-    if isinstance(value, _CONVERTED):
+    if isinstance(value, _CONVERTED) or type(value).__name__ == "NAType":  # of pandas
         try:
             return checked(plain(value), what, depth + 1)  # as in metadata
         except (TypeError, ValueError) as error:

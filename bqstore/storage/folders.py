@@ -98,10 +98,16 @@ def folder_name(name: str) -> str:
 
 
 def collections_in(path: Path) -> list[str]:
-    """The names of the collections of a store, sorted; none where there is no such folder."""
+    """The names of the collections of a store, sorted; none where there is no such folder.
+
+    Raises InvalidInputError for a file, and for a folder that is a collection itself.
+    """
     with storage_errors(f"look at {path}"):
         if not path.is_dir():
+            if path.exists():
+                raise InvalidInputError(f"{path} is a file; a store is a folder: unpack an archive first")
             return []
+        _refuse_a_collection(path, set(os.listdir(path)))  # noqa: PTH208
         found = []
         for folder in path.iterdir():
             name = unquote(folder.name)
@@ -109,6 +115,15 @@ def collections_in(path: Path) -> list[str]:
             if named and (folder / "meta.db").is_file():
                 found.append(name)
     return sorted(found)
+
+
+def _refuse_a_collection(path: Path, names: set[str]) -> None:
+    """Raise InvalidInputError where a path that is to be a store's is that of a collection."""
+    if "meta.db" in names and ("LOCK" in names or flat_files(path)):
+        raise InvalidInputError(
+            f"{path} is a collection itself; open its store: path={str(path.parent)!r}, "
+            f"collection={unquote(path.name)!r}"
+        )
 
 
 def check_store_folder(path: Path, folder: Path) -> None:
@@ -119,11 +134,7 @@ def check_store_folder(path: Path, folder: Path) -> None:
         if not path.is_dir():
             return
         names = set(os.listdir(path))  # noqa: PTH208
-        if "meta.db" in names and ("LOCK" in names or flat_files(path)):
-            raise InvalidInputError(
-                f"{path} is a collection itself; open its store: path={str(path.parent)!r}, "
-                f"collection={unquote(path.name)!r}"
-            )
+        _refuse_a_collection(path, names)
         if {"meta.json", "collection"} <= names and not collections_in(path):
             raise InvalidInputError(
                 f"{path} is a folder of Qdrant's, with no collection of bqstore; give another folder"

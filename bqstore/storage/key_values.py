@@ -20,8 +20,8 @@ from typing import Final, TypeVar
 
 from ..errors import BqstoreError, ClosedError, LockedError, ReadOnlyError, StorageError
 from ..forks import in_forks
+from . import descriptors, reserve
 from . import key_value_tables as tables
-from . import reserve
 from .catalogue import Catalogue
 from .key_value_tables import About, Entry
 from .lock import WriterLock, is_own_for_life, unlock_and_close
@@ -30,6 +30,7 @@ from .place import Place
 T = TypeVar("T")
 NAME: Final = "kv.db"
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
+_USED: Final = 0.5  # seconds after which it is said again that they are in use
 _turns: "dict[tuple[int, int], threading.RLock]" = {}  # by device and inode of the folder
 
 
@@ -50,7 +51,18 @@ class EntryFile:
         if place is not None:
             self._until_closed.callback(place.close)
             catalogue.check_place = place.check
+            catalogue.wake = self._use
+            self._until_closed.callback(descriptors.forget, self)
+            self._use()
         _open.add(self)
+
+    def _use(self) -> None:
+        self._next_use = time.monotonic() + _USED
+        descriptors.used(self)
+
+    def rest(self) -> bool:
+        """Give back the descriptors of the file until it is needed; False where it is now. That of the folder stays."""
+        return self._closed or (self._poison is None and self.catalogue.rest())
 
     # ---- reading
 
@@ -174,6 +186,8 @@ class EntryFile:
             )
         if self._turn._is_owned():  # type: ignore[attr-defined]
             raise LockedError("this thread is inside a write of these entries: let a signal handler set a flag")
+        if self._place is not None and time.monotonic() > self._next_use:
+            self._use()
 
     def close(self) -> None:
         """Give back the files. What was acknowledged is durable already."""

@@ -193,3 +193,15 @@ def test_a_group_shares_a_folder_that_is_made_for_it(tmp_path, mode, folders, fi
     for wrong in (0o070, "rwx", 0o600):
         with pytest.raises(bqstore.InvalidInputError, match="mode is"):
             bqstore.open(tmp_path / "other", mode=wrong)
+
+
+@pytest.mark.parametrize("open_", [bqstore.open, bqstore.open_key_values])
+def test_a_mode_that_the_folder_has_not_was_passed_over_in_silence(tmp_path, caplog, open_):
+    with open_(tmp_path / "store", mode=0o750), open_(tmp_path / "store", mode=0o750), open_(tmp_path / "store"):
+        assert not caplog.records
+        with open_(tmp_path / "store", mode=0o770):  # open already, in this process
+            (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "mode=0o770 is asked for" in told and "default has 0o750" in told and "chmod" in told
+    with open_(tmp_path / "store", mode=0o700, read_only=True):
+        assert len(caplog.records) == 2
+    assert (tmp_path / "store" / "default").stat().st_mode & 0o7777 == 0o750

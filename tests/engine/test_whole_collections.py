@@ -1,5 +1,6 @@
 """Whole collections: names of any text, dropped, renamed, copied; from memory to disk and back, pickled, forked."""
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -90,6 +91,18 @@ def test_what_is_no_collection_is_not_listed(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     assert bqstore.collections(tmp_path) == []
+
+
+def test_collections_of_what_is_no_store_were_none_without_a_word(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "bqstore"):
+        assert bqstore.collections(tmp_path / "sotre") == [] and not (tmp_path / "sotre").exists()
+    assert [record.getMessage() for record in caplog.records if "there is no folder" in record.getMessage()]
+    (tmp_path / "file").touch()
+    with pytest.raises(bqstore.InvalidInputError, match="is a file; a store is a folder"):
+        bqstore.collections(tmp_path / "file")
+    bqstore.open(tmp_path / "store", "notes").close()
+    with pytest.raises(bqstore.InvalidInputError, match=r"is a collection itself; .*collection='notes'"):
+        bqstore.collections(tmp_path / "store" / "notes")
 
 
 # ---- drop, rename, copy

@@ -80,6 +80,8 @@ def kept(value, path=None):
         (Place("x", DAY), {"name": "x", "seen": DAY}),
         (np.float32(0.5), 0.5),
         (np.longdouble(0.5), 0.5),
+        (np.array(5), 5),
+        (np.array("2024-05-06", "datetime64[D]"), DAY),
         (np.bool_(True), True),
         (np.str_("s"), "s"),
         (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
@@ -102,6 +104,7 @@ def test_a_value_with_one_form_in_json_is_taken(value, form):
         (decimal.Decimal("0.1234567890123456789"), "'x': .*more digits than a float keeps"),
         (b"\xff\xfe", "'x': bytes that are not UTF-8 .*base64"),
         (1j, "'x': a complex is not JSON"),
+        ({"deep": ["\ud800"]}, r"at 'x.deep\[0\]' holds a lone surrogate at position 0"),
         ({"deep": [1, {"er": object()}]}, r"'x.deep\[1\].er': an object is not JSON"),
         (np.datetime64("NaT", "s"), "'x': NaT is no date"),
         (np.datetime64("2024-05-06T07:08:09.000000001", "ns"), "'x': .*finer than a microsecond"),
@@ -267,6 +270,13 @@ def test_long_values_are_known_again_from_a_snapshot(tmp_path):
 # ---- operands
 
 
+def test_durations_and_missing_values_could_be_stored_and_not_asked_for():
+    missing = type("NAType", (), {})()  # of pandas
+    with bqstore.open() as col:
+        col.add(np.eye(2), ["a", "b"], metadatas=[{"x": datetime.timedelta(hours=1)}, {"x": missing}])
+        assert col.ids({"x": datetime.timedelta(hours=1)}) == ["a"] and col.ids({"x": missing}) == ["b"]
+
+
 def test_operands_are_converted_as_metadata_is():
     with bqstore.open() as col:
         col.add(
@@ -284,6 +294,21 @@ def test_in_takes_what_can_be_iterated(values):
         col.add(np.ones((5, 1)), metadatas=[{"n": i} for i in range(5)])
         condition = {"n": {"$in": values}}
         assert col.count(condition) == 2
+
+
+def test_a_tensor_of_values_was_taken_for_tensors():
+    class Tensor:
+        shape = (2,)
+
+        def __iter__(self):
+            return iter([Tensor(), Tensor()])
+
+        def tolist(self):
+            return [0, 1]
+
+    with bqstore.open() as col:
+        col.add(np.eye(3), ["a", "b", "c"], metadatas=[{"x": i} for i in range(3)])
+        assert col.ids({"x": {"$in": Tensor()}}) == ["a", "b"] and col.ids({"x": {"$nin": Tensor()}}) == ["c"]
 
 
 def test_infinity_is_no_limit():

@@ -27,9 +27,11 @@ from bqstore import (
     ReadOnlyError,
     StorageError,
 )
+from bqstore.storage import platform
 from tests.conftest import child, often
 
 from ..engine.other_process import other_process
+from ..engine.test_descriptors import held
 from ..engine.test_durability import small_disk
 from .damage import flip, positions
 from .interrupts import interrupted, lines_of, some_lines
@@ -422,3 +424,35 @@ def test_pickles_lead_to_the_same_folder_and_copies_are_the_same_object(tmp_path
         assert copy.copy(kv) is kv and copy.deepcopy(kv) is kv
     with pytest.raises(InvalidInputError, match="in memory cannot be pickled"):
         pickle.dumps(bqstore.open_key_values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_entries_that_nobody_used_kept_their_descriptors(tmp_path, monkeypatch):
+    """With many of them open, as caches of tenants are, the process had none left."""
+    monkeypatch.setattr(platform, "most_descriptors", lambda: 64)  # four may be awake
+    many = [bqstore.open_key_values(tmp_path, f"c{i}") for i in range(12)]
+    for turn in ("one", "two"):
+        for i, kv in enumerate(many):
+            kv.put({f"{turn} {i}": b"value"})
+            assert kv.get([f"{turn} {i}"]) == [b"value"]
+    assert len(held(tmp_path)) <= 4 * 4 + 8  # all of four, and each folder's
+    one = many[0]
+    assert one._entries.rest() and held(tmp_path / "c0") == ["c0"]
+    with bqstore.open_key_values(tmp_path, "c0") as other:
+        other.put({"other": b"by another"})
+    assert one.items() == [("one 0", b"value"), ("other", b"by another"), ("two 0", b"value")]
+    with one._entries.standing():
+        assert not one._entries.rest()
+    assert one._entries.rest() and one.delete(["other"]) == 1 and one.keys() == ["one 0", "two 0"]
+    one.close()
+    assert one._entries.rest() and held(tmp_path / "c0") == []
+    last = many[-1]
+    assert last._entries.rest()
+    (tmp_path / "c11").rename(tmp_path / "moved")
+    with bqstore.open_key_values(tmp_path, "c11") as new:
+        new.put({"new": b"of another folder"})
+        with pytest.raises(FolderReplacedError):
+            last.get(["new"])
+    for kv in many:
+        kv.close()
+    assert held(tmp_path) == []
