@@ -86,12 +86,12 @@ async def test_an_embedder_closed_on_a_loop_says_so(make, server):
 async def test_many_tasks_take_few_threads(make, server):
     """Three hundred tasks took 660 threads."""
     server.delay = 0.01
-    embedder, before = make(max_concurrency=16), threading.active_count()
+    embedder, before = make(max_concurrency=16), set(threading.enumerate())  # those of other tests' loops may be left
     calls = [asyncio.create_task(embedder.aembed_query(f"text {i}")) for i in range(500)]
     most = 0
     while not all(call.done() for call in calls):
         ours = [thread for thread in threading.enumerate() if thread.name.startswith("bqstore")]
-        most = max(most, len(ours))
+        most = max(most, len(set(ours) - before))
         await asyncio.sleep(0.002)
     np.testing.assert_array_equal([call.result() for call in calls], [vector_of(f"text {i}") for i in range(500)])
-    assert most <= 10, (before, most)
+    assert most <= 5, most  # a loop and four workers

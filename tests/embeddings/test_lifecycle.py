@@ -1,9 +1,11 @@
 """An embedder that is shared by threads, closed, copied or carried over a fork."""
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +13,7 @@ import openai
 import pytest
 
 from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings.openai.embedding_task import EmbeddingTask
 from bqstore.errors import EmbeddingError
 
 from .conftest import KEY
@@ -21,6 +24,7 @@ def test_a_forked_process_talks_over_its_own_connection(make, server, tmp_path):
     program = """
 import os, sys
 from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings.openai.embedding_task import EmbeddingTask
 embedder = OpenAIEmbedder(api_key="sk-x", dimensions=8, base_url=sys.argv[1], cache=sys.argv[2])
 embedder.embed_query("before")
 child = os.fork()
@@ -41,6 +45,26 @@ def test_an_embedder_is_shared_by_threads(make, server):
     np.testing.assert_array_equal(vectors, [vector_of(f"text {i % 10}") for i in range(80)])
 
 
+def test_a_call_leaves_nothing_for_the_garbage_collector(make):
+    """Its texts and vectors were part of a cycle, and stayed in memory until the collector came."""
+
+    def left():
+        return [found for found in gc.get_objects() if isinstance(found, EmbeddingTask)]
+
+    embedder = make()
+    embedder.embed_query("before")
+    gc.collect()
+    gc.disable()
+    try:
+        embedder.embed(["a", "b"])
+        end = time.monotonic() + 10
+        while left() and time.monotonic() < end:  # the loop's thread may hold it a moment longer
+            time.sleep(0.01)
+        assert not left()
+    finally:
+        gc.enable()
+
+
 def test_a_key_is_not_needed_to_close(server):
     embedder = OpenAIEmbedder(api_key=KEY, base_url=server.url, cache=False)
     embedder.close()
@@ -55,11 +79,11 @@ def test_an_embedder_does_not_travel(make):
     assert copy.deepcopy(embedder) is copy.copy(embedder) is embedder
 
 
-def test_a_client_that_was_given_is_not_used_after_a_fork(server, tmp_path, monkeypatch):
+def test_a_client_that_was_given_is_not_used_after_a_fork(server, tmp_path):
     with openai.OpenAI(api_key=KEY, base_url=server.url) as client:
         embedder = OpenAIEmbedder("own", client=client, cache=tmp_path)
         embedder.embed_query("a")
-        monkeypatch.setattr("os.getpid", lambda: -1)
+        embedder._client._pid = -1  # not os.getpid itself: all of this process would begin anew, and leave its threads
         with pytest.raises(EmbeddingError, match="make client and embedder in this process"):
             embedder.embed_query("b")
     assert server.texts == ["a"]

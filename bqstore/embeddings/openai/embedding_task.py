@@ -68,8 +68,9 @@ class EmbeddingTask:
     def submit(self) -> "Future[None] | None":
         """Send the requests; the result is set when all are answered or one has failed. None: there are none."""
         if self.requests:
-            self.future = background().submit(self._run())
-            self.future.add_done_callback(lambda _: self._news.put(0))
+            self.future, news = background().submit(self._run()), self._news
+            # not of this task itself: a future keeps its callbacks, and texts and vectors would wait for the collector
+            self.future.add_done_callback(lambda _: news.put(0))
         return self.future
 
     def finish(self, report: Report | None = None) -> Vectors:
@@ -141,12 +142,10 @@ class EmbeddingTask:
             found = self._cache.get(list(part))
             if found and self._requester.dim is None:
                 self._requester.dim = next(iter(found.values())).size
-            for key, row in part.items():
-                vector = found.get(key)
-                if vector is not None and vector.size == self._requester.dim:
-                    self._fill([row], vector[None, :])
-                else:
-                    missing.append(row)
+            found = {key: vector for key, vector in found.items() if vector.size == self._requester.dim}
+            if found:
+                self._fill([part[key] for key in found], list(found.values()))
+            missing += [row for key, row in part.items() if key not in found]
         return missing
 
     async def _run(self) -> None:
@@ -188,9 +187,10 @@ class EmbeddingTask:
         self._fill([text.row for text in texts], vectors)
         self._requester.meter.add(texts=len(texts))
 
-    def _fill(self, rows: list[int], vectors: Vectors) -> None:
+    def _fill(self, rows: list[int], vectors: Sequence[Vectors] | Vectors) -> None:
         with self._allocating:
             if self._vectors is None:
-                self._vectors = np.empty((len(self.texts), vectors.shape[1]), np.float32)
-        self._vectors[rows] = vectors
+                self._vectors = np.empty((len(self.texts), len(vectors[0])), np.float32)
+        for row, vector in zip(rows, vectors, strict=True):
+            self._vectors[row] = vector
         self._has_vector[rows] = True

@@ -38,7 +38,7 @@ _TRICKLE = 10  # times the timeout: an answer that drips byte by byte never time
 _ERRORS_AMONG_SUCCESSES, _ERRORS_ALONE = 5, 2  # texts of one request that are refused, before the rest is given up
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: there is one for each text, and setting frozen fields takes longer than all else
 class PendingText:
     """A text to request: its index in the user's list, its row and key, and an upper bound of its tokens."""
 
