@@ -57,9 +57,8 @@ class Acceptor:
         known = state.matched.get(tree)
         if known is not None:
             return state, *known
-        fields, ids = fields_of(tree), state.ids is not None
-        indexed = {field.key for field in fields if _has_index(field)} - state.columns.keys()
-        keys = {field.key for field in fields if not _has_index(field)}
+        missing, ids = [field for field in fields_of(tree) if field.key not in state.columns], state.ids is not None
+        keys = {field.key for field in missing if not _has_index(field)}
 
         def grow(state: State) -> State:
             return with_columns(self._store, with_ids(self._store, state) if ids else state, keys)
@@ -67,7 +66,7 @@ class Acceptor:
         def answer(state: State) -> tuple[State, Bits]:
             return state, evaluate(tree, state.n, bits_reader(self._store, state))
 
-        if indexed or not keys <= state.columns.keys():
+        if missing:
             state, bits = self._loaded(grow, answer)
         else:
             state, bits = answer(state)

@@ -1,19 +1,18 @@
 """A search of one state with one set of options: everything that does not depend on the query is done beforehand."""
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
 from ..bitmap import to_mask
-from ..config import MAX_K
+from ..config import AUTO, MAX_K, Quantization
 from ..storage.files import RecordFile
 from ..validate import check_dim, check_queries, lengthened
 from .options import Options
 from .state import State
 
 F32 = NDArray[np.float32]
+_PLANS = 256  # that a state remembers
 
 
 class PreparedSearch:
@@ -28,14 +27,16 @@ class PreparedSearch:
     __slots__ = (
         "_accept",
         "_accepted",
-        "_made",
+        "_data",
+        "_filtered",
         "_may_be_copies",
         "_n",
+        "_planes",
+        "_plans",
         "_wider",
         "live",
         "nothing",
         "options",
-        "quantization",
         "search",
         "vectors",
     )
@@ -55,21 +56,43 @@ class PreparedSearch:
         self.nothing = data is None or accepted == 0
         if data is None or self.nothing:
             return
-        self.quantization = data.quantizer.resolved(options.query_encoding)
-        planes = index.ENCODINGS[self.quantization.query_encoding]
+        encoding = data.quantizer.query_encoding if options.query_encoding == AUTO else options.query_encoding
+        self._planes = index.ENCODINGS[encoding]
+        self._data, self._plans, self._accepted, self._filtered = data, state.plans, accepted, filtered
+        self._wider: dict[int, index.Search] = {}
+        self.search = self._made(options.k)
+        # if the hits are copies of one vector, documents next to it may not have been among the candidates
+        plan = self.search.plan
+        self._may_be_copies = options.adaptive and plan.rescoring and 1 < options.k <= plan.candidates < accepted
+
+    @property
+    def quantization(self) -> Quantization:
+        """How codes and queries are compared."""
+        return self.search.data.quantizer.resolved(self.options.query_encoding)
+
+    def _made(self, k: int) -> index.Search:
+        return index.Search(self._data, self._accept, self._accepted, k, self._plan(k), self._planes)
+
+    def _plan(self, k: int) -> index.Plan:
+        """The plan of k hits, remembered with the state: filters that accept as many have the same."""
+        options, data = self.options, self._data
+        key = (id(options), self._accepted, self._filtered, k)
+        known: tuple[Options, index.Plan] | None = self._plans.get(key)
+        if known is not None and known[0] is options:
+            return known[1]
         arrays, hnsw, params = data.quantizer.arrays, options.hnsw, options.params
-        plan_of = partial(
-            index.plan,
-            n=state.n,
+        made = index.plan(
+            n=self._n,
             linked=data.linked,
             alike=data.alike,
             missed=data.missed,
-            accepted=accepted,
+            accepted=self._accepted,
             dim=data.dim,
-            oversampling=options.oversampling(self.live, filtered),
+            k=k,
+            oversampling=options.oversampling(self.live, self._filtered),
             rescore=params.rescore,
             hnsw_ef=params.hnsw_ef,
-            planes=planes,
+            planes=self._planes,
             bits=arrays.bits,
             width=arrays.width,
             m=hnsw.m,
@@ -77,20 +100,14 @@ class PreparedSearch:
             exact=options.exact,
             full_scan_threshold=hnsw.full_scan_threshold,
             originals=options.originals,
-            filtered=filtered,
+            filtered=self._filtered,
             adaptive=options.adaptive,
-            signs=planes == 1 and data.quantizer.estimator == "sign",
+            signs=self._planes == 1 and data.quantizer.estimator == "sign",
         )
-
-        def made(k: int) -> index.Search:
-            return index.Search(data, accept, accepted, k, plan_of(k=k), planes)
-
-        self._made, self._accepted = made, accepted
-        self._wider: dict[int, index.Search] = {}
-        self.search = made(options.k)
-        # if the hits are copies of one vector, documents next to it may not have been among the candidates
-        plan = self.search.plan
-        self._may_be_copies = options.adaptive and plan.rescoring and 1 < options.k <= plan.candidates < accepted
+        if len(self._plans) >= _PLANS:
+            self._plans.clear()
+        self._plans[key] = options, made
+        return made
 
     def nearest(self, queries: F32, work: index.Work | None = None) -> tuple[NDArray[np.int32], F32]:
         """Ordinals int32 (m, k) padded with -1, scores float32 (m, k) padded with NaN."""

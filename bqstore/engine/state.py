@@ -60,6 +60,7 @@ class State:
     recent : RecentRows             what searches have read of rows that are the same in this state
     prepared                        remembered by `search`: searches of this state
     matched                         remembered by `accept`: what filters match
+    plans                           remembered by `prepared_search`: plans of so many accepted
     over : int                      rows that are left out of ``live`` and of the head's count, as their time is over;
                                     0 in a state that is published, see `Publisher.seen`
     """
@@ -75,6 +76,7 @@ class State:
     over: int = 0
     prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     matched: dict[Tree, tuple[Bits, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    plans: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def n(self) -> int:

@@ -52,8 +52,11 @@ class Column:
         """Bytes in memory."""
         return int(self._codes.nbytes) + self.dictionary.nbytes + (self._postings.nbytes if self._postings else 0)
 
-    def ordinals(self, operands: tuple[Typed, ...]) -> NDArray[np.int64] | None:
-        """The ordinals that have one of these values, by postings; None where there are none yet, or no use."""
+    def equal(self, operands: tuple[Typed, ...]) -> tuple[list[int], NDArray[np.int64] | None] | None:
+        """The entries that have one of these values, by postings; None where there are none yet, or no use.
+
+        And their ordinals, where these are so few that a pass over the codes takes longer.
+        """
         entries, codes, postings = self.dictionary.entries, self.codes, self._postings
         if len(operands) > _ASKED or len(entries.members):  # elements of lists count, too
             return None
@@ -63,8 +66,9 @@ class Column:
                 return None
             self._asked, self._postings = 0, Postings(codes, entries)
             postings = self._postings
-        found = postings.ordinals(codes, entries, operands)
-        return found if len(found) <= self.n // _FEW else None
+        found = postings.entries(entries, operands)
+        few = postings.count(found) <= self.n // _FEW
+        return found, postings.ordinals(codes, found) if few else None
 
     def extended(self, values: Iterable[object]) -> "Column":
         """This column with more values appended."""

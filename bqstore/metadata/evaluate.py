@@ -50,8 +50,13 @@ def matching(column: Column, test: Test) -> Bits:
             f"the field {column.key!r} has strings of more than {LONGEST:,} characters, of which filters know equality "
             "alone; use a function of the document, or keep what you filter by in a field of its own"
         )
-    if isinstance(test, OneOf) and not test.whole and (ordinals := column.ordinals(test.operands)) is not None:
-        return bits_of(ordinals, column.n)
+    found = column.equal(test.operands) if isinstance(test, OneOf) and not test.whole else None
+    if found is not None:
+        entries, ordinals = found
+        if ordinals is not None:
+            return bits_of(ordinals, column.n)
+        if len(entries) == 1 and entries[0] <= np.iinfo(column.codes.dtype).max:
+            return to_bitmap(column.codes == column.codes.dtype.type(entries[0]))
     table, out = table_of(column.dictionary.entries, test), np.zeros(-(-column.n // 64), np.uint64)
     if len(table) <= 1 << 16:
         passing, largest = np.flatnonzero(table), np.iinfo(column.codes.dtype).max

@@ -41,6 +41,8 @@ MAX_NODES: Final = 256
 MAX_OPERANDS: Final = 10_000
 MAX_NESTING: Final = 16
 _LISTS = (list, tuple, set, frozenset)
+_REMEMBERED, _SHORT = 1024, 100  # trees that are remembered, and the longest texts in them
+_trees: dict[tuple[tuple[str, str], ...], "Tree"] = {}
 
 
 Condition = Field | And | Or | Not
@@ -55,6 +57,9 @@ def parse(given: object) -> Tree | None:
     """
     if given is None:
         return None
+    plain = _equalities(given) if type(given) is dict else None
+    if plain and (known := _trees.get(plain)) is not None:
+        return known
     if _is_function(given):
         return Predicate(cast("Callable[[Any], object]", given))
     given = qdrant_filters.translated(given)
@@ -66,7 +71,19 @@ def parse(given: object) -> Tree | None:
     tree = parser.tree(given, 0)
     if parser.functions:
         tree = _functions_last(tree)
+    if plain:
+        if len(_trees) >= _REMEMBERED:
+            _trees.clear()
+        _trees[plain] = tree
     return None if tree == EVERYTHING else tree
+
+
+def _equalities(given: dict[Any, Any]) -> tuple[tuple[str, str], ...] | None:
+    """The items of a filter of short strings alone, a tenant say: such filters come again. None for any other."""
+    for key, value in given.items():
+        if type(key) is not str or type(value) is not str or len(value) > _SHORT:
+            return None
+    return tuple(given.items()) if len(given) <= MAX_NESTING else None
 
 
 def check_key(key: object) -> str:

@@ -53,8 +53,9 @@ _MORE: Final = {"$regex": " with % and _ (of a regular expression use a function
 
 def refuse(given: Mapping[Any, Any]) -> None:
     """Raise InvalidInputError for a dictionary in the form of Qdrant, Elasticsearch, Weaviate or Haystack."""
-    for key in given.keys() & _JOINING.keys():
-        value = given[key]
+    for key, value in given.items():
+        if key not in _JOINING:
+            continue
         if isinstance(value, (list, tuple)) and value and all(isinstance(each, Mapping) for each in value):
             raise InvalidInputError(
                 f"the filter has {key!r} with a list of filters; did you mean {_JOINING[key]}? (a field of this name "

@@ -80,16 +80,17 @@ class Ids:
             try:
                 row[:] = [decoded[ordinal] for ordinal in wanted]
             except KeyError:
-                row[:] = [self._text(ordinal) for ordinal in wanted]
+                row[:] = self._texts(wanted)
         return out
 
-    def _text(self, ordinal: int) -> str | None:
-        text = self._decoded.get(ordinal)
-        if text is None and ordinal >= 0:
-            start, end = self._ends.data[ordinal : ordinal + 2]
-            text = str(self._bytes.data[start:end], "utf-8")
-            if len(self._decoded) > _DECODED:
-                self._decoded.clear()
-                self._decoded[-1] = None
-            self._decoded[ordinal] = text
-        return text
+    def _texts(self, wanted: list[int]) -> list[str | None]:
+        """The ids of ordinals, None where one is -1, read anew: another thread may just forget what was remembered."""
+        there = [ordinal for ordinal in wanted if ordinal >= 0]
+        places, data = np.array(there, np.int64), self._bytes.data
+        pieces = zip(there, self._ends[places].tolist(), self._ends[places + 1].tolist(), strict=True)
+        texts: dict[int, str | None] = {ordinal: str(data[start:end], "utf-8") for ordinal, start, end in pieces}
+        if len(self._decoded) > _DECODED:
+            self._decoded.clear()
+            self._decoded[-1] = None
+        self._decoded.update(texts)
+        return [texts.get(ordinal) for ordinal in wanted]

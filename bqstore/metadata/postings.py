@@ -32,25 +32,35 @@ class Postings:
         """Bytes in memory."""
         return int(self._order.nbytes + self._starts.nbytes + self._by_mark.nbytes + self._marks.nbytes)
 
-    def ordinals(self, codes: NDArray[Any], entries: Entries, operands: tuple[Typed, ...]) -> I64:
-        """The ordinals whose value is among the operands, of codes and entries that have grown since."""
-        found = [np.zeros(0, np.int64)]
-        late, late_marks = codes[self.n :], entries.marks[self._count :]
+    def entries(self, entries: Entries, operands: tuple[Typed, ...]) -> list[int]:
+        """The entries that equal one of the operands, of a dictionary that has grown since."""
+        found: list[int] = []
+        late = entries.marks[self._count :]
         for operand in operands:
             mark = mark_of(operand)
-            first = int(np.searchsorted(self._marks, np.uint32(mark)))
-            last = int(np.searchsorted(self._marks, np.uint32(mark), "right"))
-            likely = self._by_mark[first:last].tolist()
-            if len(late_marks):
-                likely += (np.flatnonzero(late_marks == mark) + self._count).tolist()
-            for entry in likely:
-                if not entries.equals(entry, operand):
-                    continue
-                if entry < self._count:
-                    found.append(self._order[self._starts[entry] : self._starts[entry + 1]].astype(np.int64))
-                if len(late):
-                    found.append(np.flatnonzero(late == entry) + self.n)
-        return np.concatenate(found)
+            at, likely = int(self._marks.searchsorted(np.uint32(mark))), []
+            while at < self._count and self._marks[at] == mark:
+                likely.append(int(self._by_mark[at]))
+                at += 1
+            if len(late):
+                likely += (np.flatnonzero(late == mark) + self._count).tolist()
+            found += [entry for entry in likely if entries.equals(entry, operand)]
+        return found
+
+    def count(self, found: list[int]) -> int:
+        """How many ordinals have one of these entries, without those that were appended."""
+        return sum(int(self._starts[entry + 1] - self._starts[entry]) for entry in found if entry < self._count)
+
+    def ordinals(self, codes: NDArray[Any], found: list[int]) -> I64:
+        """The ordinals that have one of these entries, of codes that have grown since."""
+        parts = [np.zeros(0, np.int64)]
+        late = codes[self.n :]
+        for entry in found:
+            if entry < self._count:
+                parts.append(self._order[self._starts[entry] : self._starts[entry + 1]].astype(np.int64))
+            if len(late):
+                parts.append(np.flatnonzero(late == entry) + self.n)
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
 
 
 def bits_of(ordinals: I64, n: int) -> NDArray[np.uint64]:

@@ -63,6 +63,8 @@ def in_short(text: str) -> str:
 
 def operand(value: object, key: str) -> Typed:
     """An operand of the filter on ``key``, checked and typed."""
+    if type(value) is str and value.isascii():  # most are, and there is nothing to check
+        return typed(value)
     return typed(checked(value, f"the filter on {shown(key)}"))
 
 

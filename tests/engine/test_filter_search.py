@@ -1,13 +1,16 @@
 """Filtered searches against brute force: every hit matches, none is missing, the nearest that match come first."""
 
+import gc
 import random
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import bqstore
-from bqstore.engine import graph_builder
+from bqstore import index
+from bqstore.engine import graph_builder, prepared_search
 from tests.conftest import FULL, clustered, exact_scores
 from tests.engine.given import SCAN, data_of, let_walk
 
@@ -340,3 +343,29 @@ def test_recall_whatever_the_filter_has_to_do_with_the_query(correlated, monkeyp
         # those far away are of all clusters, and about as far: too near a thing for signs
         if (name, kind) != ("signs", "far"):
             assert min(found.values()) > 0.85 and np.mean(list(found.values())) > 0.9, found
+
+
+def test_filters_that_accept_as_many_are_planned_once_and_hold_no_state(monkeypatch):
+    planned, plan = [], index.plan
+    monkeypatch.setattr(index, "plan", lambda **given: planned.append(given["accepted"]) or plan(**given))
+    monkeypatch.setattr(prepared_search, "_PLANS", 3)
+    with bqstore.open() as col:
+        col.add(np.eye(60), metadatas=[{"tenant": f"t{i % 6}", "some": "x" * (i % 3)} for i in range(60)])
+        col.count({"tenant": "t0", "some": "x"})
+        col.search_ids(np.eye(60)[0], 1)
+        planned.clear()
+        for tenant in range(6):
+            assert len(col.search_ids(np.eye(60)[0], 20, filter={"tenant": f"t{tenant}"})[0][0]) == 20
+        assert planned == [10]
+        for k in range(1, 5):
+            assert len(col.search(np.eye(60)[0], k, filter={"some": "x"})) == k
+        assert planned == [10, 20, 20, 20, 20] and len(col._engine.publisher.state.plans) <= 3
+        gone = weakref.ref(col._engine.publisher.state)
+        gc.collect()
+        gc.disable()
+        try:
+            col.add(np.eye(60)[:1])
+            col.search_ids(np.eye(60)[0], 1)
+            assert gone() is None  # not one more for each commit until garbage is collected
+        finally:
+            gc.enable()

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bqstore
+from bqstore.metadata import filter_grammar
 from tests.conftest import often
 from tests.slow_filters import matches
 
@@ -686,3 +687,22 @@ def test_threads_ask_while_the_columns_grow():
             thread.join()
         assert not wrong
         assert col.count({"v": {"$gte": 0}}) == col.count({"t": ["x", "y"]}) == 300
+
+
+def test_a_remembered_filter_is_not_taken_for_one_of_another_type(monkeypatch):
+    monkeypatch.setattr(filter_grammar, "_trees", {})
+    monkeypatch.setattr(filter_grammar, "_REMEMBERED", 2)
+    assert filter_grammar.parse({"a": "1"}) is filter_grammar.parse({"a": "1"})
+    assert filter_grammar.parse({"a": "1"}) != filter_grammar.parse({"a": 1})
+    assert len({filter_grammar.parse({"a": value}) for value in (1, True, "1", "True", None)}) == 5
+    for _ in range(2):  # what is refused is refused again
+        with pytest.raises(bqstore.InvalidInputError, match="lone surrogate"):
+            filter_grammar.parse({"a": "\ud800"})
+        with pytest.raises(bqstore.InvalidInputError, match="a list of filters"):
+            filter_grammar.parse({"$or": "a"})
+    for i in range(9):
+        assert filter_grammar.parse({"a": str(i), "b": "x"}) == filter_grammar.parse(
+            {"$and": [{"a": str(i)}, {"b": "x"}]}
+        )
+    assert 0 < len(filter_grammar._trees) <= 2
+    assert filter_grammar.parse({}) is None
