@@ -568,16 +568,22 @@ class AcceptedBeam(Beam):
         self.hops += 1 + len(bridges)
         self.measure_and_offer(found, graph)
 
-    def walk_accepted(self, graph, start, seeds):
-        """From some accepted nodes and the start on, whether that is accepted or not."""
+    def walk_accepted(self, graph, start, seeds, most_distances=0):
+        """From some accepted nodes and the start on, whether that is accepted or not.
+
+        None where the first sixteen nodes tell that it will take more than ``most_distances``, if that is not 0.
+        """
         begin = list(dict.fromkeys([*seeds, start]))
         met, expanded = set(begin), set()
         self.measure_and_offer(begin, graph)
         if not self.accepts(start):
             self.expand(graph, start, met)
+        before = self.distances
         while (node := next((o for _, o in self.kept if o not in expanded | self.copies), None)) is not None:
             expanded.add(node)
             self.expand(graph, node, met)
+            if len(expanded) == 16 and 0 < 80 * most_distances < 3 * self.ef * (self.distances - before):
+                return None
         return self
 
 

@@ -18,8 +18,10 @@ _MAX_BEAM = 16
 # Under a filter: what a code costs more in a scan that skips others (half of it where it skips few), and the smallest
 # share of accepted nodes at which they are still connected through bridges.
 _SKIPPING, _LEAST_SHARE = 4.0, 1 / 32
-_ACCEPTED_NODE = 800.0  # a node of an accepted-only beam, with its bridges (tests/benchmarks/filters.py)
-_INSIDE = 100_000  # nodes up to which it finds .98 of what is nearest also where a filter goes against the query
+# a node of an accepted-only beam (tests/benchmarks/filters.py): its bridges, if all neighbors are, and its distances,
+# usually so many, each of which costs more than in other walks: most of them enter the beam
+_BRIDGES, _ACCEPTED, _ENTERING = 1200.0, 30, 1.25
+_WIDE_UP_TO = 1 / 4  # the share up to which an accepted-only beam is widest where a filter goes against the query
 _SAFE = 1.25  # a scan misses nothing, so it is chosen even if it costs this factor more than a walk
 # how many times the candidates may be looked at, where estimates do not tell the best apart
 _WIDENING, _WIDENING_OF_SIGNS = 4, 10
@@ -46,7 +48,7 @@ class Plan:
     ef, max_beam : int      of a walk: accepted nodes in the beam, and nodes in all
     max_candidates : int    candidates are added up to this number while the last ones bring hits
     scan_candidates : int   the same, of a scan that takes the place of a walk
-    accepted_only, ef_sparse, ef_dense, sparse_below
+    accepted_only, ef_sparse, ef_dense, sparse_below, most_distances
                             of a walk under a filter, see `kernels.layout.SearchSettings`
     """
 
@@ -61,6 +63,7 @@ class Plan:
     ef_sparse: int = 0
     ef_dense: int = 0
     sparse_below: int = 0
+    most_distances: int = 0
 
     def __post_init__(self) -> None:
         if self.max_candidates < self.candidates:
@@ -84,8 +87,14 @@ class _Costs(NamedTuple):
     def walk(self, beam: int) -> float:
         return (self.descent + self.per_beam * beam) * self.distance + self.tail
 
-    def walk_accepted(self, beam: int) -> float:
-        return self.descent * self.distance + _ACCEPTED_NODE * beam + self.tail
+    def walk_accepted(self, beam: int, share: float) -> float:
+        node = _BRIDGES * (1 - share) + _ACCEPTED * _ENTERING * self.distance
+        return self.descent * self.distance + node * beam + self.tail
+
+    def distances_for(self, cost: float, beam: int, share: float) -> int:
+        """How many distances an accepted-only beam may take to cost as much."""
+        rest = cost - self.descent * self.distance - self.tail - _BRIDGES * (1 - share) * beam
+        return max(1, int(rest / (_ENTERING * self.distance)))
 
 
 def plan(
@@ -182,12 +191,14 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
     only = max(2 * scan.candidates, 5 * ef // 8) if automatic else ef
     through = max(math.ceil(1.4 * scan.candidates), math.ceil((2 - share) * ef * share)) if automatic else ef
     beam = math.ceil(through / share)
-    cost_through, cost_only = costs.walk(beam), costs.walk_accepted(only)
+    cost_through, cost_only = costs.walk(beam), costs.walk_accepted(only, share)
     if _SAFE * min(cost_through, cost_only) >= scanning or max(only, through) >= accepted:
         return scan
     narrow = max(2 * scan.candidates, ef // 2) if automatic else ef
-    wide = math.ceil(2 * narrow * max(1.0, math.sqrt(n / 100_000)))  # recall .99 at 100,000, .96 at ten times that
-    ef_sparse = wide if costs.walk_accepted(wide) < scanning and wide < accepted else 0
+    # against the query, the fewer are accepted the wider: recall .96 and more at 100,000, and at ten times that
+    wide = math.ceil(2 * narrow * min(1.0, _WIDE_UP_TO / share) * max(1.0, math.sqrt(n / 100_000)))
+    wide = max(wide, narrow)
+    ef_sparse = wide if costs.walk_accepted(wide, share) < scanning and wide < accepted else 0
     ef_dense = min(2 * ef, accepted)
     # the candidates may be widened to all of a beam: a scan does not find what it has missed
     widest = max(only, through, ef_sparse, ef_dense)
@@ -200,8 +211,9 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
         scan_candidates=scan.max_candidates,
         ef_sparse=ef_sparse,
         ef_dense=ef_dense,
-        sparse_below=max(1, int(500 * share)),  # of 1,024: half of the overall share
+        sparse_below=max(1, int(820 * share)),  # of 1,024: four fifths of the overall share
+        most_distances=costs.distances_for(scanning, ef_sparse or only, share),
     )
     if cost_only >= cost_through:
         return found
-    return replace(found, ef=only, max_beam=only, accepted_only=True, ef_sparse=only if n <= _INSIDE else ef_sparse)
+    return replace(found, ef=only, max_beam=only, accepted_only=True)

@@ -59,6 +59,20 @@ _BLOCK, _BLOCK_OF_NUMPY = 16, 512
 _SOON_READ, _AFFORDABLE = 64 << 20, 512 << 20
 
 
+def _raise_for(status: int) -> None:
+    """Raise what the status of a kernel tells of, unless it is OK."""
+    if status >= 0:
+        error = DamagedVectorError(
+            f"the vector in slot {status} does not agree with its checksum; verify() lists all damage: "
+            f"{RESTORE}; allow_damaged=True leaves it out"
+        )
+        error.slot = status
+        raise error
+    if status == BAD_QUERY:
+        raise DoubtfulError
+    assert status == OK, "the shapes of the arrays do not agree"
+
+
 @dataclass(frozen=True)
 class Searchable:
     """The arrays of one committed state.
@@ -176,6 +190,7 @@ class Search:
             plan.ef_sparse,
             plan.ef_dense,
             plan.sparse_below,
+            plan.most_distances,
         )
         # the first pass alone, with score bounds, where originals are prefetched from disk before they are read
         self.first_pass = self.settings._replace(rescoring=0, prune=1)
@@ -196,8 +211,9 @@ class Search:
         scratch = self._take_scratch()
         status = kernels.search_graph(query, *self._arrays, self.settings, scratch, hits)
         self._free.append(scratch)
-        if status != OK:
-            return self.nearest(query, ALONE)  # by a scan, or to raise the error
+        if status == TOO_FEW:
+            status = self._compare_all(query, hits, None, None)
+        _raise_for(status)
         return hits
 
     def hide(self, node: int) -> None:
@@ -274,16 +290,7 @@ class Search:
                 hits.ordinals[short], hits.scores[short] = own
         else:
             status = self._compare_all(queries, hits, prefetch, work)
-        if status >= 0:
-            error = DamagedVectorError(
-                f"the vector in slot {status} does not agree with its checksum; verify() lists all damage: "
-                f"{RESTORE}; allow_damaged=True leaves it out"
-            )
-            error.slot = status
-            raise error
-        if status == BAD_QUERY:
-            raise DoubtfulError
-        assert status == OK, "the shapes of the arrays do not agree"
+        _raise_for(status)
 
     def _compare_all(
         self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None

@@ -39,6 +39,7 @@ from bqstore.kernels.walk import (
 )
 
 SEEDS = 128  # accepted nodes in the sample that a walk starts from
+TRIED = 16  # nodes after which it is foreseen how many distances an accepted-only beam will take
 DENSE = 512  # of 1,024 nodes around the query: if as many are accepted, a beam through all nodes finds enough
 ONE = np.uint64(1)
 FACTOR = np.uint64(0x9E37_79B1)
@@ -187,7 +188,7 @@ def beam_filtered(
             return found
     if share >= settings.sparse_below:
         if settings.accepted_only:
-            return beam_accepted(words, graph, accept, ef, query, start, scratch)
+            return beam_accepted(words, graph, accept, ef, query, start, scratch, settings.most_distances)
         if ef_dense == 0 or share < DENSE:  # otherwise a wider beam has failed already
             scratch.rows[0], scratch.distances[0] = start, distance
             found = beam(words, graph, 0, accept, ef, max_beam, query, 1, 1, scratch)
@@ -195,7 +196,8 @@ def beam_filtered(
                 return found
     if settings.ef_sparse == 0:
         return 0, 0, np.int64(0)
-    return beam_accepted(words, graph, accept, min(settings.ef_sparse, most), query, start, scratch)
+    ef = min(settings.ef_sparse, most)
+    return beam_accepted(words, graph, accept, ef, query, start, scratch, settings.most_distances)
 
 
 @leaf
@@ -207,18 +209,23 @@ def beam_accepted(
     query: EncodedQuery,
     start: int,
     scratch: Scratch,
+    most_distances: int,
 ) -> tuple[int, int, np.int64]:
     """Fill ``scratch.keys`` with the nearest accepted nodes of level 0, at most ef.
+
+    Where nodes have many accepted ones around them that none has met before, as where all lie about equally far, this
+    takes longer than a scan, and finds less: so it ends where the first nodes tell that.
 
     Parameters
     ----------
     query : EncodedQuery
     start : int         the node to begin at, accepted or not
     scratch : Scratch   written
+    most_distances : int    0, or the distances beyond which a scan is quicker
 
     Returns
     -------
-    size, accepted, bound   as `walk.offer` does
+    size, accepted, bound   as `walk.offer` does; zeros where a scan is quicker
     """
     keys, visited = scratch.keys, scratch.visited
     epoch = new_epoch(scratch)
@@ -245,7 +252,7 @@ def beam_accepted(
     if not is_accepted(accept, start):
         found = expand(walk, start, epoch, found)
     size, accepted, bound, first = found
-    first = 0
+    first, tried, before = 0, 0, scratch.counters[COUNT_DISTANCES]
     while first < size:
         key = keys[first]
         first += 1
@@ -254,4 +261,8 @@ def beam_accepted(
         keys[first - 1] = key | EXPANDED
         row = (key >> ORDINAL_SHIFT) & ORDINAL_MASK
         size, accepted, bound, first = expand(walk, row, epoch, (size, accepted, bound, first))
+        tried += 1
+        # later nodes meet fewer that are new: of all nodes, some .6 times as many as of the first
+        if tried == TRIED and 0 < 5 * TRIED * most_distances < 3 * ef * (scratch.counters[COUNT_DISTANCES] - before):
+            return 0, 0, np.int64(0)
     return size, accepted, bound

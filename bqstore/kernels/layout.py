@@ -218,6 +218,8 @@ class SearchSettings(NamedTuple):
         ``sparse_below`` of 1,024; 0: TOO_FEW is returned there, because a scan is faster
     ef_dense : width of a beam through all nodes where at least half of the nodes around the query are accepted;
         0: no special width
+    most_distances : of an accepted-only beam, beyond which a scan is quicker: TOO_FEW is returned as soon as the first
+        nodes tell that; 0: no limit
     """
 
     ef: int
@@ -231,6 +233,7 @@ class SearchSettings(NamedTuple):
     ef_sparse: int = 0
     ef_dense: int = 0
     sparse_below: int = 0
+    most_distances: int = 0
 
 
 class Scratch(NamedTuple):

@@ -193,7 +193,7 @@ def test_a_scratch_is_used_again_and_not_by_two_at_once(state):
 
 def test_sizes_not_in_use_are_forgotten():
     pool = ScratchPool()
-    sizes = [Sizes(n, 1, 1, 2, 8, 1, 1) for n in range(1, 30)]
+    sizes = [Sizes(n, 1, 1, 1, 2, 8, 1, 1) for n in range(1, 30)]
     for each in sizes:
         assert pool.free(each) is pool.free(each)
     assert len(pool._free) == 8

@@ -194,7 +194,9 @@ def test_the_accepted_only_beam_is_that_of_the_naive_version(n, tail, m, dim, en
     state = Given(rng, n, tail, m, dim, encoding, filtered)
     start = int(rng.choice(state.heads()))
     scratch, untouched = state.scratch(ef)
-    found = filtered_walk.beam_accepted(state.codes.words, state.graph, state.accept, ef, state.query, start, scratch)
+    found = filtered_walk.beam_accepted(
+        state.codes.words, state.graph, state.accept, ef, state.query, start, scratch, 0
+    )
     beam = naive.AcceptedBeam(state.measure, state.accepts, ef)
     beam.walk_accepted(state.graph, start, naive.seeds_of(state.graph, state.accept, 8 * m))
     pairs, flags, done = kept(scratch)
@@ -207,6 +209,27 @@ def test_the_accepted_only_beam_is_that_of_the_naive_version(n, tail, m, dim, en
     assert untouched()
     assert len({o for _, o in pairs}) == len(pairs)
     assert all(o < n and state.accepts(o) for _, o in pairs)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(20, 60), st.integers(1, 80))
+def test_an_accepted_only_beam_ends_where_a_scan_is_quicker(seed, ef, most):
+    """Two in three are accepted, so that there are more than sixteen to be expanded."""
+    rng = np.random.default_rng(seed)
+    codes = make_codes(whole_vectors(rng, 120, 24))
+    graph = random_graph(rng, 120, 4, codes.words, least=4)
+    vector, accept = whole_vectors(rng, 1, 24), make_accept(rng.random(120) < 0.67)
+    query = encoded_query(codes.quantizer, vector[0], 4)
+    distances = distances_from(query, codes)
+    start = int(rng.choice(np.flatnonzero(graph.links[:, 0] >= 0)))
+    scratch = make_scratch(120, 1, 4, ef)
+    found = filtered_walk.beam_accepted(codes.words, graph, accept, ef, query, start, scratch, most)
+    accepts = set(naive.accepted(accept, 120)).__contains__
+    beam = naive.AcceptedBeam(lambda o: int(distances[o]), accepts, ef)
+    if beam.walk_accepted(graph, start, naive.seeds_of(graph, accept, 32), most) is None:
+        assert tuple(found) == (0, 0, 0)
+    else:
+        assert kept(scratch)[0] == beam.kept and found[0] == len(beam.kept)
 
 
 @pytest.mark.parametrize("filtered", FILTERS)
@@ -223,7 +246,7 @@ def test_a_beam_that_holds_all_finds_every_accepted_one_that_links_lead_to(filte
     accept = make_accept(flags)
     for start in (graph.entry, 0, n - 1):
         scratch = make_scratch(n, 1, 6, n)
-        size, count, _ = filtered_walk.beam_accepted(codes.words, graph, accept, n, query, start, scratch)
+        size, count, _ = filtered_walk.beam_accepted(codes.words, graph, accept, n, query, start, scratch, 0)
         found = [o for _, o in kept(scratch)[0]]
         wanted = naive.accepted(accept, n)
         assert size == count == len(found) == len(set(found)) and set(found) <= set(wanted)
@@ -255,7 +278,7 @@ def test_of_copies_only_those_that_are_accepted_are_found_and_each_once(turn):
         flags[rng.choice(nodes, rng.integers(0, len(nodes)), replace=False)] = True
     accept, start = make_accept(flags), int(rng.integers(30))
     scratch, untouched = fenced_scratch(make_scratch(n, 1, 4, n))
-    filtered_walk.beam_accepted(codes.words, graph, accept, n, query, start, scratch)
+    filtered_walk.beam_accepted(codes.words, graph, accept, n, query, start, scratch, 0)
     found = [o for _, o in kept(scratch)[0]]
     assert len(set(found)) == len(found) and flags[found].all() and untouched()
     for nodes in groups.values():  # all of a code, or none: a list is read to its end
@@ -273,7 +296,7 @@ def test_a_rejected_start_leads_on_by_its_neighbors_and_theirs():
     for only in range(8):
         flags = np.arange(8) == only
         scratch = make_scratch(8, 1, 2, 8)
-        filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), 4, query, 0, scratch)
+        filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), 4, query, 0, scratch, 0)
         assert [o for _, o in kept(scratch)[0]] == [only] if only < 7 else True  # the last has no links: no seed
         beam = naive.AcceptedBeam(lambda o: 0, flags.__getitem__, 4)
         beam.walk_accepted(graph, 0, [])
@@ -405,7 +428,7 @@ def test_bridges_that_lead_to_more_than_fit_in_the_scratch(m, less):
     flags = np.arange(graph.n) > 2 * m
     for ef in (1, 7, graph.n):
         scratch, untouched = fenced_scratch(make_scratch(graph.n, 1, m, ef))
-        size, _, _ = filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), ef, query, 0, scratch)
+        size, _, _ = filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), ef, query, 0, scratch, 0)
         assert untouched() and size == min(ef, 2 * m * each)
         expected = sorted((int(o).bit_count(), o) for o in range(2 * m + 1, graph.n))
         assert [far for far, _ in kept(scratch)[0]] == [far for far, _ in expected[:size]]
@@ -426,7 +449,7 @@ def test_as_many_seeds_as_there_is_room_for(m):
     for flags in (np.ones(n, bool), np.arange(n) % 64 == 5):
         accept = make_accept(flags)
         scratch, untouched = fenced_scratch(make_scratch(n, 1, m, 700))
-        filtered_walk.beam_accepted(codes.words, graph, accept, 700, query, 1, scratch)
+        filtered_walk.beam_accepted(codes.words, graph, accept, 700, query, 1, scratch, 0)
         assert untouched()
         beam = naive.AcceptedBeam(lambda o: (o & 0xFFF).bit_count(), flags.__getitem__, 700)
         seeds = naive.seeds_of(graph, accept, 8 * m)
@@ -538,7 +561,7 @@ def test_a_scratch_serves_more_accepted_only_walks_than_there_are_epochs():
     first = None
     for turn in range(600):
         start = state.heads()[turn % 5]
-        filtered_walk.beam_accepted(state.codes.words, state.graph, state.accept, 12, state.query, start, scratch)
+        filtered_walk.beam_accepted(state.codes.words, state.graph, state.accept, 12, state.query, start, scratch, 0)
         if turn < 5:
             first = [*(first or []), kept(scratch)[0]]
         assert kept(scratch)[0] == first[turn % 5]
@@ -699,7 +722,7 @@ def test_the_smallest_scratch_is_enough(m):
             scratch, untouched = fenced_scratch(make_scratch(60, 1, m, ef)._replace(keys=np.full(ef + 8, 77)))
             query = encoded_query(codes.quantizer, vector[0], 4)
             start = int(rng.choice(np.flatnonzero(graph.links[:, 0] >= 0)))
-            filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), ef, query, start, scratch)
+            filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), ef, query, start, scratch, 0)
             assert untouched()
             beam = naive.AcceptedBeam(lambda o: int(distances[o]), flags.__getitem__, ef)
             beam.walk_accepted(graph, start, naive.seeds_of(graph, make_accept(flags), 8 * m))
