@@ -378,15 +378,16 @@ def test_the_workers_of_a_pool_get_their_own():
 
 @pytest.mark.long
 def test_a_program_that_does_not_close_ends_without_a_word(tmp_path):
-    """`DiskFile.__del__` found the module's names gone: "Exception ignored in ... TypeError"."""
+    """`DiskFile.__del__` found the module's names gone: "Exception ignored in ... TypeError"; so did `KeyValues`."""
     code = (
         "import sys, bqstore, numpy as np\n"
         "col = bqstore.open(sys.argv[1]); col.add(np.eye(3), ['a', 'b', 'c'])\n"
         "class Late:\n    def __del__(self): pass\n"
-        "kept = [col, col._engine.store.flat.vectors, col._engine.store.flat.codes]\n"
+        "kv = bqstore.open_key_values(sys.argv[1]); kv.put({'k': b'v'})\n"
+        "kept = [col, kv, col._engine.store.flat.vectors, col._engine.store.flat.codes]\n"
         "sys.modules['kept'] = kept; kept.append(kept)\n"
-        "del col\n"
-        "from bqstore.storage import files\nfiles.os = None\n"
+        "del col, kv\n"
+        "from bqstore import key_values\nfrom bqstore.storage import files\nfiles.os = key_values.sys = None\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
