@@ -98,7 +98,7 @@ class Catalogue(Inheritable):
             main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
             try:
                 check(main)
-                let_write(main, self._log)
+                let_write(main, self._log, self.check_place)
                 if self._copies:
                     main.execute("PRAGMA cache_spill = OFF")  # the log is written by COMMIT alone, see `writing`
             except BaseException:

@@ -85,6 +85,7 @@ def _opened(place: Place, read_only: bool) -> Catalogue:
         _make(place)
     unfinished = not read_only and path.with_name(f"{NAME}-journal").exists()
     catalogue = _Entries(path, unfinished, read_only)
+    catalogue.check_place = place.check
     try:
         with catalogue.using_main() as main:
             about = tables.read_about(main, NAME)

@@ -126,6 +126,7 @@ def _open_once(
         finally:
             os.close(fd)
     catalogue = Catalogue(meta, not read_only and _is_unfinished(folder), read_only)
+    catalogue.check_place = place.check
     try:
         with catalogue.translated():
             head = head_table.read_head(catalogue.main(), meta.name)

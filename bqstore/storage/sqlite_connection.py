@@ -3,6 +3,7 @@
 import errno
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
@@ -35,9 +36,15 @@ def connect(path: Path | None, mode: str, immutable: bool) -> sqlite3.Connection
     return connection
 
 
-def let_write(connection: sqlite3.Connection, log: Path) -> None:
-    """Prepare a connection that will commit."""
+def let_write(connection: sqlite3.Connection, log: Path, check_place: Callable[[], None]) -> None:
+    """Prepare a connection that will commit.
+
+    SQLite opens the log by its path, at the first statement that reads. Should another folder stand there by then, its
+    log would be copied into this file, and taken for copied: ``check_place`` raises before that.
+    """
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    check_place()
     connection.execute(f"PRAGMA journal_size_limit = {space.LOG_KEPT}")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache

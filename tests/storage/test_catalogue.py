@@ -323,9 +323,13 @@ def test_a_log_that_cannot_be_copied_at_the_start_of_writing_is_an_error(tmp_pat
         def execute(self, statement):
             if "wal_checkpoint" in statement:
                 raise sqlite3.OperationalError("disk I/O error")
+            return self
+
+        def fetchone(self):
+            return None
 
     with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
-        let_write(Failing(), tmp_path / "meta.db-wal")
+        let_write(Failing(), tmp_path / "meta.db-wal", lambda: None)
 
 
 @pytest.mark.parametrize("change", [{"dim": 0}, {"dim": 2.0}, {"dim": 1 << 40}, {"seq": -1}, {"n_live": 5}])

@@ -1,0 +1,50 @@
+"""The folder is moved while SQLite opens its files by their path: the log of one store beside the rows of another."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.storage import sqlite_connection
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder whose files are open where it is")
+X = np.eye(8, dtype=np.float32)
+
+
+def documents(path) -> list[tuple[str, str | None]]:
+    with bqstore.open(path, read_only=True) as col:
+        assert col.verify().ok
+        return [(record.id, record.text) for record in col.scroll()]
+
+
+@pytest.mark.parametrize("nth", [1, 2], ids=["to read", "to write"])
+def test_the_log_of_the_store_that_came_in_its_place_was_copied_into_this_one(tmp_path, monkeypatch, nth):
+    """And SQLite took the commits in it for copied, so that they were lost where they belong."""
+    path, other, real = tmp_path / "store", tmp_path / "other", sqlite_connection.sqlite3.connect
+    with bqstore.open(path) as col:
+        col.add(X[:3], ["a", "b", "c"], ["ours"] * 3)
+    with bqstore.open(tmp_path / "source") as col:  # as after a kill: its commits are in the log
+        col.add(X, list("stuvwxyz"), ["theirs"] * 8)
+        col.update(["s"], texts=["theirs, later"])
+        shutil.copytree(tmp_path / "source", other)
+        theirs = [(record.id, record.text) for record in col.scroll()]
+    assert (other / "default" / "meta.db-wal").stat().st_size
+
+    calls = []
+
+    def connect(*given, **named):
+        out = real(*given, **named)
+        calls.append(out)
+        if len(calls) == nth:  # its file is open, and its log is not
+            path.rename(tmp_path / "moved")
+            other.rename(path)
+        return out
+
+    monkeypatch.setattr(sqlite_connection.sqlite3, "connect", connect)
+    with pytest.raises(bqstore.FolderReplacedError):
+        bqstore.open(path)
+    monkeypatch.undo()
+    assert documents(path) == theirs
+    assert documents(tmp_path / "moved") == [("a", "ours"), ("b", "ours"), ("c", "ours")]
