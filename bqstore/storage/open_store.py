@@ -15,7 +15,7 @@ from typing import Any, Final
 from ..errors import RESTORE, CorruptionError, NotFoundError
 from . import head_table, platform, reserve
 from .catalogue import Catalogue
-from .files import storage_errors
+from .files import make_file, storage_errors, write_all
 from .flat import flat_files
 from .head import Head, as_stored
 from .hosts import claim
@@ -23,6 +23,16 @@ from .lock import WriterLock, end_with_the_parent, unlock_and_close
 from .place import Place
 from .store import Store, SupersededError
 
+# a database without tables, of one page, in WAL mode and prepared as in `space.prepare`
+_EMPTY: Final = b"".join(
+    [
+        b"SQLite format 3\0",
+        bytes.fromhex("1000 0202 0040 2020 00000001 00000001"),  # 4,096 bytes a page, WAL, first change, one page
+        bytes(20) + bytes.fromhex("00000001") + bytes(8) + bytes.fromhex("00000001"),  # auto_vacuum = INCREMENTAL
+        bytes(24) + bytes.fromhex("00000001 002e6301"),  # the pages were counted at the first change
+        bytes.fromhex("0d 0000 0000 1000 00").ljust(4096 - 100, b"\0"),  # a leaf with nothing on it
+    ]
+)
 _SMALL: Final = 8 << 20  # bytes of a catalogue whose rows are looked through at opening, in a few milliseconds
 
 
@@ -117,20 +127,17 @@ def _open_once(
     if not meta.exists() and flat_files(folder):
         raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
     if not read_only and not meta.exists():
-        # With the folder's mode, which SQLite's log inherits. Never open a file that exists: closing it would drop the
-        # locks of all connections of this process.
+        # With the folder's mode, which SQLite's log inherits, and never without a page: SQLite removes the log that it
+        # finds beside an empty file, and it finds it by its path, where another store may have come meanwhile.
         place.check()  # it may have been renamed since
-        fd = os.open(meta, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            platform.share_with_group(fd, folder.stat())
-        finally:
-            os.close(fd)
+        os.close(make_file(meta, lambda fd: write_all(fd, _EMPTY, 0), place))
     catalogue = Catalogue(meta, not read_only and _is_unfinished(folder), read_only)
     catalogue.check_place = place.check
     try:
         with catalogue.translated():
             head = head_table.read_head(catalogue.main(), meta.name)
         if head is None:
+            place.check()
             if flat_files(folder):
                 raise CorruptionError(f"{meta} has lost its head row; restore the collection from a copy")
             if settings is None:

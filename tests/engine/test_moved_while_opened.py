@@ -20,11 +20,13 @@ def documents(path) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("nth", [1, 2], ids=["to read", "to write"])
-def test_the_log_of_the_store_that_came_in_its_place_was_copied_into_this_one(tmp_path, monkeypatch, nth):
+@pytest.mark.parametrize("is_new", [False, True], ids=["a store", "a new store"])
+def test_the_log_of_the_store_that_came_in_its_place_was_copied_into_this_one(tmp_path, monkeypatch, is_new, nth):
     """And SQLite took the commits in it for copied, so that they were lost where they belong."""
     path, other, real = tmp_path / "store", tmp_path / "other", sqlite_connection.sqlite3.connect
-    with bqstore.open(path) as col:
-        col.add(X[:3], ["a", "b", "c"], ["ours"] * 3)
+    if not is_new:
+        with bqstore.open(path) as col:
+            col.add(X[:3], ["a", "b", "c"], ["ours"] * 3)
     with bqstore.open(tmp_path / "source") as col:  # as after a kill: its commits are in the log
         col.add(X, list("stuvwxyz"), ["theirs"] * 8)
         col.update(["s"], texts=["theirs, later"])
@@ -47,4 +49,7 @@ def test_the_log_of_the_store_that_came_in_its_place_was_copied_into_this_one(tm
         bqstore.open(path)
     monkeypatch.undo()
     assert documents(path) == theirs
-    assert documents(tmp_path / "moved") == [("a", "ours"), ("b", "ours"), ("c", "ours")]
+    if not is_new:
+        assert documents(tmp_path / "moved") == [("a", "ours"), ("b", "ours"), ("c", "ours")]
+    with bqstore.open(tmp_path / "moved") as col:
+        assert len(col) == (0 if is_new else 3) and "s" not in col
