@@ -1,5 +1,6 @@
 """Ctrl-C at any line of the storage."""
 
+import linecache
 import sys
 from collections.abc import Callable
 
@@ -24,15 +25,25 @@ def interrupted(action: Callable[[], object], line: int) -> bool:
 def _run(action: Callable[[], object], line: int) -> tuple[int, bool]:
     seen = 0
 
-    def trace(frame, event, _):
-        nonlocal seen
+    def trace(frame, _event, _):
         if "/bqstore/storage/" not in frame.f_code.co_filename or frame.f_code.co_name == "__del__":
             return None  # exceptions in a finalizer are only printed
-        if event == "line":
-            seen += 1
-            if seen == line:
-                raise KeyboardInterrupt
-        return trace
+        inside: set[int] = set()  # lines of `with` that were entered
+
+        def at_line(frame, event, _):
+            nonlocal seen
+            if event == "line":
+                number = frame.f_lineno
+                if linecache.getline(frame.f_code.co_filename, number).lstrip().startswith("with "):
+                    inside.symmetric_difference_update({number})
+                    if number not in inside:  # it is left: Python looks for signals only when __exit__ has been called
+                        return at_line
+                seen += 1
+                if seen == line:
+                    raise KeyboardInterrupt
+            return at_line
+
+        return at_line
 
     before = sys.gettrace()
     sys.settrace(trace)
