@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 import bqstore
 from bqstore.storage import sqlite_connection
+from bqstore.storage.open_store import _EMPTY
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder whose files are open where it is")
 X = np.eye(8, dtype=np.float32)
@@ -53,3 +56,19 @@ def test_the_log_of_the_store_that_came_in_its_place_was_copied_into_this_one(tm
         assert documents(tmp_path / "moved") == [("a", "ours"), ("b", "ours"), ("c", "ours")]
     with bqstore.open(tmp_path / "moved") as col:
         assert len(col) == (0 if is_new else 3) and "s" not in col
+
+
+def test_a_new_store_begins_with_a_page_as_sqlite_would_make_it(tmp_path):
+    (tmp_path / "first.db").write_bytes(_EMPTY)
+    with closing(sqlite3.connect(tmp_path / "first.db")) as db:
+        asked = [db.execute(f"PRAGMA {each}").fetchone()[0] for each in ("journal_mode", "auto_vacuum", "page_count")]
+        assert asked == ["wal", 2, 1] and db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_a_kill_has_left_of_that_page_is_overwritten(tmp_path):
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "meta.tmp").write_bytes(b"half of something" * 1000)
+    with bqstore.open(tmp_path) as col:
+        col.add(X[:2], ["a", "b"])
+    assert documents(tmp_path) == [("a", None), ("b", None)]
+    assert not (tmp_path / "default" / "meta.tmp").exists()
