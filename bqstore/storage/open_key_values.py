@@ -69,7 +69,7 @@ def _open_to_write(place: Place, lock: WriterLock, lock_timeout: float) -> Entry
         host = claim(place)
         if host is not None:
             end_with_the_parent(at_failure.enter_context(host))
-        catalogue = reserve.with_it(place, lambda: _opened(place, read_only=False))
+        catalogue = reserve.with_it(place, lambda: _opened(place, read_only=False), sparing=True)
         reserve.keep(place, lambda: sum(catalogue.bytes()))
         out = EntryFile(catalogue, place, lock, lock_timeout)
         if host is not None:

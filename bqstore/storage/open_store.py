@@ -79,7 +79,9 @@ def open_store(
             if host is not None:
                 end_with_the_parent(at_failure.enter_context(host))
             held = file if exclusive else None
-            store = reserve.with_it(place, lambda: _open_files(place, settings, dim, lock, held, lock_timeout))
+            store = reserve.with_it(
+                place, lambda: _open_files(place, settings, dim, lock, held, lock_timeout), sparing=True
+            )
             if host is not None:
                 store.hold(host)
             if not exclusive:

@@ -3,10 +3,14 @@
 To open a collection, to delete and to compact takes some space, too: SQLite's shared memory, its log, the copy of
 what is live. Whoever finds the disk full while doing one of these removes the file and tries once more. It is made
 again when there is room. Nothing is ever read from it.
+
+To open gives up a part, and closing takes it back: on a disk that something else fills, what is given up is gone, and
+the next opening, or the deletion, would find nothing.
 """
 
 import errno
 import os
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -21,6 +25,7 @@ _LEAST: Final = 128 << 10  # bytes: SQLite's shared memory takes 32 KiB, and a d
 _MOST: Final = 1 << 20
 _PART: Final = 4  # of a collection, in between
 _ROOM: Final = 8  # the disk must have so many times the size
+_smaller: "weakref.WeakSet[Entries]" = weakref.WeakSet()  # whose file is smaller than it was
 
 
 def keep(entries: Entries, collection_bytes: Callable[[], int]) -> None:
@@ -50,22 +55,57 @@ def give_up(entries: Entries) -> bool:
     return True
 
 
+def give_up_part(entries: Entries) -> bool:
+    """Make the file smaller, by what opening takes; whether it was large enough for that."""
+    with suppress(OSError):
+        size = entries.size(NAME) - _LEAST
+        if size > 0:
+            fd = entries.open(NAME, os.O_WRONLY)
+            try:
+                os.ftruncate(fd, size)
+            finally:
+                os.close(fd)
+            _smaller.add(entries)
+            return True
+    return False
+
+
+def take_back_part(entries: Entries) -> None:
+    """Take back what `give_up_part` has given up, as far as it is free."""
+    with suppress(OSError):
+        size = entries.size(NAME)
+        if entries in _smaller and size:
+            fd = entries.open(NAME, os.O_WRONLY)
+            try:
+                os.pwrite(fd, os.urandom(2 * _LEAST - size % _LEAST if size % _LEAST else _LEAST), size)
+            finally:
+                os.close(fd)
+
+
 def with_it(
     entries: Entries | None,
     action: Callable[[], T],
     before_again: Callable[[], object] = lambda: None,
     is_over: Callable[[], bool] = lambda: False,
+    sparing: bool = False,
 ) -> T:
     """What an action returns; where the disk refuses it, once more after ``before_again``, without the reserve.
 
-    ``is_over`` says that it must not be tried again: a commit that is in doubt may have been made.
+    ``sparing`` tries it with a part of the reserve before. ``is_over`` says that it must not be tried again: a commit
+    that is in doubt may have been made.
     """
     try:
         return action()
     except StorageError as error:
         if entries is None or is_over() or not _may_help(error):
             raise
-        give_up(entries)
+    if sparing and give_up_part(entries):
+        try:
+            return action()
+        except StorageError as error:  # no less than all of it will do
+            if is_over() or not _may_help(error):
+                raise
+    give_up(entries)
     before_again()
     return action()
 

@@ -79,7 +79,7 @@ class Store(Sharing):
     def start_writing(self) -> None:
         """Allow writes. Called under the lock, when everything that exists has been checked."""
         self.check_place()
-        reserve.with_it(self.flat.entries, self.catalogue.start_writing)
+        reserve.with_it(self.flat.entries, self.catalogue.start_writing, sparing=True)
         if self._place is not None:
             self._place.watch("meta.db")  # anew, as opening it for writing may make another file of it (overlayfs)
             self.number = CommitNumber(self._place, write=True)
@@ -483,6 +483,8 @@ class Store(Sharing):
                     if head_table.read_head(main, self.catalogue.name) == self.head:
                         self.flat.trim(self.head.n_slots)
                     self.catalogue.checkpoint()  # the last connection may be another process's, and a reader's
+        if self._writing and self.flat.entries is not None:
+            reserve.take_back_part(self.flat.entries)
 
 
 def _free(folder: Path) -> int:

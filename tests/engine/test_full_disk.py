@@ -200,3 +200,27 @@ def test_a_full_btrfs(tmp_path):
             assert col.delete(["d1"]) == 1
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_opening_gave_up_the_whole_reserve_and_the_next_opening_found_none(disk):
+    """Whatever fills the disk fills what is given up, too."""
+    file = disk / "default" / reserve.NAME
+    with bqstore.open(disk) as col:
+        add(col, 400)
+    with bqstore.open(disk):
+        size = file.stat().st_size
+        assert size >= 3 * 128 << 10
+    for _ in range(5):
+        fill(disk)
+        with bqstore.open(disk) as col:
+            assert file.stat().st_size >= size - (192 << 10)
+            with pytest.raises(StorageError):
+                add(col, 200)
+        assert file.stat().st_size >= size - (64 << 10)  # all but SQLite's shared memory, if that is still there
+    with bqstore.open(disk) as col:
+        fill(disk)
+        assert col.delete([f"d{i}" for i in range(20)]) == 20  # there is enough for that, still
+    (disk / "filler").unlink()
+    with bqstore.open(disk) as col:
+        col.compact()
+        assert len(col) == 380 and col.verify().ok
