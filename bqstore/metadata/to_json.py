@@ -82,8 +82,11 @@ def to_json(given: Mapping[Any, Any], what: str, private: bool = False) -> str:
         size = text_bytes(text, what)
     except InvalidInputError:  # with its place in the JSON text: the key says more
         for path, leaf in _leaves(given, ""):
-            if isinstance(leaf, str):
-                text_bytes(leaf, f"{what} at {shown(path)}")
+            if isinstance(leaf, str) and not leaf.isascii() and leaf != leaf.encode(errors="replace").decode():
+                raise InvalidInputError(
+                    f"{what} holds a lone surrogate in {shown(path)}, which is not text: decode with errors='replace' "
+                    "where it was read"
+                ) from None
         raise
     if dates.IN_JSON in text and text.count(dates.IN_JSON) > len(converted):
         raise InvalidInputError(

@@ -331,6 +331,7 @@ def test_a_bad_vector_refuses_the_whole_batch(store: BQVectorStore, arguments: d
     ("arguments", "message"),
     [
         ({"metadatas": [None, None, {"x": object()}]}, "metadata 2 cannot"),
+        ({"metadatas": [None, None, {"x": 1j}], "ids": ["a", "b", "c"]}, r"\(document 'c'\)"),
         ({"metadatas": [{}, {}, {"_bq_x": 1}]}, "metadata 2 has the key '_bq_x'"),
         ({"ids": ["a", None, ""]}, "id 2 has 0 bytes"),
         ({"texts": ["1 0", "0 1", None]}, "text 2 is"),
