@@ -31,7 +31,46 @@ T = TypeVar("T")
 NAME: Final = "kv.db"
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
 _USED: Final = 0.5  # seconds after which it is said again that they are in use
-_turns: "dict[tuple[int, int], threading.RLock]" = {}  # by device and inode of the folder
+_turns: "dict[tuple[int, int], Turn]" = {}  # by device and inode of the folder
+
+
+class Turn:
+    """What the writes of this process in a folder hold, one at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.holder: Callable[[], Held | None] = lambda: None
+
+    def is_held(self) -> bool:
+        """Whether this thread has it now. What an interrupt has left, as it came just before the end, is given back."""
+        while self.lock._is_owned():  # type: ignore[attr-defined]
+            if self.holder() is not None:
+                return True
+            self.lock.release()
+        return False
+
+
+class Held:
+    """To hold a turn with ``with``, by a thread that has it not; it ends with the object at the latest."""
+
+    __slots__ = ("__weakref__", "_turn")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def __enter__(self) -> None:
+        self._turn.lock.acquire()
+        self._turn.holder = weakref.ref(self)
+
+    def __exit__(self, *exception: object) -> None:
+        self._turn.holder = lambda: None
+        self._turn.lock.release()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_turn"):  # else an interrupt came in __init__
+            if self._turn.holder() is self:
+                self._turn.holder = lambda: None
+            self._turn.is_held()
 
 
 class EntryFile:
@@ -44,7 +83,7 @@ class EntryFile:
         self.catalogue, self._place, self._lock, self.lock_timeout = catalogue, place, lock, lock_timeout
         self.read_only = place is not None and lock is None
         self.name = catalogue.name
-        self._turn = threading.RLock() if place is None else turn_of(place)
+        self._turn = Turn() if place is None else turn_of(place)
         self._until_closed = ExitStack()
         self._pid, self._closed = os.getpid(), False
         self._poison: str | None = None
@@ -143,7 +182,7 @@ class EntryFile:
         self._check()
         if self.read_only:
             raise ReadOnlyError("these entries are open with read_only=True; open them without to write")
-        with self._turn, self._lock_file() as file:
+        with Held(self._turn), self._lock_file() as file:
             if self._poison is not None:
                 raise StorageError(f"an earlier write failed ({self._poison}); close the entries and open them again")
             self._wait(file, self.lock_timeout)
@@ -184,7 +223,7 @@ class EntryFile:
                 f"these entries were opened in process {self._pid} and cannot be used in its fork {os.getpid()}; open "
                 "them here again"
             )
-        if self._turn._is_owned():  # type: ignore[attr-defined]
+        if self._turn.is_held():
             raise LockedError("this thread is inside a write of these entries: let a signal handler set a flag")
         if self._place is not None and time.monotonic() > self._next_use:
             self._use()
@@ -194,7 +233,7 @@ class EntryFile:
         if self._closed or (self._pid != os.getpid() and self._place is not None):
             return
         self._closed = True
-        with self._turn, self._until_closed, ExitStack() as stack:
+        with Held(self._turn), self._until_closed, ExitStack() as stack:
             stack.callback(self.catalogue.close)
             with suppress(BqstoreError, OSError):
                 file = stack.enter_context(self._lock_file())
@@ -208,9 +247,9 @@ def _later(about: About) -> float:
     return max(time.time(), math.nextafter(about.time, math.inf))
 
 
-def turn_of(place: Place) -> threading.RLock:
-    """What the writes of this process in a folder hold, one at a time."""
-    return _turns.setdefault(place.folder, threading.RLock())
+def turn_of(place: Place) -> Turn:
+    """That of a folder."""
+    return _turns.setdefault(place.folder, Turn())
 
 
 _open: "weakref.WeakSet[EntryFile]" = weakref.WeakSet()

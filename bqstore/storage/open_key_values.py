@@ -17,7 +17,7 @@ from .catalogue import Catalogue
 from .files import storage_errors
 from .hosts import claim
 from .key_value_tables import About
-from .key_values import NAME, EntryFile, turn_of
+from .key_values import NAME, EntryFile, Held, turn_of
 from .lock import WriterLock, end_with_the_parent, is_own_for_life
 from .place import Place
 
@@ -65,7 +65,7 @@ def _open_to_write(place: Place, lock: WriterLock, lock_timeout: float) -> Entry
             lock.wait(file, lock_timeout)
             stack.callback(platform.unlock, file.fileno())
         else:  # other threads of this process have it, too
-            stack.enter_context(turn_of(place))
+            stack.enter_context(Held(turn_of(place)))
         host = claim(place)
         if host is not None:
             end_with_the_parent(at_failure.enter_context(host))
@@ -202,7 +202,7 @@ def erase(folder: Path | None, alone: bool) -> None:
         catalogue = _opened(place, read_only=False)
         try:
             # who holds the lock for a commit must not wait for a thread that waits for the lock
-            with turn_of(place) if alone else nullcontext():
+            with Held(turn_of(place)) if alone else nullcontext():
                 catalogue.erase()
         finally:
             catalogue.close()

@@ -9,6 +9,7 @@ import pytest
 import bqstore
 from bqstore import CorruptionError, LockedError, StorageError
 from bqstore.storage import key_value_tables as tables
+from bqstore.storage.key_values import Held
 from bqstore.storage.place import Place
 
 
@@ -149,6 +150,6 @@ def test_after_a_commit_in_doubt_nothing_is_written_until_the_entries_are_opened
 def test_a_signal_handler_inside_a_write_is_told_so(tmp_path):
     made(tmp_path)
     with bqstore.open_key_values(tmp_path) as kv:
-        with kv._entries._turn, pytest.raises(LockedError, match="inside a write of these entries"):
+        with Held(kv._entries._turn), pytest.raises(LockedError, match="inside a write of these entries"):
             kv.put({"z": b"3"})
         kv.put({"z": b"3"})

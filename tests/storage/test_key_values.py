@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import zlib
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,7 @@ from bqstore import (
     StorageError,
 )
 from bqstore.storage import platform
+from bqstore.storage.key_values import Held
 from tests.conftest import child, often
 
 from ..engine.other_process import other_process
@@ -456,3 +458,18 @@ def test_entries_that_nobody_used_kept_their_descriptors(tmp_path, monkeypatch):
     for kv in many:
         kv.close()
     assert held(tmp_path) == []
+
+
+def test_an_interrupt_at_the_end_of_a_write_locked_its_thread_out_for_good(tmp_path):
+    """Where the lock is held and no block holds it any more."""
+    with bqstore.open_key_values(tmp_path) as kv:
+        kv._entries._turn.lock.acquire()
+        assert kv.get(["a"]) == [None] and not kv._entries._turn.is_held()
+        thread = threading.Thread(target=kv.put, args=({"a": b"by another"},))
+        thread.start()
+        thread.join(10)
+        assert kv.get(["a"]) == [b"by another"]
+        held_ = Held(kv._entries._turn)
+        held_.__enter__()
+        del held_  # as the end of a frame does
+        assert not kv._entries._turn.lock._is_owned()
