@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import stat
 from os import PathLike, fspath
 from pathlib import Path
@@ -67,10 +68,15 @@ def tell_of_another_mode(folder: Path, mode: int) -> None:
         )
 
 
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
+
+
 def tell_of_a_new_one(path: Path, collection: str) -> None:
     """Log that a collection was made; at WARNING where its name is nearly that of another."""
     others = [name for name in folders.collections_in(path) if name != collection]
-    meant = nearest(collection, others)
+    # of a numbered row, one for each tenant say, each is meant
+    meant = nearest(collection, [name for name in others if _unnumbered(name) != _unnumbered(collection)])
     if meant is not None:
         LOG.warning(
             "made a new collection %r in %s, where there is %r already; bqstore.drop() removes it if it is a slip of "

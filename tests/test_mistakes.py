@@ -80,6 +80,7 @@ def test_a_filter_that_may_match_is_not_told_of(col, caplog, condition):
         (("s", "one_bit"), "write encoding='one_bit'"),
         ((None, "dot"), "write distance='dot'"),
         ((":memory:",), "leave path out to keep everything in memory"),
+        (("file:x?mode=memory",), "leave path out to keep everything in memory"),
         (("s", 1536), "collection is 1536; expected a name"),
         (("s", "a/b"), "a name has no '/': the folder of the store goes into path="),
         (("s", "x" * 201), "a name of 201 characters"),
@@ -124,6 +125,9 @@ def test_a_name_that_is_misspelt_is_told_of(tmp_path, caplog):
         ("documents", logging.INFO, "made a new store"),
         ("docments", logging.WARNING, "where there is 'documents' already; bqstore.drop() removes it"),
         ("users", logging.INFO, "beside 2 others"),
+        ("tenant 1", logging.INFO, "beside 3 others"),
+        ("tenant 12", logging.INFO, "beside 4 others"),  # of a numbered row was told as misspelt
+        ("tenent 12", logging.WARNING, "where there is 'tenant 12' already"),
     ):
         caplog.clear()
         bqstore.open(tmp_path, name).close()
