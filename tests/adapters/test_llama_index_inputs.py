@@ -251,6 +251,11 @@ async def test_nodes_of_two_models_met_in_silence(tmp_path: Path) -> None:
         with pytest.warns(RuntimeWarning, match="nodes embedded by 'two' meet nodes of 'one'"):
             VectorStoreIndex.from_documents(documents[:3], storage_context=context, embed_model=two)
         IngestionPipeline(transformations=[two], vector_store=store).run(documents=[Document(text="told once")])
+    with BQVectorStore(tmp_path) as store:  # another process: nothing but what is stored is known
+        assert store.collection.info().embedding_model == "one"
+        retriever = VectorStoreIndex.from_vector_store(store, embed_model=two).as_retriever()
+        with pytest.warns(RuntimeWarning, match="queries embedded by 'two' meet nodes of 'one'"):
+            await retriever.aretrieve("a later question")
     with BQVectorStore(tmp_path / "other", embedding_model=one) as store:  # whose name is stored
         retriever = VectorStoreIndex.from_vector_store(store, embed_model=two).as_retriever()
         with pytest.warns(RuntimeWarning, match="queries embedded by 'two' meet nodes of 'one'"):

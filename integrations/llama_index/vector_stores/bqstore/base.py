@@ -201,16 +201,16 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         ['3']
         """
         given = nodes_in(nodes)
-        self._models.note("nodes", (node.get_embedding() for node in given))
         bqstore.tell_of_zeros((node.get_embedding() for node in given), f"of nodes for {self.collection_name!r}")
         rows = [row_of(node) for node in given]
-        return self._collection.add(
-            [np.array(node.get_embedding()) for node in given],  # one by one: a large list would hold off other threads
-            ids=[node.node_id for node in given],
-            texts=[text for text, _ in rows],
-            metadatas=[metadata for _, metadata in rows],
-            expires_at=expires_at,
-        )
+        with self._models.adding(node.get_embedding() for node in given):
+            return self._collection.add(
+                [np.array(node.get_embedding()) for node in given],  # one by one: a large list holds off other threads
+                ids=[node.node_id for node in given],
+                texts=[text for text, _ in rows],
+                metadatas=[metadata for _, metadata in rows],
+                expires_at=expires_at,
+            )
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a source document. An unknown document is no error.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
@@ -54,11 +55,30 @@ class ModelsMet:
         self._collection = collection
         self._model: str | None = None
         self._told: set[str] = set()
+        self._knows = False  # that something was added before
 
-    def note(self, what: str, vectors: Iterable[Any]) -> None:
-        """Warn, once for each model, of vectors that another model has made than those before, or the collection's."""
+    @contextmanager
+    def adding(self, vectors: Iterable[Any]) -> Iterator[None]:
+        """Within it nodes with these vectors are added; of a collection's first ones the model's name is stored.
+
+        So a process that opens it later with another model is warned, too.
+        """
+        names = self.note("nodes", vectors)
+        is_first = names == {self._model} and not self._knows and len(self._collection) == 0
+        yield
+        if is_first and self._model is not None and len(self._collection):
+            with suppress(bqstore.SettingsConflictError):  # another process was first
+                self._collection.check_model(self._model, remember=True, writing=True)
+        self._knows = True
+
+    def note(self, what: str, vectors: Iterable[Any]) -> set[str]:
+        """Warn, once for each model, of vectors that another model has made than those before, or the collection's.
+
+        Returns the names of the models, "" among them for what nobody has announced.
+        """
         unchecked = (vector for vector in vectors if model_of(vector) is None)  # others are refused
-        for name in {_made.get(_first_values(vector), "") for vector in unchecked}:
+        found = {_made.get(_first_values(vector), "") for vector in unchecked}
+        for name in found:
             if name and self._model is None:
                 self._model = self._collection.info().embedding_model or name
             if name and name != self._model and name not in self._told:
@@ -67,5 +87,6 @@ class ModelsMet:
                     f"{what} embedded by {name!r} meet nodes of {self._model!r}: scores between vectors of two models "
                     "mean nothing; embed all by one, or change all by collection.reembed(embedder)",
                     RuntimeWarning,
-                    stacklevel=4,
+                    stacklevel=6 if what == "nodes" else 4,  # through contextlib,
                 )
+        return found
