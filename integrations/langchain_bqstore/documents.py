@@ -88,7 +88,7 @@ def telling(added: Sequence[str]) -> Iterator[None]:
     ...         bqstore.check_documents(1, texts=[7])
     ... except bqstore.InvalidInputError as error:
     ...     print(str(error).rpartition("; ")[2], error.added)
-    it is in a batch after 2 texts, which are stored ['1', '2']
+    it is text 2 of all, in a batch after 2 texts, which are stored ['1', '2']
     """
     try:
         yield
