@@ -384,6 +384,12 @@ def _grouped(flat: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, A
         if given and isinstance(out[group], cls):
             name = next(iter(given))
             raise InvalidInputError(f"{name} and {group}={out[group]!r} are both given; set {name} in one of them")
+        if isinstance(out[group], Mapping):
+            for name in given.keys() & out[group].keys():
+                raise InvalidInputError(
+                    f"{name}={given[name]!r} and {group}={{{name!r}: {shown(out[group][name])}}} are both given; set "
+                    f"{name} in one of them"
+                )
         if given and (out[group] is None or isinstance(out[group], Mapping)):
             out[group] = {**(out[group] or {}), **given}
     return out

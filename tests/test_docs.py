@@ -1,5 +1,6 @@
 """The pages under ``docs/``: their Python runs as it stands, and the links of every page lead somewhere."""
 
+import inspect
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -74,3 +75,32 @@ def test_the_checks_see_what_is_wrong(tmp_path: Path) -> None:
     for printed in ("0.9\n", "0.99 more\n", ""):
         with pytest.raises(AssertionError, match=r"none\.md:4 prints"):
             check_printed(shown, printed)
+
+
+def test_every_setting_of_the_table_is_a_keyword_and_those_of_objects_are_kept_flat() -> None:
+    rows = [line.split("|") for line in (ROOT / "docs" / "settings.md").read_text().splitlines() if line[:3] == "| `"]
+    table = [row for row in rows if len(row) == 6]
+    names = {name.strip("` ") for row in table for name in row[1].split(",")}
+    opened, asked = (set(inspect.signature(each).parameters) for each in (bqstore.open, bqstore.Collection.search))
+    assert len(names) > 20 and names <= opened | asked, names - opened - asked
+    when = {row[3].strip(" `").split("(")[0] for row in table}
+    assert when == {
+        "call",
+        "opening",
+        "requantize",
+        "fixed",
+        "once",
+        "set_text_index",
+    }
+    with bqstore.open(m=32, ef_construct=64, encoding="one_bit", oversampling=4, hnsw_ef=50) as col:
+        info = col.info()
+    assert (info.hnsw.m, info.hnsw.ef_construct, info.quantization.encoding) == (32, 64, "one_bit")
+    assert (info.search.oversampling, info.search.hnsw_ef) == (4.0, 50)
+
+
+@pytest.mark.parametrize("objects", [{"hnsw": {"m": 16}}, {"hnsw": bqstore.HnswConfig(m=16)}])
+def test_a_setting_that_was_given_twice_was_one_of_both(objects: dict[str, object]) -> None:
+    with pytest.raises(bqstore.InvalidInputError, match=r"m(=32)? and hnsw=.* are both given; set m in one of them"):
+        bqstore.open(m=32, **objects)
+    with bqstore.open(m=32, hnsw={"ef_construct": 64}) as col:
+        assert (col.info().hnsw.m, col.info().hnsw.ef_construct) == (32, 64)
