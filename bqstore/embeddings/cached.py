@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import is_dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +47,8 @@ class CachedEmbedder(EmbedderBase[_Side]):
                             ``embedder.model_name`` otherwise
     settings : dict, optional   all else that the vectors depend on, such as ``{"normalize": True}``: the cache keeps
                             those of other settings apart. Otherwise the embedder's public fields that are plain values,
-                            but for those that do not touch vectors (keys, timeouts, batch sizes, devices)
+                            but for those that do not touch vectors (keys, timeouts, batch sizes, devices), as they
+                            are when this is made
     cache : bool or path    True: the user's cache folder; a path: that folder; False: none
     max_cache_bytes : int, optional   bound of the cache; the oldest entries are deleted first
 
@@ -185,19 +188,26 @@ def _dimensions_of(embedder: Any) -> int | None:
 
 def _plain_fields(embedder: Any) -> dict[str, Any]:
     """The public fields of an embedder that are plain values, and may be settings on which its vectors depend."""
+    slots = [name for kind in type(embedder).__mro__ for name in getattr(kind, "__slots__", ())]
+    fields = {name: getattr(embedder, name, None) for name in slots} | getattr(embedder, "__dict__", {})
+    return _plain(fields) or {}
 
-    def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in fields.items():
-            if not isinstance(name, str) or name.startswith("_") or _OF_NO_VECTOR.search(name):
-                continue
-            if isinstance(value, Mapping) and (nested := plain(value)):
-                found[name] = nested
-            elif isinstance(value, (str, int, float, bool)):
-                found[name] = value
-        return found
 
-    return plain(getattr(embedder, "__dict__", {}))
+def _plain(value: Any) -> Any:
+    """A value, or those inside that are plain and not passed over; None if there are none."""
+    if isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, tuple):  # not lists, in which objects note what they were asked
+        return [_plain(one) for one in value] or None
+    if is_dataclass(value) or hasattr(type(value), "model_fields"):  # of pydantic: settings of a class of their own
+        value = getattr(value, "__dict__", {})
+    if not isinstance(value, Mapping):
+        return None
+    named = {name: one for name, one in value.items() if isinstance(name, str) and not name.startswith("_")}
+    found = {name: _plain(one) for name, one in named.items() if not _OF_NO_VECTOR.search(name)}
+    return {name: one for name, one in found.items() if one is not None} or None
 
 
 def _server_of(embedder: Any) -> str:

@@ -129,10 +129,11 @@ class EmbeddingCache:
             _make_private(self.folder)
         except OSError as error:
             raise StorageError(_unusable(self.folder, error)) from error
-        newest = self._newest() if os.access(self.folder, os.R_OK | os.X_OK) else self.folder / "none"
+        newest = self._newest() if os.access(self.folder, os.R_OK | os.X_OK) else None
         written = os.access(self.folder, os.W_OK | os.X_OK)
-        if not written and not newest.exists():
-            raise StorageError(_unusable(self.folder, PermissionError("it cannot be written")))
+        if newest is None or not (written or newest.exists()):
+            missing = "read" if newest is None else "written"
+            raise StorageError(_unusable(self.folder, PermissionError(f"it cannot be {missing}")))
         self.read_only = not written or (newest.exists() and not os.access(newest, os.W_OK))
         if max_bytes is not None and newest.exists() and not self.read_only:
             self._run(lambda db: _trim(db, max_bytes, shrink=True), otherwise=None)

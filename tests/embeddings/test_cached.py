@@ -1,6 +1,8 @@
 """`CachedEmbedder`: the cache around any embedding model."""
 
 import sys
+from dataclasses import dataclass
+from enum import Enum
 from types import SimpleNamespace
 
 import numpy as np
@@ -121,12 +123,25 @@ def test_a_framework_that_is_missing_is_named(monkeypatch):
         embedder.as_langchain()
 
 
+@dataclass
+class Options:
+    normalize: bool = False
+    client: object = None
+
+
+class Pooling(Enum):
+    MEAN, LAST = range(2)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ({"normalize": False}, {"normalize": True}),
         ({"encode_kwargs": {"normalize": False}}, {"encode_kwargs": {"normalize": True}}),
         ({"query_instruction": "a"}, {"query_instruction": "b"}),
+        ({"layers": (1, 2)}, {"layers": (2, 3)}),
+        ({"options": Options()}, {"options": Options(normalize=True)}),
+        ({"pooling": Pooling.MEAN}, {"pooling": Pooling.LAST}),
     ],
 )
 def test_settings_of_a_model_are_kept_apart(tmp_path, before, after):
@@ -142,6 +157,18 @@ def test_settings_of_a_model_are_kept_apart(tmp_path, before, after):
         CachedEmbedder(inner, cache=tmp_path).embed(["a"])
         asked.append(len(inner.asked))
     assert asked == [1, 1, 0]
+
+
+def test_settings_in_slots_are_kept_apart(tmp_path):
+    class Slots:
+        __slots__ = ("model", "normalize", "unset")
+        embed = embed_query = Counting.embed_query
+
+        def __init__(self, model, normalize):
+            self.model, self.normalize = model, normalize
+
+    keys = {CachedEmbedder(Slots("own", on), cache=tmp_path)._passages.key_of("a") for on in (True, False)}
+    assert len(keys) == 2
 
 
 def test_settings_that_are_named_stand_for_all_others(tmp_path):

@@ -364,6 +364,9 @@ def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
         EmbeddingCache(tmp_path / "empty")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # another user's own: it was a PermissionError
+    with pytest.raises(StorageError, match="cannot be read"):
+        EmbeddingCache(tmp_path)
 
 
 def test_a_full_disk_ends_no_embedding_where_warnings_are_errors(make, server, tmp_path, caplog):

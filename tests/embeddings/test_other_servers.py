@@ -99,15 +99,21 @@ def test_a_refusal_of_everything_is_not_asked_for_every_text(make, server):
     assert len(server.requests) < 12
 
 
-@pytest.mark.parametrize("how", ["NaN", "null", "500"])
+@pytest.mark.parametrize("how", ["NaN", "null", "500", "empty", "beyond float32", "left out", "cut off"])
 def test_one_text_that_cannot_be_embedded_is_named_and_the_others_are_kept(make, server, how):
     def imitate(request):
         if "bad" not in request["input"]:
             return None
         if how == "500":
             return 500, {"error": {"message": "unsupported value: NaN"}}
-        answer = answer_to(request["input"])
-        answer["data"][request["input"].index("bad")]["embedding"] = None if how == "null" else [float("nan")] * DIM
+        answer, at = answer_to(request["input"]), request["input"].index("bad")
+        if how == "left out":
+            del answer["data"][at]
+        elif how == "cut off":  # and nothing tells which texts the others belong to
+            answer["data"] = [{"embedding": item["embedding"]} for item in answer["data"][:at]]
+        else:
+            given = {"NaN": [float("nan")] * DIM, "null": None, "empty": [], "beyond float32": [1e300] * DIM}
+            answer["data"][at]["embedding"] = given[how]
         return 200, answer
 
     server.imitate = imitate
@@ -164,30 +170,33 @@ def test_json_that_breaks_off_is_asked_for_again(make, server):
 
 
 def test_a_base_url_that_leads_elsewhere_is_named(make, server):
-    server.plan = [b"<html>Welcome to the server</html>", Refusal(404, {"message": "Not Found"})]
-    for _ in range(2):
-        with pytest.raises(EmbeddingError, match=re.escape(server.url.removesuffix("/v1"))):
+    refusals = [Refusal(404, {"message": "Not Found"}), Refusal(405, {"message": "Method Not Allowed"})]
+    server.plan = [b"<html>Welcome to the server</html>", *refusals]
+    for _ in range(3):
+        with pytest.raises(EmbeddingError, match=re.escape(server.url.removesuffix("/v1")) + ".* to end in /v1"):
             make(base_url=server.url.removesuffix("/v1")).embed_query("a")
 
 
 def test_the_servers_words_are_shown_and_logged_without_key_and_texts(make, server, caplog):
     caplog.set_level(logging.INFO, "bqstore")
     text = "The patient's name is John Q. Doe, born in Springfield."
-    said = f"The model is busy loading. Key {KEY}, part {KEY[8:]}, text '{text}', cut '{text[14:40]}...'"
+    said = f"\x1b[31mThe model is busy\x00loading. Key {KEY}, part {KEY[8:]}, text '{text}', cut '{text[14:40]}...'"
     server.plan = [Refusal(503, {"message": said}), Refusal(400, {"message": said})]
     with pytest.raises(EmbeddingError) as caught:
         make().embed_query(text)
     for shown in (str(caught.value), caplog.text):
         assert "The model is busy loading" in shown
         assert KEY[8:] not in shown and "John" not in shown and "Springfield" not in shown
+        assert "\x1b" not in shown and "\0" not in shown  # which a terminal would obey
     assert "sent again in" in caplog.text
 
 
+@pytest.mark.parametrize("word", ["encoding_format", "encodingFormat"])
 @pytest.mark.parametrize("refused", [{"base64"}, {"base64", "float"}])
-def test_a_server_that_takes_no_base64_is_asked_for_lists(make, server, refused):
+def test_a_server_that_takes_no_base64_is_asked_for_lists(make, server, refused, word):
     def imitate(request):
         if request.get("encoding_format") in refused:
-            return 422, {"detail": [{"msg": "encoding_format: unexpected value"}]}
+            return 422, {"detail": [{"msg": f"{word}: unexpected value"}]}
         return 200, answer_to(request["input"])
 
     server.imitate = imitate
@@ -224,10 +233,18 @@ def test_tokens_are_counted_as_the_server_tells_them(make, server, usage):
     assert embedder.usage.tokens == 12
 
 
-@pytest.mark.parametrize("how", ["refused", "501"])
+def test_a_usage_of_no_tokens_at_all_is_not_believed(make, server):
+    """llama.cpp's server and others say 0 of any text; nothing had cost anything then."""
+    server.imitate = lambda request: (200, answer_to(request["input"], prompt_tokens=0, total_tokens=0))
+    embedder = make()
+    embedder.embed(["a text of 21 bytes"])
+    assert embedder.usage.tokens > 0
+
+
+@pytest.mark.parametrize("how", ["refused", 501, 505])
 def test_what_no_other_try_can_cure_is_not_tried_again(make, server, how):
     settings = {"base_url": "http://127.0.0.1:9/v1"} if how == "refused" else {}
-    server.plan = [Refusal(501, {"message": "This model does not support embeddings"})]
+    server.plan = [Refusal(501 if how == "refused" else how, {"message": "This model does not support embeddings"})]
     embedder = make(**settings)
     with pytest.raises(EmbeddingError, match=r"refused the connection|does not support embeddings"):
         embedder.embed_query("a")

@@ -14,6 +14,7 @@ PRIVATE = [
     "http://192.168.1.7:8000/v1",
     "http://host.docker.internal:1234/v1",
     "http://[fd00::1]/v1",
+    "http://100.64.0.9:8000/v1",  # of a mesh network
 ]
 
 

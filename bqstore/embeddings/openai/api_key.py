@@ -111,7 +111,8 @@ async def _given_by(give: Callable[[], Any]) -> str:
 
 def without_secrets(said: str, texts: Iterable[str], key: str) -> str:
     """What a server said, 300 characters at most, without what it quotes of the texts or the key."""
-    said = re.sub(r"\s+", " ", re.sub(r"(?:sk-|[Bb]earer )\S+", "…", said)).strip()
+    said = re.sub(r"(?:sk-|[Bb]earer )\S+", "…", said)
+    said = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", said).strip()  # what a terminal would obey, too
     known = "\0".join(texts)
     for whole in (key, *map(str.strip, known.split("\0"))):
         if len(whole) > 2 and whole in said:
@@ -169,6 +170,6 @@ def is_loopback(host: str) -> bool:
 def is_private(host: str) -> bool:
     """Whether a host is in a private network, by its address or its name, such as one without a dot."""
     try:
-        return ipaddress.ip_address(host).is_private
+        return not ipaddress.ip_address(host).is_global  # 100.64.0.0/10, too, of providers' and mesh networks
     except ValueError:
         return "." not in host or host.endswith(_INSIDE)

@@ -29,7 +29,7 @@ from .responses import count_tokens_of, decode
 Vectors = npt.NDArray[np.float32]
 
 _OPENAI_URL = "https://api.openai.com/v1"
-_FORMAT = re.compile(r"encoding_format|base64", re.I)
+_FORMAT = re.compile(r"encoding.?format|base64", re.I)
 _FORKED = (
     "the client that was given belongs to the process that this one was forked from, and two processes cannot share "
     "its connections; make client and embedder in this process"
@@ -294,7 +294,7 @@ class EmbeddingsClient:
             message = (
                 f"{self._server} answered for {model} with something else than {n} finite vectors of one dimension"
             )
-            advice = "" if isinstance(answer, dict) else f"; check base_url, which is {self.endpoint}"
+            advice = "" if isinstance(answer, dict) else f"; check {self._refusals.base_url}"
             return Refusal(message, advice, status=200, retryable=broken, splits=splits, headers=headers)
         vectors, empty = found
         return Response(vectors, count_tokens_of(answer.get("usage")), headers, empty)

@@ -31,6 +31,7 @@ _LIMIT = re.compile(r"(?:length is|less than|maximum|max|limit:?) (\d{1,9}) ?(?:
 _ASKED = re.compile(r"(?:requested:?|given:|you sent|has|input of) (\d{1,9})", re.I)
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 _SPLIT = (400, 413, 422)
+_AGAIN, _NEVER = (408, 409), (501, 505)
 _BAD_KEY = re.compile(
     r"API[ _]key (is )?(not valid|invalid|expired|missing)|(not a valid|invalid) API[ _]key|API_KEY_INVALID", re.I
 )
@@ -74,7 +75,12 @@ class RefusalReader:
     """Reads the refusals of one server; ``key`` gives the API key, for it to be left out of what is shown."""
 
     def __init__(self, openai: Any, endpoint: str, server: str, key: Callable[[], str]) -> None:
-        self._openai, self._endpoint, self._server, self._key = openai, endpoint, server, key
+        self._openai, self._server, self._key = openai, server, key
+
+        to_set = "; servers other than OpenAI's may want it to end in /v1" if "/v1" not in endpoint else ""
+        if endpoint.rstrip("/").endswith("/embeddings"):
+            to_set = "; leave out its /embeddings, which every request appends"
+        self.base_url = f"base_url, which is {endpoint}{to_set}"
 
     def of_error(self, error: Exception, model: str, texts: Sequence[str]) -> Refusal:
         """What an error of the SDK means."""
@@ -114,13 +120,11 @@ class RefusalReader:
         quota_used_up = status == 429 and bool({code, kind} & _QUOTA_CODES)
         rate_limited = status == 429 and not quota_used_up and not splits
         named = _NAMED_INPUT.search(everything)
-        to_set = "; servers other than OpenAI's may want it to end in /v1" if "/v1" not in self._endpoint else ""
-        if self._endpoint.rstrip("/").endswith("/embeddings"):
-            to_set = "; leave out its /embeddings, which every request appends"
         reason = {
             401: "refused the API key; check api_key or OPENAI_API_KEY",
             403: f"does not let this API key use {model}",
-            404: f"knows no model {model}; check model and base_url, which is {self._endpoint}{to_set}",
+            404: f"knows no model {model}; check model and {self.base_url}",
+            405: f"takes no embeddings there; check {self.base_url}",
             429: "refused the request for its rate limit"
             if not quota_used_up
             else "says that the account's quota is used up; check its plan and billing",
@@ -130,7 +134,7 @@ class RefusalReader:
             "; wait, lower max_concurrency, or check the account's limits" if rate_limited else "",
             status=status,
             words=lambda: without_secrets(said, texts, self._key()),
-            retryable=not splits and (rate_limited or status in (408, 409) or (status >= 500 and status != 501)),
+            retryable=not splits and (rate_limited or status in _AGAIN or (status >= 500 and status not in _NEVER)),
             rate_limited=rate_limited,
             retry_after=retry_after(headers, time.time()),
             splits=splits,

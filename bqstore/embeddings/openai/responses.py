@@ -24,55 +24,57 @@ def native_dim(endpoint: str, model: str) -> int | None:
 def decode(data: Any, n: int) -> tuple[Vectors, list[int]] | None:
     """The vectors of an answer's ``data``, float32 (n, dim), in the order of the request, and the rows without one.
 
-    A row has none if it is null, or not finite. None if the answer is malformed.
+    A row has none if it is null, empty, left out or not finite. None if the answer is malformed.
     """
     places = _places(data, n)
     if places is None:
         return None
     vectors: Vectors | None = None
-    empty = []
+    has_vector = np.zeros(n, bool)
     try:
-        for place, item in zip(places, data, strict=True):
+        for place, item in zip(places, data, strict=False):
             values = item["embedding"]
-            if values is None:
-                empty.append(place)
+            if not values:
                 continue
             if isinstance(values, str):  # a server that knows lists only ignores that base64 was asked for
                 values = np.frombuffer(_from_base64(values), "<f4")
-            row = np.asarray(values, np.float32)  # None in a list becomes NaN
+            with np.errstate(over="ignore"):  # infinite, then
+                row = np.asarray(values, np.float32)  # None in a list becomes NaN
             if vectors is None:
-                if row.ndim != 1 or row.size == 0:
+                if row.ndim != 1:
                     return None
                 vectors = np.zeros((n, row.size), np.float32)
             if row.shape != vectors.shape[1:]:
                 return None
-            vectors[place] = row
+            vectors[place], has_vector[place] = row, True
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
     if vectors is None:
-        return (np.zeros((n, 1), np.float32), empty) if n else None
-    empty += np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
-    return vectors, sorted(set(empty))
+        return (np.zeros((n, 1), np.float32), list(range(n))) if n else None
+    return vectors, np.flatnonzero(~(has_vector & np.isfinite(vectors).all(axis=1))).tolist()
 
 
 def _places(data: Any, n: int) -> list[int] | None:
-    """Which text each item of an answer belongs to: by its index; by its position where no index tells them apart."""
-    if not isinstance(data, list) or len(data) != n or not all(isinstance(item, dict) for item in data):
+    """Which text each item of an answer belongs to: by its index; by its position where no index tells them apart.
+
+    Of fewer items than texts that no index tells apart, none is believed.
+    """
+    if not isinstance(data, list) or len(data) > n or not all(isinstance(item, dict) for item in data):
         return None
     places = [item.get("index") for item in data]
     if not any(place for place in places):  # left out, null, or 0 throughout
-        return list(range(n))
+        return list(range(n)) if len(data) == n else []
     places = [0 if place is None else place for place in places]  # some servers leave out an index of 0
-    if not all(isinstance(place, int) for place in places) or sorted(places) != list(range(n)):
+    if not all(isinstance(place, int) and 0 <= place < n for place in places) or len(set(places)) < len(places):
         return None
     return places
 
 
 def count_tokens_of(usage: Any) -> int | None:
-    """The tokens that an answer's ``usage`` tells; some servers tell ``total_tokens`` alone, or floats."""
+    """The tokens that an answer's ``usage`` tells; some servers tell ``total_tokens`` alone, floats, or just 0."""
     counts = [usage.get(name) for name in ("prompt_tokens", "total_tokens")] if isinstance(usage, dict) else []
     for count in counts:
-        if isinstance(count, (int, float)) and not isinstance(count, bool) and 0 <= count < 2**53:
+        if isinstance(count, (int, float)) and not isinstance(count, bool) and 0 < count < 2**53:
             return round(count)
     return None
 
