@@ -28,7 +28,7 @@ def embedder_named(name: str, base_url: str | None = None) -> Any:
     try:
         if kind == "openai":
             return bqstore.OpenAIEmbedder(rest, base_url=base_url)
-        if kind in LOCAL:
+        if kind.replace("_", "-") in LOCAL:
             return bqstore.CachedEmbedder(name)
     except ImportError as error:
         raise bqstore.EmbeddingError(str(error)) from None

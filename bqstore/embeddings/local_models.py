@@ -46,6 +46,7 @@ def load_local_model(name: str) -> LocalModel:
     EmbeddingError      it cannot load the model
     """
     library, _, model = name.partition(":")
+    library = library.replace("_", "-")  # the module's name does as well
     if library not in _LIBRARIES or not model:
         raise InvalidInputError(
             f"embedder is {shown(name)}; expected an object, or the name of a model behind its library's, such as "

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bqstore.cli.embedders import embedder_named
 from bqstore.embeddings import CachedEmbedder
 from bqstore.errors import EmbeddingError, InvalidInputError
 
@@ -81,8 +82,9 @@ LIBRARIES = {
 def test_a_model_by_name(monkeypatch, tmp_path, library):
     module, sign = LIBRARIES[library]
     monkeypatch.setitem(sys.modules, library.replace("-", "_"), module)
+    by_module = CachedEmbedder(f"{library.replace('-', '_')}:a-model", cache=tmp_path)
     embedder = CachedEmbedder(f"{library}:a-model", cache=tmp_path)
-    assert embedder.model == "a-model"
+    assert embedder.model == "a-model" and embedder._passages.key_of("a") == by_module._passages.key_of("a")
     np.testing.assert_array_equal(embedder.embed(["a", "b"]), vectors(["a", "b"]))
     np.testing.assert_array_equal(embedder.embed_query("a"), sign * vector_of("a"))
     with pytest.raises(EmbeddingError, match=f"{library} cannot load another"):
@@ -145,3 +147,6 @@ def test_what_is_not_known_or_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastembed", None)
     with pytest.raises(ImportError, match="fastembed is not installed: pip install fastembed"):
         CachedEmbedder("fastembed:a-model")
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(EmbeddingError, match="llama-cpp is not installed: pip install llama-cpp-python"):
+        embedder_named("llama_cpp:a-model")  # of the command line, which took it for a module of the user's
