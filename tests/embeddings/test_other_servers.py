@@ -156,6 +156,14 @@ def test_a_rate_limit_of_many_is_waited_for_without_end(make, server, said):
     assert embedder.usage.retried == 20
 
 
+@pytest.mark.parametrize("words", ["Please try again in 180ms.", "Please retry after 0.18 seconds."])
+def test_a_wait_that_only_the_words_of_a_429_tell_is_kept(make, server, words):
+    """A proxy leaves out the headers."""
+    server.plan = [Refusal(429, {"message": f"Rate limit reached. Limit 9, Used 9. {words}"}, headers={})] * 3
+    make(max_retries=0).embed(["a"])
+    assert np.diff(server.times).min() >= 0.17
+
+
 def test_an_error_in_an_answer_of_status_200_is_a_refusal(make, server):
     server.plan = [json.dumps({"error": {"code": 429, "message": "slow down"}}).encode()]
     np.testing.assert_array_equal(make().embed_query("a"), vector_of("a"))

@@ -324,6 +324,8 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
             poll_seconds=poll_seconds,
             price=self._settings.price,
             limits=self._settings.limits,
+            prefix=self._passages.prefix,
+            extra=self._passages.extra,
         )
 
     def _known_dim(self) -> int | None:
@@ -437,7 +439,7 @@ class _Side:
     def __init__(self, endpoint: str, prefix: str, named: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         if not isinstance(prefix, str):
             raise InvalidInputError(f"the prefix of texts is {shown(prefix)}; expected a string")
-        self.prefix, self.body = prefix, {**named, **extra}
+        self.prefix, self.extra, self.body = prefix, extra, {**named, **extra}
         # the key of what OpenAI's own API is sent is that of older versions
         self.key_of = KeyMaker(endpoint, named["model"], named.get("dimensions"), dict(extra) or None)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ...errors import InvalidInputError
 from .api_key import without_secrets
-from .rate_headers import retry_after
+from .rate_headers import duration, retry_after
 from .responses import CODE
 
 _LENGTH = re.compile(
@@ -29,6 +29,7 @@ _TOO_BIG_FOR_LLAMA_CPP = re.compile(r"too large to process|input length exceeds"
 _NAMED_INPUT = re.compile(r"input\[(\d{1,4})\]")
 _LIMIT = re.compile(r"(?:length is|less than|maximum|max|limit:?) (\d{1,9}) ?(?:tokens)?", re.I)
 _ASKED = re.compile(r"(?:requested:?|given:|you sent|has|input of) (\d{1,9})", re.I)
+_COME_BACK = re.compile(r"(?:try again|retry) (?:in|after) (\d{1,4}[\d.mshd]{0,12})", re.I)
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 _SPLIT = (400, 413, 422)
 _AGAIN, _NEVER = (408, 409), (501, 505)
@@ -136,7 +137,7 @@ class RefusalReader:
             words=lambda: without_secrets(said, texts, self._key()),
             retryable=not splits and (rate_limited or status in _AGAIN or (status >= 500 and status not in _NEVER)),
             rate_limited=rate_limited,
-            retry_after=retry_after(headers, time.time()),
+            retry_after=_wait_of(headers, everything if rate_limited else ""),
             splits=splits,
             too_long=splits and (status in (413, 429, 500) or bool(_LENGTH.search(everything))),
             too_many_texts=bool(_TOO_MANY_TEXTS.search(everything)),
@@ -182,6 +183,12 @@ def _message_of(body: Any) -> str:
         elif isinstance(body, list):
             body = body[0] if body else ""
     return body if isinstance(body, str) else ""
+
+
+def _wait_of(headers: Mapping[str, str], said: str) -> float | None:
+    """The seconds to wait by the headers; by what is said, where a proxy leaves them out."""
+    told, named = retry_after(headers, time.time()), _COME_BACK.search(said)
+    return duration(named[1].rstrip(".")) if told is None and named else told
 
 
 def _fraction_that_fits(said: str) -> float | None:

@@ -12,7 +12,7 @@ The file holds hashes, ranges and the server's ids: no text, no key.
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,11 @@ import numpy.typing as npt
 from ...arguments import check_real
 from ...errors import EmbeddingError, InvalidInputError
 from ...progress import Progress
-from ..disk_cache import EmbeddingCache
+from ..disk_cache import EmbeddingCache, KeyMaker
 from ..openai.api_key import check_encrypted
 from ..openai.packing import OPENAI, Limits
 from ..openai.prices import BATCH_DISCOUNT, cost
+from ..openai.responses import native_dim
 from ..openai.settings import check_dimensions
 from ..openai.tokens import counter_for
 from ..texts import as_list, check_texts
@@ -74,6 +75,8 @@ class EmbeddingBatch:
     poll_seconds : float         between two looks at the server, while `collect` waits
     price : float, optional      US$ for a million tokens without batches, if it is known
     limits : Limits              of one request, if they are not OpenAI's
+    prefix : str                 written before each text
+    extra : dict, optional       more fields of each request
 
     Raises
     ------
@@ -103,6 +106,8 @@ class EmbeddingBatch:
         poll_seconds: float = 30.0,
         price: float | None = None,
         limits: Limits = OPENAI,
+        prefix: str = "",
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         if not check_real("poll_seconds", poll_seconds, _POLL) >= 0:
             raise InvalidInputError(f"poll_seconds is {poll_seconds}; expected {_POLL}")
@@ -111,7 +116,7 @@ class EmbeddingBatch:
         self.folder = Path(folder).expanduser()
         self._server = BatchServer(client, endpoint)
         self._cache, self._endpoint, self._poll, self._per_million = cache, endpoint, poll_seconds, price
-        self._limits = limits
+        self._limits, self._prefix, self._extra = limits, prefix, dict(extra or {})
         self._job: Job | None = None
         self._vectors: JobVectors | None = None
 
@@ -173,10 +178,14 @@ class EmbeddingBatch:
         True
         """
         texts = as_list(texts)
-        sizes = check_texts(texts)
-        vectors = self._vectors = JobVectors(texts, self._endpoint, self.model, self.dimensions, self._cache)
+        check_texts(texts)
+        texts = [self._prefix + text for text in texts]
+        sizes, named = [len(text.encode()) for text in texts], [self._endpoint, self.model, self.dimensions]
+        key_of = KeyMaker(self._endpoint, self.model, self.dimensions, self._extra or None)
+        native = native_dim(self._endpoint, self.model)
+        vectors = self._vectors = JobVectors(texts, key_of, native, self.dimensions, self._cache)
         texts, sizes = [texts[i] for i in vectors.first], [sizes[i] for i in vectors.first]
-        job = self._job = Job(self.folder, [self._endpoint, self.model, self.dimensions], texts, vectors.keys)
+        job = self._job = Job(self.folder, named + ([self._extra] if self._extra else []), texts, vectors.keys)
         with job.locked():
             vectors.take_cached()
             job.parts = [part for part in job.parts if part.step != "planned"]  # the cache may hold more by now
@@ -280,6 +289,7 @@ class EmbeddingBatch:
         body: dict[str, Any] = {"model": self.model, "input": texts[slice(*line)], "encoding_format": "base64"}
         if self.dimensions is not None:
             body["dimensions"] = self.dimensions
+        body |= self._extra
         request = {"custom_id": id_of(line), "method": "POST", "url": URL, "body": body}
         return json.dumps(request).encode() + b"\n"  # ASCII: no character that the server could take for a line's end
 

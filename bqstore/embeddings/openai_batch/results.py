@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..disk_cache import EmbeddingCache, KeyMaker
-from ..openai.responses import CODE, decode, native_dim, normalized
+from ..openai.responses import CODE, decode, normalized
 from .job import Rows
 
 Vectors = npt.NDArray[np.float32]
@@ -27,13 +27,18 @@ class JobVectors:
     """
 
     def __init__(
-        self, texts: Sequence[str], endpoint: str, model: str, dimensions: int | None, cache: EmbeddingCache | None
+        self,
+        texts: Sequence[str],
+        key_of: KeyMaker,
+        native: int | None,
+        dimensions: int | None,
+        cache: EmbeddingCache | None,
     ) -> None:
-        key_of, place = KeyMaker(endpoint, model, dimensions), dict[bytes, int]()
+        place = dict[bytes, int]()
         self._order = [place.setdefault(key_of(text), len(place)) for text in texts]
         self.keys = list(place)
         self.first: list[int] = np.unique(self._order, return_index=True)[1].tolist()
-        self._native, self._dimensions, self._cache = native_dim(endpoint, model), dimensions, cache
+        self._native, self._dimensions, self._cache = native, dimensions, cache
         self._dim = dimensions or self._native
         self._rows: Vectors | None = None
         self.has_vector = np.zeros(len(place), bool)

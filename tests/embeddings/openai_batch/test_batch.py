@@ -229,3 +229,15 @@ def test_a_server_that_is_away_does_not_end_the_waiting(make, server, monkeypatc
     server.script = {"retrieve": ["drop"] * 3}
     with pytest.raises(EmbeddingError, match="did not report on batch"):
         other.collect(wait=True)
+
+
+def test_prefix_and_fields_of_the_embedder_hold_in_a_batch(server, tmp_path):
+    """Texts went up without them: other vectors came, and `embed` asked for all texts again."""
+    settings = {"document_prefix": "passage: ", "extra_body": {"input_type": "passage"}, "dimensions": DIM}
+    with OpenAIEmbedder(api_key=KEY, base_url=server.url, cache=tmp_path / "cache", **settings) as embedder:
+        job = embedder.batch(tmp_path / "jobs", poll_seconds=0)
+        job.submit(TEXTS)
+        np.testing.assert_allclose(job.collect(wait=True), right([f"passage: {text}" for text in TEXTS]), rtol=1e-6)
+        assert embedder.embed(TEXTS).shape == (10, DIM) and embedder.usage.requests == 0
+    lines = [line for batch in server.batches.values() for line in server.inputs(batch)]
+    assert {line["body"].get("input_type") for line in lines} == {"passage"}
