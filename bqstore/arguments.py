@@ -156,6 +156,7 @@ _ELSEWHERE: Final = {
     "wheredocument": "; texts are tested by a function: filter=lambda record: 'word' in record.text",
     "fetchk": ": fetch_k belongs to max_marginal_relevance(); here oversampling= says how many candidates are compared",
     "lambdamult": ": lambda_mult belongs to max_marginal_relevance()",
+    **dict.fromkeys(("k1", "b"), ": BM25 has k1=1.2 and b=0.75 here, which SQLite's FTS5 lets nobody change"),
 }
 
 

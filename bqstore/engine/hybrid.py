@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
-from ..arguments import check_choice, check_real, is_text, items, shown, type_of
+from ..arguments import check_choice, check_real, items, shown, text_bytes, type_of
 from ..bitmap import Bits, to_mask
 from ..config import MAX_K
 from ..errors import InvalidInputError
@@ -102,9 +102,9 @@ def asked(has_vector: bool, text: Any, mode: Any, fusion: Any, alpha: Any, synta
         raise InvalidInputError(f"mode is {mode!r}; expected {name}=" + (" and a vector" if mode == "hybrid" else ""))
     texts = [text] if isinstance(text, str) or name == "text" else items(text, name)
     for each in texts:
-        if not isinstance(each, str) or not is_text(each):
-            what = shown(each) if isinstance(each, str) else type_of(each)
-            raise InvalidInputError(f"{name} has {what}; expected a string of the words to search for")
+        if not isinstance(each, str):
+            raise InvalidInputError(f"{name} has {type_of(each)}; expected a string of the words to search for")
+        text_bytes(each, name)
         if syntax == "fts5" and each.lstrip().startswith("*"):
             raise InvalidInputError("text begins with *, which is no expression of FTS5; put the * behind a word")
     return Asked(mode, texts, fusion, alpha, syntax)

@@ -259,7 +259,7 @@ def test_what_cannot_be_searched_is_an_error_by_name(col):
         ({"mode": "text"}, "expected text="),
         ({"text": "x", "mode": "hybrid"}, "and a vector"),
         ({"text": 3}, "expected a string"),
-        ({"text": "\ud800"}, "expected a string"),
+        ({"text": "\ud800"}, "text holds a lone surrogate"),
         ({"text": "x", "mode": "both"}, "mode is 'both'"),
         ({"text": "x", "alpha": 1.5}, "alpha is 1.5"),
         ({"text": "x", "fusion": "sum"}, "fusion is 'sum'"),
@@ -297,6 +297,12 @@ def test_no_text_is_an_expression(text, tokenize):
         assert len(col.search(text=text)) <= 2
         if any(c.isalnum() for c in text) and tokenize == "unicode61" and text.isascii():
             assert text in [hit.text for hit in col.search(text=text)]
+
+
+def test_settings_of_bm25_are_told_that_they_are_fixed():
+    for name in ("k1", "b"):
+        with pytest.raises(bqstore.UnknownKeywordError, match="which SQLite's FTS5 lets nobody change"):
+            bqstore.open(text_index={"tokenize": "porter", name: 0.5})
 
 
 def test_tokenizers_find_what_they_are_for():
