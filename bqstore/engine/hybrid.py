@@ -302,10 +302,11 @@ class _Finder:
         """The first k, as ordinals with their scores: the highest first, then as they were added."""
         if words.expression is not None:
             return self._ranked(words.expression, k)
-        found = self._of_light(words, k) if words.heavy and words.light and self._few is None else None
+        best, enough = self._of_light(words, k) if words.heavy and words.light and self._few is None else ([], False)
+        found = best if enough else None
         rare, common = any_of(words.rare), any_of(words.common)
         if found is None and self._few is None and sum(words.heavy.values()) > _SCORED:
-            found = self._of_many(words, rare, k)
+            found = self._of_many(words, rare, k, best)
         if found is None:
             found = self._ranked(rare, k) if rare else []
         if common and len(found) < k and not self._beside:
@@ -314,34 +315,27 @@ class _Finder:
             found += self._those(portions, k - len(found))
         return found
 
-    def _of_light(self, words: _Words, k: int) -> list[tuple[int, float]] | None:
-        """The same, where it suffices to score what has one of the light words; None where it may not.
+    def _of_light(self, words: _Words, k: int) -> tuple[list[tuple[int, float]], bool]:
+        """The first k of what has one of the light words, by all words; and whether nothing else can be among them.
 
-        It does where the k-th of these is above all that heavy words alone can reach (as in MaxScore: Turtle and Flood
-        1995). Beside vectors, what has none of the light words is not looked for.
+        So it is where the k-th of these is above all that heavy words alone can reach (as in MaxScore: Turtle and Flood
+        1995). Often it is not: the subject of a question is in words that many texts have, beside odd rare ones.
         """
         some = self._ranked(any_of(words.light), _CANDIDATES)
         missed = some[-1][1] if len(some) == _CANDIDATES else 0.0
         rids = self._state.rids[[ordinal for ordinal, _ in some]].tolist()
         found = self._those(text_index.ranked(self._connection, any_of(words.rare), k, rids), k)
-        if self._beside or (len(found) == k and found[-1][1] > missed + words.most_of_heavy()):
-            return found
-        return None
+        return found, len(found) == k and found[-1][1] > missed + words.most_of_heavy()
 
-    def _of_many(self, words: _Words, rare: str, k: int) -> list[tuple[int, float]] | None:
+    def _of_many(
+        self, words: _Words, rare: str, k: int, light: list[tuple[int, float]]
+    ) -> list[tuple[int, float]] | None:
         """The same, where heavy words have more texts than are scored; None where too few of those may be found.
 
-        Scored are what the light words find best, and of the rest some `_SCORED` texts from all over the collection:
-        how often a text has a word that a third of all texts have tells little.
+        Scored are what the light words find best, which is given, and of the rest some `_SCORED` texts from all over
+        the collection: how often a text has a word that a third of all texts have tells little.
         """
-        rids = self._state.rids[: self._state.n]
-        best: dict[int, float] = {}
-        if words.light:
-            some = self._ranked(any_of(words.light), _CANDIDATES)
-            best.update(self._those(text_index.ranked(
-                self._connection, any_of(words.rare), -1, rids[[ordinal for ordinal, _ in some]].tolist()
-            ), _CANDIDATES))  # fmt: skip
-        every = -(-sum(words.heavy.values()) // _SCORED)
+        best, every = dict(light), -(-sum(words.heavy.values()) // _SCORED)
         best.update(self._those(text_index.ranked(self._connection, rare, self._limit(k), None, every), k))
         found = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
         return found if len(found) == k else None
