@@ -246,8 +246,8 @@ def test_where_the_filter_goes_against_the_query():
     assert some == sorted(some, reverse=True)
 
 
-FOUR_BITS_OF_384 = {"dim": 384, "width": 6, "bits": 4, "planes": 8}
-ONE_BIT_OF_1536 = {"dim": 1536, "width": 24, "bits": 1, "planes": 4}
+FOUR_BITS_OF_384 = {"adaptive": True, "dim": 384, "width": 6, "bits": 4, "planes": 8}
+ONE_BIT_OF_1536 = {"adaptive": True, "dim": 1536, "width": 24, "bits": 1, "planes": 4}
 
 
 def test_a_filter_against_the_query_had_a_fourth_of_all_scanned_where_a_walk_inside_takes_less():

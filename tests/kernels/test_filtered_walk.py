@@ -212,7 +212,7 @@ def test_the_accepted_only_beam_is_that_of_the_naive_version(n, tail, m, dim, en
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(20, 60), st.integers(1, 80))
+@given(st.integers(0, 2**32 - 1), st.integers(20, 60), st.integers(1, 150))
 def test_an_accepted_only_beam_ends_where_a_scan_is_quicker(seed, ef, most):
     """Two in three are accepted, so that there are more than sixteen to be expanded."""
     rng = np.random.default_rng(seed)
