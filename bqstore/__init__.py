@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._version import __version__
     from .adapting import OnCollection
+    from .adding import add_batches, batches_of, listed
     from .arguments import words_of
     from .clock import EXPIRES_AT_KEY
     from .collection import Collection
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from .metadata.text_filters import translate_filter
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import load, open, open_flat
-    from .other_stores import refuse_foreign
+    from .other_stores import lacking, refuse_foreign, refusing_foreign
+    from .relevance import relevance_of
     from .repairing import repair
     from .results.hits import ExplainedHits, Explanation, Hit, PartialHits, Record
     from .results.info import Choice, CollectionInfo, Trial
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     )
     from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
     from .stores import collections, copy, drop, rename
-    from .turns import reading, writing
+    from .turns import Waits, awaited, in_steps, reading, writing
     from .validate import check_documents, refuse_private_keys, tell_of_zeros
 
 # the modules of the names that are no errors
@@ -68,7 +70,9 @@ _HOME = {
     **dict.fromkeys(("load", "open", "open_flat"), "opening"),
     **dict.fromkeys(("collections", "copy", "drop", "rename"), "stores"),
     "repair": "repairing",
-    "refuse_foreign": "other_stores",
+    **dict.fromkeys(("lacking", "refuse_foreign", "refusing_foreign"), "other_stores"),
+    **dict.fromkeys(("add_batches", "batches_of", "listed"), "adding"),
+    "relevance_of": "relevance",
     "words_of": "arguments",
     "OnCollection": "adapting",
     **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
@@ -79,7 +83,7 @@ _HOME = {
     "EXPIRES_AT_KEY": "clock",
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
     **dict.fromkeys(("check_documents", "refuse_private_keys", "tell_of_zeros"), "validate"),
-    **dict.fromkeys(("reading", "writing"), "turns"),
+    **dict.fromkeys(("Waits", "awaited", "in_steps", "reading", "writing"), "turns"),
     "translate_filter": "metadata.text_filters",
     **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
     **dict.fromkeys(("AddResult", "BackupReport", "LostDocument", "ReembedPlan", "ReembedReport"), "results.outcomes"),
@@ -138,11 +142,18 @@ __all__ = [
     "Trial",
     "UnknownKeywordError",
     "VerifyReport",
+    "Waits",
     "__version__",
+    "add_batches",
+    "awaited",
+    "batches_of",
     "check_documents",
     "collections",
     "copy",
     "drop",
+    "in_steps",
+    "lacking",
+    "listed",
     "load",
     "open",
     "open_flat",
@@ -150,6 +161,8 @@ __all__ = [
     "reading",
     "refuse_foreign",
     "refuse_private_keys",
+    "refusing_foreign",
+    "relevance_of",
     "rename",
     "repair",
     "search_keywords",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from .arguments import check_int
+from .errors import InvalidInputError, ReadOnlyError
+from .metadata.to_json import ID_KEY
+from .stores import drop
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .collection import Collection
     from .config import SearchParams
+    from .results.hits import Record
     from .results.recall import Health, RecallReport
 
 
@@ -73,6 +81,52 @@ class OnCollection:
         True
         """
         return self._collection.tune(target_recall, k, **kwargs)
+
+    def _stored(
+        self,
+        ids: str | Iterable[str] | None,
+        filter: Any,
+        limit: int | None = None,
+        offset: int | None = None,
+        with_vectors: bool = False,
+    ) -> list[Record]:
+        """Return records in the order of the ids, of those that match; without ids all that match, oldest first."""
+        if ids is None:
+            found = self._collection.scroll(filter, limit=limit, offset=offset or 0, with_vectors=with_vectors)
+            return list(found)
+        names = [ids] if isinstance(ids, str) else list(ids)
+        if filter is not None:
+            matching = set(self._collection.ids({"$and": [{ID_KEY: {"$in": names}}, filter]}))
+            names = [name for name in names if name in matching]
+        start = 0 if offset is None else check_int("offset", offset, 0, 2**62)
+        end = None if limit is None else start + check_int("limit", limit, 0, 2**62)
+        return self._collection.get(names, with_vectors)[start:end]
+
+    def _drop(self) -> None:
+        """Remove the collection from its folder, durably, and close it."""
+        info = self._collection.info()
+        if info.read_only:
+            raise ReadOnlyError("delete_collection() on a store that was opened with read_only=True")
+        if info.path is not None:
+            drop(info.path, info.collection)
+        self._collection.close()
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """Close what was just opened, if it cannot be made ready."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_words(self, mode: str) -> None:
+        """Raise InvalidInputError where a mode needs a text index and there is none, before anything is embedded."""
+        if self._collection.info().text_index is None:
+            raise InvalidInputError(
+                f"{mode} searches for words, and this store has no text index: open it with text_index=True, or call "
+                "store.collection.set_text_index(), which makes one of the texts that are there"
+            )
 
     def close(self) -> None:
         """Close the collection, unless it was given open. Closing twice is fine; ``with store:`` closes too.

@@ -254,7 +254,8 @@ def search_keywords(
     search_params : dict, Qdrant's `SearchParams`, or None
                                     ``{"hnsw_ef": 128, "exact": False, "quantization": {"rescore": True,
                                     "oversampling": 2.0, "ignore": False}}``, or a part of it
-    known : names                   keywords that the caller takes, for the error of a misspelt one
+    known : names                   keywords that the caller takes, for the error of a misspelt one; with ``rerank``
+                                    comes ``fetch_k``
     **keywords                      of `Collection.search`; one that is None is left out
 
     Raises
@@ -266,6 +267,8 @@ def search_keywords(
     >>> bqstore.search_keywords({"hnsw_ef": 128, "quantization": {"oversampling": 2.0}}, k=5, filter=None)
     {'hnsw_ef': 128, 'oversampling': 2.0, 'k': 5}
     """
+    if keywords.get("rerank") is not None:
+        known = {*known, "fetch_k"}
     refuse_unknown(keywords, known, "search")
     outer = _renamed(search_params, "search_params", _QDRANT)
     inner = _renamed(outer.pop("quantization", None), "search_params['quantization']", _QDRANT_QUANTIZATION)

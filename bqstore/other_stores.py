@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from .errors import UnknownKeywordError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 _PATH: Final = "here it is path"
 _NAME: Final = "here it is collection_name"
@@ -74,3 +79,57 @@ def refuse_foreign(call: str, given: Iterable[str], here: Mapping[str, str] | No
     for name in given:
         if name in known:
             raise UnknownKeywordError(f"{call} has no keyword {name!r}: {known[name]}")
+
+
+def refusing_foreign(call: str, here: Mapping[str, str] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a call with `refuse_foreign`, so that it speaks before Python says which argument is missing.
+
+    >>> import bqstore
+    >>> class Store:
+    ...     @bqstore.refusing_foreign("the store", {"embeddings": "here it is embedding"})
+    ...     def __init__(self, embedding, **settings): ...
+    >>> Store(embeddings=None)
+    Traceback (most recent call last):
+    bqstore.errors.UnknownKeywordError: the store has no keyword 'embeddings': here it is embedding
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def called(*given: P.args, **settings: P.kwargs) -> R:
+            refuse_foreign(call, settings, here)
+            return function(*given, **settings)
+
+        return called
+
+    return decorated
+
+
+def lacking(names: Mapping[str, str]) -> Callable[[C], C]:
+    """Decorate a store's class, which has not these methods of other stores, with what stands in the place of each.
+
+    >>> import bqstore
+    >>> @bqstore.lacking({"persist": "what was added is durable already; leave it out"})
+    ... class Store: ...
+    >>> Store.persist
+    Traceback (most recent call last):
+    AttributeError: Store has no 'persist': what was added is durable already; leave it out
+    >>> hasattr(Store(), "persist")
+    False
+    """
+
+    def decorated(cls: C) -> C:
+        for name, hint in names.items():
+            setattr(cls, name, _Lacking(name, hint))
+        return cls
+
+    return decorated
+
+
+class _Lacking:
+    """An attribute that is not there, neither on the class nor on an instance, and says why."""
+
+    def __init__(self, name: str, hint: str) -> None:
+        self._name, self._hint = name, hint
+
+    def __get__(self, instance: Any, owner: type) -> NoReturn:
+        raise AttributeError(f"{owner.__name__} has no {self._name!r}: {self._hint}", name=self._name, obj=instance)

@@ -1,14 +1,22 @@
-"""Runs calls of a collection in threads, few at once, so that an event loop goes on beside them."""
+"""Runs calls of a collection in threads, few at once, so that an event loop goes on beside them.
+
+`awaited` makes the async form of a call out of the plain one. What must be awaited in between, such as the answer of a
+model, is yielded: see `in_steps`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import wraps
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+P = ParamSpec("P")
 T = TypeVar("T")
+Async = Callable[P, Coroutine[Any, Any, T]]
 
 # Each thread that computes may hold Python's lock for 5 ms before the loop has it again. All of these together are
 # fewer than the threads of a loop's own executor: writers that wait for other processes never keep readers waiting.
@@ -52,3 +60,120 @@ def _called(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return function(*args, **kwargs)
     except StopIteration as error:  # of a user's filter, say: a future cannot hold one, and would be waited for forever
         raise RuntimeError("a StopIteration was raised in the call") from error
+
+
+class Waits(NamedTuple):
+    """A step that others answer, such as a server: how it is waited for in a thread, and how in an event loop.
+
+    >>> import asyncio, bqstore
+    >>> step = bqstore.Waits(lambda: "ready", lambda: asyncio.sleep(0, "ready"))
+    >>> step.now(), asyncio.run(step.later())
+    ('ready', 'ready')
+    """
+
+    now: Callable[[], Any]
+    later: Callable[[], Awaitable[Any]]
+
+
+Steps = Generator[Any, Any, T]
+
+
+def in_steps(function: Callable[P, Steps[T]]) -> Callable[P, T]:
+    """Make a call of a generator that yields its steps; each `yield` is what the step returned, or raises its error.
+
+    A step is a `Waits`, or a function without arguments, for what takes time itself. All else must be short: the form
+    that `awaited` makes runs it in the event loop.
+
+    >>> import bqstore
+    >>> class Store:
+    ...     collection = bqstore.open(dim=2)
+    ...
+    ...     @bqstore.in_steps
+    ...     def count(self):
+    ...         return (yield self.collection.count)
+    >>> Store().count()
+    0
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        running = function(*args, **kwargs)
+        try:
+            step = next(running)
+            while True:
+                try:
+                    value = step.now() if isinstance(step, Waits) else step()
+                except BaseException as error:
+                    step = running.throw(error)
+                else:
+                    step = running.send(value)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+
+    shown = inspect.signature(function)
+    returned = str(shown.return_annotation).removeprefix("Steps[").removesuffix("]")
+    call.__signature__ = shown.replace(return_annotation=returned)  # type: ignore[attr-defined]
+    call.steps = function  # type: ignore[attr-defined]
+    return call
+
+
+class awaited(Generic[P, T]):  # noqa: N801 - it reads as a function does
+    """The async forms of a method: ``reading`` and ``writing`` run it by these; of one `in_steps`, step by step.
+
+    A class that has a method of its own in the place of the plain one has its async form with it.
+
+    >>> import asyncio, bqstore
+    >>> class Store:
+    ...     collection = bqstore.open(dim=2)
+    ...
+    ...     def count(self):
+    ...         return self.collection.count()
+    ...
+    ...     acount = bqstore.awaited(count).reading
+    >>> asyncio.run(Store().acount())
+    0
+    """
+
+    def __init__(self, function: Callable[P, T]) -> None:
+        self._function = function
+
+    @property
+    def reading(self) -> Async[P, T]:
+        """The form of a call that reads."""
+        return self._in_turns(reading)
+
+    @property
+    def writing(self) -> Async[P, T]:
+        """The form of a call that writes."""
+        return self._in_turns(writing)
+
+    def _in_turns(self, turn: Callable[..., Awaitable[Any]]) -> Async[P, T]:
+        function = self._function
+        steps: Callable[P, Steps[T]] | None = getattr(function, "steps", None)
+
+        where, dot, name = function.__qualname__.rpartition(".")
+
+        @wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            result: T
+            if steps is None:
+                result = await turn(getattr(args[0], name), *args[1:], **kwargs)
+                return result
+            running = steps(*args, **kwargs)
+            try:
+                step = next(running)
+                while True:
+                    try:
+                        value = await (step.later() if isinstance(step, Waits) else turn(step))
+                    except BaseException as error:  # a cancellation, too
+                        step = running.throw(error)
+                    else:
+                        step = running.send(value)
+            except StopIteration as ended:
+                result = ended.value
+                return result
+
+        call.__name__, call.__qualname__ = f"a{name}", f"{where}{dot}a{name}"
+        call.__doc__ = f"Run `{name}` without blocking the event loop.\n\n{inspect.getdoc(function) or ''}"
+        return call

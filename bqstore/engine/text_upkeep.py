@@ -81,8 +81,8 @@ def index_to_search(settings: dict[str, object]) -> TextIndex:
     index = TextIndex.of(settings)
     if index is None:
         raise InvalidInputError(
-            "text is given, and this collection has no text index: text_index=True where it is opened, or "
-            "set_text_index(), makes one"
+            "text is given, and this collection has no text index: open it with text_index=True, or call "
+            "set_text_index(), which makes one of the texts that are there"
         )
     if not index.is_whole:
         raise NotReadyError(

@@ -8,6 +8,7 @@ from typing import Any
 from ..arguments import shown, type_of
 from ..errors import InvalidInputError
 from . import llama_index_filters
+from .function_filters import of_records
 from .qdrant_filters import translated
 
 Accepts = Callable[[Any], bool]
@@ -19,6 +20,7 @@ def translate_filter(
     *,
     prefix: str = "",
     otherwise: Mapping[str, str] | None = None,
+    document: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Return filters as other stores write them as one of bqstore; what restricts nothing is left out.
 
@@ -32,6 +34,8 @@ def translate_filter(
                                 under ``metadata.``
     otherwise : dict            keys that mean others in documents whose metadata has no such key: ``{"doc_id":
                                 bqstore.REF_DOC_ID_KEY}``
+    document : callable         what functions in the filter take instead of a record, made of it: a framework's
+                                document. A function of its ``metadata``, as FAISS's filters are, is one, too
 
     Raises InvalidInputError, with ours shown, for what means something else here.
 
@@ -42,6 +46,8 @@ def translate_filter(
     >>> col.ids(both)
     ['a']
     """
+    if document is not None:
+        given = of_records(given, document)
     given = llama_index_filters.translated(given) if llama_index_filters.is_one(given) else translated(given, prefix)
     if otherwise is not None:
         given = llama_index_filters.with_fallbacks(given, otherwise)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from langchain_core.documents import Document
 
 import bqstore
 
-from .documents import Filter, document_of
-from .embeddings import call_async
+from .documents import Filter, Scored, Vector, document_of
+from .embeddings import Steps, query_step
 from .searching import Searching, search_settings
 from .words import checked_query
 
-Scored = list[tuple[Document, float]]
+T = TypeVar("T")
 
 
 class Diverse(Searching):
@@ -28,15 +29,10 @@ class Diverse(Searching):
     ['1', '2']
     """
 
+    @bqstore.in_steps
     def max_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Filter | None = None,
-        **kwargs: Any,
-    ) -> list[Document]:
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, filter: Filter = None, **kwargs: Any
+    ) -> Steps[list[Document]]:
         """Return k documents that are near a text and differ from each other.
 
         The parameters are those of `max_marginal_relevance_search_by_vector`.
@@ -44,28 +40,18 @@ class Diverse(Searching):
         >>> [document.id for document in store.max_marginal_relevance_search("Dogs bark.", k=2)]
         ['2', '1']
         """
-        vector = self._embedding.embed_query(checked_query(query))
-        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, filter, **kwargs)
+        search = self.max_marginal_relevance_search_by_vector
+        return (yield from self._diverse(search, query, k, fetch_k, lambda_mult, filter, **kwargs))
 
-    async def amax_marginal_relevance_search(
-        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
-    ) -> list[Document]:
-        """Run `max_marginal_relevance_search` without blocking the event loop.
-
-        >>> import asyncio
-        >>> [document.id for document in asyncio.run(store.amax_marginal_relevance_search("Dogs bark.", k=2))]
-        ['2', '1']
-        """
-        vector = await call_async(self._embedding, "embed_query", checked_query(query))
-        return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+    amax_marginal_relevance_search = bqstore.awaited(max_marginal_relevance_search).reading
 
     def max_marginal_relevance_search_by_vector(
         self,
-        embedding: Sequence[float],
+        embedding: Vector,
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
-        filter: Filter | None = None,
+        filter: Filter = None,
         **kwargs: Any,
     ) -> list[Document]:
         """Return k documents that are near a vector and differ from each other; the first is the nearest.
@@ -91,60 +77,30 @@ class Diverse(Searching):
         )
         return [document for document, _ in scored]
 
-    async def amax_marginal_relevance_search_by_vector(
-        self, embedding: Sequence[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
-    ) -> list[Document]:
-        """Run `max_marginal_relevance_search_by_vector` without blocking the event loop.
+    amax_marginal_relevance_search_by_vector = bqstore.awaited(max_marginal_relevance_search_by_vector).reading
 
-        >>> import asyncio
-        >>> vector = store.embeddings.embed_query("Dogs bark.")
-        >>> found = asyncio.run(store.amax_marginal_relevance_search_by_vector(vector, k=1))
-        >>> [document.id for document in found]
-        ['2']
-        """
-        search = self.max_marginal_relevance_search_by_vector
-        return await bqstore.reading(search, embedding, k, fetch_k, lambda_mult, **kwargs)
-
+    @bqstore.in_steps
     def max_marginal_relevance_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        filter: Filter | None = None,
-        **kwargs: Any,
-    ) -> Scored:
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, filter: Filter = None, **kwargs: Any
+    ) -> Steps[Scored]:
         """Run `max_marginal_relevance_search`, and return each document with its score, larger is nearer.
 
         >>> found = store.max_marginal_relevance_search_with_score("Dogs bark.", k=2)
         >>> [(document.id, score > 0.99) for document, score in found]
         [('2', True), ('1', False)]
         """
-        vector = self._embedding.embed_query(checked_query(query))
-        return self.max_marginal_relevance_search_with_score_by_vector(
-            vector, k, fetch_k, lambda_mult, filter, **kwargs
-        )
+        search = self.max_marginal_relevance_search_with_score_by_vector
+        return (yield from self._diverse(search, query, k, fetch_k, lambda_mult, filter, **kwargs))
 
-    async def amax_marginal_relevance_search_with_score(
-        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
-    ) -> Scored:
-        """Run `max_marginal_relevance_search_with_score` without blocking the event loop.
-
-        >>> import asyncio
-        >>> found = asyncio.run(store.amax_marginal_relevance_search_with_score("Dogs bark.", k=2))
-        >>> [document.id for document, _ in found]
-        ['2', '1']
-        """
-        vector = await call_async(self._embedding, "embed_query", checked_query(query))
-        return await self.amax_marginal_relevance_search_with_score_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+    amax_marginal_relevance_search_with_score = bqstore.awaited(max_marginal_relevance_search_with_score).reading
 
     def max_marginal_relevance_search_with_score_by_vector(
         self,
-        embedding: Sequence[float],
+        embedding: Vector,
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
-        filter: Filter | None = None,
+        filter: Filter = None,
         **kwargs: Any,
     ) -> Scored:
         """Run `max_marginal_relevance_search_by_vector`, and return each document with its score, larger is nearer.
@@ -160,16 +116,11 @@ class Diverse(Searching):
         hits = self.collection.max_marginal_relevance(embedding, k, fetch_k, lambda_mult, **settings)
         return [(document_of(hit), hit.score) for hit in hits]
 
-    async def amax_marginal_relevance_search_with_score_by_vector(
-        self, embedding: Sequence[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
-    ) -> Scored:
-        """Run `max_marginal_relevance_search_with_score_by_vector` without blocking the event loop.
+    amax_marginal_relevance_search_with_score_by_vector = bqstore.awaited(
+        max_marginal_relevance_search_with_score_by_vector
+    ).reading
 
-        >>> import asyncio
-        >>> vector = store.embeddings.embed_query("Dogs bark.")
-        >>> found = asyncio.run(store.amax_marginal_relevance_search_with_score_by_vector(vector, k=1))
-        >>> [document.id for document, _ in found]
-        ['2']
-        """
-        search = self.max_marginal_relevance_search_with_score_by_vector
-        return await bqstore.reading(search, embedding, k, fetch_k, lambda_mult, **kwargs)
+    def _diverse(self, search: Callable[..., T], query: str, *given: Any, **kwargs: Any) -> Steps[T]:
+        vector = yield query_step(self._embedding, checked_query(query))
+        found: T = yield partial(search, vector, *given, **kwargs)
+        return found

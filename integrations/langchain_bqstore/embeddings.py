@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sized
-from typing import Any, TypeGuard, cast
+from collections.abc import Awaitable, Generator, Sized
+from functools import partial
+from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 
 import bqstore
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Any, Any, T]  # of `bqstore.in_steps`
 
 
 class EmbedderEmbeddings(Embeddings):
@@ -129,6 +133,16 @@ async def aembed_texts(embeddings: Embeddings, texts: list[str]) -> Any:
     own: Any = getattr(embeddings.embedder, "aembed", None)
     vectors = await (asyncio.to_thread(embeddings.embedder.embed, texts) if own is None else own(texts))
     return _one_each(vectors, texts, embeddings)
+
+
+def texts_step(embeddings: Embeddings, texts: list[str]) -> bqstore.Waits:
+    """Return `embed_texts` as a step of a call."""
+    return bqstore.Waits(partial(embed_texts, embeddings, texts), partial(aembed_texts, embeddings, texts))
+
+
+def query_step(embeddings: Embeddings, text: str) -> bqstore.Waits:
+    """Return the embedding of a query as a step of a call."""
+    return bqstore.Waits(partial(embeddings.embed_query, text), partial(call_async, embeddings, "embed_query", text))
 
 
 def _one_each(vectors: Any, texts: list[str], embeddings: Embeddings) -> Any:

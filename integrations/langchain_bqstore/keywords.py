@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Final, ParamSpec, TypeVar
-
-import bqstore
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from typing import Final
 
 HERE: Final[dict[str, dict[str, str]]] = {
     "the store": {
@@ -27,25 +20,18 @@ HERE: Final[dict[str, dict[str, str]]] = {
 }
 
 _DURABLE: Final = "what was added is durable already; leave it out"
+_OPENS: Final = "BQVectorStore(embedding, path, collection_name) opens a folder"
+_COPIED: Final = "store.collection.save(folder) writes a copy, and bqstore.load(folder) reads it into memory"
 _HOLDS: Final = "store.collection holds texts, metadata and vectors"
 # methods and attributes of other stores
 METHODS: Final = {
     **dict.fromkeys(("persist", "save_local"), _DURABLE),
-    "load_local": "BQVectorStore(embedding, path) opens a folder",
+    **dict.fromkeys(("load_local", "load", "from_existing_collection", "from_existing_index"), _OPENS),
+    **dict.fromkeys(("construct_instance", "from_client", "from_table"), _OPENS),
+    **dict.fromkeys(("serialize_to_bytes", "deserialize_from_bytes", "dump"), _COPIED),
     "merge_from": "store.add_embeddings(...) takes another store's texts and vectors, which its get() returns",
     **dict.fromkeys(("docstore", "index_to_docstore_id", "index"), _HOLDS),
     "peek": "store.get(limit=10) lists documents",
     "count": "len(store.collection), or store.collection.count(filter)",
     "delete_by_metadata_filter": "here it is delete(filter=...)",
 }
-
-
-def told_of_other_stores(make: Callable[P, R]) -> Callable[P, R]:
-    """Let keywords of another store be refused before Python says that ``embedding`` is missing, or what else is."""
-
-    @wraps(make)
-    def made(*given: P.args, **settings: P.kwargs) -> R:
-        bqstore.refuse_foreign("the store", settings, HERE["the store"])
-        return make(*given, **settings)
-
-    return made

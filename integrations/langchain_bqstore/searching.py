@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -11,11 +12,13 @@ from langchain_core.vectorstores import VectorStore
 
 import bqstore
 
-from .documents import Filter, document_of, native_filter
-from .embeddings import call_async
+from .documents import Filter, Scored, Vector, document_of, native_filter
+from .embeddings import Steps, query_step
 from .keywords import HERE
 from .tracing import search
-from .words import WORD_KEYWORDS, needs_vector, of_search_type, refuse_words, with_words
+from .words import MODES, WORD_KEYWORDS, needs_vector, of_search_type, refuse_words, with_words
+
+T = TypeVar("T")
 
 
 class Searching(bqstore.OnCollection, VectorStore):
@@ -31,9 +34,10 @@ class Searching(bqstore.OnCollection, VectorStore):
     _embedding: Embeddings
     _relevance_score_fn: Callable[[float], float]
 
+    @bqstore.in_steps
     def similarity_search(
-        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[Document]:
+        self, query: str | None, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> Steps[list[Document]]:
         """Return the k documents nearest to a text, nearest first.
 
         ``kwargs`` are the keywords of searches, which `BQVectorStore` lists. With a filter the text may be None: then
@@ -47,22 +51,12 @@ class Searching(bqstore.OnCollection, VectorStore):
         >>> store.as_retriever(search_kwargs={"k": 1, "oversampling": 8.0}).invoke("Cats sleep.")
         [Document(id='1', metadata={'animal': 'cat'}, page_content='Cats sleep.')]
         """
-        return self.similarity_search_by_vector(self._vector_of(query, kwargs), k, filter, **with_words(query, kwargs))
+        return (yield from self._by_text(self.similarity_search_by_vector, query, k, filter, **kwargs))
 
-    async def asimilarity_search(
-        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[Document]:
-        """Run `similarity_search` without blocking the event loop.
-
-        >>> import asyncio
-        >>> [document.id for document in asyncio.run(store.asimilarity_search("Dogs bark.", k=1))]
-        ['2']
-        """
-        vector = await self._avector_of(query, kwargs)
-        return await self.asimilarity_search_by_vector(vector, k, filter, **with_words(query, kwargs))
+    asimilarity_search = bqstore.awaited(similarity_search).reading
 
     def similarity_search_by_vector(
-        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
+        self, embedding: Vector | None, k: int = 4, filter: Filter = None, **kwargs: Any
     ) -> list[Document]:
         """Return the k documents nearest to a vector, nearest first.
 
@@ -72,46 +66,24 @@ class Searching(bqstore.OnCollection, VectorStore):
         """
         return [document_of(hit) for hit in self._hits(embedding, k, filter, kwargs)]
 
-    async def asimilarity_search_by_vector(
-        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[Document]:
-        """Run `similarity_search_by_vector` without blocking the event loop.
+    asimilarity_search_by_vector = bqstore.awaited(similarity_search_by_vector).reading
 
-        >>> import asyncio
-        >>> vector = store.embeddings.embed_query("Dogs bark.")
-        >>> [document.id for document in asyncio.run(store.asimilarity_search_by_vector(vector, k=1))]
-        ['2']
-        """
-        return await bqstore.reading(self.similarity_search_by_vector, embedding, k, filter, **kwargs)
-
+    @bqstore.in_steps
     def similarity_search_with_score(
-        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
+        self, query: str | None, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> Steps[Scored]:
         """Return the k documents nearest to a text, with their scores; a larger score is nearer.
 
         >>> [(document.id, round(score, 3)) for document, score in store.similarity_search_with_score("Dogs bark.", 1)]
         [('2', 1.0)]
         """
-        return self.similarity_search_with_score_by_vector(
-            self._vector_of(query, kwargs), k, filter, **with_words(query, kwargs)
-        )
+        return (yield from self._by_text(self.similarity_search_with_score_by_vector, query, k, filter, **kwargs))
 
-    async def asimilarity_search_with_score(
-        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
-        """Run `similarity_search_with_score` without blocking the event loop.
-
-        >>> import asyncio
-        >>> [(found, score)] = asyncio.run(store.asimilarity_search_with_score("Dogs bark.", k=1))
-        >>> found.id, round(score, 3)
-        ('2', 1.0)
-        """
-        vector = await self._avector_of(query, kwargs)
-        return await self.asimilarity_search_with_score_by_vector(vector, k, filter, **with_words(query, kwargs))
+    asimilarity_search_with_score = bqstore.awaited(similarity_search_with_score).reading
 
     def similarity_search_with_score_by_vector(
-        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
+        self, embedding: Vector | None, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> Scored:
         """Return the k documents nearest to a vector, with their scores; a larger score is nearer.
 
         >>> vector = store.embeddings.embed_query("Dogs bark.")
@@ -121,22 +93,11 @@ class Searching(bqstore.OnCollection, VectorStore):
         """
         return [(document_of(hit), hit.score) for hit in self._hits(embedding, k, filter, kwargs)]
 
-    async def asimilarity_search_with_score_by_vector(
-        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
-        """Run `similarity_search_with_score_by_vector` without blocking the event loop.
-
-        >>> import asyncio
-        >>> vector = store.embeddings.embed_query("Dogs bark.")
-        >>> [(found, score)] = asyncio.run(store.asimilarity_search_with_score_by_vector(vector, k=1))
-        >>> found.id, round(score, 3)
-        ('2', 1.0)
-        """
-        return await bqstore.reading(self.similarity_search_with_score_by_vector, embedding, k, filter, **kwargs)
+    asimilarity_search_with_score_by_vector = bqstore.awaited(similarity_search_with_score_by_vector).reading
 
     def similarity_search_by_vector_with_relevance_scores(
-        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
+        self, embedding: Vector | None, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> Scored:
         """Return the k documents nearest to a vector, with relevances from 0 to 1.
 
         ``score_threshold`` drops documents with a lower relevance.
@@ -152,19 +113,9 @@ class Searching(bqstore.OnCollection, VectorStore):
         found = [(document_of(hit), self._relevance_score_fn(hit.score)) for hit in hits]
         return [pair for pair in found if least is None or pair[1] >= least]
 
-    async def asimilarity_search_by_vector_with_relevance_scores(
-        self, embedding: Sequence[float] | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
-        """Run `similarity_search_by_vector_with_relevance_scores` without blocking the event loop.
-
-        >>> import asyncio
-        >>> vector = store.embeddings.embed_query("Dogs bark.")
-        >>> [(found, _)] = asyncio.run(store.asimilarity_search_by_vector_with_relevance_scores(vector, k=1))
-        >>> found.id
-        '2'
-        """
-        search = self.similarity_search_by_vector_with_relevance_scores
-        return await bqstore.reading(search, embedding, k, filter, **kwargs)
+    asimilarity_search_by_vector_with_relevance_scores = bqstore.awaited(
+        similarity_search_by_vector_with_relevance_scores
+    ).reading
 
     def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
         """Return documents by a search type: LangChain's, or "hybrid" or "text", for the words of the query.
@@ -187,9 +138,10 @@ class Searching(bqstore.OnCollection, VectorStore):
         asked = of_search_type({"search_type": search_type})
         return await super().asearch(query, asked["search_type"], **{**asked.get("search_kwargs", {}), **kwargs})
 
+    @bqstore.in_steps
     def explain(
-        self, query: str | None, k: int = 4, filter: Filter | None = None, **kwargs: Any
-    ) -> bqstore.Explanation:
+        self, query: str | None, k: int = 4, filter: Filter = None, **kwargs: Any
+    ) -> Steps[bqstore.Explanation]:
         """Tell how the search for a text is done: by a scan or the graph, and how much is compared and rescored.
 
         LangSmith, and other tracers of LangChain, have the same of every search by a retriever: the child run
@@ -198,39 +150,37 @@ class Searching(bqstore.OnCollection, VectorStore):
         >>> store.explain("Dogs bark.", k=1).way
         'exact'
         """
-        vector = self._vector_of(query, kwargs)
-        settings = search_settings(filter, with_words(query, kwargs))
-        hits = self.collection.search(vector, k, **settings, explain=True)
+
+        def search(vector: Any, **settings: Any) -> Any:
+            return self.collection.search(vector, k, **search_settings(filter, settings), explain=True)
+
+        hits = yield from self._by_text(search, query, **kwargs)
         return cast(bqstore.ExplainedHits, hits).explanation
 
-    def _similarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
+    @bqstore.in_steps
+    def _similarity_search_with_relevance_scores(self, query: str, k: int = 4, **kwargs: Any) -> Steps[Scored]:
         refuse_words(kwargs)
-        return super()._similarity_search_with_relevance_scores(query, k, **kwargs)
+        search = self.similarity_search_by_vector_with_relevance_scores
+        return (yield from self._by_text(search, query, k, **kwargs))
 
-    async def _asimilarity_search_with_relevance_scores(
-        self, query: str, k: int = 4, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
-        refuse_words(kwargs)
-        return await super()._asimilarity_search_with_relevance_scores(query, k, **kwargs)
+    _asimilarity_search_with_relevance_scores = bqstore.awaited(_similarity_search_with_relevance_scores).reading
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return self._relevance_score_fn
 
-    def _vector_of(self, query: str | None, kwargs: Mapping[str, Any]) -> Any:
-        return self._embedding.embed_query(cast(str, query)) if needs_vector(query, kwargs) else None
+    def _by_text(self, search: Callable[..., T], query: str | None, *given: Any, **kwargs: Any) -> Steps[T]:
+        """Embed a text, if the search needs that, and search by its vector and its words, in steps."""
+        if kwargs.get("mode") in MODES:
+            yield partial(self._check_words, f"mode={kwargs['mode']!r}")
+        vector = (yield query_step(self._embedding, cast(str, query))) if needs_vector(query, kwargs) else None
+        found: T = yield partial(search, vector, *given, **with_words(query, kwargs))
+        return found
 
-    async def _avector_of(self, query: str | None, kwargs: Mapping[str, Any]) -> Any:
-        return await call_async(self._embedding, "embed_query", query) if needs_vector(query, kwargs) else None
-
-    def _hits(
-        self, embedding: Sequence[float] | None, k: int, filter: Filter | None, kwargs: dict[str, Any]
-    ) -> list[bqstore.Hit]:
+    def _hits(self, embedding: Vector | None, k: int, filter: Filter, kwargs: dict[str, Any]) -> list[bqstore.Hit]:
         return search(self.collection, embedding, k, search_settings(filter, kwargs))
 
 
-def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+def search_settings(filter: Filter, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the keywords of a search in the form that `bqstore.Collection.search` takes."""
     where_document = kwargs.pop("where_document", None) if kwargs else None
     settings: dict[str, Any] = {}
@@ -240,8 +190,7 @@ def search_settings(filter: Filter | None, kwargs: dict[str, Any]) -> dict[str, 
                 "a Document carries no vector; store.collection.search(..., with_vectors=True) returns them"
             )
         bqstore.refuse_foreign("search", kwargs, HERE["search"])
-        known = SEARCH_KEYWORDS if kwargs.get("rerank") is None else (*SEARCH_KEYWORDS, "fetch_k")
-        settings = bqstore.search_keywords(kwargs.pop("search_params", None), known, **kwargs)
+        settings = bqstore.search_keywords(kwargs.pop("search_params", None), SEARCH_KEYWORDS, **kwargs)
     if filter is not None or where_document is not None:
         settings["filter"] = native_filter(filter, where_document)
     return settings

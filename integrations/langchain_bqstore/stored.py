@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import index
-from typing import Any, SupportsIndex
+from functools import partial
+from typing import Any
 
 from langchain_core.documents import Document
 
 import bqstore
 
-from .documents import Filter, batches_of, document_of, documents_in, native_filter
-from .embeddings import aembed_texts, embed_texts
+from .documents import Filter, document_of, documents_in, native_filter
+from .embeddings import Steps, texts_step
 from .keywords import HERE
 from .writing import Writing
 
@@ -36,19 +36,12 @@ class Stored(Writing):
         """
         return [document_of(record) for record in self.collection.get(ids)]
 
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Run `get_by_ids` without blocking the event loop.
-
-        >>> import asyncio
-        >>> [document.id for document in asyncio.run(store.aget_by_ids(["2", "unknown"]))]
-        ['2']
-        """
-        return await bqstore.reading(self.get_by_ids, ids)
+    aget_by_ids = bqstore.awaited(get_by_ids).reading
 
     def get(
         self,
         ids: str | Sequence[str] | None = None,
-        where: Filter | None = None,
+        where: Filter = None,
         limit: int | None = None,
         offset: int | None = None,
         where_document: Mapping[str, Any] | None = None,
@@ -75,18 +68,8 @@ class Stored(Writing):
         for part in include:
             if part not in _PARTS:
                 raise bqstore.InvalidInputError(f"include has {part!r}; expected some of {', '.join(_PARTS)}")
-        vectors, condition = "embeddings" in include, native_filter(where, where_document)
-        if ids is not None:
-            names = [ids] if isinstance(ids, str) else list(ids)
-            if condition is not None:
-                matching = set(self.collection.ids({"$and": [{bqstore.ID_KEY: {"$in": names}}, condition]}))
-                names = [name for name in names if name in matching]
-            start = _count("offset", offset) or 0
-            end = None if limit is None else start + (_count("limit", limit) or 0)
-            records = self.collection.get(names, vectors)[start:end]
-        else:
-            found = self.collection.scroll(condition, limit=limit, offset=offset or 0, with_vectors=vectors)
-            records = list(found)
+        vectors = "embeddings" in include
+        records = self._stored(ids, native_filter(where, where_document), limit, offset, vectors)
         documents = [document_of(record) for record in records]
         return {
             "ids": [record.id for record in records],
@@ -107,7 +90,8 @@ class Stored(Writing):
         """
         self.update_documents([document_id], [document])
 
-    def update_documents(self, ids: Sequence[str], documents: Iterable[Document]) -> None:
+    @bqstore.in_steps
+    def update_documents(self, ids: Sequence[str], documents: Iterable[Document]) -> Steps[None]:
         """Replace the text, metadata and vector of each document, in one commit; unknown ids are skipped.
 
         >>> from langchain_core.documents import Document
@@ -115,26 +99,16 @@ class Stored(Writing):
         >>> len(store.collection)
         2
         """
-        self._check_model(writing=True)
-        texts, metadatas = _checked_update(ids, documents)
+        yield partial(self._check_model, writing=True)
+        given = documents_in(documents)
+        texts, metadatas = [each.page_content for each in given], [each.metadata for each in given]
+        yield partial(bqstore.batches_of, texts, metadatas, ids)
         if texts:
-            self._update(ids, texts, metadatas, embed_texts(self._embedding, texts))
+            vectors = yield texts_step(self._embedding, texts)
+            change = partial(self.collection.update, ids, texts=texts, metadatas=metadatas, vectors=vectors)
+            yield partial(change, replace=True)
 
-    async def aupdate_documents(self, ids: Sequence[str], documents: Iterable[Document]) -> None:
-        """Run `update_documents` without blocking the event loop.
-
-        >>> import asyncio
-        >>> from langchain_core.documents import Document
-        >>> asyncio.run(store.aupdate_documents(["1"], [Document("Cats purr.")]))
-        """
-        await bqstore.reading(self._check_model, writing=True)
-        texts, metadatas = await bqstore.reading(_checked_update, ids, documents)
-        if texts:
-            vectors = await aembed_texts(self._embedding, texts)
-            await bqstore.writing(self._update, ids, texts, metadatas, vectors)
-
-    def _update(self, ids: Sequence[str], texts: list[str], metadatas: list[dict[str, Any]], vectors: Any) -> None:
-        self.collection.update(ids, texts=texts, metadatas=metadatas, vectors=vectors, replace=True)
+    aupdate_documents = bqstore.awaited(update_documents).writing
 
     def update_metadata(
         self,
@@ -142,7 +116,7 @@ class Stored(Writing):
         metadata: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
         expires_at: Any = None,
-        filter: Filter | None = None,
+        filter: Filter = None,
         replace: bool = False,
     ) -> int:
         """Change metadata without embedding anything, as `bqstore.Collection.update_metadata`; returns of how many.
@@ -156,7 +130,7 @@ class Stored(Writing):
 
     # ---- deleting
 
-    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None, **kwargs: Any) -> bool:
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Filter = None, **kwargs: Any) -> bool:
         """Delete documents by id, by filter, or those of the ids that match the filter. Returns True.
 
         Unknown ids are skipped, as by LangChain's own store, Chroma's and Qdrant's (FAISS raises ValueError);
@@ -177,14 +151,7 @@ class Stored(Writing):
         self.collection.delete(ids, filter=native_filter(filter), **kwargs)
         return True
 
-    async def adelete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:
-        """Run `delete` without blocking the event loop.
-
-        >>> import asyncio
-        >>> asyncio.run(store.adelete(["1"]))
-        True
-        """
-        return await bqstore.writing(self.delete, ids, **kwargs)
+    adelete = bqstore.awaited(delete).writing
 
     def reset_collection(self) -> None:
         """Delete every document; the settings stay. What is added next may be of another model and dimension.
@@ -200,24 +167,4 @@ class Stored(Writing):
 
         >>> store.delete_collection()
         """
-        info = self.collection.info()
-        if info.read_only:
-            raise bqstore.ReadOnlyError("delete_collection() on a store that was opened with read_only=True")
-        if info.path is not None:
-            bqstore.drop(info.path, info.collection)
-        self.collection.close()
-
-
-def _checked_update(ids: Sequence[str], documents: Iterable[Document]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the texts and metadatas of documents, after all of it has been checked."""
-    documents = documents_in(documents)
-    texts, metadatas = [each.page_content for each in documents], [each.metadata for each in documents]
-    batches_of(texts, metadatas, ids, None, {})
-    return texts, metadatas
-
-
-def _count(name: str, value: int | None) -> int | None:
-    """A number of documents; of all of them the core's `scroll` checks it."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, SupportsIndex) or index(value) < 0):
-        raise bqstore.InvalidInputError(f"{name} is {value!r}; expected an integer of 0 or more")
-    return value
+        self._drop()

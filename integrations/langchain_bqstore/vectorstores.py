@@ -6,9 +6,9 @@ the collection's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from typing_extensions import Self
@@ -16,12 +16,14 @@ from typing_extensions import Self
 import bqstore
 
 from .diverse import Diverse
+from .documents import Ids, Metadatas, Pairs
 from .embeddings import as_embeddings, model_of
-from .keywords import METHODS, told_of_other_stores
+from .keywords import HERE, METHODS
 from .retrievers import BQRetriever, retriever_settings
 from .stored import Stored
 
 
+@bqstore.lacking(METHODS)
 class BQVectorStore(Diverse, Stored):
     """A LangChain vector store in a folder: small codes in memory, the original vectors on disk, no server.
 
@@ -86,7 +88,7 @@ class BQVectorStore(Diverse, Stored):
     ['1', '2']
     """
 
-    @told_of_other_stores
+    @bqstore.refusing_foreign("the store", HERE["the store"])
     def __init__(
         self,
         embedding: Embeddings | bqstore.Embedder,
@@ -116,12 +118,9 @@ class BQVectorStore(Diverse, Stored):
         if collection is None:  # which has a model of its own
             settings.update(embedding_model=self._model)
         self._collection = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, **settings)
-        try:
+        with self._closed_on_error():
             self._check_model()
-        except BaseException:
-            self.close()
-            raise
-        self._relevance_score_fn = relevance_score_fn or _RELEVANCE[self.collection.info().distance]
+        self._relevance_score_fn = relevance_score_fn or bqstore.relevance_of(self.collection.info().distance)
 
     @classmethod
     def from_texts(
@@ -144,11 +143,8 @@ class BQVectorStore(Diverse, Stored):
         [Document(id='3', metadata={}, page_content='Fish swim.')]
         """
         store = cls(embedding, **kwargs)
-        try:
+        with store._closed_on_error():
             store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size, expires_at=expires_at)
-        except BaseException:
-            store.close()
-            raise
         return store
 
     @classmethod
@@ -171,20 +167,17 @@ class BQVectorStore(Diverse, Stored):
         1
         """
         store = await bqstore.writing(cls, embedding, **kwargs)
-        try:
+        with store._closed_on_error():
             await store.aadd_texts(texts, metadatas, ids=ids, batch_size=batch_size, expires_at=expires_at)
-        except BaseException:
-            store.close()
-            raise
         return store
 
     @classmethod
     def from_embeddings(
         cls,
-        text_embeddings: Iterable[tuple[str, Sequence[float]]],
+        text_embeddings: Pairs,
         embedding: Embeddings | bqstore.Embedder,
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-        ids: Sequence[str | None] | None = None,
+        metadatas: Metadatas = None,
+        ids: Ids = None,
         *,
         batch_size: int | None = None,
         expires_at: Any = None,
@@ -197,11 +190,8 @@ class BQVectorStore(Diverse, Stored):
         1
         """
         store = cls(embedding, **kwargs)
-        try:
+        with store._closed_on_error():
             store.add_embeddings(text_embeddings, metadatas, ids, batch_size=batch_size, expires_at=expires_at)
-        except BaseException:
-            store.close()
-            raise
         return store
 
     @classmethod
@@ -246,21 +236,9 @@ class BQVectorStore(Diverse, Stored):
         info = self.collection.info()
         if info.path is None or self._own_relevance:
             return None
+        opened = {"path": info.path, "collection_name": info.collection, "read_only": info.read_only}
         model = {} if info.embedding_model is None else {"embedding_model": info.embedding_model}
-        return {
-            "path": info.path,
-            "collection_name": info.collection,
-            "read_only": info.read_only,
-            **self._given,
-            **model,
-        }
-
-    if not TYPE_CHECKING:  # for which no store has these
-
-        def __getattr__(self, name: str) -> Any:
-            """Say what stands in the place of a method of another store; nothing else comes here."""
-            hint = f": {METHODS[name]}" if name in METHODS else ""
-            raise AttributeError(f"{type(self).__name__} has no {name!r}{hint}", name=name, obj=self)
+        return {**opened, **self._given, **model}
 
     @property
     def embeddings(self) -> Embeddings:
@@ -272,26 +250,4 @@ class BQVectorStore(Diverse, Stored):
         return self._embedding
 
 
-def _clipped(score: float) -> float:
-    """Return a cosine as a relevance: vectors at a right angle, or beyond, have nothing in common."""
-    return min(max(score, 0.0), 1.0)
-
-
-def _of_unit_length(score: float) -> float:
-    """Return a dot product of vectors of unit length as a relevance; InvalidInputError if it cannot be one."""
-    if abs(score) > _LARGEST:
-        raise bqstore.InvalidInputError(
-            f'a score is {score:.3g}: relevances under distance="dot" need vectors of unit length; use '
-            'distance="cosine", which needs none, give relevance_score_fn=, or ask for scores'
-        )
-    return _clipped(score)
-
-
-def _inverse_distance(score: float) -> float:
-    """Return minus a Euclidean distance as a relevance: 1 at distance 0, and never 0."""
-    return 1.0 / (1.0 - score)
-
-
-_LARGEST = 1.01  # vectors of unit length that were kept in float16, or rounded by their model
-_RELEVANCE = {"cosine": _clipped, "dot": _of_unit_length, "euclid": _inverse_distance}
 _OWN_KEYWORDS = ("path", "collection_name", "collection", "relevance_score_fn")

@@ -77,11 +77,8 @@ def refuse_words(kwargs: Mapping[str, Any]) -> None:
     >>> refuse_words({"mode": "vector"})
     """
     mode = kwargs.get("mode") or ("vector" if kwargs.get("text") is None else "hybrid")
-    if mode in MODES:
+    if mode in MODES or kwargs.get("rerank") is not None:
+        what = f"mode={mode!r} has" if mode in MODES else "rerank= gives"
         raise bqstore.InvalidInputError(
-            f"mode={mode!r} has scores and no relevances from 0 to 1; use similarity_search_with_score"
-        )
-    if kwargs.get("rerank") is not None:
-        raise bqstore.InvalidInputError(
-            "rerank= gives scores and no relevances from 0 to 1; use similarity_search_with_score"
+            f"{what} scores and no relevances from 0 to 1; use similarity_search_with_score"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ from langchain_core.vectorstores import VectorStore
 
 import bqstore
 
-from .documents import add_arguments, batches_of, pairs_of, telling
-from .embeddings import aembed_texts, dim_of, embed_texts
+from .documents import Ids, Metadatas, Pairs, add_arguments, pairs_of
+from .embeddings import Steps, dim_of, texts_step
 
 
 class Writing(bqstore.OnCollection, VectorStore):
@@ -34,16 +34,17 @@ class Writing(bqstore.OnCollection, VectorStore):
         if self._model is not None:
             self.collection.check_model(self._model, dim_of(self._embedding), writing=writing, remember=writing)
 
+    @bqstore.in_steps
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-        ids: Sequence[str | None] | None = None,
+        metadatas: Metadatas = None,
+        ids: Ids = None,
         *,
         batch_size: int | None = None,
         expires_at: Any = None,
         **kwargs: Any,
-    ) -> list[str]:
+    ) -> Steps[list[str]]:
         """Embed texts and add them as documents. They are durable and searchable when this returns.
 
         A document whose id exists is replaced. Without ids, adding the same texts twice keeps them twice.
@@ -73,44 +74,11 @@ class Writing(bqstore.OnCollection, VectorStore):
         >>> store.add_texts(["Fish swim.", "Birds fly."], [{"legs": 0}, {"legs": 2}], ids=["3", "4"], batch_size=1)
         ['3', '4']
         """
-        added: list[str] = []
-        self._check_model(writing=True)
-        for batch in batches_of(texts, metadatas, ids, batch_size, kwargs, expires_at):
-            with telling(added):
-                vectors = embed_texts(self._embedding, batch.texts)
-                added += self.collection.add(
-                    vectors, batch.ids, batch.texts, batch.metadatas, expires_at=batch.expires_at
-                )
-        return added
+        return (yield from self._adding(texts, metadatas, ids, batch_size, expires_at, unknown=kwargs))
 
-    async def aadd_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-        ids: Sequence[str | None] | None = None,
-        *,
-        batch_size: int | None = None,
-        expires_at: Any = None,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Run `add_texts` without blocking the event loop; texts are embedded by the model's async method.
+    aadd_texts = bqstore.awaited(add_texts).writing
 
-        >>> import asyncio
-        >>> asyncio.run(store.aadd_texts(["Fish swim."], ids=["3"]))
-        ['3']
-        """
-        added: list[str] = []
-        await bqstore.reading(self._check_model, writing=True)
-        for batch in await bqstore.reading(batches_of, texts, metadatas, ids, batch_size, kwargs, expires_at):
-            with telling(added):
-                vectors = await aembed_texts(self._embedding, batch.texts)
-                add = partial(self.collection.add, expires_at=batch.expires_at)
-                added += await bqstore.writing(add, vectors, batch.ids, batch.texts, batch.metadatas)
-        return added
-
-    def add_documents(
-        self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
-    ) -> list[str]:
+    def add_documents(self, documents: Iterable[Document], *, ids: Ids = None, **kwargs: Any) -> list[str]:
         """Add documents, as `add_texts` does; each under its own id, unless ``ids`` are given.
 
         >>> from langchain_core.documents import Document
@@ -119,9 +87,7 @@ class Writing(bqstore.OnCollection, VectorStore):
         """
         return self.add_texts(**add_arguments(documents, ids), **kwargs)
 
-    async def aadd_documents(
-        self, documents: Iterable[Document], *, ids: Sequence[str | None] | None = None, **kwargs: Any
-    ) -> list[str]:
+    async def aadd_documents(self, documents: Iterable[Document], *, ids: Ids = None, **kwargs: Any) -> list[str]:
         """Run `add_documents` without blocking the event loop.
 
         >>> import asyncio
@@ -131,43 +97,28 @@ class Writing(bqstore.OnCollection, VectorStore):
         """
         return await self.aadd_texts(**add_arguments(documents, ids), **kwargs)
 
+    @bqstore.in_steps
     def add_embeddings(
         self,
-        text_embeddings: Iterable[tuple[str, Sequence[float]]],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-        ids: Sequence[str | None] | None = None,
+        text_embeddings: Pairs,
+        metadatas: Metadatas = None,
+        ids: Ids = None,
         *,
         batch_size: int | None = None,
         expires_at: Any = None,
-    ) -> list[str]:
+    ) -> Steps[list[str]]:
         """Add texts whose vectors are there already, as pairs; nothing is embedded. Else as `add_texts`.
 
         >>> store.add_embeddings([("Fish swim.", [0.5] * 64)], [{"legs": 0}], ids=["3"])
         ['3']
         """
-        texts, vectors = pairs_of(text_embeddings)
-        added: list[str] = []
-        self._check_model(writing=True)
-        for batch in batches_of(texts, metadatas, ids, batch_size, {}, expires_at):
-            with telling(added):
-                some = vectors[len(added) : len(added) + len(batch.texts)]
-                added += self.collection.add(some, batch.ids, batch.texts, batch.metadatas, expires_at=batch.expires_at)
-        return added
+        texts, vectors = yield partial(pairs_of, text_embeddings)
+        return (yield from self._adding(texts, metadatas, ids, batch_size, expires_at, vectors=vectors))
 
-    async def aadd_embeddings(
-        self,
-        text_embeddings: Iterable[tuple[str, Sequence[float]]],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-        ids: Sequence[str | None] | None = None,
-        *,
-        batch_size: int | None = None,
-        expires_at: Any = None,
-    ) -> list[str]:
-        """Run `add_embeddings` without blocking the event loop.
+    aadd_embeddings = bqstore.awaited(add_embeddings).writing
 
-        >>> import asyncio
-        >>> asyncio.run(store.aadd_embeddings([("Fish swim.", [0.5] * 64)], ids=["3"]))
-        ['3']
-        """
-        add = partial(self.add_embeddings, batch_size=batch_size, expires_at=expires_at)
-        return await bqstore.writing(add, text_embeddings, metadatas, ids)
+    def _adding(self, texts: Iterable[str], *given: Any, **more: Any) -> Steps[list[str]]:
+        """Add what `bqstore.batches_of` takes, in steps."""
+        yield partial(self._check_model, writing=True)
+        batches = yield partial(bqstore.batches_of, texts, *given, **more)
+        return (yield from bqstore.add_batches(self.collection, batches, partial(texts_step, self._embedding)))

@@ -1,5 +1,6 @@
 """Every public method of the adapters has an example that runs, and a signature that can be read."""
 
+import asyncio
 import doctest
 import inspect
 from pathlib import Path
@@ -74,6 +75,26 @@ def public_methods(cls: type) -> dict[str, Any]:
     }
 
 
+class Beside:
+    """A store whose methods are run by their async forms, where it has such."""
+
+    def __init__(self, store: Any, called: list[str]) -> None:
+        self.store, self.called = store, called
+
+    def __getattr__(self, name: str) -> Any:
+        twin = getattr(self.store, f"a{name}", None)
+        if twin is None:
+            return getattr(self.store, name)
+        self.called.append(name)
+        return lambda *given, **kwargs: asyncio.run(twin(*given, **kwargs))
+
+
+MADE_ASYNC = {
+    f"{cls.__module__}.{cls.__qualname__}.{name}": name
+    for cls in CLASSES
+    for name, value in public_methods(cls).items()
+    if inspect.iscoroutinefunction(value) and hasattr(value, "__wrapped__")
+}
 METHODS = [(cls, name) for cls in CLASSES for name in public_methods(cls)]
 METHOD_IDS = [f"{cls.__module__}.{cls.__qualname__}.{name}" for cls, name in METHODS]
 
@@ -86,14 +107,18 @@ def test_the_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     test = EXAMPLES[name]
     of_class = EXAMPLES.get(name.rpartition(".")[0])
     module = next(module for module in MODULES if name.startswith(module.__name__))
-    globs = dict(vars(module))
+    globs, called = dict(vars(module)), list[str]()
     examples = [*(of_class.examples if of_class else []), *test.examples]
+    if name in MADE_ASYNC:  # its examples are the plain method's: they are run through the async one
+        globs.update(Beside=Beside, called=called)
+        examples.insert(len(of_class.examples), doctest.Example("store = Beside(store, called)\n", ""))
     said: list[str] = []
     runner = doctest.DocTestRunner(verbose=False)
     runner.run(doctest.DocTest(examples, globs, name, test.filename, None, None), out=said.append, clear_globs=False)
     if "store" in globs:
         globs["store"].close()
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
+    assert name not in MADE_ASYNC or MADE_ASYNC[name].removeprefix("a") in called
 
 
 @pytest.mark.parametrize("name", METHOD_IDS)

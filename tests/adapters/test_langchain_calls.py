@@ -424,13 +424,20 @@ def test_ids_come_third_as_in_the_stores_of_others(store: BQVectorStore) -> None
 
 @pytest.mark.parametrize(
     ("name", "here"),
-    [("persist", "durable already"), ("save_local", "durable already"), ("docstore", "store.collection")],
+    [
+        ("persist", "durable already"),
+        ("save_local", "durable already"),
+        ("docstore", "store.collection"),
+        ("load_local", "opens"),
+    ],
 )
 def test_a_method_of_another_store_was_an_attribute_error_without_a_way_on(
     store: BQVectorStore, name: str, here: str
 ) -> None:
     with pytest.raises(AttributeError, match=f"BQVectorStore has no '{name}': .*{here}"):
         getattr(store, name)
+    with pytest.raises(AttributeError, match=f"BQVectorStore has no '{name}': .*{here}"):
+        getattr(BQVectorStore, name)  # FAISS.load_local is called on the class
     assert not hasattr(store, name)
-    with pytest.raises(AttributeError, match=r"BQVectorStore has no 'similarity_serch'$"):
+    with pytest.raises(AttributeError, match=r"no attribute 'similarity_serch'$"):
         store.similarity_serch("1 0")  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     MetadataFilters,
     VectorStoreQuery,
+    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 
@@ -27,6 +28,7 @@ from .filters import native_filter
 from .models import ModelsMet
 from .nodes import check_ids, node_of, nodes_in, row_of
 from .queries import WORDS, answer, check_keywords, explanation
+from .words import is_of_words
 
 _OWN_KEYWORDS: Final = ("path", "collection_name", "collection")
 _INDEX: Final = "the index embeds: VectorStoreIndex.from_vector_store(store, embed_model=...)"
@@ -280,14 +282,8 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         check_keywords("get_nodes", kwargs)
         with bqstore.words_of(WORDS):
             check_ids(node_ids)
-            if node_ids is not None and filters is None:
-                return [node_of(record) for record in self._collection.get(node_ids, with_vectors=with_vectors)]
-            native = native_filter(filters, None if node_ids is None else {bqstore.ID_KEY: {"$in": node_ids}})
-            records = list(self._collection.scroll(native, with_vectors=with_vectors))
-            if node_ids is not None:
-                place = {name: at for at, name in enumerate(node_ids)}
-                records.sort(key=lambda record: place[record.id])
-            return [node_of(record) for record in records]
+            records = self._stored(node_ids, native_filter(filters), with_vectors=with_vectors)
+        return [node_of(record) for record in records]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the ``similarity_top_k`` nearest nodes that match, nearest first; a larger similarity is nearer.
@@ -325,6 +321,8 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         """
         if isinstance(query, VectorStoreQuery) and query.query_embedding is not None:
             self._models.note("queries", [query.query_embedding])
+        if is_of_words(query) and query.query_str is not None:
+            self._check_words(f"the query mode {VectorStoreQueryMode(query.mode).value!r}")
         return answer(self._collection, query, kwargs)
 
     def explain(self, query: VectorStoreQuery, **kwargs: Any) -> bqstore.Explanation:

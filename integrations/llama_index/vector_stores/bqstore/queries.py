@@ -163,5 +163,4 @@ def _filter(query: VectorStoreQuery, native: Any) -> Any:
 def _search_settings(search_params: Mapping[str, Any] | None = None, **given: Any) -> dict[str, Any]:
     """Return keywords of `bqstore.Collection.search`; the vector and k are refused, as the query brings them."""
     bqstore.refuse_foreign("vector_store_kwargs", given, _ELSEWHERE)
-    known = _KEYWORDS if given.get("rerank") is None else (*_KEYWORDS, "fetch_k")
-    return bqstore.search_keywords(search_params, known, **given)
+    return bqstore.search_keywords(search_params, _KEYWORDS, **given)
