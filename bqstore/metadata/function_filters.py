@@ -1,6 +1,7 @@
 """Filters that are functions of a framework's document, or, as FAISS's are, of its metadata, as functions of a record.
 
-Of which of both a function is shows when a document is not what it takes, and where it asks for ``key in`` it.
+Of which of both a function is shows when a document is not what it takes, and where it asks for ``key in`` it, or loops
+over it, for both of which a document of LangChain's has an answer, and a wrong one.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _of_record(function: Callable[[Any], object], document: Callable[[Any], Any]
             try:
                 return function(made)
             except (AttributeError, TypeError) as error:
-                if f"{type(made).__name__!r} object" not in str(error):
+                if type(made).__name__ not in str(error):  # "'Document' object has no attribute 'get'", and others
                     raise
             of_metadata = True
         return function(made.metadata)
@@ -48,7 +49,7 @@ def _of_record(function: Callable[[Any], object], document: Callable[[Any], Any]
 
 
 def _looks_for_keys(function: Callable[[Any], object]) -> bool:
-    """Whether a function asks ``key in`` what it is given: a document would answer no to everything."""
+    """Whether a function asks ``key in`` what it is given, or for the keys that it loops over."""
     code = getattr(function, "__code__", None) or getattr(getattr(function, "__func__", None), "__code__", None)
     if code is None or not code.co_argcount:
         return False
@@ -56,10 +57,10 @@ def _looks_for_keys(function: Callable[[Any], object]) -> bool:
 
 
 def _asks_in(code: CodeType, name: str) -> bool:
-    """Whether the code, or a part of it such as a generator, tests for an element of the variable."""
+    """Whether the code, or a part of it such as a generator, tests for an element of the variable, or loops over it."""
     loaded: Any = None
     for step in dis.get_instructions(code):
-        if step.opname == "CONTAINS_OP" and loaded == name:
+        if step.opname in ("CONTAINS_OP", "GET_ITER") and loaded == name:
             return True
         value = step.argval if step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) else None
         loaded = value[-1] if isinstance(value, tuple) else value

@@ -168,6 +168,9 @@ def test_a_function_of_the_metadata_as_faiss_takes_it(store: BQVectorStore) -> N
         (lambda m, key="tag": key not in m, ["a", "c", "d"]),
         (lambda m: any(key in m for key in ("tag",)), ["b"]),
         (lambda m: [key for key in m.keys() if key == "tag"], ["b"]),  # noqa: SIM118
+        (lambda m: [key for key in m if key == "tag"], ["b"]),  # a Document can be looped over, too
+        (lambda m: dict(**m).get("tag"), ["b"]),
+        (lambda m: len(m) == 2, ["b"]),
         (Method().accepts, ["b"]),
         (lambda d: d in [Document("1 0", id="a", metadata={"n": 1})], ["a"]),  # of a Document, after all
         (lambda d: "0.9" in d.page_content, ["b"]),
