@@ -15,16 +15,16 @@ from typing_extensions import Self
 
 import bqstore
 
-from .diverse import Diverse
 from .documents import Ids, Metadatas, Pairs
 from .embeddings import as_embeddings, model_of
 from .keywords import HERE, METHODS
 from .retrievers import BQRetriever, retriever_settings
+from .searching import Searching
 from .stored import Stored
 
 
 @bqstore.lacking(METHODS)
-class BQVectorStore(Diverse, Stored):
+class BQVectorStore(Searching, Stored):
     """A LangChain vector store in a folder: small codes in memory, the original vectors on disk, no server.
 
     Parameters

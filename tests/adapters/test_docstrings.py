@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import langchain_bqstore
-import langchain_bqstore.diverse
 import langchain_bqstore.documents
 import langchain_bqstore.embeddings
 import langchain_bqstore.key_values
@@ -19,7 +18,6 @@ import langchain_bqstore.searching
 import langchain_bqstore.stored
 import langchain_bqstore.translator
 import langchain_bqstore.vectorstores
-import langchain_bqstore.writing
 import llama_index.vector_stores.bqstore.base
 import llama_index.vector_stores.bqstore.embeddings
 import llama_index.vector_stores.bqstore.filters
@@ -28,10 +26,8 @@ import llama_index.vector_stores.bqstore.storage
 
 CLASSES = [
     langchain_bqstore.BQVectorStore,
-    langchain_bqstore.diverse.Diverse,
     langchain_bqstore.searching.Searching,
     langchain_bqstore.stored.Stored,
-    langchain_bqstore.writing.Writing,
     langchain_bqstore.BQTranslator,
     langchain_bqstore.EmbedderEmbeddings,
     langchain_bqstore.BQByteStore,
@@ -43,7 +39,6 @@ CLASSES = [
     llama_index.vector_stores.bqstore.BQIndexStore,
 ]
 MODULES = [
-    langchain_bqstore.diverse,
     langchain_bqstore.documents,
     langchain_bqstore.embeddings,
     langchain_bqstore.key_values,
@@ -51,7 +46,6 @@ MODULES = [
     langchain_bqstore.retrievers,
     langchain_bqstore.searching,
     langchain_bqstore.stored,
-    langchain_bqstore.writing,
     langchain_bqstore.translator,
     langchain_bqstore.vectorstores,
     llama_index.vector_stores.bqstore.base,
