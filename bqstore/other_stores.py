@@ -113,13 +113,14 @@ def lacking(names: Mapping[str, str]) -> Callable[[C], C]:
     >>> Store.persist
     Traceback (most recent call last):
     AttributeError: Store has no 'persist': what was added is durable already; leave it out
-    >>> hasattr(Store(), "persist")
-    False
+    >>> hasattr(Store(), "persist"), "persist" in dir(Store())
+    (False, False)
     """
 
     def decorated(cls: C) -> C:
         for name, hint in names.items():
             setattr(cls, name, _Lacking(name, hint))
+        setattr(cls, "__dir__", lambda self: [name for name in object.__dir__(self) if name not in names])  # noqa: B010
         return cls
 
     return decorated

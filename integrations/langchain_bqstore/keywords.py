@@ -16,6 +16,9 @@ HERE: Final[dict[str, dict[str, str]]] = {
         "query_filter": "here it is filter",
         "hybrid_fusion": 'here it is fusion="rrf" or "relative_score"',
     },
+    "max_marginal_relevance_search": dict.fromkeys(
+        ("mode", "alpha", "fusion", "syntax", "text", "rerank"), 'it is for searches that are no "mmr"; leave it out'
+    ),
     "delete": {"where": "here it is filter", "where_document": "here it is filter, a function of the document"},
 }
 

@@ -20,6 +20,7 @@ from .tracing import search
 from .words import MODES, WORD_KEYWORDS, checked_query, needs_vector, of_search_type, refuse_words, with_words
 
 T = TypeVar("T")
+_MMR = "max_marginal_relevance_search"
 
 
 class Searching(bqstore.OnCollection, VectorStore):
@@ -204,6 +205,7 @@ class Searching(bqstore.OnCollection, VectorStore):
         with suppress(TypeError):  # k or fetch_k is not a number: the collection's error says which
             fetch_k = max(k, fetch_k)
         settings = search_settings(filter, kwargs)
+        bqstore.refuse_foreign(_MMR, settings, HERE[_MMR])
         hits = self.collection.max_marginal_relevance(embedding, k, fetch_k, lambda_mult, **settings)
         return [(document_of(hit), hit.score) for hit in hits]
 

@@ -9,6 +9,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 
 import bqstore
 from langchain_bqstore import BQVectorStore
+from llama_index.vector_stores.bqstore import BQDocumentStore, BQIndexStore, BQKVStore
 from llama_index.vector_stores.bqstore import BQVectorStore as NodeStore
 
 from .langchain_texts import Spelled
@@ -114,5 +115,29 @@ def test_a_query_mode_for_words_without_a_text_index_is_named(mode: str) -> None
     with NodeStore() as store:
         for given in (mode, VectorStoreQueryMode(mode)):
             query = VectorStoreQuery(query_embedding=[1.0, 0.0], query_str="a", mode=given)  # type: ignore[arg-type]
-            with pytest.raises(bqstore.InvalidInputError, match=f"^the query mode '{mode}' .*no text index.*=True"):
-                store.query(query)
+            for ask in (store.query, store.explain):
+                with pytest.raises(bqstore.InvalidInputError, match=f"^the query mode '{mode}' .*no text index.*=True"):
+                    ask(query)
+
+
+@pytest.mark.parametrize("cls", [BQDocumentStore, BQIndexStore, BQKVStore])
+def test_stores_of_llama_index_were_opened_by_names_that_these_have_not(cls: type) -> None:
+    with pytest.raises(
+        AttributeError, match=rf"^{cls.__name__} has no 'from_persist_path': {cls.__name__}\(path\) opens"
+    ):
+        cls.from_persist_path  # type: ignore[attr-defined] # noqa: B018
+    assert "from_persist_path" not in dir(cls())
+
+
+@pytest.mark.parametrize("given", [{"mode": "hybrid"}, {"alpha": 0.3}, {"rerank": lambda text, found: []}])
+def test_what_mmr_does_not_take_was_told_as_of_a_method_of_the_collection(given: dict[str, Any]) -> None:
+    with BQVectorStore(Spelled(), text_index=True) as store:
+        store.add_texts(["1 0"])
+        for search in (
+            lambda: store.max_marginal_relevance_search("1 0", **given),
+            lambda: store.as_retriever(search_type="mmr", search_kwargs=given).invoke("1 0"),
+        ):
+            with pytest.raises(
+                bqstore.UnknownKeywordError, match=r"^max_marginal_relevance_search has no keyword '[a-z]+': it is"
+            ):
+                search()

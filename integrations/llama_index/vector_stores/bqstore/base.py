@@ -321,8 +321,7 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         """
         if isinstance(query, VectorStoreQuery) and query.query_embedding is not None:
             self._models.note("queries", [query.query_embedding])
-        if is_of_words(query) and query.query_str is not None:
-            self._check_words(f"the query mode {VectorStoreQueryMode(query.mode).value!r}")
+        self._check_mode(query)
         return answer(self._collection, query, kwargs)
 
     def explain(self, query: VectorStoreQuery, **kwargs: Any) -> bqstore.Explanation:
@@ -334,7 +333,12 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         >>> store.explain(VectorStoreQuery(query_embedding=[0.0, 1.0])).way
         'exact'
         """
+        self._check_mode(query)
         return explanation(self._collection, query, kwargs)
+
+    def _check_mode(self, query: VectorStoreQuery) -> None:
+        if is_of_words(query) and query.query_str is not None:
+            self._check_words(f"the query mode {VectorStoreQueryMode(query.mode).value!r}")
 
     # ---- async
 

@@ -22,6 +22,7 @@ _HERE: Final = {
     "collection": "here it is collection_name",
     **dict.fromkeys(("kvstore", "redis_kvstore", "mongo_kvstore", "postgres_kvstore"), _OWN),
 }
+_BY_FILE: Final = ("from_persist_dir", "from_persist_path")  # how LlamaIndex's own stores are opened
 
 
 class _Closing:
@@ -36,6 +37,7 @@ class _Closing:
         self.close()
 
 
+@bqstore.lacking(dict.fromkeys(_BY_FILE, "BQKVStore(path) opens a folder"))
 class BQKVStore(_Closing, BaseKVStore):
     """A key-value store in a folder: what is put is durable when the call returns, for any number of processes.
 
@@ -187,6 +189,7 @@ def _read(value: bytes) -> dict[str, Any]:
     return out
 
 
+@bqstore.lacking(dict.fromkeys(_BY_FILE, "BQDocumentStore(path) opens a folder"))
 class BQDocumentStore(_Closing, KVDocumentStore):
     """A document store in a folder, as that of a `BQVectorStore`: no `persist`, it is durable as it is.
 
@@ -223,6 +226,7 @@ class BQDocumentStore(_Closing, KVDocumentStore):
         self._kvstore.close()  # type: ignore[attr-defined]
 
 
+@bqstore.lacking(dict.fromkeys(_BY_FILE, "BQIndexStore(path) opens a folder"))
 class BQIndexStore(_Closing, KVIndexStore):
     """An index store in a folder, as that of a `BQVectorStore`: no `persist`, it is durable as it is.
 
