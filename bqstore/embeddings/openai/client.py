@@ -34,6 +34,8 @@ _FORKED = (
     "the client that was given belongs to the process that this one was forked from, and two processes cannot share "
     "its connections; make client and embedder in this process"
 )
+_CLOSED = "the connections to the server are closed; make a new embedder"
+_ASYNC_ALONE = "only an async_client was given: use aembed and aembed_query, or give a client, too"
 _FORMATS = ("base64", "float", None)  # None: not named at all
 
 
@@ -97,9 +99,7 @@ class EmbeddingsClient:
                     "out. For Azure, pass client=openai.AzureOpenAI(...)"
                 )
             self._key = find_key(api_key, self.endpoint == _OPENAI_URL)
-            self._own = self._connect(openai.AsyncOpenAI, openai.DefaultAsyncHttpxClient)
-            self._finalizer = weakref.finalize(self, _close_later, self._own, self._pid)
-            self._finalizer.atexit = False
+            self._begin()
         self.endpoint = str((self._own or client or async_client).base_url)
         check_encrypted(self.endpoint, allow_http, warn=self._own is None)
         if client is not None and async_client is not None and str(async_client.base_url) != self.endpoint:
@@ -117,7 +117,7 @@ class EmbeddingsClient:
         if self._given is not None:
             return self._given
         if self._own is None:
-            raise EmbeddingError("only an async_client was given: use aembed and aembed_query, or give a client, too")
+            raise EmbeddingError(_ASYNC_ALONE)
         if self._sync is None:
             self._sync = self._connect(self._openai.OpenAI, self._openai.DefaultHttpxClient)
         return self._sync
@@ -175,16 +175,11 @@ class EmbeddingsClient:
         self, texts: Sequence[str], body: Mapping[str, Any], timeout: float | None
     ) -> tuple[bytes, Mapping[str, str]]:
         if self._closed:
-            raise EmbeddingError("the connections to the server are closed; make a new embedder")
+            raise EmbeddingError(_CLOSED)
         if os.getpid() != self._pid:
             # After a fork: two processes that talk over one connection get each other's answers.
             self._finalizer.detach()
-            self._own, self._pid = (
-                self._connect(self._openai.AsyncOpenAI, self._openai.DefaultAsyncHttpxClient),
-                os.getpid(),
-            )
-            self._finalizer = weakref.finalize(self, _close_later, self._own, self._pid)
-            self._finalizer.atexit = False
+            self._begin()
         import httpx
 
         chosen = _FORMATS[self._format]
@@ -215,16 +210,20 @@ class EmbeddingsClient:
         else:
             client = self._given
             if client is None:
-                raise EmbeddingError(
-                    "only an async_client was given: use aembed and aembed_query, or give a client, too"
-                )
+                raise EmbeddingError(_ASYNC_ALONE)
             if self._closed or (hasattr(client, "is_closed") and client.is_closed()):
-                raise EmbeddingError("the connections to the server are closed; make a new embedder")
+                raise EmbeddingError(_CLOSED)
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, "bqstore-openai")
             create = _without_retries(client).embeddings.with_raw_response.create
             raw = await asyncio.wrap_future(self._pool.submit(create, **request))
         return raw.content, lower(raw.headers)
+
+    def _begin(self) -> None:
+        self._own = self._connect(self._openai.AsyncOpenAI, self._openai.DefaultAsyncHttpxClient)
+        self._pid = os.getpid()
+        self._finalizer = weakref.finalize(self, _close_later, self._own, self._pid)
+        self._finalizer.atexit = False
 
     def _connect(self, sdk: Any, http: Any) -> Any:
         """A client of the SDK. Raises EmbeddingError for what is wrong in the environment."""

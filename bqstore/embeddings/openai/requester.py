@@ -138,23 +138,16 @@ class Requester:
             keep = partial(_keep, part, on_vectors)
             answer = await self._request([text.text for text in part], tokens, call, retries, quiet=alone, keep=keep)
             if isinstance(answer, Refusal):
-                if len(part) == 1:
-                    await self._embed_refused(part[0], answer, on_vectors, call, outcome)
-                else:
+                if len(part) > 1:
                     await self._embed_in_parts(part, answer, on_vectors, call, outcome)
+                elif answer.too_long and not (answer.status == 429 and self.settings.on_too_long == "error"):
+                    await self._embed_long(part[0], answer, on_vectors, call, outcome)
+                else:
+                    outcome.add_error(EmbeddingError(f"text {part[0].index} has no vector: {_described(answer)}"))
                 continue
             outcome.answered = True
             if answer[1]:
                 await self._embed([part[i] for i in answer[1]], on_vectors, call, outcome, min(1, retries))
-
-    async def _embed_refused(
-        self, text: PendingText, refusal: Refusal, on_vectors: OnVectors, call: Call, outcome: _Outcome
-    ) -> None:
-        """After one text was refused, in a request of its own."""
-        if refusal.too_long and not (refusal.status == 429 and self.settings.on_too_long == "error"):
-            await self._embed_long(text, refusal, on_vectors, call, outcome)
-        else:
-            outcome.add_error(EmbeddingError(f"text {text.index} has no vector: {_described(refusal)}"))
 
     async def _embed_in_parts(
         self, texts: Sequence[PendingText], refusal: Refusal, on_vectors: OnVectors, call: Call, outcome: _Outcome
