@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, StorageError
-from . import copy_on_write, space
+from . import map_room, space
 from .forked import Inheritable, Using
 from .head import Head
 from .head_table import create_tables, read_head
@@ -56,7 +56,7 @@ class Catalogue(Inheritable):
         self._mains = 0  # how many there have been
         self._swap = threading.RLock()  # held for moments, by who takes a connection or gives it back
         self._owner = object()  # of the transaction on the main connection
-        self._copies = path is not None and copy_on_write.copies_on_write(path.parent)
+        self._needs_room = path is not None and map_room.maps_need_room(path.parent)
         self._frozen: tuple[object, ...] | None = None  # what tells a change of the file that was opened as immutable
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
@@ -68,7 +68,7 @@ class Catalogue(Inheritable):
         with self.translated():
             try:
                 self._main = self._probed(mode)
-            except sqlite3.OperationalError:
+            except (sqlite3.OperationalError, StorageError):
                 if not read_only or self._frozen is not None or _size(self._log):
                     raise
                 self._frozen = self._stamp()  # a full disk
@@ -94,12 +94,11 @@ class Catalogue(Inheritable):
             before, self._main, self._is_writer = self._main, None, False
             if before is not None:  # nobody else uses it
                 before.close()  # before there is another, beside which SQLite would keep its descriptor
-            self._check_room()
             main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
             try:
                 check(main)
                 let_write(main, self._log, self.check_place)
-                if self._copies:
+                if self._needs_room:
                     main.execute("PRAGMA cache_spill = OFF")  # the log is written by COMMIT alone, see `writing`
             except BaseException:
                 main.close()
@@ -108,6 +107,10 @@ class Catalogue(Inheritable):
             self._mains += 1
 
     def _connect(self, mode: str) -> sqlite3.Connection:
+        if self._needs_room and self._path is not None and self._frozen is None:
+            is_new = not _size(self._path.with_name(f"{self._path.name}-shm"))
+            if is_new or mode != "ro":
+                self._check_room()
         return connect(self._path, mode, self._frozen is not None)
 
     @contextmanager
@@ -307,9 +310,9 @@ class Catalogue(Inheritable):
 
     def _check_room(self, rows: int = 0) -> None:
         """Raise StorageError where SQLite's map could not be written, and the process would end."""
-        if self._copies and self._path is not None:
+        if self._needs_room and self._path is not None:
             try:
-                copy_on_write.check_room(self._path.parent, rows)
+                map_room.check_room(self._path.parent, rows)
             except OSError as error:
                 words = f"{self.name}: {error.strerror}; nothing of this call was acknowledged"
                 raise StorageError(error.errno, words) from error
@@ -391,7 +394,7 @@ class Catalogue(Inheritable):
     def use_log_again(self) -> None:
         """Let the next commit write from the beginning of the log, as far as its readers and the disk allow."""
         with suppress(BqstoreError), self._using_writer() as main:
-            main.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            main.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if self._needs_room else 'PASSIVE'})")
 
     def give_back(self) -> None:
         """Shrink the file by the pages that nothing uses."""
@@ -419,7 +422,7 @@ class Catalogue(Inheritable):
             if main is None or self._is_lent:  # its reader closes it
                 return
             if self._is_writer and not self.has_room():
-                copy_on_write.leave_open(main)  # the log stays as it is, and the next opening goes on with it
+                map_room.leave_open(main)  # the log stays as it is, and the next opening goes on with it
                 return
             main.close()
 

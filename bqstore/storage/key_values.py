@@ -186,22 +186,26 @@ class EntryFile:
             if self._poison is not None:
                 raise StorageError(f"an earlier write failed ({self._poison}); close the entries and open them again")
             self._wait(file, self.lock_timeout)
-            try:
-                with self.catalogue.writing() as connection:
-                    about = tables.reread_about(connection, self.name)
-                    out, new = change(connection, about)
-                    if new != about:
-                        tables.write_about(connection, new)
-            except BqstoreError as error:
-                if self.catalogue.in_doubt:
-                    self._poison = str(error)
-                raise
+            out = self._committed(change)
             if self._place is not None:
                 self._place.check()  # else what was committed is in a folder that nobody will open again
             self.catalogue.limit_log()
             if file is not None:
                 unlock_and_close(file)  # closing alone would leave the lock with a fork that was made meanwhile
             return out
+
+    def _committed(self, change: Callable[[sqlite3.Connection, About], tuple[T, About]]) -> T:
+        try:
+            with self.catalogue.writing() as connection:
+                about = tables.reread_about(connection, self.name)
+                out, new = change(connection, about)
+                if new != about:
+                    tables.write_about(connection, new)
+        except BqstoreError as error:
+            if self.catalogue.in_doubt:
+                self._poison = str(error)
+            raise
+        return out
 
     def _lock_file(self) -> AbstractContextManager[io.FileIO | None]:
         """What to hold with ``with`` during `_wait` and the write; see `WriterLock.open`."""

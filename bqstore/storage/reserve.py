@@ -4,8 +4,8 @@ To open a collection, to delete and to compact takes some space, too: SQLite's s
 what is live. Whoever finds the disk full while doing one of these removes the file and tries once more. It is made
 again when there is room. Nothing is ever read from it.
 
-To open gives up a part, and closing takes it back: on a disk that something else fills, what is given up is gone, and
-the next opening, or the deletion, would find nothing.
+To open gives up a part, and closing takes back what is free: on a disk that something else fills, what is given up is
+gone, and the next opening, or the deletion, would find nothing.
 """
 
 import errno
@@ -25,7 +25,7 @@ _LEAST: Final = 128 << 10  # bytes: SQLite's shared memory takes 32 KiB, and a d
 _MOST: Final = 1 << 20
 _PART: Final = 4  # of a collection, in between
 _ROOM: Final = 8  # the disk must have so many times the size
-_smaller: "weakref.WeakSet[Entries]" = weakref.WeakSet()  # whose file is smaller than it was
+_before: "weakref.WeakKeyDictionary[Entries, int]" = weakref.WeakKeyDictionary()  # bytes before some were given up
 
 
 def keep(entries: Entries, collection_bytes: Callable[[], int]) -> None:
@@ -35,51 +35,54 @@ def keep(entries: Entries, collection_bytes: Callable[[], int]) -> None:
     """
     with suppress(OSError):
         size = min(_MOST, max(_LEAST, collection_bytes() // _PART // _LEAST * _LEAST))
-        if entries.size(NAME) >= size or platform.free_bytes(entries.path) < _ROOM * size:
-            return
-        fd = entries.open(NAME, os.O_WRONLY | os.O_CREAT)
-        try:
-            at = os.fstat(fd).st_size
-            while at < size:  # not zeros, of which a compressing file system would keep nothing
-                at += os.pwrite(fd, os.urandom(min(_LEAST, size - at)), at)
-        finally:
-            os.close(fd)
+        if entries.size(NAME) < size and platform.free_bytes(entries.path) >= _ROOM * size:
+            _grow(entries, size)
+
+
+def take_back(entries: Entries) -> None:
+    """Make the file as large as it was before it was given up, as far as the disk has room."""
+    with suppress(OSError):
+        size = _before.pop(entries, 0)
+        if entries.size(NAME) < size:
+            _grow(entries, size)
+
+
+def _grow(entries: Entries, size: int) -> None:
+    fd = entries.open(NAME, os.O_WRONLY | os.O_CREAT)
+    try:
+        at = os.fstat(fd).st_size
+        while at < size:  # not zeros, of which a compressing file system would keep nothing
+            at += os.pwrite(fd, os.urandom(min(_LEAST, size - at)), at)
+    finally:
+        os.close(fd)
 
 
 def give_up(entries: Entries) -> bool:
     """Remove the file; whether there was one."""
+    size = 0
+    with suppress(OSError):
+        size = entries.size(NAME)
     try:
         entries.unlink(NAME)
     except OSError:
         return False
+    _before.setdefault(entries, -(-size // _LEAST) * _LEAST)
     return True
 
 
 def give_up_part(entries: Entries) -> bool:
     """Make the file smaller, by what opening takes; whether it was large enough for that."""
     with suppress(OSError):
-        size = entries.size(NAME) - _LEAST
-        if size > 0:
+        size = entries.size(NAME)
+        if size > _LEAST:
             fd = entries.open(NAME, os.O_WRONLY)
             try:
-                os.ftruncate(fd, size)
+                os.ftruncate(fd, size - _LEAST)
             finally:
                 os.close(fd)
-            _smaller.add(entries)
+            _before.setdefault(entries, -(-size // _LEAST) * _LEAST)
             return True
     return False
-
-
-def take_back_part(entries: Entries) -> None:
-    """Take back what `give_up_part` has given up, as far as it is free."""
-    with suppress(OSError):
-        size = entries.size(NAME)
-        if entries in _smaller and size:
-            fd = entries.open(NAME, os.O_WRONLY)
-            try:
-                os.pwrite(fd, os.urandom(2 * _LEAST - size % _LEAST if size % _LEAST else _LEAST), size)
-            finally:
-                os.close(fd)
 
 
 def with_it(

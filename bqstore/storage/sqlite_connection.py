@@ -65,6 +65,11 @@ def translate(error: sqlite3.Error, name: str) -> BqstoreError:
         return CorruptionError(f"{name} holds text that is not UTF-8; {restore}")
     if "is full" in text:
         return StorageError(errno.ENOSPC, f"{name}: {text}; nothing of this call was acknowledged")
+    if getattr(error, "sqlite_errorname", None) == "SQLITE_IOERR_SHMSIZE":  # from Python 3.11 on
+        words = (
+            f"{name}: the disk is full: SQLite's file {name}-shm takes 32 KiB; nothing of this call was acknowledged"
+        )
+        return StorageError(errno.ENOSPC, words)
     if "unable to open" in text and (want := platform.want_of_descriptors()):
         words = f"cannot open {name}: {platform.reason(want)}; nothing of this call was acknowledged"
         return StorageError(want.errno, words)

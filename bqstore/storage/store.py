@@ -379,9 +379,10 @@ class Store(Sharing):
             return
         need = sum(file.header_length + count * file.layout.record_bytes for file in self.flat.both())
         if need > _free(entries.path):
-            self.catalogue.use_log_again()
-            with suppress(BqstoreError):
-                self.catalogue.give_back()
+            log = self.catalogue.checkpoint  # emptied, as to give back takes of it, and after that
+            for shrink in (log, self.catalogue.give_back, log):
+                with suppress(BqstoreError):
+                    shrink()
         free = _free(entries.path)
         if free < need <= free + entries.size(reserve.NAME):
             reserve.give_up(entries)
@@ -484,7 +485,7 @@ class Store(Sharing):
                         self.flat.trim(self.head.n_slots)
                     self.catalogue.checkpoint()  # the last connection may be another process's, and a reader's
         if self._writing and self.flat.entries is not None:
-            reserve.take_back_part(self.flat.entries)
+            reserve.take_back(self.flat.entries)
 
 
 def _free(folder: Path) -> int:

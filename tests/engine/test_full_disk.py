@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
 
 import numpy as np
 import pytest
 
 import bqstore
 from bqstore.errors import StorageError
-from bqstore.storage import copy_on_write, reserve
+from bqstore.storage import map_room, reserve
 from bqstore.storage.place import Entries
 
 from .test_durability import small_disk
@@ -161,7 +162,7 @@ def test_a_file_that_could_not_be_looked_at_for_the_size_of_the_reserve_ended_th
 
 def test_a_disk_that_is_full_ended_the_process_where_blocks_are_written_once(disk, monkeypatch):
     """SQLite's -shm could not be written through its map on btrfs: SIGBUS in the middle of a commit."""
-    monkeypatch.setattr(copy_on_write.platform, "file_system", lambda folder: "btrfs")
+    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
     with bqstore.open(disk) as col:
         add(col, 200)
         col.flush()
@@ -178,26 +179,39 @@ def test_a_disk_that_is_full_ended_the_process_where_blocks_are_written_once(dis
         assert len(col) == 199 and col.verify().ok
 
 
-def test_a_full_btrfs(tmp_path):
-    if not shutil.which("mkfs.btrfs") or os.geteuid() != 0:
-        pytest.skip("needs btrfs, and root")
+@pytest.mark.parametrize("make", [["mkfs.btrfs", "-q"], ["mkfs.ext4", "-q", "-b", "1024"]], ids=["btrfs", "ext4"])
+def test_a_map_that_could_not_be_written_ended_the_process(tmp_path, make):
+    if not shutil.which(make[0]) or os.geteuid() != 0:
+        pytest.skip("needs this file system, and root")
     with (tmp_path / "image").open("wb") as image:
-        image.truncate(128 << 20)
-    subprocess.run(["mkfs.btrfs", "-q", tmp_path / "image"], check=True)
+        image.truncate((128 if "btrfs" in make[0] else 12) << 20)
+    subprocess.run([*make, tmp_path / "image"], check=True)
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-o", "loop", tmp_path / "image", disk], check=False).returncode:
+    if subprocess.run(["mount", "-o", "loop", tmp_path / "image", disk], check=False, capture_output=True).returncode:
         pytest.skip("this system forbids mounting")
     try:
         with bqstore.open(disk) as col:
             add(col, 300)
-            os.sync()
-            fill(disk)
-            os.sync()
-            with contextlib.suppress(StorageError):
-                col.update_metadata([f"d{i}" for i in range(300)], {"long": "z" * 5000})
-            assert len(col) == 300 and len(col.search(vectors(1)[0], 3)) == 3
-            assert col.delete(["d1"]) == 1
+        for _ in range(2):
+            with bqstore.open(disk) as col, bqstore.open_key_values(disk) as pages:
+                fill(disk)
+                os.sync()
+                for act in (
+                    lambda col=col: col.update_metadata([f"d{i}" for i in range(300)], {"long": "z" * 5000}),
+                    lambda pages=pages: pages.put({f"k{i}": b"v" * 5000 for i in range(300)}),
+                ):
+                    with contextlib.suppress(StorageError):
+                        act()
+                    fill(disk)
+                    assert len(col) >= 296 and len(col.search(vectors(1)[0], 3)) == 3
+                with contextlib.suppress(StorageError):
+                    col.delete([col.ids()[-1]])
+            with contextlib.suppress(StorageError), bqstore.open(disk) as col:
+                assert col.delete([col.ids()[-1]]) == 1
+            (disk / "filler").unlink()
+        with bqstore.open(disk) as col:
+            assert len(col) >= 296 and col.verify().ok
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -224,3 +238,30 @@ def test_opening_gave_up_the_whole_reserve_and_the_next_opening_found_none(disk)
     with bqstore.open(disk) as col:
         col.compact()
         assert len(col) == 380 and col.verify().ok
+
+
+def test_a_disk_without_a_byte_left_was_called_an_io_error(disk):
+    with bqstore.open(disk) as col:
+        add(col, 20)
+        fill(disk)
+    (disk / "default" / reserve.NAME).unlink()
+    fill(disk)
+    for _ in range(3):
+        with pytest.raises(StorageError, match=r"full|No space") as caught:
+            bqstore.open(disk)
+        assert caught.value.errno == errno.ENOSPC
+    with bqstore.open(disk, read_only=True) as col:
+        assert len(col.search(vectors(1)[0], 3)) == 3
+
+
+def test_compacting_after_many_deletions_on_a_full_disk_found_the_room_in_the_log(disk):
+    with bqstore.open(disk) as col:
+        add(col, 600)
+    with bqstore.open(disk) as col:
+        fill(disk)
+        for at in range(0, 500, 10):
+            assert col.delete([f"d{i}" for i in range(at, at + 10)]) == 10
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what was deleted cannot be erased yet
+            col.compact()
+        assert col.info().deleted == 0 and len(col) == 100 and col.verify().ok
