@@ -8,6 +8,7 @@ main one while it is lent opens another: nobody waits for a reader. In memory th
 At `rest` there is none. Knows no vectors.
 """
 
+import errno
 import os
 import sqlite3
 import threading
@@ -398,10 +399,20 @@ class Catalogue(Inheritable):
 
     def give_back(self) -> None:
         """Shrink the file by the pages that nothing uses."""
-        with self._memory or nullcontext(), self._using_writer() as main:
-            given = space.give_back(main)
+        try:
+            given = self._given_back()
+        except StorageError as error:
+            if self._path is None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            given = True  # a few at a time, as the log has room for no more
+            while self.checkpoint() and self._given_back(space.PORTION):
+                pass
         if given:
             self.checkpoint()
+
+    def _given_back(self, most: int = 0) -> bool:
+        with self._memory or nullcontext(), self._using_writer() as main:
+            return space.give_back(main, most)
 
     def bytes(self) -> tuple[int, int]:
         """Bytes of the file and of its log; 0 in memory."""

@@ -16,6 +16,7 @@ from . import platform
 BUSY_MS: Final = 10_000  # how long a statement waits for another connection
 LOG_KEPT: Final = 4 << 20  # bytes of the log that stay for the next commits
 LOG_LARGE: Final = 16 << 20  # a log of more is emptied after the commit that made it so
+PORTION: Final = 16  # pages that are given back at a time where the disk is full; each takes some of the log
 _FEW: Final = 16  # one page in so many may be unused in a file of an earlier release, which must be written anew
 
 
@@ -51,12 +52,15 @@ def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
-def give_back(connection: sqlite3.Connection) -> bool:
-    """Cut off the pages that nothing uses; whether there were any. The file shrinks with the next checkpoint."""
+def give_back(connection: sqlite3.Connection, most: int = 0) -> bool:
+    """Cut off the pages that nothing uses, or some of them; whether there were any.
+
+    The file shrinks with the next checkpoint.
+    """
     unused = _number(connection, "freelist_count")
     if _number(connection, "auto_vacuum") == 2:
         if unused:  # it takes a step a page, and execute() makes only the first
-            connection.executescript("PRAGMA incremental_vacuum")
+            connection.executescript(f"PRAGMA incremental_vacuum({most})")  # 0: all
         return unused > 0
     if unused * _FEW <= _number(connection, "page_count"):
         return False

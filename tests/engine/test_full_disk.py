@@ -265,3 +265,5 @@ def test_compacting_after_many_deletions_on_a_full_disk_found_the_room_in_the_lo
             warnings.simplefilter("ignore", RuntimeWarning)  # what was deleted cannot be erased yet
             col.compact()
         assert col.info().deleted == 0 and len(col) == 100 and col.verify().ok
+        assert col.info().catalogue_bytes < 1_000_000  # a few pages at a time
+        add(col, 20)

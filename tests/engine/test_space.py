@@ -63,7 +63,7 @@ def test_documents_that_became_smaller_kept_their_space(tmp_path):
 
 
 def test_space_that_the_disk_does_not_give_back_is_a_warning(tmp_path, monkeypatch):
-    def refused(connection):
+    def refused(connection, most=0):
         raise sqlite3.OperationalError("database or disk is full")
 
     with bqstore.open(tmp_path) as col:
