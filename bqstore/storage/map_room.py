@@ -19,7 +19,8 @@ from . import platform
 KINDS: Final = ("btrfs", "bcachefs")
 _PAGE: Final = 4096  # bytes; SQLite writes into each when it makes a map larger
 _MAPPED: Final = 64 << 10  # bytes of the -shm that a commit writes, and as much again
-_OF_ONE: Final = 4096  # of the log, for each changed row
+_FIRST: Final = 32  # changed rows that may take a page of the log each
+_OF_ONE: Final = 256  # bytes of the log, for each further one
 _MOST: Final = 16 << 20  # of a larger commit the vectors have found the disk full already, or its log does
 
 
@@ -33,7 +34,7 @@ def maps_need_room(folder: Path) -> bool:
 
 def check_room(folder: Path, rows: int) -> None:
     """Raise OSError (ENOSPC, EDQUOT) unless there is room for the commit of so many changed rows."""
-    size = min(_MOST, _MAPPED + rows * _OF_ONE)
+    size = min(_MOST, _MAPPED + min(rows, _FIRST) * _PAGE + rows * _OF_ONE)
     try:
         fd = os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o600)
         try:
