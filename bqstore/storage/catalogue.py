@@ -389,12 +389,14 @@ class Catalogue(Inheritable):
         """
         if self._path is not None:
             with self._using_writer() as main:
+                self._check_room(space.PORTION)
                 main.execute("VACUUM")
         self.checkpoint()
 
     def use_log_again(self) -> None:
         """Let the next commit write from the beginning of the log, as far as its readers and the disk allow."""
         with suppress(BqstoreError), self._using_writer() as main:
+            self._check_room()
             main.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if self._needs_room else 'PASSIVE'})")
 
     def give_back(self) -> None:
@@ -412,6 +414,7 @@ class Catalogue(Inheritable):
 
     def _given_back(self, most: int = 0) -> bool:
         with self._memory or nullcontext(), self._using_writer() as main:
+            self._check_room(most or space.PORTION)
             return space.give_back(main, most)
 
     def bytes(self) -> tuple[int, int]:
