@@ -267,3 +267,34 @@ def test_compacting_after_many_deletions_on_a_full_disk_found_the_room_in_the_lo
         assert col.info().deleted == 0 and len(col) == 100 and col.verify().ok
         assert col.info().catalogue_bytes < 1_000_000  # a few pages at a time
         add(col, 20)
+
+
+def test_closing_where_a_map_has_no_room_leaves_the_log_for_the_next_opening(disk, monkeypatch):
+    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
+    log = disk / "default" / "meta.db-wal"
+    col = bqstore.open(disk)
+    add(col, 50)
+    (disk / "default" / reserve.NAME).unlink()
+    fill(disk)
+    size = log.stat().st_size
+    col.close()
+    assert log.stat().st_size == size > 0
+    with bqstore.open(disk, read_only=True) as col:
+        assert len(col) == 50
+    (disk / "filler").unlink()
+    with bqstore.open(disk) as col:
+        assert len(col) == 50 and col.verify().ok
+    assert not log.exists() or log.stat().st_size == 0
+
+
+def test_where_room_cannot_be_asked_for_sqlite_is_asked(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "no files without a name here")
+
+    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
+    monkeypatch.setattr(map_room.os, "O_TMPFILE", 0)  # opening a folder to write is refused, then
+    with bqstore.open(tmp_path) as col:
+        add(col, 5)
+        assert len(col) == 5
+    monkeypatch.setattr(map_room.os, "statvfs", refuse)
+    assert map_room.maps_need_room(tmp_path)
