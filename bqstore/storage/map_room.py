@@ -25,8 +25,10 @@ _MOST: Final = 16 << 20  # of a larger commit the vectors have found the disk fu
 
 
 def maps_need_room(folder: Path) -> bool:
-    """Whether the file system of a folder is one."""
+    """Whether the file system of a folder is one; False where no file without a name can be made to ask for room."""
     small = False
+    if not hasattr(os, "O_TMPFILE"):  # macOS
+        return False
     with suppress(OSError, AttributeError):  # there is none, or no such call
         small = os.statvfs(folder).f_frsize < _PAGE
     return small or platform.file_system(folder) in KINDS

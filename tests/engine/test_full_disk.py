@@ -298,3 +298,11 @@ def test_where_room_cannot_be_asked_for_sqlite_is_asked(tmp_path, monkeypatch):
         assert len(col) == 5
     monkeypatch.setattr(map_room.os, "statvfs", refuse)
     assert map_room.maps_need_room(tmp_path)
+
+
+def test_a_system_without_files_that_have_no_name_raised_attribute_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
+    monkeypatch.delattr(map_room.os, "O_TMPFILE")
+    with bqstore.open(tmp_path) as col:
+        add(col, 5)
+        assert len(col) == 5
