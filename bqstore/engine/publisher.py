@@ -246,6 +246,7 @@ class Publisher:
                         return self._written(action, file, afterwards)
                 finally:
                     self.busy.discard(threading.get_ident())
+                    self.store.give_lock_back(file)  # an error of its closing would hide the write's own
 
     def _written(self, action: Callable[[], T], file: io.FileIO | None, afterwards: Callable[[bool], None]) -> T:
         """The part of a write under the locks."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bqstore
@@ -300,3 +302,26 @@ def test_a_lock_is_given_back_once(path):
         unlock_and_close(file)
     assert file.closed
     take(path)
+
+
+class Unclosable(io.FileIO):
+    """A file whose closing is an error, as on a disk that fails; it is closed all the same."""
+
+    def close(self):
+        if not self.closed:
+            super().close()
+            raise OSError(errno.EIO, "Input/output error")
+
+
+def test_an_error_of_closing_the_lock_hid_what_had_gone_wrong(tmp_path, monkeypatch):
+    def fail():
+        raise bqstore.InvalidInputError("the write's own")
+
+    with bqstore.open(tmp_path) as col:
+        col.add(np.ones((1, 4), np.float32))
+        monkeypatch.setattr(WriterLock, "open", lambda self: Unclosable(self._path, "r+"))
+        with pytest.raises(bqstore.InvalidInputError, match="own"):
+            col._engine.write(fail)
+        assert len(col.add(np.ones((1, 4), np.float32))) == 1
+        monkeypatch.undo()
+        assert len(col) == 2
