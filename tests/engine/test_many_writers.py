@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from multiprocessing import get_context
 
 import numpy as np
@@ -112,6 +113,18 @@ def test_upkeep_by_one_is_followed_by_the_other(tmp_path, other):
         assert other("len(col)") == 0 and other(ask) == []
         other("col.add([q], ['new'])")
         assert [hit.id for hit in col.search(base[300])] == ["new"] and col.verify().ok
+
+
+def test_settings_that_another_stored_in_another_order_refused_all_later_writes(tmp_path, other):
+    """Equal ones: "expires" came before "untuned" here, and after it there, while this one did not look."""
+    with bqstore.open(tmp_path) as col:
+        col.add(EYE[:1], ["a"], expires_at=timedelta(hours=1))
+        col._engine.set_search_defaults(bqstore.SearchParams(oversampling=5.0))
+        other("col.clear()")
+        other("col.add(np.eye(8, dtype=np.float32)[:1], ['b'], expires_at=3600) and None")
+        for name in ("c", "d"):
+            col.add(EYE[1:2], [name])
+        assert sorted(col.ids()) == ["b", "c", "d"]
 
 
 def test_what_an_opening_was_given_goes_before_what_another_stores(tmp_path, other):
