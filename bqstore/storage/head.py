@@ -95,11 +95,6 @@ class Settings(dict[str, Any]):
         return json.dumps(self, separators=(",", ":"))
 
 
-def text_of(settings: dict[str, Any]) -> str:
-    """Settings as in the head row."""
-    return (settings if isinstance(settings, Settings) else as_stored(settings)).text
-
-
 def as_stored(settings: dict[str, Any]) -> Settings:
     """The settings as they are read back, with lists for tuples: a commit compares the stored head with its own."""
     return Settings(json.loads(json.dumps(settings, allow_nan=False)))
@@ -135,8 +130,9 @@ class Head:
 
     def stored(self) -> tuple[int, str, int]:
         """The columns of the head row: format, body, CRC-32."""
+        settings = self.settings if isinstance(self.settings, Settings) else as_stored(self.settings)
         numbers = ",".join(f'"{name}":{_json(getattr(self, name))}' for name in _NUMBERS)
-        body = f'{{{numbers},"settings":{text_of(self.settings)}}}'
+        body = f'{{{numbers},"settings":{settings.text}}}'
         return self.format_version, body, zlib.crc32(body.encode())
 
     @property

@@ -7,7 +7,7 @@ from typing import Final
 from ..errors import CorruptionError
 from . import text_index
 from .format import newer_format
-from .head import Head, text_of
+from .head import Head
 from .text_index import TextIndex
 
 APPLICATION_ID: Final = 0x42515354  # "BQST"
@@ -83,8 +83,7 @@ def reread_head(connection: sqlite3.Connection, name: str, known: Head | None) -
     if known is not None and row == known.stored():
         return known
     head = Head.from_stored(row[0], row[1], row[2], name)
-    # by their text, as equal ones may be stored in another order: the next call compares the whole row
-    same = known is not None and text_of(known.settings) == text_of(head.settings)
+    same = known is not None and known.settings == head.settings
     return replace(head, settings=known.settings) if known is not None and same else head
 
 

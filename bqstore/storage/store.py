@@ -114,7 +114,7 @@ class Store(Sharing):
         try:
             with self.catalogue.writing() as connection:
                 stored = head_table.reread_head(connection, self.catalogue.name, self.head)
-                if stored is not self.head:  # the last write was interrupted after its commit, say
+                if stored != self.head:  # the last write was interrupted after its commit, say
                     raise StorageError("the collection has moved on under this write; nothing was written: try again")
                 yield connection
                 head_table.write_head(connection, new)
