@@ -334,7 +334,6 @@ MISTAKES: list[tuple[Any, tuple[str, ...]]] = [
     ({"a": 1j}, (A, "complex")),
     ({"a": np.datetime64("NaT", "s")}, (A,)),
     ({"a": np.arange(2)}, (A, "ndarray")),
-    ({"a": datetime.timedelta(1)}, (A, "timedelta")),
     # keys of the adapters
     ({"_bq_node": 1}, ("'_bq_node'",)),
     ({"_bq_": 1}, ("'_bq_'",)),
