@@ -195,7 +195,7 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
     if _SAFE * min(cost_through, cost_only) >= scanning or max(only, through) >= accepted:
         return scan
     narrow = max(2 * scan.candidates, ef // 2) if automatic else ef
-    # against the query, the fewer are accepted the wider: recall .96 and more at 100,000, and at ten times that
+    # against the query, the fewer are accepted the wider: recall .95 and more at 100,000, .96 at ten times that
     wide = math.ceil(2 * narrow * min(1.0, _WIDE_UP_TO / share) * max(1.0, math.sqrt(n / 100_000)))
     wide = max(wide, narrow)
     ef_sparse = wide if costs.walk_accepted(wide, share) < scanning and wide < accepted else 0
