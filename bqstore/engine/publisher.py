@@ -235,12 +235,12 @@ class Publisher:
                 return None
             self._life.check_open()  # another thread may have closed it while this one waited
             with self.store.lock_file() as file:
-                self._waits_since = time.monotonic()
                 try:
-                    self.store.wait_for_lock(file, max(0.0, end - time.monotonic()))
-                finally:
-                    self._waits_since = math.inf
-                try:
+                    self._waits_since = time.monotonic()
+                    try:
+                        self.store.wait_for_lock(file, max(0.0, end - time.monotonic()))
+                    finally:
+                        self._waits_since = math.inf
                     self.begin_long()
                     with self._life.lock, self._life.changing:
                         return self._written(action, file, afterwards)

@@ -323,5 +323,8 @@ def test_an_error_of_closing_the_lock_hid_what_had_gone_wrong(tmp_path, monkeypa
         with pytest.raises(bqstore.InvalidInputError, match="own"):
             col._engine.write(fail)
         assert len(col.add(np.ones((1, 4), np.float32))) == 1
+        monkeypatch.setattr(WriterLock, "wait", lambda self, file, timeout: fail())
+        with pytest.raises(bqstore.InvalidInputError, match="own"):
+            col.delete(["none"])
         monkeypatch.undo()
         assert len(col) == 2
