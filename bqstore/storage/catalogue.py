@@ -158,6 +158,8 @@ class Catalogue(Inheritable):
             connection = self._borrowed()
             keep = False
             try:
+                if connection.in_transaction:  # which an interrupt has left open
+                    connection.rollback()
                 yield connection
                 if connection.in_transaction:
                     connection.rollback()
