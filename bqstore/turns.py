@@ -150,15 +150,15 @@ class awaited(Generic[P, T]):  # noqa: N801 - it reads as a function does
 
     def _in_turns(self, turn: Callable[..., Awaitable[Any]]) -> Async[P, T]:
         function = self._function
-        steps: Callable[P, Steps[T]] | None = getattr(function, "steps", None)
-
         where, dot, name = function.__qualname__.rpartition(".")
 
         @wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             result: T
+            method = getattr(args[0], name)  # a subclass may have its own
+            steps: Callable[P, Steps[T]] | None = getattr(method, "steps", None)
             if steps is None:
-                result = await turn(getattr(args[0], name), *args[1:], **kwargs)
+                result = await turn(method, *args[1:], **kwargs)
                 return result
             running = steps(*args, **kwargs)
             try:

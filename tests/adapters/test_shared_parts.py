@@ -74,8 +74,14 @@ async def test_an_async_form_uses_the_plain_method_of_a_subclass() -> None:
         def get_by_ids(self, ids: Any, /) -> Any:
             return ["mine", *ids]
 
+        def similarity_search(self, query: str, *args: Any, **kwargs: Any) -> Any:  # in steps where it is not replaced
+            return [query, *super().similarity_search(query, *args, **kwargs)]
+
     with Mine(Spelled()) as store:
         assert await store.aget_by_ids(["a"]) == ["mine", "a"]
+        await store.aadd_texts(["1 0"], ids=["1"])
+        mine, found = await store.asimilarity_search("1 0", k=1)
+        assert (mine, found.id) == ("1 0", "1")
 
 
 def test_async_forms_have_the_signatures_of_the_plain_calls() -> None:
