@@ -23,6 +23,8 @@ _MOST: Final = 1000  # documents of a commit for several threads; larger adds ha
 _PATIENCE: Final = 0.25  # seconds to be woken in; then a thread queues
 _MOMENT: Final = 0.001  # seconds that who commits waits for as many threads as came last time
 _STEP: Final = 0.0001
+_NOBODY: Final = 0
+_WOKEN: Final = -1  # whoever has been woken to commit
 
 
 @dataclass(eq=False, repr=False)
@@ -60,18 +62,19 @@ class Group:
 
     def __init__(self) -> None:
         self.waiting: deque[Adding] = deque()
-        self._is_led = False
+        self._leader = _NOBODY  # the thread that commits
         self._done: tuple[Adding, ...] = ()  # committed, and not woken yet
         self._last = 1  # how many came together last time
 
     def add(self, mine: Adding, write: Callable[[], object]) -> None:
         """Have ``mine`` committed, by ``write``, which must commit it with `companions`, or by another thread's."""
         self.waiting.append(mine)
-        leads = False
+        leads, me = False, threading.get_ident()
         try:
-            if self._is_led and mine.gate.acquire(timeout=_PATIENCE) and mine.committed:
+            # a signal handler that came before the write of its own thread would wait for itself
+            if self._leader not in (_NOBODY, me) and mine.gate.acquire(timeout=_PATIENCE) and mine.committed:
                 return
-            self._is_led = leads = True
+            self._leader, leads = me, True
             end = time.monotonic() + _MOMENT
             while len(self.waiting) < self._last and time.monotonic() < end:
                 time.sleep(_STEP)
@@ -88,10 +91,11 @@ class Group:
         done, self._done = self._done, ()
         for each in done:
             each.wake()
+        self._leader = _WOKEN
         with suppress(IndexError):
             self.waiting[0].wake()
             return
-        self._is_led = False
+        self._leader = _NOBODY
 
     def companions(self, mine: Adding) -> list[Adding]:
         """Those whose documents go into one commit, ``mine`` first."""

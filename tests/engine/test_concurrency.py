@@ -18,6 +18,8 @@ import pytest
 
 import bqstore
 from bqstore import BqstoreError, ClosedError, LockedError
+from bqstore.engine import together
+from bqstore.engine.publisher import Publisher
 from tests.conftest import HANGS, child, often
 
 DIM = 16
@@ -596,3 +598,30 @@ def test_columns_loaded_beside_a_busy_writer_are_right_and_are_kept(tmp_path):
             thread.join()
         assert {f"k{j}" for j in range(40)} <= set(col._engine.publisher.current().columns)
         assert col.count({"k0": 9}) == len(col) - 500 and col.verify().ok
+
+
+class NoWait:
+    """In the place of what a thread waits at to be woken by who commits."""
+
+    def acquire(self, timeout):
+        raise AssertionError("it waits for a wake-up that only its own thread could give")
+
+    def release(self):
+        pass
+
+
+def test_a_signal_handler_that_adds_just_before_its_threads_own_write_waited_for_itself(monkeypatch):
+    """For a quarter of a second each; handlers of a timer that is quicker came upon each other without end."""
+    monkeypatch.setattr(together.Adding, "__post_init__", lambda self: setattr(self, "gate", NoWait()))
+    with bqstore.open() as col:
+        col.add(np.eye(4)[:1], ["first"])
+        left, write = ["handler"], Publisher.write
+
+        def interrupted(self, *given):
+            if left:
+                col.add(np.eye(4)[1:2], [left.pop()])
+            return write(self, *given)
+
+        monkeypatch.setattr(Publisher, "write", interrupted)
+        assert col.add(np.eye(4)[2:3], ["last"]) == ["last"]
+        assert sorted(col.ids()) == ["first", "handler", "last"]
