@@ -298,7 +298,7 @@ def search_graph(
             found = beam_filtered(words, graph, accept, settings, encoded, start, distance, scratch)
         else:
             found = beam(words, graph, 0, accept, ef, max_beam, encoded, starts, 1, scratch)
-        if linked < n:
+        if linked < n and found[2] > 0:  # nothing is nearer than a bound of 0, as a walk has that was left for a scan
             found = scan_tail(words, linked, n, accept, ef, max_beam, encoded, found, scratch)
         if found[1] < settings.candidates:
             outcome = TOO_FEW

@@ -47,27 +47,19 @@ if getattr(numba.config, "DISABLE_JIT", 0):
                 total += (word ^ int(planes[p, w])).bit_count() << (p + shift)
         return total
 
-    def distance_1(words: Words, row: int, planes: Words, width: int) -> int:
-        """Return popcount(words[row] ^ planes[0]), of ``width`` words."""
-        return _distance(words, row, planes, None, width, 1)
-
-    def distance_4(words: Words, row: int, planes: Words, width: int) -> int:
-        """Return the sum over p < 4 of popcount(words[row] ^ planes[p]) << p, of ``width`` words."""
-        return _distance(words, row, planes, None, width, 4)
-
-    def shifted_1(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
-        """Return popcount(words[row, w] ^ planes[0, w]) << shifts[w], summed over ``width`` words."""
+    def distance_1(words: Words, row: int, planes: Words, shifts: Words | None, width: int) -> int:
+        """Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < 1 and ``width`` words."""
         return _distance(words, row, planes, shifts, width, 1)
 
-    def shifted_2(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
+    def distance_2(words: Words, row: int, planes: Words, shifts: Words | None, width: int) -> int:
         """Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < 2 and ``width`` words."""
         return _distance(words, row, planes, shifts, width, 2)
 
-    def shifted_4(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
+    def distance_4(words: Words, row: int, planes: Words, shifts: Words | None, width: int) -> int:
         """Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < 4 and ``width`` words."""
         return _distance(words, row, planes, shifts, width, 4)
 
-    def shifted_8(words: Words, row: int, planes: Words, shifts: Words, width: int) -> int:
+    def distance_8(words: Words, row: int, planes: Words, shifts: Words | None, width: int) -> int:
         """Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < 8 and ``width`` words."""
         return _distance(words, row, planes, shifts, width, 8)
 
@@ -219,43 +211,26 @@ else:
             builder.store(builder.add(builder.load(total), found), total)
         return builder.trunc(builder.load(total), ir.IntType(32))
 
-    def _make_distance(count: int, says: str) -> Any:
-        def distance(typingctx: Any, words: Any, row: Any, planes: Any, width: Any) -> Any:
+    def _make_distance(count: int) -> Any:
+        def distance(typingctx: Any, words: Any, row: Any, planes: Any, shifts: Any, width: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 matrix = make_array(signature.args[0])(context, builder, args[0])
                 query = make_array(signature.args[2])(context, builder, args[2])
                 code = builder.gep(matrix.data, [builder.mul(args[1], builder.extract_value(matrix.shape, 1))])
-                return _distance_of(builder, code, query, None, args[3], count)
-
-            return types.int32(words, types.int64, planes, types.int64), codegen
-
-        distance.__name__ = distance.__qualname__ = f"distance_{count}"
-        distance.__doc__ = says
-        return intrinsic(distance)
-
-    def _make_shifted(count: int, says: str) -> Any:
-        def shifted(typingctx: Any, words: Any, row: Any, planes: Any, shifts: Any, width: Any) -> Any:
-            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                matrix = make_array(signature.args[0])(context, builder, args[0])
-                query = make_array(signature.args[2])(context, builder, args[2])
-                code = builder.gep(matrix.data, [builder.mul(args[1], builder.extract_value(matrix.shape, 1))])
-                weights = _data(context, builder, signature, args, 3)
+                plain = isinstance(shifts, types.NoneType)
+                weights = None if plain else _data(context, builder, signature, args, 3)
                 return _distance_of(builder, code, query, weights, args[4], count)
 
             return types.int32(words, types.int64, planes, shifts, types.int64), codegen
 
-        shifted.__name__ = shifted.__qualname__ = f"shifted_{count}"
-        shifted.__doc__ = says
-        return intrinsic(shifted)
+        distance.__name__ = distance.__qualname__ = f"distance_{count}"
+        distance.__doc__ = (
+            f"Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < {count} and ``width`` "
+            "words; ``shifts`` may be None, for none."
+        )
+        return intrinsic(distance)
 
-    _SUM = "Return the sum over p < {} of popcount(words[row, w] ^ planes[p, w]) << p, over ``width`` words."
-    _SHIFTED = (
-        "Return popcount(words[row, w] ^ planes[p, w]) << (p + shifts[w]), summed over p < {} and ``width`` words."
-    )
-    distance_1, distance_4 = (_make_distance(count, _SUM.format(count)) for count in (1, 4))
-    shifted_1, shifted_2, shifted_4, shifted_8 = (
-        _make_shifted(count, _SHIFTED.format(count)) for count in (1, 2, 4, 8)
-    )
+    distance_1, distance_2, distance_4, distance_8 = (_make_distance(count) for count in (1, 2, 4, 8))
 
     @intrinsic
     def prefetch_item(typingctx: Any, array: Any, place: Any) -> Any:

@@ -76,7 +76,7 @@ def select(
         else:
             code = words[ordinal : ordinal + 1]
             for j in range(count):
-                if distance_1(words, row[j], code, codes.quantizer.width) < distance:
+                if distance_1(words, row[j], code, None, codes.quantizer.width) < distance:
                     good = False
                     break
         if good:

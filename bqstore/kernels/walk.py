@@ -239,7 +239,7 @@ def nearest_seeds(words: npt.NDArray[np.uint64], graph: Graph, query: EncodedQue
     most = min(MEASURED, rows.shape[0])
     count = 0
     for i in range(seeds):
-        apart = distance_1(graph.seed_signs, i, signs, query.width)
+        apart = distance_1(graph.seed_signs, i, signs, None, query.width)
         if count == most and apart >= distances[count - 1]:
             continue
         node = graph.seeds[i]

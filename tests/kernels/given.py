@@ -99,6 +99,13 @@ def encoded_query(quantizer, query, encoding, metric=layout.DOT):
     return as_kernels_have_it(encode_query.encode_query(query, quantizer, encoding, metric, levels, turned, planes))
 
 
+def of_planes(planes, encoding):
+    """An encoded query for codes of signs, of planes uint64 (>= encoding, width)."""
+    width, zero, one = planes.shape[1], np.float32(0), np.float32(1)
+    numbers = (0, one, 0, 0.0, 0.0, 0.0, one, zero)
+    return layout.EncodedQuery(planes, encoding, 1, width, *numbers, HAMMING, layout.shifts_of(1, width))
+
+
 def as_kernels_have_it(query):
     """An encoded query with its float32 numbers again: on their way to Python they have become floats."""
     return query._replace(half=np.float32(query.half), share=np.float32(query.share), lift=np.float32(query.lift))

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from bqstore.kernels import api, bits, layout
 from tests import naive
-from tests.kernels.given import DIMS, ENCODINGS, HAMMING, INTERPRETED, examples, signs, whole_vectors
+from tests.kernels.given import DIMS, ENCODINGS, INTERPRETED, examples, of_planes, signs, whole_vectors
 
 
 def pack(vectors):
@@ -56,22 +56,7 @@ def queried(dim, encoding):
     levels = naive.levels_of(query, encoding)
     planes = np.full((8, words.shape[1]), 77, np.uint64)
     planes[:encoding] = naive.planes_of(levels, encoding)
-    held = layout.EncodedQuery(
-        planes,
-        encoding,
-        1,
-        words.shape[1],
-        0,
-        np.float32(1),
-        0,
-        0.0,
-        0.0,
-        0.0,
-        np.float32(1),
-        np.float32(0),
-        HAMMING,
-        layout.shifts_of(1, words.shape[1]),
-    )
+    held = of_planes(planes, encoding)
     return words, rows, held, [naive.distance(levels, encoding, words[row]) for row in rows]
 
 

@@ -19,12 +19,12 @@ EXAMPLES = examples(200)
 @leaf
 def distances(words, row, planes, shifts, width):
     return (
-        intrinsics.distance_1(words, row, planes, width),
-        intrinsics.distance_4(words, row, planes, width),
-        intrinsics.shifted_1(words, row, planes, shifts, width),
-        intrinsics.shifted_2(words, row, planes, shifts, width),
-        intrinsics.shifted_4(words, row, planes, shifts, width),
-        intrinsics.shifted_8(words, row, planes, shifts, width),
+        intrinsics.distance_1(words, row, planes, None, width),
+        intrinsics.distance_4(words, row, planes, None, width),
+        intrinsics.distance_1(words, row, planes, shifts, width),
+        intrinsics.distance_2(words, row, planes, shifts, width),
+        intrinsics.distance_4(words, row, planes, shifts, width),
+        intrinsics.distance_8(words, row, planes, shifts, width),
     )
 
 

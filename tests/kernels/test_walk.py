@@ -12,7 +12,6 @@ from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_EPOCH, COUNT_HOPS
 from tests import naive
 from tests.kernels.given import (
     ENCODINGS,
-    HAMMING,
     INTERPRETED,
     examples,
     make_accept,
@@ -21,6 +20,7 @@ from tests.kernels.given import (
     make_scratch,
     make_settings,
     no_originals,
+    of_planes,
     random_graph,
     whole_vectors,
     with_seeds,
@@ -82,23 +82,7 @@ def test_the_greedy_walk_ends_where_the_naive_version_ends(n, m, dim, seed):
         levels = naive.levels_of(whole_vectors(rng, 1, dim)[0], encoding)
         scratch = make_scratch(n, codes.words.shape[1], m)
         scratch.planes[:encoding] = naive.planes_of(levels, encoding)
-        width = codes.words.shape[1]
-        query = layout.EncodedQuery(
-            scratch.planes,
-            encoding,
-            1,
-            width,
-            0,
-            np.float32(1),
-            0,
-            0.0,
-            0.0,
-            0.0,
-            np.float32(1),
-            np.float32(0),
-            HAMMING,
-            layout.shifts_of(1, width),
-        )
+        query = of_planes(scratch.planes, encoding)
 
         def measure(o, levels=levels, encoding=encoding):
             return naive.distance(levels, encoding, codes.words[o])
