@@ -535,7 +535,8 @@ def walk(query, codes, graph, accept, way, measure=None):
         far = lambda o: distance(signs, 1, of[o])  # noqa: E731
         start = nearest_seeds(far, beam.measure, graph.seeds.tolist(), graph.n) or start
     beam.walk(graph, 0, start, with_copies=True)
-    beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
+    if beam.bound() > 0:  # nothing is nearer
+        beam.meet([o for o in range(graph.n, codes.n) if accepts(o)])
     return beam
 
 
