@@ -165,6 +165,7 @@ def fingerprint(codes: RecordFile | None, n: int) -> int:
     if codes is not None and n:
         for i in range(_SAMPLES):
             samples.append(codes.read(i * (n - 1) // (_SAMPLES - 1), 1)[0, :CODE_HEADER_WORDS].tobytes())
+        codes.rest()  # only writes look at them, and open them again
     return digest64(b"".join(samples))
 
 

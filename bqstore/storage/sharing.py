@@ -136,7 +136,7 @@ class Sharing(Reading):
         """Let others write."""
         if file is not None:
             unlock_and_close(file)
-            self._rest_folder()
+        self._rest_folder()
 
     def _rest_folder(self) -> None:
         """Give back the folder's descriptor: a write, or a look each half second, can open it again."""

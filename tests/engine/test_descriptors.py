@@ -102,6 +102,22 @@ def test_one_thread_has_one_connection(tmp_path, col):
     assert held(tmp_path) == ["meta.db", "meta.db-shm", "meta.db-wal", "vectors-0.bin"]
 
 
+def test_a_snapshot_left_the_codes_open_and_who_is_alone_the_folder(tmp_path):
+    four = ["meta.db", "meta.db-shm", "meta.db-wal", "vectors-0.bin"]
+    with bqstore.open(tmp_path, full_scan_threshold=0) as col:
+        col.add(np.random.default_rng(0).standard_normal((2100, 8)), [str(i) for i in range(2100)])
+        col.flush()
+        assert list((tmp_path / "default").glob("snap-*.bin")) and held(tmp_path) == four
+        assert col.add(np.ones((1, 8)), ["0"]).replaced == 1
+        assert held(tmp_path) == four
+    for settings, more in (({}, []), ({"read_only": True}, []), ({"exclusive": True}, ["LOCK"])):
+        with bqstore.open(tmp_path, **settings) as col:
+            assert len(col.search(np.ones(8), 5)) == 5 and held(tmp_path) == more + four
+    with bqstore.open(tmp_path, exclusive=True) as col:
+        col.add(np.ones((1, 8)), ["new"])
+        assert held(tmp_path) == ["LOCK", *four]
+
+
 def test_at_rest_every_call_works_and_nothing_is_folded_in(tmp_path, col):
     size = (tmp_path / "default" / "meta.db-wal").stat().st_size
     calls = [
