@@ -100,6 +100,10 @@ class KeyValues:
     """
 
     def __init__(self, entries: EntryFile, **opening: Any) -> None:
+        if not isinstance(entries, EntryFile) or "path" not in opening:
+            raise InvalidInputError(
+                "KeyValues is not made directly; use bqstore.open_key_values(path, collection, ...)"
+            )
         self._entries, self._opening = entries, opening
 
     @checked_keywords

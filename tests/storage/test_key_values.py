@@ -246,6 +246,8 @@ def test_an_object_that_was_never_opened_goes_in_silence():
     """Its finalizer would print an AttributeError, which pytest makes an error."""
     with pytest.raises(TypeError):
         bqstore.KeyValues()
+    with pytest.raises(InvalidInputError, match=r"not made directly; use bqstore.open_key_values\("):
+        bqstore.KeyValues("folder")
     gc.collect()
 
 
