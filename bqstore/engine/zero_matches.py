@@ -39,6 +39,7 @@ _NAMES: Final = {
 }
 _TYPED: Final = {"bool": "a boolean", "number": "a number", "dict": "a dict", "null": "null", "list": "a list"}
 _INSTANT: Final = "a datetime with a time zone"
+_ZONELESS: Final = "a string, or a date without a zone"  # in a column they are the same
 _ORDER: Final = frozenset({"order_by"})  # in the place of the types that a filter compares with
 
 
@@ -76,7 +77,9 @@ class ZeroMatches:
                 there = _types_in(column, state)
                 if not asked or asked & there or not there:
                     continue
-                why = f"it compares with {' or '.join(sorted(asked))}, and documents have {' or '.join(sorted(there))}"
+                strings = _ZONELESS if _INSTANT in asked | there else "a string"
+                types = (sorted(strings if each == "a string" else each for each in some) for some in (asked, there))
+                why = "it compares with {}, and documents have {}".format(*map(" or ".join, types))
             hint = _hint(store, state, field.key) if why.startswith("no document") else ""
             _LOG.warning("the filter on %s matches nothing: %s%s", shown(field.key), why, hint)
 

@@ -122,6 +122,8 @@ def plain(value: object) -> object:
         return _duration(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _text(bytes(value))
+    if value is np.ma.masked:  # as in a list of what a masked array holds
+        return None
     if isinstance(value, np.ndarray):
         if value.ndim == 0:
             return value[()]  # of numpy's type, which is looked at next

@@ -72,6 +72,12 @@ def scalar(value: object, what: str) -> Typed:
     """A number, a string or a date, which have an order, checked and typed; infinity is beyond all numbers."""
     if isinstance(value, (float, np.floating, Decimal)) and math.isinf(value):
         return ("number", BEYOND if value > 0 else -BEYOND)
+    if isinstance(value, timedelta) or (isinstance(value, time) and value.tzinfo is not None):
+        instead = "total_seconds()" if isinstance(value, timedelta) else "times without a zone, or datetimes"
+        raise InvalidInputError(
+            f"{what} is given {type_of(value)}, which is stored as ISO 8601 text, in no order of time: keep {instead} "
+            "in the field, and compare with these"
+        )
     made = typed(checked(value, what))
     if made[0] not in ("number", "string"):
         raise InvalidInputError(f"{what} is given {type_of(value)}; expected a number, a string or a date")

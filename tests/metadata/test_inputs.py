@@ -81,6 +81,8 @@ def kept(value, path=None):
         (np.float32(0.5), 0.5),
         (np.longdouble(0.5), 0.5),
         (np.array(5), 5),
+        (np.ma.masked, None),
+        (np.ma.array([DAY, None], mask=[False, True], dtype=object), [DAY, None]),
         (np.array("2024-05-06", "datetime64[D]"), DAY),
         (np.bool_(True), True),
         (np.str_("s"), "s"),
@@ -275,6 +277,35 @@ def test_durations_and_missing_values_could_be_stored_and_not_asked_for():
     with bqstore.open() as col:
         col.add(np.eye(2), ["a", "b"], metadatas=[{"x": datetime.timedelta(hours=1)}, {"x": missing}])
         assert col.ids({"x": datetime.timedelta(hours=1)}) == ["a"] and col.ids({"x": missing}) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        (datetime.timedelta(hours=1), "total_seconds"),
+        (datetime.time(9, tzinfo=datetime.timezone.utc), "times without a zone"),
+    ],
+)
+def test_durations_were_compared_by_their_text(value, instead):
+    """Two hours, PT2H, were more than a day, P1D."""
+    with bqstore.open() as col:
+        for operator in ("$gt", "$lte"):
+            with pytest.raises(InvalidInputError, match=f"on 'x' .*in no order of time: keep {instead}"):
+                col.count({"x": {operator: value}})
+        with pytest.raises(InvalidInputError, match="in no order of time"):
+            col.count({"x": {"$between": [value, value]}})
+        assert col.count({"x": {"$lt": datetime.time(9)}}) == 0
+
+
+def test_times_with_and_without_a_zone_were_both_called_strings(caplog):
+    noon = datetime.datetime(2024, 5, 6, 12)
+    with bqstore.open() as col:
+        col.add(np.eye(2), metadatas=[{"zoned": noon.replace(tzinfo=datetime.timezone.utc)}, {"plain": noon}])
+        col.count({"zoned": noon})
+        col.count({"plain": noon.replace(tzinfo=datetime.timezone.utc)})
+    zoned, plain = "a datetime with a time zone", "a string, or a date without a zone"
+    assert f"'zoned' matches nothing: it compares with {plain}, and documents have {zoned}" in caplog.text
+    assert f"'plain' matches nothing: it compares with {zoned}, and documents have {plain}" in caplog.text
 
 
 def test_operands_are_converted_as_metadata_is():
