@@ -312,11 +312,23 @@ def as_dicts(given: object) -> object:
     return out
 
 
-def items(given: object, what: str) -> list[Any]:
-    """A list of anything iterable but a string or a dictionary."""
+_ONE_EACH: Final = ("texts", "metadatas", "metadata", "expires_at")
+
+
+def items(given: object, what: str, ordered: bool = False) -> list[Any]:
+    """A list of anything iterable but a string or a dictionary; of a frame its rows, as dictionaries.
+
+    Of what belongs to the entry of another list at the same place, ``ordered`` or by its name, a set is refused.
+    """
     if isinstance(given, Mapping):
         hint = "; a filter goes into filter=" if what == "ids" else ""
         raise InvalidInputError(f"{what} is {type_of(given)}; expected a list{hint}")
+    for name, options in (("to_pylist", ()), ("to_dicts", ()), ("to_dict", ("records",))):  # of arrow, polars, pandas
+        rows = getattr(given, name, None)
+        if callable(rows) and (not options or hasattr(given, "columns")):
+            return list(rows(*options))
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise InvalidInputError(f"{what} is {type_of(given)}; expected a list")
+    if isinstance(given, (set, frozenset)) and (ordered or what in _ONE_EACH):
+        raise InvalidInputError(f"{what} is {type_of(given)}, which has no order; expected a list")
     return list(given)

@@ -49,6 +49,8 @@ def _plain(value: Any) -> Any:
         return value.toarray()
     if hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):  # cupy
         return value.get()
+    if hasattr(value, "as_py"):  # arrow: one row of a column
+        return value.as_py()
     if hasattr(value, "to_pylist"):  # arrow: a column of lists, or a table
         if not hasattr(value, "column_names"):
             return _of_arrow(value)

@@ -8,8 +8,8 @@ InvalidInputError says what was given, what was expected, and what to do.
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Number
 from typing import Any, Final
@@ -87,7 +87,7 @@ def ragged(given: object) -> str | None:
     given = rows() if rows is not None else given
     if not isinstance(given, (Sequence, np.ndarray)) or not len(given) or isinstance(given[0], (str, bytes)):
         return None
-    sizes = [len(row) if isinstance(row, Sized) and getattr(row, "shape", None) != () else None for row in given]
+    sizes = [len(row) if _is_row(row) else None for row in given]
     for i, size in enumerate(sizes):
         if size != sizes[0]:
             if sizes[0] is None or size is None:
@@ -95,6 +95,10 @@ def ragged(given: object) -> str | None:
                 return f"vector {at} is {type_of(given[at])}, not a row of numbers"
             return f"vector {i} has {counted(size, 'dimension')}, vector 0 has {sizes[0]}"
     return None
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Sized) and not isinstance(value, (str, bytes)) and getattr(value, "shape", None) != ()
 
 
 def check_dim(found: int, dim: int | None, what: str) -> None:
@@ -151,13 +155,10 @@ def documents_in(
     An InvalidInputError of one document has its ``index``, and names its id.
     """
     settings = head.settings
-    ids = ids if ids is None or isinstance(ids, list) else items(ids, "ids")
-    try:
+    ids = ids if ids is None or isinstance(ids, list) else items(ids, "ids", ordered=True)
+    with _telling_which(ids):
         given = vectors_in(vectors, head.dim, settings["distance"], settings["originals"])
         return given, rows_in(new_ids(ids, len(given)), texts, metadatas, expires_at)
-    except InvalidInputError as error:
-        _say_which(error, ids)
-        raise
 
 
 def documents_or_skipped(
@@ -174,13 +175,14 @@ def parts_in(
     ids: object, texts: object, metadatas: object, vectors: object, head: Head, expires_at: object = None
 ) -> tuple[list[str], list[str | None], list[Mapping[str, Any] | None], F32 | None]:
     """Parts of documents to change: ids, and for each a text and metadata, None where they stay; vectors or None."""
-    names = ids_in(ids)
+    names = ids_in(ids, ordered=any(each is not None for each in (texts, metadatas, vectors)))
     n = len(names)
     if texts is None and metadatas is None and vectors is None and expires_at is None:
         raise InvalidInputError("update() has nothing to change; expected texts=, metadatas=, vectors= or expires_at=")
     given = None
     if vectors is not None:
-        given = vectors_in(vectors, head.dim, head.settings["distance"], head.settings["originals"])
+        with _telling_which(names):
+            given = vectors_in(vectors, head.dim, head.settings["distance"], head.settings["originals"])
         if len(given) != n:
             raise InvalidInputError(
                 f"vectors has {counted(len(given), 'entry')} for {counted(n, 'id')}; expected one each"
@@ -193,7 +195,8 @@ def parts_in(
                 f"{name} has {counted(len(values), 'entry')} for {counted(n, 'id')}; expected one each"
             )
     each = expiry.with_times(each, expires_at)
-    checked = rows_in(names, all_texts, each)
+    with _telling_which(names):
+        checked = rows_in(names, all_texts, each)
     return names, list(checked.texts), each, given
 
 
@@ -226,6 +229,16 @@ def _say_which(error: InvalidInputError, ids: list[Any] | None) -> None:
         error.args = (f"{error} (document {shown(id_)})",)
 
 
+@contextmanager
+def _telling_which(ids: list[Any] | None) -> Iterator[None]:
+    """Errors inside of one document have its ``index``, and its id."""
+    try:
+        yield
+    except InvalidInputError as error:
+        _say_which(error, ids)
+        raise
+
+
 def good_documents_in(
     vectors: object, ids: object, texts: object, metadatas: object, head: Head, expires_at: object = None
 ) -> tuple[F32, Rows, list[tuple[int, str | None, str]]]:
@@ -243,7 +256,7 @@ def good_documents_in(
     except TypeError as error:
         raise InvalidInputError(f"vectors cannot be read as an array of numbers: {error}") from error
     n = len(rows)
-    names: list[Any] = [None] * n if ids is None else items(ids, "ids")
+    names: list[Any] = [None] * n if ids is None else items(ids, "ids", ordered=True)
     all_texts: list[Any] = [None] * n if texts is None else items(texts, "texts")
     each: list[Any] = [None] * n if metadatas is None else items(metadatas, "metadatas")
     for name, values in (("ids", names), ("texts", all_texts), ("metadatas", each)):
@@ -318,9 +331,9 @@ def lengthened(queries: F32, distance: str) -> tuple[F32, NDArray[np.int32]]:
     return np.ldexp(queries, exponents[:, None]), exponents
 
 
-def ids_in(given: object) -> list[str]:
+def ids_in(given: object, ordered: bool = False) -> list[str]:
     """Ids to look up. One that is too long to be stored is not an error: it is just not found."""
-    ids = items(given, "ids")
+    ids = items(given, "ids", ordered)
     for i, id_ in enumerate(ids):
         _id_bytes(id_, i)
     return ids
@@ -399,29 +412,27 @@ def check_documents(
     Traceback (most recent call last):
     bqstore.errors.InvalidInputError: id 1 is an int; ids are strings: use str(id)
     """
-    ids = ids if ids is None or isinstance(ids, list) else items(ids, "ids")
-    try:
+    ids = ids if ids is None or isinstance(ids, list) else items(ids, "ids", ordered=True)
+    with _telling_which(ids):
         rows_in(new_ids(ids, n), texts, metadatas, expires_at)
-    except InvalidInputError as error:
-        _say_which(error, ids)
-        raise
 
 
 def metadata_in(
     ids: object, metadata: object, expires_at: object = None
 ) -> tuple[list[str], list[Mapping[str, Any] | None]]:
     """Ids, and the new metadata of each."""
-    names = ids_in(ids)
     if metadata is None and expires_at is not None:
         metadata = {}
+    names = ids_in(ids, ordered=not isinstance(metadata, Mapping))
     each = [metadata] * len(names) if isinstance(metadata, Mapping) else items(metadata, "metadata")
     if len(each) != len(names):
         raise InvalidInputError(
             f"metadata has {counted(len(each), 'entry')} for {counted(len(names), 'id')}; expected one each"
         )
     each = expiry.with_times(each, expires_at)
-    for i, given in enumerate(each):
-        split_metadata(given, f"metadata {i}")
+    with _telling_which(names):
+        for i, given in enumerate(each):
+            split_metadata(given, f"metadata {i}")
     return names, each
 
 

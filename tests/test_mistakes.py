@@ -179,6 +179,31 @@ def test_an_error_names_the_document_and_its_place(col):
     assert caught.value.index == 1 and len(col) == 2
 
 
+def test_an_error_of_a_change_did_not_name_the_document(col):
+    for call in (
+        lambda: col.update(["a", "b"], vectors=[[1, 0], [np.nan, 0]]),
+        lambda: col.update(["a", "b"], texts=["t", 5]),
+        lambda: col.update(["a", "b"], metadatas=[{}, {"k": 1j}]),
+        lambda: col.update_metadata(["a", "b"], [{}, {"k": 1j}]),
+    ):
+        with pytest.raises(InvalidInputError, match=r"^(vector|text|metadata) 1 .* \(document 'b'\)$") as caught:
+            call()
+        assert caught.value.index == 1
+    with pytest.raises(InvalidInputError, match="vector 1 is a str, not a row of numbers"):
+        col.add([[1, 0], "of"])  # as many characters as dimensions
+
+
+@pytest.mark.parametrize("name", ["ids", "texts", "metadatas"])
+def test_a_set_gave_documents_the_ids_and_texts_of_others(col, name):
+    with pytest.raises(InvalidInputError, match=f"{name} is a set, which has no order; expected a list"):
+        col.add(np.eye(2), **{name: {"x", "y"}})
+    with pytest.raises(InvalidInputError, match="ids is a frozenset, which has no order"):
+        col.update(frozenset(["a", "b"]), texts=["one", "two"])
+    with pytest.raises(InvalidInputError, match="ids is a set, which has no order"):
+        col.update_metadata({"a", "b"}, [{}, {}])
+    assert col.update_metadata({"a", "b"}, {"seen": True}) == 2 == col.delete({"a", "b"})  # for all of them the same
+
+
 def test_what_is_skipped_is_returned_with_the_reason(col):
     vectors = [[1, 0], [np.inf, 0], [0, 1], [1, 2, 3], [0, 2], "text"]
     metadatas = [{}, {}, {"x": object()}, {}, {"n": 1}, {}]

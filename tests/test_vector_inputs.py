@@ -252,6 +252,31 @@ def test_columns_in_the_form_of_arrow(options):
         kept(Arrow([ROWS[0], None], **{**options, "null_count": 1}))
 
 
+class OfArrow(Arrow):
+    """One row of a column."""
+
+    def as_py(self):
+        return self.rows
+
+
+def test_one_row_of_a_column_of_arrow_was_no_query():
+    assert kept([OfArrow(row) for row in ROWS]) == ROWS
+    with bqstore.open() as col:
+        col.add(ROWS, ["a", "b"])
+        assert col.search(OfArrow(ROWS[1]), k=1)[0].id == "b"
+
+
+def test_ids_texts_and_metadata_were_not_taken_from_columns_and_frames():
+    rows = [{"n": 1}, {"n": 2}]
+    pandas = type("DataFrame", (list,), {"columns": ["n"], "to_dict": lambda self, orient: rows})
+    polars = type("DataFrame", (list,), {"to_dicts": lambda self: rows})
+    table = types.SimpleNamespace(to_pylist=lambda: rows)  # of arrow, which cannot be iterated
+    for frame in (pandas(["n"]), polars([[1, 2]]), table):  # those have columns as their items
+        with bqstore.open() as col:
+            assert col.add(ROWS, Arrow(["a", "b"]), Arrow(["one", None]), frame) == ["a", "b"]
+            assert col.get(["b", "a"]) == [bqstore.Record("b", None, rows[1]), bqstore.Record("a", "one", rows[0])]
+
+
 def test_of_a_column_of_arrow_everything_was_skipped():
     with bqstore.open() as col:
         out = col.add(Arrow([ROWS[0], None, ROWS[1]], null_count=1), ["a", "b", "c"], on_error="skip")
