@@ -272,7 +272,7 @@ class Collection:
         4
         """
         self._engine.check()
-        copies.save(self._engine, absolute(path), collection)
+        copies.save(self._engine, absolute(path, expected="expected the folder of a store"), collection)
 
     # ---- searching
 

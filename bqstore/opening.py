@@ -298,7 +298,7 @@ def load(path: str | PathLike[str], collection: str = "default", *, threads: int
     check_environment()
     if threads is not None:
         threads = check_int("threads", threads, 1, 1024)
-    core = copies.loaded(existing(absolute(path), collection), threads)
+    core = copies.loaded(existing(absolute(path, expected="expected the folder of a store"), collection), threads)
     return _in_memory(core, collection, threads)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import Final
 
 from .arguments import check_seconds, checked_keywords
 from .places import LOG, absolute
 from .storage import folders, open_store
 
 Path = str | PathLike[str]
+_EXPECTED: Final = "expected the folder of a store"
 
 
 @checked_keywords
@@ -28,10 +30,12 @@ def collections(path: Path) -> list[str]:
     >>> bqstore.collections("my-store")
     ['notes', '日本']
     """
-    store = absolute(path)
+    store = absolute(path, expected=_EXPECTED)
     found = folders.collections_in(store)
     if not found and not store.exists():
         LOG.info("there is no folder %s, and so no collection in it", store)
+    elif not found and (other := folders.other_store(store)):
+        LOG.warning("%s holds %s, and no collection of bqstore", store, other)
     return found
 
 
@@ -52,7 +56,7 @@ def drop(path: Path, collection: str, *, lock_timeout: float = 30.0) -> None:
     >>> bqstore.collections("my-store")
     []
     """
-    folders.drop(absolute(path), collection, check_seconds("lock_timeout", lock_timeout))
+    folders.drop(absolute(path, expected=_EXPECTED), collection, check_seconds("lock_timeout", lock_timeout))
 
 
 @checked_keywords
@@ -74,7 +78,7 @@ def rename(path: Path, collection: str, new: str, *, lock_timeout: float = 30.0)
     >>> bqstore.collections("my-store")
     ['my notes']
     """
-    folders.rename(absolute(path), collection, new, check_seconds("lock_timeout", lock_timeout))
+    folders.rename(absolute(path, expected=_EXPECTED), collection, new, check_seconds("lock_timeout", lock_timeout))
 
 
 @checked_keywords
@@ -101,9 +105,9 @@ def copy(path: Path, collection: str, new: str, *, to: Path | None = None) -> No
     >>> len(bqstore.open("my-store", "notes before the move"))
     1
     """
-    store = absolute(path)
+    store = absolute(path, expected=_EXPECTED)
     folder = folders.existing(store, collection)
-    target = folders.collection_folder(store if to is None else absolute(to), new)
+    target = folders.collection_folder(store if to is None else absolute(to, "to", _EXPECTED), new)
     source = open_store(folder, {}, None, read_only=True)
     try:
         folders.copy(source, target)

@@ -101,12 +101,24 @@ def test_a_collection_that_has_such_a_name_is_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("chroma.sqlite3", "Chroma"), ("index.faiss", "FAISS"), ("docstore.json", "LlamaIndex")]
+    ("name", "other"),
+    [
+        ("chroma.sqlite3", "store of Chroma"),
+        ("index.faiss", "store of FAISS"),
+        ("docstore.json", "store of LlamaIndex"),
+        ("notes.lance", "table of LanceDB"),
+    ],
 )
-def test_the_folder_of_another_store_is_not_taken_for_an_empty_one(tmp_path, name, other):
+def test_the_folder_of_another_store_is_not_taken_for_an_empty_one(tmp_path, caplog, name, other):
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InvalidInputError, match=f"holds {name}, a store of {other}"):
+    with pytest.raises(InvalidInputError, match=f"holds {name}, a {other}"):
         bqstore.open(tmp_path)
+    for call in (lambda: bqstore.load(tmp_path), lambda: bqstore.drop(tmp_path, "notes")):
+        with pytest.raises(bqstore.NotFoundError, match=f"there are: none; it holds {name}, a {other}"):
+            call()
+    with caplog.at_level(logging.WARNING, logger="bqstore"):
+        assert bqstore.collections(tmp_path) == []
+    assert f"holds {name}, a {other}, and no collection of bqstore" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 

@@ -135,16 +135,21 @@ def check_store_folder(path: Path, folder: Path) -> None:
             return
         names = set(os.listdir(path))  # noqa: PTH208
         _refuse_a_collection(path, names)
-        if {"meta.json", "collection"} <= names and not collections_in(path):
+        if (other := other_store(path)) is not None and not collections_in(path):
             raise InvalidInputError(
-                f"{path} is a folder of Qdrant's, with no collection of bqstore; give another folder"
+                f"{path} holds {other}, and no collection of bqstore; give another folder, and add the vectors that "
+                "are in this one"
             )
-        for name, other in _FOREIGN.items():
-            if name in names and not collections_in(path):
-                raise InvalidInputError(
-                    f"{path} holds {name}, a store of {other}, and no collection of bqstore; give another folder, and "
-                    "add the vectors that are in this one"
-                )
+
+
+def other_store(path: Path) -> str | None:
+    """What another store has put into a folder, if one has."""
+    names = set(os.listdir(path)) if path.is_dir() else set()  # noqa: PTH208
+    if {"meta.json", "collection"} <= names:
+        return "meta.json, of a folder of Qdrant's"
+    if table := next((name for name in sorted(names) if name.endswith(".lance")), None):
+        return f"{table}, a table of LanceDB"
+    return next((f"{name}, a store of {other}" for name, other in _FOREIGN.items() if name in names), None)
 
 
 # ---- whole collections
@@ -176,6 +181,8 @@ def existing(path: Path, collection: str) -> Path:
     folder = collection_folder(path, collection)
     if not (folder / "meta.db").is_file():
         others = ", ".join(map(repr, collections_in(path)[:20])) or "none"
+        if others == "none" and (other := other_store(path)):
+            others = f"none; it holds {other}"
         raise NotFoundError(f"there is no collection {collection!r} in {path}; there are: {others}")
     return folder
 
