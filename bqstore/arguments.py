@@ -25,11 +25,17 @@ R = TypeVar("R")
 # What other vector stores, and people, call our keywords, values and operators. Case and underscores do not count.
 _SYNONYMS: Final = {
     "k": "n_results limit top_k n top num_results similarity_top_k n_neighbors",
-    "filter": "where filters query_filter metadata_filter condition expr predicate",
+    "filter": "where filters query_filter metadata_filter condition expr predicate count_filter scroll_filter "
+    "facet_filter points_selector",
+    "limit": "k n_results top_k top n",
+    "offset": "skip start",
+    "order_by": "sort sort_by",
+    "descending": "reverse",
+    "field": "key column field_name",
     "vector": "vectors query query_vector query_embedding query_embeddings embedding embeddings queries xq",
     "vectors": "vector embeddings embedding queries query query_vectors query_embeddings data xb xq",
     "queries": "vectors vector query query_vectors query_embeddings embeddings",
-    "ids": "id doc_ids document_ids uuids keys",
+    "ids": "id doc_ids document_ids uuids keys positive",
     "texts": "text documents document docs contents page_contents",
     "metadatas": "metadata payloads payload properties attributes",
     "metadata": "metadatas payload payloads properties attributes",
@@ -47,8 +53,10 @@ _SYNONYMS: Final = {
     "threads": "num_threads n_threads n_jobs workers num_workers max_workers parallel",
     "batch": "batch_size chunk_size page_size",
     "target_recall": "recall target",
-    "path": "persist_directory persist_dir persist_path uri location url folder directory db_path host",
-    "collection": "collection_name name table table_name index_name namespace",
+    "path": "persist_directory persist_dir persist_path uri location url folder directory db_path host file filename",
+    "collection": "collection_name name table table_name index_name namespace old old_name",
+    "new": "new_name",
+    "to": "target destination",
     "dim": "dimension dimensions dims vector_size vector_dim embedding_dim ndim",
     "distance": "metric space metric_type distance_metric distance_function distance_strategy similarity",
     "quantization": "quantization_config quantizer compression",
@@ -88,24 +96,17 @@ _SYNONYMS: Final = {
     "$contains": "$text $text_match $substring $array_contains",
     "$like": "$regex $match $starts_with $ends_with $glob",
 }
-# Settings that a call may be given by mistake: where each belongs, with an example of its value.
-_SETTINGS: Final = {
-    "m": ("hnsw", "32"),
-    "ef_construct": ("hnsw", "256"),
-    "full_scan_threshold": ("hnsw", "0"),
-    "oversampling": ("search", "4.0"),
-    "rescore": ("search", "False"),
-    "hnsw_ef": ("search", "256"),
-    "encoding": ("quantization", "'two_bits'"),
-    "query_encoding": ("quantization", "'scalar8bits'"),
-    "estimator": ("quantization", "'rabitq'"),
-    "rotate": ("quantization", "True"),
-    "truncate_dim": ("quantization", "512"),
+# Settings that a call may be given by mistake: all are set when the store is opened; and how each is changed.
+_OF_OPEN: Final = {
+    **dict.fromkeys(("m", "ef_construct", "distance", "originals"), ", and fixed when its collection is made"),
+    "dim": ", or by the first vectors, and fixed then",
+    **dict.fromkeys(("encoding", "estimator", "rotate", "truncate_dim"), ", and changed by requantize()"),
+    **dict.fromkeys(("full_scan_threshold", "query_encoding", "embedding_model", "index_metadata", "threads"), ""),
+    **dict.fromkeys(("read_only", "lock_timeout", "exclusive", "path", "collection"), ""),
+    **dict.fromkeys(("oversampling", "rescore", "hnsw_ef"), " as the default of searches, of which it is a keyword"),
 }
-_OF_OPEN: Final = (
-    *("dim", "distance", "originals", "embedding_model", "index_metadata", "threads", "read_only"),
-    *("lock_timeout", "exclusive"),
-)
+_OF_SEARCHES: Final = ("k", "exact", "score_threshold", "with_vectors", "ignore_quantization", "filter")
+_OF_LISTING: Final = ("limit", "offset", "order_by", "descending")
 
 
 def _plain(name: str) -> str:
@@ -125,7 +126,7 @@ def _by_spelling(name: object, names: Collection[str]) -> str | None:
     given = str(name)
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     if not close:  # a part of a name, or a name with something around it
-        close = [n for n in names if given and (given in n or n in given.split("_"))][:1]
+        close = [n for n in names if len(given) > 1 and (given in n or n in given.split("_"))][:1]
     return close[0] if close else None
 
 
@@ -156,6 +157,8 @@ _ELSEWHERE: Final = {
     "wheredocument": "; texts are tested by a function: filter=lambda record: 'word' in record.text",
     "fetchk": ": fetch_k belongs to max_marginal_relevance(); here oversampling= says how many candidates are compared",
     "lambdamult": ": lambda_mult belongs to max_marginal_relevance()",
+    "querytexts": "; embed them first: vector= takes the query, text= words to search for",
+    **dict.fromkeys(("withpayload", "includemetadata"), ": texts and metadata always come; leave it out"),
     **dict.fromkeys(("k1", "b"), ": BM25 has k1=1.2 and b=0.75 here, which SQLite's FTS5 lets nobody change"),
 }
 
@@ -164,13 +167,17 @@ def _where_it_belongs(name: object, known: Collection[str]) -> str | None:
     """The end of a message for the name of a setting that another keyword, or another call, takes."""
     if elsewhere := _ELSEWHERE.get(_plain(str(name))):
         return elsewhere
-    if setting := _by_meaning(name, _SETTINGS):
-        group, value = _SETTINGS[setting]
-        when = "" if group in known else " when the store is opened"
-        return f": it belongs to {group}={{{setting!r}: {value}}}{when}"
-    if setting := _by_meaning(name, _OF_OPEN):
-        return f": {setting} is set when the store is opened"
-    return None
+    is_listing = str(name) in _OF_LISTING or _by_meaning(name, ["filter"])
+    if "with_vectors" in known and is_listing:  # `get` and searches
+        return f": {_by_meaning(name, ['filter', *_OF_LISTING])} is a keyword of scroll(), which lists documents"
+    if "vector" in known and name == "ids":
+        return ": more_like(ids) searches by documents, and filter={'_bq_id': [...]} among some"
+    if "distance" in known and (searched := _by_meaning(name, _OF_SEARCHES)):
+        return f": {searched} is a keyword of searches"
+    setting = _by_meaning(name, _OF_OPEN)
+    if setting in ("path", "collection") and not {"filter", "vectors"} & set(known):
+        return None
+    return None if setting is None else f": {setting} is set when the store is opened{_OF_OPEN[setting]}"
 
 
 def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:

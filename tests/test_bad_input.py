@@ -177,12 +177,12 @@ OPENED = "when the store is opened"
         (lambda c: c.search([1.0], include_vectors=True), "did you mean 'with_vectors'"),
         (lambda c: c.search(query=[1.0]), "did you mean 'vector'"),
         (lambda c: c.search_batch(query_embeddings=[[1.0]]), "did you mean 'vectors'"),
-        (lambda c: c.search([1.0], m=32), r"no keyword 'm': it belongs to hnsw={'m': 32} " + OPENED),
-        (lambda c: c.search([1.0], ef_construction=9), r"it belongs to hnsw={'ef_construct': 256} " + OPENED),
+        (lambda c: c.search([1.0], m=32), "no keyword 'm': m is set " + OPENED + ", and fixed when its collection"),
+        (lambda c: c.search([1.0], ef_construction=9), "ef_construct is set " + OPENED + ", and fixed"),
         (lambda c: c.search([1.0], metric="dot"), "distance is set " + OPENED),
         (
             lambda c: c.search([1.0], encoding="one_bit"),
-            r"it belongs to quantization={'encoding': 'two_bits'} " + OPENED,
+            "encoding is set " + OPENED + r", and changed by requantize\(\)",
         ),
         (
             lambda c: c.search([1.0], nonsense=1),
@@ -216,7 +216,16 @@ def test_a_keyword_of_another_store_names_ours(col, call, words):
 
 
 @pytest.mark.parametrize(
-    ("operator", "ours"), [("$regex", "$like"), ("$neq", "$ne"), ("$not_in", "$nin"), ("$contains_any", "$any")]
+    ("operator", "ours"),
+    [
+        ("$regex", "$like"),
+        ("$neq", "$ne"),
+        ("$not_in", "$nin"),
+        ("$contains_any", "$any"),
+        ("$isnull", "$exists"),
+        ("$iContains", "$ilike"),
+        ("$iregex", "$ilike"),
+    ],
 )
 def test_an_operator_of_another_store_names_ours(col, operator, ours):
     with pytest.raises(InvalidInputError, match=f"no operator '\\{operator}'; did you mean '\\{ours}'"):

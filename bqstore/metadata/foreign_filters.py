@@ -39,7 +39,12 @@ _BESIDE_OPERATOR: Final = ("path", "field", "key", "operands", "conditions")
 _FUNCTION: Final = "lambda record: ..., a function of the document"
 _HINTS: Final = {
     "$nor": f"; did you mean '$not' around '$or'? {_NONE_OF}",
-    "$size": f"; use {_FUNCTION}",
+    **dict.fromkeys(("$size", "$len", "$length", "$xor", "$geo", "$near"), f"; use {_FUNCTION}"),
+    **dict.fromkeys(
+        ("$null", "$isnull", "$is_null", "$is_none"), "; did you mean '$exists'? {'$eq': None} matches null alone"
+    ),
+    **dict.fromkeys(("$icontains", "$istartswith", "$iendswith"), "; did you mean '$ilike'? with % and _: '%word%'"),
+    "$iregex": "; did you mean '$ilike'? with % and _ (of a regular expression use a function of the document)",
     "$not_contains": "; write {'$not': {'$contains': ...}}",
     "$not_like": "; write {'$not': {'$like': ...}}",
     "$mod": f"; use {_FUNCTION}",
