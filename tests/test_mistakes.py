@@ -48,6 +48,14 @@ def test_a_filter_that_can_match_nothing_is_told_of_once(col, caplog, condition,
     assert caplog.records[0].levelno == logging.WARNING and caplog.records[0].name == "bqstore"
 
 
+def test_a_field_that_is_written_in_other_code_points_is_told_of(col, caplog):
+    composed, decomposed = "\xe9t\xe9", "e\u0301te\u0301"
+    col.update_metadata(["a"], {composed: composed})
+    assert col.ids({composed: composed}) == ["a"] and col.count({composed: decomposed}) == 0  # nothing is normalized
+    assert not caplog.records and col.count({decomposed: composed}) == 0
+    assert "no document has this field; they have it in other code points: pass both" in caplog.text
+
+
 def test_an_order_by_a_field_that_no_document_has_passed_in_silence(col, caplog):
     for _ in range(2):
         assert [record.id for record in col.scroll(order_by="-year")] == ["a", "b"]

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
+from unicodedata import normalize
 
 import numpy as np
 
@@ -108,6 +109,8 @@ def _hint(store: Store, state: State, key: str) -> str:
     last = key.rpartition(".")[2]
     if last in known and last != key:
         return f"; did you mean {last!r}? Fields are named without a prefix"
+    if normalize("NFC", key) in {normalize("NFC", each) for each in known}:
+        return "; they have it in other code points: pass both through unicodedata.normalize('NFC', ...)"
     meant = nearest(key, known)
     if meant is None and key in _TEXTS:
         return "; texts are no metadata: test them by a function, filter=lambda record: 'word' in record.text"
