@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import checked_keywords, shown
+from ..arguments import checked_keywords, counted, shown
 from ..errors import EmbeddingError, InvalidInputError
 from .base import EmbeddedBatches, EmbedderBase
 from .disk_cache import KeyMaker, open_cache
@@ -224,5 +224,6 @@ def _checked(given: Any, n: int, model: str) -> Vectors:
     except (TypeError, ValueError):
         vectors = np.empty(0, np.float32)
     if vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0 or not np.isfinite(vectors).all():
-        raise EmbeddingError(f"{model} gave something else than {n} finite vectors of one dimension")
+        count = f": it gave {counted(len(vectors), 'vector')}" if vectors.ndim == 2 and len(vectors) != n else ""
+        raise EmbeddingError(f"{model} gave something else than {n} finite vectors of one dimension{count}")
     return vectors

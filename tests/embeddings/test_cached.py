@@ -110,6 +110,13 @@ def test_an_answer_that_is_no_vectors_is_refused(answer):
         CachedEmbedder(inner, cache=False).embed(["a"])
 
 
+def test_how_many_vectors_came_for_how_many_texts_was_not_told():
+    inner = Inner(dimensions=8)
+    inner.embed_documents = lambda texts: [[1.0, 2.0]]
+    with pytest.raises(EmbeddingError, match="finite vectors of one dimension: it gave 1 vector"):
+        CachedEmbedder(inner, cache=False).embed(["a", "b"])
+
+
 def test_what_cannot_embed_is_refused():
     for embedder in (object(), Inner):
         with pytest.raises(InvalidInputError, match="expected an object with embed_documents"):
