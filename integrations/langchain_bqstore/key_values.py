@@ -5,17 +5,19 @@ Both are keys and values of `bqstore.open_key_values`, each namespace in a space
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import PurePath
 from typing import Any, Final
 
+from langchain_core.documents import Document
 from langchain_core.indexing import RecordManager
 from langchain_core.stores import ByteStore
 from typing_extensions import Self
 
 import bqstore
 
+from .documents import document_of
 from .stored import Stored
 
 _OPENED: Final = "the records are in the folder of path=, or of vector_store="
@@ -121,7 +123,8 @@ class BQRecordManager(_Closing, RecordManager):
     With ``vector_store`` documents and records end as one, wherever a run of `index` or `aindex` is killed: a record
     whose document is not there does not count, so that the document is added again; and what was added without a record
     is found by the next cleanup, "full" or of its source. For that `exists` notes the keys that are not there as begun,
-    until `update` has their records. A cleanup of a source finds these by the values in their metadata.
+    until `update` has their records. A cleanup of a source finds these by the values in their metadata, or by
+    ``source_id_key``, which is needed where `index` is given a function that computes the source.
 
     Parameters
     ----------
@@ -129,6 +132,8 @@ class BQRecordManager(_Closing, RecordManager):
     path : str or path          the folder, made if missing; None keeps everything in memory
     collection_name : str       the collection of the folder that is indexed
     vector_store                the `BQVectorStore` that is indexed, in place of both: its folder is taken
+    source_id_key : str or function of a Document
+                                that of `index`, if it is a function; with ``vector_store``
     **settings                  other keywords of `bqstore.open_key_values`: ``read_only``, ``lock_timeout``, ``mode``
 
     Raises
@@ -156,9 +161,13 @@ class BQRecordManager(_Closing, RecordManager):
         collection_name: str = "default",
         *,
         vector_store: Stored | None = None,
+        source_id_key: str | Callable[[Document], str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(_checked(namespace))
+        if source_id_key is not None:
+            _check_source(source_id_key, vector_store)
+        self._source_id_key = source_id_key
         self._documents: bqstore.Collection | None = None
         if vector_store is None:
             _refuse_swapped(namespace, path)
@@ -208,7 +217,7 @@ class BQRecordManager(_Closing, RecordManager):
         group_ids: Sequence[str | None] | None = None,
         time_at_least: float | None = None,
     ) -> None:
-        """Write records, all or none, with the time of now.
+        """Write records, all or none, with the time of now. Without ``group_ids`` those that there are keep theirs.
 
         Raises InvalidInputError, a ValueError, where there are not as many ``group_ids`` as keys, and where now is
         before ``time_at_least``.
@@ -216,9 +225,8 @@ class BQRecordManager(_Closing, RecordManager):
         >>> store.update(["key 1", "key 2"], group_ids=["a.txt", None], time_at_least=store.get_time())
         """
         pairs = [(key, b"") for key in keys]
-        self._values.put(pairs, self._space, groups=group_ids or None, not_before=time_at_least)
-        if self._documents is not None and any(self._values.exist(keys, self._begun)):
-            self._values.delete(keys, self._begun)
+        begun = None if self._documents is None else self._begun
+        self._values.put(pairs, self._space, groups=group_ids or None, not_before=time_at_least, moved_from=begun)
 
     async def aupdate(
         self,
@@ -281,8 +289,16 @@ class BQRecordManager(_Closing, RecordManager):
         begun = self._values.keys(self._begun, **times)
         left = [key for key, done in zip(begun, self._values.exist(begun, self._space), strict=True) if not done]
         if left and group_ids:
-            left = [record.id for record in self._documents.get(left) if _has_any(record.metadata, group_ids)]
+            left = [record.id for record in self._documents.get(left) if self._is_of(record, group_ids)]
         return [*found, *left][: limit or None]
+
+    def _is_of(self, record: bqstore.Record, sources: Sequence[str]) -> bool:
+        """Whether a document that has no record yet is of one of the sources."""
+        if callable(self._source_id_key):
+            return self._source_id_key(document_of(record)) in sources
+        if self._source_id_key is not None:
+            return record.metadata.get(self._source_id_key) in sources
+        return any(value in sources for value in record.metadata.values())  # under whatever key
 
     async def alist_keys(
         self,
@@ -350,6 +366,13 @@ def _place_of(vector_store: Stored, path: object) -> tuple[str | None, str]:
     return info.path, info.collection
 
 
-def _has_any(metadata: Mapping[str, Any], values: Sequence[str]) -> bool:
-    """Whether one of the values is in metadata: that of the source, under whatever key."""
-    return any(value in values for value in metadata.values())
+def _check_source(source_id_key: object, vector_store: object) -> None:
+    if not isinstance(source_id_key, str) and not callable(source_id_key):
+        kind = type(source_id_key).__name__
+        raise bqstore.InvalidInputError(
+            f"source_id_key is of type {kind}; expected what index() is given: a key of metadata, or a function"
+        )
+    if vector_store is None:
+        raise bqstore.InvalidInputError(
+            "source_id_key is for documents that have no record yet, which are found with vector_store=; give both"
+        )

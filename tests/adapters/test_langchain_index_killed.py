@@ -23,6 +23,7 @@ def documents(*texts: str) -> list[Document]:
 
 FIRST = documents("1 0@a", "0 1@a", "1 1@b")
 THEN = documents("1 0@a", "2 1@a", "1 1@b", "3 1@b")  # "0 1" is gone
+OTHERS = documents("4 4@a", "5 5@b")  # nothing is left of what a killed run has only looked at, too
 HOW: dict[str, Any] = {"source_id_key": "source", "key_encoder": "sha256"}
 
 
@@ -53,7 +54,7 @@ def contents(store: BQVectorStore) -> set[str]:
 
 
 @pytest.mark.sampled(4)
-@pytest.mark.parametrize("then", [THEN, FIRST], ids=["again", "what-was-before"])
+@pytest.mark.parametrize("then", [THEN, FIRST, OTHERS], ids=["again", "what-was-before", "others"])
 @pytest.mark.parametrize("cleanup", ["incremental", "scoped_full", "full"])
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_run_that_ended_anywhere_leaves_nothing_that_the_next_does_not_mend(
@@ -80,7 +81,54 @@ async def test_a_run_that_ended_anywhere_leaves_nothing_that_the_next_does_not_m
         assert (done["num_added"], done["num_skipped"], done["num_deleted"]) == (0, len(then), 0), n
         if not ended:
             break
-    assert n >= 12  # begun, added, recorded, settled, and deleted twice: six commits
+    assert n >= 12  # begun, added, recorded, and deleted three times: six commits
+
+
+@pytest.mark.parametrize("cleanup", ["incremental", "scoped_full"])
+def test_a_cleanup_of_sources_that_a_function_computes_finds_what_a_killed_run_has_added(cleanup: Any) -> None:
+    """The source is no value of the metadata, and `index` tells it to `update` alone, which was not reached."""
+
+    def file_of(document: Document) -> str:
+        return str(document.metadata["place"].split("#")[0])
+
+    how: dict[str, Any] = {"source_id_key": file_of, "key_encoder": "sha256", "cleanup": cleanup}
+    store = BQVectorStore(Spelled())
+    records = BQRecordManager("n", vector_store=store, source_id_key=file_of)
+    for text, place, left in (("1 0", "a#1", 0), ("2 0", "b#1", 1), ("3 1", "a#1", 1)):
+        with pytest.MonkeyPatch.context() as patched, suppress(KilledError):
+            killed_at(patched, 3 if text != "3 1" else 100)  # behind the commit of the document
+            index([Document(text, metadata={"place": place})], records, store, **how)
+        assert len(records.list_keys()) == left * (text == "3 1")
+    assert contents(store) == {"2 0", "3 1"}  # what is of "b" may be a run's that goes on
+    with BQRecordManager("n", vector_store=store, source_id_key="place") as other:
+        other._values = records._values
+        later = records.get_time()
+        (b,) = other.list_keys(before=later, group_ids=["b#1"])
+        assert other.list_keys(before=later, group_ids=["b"]) == [] and b in store.collection
+
+
+def test_a_source_id_key_that_cannot_be_one_is_refused() -> None:
+    wrong: Any = 5
+    with pytest.raises(bqstore.InvalidInputError, match="of type int; expected what index"):
+        BQRecordManager("n", vector_store=BQVectorStore(Spelled()), source_id_key=wrong)
+    with pytest.raises(bqstore.InvalidInputError, match="found with vector_store=; give both"):
+        BQRecordManager("n", source_id_key="source")
+
+
+def test_a_batch_of_an_indexed_store_is_one_commit_of_documents_and_two_of_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = BQVectorStore(Spelled())
+    records = BQRecordManager("n", vector_store=store)
+    commits: list[str] = []
+
+    def told(name: str, call: Any) -> Any:
+        return lambda *args, **kwargs: (commits.append(name), call(*args, **kwargs))[1]
+
+    for owner, name in COMMITS:
+        monkeypatch.setattr(owner, name, told(name, getattr(owner, name)))
+    index(FIRST, records, store, cleanup="full", **HOW)
+    assert commits == ["put", "add", "put"]
 
 
 def test_without_the_store_a_record_whose_document_is_gone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
