@@ -54,7 +54,7 @@ def letters(found: Any) -> str:
 
 PACKAGES = (
     *("langchain-core", "langchain-chroma", "chromadb", "langchain-qdrant", "qdrant-client", "langchain-community"),
-    "faiss-cpu",
+    *("faiss-cpu", "lancedb"),
 )
 
 
@@ -97,12 +97,24 @@ def memory_on(folder: Path) -> Any:
     return InMemoryVectorStore(Spelled())
 
 
+def lancedb_on(folder: Path) -> Any:
+    import lancedb
+    from langchain_community.vectorstores import LanceDB
+
+    has = folder.exists() and "films" in lancedb.connect(str(folder)).table_names()
+    table = lancedb.connect(str(folder)).open_table("films") if has else None
+    return LanceDB(
+        uri=str(folder), embedding=Spelled(), table_name="films", table=table, mode="append", distance="cosine"
+    )
+
+
 STORES: dict[str, Callable[[Path], Any]] = {
     "bqstore": bqstore_on,
     "langchain-chroma": chroma_on,
     "langchain-qdrant, local": qdrant_on,
     "FAISS": faiss_on,
     "InMemoryVectorStore": memory_on,
+    "LanceDB": lancedb_on,
 }
 
 
@@ -126,6 +138,8 @@ def of_genre(store: Any, genre: str) -> Any:
         return models.Filter(must=[models.FieldCondition(key="metadata.genre", match=match)])
     if type(store).__name__ == "InMemoryVectorStore":
         return lambda document: document.metadata["genre"] == genre
+    if type(store).__name__ == "LanceDB":
+        return f"metadata.genre = '{genre}'"
     return {"genre": genre}
 
 

@@ -28,7 +28,7 @@ SUITES = {
     ),
     "langchain_stores": (
         "LangChain's standard suite",
-        {"Bqstore": "bqstore", "InMemory": "InMemory", "Chroma": "Chroma", "Qdrant": "Qdrant", "FAISS": "FAISS"},
+        {each: each.replace("Bq", "bq") for each in ("Bqstore", "InMemory", "Chroma", "Qdrant", "FAISS", "LanceDB")},
     ),
 }
 NAMED = [

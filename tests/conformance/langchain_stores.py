@@ -54,3 +54,14 @@ class TestFAISS(VectorStoreIntegrationTests):
         from langchain_community.vectorstores import FAISS
 
         return FAISS(self.get_embeddings(), faiss.IndexFlatL2(DIM), InMemoryDocstore(), {})
+
+
+class TestLanceDB(VectorStoreIntegrationTests):
+    """As in langchain-community; its default mode, "overwrite", would forget what was added before."""
+
+    @pytest.fixture
+    def vectorstore(self, tmp_path: Path) -> Any:
+        pytest.importorskip("lancedb")
+        from langchain_community.vectorstores import LanceDB
+
+        return LanceDB(uri=str(tmp_path), embedding=self.get_embeddings(), mode="append")
