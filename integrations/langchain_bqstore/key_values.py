@@ -5,6 +5,7 @@ Both are keys and values of `bqstore.open_key_values`, each namespace in a space
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import PurePath
@@ -20,6 +21,7 @@ import bqstore
 from .documents import document_of
 from .stored import Stored
 
+_LONGEST: Final = 1024  # bytes in the name of a group
 _OPENED: Final = "the records are in the folder of path=, or of vector_store="
 _HERE: Final = {
     "collection": "here it is collection_name",
@@ -226,7 +228,8 @@ class BQRecordManager(_Closing, RecordManager):
         """
         pairs = [(key, b"") for key in keys]
         begun = None if self._documents is None else self._begun
-        self._values.put(pairs, self._space, groups=group_ids or None, not_before=time_at_least, moved_from=begun)
+        groups = _groups(group_ids)
+        self._values.put(pairs, self._space, groups=groups, not_before=time_at_least, moved_from=begun)
 
     async def aupdate(
         self,
@@ -283,22 +286,23 @@ class BQRecordManager(_Closing, RecordManager):
         (['key 1'], [])
         """
         times: dict[str, Any] = {"before": before or None, "after": after or None}
-        found = self._values.keys(self._space, **times, groups=group_ids or None, limit=limit or None)
+        groups = _groups(group_ids)
+        found = self._values.keys(self._space, **times, groups=groups, limit=limit or None)
         if self._documents is None or not before:
             return found
         begun = self._values.keys(self._begun, **times)
         left = [key for key, done in zip(begun, self._values.exist(begun, self._space), strict=True) if not done]
-        if left and group_ids:
-            left = [record.id for record in self._documents.get(left) if self._is_of(record, group_ids)]
+        if left and groups:
+            left = [record.id for record in self._documents.get(left) if self._is_of(record, groups)]
         return [*found, *left][: limit or None]
 
-    def _is_of(self, record: bqstore.Record, sources: Sequence[str]) -> bool:
+    def _is_of(self, record: bqstore.Record, groups: Sequence[str | None]) -> bool:
         """Whether a document that has no record yet is of one of the sources."""
         if callable(self._source_id_key):
-            return self._source_id_key(document_of(record)) in sources
+            return _group(self._source_id_key(document_of(record))) in groups
         if self._source_id_key is not None:
-            return record.metadata.get(self._source_id_key) in sources
-        return any(value in sources for value in record.metadata.values())  # under whatever key
+            return _group(record.metadata.get(self._source_id_key)) in groups
+        return any(_group(value) in groups for value in record.metadata.values())  # under whatever key
 
     async def alist_keys(
         self,
@@ -364,6 +368,24 @@ def _place_of(vector_store: Stored, path: object) -> tuple[str | None, str]:
         raise bqstore.InvalidInputError("path is given beside vector_store=, whose folder is taken; leave it out")
     info = vector_store.collection.info()
     return info.path, info.collection
+
+
+def _groups(sources: Sequence[Any] | None) -> Any:
+    """The groups of sources; None where there are none."""
+    if not sources or isinstance(sources, str):  # which is refused
+        return sources or None
+    return [_group(source) for source in sources]
+
+
+def _group(source: object) -> str | None:
+    """The group of a source: its text, as an SQLRecordManager keeps numbers, too; of a long one a digest of it."""
+    if source is None:
+        return None
+    text = source if isinstance(source, str) else str(source)
+    if len(text) <= _LONGEST // 4:
+        return text
+    data = text.encode("utf-8", "surrogatepass")
+    return text if len(data) <= _LONGEST else f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _check_source(source_id_key: object, vector_store: object) -> None:

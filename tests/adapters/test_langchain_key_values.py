@@ -213,6 +213,23 @@ def test_retrievers_find_parents_after_reopening(tmp_path: Path, kind: str) -> N
     assert opened().invoke("1 0")[0].page_content == "1 0|9 0"
 
 
+@pytest.mark.parametrize(
+    "source", [5, Path("a/b"), "https://example.com/?q=" + "é" * 1000], ids=["number", "path", "long"]
+)
+def test_documents_were_added_and_then_their_source_was_refused(tmp_path: Path, source: Any) -> None:
+    """Numbers of rows, and addresses of more than 1,024 bytes, as LangChain's own record managers take them."""
+    with BQVectorStore(Spelled(), path=tmp_path) as store, BQRecordManager("n", vector_store=store) as records:
+        for text, deleted in (("1 0", 0), ("2 0", 1)):
+            how: Any = {"source_id_key": lambda document: source, "key_encoder": "sha256"}
+            done = index([Document(text, metadata={"source": "x"})], records, store, cleanup="incremental", **how)
+            assert done["num_deleted"] == deleted
+        assert records.list_keys(group_ids=[source]) == store.collection.ids()
+        assert records.list_keys(group_ids=[f"{source}x"]) == []
+        assert records.exists(["noted"]) == [False]
+        store.add_documents([Document("3 0", metadata={"source": str(source)})], ids=["noted"])
+        assert "noted" in records.list_keys(group_ids=[source], before=records.get_time())  # by its metadata
+
+
 def test_what_is_no_bytes_or_no_keyword_is_refused(tmp_path: Path) -> None:
     with BQByteStore(tmp_path) as store, pytest.raises(bqstore.InvalidInputError, match="expected bytes: encode it"):
         store.mset([("a", "text")])  # type: ignore[list-item]
