@@ -29,6 +29,7 @@ from .faults.table import NUMBERS
 AT = 2000
 FIRST = [Document(text, metadata={"source": source}) for text, source in (("1 0", "a"), ("0 1", "a"), ("1 1", "b"))]
 THEN = [FIRST[0], FIRST[2], *(Document(text, metadata={"source": "a"}) for text in ("2 1", "3 1"))]  # "0 1" is gone
+OTHERS = [Document("4 4", metadata={"source": "a"}), Document("5 5", metadata={"source": "b"})]
 _libc = ctypes.CDLL(None, use_errno=True)
 _made = mmap.mmap(-1, 8)  # shared with forks: calls to nothing
 
@@ -107,7 +108,7 @@ def main(folder: str, name: str, cleanup: str) -> None:
     first, last = calls(whole=False), calls(whole=True)
     print(f"{name} {cleanup}: {last - first} calls", flush=True)
     for n in range(1, last - first + 1):
-        for then in (THEN, FIRST):
+        for then in (THEN, FIRST, OTHERS):
             in_fork(fresh)
             killed = os.WTERMSIG(in_fork(lambda n=n: one(n))) == signal.SIGKILL
             print(n, "killed" if killed else "ran on", flush=True)
