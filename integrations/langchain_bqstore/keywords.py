@@ -26,6 +26,7 @@ _DURABLE: Final = "what was added is durable already; leave it out"
 _OPENS: Final = "BQVectorStore(embedding, path, collection_name) opens a folder"
 _COPIED: Final = "store.collection.save(folder) writes a copy, and bqstore.load(folder) reads it into memory"
 _HOLDS: Final = "store.collection holds texts, metadata and vectors"
+_VECTORS: Final = "texts alone are embedded here; add_embeddings and the searches by vector take any vectors"
 # methods and attributes of other stores
 METHODS: Final = {
     **dict.fromkeys(("persist", "save_local"), _DURABLE),
@@ -34,6 +35,12 @@ METHODS: Final = {
     **dict.fromkeys(("serialize_to_bytes", "deserialize_from_bytes", "dump"), _COPIED),
     "merge_from": "store.add_embeddings(...) takes another store's texts and vectors, which its get() returns",
     **dict.fromkeys(("docstore", "index_to_docstore_id", "index"), _HOLDS),
+    **dict.fromkeys(("add_images", "encode_image", "similarity_search_by_image"), _VECTORS),
+    "similarity_search_by_image_with_relevance_score": _VECTORS,
+    "similarity_search_with_vectors": "store.collection.search(vector, k, with_vectors=True) returns vectors, too",
+    "hybrid_search": 'open the store with text_index=True, and search with mode="hybrid"',
+    "fork": "bqstore.copy(path, collection_name, new_name) copies a collection",
+    **dict.fromkeys(("create_index", "get_table"), _HOLDS + ", and builds its index itself"),
     "peek": "store.get(limit=10) lists documents",
     "count": "len(store.collection), or store.collection.count(filter)",
     "delete_by_metadata_filter": "here it is delete(filter=...)",

@@ -195,6 +195,25 @@ class BQVectorStore(Searching, Stored):
         return store
 
     @classmethod
+    async def afrom_embeddings(
+        cls,
+        text_embeddings: Pairs,
+        embedding: Embeddings | bqstore.Embedder,
+        metadatas: Metadatas = None,
+        ids: Ids = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Run `from_embeddings` without blocking the event loop.
+
+        >>> import asyncio
+        >>> pairs = [("Fish swim.", [1.0, 0.0]), ("Birds fly.", [0.0, 1.0])]
+        >>> animals = asyncio.run(BQVectorStore.afrom_embeddings(pairs, DeterministicFakeEmbedding(size=2)))
+        >>> len(animals.collection)
+        2
+        """
+        return await bqstore.writing(cls.from_embeddings, text_embeddings, embedding, metadatas, ids, **kwargs)
+
+    @classmethod
     def from_collection(
         cls,
         collection: bqstore.Collection,

@@ -250,6 +250,9 @@ def test_texts_with_their_vectors(tmp_path: Any) -> None:
         assert store.add_embeddings(pairs, ids=["a", "c"], batch_size=1) == ["a", "c"]
         assert asyncio.run(store.aadd_embeddings(pairs[:1], ids=["d"])) == ["d"]
         assert ids(store.similarity_search("0 1", 4))[:2] == ["b", "c"] and len(store.collection) == 4
+    how: Any = {"path": tmp_path, "collection_name": "other", "batch_size": 1}
+    with asyncio.run(BQVectorStore.afrom_embeddings(pairs, Never(), [{"n": 1}, None], ["a", "b"], **how)) as store:
+        assert store.get_by_ids(["a", "b"]) == [Document("x", id="a", metadata={"n": 1}), Document("y", id="b")]
         with pytest.raises(bqstore.InvalidInputError, match=r"text_embeddings\[1\] is a str; expected \(text, vector"):
             store.add_embeddings([("x", [1.0, 0.0]), "y"])  # type: ignore[list-item]
 
@@ -432,6 +435,10 @@ def test_ids_come_third_as_in_the_stores_of_others(store: BQVectorStore) -> None
         ("save_local", "durable already"),
         ("docstore", "store.collection"),
         ("load_local", "opens"),
+        ("similarity_search_with_vectors", "with_vectors=True"),
+        ("add_images", "add_embeddings"),
+        ("hybrid_search", 'mode="hybrid"'),
+        ("fork", "bqstore.copy"),
     ],
 )
 def test_a_method_of_another_store_was_an_attribute_error_without_a_way_on(
