@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bitmap import to_mask
+from ..arguments import counted
 from ..errors import BqstoreError
 from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
@@ -57,9 +58,9 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
     keep_misses(engine)
     if mine.replaced or given > len(rows.ids):
         _LOG.info(
-            "added %d documents, %d of them in the place of others with their ids; %d had the id of a later one in the "
+            "added %s, %d of them in the place of others with their ids; %d had the id of a later one in the "
             "same call",
-            len(rows.ids),
+            counted(len(rows.ids), "document"),
             mine.replaced,
             given - len(rows.ids),
         )
