@@ -44,6 +44,11 @@ def test_a_server_that_does_not_answer_in_time(make, server):
     server.hold.set()
 
 
+def test_nothing_is_needed_but_what_openai_installs(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)  # which openai 2 brings, and openai 3 does not
+    np.testing.assert_array_equal(make().embed_query("a"), vector_of("a"))
+
+
 def test_the_package_is_imported_late_and_a_missing_one_names_the_extra():
     program = """
 import sys

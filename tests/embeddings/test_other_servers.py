@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 
 from bqstore.embeddings.openai import requester
@@ -201,17 +202,36 @@ def test_the_servers_words_are_shown_and_logged_without_key_and_texts(make, serv
 
 @pytest.mark.parametrize("word", ["encoding_format", "encodingFormat"])
 @pytest.mark.parametrize("refused", [{"base64"}, {"base64", "float"}])
-def test_a_server_that_takes_no_base64_is_asked_for_lists(make, server, refused, word):
+@pytest.mark.parametrize("given", [False, True])
+def test_a_server_that_takes_no_base64_is_asked_for_lists(make, server, refused, word, given):
     def imitate(request):
         if request.get("encoding_format") in refused:
             return 422, {"detail": [{"msg": f"{word}: unexpected value"}]}
         return 200, answer_to(request["input"])
 
     server.imitate = imitate
-    embedder = make()
+    client = openai.OpenAI(api_key=KEY, base_url=server.url)
+    embedder = make(**({"client": client, "api_key": None, "base_url": None} if given else {}))
     np.testing.assert_allclose(embedder.embed(["a", "b"]), [vector_of("a"), vector_of("b")], rtol=1e-6)
     embedder.embed(["c"])
     assert len(server.requests) == len(refused) + 2
+    client.close()
+
+
+@pytest.mark.parametrize("refused", [{"base64"}, {"base64", "float"}])
+def test_requests_that_are_refused_base64_at_the_same_time_are_all_sent_again(make, server, refused):
+    server.hold, server.served_before_hold = threading.Event(), 0
+
+    def imitate(request):
+        if len(server.requests) == 4:
+            server.hold.set()
+        if request.get("encoding_format") in refused:
+            return 400, {"error": {"message": "encoding_format is not supported"}}
+        return 200, answer_to(request["input"])
+
+    server.imitate = imitate
+    vectors = make(max_request_texts=1, max_concurrency=4).embed(list("abcd"))
+    np.testing.assert_allclose(vectors, [vector_of(text) for text in "abcd"], rtol=1e-6)
 
 
 def test_prefixes_and_fields_are_sent_and_cached_apart(make, server):

@@ -151,18 +151,15 @@ class EmbeddingsClient:
 
         Raises EmbeddingError if there is no client to send it with, StoppedError if the caller's loop has ended.
         """
-        model, n = str(body.get("model")), len(texts)
+        model, n, asked = str(body.get("model")), len(texts), self._format
         if timeout is None:
             timeout = self._timeout
         try:
-            if self._own is not None:
-                content, headers = await self._send_own(texts, body, timeout)
-            else:
-                content, headers = await self._send_given(texts, body, timeout, loop)
+            content, headers = await self._post(texts, body, timeout, loop)
         except (EmbeddingError, StoppedError):
             raise
         except Exception as error:  # whatever the SDK, its HTTP library or a broken answer can raise
-            if self._next_format(error):
+            if self._next_format(error, asked):
                 return await self.send(texts, body, timeout, loop)
             return self._refusals.of_error(error, model, texts)
         if n <= A_FEW:
@@ -171,48 +168,38 @@ class EmbeddingsClient:
         del content
         return await background().in_worker(self._read, box, headers, texts, model)
 
-    async def _send_own(
-        self, texts: Sequence[str], body: Mapping[str, Any], timeout: float | None
-    ) -> tuple[bytes, Mapping[str, str]]:
-        if self._closed:
-            raise EmbeddingError(_CLOSED)
-        if os.getpid() != self._pid:
-            # After a fork: two processes that talk over one connection get each other's answers.
-            self._finalizer.detach()
-            self._begin()
-        import httpx
-
-        chosen = _FORMATS[self._format]
-        request = {"input": list(texts)} | ({} if chosen is None else {"encoding_format": chosen}) | dict(body)
-        options = {} if timeout is None else {"timeout": timeout}
-        # not by `embeddings.create`, which checks the type of each text four times, some 10 us each
-        assert self._own is not None
-        raw = await self._own.post("/embeddings", cast_to=httpx.Response, body=request, options=options)
-        return raw.content, lower(raw.headers)
-
-    async def _send_given(
+    async def _post(
         self,
         texts: Sequence[str],
         body: Mapping[str, Any],
         timeout: float | None,
         loop: asyncio.AbstractEventLoop | None,
     ) -> tuple[bytes, Mapping[str, str]]:
-        if os.getpid() != self._pid:
-            raise EmbeddingError(_FORKED)
-        known = {name: body[name] for name in ("model", "dimensions", "user") if name in body}
-        extra = {name: value for name, value in body.items() if name not in known}
-        request: dict[str, Any] = {"input": list(texts), "encoding_format": _FORMATS[self._format] or "float", **known}
-        request |= {"extra_body": extra} if extra else {}
-        request |= {"extra_headers": self._headers} if self._headers else {}
+        own, fields = self._own is not None, {"encoding_format": _FORMATS[self._format] or self._openai.Omit(), **body}
+        request: dict[str, Any] = {"model": fields.pop("model"), "input": list(texts), "extra_body": fields}
         request |= {} if timeout is None else {"timeout": timeout}
+        if os.getpid() != self._pid:
+            if not own:
+                raise EmbeddingError(_FORKED)
+            # After a fork: two processes that talk over one connection get each other's answers.
+            self._finalizer.detach()
+            self._begin()
+        if own:
+            # the texts in `extra_body`: the SDK checks the type of each in `input` four times, some 10 us each
+            fields["input"], request["input"] = request["input"], []
+        elif self._headers:
+            request["extra_headers"] = self._headers
         if loop is not None:
             raw = await _on_loop(loop, _without_retries(self._async).embeddings.with_raw_response.create(**request))
+            return raw.content, lower(raw.headers)
+        client = self._own or self._given
+        if client is None:
+            raise EmbeddingError(_ASYNC_ALONE)
+        if self._closed or (hasattr(client, "is_closed") and client.is_closed()):
+            raise EmbeddingError(_CLOSED)
+        if own:
+            raw = await client.embeddings.with_raw_response.create(**request)
         else:
-            client = self._given
-            if client is None:
-                raise EmbeddingError(_ASYNC_ALONE)
-            if self._closed or (hasattr(client, "is_closed") and client.is_closed()):
-                raise EmbeddingError(_CLOSED)
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, "bqstore-openai")
             create = _without_retries(client).embeddings.with_raw_response.create
@@ -264,12 +251,14 @@ class EmbeddingsClient:
             "SSL_CERT_FILE and SSL_CERT_DIR"
         )
 
-    def _next_format(self, error: Exception) -> bool:
-        """Whether a server that takes no base64, or no ``encoding_format``, is asked in another way from now on."""
+    def _next_format(self, error: Exception, asked: int) -> bool:
+        """Whether a server that takes no base64, or no ``encoding_format``, is asked in another way from now on.
+
+        ``asked`` : the format that it refused; others of the requests under way may have been refused for it before
+        """
         refused = getattr(error, "status_code", None) in (400, 422) and _FORMAT.search(_words(error))
-        last = len(_FORMATS) - (1 if self._own is not None else 2)
-        if refused and self._format < last:
-            self._format += 1
+        if refused and asked < len(_FORMATS) - 1:
+            self._format = max(self._format, asked + 1)
             return True
         return False
 
