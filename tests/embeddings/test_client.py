@@ -31,6 +31,13 @@ def test_refusals_say_what_to_do_without_the_servers_words(make, server, status,
     assert len(server.requests) == 1
 
 
+def test_a_password_in_base_url_is_not_shown(make, server):
+    server.plan = [Refusal(404, {"message": "no such page"})]
+    with pytest.raises(EmbeddingError, match="check model and base_url, which is http://127") as caught:
+        make(base_url=server.url.replace("//", "//user:hunter2@")).embed_query("a")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_server_that_is_not_there(make):
     with pytest.raises(EmbeddingError, match=r"127\.0\.0\.1 cannot be reached, after 0 retries"):
         make(base_url="http://127.0.0.1:9/v1", max_retries=0).embed_query("a")

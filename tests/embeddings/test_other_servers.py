@@ -6,12 +6,14 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures.thread import _threads_queues  # the pools' threads, which Python waits for when it ends
 from typing import Any
 
 import numpy as np
 import openai
 import pytest
 
+from bqstore.embeddings import OpenAIEmbedder
 from bqstore.embeddings.openai import requester
 from bqstore.errors import EmbeddingError, InvalidInputError
 
@@ -285,6 +287,18 @@ def test_a_deadline_ends_an_answer_that_drips(make, server):
     with pytest.raises(EmbeddingError, match=r"the deadline of 0\.3 s is over"):
         make(deadline=0.3).embed_query("a")
     assert time.monotonic() - begun < 5  # the answer takes ten seconds
+
+
+def test_python_ends_while_a_server_holds_up_a_client_that_was_given(server):
+    server.hold, server.served_before_hold = threading.Event(), 0
+    with openai.OpenAI(api_key=KEY, base_url=server.url) as client:
+        embedder = OpenAIEmbedder("m", client=client, cache=False, deadline=0.2)
+        with pytest.raises(EmbeddingError, match=r"the deadline of 0\.2 s is over"):
+            embedder.embed_query("a")
+        held = [thread for thread in threading.enumerate() if thread.name.startswith("bqstore-openai")]
+        awaited = [thread for thread in held if thread in _threads_queues or not thread.daemon]
+        server.hold.set()
+    assert held and not awaited
 
 
 # What calls do to each other: nothing.

@@ -129,6 +129,11 @@ def without_secrets(said: str, texts: Iterable[str], key: str) -> str:
     return shown if len(shown) <= 300 else f"{shown[:299]}…"
 
 
+def without_password(said: str) -> str:
+    """A text whose URLs are without user and password."""
+    return re.sub(r"//[^/@\s]*@", "//", said)
+
+
 def check_encrypted(url: str, allow_http: bool = False, warn: bool = True) -> None:
     """Refuse http:// to the internet, where key and texts could be read on the way, unless that is allowed.
 

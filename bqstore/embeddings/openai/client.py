@@ -8,11 +8,13 @@ import asyncio
 import json
 import os
 import re
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EmbeddingError, InvalidInputError
-from .api_key import check_encrypted, find_key, is_private
+from .api_key import check_encrypted, find_key, is_private, without_password
 from .background import A_FEW, background
 from .rate_limiter import StoppedError
 from .refusals import Refusal, RefusalReader, lower
@@ -74,17 +76,15 @@ class EmbeddingsClient:
         *,
         allow_http: bool = False,
         headers: Mapping[str, str] | None = None,
-        threads: int = 8,
     ) -> None:
         try:
             import openai
         except ImportError as error:
             message = 'OpenAIEmbedder needs the openai package: pip install "bqstore[openai]"'
             raise ImportError(message, name="openai") from error
-        self._openai, self._timeout, self._headers, self._threads = openai, timeout, dict(headers or {}), threads
+        self._openai, self._timeout, self._headers = openai, timeout, dict(headers or {})
         self._given, self._async, self._own, self._sync = client, async_client, None, None
         self._format, self._closed, self._pid = 0, False, os.getpid()
-        self._pool: ThreadPoolExecutor | None = None  # for a client that was given and is not async
         for name, given in (("client", client), ("async_client", async_client)):
             if given is not None:
                 _check_client(given, name)
@@ -130,9 +130,6 @@ class EmbeddingsClient:
         if self._own is not None and self._finalizer.detach() and self._pid == os.getpid():
             with suppress(Exception):  # Python is ending
                 background().submit(self._own.close()).result(5)
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
 
     async def send(
         self,
@@ -200,10 +197,8 @@ class EmbeddingsClient:
         if own:
             raw = await client.embeddings.with_raw_response.create(**request)
         else:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, "bqstore-openai")
             create = _without_retries(client).embeddings.with_raw_response.create
-            raw = await asyncio.wrap_future(self._pool.submit(create, **request))
+            raw = await asyncio.wrap_future(_in_thread(partial(create, **request)))
         return raw.content, lower(raw.headers)
 
     def _begin(self) -> None:
@@ -242,8 +237,8 @@ class EmbeddingsClient:
                 **options,
             )
         except Exception as error:
-            said = re.sub(r"//[^/@\s]*@", "//", str(error))  # the password of a proxy
-            failed, kind = f"{type(error).__name__}: {said}", type(error).__name__
+            # a proxy may have a password
+            failed, kind = f"{type(error).__name__}: {without_password(str(error))}", type(error).__name__
         if kind == "InvalidURL":
             raise InvalidInputError("base_url is not a URL that the openai package takes")
         raise EmbeddingError(
@@ -315,6 +310,21 @@ def _without_retries(client: Any) -> Any:
         return client.with_options(max_retries=0)
     except Exception:  # a subclass with another constructor
         return client
+
+
+def _in_thread(request: Callable[[], Any]) -> "Future[Any]":
+    """Make a request in a thread that is not waited for when Python ends: no deadline ends one that drips."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(request())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="bqstore-openai", daemon=True).start()
+    return future
 
 
 async def _on_loop(loop: asyncio.AbstractEventLoop, request: Any) -> Any:

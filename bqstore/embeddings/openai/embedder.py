@@ -157,7 +157,6 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
             async_client,
             allow_http=check_bool("allow_http", allow_http),
             headers=_headers(extra_headers),
-            threads=self._settings.max_concurrency,
         )
         named = {"model": model} | ({} if self.dimensions is None else {"dimensions": self.dimensions})
         extra = _fields("extra_body", extra_body)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ...errors import InvalidInputError
-from .api_key import without_secrets
+from .api_key import without_password, without_secrets
 from .rate_headers import duration, retry_after
 from .responses import CODE
 
@@ -81,7 +81,7 @@ class RefusalReader:
         to_set = "; servers other than OpenAI's may want it to end in /v1" if "/v1" not in endpoint else ""
         if endpoint.rstrip("/").endswith("/embeddings"):
             to_set = "; leave out its /embeddings, which every request appends"
-        self.base_url = f"base_url, which is {endpoint}{to_set}"
+        self.base_url = f"base_url, which is {without_password(endpoint)}{to_set}"
 
     def of_error(self, error: Exception, model: str, texts: Sequence[str]) -> Refusal:
         """What an error of the SDK means."""
