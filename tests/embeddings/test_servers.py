@@ -1,7 +1,9 @@
 """The servers of docs/servers.md, imitated by what they document: each is embedded with as the page says."""
 
+import ast
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,35 @@ def test_a_server(make, server, name):
     n = len(texts) - ("on_too_long" in imitation.SETTINGS)
     np.testing.assert_allclose(vectors[:n], [vector_of(text, dim) for text in texts[:n]], rtol=1e-6)
     np.testing.assert_allclose(embedder.embed_query("text 0"), vector_of("text 0", dim), rtol=1e-6)
+
+
+def settings_of(server_name):
+    """What the page says to set for a server, as keywords."""
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| {server_name} |"))
+    said = ", ".join(re.findall(r"`(\w+=[^`]+)`", row.split(" | ", 2)[2]))
+    call = ast.parse(f"dict({said})", mode="eval").body
+    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_server_refuses_nothing_where_what_the_page_says_is_set(make, server, name):
+    imitation = importlib.import_module(f"{servers.__name__}.{name}")
+    said, refused = settings_of(imitation.NAME), []
+
+    def imitate(request):
+        answer = imitation.answer(request)
+        refused.extend([answer] if answer is not None and answer[0] != 200 else [])
+        return answer
+
+    server.imitate = imitate
+    embedder = make(**({"dimensions": None, "model": "own", "max_concurrency": 1, "cache": False} | said))
+    prefix = said.get("document_prefix", "")
+    embedder.embed_query("the form of vectors is settled")
+    refused.clear()
+    texts = [f"text {i}" for i in range(MANY.get(name, 130))]
+    dim = 6 if name == "localai" else DIM
+    np.testing.assert_allclose(embedder.embed(texts), [vector_of(prefix + text, dim) for text in texts], rtol=1e-6)
+    assert not refused or "max_request_texts" not in said
 
 
 def test_azure(server):
