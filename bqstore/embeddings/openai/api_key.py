@@ -48,12 +48,21 @@ def hides_key(make: Callable[P, R]) -> Callable[P, R]:
     return hidden
 
 
-def _secret(value: Any) -> "SecretStr":
+def import_openai() -> Any:
+    """The SDK, and with it pydantic. Raises an ImportError that says how to install it."""
     try:
-        from pydantic import SecretStr
+        import openai
+        import pydantic  # noqa: F401
     except ImportError as error:
         message = 'OpenAIEmbedder needs the openai package: pip install "bqstore[openai]"'
         raise ImportError(message, name="openai") from error
+    return openai
+
+
+def _secret(value: Any) -> "SecretStr":
+    import_openai()
+    from pydantic import SecretStr
+
     return SecretStr(value)
 
 
@@ -72,16 +81,9 @@ def find_key(api_key: Any, of_openai: bool = True) -> "SecretStr | Provider":
         raise EmbeddingError(
             f"api_key is of type {type(api_key).__name__}; expected a string, a SecretStr, or a function that gives one"
         )
+    given = getattr(api_key, "get_secret_value", lambda: api_key)
     # in no variable of this frame but as a secret; one of a file ends in "\n"
-    return _checked(_secret((_plain(api_key) or os.environ.get("OPENAI_API_KEY") or "").strip()), of_openai)
-
-
-def _plain(key: Any) -> str | None:
-    plain: str | None = key.get_secret_value() if hasattr(key, "get_secret_value") else key
-    return plain
-
-
-def _checked(key: "SecretStr", of_openai: bool) -> "SecretStr":
+    key = _secret((given() or os.environ.get("OPENAI_API_KEY") or "").strip())
     if not key:
         any_will_do = "" if of_openai else '; a server that asks for none takes any, such as api_key="none"'
         raise EmbeddingError(

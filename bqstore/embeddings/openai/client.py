@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EmbeddingError, InvalidInputError
-from .api_key import check_encrypted, find_key, is_private, without_password
+from .api_key import check_encrypted, find_key, import_openai, is_private, without_password
 from .background import A_FEW, background
 from .rate_limiter import StoppedError
 from .refusals import Refusal, RefusalReader, lower
@@ -77,12 +77,8 @@ class EmbeddingsClient:
         allow_http: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            message = 'OpenAIEmbedder needs the openai package: pip install "bqstore[openai]"'
-            raise ImportError(message, name="openai") from error
-        self._openai, self._timeout, self._headers = openai, timeout, dict(headers or {})
+        self._openai = openai = import_openai()
+        self._timeout, self._headers = timeout, dict(headers or {})
         self._given, self._async, self._own, self._sync = client, async_client, None, None
         self._format, self._closed, self._pid = 0, False, os.getpid()
         for name, given in (("client", client), ("async_client", async_client)):

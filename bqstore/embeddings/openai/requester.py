@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,7 @@ from ...errors import EmbeddingError
 from .background import A_FEW, background
 from .client import Response
 from .long_texts import halves, truncated, weighted_mean
-from .packing import Limits, plan_requests
+from .packing import plan_requests
 from .rate_limiter import OutOfTimeError, RateLimiter, StoppedError
 from .refusals import Refusal
 from .responses import normalized
@@ -95,10 +95,7 @@ class Requester:
         self.limiter = RateLimiter(settings.max_concurrency)
         self.dim, self._native, self._stores = settings.dimensions or native, native, stores
         self._first_answer = threading.Lock()  # the first of several answers tells the dimension
-        limits = settings.limits
-        self._limits = Limits(
-            limits.max_input_tokens, limits.max_request_texts, 10**9
-        )  # lowered if a server takes less
+        self._limits = replace(settings.limits, max_request_tokens=10**9)  # lowered if a server takes less
 
     def is_too_long(self, text: PendingText) -> bool:
         """Whether a text is known to be too long before it is sent."""
@@ -165,12 +162,13 @@ class Requester:
         n, failed = len(texts), len(outcome.errors)
         step = math.ceil(n / min(n, 2 if refusal.fits is None else math.ceil(1 / refusal.fits)))
         if refusal.too_many_texts:
-            self._lower(max_request_texts=max(1, n // 2))
+            self._limits = replace(self._limits, max_request_texts=min(self._limits.max_request_texts, max(1, n // 2)))
         for start in range(0, n, step):
             await self._embed(texts[start : start + step], on_vectors, call, outcome, retries)
         if refusal.too_long and not refusal.too_many_texts and len(outcome.errors) == failed:
-            parts = (texts[start : start + step] for start in range(0, n, step))
-            self._lower(max_request_tokens=max(sum(text.tokens for text in part) for part in parts))
+            most = max(sum(text.tokens for text in texts[start : start + step]) for start in range(0, n, step))
+            most = min(self._limits.max_request_tokens, max(most, self._limits.max_input_tokens))
+            self._limits = replace(self._limits, max_request_tokens=most)
 
     async def _answers_one_of(
         self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call, outcome: _Outcome
@@ -184,14 +182,6 @@ class Requester:
                 outcome.answered = True  # it is asked again with the others, which costs less than to tell them apart
                 return True
         return False
-
-    def _lower(self, **limits: int) -> None:
-        known = self._limits
-        self._limits = Limits(
-            known.max_input_tokens,
-            min(known.max_request_texts, limits.get("max_request_texts", known.max_request_texts)),
-            min(known.max_request_tokens, max(limits.get("max_request_tokens", 10**9), known.max_input_tokens)),
-        )
 
     async def _embed_long(
         self, text: PendingText, refusal: Refusal | None, on_vectors: OnVectors, call: Call, outcome: _Outcome

@@ -13,7 +13,7 @@ from .tokens import Counter, counter_for
 _MANY = 1_000_000
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
     """As the parameters of `OpenAIEmbedder`; ``price`` is the listed one if none was given.
 
@@ -35,17 +35,12 @@ class Settings:
         if not isinstance(self.model, str) or not self.model:
             raise InvalidInputError("model is not the name of a model; expected a string")
         check_choice("on_too_long", self.on_too_long, ("error", "truncate", "split_mean"))
-        checked = {
-            "dimensions": check_dimensions(self.dimensions),
-            "max_concurrency": check_int("max_concurrency", self.max_concurrency, 1, _MANY),
-            "max_retries": check_int("max_retries", self.max_retries, 0, _MANY),
-            "timeout": _seconds("timeout", self.timeout),
-            "deadline": None if self.deadline is None else _seconds("deadline", self.deadline),
-            "price": price_of(self.model, self.price),
-            "counter": counter_for(self.model),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        self.dimensions = check_dimensions(self.dimensions)
+        self.max_concurrency = check_int("max_concurrency", self.max_concurrency, 1, _MANY)
+        self.max_retries = check_int("max_retries", self.max_retries, 0, _MANY)
+        self.timeout = _seconds("timeout", self.timeout)
+        self.deadline = None if self.deadline is None else _seconds("deadline", self.deadline)
+        self.price, self.counter = price_of(self.model, self.price), counter_for(self.model)
 
     @property
     def variant(self) -> str | None:
