@@ -63,6 +63,12 @@ def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
     return sizes
 
 
+def with_prefix(prefix: str, texts: Sequence[str], start: int = 0) -> tuple[list[str], list[int]]:
+    """The texts as they are sent, and the bytes of each in UTF-8. Raises as `check_texts`."""
+    sizes, more = check_texts(texts, start), len(prefix.encode())
+    return [prefix + text for text in texts], [size + more for size in sizes]
+
+
 def _utf8_bytes(text: str) -> int | None:
     """The length in UTF-8; None instead of the UnicodeEncodeError, which would carry the text into tracebacks."""
     try:

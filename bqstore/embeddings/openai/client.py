@@ -247,7 +247,8 @@ class EmbeddingsClient:
 
         ``asked`` : the format that it refused; others of the requests under way may have been refused for it before
         """
-        refused = getattr(error, "status_code", None) in (400, 422) and _FORMAT.search(_words(error))
+        said = f"{getattr(error, 'param', '')} {str(getattr(error, 'body', ''))[:4_000]}"
+        refused = getattr(error, "status_code", None) in (400, 422) and _FORMAT.search(said)
         if refused and asked < len(_FORMATS) - 1:
             self._format = max(self._format, asked + 1)
             return True
@@ -340,7 +341,3 @@ def _close_later(client: Any, pid: int) -> None:
     if pid == os.getpid():
         with suppress(Exception):
             background().submit(client.close())
-
-
-def _words(error: Exception) -> str:
-    return f"{getattr(error, 'param', '')} {str(getattr(error, 'body', ''))[:4_000]}"

@@ -44,10 +44,6 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TIMEOUT = 60.0  # recognized by its identity: a client that was given has one of its own
 
 
-def _no_report(done: int, total: int) -> None:
-    """Report no progress."""
-
-
 class OpenAIEmbedder(EmbedderBase["_Side"]):
     """Embeds with an OpenAI model, or with any server that speaks its API; threads may share it.
 
@@ -363,7 +359,7 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
             future.add_done_callback(self._active.discard)
         return future
 
-    def _embed(self, texts: Sequence[str], side: "_Side", report: Progress = _no_report) -> Vectors:
+    def _embed(self, texts: Sequence[str], side: "_Side", report: Progress | None = None) -> Vectors:
         task = self._task(as_list(texts), side)
         try:
             self._submit(task)
@@ -426,7 +422,7 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
         if callable(chosen):
             yield chosen
         elif chosen is False:
-            yield _no_report
+            yield lambda done, total: None
         else:
             with progress_line(lambda: self.usage.price) as line:
                 yield line

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ...errors import EmbeddingError
 from ..disk_cache import EmbeddingCache, KeyMaker
-from ..texts import check_texts
+from ..texts import with_prefix
 from .background import background
 from .packing import count_tokens, plan_requests
 from .requester import Call, PendingText, Requester
@@ -48,12 +48,8 @@ class EmbeddingTask:
     ) -> None:
         self.texts, self.call = texts, call
         self._requester, self._cache, self._key_of, self._indices = requester, cache, key_of, indices
-        sizes = check_texts(texts, indices[0] if indices else 0)
-        if prefix:
-            texts, more = [prefix + text for text in texts], len(prefix.encode())
-            sizes = [size + more for size in sizes]
-        self._sent = texts
-        self._keys = [key_of(text) for text in texts]
+        self._sent, sizes = with_prefix(prefix, texts, indices[0] if indices else 0)
+        self._keys = [key_of(text) for text in self._sent]
         self._row_of: dict[bytes, int] = {}
         for row, key in enumerate(self._keys):
             self._row_of.setdefault(key, row)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from ..disk_cache import EmbeddingCache, KeyMaker
-from ..texts import check_texts, enumerate_batches
-from .packing import count_tokens, plan_requests
+from ..texts import enumerate_batches, with_prefix
+from .packing import plan_requests
 from .prices import BATCH_DISCOUNT, cost
 from .settings import Settings
 from .usage import Estimate
@@ -27,14 +27,11 @@ def estimate(
 
     Raises InvalidInputError if a text cannot be embedded.
     """
-    n = cached = tokens = 0
+    n = cached = 0
     seen: set[bytes] = set()
     pending: list[int] = []
     for start, part in enumerate_batches(texts, _AT_ONCE):
-        sizes = check_texts(part, start)
-        if prefix:
-            part = [prefix + text for text in part]  # noqa: PLW2901
-            sizes = [size + len(prefix.encode()) for size in sizes]
+        part, sizes = with_prefix(prefix, part, start)  # noqa: PLW2901
         keys = {key_of(text): at for at, text in enumerate(part)}
         new = {key: at for key, at in keys.items() if key not in seen}
         seen.update(new)
@@ -44,13 +41,8 @@ def estimate(
             found |= {variants[key] for key in cache.get(list(variants))}
         missing = sorted(at for key, at in new.items() if key not in found)
         n, cached = n + len(part), cached + len(found)
-        counts = [sizes[at] for at in missing]
-        if settings.counter is not None:
-            tokens += sum(settings.counter(part[at]) for at in missing)
-        else:
-            tokens += sum(counts)
-        pending += count_tokens([part[at] for at in missing], counts, settings.limits, settings.counter)
-    requests = sum(1 for _ in plan_requests(pending, settings.limits))
+        pending += [sizes[at] if settings.counter is None else settings.counter(part[at]) for at in missing]
+    requests, tokens = sum(1 for _ in plan_requests(pending, settings.limits)), sum(pending)
     exact = settings.counter is not None
     least = tokens if exact else -(-tokens // _BYTES_A_TOKEN)
     price, least_price = (

@@ -30,7 +30,7 @@ from ..openai.prices import BATCH_DISCOUNT, cost
 from ..openai.responses import native_dim
 from ..openai.settings import check_dimensions
 from ..openai.tokens import counter_for
-from ..texts import as_list, check_texts
+from ..texts import as_list, with_prefix
 from .job import Job, Line, Part, id_of
 from .plan import add_parts, wanted_rows
 from .results import JobVectors, code_word, parse
@@ -178,9 +178,8 @@ class EmbeddingBatch:
         True
         """
         texts = as_list(texts)
-        check_texts(texts)
-        texts = [self._prefix + text for text in texts]
-        sizes, named = [len(text.encode()) for text in texts], [self._endpoint, self.model, self.dimensions]
+        texts, sizes = with_prefix(self._prefix, texts)
+        named = [self._endpoint, self.model, self.dimensions]
         key_of = KeyMaker(self._endpoint, self.model, self.dimensions, self._extra or None)
         native = native_dim(self._endpoint, self.model)
         vectors = self._vectors = JobVectors(texts, key_of, native, self.dimensions, self._cache)
