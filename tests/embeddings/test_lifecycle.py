@@ -5,6 +5,7 @@ import gc
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,11 +14,12 @@ import openai
 import pytest
 
 from bqstore.embeddings import OpenAIEmbedder
+from bqstore.embeddings.openai import background, embedding_task
 from bqstore.embeddings.openai.embedding_task import EmbeddingTask
 from bqstore.errors import EmbeddingError
 
 from .conftest import KEY
-from .fake_server import vector_of
+from .fake_server import DIM, PATIENCE, vector_of
 
 
 def test_a_forked_process_talks_over_its_own_connection(make, server, tmp_path):
@@ -36,6 +38,17 @@ embedder.embed_query("last")
 """
     subprocess.run([sys.executable, "-c", program, server.url, str(tmp_path / "cache")], check=True)
     assert sorted(server.texts) == ["after False", "after True", "before", "last"]
+
+
+def test_memory_of_large_answers_is_given_back(make, monkeypatch):
+    given_back = threading.Event()
+    embedder = make(cache=False)
+    monkeypatch.setattr(embedding_task, "give_memory_back", lambda: (background.give_memory_back(), given_back.set()))
+    embedder.embed(["a few texts", "take none that counts"])
+    assert not given_back.is_set()
+    monkeypatch.setattr(embedding_task, "_LARGE", 2 * 4 * DIM)
+    embedder.embed(["these", "two"])
+    assert given_back.wait(PATIENCE)
 
 
 def test_an_embedder_is_shared_by_threads(make, server):

@@ -6,7 +6,9 @@ number of threads does not grow with the number of calls.
 
 import asyncio
 import atexit
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,6 +69,14 @@ class Background:
         if os.getpid() == self.pid:  # a forked child has no such thread
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(_LAST_SECONDS)
+
+
+def give_memory_back() -> None:
+    """Have glibc return what large answers took: it would keep some 50 MB in the heap of each thread that read one."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 _running: list[Background] = []  # the last is this process's: closing a parent's loop would stop the parent's, too

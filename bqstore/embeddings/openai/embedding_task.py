@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from queue import SimpleQueue
 
 import numpy as np
@@ -15,13 +16,14 @@ import numpy.typing as npt
 from ...errors import EmbeddingError
 from ..disk_cache import EmbeddingCache, KeyMaker
 from ..texts import with_prefix
-from .background import background
+from .background import background, give_memory_back
 from .packing import count_tokens, plan_requests
 from .requester import Call, PendingText, Requester
 
 Vectors = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
 
+_LARGE = 1 << 26  # bytes of vectors, behind which giving memory back, some 20 ms, does not count
 _KEYS_A_LOOK = 2_000  # looked up at once, so that no more vectors than that are held twice
 
 
@@ -162,6 +164,9 @@ class EmbeddingTask:
             for worker in workers:
                 if not worker.cancel() and not worker.cancelled():  # it runs no more, unless Python is ending
                     worker.exception()  # seen: asyncio would log it
+            if self._vectors is not None and self._vectors.nbytes >= _LARGE:
+                with suppress(RuntimeError):  # Python is ending
+                    background().workers.submit(give_memory_back)
         if first is not None:
             raise first
         if self.call.cancelled.is_set() and not self._has_vector[list(self._row_of.values())].all():
