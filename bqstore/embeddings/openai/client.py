@@ -80,6 +80,7 @@ class EmbeddingsClient:
         self._openai = openai = import_openai()
         self._timeout, self._headers = timeout, dict(headers or {})
         self._given, self._async, self._own, self._sync = client, async_client, None, None
+        self.is_async = async_client is not None  # whether requests are made on the caller's event loop
         self._format, self._closed, self._pid = 0, False, os.getpid()
         for name, given in (("client", client), ("async_client", async_client)):
             if given is not None:
@@ -102,11 +103,6 @@ class EmbeddingsClient:
             raise InvalidInputError("client and async_client talk to different servers; expected the same base_url")
         self._server = urlsplit(self.endpoint).hostname or "the server"
         self._refusals = RefusalReader(openai, self.endpoint, self._server, self._secret)
-
-    @property
-    def is_async(self) -> bool:
-        """Whether there is a client of the caller's event loop."""
-        return self._async is not None
 
     def for_batches(self) -> Any:
         """A synchronous client of the SDK. Raises EmbeddingError if only an async one was given."""

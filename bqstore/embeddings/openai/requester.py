@@ -71,9 +71,11 @@ class Call:
 
 
 @dataclass
-class _Outcome:
-    """What has become of one request, and of the parts that it was cut into."""
+class _Request:
+    """A request, the parts that it is cut into, and what has become of them."""
 
+    call: Call
+    on_vectors: OnVectors
     answered: bool = False
     errors: list[EmbeddingError] = field(default_factory=list)
 
@@ -117,90 +119,84 @@ class Requester:
         EmbeddingError   refused, unreachable, out of time, or answered with something else; a text that is too
                          long, or has no vector, is named by its index, after the others were embedded
         """
-        outcome = _Outcome()
-        await self._embed(texts, on_vectors, call, outcome, self.settings.max_retries)
-        if outcome.errors:
-            raise outcome.errors[0]
+        whole = _Request(call, on_vectors)
+        await self._embed(texts, whole, self.settings.max_retries)
+        if whole.errors:
+            raise whole.errors[0]
 
-    async def _embed(
-        self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call, outcome: _Outcome, retries: int
-    ) -> None:
+    async def _embed(self, texts: Sequence[PendingText], whole: _Request, retries: int) -> None:
         for run in plan_requests([text.tokens for text in texts], self._limits):
             part = texts[run.start : run.stop]
             if len(part) == 1 and self.is_too_long(part[0]):
-                await self._embed_long(part[0], None, on_vectors, call, outcome)
+                await self._embed_long(part[0], None, whole)
                 continue
             tokens = sum(text.tokens for text in part)
-            alone = len(part) == 1 and outcome.answered
-            keep = partial(_keep, part, on_vectors)
-            answer = await self._request([text.text for text in part], tokens, call, retries, quiet=alone, keep=keep)
+            alone = len(part) == 1 and whole.answered
+            keep = partial(_keep, part, whole.on_vectors)
+            answer = await self._request(
+                [text.text for text in part], tokens, whole.call, retries, quiet=alone, keep=keep
+            )
             if isinstance(answer, Refusal):
                 if len(part) > 1:
-                    await self._embed_in_parts(part, answer, on_vectors, call, outcome)
+                    await self._embed_in_parts(part, answer, whole)
                 elif answer.too_long and not (answer.status == 429 and self.settings.on_too_long == "error"):
-                    await self._embed_long(part[0], answer, on_vectors, call, outcome)
+                    await self._embed_long(part[0], answer, whole)
                 else:
-                    outcome.add_error(EmbeddingError(f"text {part[0].index} has no vector: {_described(answer)}"))
+                    whole.add_error(EmbeddingError(f"text {part[0].index} has no vector: {_described(answer)}"))
                 continue
-            outcome.answered = True
+            whole.answered = True
             if answer[1]:
-                await self._embed([part[i] for i in answer[1]], on_vectors, call, outcome, min(1, retries))
+                await self._embed([part[i] for i in answer[1]], whole, min(1, retries))
 
-    async def _embed_in_parts(
-        self, texts: Sequence[PendingText], refusal: Refusal, on_vectors: OnVectors, call: Call, outcome: _Outcome
-    ) -> None:
+    async def _embed_in_parts(self, texts: Sequence[PendingText], refusal: Refusal, whole: _Request) -> None:
         """After a request of several texts was refused: the text that the server named and the rest, or parts."""
         retries = self.settings.max_retries if refusal.splits else min(1, self.settings.max_retries)
         _LOG.info("%s; %d texts are sent in parts. It said: %s", refusal.message, len(texts), refusal.words())
-        if not refusal.splits and not await self._answers_one_of(texts, on_vectors, call, outcome):
+        if not refusal.splits and not await self._answers_one_of(texts, whole):
             raise EmbeddingError(_described(refusal))
         at = refusal.position
         if at is not None and at < len(texts) and refusal.too_long:
-            await self._embed_long(texts[at], None, on_vectors, call, outcome)
-            await self._embed([*texts[:at], *texts[at + 1 :]], on_vectors, call, outcome, retries)
+            await self._embed_long(texts[at], None, whole)
+            await self._embed([*texts[:at], *texts[at + 1 :]], whole, retries)
             return
-        n, failed = len(texts), len(outcome.errors)
+        n, failed = len(texts), len(whole.errors)
         step = math.ceil(n / min(n, 2 if refusal.fits is None else math.ceil(1 / refusal.fits)))
         if refusal.too_many_texts:
             self._limits = replace(self._limits, max_request_texts=min(self._limits.max_request_texts, max(1, n // 2)))
         for start in range(0, n, step):
-            await self._embed(texts[start : start + step], on_vectors, call, outcome, retries)
-        if refusal.too_long and not refusal.too_many_texts and len(outcome.errors) == failed:
+            await self._embed(texts[start : start + step], whole, retries)
+        if refusal.too_long and not refusal.too_many_texts and len(whole.errors) == failed:
             most = max(sum(text.tokens for text in texts[start : start + step]) for start in range(0, n, step))
             most = min(self._limits.max_request_tokens, max(most, self._limits.max_input_tokens))
             self._limits = replace(self._limits, max_request_tokens=most)
 
-    async def _answers_one_of(
-        self, texts: Sequence[PendingText], on_vectors: OnVectors, call: Call, outcome: _Outcome
-    ) -> bool:
+    async def _answers_one_of(self, texts: Sequence[PendingText], whole: _Request) -> bool:
         """Whether a server that failed at some texts is alive: it answers the first of them, or the last."""
-        if outcome.answered:
+        if whole.answered:
             return True
         for text in (texts[0], texts[-1]):
-            answer = await self._request([text.text], text.tokens, call, 0, quiet=True)
+            answer = await self._request([text.text], text.tokens, whole.call, 0, quiet=True)
             if not isinstance(answer, Refusal):
-                outcome.answered = True  # it is asked again with the others, which costs less than to tell them apart
+                whole.answered = True  # it is asked again with the others, which costs less than to tell them apart
                 return True
         return False
 
-    async def _embed_long(
-        self, text: PendingText, refusal: Refusal | None, on_vectors: OnVectors, call: Call, outcome: _Outcome
-    ) -> None:
+    async def _embed_long(self, text: PendingText, refusal: Refusal | None, whole: _Request) -> None:
         """One text that is too long, as ``on_too_long`` says."""
         try:
             if self.settings.on_too_long == "truncate":
-                vector = await self._truncated(text, refusal, call)
+                vector = await self._truncated(text, refusal, whole.call)
             elif self.settings.on_too_long == "split_mean":
-                vector = weighted_mean(await self._halved(text, text.text, call))
+                vector = weighted_mean(await self._halved(text, text.text, whole.call))
             else:
                 raise _TooLongError
         except _TooLongError:
             said = refusal.words() if refusal is not None else ""
             error = self.too_long(text)
-            outcome.add_error(EmbeddingError(f'{error}. The server says: "{said}"') if said else error)
+            whole.add_error(EmbeddingError(f'{error}. The server says: "{said}"') if said else error)
             return
-        outcome.answered = True
-        await background().in_worker(on_vectors, [text], vector[None, :], False)
+        whole.answered = True
+        await background().in_worker(whole.on_vectors, [text], vector[None, :], False)
 
     async def _truncated(self, text: PendingText, refusal: Refusal | None, call: Call) -> Vectors:
         beginning = text.text
