@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitmap import to_mask
 from ..arguments import counted
+from ..bitmap import to_mask
 from ..errors import BqstoreError
 from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
@@ -58,8 +58,7 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
     keep_misses(engine)
     if mine.replaced or given > len(rows.ids):
         _LOG.info(
-            "added %s, %d of them in the place of others with their ids; %d had the id of a later one in the "
-            "same call",
+            "added %s, %d of them in the place of others with their ids; %d had the id of a later one in the same call",
             counted(len(rows.ids), "document"),
             mine.replaced,
             given - len(rows.ids),
