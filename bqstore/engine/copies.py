@@ -119,7 +119,7 @@ def _renew(core: Core) -> None:
     core.publisher._publishing = threading.RLock()
     core.store.catalogue._memory = threading.RLock()
     core.pool.drop()
-    core.group = Group()
+    core.group = Group(core.lifecycle)
     core.texts = TextUpkeep(core)
     if not isinstance(core.keeper, NoKeeper):
         made: Any = type(core.keeper)

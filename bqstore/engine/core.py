@@ -65,7 +65,7 @@ class Core:
         self.acceptor = Acceptor(self.publisher, self.lifecycle)
         self.publisher.load_times = self.acceptor.with_times
         self.encoder = Encoder(self)
-        self.group = Group()
+        self.group = Group(self.lifecycle)
         self.keeper: Keeper = NoKeeper()
         self.texts = TextUpkeep(self)
         self.unstored: Unstored | None = None  # newer than what is stored

@@ -8,7 +8,8 @@
 2. **No call from inside a write.** Python runs signal handlers and finalizers between any two instructions of a
    thread, so also in the middle of a write, and a second call would end the transaction of the first. While a thread
    is inside a write, every other call of that thread is a LockedError. A handler should set a flag; the program looks
-   at the flag between two calls. A write (or `close`) inside a read that holds writers off is refused likewise.
+   at the flag between two calls. A write (or `close`) inside a read that holds writers off is refused likewise, and a
+   write beneath one that waits for another thread: handlers of a quick timer would come upon each other without end.
 3. **Ctrl-C may come anywhere.** Before the commit of a write nothing has happened. After it the commit stands, and the
    next call publishes it (`Publisher`).
 4. **Closing** waits for the write of another thread. A search that is under way ends on the arrays it holds, or raises
@@ -28,6 +29,13 @@ from typing import Protocol
 from ..errors import ClosedError, LockedError
 
 
+class _OfThread(threading.local):
+    """A lock for each thread, which tells what the thread is doing; ``with`` cannot be interrupted at its end."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+
 class Lifecycle:
     """Whether a collection is open, and which thread may do what with it.
 
@@ -37,6 +45,7 @@ class Lifecycle:
     lock : RLock        held by whoever uses the store's main connection: a writer, a read that holds writers off
     changing : RLock    held beside it by whoever changes the published state, so that rule 2 can tell the two apart.
                         All are taken by ``with`` alone: an interrupt cannot come between taking and giving back
+    waiting             its ``lock`` is held by a thread whose write waits for `turn`, or for another to commit for it
     closed : bool
     """
 
@@ -49,6 +58,7 @@ class Lifecycle:
         self.turn = threading.RLock()
         self.lock = threading.RLock()
         self.changing = threading.RLock()
+        self.waiting = _OfThread()
         self._pid = os.getpid()
 
     @property
@@ -86,6 +96,11 @@ class Lifecycle:
         """Raise LockedError where this thread holds the lock: it must not begin a write, nor close."""
         if self.lock._is_owned() or self.turn._is_owned():  # type: ignore[attr-defined]
             raise _inside("a write" if self.is_changing() else "a read that holds writers off")
+
+    def check_not_waiting(self) -> None:
+        """Raise LockedError where a write of this thread waits for others: it must not begin one beneath it."""
+        if self.waiting.lock._is_owned():  # type: ignore[attr-defined]
+            raise _inside("a write")
 
 
 def _inside(what: str) -> LockedError:

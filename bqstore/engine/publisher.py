@@ -226,11 +226,12 @@ class Publisher:
         long as its traceback lives.
         """
         self._life.check_outside()
+        self._life.check_not_waiting()
         timeout = self.store.lock_timeout if timeout is None else timeout
         end = time.monotonic() + timeout
         if timeout <= 0 and time.monotonic() - self._waits_since > _SHORT:  # its turn would come when that one gives up
             self.store.refuse_at_once()
-        with self._life.turn:
+        with self._life.waiting.lock, self._life.turn:
             if needless():
                 return None
             self._life.check_open()  # another thread may have closed it while this one waited

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from ..index import Quantizer
 from ..storage import Rows
+from .lifecycle import Lifecycle
 
 _MOST: Final = 1000  # documents of a commit for several threads; larger adds have one of their own
 _PATIENCE: Final = 0.25  # seconds to be woken in; then a thread queues
 _MOMENT: Final = 0.001  # seconds that who commits waits for as many threads as came last time
 _STEP: Final = 0.0001
 _NOBODY: Final = 0
-_WOKEN: Final = -1  # whoever has been woken to commit
 
 
 @dataclass(eq=False, repr=False)
@@ -41,6 +41,7 @@ class Adding:
     made_for: tuple[str | None, int] = (None, 0)  # the collection's model and generation when they were checked
     committed: bool = False
     replaced: int = 0
+    thread: int = field(default_factory=threading.get_ident)
     gate: Any = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -60,21 +61,21 @@ class Adding:
 class Group:
     """The documents that threads of one collection are adding now."""
 
-    def __init__(self) -> None:
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._life = lifecycle
         self.waiting: deque[Adding] = deque()
-        self._leader = _NOBODY  # the thread that commits
+        self._leader = _NOBODY  # the thread that commits, or has been woken to
         self._done: tuple[Adding, ...] = ()  # committed, and not woken yet
         self._last = 1  # how many came together last time
 
     def add(self, mine: Adding, write: Callable[[], object]) -> None:
         """Have ``mine`` committed, by ``write``, which must commit it with `companions`, or by another thread's."""
-        self.waiting.append(mine)
-        leads, me = False, threading.get_ident()
+        self._life.check_not_waiting()
+        leads = False
         try:
-            # a signal handler that came before the write of its own thread would wait for itself
-            if self._leader not in (_NOBODY, me) and mine.gate.acquire(timeout=_PATIENCE) and mine.committed:
+            if self._is_committed_by_another(mine):
                 return
-            self._leader, leads = me, True
+            self._leader, leads = mine.thread, True
             end = time.monotonic() + _MOMENT
             while len(self.waiting) < self._last and time.monotonic() < end:
                 time.sleep(_STEP)
@@ -86,16 +87,23 @@ class Group:
             if leads:
                 self._pass_on()
 
+    def _is_committed_by_another(self, mine: Adding) -> bool:
+        """Put it on the list and wait to be woken, if another thread commits."""
+        with self._life.waiting.lock:
+            self.waiting.append(mine)
+            # a signal handler that came before the write of its own thread would wait for itself
+            led = self._leader not in (_NOBODY, mine.thread)
+            return led and bool(mine.gate.acquire(timeout=_PATIENCE)) and mine.committed
+
     def _pass_on(self) -> None:
         """Wake those whose documents are committed, and one of the others, to commit next."""
         done, self._done = self._done, ()
         for each in done:
             each.wake()
-        self._leader = _WOKEN
-        with suppress(IndexError):
-            self.waiting[0].wake()
-            return
         self._leader = _NOBODY
+        for first in list(self.waiting)[:1]:
+            self._leader = first.thread
+            first.wake()
 
     def companions(self, mine: Adding) -> list[Adding]:
         """Those whose documents go into one commit, ``mine`` first."""

@@ -625,3 +625,52 @@ def test_a_signal_handler_that_adds_just_before_its_threads_own_write_waited_for
         monkeypatch.setattr(Publisher, "write", interrupted)
         assert col.add(np.eye(4)[2:3], ["last"]) == ["last"]
         assert sorted(col.ids()) == ["first", "handler", "last"]
+
+
+class Interrupted:
+    """In the place of what a thread waits at: a signal handler runs while it does."""
+
+    def __init__(self, handler, lock):
+        self.handler, self.lock = handler, lock
+        self._is_owned = getattr(lock, "_is_owned", None)
+
+    def acquire(self, timeout):
+        self.handler()
+        return False
+
+    def release(self):
+        pass
+
+    def __enter__(self):
+        self.handler()
+        self.lock.acquire()
+
+    def __exit__(self, *error):
+        self.lock.release()
+
+
+@pytest.mark.parametrize("beneath", ["another thread's commit", "its turn"])
+def test_handlers_of_a_quick_timer_came_upon_each_other_while_their_thread_waited(monkeypatch, beneath):
+    """Each waited for another thread beneath the one before, until Python's stack was full."""
+    refused = []
+    with bqstore.open() as col:
+        col.add(np.eye(4), ["a", "b", "c", "d"])
+
+        def handler():
+            if len(refused) < 2:
+                for call in (lambda: col.add(np.eye(4)[:1], ["handler"]), lambda: col.delete(["a"])):
+                    refused.append(call)  # before it, as it must not come here again
+                    with pytest.raises(LockedError, match="inside a write"):
+                        call()
+                assert col.search(np.eye(4)[0], k=1)[0].id == "a", "a read needs no turn"
+
+        life, group = col._engine.lifecycle, col._engine.core.group
+        if beneath == "its turn":
+            monkeypatch.setattr(life, "turn", Interrupted(handler, life.turn))
+        else:
+            monkeypatch.setattr(together.Adding, "__post_init__", lambda self: setattr(self, "gate", waited_at))
+            waited_at = Interrupted(handler, None)
+            group._leader = -1  # another thread
+        assert col.add(np.eye(4)[2:3], ["last"]) == ["last"]
+        assert len(refused) == 2 and sorted(col.ids()) == ["a", "b", "c", "d", "last"]
+        assert col.delete(["b"]) == 1
