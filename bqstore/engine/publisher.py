@@ -31,6 +31,7 @@ _LOOK = 0.5  # seconds between two looks whether the folder is still where it wa
 _MOMENT = 0.005  # seconds between two looks at a thread that commits or links, and follows by itself meanwhile
 _SHORT = 0.02  # seconds that the lock of the folder takes where nobody has it, at most
 _PATIENCE = 2.0  # seconds to wait for it to do so; then for its end
+_NOT = (math.inf, -math.inf)
 
 
 class Publisher:
@@ -66,7 +67,7 @@ class Publisher:
         self._seen: int | None = self._number.now[0] if store.is_alone else None
         self.busy: set[int] = set()  # threads that take the lock for long, and follow by themselves meanwhile
         self._gate = threading.RLock()  # nobody begins to be busy between a look at `busy` and the lock
-        self._waits_since = math.inf  # when the thread whose turn it is began to wait for the lock of the folder
+        self._waits = _NOT  # since and until when the thread whose turn it is waits for the lock of the folder
         self._next_look = time.monotonic()
         self._state = state
         self._seen_of: tuple[State, State, int, int] | None = None  # a state, as seen, from a moment to another
@@ -229,25 +230,36 @@ class Publisher:
         self._life.check_not_waiting()
         timeout = self.store.lock_timeout if timeout is None else timeout
         end = time.monotonic() + timeout
-        if timeout <= 0 and time.monotonic() - self._waits_since > _SHORT:  # its turn would come when that one gives up
-            self.store.refuse_at_once()
+        self._wait_no_longer_than(end)
         with self._life.waiting.lock, self._life.turn:
             if needless():
                 return None
             self._life.check_open()  # another thread may have closed it while this one waited
             with self.store.lock_file() as file:
                 try:
-                    self._waits_since = time.monotonic()
+                    self._waits = time.monotonic(), end
                     try:
                         self.store.wait_for_lock(file, max(0.0, end - time.monotonic()))
                     finally:
-                        self._waits_since = math.inf
+                        self._waits = _NOT
                     self.begin_long()
                     with self._life.lock, self._life.changing:
                         return self._written(action, file, afterwards)
                 finally:
                     self.busy.discard(threading.get_ident())
                     self.store.give_lock_back(file)  # an error of its closing would hide the write's own
+
+    def _wait_no_longer_than(self, end: float) -> None:
+        """Wait while the thread whose turn it is waits for other processes, and may do so for longer than this one.
+
+        Raises LockedError at the end. A wait for the turn itself has none, as an interrupt could leave it taken.
+        """
+        began = time.monotonic()
+        while (waits := self._waits)[1] > end:
+            now = time.monotonic()
+            if now >= end and now - min(began, waits[0]) > _SHORT:
+                self.store.refuse(now - began)
+            time.sleep(_MOMENT)
 
     def _written(self, action: Callable[[], T], file: io.FileIO | None, afterwards: Callable[[bool], None]) -> T:
         """The part of a write under the locks."""

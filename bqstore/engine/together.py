@@ -68,12 +68,15 @@ class Group:
         self._done: tuple[Adding, ...] = ()  # committed, and not woken yet
         self._last = 1  # how many came together last time
 
-    def add(self, mine: Adding, write: Callable[[], object]) -> None:
-        """Have ``mine`` committed, by ``write``, which must commit it with `companions`, or by another thread's."""
+    def add(self, mine: Adding, write: Callable[[], object], timeout: float) -> None:
+        """Have ``mine`` committed, by ``write``, which must commit it with `companions`, or by another thread's.
+
+        ``timeout`` is that of ``write``: the other thread may wait for longer.
+        """
         self._life.check_not_waiting()
         leads = False
         try:
-            if self._is_committed_by_another(mine):
+            if self._is_committed_by_another(mine, min(timeout, _PATIENCE)):
                 return
             self._leader, leads = mine.thread, True
             end = time.monotonic() + _MOMENT
@@ -87,13 +90,13 @@ class Group:
             if leads:
                 self._pass_on()
 
-    def _is_committed_by_another(self, mine: Adding) -> bool:
+    def _is_committed_by_another(self, mine: Adding, patience: float) -> bool:
         """Put it on the list and wait to be woken, if another thread commits."""
         with self._life.waiting.lock:
             self.waiting.append(mine)
             # a signal handler that came before the write of its own thread would wait for itself
             led = self._leader not in (_NOBODY, mine.thread)
-            return led and bool(mine.gate.acquire(timeout=_PATIENCE)) and mine.committed
+            return led and bool(mine.gate.acquire(timeout=patience)) and mine.committed
 
     def _pass_on(self) -> None:
         """Wake those whose documents are committed, and one of the others, to commit next."""

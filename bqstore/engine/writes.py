@@ -4,6 +4,7 @@ Each is one commit, but for adds of several threads at a time, which are one (`t
 """
 
 import logging
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -43,11 +44,13 @@ def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
     vectors, rows, codes = distinct(vectors, rows, by[1])
     mine = Adding(vectors, rows, by[0], codes, (head.settings["embedding_model"], head.generation))
 
+    end = time.monotonic() + engine.lock_timeout
+
     def write() -> None:
         commit, after = (lambda: _commit(core, mine)), core.graph.after_write
-        core.publisher.write(commit, after, engine.lock_timeout, lambda: mine.committed)
+        core.publisher.write(commit, after, max(0.0, end - time.monotonic()), lambda: mine.committed)
 
-    core.group.add(mine, write)
+    core.group.add(mine, write, engine.lock_timeout)
     if engine.encoder.due:
         try:
             engine.recode(engine.encoder.renew)

@@ -126,11 +126,11 @@ class Sharing(Reading):
         self.check_place()
         return self._lock.open()
 
-    def refuse_at_once(self) -> None:
-        """Raise LockedError for who does not wait, as another thread of this process waits already."""
+    def refuse(self, waited: float) -> None:
+        """Raise LockedError for who waits no longer, as another thread of this process does already."""
         with self.lock_file() as file:
             if file is not None and self._lock is not None:
-                raise self._lock.refused(file)
+                raise self._lock.refused(file, waited)
 
     def give_lock_back(self, file: io.FileIO | None) -> None:
         """Let others write."""

@@ -473,6 +473,23 @@ def test_a_writer_waits_and_an_impatient_one_is_told_who_writes(tmp_path, other)
         assert len(col) == 2
 
 
+@pytest.mark.parametrize("timeout", [0, 0.1])
+def test_an_impatient_opening_waited_as_long_as_a_patient_one_of_its_process(tmp_path, other, timeout):
+    with bqstore.open(tmp_path, lock_timeout=20) as col, bqstore.open(tmp_path, lock_timeout=timeout) as impatient:
+        put(col, "a")
+        patient = threading.Thread(target=col.delete, args=(["a"],))
+        with writing(other):
+            patient.start()
+            while col._engine.publisher._waits[0] > time.monotonic():
+                time.sleep(0.001)
+            for call in (lambda: put(impatient, "b"), lambda: impatient.delete(["a"]), impatient.clear):
+                with pytest.raises(LockedError, match="has a writer already: process"):
+                    call()
+            assert patient.is_alive()
+        patient.join(HANGS)
+        assert len(col) == 0 and impatient.clear() is None
+
+
 def test_ctrl_c_while_waiting_for_the_lock_leaves_nothing(tmp_path, other, monkeypatch):
     with bqstore.open(tmp_path) as col:
         put(col, "a")
