@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LockedError
 from ..index import Quantizer
 from ..storage import Rows
 from .lifecycle import Lifecycle
@@ -24,6 +25,7 @@ _MOST: Final = 1000  # documents of a commit for several threads; larger adds ha
 _PATIENCE: Final = 0.25  # seconds to be woken in; then a thread queues
 _MOMENT: Final = 0.001  # seconds that who commits waits for as many threads as came last time
 _STEP: Final = 0.0001
+_OUTCOME: Final = 60.0  # seconds to wait for how another thread's commit ends, at most
 _NOBODY: Final = 0
 
 
@@ -43,6 +45,8 @@ class Adding:
     replaced: int = 0
     thread: int = field(default_factory=threading.get_ident)
     gate: Any = field(default_factory=threading.Lock)
+    claim: Any = field(default_factory=threading.Lock)  # held by the thread that commits it for this one, or by this
+    together: list["Adding"] = field(default_factory=list)  # those of others that come along
 
     def __post_init__(self) -> None:
         self.gate.acquire()
@@ -65,7 +69,6 @@ class Group:
         self._life = lifecycle
         self.waiting: deque[Adding] = deque()
         self._leader = _NOBODY  # the thread that commits, or has been woken to
-        self._done: tuple[Adding, ...] = ()  # committed, and not woken yet
         self._last = 1  # how many came together last time
 
     def add(self, mine: Adding, write: Callable[[], object], timeout: float) -> None:
@@ -83,12 +86,16 @@ class Group:
             while len(self.waiting) < self._last and time.monotonic() < end:
                 time.sleep(_STEP)
             write()
+        except LockedError:
+            # it waits no longer, but another thread may have it in a commit just now: then this one's end counts
+            if not (mine.claim.acquire(timeout=_OUTCOME) and mine.committed):
+                raise
         finally:
             if not mine.committed:
                 with suppress(ValueError):
                     self.waiting.remove(mine)
             if leads:
-                self._pass_on()
+                self._pass_on(mine)
 
     def _is_committed_by_another(self, mine: Adding, patience: float) -> bool:
         """Put it on the list and wait to be woken, if another thread commits."""
@@ -98,11 +105,12 @@ class Group:
             led = self._leader not in (_NOBODY, mine.thread)
             return led and bool(mine.gate.acquire(timeout=patience)) and mine.committed
 
-    def _pass_on(self) -> None:
-        """Wake those whose documents are committed, and one of the others, to commit next."""
-        done, self._done = self._done, ()
-        for each in done:
-            each.wake()
+    def _pass_on(self, mine: Adding) -> None:
+        """Wake those whose documents came along with ``mine``, and one of the others, to commit next."""
+        for each in mine.together:
+            if each.committed:
+                each.wake()
+            each.claim.release()
         self._leader = _NOBODY
         for first in list(self.waiting)[:1]:
             self._leader = first.thread
@@ -112,7 +120,9 @@ class Group:
         """Those whose documents go into one commit, ``mine`` first."""
         those, n = [mine], len(mine.rows.ids)
         for other in list(self.waiting):
-            if other is not mine and n + len(other.rows.ids) <= _MOST and mine.goes_with(other):
+            fits = other is not mine and n + len(other.rows.ids) <= _MOST and mine.goes_with(other)
+            if fits and other.claim.acquire(blocking=False):
+                mine.together.append(other)
                 those.append(other)
                 n += len(other.rows.ids)
         self._last = len(those)
@@ -124,7 +134,6 @@ class Group:
             each.committed = True
             with suppress(ValueError):  # its thread was interrupted while it waited
                 self.waiting.remove(each)
-        self._done = tuple(those)
 
 
 def joined(those: list[Adding]) -> tuple[NDArray[np.float32], Rows, NDArray[np.uint64]]:

@@ -19,7 +19,8 @@ import pytest
 import bqstore
 from bqstore import BqstoreError, InvalidInputError, LockedError, StorageError, opening
 from bqstore.engine import graph_builder
-from bqstore.storage import catalogue, head_table
+from bqstore.engine.publisher import Publisher
+from bqstore.storage import Store, catalogue, head_table
 from bqstore.storage.flat import FlatFiles
 from bqstore.storage.lock import WriterLock
 from bqstore.storage.sequence import CommitNumber
@@ -446,6 +447,45 @@ def test_a_thread_that_dies_with_the_documents_of_others_loses_none(tmp_path, mo
         assert len(died) == 1
         assert [f"t{i}" in col for i in range(4)] == [moment == "after" or i not in died for i in range(4)]
         assert commits_of(col) == 2 and col.verify().ok
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_an_add_was_refused_while_another_thread_committed_it(tmp_path, monkeypatch, works):
+    """It had waited for long enough, and was in the commit of a thread that had come to its turn."""
+    with bqstore.open(tmp_path) as col, bqstore.open(tmp_path, lock_timeout=0) as impatient:
+        put(col, "first")
+        waits, is_in_commit = threading.Event(), threading.Event()
+        append, outcome = Store.append, []
+
+        def wait_no_longer(self, end):
+            if threading.current_thread() is thread:
+                waits.set()
+                is_in_commit.wait(HANGS)
+                raise LockedError("another process writes")
+
+        def committing(self, rows, *given):
+            is_in_commit.set()
+            thread.join(0.1)  # it gets its error meanwhile
+            if not works:
+                raise StorageError(28, "the disk is full")
+            return append(self, rows, *given)
+
+        def add():
+            try:
+                outcome.append(impatient.add(EYE[1:2], ["impatient"]))
+            except LockedError:
+                outcome.append("refused")
+
+        thread = threading.Thread(target=add)
+        monkeypatch.setattr(Publisher, "_wait_no_longer_than", wait_no_longer)
+        monkeypatch.setattr(Store, "append", committing)
+        thread.start()
+        waits.wait(HANGS)
+        with contextlib.nullcontext() if works else pytest.raises(StorageError):
+            put(col, "patient")
+        thread.join(HANGS)
+        assert outcome == [["impatient"] if works else "refused"]
+        assert ("impatient" in col) == works and not col._engine.core.group.waiting
 
 
 # ---- waiting for the lock
