@@ -38,7 +38,7 @@ from . import head_table, platform, reserve, row_table, text_index
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live
 from .files import storage_errors
-from .flat import SyncFailedError
+from .flat import Remake, SyncFailedError
 from .format import F32, NO_PARAMETERS, U64
 from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_expiry, with_scales
 from .lock import WriterLock
@@ -105,6 +105,15 @@ class Store(Sharing):
             if head is not None and head.generation > self.head.generation:
                 return SupersededError()
         return CorruptionError(f"{path.name} is missing from {self.folder}; {RESTORE}")
+
+    def read_codes(self, slot: int, count: int, remake: Remake | None = None) -> tuple[NDArray[np.int64], U64]:
+        """As `FlatFiles.read_codes`. SupersededError if a compaction has removed the file while it was at rest."""
+        try:
+            return super().read_codes(slot, count, remake)
+        except StorageError as error:
+            if error.errno != errno.ENOENT or self.folder is None:
+                raise
+            raise self._missing(self.folder / self.codes_name) from error
 
     # ---- writing
 

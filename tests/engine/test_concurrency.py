@@ -20,6 +20,7 @@ import bqstore
 from bqstore import BqstoreError, ClosedError, LockedError
 from bqstore.engine import together
 from bqstore.engine.publisher import Publisher
+from bqstore.storage import Store
 from tests.conftest import HANGS, child, often
 
 DIM = 16
@@ -280,6 +281,28 @@ def test_a_reader_in_another_process_sees_whole_commits_only(tmp_path):
             out, errors = process.communicate(timeout=HANGS)
         assert process.returncode == 0, errors
         assert int(out.split()[1]) >= 1
+
+
+def test_a_reader_that_was_to_read_new_codes_found_their_file_compacted_away(tmp_path, monkeypatch):
+    """It rests between two commits, and what was added since is not in its map."""
+    vectors = np.random.default_rng(0).standard_normal((1200, DIM)).astype(np.float32)
+    with bqstore.open(tmp_path) as col:
+        col.add(vectors[:20], [str(i) for i in range(20)])
+        with bqstore.open(tmp_path, read_only=True) as reader:
+            assert reader.count() == 20
+            col.add(vectors[20:], [str(i) for i in range(20, 1200)])
+            col.delete(["0"])
+            reread, left = Store.reread, ["compact"]
+
+            def then_compacted(self):
+                head = reread(self)
+                if self.read_only and left:
+                    getattr(col, left.pop())()
+                return head
+
+            monkeypatch.setattr(Store, "reread", then_compacted)
+            assert reader.count() == 1199 and not left
+            assert reader.search(vectors[700], k=1)[0].id == "700"
 
 
 @pytest.mark.slow
