@@ -8,7 +8,6 @@ main one while it is lent opens another: nobody waits for a reader. In memory th
 At `rest` there is none. Knows no vectors.
 """
 
-import errno
 import os
 import sqlite3
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, StorageError
-from . import map_room, space
+from . import map_room, platform, space
 from .forked import Inheritable, Using
 from .head import Head
 from .head_table import create_tables, read_head
@@ -124,7 +123,7 @@ class Catalogue(Inheritable):
             self._check_frozen()
             if isinstance(error, CorruptionError):
                 raise
-            named = translate(error, self.name)
+            named = translate(error, self.name, None if self._path is None else self._path.parent)
             unexplained = "unable to open" in str(error) and "unable to open" in str(named)
             if unexplained and not self._can_write():
                 words = _UNREADABLE_LOG if _size(self._log) else _LOG_GONE
@@ -317,7 +316,7 @@ class Catalogue(Inheritable):
             try:
                 map_room.check_room(self._path.parent, rows)
             except OSError as error:
-                words = f"{self.name}: {error.strerror}; nothing of this call was acknowledged"
+                words = f"{self.name}: {platform.reason(error)}; nothing of this call was acknowledged"
                 raise StorageError(error.errno, words) from error
 
     def has_room(self) -> bool:
@@ -406,7 +405,7 @@ class Catalogue(Inheritable):
         try:
             given = self._given_back()
         except StorageError as error:
-            if self._path is None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if self._path is None or error.errno not in platform.FULL:
                 raise
             given = True  # a few at a time, as the log has room for no more
             while self.checkpoint() and self._given_back(space.PORTION):

@@ -54,6 +54,17 @@ class Compaction:
     flat: FlatFiles
 
 
+def next_head(head: Head, recode: Recode | None) -> Head:
+    """The head of the generation that what is live of one is copied into."""
+    n, settings = head.n_live, head.settings if recode is None else as_stored(recode.settings)
+    if n == 0:
+        settings = untrained(settings)
+    dim = head.dim if recode is None or recode.dim is None else recode.dim
+    return replace(
+        head, seq=head.seq + 1, generation=head.generation + 1, n_slots=n, n_live=n, dim=dim, settings=settings
+    )
+
+
 def copy_live(
     flat: FlatFiles,
     head: Head,
@@ -76,12 +87,7 @@ def copy_live(
     """
     n = len(ordinals)
     assert n == head.n_live and (np.diff(ordinals) > 0).all()
-    settings = head.settings if recode is None else as_stored(recode.settings)
-    if n == 0:
-        settings = untrained(settings)
-    new = replace(head, seq=head.seq + 1, generation=head.generation + 1, n_slots=n, n_live=n, settings=settings)
-    if recode is not None and recode.dim is not None:
-        new = replace(new, dim=recode.dim)
+    new = next_head(head, recode)
     fresh = FlatFiles(flat.folder, read_only=False, entries=flat.entries)
     if n == 0:
         return Compaction(head, new, fresh)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptionError, StorageError
+from . import platform
 from .files import DiskFile, MemoryFile, RecordFile, storage_errors
 from .format import (
     F32,
@@ -24,6 +25,7 @@ from .format import (
     code_records,
     codes_of,
     damaged,
+    header_bytes,
     rids_of,
     vector_records,
     vectors_of,
@@ -145,7 +147,7 @@ class FlatFiles:
             try:
                 file.sync()
             except OSError as error:
-                words = f"{file.name} could not be synced: {error.strerror}; nothing was changed"
+                words = f"{file.name} could not be synced: {platform.reason(error)}; nothing was changed"
                 raise SyncFailedError(error.errno, words) from error
 
     def read_codes(self, slot: int, count: int, remake: Remake | None = None) -> tuple[NDArray[np.int64], U64]:
@@ -211,6 +213,15 @@ def layouts(head: Head) -> list[Layout]:
     vectors = [Layout("vectors", head.dim, FORMS[originals])] if originals in FORMS else []
     form = code_form(head.settings)  # first, because it says what is wrong with a coding
     return [*vectors, Layout("codes", coded_dim(head.settings, head.dim), form)]
+
+
+def size_of(head: Head, parameters: F32 = NO_PARAMETERS) -> int:
+    """Bytes of both files of a generation, when they hold what its head counts and no room ahead."""
+    size = 0
+    for layout in layouts(head):
+        header = header_bytes(layout, 0, 0, parameters if layout.has_parameters else NO_PARAMETERS)
+        size += len(header) + head.n_slots * layout.record_bytes
+    return size
 
 
 def flat_files(folder: Path | None) -> list[Path]:

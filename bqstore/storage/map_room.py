@@ -8,7 +8,6 @@ connection is to write to it, too: where there is no room even without the reser
 """
 
 import ctypes
-import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +45,7 @@ def check_room(folder: Path, rows: int) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # else it cannot be known, and SQLite will say
+        if error.errno in platform.FULL:  # else it cannot be known, and SQLite will say
             raise
 
 

@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 import sys
+import tempfile
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # a disk, or somebody's quota of it
+_ROOM: Final = 64 << 10  # bytes: SQLite asks for its shared memory, 32 KiB, and a page at a time
 _LOCKED_BYTE: Final = 1 << 20
 _NO_MAP: Final = ctypes.c_void_p(-1).value
 
@@ -99,8 +102,10 @@ def most_descriptors() -> int:
 
 
 def reason(error: OSError) -> str:
-    """The system's words for an error; where a process has no descriptor left, with the limit and what to do."""
+    """The system's words for an error; where a limit of a process or user is reached, with that and what to do."""
     words = error.strerror or str(error)
+    if error.errno == errno.EDQUOT:
+        return f"{words}: the quota of this user, group or project is used up; make room within it, or have it raised"
     if error.errno != errno.EMFILE:
         return words
     limit = "" if resource is None else " (RLIMIT_NOFILE)"
@@ -119,6 +124,19 @@ def want_of_descriptors() -> OSError | None:
     finally:
         for fd in opened:
             os.close(fd)
+    return None
+
+
+def want_of_room(folder: Path) -> OSError | None:
+    """The system's error if a file in a folder gets no room: of a quota SQLite says no more than "disk I/O error"."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            written = 0
+            while written < _ROOM:
+                written += file.write(bytes(_ROOM - written))
+            sync_file(file.fileno())  # a network's file system says it only now
+    except OSError as error:
+        return error if error.errno in FULL else None
     return None
 
 

@@ -8,7 +8,6 @@ To open gives up a part, and closing takes back what is free: on a disk that som
 gone, and the next opening, or the deletion, would find nothing.
 """
 
-import errno
 import os
 import weakref
 from collections.abc import Callable
@@ -40,11 +39,20 @@ def keep(entries: Entries, collection_bytes: Callable[[], int]) -> None:
 
 
 def take_back(entries: Entries) -> None:
-    """Make the file as large as it was before it was given up, as far as the disk has room."""
+    """Make the file as large as it was before it was given up, as far as the disk has room.
+
+    Now, or by an earlier opening, which could not take back all of it.
+    """
     with suppress(OSError):
-        size = _before.pop(entries, 0)
-        if entries.size(NAME) < size:
+        there = entries.size(NAME)
+        size = _before.pop(entries, _whole(there))
+        if there < size:
             _grow(entries, size)
+
+
+def _whole(size: int) -> int:
+    """What a file of a size was, of which opening has given up a part that was not quite taken back."""
+    return -(-size // _LEAST) * _LEAST
 
 
 def _grow(entries: Entries, size: int) -> None:
@@ -66,7 +74,7 @@ def give_up(entries: Entries) -> bool:
         entries.unlink(NAME)
     except OSError:
         return False
-    _before.setdefault(entries, -(-size // _LEAST) * _LEAST)
+    _before.setdefault(entries, _whole(size))
     return True
 
 
@@ -80,7 +88,7 @@ def give_up_part(entries: Entries) -> bool:
                 os.ftruncate(fd, size - _LEAST)
             finally:
                 os.close(fd)
-            _before.setdefault(entries, -(-size // _LEAST) * _LEAST)
+            _before.setdefault(entries, _whole(size))
             return True
     return False
 
@@ -120,4 +128,4 @@ def _may_help(error: StorageError) -> bool:
 
 def is_full(error: BqstoreError) -> bool:
     """Whether the disk, or somebody's quota of it, is full."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in platform.FULL

@@ -22,7 +22,8 @@ _FEW: Final = 16  # one page in so many may be unused in a file of an earlier re
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Let pages be given back by `give_back`; before anything else is done with a new file."""
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of an existing file: the mode after the next VACUUM
+    if _number(connection, "auto_vacuum") != 2:  # to say so again is a commit, for which there may be no room
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of an existing file: the mode after the next VACUUM
 
 
 def checkpoint(connection: sqlite3.Connection) -> bool:

@@ -5,9 +5,16 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
 from . import platform, space
+
+# of a write or of making a file; not of a read, which a full disk does not refuse
+_MAY_WANT_ROOM: Final = (
+    "SQLITE_CANTOPEN",
+    *(f"SQLITE_IOERR_{what}" for what in ("WRITE", "TRUNCATE", "FSYNC", "DIR_FSYNC", "CLOSE", "SHMSIZE", "SHMOPEN")),
+)
 
 
 def connect(path: Path | None, mode: str, immutable: bool) -> sqlite3.Connection:
@@ -52,27 +59,44 @@ def let_write(connection: sqlite3.Connection, log: Path, check_place: Callable[[
     try:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     except sqlite3.OperationalError as error:
-        if "is full" not in str(error):
+        if want_of_room(error, log.parent) is None:
             raise
         space.write_again(log)
 
 
-def translate(error: sqlite3.Error, name: str) -> BqstoreError:
-    """The BqstoreError for an SQLite error."""
+def want_of_room(error: sqlite3.Error, folder: Path | None) -> OSError | None:
+    """The system's error where SQLite's is one of a full disk, or quota; SQLite itself names the first alone.
+
+    ``folder``: where SQLite was writing.
+    """
+    name = getattr(error, "sqlite_errorname", None)  # from Python 3.11 on
+    full = "is full" in str(error)
+    want = None
+    if folder is not None and (full or (_may_want_room(str(error)) and name in (None, *_MAY_WANT_ROOM))):
+        want = platform.want_of_room(folder)
+    if want is None and (full or name == "SQLITE_IOERR_SHMSIZE"):
+        want = OSError(errno.ENOSPC, str(error) if full else "the disk is full")
+    return want
+
+
+def _may_want_room(text: str) -> bool:
+    return "disk I/O error" in text or "unable to open" in text
+
+
+def translate(error: sqlite3.Error, name: str, folder: Path | None = None) -> BqstoreError:
+    """The BqstoreError for an SQLite error; ``folder``: where SQLite was writing."""
     text = str(error)
     restore = RESTORE if name == "meta.db" else "restore it from a copy"
     if "UTF-8" in text:  # SQLite's message quotes the text
         return CorruptionError(f"{name} holds text that is not UTF-8; {restore}")
-    if "is full" in text:
-        return StorageError(errno.ENOSPC, f"{name}: {text}; nothing of this call was acknowledged")
-    if getattr(error, "sqlite_errorname", None) == "SQLITE_IOERR_SHMSIZE":  # from Python 3.11 on
-        words = (
-            f"{name}: the disk is full: SQLite's file {name}-shm takes 32 KiB; nothing of this call was acknowledged"
-        )
-        return StorageError(errno.ENOSPC, words)
     if "unable to open" in text and (want := platform.want_of_descriptors()):
         words = f"cannot open {name}: {platform.reason(want)}; nothing of this call was acknowledged"
         return StorageError(want.errno, words)
+    if want := want_of_room(error, folder):
+        words = f"{name}: {platform.reason(want)}"
+        if getattr(error, "sqlite_errorname", None) == "SQLITE_IOERR_SHMSIZE":
+            words += f": SQLite's file {name}-shm takes 32 KiB"
+        return StorageError(want.errno, f"{words}; nothing of this call was acknowledged")
     if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
         return CorruptionError(f"{name} is damaged ({text}); {restore}")
     if "readonly" in text:

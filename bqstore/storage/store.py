@@ -36,9 +36,9 @@ from ..errors import (
 )
 from . import head_table, platform, reserve, row_table, text_index
 from .catalogue import Catalogue
-from .compaction import Compaction, Progress, Recode, copy_live
+from .compaction import Compaction, Progress, Recode, copy_live, next_head
 from .files import storage_errors
-from .flat import Remake, SyncFailedError
+from .flat import Remake, SyncFailedError, size_of
 from .format import F32, NO_PARAMETERS, U64
 from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_expiry, with_scales
 from .lock import WriterLock
@@ -49,7 +49,13 @@ from .text_index import TextIndex, changed_texts
 
 T = TypeVar("T")
 _LOG_OF_ONE: Final = 3 * 4096  # bytes of SQLite's log for the deletion of one document, in pages of its own
+_FRAME: Final = 4096 + 24  # bytes of its log for a page
+_PAGES_OF_ANY, _PAGES_OF_ONE = 8, 5  # that a commit changes, and the deletion of a document beside those of its text
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
+
+
+class NoRoomError(StorageError):
+    """A copy would not fit; the message says what it takes."""
 
 
 class SupersededError(Exception):
@@ -322,17 +328,31 @@ class Store(Sharing):
         """
         self.check_writable()
         self._prepared = None
+        parameters = self.parameters if recode is None else recode.parameters
+        need = size_of(next_head(self.head, recode), parameters) if len(ordinals) else 0
         try:
             with self.consistent():
                 dead = self.dead_since(-1)
             if recode is None:
-                self._make_room(len(ordinals))
-            self._prepared = copy_live(self.flat, self.head, ordinals, dead, progress, recode)
+                self._make_room(need)
+            try:
+                self._prepared = copy_live(self.flat, self.head, ordinals, dead, progress, recode)
+            except StorageError as error:
+                entries = self.flat.entries
+                if entries is None or recode is not None or error.errno != errno.EDQUOT:
+                    raise
+                self._sweep_flat()  # a quota, which `_make_room` does not know
+                self._shrink_catalogue()
+                reserve.give_up(entries)
+                self._prepared = copy_live(self.flat, self.head, ordinals, dead, progress, recode)
             return self._prepared
         except BaseException as error:
             if isinstance(error, SyncFailedError):
                 self._poison = str(error)
             self._sweep_flat()
+            if isinstance(error, StorageError) and reserve.is_full(error) and not isinstance(error, NoRoomError):
+                words = f"{error.strerror}; the copy takes {need:,} bytes beside what there is"
+                raise type(error)(error.errno, words) from error
             raise
 
     def commit_compaction(self, prepared: Compaction) -> Head:
@@ -366,7 +386,10 @@ class Store(Sharing):
         except StorageError as error:
             if not reserve.is_full(error):
                 raise
-            words = f"{error.strerror}: deleting {counted(count, 'document')} takes up to {need:,} bytes meanwhile"
+            size = sum(self.catalogue.bytes())
+            pages = _PAGES_OF_ANY + count * (_PAGES_OF_ONE + 2 * size // max(1, self.head.n_live) // _FRAME)
+            most = min(pages * _FRAME, size)
+            words = f"{error.strerror}: deleting {counted(count, 'document')} takes up to {most:,} bytes meanwhile"
             raise StorageError(error.errno, words + advice) from error
 
     def _making_room(self, need: int) -> Callable[[], object]:
@@ -378,29 +401,31 @@ class Store(Sharing):
         fits = entries is not None and need <= entries.size(reserve.NAME)
         return (lambda: None) if fits else self.catalogue.use_log_again
 
-    def _make_room(self, count: int) -> None:
-        """Give back the catalogue's space, then the reserve, if a copy of so many records needs it.
+    def _make_room(self, need: int) -> None:
+        """Give back the catalogue's space, then the reserve, if a copy of so many bytes needs it.
 
-        Raises StorageError if even that is too little.
+        Raises NoRoomError if even that is too little.
         """
         entries = self.flat.entries
         if entries is None:
             return
-        need = sum(file.header_length + count * file.layout.record_bytes for file in self.flat.both())
         if need > _free(entries.path):
-            log = self.catalogue.checkpoint  # emptied, as to give back takes of it, and after that
-            for shrink in (log, self.catalogue.give_back, log):
-                with suppress(BqstoreError):
-                    shrink()
+            self._shrink_catalogue()
         free = _free(entries.path)
         if free < need <= free + entries.size(reserve.NAME):
             reserve.give_up(entries)
         elif need > free:
-            raise StorageError(
+            raise NoRoomError(
                 errno.ENOSPC,
                 f"the disk is full: compact() copies what is live, which takes {need:,} bytes, and {free:,} are free; "
                 "nothing was changed",
             )
+
+    def _shrink_catalogue(self) -> None:
+        log = self.catalogue.checkpoint  # emptied, as to give back takes of it, and after that
+        for shrink in (log, self.catalogue.give_back, log):
+            with suppress(BqstoreError):
+                shrink()
 
     def keep_reserve(self) -> None:
         """Keep some space for the day when the disk is full; see `reserve`."""

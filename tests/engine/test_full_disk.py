@@ -58,6 +58,8 @@ def test_deleting_to_make_room_failed_on_a_full_disk_and_so_did_opening(disk):
     with bqstore.open(disk, read_only=True) as col:  # SQLite cannot make its files, and the reserve is not a reader's
         assert len(col.search(vectors(1)[0], 3)) == len(col.get(["d1", "d2", "d3"])) == 3
     assert (disk / "default" / reserve.NAME).exists()
+    (disk / "default/meta.db-shm").unlink()  # else what SQLite has left is enough to open
+    fill(disk)
     with bqstore.open(disk) as col:
         assert len(col) == 200 and col.search(vectors(1)[0])[0].id == "d0"
         assert not (disk / "default" / reserve.NAME).exists()
@@ -243,6 +245,7 @@ def test_opening_gave_up_the_whole_reserve_and_the_next_opening_found_none(disk)
 def test_a_disk_without_a_byte_left_was_called_an_io_error(disk):
     with bqstore.open(disk) as col:
         add(col, 20)
+        col.flush()  # so that SQLite's files are removed when it is closed
         fill(disk)
     (disk / "default" / reserve.NAME).unlink()
     fill(disk)
@@ -252,6 +255,24 @@ def test_a_disk_without_a_byte_left_was_called_an_io_error(disk):
         assert caught.value.errno == errno.ENOSPC
     with bqstore.open(disk, read_only=True) as col:
         assert len(col.search(vectors(1)[0], 3)) == 3
+
+
+def test_opening_wrote_a_page_to_the_log_and_so_failed_where_there_was_no_byte_for_it(disk):
+    with bqstore.open(disk) as col:
+        add(col, 20)
+        fill(disk)
+    (disk / "default" / reserve.NAME).unlink()
+    fill(disk)
+    size = (disk / "default/meta.db-wal").stat().st_size
+    for _ in range(2):
+        with bqstore.open(disk) as col:
+            assert (disk / "default/meta.db-wal").stat().st_size == size > 0
+            assert len(col.search(vectors(1)[0], 3)) == 3
+    (disk / "filler").unlink()
+    with bqstore.open(disk) as col:
+        col.flush()
+    with bqstore.open(disk):
+        assert (disk / "default/meta.db-wal").stat().st_size == 0
 
 
 def test_compacting_after_many_deletions_on_a_full_disk_found_the_room_in_the_log(disk):

@@ -12,6 +12,7 @@ import pytest
 import bqstore
 from bqstore.errors import ClosedError, StorageError
 from bqstore.storage.catalogue import Catalogue
+from bqstore.storage.files import DiskFile
 from bqstore.storage.place import Place
 
 
@@ -111,6 +112,81 @@ def test_a_commit_that_was_not_written_poisoned_the_writer(col, name):
         col.delete(["a"])
     col._engine.store.catalogue._main = main
     assert len(col) == 4 and col.delete(["a"]) == 1 and col.verify().ok
+
+
+def failing_commits(col, name: str):
+    """From now on a commit of this collection fails as SQLite says that the system has failed."""
+
+    class Failing:
+        def __init__(self, real):
+            self.real = real
+
+        def execute(self, statement, *rest):
+            if statement == "COMMIT":
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorname = name
+                raise error
+            return self.real.execute(statement, *rest)
+
+        def __getattr__(self, attribute):
+            return getattr(self.real, attribute)
+
+    catalogue = col._engine.store.catalogue
+    catalogue._main = Failing(catalogue._main)
+    return catalogue
+
+
+@pytest.mark.parametrize("name", ["SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"])
+def test_a_quota_was_called_an_io_error(col, monkeypatch, name):
+    catalogue = failing_commits(col, name)
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.TemporaryFile", fails(errno.EDQUOT))
+        words = r"meta\.db: Disk quota exceeded: .* make room within it, or have it raised.*; nothing of this call"
+        with pytest.raises(StorageError, match=f"{words}.*deleting 1 document takes up to") as caught:
+            col.delete(["a"])
+        assert caught.value.errno == errno.EDQUOT
+    catalogue._main = catalogue._main.real
+    assert col._engine.store.sound == (name == "SQLITE_IOERR_WRITE")  # else it may be in the log as a whole
+    if col._engine.store.sound:
+        assert col.delete(["a"]) == 1 and col.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("SQLITE_IOERR_WRITE", 0), ("SQLITE_IOERR_WRITE", errno.EIO), ("SQLITE_IOERR_READ", errno.EDQUOT)],
+)
+def test_a_failing_disk_is_not_called_a_full_one(col, monkeypatch, name, number):
+    failing_commits(col, name)
+    with monkeypatch.context() as patch:
+        if number:
+            patch.setattr("tempfile.TemporaryFile", fails(number))
+        with pytest.raises(StorageError, match="disk I/O error") as caught:
+            col.add(np.eye(4)[:1])
+        assert caught.value.errno is None
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_compacting_within_a_quota_gives_up_the_reserve_and_says_what_it_takes(col, tmp_path, monkeypatch, times):
+    """What the system tells to be free is the disk's, and the quota is not known before it is used up."""
+    col.delete(["a"])
+    refused, real = [], DiskFile._pwrite
+
+    def within(self, data, offset):
+        if len(refused) < times:
+            refused.append(data)
+            fails(errno.EDQUOT)()
+        real(self, data, offset)
+
+    monkeypatch.setattr(DiskFile, "_pwrite", within)
+    if times == 1:
+        col.compact()
+        assert not (tmp_path / "default/RESERVE").exists() or (tmp_path / "default/RESERVE").stat().st_size
+    else:
+        with pytest.raises(StorageError, match=r"quota .*; the copy takes 3\d\d bytes beside what there is") as caught:
+            col.compact()
+        assert caught.value.errno == errno.EDQUOT
+    monkeypatch.undo()
+    assert len(col) == 3 and col.verify().ok and len(refused) == min(times, 2)
 
 
 def fail_to_close(failing: str, monkeypatch):
