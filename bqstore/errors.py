@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Final
 
 RESTORE: Final = "restore the collection from a copy, or save what is intact with `bqstore repair`"
+RESTORE_ENTRIES: Final = "restore it from a copy, or save what is intact with `bqstore repair`"  # of keys and values
 
 
 class BqstoreError(Exception):

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, StorageError
+from ..errors import RESTORE, RESTORE_ENTRIES, BqstoreError, ClosedError, CorruptionError, StorageError
 from . import map_room, platform, space
 from .forked import Inheritable, Using
 from .head import Head
@@ -130,7 +130,8 @@ class Catalogue(Inheritable):
                 raise StorageError(words.format(self._path and self._path.parent)) from error
             raise named from error
         except UnicodeDecodeError as error:  # a text column that is not UTF-8
-            raise CorruptionError(f"{self.name} holds text that is not UTF-8; {RESTORE}") from error
+            restore = RESTORE if self.name == "meta.db" else RESTORE_ENTRIES
+            raise CorruptionError(f"{self.name} holds text that is not UTF-8; {restore}") from error
 
     @contextmanager
     def using_main(self) -> Iterator[sqlite3.Connection]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
-from ..errors import CorruptionError
+from ..errors import RESTORE_ENTRIES, CorruptionError
 from .format import newer_format
 from .row_table import AT_ONCE
 
@@ -82,7 +82,7 @@ def _is_intact(about: Sequence[Any], key_crc: object) -> bool:
 
 
 def _damaged(about: Sequence[Any], name: str) -> CorruptionError:
-    return CorruptionError(f"entry {about[1]!r} of {about[0]!r} in {name} is damaged; restore it from a copy")
+    return CorruptionError(f"entry {about[1]!r} of {about[0]!r} in {name} is damaged; {RESTORE_ENTRIES}")
 
 
 def create(connection: sqlite3.Connection, about: About) -> None:
@@ -103,7 +103,9 @@ def read_about(connection: sqlite3.Connection, name: str) -> About:
     if not schema:  # a file gets its name with its tables in it
         raise CorruptionError(f"{name} is empty, and entries had been written to it; restore it from a copy")
     if schema != set(_STATEMENTS):
-        raise CorruptionError(f"{name} does not have the tables of entries: damaged, or another program's")
+        raise CorruptionError(
+            f"{name} does not have the tables of entries: damaged, or another program's; {RESTORE_ENTRIES}"
+        )
     return reread_about(connection, name)
 
 
@@ -121,7 +123,7 @@ def reread_about(connection: sqlite3.Connection, name: str) -> About:
             raise ValueError
         return about
     except (TypeError, ValueError, AttributeError) as error:
-        raise CorruptionError(f"{name} has lost the row about its entries; restore it from a copy") from error
+        raise CorruptionError(f"{name} has lost the row about its entries; {RESTORE_ENTRIES}") from error
 
 
 def write_about(connection: sqlite3.Connection, about: About) -> None:
@@ -253,14 +255,18 @@ def intact(connection: sqlite3.Connection, name: str) -> tuple[list[Entry], list
                 except CorruptionError as error:
                     problems[str(error)] = None
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            problems[f"{name}: {error if isinstance(error, sqlite3.Error) else 'not UTF-8'}"] = None
+            problems[_told(error, name)] = None
     try:
         expected = reread_about(connection, name).entries
         if expected != len(found):
             problems[f"{name}: {expected - len(found):,} of {expected:,} entries are lost"] = None
-    except (sqlite3.Error, CorruptionError) as error:
-        problems[f"{name}: {error}"] = None
+    except (sqlite3.Error, CorruptionError, UnicodeDecodeError) as error:
+        problems[_told(error, name)] = None
     return list(found.values()), list(problems)
+
+
+def _told(error: Exception, name: str) -> str:
+    return f"{name}: {'not UTF-8' if isinstance(error, UnicodeDecodeError) else error}"
 
 
 def problems_of(connection: sqlite3.Connection, name: str, most: int = 20) -> list[str]:

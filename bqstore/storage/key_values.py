@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Final, TypeVar
 
+from ..arguments import counted
 from ..errors import BqstoreError, ClosedError, LockedError, ReadOnlyError, StorageError
 from ..forks import in_forks
 from . import descriptors, reserve
@@ -26,6 +27,7 @@ from .catalogue import Catalogue
 from .key_value_tables import About, Entry
 from .lock import WriterLock, is_own_for_life, unlock_and_close
 from .place import Place
+from .space import log_of_deleting
 
 T = TypeVar("T")
 NAME: Final = "kv.db"
@@ -171,8 +173,15 @@ class EntryFile:
             gone = tables.remove(connection, ((space, key) for key in keys))
             return gone, about.next(_later(about), -gone) if gone else about
 
-        # no checkpoint in between: it would take the space that is given up, to copy the log
-        return reserve.with_it(self._place, lambda: self._write(change), is_over=lambda: self._poison is not None)
+        try:  # no checkpoint in between: it would take the space that is given up, to copy the log
+            return reserve.with_it(self._place, lambda: self._write(change), is_over=lambda: self._poison is not None)
+        except StorageError as error:
+            if not reserve.is_full(error):
+                raise
+            count, entries = len(keys), self.read(tables.reread_about).entries
+            most = log_of_deleting(count, entries, sum(self.catalogue.bytes()))
+            words = f"{error.strerror}: deleting {counted(count, 'entry')} takes up to {most:,} bytes meanwhile"
+            raise StorageError(error.errno, f"{words}; delete fewer at a time, or make room elsewhere") from error
 
     def follow(self, source: sqlite3.Connection) -> int:
         """Make the entries those of another file, in one commit; bytes of the values that differed."""

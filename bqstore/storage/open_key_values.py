@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from ..errors import BqstoreError, CorruptionError, NotFoundError
+from ..errors import RESTORE_ENTRIES, BqstoreError, CorruptionError, NotFoundError
 from . import key_value_tables as tables
 from . import platform, reserve
 from .catalogue import Catalogue
@@ -22,6 +22,7 @@ from .lock import WriterLock, end_with_the_parent, is_own_for_life
 from .place import Place
 
 _NEW: Final = f"{NAME}.new"
+_PAGE: Final = 4096
 _LONGEST: Final = 1 << 40  # bytes that a damaged header may ask for; they are a hole
 
 
@@ -106,21 +107,33 @@ def _make(place: Place) -> None:
     for name in place.names():
         if name.startswith((_NEW, f"{NAME}-")):  # of an interrupted call, or of a file that is gone
             place.unlink(name)
-    fd = place.open(_NEW, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
-        place.check()
-        catalogue = _Entries(place.path / _NEW, unfinished=True)
+        fd = place.open(_NEW, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
-            with catalogue.writing() as connection:
-                tables.create(connection, About(secrets.randbits(62)))
+            place.check()
+            _fill(place.path / _NEW, secrets.randbits(62))
+            platform.sync_file(fd)
         finally:
-            catalogue.close()
-        platform.sync_file(fd)
-    finally:
-        os.close(fd)
-    place.check()  # else the tables are in another folder
-    place.replace(NAME, by=_NEW)
+            os.close(fd)
+        place.check()  # else the tables are in another folder
+        place.replace(NAME, by=_NEW)
+    except BaseException:
+        with suppress(BqstoreError, OSError):  # it takes room, which there may be none of
+            for name in place.names():
+                if name.startswith(_NEW):
+                    place.unlink(name)
+        raise
     place.sync()
+
+
+def _fill(file: Path, id_: int) -> None:
+    """Make the tables in an empty file."""
+    catalogue = _Entries(file, unfinished=True)
+    try:
+        with catalogue.writing() as connection:
+            tables.create(connection, About(id_))
+    finally:
+        catalogue.close()
 
 
 def _check_count(main: sqlite3.Connection, about: About) -> None:
@@ -133,7 +146,7 @@ def _check_count(main: sqlite3.Connection, about: About) -> None:
         main.execute("ROLLBACK")
     if found != about.entries:
         raise CorruptionError(
-            f"{NAME} holds {found:,} entries, its own row counts {about.entries:,}; restore it from a copy"
+            f"{NAME} holds {found:,} entries, its own row counts {about.entries:,}; {RESTORE_ENTRIES}"
         )
 
 
@@ -164,19 +177,44 @@ def salvage(folder: Path, target: Path) -> list[str]:
     if not _is_there(folder):
         return []
     with tempfile.TemporaryDirectory(dir=target) as work:
-        try:
-            catalogue = _Entries(_whole_length(folder, Path(work)))
-        except BqstoreError as error:
-            return [f"{NAME}: {error}; none of its entries could be saved"]
-        try:
-            found, problems = tables.intact(catalogue.main(), NAME)
-        finally:
-            with suppress(BqstoreError):
-                catalogue.close()
+        copy = _whole_length(folder, Path(work))
+        found, problems = _intact(copy)
+        if problems:
+            _renew_first_page(copy)
+            again, more = _intact(copy)
+            if len(again) > len(found):
+                found, problems = again, [f"{NAME}: its first page is damaged", *more]
     if found or not problems:
         with closing(open_key_values(target, read_only=False)) as entries:
             entries.restore(found)
     return problems
+
+
+def _intact(file: Path) -> tuple[list[tables.Entry], list[str]]:
+    try:
+        catalogue = _Entries(file)
+    except BqstoreError as error:
+        return [], [f"{NAME}: {error}; none of its entries could be saved"]
+    try:
+        return tables.intact(catalogue.main(), NAME)
+    finally:
+        with suppress(BqstoreError):
+            catalogue.close()
+
+
+def _renew_first_page(file: Path) -> None:
+    """Put the first page of a new file in the place of that of a damaged one.
+
+    Tables and indexes are the same in all of them, and begin at the same pages; what else stands there is the number of
+    pages, which of them are unused, and that there is a log (2, 2).
+    """
+    new = file.with_name("new.db")
+    _fill(new, 0)
+    with new.open("rb") as source, file.open("r+b") as target:
+        page = source.read(_PAGE)
+        pages = target.seek(0, os.SEEK_END) // _PAGE
+        target.seek(0)
+        target.write(page[:18] + bytes([2, 2]) + page[20:28] + pages.to_bytes(4, "big") + page[32:])
 
 
 def _whole_length(folder: Path, work: Path) -> Path:

@@ -19,6 +19,14 @@ LOG_LARGE: Final = 16 << 20  # a log of more is emptied after the commit that ma
 PORTION: Final = 16  # pages that are given back at a time where the disk is full; each takes some of the log
 _FEW: Final = 16  # one page in so many may be unused in a file of an earlier release, which must be written anew
 
+_FRAME: Final = 4096 + 24  # bytes of the log for a page
+_PAGES_OF_ANY, _PAGES_OF_ONE = 8, 5  # that a commit changes, and the deletion of a row beside the pages of its text
+
+
+def log_of_deleting(count: int, of: int, size: int) -> int:
+    """At most so many bytes of the log are for a deletion: of so many rows out of all, in a file with its log."""
+    return min(size, _FRAME * (_PAGES_OF_ANY + count * (_PAGES_OF_ONE + 2 * size // max(1, of) // _FRAME)))
+
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Let pages be given back by `give_back`; before anything else is done with a new file."""

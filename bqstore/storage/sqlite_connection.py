@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ..errors import RESTORE, BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
+from ..errors import RESTORE, RESTORE_ENTRIES, BqstoreError, ClosedError, CorruptionError, LockedError, StorageError
 from . import platform, space
 
+_DAMAGE: Final = ("malformed", "not a database", "no such table", "no such column", "unsupported file format")
 # of a write or of making a file; not of a read, which a full disk does not refuse
 _MAY_WANT_ROOM: Final = (
     "SQLITE_CANTOPEN",
@@ -83,10 +84,19 @@ def _may_want_room(text: str) -> bool:
     return "disk I/O error" in text or "unable to open" in text
 
 
+def _has_odd_header(path: Path) -> bool:
+    """Whether the first page asks for another version of SQLite, without which the file may only be read."""
+    try:
+        with path.open("rb") as file:
+            return any(version not in (1, 2) for version in file.read(20)[18:])
+    except OSError:
+        return False
+
+
 def translate(error: sqlite3.Error, name: str, folder: Path | None = None) -> BqstoreError:
     """The BqstoreError for an SQLite error; ``folder``: where SQLite was writing."""
     text = str(error)
-    restore = RESTORE if name == "meta.db" else "restore it from a copy"
+    restore = RESTORE if name == "meta.db" else RESTORE_ENTRIES
     if "UTF-8" in text:  # SQLite's message quotes the text
         return CorruptionError(f"{name} holds text that is not UTF-8; {restore}")
     if "unable to open" in text and (want := platform.want_of_descriptors()):
@@ -97,7 +107,7 @@ def translate(error: sqlite3.Error, name: str, folder: Path | None = None) -> Bq
         if getattr(error, "sqlite_errorname", None) == "SQLITE_IOERR_SHMSIZE":
             words += f": SQLite's file {name}-shm takes 32 KiB"
         return StorageError(want.errno, f"{words}; nothing of this call was acknowledged")
-    if "malformed" in text or "not a database" in text or "no such table" in text or "no such column" in text:
+    if any(words in text for words in _DAMAGE) or ("readonly" in text and folder and _has_odd_header(folder / name)):
         return CorruptionError(f"{name} is damaged ({text}); {restore}")
     if "readonly" in text:
         return StorageError(f"{name} has a writer, and following a writer needs permission to write in its folder")

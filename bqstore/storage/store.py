@@ -34,7 +34,7 @@ from ..errors import (
     ReadOnlyError,
     StorageError,
 )
-from . import head_table, platform, reserve, row_table, text_index
+from . import head_table, platform, reserve, row_table, space, text_index
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live, next_head
 from .files import storage_errors
@@ -49,8 +49,6 @@ from .text_index import TextIndex, changed_texts
 
 T = TypeVar("T")
 _LOG_OF_ONE: Final = 3 * 4096  # bytes of SQLite's log for the deletion of one document, in pages of its own
-_FRAME: Final = 4096 + 24  # bytes of its log for a page
-_PAGES_OF_ANY, _PAGES_OF_ONE = 8, 5  # that a commit changes, and the deletion of a document beside those of its text
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
 
 
@@ -386,9 +384,7 @@ class Store(Sharing):
         except StorageError as error:
             if not reserve.is_full(error):
                 raise
-            size = sum(self.catalogue.bytes())
-            pages = _PAGES_OF_ANY + count * (_PAGES_OF_ONE + 2 * size // max(1, self.head.n_live) // _FRAME)
-            most = min(pages * _FRAME, size)
+            most = space.log_of_deleting(count, self.head.n_live, sum(self.catalogue.bytes()))
             words = f"{error.strerror}: deleting {counted(count, 'document')} takes up to {most:,} bytes meanwhile"
             raise StorageError(error.errno, words + advice) from error
 

@@ -1,6 +1,9 @@
 """What is wrong with `kv.db` is said: an emptied file, false checksums, a lost row, a commit in doubt."""
 
+import errno
+import re
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from bqstore import CorruptionError, LockedError, StorageError
 from bqstore.storage import key_value_tables as tables
 from bqstore.storage.key_values import Held
 from bqstore.storage.place import Place
+from tests.engine.test_durability import small_disk
 
 
 def made(path: Path) -> Path:
@@ -114,6 +118,82 @@ def test_verify_counts_what_the_table_has(tmp_path):
     changed(file, "DELETE FROM entries WHERE key = 'x'")
     with closing(sqlite3.connect(file)) as raw:
         assert tables.problems_of(raw, "kv.db") == ["kv.db: its own row counts 2 entries, there are 1"]
+
+
+FIRST = {  # what is put at a place of the first page
+    "the name of the format": (0, bytes(16)),
+    "the size of a page": (16, b"\xff\xff"),
+    "the version that may write": (18, b"\xff"),
+    "the version that may read": (19, b"\xff"),
+    "the number of pages": (28, b"\0\0\0\x7f"),
+    "the form of the schema": (44, b"\0\0\0\xff"),
+    "the encoding of text": (56, b"\0\0\0\3"),
+    "the kind of the page": (100, b"\5"),
+    "the statements": (3600, bytes(300)),
+    "a byte of a statement": (3703, b"\xee"),
+    "all of it": (0, bytes(range(256)) * 16),
+}
+
+
+@pytest.mark.parametrize("what", FIRST)
+def test_damage_of_the_first_page_is_said_to_be_damage_and_repair_saves_the_entries(tmp_path, what):
+    """It was a StorageError without advice, and a bare UnicodeDecodeError of `repair`, which saved nothing."""
+    file = made(tmp_path / "store")
+    at, bad = FIRST[what]
+    data = file.read_bytes()
+    assert data[18:20] == b"\2\2" and len(data) > 4096
+    file.write_bytes(data[:at] + bad + data[at + len(bad) :])
+    said = r"kv\.db .*(damage|UTF-8).*restore it from a copy, or save what is intact with `bqstore repair`"
+    for read_only in (False, True):
+        try:
+            with bqstore.open_key_values(tmp_path / "store", read_only=read_only) as kv:
+                assert kv.items() == [("x", b"1"), ("y", b"2")]
+            assert what in ("the number of pages", "the version that may write")  # which reading does not use
+        except CorruptionError as error:
+            assert re.search(said, str(error), re.DOTALL), error
+    repaired = bqstore.repair(tmp_path / "store", to=tmp_path / "repaired")
+    assert repaired.documents == 2 and not repaired.lost
+    with bqstore.open_key_values(tmp_path / "repaired") as kv:
+        assert kv.items() == [("x", b"1"), ("y", b"2")]
+
+
+def test_on_a_full_disk_entries_can_be_deleted_and_what_does_not_fit_says_what_it_takes(tmp_path):
+    disk = small_disk(tmp_path, "3m")
+
+    def fill() -> None:
+        with pytest.raises(OSError, match="No space"), (disk / "filler").open("ab", buffering=0) as file:
+            while True:
+                file.write(b"z" * 4096)
+
+    try:
+        fill()
+        with pytest.raises(StorageError, match="No space left") as caught:
+            bqstore.open_key_values(disk)
+        assert caught.value.errno == errno.ENOSPC
+        with (disk / "filler").open("r+b") as file:
+            file.truncate(file.seek(0, 2) - (30 << 10))
+        with pytest.raises(StorageError, match=r"kv\.db.* No space left"):
+            bqstore.open_key_values(disk)
+        assert not [each for each in (disk / "default").iterdir() if each.name.startswith("kv.db.new")]
+        (disk / "filler").unlink()
+        with bqstore.open_key_values(disk) as kv:
+            kv.put({f"k{i}": b"v" * 3000 for i in range(300)})
+            fill()
+            with pytest.raises(StorageError, match=r"kv\.db: No space left") as caught:
+                kv.put({"new": b"v" * 3000})
+            assert caught.value.errno == errno.ENOSPC
+            assert kv.delete([f"k{i}" for i in range(5)]) == 5
+            with pytest.raises(
+                StorageError, match=r"deleting 300 entries takes up to [\d,]+ bytes meanwhile; delete fewer"
+            ):
+                kv.delete([f"k{i}" for i in range(300)])
+        fill()
+        with bqstore.open_key_values(disk) as kv, bqstore.open_key_values(disk, read_only=True) as reader:
+            assert len(kv.keys()) == len(reader.items()) == 295
+            (disk / "filler").unlink()
+            kv.put({"new": b"v"})
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 class FailingCommit:
