@@ -9,6 +9,7 @@ back: what a kill leaves is no collection, and the next call goes on with it. An
 writer would do it, in one commit, so that it is at any moment one commit of the collection or the other.
 """
 
+import errno
 import io
 import os
 import sqlite3
@@ -21,12 +22,12 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from ..errors import BqstoreError, CorruptionError, InvalidInputError, LockedError
+from ..errors import BqstoreError, CorruptionError, InvalidInputError, LockedError, StorageError
 from . import graph_snapshot as snapshots
-from . import head_table, platform, row_table, text_index
+from . import head_table, platform, reserve, row_table, text_index
 from . import key_value_tables as tables
 from .files import DiskFile, RecordFile, make_file, storage_errors, write_all
-from .flat import FlatFiles, layouts
+from .flat import FlatFiles, layouts, size_of
 from .format import F32, NO_PARAMETERS, Layout
 from .head import Head
 from .key_values import NAME as ENTRIES
@@ -42,6 +43,7 @@ from .store import Store, SupersededError
 from .text_index import TextIndex
 from .verify import problems_of
 
+_SHARED: Final = 32 << 10  # bytes of SQLite's shared memory, when what it has copied is read back
 _PIECE: Final = 8 << 20  # bytes of records compared and written at a time
 _PAGES: Final = 4096  # of the catalogue, between two looks for a Ctrl-C
 _LOCK: Final = "BACKUP"  # locked by whoever makes a first copy
@@ -60,7 +62,8 @@ def back_up(store: Store, folder: Path, incremental: bool, report: Report) -> tu
     incremental : bool      write only what the older copy lacks
 
     Raises InvalidInputError for a folder that holds something else, LockedError where it is being written,
-    StorageError, and CorruptionError where the collection or the older copy is damaged: an older copy is as it was.
+    StorageError, which says what a copy takes that does not fit, and CorruptionError where the collection or the older
+    copy is damaged: an older copy is as it was.
     """
     with storage_errors(f"back up to {folder}"):
         if store.folder is not None:
@@ -139,22 +142,74 @@ def _make(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
     with duty.open() as file:
         duty.wait(file, 0)
         _forget(growing / ENTRIES)
-        with last_commits(store) as (connection, head, flat, pairs):
-            written = _copy_catalogue(connection, store.catalogue.name, growing / "meta.db")
-            if pairs is not None:
-                written += _copy_catalogue(pairs, ENTRIES, growing / ENTRIES)
-        files = []
-        if flat.codes is not None:
-            files = [_target(growing, layout, head, flat.codes.parameters, entries) for layout in layouts(head)]
-            written += _copy_records(flat.both(), files, head.n_slots, 0, report)
-        written += _copy_snapshot(store, head, entries, files)
-        _read_back(growing, head)
+        with ExitStack() as until_read:
+            connection, head, flat, pairs = until_read.enter_context(last_commits(store))
+            need = _SHARED + _database_bytes(connection) + _flat_bytes(head, flat)
+            need += 0 if pairs is None else _SHARED + _database_bytes(pairs)
+            with _room_for(growing, need, "the next call goes on with what is there"):
+                written = _copy_catalogue(connection, store.catalogue.name, growing / "meta.db")
+                if pairs is not None:
+                    written += _copy_catalogue(pairs, ENTRIES, growing / ENTRIES)
+                until_read.close()
+                files = []
+                if flat.codes is not None:
+                    files = [_target(growing, layout, head, flat.codes.parameters, entries) for layout in layouts(head)]
+                    written += _copy_records(flat.both(), files, head.n_slots, 0, report)
+                written += _copy_snapshot(store, head, entries, files)
+                _read_back(growing, head)
         entries.unlink(_LOCK)
     platform.sync_folder(growing)
     beside = Entries(folder.parent)
     beside.replace(folder.name, by=growing.name)  # an empty folder of that name is replaced
     beside.sync()
     return head, written
+
+
+@contextmanager
+def _room_for(folder: Path, need: int, left: str) -> Iterator[None]:
+    """Raise StorageError, which says what a copy takes and what there is, before it is made or where it meets the end.
+
+    ``need``: bytes of the files; those in the folder are part of them, as they are gone on with, or made anew.
+    """
+
+    def room() -> tuple[int, int]:
+        return sum(_allocated(each) for each in folder.iterdir()), platform.free_bytes(folder)
+
+    def words(there: int, free: int) -> str:
+        already = f"{there:,} are there already, and " if there > _SHARED else ""
+        return (
+            f"the copy takes {need:,} bytes; {already}{free:,} are free on the disk of {folder.parent}: make room "
+            f"there, or name a folder on another disk; {left}"
+        )
+
+    found = room()
+    if need > sum(found):
+        raise StorageError(errno.ENOSPC, f"the disk is full: {words(*found)}")
+    try:
+        yield
+    except StorageError as error:
+        if not reserve.is_full(error):
+            raise
+        raise StorageError(error.errno, f"{error.strerror}: {words(*room())}") from error
+
+
+def _allocated(file: Path) -> int:
+    """Bytes that a file takes: one that is grown ahead of its records has a hole."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return 0
+    return min(found.st_size, getattr(found, "st_blocks", 1 << 50) * 512)
+
+
+def _database_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of a database as its connection sees it."""
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages) * int(size)
+
+
+def _flat_bytes(head: Head, flat: FlatFiles) -> int:
+    return 0 if flat.codes is None else size_of(head, flat.codes.parameters)
 
 
 def _target(path: Path, layout: Layout, head: Head, parameters: F32, entries: Entries) -> DiskFile:
@@ -181,7 +236,7 @@ def _copy_catalogue(connection: sqlite3.Connection, name: str, path: Path) -> in
             connection.backup(copy, pages=_PAGES, progress=lambda *_: None)
             copy.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
-        raise translate(error, f"{name}, or its copy,") from error
+        raise translate(error, f"{name}, or its copy,", path.parent) from error
     fd = os.open(path, os.O_RDWR)
     try:
         platform.sync_file(fd)
@@ -228,7 +283,10 @@ def _copy_records(
 
 
 def _copy_snapshot(store: Store, head: Head, entries: Entries, files: Sequence[RecordFile]) -> int:
-    """Copy the newest snapshot that the commit may use: it is derived, and makes opening quick; bytes written."""
+    """Copy the newest snapshot that the commit may use, if there is room; bytes written.
+
+    It is derived, and makes opening quick.
+    """
     source = store.flat.entries
     for seq, name in [] if source is None else snapshots.found(source, head.generation):
         if seq > head.seq or name in entries.names() or not files:
@@ -236,7 +294,12 @@ def _copy_snapshot(store: Store, head: Head, entries: Entries, files: Sequence[R
         with suppress(FileNotFoundError):  # a newer one has replaced it
             assert source is not None
             with os.fdopen(source.open(name, os.O_RDONLY), "rb", buffering=0) as file:
-                os.close(make_file(entries.path / name, partial(_fill, file), entries))
+                try:
+                    os.close(make_file(entries.path / name, partial(_fill, file), entries))
+                except OSError as error:
+                    if error.errno not in platform.FULL:
+                        raise
+                    return 0
             try:
                 snapshots.load(entries, name, head, files[-1])
             except UnusableError:
@@ -296,10 +359,12 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
             theirs = None if pairs is None else stack.enter_context(closing(open_key_values(folder, read_only=False)))
             if pairs is not None and theirs is not None:
                 _check_older(theirs, pairs, folder)
-            copy.start_writing()
-            written = _follow(copy, connection, head, flat, store.catalogue.name, report)
-            if pairs is not None and theirs is not None:  # after the documents that they belong to
-                written += theirs.follow(pairs)
+            need = sum(_allocated(each) for each in folder.iterdir()) + _more_bytes(old, head, flat, copy)
+            with _room_for(folder, need, "the older copy is whole, and the next call brings it up to date"):
+                copy.start_writing()
+                written = _follow(copy, connection, head, flat, store.catalogue.name, report)
+                if pairs is not None and theirs is not None:  # after the documents that they belong to
+                    written += theirs.follow(pairs)
         assert copy.flat.entries is not None  # it is on disk
         written += _copy_snapshot(store, head, copy.flat.entries, copy.flat.both())
         snapshots.sweep(copy.flat.entries, head.generation, 0, head.seq)
@@ -307,6 +372,12 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
     finally:
         copy.close()
     return head, written
+
+
+def _more_bytes(old: Head, head: Head, flat: FlatFiles, copy: Store) -> int:
+    """Bytes of records that an older copy lacks; those of another generation stand beside its own until the commit."""
+    goes_on = old.generation == head.generation and copy.codes is not None
+    return _flat_bytes(head, flat) - (_flat_bytes(old, copy.flat) if goes_on else 0)
 
 
 def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatFiles, name: str, report: Report) -> int:

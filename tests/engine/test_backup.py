@@ -1,5 +1,6 @@
 """`backup()`: whatever goes on meanwhile and however it ends, the copy is one commit, or no collection."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from tests.conftest import HANGS, child, clustered
 
 from ..storage.damage import bytes_of, flip
 from ..storage.known_collection import BITS, add, documents, make_store, questions
+from .test_durability import small_disk
 
 ROOT = Path(bqstore.__file__).parents[1]
 
@@ -332,6 +334,69 @@ def test_a_full_disk_leaves_no_collection_and_the_next_call_goes_on(tmp_path, mo
                 col.backup(tmp_path / "copy")
         col.backup(tmp_path / "copy")
     check_copy(tmp_path / "copy", truth)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = small_disk(tmp_path, "1200k")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def enlarge(disk):
+    subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+
+
+TAKES = (
+    r"the copy takes [\d,]+ bytes; ([\d,]+ are there already, and )?[\d,]+ are free on the disk of .*: make room there"
+)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["before", "when it fails"])
+def test_a_copy_that_does_not_fit_says_what_it_takes_and_the_next_call_goes_on(tmp_path, disk, monkeypatch, known):
+    with bqstore.open(tmp_path / "store") as col, bqstore.open_key_values(tmp_path / "store") as pages:
+        col.add(clustered(500, 256))
+        pages.put({f"k{i}": b"v" * 1000 for i in range(200)})
+        whole = col.backup(tmp_path / "whole").bytes_written
+        before = bytes_of(tmp_path / "store")
+        disk_of_copy = disk / "copy"
+        (disk / "filler").write_bytes(b"z" * (500 << 10))
+        with monkeypatch.context() as patch:
+            if not known:  # a quota, say, or somebody else who fills the disk meanwhile
+                patch.setattr("bqstore.storage.platform.free_bytes", lambda folder: 1 << 40)
+            with pytest.raises(bqstore.StorageError, match=f"{TAKES}.*the next call goes on") as caught:
+                col.backup(disk_of_copy)
+        assert caught.value.errno == 28
+        assert 0 <= int(re.search(r"takes ([\d,]+)", str(caught.value))[1].replace(",", "")) - whole < 100_000
+        assert bytes_of(tmp_path / "store") == before and col.verify().ok
+        with pytest.raises(bqstore.NotFoundError):
+            bqstore.open(disk_of_copy, read_only=True)
+        enlarge(disk)
+        written = col.backup(disk_of_copy).bytes_written
+        assert (written == whole) == known and written > whole // 10
+    check_same(tmp_path / "store", disk_of_copy)
+    with bqstore.open_key_values(disk_of_copy) as pages:
+        assert len(pages.keys()) == 200
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["before", "when it fails"])
+def test_an_older_copy_that_cannot_grow_says_what_it_takes_and_is_as_it_was(tmp_path, disk, monkeypatch, known):
+    truth = make_store(tmp_path / "store", 20)
+    with bqstore.open(tmp_path / "store") as col:
+        col.backup(disk / "copy")
+        add(col, documents(2000, 5))
+        with monkeypatch.context() as patch:
+            (disk / "filler").write_bytes(b"z" * (800 << 10))
+            if not known:
+                patch.setattr("bqstore.storage.platform.free_bytes", lambda folder: 1 << 40)
+            with pytest.raises(bqstore.StorageError, match=f"{TAKES}.*the older copy is whole"):
+                col.backup(disk / "copy", incremental=True)
+        check_copy(disk / "copy", truth)
+        enlarge(disk)
+        col.backup(disk / "copy", incremental=True)
+    check_same(tmp_path / "store", disk / "copy")
 
 
 @pytest.mark.long
