@@ -6,13 +6,16 @@ kernels have no twin: searches scan until they are there, and who must link wait
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+from bqstore.errors import StorageError
 from bqstore.kernels import api, background, metadata, plain
 from bqstore.kernels.examples import examples
 from bqstore.progress import Progress
@@ -38,6 +41,21 @@ def _in_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Name the want of descriptors: numba imports modules, and opens the cache, at the first call of a process."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise StorageError(
+            error.errno,
+            f"cannot load compiled kernels: {error.strerror}; close files or collections, or raise the limit of this "
+            "process, as `ulimit -n` does",
+        ) from error
 
 
 class Kernel:
@@ -74,9 +92,10 @@ class Kernel:
             with _looking:
                 if self._compiled is None and time.monotonic() >= self._next_look:
                     mode = background.mode()
-                    loaded = mode != "foreground" and self._load()
-                    if not loaded and mode != "off" and (mode == "foreground" or not background.is_compiling()):
-                        self.compile()
+                    with _named_errors():
+                        loaded = mode != "foreground" and self._load()
+                        if not loaded and mode != "off" and (mode == "foreground" or not background.is_compiling()):
+                            self.compile()
                     self._next_look = time.monotonic() + _EVERY
         return self._compiled is not None
 

@@ -1,5 +1,6 @@
 """Who compiles the kernels, and what answers meanwhile: real processes, each with a cache of its own."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import bqstore
-from bqstore.errors import InvalidInputError
+from bqstore.errors import InvalidInputError, StorageError
 from bqstore.kernels import background, dispatch
 from tests.conftest import FULL, HANGS, child
 from tests.kernels.given import INTERPRETED
@@ -318,3 +319,22 @@ def test_an_unknown_way_to_compile_is_refused_at_opening(monkeypatch):
     monkeypatch.setenv("BQSTORE_COMPILE", "Foreground")
     with pytest.raises(InvalidInputError, match="BQSTORE_COMPILE is 'Foreground'; expected one of background, "):
         bqstore.open()
+
+
+def test_the_first_call_of_a_process_without_descriptors_raised_a_bare_error(monkeypatch):
+    """Numba imports modules then."""
+
+    def refused(self):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    bqstore.warm_up(only="core")
+    kernel = dispatch.Kernel(dispatch.encode.root, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(dispatch.Kernel, "_load", refused)
+        patch.setattr(dispatch.Kernel, "compile", refused)
+        with pytest.raises(
+            StorageError, match=r"cannot load compiled kernels: Too many open files; close files"
+        ) as caught:
+            kernel.is_compiled()
+        assert caught.value.errno == errno.EMFILE
+    assert kernel.is_compiled()
