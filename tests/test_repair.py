@@ -152,6 +152,24 @@ def test_the_vectors_of_another_collection_are_not_taken_for_its_own(tmp_path):
     assert report.documents == 0 and len(report.lost) == len(truth)
 
 
+def test_with_the_first_pages_of_all_files_lost_documents_were_not_listed_and_deleted_ones_were(tmp_path):
+    """A row was looked for by its record alone, and that of a damaged vector was in no list, nor was its text."""
+    truth = make_store(tmp_path / "store", 60, quantization={"estimator": "rabitq"})
+    with bqstore.open(tmp_path / "store") as col:
+        doomed = list(truth)[5:20]
+        col.delete(doomed)
+        col.flush()
+    kept = {id_: document for id_, document in truth.items() if id_ not in doomed}
+    for name in ("meta.db", "vectors-0.bin", "codes-0.bin"):
+        file = tmp_path / "store/default" / name
+        data = file.read_bytes()
+        size = PAGE if name == "meta.db" else len(data) // 2
+        file.write_bytes(b"\xab" * size + data[size:])
+    report = repaired(tmp_path / "store", tmp_path / "new", kept, lost_at_most=40)
+    assert report.lost and all(each.id and each.metadata is not None for each in report.lost)
+    assert {each.reason for each in report.lost} == {"its vector is damaged"}
+
+
 def test_a_row_whose_text_is_damaged_is_listed_by_its_id(tmp_path):
     truth = make_store(tmp_path / "store", 20)
     file = tmp_path / "store/default/meta.db"

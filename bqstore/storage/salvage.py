@@ -62,6 +62,13 @@ class FlatWreck:
     slots: NDArray[np.int64]
     rids: NDArray[np.int64]
 
+    def gaps(self, head: Head) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Between which rids those of damaged records are, two int64 (m,): the rids of a file ascend."""
+        slots = np.concatenate([[-1], self.slots, [head.n_slots]])
+        rids = np.concatenate([[-1], self.rids, [head.next_rid]])
+        before = np.flatnonzero(np.diff(slots) > 1)
+        return rids[before], rids[before + 1]
+
     def pieces(self, rids: Sequence[int]) -> Iterator[tuple[list[int], U32]]:
         """The records of rids that are here, some at a time, ascending: their rids, and uint32 (m, words)."""
         order = np.argsort(self.rids, kind="stable")
@@ -250,7 +257,9 @@ def _fill(wreck: Wreck, tables: _Tables) -> None:
     if missing or not tables.sound:  # also a newer version of a row, which a damaged log hides from SQLite
         changed = dict(tables.some("SELECT rid, seq FROM changed"))
         raw = (tuple(row[i] for i in _PLACES) for row in tables.pages.records(len(_RAW)))
-        _take(wreck, (row for row in raw if row[0] in known and row[1] >= changed.get(row[0], 0)))
+        raw = (row for row in raw if type(row[0]) is int and type(row[1]) is int and row[1] >= changed.get(row[0], 0))
+        gaps = [file.gaps(head) for file in (wreck.vectors, wreck.codes) if file is not None]
+        _take(wreck, (row for row in raw if row[0] in known or _may_be_there(row[0], gaps, head)))
     wreck.ids.update((rid, index[rid]) for rid in index.keys() - wreck.rows.keys() - wreck.dead)
     for rid in wreck.rows:
         wreck.ids.pop(rid, None)
@@ -261,6 +270,16 @@ def _fill(wreck: Wreck, tables: _Tables) -> None:
     left = len(wreck.rows) + len([rid for rid, reason in wreck.lost if rid not in wreck.rows])
     if left != head.n_live:
         wreck.problems.append(f"meta.db: its head row counts {head.n_live:,} documents, there are traces of {left:,}")
+
+
+def _may_be_there(rid: int, gaps: list[tuple[NDArray[np.int64], NDArray[np.int64]]], head: Head) -> bool:
+    """Whether a row that has no record may be that of a damaged one, and not of a document deleted before."""
+
+    def is_in(before: NDArray[np.int64], after: NDArray[np.int64]) -> bool:
+        at = int(np.searchsorted(before, rid)) - 1
+        return at >= 0 and rid < int(after[at])
+
+    return 0 <= rid < head.next_rid and all(is_in(*each) for each in gaps)
 
 
 def _read(tables: _Tables, rids: list[int]) -> Iterator[tuple[Any, ...]]:
