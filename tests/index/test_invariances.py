@@ -87,9 +87,11 @@ def test_a_short_query_found_the_mean_alone(metric, planes, form, way, coding):
     """Of products the order does not depend on the length of the query; corrected codes made it the mean's."""
     data, queries = made(coding, metric, form=form), vectors_of(metric)[1]
     ordinals, scores = found(data, way, queries, planes)
+    of_signs = coding == CODINGS[0] and planes == layout.BINARY and way.endswith("codes")  # these have no length
     for exponent in (-40, -7, -3, 9, 40):
         times = np.float32(2.0**exponent)
-        same(found(data, way, queries * times, planes), (ordinals, scores * times if metric == DOT else scores))
+        grown = scores * times if metric == DOT and not of_signs else scores
+        same(found(data, way, queries * times, planes), (ordinals, grown))
     short = found(data, way, queries * np.float32(0.003), planes)
     if metric == COSINE or coding not in CORRECTED:
         assert shared(short, (ordinals, scores)) > 0.98
