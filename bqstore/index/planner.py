@@ -32,8 +32,9 @@ _EXACT_VALUE = 0.2  # a value of an original
 # (Lengths of two kinds, 1 to 15, are worse at any share: .6 at .05.)
 INEXACT_COPIES = 1 / 8
 # Of a thousand nearest codes, the most that a wide walk may miss in a trial (`trial_walks`): a sample, so less than
-# the 20 that are meant.
-MISSED = 12
+# the 20 that are meant. From 5 on, walks of the usual width miss some 40 to 120, and wide ones are planned: ``WIDE``
+# times as wide.
+MISSED, MISSED_SOME, WIDE = 12, 5, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ def plan(
     n : int                     slots to search
     linked : int                how many of them are in the graph; a walk scans the others
     accepted : int              how many may be found
-    hnsw_ef : int or None       width of the beam; None: ``ef_construct``, as in Qdrant, or twice the candidates
+    hnsw_ef : int or None       width of the beam; None: ``ef_construct``, as in Qdrant, or twice the candidates, or
+                                ``WIDE`` times ``ef_construct`` where ``missed`` asks for that
     planes : int                of the query's encoding
     bits, width : int           planes of a code, and words of each
     full_scan_threshold : int   kilobytes of float32 vectors, up to which all accepted are scored exactly; 0: never
@@ -168,7 +170,8 @@ def plan(
     else:
         widened = candidates
     scan = Plan(SCAN, rescoring, candidates, max_candidates=widened)
-    ef = max(ef_construct, 2 * wanted) if hnsw_ef is None else max(wanted, hnsw_ef)
+    usual = ef_construct * (WIDE if missed >= MISSED_SOME else 1)
+    ef = max(usual, 2 * wanted) if hnsw_ef is None else max(wanted, hnsw_ef)
     if linked == 0 or ef >= accepted or wanted < candidates:
         return scan
     if filtered:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.layout import FLOAT32, LONGEST, ONE_BIT, RABITQ, SHORTEST, Graph
-from .planner import SCAN, WALK, Plan
+from .planner import SCAN, WALK, WIDE, Plan
 from .quantizer import Quantizer, values_of
 from .search import ENCODINGS, NO_RECORDS, Search, Searchable
 from .threads import ALONE
@@ -23,9 +23,10 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 Originals = Callable[[I64], F32]  # of ordinals (m,), float32 (at most m, dim): without those that cannot be read
 
+# Where walks of the usual width miss so much, it counts as if wide ones missed some: these are planned then, no scan.
+_MUCH, _SOME = 0.04, 0.008
 QUERIES, MOST, _K = 64, 1024, 10  # a trial asks with as many, and on to the most while it is not clear
 _CLEAR = (1.5, 60)  # of a thousand: who misses less or more needs no more queries. Most misses come ten at a time
-_WIDTHS = 4  # times ``ef_construct``: what a beam of this width misses is missed by wider ones, too
 
 
 @dataclass
@@ -73,7 +74,9 @@ class Trial:
 def missed_by_walks(
     view: Graph, words: U64, quantizer: Quantizer, ef: int, ordinals: I64, originals: Originals | None = None
 ) -> float:
-    """The part of the nearest codes of some queries that walks miss.
+    """The part of the nearest codes of some queries that wide walks miss.
+
+    At least ``_SOME`` where those of the usual width miss much.
 
     Parameters
     ----------
@@ -83,7 +86,7 @@ def missed_by_walks(
     ordinals : int64 (m,)           the queries, at ``view.n`` or beyond
     originals : Originals           None: the queries are what the codes stand for
     """
-    n, dim, width = view.n, quantizer.dim, _WIDTHS * ef
+    n, dim, width = view.n, quantizer.dim, WIDE * ef  # what such a beam misses is missed by wider ones, too
     if not len(ordinals) or n <= width:
         return 0.0
     queries = np.zeros((0, dim), np.float32) if originals is None else originals(ordinals)[:, :dim]
@@ -94,11 +97,12 @@ def missed_by_walks(
         return 0.0
     data = Searchable(words, NO_RECORDS, n, dim, FLOAT32, quantizer.metric, quantizer, view)
     planes = ENCODINGS["scalar8bits" if quantizer.arrays.bits > 2 else "scalar4bits"]
-    scanned, walked = (
-        Search(data, None, n, _K, Plan(way, False, _K, width, width), planes).nearest(queries, ALONE)[1]
-        for way in (SCAN, WALK)
+    scanned, walked, usual = (
+        Search(data, None, n, _K, Plan(way, False, _K, beam, beam), planes).nearest(queries, ALONE)[1]
+        for way, beam in ((SCAN, 0), (WALK, width), (WALK, ef))
     )
-    return float((walked < scanned[:, -1:]).mean())
+    wide, narrow = (float((each < scanned[:, -1:]).mean()) for each in (walked, usual))
+    return max(wide, _SOME if narrow > _MUCH else 0.0)
 
 
 def decoded(words: U64, quantizer: Quantizer) -> F32:

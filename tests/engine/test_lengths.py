@@ -192,6 +192,7 @@ def test_copies_without_originals_were_walked_where_the_collection_was_scanned(t
         col.add(vectors)
         assert how_of(col, vectors[1]) == ("scan", True)
         with pickle.loads(pickle.dumps(col)) as copy:
+            copy.flush()  # until it is linked
             assert how_of(copy, vectors[1]) == ("scan", True)
         col.save(tmp_path / "s")
     with bqstore.open(tmp_path / "s") as col:

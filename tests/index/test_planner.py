@@ -150,6 +150,20 @@ def test_where_many_share_no_more_than_signs_nothing_is_walked():
     assert planned(alike=N, exact=True).way == "exact"
 
 
+def test_walks_of_the_usual_width_missed_a_tenth_where_wide_ones_miss_a_hundredth():
+    """Wide ones are planned there, unless a width is given, and where they take longer than a scan, that."""
+    few = {"n": 8000, "linked": 8000, "accepted": 8000, "full_scan_threshold": 0}
+    assert planned(**few).way == "walk"
+    for missed in (0, 4):
+        assert planned(missed=missed) == planned() and planned(missed=missed, **few) == planned(**few)
+    for missed in (5, 12):
+        assert planned(missed=missed) == Plan("walk", True, 30, 512, 512)
+        assert planned(missed=missed, k=300) == planned(k=300)
+        assert planned(missed=missed, hnsw_ef=64) == planned(hnsw_ef=64)
+        assert planned(missed=missed, **few).way == "scan"
+    assert planned(missed=13, hnsw_ef=64).way == "scan"
+
+
 # ---- under a filter
 
 BIG = 10 * N

@@ -61,6 +61,27 @@ def test_sparse_vectors_were_walked_to_as_what_their_codes_stand_for_is_found(me
     assert missed_by_walks(linked.view, words, quantizer, 128, ordinals, lambda of: vectors[of]) > 0.2
 
 
+@pytest.mark.parametrize(
+    ("usual", "wide", "part"),
+    [(0.04, 0, 0), (0.08, 0, 0.008), (0.08, 0.01, 0.01), (0.08, 0.02, 0.02), (0.5, 0, 0.008), (0.04, 0.003, 0.003)],
+)
+def test_what_usual_walks_miss_was_not_looked_at(monkeypatch, usual, wide, part):
+    """Of heavy tails .075, and wide ones nothing: it counts as if these missed some, so that walks are wide."""
+
+    class Found:
+        def __init__(self, data, accept, accepted, k, plan, planes):
+            self.missed = {0: 0, 64: usual, 256: wide}[plan.ef]
+
+        def nearest(self, queries, workers):
+            scores = np.ones((100, 10), np.float32)
+            scores.flat[: round(1000 * self.missed)] = 0
+            return None, scores
+
+    monkeypatch.setattr(trial_walks, "Search", Found)
+    view, words = HnswGraph(16, 64).view._replace(n=300), np.zeros((400, 1), np.uint64)
+    assert missed_by_walks(view, words, Quantizer.signs(64), 64, np.arange(300, 400)) == pytest.approx(part)
+
+
 def test_codes_are_asked_with_where_no_original_can_be_read():
     vectors, _ = data_of(2000, 48)
     quantizer = Quantizer.train(vectors, "two_bits", "rabitq", False, EUCLID)
