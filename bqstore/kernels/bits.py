@@ -169,9 +169,8 @@ def measure(
     """
     planes, encoding, bits, width = query.planes, query.encoding, query.bits, query.width
     shifts, many = query.shifts, query.bits * query.width
-    if (
-        bits == 1
-    ):  # without shifts, which would all be 0: they take a quarter of the time of one plane, a twelfth of four
+    # of one bit without shifts, which would all be 0: they take a quarter of the time of one plane, a twelfth of four
+    if bits == 1:
         if encoding == BINARY:
             _loop_1(words, rows, count, planes, None, width, ahead, out)
         elif encoding == SCALAR_4_BITS:

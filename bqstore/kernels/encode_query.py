@@ -69,7 +69,7 @@ def write_levels(query: npt.NDArray[np.float32], top: np.float32, steps: int, le
 def squared_norm_of_levels(levels: npt.NDArray[np.uint8], dim: int, steps: int) -> float:
     """Return the squared length of the vector of ``2 * level - steps``."""
     ones = np.int32(0)
-    squares = np.int32(0)  # at most MAX_DIM * 255^2, which is below 2^31
+    squares = np.int32(0)  # at most 2 * MAX_DIM * 255^2, just below 2^31: two bits have two lanes a value
     for j in range(dim):
         level = np.int32(levels[j])
         ones += level
