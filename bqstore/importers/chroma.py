@@ -18,8 +18,8 @@ import numpy as np
 import bqstore
 
 from . import framework_keys
-from .pickles import load, plain
-from .source import AT_ONCE, F32, One, Source, chosen, damaged, database, portions
+from .pickles import plain_values
+from .source import AT_ONCE, F32, One, Source, chosen, damaged, database, portions, regular
 
 _FILE = "chroma.sqlite3"
 _DISTANCES = {"l2": "euclid", "ip": "dot", "cosine": "cosine"}
@@ -112,7 +112,7 @@ def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, s
     matrix, newest = np.zeros((0, 0), np.float32), 0
     labels = folder / segments["VECTOR"] / "index_metadata.pickle"
     if labels.is_file():
-        stored = plain(load(labels.read_bytes(), _KNOWN, labels))
+        stored = plain_values(regular(labels).read_bytes(), _KNOWN, labels)
         places, matrix = _index(labels.parent)
         by_id = stored.get("id_to_label") if isinstance(stored, dict) else None
         if not isinstance(by_id, dict):
@@ -142,8 +142,8 @@ def _index(folder: Path) -> tuple[dict[int, int], F32]:
     """hnswlib's file: the row of each label, and the vectors, float32 (n, dim), mapped."""
     header, level0 = folder / "header.bin", folder / "data_level0.bin"
     try:
-        _, _, _, n, size, label_at, vector_at = _HEADER.unpack_from(header.read_bytes())
-        there = level0.stat().st_size
+        _, _, _, n, size, label_at, vector_at = _HEADER.unpack_from(regular(header).read_bytes())
+        there = regular(level0).stat().st_size
     except (OSError, struct.error) as error:
         raise damaged(header, error) from None
     if not (0 < vector_at < label_at < size <= 1 << 24) or (label_at - vector_at) % 4 or n * size > there:

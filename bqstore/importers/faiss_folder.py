@@ -17,7 +17,7 @@ import bqstore
 
 from . import framework_keys
 from .pickles import load, plain
-from .source import F32, One, Source, chosen, damaged, portions
+from .source import F32, One, Source, chosen, damaged, portions, regular
 
 _KNOWN = {
     **{
@@ -53,12 +53,13 @@ def open_source(path: Path, collection: str | None) -> Source:
     file = files[chosen(files, "index" if collection is None and "index" in files else collection, path)]
     pickled = file.with_suffix(".pkl")
     try:
-        stored, names = load(pickled.read_bytes(), _KNOWN, pickled)
+        data = regular(pickled).read_bytes()
+        stored, names = load(data, _KNOWN, pickled)
     except FileNotFoundError:
         raise damaged(pickled, "the documents are kept there, and it is missing") from None
     except (TypeError, ValueError):
         raise damaged(pickled, "it does not hold a docstore and the ids of its documents") from None
-    found = plain(stored)
+    found = plain(stored, len(data))
     documents = found.get("_dict") if isinstance(found, dict) else None
     if not isinstance(documents, dict) or not isinstance(names, dict):
         raise damaged(pickled, "it does not hold a docstore and the ids of its documents")
@@ -86,7 +87,7 @@ def _one(id_: str, document: dict[str, Any], vector: F32) -> One:
 
 def _vectors(file: Path) -> tuple[F32, str]:
     """The vectors of an index, float32 (n, dim), mapped where the file holds them as they are; and its distance."""
-    with file.open("rb") as opened:
+    with regular(file).open("rb") as opened:
         begin = opened.read(_HEADER.size + 8)
     if len(begin) < _HEADER.size + 8 or begin[:4] not in (b"IxFI", b"IxF2", b"IxFl"):
         return _by_faiss(file)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import framework_keys
-from .source import One, Source, chosen, damaged, portions
+from .source import One, Source, chosen, damaged, portions, regular
 
 _VECTORS = "__vector_store.json"  # behind the namespace, "default" if none was given
 _OLD_VECTORS = "vector_store.json"
@@ -16,7 +16,7 @@ _OLD_VECTORS = "vector_store.json"
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(regular(path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"no JSON ({error})") from None
     if not isinstance(found, dict):

@@ -86,8 +86,12 @@ def _named(place: Path) -> Iterator[None]:
     """What goes wrong with a source, at whatever moment, is an error of ours that names it."""
     try:
         yield
-    except (bqstore.BqstoreError, MemoryError):
+    except bqstore.BqstoreError:
         raise
+    except MemoryError:
+        raise bqstore.StorageError(
+            f"{place} takes more memory to read than the system gives; nothing of it was changed"
+        ) from None
     except OSError as error:
         raise damaged(place, error) from None
     except Exception as error:  # a value of another type where one was expected, bytes of an odd number, ...

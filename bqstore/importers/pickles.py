@@ -12,11 +12,13 @@ import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import bqstore
 
+_VALUES_PER_BYTE: Final = 4  # a byte of a pickle makes one value, or more where documents share their metadata
+_FEW: Final = 10_000
 _VALUES: dict[tuple[str, str], Any] = {  # written in C: they cannot be changed from a pickle
     ("datetime", "datetime"): datetime.datetime,
     ("datetime", "date"): datetime.date,
@@ -73,17 +75,35 @@ def load(data: bytes, known: dict[tuple[str, str], str], path: Path) -> Any:
         raise bqstore.CorruptionError(f"{path} is no pickle that can be read ({type(error).__name__})") from None
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """The value without `Stored`: dictionaries of attributes in their place, UUIDs as UUIDs."""
-    if depth > 100:
-        raise bqstore.CorruptionError("a pickle nests values more than 100 deep")
-    if isinstance(value, Stored):
-        state = _attributes(value)
-        if value.name == "UUID":
-            return UUID(int=state["int"])
-        return {key: plain(each, depth + 1) for key, each in state.items()}
-    if isinstance(value, dict):
-        return {key: plain(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(each, depth + 1) for each in value]
-    return value
+def plain(value: Any, size: int) -> Any:
+    """The value without `Stored`: dictionaries of attributes in their place, UUIDs as UUIDs.
+
+    ``size`` is that of the pickle in bytes. A list may stand in it once and be named many times, by lists that are
+    named many times themselves: forty of them hold more than any memory does. So values are counted.
+    """
+    left = _VALUES_PER_BYTE * size + _FEW
+
+    def of(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if depth > 100:
+            raise bqstore.CorruptionError("a pickle nests values more than 100 deep")
+        if left < 0:
+            raise bqstore.CorruptionError(f"a pickle of {size:,} bytes repeats its values without end")
+        if isinstance(value, Stored):
+            state = _attributes(value)
+            if value.name == "UUID":
+                return UUID(int=state["int"])
+            return {key: of(each, depth + 1) for key, each in state.items()}
+        if isinstance(value, dict):
+            return {key: of(each, depth + 1) for key, each in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [of(each, depth + 1) for each in value]
+        return value
+
+    return of(value, 0)
+
+
+def plain_values(data: bytes, known: dict[tuple[str, str], str], path: Path) -> Any:
+    """What a pickle holds, see `load`, as `plain` gives it."""
+    return plain(load(data, known, path), len(data))

@@ -10,8 +10,8 @@ from typing import Any
 import bqstore
 
 from . import framework_keys
-from .pickles import load, plain
-from .source import One, Source, chosen, damaged, database, portions, text_of
+from .pickles import plain_values
+from .source import One, Source, chosen, damaged, database, portions, regular, text_of
 
 _KNOWN = {
     (module, name): name
@@ -30,7 +30,7 @@ def open_source(path: Path, collection: str | None) -> Source:
     """The points of one of the folder's collections, which may be named "collection/vector"."""
     meta = path / "meta.json"
     try:
-        described = json.loads(meta.read_bytes())["collections"]
+        described = json.loads(regular(meta).read_bytes())["collections"]
         spaces = {
             name if not key else f"{name}/{key}": (name, key, space)
             for name, config in described.items()
@@ -59,7 +59,7 @@ def open_source(path: Path, collection: str | None) -> Source:
     def each() -> Iterator[One]:
         with database(file) as connection:
             for (data,) in connection.execute("SELECT point FROM points ORDER BY rowid"):
-                point = plain(load(data, _KNOWN, file))
+                point = plain_values(data, _KNOWN, file)
                 vector = point.get("vector")
                 vector = vector.get(key) if isinstance(vector, dict) else vector
                 if vector is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -105,11 +106,22 @@ def dim_of(document: One) -> int:
     return int(_floats(document).size)
 
 
+def regular(file: Path) -> Path:
+    """The file itself. CorruptionError for a pipe, which is waited for without end, and a device, which has none."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise damaged(file, "it is no regular file")
+    return file
+
+
 @contextmanager
 def database(file: Path) -> Iterator[sqlite3.Connection]:
-    """An SQLite file that is only read; what SQLite refuses, at whatever moment, is a CorruptionError with its name."""
+    """An SQLite file that is only read; what SQLite refuses, at whatever moment, is a CorruptionError with its name.
+
+    Views are refused, which may stand under the name of a table and have rows without end.
+    """
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{regular(file).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.set_authorizer(lambda *given: sqlite3.SQLITE_OK if given[4] is None else sqlite3.SQLITE_DENY)
             yield connection
     except sqlite3.Error as error:
         raise damaged(file, error) from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +19,16 @@ from numpy.typing import NDArray
 import bqstore
 
 from . import framework_keys
-from .source import AT_ONCE, One, Source, chosen, damaged, dim_of, portions, text_of
+from .source import AT_ONCE, One, Source, chosen, damaged, dim_of, portions, regular, text_of
 
 _IDS = ("id", "ids", "_id", "uuid", "doc_id")
 _TEXTS = ("text", "document", "page_content", "content", "chunk")
 _VECTORS = ("vector", "vectors", "embedding", "embeddings")
 _SINGULAR = {"texts": "text", "documents": "document", "metadatas": "metadata"}  # of the arrays of an npz
 _LINES = (".jsonl", ".ndjson")
+DOCUMENTS: Final = "documents.jsonl"  # beside the arrays of an npz that `export` has written
+_LONGEST: Final = 1 << 30  # bytes of a line, or of a row: more than any document that a collection takes needs
+_PORTION: Final = 1 << 26  # bytes of an array that are in memory together
 
 
 def _of_row(row: dict[str, Any], place: int, path: Path) -> One:
@@ -65,9 +71,12 @@ def _without_nulls(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from (line for line in file if line.strip())
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """All lines, also empty ones."""
+    while line := file.readline(_LONGEST + 1):
+        if len(line) > _LONGEST:
+            raise damaged(path, f"it has a line of more than {_LONGEST:,} bytes")
+        yield line
 
 
 def recognizes_lines(path: Path) -> bool:
@@ -79,13 +88,14 @@ def open_lines(path: Path, collection: str | None) -> Source:
     """Documents as JSON lines: {"id", "text", "metadata", "vector"}, or the usual other names of these."""
 
     def each() -> Iterator[One]:
-        with path.open("rb") as file:
-            for place, line in enumerate(file):
+        with regular(path).open("rb") as file:
+            for place, line in enumerate(_lines(file, path)):
                 if line.strip():
                     yield _of_row(_object(line, path, place), place, path)
 
     first = next(each(), None)
-    count = sum(1 for _ in _lines(path))
+    with path.open("rb") as file:
+        count = sum(1 for line in _lines(file, path) if line.strip())
     dim = 0 if first is None else dim_of(first)
     return Source("jsonl", path, "", count, dim, "cosine", lambda: portions(each(), dim))
 
@@ -95,12 +105,64 @@ def recognizes_arrays(path: Path) -> bool:
     return path.suffix in (".npy", ".npz") and path.is_file()
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a file by name; that of an npy is mapped. ValueError for arrays of Python objects."""
+@dataclass(frozen=True)
+class _Array:
+    """An array of an npz, of which some rows at a time are read; not so where it was written ``by_rows`` False."""
+
+    path: Path
+    member: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    by_rows: bool
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        n, size = self.shape[0], self.dtype.itemsize * math.prod(self.shape[1:])
+        if size > _LONGEST or (not self.by_rows and n * size > _LONGEST):
+            what = f"a row of {size:,} bytes" if self.by_rows else "columns, not rows, and is too long to turn"
+            raise bqstore.InvalidInputError(f"{self.member} of {self.path} has {what}; at most {_LONGEST:,} are read")
+        if not self.by_rows:
+            with np.load(self.path, allow_pickle=False) as loaded:
+                yield from loaded[self.member.removesuffix(".npy")]
+            return
+        at_once = max(1, min(AT_ONCE, _PORTION // max(1, size)))
+        with _member(self.path, self.member) as file:
+            _header(file)
+            for first in range(0, n, at_once):
+                some = min(at_once, n - first)
+                data = file.read(some * size)
+                if len(data) < some * size:
+                    raise damaged(self.path, f"{self.member} ends before its {n:,} rows do")
+                yield from np.ndarray((some, *self.shape[1:]), self.dtype, data)
+
+
+@contextmanager
+def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
+    with zipfile.ZipFile(regular(path)) as whole, whole.open(name) as file:
+        yield file
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type. ValueError for what is no array, and for one of Python objects."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded: they hold a pickle")
+    return shape, by_columns, dtype
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a file by name; none is in memory as a whole. ValueError for arrays of Python objects."""
     if path.suffix == ".npy":
         return {"vectors": np.load(path, mmap_mode="r", allow_pickle=False)}
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
-        return {name: loaded[name] for name in loaded.files}
+    found: dict[str, Any] = {}
+    with zipfile.ZipFile(regular(path)) as whole:
+        for name in whole.namelist():
+            if name != DOCUMENTS:
+                with whole.open(name) as file:
+                    shape, by_columns, dtype = _header(file)
+                found[name.removesuffix(".npy")] = _Array(path, name, shape, dtype, not by_columns or len(shape) < 2)
+    return found
 
 
 def open_arrays(path: Path, collection: str | None) -> Source:
@@ -110,41 +172,60 @@ def open_arrays(path: Path, collection: str | None) -> Source:
     if vectors is None:
         known = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
         raise bqstore.InvalidInputError(f"{path} has no vectors of shape (n, dim) named {_VECTORS}; it has {known}")
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+    if len(vectors.shape) != 2 or vectors.dtype.kind not in "fiu":
         raise bqstore.InvalidInputError(
             f"the vectors of {path} are {vectors.dtype} of shape {vectors.shape}; expected real numbers of (n, dim)"
         )
-    n = len(vectors)
+    n, dim = vectors.shape
     columns = {name: array for name, array in arrays.items() if array.shape[:1] == (n,)}
     exported = _are_ours(columns)
-    lines_of = [path.with_suffix(each) for each in _LINES] if path.suffix == ".npy" else []
-    beside = next((file for file in lines_of if file.is_file()), None)
 
     def each() -> Iterator[One]:
-        lines = iter(()) if beside is None else _lines(beside)
-        for place in range(n):
-            row = {_SINGULAR.get(name, name): array[place].tolist() for name, array in columns.items()}
-            if exported:
-                row = _object(row["document"], path, place)
-            if beside is not None:
-                line = next(lines, None)
-                if line is None:
-                    raise damaged(path, f"{beside} ends after {place:,} documents; there are {n:,} vectors")
-                row.update(_object(line, path, place))
-            yield _of_row(row | {"vector": vectors[place]}, place, path)
-        if next(lines, None) is not None:
-            raise damaged(path, f"{beside} has more documents than the {n:,} vectors")
+        with _beside(path) as (lines, where):
+            documents = (line for line in lines if line.strip())
+            rows = zip(vectors, *columns.values(), strict=True)
+            for place, (vector, *values) in enumerate(rows):
+                row = {_SINGULAR.get(name, name): v.tolist() for name, v in zip(columns, values, strict=True)}
+                if exported:
+                    row = _object(row["document"], path, place)
+                if where is not None:
+                    line = next(documents, None)
+                    if line is None:
+                        raise damaged(path, f"{where} ends after {place:,} documents; there are {n:,} vectors")
+                    row.update(_object(line, path, place))
+                yield _of_row(row | {"vector": vector}, place, path)
+            if next(documents, None) is not None:
+                raise damaged(path, f"{where} has more documents than the {n:,} vectors")
 
     notes = [f"{name!r} of shape {a.shape} is left out" for name, a in arrays.items() if name not in columns]
-    return Source("arrays", path, "", n, vectors.shape[1], "cosine", lambda: portions(each(), vectors.shape[1]), notes)
+    return Source("arrays", path, "", n, dim, "cosine", lambda: portions(each(), dim), notes)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[Iterator[bytes], Path | str | None]]:
+    """The JSON lines of the documents and where they are: beside an npy, or in an npz that `export` has written."""
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(regular(path)) as whole:
+            if DOCUMENTS not in whole.namelist():
+                yield iter(()), None
+                return
+            with whole.open(DOCUMENTS) as file:
+                yield _lines(file, path), DOCUMENTS
+        return
+    beside = next((file for file in map(path.with_suffix, _LINES) if file.is_file()), None)
+    if beside is None:
+        yield iter(()), None
+        return
+    with beside.open("rb") as file:
+        yield _lines(file, beside), beside
 
 
 def _are_ours(columns: dict[str, Any]) -> bool:
-    """Whether `export` wrote this npz: its documents are JSON objects of three keys; others' are texts."""
-    if columns.keys() != {"documents"} or not len(columns["documents"]):
+    """Whether an earlier `export` wrote this npz: its documents are JSON objects of three keys; others' are texts."""
+    if columns.keys() != {"documents"} or not columns["documents"].shape[0]:
         return False
     with suppress(ValueError, TypeError, RecursionError):
-        first = json.loads(columns["documents"][0].tolist())
+        first = json.loads(next(iter(columns["documents"])).tolist())
         return isinstance(first, dict) and first.keys() == {"id", "text", "metadata"}
     return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import islice
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 import bqstore
+
+from .tables import DOCUMENTS
 
 _KNOWN = (".jsonl", ".npz", ".parquet", ".arrow")
 _AT_ONCE = 1000
@@ -80,9 +83,13 @@ def _lines(col: bqstore.Collection, file: Any, _: str) -> int:
 def _arrays(col: bqstore.Collection, file: Any, _: str) -> int:
     found = list(_documents(col))
     vectors = np.array([each.vector for each in found], np.float32).reshape(len(found), col.info().dim or 0)
-    # as JSON: numpy's strings know no missing text, and lose zeros at their end
-    documents = [_json({"id": each.id, "text": each.text, "metadata": each.metadata}) for each in found]
-    np.savez(file, vectors=vectors, documents=np.array(documents, np.str_))
+    with zipfile.ZipFile(file, "w") as whole:
+        with whole.open("vectors.npy", "w", force_zip64=True) as out:
+            np.lib.format.write_array(out, vectors, allow_pickle=False)
+        # no array: numpy's strings are all as long as the longest, know no missing text, and lose zeros at their end
+        with whole.open(DOCUMENTS, "w", force_zip64=True) as out:
+            for each in found:
+                out.write((_json({"id": each.id, "text": each.text, "metadata": each.metadata}) + "\n").encode())
     return len(found)
 
 

@@ -75,6 +75,25 @@ def test_what_is_exported_comes_back_without_loss(tmp_path, ending):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_an_npz_held_each_document_as_long_as_the_longest(tmp_path):
+    texts = ["x" * 100_000, *["short"] * 49]
+    with bqstore.open() as col:
+        col.add(np.eye(50), [str(i) for i in range(50)], texts)
+        export(col, tmp_path / "all.npz")
+    assert (tmp_path / "all.npz").stat().st_size < 200_000  # it had 20 million
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as loaded:
+        assert loaded["vectors"].shape == (50, 50)
+        assert json.loads(loaded["documents.jsonl"].splitlines()[1]) == {"id": "1", "text": "short", "metadata": {}}
+    report = import_from(tmp_path / "all.npz", tmp_path / "store")
+    assert report.ok and report.compared == 50
+
+
+def test_an_npz_that_an_earlier_release_has_exported_is_read(tmp_path):
+    documents = [json.dumps({key: row[key] for key in ("id", "text", "metadata")}) for row in ROWS]
+    np.savez(tmp_path / "all.npz", vectors=VECTORS, documents=np.array(documents))
+    imported(tmp_path / "all.npz", tmp_path / "store")
+
+
 def test_a_persisted_llama_index_is_found_again_by_our_store(tmp_path):
     source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book")}
     nodes = [

@@ -1,17 +1,21 @@
 """Sources that are damaged, or made to run a program."""
 
+import json
 import os
 import pickle
+import sqlite3
 import struct
-from contextlib import suppress
+import zipfile
+from contextlib import closing, suppress
 
+import numpy as np
 import pytest
 
 import bqstore
-from bqstore.importers import import_from, open_source
-from bqstore.importers.pickles import load
+from bqstore.importers import import_from, open_source, tables
+from bqstore.importers.pickles import load, plain
 from tests.importers.folders import ChromaFolder, flat_index
-from tests.importers.given import VECTORS
+from tests.importers.given import DIM, VECTORS
 
 
 class Evil:
@@ -158,3 +162,130 @@ def test_a_file_that_goes_away_while_it_is_read_is_an_error_by_name(tmp_path):
     lines.unlink()
     with pytest.raises(bqstore.CorruptionError, match=r"all\.jsonl cannot be read"):
         import_from(source, tmp_path / "store")
+
+
+# ---- sources that are waited for without end, or that take all memory
+
+
+def named_many_times():
+    """A list that holds 2 ** 40 values, of a few hundred bytes."""
+    found = ["ha"]
+    for _ in range(40):
+        found = [found, found]
+    return found
+
+
+def points_of(path, sql, *rows):
+    """A folder of Qdrant's local mode, whose points a statement makes."""
+    (path / "collection" / "docs").mkdir(parents=True)
+    space = {"size": DIM, "distance": "Cosine"}
+    (path / "meta.json").write_text(json.dumps({"collections": {"docs": {"vectors": space}}}))
+    with closing(sqlite3.connect(path / "collection" / "docs" / "storage.sqlite")) as db, db:
+        db.execute(sql)
+        if rows:
+            db.executemany("INSERT INTO points VALUES (?, ?)", rows)
+    return path
+
+
+def test_lists_that_a_pickle_names_over_and_over_took_all_memory(tmp_path):
+    source = folder(tmp_path / "faiss", pickle.dumps((named_many_times(), {})))
+    with pytest.raises(bqstore.CorruptionError, match="repeats its values without end"):
+        open_source(source)
+    point = {"id": 1, "vector": [1.0] * DIM, "payload": {"text": "x", "a": named_many_times()}}
+    source = points_of(tmp_path / "qdrant", "CREATE TABLE points (id, point)", ("1", pickle.dumps(point)))
+    with pytest.raises(bqstore.CorruptionError, match="repeats its values without end"):
+        import_from(source, tmp_path / "store")
+
+
+def test_metadata_that_documents_share_is_no_repetition_without_end():
+    shared = {f"key{i}": i for i in range(50)}
+    found = pickle.dumps([{"id": f"document {i}", "text": "some text", "metadata": shared} for i in range(2000)])
+    assert plain(pickle.loads(found), len(found))[-1]["metadata"] == shared
+
+
+EMPTY = b"clangchain_community.docstore.in_memory\nInMemoryDocstore\n)R}S'_dict'\n}sb}\x86."  # no documents
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes with a name")
+@pytest.mark.parametrize("name", ["index.pkl", "index.faiss", "chroma", "meta.json", "all.json"])
+def test_a_pipe_in_the_place_of_a_file_was_waited_for_without_end(tmp_path, name):
+    old = tmp_path / "old"
+    if name.startswith("index"):
+        made = folder(old, EMPTY)
+        (old / name).unlink()
+        os.mkfifo(old / name)
+        with pytest.raises(bqstore.CorruptionError, match=rf"{name} cannot be read: it is no regular file"):
+            open_source(made)
+    elif name == "chroma":
+        made = ChromaFolder(old)
+        docs = made.collection("docs")
+        made.index(docs, ["a"], VECTORS[:1])
+        (old / f"{docs}-VECTOR" / "header.bin").unlink()
+        os.mkfifo(old / f"{docs}-VECTOR" / "header.bin")
+        with pytest.raises(bqstore.CorruptionError, match="no regular file"):
+            open_source(old)
+    else:
+        old.mkdir()
+        os.mkfifo(old / name)
+        with pytest.raises(bqstore.InvalidInputError, match="not recognized"):
+            open_source(old)
+
+
+@pytest.mark.parametrize("name", ["points", "collections"])
+def test_a_view_under_the_name_of_a_table_had_rows_without_end(tmp_path, name):
+    endless = (
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x AS id, x AS name, x AS point FROM c"
+    )
+    if name == "points":
+        source = points_of(tmp_path / "old", f"CREATE VIEW points AS {endless}")
+    else:
+        source = tmp_path / "old"
+        source.mkdir()
+        with closing(sqlite3.connect(source / "chroma.sqlite3")) as db:
+            db.execute(f"CREATE VIEW collections AS {endless}")
+    with pytest.raises(bqstore.CorruptionError, match=r"not authorized|prohibited"):
+        open_source(source)
+
+
+def test_a_line_without_end_took_all_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_LONGEST", 1000)
+    (tmp_path / "all.jsonl").write_text('{"id": "a", "vector": [1, 0]}\n' + "x" * 1001)
+    with pytest.raises(bqstore.CorruptionError, match="a line of more than 1,000 bytes"):
+        open_source(tmp_path / "all.jsonl")
+
+
+def test_a_source_larger_than_memory_is_told_by_name(tmp_path, monkeypatch):
+    def no_room(path):
+        raise MemoryError
+
+    source = folder(tmp_path / "old", pickle.dumps(({}, {})))
+    monkeypatch.setattr(type(source), "read_bytes", no_room)
+    with pytest.raises(bqstore.StorageError, match="old takes more memory to read than the system gives"):
+        open_source(source)
+
+
+def npz(path, shape, data, *, by_columns=False, name="vectors.npy"):
+    """An npz with one array whose header says what it likes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole, whole.open(name, "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": by_columns, "shape": shape})
+        file.write(data)
+    return path
+
+
+def test_an_npz_was_in_memory_as_a_whole_whatever_its_header_says(tmp_path, monkeypatch):
+    source = npz(tmp_path / "liar.npz", (10**12, 1000), bytes(8000))
+    assert open_source(source).count == 10**12
+    with pytest.raises(bqstore.CorruptionError, match=r"vectors\.npy ends before its 1,000,000,000,000 rows do"):
+        import_from(source, tmp_path / "store")
+    monkeypatch.setattr(tables, "_PORTION", 4 * DIM * 4)  # three rows and some
+    some = npz(tmp_path / "a.npz", (40, DIM), VECTORS.tobytes())
+    np.testing.assert_array_equal(list(tables._arrays(some)["vectors"]), VECTORS)
+    turned = npz(tmp_path / "b.npz", (40, DIM), np.asfortranarray(VECTORS).tobytes("F"), by_columns=True)
+    np.testing.assert_array_equal(list(tables._arrays(turned)["vectors"]), VECTORS)
+    monkeypatch.setattr(tables, "_LONGEST", 100)
+    for path, said in (
+        (turned, "columns, not rows"),
+        (npz(tmp_path / "c.npz", (1, 26), bytes(104)), "row of 104 bytes"),
+    ):
+        with pytest.raises(bqstore.InvalidInputError, match=said):
+            list(tables._arrays(path)["vectors"])
