@@ -10,6 +10,7 @@ import re
 import sqlite3
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import bqstore
 
 from . import framework_keys
 from .pickles import plain_values
-from .source import AT_ONCE, F32, One, Source, chosen, damaged, database, portions, regular
+from .source import AT_ONCE, F32, One, Source, by_portions, chosen, damaged, database, portions, regular
 
 _FILE = "chroma.sqlite3"
 _DISTANCES = {"l2": "euclid", "ip": "dot", "cosine": "cosine"}
@@ -57,7 +58,7 @@ def open_source(path: Path, collection: str | None) -> Source:
         segments = _segments(connection, name)
         distance = _distance(connection, name)
         vectors = _vectors(connection, folder, segments)
-        ids = [row[0] for row in _ids(connection, segments["METADATA"])]
+        ids = [id_ for _, id_ in _ids(connection, segments["METADATA"])]
     found = next((vector for vector in map(vectors.of, ids) if vector is not None), None)
     dim = 0 if found is None else len(found)
     lost = sum(1 for id_ in ids if vectors.of(id_) is None)
@@ -157,17 +158,19 @@ def _index(folder: Path) -> tuple[dict[int, int], F32]:
     return {int(label): row for row, label in enumerate(labels)}, vectors
 
 
-def _ids(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[str, int]]:
-    return connection.execute("SELECT embedding_id, id FROM embeddings WHERE segment_id = ? ORDER BY id", (segment,))
+def _ids(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[Any, ...]]:
+    """(row, id) of each document."""
+    sql = "SELECT id, embedding_id FROM embeddings WHERE id > ? AND segment_id = ? ORDER BY id LIMIT ?"
+    return by_portions(connection, sql, segment)
 
 
 def _documents(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(id, metadata) of each document, in the order in which they were added."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     rows = _ids(connection, segment)
-    while some := rows.fetchmany(AT_ONCE):  # type: ignore[attr-defined]
-        first, last = some[0][1], some[-1][1]
-        found: dict[int, dict[str, Any]] = {row[1]: {} for row in some}
+    while some := list(islice(rows, AT_ONCE)):
+        first, last = some[0][0], some[-1][0]
+        found: dict[int, dict[str, Any]] = {row: {} for row, _ in some}
         for table in ("embedding_metadata", "embedding_metadata_array"):
             if table not in tables:
                 continue
@@ -183,4 +186,4 @@ def _documents(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[s
                     found[id_][key] = value
                 elif id_ in found:
                     found[id_].setdefault(key, []).append(value)
-        yield from ((row[0], found[row[1]]) for row in some)
+        yield from ((id_, found[row]) for row, id_ in some)

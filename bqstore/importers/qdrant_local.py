@@ -11,7 +11,7 @@ import bqstore
 
 from . import framework_keys
 from .pickles import plain_values
-from .source import One, Source, chosen, damaged, database, portions, regular, text_of
+from .source import One, Source, by_portions, chosen, damaged, database, portions, regular, text_of
 
 _KNOWN = {
     (module, name): name
@@ -58,7 +58,8 @@ def open_source(path: Path, collection: str | None) -> Source:
 
     def each() -> Iterator[One]:
         with database(file) as connection:
-            for (data,) in connection.execute("SELECT point FROM points ORDER BY rowid"):
+            points = "SELECT rowid, point FROM points WHERE rowid > ? ORDER BY rowid LIMIT ?"
+            for _, data in by_portions(connection, points):
                 point = plain_values(data, _KNOWN, file)
                 vector = point.get("vector")
                 vector = vector.get(key) if isinstance(vector, dict) else vector

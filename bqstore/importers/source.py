@@ -127,6 +127,17 @@ def database(file: Path) -> Iterator[sqlite3.Connection]:
         raise damaged(file, error) from None
 
 
+def by_portions(connection: sqlite3.Connection, sql: str, *parameters: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows of a statement whose first column grows, and is above its first parameter; ends with ``LIMIT ?``.
+
+    A statement that is not read to its end keeps whoever writes to the file waiting, and then failing.
+    """
+    last: Any = -1 << 63
+    while some := connection.execute(sql, (last, *parameters, AT_ONCE)).fetchall():
+        yield from some
+        last = some[-1][0]
+
+
 def chosen(names: Iterable[str], wanted: str | None, path: Path) -> str:
     """The collection that is meant; InvalidInputError with all names where that is not clear."""
     known = list(names)

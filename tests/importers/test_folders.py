@@ -5,6 +5,7 @@ import pickle
 import sqlite3
 import sys
 import uuid
+from contextlib import closing
 
 import pytest
 from langchain_core.documents import Document
@@ -14,7 +15,8 @@ from llama_index.core.vector_stores.utils import node_to_metadata_dict
 from qdrant_client import QdrantClient, models
 
 import bqstore
-from bqstore.importers import import_from, open_source
+from bqstore.importers import chroma, import_from, open_source
+from bqstore.importers import source as sources
 from llama_index.vector_stores.bqstore import BQVectorStore
 from tests.importers.folders import ADD, DELETE, UPDATE, UPSERT, ChromaFolder, described, flat_index, stand_in
 from tests.importers.given import DIM, IDS, METADATAS, TEXTS, VECTORS, N, imported
@@ -325,3 +327,29 @@ def test_what_is_damaged_in_a_folder_of_qdrant_is_named(tmp_path):
         (source / "meta.json").write_text(text)
         with pytest.raises(bqstore.CorruptionError, match=r"meta\.json cannot be read"):
             open_source(source)
+
+
+@pytest.mark.parametrize("kind", ["chroma", "qdrant"])
+def test_whoever_wrote_to_a_source_while_it_was_imported_waited_and_failed(tmp_path, monkeypatch, kind):
+    """A statement was open through all of the import, and SQLite gives a writer up after five seconds."""
+    for module in (sources, chroma):
+        monkeypatch.setattr(module, "AT_ONCE", 2)
+    path = tmp_path / "old"
+    if kind == "chroma":
+        made = ChromaFolder(path)
+        docs = made.collection("docs")
+        for i, vector in enumerate(VECTORS[:9]):
+            made.document(docs, str(i), "x", {"n": i})
+            made.log(docs, ADD, str(i), vector)
+        made.db.close()
+        file = path / "chroma.sqlite3"
+    else:
+        points = [models.PointStruct(id=i, vector=v.tolist(), payload={"n": i}) for i, v in enumerate(VECTORS[:9])]
+        qdrant_folder(path, points, docs={"vectors_config": space()})
+        file = path / "collection" / "docs" / "storage.sqlite"
+    found = []
+    with closing(sqlite3.connect(file, timeout=0)) as writer:
+        for batch in open_source(path).batches():
+            found += batch.ids
+            writer.execute(f"PRAGMA user_version = {len(found)}")  # a change of the file, and its commit
+    assert found == [str(i) for i in range(9)]
