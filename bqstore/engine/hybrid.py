@@ -7,6 +7,8 @@ A filter restricts both.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -283,6 +285,11 @@ class _Words:
         self.heavy = {word: known[word] for word in self.rare if known[word] > self.total // _HEAVY}
         self.light = [word for word in self.rare if word not in self.heavy]
 
+    @property
+    def ranking(self) -> list[str]:
+        """The words that rank, the heavy ones last: BM25 is summed in this order, so that one text has one score."""
+        return [*self.light, *self.heavy] if self.heavy else self.rare
+
     def most_of_heavy(self) -> float:
         """More than the heavy words can add to a score."""
         return sum(2.2 * math.log((self.total - n + 0.5) / (n + 0.5)) for n in self.heavy.values()) + 1e-3
@@ -300,11 +307,19 @@ class _Finder:
 
     def first(self, words: _Words, k: int) -> list[tuple[int, float]]:
         """The first k, as ordinals with their scores: the highest first, then as they were added."""
+        found = self._first(words, k)
+        ordinals = self._state.ordinals(rid for rid, _ in found)
+        if len(ordinals) < len(found):
+            raise ChangedError
+        return list(zip(ordinals.tolist(), (score for _, score in found), strict=True))
+
+    def _first(self, words: _Words, k: int) -> list[tuple[int, float]]:
+        """The same by rid, as all that follows: rids grow in the order in which documents are added."""
         if words.expression is not None:
             return self._ranked(words.expression, k)
         best, enough = self._of_light(words, k) if words.heavy and words.light and self._few is None else ([], False)
         found = best if enough else None
-        rare, common = any_of(words.rare), any_of(words.common)
+        rare, common = any_of(words.ranking), any_of(words.common)
         if found is None and self._few is None and sum(words.heavy.values()) > _SCORED:
             found = self._of_many(words, rare, k, best)
         if found is None:
@@ -321,10 +336,14 @@ class _Finder:
         So it is where the k-th of these is above all that heavy words alone can reach (as in MaxScore: Turtle and Flood
         1995). Often it is not: the subject of a question is in words that many texts have, beside odd rare ones.
         """
-        some = self._ranked(any_of(words.light), _CANDIDATES)
+        light, heavy = any_of(words.light), any_of(words.heavy)
+        some = self._ranked(light, _CANDIDATES)
         missed = some[-1][1] if len(some) == _CANDIDATES else 0.0
-        rids = self._state.rids[[ordinal for ordinal, _ in some]].tolist()
-        found = self._those(text_index.ranked(self._connection, any_of(words.rare), k, rids), k)
+        best = dict(some)  # which is right where a text has none of the heavy words
+        both = f"({light}) AND ({heavy})"  # AND steps through the texts of the light words, OR through those of all
+        for portion in text_index.ranked(self._connection, both, among=list(best)):
+            best.update(portion)
+        found = _first_of(best, k)
         return found, len(found) == k and found[-1][1] > missed + words.most_of_heavy()
 
     def _of_many(
@@ -337,7 +356,7 @@ class _Finder:
         """
         best, every = dict(light), -(-sum(words.heavy.values()) // _SCORED)
         best.update(self._those(text_index.ranked(self._connection, rare, self._limit(k), None, every), k))
-        found = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+        found = _first_of(best, k)
         return found if len(found) == k else None
 
     def _ranked(self, expression: str, k: int) -> list[tuple[int, float]]:
@@ -347,18 +366,24 @@ class _Finder:
         return k if self._mask is None else -1
 
     def _those(self, portions: Iterator[list[tuple[int, float]]], k: int) -> list[tuple[int, float]]:
-        """The first k of rids with scores that may be found, as ordinals."""
+        """The first k that may be found."""
         out: list[tuple[int, float]] = []
         for portion in portions:
-            ordinals = self._state.ordinals(rid for rid, _ in portion)
-            if len(ordinals) < len(portion):
-                raise ChangedError
-            for ordinal, (_, score) in zip(ordinals.tolist(), portion, strict=True):
-                if self._mask is None or self._mask[ordinal]:
-                    out.append((ordinal, score))
-                    if len(out) == k:
-                        return out
-        return out
+            out += portion if self._mask is None else self._accepted(portion, self._mask)
+            if len(out) >= k:
+                break
+        return out[:k]
+
+    def _accepted(self, portion: list[tuple[int, float]], mask: NDArray[np.bool_]) -> list[tuple[int, float]]:
+        ordinals = self._state.ordinals(rid for rid, _ in portion)
+        if len(ordinals) < len(portion):
+            raise ChangedError
+        return list(compress(portion, mask[ordinals].tolist()))
+
+
+def _first_of(scores: dict[int, float], k: int) -> list[tuple[int, float]]:
+    """The k with the highest scores, equal ones as they were added."""
+    return sorted(sorted(scores.items()), key=itemgetter(1), reverse=True)[:k]
 
 
 def _fused(lists: dict[str, list[tuple[int, float]]], asked: Asked) -> list[Found]:

@@ -615,3 +615,29 @@ def test_of_words_of_many_texts_some_are_scored_from_all_over_the_collection(mon
                 found = col.search(text=query, k=500, filter={"n": n})
                 wanted = [name for name, _ in exact if name in kept]
                 assert [hit.id for hit in found] == wanted
+
+
+def test_a_text_has_one_score_by_whichever_way_it_is_found(monkeypatch):
+    """All ways sum BM25 in one order, the light words first: else rounding would order equal texts."""
+    rng = np.random.default_rng(1)
+    for name, value in {"_FEW_TEXTS": 10, "_HEAVY": 20, "_CANDIDATES": 20, "_SCORED": 100}.items():
+        monkeypatch.setattr(hybrid, name, value)
+    shares = {"half": 0.45, "few": 0.02, "third": 0.3, "rarely": 0.03, "quarter": 0.25}
+    texts = [
+        " ".join(w for w, share in shares.items() for _ in range((rng.random() < share) * rng.integers(1, 3)))
+        for _ in range(600)
+    ]
+    query, ways, real = " ".join(shares), [], text_index.ranked
+    with bqstore.open(text_index=True) as col:
+        col.add(np.ones((600, DIM)), texts=texts, metadatas=[{"n": i % 2} for i in range(600)])
+
+        def ranked(connection, expression, limit=-1, among=None, every=1):
+            ways.append(" AND " in expression)
+            return real(connection, expression, limit, among, every)
+
+        monkeypatch.setattr(text_index, "ranked", ranked)
+        some = {hit.id: hit.score for hit in col.search(text=query, k=40)}
+        assert any(ways) and any(not each for each in ways)
+        for given in ({"k": 600}, {"k": 600, "filter": {"n": {"$gte": 0}}}):  # all are scored, as there are too few
+            whole = {hit.id: hit.score for hit in col.search(text=query, **given)}
+            assert len(whole) < 600 and all(whole[id_] == score for id_, score in some.items())
