@@ -163,16 +163,19 @@ def _equal(batch: Batch, col: bqstore.Collection) -> list[bool]:
     ids = [id_ for id_ in batch.ids if id_.isprintable() or _is_text(id_)]
     records = {each.id: each for each in col.get(ids, with_vectors=originals != "none")}
 
-    def same(place: int) -> bool:
+    def same(place: int) -> bool:  # but for the metadata
         record = records.get(batch.ids[place])
         if record is None or record.text != batch.texts[place]:
             return False
-        if record.vector is not None and not _close(record.vector, batch.vectors[place], originals):
-            return False
-        given = batch.metadatas[place]
-        return record.metadata == given or record.metadata == _as_stored(given)
+        return record.vector is None or _close(record.vector, batch.vectors[place], originals)
 
-    return [same(place) for place in range(len(batch.ids))]
+    out = [same(place) for place in range(len(batch.ids))]
+    other = [
+        place for place, id_ in enumerate(batch.ids) if out[place] and records[id_].metadata != batch.metadatas[place]
+    ]
+    for place, stored in zip(other, _as_stored([batch.metadatas[place] for place in other]), strict=True):
+        out[place] = records[batch.ids[place]].metadata == stored
+    return out
 
 
 def _is_text(id_: str) -> bool:
@@ -187,12 +190,15 @@ def _close(stored: F32, given: F32, originals: str) -> bool:
     return bool(np.abs(stored - given).max(initial=0) <= most * (1e-3 if originals == "float16" else 1e-2))
 
 
-def _as_stored(metadata: dict[str, Any]) -> dict[str, Any] | None:
+def _as_stored(metadatas: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
     """Metadata in the form in which a collection gives it back; None where it cannot be stored."""
+    if not metadatas:
+        return []
+    ids = [str(place) for place in range(len(metadatas))]
     with bqstore.open(quantization={"encoding": "one_bit"}) as scratch:
-        scratch.add([[1.0]], ["a"], metadatas=[metadata], on_error="skip")
-        found = scratch.get(["a"])
-    return found[0].metadata if found else None
+        scratch.add(np.ones((len(ids), 1)), ids, metadatas=metadatas, on_error="skip")
+        found = {each.id: each.metadata for each in scratch.get(ids)}
+    return [found.get(id_) for id_ in ids]
 
 
 def _compared(source: Source, col: bqstore.Collection, skipped: set[str | None]) -> tuple[int, list[str], float | None]:

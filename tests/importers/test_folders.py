@@ -1,6 +1,7 @@
 """Folders of FAISS, Chroma and Qdrant as these write them, read without their libraries."""
 
 import datetime
+import decimal
 import pickle
 import sqlite3
 import sys
@@ -67,6 +68,16 @@ def test_metadata_of_a_pickle_comes_in_the_form_of_json(tmp_path, monkeypatch):
         (found,) = col.get(["a"])
         assert found.metadata == {"day": day, "id": str(one), "tags": ["a", "b"], "deep": {"set": [1]}}
         assert len(col.search(None, filter={"day": day})) == 1
+
+
+def test_metadata_that_is_stored_in_another_form_took_a_collection_for_each_document(tmp_path, monkeypatch):
+    given = [Document("text", id=id_, metadata={"price": decimal.Decimal("1.5"), "n": i}) for i, id_ in enumerate(IDS)]
+    source = faiss_folder(tmp_path / "old", monkeypatch, given)
+    opened, real = [], bqstore.open
+    monkeypatch.setattr(bqstore, "open", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs))
+    assert import_from(source, tmp_path / "store").compared == N
+    assert import_from(source, tmp_path / "store").unchanged == N
+    assert len(opened) < 8  # it was three times N
 
 
 def test_an_empty_index_of_faiss(tmp_path, monkeypatch):
