@@ -19,6 +19,7 @@ import bqstore
 
 _VALUES_PER_BYTE: Final = 4  # a byte of a pickle makes one value, or more where documents share their metadata
 _FEW: Final = 10_000
+_SIMPLE: Final = frozenset({bool, bytes, float, int, str, type(None)})
 _VALUES: dict[tuple[str, str], Any] = {  # written in C: they cannot be changed from a pickle
     ("datetime", "datetime"): datetime.datetime,
     ("datetime", "date"): datetime.date,
@@ -98,6 +99,9 @@ def plain(value: Any, size: int) -> Any:
         if isinstance(value, dict):
             return {key: of(each, depth + 1) for key, each in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
+            if _SIMPLE.issuperset(map(type, value)):  # a vector, most of all
+                left -= len(value)
+                return list(value)
             return [of(each, depth + 1) for each in value]
         return value
 
