@@ -62,12 +62,12 @@ class GraphBuilder:
         """The state with as much of the graph as there is."""
         if state.data is None:
             return state
-        view, alike, missed = None, 0, 0
-        if self.graph is not None and 0 < self.linked(state) <= state.n:
-            view, alike, missed = self.graph.view, self.graph.alike, self.graph.missed
+        view, alike, missed, narrow = None, 0, 0, 0
+        if (graph := self.graph) is not None and 0 < self.linked(state) <= state.n:
+            view, alike, missed, narrow = graph.view, graph.alike, graph.missed, graph.narrow
         if state.data.graph is view:
             return state
-        return replace(state, data=replace(state.data, graph=view, alike=alike, missed=missed))
+        return replace(state, data=replace(state.data, graph=view, alike=alike, missed=missed, narrow=narrow))
 
     def linked(self, state: State) -> int:
         """Slots of a state that are in the graph."""

@@ -86,6 +86,7 @@ class PreparedSearch:
             linked=data.linked,
             alike=data.alike,
             missed=data.missed,
+            narrow=data.narrow,
             accepted=self._accepted,
             dim=data.dim,
             k=k,

@@ -22,7 +22,7 @@ from .quantizer import Quantizer, values_of
 from .scratch import ScratchPool, Sizes, make_scratch
 from .splitmix import splitmix64
 from .threads import Workers, drain, together
-from .trial_walks import Originals, Trial, missed_by_walks
+from .trial_walks import Originals, Trial, missed_by_narrow_walks, missed_by_walks
 
 U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
@@ -56,6 +56,7 @@ class HnswGraph:
     alike : int     inexact copies: nodes whose code equals that of their graph node in signs only, not in corrections
     missed : int    how many of a thousand nearest codes wide walks missed: when that was last tried, or on an average
                     over all nodes, by those that came with each trial, if that is more
+    narrow : int    the same of what walks of the usual width missed of a thousand that wide ones had found
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -77,8 +78,8 @@ class HnswGraph:
         self._measured, self._reach = 0, 0.0  # codes that the reach of lifts was measured on, and what it was
         self._pool = ScratchPool()
         self._seeded = 0  # nodes that the seeds are a sample of
-        self.missed = self._tried = 0  # of how many nodes there were when the last trial began
-        self._lost, self._counted = 0, 0  # what earlier trials have told, in thousandths summed over nodes; how many
+        self.missed = self.narrow = self._tried = 0  # of how many nodes there were when the last trial began
+        self._lost, self._counted = np.zeros(2, np.int64), 0  # what earlier trials told, summed over nodes; how many
         self._trial = Trial()
 
     def __len__(self) -> int:
@@ -89,7 +90,7 @@ class HnswGraph:
         view, n = self.view, self.view.n
         numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
         numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows, "alike": self.alike}
-        numbers |= {"missed": self.missed, "tried": 0 if self._trial.goes_on else self._tried}
+        numbers |= {"missed": self.missed, "narrow": self.narrow, "tried": 0 if self._trial.goes_on else self._tried}
         upper, same = _drop_later_links(view.upper[: self._rows], n), view.same[:n]
         while (later := same >= n).any():  # nodes of an interrupted batch: skip them in the lists
             same = np.where(later, view.same[np.where(later, same, 0)], same)
@@ -100,8 +101,8 @@ class HnswGraph:
         """Become the graph of n nodes whose `parts` are given; the arrays are copied, links to huge pages.
 
         Raises ValueError for other settings or a graph that breaks an invariant, and KeyError for a missing part. Only
-        the numbers ``alike``, ``missed`` and ``tried`` may be missing, which older versions did not write; they are 0
-        then, until `count` or a trial.
+        the numbers ``alike``, ``missed``, ``narrow`` and ``tried`` may be missing, which older versions did not write;
+        they are 0 then, until `count` or a trial.
         """
         for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
             if numbers[name] != own:
@@ -125,13 +126,13 @@ class HnswGraph:
         if not 0 <= alike <= copied:
             raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
-        self.begin_with(int(numbers.get("missed", 0)), int(numbers.get("tried", 0)))
+        self.begin_with(*(int(numbers.get(name, 0)) for name in ("missed", "tried", "narrow")))
         self._seeded = 0
 
-    def begin_with(self, missed: int, tried: int) -> None:
+    def begin_with(self, missed: int, tried: int, narrow: int = 0) -> None:
         """Take what a trial of these nodes has told, when there were ``tried`` of them."""
-        self.missed, self._tried = missed, tried
-        self._lost, self._counted, self._trial = missed * len(self), len(self), Trial()
+        self.missed, self.narrow, self._tried = missed, narrow, tried
+        self._lost, self._counted, self._trial = np.array([missed, narrow]) * len(self), len(self), Trial()
 
     def sample(self, words: U64, width: int) -> None:
         """Choose the nodes that searches begin at, where many have come since; words : uint64 (>= n, columns)."""
@@ -235,13 +236,14 @@ class HnswGraph:
         every = 8 if n >= _OFTEN_FROM else 2
         if n >= self._tried + self._tried // every:  # one node may be near to all, and where no link leads
             if self._trial.told:
-                self._lost, self._counted = self._lost + (n - self._counted) * self._trial.missed, n
+                self._lost, self._counted = self._lost + (n - self._counted) * self._trial.told_of(), n
             self._tried, self._trial = n, Trial(True, 0 if originals else self.missed)
         for ordinals in self._trial.queries(n, stop, held):
-            missed = missed_by_walks(self.view, words, quantizer, self.ef_construct, ordinals, originals)
-            if self._trial.tells(len(ordinals), missed):
-                now = self._trial.missed  # a query may also be like the nodes before, of which others were missed
-                self.missed = max(now, round((self._lost + (n - self._counted) * now) / n))
+            given = (self.view, words, quantizer, self.ef_construct, ordinals, originals)
+            if self._trial.tells(len(ordinals), missed_by_walks(*given), missed_by_narrow_walks(*given)):
+                now = self._trial.told_of()  # a query may also be like the nodes before, of which others were missed
+                all_ = np.maximum(now, np.round((self._lost + (n - self._counted) * now) / n))
+                self.missed, self.narrow = int(all_[0]), int(all_[1])
 
     def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
         """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""

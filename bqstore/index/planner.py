@@ -32,9 +32,9 @@ _EXACT_VALUE = 0.2  # a value of an original
 # (Lengths of two kinds, 1 to 15, are worse at any share: .6 at .05.)
 INEXACT_COPIES = 1 / 8
 # Of a thousand nearest codes, the most that a wide walk may miss in a trial (`trial_walks`): a sample, so less than
-# the 20 that are meant. From 5 on, walks of the usual width miss some 40 to 120, and wide ones are planned: ``WIDE``
-# times as wide.
-MISSED, MISSED_SOME, WIDE = 12, 5, 4
+# the 20 that are meant. And the most of what wide walks find that those of the usual width may miss.
+MISSED, NARROW = 12, 40
+WIDE = 4  # times ``ef_construct``
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ def plan(
     signs: bool = False,
     alike: int = 0,
     missed: int = 0,
+    narrow: int = 0,
 ) -> Plan:
     """The cheapest plan that finds what it should.
 
@@ -130,7 +131,7 @@ def plan(
     linked : int                how many of them are in the graph; a walk scans the others
     accepted : int              how many may be found
     hnsw_ef : int or None       width of the beam; None: ``ef_construct``, as in Qdrant, or twice the candidates, or
-                                ``WIDE`` times ``ef_construct`` where ``missed`` asks for that
+                                ``WIDE`` times ``ef_construct`` where ``narrow`` asks for that
     planes : int                of the query's encoding
     bits, width : int           planes of a code, and words of each
     full_scan_threshold : int   kilobytes of float32 vectors, up to which all accepted are scored exactly; 0: never
@@ -139,7 +140,8 @@ def plan(
     adaptive : bool             whether more candidates may be looked at than were asked for
     signs : bool                whether codes and query are compared by signs alone
     alike : int                 inexact copies among the linked nodes (`HnswGraph`)
-    missed : int                of a thousand nearest codes, those that a wide walk missed (`HnswGraph`)
+    missed, narrow : int        of a thousand nearest codes, those that wide walks missed, and of those that they found
+                                what walks of the usual width missed (`HnswGraph`)
     """
     if alike > INEXACT_COPIES * linked or missed > MISSED:
         linked = 0  # a walk would miss too many: plan as if there were no graph
@@ -170,7 +172,7 @@ def plan(
     else:
         widened = candidates
     scan = Plan(SCAN, rescoring, candidates, max_candidates=widened)
-    usual = ef_construct * (WIDE if missed >= MISSED_SOME else 1)
+    usual = ef_construct * (WIDE if narrow > NARROW else 1)
     ef = max(usual, 2 * wanted) if hnsw_ef is None else max(wanted, hnsw_ef)
     if linked == 0 or ef >= accepted or wanted < candidates:
         return scan

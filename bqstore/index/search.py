@@ -87,7 +87,7 @@ class Searchable:
     metric : int                        one of METRICS
     quantizer : Quantizer               made the codes
     graph : Graph or None               of the first ``graph.n`` slots
-    alike, missed : int                 inexact copies in that graph, and what a trial of it missed (`HnswGraph`)
+    alike, missed, narrow : int         inexact copies in that graph, and what trials of it missed (`HnswGraph`)
     pool : ScratchPool                  shared by the states of a collection
     """
 
@@ -101,6 +101,7 @@ class Searchable:
     graph: Graph | None = None
     alike: int = 0
     missed: int = 0
+    narrow: int = 0
     pool: ScratchPool = field(default_factory=ScratchPool)
 
     @cached_property

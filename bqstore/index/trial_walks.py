@@ -23,8 +23,6 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 Originals = Callable[[I64], F32]  # of ordinals (m,), float32 (at most m, dim): without those that cannot be read
 
-# Where walks of the usual width miss so much, it counts as if wide ones missed some: these are planned then, no scan.
-_MUCH, _SOME = 0.04, 0.008
 QUERIES, MOST, _K = 64, 1024, 10  # a trial asks with as many, and on to the most while it is not clear
 _CLEAR = (1.5, 60)  # of a thousand: who misses less or more needs no more queries. Most misses come ten at a time
 
@@ -37,11 +35,21 @@ class Trial:
     least: int = 0  # what `missed` is at least
     asked: int = 0
     lost: float = 0.0  # of as many queries
+    behind: float = 0.0
 
     @property
     def missed(self) -> int:
         """Of a thousand nearest codes, those that walks have missed."""
         return max(self.least, round(1000 * self.lost / self.asked))
+
+    @property
+    def narrow(self) -> int:
+        """Of a thousand that wide walks have found, those that walks of the usual width have missed."""
+        return round(1000 * self.behind / self.asked)
+
+    def told_of(self) -> I64:
+        """`missed` and `narrow`."""
+        return np.array([self.missed, self.narrow])
 
     @property
     def told(self) -> bool:
@@ -63,9 +71,11 @@ class Trial:
                 return
             yield np.sort(some[at : at + QUERIES])
 
-    def tells(self, asked: int, missed: float) -> bool:
-        """Count some queries and the part that they have missed; return whether `missed` tells something by now."""
-        self.asked, self.lost = self.asked + asked, self.lost + missed * asked
+    def tells(self, asked: int, missed: float, narrow: float = 0.0) -> bool:
+        """Count some queries and the parts that they have missed; return whether `missed` tells something by now."""
+        self.asked += asked
+        self.lost += missed * asked
+        self.behind += narrow * asked
         part = 1000 * self.lost / self.asked
         self.goes_on = not self.told or (self.asked < MOST and _CLEAR[0] < part < _CLEAR[1])
         return self.told
@@ -76,8 +86,6 @@ def missed_by_walks(
 ) -> float:
     """The part of the nearest codes of some queries that wide walks miss.
 
-    At least ``_SOME`` where those of the usual width miss much.
-
     Parameters
     ----------
     view : Graph
@@ -86,8 +94,28 @@ def missed_by_walks(
     ordinals : int64 (m,)           the queries, at ``view.n`` or beyond
     originals : Originals           None: the queries are what the codes stand for
     """
-    n, dim, width = view.n, quantizer.dim, WIDE * ef  # what such a beam misses is missed by wider ones, too
-    if not len(ordinals) or n <= width:
+    # what such a beam misses is missed by wider ones, too
+    return _lost(view, words, quantizer, ordinals, originals, ((SCAN, WIDE * ef), (WALK, WIDE * ef)))
+
+
+def missed_by_narrow_walks(
+    view: Graph, words: U64, quantizer: Quantizer, ef: int, ordinals: I64, originals: Originals | None = None
+) -> float:
+    """The part of what wide walks find that those of the usual width miss; parameters as of `missed_by_walks`."""
+    return _lost(view, words, quantizer, ordinals, originals, ((WALK, WIDE * ef), (WALK, ef)))
+
+
+def _lost(
+    view: Graph,
+    words: U64,
+    quantizer: Quantizer,
+    ordinals: I64,
+    originals: Originals | None,
+    ways: tuple[tuple[str, int], tuple[str, int]],
+) -> float:
+    """The part of the nearest codes found in one way, of a width, that another does not find."""
+    n, dim = view.n, quantizer.dim
+    if not len(ordinals) or n <= ways[0][1]:
         return 0.0
     queries = np.zeros((0, dim), np.float32) if originals is None else originals(ordinals)[:, :dim]
     queries = queries if len(queries) else decoded(words[ordinals], quantizer)
@@ -97,12 +125,11 @@ def missed_by_walks(
         return 0.0
     data = Searchable(words, NO_RECORDS, n, dim, FLOAT32, quantizer.metric, quantizer, view)
     planes = ENCODINGS["scalar8bits" if quantizer.arrays.bits > 2 else "scalar4bits"]
-    scanned, walked, usual = (
-        Search(data, None, n, _K, Plan(way, False, _K, beam, beam), planes).nearest(queries, ALONE)[1]
-        for way, beam in ((SCAN, 0), (WALK, width), (WALK, ef))
+    best, found = (
+        Search(data, None, n, _K, Plan(way, False, _K, width, width), planes).nearest(queries, ALONE)[1]
+        for way, width in ways
     )
-    wide, narrow = (float((each < scanned[:, -1:]).mean()) for each in (walked, usual))
-    return max(wide, _SOME if narrow > _MUCH else 0.0)
+    return float((found < best[:, -1:]).mean())
 
 
 def decoded(words: U64, quantizer: Quantizer) -> F32:

@@ -88,8 +88,7 @@ class Explanation:
     truncate_dim : int or None      as in `Quantization`
     kernels : str                   "compiled", or "numpy" where it answered because kernels were still being compiled
     missed : float                  the part of what a scan of codes finds that a wide walk missed when the graph was
-                                    last tried; above .012 the codes are scanned (a trial is a sample: .02 is meant).
-                                From .005 on, or where usual walks miss some .04, which counts as .008, walks are wide
+                                    last tried; above .012 the codes are scanned (a trial is a sample: .02 is meant)
     mode : str                      "vector", "text" or "hybrid"
     words, common : tuples of str   the words of the text that documents were ranked by; those that more than half of
                                     the texts have, which tell nothing

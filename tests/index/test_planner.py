@@ -154,14 +154,14 @@ def test_walks_of_the_usual_width_missed_a_tenth_where_wide_ones_miss_a_hundredt
     """Wide ones are planned there, unless a width is given, and where they take longer than a scan, that."""
     few = {"n": 8000, "linked": 8000, "accepted": 8000, "full_scan_threshold": 0}
     assert planned(**few).way == "walk"
-    for missed in (0, 4):
-        assert planned(missed=missed) == planned() and planned(missed=missed, **few) == planned(**few)
-    for missed in (5, 12):
-        assert planned(missed=missed) == Plan("walk", True, 30, 512, 512)
-        assert planned(missed=missed, k=300) == planned(k=300)
-        assert planned(missed=missed, hnsw_ef=64) == planned(hnsw_ef=64)
-        assert planned(missed=missed, **few).way == "scan"
-    assert planned(missed=13, hnsw_ef=64).way == "scan"
+    for narrow in (0, 40):
+        assert planned(narrow=narrow) == planned() and planned(narrow=narrow, **few) == planned(**few)
+    for narrow in (41, 1000):
+        assert planned(narrow=narrow) == planned(narrow=narrow, missed=12) == Plan("walk", True, 30, 512, 512)
+        assert planned(narrow=narrow, k=300) == planned(k=300)
+        assert planned(narrow=narrow, hnsw_ef=64) == planned(hnsw_ef=64)
+        assert planned(narrow=narrow, **few).way == "scan"
+    assert planned(narrow=41, missed=13, hnsw_ef=64).way == "scan"
 
 
 # ---- under a filter
