@@ -91,9 +91,8 @@ class Group:
             if not (mine.claim.acquire(timeout=_OUTCOME) and mine.committed):
                 raise
         finally:
-            if not mine.committed:
-                with suppress(ValueError):
-                    self.waiting.remove(mine)
+            with suppress(ValueError):  # also of one that an interrupt has left there when it was committed
+                self.waiting.remove(mine)
             if leads:
                 self._pass_on(mine)
 
@@ -120,7 +119,8 @@ class Group:
         """Those whose documents go into one commit, ``mine`` first."""
         those, n = [mine], len(mine.rows.ids)
         for other in list(self.waiting):
-            fits = other is not mine and n + len(other.rows.ids) <= _MOST and mine.goes_with(other)
+            wants = other is not mine and not other.committed
+            fits = wants and n + len(other.rows.ids) <= _MOST and mine.goes_with(other)
             if fits and other.claim.acquire(blocking=False):
                 mine.together.append(other)
                 those.append(other)

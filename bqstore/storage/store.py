@@ -220,6 +220,7 @@ class Store(Sharing):
         except BaseException as error:
             if isinstance(error, SyncFailedError):
                 self._poison = str(error)
+            self.catalogue.end_interrupted()  # else its head would be taken for one that is committed
             self.reread()
             raise
         return new
@@ -369,6 +370,7 @@ class Store(Sharing):
         try:
             reserve.with_it(self.flat.entries, commit, self._making_room(_LOG_OF_ONE), self._is_poisoned)
         finally:
+            self.catalogue.end_interrupted()
             self.reread()  # after an interrupt, too: the files of whichever generation is committed
             if not self.catalogue.in_doubt:  # else either generation may be there after a crash
                 self._prepared = None

@@ -21,6 +21,7 @@ from bqstore import BqstoreError, ClosedError, LockedError
 from bqstore.engine import together
 from bqstore.engine.publisher import Publisher
 from bqstore.storage import Store
+from bqstore.storage.catalogue import Catalogue
 from tests.conftest import HANGS, child, often
 
 DIM = 16
@@ -497,6 +498,52 @@ def test_ctrl_c_at_any_moment_leaves_the_last_operation_in_or_out(tmp_path, on_d
         with bqstore.open(tmp_path) as col:
             assert {r.id: r.metadata["n"] for r in col.scroll()} == {**truth, "last": 1}
             assert col.verify().ok
+
+
+@pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
+def test_the_head_of_a_commit_that_an_interrupt_prevented_was_taken_for_the_last(tmp_path, monkeypatch, on_disk):
+    """Everything was refused from then on: the catalogue "has fewer commits than were seen here"."""
+    writing, left = Catalogue.writing, []
+
+    @contextlib.contextmanager
+    def interrupted(self):
+        """Ctrl-C comes when the transaction is to be committed; its end comes late, with the traceback."""
+        left.append(writing(self))
+        yield left[0].__enter__()
+        raise KeyboardInterrupt
+
+    with bqstore.open(tmp_path if on_disk else None, hnsw=BITS) as col:
+        put(col, ["a", "b"], [1, 2])
+        for change in (lambda: put(col, ["b", "c"], [3, 3]), col.compact):
+            col.delete(["b"])
+            with monkeypatch.context() as patched:
+                patched.setattr(Catalogue, "writing", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    change()
+            assert {record.id: record.metadata["n"] for record in col.scroll()} == {"a": 1}
+            left.clear()
+            put(col, ["b"], [4])
+            assert {record.id: record.metadata["n"] for record in col.scroll()} == {"a": 1, "b": 4}
+        assert col.verify().ok
+
+
+def test_what_was_committed_when_an_interrupt_came_was_stored_again_by_a_later_add(monkeypatch):
+    """It took the place of what had been written in between."""
+    are_committed = together.Group.are_committed
+
+    def interrupted(self, those):
+        those[0].committed = True
+        monkeypatch.setattr(together.Group, "are_committed", are_committed)
+        raise KeyboardInterrupt
+
+    with bqstore.open(hnsw=BITS) as col:
+        monkeypatch.setattr(together.Group, "are_committed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            put(col, ["a"], [1])
+        assert not col._engine.core.group.waiting
+        col.update_metadata(["a"], {"n": 2})
+        put(col, ["b"], [3])
+        assert {record.id: record.metadata["n"] for record in col.scroll()} == {"a": 2, "b": 3}
 
 
 def change(col: bqstore.Collection, truth: dict[str, int], step: int) -> tuple[dict[str, int], Callable[[], object]]:
