@@ -113,6 +113,7 @@ class KeyValues:
         space: str = "",
         *,
         groups: Sequence[str | None] | None = None,
+        keep_groups: bool = False,
         not_before: float | None = None,
         moved_from: str | None = None,
     ) -> float:
@@ -121,7 +122,8 @@ class KeyValues:
         Parameters
         ----------
         values : mapping, or pairs      keys of 1 to 1,024 bytes in UTF-8, and their values
-        groups : list of str or None    one for each value, to list keys by; left out, keys stay in theirs
+        groups : list of str or None    one for each value, to list keys by
+        keep_groups : bool              keys that there are stay in their groups, whatever ``groups`` says
         not_before : float              write only if the time of the commit is at least this
         moved_from : str                the keys are deleted from this space, in the same commit
 
@@ -153,7 +155,7 @@ class KeyValues:
                 raise InvalidInputError(f"value {i} is {type_of(pair)}; expected a pair of key and value")
             key, group = _checked_key(pair[0], i), None if part is None else _checked_text(part, f"group {i}")
             entries[key] = Entry(named, key, group, 0.0, _checked_value(pair[1], i))
-        at = self._entries.put(named, list(entries.values()), groups is None, least, other)
+        at = self._entries.put(named, list(entries.values()), keep_groups, least, other)
         if at is None:
             raise InvalidInputError(
                 f"not_before is {least!r}, and the clock of this machine is behind it: nothing was written; see to the "

@@ -228,8 +228,10 @@ class BQRecordManager(_Closing, RecordManager):
         """
         pairs = [(key, b"") for key in keys]
         begun = None if self._documents is None else self._begun
-        groups = _groups(group_ids)
-        self._values.put(pairs, self._space, groups=groups, not_before=time_at_least, moved_from=begun)
+        groups, keep = _groups(group_ids), group_ids is None
+        self._values.put(
+            pairs, self._space, groups=groups, keep_groups=keep, not_before=time_at_least, moved_from=begun
+        )
 
     async def aupdate(
         self,

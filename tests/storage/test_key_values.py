@@ -48,7 +48,7 @@ GROUPS = st.none() | st.sampled_from(["g", "h", ""])
 STEPS = st.lists(
     st.one_of(
         st.tuples(
-            st.sampled_from(["put", "put without groups"]),
+            st.sampled_from(["put", "put with the groups that there are"]),
             SPACES,
             st.lists(st.tuples(KEYS, st.binary(max_size=9), GROUPS), max_size=4),
         ),
@@ -94,10 +94,10 @@ def test_entries_are_those_of_a_dictionary(tmp_path_factory, steps, prefixes, in
             assert at > last and kv.now() > at
             mine.update({key: (value, group, at) for key, value, group in what})
             last = at
-        elif kind == "put without groups":
-            at = kv.put([pair[:2] for pair in what], space)
+        elif kind == "put with the groups that there are":
+            at = kv.put([pair[:2] for pair in what], space, groups=[pair[2] for pair in what], keep_groups=True)
             assert at > last
-            mine.update({key: (value, mine[key][1] if key in mine else None, at) for key, value, _ in what})
+            mine.update({key: (value, mine[key][1] if key in mine else group, at) for key, value, group in what})
             last = at
         elif kind == "delete":
             assert kv.delete(what, space) == len(set(what) & mine.keys())
