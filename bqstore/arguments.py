@@ -32,7 +32,8 @@ _SYNONYMS: Final = {
     "order_by": "sort sort_by",
     "descending": "reverse",
     "field": "key column field_name",
-    "vector": "vectors query query_vector query_embedding query_embeddings embedding embeddings queries xq",
+    "vector": "vectors query query_vector query_vectors query_embedding query_embeddings embedding embeddings queries "
+    "xq",
     "vectors": "vector embeddings embedding queries query query_vectors query_embeddings data xb xq",
     "queries": "vectors vector query query_vectors query_embeddings embeddings",
     "ids": "id doc_ids document_ids uuids keys positive",
@@ -101,6 +102,7 @@ _OF_OPEN: Final = {
     **dict.fromkeys(("m", "ef_construct", "distance", "originals"), ", and fixed when its collection is made"),
     "dim": ", or by the first vectors, and fixed then",
     **dict.fromkeys(("encoding", "estimator", "rotate", "truncate_dim"), ", and changed by requantize()"),
+    "text_index": ", and changed by set_text_index()",
     **dict.fromkeys(("full_scan_threshold", "query_encoding", "embedding_model", "index_metadata", "threads"), ""),
     **dict.fromkeys(("read_only", "lock_timeout", "exclusive", "path", "collection"), ""),
     **dict.fromkeys(("oversampling", "rescore", "hnsw_ef"), " as the default of searches, of which it is a keyword"),
@@ -319,6 +321,11 @@ def as_dicts(given: object) -> object:
     return out
 
 
+def _without_nan(column: Any) -> Any:
+    """A column or frame of pandas with None for what is missing, which is NaN there, among strings, too."""
+    return column.astype(object).where(column.notna(), None)
+
+
 _ONE_EACH: Final = ("texts", "metadatas", "metadata", "expires_at")
 
 
@@ -330,6 +337,8 @@ def items(given: object, what: str, ordered: bool = False) -> list[Any]:
     if isinstance(given, Mapping):
         hint = "; a filter goes into filter=" if what == "ids" else ""
         raise InvalidInputError(f"{what} is {type_of(given)}; expected a list{hint}")
+    if hasattr(given, "notna"):
+        given = _without_nan(given)
     for name, options in (("to_pylist", ()), ("to_dicts", ()), ("to_dict", ("records",))):  # of arrow, polars, pandas
         rows = getattr(given, name, None)
         if callable(rows) and (not options or hasattr(given, "columns")):

@@ -175,7 +175,8 @@ def parts_in(
     ids: object, texts: object, metadatas: object, vectors: object, head: Head, expires_at: object = None
 ) -> tuple[list[str], list[str | None], list[Mapping[str, Any] | None], F32 | None]:
     """Parts of documents to change: ids, and for each a text and metadata, None where they stay; vectors or None."""
-    names = ids_in(ids, ordered=any(each is not None for each in (texts, metadatas, vectors)))
+    with_each = (texts, metadatas, vectors, expires_at if expiry.is_each(expires_at) else None)
+    names = ids_in(ids, ordered=any(each is not None for each in with_each))
     n = len(names)
     if texts is None and metadatas is None and vectors is None and expires_at is None:
         raise InvalidInputError("update() has nothing to change; expected texts=, metadatas=, vectors= or expires_at=")
@@ -423,7 +424,7 @@ def metadata_in(
     """Ids, and the new metadata of each."""
     if metadata is None and expires_at is not None:
         metadata = {}
-    names = ids_in(ids, ordered=not isinstance(metadata, Mapping))
+    names = ids_in(ids, ordered=not isinstance(metadata, Mapping) or expiry.is_each(expires_at))
     each = [metadata] * len(names) if isinstance(metadata, Mapping) else items(metadata, "metadata")
     if len(each) != len(names):
         raise InvalidInputError(

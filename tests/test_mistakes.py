@@ -118,7 +118,7 @@ def test_a_collection_that_has_such_a_name_is_opened(tmp_path):
     ],
 )
 def test_the_folder_of_another_store_is_not_taken_for_an_empty_one(tmp_path, caplog, name, other):
-    (tmp_path / name).write_bytes(b"")
+    (tmp_path / name).mkdir() if name.endswith(".lance") else (tmp_path / name).write_bytes(b"")
     with pytest.raises(InvalidInputError, match=f"holds {name}, a {other}"):
         bqstore.open(tmp_path)
     for call in (lambda: bqstore.load(tmp_path), lambda: bqstore.drop(tmp_path, "notes")):
@@ -128,6 +128,12 @@ def test_the_folder_of_another_store_is_not_taken_for_an_empty_one(tmp_path, cap
         assert bqstore.collections(tmp_path) == []
     assert f"holds {name}, a {other}, and no collection of bqstore" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_whose_name_ends_like_that_of_a_table_was_taken_for_one(tmp_path):
+    (tmp_path / "free.lance").write_bytes(b"")
+    with bqstore.open(tmp_path):
+        pass
 
 
 def test_the_folder_of_a_collection_is_not_a_store(tmp_path):
@@ -221,6 +227,10 @@ def test_a_set_gave_documents_the_ids_and_texts_of_others(col, name):
         col.update(frozenset(["a", "b"]), texts=["one", "two"])
     with pytest.raises(InvalidInputError, match="ids is a set, which has no order"):
         col.update_metadata({"a", "b"}, [{}, {}])
+    for call in (col.update, col.update_metadata):
+        with pytest.raises(InvalidInputError, match="ids is a set, which has no order"):
+            call({"a", "b"}, expires_at=[60, 3600])
+        assert call({"a", "b"}, expires_at=3600) == 2
     assert col.update_metadata({"a", "b"}, {"seen": True}) == 2 == col.delete({"a", "b"})  # for all of them the same
 
 
@@ -262,6 +272,8 @@ def test_skipping_leaves_the_dimension_to_the_first_good_vector():
         (lambda c: c.search([1.0, 0.0], offset=5), r"offset is a keyword of scroll\(\)"),
         (lambda c: c.search([1.0, 0.0], ids=["a"]), r"more_like\(ids\) searches by documents"),
         (lambda c: c.search(query_texts=["one"]), "embed them first"),
+        (lambda c: c.search(query_vectors=[1.0, 0.0]), "did you mean 'vector'"),
+        (lambda c: c.search([1.0, 0.0], text_index=True), r"is opened, and changed by set_text_index\(\)"),
         (lambda c: c.search([1.0, 0.0], with_payload=True), "texts and metadata always come"),
         (lambda c: c.add([[1.0, 0.0]], oversampling=4.0), "as the default of searches, of which it is a keyword"),
         (lambda c: c.get(where={"year": 2020}), r"filter is a keyword of scroll\(\), which lists documents"),

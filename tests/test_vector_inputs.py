@@ -259,6 +259,23 @@ class OfArrow(Arrow):
         return self.rows
 
 
+class OfPandas(np.ndarray):
+    """A column of pandas, in which NaN is what is missing."""
+
+    def notna(self):
+        return np.array([isinstance(each, str) for each in self])
+
+    def where(self, there, other):
+        return np.where(there, self, other)
+
+
+def test_what_is_missing_in_a_column_of_pandas_was_refused_as_a_number():
+    column = np.array(["one", np.nan], object).view(OfPandas)
+    with bqstore.open() as col:
+        col.add(ROWS, ["a", "b"], texts=column)
+        assert [record.text for record in col.get(["a", "b"])] == ["one", None]
+
+
 def test_one_row_of_a_column_of_arrow_was_no_query():
     assert kept([OfArrow(row) for row in ROWS]) == ROWS
     with bqstore.open() as col:

@@ -18,7 +18,7 @@ from uuid import UUID
 import bqstore
 
 _VALUES_PER_BYTE: Final = 4  # a byte of a pickle makes one value, or more where documents share their metadata
-_FEW: Final = 10_000
+_FEW: Final = 1_000_000  # as where some hundred documents share a list of a thousand
 _SIMPLE: Final = frozenset({bool, bytes, float, int, str, type(None)})
 _VALUES: dict[tuple[str, str], Any] = {  # written in C: they cannot be changed from a pickle
     ("datetime", "datetime"): datetime.datetime,

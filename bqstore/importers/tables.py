@@ -172,11 +172,12 @@ def open_arrays(path: Path, collection: str | None) -> Source:
     if vectors is None:
         known = ", ".join(f"{name!r} {array.shape}" for name, array in arrays.items())
         raise bqstore.InvalidInputError(f"{path} has no vectors of shape (n, dim) named {_VECTORS}; it has {known}")
-    if len(vectors.shape) != 2 or vectors.dtype.kind not in "fiu":
+    shape = vectors.shape
+    if len(shape) != 2 or vectors.dtype.kind not in "fiu" or (shape[0] and min(shape) < 1):
         raise bqstore.InvalidInputError(
-            f"the vectors of {path} are {vectors.dtype} of shape {vectors.shape}; expected real numbers of (n, dim)"
+            f"the vectors of {path} are {vectors.dtype} of shape {shape}; expected real numbers of (n, dim)"
         )
-    n, dim = vectors.shape
+    n, dim = shape
     columns = {name: array for name, array in arrays.items() if array.shape[:1] == (n,)}
     exported = _are_ours(columns)
 

@@ -83,6 +83,12 @@ def shown_as(stored: object) -> object:
         return stored
 
 
+def is_each(given: object) -> bool:
+    """Whether there is a time for each document, not one for all."""
+    one = given is None or isinstance(given, (str, bytes, Mapping)) or getattr(given, "ndim", 1) == 0
+    return not one and isinstance(given, Iterable)
+
+
 def with_times(metadatas: list[Any], given: object, skip: bool = False) -> list[Any]:
     """Metadata with a time for all, or with one for each; None among them leaves that document's.
 
@@ -90,7 +96,7 @@ def with_times(metadatas: list[Any], given: object, skip: bool = False) -> list[
     """
     if given is None:
         return metadatas
-    one = isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    one = not is_each(given)
     times = [given] * len(metadatas) if one else items(given, "expires_at")
     if len(times) != len(metadatas):
         raise InvalidInputError(

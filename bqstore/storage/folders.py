@@ -147,7 +147,7 @@ def other_store(path: Path) -> str | None:
     names = set(os.listdir(path)) if path.is_dir() else set()  # noqa: PTH208
     if {"meta.json", "collection"} <= names:
         return "meta.json, of a folder of Qdrant's"
-    if table := next((name for name in sorted(names) if name.endswith(".lance")), None):
+    if table := next((name for name in sorted(names) if name.endswith(".lance") and (path / name).is_dir()), None):
         return f"{table}, a table of LanceDB"
     return next((f"{name}, a store of {other}" for name, other in _FOREIGN.items() if name in names), None)
 

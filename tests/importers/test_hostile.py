@@ -201,6 +201,9 @@ def test_metadata_that_documents_share_is_no_repetition_without_end():
     shared = {f"key{i}": i for i in range(50)}
     found = pickle.dumps([{"id": f"document {i}", "text": "some text", "metadata": shared} for i in range(2000)])
     assert plain(pickle.loads(found), len(found))[-1]["metadata"] == shared
+    chapters = [f"chapter {i}" for i in range(1000)]
+    found = pickle.dumps([{"id": str(i), "text": "a short one", "chapters": chapters} for i in range(500)])
+    assert plain(pickle.loads(found), len(found))[-1]["chapters"] == chapters
 
 
 EMPTY = b"clangchain_community.docstore.in_memory\nInMemoryDocstore\n)R}S'_dict'\n}sb}\x86."  # no documents
@@ -277,6 +280,9 @@ def test_an_npz_was_in_memory_as_a_whole_whatever_its_header_says(tmp_path, monk
     assert open_source(source).count == 10**12
     with pytest.raises(bqstore.CorruptionError, match=r"vectors\.npy ends before its 1,000,000,000,000 rows do"):
         import_from(source, tmp_path / "store")
+    for shape in ((10**13, 0), (-5, DIM)):  # the first was gone through row by row
+        with pytest.raises(bqstore.InvalidInputError, match=r"of shape \(.*\); expected real numbers of \(n, dim\)"):
+            open_source(npz(tmp_path / "none.npz", shape, b""))
     monkeypatch.setattr(tables, "_PORTION", 4 * DIM * 4)  # three rows and some
     some = npz(tmp_path / "a.npz", (40, DIM), VECTORS.tobytes())
     np.testing.assert_array_equal(list(tables._arrays(some)["vectors"]), VECTORS)
