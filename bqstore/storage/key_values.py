@@ -155,12 +155,11 @@ class EntryFile:
             at = _later(about)
             if not_before is not None and at < not_before:
                 return None, about
-            more = 0
-            if moved_from is not None:  # before they are written, as it may be their own space
-                more = -tables.remove(connection, ((moved_from, entry.key) for entry in entries))
-            groups = {}
+            more, groups = 0, dict[str, str | None]()
             if keep_groups:
                 groups = tables.groups_of(connection, space, [entry.key for entry in entries], self.name)
+            if moved_from is not None:  # before they are written, as it may be their own space
+                more = -tables.remove(connection, ((moved_from, entry.key) for entry in entries))
             new = [entry._replace(time=at, group=groups.get(entry.key, entry.group)) for entry in entries]
             return at, about.next(at, more + tables.put(connection, new))
 

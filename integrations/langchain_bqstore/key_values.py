@@ -126,7 +126,8 @@ class BQRecordManager(_Closing, RecordManager):
     whose document is not there does not count, so that the document is added again; and what was added without a record
     is found by the next cleanup, "full" or of its source. For that `exists` notes the keys that are not there as begun,
     until `update` has their records. A cleanup of a source finds these by the values in their metadata, or by
-    ``source_id_key``, which is needed where `index` is given a function that computes the source.
+    ``source_id_key``, which is needed where `index` is given a function that computes the source, and wise where other
+    fields have values such as sources have: numbers, say.
 
     Parameters
     ----------
@@ -294,17 +295,20 @@ class BQRecordManager(_Closing, RecordManager):
             return found
         begun = self._values.keys(self._begun, **times)
         left = [key for key, done in zip(begun, self._values.exist(begun, self._space), strict=True) if not done]
-        if left and groups:
-            left = [record.id for record in self._documents.get(left) if self._is_of(record, groups)]
+        if left and group_ids:
+            sources = list(group_ids)  # a set may be given, and metadata be a list
+            left = [record.id for record in self._documents.get(left) if self._is_of(record, sources, groups)]
         return [*found, *left][: limit or None]
 
-    def _is_of(self, record: bqstore.Record, groups: Sequence[str | None]) -> bool:
-        """Whether a document that has no record yet is of one of the sources."""
+    def _is_of(self, record: bqstore.Record, sources: Sequence[Any], groups: Sequence[str | None]) -> bool:
+        """Whether a document that has no record yet is of one of the sources, whose groups are given, too."""
         if callable(self._source_id_key):
             return _group(self._source_id_key(document_of(record))) in groups
         if self._source_id_key is not None:
             return _group(record.metadata.get(self._source_id_key)) in groups
-        return any(_group(value) in groups for value in record.metadata.values())  # under whatever key
+        # under whatever key; a page of number 1 is not the source "1"
+        values = (each for each in record.metadata.values() if isinstance(each, str) or each in sources)
+        return any(_group(value) in groups for value in values)
 
     async def alist_keys(
         self,

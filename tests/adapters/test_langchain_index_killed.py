@@ -107,6 +107,19 @@ def test_a_cleanup_of_sources_that_a_function_computes_finds_what_a_killed_run_h
         assert other.list_keys(before=later, group_ids=["b"]) == [] and b in store.collection
 
 
+@pytest.mark.parametrize("cleanup", ["incremental", "scoped_full"])
+def test_the_source_1_is_not_what_has_the_page_1(cleanup: Any) -> None:
+    store = BQVectorStore(Spelled())
+    records = BQRecordManager("n", vector_store=store)
+    with pytest.MonkeyPatch.context() as patched, suppress(KilledError):
+        killed_at(patched, 3)  # behind the commit of the document
+        index([Document("1 0", metadata={"source": "7", "page": 1, "of": [1]})], records, store, cleanup=cleanup, **HOW)
+    index(documents("2 0@1"), records, store, cleanup=cleanup, **HOW)
+    assert contents(store) == {"1 0", "2 0"}
+    index(documents("3 0@7"), records, store, cleanup=cleanup, **HOW)
+    assert contents(store) == {"2 0", "3 0"}
+
+
 def test_a_source_id_key_that_cannot_be_one_is_refused() -> None:
     wrong: Any = 5
     with pytest.raises(bqstore.InvalidInputError, match="of type int; expected what index"):
