@@ -359,6 +359,7 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
             theirs = None if pairs is None else stack.enter_context(closing(open_key_values(folder, read_only=False)))
             if pairs is not None and theirs is not None:
                 _check_older(theirs, pairs, folder)
+            copy._sweep_flat()  # a generation that a killed call has left, which is no part of the copy
             need = sum(_allocated(each) for each in folder.iterdir()) + _more_bytes(old, head, flat, copy)
             with _room_for(folder, need, "the older copy is whole, and the next call brings it up to date"):
                 copy.start_writing()
@@ -375,9 +376,13 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
 
 
 def _more_bytes(old: Head, head: Head, flat: FlatFiles, copy: Store) -> int:
-    """Bytes of records that an older copy lacks; those of another generation stand beside its own until the commit."""
+    """Bytes of records that an older copy lacks; those of another generation stand beside its own until the commit.
+
+    Of its own it has what a killed call has written, too.
+    """
     goes_on = old.generation == head.generation and copy.codes is not None
-    return _flat_bytes(head, flat) - (_flat_bytes(old, copy.flat) if goes_on else 0)
+    there = sum(_allocated(file.path) for file in _on_disk(copy.flat))
+    return max(0, _flat_bytes(head, flat) - (max(there, _flat_bytes(old, copy.flat)) if goes_on else 0))
 
 
 def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatFiles, name: str, report: Report) -> int:

@@ -1,6 +1,7 @@
 """`backup()`: whatever goes on meanwhile and however it ends, the copy is one commit, or no collection."""
 
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -399,6 +400,22 @@ def test_an_older_copy_that_cannot_grow_says_what_it_takes_and_is_as_it_was(tmp_
         filler.unlink()
         check_copy(disk / "copy", truth)
         col.backup(disk / "copy", incremental=True)
+    check_same(tmp_path / "store", disk / "copy")
+
+
+@pytest.mark.parametrize("left", ["vectors-0.bin", "vectors-9.bin"], ids=["records", "a generation"])
+def test_what_a_killed_call_had_written_was_counted_as_still_to_come(tmp_path, disk, left):
+    """No later call went on, as that takes less room than there was, and none removed what was left."""
+    enlarge(disk)
+    vectors = clustered(1000, 512)
+    with bqstore.open(tmp_path / "store", encoding="one_bit") as col:
+        col.add(vectors[:10])
+        col.backup(disk / "copy")
+        col.add(vectors[10:])
+        (disk / "copy" / "default" / left).write_bytes((tmp_path / "store/default/vectors-0.bin").read_bytes())
+        (disk / "filler").write_bytes(b"z" * (shutil.disk_usage(disk).free - (1 << 20)))
+        assert col.backup(disk / "copy", incremental=True).documents == 1000
+    (disk / "filler").unlink()
     check_same(tmp_path / "store", disk / "copy")
 
 
