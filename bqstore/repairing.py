@@ -29,7 +29,7 @@ from .storage.folders import collection_folder
 from .storage.format import ONE_BIT
 from .storage.head import Row, code_form
 from .storage.lock import WriterLock
-from .storage.open_key_values import salvage
+from .storage.open_key_values import has_entries_alone, salvage
 from .storage.salvage import Wreck, read_wreck
 from .storage.text_index import TextIndex
 
@@ -43,7 +43,7 @@ def repair(path: str | PathLike[str], to: str | PathLike[str], collection: str =
 
     Every row and every vector is verified. Codes, graph and columns are derived, and made anew. Where only the vector
     of a document is damaged, its text and metadata are in the report, and can be embedded and added again. Keys and
-    values (`open_key_values`) that are intact are saved, too. The old
+    values (`open_key_values`) that are intact are saved, too, also where there are no documents beside them. The old
     collection is only read, and locked against writers meanwhile.
 
     Parameters
@@ -83,17 +83,23 @@ def repair(path: str | PathLike[str], to: str | PathLike[str], collection: str =
         lock = WriterLock(source / "LOCK", "SEQ")
         with suppress(StorageError):  # a medium that cannot be written has no writers
             lock.wait(stack.enter_context(lock.open()), 0)
-        wreck = read_wreck(source)
+        wreck = None if has_entries_alone(source) else read_wreck(source)
         work = target / _WORK  # what an interrupted call leaves is no collection of the store
         shutil.rmtree(work, ignore_errors=True)
-        save = _save_codes if wreck.head.settings["originals"] == "none" else _save_originals
-        saved, lost = save(wreck, work, collection), _lost(wreck)
-        problems = wreck.problems + salvage(source, collection_folder(work, collection))
+        platform.make_folder(collection_folder(work, collection))
+        saved, lost, problems = (0, [], []) if wreck is None else _saved(wreck, work, collection)
+        problems = problems + salvage(source, collection_folder(work, collection))
         file = _written(lost, target / f"{folder.name}-lost.jsonl") if lost else None
         collection_folder(work, collection).rename(folder)
         platform.sync_folder(target)
         shutil.rmtree(work, ignore_errors=True)
     return RepairReport(str(target), collection, saved, lost, None if file is None else str(file), problems)
+
+
+def _saved(wreck: Wreck, target: Path, collection: str) -> tuple[int, list[LostDocument], list[str]]:
+    """How many documents were saved, which not, and what is damaged."""
+    save = _save_codes if wreck.head.settings["originals"] == "none" else _save_originals
+    return save(wreck, target, collection), _lost(wreck), wreck.problems
 
 
 def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:

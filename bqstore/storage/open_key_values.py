@@ -15,6 +15,7 @@ from . import key_value_tables as tables
 from . import platform, reserve
 from .catalogue import Catalogue
 from .files import storage_errors
+from .flat import flat_files
 from .hosts import claim
 from .key_value_tables import About
 from .key_values import NAME, EntryFile, Held, turn_of
@@ -157,6 +158,11 @@ def _is_there(folder: Path) -> bool:
     """Whether a folder has entries. Raises StorageError where the system does not tell."""
     with storage_errors(f"look at {folder / NAME}"):
         return (folder / NAME).exists()
+
+
+def has_entries_alone(folder: Path) -> bool:
+    """Whether a folder has entries, and nothing of a collection."""
+    return _is_there(folder) and not (folder / "meta.db").exists() and not flat_files(folder)
 
 
 @contextmanager

@@ -157,6 +157,23 @@ def test_damage_of_the_first_page_is_said_to_be_damage_and_repair_saves_the_entr
         assert kv.items() == [("x", b"1"), ("y", b"2")]
 
 
+def test_repair_was_advised_and_refused_where_there_are_no_documents_beside_the_entries(tmp_path):
+    with bqstore.open_key_values(tmp_path / "store") as kv:
+        kv.put({"x": b"1", "y": b"2"})
+    file = tmp_path / "store/default/kv.db"
+    file.write_bytes(bytes(4096) + file.read_bytes()[4096:])
+    with pytest.raises(CorruptionError, match="bqstore repair"):
+        bqstore.open_key_values(tmp_path / "store")
+    repaired = bqstore.repair(tmp_path / "store", to=tmp_path / "repaired")
+    assert repaired.documents == 0 and repaired.problems == ["kv.db: its first page is damaged"]
+    assert [each.name for each in (tmp_path / "repaired").iterdir()] == ["default"]
+    with bqstore.open_key_values(tmp_path / "repaired") as kv:
+        assert kv.items() == [("x", b"1"), ("y", b"2")]
+    (tmp_path / "store/default/vectors-0.bin").touch()
+    with pytest.raises(CorruptionError, match=r"holds no meta\.db"):
+        bqstore.repair(tmp_path / "store", to=tmp_path / "again")
+
+
 def test_on_a_full_disk_entries_can_be_deleted_and_what_does_not_fit_says_what_it_takes(tmp_path):
     disk = small_disk(tmp_path, "3m")
 
