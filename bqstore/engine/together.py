@@ -88,7 +88,8 @@ class Group:
             write()
         except LockedError:
             # it waits no longer, but another thread may have it in a commit just now: then this one's end counts
-            if not (mine.claim.acquire(timeout=_OUTCOME) and mine.committed):
+            mine.claim.acquire(timeout=_OUTCOME)  # which that thread keeps where an interrupt came behind its commit
+            if not mine.committed:
                 raise
         finally:
             with suppress(ValueError):  # also of one that an interrupt has left there when it was committed

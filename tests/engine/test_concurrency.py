@@ -19,8 +19,9 @@ import pytest
 import bqstore
 from bqstore import BqstoreError, ClosedError, LockedError
 from bqstore.engine import together
+from bqstore.engine.lifecycle import Lifecycle
 from bqstore.engine.publisher import Publisher
-from bqstore.storage import Store
+from bqstore.storage import Rows, Store
 from bqstore.storage.catalogue import Catalogue
 from tests.conftest import HANGS, child, often
 
@@ -744,3 +745,18 @@ def test_handlers_of_a_quick_timer_came_upon_each_other_while_their_thread_waite
         assert col.add(np.eye(4)[2:3], ["last"]) == ["last"]
         assert len(refused) == 2 and sorted(col.ids()) == ["a", "b", "c", "d", "last"]
         assert col.delete(["b"]) == 1
+
+
+def test_an_add_was_refused_whose_committer_was_interrupted_behind_the_commit(monkeypatch):
+    """Before it had said that this was the end of it."""
+    monkeypatch.setattr(together, "_OUTCOME", 0.001)
+    mine = together.Adding(
+        np.eye(4, dtype=np.float32)[:1], Rows(["a"], [None], [None], [None], [None]), None, np.zeros((1, 1), np.uint64)
+    )
+    mine.claim.acquire()
+
+    def write():
+        mine.committed = True
+        raise LockedError("another process writes")
+
+    together.Group(Lifecycle()).add(mine, write, 0)
