@@ -569,16 +569,42 @@ class AcceptedBeam(Beam):
         self.hops += 1 + len(bridges)
         self.measure_and_offer(found, graph)
 
-    def walk_accepted(self, graph, start, seeds, most_distances=0):
-        """From some accepted nodes and the start on, whether that is accepted or not.
+    def surround(self, graph, starts, room, met):
+        """Take in the accepted ones around some nodes, the neighbors of the first one's neighbors in any case.
+
+        Breadth first through others, until 64 are met or ``room`` others.
+        """
+        starts = list(dict.fromkeys(starts))
+        found = [o for o in starts if self.accepts(o)]
+        others = [o for o in starts if not self.accepts(o)]
+        met.update(starts)
+        around, through, ring = 0, 0, len(others)
+        while through < len(others) and (around < 64 or through < ring):
+            node = others[through]
+            through += 1
+            if graph.same[node] >= 0:
+                found.append(node)
+            for o in row_of(graph, node, 0):
+                if o < graph.n and o not in met and (self.accepts(o) or len(others) < room):
+                    (found if self.accepts(o) else others).append(o)
+                    around += self.accepts(o)
+                    met.add(o)
+            if node == starts[0]:
+                ring = len(others)
+        met.difference_update(others[through:])
+        self.hops += through
+        self.measure_and_offer(found, graph)
+
+    def walk_accepted(self, graph, starts, seeds, room, most_distances=0):
+        """From what is around the starts, accepted or not, and from some accepted nodes on.
 
         None where the first sixteen nodes tell that it will take more than ``most_distances``, if that is not 0.
         """
-        begin = list(dict.fromkeys([*seeds, start]))
-        met, expanded = set(begin), set()
+        met, expanded = set(), set()
+        self.surround(graph, starts, room, met)
+        begin = [o for o in dict.fromkeys(seeds) if o not in met]
+        met.update(begin)
         self.measure_and_offer(begin, graph)
-        if not self.accepts(start):
-            self.expand(graph, start, met)
         before = self.distances
         while (node := next((o for _, o in self.kept if o not in expanded | self.copies), None)) is not None:
             expanded.add(node)
@@ -628,7 +654,7 @@ def walk_filtered(measure, graph, accept, way, start, keys, rows):
 
     def accepted_only(ef):
         seeds = seeds_of(graph, accept, rows)
-        return [*tried, AcceptedBeam(measure, accepts, min(ef, most)).walk_accepted(graph, start, seeds)]
+        return [*tried, AcceptedBeam(measure, accepts, min(ef, most)).walk_accepted(graph, [start], seeds, 4 * rows)]
 
     dense = way.ef_dense > 0 and share >= 512
     if dense and through(min(way.ef_dense, most), most):

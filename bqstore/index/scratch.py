@@ -60,6 +60,6 @@ def make_scratch(sizes: Sizes) -> Scratch:
         rotated=np.zeros(64 * words, np.float32),
         planes=np.zeros((8, bits * words), np.uint64),
         levels=np.zeros(64 * words, np.uint8),
-        bridges=np.empty(2 * m, np.int32),
+        bridges=np.empty(32 * m, np.int32),
         counters=np.zeros(8, np.int64),
     )

@@ -33,12 +33,14 @@ from bqstore.kernels.walk import (
     ORDINAL_SHIFT,
     beam,
     is_accepted,
+    nearest_seeds,
     new_epoch,
     offer,
     offer_copies,
 )
 
 SEEDS = 128  # accepted nodes in the sample that a walk starts from
+AROUND = 64  # accepted nodes that are looked for around where a walk begins
 TRIED = 16  # nodes after which it is foreseen how many distances an accepted-only beam will take
 DENSE = 512  # of 1,024 nodes around the query: if as many are accepted, a beam through all nodes finds enough
 ONE = np.uint64(1)
@@ -142,6 +144,72 @@ def expand(
 
 
 @leaf
+def surround(
+    walk: Walk, starts: int, epoch: np.uint8, found: tuple[int, int, np.int64, int]
+) -> tuple[int, int, np.int64, int]:
+    """Offer the accepted nodes around ``scratch.rows[:starts]``: breadth first, through rejected ones.
+
+    All around the neighbors of the first start; on from there until ``AROUND`` are met or ``scratch.bridges`` is full.
+    Where the nearest nodes are rejected, as long vectors are under an inner product by a filter that accepts short
+    ones, so may all the neighbors of their neighbors be.
+    """
+    words, graph, accept, n, scratch = walk.words, walk.graph, walk.accept, walk.n, walk.scratch
+    rows, visited, links, bridges = scratch.rows, scratch.visited, graph.links, scratch.bridges
+    degree = links.shape[1]
+    limit = rows.shape[0] - 1  # the last one is used by `offer_copies`
+    count, met, waiting, at = 0, 0, 0, 0
+    start = rows[0]
+    for i in range(starts):
+        other = rows[i]
+        if other >= n or visited[other] == epoch:
+            continue
+        if is_accepted(accept, other):
+            rows[count] = other
+            count += 1
+            prefetch_code(words, other)
+        elif waiting < bridges.shape[0]:
+            bridges[waiting] = other
+            waiting += 1
+        visited[other] = epoch
+    ring = waiting
+    while at < waiting and (met < AROUND or at < ring):
+        if count + degree >= limit:
+            found = measure_and_offer(walk, count, found)
+            count = 0
+        row = bridges[at]
+        if graph.same[row] >= 0:
+            rows[count] = row
+            count += 1
+            prefetch_code(words, row)
+        for j in range(degree):
+            other = links[row, j]
+            if other < 0:
+                break
+            if other >= n or visited[other] == epoch:
+                continue
+            if is_accepted(accept, other):
+                rows[count] = other
+                count += 1
+                met += 1
+                prefetch_code(words, other)
+            elif waiting < bridges.shape[0]:
+                bridges[waiting] = other
+                waiting += 1
+                for w in range(0, degree, 16):
+                    prefetch(links, other, w)
+            else:
+                continue
+            visited[other] = epoch
+        at += 1
+        if row == start:
+            ring = waiting
+    for i in range(at, waiting):  # nothing has gone through these: so later ones may
+        visited[bridges[i]] = 0
+    scratch.counters[COUNT_HOPS] += at
+    return measure_and_offer(walk, count, found)
+
+
+@leaf
 def accepted_share(graph: Graph, accept: Accept, start: int, n: int) -> int:
     """Return how many of 1,024 neighbors of a node's neighbors are accepted; 0 if there are none."""
     links = graph.links
@@ -232,7 +300,10 @@ def beam_accepted(
     n = min(graph.n, visited.shape[0], words.shape[0], graph.links.shape[0], graph.same.shape[0])
     for i in range(ef + 8):
         keys[i] = NO_KEY
-    found = (0, 0, FARTHEST, 0)
+    walk = Walk(words, graph, accept, query, ef, ef, n, scratch)
+    starts = nearest_seeds(words, graph, query, scratch)
+    scratch.rows[starts], scratch.rows[0] = scratch.rows[0], start
+    found = surround(walk, starts + 1, epoch, (0, 0, FARTHEST, 0))
     seeds = sample_accepted(accept, n, scratch.rows, min(SEEDS, scratch.rows.shape[0] - 2))
     count = 0
     for i in range(seeds):
@@ -243,14 +314,7 @@ def beam_accepted(
         scratch.rows[count] = seed
         count += 1
         prefetch_code(words, seed)
-    if visited[start] != epoch:
-        visited[start] = epoch
-        scratch.rows[count] = start
-        count += 1
-    walk = Walk(words, graph, accept, query, ef, ef, n, scratch)
     found = measure_and_offer(walk, count, found)
-    if not is_accepted(accept, start):
-        found = expand(walk, start, epoch, found)
     size, accepted, bound, first = found
     first, tried, before = 0, 0, scratch.counters[COUNT_DISTANCES]
     while first < size:

@@ -252,7 +252,7 @@ class Scratch(NamedTuple):
     rotated : float32 (64 * width,), the query less the mean, rotated
     planes : uint64 (8, bits * width), its bit planes
     levels : uint8 (64 * width,), the levels that the planes are made of
-    bridges : int32 (2m,), neighbors that are not accepted
+    bridges : int32 (>= 2m,), nodes that are not accepted, to be passed through
     counters : int64 (8,), see ``COUNT_EPOCH`` and the others
     """
 

@@ -174,7 +174,7 @@ def make_scratch(n, width, m, max_beam=64, candidates=1, k=1, dim=1, bits=1):
         rotated=np.full(64 * width, 77, np.float32),
         planes=np.full((8, bits * width), 77, np.uint64),
         levels=np.full(64 * width, 77, np.uint8),
-        bridges=np.full(2 * m, 77, np.int32),
+        bridges=np.full(32 * m, 77, np.int32),
         counters=np.zeros(8, np.int64),
     )
 

@@ -198,7 +198,7 @@ def test_the_accepted_only_beam_is_that_of_the_naive_version(n, tail, m, dim, en
         state.codes.words, state.graph, state.accept, ef, state.query, start, scratch, 0
     )
     beam = naive.AcceptedBeam(state.measure, state.accepts, ef)
-    beam.walk_accepted(state.graph, start, naive.seeds_of(state.graph, state.accept, 8 * m))
+    beam.walk_accepted(state.graph, [start], naive.seeds_of(state.graph, state.accept, 8 * m), 32 * m)
     pairs, flags, done = kept(scratch)
     assert pairs == beam.kept and all(flags) and done
     assert found[0] == found[1] == len(pairs) <= ef
@@ -226,7 +226,7 @@ def test_an_accepted_only_beam_ends_where_a_scan_is_quicker(seed, ef, most):
     found = filtered_walk.beam_accepted(codes.words, graph, accept, ef, query, start, scratch, most)
     accepts = set(naive.accepted(accept, 120)).__contains__
     beam = naive.AcceptedBeam(lambda o: int(distances[o]), accepts, ef)
-    if beam.walk_accepted(graph, start, naive.seeds_of(graph, accept, 32), most) is None:
+    if beam.walk_accepted(graph, [start], naive.seeds_of(graph, accept, 32), 128, most) is None:
         assert tuple(found) == (0, 0, 0)
     else:
         assert kept(scratch)[0] == beam.kept and found[0] == len(beam.kept)
@@ -286,8 +286,8 @@ def test_of_copies_only_those_that_are_accepted_are_found_and_each_once(turn):
         assert len(set(some) & set(found)) in (0, len(some))
 
 
-def test_a_rejected_start_leads_on_by_its_neighbors_and_theirs():
-    """A chain of which only the third node is accepted, and then only the fourth, which is too far without a seed."""
+def test_a_rejected_start_leads_on_through_rejected_ones():
+    """A chain of which one node alone is accepted: that behind the neighbors' neighbors was too far without a seed."""
     graph = random_graph(np.random.default_rng(0), 8, 2)
     graph.links[:] = -1
     graph.links[:-1, 0] = np.arange(1, 8)
@@ -297,10 +297,10 @@ def test_a_rejected_start_leads_on_by_its_neighbors_and_theirs():
         flags = np.arange(8) == only
         scratch = make_scratch(8, 1, 2, 8)
         filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), 4, query, 0, scratch, 0)
-        assert [o for _, o in kept(scratch)[0]] == [only] if only < 7 else True  # the last has no links: no seed
+        assert [o for _, o in kept(scratch)[0]] == [only]
         beam = naive.AcceptedBeam(lambda o: 0, flags.__getitem__, 4)
-        beam.walk_accepted(graph, 0, [])
-        assert [o for _, o in beam.kept] == ([only] if only < 3 else [])
+        beam.walk_accepted(graph, [0], [], 96)
+        assert [o for _, o in beam.kept] == [only]
 
 
 # ---- which beam
@@ -432,9 +432,54 @@ def test_bridges_that_lead_to_more_than_fit_in_the_scratch(m, less):
         assert untouched() and size == min(ef, 2 * m * each)
         expected = sorted((int(o).bit_count(), o) for o in range(2 * m + 1, graph.n))
         assert [far for far, _ in kept(scratch)[0]] == [far for far, _ in expected[:size]]
-        assert scratch.counters[COUNT_DISTANCES] == 1 + 2 * m * each
+        assert scratch.counters[COUNT_DISTANCES] == 2 * m * each
         if ef == graph.n:
             assert scratch.counters[COUNT_HOPS] == 1 + 2 * m + size
+
+
+@pytest.mark.parametrize("rejected", [0, 3, 63, 64, 70])
+def test_rejected_ones_are_passed_through_up_to_so_many(rejected):
+    """A chain of rejected ones, and then one that is accepted; a scratch of m = 2 holds 64 bridges."""
+    graph = random_graph(np.random.default_rng(0), 80, 2)
+    graph.links[:] = -1
+    graph.links[:-1, 0] = np.arange(1, 80)
+    graph = graph._replace(same=np.full(80, -1, np.int32))
+    codes, query = codes_and_query(80)
+    flags = np.arange(80) == rejected
+    beam = naive.AcceptedBeam(lambda o: 0, flags.__getitem__, 4)
+    beam.walk_accepted(graph, [0], [], 64)
+    scratch, untouched = fenced_scratch(make_scratch(80, 1, 2, 8))
+    scratch.keys[:] = walk.NO_KEY
+    scratch.rows[0], epoch = 0, walk.new_epoch(scratch)
+    steps = Walk(codes.words, graph, make_accept(flags), query, 4, 4, 80, scratch)
+    filtered_walk.surround(steps, 1, epoch, (0, 0, np.int64(2**30 - 1), 0))
+    assert untouched() and [o for _, o in kept(scratch)[0]] == [o for _, o in beam.kept]
+    assert [o for _, o in beam.kept] == ([rejected] if rejected <= 64 else [])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@a_state(ef=st.integers(1, 20))
+def test_an_accepted_only_beam_begins_around_the_nearest_of_the_sample_too(
+    n, tail, m, dim, encoding, filtered, seed, ef
+):
+    """Where a search without a filter begins."""
+    rng = np.random.default_rng(seed)
+    state = Given(rng, n, tail, m, dim, encoding, filtered)
+    heads = [node for node in state.heads() if state.graph.links[node, 0] >= 0]
+    seeds = np.array(heads[:: max(1, len(heads) // 9)], np.int32)
+    words = state.codes.words[seeds, : state.query.width].copy()
+    graph = state.graph._replace(seeds=seeds, seed_signs=words)
+    signs = [level >> (encoding - 1) for level in naive.levels_of(state.vector[0], encoding)]
+    far = dict(zip(seeds.tolist(), (naive.distance(signs, 1, word) for word in words), strict=True))
+    near = naive.nearest_seeds(far.__getitem__, state.measure, seeds.tolist(), n)
+    start = int(rng.choice(state.heads()))
+    scratch, untouched = state.scratch(ef)
+    filtered_walk.beam_accepted(state.codes.words, graph, state.accept, ef, state.query, start, scratch, 0)
+    beam = naive.AcceptedBeam(state.measure, state.accepts, ef)
+    starts = [start, *near[1:], *near[:1]]  # the order in which they lie
+    beam.walk_accepted(graph, starts, naive.seeds_of(graph, state.accept, 8 * m), 32 * m)
+    assert kept(scratch)[0] == beam.kept and untouched()
+    assert scratch.counters[COUNT_HOPS] == beam.hops
 
 
 @pytest.mark.parametrize("m", [2, 3, 16, 20])
@@ -454,7 +499,7 @@ def test_as_many_seeds_as_there_is_room_for(m):
         beam = naive.AcceptedBeam(lambda o: (o & 0xFFF).bit_count(), flags.__getitem__, 700)
         seeds = naive.seeds_of(graph, accept, 8 * m)
         assert len(seeds) > (10 if m == 2 else 16)
-        beam.walk_accepted(graph, 1, seeds)
+        beam.walk_accepted(graph, [1], seeds, 32 * m)
         assert sorted(o for _, o in kept(scratch)[0]) == sorted(o for _, o in beam.kept)
 
 
@@ -725,6 +770,6 @@ def test_the_smallest_scratch_is_enough(m):
             filtered_walk.beam_accepted(codes.words, graph, make_accept(flags), ef, query, start, scratch, 0)
             assert untouched()
             beam = naive.AcceptedBeam(lambda o: int(distances[o]), flags.__getitem__, ef)
-            beam.walk_accepted(graph, start, naive.seeds_of(graph, make_accept(flags), 8 * m))
+            beam.walk_accepted(graph, [start], naive.seeds_of(graph, make_accept(flags), 8 * m), 32 * m)
             pairs = [(int(key) >> 33, int(key) >> 2 & 0x7FFF_FFFF) for key in scratch.keys if key != walk.NO_KEY]
             assert pairs == beam.kept
