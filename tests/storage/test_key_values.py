@@ -210,7 +210,7 @@ def test_what_is_moved_is_never_in_both_spaces_or_in_neither(tmp_path):
         assert reader._entries.seq() == seen + 1
         assert reader.items("from") == [("c", b"3")] and reader.keys("to") == ["a", "b", "d", "z"]
         kv.put({"c": b"3"}, "from", groups=["kept"])
-        kv.put({"c": b"again"}, "from", moved_from="from")
+        kv.put({"c": b"again"}, "from", keep_groups=True, moved_from="from")
         assert kv.keys("from", groups=["kept"]) == ["c"] and kv.items("from") == [("c", b"again")]
         with pytest.raises(InvalidInputError, match="clock of this machine"):
             kv.put({"c": b""}, "to", moved_from="from", not_before=kv.now() + 60)
