@@ -10,10 +10,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from contextvars import copy_context
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -21,36 +18,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Async = Callable[P, Coroutine[Any, Any, T]]
 
-# Each thread that computes may hold Python's lock for 5 ms before the loop has it again: no more reads than cores, and
-# fewer than the threads of a loop's own executor. Writes mostly wait, for the disk and for other processes, and commit
-# together; they have threads of their own, so that they never keep readers waiting.
+# Each thread that computes may hold Python's lock for 5 ms before the loop has it again. All of these together are
+# fewer than the threads of a loop's own executor: writers that wait for other processes never keep readers waiting.
 _READS: Final = max(1, min(os.cpu_count() or 1, 16))
-_WRITES: Final = 8
-
-
-class _Turns:
-    """The threads of an event loop."""
-
-    def __init__(self) -> None:
-        self.reads = asyncio.Semaphore(_READS)
-        self.writers = ThreadPoolExecutor(_WRITES, "bqstore-writing")
-        self._left: set[Future[Any]] = set()
-
-    def leave(self, write: Future[Any], loop: asyncio.AbstractEventLoop) -> None:
-        """Let the loop's own executor, which `asyncio.run` ends with, wait for a write that was cancelled too late."""
-        self._left.add(write)
-        first = len(self._left) == 1
-        write.add_done_callback(self._left.discard)
-        if first:
-            with suppress(RuntimeError):  # it has ended
-                loop.run_in_executor(None, self._see_out)
-
-    def _see_out(self) -> None:
-        while left := self._left.copy():
-            wait(left)
-
-
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+_WRITES: Final = 3
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[asyncio.Semaphore, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
 async def reading(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -61,8 +33,7 @@ async def reading(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
     ...     asyncio.run(bqstore.reading(col.count))
     0
     """
-    async with _turns_of(asyncio.get_running_loop()).reads:
-        return await asyncio.to_thread(_called, function, *args, **kwargs)
+    return await _in_turn(0, function, *args, **kwargs)
 
 
 async def writing(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -73,21 +44,15 @@ async def writing(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
     ...     asyncio.run(bqstore.writing(col.add, [[1.0, 0.0]], ids=["a"]))
     ['a']
     """
+    return await _in_turn(1, function, *args, **kwargs)
+
+
+async def _in_turn(kind: int, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     loop = asyncio.get_running_loop()
-    turns = _turns_of(loop)
-    write = turns.writers.submit(copy_context().run, partial(_called, function, *args, **kwargs))
-    try:
-        return await asyncio.wrap_future(write)
-    except asyncio.CancelledError:
-        if not write.done():
-            turns.leave(write, loop)
-        raise
-
-
-def _turns_of(loop: asyncio.AbstractEventLoop) -> _Turns:
     if loop not in _turns:
-        _turns[loop] = _Turns()
-    return _turns[loop]
+        _turns[loop] = asyncio.Semaphore(_READS), asyncio.Semaphore(_WRITES)
+    async with _turns[loop][kind]:
+        return await asyncio.to_thread(_called, function, *args, **kwargs)
 
 
 def _called(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -81,7 +81,7 @@ async def test_calls_take_turns_in_few_threads(monkeypatch: pytest.MonkeyPatch) 
         found = await asyncio.gather(*(calls[i % 6](i) for i in range(180)))
         assert [each[0].id for each in found[::6]] == [IDS[i] for i in range(0, 180, 6)]
         assert most["search"] <= (os.cpu_count() or 1) and most["get"] <= (os.cpu_count() or 1)
-        assert 0 < most["add"] <= 8 and most["delete"] <= 8
+        assert 0 < most["add"] + most["delete"] <= 6
 
 
 async def test_a_cancelled_add_is_whole_or_not_at_all(tmp_path: Path) -> None:
