@@ -301,9 +301,10 @@ class GraphMachine(RuleBasedStateMachine):
             info = col.info()
             assert len(col) == info.count == len(self.truth) and info.linked <= info.count + info.deleted
             assert {record.id for record in col.scroll()} == self.truth.keys()
-            linking = col._engine.graph.builder.at_work  # then rows lead to nodes that the state does not have yet
+            if (linking := col._engine.graph.builder._thread) is not None:
+                linking.join()  # while it is at work, rows lead to nodes that the state does not have yet
             data = col._engine.publisher.current().data
-            if data is not None and data.graph is not None and not linking:
+            if data is not None and data.graph is not None:
                 assert bqstore.kernels.api.check_graph(data.graph) == 0
 
     @rule()
