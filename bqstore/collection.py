@@ -47,7 +47,7 @@ from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
 from .results.hits import Hit, Record
 from .results.info import CollectionInfo
-from .results.outcomes import AddResult, BackupReport, ReembedPlan, ReembedReport, Skipped, VerifyReport
+from .results.outcomes import BackupReport, ReembedPlan, ReembedReport, Skipped, VerifyReport
 from .results.recall import Health, RecallReport
 
 F32 = NDArray[np.float32]
@@ -86,6 +86,7 @@ class Collection:
 
     # ---- writing
 
+    @writes.in_two_parts
     @checked_keywords
     def add(
         self,
@@ -96,7 +97,7 @@ class Collection:
         *,
         expires_at: ExpiresAt | None = None,
         on_error: str = "raise",
-    ) -> AddResult:
+    ) -> writes.Add:
         """Add documents, or replace those whose ids exist. They are durable and searchable when this returns.
 
         Without ``ids`` every call adds new documents, so adding the same texts twice keeps them twice. A document whose
@@ -137,8 +138,7 @@ class Collection:
         given, rows, skipped = validate.documents_or_skipped(
             vectors, ids, texts, metadatas, self._engine.store.head, on_error, expires_at
         )
-        replaced = writes.add(self._engine, given, rows) if rows.ids else 0
-        return AddResult(rows.ids, replaced, [Skipped(*each) for each in skipped])
+        return writes.Add(self._engine, given, rows, [Skipped(*each) for each in skipped])
 
     @checked_keywords
     def update(

@@ -119,7 +119,7 @@ def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:
     ):
         for rows, records in _pieces(wreck, whole):
             assert wreck.vectors is not None
-            writes.add(col._engine, wreck.vectors.vectors(records), rows)
+            writes.Add(col._engine, wreck.vectors.vectors(records), rows).finish()
             progress(len(col))
         col.flush()
         _check(col.verify().problems, target)

@@ -10,8 +10,8 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from functools import wraps
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 P = ParamSpec("P")
@@ -22,7 +22,17 @@ Async = Callable[P, Coroutine[Any, Any, T]]
 # fewer than the threads of a loop's own executor: writers that wait for other processes never keep readers waiting.
 _READS: Final = max(1, min(os.cpu_count() or 1, 16))
 _WRITES: Final = 3
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[asyncio.Semaphore, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+class _Turns:
+    """The turns of an event loop."""
+
+    def __init__(self) -> None:
+        self.reads, self.writes = asyncio.Semaphore(_READS), asyncio.Semaphore(_WRITES)
+        self.adds: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()  # of openings: one of them commits all
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
 
 async def reading(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -33,25 +43,51 @@ async def reading(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
     ...     asyncio.run(bqstore.reading(col.count))
     0
     """
-    return await _in_turn(0, function, *args, **kwargs)
+    return await _in_turn(_turns_here().reads, function, *args, **kwargs)
 
 
 async def writing(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run a call that writes in a thread. Cancelled while it waits it writes nothing, and later all of it.
+
+    Calls of `bqstore.Collection.add` that are under way at a time share commits, and so their syncs.
 
     >>> import asyncio, bqstore
     >>> with bqstore.open() as col:
     ...     asyncio.run(bqstore.writing(col.add, [[1.0, 0.0]], ids=["a"]))
     ['a']
     """
-    return await _in_turn(1, function, *args, **kwargs)
+    turns, call = _turns_here(), partial(function, *args, **kwargs)
+    prepare = getattr(call.func, "prepare", None)  # of `Collection.add`
+    if prepare is None or not inspect.ismethod(call.func):
+        return await _in_turn(turns.writes, call)
+    owner = call.func.__self__
+
+    def begin() -> tuple[Any, Any]:
+        add = prepare(owner, *call.args, **call.keywords)
+        return add, None if add.may_wait else add.finish()
+
+    add, result = await _in_turn(turns.writes, begin)
+    return await _together(turns, add) if result is None else cast(T, result)
 
 
-async def _in_turn(kind: int, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+async def _together(turns: _Turns, add: Any) -> Any:
+    """Let an `engine.writes.Add` wait without a thread, until it is its turn or another add's thread commits it."""
+    with add.waiting():
+        async with turns.adds.setdefault(add.engine, asyncio.Lock()):
+            if not add.mine.is_done:
+                return await _in_turn(turns.writes, add.finish)
+        return add.result()
+
+
+def _turns_here() -> _Turns:
     loop = asyncio.get_running_loop()
     if loop not in _turns:
-        _turns[loop] = asyncio.Semaphore(_READS), asyncio.Semaphore(_WRITES)
-    async with _turns[loop][kind]:
+        _turns[loop] = _Turns()
+    return _turns[loop]
+
+
+async def _in_turn(turn: asyncio.Semaphore, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    async with turn:
         return await asyncio.to_thread(_called, function, *args, **kwargs)
 
 

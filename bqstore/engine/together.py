@@ -3,13 +3,15 @@
 A thread puts its documents on a list. If none is committing it does: everything on the list. Else it waits to be woken,
 and finds its documents committed, or commits in its turn. `Lifecycle.turn` alone keeps threads apart; what is here only
 saves them from queueing for it one by one, so that nothing depends on a wake-up that an interrupt has swallowed.
+
+An event loop has few threads: its adds are prepared in them, and then wait on the list without one (`turns.py`).
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,7 +45,7 @@ class Adding:
     made_for: tuple[str | None, int] = (None, 0)  # the collection's model and generation when they were checked
     committed: bool = False
     replaced: int = 0
-    thread: int = field(default_factory=threading.get_ident)
+    thread: int = _NOBODY  # which waits for it, if one does
     gate: Any = field(default_factory=threading.Lock)
     claim: Any = field(default_factory=threading.Lock)  # held by the thread that commits it for this one, or by this
     together: list["Adding"] = field(default_factory=list)  # those of others that come along
@@ -55,6 +57,11 @@ class Adding:
         """Whether both may be one commit: the same codes, and neither settles the dimension or the encoding."""
         same = self.quantizer is other.quantizer and self.made_for == other.made_for
         return self.quantizer is not None and same
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is committed, published and linked."""
+        return self.committed and not self.claim.locked()
 
     def wake(self) -> None:
         """Let the thread go on; it may have done so."""
@@ -77,8 +84,12 @@ class Group:
         ``timeout`` is that of ``write``: the other thread may wait for longer.
         """
         self._life.check_not_waiting()
+        mine.thread = threading.get_ident()
         leads = False
         try:
+            if mine.committed:  # while it waited without a thread
+                mine.claim.acquire(timeout=_OUTCOME)
+                return
             if self._is_committed_by_another(mine, min(timeout, _PATIENCE)):
                 return
             self._leader, leads = mine.thread, True
@@ -100,7 +111,8 @@ class Group:
     def _is_committed_by_another(self, mine: Adding, patience: float) -> bool:
         """Put it on the list and wait to be woken, if another thread commits."""
         with self._life.waiting.lock:
-            self.waiting.append(mine)
+            if mine not in self.waiting:
+                self.waiting.append(mine)
             # a signal handler that came before the write of its own thread would wait for itself
             led = self._leader not in (_NOBODY, mine.thread)
             return led and bool(mine.gate.acquire(timeout=patience)) and mine.committed
@@ -112,9 +124,19 @@ class Group:
                 each.wake()
             each.claim.release()
         self._leader = _NOBODY
-        for first in list(self.waiting)[:1]:
+        for first in [each for each in list(self.waiting) if each.thread != _NOBODY][:1]:
             self._leader = first.thread
             first.wake()
+
+    @contextmanager
+    def listed(self, mine: Adding) -> Iterator[None]:
+        """Within it ``mine`` waits without a thread: whoever commits takes it along."""
+        self.waiting.append(mine)
+        try:
+            yield
+        finally:
+            with suppress(ValueError):
+                self.waiting.remove(mine)
 
     def companions(self, mine: Adding) -> list[Adding]:
         """Those whose documents go into one commit, ``mine`` first."""

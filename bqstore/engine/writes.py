@@ -3,12 +3,14 @@
 Each is one commit, but for adds of several threads at a time, which are one (`together.py`).
 """
 
+import inspect
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +20,16 @@ from ..bitmap import to_mask
 from ..errors import BqstoreError
 from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
+from ..results.outcomes import AddResult, Skipped
 from ..storage import Row, Rows
 from ..validate import check_dim
 from . import fetch, maintenance
 from .embedding_model import refuse_older
 from .together import Adding, distinct, joined
 
+P = ParamSpec("P")
 _LOG: Final = logging.getLogger("bqstore")
+_SMALL: Final = 100  # documents of an add that waits without a thread, at most
 _MUCH: Final = 10_000  # documents in memory, of which a word is said
 
 if TYPE_CHECKING:
@@ -32,43 +37,85 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-def add(engine: "Engine", vectors: NDArray[np.float32], rows: Rows) -> int:
-    """Add documents, or replace those whose ids exist; of equal ids the last counts. Returns how many were replaced.
+def in_two_parts(prepare: Callable[P, "Add"]) -> Callable[P, AddResult]:
+    """Make a call of one that prepares an `Add`. Its attribute ``prepare`` is that one, for event loops."""
 
-    Codes are made before the lock is taken, as far as it is known how. When it is time to choose the encoding, or to
-    choose it again, that is a second commit: should it fail, what was added stands, and a warning says so.
+    @wraps(prepare)
+    def call(*args: P.args, **kwargs: P.kwargs) -> AddResult:
+        return prepare(*args, **kwargs).finish()
+
+    call.__signature__ = inspect.signature(prepare).replace(return_annotation="AddResult")  # type: ignore[attr-defined]
+    call.prepare = prepare  # type: ignore[attr-defined]
+    return call
+
+
+class Add:
+    """Documents to be added, or to replace those whose ids exist, checked and encoded; of equal ids the last counts.
+
+    Codes are made before the lock is taken, as far as it is known how. ``skipped`` is what was left out.
     """
-    core, head = engine.core, engine.store.head
-    by = engine.encoder.encode(vectors)
-    given = len(rows.ids)
-    vectors, rows, codes = distinct(vectors, rows, by[1])
-    mine = Adding(vectors, rows, by[0], codes, (head.settings["embedding_model"], head.generation))
 
-    end = time.monotonic() + engine.lock_timeout
+    def __init__(
+        self, engine: "Engine", vectors: NDArray[np.float32], rows: Rows, skipped: Sequence[Skipped] = ()
+    ) -> None:
+        head = engine.store.head
+        by = engine.encoder.encode(vectors)
+        self.engine, self._ids, self._skipped = engine, rows.ids, skipped
+        self._end = time.monotonic() + engine.lock_timeout
+        vectors, rows, codes = distinct(vectors, rows, by[1])
+        self.mine = Adding(vectors, rows, by[0], codes, (head.settings["embedding_model"], head.generation))
 
-    def write() -> None:
+    @property
+    def may_wait(self) -> bool:
+        """Whether it may wait for others without a thread: it is small, as it keeps its vectors meanwhile."""
+        return 0 < len(self._ids) <= _SMALL
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Within it others may commit these documents along with theirs."""
+        return self.engine.core.group.listed(self.mine)
+
+    def finish(self) -> AddResult:
+        """Commit them, unless others have; then they are durable and can be found."""
+        if self._ids:
+            self._commit()
+        return self.result()
+
+    def _commit(self) -> None:
+        """Commit them, with those of other threads, unless one of these does it.
+
+        When it is time to choose the encoding, or to choose it again, that is a second commit: should it fail, what was
+        added stands, and a warning says so.
+        """
+        engine, core = self.engine, self.engine.core
+        core.group.add(self.mine, self._write, max(0.0, self._end - time.monotonic()))
+        if engine.encoder.due:
+            try:
+                engine.recode(engine.encoder.renew)
+            except (BqstoreError, MemoryError) as error:  # what was added is durable, and found all the same
+                message = f"codes stay as they are, and were not chosen anew: {str(error) or 'out of memory'}"
+                warnings.warn(message, RuntimeWarning, stacklevel=5)
+        core.keeper.written(engine.target_recall, engine.hnsw.full_scan_threshold)
+        keep_misses(engine)
+
+    def _write(self) -> None:
+        core, mine = self.engine.core, self.mine
         commit, after = (lambda: _commit(core, mine)), core.graph.after_write
-        core.publisher.write(commit, after, max(0.0, end - time.monotonic()), lambda: mine.committed)
+        core.publisher.write(commit, after, max(0.0, self._end - time.monotonic()), lambda: mine.committed)
 
-    core.group.add(mine, write, engine.lock_timeout)
-    if engine.encoder.due:
-        try:
-            engine.recode(engine.encoder.renew)
-        except (BqstoreError, MemoryError) as error:  # what was added is durable, and found all the same
-            message = f"codes stay as they are, and were not chosen anew: {str(error) or 'out of memory'}"
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
-    core.keeper.written(engine.target_recall, engine.hnsw.full_scan_threshold)
-    keep_misses(engine)
-    if mine.replaced or given > len(rows.ids):
-        _LOG.info(
-            "added %s, %d of them in the place of others with their ids; %d had the id of a later one in the same call",
-            counted(len(rows.ids), "document"),
-            mine.replaced,
-            given - len(rows.ids),
-        )
-    if engine.path is None:
-        _tell_of_memory(engine, len(rows.ids))
-    return mine.replaced
+    def result(self) -> AddResult:
+        """What `finish` returns; of documents that are committed."""
+        added, replaced = len(self.mine.rows.ids), self.mine.replaced
+        if replaced or len(self._ids) > added:
+            _LOG.info(
+                "added %s, %d of them in the place of others with their ids; %d had the id of a later one in the same "
+                "call",
+                counted(added, "document"),
+                replaced,
+                len(self._ids) - added,
+            )
+        if self.engine.path is None:
+            _tell_of_memory(self.engine, added)
+        return AddResult(self._ids, replaced, self._skipped)
 
 
 def keep_misses(engine: "Engine") -> None:

@@ -5,9 +5,10 @@ It turns nodes into rows and queries into searches. Checks, files, threads and r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from functools import partial
 from os import PathLike
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -30,6 +31,8 @@ from .nodes import check_ids, node_of, nodes_in, row_of
 from .queries import WORDS, answer, check_keywords, explanation
 from .words import is_of_words
 
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Any, Any, T]  # of `bqstore.in_steps`
 _OWN_KEYWORDS: Final = ("path", "collection_name", "collection")
 _INDEX: Final = "the index embeds: VectorStoreIndex.from_vector_store(store, embed_model=...)"
 _HERE: Final = dict.fromkeys(("embedding", "embeddings", "embedding_function", "embed_model"), _INDEX)
@@ -177,7 +180,8 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
 
     # ---- writing
 
-    def add(self, nodes: Iterable[BaseNode], *, expires_at: Any = None, **kwargs: Any) -> list[str]:
+    @bqstore.in_steps
+    def add(self, nodes: Iterable[BaseNode], *, expires_at: Any = None, **kwargs: Any) -> Steps[list[str]]:
         """Add nodes with their embeddings. They are durable and searchable when this returns.
 
         A node whose id exists is replaced. ``kwargs`` are ignored: `VectorStoreIndex.insert` passes on here what is
@@ -202,17 +206,25 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         >>> store.add([TextNode(id_="3", text="Fish swim.", embedding=[1, 1])])
         ['3']
         """
+        documents, is_first = yield partial(self._documents, nodes)
+        ids: list[str] = yield partial(self._collection.add, **documents, expires_at=expires_at)
+        if is_first:
+            yield self._models.after
+        return ids
+
+    def _documents(self, nodes: Iterable[BaseNode]) -> tuple[dict[str, Any], bool]:
+        """What the collection is given of nodes, and whether they are the first that come from a known model."""
         given = nodes_in(nodes)
-        bqstore.tell_of_zeros((node.get_embedding() for node in given), f"of nodes for {self.collection_name!r}")
+        vectors = [node.get_embedding() for node in given]
+        bqstore.tell_of_zeros(vectors, f"of nodes for {self.collection_name!r}")
         rows = [row_of(node) for node in given]
-        with self._models.adding(node.get_embedding() for node in given):
-            return self._collection.add(
-                [np.array(node.get_embedding()) for node in given],  # one by one: a large list holds off other threads
-                ids=[node.node_id for node in given],
-                texts=[text for text, _ in rows],
-                metadatas=[metadata for _, metadata in rows],
-                expires_at=expires_at,
-            )
+        documents = {
+            "vectors": [np.array(vector) for vector in vectors],  # one by one: a large list holds off other threads
+            "ids": [node.node_id for node in given],
+            "texts": [text for text, _ in rows],
+            "metadatas": [metadata for _, metadata in rows],
+        }
+        return documents, self._models.before(vectors)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a source document. An unknown document is no error.
@@ -349,7 +361,9 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         >>> asyncio.run(store.async_add([TextNode(id_="3", text="Fish swim.", embedding=[1, 1])]))
         ['3']
         """
-        return await bqstore.writing(self.add, nodes, **kwargs)
+        return await self._add_later(nodes, **kwargs)
+
+    _add_later = bqstore.awaited(add).writing
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Run `delete` in a thread.

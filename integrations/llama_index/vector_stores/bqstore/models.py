@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
@@ -55,21 +55,17 @@ class ModelsMet:
         self._collection = collection
         self._model: str | None = None
         self._told: set[str] = set()
-        self._knows = False  # that something was added before
 
-    @contextmanager
-    def adding(self, vectors: Iterable[Any]) -> Iterator[None]:
-        """Within it nodes with these vectors are added; of a collection's first ones the model's name is stored.
-
-        So a process that opens it later with another model is warned, too.
-        """
+    def before(self, vectors: Iterable[Any]) -> bool:
+        """Look at the vectors of nodes that are about to be added; return whether `after` is to be called then."""
         names = self.note("nodes", vectors)
-        is_first = names == {self._model} and not self._knows and len(self._collection) == 0
-        yield
-        if is_first and self._model is not None and len(self._collection):
+        return names == {self._model} and len(self._collection) == 0
+
+    def after(self) -> None:
+        """Store the model's name with the first nodes, so that a process that comes with another is warned, too."""
+        if self._model is not None and len(self._collection):
             with suppress(bqstore.SettingsConflictError):  # another process was first
                 self._collection.check_model(self._model, remember=True, writing=True)
-        self._knows = True
 
     def note(self, what: str, vectors: Iterable[Any]) -> set[str]:
         """Warn, once for each model, of vectors that another model has made than those before, or the collection's.
@@ -87,6 +83,6 @@ class ModelsMet:
                     f"{what} embedded by {name!r} meet nodes of {self._model!r}: scores between vectors of two models "
                     "mean nothing; embed all by one, or change all by collection.reembed(embedder)",
                     RuntimeWarning,
-                    stacklevel=6 if what == "nodes" else 4,  # through contextlib,
+                    stacklevel=5 if what == "nodes" else 4,
                 )
         return found
