@@ -5,10 +5,10 @@ It turns nodes into rows and queries into searches. Checks, files, threads and r
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from functools import partial
 from os import PathLike
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -27,12 +27,10 @@ import bqstore
 from .embeddings import name_of
 from .filters import native_filter
 from .models import ModelsMet
-from .nodes import check_ids, node_of, nodes_in, row_of
+from .nodes import Steps, check_ids, node_of, nodes_in, row_of
 from .queries import WORDS, answer, check_keywords, explanation
 from .words import is_of_words
 
-T = TypeVar("T")
-Steps: TypeAlias = Generator[Any, Any, T]  # of `bqstore.in_steps`
 _OWN_KEYWORDS: Final = ("path", "collection_name", "collection")
 _INDEX: Final = "the index embeds: VectorStoreIndex.from_vector_store(store, embed_model=...)"
 _HERE: Final = dict.fromkeys(("embedding", "embeddings", "embedding_function", "embed_model"), _INDEX)

@@ -5,8 +5,8 @@ templates, excluded keys, its class) goes under one private metadata key, so tha
 the user's own metadata, and nothing is stored twice.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Generator, Iterable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
 
 from llama_index.core.schema import (
     BaseNode,
@@ -23,6 +23,8 @@ from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 import bqstore
 
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Any, Any, T]  # of `bqstore.in_steps`
 NODE_KEY: Final = bqstore.PRIVATE_PREFIX + "node"
 _STORED_APART: Final = {"id_", "text", "metadata", "embedding"}
 _RESOURCES: Final = ("text_resource", "image_resource", "audio_resource", "video_resource")
