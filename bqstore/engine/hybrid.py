@@ -216,7 +216,7 @@ def _found(
             how = None
             if explain:
                 how = vectors[1] if vectors is not None else None
-                how = how or Explanation("text", "none", 0, len(texts), sides.accepted, 0, 0, 0, 0, 0)
+                how = how or Explanation("text", "none", candidates=len(texts), accepted=sides.accepted)
                 part = sides.accepted / state.head.n_live if state.head.n_live else 1.0
                 how = replace(
                     how, mode=asked.mode, words=tuple(words.rare), common=tuple(words.common), selectivity=part

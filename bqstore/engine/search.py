@@ -114,9 +114,7 @@ def explained(way: PreparedSearch, work: index.Work) -> Explanation:
     """What was done to find hits; an empty collection is an exact scan of nothing."""
     if way.nothing:
         asked = way.options.query_encoding
-        return Explanation(
-            "exact", "binary" if asked == AUTO else asked, 0, 0, 0, 0, 0, 0, 0, 0, 0.0 if way.live else 1.0
-        )
+        return Explanation("exact", "binary" if asked == AUTO else asked, selectivity=0.0 if way.live else 1.0)
     search, walked = way.search, work.way == "walk"
     linked = search.data.linked
     return Explanation(

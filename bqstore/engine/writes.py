@@ -93,7 +93,7 @@ class Add:
                 engine.recode(engine.encoder.renew)
             except (BqstoreError, MemoryError) as error:  # what was added is durable, and found all the same
                 message = f"codes stay as they are, and were not chosen anew: {str(error) or 'out of memory'}"
-                warnings.warn(message, RuntimeWarning, stacklevel=5)
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
         core.keeper.written(engine.target_recall, engine.hnsw.full_scan_threshold)
         keep_misses(engine)
 

@@ -84,10 +84,19 @@ class Quantizer:
             length = np.sqrt(np.square(self.parameters, dtype=np.float64).sum())
             deviation[deviation < _FLAT * length] = 0
         signs = random_signs(dim, rotation_rounds(dim) if rotate else 0)
-        width, linking = -(-lanes // 64), _linking(kind, bits, metric)
-        shifts = layout.shifts_of(bits, width)
+        width = -(-lanes // 64)
         self.arrays = layout.Quantizer(
-            kind, bits, width, lanes, dim, mean, deviation, signs, error_scales, linking, shifts
+            kind=kind,
+            bits=bits,
+            width=width,
+            lanes=lanes,
+            dim=dim,
+            mean=mean,
+            deviation=deviation,
+            rotation_signs=signs,
+            error_scales=error_scales,
+            linking=_linking(kind, bits, metric),
+            shifts=layout.shifts_of(bits, width),
         )
         self.words = words_per_code(dim, kind, bits)
 

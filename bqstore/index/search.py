@@ -178,20 +178,20 @@ class Search:
         self.data, self.accepted, self.k, self.plan = data, accepted, k, plan
         self.accept = ALL if accept is None else Accept(accept, 0)
         self.settings = SearchSettings(
-            plan.ef,
-            plan.max_beam,
-            plan.candidates,
-            int(plan.rescoring),
-            encoding,
+            ef=plan.ef,
+            max_beam=plan.max_beam,
+            candidates=plan.candidates,
+            rescoring=int(plan.rescoring),
+            encoding=encoding,
             # An estimate for a part of a vector does not bound the score of the whole. Without rescoring, ``prune``
             # would report the bound in place of the estimate.
-            int(plan.rescoring and data.quantizer.estimator == "rabitq" and data.quantizer.dim == data.dim),
-            plan.max_candidates,
-            int(plan.accepted_only),
-            plan.ef_sparse,
-            plan.ef_dense,
-            plan.sparse_below,
-            plan.most_distances,
+            prune=int(plan.rescoring and data.quantizer.estimator == "rabitq" and data.quantizer.dim == data.dim),
+            max_candidates=plan.max_candidates,
+            accepted_only=int(plan.accepted_only),
+            ef_sparse=plan.ef_sparse,
+            ef_dense=plan.ef_dense,
+            sparse_below=plan.sparse_below,
+            most_distances=plan.most_distances,
         )
         # the first pass alone, with score bounds, where originals are prefetched from disk before they are read
         self.first_pass = self.settings._replace(rescoring=0, prune=1)

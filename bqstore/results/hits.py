@@ -103,14 +103,14 @@ class Explanation:
 
     way: str
     query_encoding: str
-    hnsw_ef: int
-    candidates: int
-    accepted: int
-    linked: int
-    tail: int
-    distances: int
-    hops: int
-    rescored: int
+    hnsw_ef: int = 0
+    candidates: int = 0
+    accepted: int = 0
+    linked: int = 0
+    tail: int = 0
+    distances: int = 0
+    hops: int = 0
+    rescored: int = 0
     selectivity: float = 1.0
     truncate_dim: int | None = None
     kernels: str = "compiled"

@@ -141,7 +141,15 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
             OPENAI.max_request_tokens if max_request_tokens is None else max_request_tokens,
         )
         self._settings = Settings(
-            model, dimensions, max_concurrency, max_retries, timeout, deadline, on_too_long, limits, price
+            model=model,
+            dimensions=dimensions,
+            max_concurrency=max_concurrency,
+            max_retries=max_retries,
+            timeout=timeout,
+            deadline=deadline,
+            on_too_long=on_too_long,
+            limits=limits,
+            price=price,
         )
         self.model, self.dimensions, self._progress = model, self._settings.dimensions, progress
         given = client is not None or async_client is not None
