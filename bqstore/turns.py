@@ -60,19 +60,19 @@ async def writing(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
     prepare = getattr(call.func, "prepare", None)  # of `Collection.add`
     if prepare is None or not inspect.ismethod(call.func):
         return await _in_turn(turns.writes, call)
-    owner = call.func.__self__
-
-    def begin() -> tuple[Any, Any]:
-        add = prepare(owner, *call.args, **call.keywords)
-        return add, None if add.may_wait else add.finish()
-
-    add, result = await _in_turn(turns.writes, begin)
-    return await _together(turns, add) if result is None else cast(T, result)
+    async with turns.writes:
+        add = await asyncio.to_thread(_called, prepare, call.func.__self__, *call.args, **call.keywords)
+        if not add.may_wait:
+            try:
+                return cast(T, await asyncio.to_thread(_called, add.finish))
+            finally:
+                add.give_up()  # cancelled: its thread may still wait
+    return cast(T, await _together(turns, add))
 
 
 async def _together(turns: _Turns, add: Any) -> Any:
     """Let an `engine.writes.Add` wait without a thread, until it is its turn or another add's thread commits it."""
-    with add.waiting():
+    with add.waiting(asyncio.get_running_loop().is_running):
         async with turns.adds.setdefault(add.engine, asyncio.Lock()):
             if not add.mine.is_done:
                 return await _in_turn(turns.writes, add.finish)

@@ -44,6 +44,8 @@ class Adding:
     codes: NDArray[np.uint64]
     made_for: tuple[str | None, int] = (None, 0)  # the collection's model and generation when they were checked
     committed: bool = False
+    is_over: bool = False  # no other thread may commit it any more: its own begins to, or its caller waits no longer
+    is_awaited: Callable[[], bool] = lambda: True  # asked where no thread waits for it: whether its event loop runs
     replaced: int = 0
     thread: int = _NOBODY  # which waits for it, if one does
     gate: Any = field(default_factory=threading.Lock)
@@ -62,6 +64,15 @@ class Adding:
     def is_done(self) -> bool:
         """Whether it is committed, published and linked."""
         return self.committed and not self.claim.locked()
+
+    def is_taken_along(self) -> bool:
+        """Claim it for a commit by another thread; whether that thread has it."""
+        is_wanted = not self.committed and (self.thread != _NOBODY or self.is_awaited())
+        if not is_wanted or not self.claim.acquire(blocking=False):
+            return False
+        if over := self.is_over:  # looked at behind the claim, as `Group.add` sets it before that
+            self.claim.release()
+        return not over
 
     def wake(self) -> None:
         """Let the thread go on; it may have done so."""
@@ -99,6 +110,7 @@ class Group:
             write()
         except LockedError:
             # it waits no longer, but another thread may have it in a commit just now: then this one's end counts
+            mine.is_over = True
             mine.claim.acquire(timeout=_OUTCOME)  # which that thread keeps where an interrupt came behind its commit
             if not mine.committed:
                 raise
@@ -130,26 +142,30 @@ class Group:
 
     @contextmanager
     def listed(self, mine: Adding) -> Iterator[None]:
-        """Within it ``mine`` waits without a thread: whoever commits takes it along."""
+        """Within it ``mine`` waits without a thread: whoever commits takes it along. Afterwards nobody does."""
         self.waiting.append(mine)
         try:
             yield
         finally:
+            mine.is_over = True  # a thread may still be on its way with it: what came later must not be overwritten
             with suppress(ValueError):
                 self.waiting.remove(mine)
 
     def companions(self, mine: Adding) -> list[Adding]:
-        """Those whose documents go into one commit, ``mine`` first."""
-        those, n = [mine], len(mine.rows.ids)
-        for other in list(self.waiting):
-            wants = other is not mine and not other.committed
-            fits = wants and n + len(other.rows.ids) <= _MOST and mine.goes_with(other)
-            if fits and other.claim.acquire(blocking=False):
-                mine.together.append(other)
-                those.append(other)
-                n += len(other.rows.ids)
+        """Those whose documents go into one commit, in the order in which they came; none if ``mine`` is over."""
+        if mine.is_over:
+            return []
+        mine.is_over = True
+        those, n = [], len(mine.rows.ids)
+        for each in list(self.waiting):
+            if each is mine:
+                those.append(mine)
+            elif n + len(each.rows.ids) <= _MOST and mine.goes_with(each) and each.is_taken_along():
+                mine.together.append(each)
+                those.append(each)
+                n += len(each.rows.ids)
         self._last = len(those)
-        return those
+        return those if mine in those else [mine, *those]
 
     def are_committed(self, those: list[Adding]) -> None:
         """Their documents are durable."""

@@ -70,9 +70,14 @@ class Add:
         """Whether it may wait for others without a thread: it is small, as it keeps its vectors meanwhile."""
         return 0 < len(self._ids) <= _SMALL
 
-    def waiting(self) -> AbstractContextManager[None]:
-        """Within it others may commit these documents along with theirs."""
+    def waiting(self, is_awaited: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Within it others may commit these documents along with theirs, as long as somebody awaits it."""
+        self.mine.is_awaited = is_awaited
         return self.engine.core.group.listed(self.mine)
+
+    def give_up(self) -> None:
+        """Never commit these documents, unless a commit of them has begun."""
+        self.mine.is_over = True
 
     def finish(self) -> AddResult:
         """Commit them, unless others have; then they are durable and can be found."""
@@ -100,7 +105,8 @@ class Add:
     def _write(self) -> None:
         core, mine = self.engine.core, self.mine
         commit, after = (lambda: _commit(core, mine)), core.graph.after_write
-        core.publisher.write(commit, after, max(0.0, self._end - time.monotonic()), lambda: mine.committed)
+        timeout = max(0.0, self._end - time.monotonic())
+        core.publisher.write(commit, after, timeout, lambda: mine.committed or mine.is_over)
 
     def result(self) -> AddResult:
         """What `finish` returns; of documents that are committed."""
@@ -147,6 +153,8 @@ def _tell_of_memory(engine: "Engine", added: int) -> None:
 def _commit(core: "Core", mine: Adding) -> None:
     """Commit a thread's documents, and with them those of others that wait and may come along; under the lock."""
     together = core.group.companions(mine)
+    if not together:
+        return  # its caller has been cancelled meanwhile
     vectors, rows, codes = joined(together)
     refuse_older(*mine.made_for, core.store.head)
     check_dim(vectors.shape[1], core.store.head.dim, "vector 0")  # another thread may have settled it

@@ -199,3 +199,58 @@ def test_each_opening_and_each_loop_has_turns_of_its_own(tmp_path):
 
         assert all(isinstance(each, list) for loop in range(3) for each in asyncio.run(both(loop)))
         assert len(one) == 61 and one.verify().ok
+
+
+@pytest.mark.parametrize("n", [1, 1001])
+async def test_an_add_that_was_cancelled_in_its_thread_overwrote_a_later_one(n):
+    """Its thread waited on, off the list, and committed behind one that had been acknowledged meanwhile."""
+    with bqstore.open() as col:
+        col.add(EYE[:1], ["first"])
+        ids, vectors = [f"n{i}" for i in range(n)], np.ones((n, 128))
+        with col._engine.lifecycle.turn:
+            thread = asyncio.create_task(asyncio.to_thread(col.add, EYE[50:51], ["thread"]))
+            await are_waiting(col, 1)
+            old = asyncio.create_task(bqstore.writing(col.add, vectors, ids, ["old"] * n))
+            while not any(each.rows.ids == ids and each.thread for each in list(col._engine.core.group.waiting)):
+                await asyncio.sleep(0.001)
+            old.cancel()
+            assert isinstance((await all_of(old))[0], asyncio.CancelledError)
+            new = asyncio.create_task(bqstore.writing(col.add, vectors, ids, ["new"] * n))
+            while sum(each.rows.ids == ids for each in list(col._engine.core.group.waiting)) < 2 - (n == 1):
+                await asyncio.sleep(0.001)
+        outcomes = await all_of(thread, new)
+        assert outcomes == [["thread"], ids] and outcomes[1].replaced == 0
+        await asyncio.get_running_loop().shutdown_default_executor()  # the thread of the cancelled one ends
+        assert {record.text for record in col.get(ids)} == {"new"} and not col._engine.core.group.waiting
+
+
+def test_of_equal_ids_the_later_add_lost_whose_thread_committed_both():
+    """It put its own documents first; the earlier one may be that of a loop that goes on later."""
+    with bqstore.open() as col:
+        col.add(EYE[:1], ["first"])
+        early = bqstore.Collection.add.prepare(col, EYE[1:2], ["same"], ["old"])
+        with col._engine.core.group.listed(early.mine):
+            assert col.add(EYE[1:2], ["same"], ["new"]) == ["same"]
+        assert early.mine.is_done and col.get(["same"])[0].text == "new"
+
+
+def test_adds_of_a_loop_that_was_stopped_came_along_with_a_later_add():
+    """As after Ctrl-C in `run_until_complete`: what was deleted since came back."""
+    with bqstore.open() as col:
+        col.add(EYE[:1], ["first"])
+        loop, tasks = asyncio.new_event_loop(), []
+
+        async def interrupted():
+            with col._engine.lifecycle.turn:
+                tasks.extend(asyncio.create_task(add(col, i)) for i in range(10))
+                await are_waiting(col, 10)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(interrupted())
+        col.add(EYE[:1], ["second"])
+        assert len(col) <= 3, "one of them had a thread"
+        assert loop.run_until_complete(all_of(*tasks)) == [[f"n{i}"] for i in range(10)]
+        assert len(col) == 12
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
