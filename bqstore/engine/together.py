@@ -56,9 +56,8 @@ class Adding:
         self.gate.acquire()
 
     def goes_with(self, other: "Adding") -> bool:
-        """Whether both may be one commit: the same codes, and neither settles the dimension or the encoding."""
-        same = self.quantizer is other.quantizer and self.made_for == other.made_for
-        return self.quantizer is not None and same
+        """Whether both may be one commit of a collection that has documents: what refuses one refuses both."""
+        return self.vectors.shape[1] == other.vectors.shape[1] and self.made_for == other.made_for
 
     @property
     def is_done(self) -> bool:
@@ -151,8 +150,11 @@ class Group:
             with suppress(ValueError):
                 self.waiting.remove(mine)
 
-    def companions(self, mine: Adding) -> list[Adding]:
-        """Those whose documents go into one commit, in the order in which they came; none if ``mine`` is over."""
+    def companions(self, mine: Adding, *, is_first: bool) -> list[Adding]:
+        """Those whose documents go into one commit, in the order in which they came; none if ``mine`` is over.
+
+        The first of a collection settle its dimension and encoding, alone.
+        """
         if mine.is_over:
             return []
         mine.is_over = True
@@ -160,7 +162,7 @@ class Group:
         for each in list(self.waiting):
             if each is mine:
                 those.append(mine)
-            elif n + len(each.rows.ids) <= _MOST and mine.goes_with(each) and each.is_taken_along():
+            elif not is_first and n + len(each.rows.ids) <= _MOST and mine.goes_with(each) and each.is_taken_along():
                 mine.together.append(each)
                 those.append(each)
                 n += len(each.rows.ids)
@@ -176,13 +178,15 @@ class Group:
 
 
 def joined(those: list[Adding]) -> tuple[NDArray[np.float32], Rows, NDArray[np.uint64]]:
-    """Vectors, rows and codes of several, in their order; of equal ids the last."""
+    """Vectors, rows and codes of several, in their order; of equal ids the last. No codes where they differ in kind."""
     if len(those) == 1:
         return those[0].vectors, those[0].rows, those[0].codes
     columns = zip(*(each.rows.columns() for each in those), strict=True)
     rows = Rows(*([value for part in column for value in part] for column in columns))
-    vectors, codes = (np.concatenate([getattr(each, name) for each in those]) for name in ("vectors", "codes"))
-    return distinct(vectors, rows, codes)
+    vectors = np.concatenate([each.vectors for each in those])
+    if len({id(each.quantizer) for each in those}) > 1:  # it was changed, or settled, between them
+        return distinct(vectors, rows, np.zeros((0, 1), np.uint64))
+    return distinct(vectors, rows, np.concatenate([each.codes for each in those]))
 
 
 def distinct(

@@ -152,13 +152,14 @@ def _tell_of_memory(engine: "Engine", added: int) -> None:
 
 def _commit(core: "Core", mine: Adding) -> None:
     """Commit a thread's documents, and with them those of others that wait and may come along; under the lock."""
-    together = core.group.companions(mine)
+    together = core.group.companions(mine, is_first=core.store.head.n_live == 0)
     if not together:
         return  # its caller has been cancelled meanwhile
     vectors, rows, codes = joined(together)
     refuse_older(*mine.made_for, core.store.head)
     check_dim(vectors.shape[1], core.store.head.dim, "vector 0")  # another thread may have settled it
-    codes, coding = core.encoder.settled(vectors, mine.quantizer, codes)  # may be a commit itself
+    by = mine.quantizer if len(codes) else None
+    codes, coding = core.encoder.settled(vectors, by, codes)  # may be a commit itself
     seq = core.store.head.seq
     there = None
     if "expires" in core.store.head.settings:
@@ -169,9 +170,10 @@ def _commit(core: "Core", mine: Adding) -> None:
         if core.store.head.seq > seq and core.store.sound:  # also where an interrupt came behind the commit
             core.group.are_committed(together)
             core.graph.builder.hold(vectors, core.store.head)
-            if found := core.store.replaced if there is None else core.store.replaced & there:
-                for each in together:
-                    each.replaced = len(found.intersection(each.rows.ids))
+            found = set(core.store.replaced if there is None else core.store.replaced & there)
+            for each in together if found or len(rows.ids) < sum(len(each.rows.ids) for each in together) else ():
+                each.replaced = len(found.intersection(each.rows.ids))
+                found.update(each.rows.ids)
 
 
 def update_matching(

@@ -254,3 +254,34 @@ def test_adds_of_a_loop_that_was_stopped_came_along_with_a_later_add():
         assert len(col) == 12
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+@pytest.mark.parametrize("dim", [None, 128])
+async def test_the_first_adds_of_a_collection_were_a_commit_each(dim):
+    """All that were prepared before it had codes; likewise after each change of the encoding."""
+    with bqstore.open(dim=dim) as col:
+        with col._engine.lifecycle.turn:
+            tasks = [asyncio.create_task(add(col, i)) for i in range(50)]
+            await are_waiting(col, 50)
+        short = bqstore.writing(col.add, np.ones((1, 64)), ["short"])
+        *added, short = await all_of(*tasks, short)
+        assert added == [[f"n{i}"] for i in range(50)] and isinstance(short, InvalidInputError)
+        assert commits_of(col) < 8
+        before = commits_of(col)
+        early = bqstore.Collection.add.prepare(col, EYE[51:52], ["before"])
+        with col._engine.core.group.listed(early.mine):
+            col.requantize(encoding="two_bits")
+            assert await add(col, 52, "after") == ["after"]
+            assert early.finish() == ["before"] and commits_of(col) <= before + 3
+        for i, id_ in [(51, "before"), (52, "after"), *((i, f"n{i}") for i in range(50))]:
+            assert col.search(EYE[i], k=1)[0].id == id_
+        assert col.verify().ok
+
+
+def test_of_equal_new_ids_the_later_add_was_told_that_it_replaced_none():
+    with bqstore.open() as col:
+        col.add(EYE[:1], ["first"])
+        early = bqstore.Collection.add.prepare(col, EYE[1:3], ["same", "first"])
+        with col._engine.core.group.listed(early.mine):
+            assert col.add(EYE[1:3], ["same", "other"]).replaced == 1
+        assert early.finish().replaced == 1
