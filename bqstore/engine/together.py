@@ -150,6 +150,10 @@ class Group:
             with suppress(ValueError):
                 self.waiting.remove(mine)
 
+    def has_room(self, n: int) -> bool:
+        """Whether ``n`` more may wait: no more than a commit takes, as each keeps its vectors meanwhile."""
+        return n + sum(len(each.rows.ids) for each in list(self.waiting)) <= _MOST
+
     def companions(self, mine: Adding, *, is_first: bool) -> list[Adding]:
         """Those whose documents go into one commit, in the order in which they came; none if ``mine`` is over.
 

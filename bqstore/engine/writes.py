@@ -68,7 +68,7 @@ class Add:
     @property
     def may_wait(self) -> bool:
         """Whether it may wait for others without a thread: it is small, as it keeps its vectors meanwhile."""
-        return 0 < len(self._ids) <= _SMALL
+        return 0 < len(self._ids) <= _SMALL and self.engine.core.group.has_room(len(self.mine.rows.ids))
 
     def waiting(self, is_awaited: Callable[[], bool]) -> AbstractContextManager[None]:
         """Within it others may commit these documents along with theirs, as long as somebody awaits it."""

@@ -256,6 +256,26 @@ def test_adds_of_a_loop_that_was_stopped_came_along_with_a_later_add():
         loop.close()
 
 
+async def test_adds_that_waited_kept_all_their_vectors_in_memory(monkeypatch):
+    """A thousand adds of a hundred documents: they wait with the documents of one commit."""
+    with bqstore.open() as col:
+        col.add(EYE[:1], ["first"])
+        most, waiting = [0], col._engine.core.group.waiting
+        listed = col._engine.core.group.listed
+
+        def counted(mine):
+            most[0] = max(most[0], len(mine.rows.ids) + sum(len(each.rows.ids) for each in list(waiting)))
+            return listed(mine)
+
+        monkeypatch.setattr(col._engine.core.group, "listed", counted)
+        hundred = np.tile(EYE[:1], (writes._SMALL, 1))
+        before = commits_of(col)
+        added = await all_of(*(bqstore.writing(col.add, hundred) for _ in range(18)))
+        assert all(len(each) == writes._SMALL for each in added)
+        assert len(col) == 18 * writes._SMALL + 1 and most[0] <= 1300, "three threads prepare at once"
+        assert commits_of(col) - before < 15
+
+
 @pytest.mark.parametrize("dim", [None, 128])
 async def test_the_first_adds_of_a_collection_were_a_commit_each(dim):
     """All that were prepared before it had codes; likewise after each change of the encoding."""
