@@ -57,7 +57,7 @@ async def writing(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
     ['a']
     """
     turns, call = _turns_here(), partial(function, *args, **kwargs)
-    prepare = getattr(call.func, "prepare", None)  # of `Collection.add`
+    prepare = _part(call.func, "prepare")  # of `Collection.add`
     if prepare is None or not inspect.ismethod(call.func):
         return await _in_turn(turns.writes, call)
     async with turns.writes:
@@ -79,9 +79,18 @@ async def _together(turns: _Turns, add: Any) -> Any:
         return add.result()
 
 
+def _part(function: Callable[..., Any], name: str) -> Any:
+    """What a call was made of, its attribute; None of a decorated one, which has the attribute, but is another."""
+    part = getattr(function, name, None)
+    return part if part is not None and getattr(function, "__wrapped__", None) is part else None
+
+
 def _turns_here() -> _Turns:
     loop = asyncio.get_running_loop()
     if loop not in _turns:
+        for each in _turns.keyrefs():  # their semaphores keep them
+            if (old := each()) is not None and old.is_closed():
+                _turns.pop(old, None)
         _turns[loop] = _Turns()
     return _turns[loop]
 
@@ -192,7 +201,7 @@ class awaited(Generic[P, T]):  # noqa: N801 - it reads as a function does
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             result: T
             method = getattr(args[0], name)  # a subclass may have its own
-            steps: Callable[P, Steps[T]] | None = getattr(method, "steps", None)
+            steps: Callable[P, Steps[T]] | None = _part(method, "steps")
             if steps is None:
                 result = await turn(method, *args[1:], **kwargs)
                 return result

@@ -45,6 +45,7 @@ def in_two_parts(prepare: Callable[P, "Add"]) -> Callable[P, AddResult]:
         return prepare(*args, **kwargs).finish()
 
     call.__signature__ = inspect.signature(prepare).replace(return_annotation="AddResult")  # type: ignore[attr-defined]
+    call.__annotations__ = {**prepare.__annotations__, "return": AddResult}
     call.prepare = prepare  # type: ignore[attr-defined]
     return call
 

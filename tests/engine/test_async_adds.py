@@ -1,10 +1,13 @@
 """Adds of an event loop share commits, though its threads are few: they are prepared, and wait without a thread."""
 
 import asyncio
+import gc
+import inspect
 import time
-from functools import partial
+import weakref
+from functools import partial, wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -274,6 +277,37 @@ async def test_adds_that_waited_kept_all_their_vectors_in_memory(monkeypatch):
         assert all(len(each) == writes._SMALL for each in added)
         assert len(col) == 18 * writes._SMALL + 1 and most[0] <= 1300, "three threads prepare at once"
         assert commits_of(col) - before < 15
+
+
+async def test_a_decorated_add_was_passed_by(monkeypatch):
+    """As tools for tracing make them, by `functools.wraps`."""
+    calls, plain = [], bqstore.Collection.add
+
+    @wraps(plain)
+    def traced(*args, **kwargs):
+        calls.append(args)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(bqstore.Collection, "add", traced)
+    with bqstore.open() as col:
+        assert await add(col, 0) == ["n0"] and len(calls) == 1
+
+
+def test_loops_that_have_ended_were_kept():
+    with bqstore.open() as col:
+
+        async def many():
+            await all_of(*(bqstore.writing(col.count) for _ in range(9)), *(add(col, i) for i in range(9)))
+            return weakref.ref(asyncio.get_running_loop())
+
+        loops = [asyncio.run(many()) for _ in range(3)]
+        gc.collect()
+        assert sum(loop() is not None for loop in loops) <= 1
+
+
+def test_the_types_of_an_add_are_those_of_the_call():
+    assert get_type_hints(bqstore.Collection.add)["return"] is bqstore.AddResult
+    assert str(inspect.signature(bqstore.Collection.add).return_annotation) == "AddResult"
 
 
 @pytest.mark.parametrize("dim", [None, 128])
