@@ -55,7 +55,7 @@ class Catalogue(Inheritable):
         self._is_lent = self._was_lent = False  # to a reader
         self._mains = 0  # how many there have been
         self._swap = threading.RLock()  # held for moments, by who takes a connection or gives it back
-        self._owner = object()  # of the transaction on the main connection
+        self.transaction = object()  # stands for the last one on the main connection
         self._needs_room = path is not None and map_room.maps_need_room(path.parent)
         self._frozen: tuple[object, ...] | None = None  # what tells a change of the file that was opened as immutable
         self.store_id: int | None = None  # once known, every new connection must find it
@@ -276,7 +276,7 @@ class Catalogue(Inheritable):
         with self._memory or nullcontext(), Using(self._in_use), Using(self._at_main):
             with self.translated():
                 main = taken()
-            mine = self._owner = object()  # an interrupted one that is collected late must not end a newer one
+            mine = self.transaction = object()  # an interrupted one that is collected late must not end a newer one
             try:
                 with self.translated():
                     if main.in_transaction:
@@ -285,7 +285,7 @@ class Catalogue(Inheritable):
                 yield main
             finally:
                 with self.translated():
-                    if self._owner is mine and main.in_transaction:
+                    if self.transaction is mine and main.in_transaction:
                         main.execute("ROLLBACK")
 
     def create(self, head: Head) -> None:

@@ -38,7 +38,8 @@ class Reading:
         self.head = head
         self.read_only = read_only
         self.flat = FlatFiles(folder, read_only)
-        self._pinned: dict[int, tuple[sqlite3.Connection]] = {}  # of threads that read one commit
+        # of threads that read one commit; with the transaction, if it is one of the main connection
+        self._pinned: dict[int, tuple[Any, ...]] = {}
 
     @property
     def vectors(self) -> RecordFile | None:
@@ -66,7 +67,7 @@ class Reading:
         if pinned is not None and self.catalogue.is_main(pinned):
             yield
             return
-        with self.catalogue.snapshot() as main, self._pin(main):
+        with self.catalogue.snapshot() as main, self._pin(main, self.catalogue.transaction):
             yield
 
     @contextmanager
@@ -92,10 +93,10 @@ class Reading:
         return head_table.reread_head(connection, self.catalogue.name, self.head).seq
 
     @contextmanager
-    def _pin(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def _pin(self, connection: sqlite3.Connection, *transaction: object) -> Iterator[None]:
         thread = threading.get_ident()
         before = self._pinned.get(thread)
-        mine = (connection,)
+        mine = (connection, *transaction)
         try:
             self._pinned[thread] = mine
             yield
@@ -107,9 +108,11 @@ class Reading:
 
     def _pinned_connection(self) -> sqlite3.Connection | None:
         """The connection that this thread reads one commit from."""
-        pinned = self._pinned.get(threading.get_ident())
-        try:  # an interrupt may have left one behind that is closed, or has no transaction
-            return pinned[0] if pinned is not None and pinned[0].in_transaction else None
+        connection, *transaction = self._pinned.get(threading.get_ident(), (None,))
+        if connection is None or transaction not in ([], [self.catalogue.transaction]):
+            return None  # what an interrupt has left: on the main connection there is another by now, perhaps a write's
+        try:  # or it is closed, or has none
+            return connection if connection.in_transaction else None
         except sqlite3.ProgrammingError:
             return None
 

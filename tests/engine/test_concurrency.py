@@ -528,6 +528,59 @@ def test_the_head_of_a_commit_that_an_interrupt_prevented_was_taken_for_the_last
         assert col.verify().ok
 
 
+@pytest.mark.parametrize("on_disk", [True, False], ids=["disk", "memory"])
+def test_a_thread_whose_read_was_interrupted_read_what_was_not_committed(tmp_path, monkeypatch, on_disk):
+    """Everything was refused from then on, if a write was interrupted, too: "fewer commits than were seen here"."""
+    writing, pin, left = Catalogue.writing, Store._pin, []
+
+    @contextlib.contextmanager
+    def pinned(self, *given):
+        """Ctrl-C comes when it is to be unpinned."""
+        with pin(self, *given):
+            entry = dict(self._pinned)
+            yield
+        self._pinned.update(entry)
+
+    @contextlib.contextmanager
+    def interrupted(self):
+        left.append(writing(self))
+        yield left[0].__enter__()
+        raise KeyboardInterrupt
+
+    with bqstore.open(tmp_path if on_disk else None, hnsw=BITS) as col:
+        put(col, ["a", "b"], [1, 2])
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "_pin", pinned)
+            col.update_metadata(["a"], {"n": 1})
+        assert col._engine.store._pinned
+        with monkeypatch.context() as patched:
+            patched.setattr(Catalogue, "writing", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                col.delete(["b"])
+        assert {record.id: record.metadata["n"] for record in col.scroll()} == {"a": 1, "b": 2}
+        left.clear()
+        put(col, ["b"], [4])
+        assert {record.id: record.metadata["n"] for record in col.scroll()} == {"a": 1, "b": 4}
+
+        begun, go_on = threading.Event(), threading.Event()
+
+        def fail():
+            with contextlib.suppress(ZeroDivisionError), col._engine.store.catalogue.writing() as main:
+                main.execute("DELETE FROM rows")
+                begun.set()
+                go_on.wait(HANGS)
+                raise ZeroDivisionError
+
+        with ThreadPoolExecutor(1) as pool:
+            failed = pool.submit(fail)
+            assert begun.wait(HANGS)
+            if on_disk:  # in memory it waits for the write
+                assert len(col.get(["a", "b"])) == 2
+            go_on.set()
+            failed.result(HANGS)
+        assert col.verify().ok
+
+
 def test_what_was_committed_when_an_interrupt_came_was_stored_again_by_a_later_add(monkeypatch):
     """It took the place of what had been written in between."""
     are_committed = together.Group.are_committed
