@@ -4,6 +4,7 @@ Two openings with engines of their own would each keep all codes in memory, and 
 second finds the first here, and the last one that closes closes it.
 """
 
+import math
 import os
 import threading
 import time
@@ -92,27 +93,29 @@ class Core:
                 stacklevel=3,
             )
 
-    def close(self) -> None:
+    def close(self, timeout: float = math.inf) -> None:
         """One opening less; with the last one give back the lock and the files, see `lifecycle`.
 
-        An interrupt while the graph is saved leaves it open.
+        An interrupt while the graph is saved leaves it open, and so does a LockedError: see `Publisher.in_turn`.
         """
         if self._left():
             return
         self.keeper.stop()
         self.texts.stop()
         self.graph.builder.stop()
-        with self.lifecycle.turn:
-            with self.lifecycle.lock, self.lifecycle.changing:
-                if not self.lifecycle.closed:
-                    if not self.store.read_only and self.store.sound:
-                        self.graph.save_at_close()
-                    if self._left(forget=True):  # another thread has opened it meanwhile
-                        return
-                    self.lifecycle.closed = True
-            self.pool.drop()
-            self.store.close(self.lifecycle.lock)  # it waits for other processes first: reads under way need not
+        self.publisher.in_turn(lambda end: self._close(), timeout)
         self.keeper.stop()  # what a search of another thread had begun meanwhile
+
+    def _close(self) -> None:
+        with self.lifecycle.lock, self.lifecycle.changing:
+            if not self.lifecycle.closed:
+                if not self.store.read_only and self.store.sound:
+                    self.graph.save_at_close()
+                if self._left(forget=True):  # another thread has opened it meanwhile
+                    return
+                self.lifecycle.closed = True
+        self.pool.drop()
+        self.store.close(self.lifecycle.lock)  # it waits for other processes first: reads under way need not
 
     def _left(self, forget: bool = False) -> bool:
         """Leave it to the other openings, if there are any; else the next one may be made to have a core of its own."""

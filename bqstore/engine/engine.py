@@ -147,5 +147,5 @@ class Engine:
         self.lifecycle.check_outside()
         with self._closing:
             if not self.closed:
-                self.core.close()
+                self.core.close(self.lock_timeout)
                 self.closed = True

@@ -1,8 +1,9 @@
 """Who may enter an open collection, and when: threads, signal handlers, Ctrl-C, forks and closing. All rules are here.
 
 1. **One writer at a time.** A write holds `Lifecycle.turn` from its first moment to its last, and from its commit on
-   `Lifecycle.lock`; other writes of the process wait for the first. Between the two it waits for the lock of the
-   folder, which it gives back when it has committed: other processes go on while it links. Always in this order.
+   `Lifecycle.lock`; other writes of the process wait for the first, as long as it writes: where it waits for other
+   processes, they wait no longer than they may. Between the two it waits for the lock of the folder, which it gives
+   back when it has committed: other processes go on while it links. Always in this order.
    Searches take neither, but for three cases, which take `Lifecycle.lock`: another process has committed, the fourth
    try of a read that met changed documents, and `verify`.
 2. **No call from inside a write.** Python runs signal handlers and finalizers between any two instructions of a
@@ -12,21 +13,27 @@
    write beneath one that waits for another thread: handlers of a quick timer would come upon each other without end.
 3. **Ctrl-C may come anywhere.** Before the commit of a write nothing has happened. After it the commit stands, and the
    next call publishes it (`Publisher`).
-4. **Closing** waits for the write of another thread. A search that is under way ends on the arrays it holds, or raises
-   ClosedError. What a program leaves open is closed when the process ends. All openings of a folder in a process share
-   what is here, and the last one to close ends it.
+4. **Closing** waits for the write of another thread, as a write does. A search that is under way ends on the arrays it
+   holds, or raises ClosedError. What a program leaves open is closed when the process ends. All openings of a folder in
+   a process share what is here, and the last one to close ends it.
 5. **A fork** has neither threads nor locks of its parent: its calls raise ClosedError, and `close` does nothing. Of a
    collection in memory it has a copy, and new locks (`copies.py`), unless a thread was inside at that moment.
 """
 
 import atexit
+import math
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, Protocol
 
 from ..errors import ClosedError, LockedError
+
+_SLICE: Final = 1.0  # seconds to wait at a time, at most
 
 
 class _OfThread(threading.local):
@@ -34,6 +41,25 @@ class _OfThread(threading.local):
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.since = -math.inf
+
+
+class _Within:
+    """``with`` takes the one thing of a queue, within some seconds or raises `queue.Empty`, and puts it back.
+
+    What Python calls then is C code, as of an RLock: an interrupt cannot come between.
+    """
+
+    def __init__(self, queue: "SimpleQueue[object]", seconds: float) -> None:
+        self._queue, self._seconds = queue, seconds
+
+    @property
+    def __enter__(self) -> Callable[[], object]:
+        return partial(self._queue.get, True, self._seconds)
+
+    @property
+    def __exit__(self) -> Callable[..., None]:  # noqa: PLE0302 - what it returns is called
+        return self._queue.put
 
 
 class Lifecycle:
@@ -45,7 +71,8 @@ class Lifecycle:
     lock : RLock        held by whoever uses the store's main connection: a writer, a read that holds writers off
     changing : RLock    held beside it by whoever changes the published state, so that rule 2 can tell the two apart.
                         All are taken by ``with`` alone: an interrupt cannot come between taking and giving back
-    waiting             its ``lock`` is held by a thread whose write waits for `turn`, or for another to commit for it
+    waiting             its ``lock`` is held by a thread whose write waits for `turn`, or for another to commit for it;
+                        ``since`` is when it began
     closed : bool
     """
 
@@ -59,12 +86,18 @@ class Lifecycle:
         self.lock = threading.RLock()
         self.changing = threading.RLock()
         self.waiting = _OfThread()
+        self._next: SimpleQueue[Any] = SimpleQueue()  # empty while a thread has its turn, or is next
+        self._next.put(None)
         self._pid = os.getpid()
 
     @property
     def is_fork(self) -> bool:
         """Whether this process has inherited the collection from the one that opened it."""
         return self._pid != os.getpid()
+
+    def is_next(self, seconds: float) -> _Within:
+        """To be held around `turn`, which can be had at once then; ``with`` raises `queue.Empty` after so long."""
+        return _Within(self._next, min(seconds, _SLICE))
 
     def is_holding(self) -> bool:
         """Whether this thread holds `lock`."""

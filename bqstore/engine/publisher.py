@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from queue import Empty
 from typing import TypeVar
 
 import numpy as np
@@ -228,10 +229,8 @@ class Publisher:
         """
         self._life.check_outside()
         self._life.check_not_waiting()
-        timeout = self.store.lock_timeout if timeout is None else timeout
-        end = time.monotonic() + timeout
-        self._wait_no_longer_than(end)
-        with self._life.waiting.lock, self._life.turn:
+
+        def at_its_turn(end: float) -> T | None:
             if needless():
                 return None
             self._life.check_open()  # another thread may have closed it while this one waited
@@ -249,16 +248,37 @@ class Publisher:
                     self.busy.discard(threading.get_ident())
                     self.store.give_lock_back(file)  # an error of its closing would hide the write's own
 
+        return self.in_turn(at_its_turn, self.store.lock_timeout if timeout is None else timeout)
+
+    def in_turn(self, action: Callable[[float], T], timeout: float) -> T:
+        """Do something when it is this thread's turn; it is told when ``timeout`` ends.
+
+        Raises LockedError at that end if the thread whose turn it is waits for other processes. One that writes is
+        waited for.
+        """
+        self._life.waiting.since = time.monotonic()
+        end = self._life.waiting.since + timeout
+        with self._life.waiting.lock:
+            while True:
+                self._wait_no_longer_than(end)
+                has_come = False
+                try:
+                    with self._life.is_next(max(_SHORT, end - time.monotonic())), self._life.turn:
+                        has_come = True
+                        return action(end)
+                except Empty:
+                    if has_come:
+                        raise
+
     def _wait_no_longer_than(self, end: float) -> None:
         """Wait while the thread whose turn it is waits for other processes, and may do so for longer than this one.
 
-        Raises LockedError at the end. A wait for the turn itself has none, as an interrupt could leave it taken.
+        Raises LockedError at the end.
         """
-        began = time.monotonic()
         while (waits := self._waits)[1] > end:
             now = time.monotonic()
-            if now >= end and now - min(began, waits[0]) > _SHORT:
-                self.store.refuse(now - began)
+            if now >= end and now - waits[0] > _SHORT:
+                self.store.refuse(now - self._life.waiting.since)
             time.sleep(_MOMENT)
 
     def _written(self, action: Callable[[], T], file: io.FileIO | None, afterwards: Callable[[bool], None]) -> T:

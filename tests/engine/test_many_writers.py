@@ -530,6 +530,61 @@ def test_an_impatient_opening_waited_as_long_as_a_patient_one_of_its_process(tmp
         assert len(col) == 0 and impatient.clear() is None
 
 
+def test_a_thread_waited_for_longer_than_its_lock_timeout_behind_patient_ones_of_its_process(
+    tmp_path, other, monkeypatch
+):
+    """It had come to wait for its turn before one of those did, and who had it waited for another process then."""
+    patient = bqstore.open(tmp_path, lock_timeout=30)
+    put(patient, "a", "b", "c")
+    short = [bqstore.open(tmp_path, lock_timeout=seconds) for seconds in (0, 0.1)]
+    life, asked, wait = patient._engine.lifecycle, [], Publisher._wait_no_longer_than
+
+    def noticed(self, end):
+        asked.append(threading.get_ident())
+        wait(self, end)
+
+    monkeypatch.setattr(Publisher, "_wait_no_longer_than", noticed)
+    refused = []
+
+    def refuse(call):
+        with pytest.raises(LockedError, match="has a writer already: process"):
+            call()
+        refused.append(call)
+
+    calls = [
+        call
+        for col in short
+        for call in (
+            lambda col=col: put(col, "short"),
+            lambda col=col: col.delete(["a"]),
+            lambda col=col: col.update_metadata(["a"], {"short": True}),
+            col.flush,
+            col.compact,
+            col.clear,
+        )
+    ]
+    waiters = [threading.Thread(target=patient.delete, args=([name],)) for name in "bc"]
+    threads = [threading.Thread(target=refuse, args=(call,)) for call in calls]
+    with writing(other):
+        with life.turn:
+            for i, thread in enumerate(waiters + threads):
+                thread.start()
+                while len(set(asked)) <= i:
+                    time.sleep(0.001)
+        for thread in threads:
+            thread.join(HANGS)
+        assert len(refused) == len(calls) and all(thread.is_alive() for thread in waiters)
+        patient.close()  # what is open is left to the others
+        short[0].close()
+        refuse(short[1].close)
+        assert all(thread.is_alive() for thread in waiters)
+    for thread in waiters:
+        thread.join(HANGS)
+    assert [(record.id, record.metadata) for record in short[1].scroll()] == [("a", {"n": 0})]
+    assert short[1].verify().ok
+    short[1].close()
+
+
 def test_ctrl_c_while_waiting_for_the_lock_leaves_nothing(tmp_path, other, monkeypatch):
     with bqstore.open(tmp_path) as col:
         put(col, "a")
