@@ -49,6 +49,7 @@ from .results.hits import Hit, Record
 from .results.info import CollectionInfo
 from .results.outcomes import BackupReport, ReembedPlan, ReembedReport, Skipped, VerifyReport
 from .results.recall import Health, RecallReport
+from .storage.reading import Block
 
 F32 = NDArray[np.float32]
 ExpiresAt = datetime | timedelta | float | Sequence[datetime | timedelta | float | None]
@@ -719,7 +720,7 @@ class Collection:
         engine.check()
 
         def answer(state: State) -> bool:
-            with at_commit_of(engine.store, state):
+            with Block() as block, at_commit_of(engine.store, state, block):
                 places = state.ordinals(engine.store.rids_by_id([str(id_)]).values())
                 return bool(state.live[places].any())
 

@@ -19,6 +19,7 @@ from ..metadata.documents import record_of
 from ..metadata.evaluate import evaluate
 from ..metadata.filter_tree import Field, OneOf, Predicate, Tree, fields_of
 from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
+from ..storage.reading import Block
 from . import fetch
 from .lifecycle import Lifecycle
 from .publisher import Publisher
@@ -138,7 +139,7 @@ class Acceptor:
             return publisher.at_one_commit(load)
         last: State | None = None  # with the columns loaded here, and no other: those have an owner that grows them
         for _ in range(_PATIENCE):
-            with self._store.snapshot() as seq:
+            with Block() as block, self._store.snapshot(block) as seq:
                 state = publisher.state
                 current = state.head.seq == seq
                 if current:

@@ -18,6 +18,7 @@ from ..metadata.evaluate import evaluate
 from ..metadata.filter_tree import Predicate, Tree, fields_of
 from ..results.hits import ExplainedHits, Hit, PartialHits
 from ..storage import Store
+from ..storage.reading import Block
 from . import fetch, search
 from .fetch import DamagedError
 from .options import Options
@@ -83,7 +84,7 @@ def _accepted(engine: "Engine", state: State, tree: Tree | None, bad: set[int]) 
             return bits & to_bitmap(live)
     except CorruptionError:  # a row whose metadata cannot be read: it is not known whether it matches
         pass
-    with fetch.at_commit_of(engine.store, state):
+    with Block() as block, fetch.at_commit_of(engine.store, state, block):
         intact = _Intact(engine.store, state.rids[: state.n][live].tolist())
         readable = np.zeros(state.n, bool)
         readable[state.ordinals(rid for rid, _ in intact.rows)] = True

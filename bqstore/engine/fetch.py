@@ -11,6 +11,7 @@ from ..errors import RESTORE, CorruptionError, StorageError
 from ..storage import Row, Store
 from ..storage.files import RecordFile
 from ..storage.format import damaged, vectors_of
+from ..storage.reading import Block
 from .state import ChangedError, State
 
 _SEED = 0x6271_7377
@@ -84,12 +85,12 @@ def _named(store: Store, rids: list[int], error: CorruptionError) -> CorruptionE
 
 
 @contextmanager
-def at_commit_of(store: Store, state: State) -> Iterator[None]:
+def at_commit_of(store: Store, state: State, block: Block) -> Iterator[None]:
     """Reads by id see the state's commit or an older one; ChangedError if something newer is committed already.
 
     Else an answer would be newer than that of the next search, until the commit has been followed.
     """
-    with store.snapshot() as seq:
+    with store.snapshot(block) as seq:
         if seq > state.head.seq:
             raise ChangedError
         yield

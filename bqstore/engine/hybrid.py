@@ -23,6 +23,7 @@ from ..metadata.documents import metadata_of
 from ..metadata.filter_tree import Predicate, Tree
 from ..results.hits import ExplainedHits, Explanation, Hit
 from ..storage import text_index
+from ..storage.reading import Block
 from . import fetch, search
 from .options import Options
 from .prepared_search import PreparedSearch
@@ -154,7 +155,7 @@ def hits(
 
     def answer(state: State) -> list[list[Hit]]:
         sides = _sides(engine, state, asked, tree, options, wide)
-        with fetch.at_commit_of(engine.store, sides.state):
+        with Block() as block, fetch.at_commit_of(engine.store, sides.state, block):
             found = _found(engine, sides, queries, tree, explain)
             out = [_hits(engine, sides.state, each, options) for each, _ in found]
         if explain:
@@ -176,7 +177,7 @@ def ids(
         known = sides.state.ids
         if known is None:
             raise ChangedError
-        with fetch.at_commit_of(engine.store, sides.state):
+        with Block() as block, fetch.at_commit_of(engine.store, sides.state, block):
             found = _found(engine, sides, queries, tree, False)
         names = np.full((len(found), options.k), None, object)
         scores = np.full((len(found), options.k), np.nan, np.float32)

@@ -9,6 +9,7 @@ from ..errors import CorruptionError, StorageError
 from ..index import kernels_state
 from ..results.info import CollectionInfo
 from ..results.outcomes import VerifyReport
+from ..storage.reading import Block
 from ..storage.verify import files_of, problems_of
 from . import search, text_upkeep
 from .health import health_of
@@ -94,7 +95,7 @@ def verify(engine: "Engine") -> VerifyReport:
     try:
         for _ in range(_TRIES if store.folder is not None else 0):  # until nobody commits between the two lines
             commit = publisher.at_one_commit(lambda state: (state.head, files_of(store)))
-            with store.snapshot() as seq:
+            with Block() as block, store.snapshot(block) as seq:
                 if seq == commit[0].seq:
                     return _report(problems_of(store, commit, words=True))
         return _report(publisher.at_one_commit(lambda _: problems_of(store, words=True)))

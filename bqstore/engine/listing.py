@@ -20,6 +20,7 @@ from ..metadata.id_column import Ids
 from ..metadata.values import LONGEST
 from ..results.hits import Hit, Record
 from ..storage import Row
+from ..storage.reading import Block
 from . import fetch
 from .options import Options
 from .state import State
@@ -174,7 +175,7 @@ def get(engine: "Engine", names: list[str], with_vectors: bool) -> list[Record]:
 
 
 def _rows_of(engine: "Engine", state: State, names: list[str]) -> dict[str, Row]:
-    with fetch.at_commit_of(engine.store, state):
+    with Block() as block, fetch.at_commit_of(engine.store, state, block):
         rows = engine.store.rows("id", list(dict.fromkeys(names)))
     return {row.id: row for row in fetch.present(state, rows)}
 

@@ -137,6 +137,7 @@ class Publisher:
                 raise
         if self._life.is_changing() or (self.store.is_alone and not self._behind):
             return
+        self.busy.discard(threading.get_ident())  # of a write that was interrupted twice
         number, told = self._number.now[0], self._number.now[0] != self._seen
         end, moved = time.monotonic() + _PATIENCE, None
         # inside a read that holds writers off, the lock is this thread's own

@@ -4,12 +4,13 @@ Each read sees the last commit. Inside `consistent` or `snapshot` all reads of t
 adds the writing half.
 """
 
+import io
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ from .files import RecordFile
 from .flat import FlatFiles, Remake
 from .format import F32, NO_PARAMETERS, U64
 from .head import Head, Row
+
+# Closed where its `with` ends, by C code: an interrupt can come before the end of a generator has begun, not of this.
+Block = io.BytesIO
+_OPEN: Final = Block()
 
 
 class Reading:
@@ -38,7 +43,7 @@ class Reading:
         self.head = head
         self.read_only = read_only
         self.flat = FlatFiles(folder, read_only)
-        # of threads that read one commit; with the transaction, if it is one of the main connection
+        # of threads that read one commit; with what tells that this is over
         self._pinned: dict[int, tuple[Any, ...]] = {}
 
     @property
@@ -67,14 +72,17 @@ class Reading:
         if pinned is not None and self.catalogue.is_main(pinned):
             yield
             return
-        with self.catalogue.snapshot() as main, self._pin(main, self.catalogue.transaction):
-            yield
+        with self.catalogue.snapshot() as main:
+            mine = self.catalogue.transaction
+            with self._pin(main, lambda: self.catalogue.transaction is not mine):
+                yield
 
     @contextmanager
-    def snapshot(self) -> Iterator[int]:
+    def snapshot(self, block: Block = _OPEN) -> Iterator[int]:
         """This thread's reads of rows and columns see one commit, whose number this gives, while a writer goes on.
 
-        On a connection of its own. In memory there is only one connection, and a commit waits for it.
+        Until ``block`` is closed, or this ends. On a connection of its own. In memory there is only one connection, and
+        a commit waits for it.
         """
         pinned = self._pinned_connection()
         if pinned is not None:
@@ -86,17 +94,17 @@ class Reading:
             return
         with self.catalogue.reading() as connection:
             connection.execute("BEGIN")
-            with self._pin(connection):
+            with self._pin(connection, lambda: block.closed):
                 yield self._seq(connection)
 
     def _seq(self, connection: sqlite3.Connection) -> int:
         return head_table.reread_head(connection, self.catalogue.name, self.head).seq
 
     @contextmanager
-    def _pin(self, connection: sqlite3.Connection, *transaction: object) -> Iterator[None]:
+    def _pin(self, connection: sqlite3.Connection, *is_over: Callable[[], bool]) -> Iterator[None]:
         thread = threading.get_ident()
         before = self._pinned.get(thread)
-        mine = (connection, *transaction)
+        mine = (connection, *is_over)
         try:
             self._pinned[thread] = mine
             yield
@@ -108,9 +116,9 @@ class Reading:
 
     def _pinned_connection(self) -> sqlite3.Connection | None:
         """The connection that this thread reads one commit from."""
-        connection, *transaction = self._pinned.get(threading.get_ident(), (None,))
-        if connection is None or transaction not in ([], [self.catalogue.transaction]):
-            return None  # what an interrupt has left: on the main connection there is another by now, perhaps a write's
+        connection, *is_over = self._pinned.get(threading.get_ident(), (None,))
+        if connection is None or any(each() for each in is_over):
+            return None  # what an interrupt has left: on the main connection there may be a write's transaction by now
         try:  # or it is closed, or has none
             return connection if connection.in_transaction else None
         except sqlite3.ProgrammingError:
