@@ -916,7 +916,7 @@ class Collection:
         Parameters
         ----------
         embedder : Embedder     the new model: ``model``, ``embed(texts)``; `reembed_plan` tells the price before
-        batch : int             texts to embed at a time; at most so many are embedded while writers wait
+        batch : int             texts to embed at a time
 
         Raises
         ------

@@ -21,7 +21,7 @@ from ..index import MISSED, HnswGraph, Originals, Quantizer, Workers, can_link, 
 from ..progress import Progress
 from ..storage.head import Head
 from .fetch import sound_ones
-from .recent_vectors import RecentVectors
+from .recent_vectors import RecentVectors, some_of
 from .state import State
 
 # Below this a scan is faster than any walk, and collections this small are made by the thousand: no graph at all.
@@ -108,6 +108,12 @@ class GraphBuilder:
         first = max(0, SMALLEST_GRAPH - start)  # those before are linked when the first walks are tried
         if head.settings["originals"] == "none" and first < len(vectors):
             self.recent.take(vectors[first:], start + first, head.generation)
+
+    def hold_some(self, originals: Originals, head: Head) -> None:
+        """As `hold`, of a whole generation to come; ``originals`` gives the vectors of its slots."""
+        if head.settings["originals"] == "none" and head.n_slots > SMALLEST_GRAPH:
+            slots = some_of(SMALLEST_GRAPH, head.n_slots)
+            self.recent.hold(originals(slots), slots, head.generation)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch. Ends early where others have started a new generation."""

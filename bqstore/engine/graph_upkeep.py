@@ -50,6 +50,11 @@ class GraphUpkeep:
             reason = str(error) or "out of memory"
             warnings.warn(f"what was added is stored, but not in the graph yet: {reason}", RuntimeWarning, stacklevel=2)
 
+    def link_later(self) -> None:
+        """Link the generation that has just been committed in the background; under the lock."""
+        if self._store.head.n_slots >= SMALLEST_GRAPH:
+            self.builder.start(self._link_some, self._store.head.n_slots)
+
     def _linked(self) -> State:
         """Publish what has been linked, and what others have committed meanwhile: searches here do not wait longer."""
         self.publisher.keep_up()

@@ -51,8 +51,8 @@ def recode(
 ) -> None:
     """Make all codes anew, into a new generation with a graph of its own; what is dead is dropped.
 
-    ``other`` gives other vectors for rids, of ``dim`` dimensions, in the place of the originals. Without it, raises
-    StorageError where no originals are kept.
+    ``other`` gives other vectors for rids, of ``dim`` dimensions, in the place of the originals; their graph is linked
+    behind the commit, in the background. Without it, raises StorageError where no originals are kept.
     """
     state = core.publisher.follow()
     live = np.flatnonzero(state.live)
@@ -80,11 +80,17 @@ def _finish(
     missed: int = 0,
     other: Originals | None = None,
 ) -> None:
-    """Link the codes of a generation to come, and commit it; ``other`` gives vectors where no originals are kept."""
-    builder = core.graph.builder
+    """Link the codes of a generation to come, and commit it.
+
+    ``other`` gives its vectors, if they are new: others have written meanwhile, and do not wait for the graph.
+    """
+    builder, vectors = core.graph.builder, prepared.flat.vectors
     try:
-        vectors = prepared.flat.vectors
-        graph = builder.graph_of(words, quantizer, sound_ones(vectors) or other, missed)
+        if other is None:
+            graph = builder.graph_of(words, quantizer, sound_ones(vectors), missed)
+        else:
+            graph = builder.empty()
+            builder.hold_some(other, prepared.new)
         if vectors is not None:  # no address space is refused here, and not by each search behind the commit
             vectors.view(len(words))
     except BaseException:
@@ -92,3 +98,5 @@ def _finish(
         raise
     head = core.store.commit_compaction(prepared)
     builder.adopt(graph, head.generation, head.settings.get("missed_by_walks", 0))
+    if other is not None:
+        core.graph.link_later()

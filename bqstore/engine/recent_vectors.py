@@ -13,6 +13,13 @@ I64 = NDArray[np.int64]
 MOST = 2048  # vectors held of each add, and about of all: what is left of 1,024 for the last trial told too little
 
 
+def some_of(start: int, stop: int) -> I64:
+    """The slots from ``start`` to ``stop`` whose vectors are held, int64 (at most `MOST`,), ascending."""
+    n = stop - start
+    some = np.arange(n) if n <= MOST else np.sort(np.random.default_rng(start).choice(n, MOST, replace=False))
+    return start + some
+
+
 class RecentVectors:
     """Vectors by slot, of one generation."""
 
@@ -22,13 +29,16 @@ class RecentVectors:
 
     def take(self, vectors: F32, start: int, generation: int) -> None:
         """Hold some of what has come to the slots from ``start`` on, float32 (n, dim); copied."""
+        slots = some_of(start, start + len(vectors))
+        self.hold(vectors[slots - start], slots, generation)
+
+    def hold(self, vectors: F32, slots: I64, generation: int) -> None:
+        """Hold the vectors of slots that come after those held already, float32 (m, dim) and int64 (m,)."""
         if generation != self._generation:
             self._generation = generation
             self._slots, self._parts = self._slots[:0], []
-        n = len(vectors)
-        some = np.arange(n) if n <= MOST else np.sort(np.random.default_rng(start).choice(n, MOST, replace=False))
-        self._slots = np.concatenate([self._slots, start + some])
-        self._parts.append(vectors[some])
+        self._slots = np.concatenate([self._slots, slots])
+        self._parts.append(vectors)
         if len(self._slots) > 2 * MOST:  # many adds wait for the kernels
             self._slots, self._parts = self._slots[::2].copy(), [np.concatenate(self._parts)[::2].copy()]
 

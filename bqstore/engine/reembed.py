@@ -2,10 +2,11 @@
 
 Until then searches answer from the old vectors, and documents are added and deleted as ever. New vectors are kept on
 disk batch by batch (`storage/staging.py`), so that a call that was interrupted goes on where it was. What was added
-meanwhile is embedded in further rounds; the last few texts under the lock.
+meanwhile is embedded in further rounds; what comes behind the last one under the lock. The graph is linked when others
+can write again: until then what is not linked is scanned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from .writes import keep_misses
 if TYPE_CHECKING:
     from .engine import Engine
 
-_ROUNDS = 20  # after so many, whatever others have added since is embedded under the lock
+_ROUNDS = 20  # after so many, what others have added during the last of them is embedded under the lock
 _AT_ONCE = 500
 
 
@@ -79,11 +80,13 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
                 state = engine.publisher.current()
                 stage.drop_changed(state.head.seq)
                 todo = _missing(state, stage)
-                if len(todo) <= batch and len(stage):
+                if not todo:
                     break
                 for at in range(0, len(todo), batch):
                     embedded += _embed(engine, embedder, stage, todo[at : at + batch])
                     progress(len(stage), len(_live(state)))
+
+        before = _choose(engine, stage, engine.store.head.settings)  # it takes as long as all the rest of the commit
 
         def swap() -> None:
             nonlocal embedded
@@ -92,31 +95,44 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
             rest = _missing(state, stage)
             for at in range(0, len(rest), batch):
                 embedded += _embed(engine, embedder, stage, rest[at : at + batch])
-            _swap(engine, stage, model)
+            _swap(engine, stage, model, before)
             stage.remove()  # here, as another thread may close the collection behind the commit
 
         engine.recode(swap)
+        engine.graph.settle()
         keep_misses(engine)
     head = engine.store.head
     return ReembedReport(model, head.dim, head.n_live, embedded, resumed)
 
 
-def _swap(engine: "Engine", stage: Staging, model: str) -> None:
+_Choice = tuple[Quantization, choose_encoding.Chosen]
+
+
+def _choose(engine: "Engine", stage: Staging, settings: Mapping[str, Any]) -> _Choice | None:
+    """What is wanted by the settings, and the encoder chosen on staged vectors; None where there are none."""
+    wanted, live = Quantization(**settings["quantization"]), _live(engine.publisher.state)
+    live = live[[rid in stage for rid in live.tolist()]]
+    if not len(live) or stage.dim is None:
+        return None
+    check_truncated(wanted.truncate_dim, stage.dim)
+    if len(live) > choose_encoding.TRAINED_ON:
+        live = np.sort(np.random.default_rng(0).choice(live, choose_encoding.TRAINED_ON, replace=False))
+    return wanted, choose_encoding.choose(stage.vectors(live), wanted, METRICS[settings["distance"]])
+
+
+def _swap(engine: "Engine", stage: Staging, model: str, before: _Choice | None) -> None:
     """Make a new generation of the staged vectors; under the lock."""
     store, state = engine.store, engine.publisher.state
     settings = {**store.head.settings, "embedding_model": model}
-    live = _live(state)
-    if not len(live):
+    if not len(_live(state)):
         head = store.clear()
         store.put_settings({**head.settings, "embedding_model": model}, stage.dim)
         return
-    wanted, dim = Quantization(**settings["quantization"]), stage.dim
-    check_truncated(wanted.truncate_dim, dim)
-    picked = live
-    if len(live) > choose_encoding.TRAINED_ON:
-        picked = np.sort(np.random.default_rng(0).choice(live, choose_encoding.TRAINED_ON, replace=False))
-    chosen = choose_encoding.choose(stage.vectors(picked), wanted, METRICS[settings["distance"]])
-    maintenance.recode(engine.core, chosen.quantizer, chosen.settings(settings, wanted), stage.vectors, dim)
+    if before is None or before[0] != Quantization(**settings["quantization"]):  # changed meanwhile
+        before = _choose(engine, stage, settings)
+    assert before is not None, "each document has a vector here"
+    wanted, chosen = before
+    maintenance.recode(engine.core, chosen.quantizer, chosen.settings(settings, wanted), stage.vectors, stage.dim)
 
 
 def _embed(engine: "Engine", embedder: Any, stage: Staging, rids: list[int]) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 
 import bqstore
 from bqstore import EmbeddingError, InvalidInputError, LockedError, SettingsConflictError
-from bqstore.engine import maintenance
-from bqstore.storage import staging  # noqa: F401 - for KILLED
+from bqstore.engine import graph_builder, graph_upkeep, maintenance
+from bqstore.index import HnswGraph
+from bqstore.storage import (
+    platform,
+    staging,  # noqa: F401 - for KILLED
+)
 from tests.conftest import often
 
 ROOT = Path(bqstore.__file__).parents[1]
@@ -149,7 +154,7 @@ import os, sys
 import bqstore
 from tests.engine import test_reembed as t
 from bqstore.storage import files, store
-from bqstore.engine import maintenance
+from bqstore.engine import graph_builder, graph_upkeep, maintenance
 path, count, log = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 left = count
 def counted(function):
@@ -343,6 +348,50 @@ def test_vectors_of_the_old_model_that_waited_for_the_commit_were_added_among_th
         threads[0].join()
         assert failures and "embedded again meanwhile" in failures[0]
         check(col, Toy("new", 16), range(5))
+
+
+@pytest.mark.parametrize("originals", ["float32", "none"])
+def test_writers_waited_until_the_graph_of_the_new_vectors_was_linked(tmp_path, monkeypatch, originals):
+    """Of 20,000 it took 30 s, and a writer in another process was refused."""
+    for module in (graph_builder, graph_upkeep):
+        monkeypatch.setattr(module, "SMALLEST_GRAPH", 100)
+    old, new, real, free = Toy(*OLD), Toy("new", 16), HnswGraph.link, []
+    with (
+        bqstore.open(tmp_path, originals=originals, hnsw={"full_scan_threshold": 0}) as col,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        fill(col, old, 0, 210)
+
+        def link(self, *given):
+            with open(tmp_path / "default/LOCK", "r+") as file:  # noqa: PTH123
+                free.append(platform.try_lock(file.fileno()))
+            searching = pool.submit(lambda: [hit.id for hit in col.search(new.embed_query("text 7"), 1)])
+            free.append(searching.result(timeout=60) == ["d7"])
+            return real(self, *given)
+
+        monkeypatch.setattr(HnswGraph, "link", link)
+        assert col.reembed(new).documents == 210
+        assert free and all(free)
+        assert col.info().linked == 210 and col.verify().ok
+        assert [hit.id for hit in col.search(new.embed_query("text 9"), 1)] == ["d9"]
+
+
+def test_texts_that_came_during_the_last_round_were_embedded_under_the_lock(tmp_path):
+    """They are few, but a model may take half a minute for them, and others were refused."""
+    held = []
+    with bqstore.open(tmp_path) as col:
+        fill(col, Toy(*OLD), 0, 20)
+
+        class Busy(Toy):
+            def embed(self, texts):
+                held.append(col._engine.lifecycle.is_changing())
+                if len(held) < 4:
+                    fill(col, Toy(*OLD), 20 * len(held), 20 * len(held) + 20)
+                return super().embed(texts)
+
+        col.reembed(Busy(*NEW), batch=20)
+        assert held == [False] * 4
+        check(col, Toy(*NEW), range(80))
 
 
 def test_damaged_originals_are_no_obstacle(tmp_path):
