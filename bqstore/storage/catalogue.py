@@ -16,7 +16,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from ..errors import RESTORE, RESTORE_ENTRIES, BqstoreError, ClosedError, CorruptionError, StorageError
+from ..errors import (
+    RESTORE,
+    RESTORE_ENTRIES,
+    BqstoreError,
+    ClosedError,
+    CorruptionError,
+    FolderReplacedError,
+    StorageError,
+)
 from . import map_room, platform, space
 from .forked import Inheritable, Using
 from .head import Head
@@ -51,6 +59,7 @@ class Catalogue(Inheritable):
         self._idle: list[sqlite3.Connection] = []
         self._main: sqlite3.Connection | None = None  # None at rest
         self._is_writer = False  # the main connection is one that writes
+        self._written_log: tuple[int, int] | None = None  # device and inode of the log that it writes
         self._at_main: set[int] = set()  # who uses it, or is about to
         self._is_lent = self._was_lent = False  # to a reader
         self._mains = 0  # how many there have been
@@ -104,6 +113,8 @@ class Catalogue(Inheritable):
                 main.close()
                 raise
             self._main, self._is_writer = main, True
+            with suppress(OSError):
+                self._written_log = _identity(self._log)
             self._mains += 1
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -262,7 +273,21 @@ class Catalogue(Inheritable):
             except sqlite3.Error as error:
                 self.in_doubt = not was_not_written(error)
                 raise
+            self.check_log()
             self.in_doubt = False
+
+    def check_log(self) -> None:
+        """Raise FolderReplacedError if the log that is written here has lost its name: after a kill nobody finds it."""
+        with self._swap:
+            try:
+                if not self._is_writer or self._written_log in (None, _identity(self._log)):
+                    return
+            except OSError:  # it cannot be told; `check_place` says so
+                return
+        raise FolderReplacedError(
+            f"{self._log} was removed or replaced while it was open: this call is not acknowledged; close the "
+            "collection, which saves what stands in the log, and open it again"
+        )
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -446,6 +471,15 @@ class Catalogue(Inheritable):
         with suppress(IndexError):  # a search may take the last one
             while True:
                 self._idle.pop().close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _size(path: Path) -> int:

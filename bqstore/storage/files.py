@@ -96,6 +96,9 @@ class RecordFile:
     def check_size(self, count: int) -> None:
         """Raise CorruptionError if the file is too short for ``count`` records: reading its map would be a SIGBUS."""
 
+    def check_name(self) -> None:
+        """Raise CorruptionError if the file was removed, or replaced by another: who opens it next finds no record."""
+
     def prefetch(self, slots: NDArray[np.int32]) -> None:
         """Ask the system to read records, all at once. Slots may repeat; negative ones are ignored."""
 
@@ -211,7 +214,7 @@ class DiskFile(RecordFile):
         held = Descriptor(self._entries.open(self.name, self._flags))
         found = os.fstat(held.fd)
         if (found.st_dev, found.st_ino) != self._identity:
-            raise CorruptionError(f"{self.path} was replaced while open; close the collection and open it again")
+            raise self._replaced()
         self._descriptor = held
         return held
 
@@ -249,6 +252,8 @@ class DiskFile(RecordFile):
         with storage_errors(f"write {self.name}", "; nothing was changed"):
             end, held = self._offset(slot + len(records)), self._held()
             size = os.fstat(held.fd).st_size
+            if size < self._offset(slot):  # zeros would stand for what somebody has cut off
+                raise self._cut_short(size, slot)
             if end > size:
                 os.ftruncate(held.fd, max(end, min(size + size // 2, size + _AHEAD)))
             self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
@@ -319,10 +324,28 @@ class DiskFile(RecordFile):
                 raise
             raise StorageError(error.errno, f"cannot look at {self.name}: {platform.reason(error)}") from error
         if size < need:
-            raise CorruptionError(
-                f"{self.name} holds {size:,} bytes; its {count:,} committed records need {need:,}: "
-                f"it was cut short; {RESTORE}"
-            )
+            raise self._cut_short(size, count)
+
+    def _cut_short(self, size: int, count: int) -> CorruptionError:
+        return CorruptionError(
+            f"{self.name} holds {size:,} bytes; its {count:,} committed records need {self._offset(count):,}: "
+            f"it was cut short; {RESTORE}"
+        )
+
+    def check_name(self) -> None:  # noqa: D102
+        with storage_errors(f"look at {self.name}", "; nothing was changed"):
+            try:
+                if self._entries.identity(self.name) == self._identity:
+                    return
+            except FileNotFoundError as error:
+                raise CorruptionError(
+                    f"{self.path} was removed while open, and the next opening will miss it; here it is read still: "
+                    f"make the files anew with requantize(), or {RESTORE}"
+                ) from error
+        raise self._replaced()
+
+    def _replaced(self) -> CorruptionError:
+        return CorruptionError(f"{self.path} was replaced while open; close the collection and open it again")
 
     def prefetch(self, slots: NDArray[np.int32]) -> None:  # noqa: D102
         for slot in np.unique(slots[slots >= 0]).tolist():  # in the order of the disk

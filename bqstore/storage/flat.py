@@ -142,13 +142,17 @@ class FlatFiles:
             self.codes.write(slot + at, code_records(self.codes.layout, rids, codes[some]))
 
     def sync(self) -> None:
-        """Return when everything written is durable. Raises SyncFailedError."""
+        """Return when everything written is durable, in files that the next opening finds.
+
+        Raises SyncFailedError; CorruptionError where a file was removed or replaced while open.
+        """
         for file in self.both():
             try:
                 file.sync()
             except OSError as error:
                 words = f"{file.name} could not be synced: {platform.reason(error)}; nothing was changed"
                 raise SyncFailedError(error.errno, words) from error
+            file.check_name()
 
     def read_codes(self, slot: int, count: int, remake: Remake | None = None) -> tuple[NDArray[np.int64], U64]:
         """The rids, int64 (count,), and codes, uint64 (count, words), of slots; count > 0. Raises CorruptionError.

@@ -13,7 +13,7 @@ from .flat import FlatFiles
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
 from .graph_snapshot import found, load
 from .head import Head, Row, damaged_row
-from .head_table import check_commits
+from .head_table import check_commits, read_head
 from .key_value_tables import problems_of as problems_of_entries
 from .key_values import NAME as ENTRIES
 from .open_key_values import entries_of
@@ -66,6 +66,7 @@ def problems_of(
             vectors = max(vectors, _records(head, flat, file, rids, problems))
         except (BqstoreError, OSError) as error:
             problems.append(f"{file.name}: {error}")
+    problems.extend(_lost_names(store, head, flat))
     with suppress(OSError):  # of the folder
         problems.extend(_snapshots(head, flat))
     try:
@@ -74,6 +75,26 @@ def problems_of(
     except BqstoreError as error:
         problems.append(f"{ENTRIES}: {error}")
     return problems, documents, vectors
+
+
+def _lost_names(store: "Store", head: Head, flat: FlatFiles) -> list[str]:
+    """Files that are read here by what was opened, and that the next opening will not find."""
+    problems = []
+    for file in flat.both():
+        try:
+            file.check_name()
+        except (BqstoreError, OSError) as error:
+            problems.append(str(error))
+    if problems:
+        with store.catalogue.reading() as connection:  # not this thread's, which stands at the commit
+            last = read_head(connection, store.catalogue.name)
+        if last is not None and last.generation != head.generation:  # a compaction has removed them
+            problems = []
+    try:
+        store.catalogue.check_log()
+    except BqstoreError as error:
+        problems.append(str(error))
+    return problems
 
 
 def _snapshots(head: Head, flat: FlatFiles) -> list[str]:
