@@ -178,7 +178,11 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOME.get(name, "errors")
-    value = getattr(import_module(f".{home}", __name__), name)
+    try:
+        value = getattr(import_module(f".{home}", __name__), name)
+    except OSError as error:  # no descriptor is left, say
+        words = f"cannot load bqstore.{name}: {error.strerror} ({error.filename}); the next use of the name tries again"
+        raise import_module(".errors", __name__).StorageError(error.errno, words) from error
     globals()[name] = value
     return value
 

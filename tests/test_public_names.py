@@ -1,6 +1,7 @@
 """What may be imported, and by whom."""
 
 import ast
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,24 @@ def test_all_names_load_and_nothing_else_is_public():
     assert dir(bqstore) == sorted(bqstore.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = bqstore.nothing
+
+
+def test_a_name_that_no_descriptor_was_left_for_was_an_error_of_the_system(monkeypatch):
+    """`bqstore.repair`, say, first used by a process that has all the files that it may have."""
+    real = bqstore.import_module
+
+    def refused(name, package):
+        if name == ".clock":
+            raise OSError(errno.EMFILE, "Too many open files", "clock.py")
+        return real(name, package)
+
+    monkeypatch.delitem(vars(bqstore), "EXPIRES_AT_KEY", raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(bqstore, "import_module", refused)
+        with pytest.raises(bqstore.StorageError, match=r"cannot load bqstore\.EXPIRES_AT_KEY: Too many open") as caught:
+            _ = bqstore.EXPIRES_AT_KEY
+        assert caught.value.errno == errno.EMFILE
+    assert bqstore.EXPIRES_AT_KEY
 
 
 def test_every_error_is_exported_and_has_the_one_base():
