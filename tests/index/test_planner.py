@@ -81,6 +81,15 @@ def test_a_filter_that_leaves_less_than_a_sixteenth_is_a_scan(accepted):
     assert planned(accepted=accepted, full_scan_threshold=0) == Plan("scan", True, 30)
 
 
+def test_a_thousand_of_few_dimensions_were_scanned_by_signs_that_hardly_tell_them_apart():
+    """Most of the originals were read then, each at its own place, and .93 of the nearest found. More are scanned."""
+    changes = {"n": 200_000, "linked": 200_000, "dim": 64, "filtered": True, "adaptive": True, "signs": True}
+    changes |= {"bits": 2, "width": 1}
+    assert planned(**changes, accepted=1000) == Plan("exact", False, 0)
+    assert planned(**changes, accepted=2000).way == "scan"
+    assert planned(**{**changes, "signs": False}, accepted=1000).way == "scan"
+
+
 @pytest.mark.parametrize("linked", [0, 1, N // 50])
 def test_a_graph_of_a_small_part_is_a_scan(linked):
     assert planned(linked=linked).way == "scan"
