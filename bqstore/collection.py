@@ -708,7 +708,7 @@ class Collection:
         """
         engine = self._engine
         engine.check()
-        return engine.acceptor.accepted(engine.publisher.current(), filter_grammar.parse(filter))[2]
+        return engine.acceptor.accepted(engine.publisher.current(), filter_grammar.parse(filter))[1].count
 
     def __len__(self) -> int:
         """Count all documents."""

@@ -149,6 +149,8 @@ def score(query, originals, ordinal):
 
 def accepted(accept, n):
     """The accepted ordinals below n, ascending."""
+    if len(accept.rows):
+        return [o for o in accept.rows.tolist() if 0 <= o < n]
     if accept.everything:
         return list(range(n))
     limit = min(n, 64 * len(accept.words))

@@ -11,19 +11,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..bitmap import Bits, count, to_bitmap, to_mask
+from ..bitmap import Matches
 from ..clock import EXPIRES_AT_KEY
 from ..errors import InvalidInputError
 from ..metadata.columns import Column
 from ..metadata.documents import record_of
-from ..metadata.evaluate import evaluate
 from ..metadata.filter_tree import Field, OneOf, Predicate, Tree, fields_of
 from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
 from ..storage.reading import Block
 from . import fetch
 from .lifecycle import Lifecycle
 from .publisher import Publisher
-from .state import State, bits_reader, carried, with_columns, with_ids
+from .state import State, carried, matching, with_columns, with_ids
 from .zero_matches import ZeroMatches
 
 T = TypeVar("T")
@@ -41,45 +40,41 @@ class Acceptor:
         self._publisher, self._store, self._life = publisher, publisher.store, lifecycle
         self._zero_matches = ZeroMatches()
 
-    def accepted(self, state: State, tree: Tree | None) -> tuple[State, Bits, int]:
-        """live AND filter, as a bitmap and a count; the state may be a newer one, with the columns it needs."""
+    def accepted(self, state: State, tree: Tree | None) -> tuple[State, Matches]:
+        """live AND filter; the state may be a newer one, with the columns it needs."""
         if tree is None:
-            return state, state.live_bits, state.head.n_live
+            return state, Matches(state.n, state.live_bits)
         if isinstance(tree, Predicate):
             function, within = tree.function, tree.within
 
-            def asked(state: State) -> tuple[State, Bits, int]:
-                state, among, _ = self.accepted(state, within)
-                return state, *self.called(state, function, among)
+            def asked(state: State) -> tuple[State, Matches]:
+                state, among = self.accepted(state, within)
+                return state, self.called(state, function, among)
 
             if self._life.is_changing():  # a delete, which stands at the last commit and holds off others
                 return asked(state)
             return self._publisher.whole(asked)
         known = state.matched.get(tree)
         if known is not None:
-            return state, *known
+            return state, known
         missing, ids = [field for field in fields_of(tree) if field.key not in state.columns], state.ids is not None
         keys = {field.key for field in missing if not _has_index(field)}
 
         def grow(state: State) -> State:
             return with_columns(self._store, with_ids(self._store, state) if ids else state, keys)
 
-        def answer(state: State) -> tuple[State, Bits]:
-            return state, evaluate(tree, state.n, bits_reader(self._store, state))
+        def answer(state: State) -> tuple[State, Matches]:
+            return state, matching(self._store, state, tree)
 
-        if missing:
-            state, bits = self._loaded(grow, answer)
-        else:
-            state, bits = answer(state)
+        state, found = self._loaded(grow, answer) if missing else answer(state)
         if state.head.n_live < state.n:
-            bits = bits & state.live_bits
-        found = bits, count(bits)
-        if len(state.matched) >= min(_KEPT, _KEPT_BYTES // (bits.nbytes + 1)):
+            found = found.among(state.live, state.live_bits)
+        if len(state.matched) >= min(_KEPT, _KEPT_BYTES // (state.n // 8 + 1)):
             state.matched.clear()
         state.matched[tree] = found
-        if not found[1]:
+        if not found.count:
             self._zero_matches.tell(self._store, state, tree)
-        return state, *found
+        return state, found
 
     def tell_of_order(self, state: State, key: str) -> None:
         """Log that no document has the field that a listing is ordered by, if so."""
@@ -102,16 +97,17 @@ class Acceptor:
         if wanted - self._publisher.current().columns.keys():
             self._loaded(lambda state: with_columns(self._store, state, wanted), lambda state: None)
 
-    def called(self, state: State, function: Callable[[Any], object], among: Bits) -> tuple[Bits, int]:
+    def called(self, state: State, function: Callable[[Any], object], among: Matches) -> Matches:
         """The documents among some that a filter function accepts. ChangedError if one is not as the state knows it."""
-        mask, live = np.zeros(state.n, bool), np.flatnonzero(to_mask(among, state.n))
+        accepted, live = [], among.ordinals()
         for at in range(0, len(live), _AT_ONCE):
             for ordinal, row in fetch.rows(self._store, state, live[at : at + _AT_ONCE]).items():
                 answer = function(record_of(row))
                 if inspect.isawaitable(answer):  # true, whatever it would come to
                     raise InvalidInputError("filter is an async function; expected one that returns a boolean at once")
-                mask[ordinal] = bool(answer)
-        return to_bitmap(mask), int(np.count_nonzero(mask))
+                if answer:
+                    accepted.append(ordinal)
+        return Matches(state.n, rows=np.array(accepted, np.int32))
 
     def _loaded(self, grow_more: Callable[[State], State], answer_seen: Callable[[State], T]) -> T:
         """The answer from a state with ids or columns that are loaded, the store standing at its commit.

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitmap import Bits, count, to_bitmap
+from ..bitmap import Matches, to_bitmap
 from ..errors import CorruptionError
 from ..index import DamagedVectorError
-from ..metadata.evaluate import evaluate
 from ..metadata.filter_tree import Predicate, Tree, fields_of
 from ..results.hits import ExplainedHits, Hit, PartialHits
 from ..storage import Store
@@ -23,7 +22,7 @@ from . import fetch, search
 from .fetch import DamagedError
 from .options import Options
 from .prepared_search import PreparedSearch
-from .state import State, bits_reader, with_columns
+from .state import State, matching, with_columns
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -37,8 +36,7 @@ def hits(engine: "Engine", queries: F32, tree: Tree | None, options: Options, ex
     bad: set[int] = set()
 
     def answer(state: State) -> list[list[Hit]]:
-        bits = _accepted(engine, state, tree, bad)
-        way = PreparedSearch(state, bits, count(bits), options, filtered=True)
+        way = PreparedSearch(state, _accepted(engine, state, tree, bad), options, filtered=True)
         try:
             return search.found(engine, state, way, queries, options, explain)
         except DamagedVectorError as error:
@@ -68,20 +66,20 @@ def _names(engine: "Engine", rids: list[int]) -> tuple[str | None, ...]:
     return tuple(known.get(rid) for rid in rids)
 
 
-def _accepted(engine: "Engine", state: State, tree: Tree | None, bad: set[int]) -> Bits:
+def _accepted(engine: "Engine", state: State, tree: Tree | None, bad: set[int]) -> Matches:
     """live AND filter, without the documents that cannot be read. Those whose metadata cannot are added to ``bad``."""
     live = state.live.copy()
     live[state.ordinals(sorted(bad))] = False
     if tree is None:
-        return to_bitmap(live)
+        return Matches(state.n, to_bitmap(live))
     view = replace(state, live=live, columns={}, ids=None)
     if isinstance(tree, Predicate):
         among = _accepted(engine, state, tree.within, bad)
-        return engine.acceptor.called(view, tree.function, among)[0]
+        return engine.acceptor.called(view, tree.function, among)
     try:
-        of, bits, _ = engine.acceptor.accepted(state, tree)
+        of, found = engine.acceptor.accepted(state, tree)
         if of.head.seq == state.head.seq:
-            return bits & to_bitmap(live)
+            return found.among(live, to_bitmap(live))
     except CorruptionError:  # a row whose metadata cannot be read: it is not known whether it matches
         pass
     with Block() as block, fetch.at_commit_of(engine.store, state, block):
@@ -91,7 +89,7 @@ def _accepted(engine: "Engine", state: State, tree: Tree | None, bad: set[int]) 
         bad.update(state.rids[: state.n][live & ~readable].tolist())
         store = cast(Store, intact)
         view = with_columns(store, replace(view, live=readable), {field.key for field in fields_of(tree)})
-        return evaluate(tree, view.n, bits_reader(engine.store, view)) & to_bitmap(readable)
+        return matching(engine.store, view, tree).among(readable, to_bitmap(readable))
 
 
 class _Intact:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .. import index
 from ..arguments import check_choice, check_real, items, shown, text_bytes, type_of
-from ..bitmap import Bits, to_mask
+from ..bitmap import Matches
 from ..config import MAX_K
 from ..errors import InvalidInputError
 from ..metadata.documents import metadata_of
@@ -140,7 +140,7 @@ class _Sides:
     """What both sides are asked, and the documents that may be found."""
 
     state: State
-    accept: Bits | None
+    accept: Matches | None
     accepted: int
     asked: Asked
     options: Options
@@ -191,9 +191,10 @@ def ids(
 
 def _sides(engine: "Engine", state: State, asked: Asked, tree: Tree | None, options: Options, wide: Options) -> _Sides:
     if tree is None:
-        return _Sides(state, state.live_bits if state.over else None, state.head.n_live, asked, options, wide)
-    state, bits, accepted = engine.acceptor.accepted(state, tree)
-    return _Sides(state, bits, accepted, asked, options, wide)
+        some = Matches(state.n, state.live_bits) if state.over else None
+        return _Sides(state, some, state.head.n_live, asked, options, wide)
+    state, found = engine.acceptor.accepted(state, tree)
+    return _Sides(state, found, found.count, asked, options, wide)
 
 
 def _found(
@@ -232,8 +233,7 @@ def _vectors(
     """The nearest of each query, nearest first, and how they were found."""
     state = sides.state
     if isinstance(tree, Predicate):  # a function is asked once
-        accept = sides.accept if sides.accepted < state.n else None
-        way = PreparedSearch(state, accept, sides.accepted, sides.wide, sides.accepted < state.head.n_live)
+        way = PreparedSearch(state, sides.accept, sides.wide, filtered=sides.accepted < state.head.n_live)
     else:
         state, way = search.prepared(engine, state, tree, sides.wide)
     work = index.Work() if explain else None
@@ -302,7 +302,7 @@ class _Finder:
     def __init__(self, connection: text_index.Connection, sides: _Sides) -> None:
         self._connection, self._state, self._beside = connection, sides.state, sides.asked.has_vectors
         self._few: list[int] | None = None
-        self._mask = None if sides.accept is None else to_mask(sides.accept, sides.state.n)
+        self._mask = None if sides.accept is None else sides.accept.mask()
         if self._mask is not None and text_index.can_list(sides.accepted):
             self._few, self._mask = sides.state.rids[: sides.state.n][self._mask].tolist(), None
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import shown
-from ..bitmap import to_mask
 from ..errors import InvalidInputError, NotFoundError
 from ..kernels.metadata import ABSENT, DICT, LIST
 from ..metadata.columns import Column
@@ -42,8 +41,8 @@ def check_short(column: Column) -> None:
 
 def matching(engine: "Engine", state: State, tree: Tree | None) -> tuple[State, I64]:
     """The ordinals that match, in the order in which documents were added; the state may be a newer one."""
-    state, bits, _ = engine.acceptor.accepted(state, tree)
-    return state, np.flatnonzero(to_mask(bits, state.n))
+    state, found = engine.acceptor.accepted(state, tree)
+    return state, found.ordinals()
 
 
 def ids(engine: "Engine", tree: Tree | None) -> list[str]:

@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
-from ..bitmap import to_mask
+from ..bitmap import Matches
 from ..config import AUTO, MAX_K, Quantization
+from ..index.planner import WALK
 from ..storage.files import RecordFile
 from ..validate import check_dim, check_queries, lengthened
 from .options import Options
@@ -44,14 +45,14 @@ class PreparedSearch:
     def __init__(
         self,
         state: State,
-        accept: NDArray[np.uint64] | None,
-        accepted: int,
+        accept: Matches | None,
         options: Options,
         filtered: bool = False,
     ) -> None:
         self.options, data = options, state.data
         self.live = state.head.n_live
-        self._accept, self._n = accept, state.n
+        accepted = state.n if accept is None else accept.count
+        self._accept, self._n = accept if accepted < state.n else None, state.n
         self.vectors = state.vectors
         self.nothing = data is None or accepted == 0
         if data is None or self.nothing:
@@ -71,7 +72,12 @@ class PreparedSearch:
         return self.search.data.quantizer.resolved(self.options.query_encoding)
 
     def _made(self, k: int) -> index.Search:
-        return index.Search(self._data, self._accept, self._accepted, k, self._plan(k), self._planes)
+        plan, accept = self._plan(k), self._accept
+        if accept is None or accept.rows is None or plan.way == WALK:
+            bits, rows = None if accept is None else accept.bits, None
+        else:
+            bits, rows = None, accept.rows
+        return index.Search(self._data, bits, self._accepted, k, plan, self._planes, rows)
 
     def _plan(self, k: int) -> index.Plan:
         """The plan of k hits, remembered with the state: filters that accept as many have the same."""
@@ -109,6 +115,10 @@ class PreparedSearch:
             self._plans.clear()
         self._plans[key] = options, made
         return made
+
+    def mask(self) -> NDArray[np.bool_] | None:
+        """What may be found, bool (n,); None: all."""
+        return None if self._accept is None else self._accept.mask()
 
     def nearest(self, queries: F32, work: index.Work | None = None) -> tuple[NDArray[np.int32], F32]:
         """Ordinals int32 (m, k) padded with -1, scores float32 (m, k) padded with NaN."""
@@ -189,8 +199,7 @@ class PreparedSearch:
 
     def _first(self, k: int) -> NDArray[np.int64]:
         """The first k ordinals that may be found."""
-        n = self._n
-        return np.flatnonzero(to_mask(self._accept, n))[:k] if self._accept is not None else np.arange(min(k, n))
+        return self._accept.ordinals()[:k] if self._accept is not None else np.arange(min(k, self._n))
 
     def _beyond_copies(self, queries: F32, ordinals: NDArray[np.int32], scores: F32, work: index.Work | None) -> None:
         """Duplicate-heavy collections: if the top hits are copies of one or two vectors, widen the candidate list.
@@ -236,5 +245,4 @@ class PreparedSearch:
 
 def unfiltered(state: State, options: Options) -> PreparedSearch:
     """A search of all that is live."""
-    accept = None if state.head.n_live == state.n else state.live_bits
-    return PreparedSearch(state, accept, state.head.n_live, options)
+    return PreparedSearch(state, Matches(state.n, state.live_bits), options)

@@ -34,9 +34,8 @@ def prepared(engine: "Engine", state: State, tree: Tree | None, options: Options
     if tree is None:
         made = unfiltered(state, options)
     else:
-        state, bits, accepted = engine.acceptor.accepted(state, tree)
-        accept = bits if accepted < state.n else None
-        made = PreparedSearch(state, accept, accepted, options, accepted < state.head.n_live)
+        state, found = engine.acceptor.accepted(state, tree)
+        made = PreparedSearch(state, found, options, filtered=found.count < state.head.n_live)
     if not isinstance(tree, Predicate):  # a function may answer differently the next time
         if len(state.prepared) >= _KEPT:
             state.prepared.clear()

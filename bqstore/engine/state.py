@@ -7,7 +7,7 @@ settings of a search.
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
-from ..bitmap import Bits, everything, to_bitmap
+from ..bitmap import Bits, Matches, everything, to_bitmap
 from ..clock import EXPIRES_AT_KEY
 from ..errors import RESTORE, CorruptionError
 from ..index.search import METRICS, NO_RECORDS, Searchable
 from ..kernels.metadata import INT
+from ..metadata import evaluate
 from ..metadata.columns import Column, field_of
 from ..metadata.dictionary import NOTHING
-from ..metadata.evaluate import matching
 from ..metadata.filter_tree import Field, OneOf, Tree
 from ..metadata.id_column import Ids
 from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
@@ -75,7 +75,7 @@ class State:
     recent: RecentRows = field(default_factory=RecentRows, repr=False, compare=False)
     over: int = 0
     prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-    matched: dict[Tree, tuple[Bits, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    matched: dict[Tree, Matches] = field(default_factory=dict, init=False, repr=False, compare=False)
     plans: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -307,18 +307,21 @@ def with_restored(store: Store, state: State, columns: Mapping[str, Column], seq
     return replace(state, columns={**state.columns, **_columns(store, state, new, seq)})
 
 
-def bits_reader(store: Store, state: State) -> Callable[[Field], Bits]:
-    """The function that answers a filter's test of one field in this state."""
+def matching(store: Store, state: State, tree: Tree) -> Matches:
+    """What a filter matches in this state, deleted ordinals included; the store must stand at its commit."""
+
+    def by_id(field: Field) -> Matches:
+        if not isinstance(field.test, OneOf):
+            return Matches(state.n, everything(state.n))  # every document has an id
+        wanted = [operand[1] for operand in field.test.operands if operand[0] == "string"]
+        rids = store.rids_by_id(wanted).values() if field.key == ID_KEY else store.rids_by_ref(wanted)
+        return Matches(state.n, rows=np.unique(state.ordinals(rids)).astype(np.int32))
 
     def bits(field: Field) -> Bits:
-        if field.key in state.columns:
-            return matching(state.columns[field.key], field.test)
-        if not isinstance(field.test, OneOf):
-            return everything(state.n)  # every document has an id
-        wanted = [operand[1] for operand in field.test.operands if operand[0] == "string"]
-        by_id = field.key == ID_KEY
-        mask = np.zeros(state.n, bool)
-        mask[state.ordinals(store.rids_by_id(wanted).values() if by_id else store.rids_by_ref(wanted))] = True
-        return to_bitmap(mask)
+        column = state.columns.get(field.key)
+        return by_id(field).bits if column is None else evaluate.matching(column, field.test)
 
-    return bits
+    if isinstance(tree, Field):
+        column = state.columns.get(tree.key)
+        return by_id(tree) if column is None else evaluate.matches(column, tree.test)
+    return Matches(state.n, evaluate.evaluate(tree, state.n, bits))

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import counted
-from ..bitmap import to_mask
 from ..errors import BqstoreError
 from ..metadata.documents import with_metadata
 from ..metadata.filter_tree import Tree
@@ -184,8 +183,8 @@ def update_matching(
 
     def rewrite() -> int:
         publisher = engine.publisher
-        state, bits, _ = engine.acceptor.accepted(publisher.seen_at_commit(publisher.follow()), tree)
-        rids = state.rids[: state.n][to_mask(bits, state.n)].tolist()
+        state, found = engine.acceptor.accepted(publisher.seen_at_commit(publisher.follow()), tree)
+        rids = state.rids[found.ordinals()].tolist()
         rows = engine.store.rows("rid", rids)
         if ids is not None:
             some = set(ids)
@@ -302,8 +301,8 @@ def delete(engine: "Engine", ids: Sequence[str] | None, tree: Tree | None) -> in
         if state.over:
             doomed &= set(state.rids[: state.n][state.live].tolist())
         if tree is not None:
-            state, bits, _ = engine.acceptor.accepted(state, tree)
-            matching = set(state.rids[: state.n][to_mask(bits, state.n)].tolist())
+            state, found = engine.acceptor.accepted(state, tree)
+            matching = set(state.rids[found.ordinals()].tolist())
             doomed = matching if ids is None else doomed & matching
         if doomed:
             engine.store.bury(sorted(doomed))

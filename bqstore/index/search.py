@@ -169,14 +169,24 @@ class Search:
     ----------
     accept : uint64 (ceil(n / 64),)     bit o % 64 of word o // 64: ordinal o may be found; None: all
     accepted : int                      number of ordinals that may be found
+    rows : int32 (accepted,)            these, ascending, in place of the bitmap; not for a walk
     encoding : int                      of the queries, one of ENCODINGS
     """
 
     def __init__(
-        self, data: Searchable, accept: NDArray[np.uint64] | None, accepted: int, k: int, plan: Plan, encoding: int
+        self,
+        data: Searchable,
+        accept: NDArray[np.uint64] | None,
+        accepted: int,
+        k: int,
+        plan: Plan,
+        encoding: int,
+        rows: NDArray[np.int32] | None = None,
     ) -> None:
         self.data, self.accepted, self.k, self.plan = data, accepted, k, plan
         self.accept = ALL if accept is None else Accept(accept, 0)
+        if rows is not None:
+            self.accept = Accept(ALL.words, 0, rows)
         self.settings = SearchSettings(
             ef=plan.ef,
             max_beam=plan.max_beam,

@@ -360,7 +360,7 @@ def find_links(codes: Codes, graph: Graph, start: int, stop: int, ef: int, scrat
     -----
     The first half of a batch. Any number of calls may run at once, each on its own nodes and its own scratch.
     """
-    everything = Accept(np.zeros(1, np.uint64), 1)
+    everything = Accept(np.zeros(1, np.uint64), 1, np.zeros(0, np.int32))
     words = codes.words
     if not 0 <= graph.entry < min(graph.n, words.shape[0]) or not codes_fit(codes, codes.quantizer.dim, scratch):
         return

@@ -271,15 +271,22 @@ class Scratch(NamedTuple):
     counters: npt.NDArray[np.int64]
 
 
+NO_ROWS = np.zeros(0, np.int32)
+
+
 class Accept(NamedTuple):
     """The bitmap of the ordinals that may be found: bit ``o % 64`` of ``words[o // 64]``, uint64.
 
     Ordinals past the end of ``words`` are not accepted; bits at n and beyond are ignored. Where ``everything`` is 1 all
     ordinals are accepted and ``words`` is not read.
+
+    A scan takes the ordinals in ``rows``, int32, ascending, in place of ``words`` where there are any: few of many are
+    scattered over a bitmap, most of whose words are 0. A walk looks at ``words`` alone.
     """
 
     words: npt.NDArray[np.uint64]
     everything: int
+    rows: npt.NDArray[np.int32] = NO_ROWS
 
 
 class Walk(NamedTuple):

@@ -30,13 +30,13 @@ CACHED_WORDS = 1 << 20  # 8 MB of codes are likely to be in a cache, where prefe
 
 @leaf
 def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32], count: int) -> tuple[int, int]:
-    """Write the next accepted ordinals behind the first ``count`` of ``rows``, ascending, starting at ``64 * word``.
+    """Write the next accepted ordinals behind the first ``count`` of ``rows``, ascending.
 
     Parameters
     ----------
     accept : Accept
     n : int                     number of ordinals
-    word : int                  where the last call stopped; 0 at first
+    word : int                  where the last call stopped, a word of the bitmap or a place in the list; 0 at first
     rows : int32 (size,)        written from ``count`` on; size >= count + 64, or nothing is
 
     Returns
@@ -44,6 +44,14 @@ def next_rows(accept: Accept, n: int, word: int, rows: npt.NDArray[np.int32], co
     count : int                 rows written, and those before them; unchanged only when none is left, or no room
     word : int                  where the next call starts
     """
+    listed = accept.rows
+    if listed.shape[0] > 0:
+        while word < listed.shape[0] and count < rows.shape[0]:
+            if 0 <= listed[word] < n:
+                rows[count] = listed[word]
+                count += 1
+            word += 1
+        return count, word
     last = (n + 63) // 64
     if not accept.everything:
         last = min(last, accept.words.shape[0])

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bitmap import Rows
 from .dictionary import NOTHING, Dictionary, Entries
 from .id_column import room
 from .postings import Postings
 from .values import Typed
 
 _ASKED = 16  # filters by equality, from which on postings are worth their while
-_FEW = 256  # of so many ordinals at most one: a pass over all codes takes no longer than for more
+_FEW = 16  # of so many ordinals at most one: more are walked among, or scanned, by a bitmap
 _LATE = 4  # postings are made anew when a part of so many has been appended
 
 
@@ -52,10 +53,10 @@ class Column:
         """Bytes in memory."""
         return int(self._codes.nbytes) + self.dictionary.nbytes + (self._postings.nbytes if self._postings else 0)
 
-    def equal(self, operands: tuple[Typed, ...]) -> tuple[list[int], NDArray[np.int64] | None] | None:
+    def equal(self, operands: tuple[Typed, ...]) -> tuple[list[int], Rows | None] | None:
         """The entries that have one of these values, by postings; None where there are none yet, or no use.
 
-        And their ordinals, where these are so few that a pass over the codes takes longer.
+        And their ordinals, ascending, where these are few.
         """
         entries, codes, postings = self.dictionary.entries, self.codes, self._postings
         if len(operands) > _ASKED or len(entries.members):  # elements of lists count, too

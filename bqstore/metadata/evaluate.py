@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitmap import Bits, everything, to_bitmap
+from ..bitmap import Bits, Matches, Rows, everything, to_bitmap
 from ..errors import InvalidInputError
 from ..kernels import dispatch as kernels
 from ..kernels.metadata import ANY_CHARACTER, ANY_RUN, ASK, BIG, LENGTH_BITS, LIST, STRING
@@ -16,12 +16,12 @@ from .columns import Column
 from .dates import MARK
 from .dictionary import Entries, mark_of
 from .filter_tree import And, Contains, Elements, Exists, Field, Like, Not, OneOf, Or, Range, Test, Tree
-from .postings import bits_of
 from .values import LONGEST, MAX_PIECE, Typed, pieces_of
 
 Table = NDArray[np.uint8]
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _MARK = MARK.encode()
+_SPARSE = 256  # of so many ordinals at most one: the bitmap of more is made quicker from all codes than from a list
 _NO_TEXT = np.zeros(0, np.uint8)
 
 
@@ -43,6 +43,26 @@ def evaluate(tree: Tree, n: int, bits_of: Callable[[Field], Bits]) -> Bits:
 
 def matching(column: Column, test: Test) -> Bits:
     """The bitmap of the ordinals of a column that pass a test."""
+    entries, rows = _equal(column, test)
+    if rows is not None and len(rows) <= column.n // _SPARSE:
+        return Matches(column.n, rows=rows).bits
+    return _passing(column, test, entries)
+
+
+def matches(column: Column, test: Test) -> Matches:
+    """The ordinals of a column that pass a test: as a list, where it is there."""
+    entries, rows = _equal(column, test)
+    return Matches(column.n, rows=rows) if rows is not None else Matches(column.n, _passing(column, test, entries))
+
+
+def _equal(column: Column, test: Test) -> tuple[list[int] | None, Rows | None]:
+    """The entries that pass a test, and the ordinals that have one of them, as far as postings tell."""
+    found = column.equal(test.operands) if isinstance(test, OneOf) and not test.whole else None
+    return (None, None) if found is None else found
+
+
+def _passing(column: Column, test: Test, equal: list[int] | None) -> Bits:
+    """The bitmap of the ordinals that pass; ``equal`` are the entries that do, if they are known."""
     if isinstance(test, Exists):
         return to_bitmap(column.codes != 0)
     if column.dictionary.has_long and _looks_inside(test):
@@ -50,13 +70,8 @@ def matching(column: Column, test: Test) -> Bits:
             f"the field {column.key!r} has strings of more than {LONGEST:,} characters, of which filters know equality "
             "alone; use a function of the document, or keep what you filter by in a field of its own"
         )
-    found = column.equal(test.operands) if isinstance(test, OneOf) and not test.whole else None
-    if found is not None:
-        entries, ordinals = found
-        if ordinals is not None:
-            return bits_of(ordinals, column.n)
-        if len(entries) == 1 and entries[0] <= np.iinfo(column.codes.dtype).max:
-            return to_bitmap(column.codes == column.codes.dtype.type(entries[0]))
+    if equal is not None and len(equal) == 1 and equal[0] <= np.iinfo(column.codes.dtype).max:
+        return to_bitmap(column.codes == column.codes.dtype.type(equal[0]))
     table, out = table_of(column.dictionary.entries, test), np.zeros(-(-column.n // 64), np.uint64)
     if len(table) <= 1 << 16:
         passing, largest = np.flatnonzero(table), np.iinfo(column.codes.dtype).max

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bitmap import Rows
 from .dictionary import Entries, mark_of
 from .values import Typed
-
-I64 = NDArray[np.int64]
 
 
 class Postings:
@@ -22,7 +21,7 @@ class Postings:
 
     def __init__(self, codes: NDArray[Any], entries: Entries) -> None:
         self.n, self._count = len(codes), len(entries.kinds)
-        self._order = np.argsort(codes, kind="stable").astype(np.uint32)  # so ordinals of an entry ascend
+        self._order = np.argsort(codes, kind="stable").astype(np.int32)  # so ordinals of an entry ascend
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=self._count))])
         self._by_mark = np.argsort(entries.marks, kind="stable").astype(np.uint32)
         self._marks = entries.marks[self._by_mark]
@@ -45,26 +44,21 @@ class Postings:
             if len(late):
                 likely += (np.flatnonzero(late == mark) + self._count).tolist()
             found += [entry for entry in likely if entries.equals(entry, operand)]
-        return found
+        return list(dict.fromkeys(found))  # operands may be equal, as 1 and 1.0 are
 
     def count(self, found: list[int]) -> int:
         """How many ordinals have one of these entries, without those that were appended."""
         return sum(int(self._starts[entry + 1] - self._starts[entry]) for entry in found if entry < self._count)
 
-    def ordinals(self, codes: NDArray[Any], found: list[int]) -> I64:
-        """The ordinals that have one of these entries, of codes that have grown since."""
-        parts = [np.zeros(0, np.int64)]
+    def ordinals(self, codes: NDArray[Any], found: list[int]) -> Rows:
+        """The ordinals that have one of these entries, ascending, of codes that have grown since."""
+        parts = []
         late = codes[self.n :]
         for entry in found:
             if entry < self._count:
-                parts.append(self._order[self._starts[entry] : self._starts[entry + 1]].astype(np.int64))
+                parts.append(self._order[self._starts[entry] : self._starts[entry + 1]])
             if len(late):
-                parts.append(np.flatnonzero(late == entry) + self.n)
-        return parts[1] if len(parts) == 2 else np.concatenate(parts)
-
-
-def bits_of(ordinals: I64, n: int) -> NDArray[np.uint64]:
-    """The bitmap of ordinals, in any order."""
-    bits = np.zeros(-(-n // 64), np.uint64)
-    np.bitwise_or.at(bits, ordinals >> 6, np.uint64(1) << (ordinals & 63).astype(np.uint64))
-    return bits
+                parts.append((np.flatnonzero(late == entry) + self.n).astype(np.int32))
+        if len(parts) == 1:
+            return parts[0]
+        return np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.int32)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
-from ..bitmap import to_bitmap
+from ..bitmap import Matches, to_bitmap
 from ..config import Quantization
 from ..engine import fetch
 from ..engine.engine import Engine
@@ -172,7 +172,7 @@ def count_found(state: State, truth: GroundTruth, options: Options) -> I64:
         row = slice(i, i + 1)
         accept = live.copy()
         accept[own >> 6] &= ~(np.uint64(1) << np.uint64(own & 63))
-        prepared = PreparedSearch(state, accept, state.head.n_live - 1, options)
+        prepared = PreparedSearch(state, Matches(state.n, accept), options)
         # of documents with equal codes the first has the links of all: they would be there without it
         walks = data.graph is not None and prepared.search.plan.way == WALK and own < data.linked
         if walks and data.graph is not None and data.graph.same[own] < 0:

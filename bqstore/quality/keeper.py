@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import index
-from ..bitmap import to_mask
 from ..engine.core import Core
 from ..engine.graph_builder import SMALLEST_GRAPH
 from ..engine.prepared_search import PreparedSearch
@@ -225,7 +224,8 @@ class RecallKeeper:
         begun, data, made = time.monotonic(), state.data, search.search
         assert data is not None
         # in pieces, so that closing need not wait for all originals to be read
-        among = state.live if made.accept.everything else to_mask(made.accept.words, state.n)
+        among = search.mask()
+        among = state.live if among is None else among
         accepted = max(1, int(np.count_nonzero(among)))
         part = min(1.0, _MOST_READ / (4 * data.records.shape[1] * accepted))
         if part < 1:

@@ -148,6 +148,11 @@ def make_accept(flags):
     return layout.Accept(np.packbits(padded, bitorder="little").view(np.uint64), 0)
 
 
+def make_list(ordinals):
+    """The list of some ordinals, ascending."""
+    return layout.Accept(np.zeros(0, np.uint64), 0, np.array(ordinals, np.int32))
+
+
 def make_candidates(m, c):
     return layout.Candidates(np.full((m, c), 77, np.int32), np.full((m, c), 77, np.int32), np.full(m, 77, np.int64))
 

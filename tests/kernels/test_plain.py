@@ -21,6 +21,7 @@ from tests.kernels.given import (
     make_candidates,
     make_codes,
     make_hits,
+    make_list,
     make_settings,
     no_originals,
     signs,
@@ -103,7 +104,8 @@ def test_a_scan(kind, encoding, metric, m):
     codes = layout.Codes(encoded(api.encode, vectors, quantizer, metric), n, quantizer)
     queries = np.empty((m, dim), np.float32)
     api.prepare(rng.standard_normal((m, dim)).astype(np.float32), metric, queries)
-    for accept in (make_accept(None), make_accept(rng.random(n) < 0.3), make_accept(np.zeros(n, bool))):
+    some = make_list([-1, 3, 100, n])
+    for accept in (make_accept(None), make_accept(rng.random(n) < 0.3), make_accept(np.zeros(n, bool)), some):
         for prune, rescoring in ((0, 0), (1, 0), (1, 1)):
             held = naive.make_originals(vectors, layout.FLOAT32, metric) if rescoring else no_originals(dim, metric)
             settings = make_settings(candidates=k, rescoring=rescoring, encoding=encoding, prune=prune)
@@ -157,8 +159,9 @@ def test_exact_scores(form, metric):
     originals = naive.make_originals(vectors, form, metric)
     queries = np.empty((3, dim), np.float32)
     assert plain.prepare(rng.standard_normal((3, dim)).astype(np.float32), metric, queries) == layout.OK
-    for flags, held in itertools.product((None, rng.random(n) < 0.2), (originals, damage(originals, 9, 3, 5))):
-        accept, found = make_accept(flags), []
+    accepts = make_accept(None), make_accept(rng.random(n) < 0.2), make_list([-1, 3, 9, 52, n])
+    for accept, held in itertools.product(accepts, (originals, damage(originals, 9, 3, 5))):
+        found = []
         for module in (plain, api):
             hits = make_hits(3, k)
             found.append((module.search_exact(queries, held, n, accept, hits), hits))

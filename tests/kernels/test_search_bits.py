@@ -22,6 +22,7 @@ from tests.kernels.given import (
     make_candidates,
     make_codes,
     make_hits,
+    make_list,
     make_settings,
     no_originals,
     whole_vectors,
@@ -129,6 +130,18 @@ def test_a_cut_keeps_the_lowest_ordinals_of_a_tie():
 def test_an_accept_bitmap_shorter_than_the_codes_accepts_no_more():
     vectors = whole_vectors(np.random.default_rng(0), 150, 8)
     check(vectors, vectors[:1].copy(), make_accept(np.ones(64, bool)), 100, 100, layout.DOT)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_list_of_ordinals_takes_the_place_of_a_bitmap(encoding):
+    """A few, and more than a block of them; those that are none are left out: they would be read from beyond."""
+    n = 70 if INTERPRETED else 700
+    rng = np.random.default_rng(0)
+    vectors, queries = whole_vectors(rng, n, 8), whole_vectors(rng, 3, 8)
+    few, most = [0, 9, n - 1], np.flatnonzero(rng.random(n) < 0.9).tolist()
+    for rows in (few, most, [-5, *few, n + 3, n + 4, 2**31 - 1], [-1], [n + 3]):
+        check(vectors, queries, make_list(rows), 20, 5, layout.DOT, encoding=encoding)
+    check(vectors, queries, make_list(most), 20, 5, layout.COSINE, FORMS[0], encoding)
 
 
 def test_bits_past_n_are_ignored():

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bqstore
-from bqstore.metadata import columns, dictionary, postings
+from bqstore.bitmap import Matches
+from bqstore.metadata import columns, dictionary
 from bqstore.metadata.columns import Column
 from bqstore.metadata.dictionary import NOTHING
-from bqstore.metadata.evaluate import matching
+from bqstore.metadata.evaluate import matches, matching
 from bqstore.metadata.filter_tree import OneOf
 from bqstore.metadata.values import typed
 from tests.conftest import often
@@ -52,9 +53,14 @@ def test_postings_find_what_a_pass_finds(first, changes, few):
             older.append((column, list(values)))
         for column, values in older[::-1]:
             for operand in [*VALUES[1:20], "t299", "nowhere"]:
-                bits = matching(column, OneOf((typed(operand), typed("t7"))))
+                test = OneOf((typed(operand), typed("t7")))
+                bits, either = matching(column, test), matches(column, test)
                 found = np.unpackbits(bits.view(np.uint8), bitorder="little")[: len(values)].astype(bool)
                 wanted = [_equals(value, operand) or _equals(value, "t7") for value in values]
+                assert (
+                    either.mask().tolist() == wanted and either.ordinals().tolist() == np.flatnonzero(wanted).tolist()
+                )
+                assert either.count == sum(wanted) and either.bits.tolist() == bits.tolist()
                 assert found.tolist() == wanted and not bits.view(np.uint8)[-(-len(values) // 8) :].any()
 
 
@@ -105,7 +111,28 @@ def test_a_collection_of_tenants_finds_each_ones_documents(early):
         assert col._engine.publisher.state.columns["tenant"]._postings is not None
         assert col.delete(filter={"tenant": "t3"}) == 10
         assert col.count({"tenant": "t3"}) == 0 and len(col) == 390
-    assert postings.bits_of(np.zeros(0, np.int64), 65).tolist() == [0, 0]
+    assert Matches(65, rows=np.zeros(0, np.int32)).bits.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("threshold", [0, 10_000])
+def test_a_search_for_a_tenant_went_through_the_bitmap_of_all_documents(early, monkeypatch, threshold):
+    """It goes through the list of the tenant's, exactly or by their codes: without those deleted, with those added."""
+    vectors = np.random.default_rng(0).standard_normal((300, 8), dtype=np.float32)
+    metadatas = [{"tenant": i % 30} for i in range(300)]
+    with bqstore.open(hnsw={"full_scan_threshold": threshold}) as col:
+        col.add(vectors[:290], [str(i) for i in range(290)], metadatas=metadatas[:290])
+        for tenant in range(4):
+            col.count({"tenant": tenant})
+        col.delete(["35", "65"])
+        col.add(vectors[290:], [str(i) for i in range(290, 300)], metadatas=metadatas[290:])
+        monkeypatch.setattr(Matches, "bits", property(lambda _: pytest.fail("a bitmap is made"), lambda *_: None))
+        for tenants, step in ((5, 30), ([5, 20, 5.0], 15)):
+            mine = [i for i in range(5, 300, step) if i not in (35, 65)]
+            found, _ = col.search_ids(vectors[5], 30, filter={"tenant": tenants})
+            order = np.argsort(-(vectors[mine] @ vectors[5]) / np.linalg.norm(vectors[mine], axis=1))
+            assert [each for each in found[0] if each is not None] == [str(mine[i]) for i in order]
+            how = col.search(vectors[5], filter={"tenant": tenants}, explain=True).explanation
+            assert how.way == ("exact" if threshold else "scan")
 
 
 def test_strings_with_one_checksum_are_two_values(early, monkeypatch):

@@ -45,6 +45,8 @@ _LOW_31 = 0x7FFF_FFFF
 
 def _accepted(accept: Accept, n: int) -> npt.NDArray[np.int64]:
     """The accepted ordinals below n, ascending."""
+    if len(accept.rows):
+        return accept.rows[(accept.rows >= 0) & (accept.rows < n)].astype(np.int64)
     if accept.everything:
         return np.arange(n)
     return np.flatnonzero(unpacked(accept.words[None, : (n + 63) // 64])[0][:n])
