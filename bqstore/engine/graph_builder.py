@@ -62,12 +62,13 @@ class GraphBuilder:
         """The state with as much of the graph as there is."""
         if state.data is None:
             return state
-        view, alike, missed, narrow = None, 0, 0, 0
+        view, alike, missed, narrow, times = None, 0, 0, 0, 1
         if (graph := self.graph) is not None and 0 < self.linked(state) <= state.n:
-            view, alike, missed, narrow = graph.view, graph.alike, graph.missed, graph.narrow
+            view, alike, missed, narrow, times = graph.view, graph.alike, graph.missed, graph.narrow, graph.times
         if state.data.graph is view:
             return state
-        return replace(state, data=replace(state.data, graph=view, alike=alike, missed=missed, narrow=narrow))
+        data = replace(state.data, graph=view, alike=alike, missed=missed, narrow=narrow, times=times)
+        return replace(state, data=data)
 
     def linked(self, state: State) -> int:
         """Slots of a state that are in the graph."""

@@ -93,6 +93,7 @@ class PreparedSearch:
             alike=data.alike,
             missed=data.missed,
             narrow=data.narrow,
+            times=data.times,
             accepted=self._accepted,
             dim=data.dim,
             k=k,

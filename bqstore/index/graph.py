@@ -17,7 +17,7 @@ from ..kernels import dispatch as kernels
 from ..kernels import layout
 from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
-from .planner import INEXACT_COPIES
+from .planner import INEXACT_COPIES, NARROW, SLIGHT, WIDE
 from .quantizer import Quantizer, values_of
 from .scratch import ScratchPool, Sizes, make_scratch
 from .splitmix import splitmix64
@@ -57,6 +57,7 @@ class HnswGraph:
     missed : int    how many of a thousand nearest codes wide walks missed: when that was last tried, or on an average
                     over all nodes, by those that came with each trial, if that is more
     narrow : int    the same of what walks of the usual width missed of a thousand that wide ones had found
+    times : int     the usual width, of walks that miss slightly too much with it: 2, else 1
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -79,6 +80,7 @@ class HnswGraph:
         self._pool = ScratchPool()
         self._seeded = 0  # nodes that the seeds are a sample of
         self.missed = self.narrow = self._tried = 0  # of how many nodes there were when the last trial began
+        self.times = 1
         self._lost, self._counted = np.zeros(2, np.int64), 0  # what earlier trials told, summed over nodes; how many
         self._trial = Trial()
 
@@ -91,6 +93,7 @@ class HnswGraph:
         numbers = {"m": self.m, "ef_construct": self.ef_construct, "seed": self.seed}
         numbers |= {"entry": view.entry, "top": view.top, "rows": self._rows, "alike": self.alike}
         numbers |= {"missed": self.missed, "narrow": self.narrow, "tried": 0 if self._trial.goes_on else self._tried}
+        numbers["times"] = self.times
         upper, same = _drop_later_links(view.upper[: self._rows], n), view.same[:n]
         while (later := same >= n).any():  # nodes of an interrupted batch: skip them in the lists
             same = np.where(later, view.same[np.where(later, same, 0)], same)
@@ -101,8 +104,8 @@ class HnswGraph:
         """Become the graph of n nodes whose `parts` are given; the arrays are copied, links to huge pages.
 
         Raises ValueError for other settings or a graph that breaks an invariant, and KeyError for a missing part. Only
-        the numbers ``alike``, ``missed``, ``narrow`` and ``tried`` may be missing, which older versions did not write;
-        they are 0 then, until `count` or a trial.
+        the numbers ``alike``, ``missed``, ``narrow``, ``tried`` and ``times`` may be missing, which older versions did
+        not write; they are 0 then, and ``times`` is 1, until `count` or a trial.
         """
         for name, own in (("m", self.m), ("ef_construct", self.ef_construct), ("seed", self.seed)):
             if numbers[name] != own:
@@ -125,13 +128,19 @@ class HnswGraph:
         copied, alike = int((same >= 0).sum()), int(numbers.get("alike", 0))
         if not 0 <= alike <= copied:
             raise ValueError(f"{alike:,} of {copied:,} copies are counted as inexact")
+        if not 1 <= (times := int(numbers.get("times", 1))) <= WIDE:
+            raise ValueError(f"walks are said to be {times:,} times as wide as usual")
         self.view, self._rows, self._copies, self.alike = view, int(numbers["rows"]), copied, alike
-        self.begin_with(*(int(numbers.get(name, 0)) for name in ("missed", "tried", "narrow")))
+        missed, tried, narrow = (int(numbers.get(name, 0)) for name in ("missed", "tried", "narrow"))
+        if "times" not in numbers and narrow <= NARROW:
+            narrow = 0  # of a few queries, which tell little; nothing came of it
+        self.begin_with(missed, tried, narrow)
+        self.times = times
         self._seeded = 0
 
     def begin_with(self, missed: int, tried: int, narrow: int = 0) -> None:
         """Take what a trial of these nodes has told, when there were ``tried`` of them."""
-        self.missed, self.narrow, self._tried = missed, narrow, tried
+        self.missed, self.narrow, self._tried, self.times = missed, narrow, tried, 1
         self._lost, self._counted, self._trial = np.array([missed, narrow]) * len(self), len(self), Trial()
 
     def sample(self, words: U64, width: int) -> None:
@@ -237,13 +246,16 @@ class HnswGraph:
         if n >= self._tried + self._tried // every:  # one node may be near to all, and where no link leads
             if self._trial.told:
                 self._lost, self._counted = self._lost + (n - self._counted) * self._trial.told_of(), n
-            self._tried, self._trial = n, Trial(True, 0 if originals else self.missed)
+            self._tried, self._trial = n, Trial(True, 0 if originals else self.missed, n + n // every <= stop)
         for ordinals in self._trial.queries(n, stop, held):
             given = (self.view, words, quantizer, self.ef_construct, ordinals, originals)
-            if self._trial.tells(len(ordinals), missed_by_walks(*given), missed_by_narrow_walks(*given)):
+            missed = missed_by_walks(*given) if self._trial.asks_for_missed else None
+            narrow = missed_by_narrow_walks(*given) if self._trial.asks_for_narrow else None
+            if self._trial.tells(len(ordinals), missed, narrow):
                 now = self._trial.told_of()  # a query may also be like the nodes before, of which others were missed
                 all_ = np.maximum(now, np.round((self._lost + (n - self._counted) * now) / n))
                 self.missed, self.narrow = int(all_[0]), int(all_[1])
+                self.times = 2 if self.narrow > SLIGHT else 1
 
     def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
         """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""

@@ -88,6 +88,7 @@ class Searchable:
     quantizer : Quantizer               made the codes
     graph : Graph or None               of the first ``graph.n`` slots
     alike, missed, narrow : int         inexact copies in that graph, and what trials of it missed (`HnswGraph`)
+    times : int                         the usual width, of walks that miss slightly too much with it
     pool : ScratchPool                  shared by the states of a collection
     """
 
@@ -102,6 +103,7 @@ class Searchable:
     alike: int = 0
     missed: int = 0
     narrow: int = 0
+    times: int = 1
     pool: ScratchPool = field(default_factory=ScratchPool)
 
     @cached_property

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.layout import FLOAT32, LONGEST, ONE_BIT, RABITQ, SHORTEST, Graph
-from .planner import SCAN, WALK, WIDE, Plan
+from .planner import MISSED, SCAN, SLIGHT, WALK, WIDE, Plan
 from .quantizer import Quantizer, values_of
 from .search import ENCODINGS, NO_RECORDS, Search, Searchable
 from .threads import ALONE
@@ -25,6 +25,9 @@ Originals = Callable[[I64], F32]  # of ordinals (m,), float32 (at most m, dim): 
 
 QUERIES, MOST, _K = 64, 1024, 10  # a trial asks with as many, and on to the most while it is not clear
 _CLEAR = (1.5, 60)  # of a thousand: who misses less or more needs no more queries. Most misses come ten at a time
+# What walks of the usual width miss comes two at a time: of as many queries, ``SLIGHT`` is met with a deviation of 49
+# by the root of their number. It is clear beyond 1.9 of these, so that 64 that miss nothing are enough.
+_DOUBT = 93.0
 
 
 @dataclass
@@ -33,9 +36,11 @@ class Trial:
 
     goes_on: bool = False
     least: int = 0  # what `missed` is at least
+    brief: bool = False  # another follows before anybody searches: `narrow` may be told by few queries
     asked: int = 0
     lost: float = 0.0  # of as many queries
-    behind: float = 0.0
+    compared: int = 0
+    behind: float = 0.0  # of as many, which may be fewer or more
 
     @property
     def missed(self) -> int:
@@ -45,7 +50,7 @@ class Trial:
     @property
     def narrow(self) -> int:
         """Of a thousand that wide walks have found, those that walks of the usual width have missed."""
-        return round(1000 * self.behind / self.asked)
+        return round(1000 * self.behind / self.compared)
 
     def told_of(self) -> I64:
         """`missed` and `narrow`."""
@@ -71,14 +76,30 @@ class Trial:
                 return
             yield np.sort(some[at : at + QUERIES])
 
-    def tells(self, asked: int, missed: float, narrow: float = 0.0) -> bool:
-        """Count some queries and the parts that they have missed; return whether `missed` tells something by now."""
-        self.asked += asked
-        self.lost += missed * asked
-        self.behind += narrow * asked
-        part = 1000 * self.lost / self.asked
-        self.goes_on = not self.told or (self.asked < MOST and _CLEAR[0] < part < _CLEAR[1])
+    def tells(self, asked: int, missed: float | None, narrow: float | None = 0.0) -> bool:
+        """Count some queries and the parts that they have missed; return whether `missed` tells something by now.
+
+        None: they were not asked for that, as it was clear.
+        """
+        if missed is not None:
+            self.asked, self.lost = self.asked + asked, self.lost + missed * asked
+        if narrow is not None:
+            self.compared, self.behind = self.compared + asked, self.behind + narrow * asked
+        self.goes_on = self.asks_for_missed or self.asks_for_narrow
         return self.told
+
+    @property
+    def asks_for_missed(self) -> bool:
+        """Whether it is not clear yet what wide walks miss."""
+        return not self.told or (self.asked < MOST and _CLEAR[0] < 1000 * self.lost / self.asked < _CLEAR[1])
+
+    @property
+    def asks_for_narrow(self) -> bool:
+        """Whether it is not clear yet what walks of the usual width miss, where it is no scan that is planned."""
+        if not self.told or self.brief or self.compared >= MOST:
+            return not self.told
+        behind = 1000 * self.behind / self.compared
+        return 1000 * self.lost <= MISSED * self.asked and abs(behind - SLIGHT) < _DOUBT * self.compared**-0.5
 
 
 def missed_by_walks(

@@ -173,6 +173,16 @@ def test_walks_of_the_usual_width_missed_a_tenth_where_wide_ones_miss_a_hundredt
     assert planned(narrow=41, missed=13, hnsw_ef=64).way == "scan"
 
 
+def test_walks_of_the_usual_width_that_missed_four_in_a_hundred_were_planned():
+    """Twice that width is, where a trial asks for it, and no width is given; filtered ones are wider, too."""
+    for narrow in (0, 40):
+        assert planned(narrow=narrow, times=2) == Plan("walk", True, 30, 256, 256)
+        assert planned(narrow=narrow, times=2, hnsw_ef=64) == planned(hnsw_ef=64)
+        assert planned(narrow=narrow, times=2, k=300) == planned(k=300)
+    assert planned(narrow=41, times=2) == planned(narrow=41)
+    assert planned(missed=13, times=2).way == "scan"
+
+
 # ---- under a filter
 
 BIG = 10 * N

@@ -87,6 +87,47 @@ def test_what_usual_walks_miss_was_not_looked_at(monkeypatch):
     assert again.narrow == grown.narrow
 
 
+@pytest.mark.parametrize(
+    ("narrow", "queries", "times"),
+    [(0, QUERIES, 1), (0.009, 256, 1), (0.012, 256, 1), (0.013, 256, 2), (0.03, QUERIES, 2), (0.2, QUERIES, 2)],
+)
+def test_what_usual_walks_miss_was_told_by_few_queries(narrow, queries, times, monkeypatch):
+    """By 64, where all that wide ones miss was clear: of .03 they told anything from .01 to .06."""
+    asked, lost = [], []
+    monkeypatch.setattr(graph, "missed_by_walks", lambda *given: lost.append(len(given[4])) or 0.0)
+    monkeypatch.setattr(graph, "missed_by_narrow_walks", lambda *given: asked.append(len(given[4])) or narrow)
+    monkeypatch.setattr(graph, "_TRIED_FROM", 600)
+    monkeypatch.setattr(trial_walks, "MOST", 256)
+    words = Quantizer.signs(48).encode(data_of(1000, 48)[0])
+    grown = grow(words, stop=600)
+    grown._try(words, 899, Quantizer.signs(48), None, None)
+    assert (sum(lost), sum(asked), grown.times) == (QUERIES, queries, times)
+    again = HnswGraph(16, 64)
+    again.restore(*grown.parts(), 600)
+    assert (again.narrow, again.times) == (grown.narrow, times)
+    asked.clear()
+    last = grow(words, stop=600)
+    last._try(words, 900, Quantizer.signs(48), None, None)
+    assert (sum(asked), last.times) == (QUERIES, times)  # as another trial follows in the same call
+
+
+def test_where_all_is_scanned_no_more_queries_tell_of_widths():
+    trial = Trial(goes_on=True)
+    assert trial.tells(QUERIES, 0.1, 0.013) and not trial.goes_on
+
+
+@pytest.mark.parametrize(("narrow", "kept"), [(40, 0), (41, 41)])
+def test_what_older_versions_told_by_few_queries_is_not_taken_for_more(narrow, kept):
+    numbers, arrays = grow(Quantizer.signs(48).encode(data_of(300, 48)[0])).parts()
+    del numbers["times"]
+    again = HnswGraph(16, 64)
+    again.restore(numbers | {"narrow": narrow}, arrays, 300)
+    assert (again.narrow, again.times) == (kept, 1)
+    for times in (0, 5):
+        with pytest.raises(ValueError, match=f"{times} times as wide"):
+            HnswGraph(16, 64).restore(numbers | {"times": times}, arrays, 300)
+
+
 def test_codes_are_asked_with_where_no_original_can_be_read():
     vectors, _ = data_of(2000, 48)
     quantizer = Quantizer.train(vectors, "two_bits", "rabitq", False, EUCLID)

@@ -1,6 +1,6 @@
 """Walk against scan on 432 combinations of data, metric and encoding: what no walk can reach is scanned.
 
-And where walks of the usual width miss much, wider ones are planned.
+And where walks of the usual width miss more than they should, wider ones are planned.
 
 ``python -m tests.torture.test_walks_and_scans`` prints the table.
 """
@@ -55,14 +55,16 @@ KINDS = {
 
 
 class Row(NamedTuple):
-    """The part of a scan's hits that walks find: of the usual width and of four times that; and what the graph says.
+    """The part of a scan's hits that walks of once, twice and four times the usual width find; and what the graph says.
 
     The last two are those of a collection that keeps no originals.
     """
 
     usual: float
+    twice: float
     wide: float
     narrow: int
+    times: int
     missed: int
     scanned: bool
     missed_without: int
@@ -71,11 +73,13 @@ class Row(NamedTuple):
     @property
     def planned(self):
         """The part that is found the way that is planned."""
-        return 1.0 if self.scanned else self.wide if self.narrow > NARROW else self.usual
+        if self.scanned:
+            return 1.0
+        return self.wide if self.narrow > NARROW else self.twice if self.times == 2 else self.usual
 
 
-def compared(kind, metric, coding):
-    both = KINDS[kind](np.random.default_rng(0)).astype(np.float32)
+def compared(kind, metric, coding, seed=0):
+    both = KINDS[kind](np.random.default_rng(seed)).astype(np.float32)
     both[~both.any(1), 0] = 1
     vectors, queries = np.ascontiguousarray(both[:N]), np.ascontiguousarray(both[N:])
     quantizer = Quantizer.train(vectors, *coding, METRICS[metric])
@@ -94,10 +98,10 @@ def compared(kind, metric, coding):
         return Search(data, None, N, K, plan, 8 if coding[0] == "four_bits" else 4).nearest(queries, ALONE)[1]
 
     least = scores("scan", 0)[:, -1:]
-    found = [float((scores("walk", ef) >= least).mean()) for ef in (EF, 4 * EF)]
+    found = [float((scores("walk", ef) >= least).mean()) for ef in (EF, 2 * EF, 4 * EF)]
     alike = graph.alike > INEXACT_COPIES * N
     scanned, scanned_without = (alike or each.missed > MISSED for each in (graph, bare))
-    return Row(*found, graph.narrow, graph.missed, scanned, bare.missed, scanned_without)
+    return Row(*found, graph.narrow, graph.times, graph.missed, scanned, bare.missed, scanned_without)
 
 
 @pytest.mark.torture
@@ -107,7 +111,7 @@ def compared(kind, metric, coding):
 def test_what_no_walk_can_reach_is_scanned(kind, metric, coding):
     row = compared(kind, metric, coding)
     assert row.wide >= 0.98 or (row.scanned and row.scanned_without), row
-    assert row.planned > 0.94, row  # a trial is a sample: .05 is meant
+    assert row.planned >= 0.98, row
 
 
 if __name__ == "__main__":
@@ -117,4 +121,5 @@ if __name__ == "__main__":
                 row = compared(kind, metric, coding)
                 figures = f"{row.usual:.3f},{row.wide:.3f},{row.narrow},{row.missed},{row.scanned:d}"
                 without = f"{row.missed_without},{row.scanned_without:d}"
-                print(f"{kind},{metric},{named(coding)},{figures},{without}", flush=True)
+                planned = f"{row.twice:.3f},{row.times},{row.planned:.3f}"
+                print(f"{kind},{metric},{named(coding)},{figures},{without},{planned}", flush=True)
