@@ -23,6 +23,7 @@ class PreparedSearch:
     ----------
     search : index.Search   absent where ``nothing`` can be found
     live : int              documents of the state
+    shorter : bool          whether codes are scanned where walks would meet longer vectors, which may not be found
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class PreparedSearch:
         "nothing",
         "options",
         "search",
+        "shorter",
         "vectors",
     )
 
@@ -54,7 +56,7 @@ class PreparedSearch:
         accepted = state.n if accept is None else accept.count
         self._accept, self._n = accept if accepted < state.n else None, state.n
         self.vectors = state.vectors
-        self.nothing = data is None or accepted == 0
+        self.nothing, self.shorter = data is None or accepted == 0, False
         if data is None or self.nothing:
             return
         encoding = data.quantizer.query_encoding if options.query_encoding == AUTO else options.query_encoding
@@ -73,6 +75,9 @@ class PreparedSearch:
 
     def _made(self, k: int) -> index.Search:
         plan, accept = self._plan(k), self._accept
+        if plan.way == WALK and accept is not None and not self.shorter:
+            self.shorter = self._data.passes_over(accept.bits, self._accepted)
+            plan = self._plan(k) if self.shorter else plan
         if accept is None or accept.rows is None or plan.way == WALK:
             bits, rows = None if accept is None else accept.bits, None
         else:
@@ -82,7 +87,7 @@ class PreparedSearch:
     def _plan(self, k: int) -> index.Plan:
         """The plan of k hits, remembered with the state: filters that accept as many have the same."""
         options, data = self.options, self._data
-        key = (id(options), self._accepted, self._filtered, k)
+        key = (id(options), self._accepted, self._filtered, self.shorter, k)
         known: tuple[Options, index.Plan] | None = self._plans.get(key)
         if known is not None and known[0] is options:
             return known[1]
@@ -94,6 +99,7 @@ class PreparedSearch:
             missed=data.missed,
             narrow=data.narrow,
             times=data.times,
+            shorter=self.shorter,
             accepted=self._accepted,
             dim=data.dim,
             k=k,

@@ -131,4 +131,5 @@ def explained(way: PreparedSearch, work: index.Work) -> Explanation:
         truncate_dim=way.quantization.truncate_dim,
         kernels="compiled" if work.compiled else "numpy",
         missed=search.data.missed / 1000,
+        shorter=way.shorter,
     )

@@ -187,7 +187,7 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
     if old.data is not None:  # the graph of the same generation covers the first slots
         made = old.data
         data = replace(data, graph=made.graph, alike=made.alike, missed=made.missed, narrow=made.narrow)
-        data = replace(data, times=made.times, pool=made.pool)
+        data = replace(data, times=made.times, pool=made.pool, longest=made.longest)
     return rids, live, data
 
 

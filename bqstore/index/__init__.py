@@ -6,7 +6,7 @@ Start with `search.py` (queries to ordinals), then `planner.py` (exact, scan or 
 
 from .codes import append_codes, new_codes
 from .graph import HnswGraph
-from .planner import MISSED, Plan, plan
+from .planner import MISSED, WALK, Plan, plan
 from .quantizer import Quantizer
 from .readiness import can_link, can_link_later, check_environment, kernels_state, wait_for_kernels, warm_up
 from .search import ENCODINGS, METRICS, DamagedVectorError, DoubtfulError, Search, Searchable, Work
@@ -18,6 +18,7 @@ __all__ = [
     "ENCODINGS",
     "METRICS",
     "MISSED",
+    "WALK",
     "DamagedVectorError",
     "DoubtfulError",
     "HnswGraph",

@@ -18,7 +18,7 @@ from ..kernels import layout
 from ..kernels.layout import Codes, Graph, Scratch
 from .memory import allocate
 from .planner import INEXACT_COPIES, NARROW, SLIGHT, WIDE
-from .quantizer import Quantizer, values_of
+from .quantizer import Quantizer, lengths_of, squares_of
 from .scratch import ScratchPool, Sizes, make_scratch
 from .splitmix import splitmix64
 from .threads import Workers, drain, together
@@ -264,9 +264,8 @@ class HnswGraph:
             return arrays
         measured = 1 << (n.bit_length() - 1)
         if measured != self._measured:
-            values, add, factor = values_of(words[: measured : -(-measured // _MEASURED)], quantizer)
-            squares = 2 * add + arrays.linking[2] * factor**2 * np.einsum("ij,ij->i", values, values)
-            lengths = np.sqrt(np.maximum(squares - np.square(arrays.mean, dtype=np.float64).sum(), 0))
+            some = words[: measured : -(-measured // _MEASURED)]
+            squares, lengths = squares_of(some, quantizer), lengths_of(some, quantizer)
             differ = lengths.std() > _ALIKE * lengths.mean()
             self._measured, self._reach = measured, float(np.quantile(squares, _REACHED)) if differ else 0.0
         linking = np.array([arrays.linking[0], max(0.0, self._reach), arrays.linking[2]], np.float32)

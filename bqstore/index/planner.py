@@ -127,6 +127,7 @@ def plan(
     missed: int = 0,
     narrow: int = 0,
     times: int = 1,
+    shorter: bool = False,
 ) -> Plan:
     """The cheapest plan that finds what it should.
 
@@ -148,8 +149,9 @@ def plan(
     missed, narrow : int        of a thousand nearest codes, those that wide walks missed, and of those that they found
                                 what walks of the usual width missed (`HnswGraph`)
     times : int                 the usual width, where ``narrow`` is no more than ``NARROW`` (`HnswGraph`)
+    shorter : bool              whether what is accepted is shorter than the rest, under products (`longest`)
     """
-    if alike > INEXACT_COPIES * linked or missed > MISSED:
+    if alike > INEXACT_COPIES * linked or missed > MISSED or shorter:
         linked = 0  # a walk would miss too many: plan as if there were no graph
     small = full_scan_threshold * 1024
     if originals and (exact or n * dim * 4 <= small or (accepted * dim * 4 <= small and not (filtered and adaptive))):

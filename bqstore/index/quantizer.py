@@ -20,6 +20,7 @@ from .splitmix import splitmix64
 from .threads import Workers, drain, together
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 U64 = NDArray[np.uint64]
 
 SEED = 0x6271_7475
@@ -267,6 +268,19 @@ def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
         values += (2 * bits - 1) * np.float32(1 << (arrays.bits - 1 - p))
     floats = np.ascontiguousarray(codes[:, -1:]).view(np.float32)
     return values, floats[:, 0].copy(), floats[:, 1].copy()
+
+
+def squares_of(codes: U64, quantizer: Quantizer) -> F32:
+    """The squared lengths of what corrected codes for products stand for, with that of the mean: float32 (n,)."""
+    values, add, factor = values_of(codes, quantizer)
+    squares = 2 * add + quantizer.arrays.linking[2] * factor**2 * np.einsum("ij,ij->i", values, values)
+    return np.asarray(squares, np.float32)
+
+
+def lengths_of(codes: U64, quantizer: Quantizer) -> F64:
+    """The lengths of what corrected codes for products stand for: float64 (n,)."""
+    mean = np.square(quantizer.arrays.mean, dtype=np.float64).sum()
+    return np.asarray(np.sqrt(np.maximum(squares_of(codes, quantizer) - mean, 0)), np.float64)
 
 
 def _error_scales(quantizer: Quantizer, vectors: F32) -> F32:

@@ -39,6 +39,7 @@ from ..kernels.layout import (
     Scratch,
     SearchSettings,
 )
+from .longest import Longest, are_passed_over
 from .planner import EXACT, SCAN, WALK, Plan
 from .quantizer import Quantizer
 from .scratch import ScratchPool, Sizes, make_scratch
@@ -90,6 +91,7 @@ class Searchable:
     alike, missed, narrow : int         inexact copies in that graph, and what trials of it missed (`HnswGraph`)
     times : int                         the usual width, of walks that miss slightly too much with it
     pool : ScratchPool                  shared by the states of a collection
+    longest : Longest                   likewise
     """
 
     words: NDArray[np.uint64]
@@ -105,6 +107,7 @@ class Searchable:
     narrow: int = 0
     times: int = 1
     pool: ScratchPool = field(default_factory=ScratchPool)
+    longest: Longest = field(default_factory=Longest)
 
     @cached_property
     def codes(self) -> Codes:
@@ -115,6 +118,10 @@ class Searchable:
     def originals(self) -> Originals:
         """The originals, as kernels take them."""
         return Originals(self.records, self.dim, self.form, self.metric)
+
+    def passes_over(self, accept: NDArray[np.uint64], accepted: int) -> bool:
+        """Whether walks would meet too many that may not be found, as these are longer (`longest`)."""
+        return are_passed_over(self.longest.of(self.words, self.n, self.quantizer), accept, accepted / self.n)
 
     @property
     def linked(self) -> int:

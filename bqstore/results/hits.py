@@ -90,6 +90,8 @@ class Explanation:
     missed : float                  the part of what a scan of codes finds that a wide walk missed when the graph was
                                     last tried; above .012 the codes are scanned (a trial is a sample: .02 is meant)
     mode : str                      "vector", "text" or "hybrid"
+    shorter : bool                  whether codes are scanned because a filter (or deletions) leaves shorter vectors
+                                    under "dot", where a walk would meet the longer ones and find few others
     words, common : tuples of str   the words of the text that documents were ranked by; those that more than half of
                                     the texts have, which tell nothing
 
@@ -118,6 +120,7 @@ class Explanation:
     mode: str = "vector"
     words: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
+    shorter: bool = False
 
 
 class ExplainedHits(list[Hit]):

@@ -10,6 +10,7 @@ import bqstore
 from bqstore import CorruptionError, InvalidInputError
 from bqstore.engine.stored_settings import check_stored
 from tests.conftest import clustered
+from tests.engine.given import ENOUGH, let_walk, settle_early
 
 N, DIM, K = 3000, 48, 10
 VECTORS, QUERIES = clustered(N, DIM, 1), clustered(20, DIM, 1)
@@ -244,3 +245,33 @@ def test_where_walks_miss_much_codes_are_scanned_and_explain_says_so():
         col.add(VECTORS[:1], ["again"])
         how = col.search(QUERIES[0], **ask).explanation
         assert (how.way, how.missed) == ("scan", 0.037)
+
+
+def ways_of(col, query):
+    """How filters for the shorter, the longer and any three quarters are answered, and no filter."""
+    asked = ({"order": {"$lt": 750}}, {"order": {"$gte": 250}}, {"any": {"$lt": 3}}, None)
+    each = [col.search(query, 3, filter=tree, hnsw_ef=32, explain=True).explanation for tree in asked]
+    return [(how.way, how.shorter) for how in each]
+
+
+@pytest.mark.parametrize("sigma", [0.7, 0.0])
+def test_filters_for_shorter_vectors_were_walked_for_among_longer_ones(sigma, tmp_path, monkeypatch):
+    """Of 100,000 of many lengths walks found half of what scans did, under dot."""
+    let_walk(monkeypatch)
+    settle_early(monkeypatch, ENOUGH)
+    vectors = VECTORS[:1000] / np.linalg.norm(VECTORS[:1000], axis=1, keepdims=True)
+    vectors *= np.random.default_rng(1).lognormal(0, sigma, (1000, 1)).astype(np.float32)
+    order = np.linalg.norm(vectors, axis=1).argsort().argsort()
+    codes = {"encoding": "one_bit", "estimator": "rabitq", "hnsw": {"full_scan_threshold": 0}}
+    walked, scanned = ("walk", False), ("scan", True) if sigma else ("walk", False)
+    with bqstore.open(tmp_path / "s", distance="dot", **codes) as col:
+        metadatas = [{"order": place, "any": i % 4} for i, place in enumerate(order.tolist())]
+        col.add(vectors, [str(i) for i in range(1000)], metadatas=metadatas)
+        assert ways_of(col, QUERIES[0]) == [scanned, walked, walked, walked]
+    with bqstore.open(tmp_path / "s", read_only=True) as col:
+        assert ways_of(col, QUERIES[0]) == [scanned, walked, walked, walked]
+        truth = [hit.id for hit in col.search(QUERIES[0], 3, filter={"order": {"$lt": 750}}, exact=True)]
+        assert [hit.id for hit in col.search(QUERIES[0], 3, filter={"order": {"$lt": 750}}, oversampling=30)] == truth
+    with bqstore.open(tmp_path / "s") as col:
+        col.delete(filter={"order": {"$gte": 850}})
+        assert ways_of(col, QUERIES[0])[3] == scanned  # deleted ones are walked through, too

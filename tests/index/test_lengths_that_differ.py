@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bqstore.index import ALONE, Plan, Quantizer, Search
-from bqstore.kernels.layout import DOT, EUCLID
+from bqstore.index.longest import Longest, are_passed_over
+from bqstore.kernels.layout import COSINE, DOT, EUCLID
 from tests.index.given import CORRECTED, bitmap, bytes_of, data_of, grow, named, searchable
 
 N, DIM, K = 4000, 48, 10
@@ -101,3 +102,46 @@ def test_a_filter_for_short_vectors_began_far_from_them_where_all_around_the_que
         for plan in (Plan("scan", False, K), Plan("walk", False, K, 64, 64, accepted_only=True))
     )
     assert (walked >= scanned[:, -1:]).mean() > 0.98
+
+
+def longest_of(coding, metric, sigma, offset=0.0, n=N):
+    """What is kept of the longest, and the lengths of all."""
+    vectors = data_of(n, DIM)[0] / 7 + np.float32(offset)
+    vectors *= np.random.default_rng(1).lognormal(0, sigma, (n, 1))
+    quantizer = Quantizer.train(vectors.astype(np.float32), *coding, metric)
+    words = quantizer.encode(vectors.astype(np.float32))
+    return Longest().of(words, n, quantizer), np.linalg.norm(vectors, axis=1)
+
+
+@every_coding
+def test_filters_for_shorter_vectors_are_told_from_others(coding):
+    """Of 100,000 a walk found half of what a scan finds of the shortest nine tenths, and all of any nine tenths."""
+    longest, lengths = longest_of(coding, DOT, 0.7)
+    order, rng = lengths.argsort().argsort() / N, np.random.default_rng(2)
+    assert order[longest].mean() > 0.93
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9, 0.97):
+        assert are_passed_over(longest, bitmap(order < share), share)
+        assert not are_passed_over(longest, bitmap(order >= 1 - share), share)
+        for _ in range(20):
+            flags = rng.random(N) < share
+            assert not are_passed_over(longest, bitmap(flags), flags.mean())
+    flags = rng.random(N) < 1 - order  # the longer, the more seldom
+    assert are_passed_over(longest, bitmap(flags), flags.mean())
+
+
+def test_where_lengths_are_no_matter_no_filter_is_asked_about_them():
+    for coding in CORRECTED:
+        assert not len(longest_of(coding, DOT, 0.05, offset=0.2)[0])
+        assert not len(longest_of(coding, COSINE, 0.7)[0]) and not len(longest_of(coding, EUCLID, 0.7)[0])
+    assert not len(longest_of(("two_bits", "sign", False), DOT, 0.7)[0])
+    assert not are_passed_over(np.zeros(0, np.int64), bitmap(np.ones(N, bool)), 0.5)
+
+
+def test_the_longest_are_chosen_anew_when_there_are_twice_as_many():
+    vectors = (data_of(N, DIM)[0] * np.random.default_rng(1).lognormal(0, 0.7, (N, 1))).astype(np.float32)
+    quantizer = Quantizer.train(vectors, "one_bit", "rabitq", False, DOT)
+    words, longest = quantizer.encode(vectors), Longest()
+    first = longest.of(words, 2048, quantizer)
+    assert len(first) == 128 and first.max() < 2048
+    assert longest.of(words, N, quantizer) is first
+    assert longest.of(np.concatenate([words, words]), 4096, quantizer).max() >= 2048

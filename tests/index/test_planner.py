@@ -183,6 +183,16 @@ def test_walks_of_the_usual_width_that_missed_four_in_a_hundred_were_planned():
     assert planned(missed=13, times=2).way == "scan"
 
 
+def test_what_is_shorter_than_the_rest_was_walked_for():
+    """Whatever width is asked for; what is small is scored exactly, as ever."""
+    for more in ({}, {"accepted": N // 2}, {"accepted": N // 2, "filtered": True}, {"hnsw_ef": 64}):
+        assert planned(**more).way == "walk"
+        assert (
+            planned(shorter=True, **more) == planned(linked=0, **more) and planned(shorter=True, **more).way == "scan"
+        )
+    assert planned(exact=True, shorter=True).way == "exact"
+
+
 # ---- under a filter
 
 BIG = 10 * N
