@@ -57,7 +57,7 @@ class HnswGraph:
     missed : int    how many of a thousand nearest codes wide walks missed: when that was last tried, or on an average
                     over all nodes, by those that came with each trial, if that is more
     narrow : int    the same of what walks of the usual width missed of a thousand that wide ones had found
-    times : int     the usual width, of walks that miss slightly too much with it: 2, else 1
+    times : int     the usual width, of walks that miss too much with it: 2 or ``WIDE``, else 1
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -255,7 +255,8 @@ class HnswGraph:
                 now = self._trial.told_of()  # a query may also be like the nodes before, of which others were missed
                 all_ = np.maximum(now, np.round((self._lost + (n - self._counted) * now) / n))
                 self.missed, self.narrow = int(all_[0]), int(all_[1])
-                self.times = 2 if self.narrow > SLIGHT else 1
+                slight = self.missed + self.narrow <= NARROW  # twice as wide, they miss what wide ones miss, and more
+                self.times = 1 if self.narrow <= SLIGHT else 2 if slight else WIDE
 
     def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
         """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""

@@ -89,7 +89,7 @@ def test_what_usual_walks_miss_was_not_looked_at(monkeypatch):
 
 @pytest.mark.parametrize(
     ("narrow", "queries", "times"),
-    [(0, QUERIES, 1), (0.009, 256, 1), (0.012, 256, 1), (0.013, 256, 2), (0.03, QUERIES, 2), (0.2, QUERIES, 2)],
+    [(0, QUERIES, 1), (0.009, 256, 1), (0.012, 256, 1), (0.013, 256, 2), (0.03, QUERIES, 2), (0.2, QUERIES, 4)],
 )
 def test_what_usual_walks_miss_was_told_by_few_queries(narrow, queries, times, monkeypatch):
     """By 64, where all that wide ones miss was clear: of .03 they told anything from .01 to .06."""
@@ -109,6 +109,18 @@ def test_what_usual_walks_miss_was_told_by_few_queries(narrow, queries, times, m
     last = grow(words, stop=600)
     last._try(words, 900, Quantizer.signs(48), None, None)
     assert (sum(asked), last.times) == (QUERIES, times)  # as another trial follows in the same call
+
+
+@pytest.mark.parametrize(("missed", "times"), [(0.01, 2), (0.011, 4)])
+def test_walks_twice_as_wide_missed_what_wide_ones_miss_and_more(missed, times, monkeypatch):
+    """Of sparse vectors .021 where wide ones missed .007 and usual ones .047 of the rest."""
+    monkeypatch.setattr(graph, "missed_by_walks", lambda *given: missed)
+    monkeypatch.setattr(graph, "missed_by_narrow_walks", lambda *given: 0.03)
+    monkeypatch.setattr(graph, "_TRIED_FROM", 600)
+    words = Quantizer.signs(48).encode(data_of(700, 48)[0])
+    grown = grow(words, stop=600)
+    grown._try(words, 700, Quantizer.signs(48), None, None)
+    assert grown.times == times
 
 
 def test_where_all_is_scanned_no_more_queries_tell_of_widths():
