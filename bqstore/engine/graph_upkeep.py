@@ -16,6 +16,8 @@ from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .state import State, with_ids
 
+_MOMENT = 0.005  # seconds in which a thread that waits for a lock gets it
+
 
 class GraphUpkeep:
     """When to link and to save: the builder links, the persistence saves."""
@@ -74,6 +76,10 @@ class GraphUpkeep:
 
     def _link_some(self) -> bool:
         """Link one batch in the background; whether some are left."""
+        if (
+            self.publisher.busy
+        ):  # a write waits for the lock: who gives it back and takes it at once would always be first
+            time.sleep(_MOMENT)
         try:
             self.publisher.begin_long()
             with self._life.lock, self._life.changing:

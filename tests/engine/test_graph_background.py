@@ -9,14 +9,17 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import bqstore
 from bqstore import progress
-from bqstore.engine import graph_builder
+from bqstore.engine import graph_builder, graph_upkeep
+from bqstore.engine.graph_builder import GraphBuilder
 from bqstore.engine.graph_persistence import GraphPersistence
 from bqstore.engine.graph_upkeep import GraphUpkeep
 from bqstore.index import HnswGraph
@@ -514,3 +517,35 @@ def test_the_estimate_follows_the_rate(monkeypatch):
         show(0)
         raise KeyboardInterrupt
     assert screen.getvalue().endswith("copying: 0 of 0 (0%)\r" + " " * 20 + "\r")
+
+
+def test_a_write_waited_until_all_was_linked_as_the_lock_was_always_taken_again(tmp_path, monkeypatch):
+    """Who gives a lock back and takes it at once is first: an add beside 20,000 nodes to link took a minute."""
+    for module in (graph_builder, graph_upkeep):
+        monkeypatch.setattr(module, "SMALLEST_GRAPH", 100)
+    with bqstore.open(tmp_path) as col:
+        col.add(BASE[:300])
+    for snapshot in tmp_path.rglob("snap-*"):
+        snapshot.unlink()
+    real, opened, written, batches = GraphBuilder.link_batch, threading.Event(), threading.Event(), []
+
+    def link_batch(self, state):
+        assert opened.wait(60)
+        batches.append(written.is_set())
+        while len(batches) == 1 and len(col._engine.publisher.busy) < 2:  # until the add waits for the lock
+            time.sleep(0.001)
+        return real(self, state)
+
+    monkeypatch.setattr(GraphBuilder, "link_batch", link_batch)
+    monkeypatch.setattr(graph_upkeep, "time", SimpleNamespace(sleep=lambda _: written.wait(60)))
+
+    def add():
+        col.add(BASE[:1], ["new"])
+        written.set()
+
+    with bqstore.open(tmp_path) as col, ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(add)
+        opened.set()
+        adding.result(timeout=60)
+        col._engine.graph.settle()
+        assert batches[:2] == [False, True] and col.info().linked == 301
