@@ -70,6 +70,7 @@ class Core:
         self.keeper: Keeper = NoKeeper()
         self.texts = TextUpkeep(self)
         self.unstored: Unstored | None = None  # newer than what is stored
+        self.known_in_memory = store.head.n_live  # documents, when it was last looked at whether to say that they are
         self._openings = 1
         self.graph.restore()
 

@@ -120,7 +120,7 @@ class Add:
                 len(self._ids) - added,
             )
         if self.engine.path is None:
-            _tell_of_memory(self.engine, added)
+            _tell_of_memory(self.engine)
         return AddResult(self._ids, replaced, self._skipped)
 
 
@@ -139,10 +139,11 @@ def keep_misses(engine: "Engine") -> None:
         engine.write(put)
 
 
-def _tell_of_memory(engine: "Engine", added: int) -> None:
+def _tell_of_memory(engine: "Engine") -> None:
     """Say once that much is kept in memory alone: a path may have been forgotten."""
     n = engine.store.head.n_live
-    if n - added < _MUCH <= n:
+    known, engine.core.known_in_memory = engine.core.known_in_memory, n  # all that share a commit come here
+    if known < _MUCH <= n:
         _LOG.warning(
             "%d documents are in memory alone, and gone when the process ends; save(path) keeps them, and "
             "bqstore.open(path) a store on disk",

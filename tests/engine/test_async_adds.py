@@ -339,3 +339,15 @@ def test_of_equal_new_ids_the_later_add_was_told_that_it_replaced_none():
         with col._engine.core.group.listed(early.mine):
             assert col.add(EYE[1:3], ["same", "other"]).replaced == 1
         assert early.finish().replaced == 1
+
+
+async def test_adds_of_a_commit_said_all_or_none_that_much_is_in_memory_alone(monkeypatch, caplog):
+    monkeypatch.setattr(writes, "_MUCH", 5)
+    with bqstore.open() as col:
+        col.add(EYE[:1], ["first"])
+        with col._engine.lifecycle.turn:
+            tasks = [asyncio.create_task(bqstore.writing(col.add, EYE[i * 5 : i * 5 + 5])) for i in range(4)]
+            await are_waiting(col, 4)
+        assert [len(each) for each in await all_of(*tasks)] == [5] * 4
+        await all_of(*(add(col, i) for i in range(4)))
+    assert sum("in memory alone" in record.getMessage() for record in caplog.records) == 1
