@@ -33,6 +33,7 @@ class CtrlC:
     def __call__(self, action: Callable[[], object]) -> BaseException | None:
         """The exception that the action has raised; of its traceback this keeps nothing."""
         before, handler = sys.gettrace(), signal.signal(signal.SIGINT, self._interrupt)
+        unraisable, sys.unraisablehook = sys.unraisablehook, id  # pytest's is Python code, and would be interrupted
         error: BaseException | None = None
         try:
             try:
@@ -51,6 +52,7 @@ class CtrlC:
         except KeyboardInterrupt as caught:
             error = caught
         signal.signal(signal.SIGINT, handler)
+        sys.unraisablehook = unraisable
         try:
             return error
         finally:
