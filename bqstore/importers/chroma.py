@@ -174,8 +174,10 @@ def _documents(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[s
         for table in ("embedding_metadata", "embedding_metadata_array"):
             if table not in tables:
                 continue
+            columns = {each[1] for each in connection.execute(f"PRAGMA table_info({table})")}
+            flags = "bool_value" if "bool_value" in columns else "NULL"  # the first versions knew no truth values
             values = connection.execute(
-                f"SELECT id, key, string_value, int_value, float_value, bool_value FROM {table} "  # noqa: S608
+                f"SELECT id, key, string_value, int_value, float_value, {flags} FROM {table} "  # noqa: S608
                 "WHERE id BETWEEN ? AND ?",
                 (first, last),
             )

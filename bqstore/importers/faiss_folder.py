@@ -112,8 +112,13 @@ def _by_faiss(file: Path) -> tuple[F32, str]:
         whole = index = faiss.read_index(str(file))  # kept, as it owns the one inside
         if isinstance(whole, faiss.IndexIDMap) and not isinstance(whole, faiss.IndexIDMap2):
             index = faiss.downcast_index(whole.index)  # asked for vectors itself, it ends the process
-        if hasattr(index, "make_direct_map"):
-            index.make_direct_map()
+        inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+        if hasattr(inner, "make_direct_map"):
+            if "FastScan" in type(inner).__name__:  # asked for vectors it ends the process
+                raise damaged(file, f"an {type(inner).__name__} does not give its vectors back")
+            inner.make_direct_map()
+        elif index.ntotal:
+            index.reconstruct(0)  # where there are no vectors to be had, asking for many ends the process
         vectors = index.reconstruct_n(0, index.ntotal) if index.ntotal else np.zeros((0, index.d), np.float32)
     except RuntimeError as error:
         raise damaged(file, str(error).splitlines()[-1]) from None

@@ -12,6 +12,7 @@ REF = bqstore.REF_DOC_ID_KEY
 NODE = bqstore.PRIVATE_PREFIX + "node"  # as our LlamaIndex adapter has it
 FLAT = ("_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id")  # of LlamaIndex's node_to_metadata_dict
 _APART = ("id_", "text", "metadata", "embedding")  # of a node; columns of their own
+_OLD = ("doc_id", "extra_info", "node_info", "doc_hash")  # of nodes before LlamaIndex 0.7
 _SOURCE = "1"  # the relationship of a node to the document it comes from
 
 
@@ -33,10 +34,12 @@ def with_node(text: str | None, node: object, metadata: Mapping[str, Any]) -> tu
     """Text and metadata of a node of LlamaIndex, a dictionary as `to_dict` makes it."""
     if not isinstance(node, dict):
         return text, dict(metadata)
+    if "extra_info" in node:
+        node = _renewed(node)
     own = node.get("metadata")
     resource = node.get("text_resource")
     for found in (node.get("text"), resource.get("text") if isinstance(resource, dict) else None):
-        text = text or (found if isinstance(found, str) else None)
+        text = found if not text and isinstance(found, str) else text
     kept = {key: value for key, value in node.items() if key not in _APART}
     if isinstance(resource, dict):
         kept["text_resource"] = {key: value for key, value in resource.items() if key != "text"}
@@ -46,3 +49,16 @@ def with_node(text: str | None, node: object, metadata: Mapping[str, Any]) -> tu
     out = {**metadata, **(own if isinstance(own, dict) else {}), NODE: kept}
     ref = ref if isinstance(ref, str) else node.get("id_")
     return text, out if not isinstance(ref, str) else {**out, REF: ref}
+
+
+def _renewed(node: dict[str, Any]) -> dict[str, Any]:
+    """A node as LlamaIndex had it before 0.7, as it is since: ids in the place of related nodes became records."""
+
+    def related(given: Any) -> Any:
+        return [related(each) for each in given] if isinstance(given, list) else {"node_id": given}
+
+    old = node.get("relationships")
+    relationships = {key: related(each) for key, each in old.items()} if isinstance(old, dict) else {}
+    kept = {key: value for key, value in node.items() if key not in _OLD}
+    renewed = {"id_": node.get("doc_id"), "metadata": node["extra_info"], "relationships": relationships}
+    return kept | renewed | {"class_name": "TextNode"}

@@ -286,4 +286,13 @@ def open_lance(path: Path, collection: str | None) -> Source:
     table = lancedb.connect(str(path)).open_table(name)
     count = table.count_rows()
     batches = partial(table.search().limit(count).to_batches, batch_size=AT_ONCE)
-    return _from_arrow("lancedb", path, name, count, batches, "euclid")
+    return _from_arrow("lancedb", path, name, count, batches, _lance_distance(table))
+
+
+def _lance_distance(table: Any) -> str:
+    """The distance of the index of the vectors; that of LanceDB's searches where there is none."""
+    for index in table.list_indices():
+        if any(column in _VECTORS for column in index.columns):
+            kind = getattr(table.index_stats(index.name), "distance_type", None)
+            return {"cosine": "cosine", "dot": "dot"}.get(str(kind), "euclid")
+    return "euclid"

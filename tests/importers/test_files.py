@@ -370,6 +370,18 @@ def test_nodes_of_llama_index_without_their_docstore_have_no_text(tmp_path):
         assert [(each.id, each.text, each.metadata["n"]) for each in col.scroll()] == [("a", None, 1), ("b", None, 1)]
 
 
+def test_nodes_of_a_llama_index_before_0_7_came_without_metadata_and_source(tmp_path):
+    """And an empty text was none, before texts had a record of their own."""
+    old = {"text": "", "doc_id": "a", "doc_hash": "f", "extra_info": {"n": 1, "tags": ["x"]}}
+    old |= {"embedding": None, "node_info": {"_node_type": "1"}, "relationships": {"1": "doc", "5": ["b"]}}
+    (tmp_path / "docstore.json").write_text(json.dumps({"docstore/data": {"a": {"__data__": old, "__type__": "1"}}}))
+    (tmp_path / "vector_store.json").write_text(json.dumps({"embedding_dict": {"a": [1, 0]}}))
+    assert import_from(tmp_path, tmp_path / "store").ok
+    (node,) = BQVectorStore(str(tmp_path / "store")).get_nodes(["a"])
+    assert (node.text, node.metadata, node.ref_doc_id) == ("", {"n": 1, "tags": ["x"]}, "doc")
+    assert [each.node_id for each in node.child_nodes] == ["b"]
+
+
 def test_a_node_of_llama_index_that_is_no_object_has_its_vector_alone(tmp_path):
     (tmp_path / "docstore.json").write_text('{"docstore/data": {"a": {"__data__": "?"}, "b": 5}}')
     vectors = {"embedding_dict": {"a": [1, 0], "b": [0, 1]}, "metadata_dict": {"a": {"n": 1}}}

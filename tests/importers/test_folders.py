@@ -177,6 +177,18 @@ def test_an_index_of_an_older_chroma(tmp_path, monkeypatch):
     assert "at unit length" in note
 
 
+def test_a_folder_of_a_chroma_without_truth_values_could_not_be_read(tmp_path):
+    """Before 0.4.15 there was no column for them."""
+    made = ChromaFolder(tmp_path / "old", arrays=False, columns="topic TEXT")
+    filled(made)
+    made.db.executescript(
+        "CREATE TABLE fewer (id INTEGER, key TEXT, string_value TEXT, int_value INTEGER, float_value REAL);"
+        "INSERT INTO fewer SELECT id, key, string_value, coalesce(int_value, bool_value), float_value "
+        "FROM embedding_metadata; DROP TABLE embedding_metadata; ALTER TABLE fewer RENAME TO embedding_metadata"
+    )
+    imported(tmp_path / "old", tmp_path / "store")
+
+
 def test_an_index_of_chroma_that_is_empty_yet(tmp_path):
     made = ChromaFolder(tmp_path / "old", columns="topic TEXT")
     made.index(filled(made), [], VECTORS[:0])

@@ -60,6 +60,28 @@ def test_an_index_of_faiss_that_is_not_flat(tmp_path, numbered):
     imported(tmp_path / "old", tmp_path / "store")
 
 
+@pytest.mark.parametrize("factory", ["IVF2,PQ4x4fs", "OPQ4_8,IVF2,PQ4x4", "PCA6,IDMap"])
+def test_an_index_of_faiss_that_cannot_be_asked_as_others_are_ended_the_process(tmp_path, factory):
+    faiss = needs("faiss")
+    community = needs("langchain_community.vectorstores.faiss")
+    community.FAISS.from_documents(documents(), Given(), ids=IDS).save_local(str(tmp_path / "old"))
+    if factory.endswith("IDMap"):
+        index = faiss.IndexPreTransform(faiss.PCAMatrix(DIM, 6), faiss.IndexIDMap(faiss.IndexFlatL2(6)))
+    else:
+        index = faiss.index_factory(DIM, factory)
+    index.train(VECTORS)
+    index.add_with_ids(VECTORS, np.arange(N))
+    faiss.write_index(index, str(tmp_path / "old" / "index.faiss"))
+    if factory == "IVF2,PQ4x4fs":
+        with pytest.raises(bqstore.CorruptionError, match="FastScan does not give its vectors back"):
+            import_from(tmp_path / "old", tmp_path / "store")
+    elif factory.endswith("IDMap"):
+        with pytest.raises(bqstore.CorruptionError, match=r"index\.faiss cannot be read: .*not implemented"):
+            import_from(tmp_path / "old", tmp_path / "store")
+    else:
+        assert import_from(tmp_path / "old", tmp_path / "store").compared == N
+
+
 @pytest.mark.parametrize(("space", "distance"), [("l2", "euclid"), ("ip", "dot"), ("cosine", "cosine")])
 def test_chroma_of_langchain(tmp_path, space, distance):
     chroma = needs("langchain_chroma")
@@ -131,6 +153,16 @@ def test_lancedb(tmp_path):
     ]
     lancedb.connect(str(tmp_path / "old")).create_table("docs", rows)
     assert imported(tmp_path / "old", tmp_path / "store").collection == "docs"
+
+
+def test_the_distance_of_an_index_of_lancedb_was_taken_for_euclid(tmp_path):
+    lancedb = needs("lancedb")
+    vectors = np.random.default_rng(1).standard_normal((300, DIM)).astype(np.float32)
+    table = lancedb.connect(str(tmp_path / "old")).create_table(
+        "docs", [{"id": str(i), "vector": vector} for i, vector in enumerate(vectors)]
+    )
+    table.create_index(metric="cosine", num_partitions=2, num_sub_vectors=4)
+    assert import_from(tmp_path / "old", tmp_path / "store").distance == "cosine"
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
