@@ -1,13 +1,15 @@
 """Check a release: the wheel and the sdist are complete, and each extra works alone in a fresh environment.
 
-    make release-check                                            everything: some ten minutes
+    make release-check                                            everything: some half an hour
     python tests/release_check.py --only artifacts                build and look inside, nothing more
     python tests/release_check.py --only langchain --only editable
     python tests/release_check.py --python python3.13             environments of another Python
 
 It builds both files, then makes one environment after another (the wheel alone, the wheel with each extra, the editable
 install of all) and runs the programs of `release_programs.py` there, from a folder outside the sources. An extra that
-is installed must work; one that is not must be named by the error. It needs nothing but Python and a package index.
+is installed must work; one that is not must be named by the error. At the end (``--only importers``) old and new
+versions of other libraries write their folders, which are imported and compared. It needs nothing but Python and a
+package index.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import zipfile
 from collections.abc import Callable
 from email.message import Message
 from email.parser import Parser
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +59,18 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "all": ALL,
 }
 
+# of each library whose folders are imported the oldest version and the newest; the old ones need Python 3.11 or older
+OLD = "numpy<2 setuptools<80"
+OTHERS = {
+    "chroma": (f"chromadb==0.4.3 {OLD}", f"chromadb==0.4.24 {OLD}", f"chromadb==0.5.23 {OLD}", "chromadb"),
+    "faiss": (f"langchain==0.0.354 faiss-cpu==1.7.4 {OLD}", "langchain-community faiss-cpu"),
+    "lancedb": ("lancedb==0.14.0 pyarrow<18 numpy<2", "lancedb"),
+    "langchain-memory": ("langchain-core==0.2.27", "langchain-core"),
+    "llama-index": (f"llama-index==0.6.20 langchain==0.0.200 {OLD}", "llama-index-core==0.10.0", "llama-index-core"),
+    "qdrant": ("qdrant-client==1.1.7 numpy<2", "qdrant-client==1.7.0 numpy<2", "qdrant-client"),
+    "sqlite-vec": ("sqlite-vec==0.1.0", "sqlite-vec"),
+}
+
 
 class CheckFailed(Exception):
     """What is wrong with the release."""
@@ -63,7 +78,7 @@ class CheckFailed(Exception):
 
 def main() -> int:
     """Build, look inside, install, run the programs; return the exit status."""
-    names = ["artifacts", "core", *EXTRAS, "editable"]
+    names = ["artifacts", "core", *EXTRAS, "editable", "importers"]
     parser = argparse.ArgumentParser(description="Build a release and try it in fresh environments.")
     parser.add_argument("--only", action="append", choices=names, help="this check and no other; may be repeated")
     parser.add_argument("--python", default=sys.executable, help="make environments with this interpreter")
@@ -85,7 +100,8 @@ def main() -> int:
         for name in names[1:] if wheel is not None else ():
             if options.only is None or name in options.only:
                 print(f"\n[{name}]", flush=True)
-                for run in checks_of(name, wheel, options.python, folder):
+                checks = importers if name == "importers" else partial(checks_of, name)
+                for run in checks(wheel, options.python, folder):
                     attempt(name, run)
     print("\n" + ("\n".join(["FAILED", *failures]) if failures else "all passed"))
     return 1 if failures else 0
@@ -243,6 +259,36 @@ def checks_of(name: str, wheel: Path, python: str, folder: Path) -> list[Callabl
 
     programs = ["core", *(f"{'use' if each in modules else 'miss'}-{each}" for each in FRAMEWORKS)]
     return [install, *map(program, programs), *([demo] if name == "demo" else []), remove]
+
+
+def importers(wheel: Path, python: str, folder: Path) -> list[Callable[[], None]]:
+    """The steps for folders of other libraries: each version writes its own, and the wheel imports them."""
+    reader, here = folder / "env-reader", Path(__file__).with_name("importers")
+
+    def install() -> None:
+        make_environment(python, reader)
+        what = [f"{wheel}[cli]", "lancedb", "pyarrow", "faiss-cpu"]
+        step("pip install", [reader / "bin" / "python", "-m", "pip", "install", "--quiet", *what], folder)
+
+    def moved(kind: str, packages: str) -> Callable[[], None]:
+        def run() -> None:
+            environment, written = folder / "env-writer", folder / "written"
+            print(f"    {kind}: {packages}", flush=True)
+            try:
+                inside = make_environment(python, environment)
+                step("pip install", [inside, "-m", "pip", "install", "--quiet", *packages.split()], folder)
+                step("write", [inside, "-I", here / "writers.py", kind, written], folder)
+                step("import", [reader / "bin" / "python", "-I", here / "reading.py", written], folder)
+            finally:
+                shutil.rmtree(environment, ignore_errors=True)
+                shutil.rmtree(written, ignore_errors=True)
+
+        return run
+
+    def remove() -> None:
+        shutil.rmtree(reader, ignore_errors=True)
+
+    return [install, *(moved(kind, packages) for kind, versions in OTHERS.items() for packages in versions), remove]
 
 
 if __name__ == "__main__":
