@@ -255,8 +255,9 @@ class HnswGraph:
                 now = self._trial.told_of()  # a query may also be like the nodes before, of which others were missed
                 all_ = np.maximum(now, np.round((self._lost + (n - self._counted) * now) / n))
                 self.missed, self.narrow = int(all_[0]), int(all_[1])
-                slight = self.missed + self.narrow <= NARROW  # twice as wide, they miss what wide ones miss, and more
-                self.times = 1 if self.narrow <= SLIGHT else 2 if slight else WIDE
+                # by this trial alone: a young graph is walked less well, and slight losses are over when it has grown
+                slight = now.sum() <= NARROW  # twice as wide, they miss what wide ones miss, and more
+                self.times = 1 if now[1] <= SLIGHT else 2 if slight else WIDE
 
     def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
         """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""
