@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,17 +128,15 @@ def sound_ones(file: RecordFile | None) -> Callable[[NDArray[np.int64]], NDArray
 
     Slots may lie anywhere. Damaged ones are left out: a search that needs them says so.
     """
-    if file is None:
-        return None
+    return None if file is None else partial(_sound_ones, file)
 
-    def read(slots: NDArray[np.int64]) -> NDArray[np.float32]:
-        found = [np.zeros((0, file.layout.dim), np.float32)]
-        for at in range(len(slots)):
-            with suppress(CorruptionError, StorageError):
-                found.append(vectors_of(file.layout, file.read_checked(slots[at : at + 1])))
-        return np.concatenate(found)
 
-    return read
+def _sound_ones(file: RecordFile, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+    found = [np.zeros((0, file.layout.dim), np.float32)]
+    for at in range(len(slots)):
+        with suppress(CorruptionError, StorageError):
+            found.append(vectors_of(file.layout, file.read_checked(slots[at : at + 1])))
+    return np.concatenate(found)
 
 
 def sample(state: State, count: int) -> NDArray[np.float32]:

@@ -5,6 +5,8 @@ of (seed, ordinal), and a batch depends only on the graph before it: so the same
 the same bytes on any number of threads. Knows codes, no files, ids or originals.
 """
 
+from __future__ import annotations  # else those of inner functions are evaluated in each call
+
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -378,6 +380,8 @@ def _find_copies_in_batch(words: U64, arrays: layout.Quantizer, view: Graph, sta
 
     Which codes are equal is as in `link.is_copy`.
     """
+    if end - start == 1:
+        return
     codes = np.ascontiguousarray(words[start:end, : arrays.width] if arrays.bits == 1 else words[start:end])
     rows = codes.view(np.dtype((np.void, codes.shape[1] * 8)))[:, 0]
     _, first, of = np.unique(rows, return_index=True, return_inverse=True)
@@ -444,5 +448,8 @@ def levels_of(seed: int, start: int, stop: int, m: int) -> NDArray[np.uint8]:
     limit = 2**64
     for _ in range(_MAX_LEVEL):
         limit //= m
-        levels += x < np.uint64(limit)
+        higher = x < np.uint64(limit)
+        if not higher.any():
+            break
+        levels += higher
     return levels

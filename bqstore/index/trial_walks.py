@@ -66,6 +66,8 @@ class Trial:
 
         Only those of ``held``, int64 ascending, where that is given.
         """
+        if not self.goes_on:  # nearly always, and a generator of random numbers takes longer to make than all else here
+            return
         if held is not None:
             held = held[slice(*np.searchsorted(held, [start, stop]))]
         count = stop - start if held is None else len(held)

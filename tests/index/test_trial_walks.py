@@ -290,3 +290,9 @@ def test_a_collection_that_is_walked_was_tried(monkeypatch):
     vectors, _ = data_of(2300, 48)
     grown = grow(Quantizer.signs(48).encode(vectors), stop=2300)
     assert asked and min(asked) >= 2048 and grown.missed == 300
+
+
+def test_a_trial_that_was_over_drew_random_numbers_for_each_batch_all_the_same(monkeypatch):
+    """That took as long as a commit's own statements."""
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: pytest.fail("random numbers for nothing"))
+    assert list(Trial().queries(5000, 5001)) == []
