@@ -334,6 +334,8 @@ def items(given: object, what: str, ordered: bool = False) -> list[Any]:
 
     Of what belongs to the entry of another list at the same place, ``ordered`` or by its name, a set is refused.
     """
+    if type(given) is list:
+        return list(given)
     if isinstance(given, Mapping):
         hint = "; a filter goes into filter=" if what == "ids" else ""
         raise InvalidInputError(f"{what} is {type_of(given)}; expected a list{hint}")

@@ -139,7 +139,7 @@ def advance(store: Store, old: State | None) -> State:
             )
         if old.ids is not None:
             state = replace(state, ids=_ids(store, state, old.ids))
-        return replace(state, columns=_columns(store, state, old.columns, old.head.seq))
+        return replace(state, columns=_columns(store, state, old.columns, old.head.seq)) if old.columns else state
 
 
 def first(store: Store) -> State:
@@ -183,12 +183,10 @@ def _grown(store: Store, old: State, head: Head) -> tuple[NDArray[np.int64], Mas
         rids[old.n : head.n_slots] = new_rids
         words = index.append_codes(words, old.n, codes)
     records = store.vectors.view(head.n_slots) if store.vectors else NO_RECORDS
-    data = Searchable(words, records, head.n_slots, head.dim, form, metric, quantizer)
-    if old.data is not None:  # the graph of the same generation covers the first slots
-        made = old.data
-        data = replace(data, graph=made.graph, alike=made.alike, missed=made.missed, narrow=made.narrow)
-        data = replace(data, times=made.times, pool=made.pool, longest=made.longest)
-    return rids, live, data
+    if old.data is None:
+        return rids, live, Searchable(words, records, head.n_slots, head.dim, form, metric, quantizer)
+    # the graph of the same generation covers the first slots
+    return rids, live, replace(old.data, words=words, records=records, n=head.n_slots)
 
 
 def _ids(store: Store, state: State, old: Ids) -> Ids:

@@ -11,6 +11,7 @@ At `rest` there is none. Knows no vectors.
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -55,6 +56,7 @@ class Catalogue(Inheritable):
         super().__init__(path)
         self._log = Path() if path is None else path.with_name(f"{path.name}-wal")
         self.name = "the catalogue in memory" if path is None else path.name
+        self._translating = _Translating(self)
         self._memory = threading.RLock() if path is None else None
         self._idle: list[sqlite3.Connection] = []
         self._main: sqlite3.Connection | None = None  # None at rest
@@ -124,36 +126,37 @@ class Catalogue(Inheritable):
                 self._check_room()
         return connect(self._path, mode, self._frozen is not None)
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
+    def translated(self) -> "_Translating":
         """Turn SQLite's errors into BqstoreErrors. For statements of our own alone: not around a user's function."""
-        try:
-            yield
-        except (sqlite3.Error, CorruptionError) as error:
+        return self._translating
+
+    def raise_named(self, error: BaseException | None) -> None:
+        """Raise the BqstoreError for an error of SQLite."""
+        if isinstance(error, (sqlite3.Error, CorruptionError)):
             self.check_place()
             self._check_frozen()
             if isinstance(error, CorruptionError):
-                raise
+                return
             named = translate(error, self.name, None if self._path is None else self._path.parent)
             unexplained = "unable to open" in str(error) and "unable to open" in str(named)
             if unexplained and not self._can_write():
                 words = _UNREADABLE_LOG if _size(self._log) else _LOG_GONE
                 raise StorageError(words.format(self._path and self._path.parent)) from error
             raise named from error
-        except UnicodeDecodeError as error:  # a text column that is not UTF-8
+        if isinstance(error, UnicodeDecodeError):  # a text column that is not UTF-8
             restore = RESTORE if self.name == "meta.db" else RESTORE_ENTRIES
             raise CorruptionError(f"{self.name} holds text that is not UTF-8; {restore}") from error
 
     @contextmanager
     def using_main(self) -> Iterator[sqlite3.Connection]:
         """The main connection, outside of a transaction; in memory, other threads wait."""
-        with self._memory or nullcontext(), Using(self._in_use), Using(self._at_main), self.translated():
+        with self._memory or nullcontext(), Using(self._in_use, self._at_main), self.translated():
             yield self.main()
 
     @contextmanager
     def _using_writer(self) -> Iterator[sqlite3.Connection]:
         """The main connection as one that writes; under the writers' lock."""
-        with Using(self._in_use), Using(self._at_main), self.translated():
+        with Using(self._in_use, self._at_main), self.translated():
             yield self._writer()
 
     @contextmanager
@@ -298,7 +301,7 @@ class Catalogue(Inheritable):
     @contextmanager
     def _transaction(self, begin: str, taken: Callable[[], sqlite3.Connection]) -> Iterator[sqlite3.Connection]:
         """Rolled back on leaving unless committed. A transaction that an interrupt has left open is ended first."""
-        with self._memory or nullcontext(), Using(self._in_use), Using(self._at_main):
+        with self._memory or nullcontext(), Using(self._in_use, self._at_main):
             with self.translated():
                 main = taken()
             mine = self.transaction = object()  # an interrupted one that is collected late must not end a newer one
@@ -320,7 +323,7 @@ class Catalogue(Inheritable):
 
     def end_interrupted(self) -> None:
         """End a transaction that an interrupt has left open: it would hide what others have committed since."""
-        with self._memory or nullcontext(), Using(self._in_use), Using(self._at_main), self.translated():
+        with self._memory or nullcontext(), Using(self._in_use, self._at_main), self.translated():
             with self._swap:
                 main = None if self._is_lent else self._main  # a reader ends what it has begun
             if main is not None and main.in_transaction:
@@ -480,6 +483,23 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+class _Translating:
+    """See `Catalogue.translated`; one for all, as a write passes here a dozen times."""
+
+    __slots__ = ("_catalogue",)
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = weakref.ref(catalogue)  # which is closed when nobody has it
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        catalogue = self._catalogue() if error is not None else None
+        if catalogue is not None:
+            catalogue.raise_named(error)
 
 
 def _size(path: Path) -> int:

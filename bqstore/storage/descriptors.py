@@ -50,8 +50,10 @@ def used(one: Resting) -> None:
     """Say that it has been used now, and may have descriptors. Others rest if there are too many."""
     key = id(one)
     with _lock:
-        _awake.pop(key, None)
-        _awake[key] = _reference(one)
+        known = _awake.pop(key, None)  # perhaps another's, whose number this one has got
+        _awake[key] = _reference(one) if known is None or known() is not one else known
+    if len(_awake) <= _FEWEST:
+        return
     most = max(_FEWEST, platform.most_descriptors() // _SHARE // _EACH)
     for _ in range(len(_awake)):  # each at most once: those that are busy become the last ones
         with _lock:

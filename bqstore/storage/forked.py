@@ -26,18 +26,22 @@ class Using:
 
     __slots__ = ("_those",)
 
-    def __init__(self, those: set[int]) -> None:
+    def __init__(self, *those: set[int]) -> None:
         self._those = those
 
     def __enter__(self) -> None:
-        self._those.add(id(self))
+        for each in self._those:
+            each.add(id(self))
 
     def __exit__(self, *exception: object) -> None:
-        self._those.discard(id(self))
+        for each in self._those:
+            each.discard(id(self))
+        self._those = ()
 
     def __del__(self) -> None:
-        try:  # noqa: SIM105
-            self._those.discard(id(self))
+        try:
+            for each in self._those:
+                each.discard(id(self))
         except AttributeError:  # an interrupt came before __init__
             pass
 

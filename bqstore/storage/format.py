@@ -8,6 +8,7 @@ import struct
 import sys
 import zlib
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -95,7 +96,7 @@ class Layout:
         """Header of a record, in words of 4 bytes."""
         return CODE_HEADER_WORDS if self.kind == "codes" else VECTOR_HEADER_WORDS
 
-    @property
+    @cached_property
     def record_bytes(self) -> int:
         """Bytes of a record."""
         unit = 8 if self.kind == "codes" else 4 * ALIGN_WORDS
@@ -125,12 +126,18 @@ def sum64(words: U32, first: int) -> U64:
     detected, any other with probability of about 1 - 2**-32. Chosen over a CRC because it runs at memory speed in
     vector instructions, so that a search can verify every record it reads.
     """
-    places = np.arange(first + 1, first + 1 + words.shape[1], dtype=np.uint64)
-    keys = (places * np.uint64(CHECKSUM_FACTOR)) & np.uint64(0xFFFFFFFF) | np.uint64(1)
+    keys = _keys(first, words.shape[1])
     out = np.empty(len(words), np.uint64)
     for at in range(0, len(words), 128):  # the 64-bit copy of a block stays in the cache
         out[at : at + 128] = words[at : at + 128].astype(np.uint64) @ keys
     return out + np.uint64(CHECKSUM_SEED)
+
+
+@lru_cache(maxsize=16)
+def _keys(first: int, count: int) -> U64:
+    """The keys of words; the same for all records of a file."""
+    places = np.arange(first + 1, first + 1 + count, dtype=np.uint64)
+    return (places * np.uint64(CHECKSUM_FACTOR)) & np.uint64(0xFFFFFFFF) | np.uint64(1)
 
 
 def seal(records: U32) -> U32:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,12 +82,16 @@ class Mapped:
     identity: tuple[int, int]
     size: int
 
-    def is_there(self, entries: Entries) -> bool:
-        """Whether the file still has its name. Raises CorruptionError if it was cut: its map is a SIGBUS then."""
+    def is_there(self, folder: Path) -> bool:
+        """Whether the file still has its name in the folder at this path.
+
+        Raises CorruptionError if it was cut: its map is a SIGBUS then.
+        """
         try:
-            if entries.identity(self.name) != self.identity:
+            found = os.stat(folder / self.name)  # noqa: PTH116 - by path: the folder's descriptor may be at rest
+            if (found.st_dev, found.st_ino) != self.identity:
                 return False
-            size = entries.size(self.name)
+            size = found.st_size
         except OSError:  # it has been removed; or it cannot be looked at now, which the folder's own check tells
             return False
         if size < self.size:

@@ -130,6 +130,11 @@ class Head:
 
     def stored(self) -> tuple[int, str, int]:
         """The columns of the head row: format, body, CRC-32."""
+        return self._stored
+
+    @cached_property
+    def _stored(self) -> tuple[int, str, int]:
+        """Made once: each commit compares the last head with what is stored, writes the next, and reads that again."""
         settings = self.settings if isinstance(self.settings, Settings) else as_stored(self.settings)
         numbers = ",".join(f'"{name}":{_json(getattr(self, name))}' for name in _NUMBERS)
         body = f'{{{numbers},"settings":{settings.text}}}'

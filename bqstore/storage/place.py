@@ -144,6 +144,11 @@ class Place(Entries):
         self._descriptor = held
         return held
 
+    def check_if_awake(self) -> None:
+        """As `check`, before something is opened in it: at rest, that does so."""
+        if self._descriptor is not None or not self._has_descriptor:
+            self.check()
+
     @property
     def can_rest(self) -> bool:
         """Whether there is another way to know the folder than by a descriptor."""
@@ -180,14 +185,14 @@ class Place(Entries):
             paths, opened = [*paths, self.path / anchor[0]], [*opened, anchor[1]]
         try:
             found = [path.stat() for path in paths]
-            same = [(each.st_dev, each.st_ino) for each in found] == opened
+            if [(each.st_dev, each.st_ino) for each in found] == opened:
+                return
             what = f"another folder stands there, or another {self._paths[-1].name} in it"
         except (FileNotFoundError, NotADirectoryError) as error:
-            same, what = False, f"{Path(error.filename).name} is not there any more"
+            what = f"{Path(error.filename).name} is not there any more"
         except OSError as error:
             raise StorageError(error.errno, f"cannot look at {error.filename}: {platform.reason(error)}") from error
-        if not same:
-            raise self._replaced(what)
+        raise self._replaced(what)
 
     def _replaced(self, what: str) -> FolderReplacedError:
         return FolderReplacedError(

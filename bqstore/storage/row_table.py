@@ -91,6 +91,8 @@ def replace_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
 def bury(connection: sqlite3.Connection, rids: Iterable[int], seq: int) -> None:
     """Delete rows and add a tombstone for each."""
     rids = list(rids)
+    if not rids:
+        return
     connection.executemany("DELETE FROM changed WHERE rid = ?", ((rid,) for rid in rids))
     connection.executemany("DELETE FROM rows WHERE rid = ?", ((rid,) for rid in rids))
     connection.executemany("INSERT INTO dead VALUES (?, ?)", ((rid, seq) for rid in rids))

@@ -74,9 +74,8 @@ class Sharing(Reading):
 
     def check_snapshots(self) -> None:
         """Raise CorruptionError if a snapshot that is mapped was cut: reading it would end the process."""
-        entries = self.flat.entries
-        if entries is not None and self._snapshots:
-            self._snapshots = tuple(each for each in self._snapshots if each.is_there(entries))
+        if self.folder is not None and self._snapshots:
+            self._snapshots = tuple(each for each in self._snapshots if each.is_there(self.folder))
 
     def look(self) -> None:
         """To be done now and then: see where the folder is, its snapshots, and SEQ.
@@ -123,7 +122,8 @@ class Sharing(Reading):
         """What to hold with ``with`` during `wait_for_lock` and the write; closing it earlier gives the lock back."""
         if self.is_alone or self._lock is None:
             return nullcontext()
-        self.check_place()
+        if self._place is not None:
+            self._place.check_if_awake()
         return self._lock.open()
 
     def refuse(self, waited: float) -> None:

@@ -185,14 +185,14 @@ class Store(Sharing):
 
         Raises StorageError, and changes nothing, if the disk refuses or the generation already has codes.
         """
-        new = self._next(dim=vectors.shape[1])
+        settings = self.head.settings if coding is None else as_stored(coding.settings)
+        settings = with_expiry(with_scales(settings, vectors), rows.metadata)
+        new = self._next(dim=vectors.shape[1], settings=settings)
         slot, first_rid, n = new.n_slots, new.next_rid, len(vectors)
         if coding is not None:
             if slot:
                 raise StorageError("this collection has codes already; another coding needs a new generation of them")
             assert n, "a coding without codes"
-            new = replace(new, settings=as_stored(coding.settings))
-        new = replace(new, settings=with_expiry(with_scales(new.settings, vectors), rows.metadata))
         found = self.rids_by_id(rows.ids) if new.n_live else {}
         self.replaced, replaced = frozenset(found), found.values()
         words = TextIndex.of(new.settings)
