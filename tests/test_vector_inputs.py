@@ -448,6 +448,27 @@ def test_a_zero_vector_is_stored_and_has_a_cosine_of_zero_with_all(path, origina
         assert len(col.search([1.0, 0.5], 4)) == 4 and col.verify().ok
 
 
+@pytest.mark.parametrize("threshold", [0, 10_000], ids=["codes", "exact"])
+def test_a_zero_vector_is_found_in_the_place_of_its_score_in_every_way(threshold):
+    """Behind what has something in common with the query, before what points away from it, as in other stores."""
+    with bqstore.open(full_scan_threshold=threshold) as col:
+        vectors = [[0.0, 0.0], [-1.0, 0.2], [1.0, 0.1], [0.0, 0.0], [1.0, -1.0]]
+        col.add(vectors, ["empty", "away", "near", "page", "far"], texts=["word"] * 5, metadatas=[{"n": 1}] * 5)
+        query, wanted = [1.0, 0.0], ["near", "far", "empty", "page", "away"]
+        ways = [
+            col.search(query, 5),
+            col.search(query, 5, exact=True),
+            col.search(query, 5, filter={"n": 1}),
+            col.search_batch([query], 5)[0],
+            col.search(query, 5, score_threshold=-1.0),
+            col.max_marginal_relevance(query, 5, fetch_k=5, lambda_mult=1.0),
+        ]
+        assert [[hit.id for hit in hits] for hits in ways] == [wanted] * len(ways)
+        assert col.search_ids(query, 5)[0].tolist() == [wanted]
+        assert [hit.id for hit in col.search(query, 5, score_threshold=0.0)] == wanted[:4]
+        assert [hit.score for hit in ways[0][2:4]] == [0.0, 0.0] > [ways[0][4].score]
+
+
 def test_a_zero_query_finds_what_matches_in_the_order_of_insertion():
     with bqstore.open() as col:
         col.add([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]], ["b", "a", "z"], metadatas=[{"n": 0}, {"n": 1}, {"n": 1}])
