@@ -448,8 +448,5 @@ def levels_of(seed: int, start: int, stop: int, m: int) -> NDArray[np.uint8]:
     limit = 2**64
     for _ in range(_MAX_LEVEL):
         limit //= m
-        higher = x < np.uint64(limit)
-        if not higher.any():
-            break
-        levels += higher
+        levels += x < np.uint64(limit)
     return levels
