@@ -7,6 +7,7 @@ saves them from queueing for it one by one, so that nothing depends on a wake-up
 An event loop has few threads: its adds are prepared in them, and then wait on the list without one (`turns.py`).
 """
 
+import io
 import threading
 import time
 from collections import deque
@@ -51,6 +52,7 @@ class Adding:
     gate: Any = field(default_factory=threading.Lock)
     claim: Any = field(default_factory=threading.Lock)  # held by the thread that commits it for this one, or by this
     together: list["Adding"] = field(default_factory=list)  # those of others that come along
+    call: io.BytesIO = field(default_factory=io.BytesIO)  # closed at the end of its thread's call, however it ends
 
     def __post_init__(self) -> None:
         self.gate.acquire()
@@ -66,10 +68,10 @@ class Adding:
 
     def is_taken_along(self) -> bool:
         """Claim it for a commit by another thread; whether that thread has it."""
-        is_wanted = not self.committed and (self.thread != _NOBODY or self.is_awaited())
+        is_wanted = not (self.committed or self.call.closed) and (self.thread != _NOBODY or self.is_awaited())
         if not is_wanted or not self.claim.acquire(blocking=False):
             return False
-        if over := self.is_over:  # looked at behind the claim, as `Group.add` sets it before that
+        if over := self.is_over or self.call.closed:  # looked at behind the claim, as `Group.add` sets it before that
             self.claim.release()
         return not over
 
@@ -95,6 +97,10 @@ class Group:
         """
         self._life.check_not_waiting()
         mine.thread = threading.get_ident()
+        with mine.call:  # its end is C code: two interrupts at once leave nothing that others would commit
+            self._add(mine, write, timeout)
+
+    def _add(self, mine: Adding, write: Callable[[], object], timeout: float) -> None:
         leads = False
         try:
             if mine.committed:  # while it waited without a thread
@@ -164,7 +170,10 @@ class Group:
         mine.is_over = True
         those, n = [], len(mine.rows.ids)
         for each in list(self.waiting):
-            if each is mine:
+            if each.call.closed:  # two interrupts have left it here
+                with suppress(ValueError):
+                    self.waiting.remove(each)
+            elif each is mine:
                 those.append(mine)
             elif not is_first and n + len(each.rows.ids) <= _MOST and mine.goes_with(each) and each.is_taken_along():
                 mine.together.append(each)
