@@ -100,8 +100,18 @@ def as_stored(settings: dict[str, Any]) -> Settings:
     return Settings(json.loads(json.dumps(settings, allow_nan=False)))
 
 
+class _Kept:
+    """What is made of a head once, and is no part of it.
+
+    Each commit compares the row of the last head with what is stored, writes the next, and reads that again.
+    """
+
+    __slots__ = ("_row",)
+    _row: tuple[int, str, int]
+
+
 @dataclass(frozen=True)
-class Head:
+class Head(_Kept):
     """The state of the whole collection at one commit.
 
     Parameters
@@ -130,15 +140,14 @@ class Head:
 
     def stored(self) -> tuple[int, str, int]:
         """The columns of the head row: format, body, CRC-32."""
-        return self._stored
-
-    @cached_property
-    def _stored(self) -> tuple[int, str, int]:
-        """Made once: each commit compares the last head with what is stored, writes the next, and reads that again."""
-        settings = self.settings if isinstance(self.settings, Settings) else as_stored(self.settings)
-        numbers = ",".join(f'"{name}":{_json(getattr(self, name))}' for name in _NUMBERS)
-        body = f'{{{numbers},"settings":{settings.text}}}'
-        return self.format_version, body, zlib.crc32(body.encode())
+        made = getattr(self, "_row", None)
+        if made is None:
+            settings = self.settings if isinstance(self.settings, Settings) else as_stored(self.settings)
+            numbers = ",".join(f'"{name}":{_json(getattr(self, name))}' for name in _NUMBERS)
+            body = f'{{{numbers},"settings":{settings.text}}}'
+            made = self.format_version, body, zlib.crc32(body.encode())
+            object.__setattr__(self, "_row", made)
+        return made
 
     @property
     def is_cleared(self) -> bool:

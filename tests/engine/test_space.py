@@ -161,10 +161,10 @@ def test_verify_finds_a_moment_between_the_commits_of_others(tmp_path, monkeypat
         fill(col, 5)
         real, commits = Reading.snapshot, []
 
-        def busy(store):
+        def busy(store, *given):
             if len(commits) < 3:
                 commits.extend(col.add(vectors(1)))
-            return real(store)
+            return real(store, *given)
 
         monkeypatch.setattr(Reading, "snapshot", busy)
         assert col.verify().documents == 5 + len(commits) == 8
