@@ -58,15 +58,16 @@ class Column:
 
         And their ordinals, ascending, where these are few.
         """
-        entries, codes, postings = self.dictionary.entries, self.codes, self._postings
+        postings = self._postings  # before the entries: another thread may make some of more entries than are read here
+        entries, codes = self.dictionary.entries, self.codes
         if len(operands) > _ASKED or len(entries.members):  # elements of lists count, too
             return None
         if postings is None or self.n - postings.n > self.n // _LATE:
             self._asked += 1
             if self._asked < _ASKED:
                 return None
-            self._asked, self._postings = 0, Postings(codes, entries)
-            postings = self._postings
+            postings = Postings(codes, entries)
+            self._asked, self._postings = 0, postings
         found = postings.entries(entries, operands)
         few = postings.count(found) <= self.n // _FEW
         return found, postings.ordinals(codes, found) if few else None

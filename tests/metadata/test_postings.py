@@ -143,3 +143,23 @@ def test_strings_with_one_checksum_are_two_values(early, monkeypatch):
     monkeypatch.setattr(columns, "_LATE", 1)
     assert grown.equal((("string", "new"),))[1].tolist() == [3]
     assert column.equal((("string", "new"),))[1].tolist() == []  # the dictionary has it, this column does not
+
+
+def test_a_search_failed_beside_one_that_knew_of_a_value_that_was_just_added(monkeypatch):
+    """Its entries had been read, and the other's postings then, which are of more."""
+    monkeypatch.setattr(columns, "_ASKED", 1)
+    column, new = Column("tenant").extended(["a", "b"]), (("string", "new"),)
+
+    class Read:
+        def __init__(self, dictionary):
+            self.dictionary = dictionary
+
+        @property
+        def entries(self):
+            entries, column.dictionary = self.dictionary.entries, self.dictionary
+            column.extended(["new"])
+            column.equal(new)
+            return entries
+
+    column.dictionary = Read(column.dictionary)
+    assert column.equal(new)[0] == []
