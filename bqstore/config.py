@@ -159,8 +159,9 @@ class SearchParams:
     oversampling : float        the codes select ``ceil(k * oversampling)`` candidates, which are rescored (>= 1)
     rescore : bool              order the candidates by the exact score of their original vectors
     hnsw_ef : int or None       length of the graph walk's candidate list, at least the number of candidates. None:
-                                ``ef_construct``, or twice the candidates if that is more; four times ``ef_construct``
-                                where trials of the graph have shown that it takes that. Unused by a scan
+                                ``ef_construct``, or twice the candidates if that is more; twice or four times
+                                ``ef_construct`` where trials of the graph have shown that it takes that. Unused by a
+                                scan
 
     Raises
     ------

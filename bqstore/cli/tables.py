@@ -270,6 +270,7 @@ def explanation(how: bqstore.Explanation) -> RenderableType:
         "nodes of the graph": f"{how.hops:,} followed, with hnsw_ef={how.hnsw_ef}" if how.hops else "",
         "rescored": f"{how.rescored:,} of {how.candidates:,} candidates" if how.candidates else "",
         "not in the graph": f"{how.tail:,}" if how.linked else "",
+        "graph not walked": "vectors that match are shorter than others" if how.shorter else "",
         "kernels": how.kernels,
     }
     return _pairs("How it was searched", pairs)

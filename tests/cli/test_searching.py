@@ -3,12 +3,13 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import bqstore
-from bqstore.cli import main
+from bqstore.cli import console, main, tables
 
 
 def ids(result):
@@ -40,6 +41,13 @@ def test_explain_and_hostile_texts(run, words, tmp_path):
     text = run("search", words, "quick indeed", "--mode", "text", "--explain").stdout
     assert "How it was searched" in text and "words were looked up" in text and "indeed" in text
     assert "Cats are quick <b>\\u202e indeed" in text and "\u202e" not in text
+
+
+def test_why_the_graph_is_not_walked_was_not_said(capsys):
+    how = bqstore.Explanation("scan", "scalar4bits", accepted=9)
+    for shorter in (False, True):
+        console.show(tables.explanation(replace(how, shorter=shorter)))
+        assert ("vectors that match are shorter" in capsys.readouterr().out) == shorter
 
 
 def test_nothing_found_is_said(run, words):
