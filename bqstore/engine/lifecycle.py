@@ -28,7 +28,6 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
 from ..errors import ClosedError, LockedError
@@ -45,21 +44,22 @@ class _OfThread(threading.local):
 
 
 class _Within:
-    """``with`` takes the one thing of a queue, within some seconds or raises `queue.Empty`, and puts it back.
+    """``with`` takes a lock within some seconds, or raises StopIteration, and gives it back.
 
-    What Python calls then is C code, as of an RLock: an interrupt cannot come between.
+    What Python calls then is C code, as of the lock itself: an interrupt cannot come between.
     """
 
-    def __init__(self, queue: "SimpleQueue[object]", seconds: float) -> None:
-        self._queue, self._seconds = queue, seconds
+    def __init__(self, lock: Any, seconds: float) -> None:
+        self._lock, self._seconds = lock, seconds
 
     @property
     def __enter__(self) -> Callable[[], object]:
-        return partial(self._queue.get, True, self._seconds)
+        # the first that is true of what `acquire` returns, once
+        return partial(next, filter(None, map(partial(self._lock.acquire, True), (self._seconds,))))
 
     @property
     def __exit__(self) -> Callable[..., None]:  # noqa: PLE0302 - what it returns is called
-        return self._queue.put
+        return self._lock.__exit__  # type: ignore[no-any-return]
 
 
 class Lifecycle:
@@ -86,8 +86,6 @@ class Lifecycle:
         self.lock = threading.RLock()
         self.changing = threading.RLock()
         self.waiting = _OfThread()
-        self._next: SimpleQueue[Any] = SimpleQueue()  # empty while a thread has its turn, or is next
-        self._next.put(None)
         self._pid = os.getpid()
 
     @property
@@ -95,9 +93,9 @@ class Lifecycle:
         """Whether this process has inherited the collection from the one that opened it."""
         return self._pid != os.getpid()
 
-    def is_next(self, seconds: float) -> _Within:
-        """To be held around `turn`, which can be had at once then; ``with`` raises `queue.Empty` after so long."""
-        return _Within(self._next, min(seconds, _SLICE))
+    def turn_within(self, seconds: float) -> _Within:
+        """To be held in the place of `turn`; ``with`` raises StopIteration after so long, or some of it."""
+        return _Within(self.turn, min(seconds, _SLICE))
 
     def is_holding(self) -> bool:
         """Whether this thread holds `lock`."""

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from queue import Empty
 from typing import TypeVar
 
 import numpy as np
@@ -264,10 +263,10 @@ class Publisher:
                 self._wait_no_longer_than(end)
                 has_come = False
                 try:
-                    with self._life.is_next(max(_SHORT, end - time.monotonic())), self._life.turn:
+                    with self._life.turn_within(max(_SHORT, end - time.monotonic())):
                         has_come = True
                         return action(end)
-                except Empty:
+                except StopIteration:
                     if has_come:
                         raise
 

@@ -758,16 +758,12 @@ class Interrupted:
         self.handler, self.lock = handler, lock
         self._is_owned = getattr(lock, "_is_owned", None)
 
-    def acquire(self, timeout):
+    def acquire(self, blocking=True, timeout=-1):
         self.handler()
-        return False
+        return self.lock is not None and self.lock.acquire()
 
     def release(self):
         pass
-
-    def __enter__(self):
-        self.handler()
-        self.lock.acquire()
 
     def __exit__(self, *error):
         self.lock.release()
@@ -798,6 +794,49 @@ def test_handlers_of_a_quick_timer_came_upon_each_other_while_their_thread_waite
         assert col.add(np.eye(4)[2:3], ["last"]) == ["last"]
         assert len(refused) == 2 and sorted(col.ids()) == ["a", "b", "c", "d", "last"]
         assert col.delete(["b"]) == 1
+
+
+def test_a_close_in_a_signal_handler_at_the_end_of_its_threads_write_waited_for_itself():
+    """Wherever the handler comes while the write has its turn, gets it or gives it back."""
+    ends = []
+
+    def close_at(place):
+        """Close a collection at a place of a write; whether there is one."""
+        col, left = bqstore.open(), [None] * place
+
+        def step(frame, event, _):
+            if event == "opcode":
+                if left:
+                    left.pop()
+                elif not col._engine.closed:
+                    with contextlib.suppress(LockedError):
+                        col.close()
+                    sys.settrace(None)
+            return step
+
+        def trace(frame, *_):
+            if frame.f_code is Publisher.in_turn.__code__:
+                frame.f_trace_opcodes, frame.f_trace_lines = True, False
+                return step
+            return None
+
+        sys.settrace(trace)
+        with contextlib.suppress(ClosedError):
+            col._engine.write(lambda: None)
+        sys.settrace(None)
+        ends.append(col._engine.closed)
+        col.close()
+        return not left
+
+    def close_at_each():
+        place = 0
+        while close_at(place):
+            place += 1
+
+    thread = threading.Thread(target=close_at_each, daemon=True)
+    thread.start()
+    thread.join(HANGS)
+    assert not thread.is_alive() and len(ends) > 20 and True in ends[:-1]
 
 
 def test_an_add_was_refused_whose_committer_was_interrupted_behind_the_commit(monkeypatch):

@@ -84,7 +84,7 @@ def interrupt(col: bqstore.Collection, name: str, places: tuple[int, ...], *, is
     there |= {"z": 5} | ({"c": 9} if "c" in there else {})
     assert found(col) == there
     if not is_kept:
-        assert not col._engine.lifecycle._next.empty() and not col._engine.core.group.waiting
+        assert not col._engine.lifecycle.turn._is_owned() and not col._engine.core.group.waiting
     return run.came
 
 
