@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,11 +111,15 @@ class GraphBuilder:
         if head.settings["originals"] == "none" and first < len(vectors):
             self.recent.take(vectors[first:], start + first, head.generation)
 
-    def hold_some(self, originals: Originals, head: Head) -> None:
-        """As `hold`, of a whole generation to come; ``originals`` gives the vectors of its slots."""
-        if head.settings["originals"] == "none" and head.n_slots > SMALLEST_GRAPH:
-            slots = some_of(SMALLEST_GRAPH, head.n_slots)
-            self.recent.hold(originals(slots), slots, head.generation)
+    def to_hold(self, originals: Originals, head: Head) -> Callable[[], None]:
+        """Read some vectors of a generation to come, by its slots; what this returns, once it is committed, holds them.
+
+        Where no originals are kept, as `hold`.
+        """
+        if head.settings["originals"] != "none" or head.n_slots <= SMALLEST_GRAPH:
+            return lambda: None
+        slots = some_of(SMALLEST_GRAPH, head.n_slots)
+        return partial(self.recent.hold, originals(slots), slots, head.generation)
 
     def link(self, state: State, publish: Callable[[], State]) -> None:
         """Link every slot, publishing after each batch. Ends early where others have started a new generation."""

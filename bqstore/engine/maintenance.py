@@ -89,8 +89,7 @@ def _finish(
         if other is None:
             graph = builder.graph_of(words, quantizer, sound_ones(vectors), missed)
         else:
-            graph = builder.empty()
-            builder.hold_some(other, prepared.new)
+            graph, hold = builder.empty(), builder.to_hold(other, prepared.new)
         if vectors is not None:  # no address space is refused here, and not by each search behind the commit
             vectors.view(len(words))
     except BaseException:
@@ -99,4 +98,5 @@ def _finish(
     head = core.store.commit_compaction(prepared)
     builder.adopt(graph, head.generation, head.settings.get("missed_by_walks", 0))
     if other is not None:
+        hold()
         core.graph.link_later()

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore import EmbeddingError, InvalidInputError, LockedError, SettingsConflictError
+from bqstore import EmbeddingError, InvalidInputError, LockedError, SettingsConflictError, StorageError
 from bqstore.engine import graph_builder, graph_upkeep, maintenance
 from bqstore.index import HnswGraph
 from bqstore.storage import (
+    Store,
     platform,
     staging,  # noqa: F401 - for KILLED
 )
@@ -374,6 +375,32 @@ def test_writers_waited_until_the_graph_of_the_new_vectors_was_linked(tmp_path, 
         assert free and all(free)
         assert col.info().linked == 210 and col.verify().ok
         assert [hit.id for hit in col.search(new.embed_query("text 9"), 1)] == ["d9"]
+
+
+@pytest.mark.parametrize("again", ["reembed", "add"])
+def test_vectors_of_a_commit_that_was_refused_stayed_for_trials_of_the_next(tmp_path, monkeypatch, again):
+    """Of another dimension, they ended each link with a ValueError: adds raised it behind their commits."""
+    for module in (graph_builder, graph_upkeep):
+        monkeypatch.setattr(module, "SMALLEST_GRAPH", 20)
+    old = Toy(*OLD)
+    with bqstore.open(tmp_path, originals="none", hnsw={"full_scan_threshold": 0}) as col:
+        fill(col, old, 0, 60)
+        with monkeypatch.context() as patched, pytest.raises(StorageError, match="full"):
+
+            def refuse(*_):
+                raise StorageError("the disk is full")
+
+            patched.setattr(Store, "commit_compaction", refuse)
+            col.reembed(Toy(*NEW))
+        if again == "reembed":
+            old = Toy("newest", 32)
+            col.reembed(old)
+        else:
+            col.delete(["d0"])
+            col.compact()
+        fill(col, old, 60, 90)
+        col.flush()
+        assert col.info().linked == len(col) and col.verify().ok
 
 
 def test_texts_that_came_during_the_last_round_were_embedded_under_the_lock(tmp_path):
