@@ -114,7 +114,8 @@ class Catalogue(Inheritable):
             except BaseException:
                 main.close()
                 raise
-            self._main, self._is_writer = main, True
+            # None where it cannot be told now: not the log of an earlier connection
+            self._main, self._is_writer, self._written_log = main, True, None
             with suppress(OSError):
                 self._written_log = _identity(self._log)
             self._mains += 1

@@ -6,6 +6,7 @@ The handle reads on by its descriptor, and did not see it: what it added went in
 
 import os
 import shutil
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 import bqstore
 from bqstore import BqstoreError, CorruptionError, FolderReplacedError
+from bqstore.storage import catalogue
 from bqstore.storage import verify as verifying
 
 X = np.random.default_rng(18).standard_normal((60, 16)).astype(np.float32)
@@ -102,3 +104,26 @@ def test_a_commit_in_a_log_that_had_lost_its_name_was_acknowledged(tmp_path, cha
                 keys.put([("l", b"2")])
     with bqstore.open(tmp_path) as col, bqstore.open_key_values(tmp_path) as keys:
         assert col.verify().ok and "before" in col and keys.get(["k"]) == [b"1"]
+
+
+@pytest.mark.parametrize("can_be_seen", [True, False])
+def test_a_log_that_could_not_be_looked_at_was_taken_for_the_one_before(tmp_path, monkeypatch, can_be_seen):
+    """While the collection rested, the last connection of another process removed that one, as SQLite does."""
+    real, left = catalogue._identity, [] if can_be_seen else [OSError(5, "a disk that fails for once")]
+
+    def identity(path):
+        if left:
+            raise left.pop()
+        return real(path)
+
+    with bqstore.open(tmp_path) as col:
+        col.add(X, IDS)
+        assert col._engine.store.rest()
+        with sqlite3.connect(tmp_path / "default/meta.db") as last:
+            last.execute("SELECT count(*) FROM rows").fetchone()
+        last.close()
+        assert not (tmp_path / "default/meta.db-wal").exists()
+        (tmp_path / "other").touch()  # has its inode
+        monkeypatch.setattr(catalogue, "_identity", identity)
+        col.add(X[:1] + 5, ["new"])
+        assert not left and col.verify().ok
