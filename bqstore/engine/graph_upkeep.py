@@ -104,12 +104,19 @@ class GraphUpkeep:
         return left
 
     def settle(self) -> None:
-        """Wait until what is linked in the background is linked; not under the lock, as others may write meanwhile."""
+        """Wait until what is linked in the background is linked; not under the lock, as others may write meanwhile.
+
+        What they have added since is not waited for: that might have no end.
+        """
         n = self.publisher.state.n
         if n >= SMALLEST_GRAPH and wait_for_kernels() and self.builder.at_work:
             with Progress("linking", n) as progress:
                 while self.builder.at_work:
-                    progress(self.builder.linked(self.publisher.state))
+                    state = self.publisher.state
+                    linked = self.builder.linked(state)
+                    if linked >= n < state.n:
+                        break
+                    progress(linked)
                     time.sleep(0.01)
 
     def link_rest(self) -> None:

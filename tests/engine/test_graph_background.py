@@ -549,3 +549,17 @@ def test_a_write_waited_until_all_was_linked_as_the_lock_was_always_taken_again(
         adding.result(timeout=60)
         col._engine.graph.settle()
         assert batches[:2] == [False, True] and col.info().linked == 301
+
+
+def test_a_call_that_waits_for_its_graph_waited_as_long_as_others_went_on_adding(monkeypatch):
+    """They add faster than nodes are linked, so that there is always one more batch."""
+    monkeypatch.setattr(graph_upkeep, "SMALLEST_GRAPH", 1)
+    batches = iter(range(10))
+    states = (SimpleNamespace(n=100 + 10 * batch) for batch in batches)
+
+    class Busy:
+        publisher = property(lambda self: SimpleNamespace(state=next(states)))
+        builder = SimpleNamespace(at_work=True, linked=lambda state: state.n - 30)
+
+    graph_upkeep.GraphUpkeep.settle(Busy())
+    assert next(batches) == 4, "100 are linked when there are 130"
