@@ -1,7 +1,8 @@
 """Chroma's folder: documents and metadata in SQLite, vectors in hnswlib's files, what is newer in a queue.
 
 Read without chromadb, which would write to the folder: an index that was built, and on top of it the operations of the
-queue that came later. Tried with folders of chromadb 1.5.
+queue that came later. Under cosine the index has unit vectors, and their lengths in a file of their own. The versions
+that this was tried with are in docs/moving-in.md.
 """
 
 from __future__ import annotations
@@ -35,17 +36,21 @@ def recognizes(path: Path) -> bool:
 
 
 class _Vectors(NamedTuple):
-    """Where the vector of each id is: a row of the index's file, or bytes of the queue."""
+    """Where the vector of each id is: a row of the index's file, which may have been scaled, or bytes of the queue."""
 
     rows: dict[str, int]
     matrix: F32
+    lengths: F32 | None
     queue: dict[str, bytes]
 
     def of(self, id_: str) -> F32 | None:
         if id_ in self.queue:
             return np.frombuffer(self.queue[id_], "<f4")
         row = self.rows.get(id_)
-        return None if row is None else self.matrix[row]
+        if row is None:
+            return None
+        vector: F32 = self.matrix[row]
+        return vector if self.lengths is None else vector * self.lengths[row]
 
 
 def open_source(path: Path, collection: str | None) -> Source:
@@ -57,14 +62,14 @@ def open_source(path: Path, collection: str | None) -> Source:
         name = chosen(names, collection, path)
         segments = _segments(connection, name)
         distance = _distance(connection, name)
-        vectors = _vectors(connection, folder, segments)
+        vectors = _vectors(connection, folder, segments, distance == "cosine")
         ids = [id_ for _, id_ in _ids(connection, segments["METADATA"])]
     found = next((vector for vector in map(vectors.of, ids) if vector is not None), None)
     dim = 0 if found is None else len(found)
     lost = sum(1 for id_ in ids if vectors.of(id_) is None)
     notes = [f"{lost:,} documents have no vector in the folder and are left out"] if lost else []
-    if distance == "cosine" and vectors.rows:
-        notes.append("vectors come at unit length, as Chroma keeps them under cosine: scores are the same")
+    if distance == "cosine" and vectors.rows and vectors.lengths is None:
+        notes.append("vectors come at unit length, as length.bin is missing, which has the others: scores are the same")
 
     def each() -> Iterator[One]:
         with database(file) as connection:
@@ -108,8 +113,9 @@ def _distance(connection: sqlite3.Connection, name: str) -> str:
     return "euclid"
 
 
-def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, str]) -> _Vectors:
+def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, str], scaled: bool) -> _Vectors:
     rows: dict[str, int] = {}
+    lengths: F32 | None = None
     matrix, newest = np.zeros((0, 0), np.float32), 0
     labels = folder / segments["VECTOR"] / "index_metadata.pickle"
     if labels.is_file():
@@ -119,6 +125,7 @@ def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, s
         if not isinstance(by_id, dict):
             raise damaged(labels, "it does not hold the labels of ids")
         rows = {id_: places[label] for id_, label in by_id.items() if label in places}
+        lengths = _lengths(labels.parent, len(matrix)) if scaled else None
         seen = connection.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segments["VECTOR"],))
         newest = max(_number(each) for each in [stored.get("max_seq_id") or 0, *(row[0] for row in seen)])
     queue: dict[str, bytes] = {}
@@ -132,7 +139,7 @@ def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, s
             rows.pop(id_, None)
         elif vector is not None and (operation != _ADD or (id_ not in rows and id_ not in queue)):
             queue[id_] = vector
-    return _Vectors(rows, matrix, queue)
+    return _Vectors(rows, matrix, lengths, queue)
 
 
 def _number(value: int | bytes) -> int:
@@ -156,6 +163,17 @@ def _index(folder: Path) -> tuple[dict[int, int], F32]:
     # a view of the mapped file: rows are read when they are asked for
     vectors = np.ndarray((n, (label_at - vector_at) // 4), "<f4", data, vector_at, (size, 4))
     return {int(label): row for row, label in enumerate(labels)}, vectors
+
+
+def _lengths(folder: Path, n: int) -> F32 | None:
+    """What the index's vectors had before they were scaled, float32 (n,), mapped; None if that file is not there."""
+    file = folder / "length.bin"
+    if n == 0 or not file.exists():
+        return None
+    there = regular(file).stat().st_size
+    if there < 4 * n:
+        raise damaged(file, f"it is of {there:,} bytes, for {n:,} lengths")
+    return np.memmap(file, "<f4", "r", shape=(n,))
 
 
 def _ids(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[Any, ...]]:

@@ -50,8 +50,8 @@ def flat_index(vectors, metric=1, kind=b"IxF2"):
     return head + struct.pack("<Q", n * dim) + vectors.tobytes()
 
 
-def hnswlib_files(folder, vectors):
-    """hnswlib's files of an index whose labels are 1, 2, ...: links, vector, label of each element."""
+def hnswlib_files(folder, vectors, lengths=None):
+    """hnswlib's files of an index whose labels are 1, 2, ...: links, vector, label of each element; their lengths."""
     n, dim = vectors.shape
     elements = np.zeros((n, 132 + 4 * dim + 8), np.uint8)
     elements[:, 132:-8] = vectors.view(np.uint8)
@@ -59,6 +59,8 @@ def hnswlib_files(folder, vectors):
     head = struct.pack("<i6Q", 1, 0, 1024, n, elements.shape[1], 132 + 4 * dim, 132) + bytes(48)
     (folder / "header.bin").write_bytes(head)
     (folder / "data_level0.bin").write_bytes(elements.tobytes())
+    if lengths is not None:
+        (folder / "length.bin").write_bytes(np.float32(lengths).tobytes() + bytes(4096))  # there is room for more
 
 
 class ChromaFolder:
@@ -112,11 +114,11 @@ class ChromaFolder:
             ),
         )
 
-    def index(self, collection, ids, vectors, *, seen=0, number=int, pickled=dict):
+    def index(self, collection, ids, vectors, *, seen=0, number=int, pickled=dict, lengths=None):
         """The files of the index, which has taken the log up to ``seen``."""
         folder = self.path / f"{collection}-VECTOR"
         folder.mkdir()
-        hnswlib_files(folder, vectors)
+        hnswlib_files(folder, vectors, lengths)
         labels = {id_: label for label, id_ in enumerate(ids, 1)}
         held = pickled(dimensionality=None, total_elements_added=len(ids), max_seq_id=None, id_to_label=labels)
         (folder / "index_metadata.pickle").write_bytes(pickle.dumps(held))

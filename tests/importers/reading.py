@@ -58,8 +58,7 @@ def differences(case: "dict[str, Any]", store: Path) -> "list[str]":
         for row in found.values():
             row[2] = row[2] / np.linalg.norm(row[2])
         vectors = {id_: np.array(each) / np.linalg.norm(each) for id_, each in vectors.items()}
-    near = case.get("near", 0)  # of codes, which another version of faiss decodes with another rounding
-    near = 1e-6 if case.get("unit") else near
+    near = 1e-6 if case.get("unit") else case.get("near", 0)  # of what each rounds in its own way: codes, lengths
     ids = [id_ for id_, each in vectors.items() if not np.allclose(np.float32(each), found[id_][2], near, near)]
     if ids:
         off = max(float(np.abs(np.float32(vectors[id_]) - found[id_][2]).max()) for id_ in ids)

@@ -8,6 +8,7 @@ import sys
 import uuid
 from contextlib import closing
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from llama_index.core import schema
@@ -175,6 +176,18 @@ def test_an_index_of_an_older_chroma(tmp_path, monkeypatch):
     made.db.execute("UPDATE embeddings_queue SET vector = zeroblob(32)")
     (note,) = imported(tmp_path / "old", tmp_path / "store").notes
     assert "at unit length" in note
+
+
+def test_vectors_of_chroma_under_cosine_lost_their_lengths(tmp_path):
+    """Its index keeps unit vectors, and their lengths in a file beside it; those of the log have theirs."""
+    made = ChromaFolder(tmp_path / "old")
+    docs = filled(made, space="cosine")
+    lengths = np.linalg.norm(VECTORS, axis=1)
+    units = VECTORS / lengths[:, None]
+    made.index(docs, IDS[:30], units[:30], lengths=lengths[:30], seen=30)
+    expected = np.concatenate([units[:30] * lengths[:30, None], VECTORS[30:]])
+    np.testing.assert_allclose(expected, VECTORS, 1e-6)
+    assert imported(tmp_path / "old", tmp_path / "store", vectors=expected).notes == ()
 
 
 def test_a_folder_of_a_chroma_without_truth_values_could_not_be_read(tmp_path):

@@ -134,6 +134,15 @@ def test_an_index_of_chroma_that_does_not_agree_with_its_header(tmp_path, given)
     assert not (tmp_path / "store").exists()
 
 
+def test_an_index_of_chroma_with_fewer_lengths_than_vectors(tmp_path):
+    made = ChromaFolder(tmp_path / "old")
+    docs = made.collection("docs", space="cosine")
+    made.index(docs, ["a", "b"], VECTORS[:2])
+    (made.path / f"{docs}-VECTOR" / "length.bin").write_bytes(bytes(7))
+    with pytest.raises(bqstore.CorruptionError, match=r"length\.bin cannot be read: it is of 7 bytes, for 2 lengths"):
+        open_source(made.path)
+
+
 def test_a_database_that_is_none(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "chroma.sqlite3").write_bytes(b"no database at all" * 100)
