@@ -43,6 +43,7 @@ FRAMEWORKS = ("langchain_core", "llama_index.core", "openai")
 DEMO = ("langchain_core", "llama_index.core", "sklearn", "rich")
 TESTED = (*DEMO, "openai", "typer", "plotly", "qdrant_client")
 ALL = (*TESTED, "mcp")
+PEERS = ("langchain_core", "chromadb", "faiss", "lancedb", "qdrant_client", "sqlite_vec")
 BENCH = ("pytest", "pytest_benchmark")
 TOOLS = (*BENCH, "hypothesis", "importlinter", "langchain_tests", "mypy", "pytest_asyncio", "ruff")
 # what each extra installs; a framework that is not in the list must be missing
@@ -54,6 +55,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "qdrant": ("qdrant_client",),
     "mcp": ("typer", "rich", "plotly", "mcp"),
     "demo": DEMO,
+    "peers": PEERS,
     "bench": ("langchain_core", *BENCH),
     "test": (*TESTED, *TOOLS),
     "all": ALL,
@@ -62,8 +64,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 # of each library whose folders are imported the oldest version and the newest; the old ones need Python 3.11 or older
 OLD = "numpy<2 setuptools<80"
 OTHERS = {
-    "chroma": (f"chromadb==0.4.3 {OLD}", f"chromadb==0.4.24 {OLD}", f"chromadb==0.5.23 {OLD}", "chromadb"),
-    "faiss": (f"langchain==0.0.354 faiss-cpu==1.7.4 {OLD}", "langchain-community faiss-cpu"),
+    "chroma": (*(f"chromadb=={each} {OLD}" for each in ("0.4.3", "0.4.24", "0.5.0", "0.5.23")), "chromadb"),
+    "faiss": (
+        f"langchain==0.0.100 faiss-cpu==1.7.3 {OLD}",
+        f"langchain==0.0.354 faiss-cpu==1.7.4 {OLD}",
+        "langchain-community faiss-cpu",
+    ),
     "lancedb": ("lancedb==0.14.0 pyarrow<18 numpy<2", "lancedb"),
     "langchain-memory": ("langchain-core==0.2.27", "langchain-core"),
     "llama-index": (f"llama-index==0.6.20 langchain==0.0.200 {OLD}", "llama-index-core==0.10.0", "llama-index-core"),
