@@ -69,7 +69,7 @@ def test_an_index_of_faiss_that_cannot_be_asked_as_others_are_ended_the_process(
         index = faiss.IndexPreTransform(faiss.PCAMatrix(DIM, 6), faiss.IndexIDMap(faiss.IndexFlatL2(6)))
     else:
         index = faiss.index_factory(DIM, factory)
-    index.train(VECTORS)
+    index.train(np.random.default_rng(1).standard_normal((300, DIM)).astype(np.float32))  # OPQ wants 256 or more
     index.add_with_ids(VECTORS, np.arange(N))
     faiss.write_index(index, str(tmp_path / "old" / "index.faiss"))
     if factory == "IVF2,PQ4x4fs":
