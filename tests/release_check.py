@@ -113,8 +113,8 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def step(what: str, command: list[object], cwd: Path, extra_env: dict[str, str] | None = None) -> None:
-    """Run a command and print how long it took; raise CheckFailed with the end of its output if it fails."""
+def step(what: str, command: list[object], cwd: Path, extra_env: dict[str, str] | None = None) -> str:
+    """Run a command, print how long it took, return its last line; CheckFailed has its last ones if it fails."""
     print(f"    {what:<28}", end="", flush=True)
     start = time.perf_counter()
     words = [str(word) for word in command]
@@ -130,9 +130,10 @@ def step(what: str, command: list[object], cwd: Path, extra_env: dict[str, str] 
         check=False,
     )
     print(f"{time.perf_counter() - start:6.1f} s", flush=True)
+    tail = done.stdout.strip().splitlines()[-30:] or [f"exit status {done.returncode}, no output"]
     if done.returncode:
-        tail = done.stdout.strip().splitlines()[-30:] or [f"exit status {done.returncode}, no output"]
         raise CheckFailed("\n".join([f"{what}: {tail[-1]}", f"$ {shlex.join(words)}", *tail]))
+    return tail[-1]
 
 
 def clean_environ() -> dict[str, str]:
@@ -234,7 +235,7 @@ def make_environment(python: str, folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def checks_of(name: str, wheel: Path, python: str, folder: Path) -> list[Callable[[], None]]:
+def checks_of(name: str, wheel: Path, python: str, folder: Path) -> list[Callable[[], object]]:
     """The steps of one environment: install, run each program, remove."""
     environment, elsewhere = folder / f"env-{name}", folder / f"elsewhere-{name}"
     elsewhere.mkdir()
@@ -252,7 +253,7 @@ def checks_of(name: str, wheel: Path, python: str, folder: Path) -> list[Callabl
         for module in modules:
             step(f"import {module}", [inside, "-I", "-c", f"import {module}"], elsewhere)
 
-    def program(program_name: str) -> Callable[[], None]:
+    def program(program_name: str) -> Callable[[], object]:
         file = Path(__file__).with_name("release_programs.py")
         arguments = (program_name, ROOT if editable else environment, elsewhere / program_name)
         return lambda: step(program_name, [inside, "-I", file, *arguments], elsewhere, extra_env)
@@ -267,7 +268,7 @@ def checks_of(name: str, wheel: Path, python: str, folder: Path) -> list[Callabl
     return [install, *map(program, programs), *([demo] if name == "demo" else []), remove]
 
 
-def importers(wheel: Path, python: str, folder: Path) -> list[Callable[[], None]]:
+def importers(wheel: Path, python: str, folder: Path) -> list[Callable[[], object]]:
     """The steps for folders of other libraries: each version writes its own, and the wheel imports them.
 
     Old versions that this Python has no packages for are named and left out; the newest must install.
@@ -279,7 +280,7 @@ def importers(wheel: Path, python: str, folder: Path) -> list[Callable[[], None]
         what = [f"{wheel}[cli]", "lancedb", "pyarrow", "faiss-cpu"]
         step("pip install", [reader / "bin" / "python", "-m", "pip", "install", "--quiet", *what], folder)
 
-    def moved(kind: str, packages: str) -> Callable[[], None]:
+    def moved(kind: str, packages: str) -> Callable[[], object]:
         def run() -> None:
             environment, written = folder / "env-writer", folder / "written"
             print(f"    {kind}: {packages}", flush=True)
@@ -293,7 +294,8 @@ def importers(wheel: Path, python: str, folder: Path) -> list[Callable[[], None]
                     print(f"    skipped, not to be had on this Python: {str(error).splitlines()[0]}", flush=True)
                     return
                 step("write", [inside, "-I", here / "writers.py", kind, written], folder)
-                step("import", [reader / "bin" / "python", "-I", here / "reading.py", written], folder)
+                said = step("import", [reader / "bin" / "python", "-I", here / "reading.py", written], folder)
+                print(f"    {said}", flush=True)
             finally:
                 shutil.rmtree(environment, ignore_errors=True)
                 shutil.rmtree(written, ignore_errors=True)
