@@ -74,7 +74,7 @@ OTHERS = {
     "langchain-memory": ("langchain-core==0.2.27", "langchain-core"),
     "llama-index": (f"llama-index==0.6.20 langchain==0.0.200 {OLD}", "llama-index-core==0.10.0", "llama-index-core"),
     "qdrant": ("qdrant-client==1.1.7 numpy<2", "qdrant-client==1.7.0 numpy<2", "qdrant-client"),
-    "sqlite-vec": ("sqlite-vec==0.1.0", "sqlite-vec"),
+    "sqlite-vec": ("sqlite-vec==0.1.0 apsw", "sqlite-vec apsw"),
 }
 
 

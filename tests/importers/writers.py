@@ -497,15 +497,18 @@ def faiss(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def sqlite_vec(folder: Path) -> Iterator[dict[str, Any]]:
-    """Tables with deletions and changes over several chunks, and whatever columns this version has."""
-    import sqlite3
+    """Tables with deletions and changes over several chunks, and whatever columns this version has.
 
+    Python's own SQLite may load no extension: apsw brings one that does.
+    """
+    import apsw
     import sqlite_vec
 
     where, version = folder / "vec.db", _version("sqlite-vec")
-    db = sqlite3.connect(where)
+    db = apsw.Connection(str(where))
     db.enable_load_extension(True)
-    sqlite_vec.load(db)
+    db.load_extension(sqlite_vec.loadable_path())
+    db.execute("BEGIN")
 
     def raw(i: int) -> bytes:
         return struct.pack(f"<{DIM}f", *vector(i))
@@ -523,11 +526,11 @@ def sqlite_vec(folder: Path) -> Iterator[dict[str, Any]]:
         for at in (3, 7, 1050):
             try:
                 db.execute(f"DELETE FROM {name} WHERE {key} = ?", (keys[at],))
-            except sqlite3.OperationalError as error:  # 0.1.0 with keys that are texts
+            except apsw.Error as error:  # 0.1.0 with keys that are texts
                 print(name, error)
         try:
             db.execute(f"UPDATE {name} SET {vec} = ? WHERE {key} = ?", (raw(7000), keys[8]))
-        except sqlite3.OperationalError as error:
+        except apsw.Error as error:
             print(name, error)
 
     db.execute(f"CREATE VIRTUAL TABLE vec_docs USING vec0(embedding float[{DIM}])")
@@ -597,7 +600,7 @@ def sqlite_vec(folder: Path) -> Iterator[dict[str, Any]]:
         cases.append(case(where, rows, "euclid", "full"))
         if version >= (0, 1, 7):
             db.execute("DELETE FROM vec_docs WHERE rowid < 1100")
-    db.commit()
+    db.execute("COMMIT")
     db.close()
     if version >= (0, 1, 7):
         cases[0]["rows"] = {key: row for key, row in cases[0]["rows"].items() if int(key) >= 1100}
