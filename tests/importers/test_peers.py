@@ -117,6 +117,20 @@ def test_an_index_and_a_queue_of_chroma(tmp_path):
     np.testing.assert_array_equal([each.vector for each in found], np.float32(theirs["embeddings"]))
 
 
+def test_the_index_of_chroma_under_cosine_has_unit_vectors_and_their_lengths(tmp_path):
+    chromadb = needs("chromadb")
+    vectors = np.random.default_rng(1).standard_normal((1200, DIM)).astype(np.float32)
+    ids = [f"d{i}" for i in range(len(vectors))]
+    client = chromadb.PersistentClient(str(tmp_path / "old"))
+    client.create_collection("docs", metadata={"hnsw:space": "cosine"}).add(ids=ids, embeddings=vectors)
+    assert list((tmp_path / "old").glob("*/length.bin"))
+    report = import_from(tmp_path / "old", tmp_path / "store")
+    assert report.ok and report.compared == 1200 and report.notes == ()
+    with bqstore.open(tmp_path / "store") as col:
+        found = col.get(ids, with_vectors=True)
+    np.testing.assert_allclose([each.vector for each in found], vectors, 1e-6)
+
+
 def test_qdrant_of_langchain(tmp_path):
     qdrant, client = needs("langchain_qdrant"), needs("qdrant_client")
     local = client.QdrantClient(path=str(tmp_path / "old"))
