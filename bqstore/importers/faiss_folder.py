@@ -6,7 +6,7 @@ Flat indexes, which is what LangChain makes, are read from the file itself; othe
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -63,17 +63,17 @@ def open_source(path: Path, collection: str | None) -> Source:
     documents = found.get("_dict") if isinstance(found, dict) else None
     if not isinstance(documents, dict) or not isinstance(names, dict):
         raise damaged(pickled, "it does not hold a docstore and the ids of its documents")
-    vectors, distance = _vectors(file)
+    vectors, distance, numbers = _vectors(file)
     notes = []
-    missing = sum(1 for place in range(len(vectors)) if names.get(place) not in documents)
+    missing = sum(1 for number in numbers if names.get(number) not in documents)
     if missing:
         notes.append(f"{missing:,} vectors without a document are left out")
 
     def each() -> Iterator[One]:
-        for place in range(len(vectors)):
-            document = documents.get(names.get(place))
+        for place, number in enumerate(numbers):
+            document = documents.get(names.get(number))
             if isinstance(document, dict):
-                yield _one(str(names[place]), document, vectors[place])
+                yield _one(str(names[number]), document, vectors[place])
 
     dim = vectors.shape[1]
     return Source("faiss", path, "", len(vectors) - missing, dim, distance, lambda: portions(each(), dim), notes)
@@ -85,8 +85,8 @@ def _one(id_: str, document: dict[str, Any], vector: F32) -> One:
     return One(id_, text, metadata, vector)
 
 
-def _vectors(file: Path) -> tuple[F32, str]:
-    """The vectors of an index, float32 (n, dim), mapped where the file holds them as they are; and its distance."""
+def _vectors(file: Path) -> tuple[F32, str, Sequence[int]]:
+    """The vectors of an index, float32 (n, dim), mapped where the file holds them as they are; distance; numbers."""
     with regular(file).open("rb") as opened:
         begin = opened.read(_HEADER.size + 8)
     if len(begin) < _HEADER.size + 8 or begin[:4] not in (b"IxFI", b"IxF2", b"IxFl"):
@@ -97,11 +97,11 @@ def _vectors(file: Path) -> tuple[F32, str]:
     if metric not in _DISTANCES or dim < 1 or n < 0 or numbers != n * dim or size < 4 * numbers:
         raise damaged(file, f"its header tells of {n:,} vectors of {dim:,} dimensions, in {size:,} bytes")
     if n == 0:
-        return np.zeros((0, dim), np.float32), _DISTANCES[metric]
-    return np.memmap(file, "<f4", "r", len(begin), (n, dim)), _DISTANCES[metric]
+        return np.zeros((0, dim), np.float32), _DISTANCES[metric], ()
+    return np.memmap(file, "<f4", "r", len(begin), (n, dim)), _DISTANCES[metric], range(n)
 
 
-def _by_faiss(file: Path) -> tuple[F32, str]:
+def _by_faiss(file: Path) -> tuple[F32, str, Sequence[int]]:
     try:
         faiss: Any = import_module("faiss")
     except ImportError:
@@ -110,8 +110,10 @@ def _by_faiss(file: Path) -> tuple[F32, str]:
         ) from None
     try:
         whole = index = faiss.read_index(str(file))  # kept, as it owns the one inside
-        if isinstance(whole, faiss.IndexIDMap) and not isinstance(whole, faiss.IndexIDMap2):
+        numbers: Sequence[int] = range(index.ntotal)
+        if isinstance(whole, faiss.IndexIDMap):
             index = faiss.downcast_index(whole.index)  # asked for vectors itself, it ends the process
+            numbers = faiss.vector_to_array(whole.id_map).tolist()
         inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
         if hasattr(inner, "make_direct_map"):
             if "FastScan" in type(inner).__name__:  # asked for vectors it ends the process
@@ -122,4 +124,4 @@ def _by_faiss(file: Path) -> tuple[F32, str]:
         vectors = index.reconstruct_n(0, index.ntotal) if index.ntotal else np.zeros((0, index.d), np.float32)
     except RuntimeError as error:
         raise damaged(file, str(error).splitlines()[-1]) from None
-    return vectors, _DISTANCES.get(index.metric_type, "euclid")
+    return vectors, _DISTANCES.get(index.metric_type, "euclid"), numbers

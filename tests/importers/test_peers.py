@@ -60,6 +60,19 @@ def test_an_index_of_faiss_that_is_not_flat(tmp_path, numbered):
     imported(tmp_path / "old", tmp_path / "store")
 
 
+@pytest.mark.parametrize("kind", ["IDMap", "IDMap2"])
+def test_documents_got_the_vectors_of_others_from_an_index_that_numbers_them_itself(tmp_path, kind):
+    faiss = needs("faiss")
+    community = needs("langchain_community.vectorstores.faiss")
+    store = community.FAISS.from_documents(documents(), Given(), ids=IDS)
+    numbers = np.random.default_rng(2).permutation(1000)[:N] + 5
+    store.index_to_docstore_id = dict(zip(numbers.tolist(), IDS, strict=True))
+    store.index = faiss.index_factory(DIM, f"{kind},Flat")
+    store.index.add_with_ids(VECTORS, numbers)
+    store.save_local(str(tmp_path / "old"))
+    imported(tmp_path / "old", tmp_path / "store")
+
+
 @pytest.mark.parametrize("factory", ["IVF2,PQ4x4fs", "OPQ4_8,IVF2,PQ4x4", "PCA6,IDMap"])
 def test_an_index_of_faiss_that_cannot_be_asked_as_others_are_ended_the_process(tmp_path, factory):
     faiss = needs("faiss")
