@@ -396,7 +396,14 @@ async def test_async_calls_do_not_stall_the_event_loop(tmp_path: Any, monkeypatc
                 await asyncio.sleep(0.001)
                 gaps.append(time.perf_counter() - before)
 
+        def most() -> float:
+            late = sorted(gaps)[len(gaps) * 95 // 100]
+            gaps.clear()
+            return late
+
         heart = asyncio.create_task(beat())
+        await asyncio.sleep(0.3)
+        idle = most()  # the machine may be busy
         searches = [store.asimilarity_search("1 0", filter={"n": {"$exists": False}}) for _ in range(150)]
         adds = [store.aadd_texts(["1 2"], ids=[f"new {i}"]) for i in range(50)]
         before = threading.active_count()
@@ -413,7 +420,7 @@ async def test_async_calls_do_not_stall_the_event_loop(tmp_path: Any, monkeypatc
         heart.cancel()
         assert all(len(found) == 4 for found in done[:150]) and threading.active_count() < before + 40
         assert called and threading.get_ident() not in called
-        assert sorted(gaps)[len(gaps) * 95 // 100] < 0.02, max(gaps)
+        assert most() - idle < 0.02
 
 
 def test_a_root_logger_at_debug_hears_nothing_of_numba(caplog: pytest.LogCaptureFixture, store: BQVectorStore) -> None:
