@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from .. import index
 from ..bitmap import Matches
 from ..config import AUTO, MAX_K, Quantization
-from ..index.planner import WALK
 from ..storage.files import RecordFile
 from ..validate import check_dim, check_queries, lengthened
 from .options import Options
@@ -75,10 +74,10 @@ class PreparedSearch:
 
     def _made(self, k: int) -> index.Search:
         plan, accept = self._plan(k), self._accept
-        if plan.way == WALK and accept is not None and not self.shorter:
+        if plan.way == index.WALK and accept is not None and not self.shorter:
             self.shorter = self._data.passes_over(accept.bits, self._accepted)
             plan = self._plan(k) if self.shorter else plan
-        if accept is None or accept.rows is None or plan.way == WALK:
+        if accept is None or accept.rows is None or plan.way == index.WALK:
             bits, rows = None if accept is None else accept.bits, None
         else:
             bits, rows = None, accept.rows
@@ -252,4 +251,5 @@ class PreparedSearch:
 
 def unfiltered(state: State, options: Options) -> PreparedSearch:
     """A search of all that is live."""
-    return PreparedSearch(state, Matches(state.n, state.live_bits), options)
+    accept = None if state.head.n_live == state.n else Matches(state.n, state.live_bits)
+    return PreparedSearch(state, accept, options)
