@@ -1,18 +1,21 @@
-"""The four figures of the report page, one function each, made by plotly.
+"""The figures of the pages, one function each, made by plotly.
 
-None of them contains text of the user. They can be read without color: an encoding has the same marker and dashes in
-all of them. The color of text comes from the page's style sheet, which suits it to a light or a dark screen.
+Of the user they have names of metadata fields only, which are escaped. They can be read without color: an encoding has
+the same marker and dashes in all of them. The color of text comes from the page's style sheet, which suits it to a
+light or a dark screen.
 """
 
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from bqstore import RecallPoint, RecallReport
+from bqstore import Choice, Histogram, Quantization, RecallPoint, RecallReport
 
 from . import formatting
+from .template import visible
 
 # at least 3.7:1 against white and against the page's dark ground
 _COLORS = ("#2f7fd0", "#d55e00", "#1a936f", "#a45bc6", "#a87800", "#0e8fa8", "#d0437d", "#7a8b2a")
@@ -50,19 +53,27 @@ def all_figures(report: RecallReport) -> dict[str, Any]:
 
 
 def recall_against_time(report: RecallReport) -> Any:
-    """One marker for each setting: filled if its codes are stored, open if they were made for the report."""
-    figure = _figure("milliseconds per query", f"recall@{report.k}")
+    """One marker for each setting: filled if its codes are stored, open if they were made for the report.
+
+    Where there are walks and scans, whose times do not compare, walks have a dot.
+    """
+    both = formatting.walks_and_scans(report)
+    dots = "; markers with a dot: walks" if both else ""
+    figure = _figure(f"milliseconds per query{dots}", f"recall@{report.k}")
     looks = styles(report)
     for name, points in formatting.by_encoding(report.points).items():
         look = looks[name]
-        symbols = [look.symbol if p.stored else f"{look.symbol}-open" for p in points]
+        symbols = [look.symbol + _kind(p, both) for p in points]
+        edges = [
+            "#ffffff" if symbol.endswith("-dot") else look.color for symbol in symbols
+        ]  # a dot has this color, too
         figure.add_scatter(
             x=[p.milliseconds for p in points],
             y=[p.recall for p in points],
             error_y=_error_bars(points),
             name=name,
             mode="markers",
-            marker={"color": look.color, "symbol": symbols, "size": 10, "line": {"width": 2, "color": look.color}},
+            marker={"color": look.color, "symbol": symbols, "size": 10, "line": {"width": 2, "color": edges}},
             text=[_hover(report, name, p) for p in points],
             hovertemplate="%{text}<extra></extra>",
         )
@@ -108,15 +119,16 @@ def recall_against_oversampling(report: RecallReport) -> Any:
 
 def scores(report: RecallReport) -> Any:
     """Histograms of the scores of neighbors and of other documents, each as shares of its own total."""
-    figure = _figure(f"score ({_measure(report.distance)})", "share of the documents")
-    edges = report.scores.edges
+    return histogram(report.scores, f"the {formatting.nearest_sought(report)} nearest", report.distance)
+
+
+def histogram(found: Histogram, nearest: str, distance: str) -> Any:
+    """The histograms of scores; ``nearest`` names those of the neighbors."""
+    figure = _figure(f"score ({_measure(distance)})", "share of the documents")
+    edges = found.edges
     for name, counts, look in (
-        ("others, picked at random", report.scores.others, {"color": _COLORS[1], "dash": "dash"}),
-        (
-            f"the {formatting.nearest_sought(report)} nearest",
-            report.scores.neighbors,
-            {"color": _COLORS[0], "dash": "solid"},
-        ),
+        ("others, picked at random", found.others, {"color": _COLORS[1], "dash": "dash"}),
+        (nearest, found.neighbors, {"color": _COLORS[0], "dash": "solid"}),
     ):
         shares = [n / (sum(counts) or 1) for n in counts]
         ranges = [
@@ -138,23 +150,52 @@ def scores(report: RecallReport) -> Any:
 
 def memory(report: RecallReport) -> Any:
     """One bar for each encoding, below that of the float32 vectors."""
-    sizes = formatting.memory_by_encoding(report)
-    most = max(sizes.values())
+    return bars(formatting.memory_by_encoding(report), "in memory", gray=1)
+
+
+def bars(sizes: dict[str, int], where: str, gray: int = 0) -> Any:
+    """One bar for each size in bytes; the first ones gray."""
+    most = max(1, *sizes.values())
     unit, factor = formatting.unit(most)
-    figure = _figure(f"{unit} in memory", "")
+    figure = _figure(f"{unit} {where}", "")
+    names = [escape(visible(name)) for name in sizes]  # plotly reads tags in texts
     figure.add_bar(
         x=[n / factor for n in sizes.values()],
-        y=list(sizes),
+        y=names,
         orientation="h",
-        marker={"color": [_GRAY, *[_COLORS[0]] * (len(sizes) - 1)]},
+        marker={"color": [*[_GRAY] * gray, *[_COLORS[0]] * (len(sizes) - gray)]},
         text=[formatting.size(n) for n in sizes.values()],
         textposition="outside",
         hovertemplate="%{y}: %{text}<extra></extra>",
         showlegend=False,
     )
     figure.update_xaxes(range=[0, most / factor * 1.55], nticks=6)  # room for a text at the longest bar
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_layout(height=130 + 34 * len(sizes))
+    return figure
+
+
+def trials(choice: Choice, in_use: Quantization) -> Any:
+    """One marker for each encoding that was measured when the collection chose its own."""
+    figure = _figure("nanoseconds to compare one code", f"recall@{choice.k}")
+    for i, trial in enumerate(choice.trials):
+        name = formatting.encoding(trial.quantization)
+        used = name == formatting.encoding(in_use)
+        figure.add_scatter(
+            x=[trial.nanoseconds],
+            y=[trial.recall],
+            name=f"{name} (in use)" if used else name,
+            mode="markers",
+            marker={
+                "color": _COLORS[i % len(_COLORS)],
+                "symbol": _SYMBOLS[i % len(_SYMBOLS)],
+                "size": 16 if used else 10,
+            },
+            hovertemplate=f"<b>{name}</b><br>recall {trial.recall:.3f}, of the codes alone {trial.raw_recall:.3f}<br>"
+            f"{trial.nanoseconds:.1f} ns a code of {trial.code_bytes:,} bytes<extra></extra>",
+        )
+    figure.update_xaxes(type="log", dtick="D2", tickformat="~g")
+    figure.update_yaxes(range=[max(0.0, min(t.recall for t in choice.trials) - 0.05), 1.02])
     return figure
 
 
@@ -185,6 +226,13 @@ def _error_bars(points: list[RecallPoint]) -> dict[str, Any]:
     """The 95% intervals around the recalls."""
     above, below = [max(0.0, p.high - p.recall) for p in points], [max(0.0, p.recall - p.low) for p in points]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
+
+
+def _kind(point: RecallPoint, both: bool) -> str:
+    """What a marker's symbol ends in."""
+    if not point.stored:
+        return "-open"
+    return "-dot" if both and point.way == "walk" else ""
 
 
 def _hover(report: RecallReport, name: str, point: RecallPoint) -> str:

@@ -1,5 +1,7 @@
 """Numbers and settings as text, the same on the terminal and on the report page."""
 
+import re
+import shlex
 from collections.abc import Iterable
 
 from bqstore import Quantization, RecallPoint, RecallReport, SearchParams
@@ -12,11 +14,25 @@ SEARCHES = {  # what `RecallPoint.way` and `CollectionInfo.way` mean
 }
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 EXACT = "exact search"
+ENOUGH = 0.95  # the recall from which a verdict finds nothing to do
+_STEP = re.compile(r"Next step: (requantize\([^)]*\)|[^;.,]+)")
 
 
 def printable(text: str) -> str:
     """Escape control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def command(name: str, path: str, collection: str, *more: str) -> str:
+    """A command of `bqstore` for a shell to be copied."""
+    which = [] if collection == "default" else ["--collection", collection]
+    return shlex.join(["bqstore", name, path, *which, *more])
+
+
+def next_step(verdict: str) -> str:
+    """The next step that a verdict names; empty if it names none."""
+    found = _STEP.search(verdict)
+    return found[1] if found else ""
 
 
 def size(n: float) -> str:
@@ -81,6 +97,11 @@ def settings(params: RecallPoint | SearchParams) -> str:
 def nearest_sought(report: RecallReport) -> int:
     """How many documents each query has to find: k, or all others in a smaller collection."""
     return min(report.k, report.documents - report.held_out)
+
+
+def walks_and_scans(report: RecallReport) -> bool:
+    """Whether some points were timed on walks of the graph, and others on scans: their times do not compare."""
+    return {"walk", "scan"} <= {point.way for point in report.points}
 
 
 def exact_search_note(report: RecallReport) -> str:

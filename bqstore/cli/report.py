@@ -1,27 +1,26 @@
 """A recall report as one HTML page. It makes no network request and contains no text or id of a document.
 
-There is one function for each part of the page, from top to bottom. Every text goes through `escape`.
+There is one function for each part of the page, from top to bottom. Every text goes through `shown`.
 """
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
-from html import escape
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from bqstore import RecallPoint, RecallReport, __version__
 
 from . import figures, formatting
-from .template import PROGRAM, document
+from .template import PROGRAM, as_json, card, document, shown
+
+_FOLDED = ("oversampling", "scores")
 
 
 def page(report: RecallReport, path: str, collection: str, when: datetime | None = None) -> str:
     """Return the whole page as HTML. ``when`` is the time of the measurement; None: now."""
     drawn = {name: figure.to_plotly_json() for name, figure in figures.all_figures(report).items() if figure.data}
-    parts = (_head(report, path, collection), _plots(report.k, drawn), _points(report), _how(report, when))
-    data = json.dumps(drawn, allow_nan=False).replace("<", "\\u003c")
-    return document(f"Recall of {collection}", "\n".join(parts), data, (get_plotlyjs(), PROGRAM))
+    parts = (_head(report, path, collection), _plots(report, drawn), points(report), _how(report, when))
+    return document(f"Recall of {collection}", "\n".join(parts), as_json(drawn), (get_plotlyjs(), PROGRAM))
 
 
 def _head(report: RecallReport, path: str, collection: str) -> str:
@@ -31,19 +30,19 @@ def _head(report: RecallReport, path: str, collection: str) -> str:
     in_use = "exact search" if now.way == "exact" else formatting.settings(now).replace("=", " ")
     less = formatting.times_less(now.memory_bytes, floats)
     cards = (
-        _card(
+        card(
             f"recall@{report.k}",
             f"{report.recall:.3f}",
             found,
             f"95% interval: {formatting.interval(report.low, report.high)}",
         ),
-        _card(
+        card(
             "time of a search",
             f"{formatting.milliseconds(report.milliseconds)} ms",
             "median, on one thread",
             f"95 of 100 take at most {formatting.milliseconds(now.slowest)} ms",
         ),
-        _card(
+        card(
             "memory",
             formatting.size(now.memory_bytes),
             f"codes and links of {report.documents:,} documents",
@@ -51,83 +50,108 @@ def _head(report: RecallReport, path: str, collection: str) -> str:
             if less
             else f"as float32: {formatting.size(floats)}",
         ),
-        _card("setting in use", in_use, formatting.encoding(now.quantization), formatting.SEARCHES[now.way]),
+        card("setting in use", in_use, formatting.encoding(now.quantization), formatting.SEARCHES[now.way]),
     )
     return f"""<header>
-<h1>Recall of searches in “{escape(collection)}”</h1>
-<p class="path">{escape(path)}</p>
-<p class="verdict">{escape(report.verdict)}</p>
+<h1>Recall of searches in “{shown(collection)}”</h1>
+<p class="path">{shown(path)}</p>
+<p class="verdict">{shown(report.verdict)}</p>
+<p class="todo">{to_do(report, path, collection)}</p>
 <dl class="cards">{"".join(cards)}</dl>
 </header>"""
 
 
-def _card(name: str, figure: str, *notes: str) -> str:
-    """One large figure with its name and notes."""
-    below = "".join(f'<dd class="note">{escape(note)}</dd>' for note in notes)
-    return f'<div><dt>{escape(name)}</dt><dd class="figure">{escape(figure)}</dd>{below}</div>'
+def to_do(report: RecallReport, path: str, collection: str) -> str:
+    """The next step of the verdict as what a reader can type; or that there is none."""
+    step = formatting.next_step(report.verdict)
+    if step.startswith("tune("):
+        command = formatting.command("tune", path, collection, "--target", "0.95")
+        return f"What to do: store faster or better settings by <code>{shown(command)}</code>"
+    if step.startswith("requantize("):
+        opened = f"bqstore.open({path!r}, {collection!r})"
+        return f"What to do, in Python: <code>{shown(opened)}.{shown(step)}</code>"
+    if step or report.recall < formatting.ENOUGH:
+        return f"What to do: {shown(step or 'see the table for settings that find more')}"
+    return "What to do: nothing. Keep the settings as they are."
 
 
-def _plots(k: int, drawn: Iterable[str]) -> str:
-    """The figures' elements, each with a short text on how to read it."""
+def _plots(report: RecallReport, drawn: Iterable[str]) -> str:
+    """The figures' elements, each with a short text on how to read it; those that few read are folded away."""
     texts = {
         "time": (
             "Recall and time of a search",
-            f"Each marker is one setting. Higher: it finds more of the true {k} nearest. Further left: it is faster. "
-            "Filled markers were measured on the stored codes, open ones on codes made for this report. The bars are "
-            "95% confidence intervals: two settings whose bars overlap much may be equally good. The table below has "
-            "all numbers.",
-        ),
-        "oversampling": (
-            "What more candidates gain",
-            f"Codes are approximate, so a search takes more candidates than the {k} it was asked for (oversampling "
-            "says how many times more) and ranks them by their original vectors. Where a line is flat, more candidates "
-            "cost time and find nothing more.",
-        ),
-        "scores": (
-            "How well scores separate the nearest documents",
-            "Scores of the nearest documents, and scores of documents picked at random. The less the two overlap, the "
-            "easier the nearest are to find.",
+            f"{about_time(report)} The table below has all numbers.",
         ),
         "memory": (
             "Memory of each encoding",
             "For all documents of the collection. Codes and the links of the graph, if there is one, are kept in "
             "memory; the original vectors stay on disk.",
         ),
+        "oversampling": (
+            "What more candidates gain",
+            f"Codes are approximate, so a search takes more candidates than the {report.k} it was asked for "
+            "(oversampling says how many times more) and ranks them by their original vectors. Where a line is flat, "
+            "more candidates cost time and find nothing more.",
+        ),
+        "scores": (
+            "How well scores separate the nearest documents",
+            "Scores of the nearest documents, and scores of documents picked at random. The less the two overlap, the "
+            "easier the nearest are to find.",
+        ),
     }
-    return "\n".join(_plot(name, *texts[name]) for name in drawn)
+    there = set(drawn)
+    return "\n".join(_plot(name, *texts[name], folded=name in _FOLDED) for name in texts if name in there)
 
 
-def _plot(name: str, title: str, text: str) -> str:
-    """The element of one figure."""
-    return f"""<section>
-<h2 id="{name}-title">{escape(title)}</h2>
-<figure>
-<figcaption><p>{escape(text)}</p></figcaption>
+def about_time(report: RecallReport) -> str:
+    """How the figure of recall and time is read."""
+    differ = (
+        " Times of walks and of scans do not compare: markers with a dot were walks of the graph, the others scans of "
+        "all codes. Codes made for this report have no graph, so they were scanned; stored in its place, they would be "
+        "walked, too."
+    )
+    return (
+        f"Each marker is one setting. Higher: it finds more of the true {report.k} nearest. Further left: it is "
+        "faster. Filled markers were measured on the stored codes, open ones on codes made for this report."
+        f"{differ if formatting.walks_and_scans(report) else ''} The bars are 95% confidence intervals: two "
+        "settings whose bars overlap much may be equally good."
+    )
+
+
+def _plot(name: str, title: str, text: str, folded: bool = False) -> str:
+    """The element of one figure; folded, it opens at its heading."""
+    heading = f'<h2 id="{name}-title">{shown(title)}</h2>'
+    figure = f"""<figure>
+<figcaption><p>{shown(text)}</p></figcaption>
 <div class="plot" id="{name}" role="img" aria-labelledby="{name}-title"></div>
 <noscript><p>This figure is drawn by JavaScript, which is disabled; the table below has its numbers.</p></noscript>
-</figure>
-</section>"""
+</figure>"""
+    if folded:
+        return f"<details>\n<summary>{heading}</summary>\n{figure}\n</details>"
+    return f"<section>\n{heading}\n{figure}\n</section>"
 
 
-def _points(report: RecallReport) -> str:
-    """The table of all settings, with a group of rows for each encoding."""
+def points(report: RecallReport) -> str:
+    """The table of all settings under its heading."""
+    return f'<section>\n<h2 id="table-title">All settings that were measured</h2>\n{points_table(report)}\n</section>'
+
+
+def points_table(report: RecallReport, heading: str = "table-title") -> str:
+    """The table of all settings, with a group of rows for each encoding; ``heading`` is the id of what names it."""
     names = ("", "oversampling", "hnsw_ef", f"recall@{report.k}", "95% interval", "median ms", "95 of 100 ms", "memory")
     heads = "".join(f'<th scope="col">{name}</th>' for name in (*names, "search", "query_encoding"))
     bodies = []
-    for name, points in formatting.by_encoding(report.points).items():
-        head = f'<tr><th scope="rowgroup" colspan="10">{escape(name)}</th></tr>'
-        bodies.append("\n".join(("<tbody>", head, *(_row(report, point) for point in points), "</tbody>")))
-    return f"""<section>
-<h2 id="table-title">All settings that were measured</h2>
-<p>“stored”: measured on the stored codes. “trial”: on codes made for this report. A “scan” compares all codes, a “walk”
-follows the graph. Oversampling “off”: ranked by the codes alone.</p>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="table-title">
+    for name, group in formatting.by_encoding(report.points).items():
+        head = f'<tr><th scope="rowgroup" colspan="10">{shown(name)}</th></tr>'
+        bodies.append("\n".join(("<tbody>", head, *(_row(report, point) for point in group), "</tbody>")))
+    return f"""<p>“stored”: measured on the stored codes. “trial”: on codes made for this report. A “scan” compares all
+codes, a “walk” follows the graph. Oversampling “off”: ranked by the codes alone.</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="{heading}">
 <table>
 <thead><tr>{heads}</tr></thead>
 {"".join(bodies)}
 </table>
-</div>
-</section>"""
+</div>"""
 
 
 def _row(report: RecallReport, point: RecallPoint) -> str:
@@ -145,7 +169,7 @@ def _row(report: RecallReport, point: RecallPoint) -> str:
         point.quantization.query_encoding,
     )
     kind = ' class="current"' if status == "in use" else ""
-    return f'<tr{kind}><th scope="row">{status}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    return f'<tr{kind}><th scope="row">{status}</th>' + "".join(f"<td>{shown(cell)}</td>" for cell in cells) + "</tr>"
 
 
 def _how(report: RecallReport, when: datetime | None) -> str:
@@ -175,7 +199,7 @@ def _how(report: RecallReport, when: datetime | None) -> str:
         "Time": "The median of one query at a time, on one thread. It differs on another machine or under load.",
         "Measured": f"{when:%Y-%m-%d %H:%M %Z}, with bqstore {__version__}.",
     }
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items() if text)
+    listed = "".join(f"<dt>{shown(name)}</dt><dd>{shown(text)}</dd>" for name, text in facts.items() if text)
     return f'<section>\n<h2>How this was measured</h2>\n<dl class="how">{listed}</dl>\n</section>'
 
 

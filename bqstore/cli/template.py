@@ -1,14 +1,18 @@
-"""The style sheet, the script and the HTML frame of the report page."""
+"""What pages have in common: how text is shown, their frame, style sheet and script."""
 
 import base64
 import hashlib
+import json
+import re
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de;
-  --card: #f6f8fa; }
+  --card: #f6f8fa; --strong: #1f6fc0; }
 @media screen and (prefers-color-scheme: dark) {
-  :root { --ground: #15181d; --ink: #e6e9ec; --soft: #a3acb5; --line: #3a424b; --card: #1d2229; }
+  :root { --ground: #15181d; --ink: #e6e9ec; --soft: #a3acb5; --line: #3a424b; --card: #1d2229; --strong: #5aa2ec; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem clamp(0.75rem, 3vw, 2rem) 3rem; max-width: 70rem; background: var(--ground);
@@ -18,15 +22,22 @@ h2 { font-size: 1.2rem; margin: 2.5rem 0 0.25rem; }
 p { margin: 0.25rem 0 0.75rem; max-width: 46rem; }
 .path, figcaption, dd.note { color: var(--soft); overflow-wrap: anywhere; }
 .verdict { font-size: 1.25rem; margin: 1rem 0; }
+.todo { border-inline-start: 0.3rem solid var(--strong); padding: 0.25rem 0 0.25rem 0.75rem; margin: 1rem 0;
+  overflow-wrap: anywhere; }
+code { font: 0.95em ui-monospace, monospace; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 0.75rem; margin: 0; }
 .cards div { border: 1px solid var(--line); border-radius: 0.5rem; background: var(--card); padding: 0.75rem 1rem; }
 .cards dt { color: var(--soft); }
 .cards dd { margin: 0; }
 .cards dd.figure { font-size: 1.75rem; line-height: 1.3; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 figure { margin: 0; }
+summary { cursor: pointer; }
+summary h2 { display: inline-block; margin: 1rem 0 0.25rem; }
+details + details summary h2 { margin-top: 0.25rem; }
+:focus-visible { outline: 0.15rem solid var(--strong); outline-offset: 0.1rem; }
 .plot { width: 100%; min-height: 12rem; }
 .plot .main-svg :is(.xtick, .ytick, .xtitle, .ytitle, .legendtext, .bartext),
-.plot .main-svg :is(.xtick, .ytick) text { fill: var(--ink) !important; }
+.plot .main-svg :is(.xtick, .ytick, .colorbar) text { fill: var(--ink) !important; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; text-align: right; white-space: nowrap; vertical-align: bottom;
@@ -53,19 +64,70 @@ const figures = JSON.parse(document.getElementById("figures").textContent);
 const options = { responsive: true, displayModeBar: false };
 for (const [name, figure] of Object.entries(figures)) Plotly.newPlot(name, figure.data, figure.layout, options);
 const fit = (width) => Object.keys(figures).forEach((name) => Plotly.relayout(name, { width, autosize: !width }));
+for (const folded of document.querySelectorAll("details")) {  // what is folded has no width
+  folded.ontoggle = () => folded.querySelectorAll(".plot").forEach((plot) => Plotly.Plots.resize(plot));
+}
 addEventListener("beforeprint", () => fit(680));
 addEventListener("afterprint", () => fit(null));
 """
 
 
-def document(title: str, body: str, data: str, scripts: tuple[str, ...]) -> str:
-    """Return a whole page. ``body`` is HTML, ``data`` is JSON without a ``<``, ``title`` is any text.
+# what acts on its surroundings instead of being seen: control characters, marks of direction, separators of lines that
+# JavaScript takes for ends of lines, halves of characters. Joiners are left alone: letters and emoji need them.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """The text with what is not seen as an escape, such as ``\\u202e``; tabs and ends of lines stay."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text.replace("\r\n", "\n"))
+
+
+def shown(text: str) -> str:
+    """Any text as HTML: it is read as it is, and does nothing."""
+    return escape(visible(text))
+
+
+def as_json(found: Any) -> str:
+    """JSON in ASCII for a script element: it has no ``<``, so that nothing in it ends the element."""
+    return json.dumps(found, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def card(name: str, figure: str, *notes: str) -> str:
+    """One large figure with its name and notes."""
+    below = "".join(f'<dd class="note">{shown(note)}</dd>' for note in notes)
+    return f'<div><dt>{shown(name)}</dt><dd class="figure">{shown(figure)}</dd>{below}</div>'
+
+
+def document(
+    title: str,
+    body: str,
+    data: str,
+    scripts: tuple[str, ...],
+    *,
+    style: str = "",
+    more: Mapping[str, str] | None = None,
+    forms: str = "'none'",
+) -> str:
+    """Return a whole page.
 
     Its Content-Security-Policy forbids every network request and every script but these. So text that was not escaped
     could not run as a script, and opening the page contacts nobody.
+
+    Parameters
+    ----------
+    title : str             any text
+    body : str              HTML
+    data : str              the figures, by `as_json`
+    scripts : tuple of str  run in this order
+    style : str             rules behind those that all pages have
+    more : dict of str      other JSON by the id of its element
+    forms : str             where the policy lets forms be sent to
     """
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}; "
+    policy += f"base-uri 'none'; form-action {forms}"
+    found = {"figures": data, **(more or {})}
+    texts = "\n".join(f'<script type="application/json" id="{name}">{text}</script>' for name, text in found.items())
     programs = "\n".join(f"<script>{script}</script>" for script in scripts)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -73,12 +135,12 @@ def document(title: str, body: str, data: str, scripts: tuple[str, ...]) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
+<title>{shown(title)}</title>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 {body}
-<script type="application/json" id="figures">{data}</script>
+{texts}
 {programs}
 </body>
 </html>

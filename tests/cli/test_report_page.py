@@ -150,6 +150,49 @@ def test_a_figure_with_nothing_in_it_has_no_place():
     assert "The collection is small" in read.said()
 
 
+TUNE = "Your searches find 90.0% of the true 10 nearest. Next step: tune(); at oversampling 4 these codes find 98.0%."
+MORE_BITS = "Your searches find 60.0%. Next step: requantize(encoding='two_bits', estimator='rabitq'), and take more."
+
+
+@pytest.mark.parametrize(
+    "verdict, told",
+    [
+        ("Your searches find 99.0% of the true 10 nearest: nothing to do.", "What to do: nothing."),
+        (TUNE, "by bqstore tune '/data/my store' --collection notes --target 0.95"),
+        (MORE_BITS, "bqstore.open('/data/my store', 'notes').requantize(encoding='two_bits', estimator='rabitq')"),
+    ],
+)
+def test_the_next_step_stands_above_all_figures_as_it_is_typed(verdict, told):
+    said = Reader(made(given.report(verdict=verdict), "/data/my store", "notes")).said()
+    assert told in said and said.index("What to do") < said.index("recall@10")
+
+
+def test_names_do_not_turn_the_line_around():
+    text = made(given.report(verdict="\u202e\u2028"), "a\u2066b", "c\u200fd")
+    assert not set("\u202e\u2028\u2066\u200f") & set(text)
+    said = Reader(text).said()
+    assert all(escape in said for escape in ("\\u202e", "\\u2028", "a\\u2066b", "c\\u200fd"))
+
+
+def test_what_few_read_is_folded_away():
+    text = made()
+    folded = re.findall(r'<details>.*?<div class="plot" id="(\w+)"', text, re.DOTALL)
+    assert folded == ["oversampling", "scores"] and "<details open" not in text
+
+
+def test_walks_and_scans_on_one_axis_are_told_apart():
+    report = given.report()
+    assert "Times of walks and of scans do not compare" in Reader(made(report)).said()
+    figure = figures.recall_against_time(report)
+    assert "markers with a dot: walks" in figure.layout.xaxis.title.text
+    ways = {point: point.way for point in report.points}
+    for trace, points in zip(figure.data, formatting.by_encoding(report.points).values(), strict=False):
+        for symbol, point in zip(trace.marker.symbol, points, strict=True):
+            assert symbol.endswith("-dot") == (ways[point] == "walk")
+    scans = replace(report, points=tuple(replace(point, way="scan") for point in report.points))
+    assert "do not compare" not in Reader(made(scans)).said()
+
+
 # ---- the figures
 
 
