@@ -6,6 +6,7 @@
     bqstore recall STORE        the recall of its searches, against exact search; --report writes it as a page
     bqstore tune STORE          store the fastest search settings that reach a recall
     bqstore bench STORE         what its searches find, and how many there are in a second
+    bqstore view STORE          a page to look at it: documents, a map of their vectors, scores, recall, memory, health
     bqstore backup STORE TO     copy a store that is in use, or bring an older copy up to date
     bqstore verify STORE        read and check every byte
     bqstore repair STORE        save what is intact of a damaged store into a new one
@@ -16,10 +17,11 @@
     bqstore mcp STORE           serve it to clients of the Model Context Protocol
     bqstore warm-up             compile what searches run on, for images and other first starts
 
-It uses the public names of bqstore, typer, rich, plotly for the page and mcp for the server. Start reading in
+It uses the public names of bqstore, typer, rich, plotly for the pages and mcp for the server. Start reading in
 `options.py` and `commands.py`; `ingesting.py` and `passages.py` have ingest, `searching.py` search, `bench.py` bench,
-`mcp_server.py` mcp, `upkeep.py` the commands that keep a store safe, `moving.py` those that bring documents in and
-out. This module imports none of them itself, so that a missing package is reported by one line, not a traceback.
+`mcp_server.py` mcp, `viewing.py` and its neighbors view, `upkeep.py` the commands that keep a store safe, `moving.py`
+those that bring documents in and out. This module imports none of them itself, so that a missing package is reported by
+one line, not a traceback.
 """
 
 import sys
@@ -35,7 +37,7 @@ def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def loaded() -> Any:
     """The application, with the commands that these modules add to it."""
-    from . import bench, commands, ingesting, mcp_server, moving, searching, upkeep  # noqa: F401
+    from . import bench, commands, ingesting, mcp_server, moving, searching, upkeep, viewing  # noqa: F401
     from .options import app
 
     return app

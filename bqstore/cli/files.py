@@ -38,14 +38,16 @@ def _array(path: Path, expected: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def check_report_path(path: Path) -> None:
-    """Refuse a report that could not be made or written. Raises InvalidInputError."""
+def check_report_path(path: Path | None, option: str = "--report") -> None:
+    """Refuse a page that could not be made or written; None: it is not written. Raises InvalidInputError."""
     if find_spec("plotly") is None:
-        raise bqstore.InvalidInputError("--report needs plotly: pip install plotly")
+        raise bqstore.InvalidInputError(f"{option} needs plotly: pip install plotly")
+    if path is None:
+        return
     if path.is_dir():
-        raise bqstore.InvalidInputError(f"{path} is a folder; --report takes the name of a file")
+        raise bqstore.InvalidInputError(f"{path} is a folder; {option} takes the name of a file")
     if not path.absolute().parent.is_dir():
-        raise bqstore.InvalidInputError(f"there is no folder {path.absolute().parent} to write the report to")
+        raise bqstore.InvalidInputError(f"there is no folder {path.absolute().parent} to write the page to")
 
 
 def read_vector(path: Path) -> np.ndarray[Any, Any]:

@@ -14,7 +14,20 @@ class Commands(TyperGroup):
     """The commands in the order in which a newcomer needs them; --debug may stand anywhere before a "--"."""
 
     ORDER = (
-        *("ingest", "search", "info", "recall", "tune", "bench", "verify", "repair", "compact", "backup", "copy"),
+        *(
+            "ingest",
+            "search",
+            "info",
+            "recall",
+            "tune",
+            "bench",
+            "view",
+            "verify",
+            "repair",
+            "compact",
+            "backup",
+            "copy",
+        ),
         *("import", "export", "reembed", "mcp", "warm-up"),
     )
 

@@ -1,0 +1,275 @@
+"""What `bqstore view` shows of a collection: a sample of documents bounded in number and size, and what is known of it.
+
+Texts are as they are stored, but for what is too long.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import bqstore
+
+from .template import shown
+
+NEAREST = 5  # documents that are listed as the nearest of each
+_ROOM = 1_500_000  # bytes of all texts on the page, and as much again for ids and metadata
+_LONGEST = 4_000  # bytes of one text
+_FIELDS = 10  # metadata fields to filter and to color by
+_VALUES = 100  # different values of such a field
+_LONG_VALUE = 80  # characters: what is longer is a text, no value to choose from
+_FEW = 12  # different numbers that are values to choose from; more are a range
+_PAIRS = 20_000  # pairs of documents, for the scores of documents picked at random
+_SEED = 7
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as the page has it; ``cut`` if a part of it is left out."""
+
+    id: str
+    text: str
+    metadata: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Field:
+    """A metadata field with few values or with numbers: ``codes`` are places in ``values``, or the numbers themselves.
+
+    A document without the field has None; one with a list has the places of its elements.
+    """
+
+    name: str
+    values: list[str] | None
+    codes: list[Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """All that the page shows.
+
+    ``spread`` is the share of the variance that the map keeps; ``nearest`` has for each document others by their place
+    in ``documents``, or by id if they are not there.
+    """
+
+    info: "bqstore.CollectionInfo"
+    others: list[str]
+    matching: int
+    wanted: Mapping[str, Any] | None
+    documents: list[Document]
+    fields: list[Field]
+    places: list[list[float]]
+    spread: float
+    nearest: list[list[tuple[int | str, float]]]
+    scores: "bqstore.Histogram | None"
+    report: "bqstore.RecallReport | None"
+    left_out: list[str]
+
+
+def looked_at(
+    col: "bqstore.Collection",
+    others: list[str],
+    most: int,
+    wanted: Mapping[str, Any] | None = None,
+    report: "bqstore.RecallReport | None" = None,
+) -> View:
+    """Take a sample of at most ``most`` of the documents that match ``wanted``, always the same ones."""
+    info = col.info()
+    has_vectors = info.originals != "none"
+    ids = col.ids(wanted)
+    matching = len(ids)
+    if matching > most:
+        some = np.sort(np.random.default_rng(_SEED).permutation(matching)[:most])
+        ids = [ids[place] for place in some.tolist()]
+    records = col.get(ids, with_vectors=has_vectors)
+    documents = [_document(each, len(records)) for each in records]
+    fields, unused = _fields([each.metadata for each in records])
+    vectors = _vectors(records, info.distance) if has_vectors and records else np.empty((0, 2))
+    nearest = _nearest(col, records) if has_vectors and records else []
+    places, spread = plane(vectors)
+    return View(
+        info,
+        others,
+        matching,
+        wanted,
+        documents,
+        fields,
+        [[_rounded(x) for x in place] for place in places.tolist()],
+        spread,
+        nearest,
+        _scores(vectors, nearest, info.distance),
+        report,
+        _left_out(documents, unused),
+    )
+
+
+def _left_out(documents: list[Document], unused: list[str]) -> list[str]:
+    """What the page does not have of the documents on it, in sentences."""
+    said = []
+    if cut := sum(each.cut for each in documents):
+        said.append(f"Of {cut:,} documents the page has only the first part of what is long; it ends in “…”.")
+    if unused:
+        more = f" and {len(unused) - _FIELDS:,} more" if len(unused) > _FIELDS else ""
+        names = ", ".join(_shortened(name, _LONG_VALUE) for name in unused[:_FIELDS])
+        said.append(f"Too many different values to choose from: {names}{more}. The search box finds them.")
+    return said
+
+
+# ---- documents
+
+
+def _document(record: "bqstore.Record", among: int) -> Document:
+    room = min(_LONGEST, _ROOM // among)
+    public = {name: value for name, value in record.metadata.items() if not name.startswith(bqstore.PRIVATE_PREFIX)}
+    told = json.dumps(public, ensure_ascii=False, default=str) if public else ""
+    whole = (record.id, record.text or "", told)
+    kept = [_shortened(text, size) for text, size in zip(whole, (room // 4, room, room // 2), strict=True)]
+    return Document(kept[0], kept[1], kept[2], kept != list(whole))
+
+
+def _shortened(text: str, size: int) -> str:
+    """The beginning of a text, of so many bytes of HTML; where something is left out, it ends in an ellipsis."""
+    kept = text[:size]
+    while (length := len(shown(kept).encode("utf-8", "replace"))) > size:
+        kept = kept[: max(1, len(kept) * size // length - 1)] if len(kept) > 1 else ""
+    return kept if kept == text else kept + "…"
+
+
+# ---- metadata to filter and to color by
+
+
+def _fields(metadatas: Sequence[Mapping[str, Any]]) -> tuple[list[Field], list[str]]:
+    """The fields that can be chosen from, the most frequent first; and the names of the others."""
+    names: dict[str, int] = {}
+    for each in metadatas:
+        for name in each:
+            if not name.startswith(bqstore.PRIVATE_PREFIX):
+                names[name] = names.get(name, 0) + 1
+    good: list[Field] = []
+    unused: list[str] = []
+    for name in sorted(names, key=lambda name: -names[name]):
+        field = _field(name, [each.get(name) for each in metadatas]) if len(good) < _FIELDS else None
+        if field is None:
+            unused.append(name)
+        else:
+            good.append(field)
+    return good, unused
+
+
+def _field(name: str, column: list[Any]) -> Field | None:
+    """The field, unless its values are too many or too long."""
+    there = [value for value in column if value is not None]
+    if (
+        all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in there)
+        and len(set(there)) > _FEW
+    ):
+        try:
+            return Field(name, None, [None if value is None else float(value) for value in column])
+        except OverflowError:  # an integer beyond what a float holds
+            return None
+    values: dict[tuple[bool, str], int] = {}
+    codes: list[Any] = []
+    for value in column:
+        several = value if isinstance(value, list) else [value]
+        found = []
+        for each in several:
+            if each is None:
+                continue
+            label = _label(each)
+            if label is None or len(label) > _LONG_VALUE:
+                return None
+            found.append(values.setdefault((isinstance(each, str), label), len(values)))
+            if len(values) > _VALUES:
+                return None
+        codes.append(found if isinstance(value, list) and found else found[0] if found else None)
+    return Field(name, [label for _, label in values], codes) if values else None
+
+
+def _label(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else None
+
+
+# ---- vectors
+
+
+def _vectors(records: Iterable["bqstore.Record"], distance: str) -> Floats:
+    """The vectors of the sample, of unit length where the length does not count."""
+    vectors = np.stack([np.asarray(each.vector, np.float64) for each in records])
+    if distance == "cosine":
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.where(lengths == 0.0, 1.0, lengths)
+    return vectors
+
+
+def plane(vectors: Floats) -> tuple[Floats, float]:
+    """The two principal components, and the share of the variance that they hold.
+
+    Parameters
+    ----------
+    vectors : float64 (n, dim)
+
+    Returns
+    -------
+    places : float64 (n, 2), share : float
+    """
+    n, dim = vectors.shape
+    if n < 2:
+        return np.zeros((n, 2)), 1.0
+    largest = float(np.abs(vectors).max()) or 1.0  # squares of it have to be finite
+    centered = (vectors - vectors.mean(axis=0)) / largest
+    total = float((centered**2).sum())
+    if dim <= n:
+        axes = np.linalg.eigh(centered.T @ centered)[1][:, ::-1][:, :2]
+        places = centered @ axes
+    else:  # the smaller of the two products has the same components
+        values, left = np.linalg.eigh(centered @ centered.T)
+        places = left[:, ::-1][:, :2] * np.sqrt(np.maximum(values[::-1][:2], 0.0))
+    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    share = float((places**2).sum()) / total if total else 1.0
+    return places * largest, min(1.0, share)
+
+
+def _nearest(col: "bqstore.Collection", records: Sequence["bqstore.Record"]) -> list[list[tuple[int | str, float]]]:
+    """The documents of the whole collection that a search finds nearest to each, itself left out."""
+    queries = np.stack([np.asarray(each.vector, np.float32) for each in records])
+    ids, scores = col.search_ids(queries, NEAREST + 1)
+    at = {each.id: i for i, each in enumerate(records)}
+    found = []
+    for record, row, values in zip(records, ids.tolist(), scores.tolist(), strict=True):
+        pairs = [(id_, score) for id_, score in zip(row, values, strict=True) if id_ is not None and id_ != record.id]
+        found.append([(at.get(id_, _shortened(id_, _LONG_VALUE)), score) for id_, score in pairs[:NEAREST]])
+    return found
+
+
+def _scores(vectors: Floats, nearest: list[list[tuple[int | str, float]]], distance: str) -> "bqstore.Histogram | None":
+    """Scores of the nearest, and of documents picked at random."""
+    near = np.array([score for found in nearest for _, score in found])
+    if len(vectors) < 2 or not len(near):
+        return None
+    rng = np.random.default_rng(_SEED)
+    one = rng.integers(len(vectors), size=_PAIRS)
+    other = (one + rng.integers(1, len(vectors), size=_PAIRS)) % len(vectors)
+    far = np.concatenate(
+        [
+            -np.linalg.norm(vectors[a] - vectors[b], axis=1)
+            if distance == "euclid"
+            else np.einsum("ij,ij->i", vectors[a], vectors[b])
+            for a, b in zip(np.split(one, 20), np.split(other, 20), strict=True)
+        ]
+    )
+    edges = np.histogram_bin_edges(np.concatenate([near, far]), 40)
+    counts = [tuple(np.histogram(values, edges)[0].tolist()) for values in (near, far)]
+    return bqstore.Histogram(tuple(edges.tolist()), *counts)
+
+
+def _rounded(value: float) -> float:
+    """Four digits: more are not seen on a map."""
+    return float(f"{value:.4g}")
