@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo lint quick test test-all format torture soak bench release-check conformance clean
+.PHONY: demo lint quick test test-all docs format torture soak bench release-check conformance clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -20,6 +20,10 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e ".[test]"
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
 demo: $(VENV)/.demo  ## ask the Python manual, through LangChain and LlamaIndex
 	@$(BIN)/python examples/ask_the_manual.py $(ARGS)
 
@@ -34,6 +38,9 @@ test: $(VENV)/.test  ## what must pass before a change is merged, from an empty 
 
 test-all: $(VENV)/.test  ## all but torture: every parameter, hypothesis at full depth, kernels under all flags
 	@BIN=$(BIN) tools/check.sh all
+
+docs: $(VENV)/.docs  ## the documentation as a site: open site/index.html; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.test  ## put the sources in form
 	$(BIN)/ruff check --fix .
@@ -56,4 +63,4 @@ conformance: $(VENV)/.test  ## docs/conformance.md: the suites of both framework
 	$(BIN)/python -m tests.conformance
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

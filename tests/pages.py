@@ -153,7 +153,7 @@ _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 
 def markdown_pages() -> list[Path]:
     """Every Markdown file of the project, none of an environment or a build."""
-    left_out = {"build", "dist", "node_modules"}
+    left_out = {"build", "dist", "node_modules", "site"}
     found = []
     for page in sorted(ROOT.rglob("*.md")):
         folders = page.relative_to(ROOT).parts[:-1]

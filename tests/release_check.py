@@ -56,6 +56,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "mcp": ("typer", "rich", "plotly", "mcp"),
     "demo": DEMO,
     "peers": PEERS,
+    "docs": ("mkdocs", "material", "mkdocstrings", "griffe", "ruff"),
     "bench": ("langchain_core", *BENCH),
     "test": (*TESTED, *TOOLS),
     "all": ALL,
