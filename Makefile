@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo lint quick test test-all docs format torture soak bench release-check conformance clean
+.PHONY: demo lint quick test test-all docs format torture soak bench release release-check conformance clean
 .DEFAULT_GOAL := test
 
 $(BIN)/python:
@@ -56,7 +56,13 @@ soak: $(VENV)/.test  ## random lives of a store against a dictionary, for MINUTE
 bench: $(VENV)/.test  ## every figure of docs/benchmarks.md, measured side by side
 	$(BIN)/python -m tests.benchmarks
 
-release-check: | $(BIN)/python  ## build the wheel; install it, and each extra alone, into fresh environments
+# cuts nothing without CUT=--write, and uploads nothing: CONTRIBUTING.md, "Release", says what comes next
+release: | $(BIN)/python  ## wheels and sdists into dist/, checked; VERSION=0.2.0 CUT=--write cuts the changelog first
+	$(BIN)/python tools/cut_changelog.py $(VERSION) $(CUT)
+	rm -rf dist
+	$(BIN)/python tests/release_check.py --only artifacts --dist dist
+
+release-check: | $(BIN)/python  ## build the wheel; install it, and each extra alone, into fresh environments, by pip and uv
 	$(BIN)/python tests/release_check.py $(ARGS)
 
 conformance: $(VENV)/.test  ## docs/conformance.md: the suites of both frameworks on the stores of others

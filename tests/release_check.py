@@ -1,15 +1,17 @@
-"""Check a release: the wheel and the sdist are complete, and each extra works alone in a fresh environment.
+"""Check a release: what is uploaded is complete, and each extra works alone in a fresh environment.
 
-    make release-check                                            everything: some half an hour
-    python tests/release_check.py --only artifacts                build and look inside, nothing more
+    make release-check                                            everything: some three quarters of an hour
+    make release                                                  build and look inside; the files go to dist/
+    python tests/release_check.py --only artifacts --dist dist    the same
     python tests/release_check.py --only langchain --only editable
     python tests/release_check.py --python python3.13             environments of another Python
 
-It builds both files, then makes one environment after another (the wheel alone, the wheel with each extra, the editable
-install of all) and runs the programs of `release_programs.py` there, from a folder outside the sources. An extra that
-is installed must work; one that is not must be named by the error. At the end (``--only importers``) old and new
-versions of other libraries write their folders, which are imported and compared. It needs nothing but Python and a
-package index.
+It builds wheels and sdists of bqstore and of the two distributions without code (`distributions/`), then makes one
+environment after another (the wheel alone, the wheel with each extra, the editable install of all) and runs the
+programs of `release_programs.py` there, from a folder outside the sources. An extra that is installed must work; one
+that is not must be named by the error. pip and uv install and remove the three distributions in both orders (``--only
+pip --only uv``). At the end (``--only importers``) old and new versions of other libraries write their folders, which
+are imported and compared. It needs nothing but Python and a package index.
 """
 
 import argparse
@@ -38,6 +40,9 @@ PACKAGES = {
     "langchain_bqstore": ROOT / "integrations" / "langchain_bqstore",
     "llama_index/vector_stores/bqstore": ROOT / "integrations" / "llama_index" / "vector_stores" / "bqstore",
 }
+# the distributions that carry no code, and the extra of bqstore that each requires
+THIN = {"langchain-bqstore": "langchain", "llama-index-vector-stores-bqstore": "llama-index"}
+BUILDERS = ("build", "twine", "check-wheel-contents")
 FRAMEWORKS = ("langchain_core", "llama_index.core", "openai")
 
 DEMO = ("langchain_core", "llama_index.core", "sklearn", "rich")
@@ -85,10 +90,11 @@ class CheckFailed(Exception):
 
 def main() -> int:
     """Build, look inside, install, run the programs; return the exit status."""
-    names = ["artifacts", "core", *EXTRAS, "editable", "importers"]
+    names = ["artifacts", "core", *EXTRAS, "editable", "pip", "uv", "importers"]
     parser = argparse.ArgumentParser(description="Build a release and try it in fresh environments.")
     parser.add_argument("--only", action="append", choices=names, help="this check and no other; may be repeated")
     parser.add_argument("--python", default=sys.executable, help="make environments with this interpreter")
+    parser.add_argument("--dist", type=Path, help="copy the built files into this folder")
     options = parser.parse_args()
     failures: list[str] = []
 
@@ -104,10 +110,14 @@ def main() -> int:
         folder = Path(temporary).resolve()
         print("\n[artifacts]", flush=True)
         wheel = attempt("artifacts", lambda: build(options.python, folder))
+        if wheel is not None and options.dist is not None:
+            shutil.copytree(wheel.parent, options.dist, dirs_exist_ok=True)
+            print(f"    copied to {options.dist}")
         for name in names[1:] if wheel is not None else ():
             if options.only is None or name in options.only:
                 print(f"\n[{name}]", flush=True)
-                checks = importers if name == "importers" else partial(checks_of, name)
+                apart = {"importers": importers, "pip": partial(three, "pip"), "uv": partial(three, "uv")}
+                checks = apart.get(name) or partial(checks_of, name)
                 for run in checks(wheel, options.python, folder):
                     attempt(name, run)
     print("\n" + ("\n".join(["FAILED", *failures]) if failures else "all passed"))
@@ -148,30 +158,33 @@ def clean_environ() -> dict[str, str]:
 
 
 def build(python: str, folder: Path) -> Path:
-    """Make the wheel and the sdist, and a wheel from the sdist; check them and return the wheel."""
-    pip = [make_environment(python, folder / "build"), "-m", "pip", "--quiet"]
-    step("install build", [*pip, "install", "build"], folder)
+    """Make wheels and sdists, and a wheel from each sdist; check all of them and return the wheel of bqstore."""
+    inside = make_environment(python, folder / "build")
+    pip = [inside, "-m", "pip", "--quiet"]
+    step("install build and checkers", [*pip, "install", *BUILDERS], folder)
     dist, again = folder / "dist", folder / "again"
-    step("build wheel and sdist", [pip[0], "-m", "build", "--wheel", "--sdist", "--outdir", dist, ROOT], folder)
-    (wheel,), (sdist,) = dist.glob("*-py3-none-any.whl"), dist.glob("*.tar.gz")
-    check_wheel(wheel)
-    check_sdist(sdist)
-    step("build wheel from sdist", [*pip, "wheel", "--no-deps", "--wheel-dir", again, sdist], folder)
-    (second,) = again.glob("*.whl")
-    differ = {entry[0] for entry in contents(wheel) ^ contents(second)}
-    require(not differ, f"the sdist makes another wheel than the sources: {listed(differ)}")
+    for source in (ROOT, *(ROOT / "distributions" / name for name in THIN)):
+        name = "bqstore" if source == ROOT else source.name
+        step(f"build {name}"[:28], [inside, "-m", "build", "--wheel", "--sdist", "--outdir", dist, source], folder)
+        (wheel,), (sdist,) = (dist.glob(f"{name.replace('-', '_')}-*{end}") for end in ("-py3-none-any.whl", ".tar.gz"))
+        (check_wheel if source == ROOT else check_thin_wheel)(wheel)
+        if source == ROOT:
+            check_sdist(sdist)
+        step("build wheel from sdist", [*pip, "wheel", "--no-deps", "--wheel-dir", again, sdist], folder)
+        differ = {entry[0] for entry in contents(wheel) ^ contents(again / wheel.name)}
+        require(not differ, f"the sdist makes another wheel than the sources: {listed(differ)}")
+        # the others are empty on purpose
+        how = ["--config", ROOT / "pyproject.toml"] if source == ROOT else ["--no-config", "--ignore", "W007,W008"]
+        step("check-wheel-contents", [inside.with_name("check-wheel-contents"), *how, wheel], folder)
+        print(f"    {wheel.name}, {wheel.stat().st_size >> 10} KiB; {sdist.name}, {sdist.stat().st_size >> 10} KiB")
+    step("twine check", [inside, "-m", "twine", "check", "--strict", *sorted(dist.iterdir())], folder)
     shutil.rmtree(folder / "build")
-    print(f"    {wheel.name}, {wheel.stat().st_size >> 10} KiB; {sdist.name}, {sdist.stat().st_size >> 10} KiB")
-    return wheel
+    return next(dist.glob("bqstore-*.whl"))
 
 
 def check_wheel(wheel: Path) -> None:
     """The files of the three packages, the license, the metadata, and nothing else."""
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        info = next(name.split("/")[0] for name in names if name.endswith(".dist-info/METADATA"))
-        metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode("utf-8"))
-    present = {name for name in names if not name.startswith(f"{info}/")}
+    present, metadata = inside_of(wheel)
     expected = {
         f"{home}/{path.relative_to(source).as_posix()}"
         for home, source in PACKAGES.items()
@@ -181,27 +194,57 @@ def check_wheel(wheel: Path) -> None:
     require(present >= expected, f"the wheel lacks {listed(expected - present)}")
     # an __init__.py above llama_index/vector_stores/bqstore would hide llama-index-core
     require(present <= expected, f"the wheel has more than the three packages: {listed(present - expected)}")
-    require(f"{info}/licenses/LICENSE" in names, "the wheel lacks the LICENSE")
     check_metadata(metadata)
+    core = {re.split(r"[^\w.-]", line)[0] for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
+    require(core == {"numpy", "numba"}, f"the core requires {listed(core)}; expected numpy and numba")
+    extras = set(metadata.get_all("Provides-Extra", []))
+    require(extras == set(EXTRAS), f"the extras are {listed(extras)}; expected {listed(set(EXTRAS))}")
+
+
+def check_thin_wheel(wheel: Path) -> None:
+    """No file that another distribution could have, and bqstore of the same release, with its extra."""
+    present, metadata = inside_of(wheel)
+    require(not present, f"{wheel.name} has files of its own: {listed(present)}")
+    check_metadata(metadata)
+    required = metadata.get_all("Requires-Dist", [])
+    expected = [f"bqstore[{THIN[metadata['Name']]}]>={metadata['Version']}"]
+    require(required == expected, f"{wheel.name} requires {required}; expected {expected}")
+
+
+def inside_of(wheel: Path) -> tuple[set[str], Message]:
+    """What a wheel installs beside its own metadata, and this metadata; there must be a license."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = next(name.split("/")[0] for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode("utf-8"))
+    require(f"{info}/licenses/LICENSE" in names, f"{wheel.name} lacks the LICENSE")
+    return {name for name in names if not name.startswith(f"{info}/")}, metadata
 
 
 def check_metadata(metadata: Message) -> None:
     """The metadata that installers and package indexes read."""
     version = re.search(r'__version__ = "(.+)"', (ROOT / "bqstore" / "_version.py").read_text("utf-8"))
     require(version is not None and metadata["Version"] == version[1], f"the version is {metadata['Version']}")
-    require(bool(str(metadata.get_payload()).strip()), "there is no long description: the README is empty")
-    requirements = metadata.get_all("Requires-Dist", [])
-    core = {re.split(r"[^\w.-]", line)[0] for line in requirements if "extra ==" not in line}
-    require(core == {"numpy", "numba"}, f"the core requires {listed(core)}; expected numpy and numba")
-    extras = set(metadata.get_all("Provides-Extra", []))
-    require(extras == set(EXTRAS), f"the extras are {listed(extras)}; expected {listed(set(EXTRAS))}")
+    described = str(metadata.get_payload())
+    require(bool(described.strip()), "there is no long description: the README is empty")
+    dead = set(re.findall(r"\]\((?!https://|#)([^)]*)\)", described))
+    require(not dead, f"links of the long description lead nowhere on a package index: {listed(dead)}")
 
 
 def check_sdist(sdist: Path) -> None:
     """The sources that are needed to build and test the project; nothing that a run has made."""
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    for needed in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "tests/release_check.py"):
+    thin = [f"distributions/{name}/pyproject.toml" for name in THIN]
+    for needed in (
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "Makefile",
+        "tests/release_check.py",
+        *thin,
+    ):
         require(needed in names, f"the sdist lacks {needed}")
     made = {
         name for name in names if re.search(r"(^|/)(__pycache__|\.[^/]*(cache|venv)|bqstore-demo)/|\.nb[ci]$", name)
@@ -267,6 +310,81 @@ def checks_of(name: str, wheel: Path, python: str, folder: Path) -> list[Callabl
 
     programs = ["core", *(f"{'use' if each in modules else 'miss'}-{each}" for each in FRAMEWORKS)]
     return [install, *map(program, programs), *([demo] if name == "demo" else []), remove]
+
+
+def three(installer: str, wheel: Path, python: str, folder: Path) -> list[Callable[[], object]]:
+    """The steps for pip or uv: the three distributions installed in both orders, used, removed one after another.
+
+    What is left of a distribution that was removed before the other must work, and no file is in two of them.
+    """
+    environment, elsewhere = folder / f"env-three-{installer}", folder / f"elsewhere-three-{installer}"
+    elsewhere.mkdir()
+    inside, tools = environment / "bin" / "python", folder / f"tools-{installer}"
+    uv = tools / "bin" / "uv"
+    built = {file.name.split("-")[0].replace("_", "-"): file for file in wheel.parent.glob("*.whl")}
+    # what was built here, whatever newer releases the package index has
+    constraints = elsewhere / "constraints.txt"
+    constraints.write_text("".join(f"{name}=={file.name.split('-')[1]}\n" for name, file in built.items()), "utf-8")
+    ours = ["--find-links", wheel.parent, "-c", constraints]
+    file = Path(__file__).with_name("release_programs.py")
+
+    def make() -> None:
+        if installer == "uv":
+            step("pip install uv", [make_environment(python, tools), "-m", "pip", "install", "--quiet", "uv"], folder)
+            step("uv venv", [uv, "venv", "--quiet", "--python", python, environment], folder)
+        else:
+            make_environment(python, environment)
+
+    def command(what: str) -> list[object]:
+        at: list[object] = ["--python", inside]
+        return [uv, "pip", what, "--quiet", *at] if installer == "uv" else [inside, "-m", "pip", "--quiet", what]
+
+    def install(*names: str) -> None:
+        files = [built[name] for name in names]
+        step(f"install {', '.join(names)}"[:28], [*command("install"), *ours, *files], elsewhere)
+        step("check", [each for each in command("check") if each != "--quiet"], elsewhere)
+
+    def remove(*names: str) -> None:
+        sure = [] if installer == "uv" else ["--yes"]
+        step(f"remove {', '.join(names)}"[:28], [*command("uninstall"), *sure, *names], elsewhere)
+
+    def program(name: str, place: str = "") -> None:
+        arguments = (name, environment, elsewhere / f"{name}{place}")
+        said = step(name, [inside, "-I", file, *arguments], elsewhere)
+        if name in {"share-no-file", "nothing-left"}:
+            print(f"      {said}", flush=True)
+
+    def both(place: str) -> None:
+        for name in ("use-langchain_core", "use-llama_index.core", "share-no-file"):
+            program(name, place)
+
+    def thin_first() -> None:
+        install(*THIN)  # bqstore and the frameworks come along
+        both("-1")
+        remove(*THIN)
+        both("-2")  # the code is bqstore's
+        remove("bqstore")
+        program("nothing-left")
+
+    def bqstore_first() -> None:
+        install("bqstore")
+        install(*THIN)
+        both("-3")
+        install(*reversed(THIN), "bqstore")  # again, over what is there
+        both("-4")
+        remove("bqstore", *THIN)
+        program("nothing-left")
+
+    def run() -> None:
+        words = [uv, "run", "--quiet", "--no-project", "--python", python]
+        step("uv run --with", [*words, "--with", f"{wheel}[langchain]", "python", "-I", file, *anywhere], elsewhere)
+
+    def remove_all() -> None:
+        shutil.rmtree(environment, ignore_errors=True)
+        shutil.rmtree(tools, ignore_errors=True)
+
+    anywhere = ("use-langchain_core", "/", elsewhere / "of-uv-run")
+    return [make, thin_first, bqstore_first, *([run] if installer == "uv" else []), remove_all]
 
 
 def importers(wheel: Path, python: str, folder: Path) -> list[Callable[[], object]]:

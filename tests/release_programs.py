@@ -7,10 +7,15 @@ NAME is a key of PROGRAMS, ORIGIN the folder that the packages must come from, F
 
 import importlib.util
 import sys
+import sysconfig
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+DISTRIBUTIONS = ("bqstore", "langchain-bqstore", "llama-index-vector-stores-bqstore")
+MADE_BY_RUNS = (".pyc", ".nbi", ".nbc")
 PACKAGES = ("bqstore", "langchain_bqstore", "llama_index.vector_stores.bqstore")
 
 
@@ -119,6 +124,36 @@ def miss_openai(folder: Path) -> None:
     names_the_extra("openai", "openai", bqstore.OpenAIEmbedder)
 
 
+def share_no_file(folder: Path) -> None:
+    """No file of an environment belongs to two distributions of the project."""
+    owners: dict[Path, str] = {}
+    for name in DISTRIBUTIONS:
+        try:
+            files = distribution(name).files or []
+        except PackageNotFoundError:
+            continue
+        for each in map(Path, map(str, files)):
+            assert each not in owners, f"{each} belongs to {owners[each]} and to {name}"
+            owners[each] = name
+    print(", ".join(f"{name}: {count} files" for name, count in sorted(Counter(owners.values()).items())))
+
+
+def nothing_left(folder: Path) -> None:
+    """No distribution of the project is installed, and no source file of its packages is left."""
+    for name in DISTRIBUTIONS:
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            continue
+        raise AssertionError(f"{name} is still installed")
+    site = Path(sysconfig.get_path("purelib"))
+    left = [each for package in PACKAGES for each in (site / package.replace(".", "/")).rglob("*") if each.is_file()]
+    assert not [each for each in left if each.suffix not in MADE_BY_RUNS], f"{left[0]} is left"
+    import llama_index.core
+
+    print(f"removed; left by runs: {len(left)} files; {llama_index.core.__name__} is as it was")
+
+
 def names_the_extra(extra: str, module: str, action: Callable[[], object]) -> None:
     """Assert that a module is missing, and that the action fails with an ImportError that says what to install."""
     installed = importlib.util.find_spec(module) is not None
@@ -140,9 +175,12 @@ PROGRAMS: dict[str, Callable[[Path], None]] = {
     "miss-langchain_core": miss_langchain,
     "miss-llama_index.core": miss_llama_index,
     "miss-openai": miss_openai,
+    "share-no-file": share_no_file,
+    "nothing-left": nothing_left,
 }
 
 if __name__ == "__main__":
     name, origin, folder = sys.argv[1:]
-    check_origin(Path(origin))
+    if name != "nothing-left":
+        check_origin(Path(origin))
     PROGRAMS[name](Path(folder))

@@ -1,4 +1,4 @@
-"""The pages under ``docs/``: their Python runs as it stands, and the links of every page lead somewhere."""
+"""The pages under ``docs/`` and of distributions: their Python runs as it stands; all links lead somewhere."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ import bqstore
 from .embeddings.fake_server import serve
 from .pages import ROOT, Block, anchors_of, blocks_of, check_blocks, check_printed, links_of, markdown_pages
 
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "distributions").rglob("*.md")])
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
