@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 DISTRIBUTIONS = ("bqstore", "langchain-bqstore", "llama-index-vector-stores-bqstore")
-MADE_BY_RUNS = (".pyc", ".nbi", ".nbc")
 PACKAGES = ("bqstore", "langchain_bqstore", "llama_index.vector_stores.bqstore")
 
 
@@ -148,7 +147,8 @@ def nothing_left(folder: Path) -> None:
         raise AssertionError(f"{name} is still installed")
     site = Path(sysconfig.get_path("purelib"))
     left = [each for package in PACKAGES for each in (site / package.replace(".", "/")).rglob("*") if each.is_file()]
-    assert not [each for each in left if each.suffix not in MADE_BY_RUNS], f"{left[0]} is left"
+    installed = [each for each in left if "__pycache__" not in each.parts]  # pip leaves what runs have made there
+    assert not installed, f"{installed[0]} is left"
     import llama_index.core
 
     print(f"removed; left by runs: {len(left)} files; {llama_index.core.__name__} is as it was")
