@@ -14,6 +14,7 @@
     bqstore copy STORE TO       copy collections into another store
     bqstore reembed STORE       embed all texts again with another model
     bqstore import FROM TO      bring another store's documents in; bqstore export STORE FILE writes them out
+    bqstore plan                what a collection will take, and where one machine ends
     bqstore mcp STORE           serve it to clients of the Model Context Protocol
     bqstore warm-up             compile what searches run on, for images and other first starts
 
@@ -37,7 +38,7 @@ def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def loaded() -> Any:
     """The application, with the commands that these modules add to it."""
-    from . import bench, commands, ingesting, mcp_server, moving, searching, upkeep, viewing  # noqa: F401
+    from . import bench, commands, ingesting, mcp_server, moving, planning, searching, upkeep, viewing  # noqa: F401
     from .options import app
 
     return app

@@ -12,7 +12,8 @@ SEARCHES = {  # what `RecallPoint.way` and `CollectionInfo.way` mean
     "scan": "scan of all codes",
     "walk": "walk of the graph",
 }
-_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_TIMES = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 EXACT = "exact search"
 ENOUGH = 0.95  # the recall from which a verdict finds nothing to do
 _STEP = re.compile(r"Next step: (requantize\([^)]*\)|[^;.,]+)")
@@ -44,6 +45,12 @@ def size(n: float) -> str:
 def unit(n: float) -> tuple[str, float]:
     """The largest unit that is not more than n bytes, and the bytes in it."""
     return next(((name, factor) for name, factor in _UNITS if n >= factor), ("B", 1.0))
+
+
+def duration(seconds: float) -> str:
+    """A time that is reckoned, in the largest unit of which it is one at least."""
+    name, factor = next(((name, n) for name, n in _TIMES if seconds >= n), _TIMES[-1])
+    return f"{seconds / factor:.1f} {name}" if factor > 1 else f"{seconds:.0f} {name}"
 
 
 def milliseconds(n: float) -> str:

@@ -14,21 +14,8 @@ class Commands(TyperGroup):
     """The commands in the order in which a newcomer needs them; --debug may stand anywhere before a "--"."""
 
     ORDER = (
-        *(
-            "ingest",
-            "search",
-            "info",
-            "recall",
-            "tune",
-            "bench",
-            "view",
-            "verify",
-            "repair",
-            "compact",
-            "backup",
-            "copy",
-        ),
-        *("import", "export", "reembed", "mcp", "warm-up"),
+        *("ingest", "search", "info", "recall", "tune", "bench", "view", "verify", "repair", "compact", "backup"),
+        *("copy", "import", "export", "reembed", "plan", "mcp", "warm-up"),
     )
 
     def list_commands(self, ctx: Any) -> list[str]:

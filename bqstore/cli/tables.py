@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -19,6 +19,8 @@ import bqstore
 from . import formatting
 
 if TYPE_CHECKING:
+    from bqstore.sizing import Setup
+
     from .bench import Row
 
 
@@ -302,3 +304,64 @@ def _bench(title: str, rows: "Sequence[Row]", k: int, columns: int) -> Table:
         )
         table.add_row(*cells[:columns], style="bold" if row is rows[0] else "")
     return table
+
+
+# ---- plan
+
+
+def plan(setup: "Setup", found: dict[str, Any], qps: float) -> Sequence[RenderableType]:
+    """What a collection takes, the largest one of some machines, and the cluster."""
+    size = formatting.size
+    parts, states, files, one = (found[name] for name in ("memory", "memory_while", "disk", "machine"))
+    each = {name: n / setup.vectors for name, n in parts.items() if name != "process"}
+    total = sum(files.values())
+    taken = {
+        "a vector": f"{sum(each.values()):,.0f} B in memory: "
+        + ", ".join(f"{name} {n:,.0f}" for name, n in each.items())
+        + f"; as float32 it is {4 * setup.dim:,} B",
+        "memory": f"{size(states['searching'])}; at most {size(states['adding'])} while adding and "
+        f"{size(states['compacting'])} while compacting",
+        "disk": f"{size(total)}: " + ", ".join(f"{name} {size(n)}" for name, n in files.items() if n),
+    }
+    kept = "no originals" if setup.originals == "none" else f"originals as {setup.originals}"
+    title = f"{setup.vectors:,} vectors of {setup.dim:,} dimensions, {setup.encoding}, {kept}"
+    machine = f"One machine of {size(one['memory'])} and {one['cores']} cores"
+    seconds = one["query_seconds"]
+    does = {
+        "it holds them": "yes" if one["fits"] else "no: while adding, memory does not suffice",
+        "build": f"some {formatting.duration(one['build_seconds'])}, without embedding",
+        "a search": f"some {formatting.milliseconds(1e3 * seconds['0.95'])} ms at recall@10 of 0.95 on one thread, "
+        f"{formatting.milliseconds(1e3 * seconds['0.99'])} at 0.99",
+        "queries": f"some {one['queries_per_second']:,.0f} a second at 0.95"
+        + (
+            f"; {one['originals_not_cached']:.0%} of the originals do not fit into memory, and are read from a disk "
+            f"of {one['disk_reads_per_second']:,} reads a second"
+            if one["originals_not_cached"]
+            else ""
+        ),
+    }
+    largest = _table("The largest set that a machine holds", "memory", "vectors", numbers=1)
+    for memory, n in found["largest"].items():
+        largest.add_row(size(memory), f"{n:,}")
+    many = found["cluster"]
+    cluster = {
+        "nodes": f"{many['nodes']} of {size(many['node_memory'])} and {one['cores']} cores",
+        "shards": f"{many['shards']}, each on {many['replicas']} nodes",
+        "of each node": f"{size(many['memory_of_a_node'])} of memory, {size(many['disk_of_a_node'])} of disk",
+        "queries": f"some {many['queries_per_second']:,.0f} a second",
+    }
+    enough = (
+        f"One machine is enough{f' for {qps:,.0f} queries a second' if qps else ''}."
+        if found["one_machine"]
+        else "One machine is not enough: the same calls on a Qdrant cluster."
+    )
+    if not one["fits"]:
+        del does["a search"], does["queries"], does["build"]
+    return (
+        _pairs(title, taken),
+        _pairs(machine, does),
+        largest,
+        _pairs("The same on a Qdrant cluster, where one of the nodes may fail", cluster),
+        Text(enough, style="bold"),
+        Text(f"Measured: {found['measured']}, and so is the cluster."),
+    )
