@@ -19,7 +19,7 @@ import numpy as np
 
 import bqstore
 
-from . import framework_keys
+from ..metadata import framework_keys
 from .pickles import plain_values
 from .source import AT_ONCE, F32, One, Source, by_portions, chosen, damaged, database, portions, regular
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import bqstore
 
-from . import framework_keys
+from ..metadata import framework_keys
 from .pickles import load, plain
 from .source import F32, One, Source, chosen, damaged, portions, regular
 

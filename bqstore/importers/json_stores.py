@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import framework_keys
+from ..metadata import framework_keys
 from .source import One, Source, chosen, damaged, portions, regular
 
 _VECTORS = "__vector_store.json"  # behind the namespace, "default" if none was given

@@ -9,9 +9,9 @@ from typing import Any
 
 import bqstore
 
-from . import framework_keys
+from ..metadata import framework_keys
 from .pickles import plain_values
-from .source import One, Source, by_portions, chosen, damaged, database, portions, regular, text_of
+from .source import One, Source, by_portions, chosen, damaged, database, portions, regular
 
 _KNOWN = {
     (module, name): name
@@ -64,7 +64,7 @@ def open_source(path: Path, collection: str | None) -> Source:
                 vector = point.get("vector")
                 vector = vector.get(key) if isinstance(vector, dict) else vector
                 if vector is not None:
-                    yield One(str(point["id"]), *_document(point.get("payload") or {}), vector)
+                    yield One(str(point["id"]), *framework_keys.of_payload(point.get("payload") or {}), vector)
 
     with database(file) as connection:
         points = connection.execute("SELECT count(*) FROM points").fetchone()[0]
@@ -78,15 +78,3 @@ def _spaces(vectors: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(name, description) of the vectors of a collection, one for each document; "" is the name of the only one."""
     spaces = {"": vectors} if isinstance(vectors.get("size"), int) else vectors
     return [(key, space) for key, space in spaces.items() if not space.get("multivector_config")]
-
-
-def _document(payload: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Text and metadata: as langchain-qdrant has them, as LlamaIndex has them, else the payload as it is."""
-    text, rest = text_of(payload, "page_content")
-    if text is not None and isinstance(rest.get("metadata"), dict):
-        nested = rest.pop("metadata")
-        return text, {**rest, **nested}
-    text, rest = framework_keys.with_our_keys(text, rest)
-    if text is None:
-        text, rest = text_of(rest, "text", "document")
-    return text, rest

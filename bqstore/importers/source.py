@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,12 +159,3 @@ def chosen(names: Iterable[str], wanted: str | None, path: Path) -> str:
 def damaged(path: Path, what: object) -> bqstore.CorruptionError:
     """The error for a source that cannot be read."""
     return bqstore.CorruptionError(f"{path} cannot be read: {what}; nothing of it was changed")
-
-
-def text_of(metadata: Mapping[str, Any], *keys: str) -> tuple[str | None, dict[str, Any]]:
-    """The text that lies under the first of these keys that is there, and the rest of the metadata."""
-    rest = dict(metadata)
-    for key in keys:
-        if key in rest and (rest[key] is None or isinstance(rest[key], str)):
-            return rest.pop(key), rest
-    return None, rest

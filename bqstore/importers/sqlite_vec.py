@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import bqstore
 
-from . import framework_keys
+from ..metadata import framework_keys
 from .source import One, Source, chosen, damaged, database, portions
 from .tables import text_and_metadata
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 import bqstore
 
-from . import framework_keys
-from .source import AT_ONCE, One, Source, chosen, damaged, dim_of, portions, regular, text_of
+from ..metadata import framework_keys
+from .source import AT_ONCE, One, Source, chosen, damaged, dim_of, portions, regular
 
 _IDS = ("id", "ids", "_id", "uuid", "doc_id")
 _TEXTS = ("text", "document", "page_content", "content", "chunk")
@@ -47,7 +47,7 @@ def _of_row(row: dict[str, Any], place: int, path: Path) -> One:
 
 def text_and_metadata(row: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """What a row holds besides id and vector, by the usual names of columns."""
-    text, rest = text_of(row, *_TEXTS)
+    text, rest = framework_keys.text_of(row, *_TEXTS)
     nested = given = rest.pop("metadata", None)
     if isinstance(given, str):  # JSON in a column of text
         with suppress(ValueError):

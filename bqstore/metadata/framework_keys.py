@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import bqstore
+from .to_json import PRIVATE_PREFIX, REF_DOC_ID_KEY
 
-REF = bqstore.REF_DOC_ID_KEY
-NODE = bqstore.PRIVATE_PREFIX + "node"  # as our LlamaIndex adapter has it
+REF = REF_DOC_ID_KEY
+NODE = PRIVATE_PREFIX + "node"  # as our LlamaIndex adapter has it
 FLAT = ("_node_content", "_node_type", "document_id", "doc_id", "ref_doc_id")  # of LlamaIndex's node_to_metadata_dict
 _APART = ("id_", "text", "metadata", "embedding")  # of a node; columns of their own
 _OLD = ("doc_id", "extra_info", "node_info", "doc_hash")  # of nodes before LlamaIndex 0.7
@@ -62,3 +62,24 @@ def _renewed(node: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in node.items() if key not in _OLD}
     renewed = {"id_": node.get("doc_id"), "metadata": node["extra_info"], "relationships": relationships}
     return kept | renewed | {"class_name": "TextNode"}
+
+
+def text_of(metadata: Mapping[str, Any], *keys: str) -> tuple[str | None, dict[str, Any]]:
+    """The text that lies under the first of these keys that is there, and the rest of the metadata."""
+    rest = dict(metadata)
+    for key in keys:
+        if key in rest and (rest[key] is None or isinstance(rest[key], str)):
+            return rest.pop(key), rest
+    return None, rest
+
+
+def of_payload(payload: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Text and metadata of a point of Qdrant: as langchain-qdrant has them, as LlamaIndex has them, else as it is."""
+    text, rest = text_of(payload, "page_content")
+    if text is not None and isinstance(rest.get("metadata"), dict):
+        nested = rest.pop("metadata")
+        return text, {**rest, **nested}
+    text, rest = with_our_keys(text, rest)
+    if text is None:
+        text, rest = text_of(rest, "text", "document")
+    return text, rest
