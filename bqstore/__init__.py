@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         NotFoundError,
         NotReadyError,
         ReadOnlyError,
+        ServerError,
         SettingsConflictError,
         StorageError,
         TargetNotReachedError,
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from .metadata.to_json import ID_KEY, PRIVATE_PREFIX, REF_DOC_ID_KEY
     from .opening import load, open, open_flat
     from .other_stores import lacking, refuse_foreign, refusing_foreign
+    from .protocol import CollectionProtocol
     from .relevance import relevance_of
+    from .remote import RemoteCollection
     from .repairing import repair
     from .results.hits import ExplainedHits, Explanation, Hit, PartialHits, Record
     from .results.info import Choice, CollectionInfo, Trial
@@ -77,6 +80,8 @@ _HOME = {
     "OnCollection": "adapting",
     **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
     "Collection": "collection",
+    "CollectionProtocol": "protocol",
+    "RemoteCollection": "remote",
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
@@ -105,6 +110,7 @@ __all__ = [
     "ClosedError",
     "Collection",
     "CollectionInfo",
+    "CollectionProtocol",
     "CorruptionError",
     "Embedder",
     "EmbeddingError",
@@ -133,8 +139,10 @@ __all__ = [
     "Record",
     "ReembedPlan",
     "ReembedReport",
+    "RemoteCollection",
     "RepairReport",
     "SearchParams",
+    "ServerError",
     "SettingsConflictError",
     "Skipped",
     "StorageError",

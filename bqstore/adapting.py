@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import check_int
 from .errors import InvalidInputError, ReadOnlyError
 from .metadata.to_json import ID_KEY
+from .remote import RemoteCollection
 from .stores import drop
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ class OnCollection:
         info = self._collection.info()
         if info.read_only:
             raise ReadOnlyError("delete_collection() on a store that was opened with read_only=True")
-        if info.path is not None:
+        if isinstance(self._collection, RemoteCollection):
+            self._collection.drop()
+        elif info.path is not None:
             drop(info.path, info.collection)
         self._collection.close()
 

@@ -11,7 +11,8 @@ The tree, each branch a different reaction of the caller::
     ├── ReadOnlyError                       a write on a collection opened with read_only=True
     ├── ClosedError                         closed, or carried over a fork; open it again
     ├── StorageError (OSError)              the disk refused (full, failing); nothing of the call was acknowledged
-    │   └── FolderReplacedError             the folder was removed, replaced or moved while open; open the path again
+    │   ├── FolderReplacedError             the folder was removed, replaced or moved while open; open the path again
+    │   └── ServerError                     a server cannot be reached, or failed; make the call again
     ├── CorruptionError                     a file is damaged; restore a backup, or `repair`
     ├── FormatVersionError                  written by a newer bqstore; upgrade
     ├── NotReadyError                       the text index is still being built; `flush` waits for it
@@ -147,6 +148,20 @@ class FolderReplacedError(StorageError):
     >>> col.add([[1.0, 0.0]])
     Traceback (most recent call last):
     bqstore.errors.FolderReplacedError: ...my-store/default was removed, replaced or moved while it was open ...
+    """
+
+
+class ServerError(StorageError):
+    """A server, of a collection at ``qdrant://``, cannot be reached or failed, again and again until the deadline.
+
+    What was acknowledged before stands. Of a write that ends so, parts may be stored; it can be made again.
+
+    >>> import bqstore
+    >>> try:
+    ...     bqstore.open("qdrant://localhost:1/name", timeout=0.2)
+    ... except bqstore.ServerError as error:
+    ...     print(str(error)[:46])
+    [Errno 5] qdrant://localhost:1: get_collection
     """
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .arguments import (
     check_bool,
@@ -53,10 +53,15 @@ from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
 from .other_stores import refuse_foreign
 from .places import absolute, refuse_a_setting, tell_of_a_new_one, tell_of_another_mode
+from .protocol import CollectionProtocol
 from .quality.keeper import RecallKeeper
+from .remote import RemoteCollection, is_remote, open_remote
 from .storage import Head, coding_of, open_store
 from .storage.folders import check_store_folder, collection_folder, collections_in, existing
 from .storage.text_index import TextIndex
+
+if TYPE_CHECKING:  # what one has and the other lacks is found here
+    _BOTH: tuple[CollectionProtocol, CollectionProtocol] = (cast(Collection, None), cast(RemoteCollection, None))
 
 _GROUPS: Final = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
@@ -92,6 +97,13 @@ def open(
     oversampling: float | None = None,
     rescore: bool | None = None,
     hnsw_ef: int | None = None,
+    api_key: str | None = None,
+    grpc: bool = False,
+    timeout: float = 30.0,
+    shard_number: int | None = None,
+    replication_factor: int | None = None,
+    write_consistency_factor: int | None = None,
+    read_consistency: int | str | None = None,
 ) -> Collection:
     r"""Open a collection, or make it if there is none.
 
@@ -100,7 +112,9 @@ def open(
 
     Parameters
     ----------
-    path : str or path              folder of the store, made if missing; None keeps everything in memory
+    path : str or path              folder of the store, made if missing; None keeps everything in memory.
+                                    ``"qdrant://host:6333/name?tls=1"``, or a ``QdrantClient``: a `RemoteCollection` on
+                                    a Qdrant server, of the same calls (see ``docs/scaling.md``)
     collection : str                its name in the store: any text without ``/`` and ``\\``
     dim : int                       1 to 16,384; that of the first vectors if not given
     distance : str                  "cosine" (default), "dot" or "euclid"
@@ -134,9 +148,14 @@ def open(
                                     0: not at all
     exclusive : bool                lock the folder until it is closed, and let no other process write: saves each write
                                     a fraction of a millisecond
+    api_key, grpc, timeout          of a server: its key (None: that in QDRANT_API_KEY), whether to use gRPC, and the
+                                    seconds that a call may take, with all that it is repeated
+    shard_number, replication_factor, write_consistency_factor, read_consistency
+                                    of a server, as Qdrant has them; the first three for a collection that is made
 
     Raises
     ------
+    ServerError                     the server cannot be reached
     SettingsConflictError           an argument contradicts what is stored; both are named
     InvalidInputError               a value that cannot be used
     NotFoundError                   ``read_only=True``, and there is no such collection
@@ -151,7 +170,14 @@ def open(
     ...     [hit.id for hit in col.search([1.0, 0.2])]
     ['a', 'b']
     """
-    check_environment()
+    served: dict[str, Any] = {
+        **{"api_key": api_key, "grpc": grpc, "timeout": timeout, "shard_number": shard_number},
+        **{"replication_factor": replication_factor, "write_consistency_factor": write_consistency_factor},
+        "read_consistency": read_consistency,
+    }
+    if not is_remote(path):
+        check_environment()
+        _refuse_served(served)
     if path is None and read_only:
         raise InvalidInputError("read_only=True needs a path: a collection in memory begins empty")
     if threads is not None:
@@ -180,6 +206,12 @@ def open(
     read_only, exclusive = check_bool("read_only", read_only), check_bool("exclusive", exclusive)
     if read_only and exclusive:
         raise InvalidInputError("read_only=True and exclusive=True are both given; leave one of them out")
+    if is_remote(path):
+        beside: dict[str, Any] = {"threads": threads, "exclusive": exclusive, "mode": mode}
+        beside["lock_timeout"] = None if lock_timeout == 30.0 else lock_timeout
+        beside |= {"text_index": text_index, "truncate_dim": given["quantization"].get("truncate_dim")}
+        found = open_remote(path, collection, {**given, **beside}, indexed=keys, read_only=read_only, **served)
+        return cast(Collection, found)  # what both have is `CollectionProtocol`; most programs open folders
     timeout = check_seconds("lock_timeout", lock_timeout)
     opening = {name: given[name] for name in ("quantization", "hnsw", "search")}
     permissions = check_mode(mode)
@@ -209,6 +241,18 @@ def open(
     out = Collection(engine)  # from here on its end closes
     engine.acceptor.load_columns(keys)
     return out
+
+
+_SERVED: Final = {"grpc": False, "timeout": 30.0}  # what stands for not given; None for the others
+
+
+def _refuse_served(served: Mapping[str, Any]) -> None:
+    """Raise UnknownKeywordError for a keyword of servers beside a folder."""
+    for name, value in served.items():
+        if value != _SERVED.get(name):
+            raise UnknownKeywordError(
+                f'the store has no keyword {name!r}: there is no server; it is for path="qdrant://host:6333/name"'
+            )
 
 
 def _opened(folder: Path | None, given: Mapping[str, Any], opening: Mapping[str, Any], name: str) -> Core:
@@ -366,14 +410,14 @@ def open_flat(
 
 def _lent(given: object, beside: Iterable[str]) -> Collection:
     """An open collection that an adapter is given, if it is one, and nothing is set beside it."""
-    if not isinstance(given, Collection):
+    if not isinstance(given, (Collection, RemoteCollection)):
         raise UnknownKeywordError(
             "for a name the store has no keyword 'collection'; did you mean 'collection_name'? collection= is "
             f"{type_of(given)}; expected an open bqstore.Collection"
         )
     for name in beside:
         raise InvalidInputError(f"{name} is given beside collection=; it is set where that is opened")
-    return given
+    return cast(Collection, given)
 
 
 def _grouped(flat: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:

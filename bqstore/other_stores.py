@@ -15,7 +15,7 @@ C = TypeVar("C", bound=type)
 _PATH: Final = "here it is path"
 _NAME: Final = "here it is collection_name"
 _OPEN: Final = "an open bqstore.Collection goes into collection="
-_NO_SERVER: Final = "there is no server; the folder goes into path="
+_NO_SERVER: Final = "there is no server; the folder goes into path=, or the address of one: qdrant://host:6333/name"
 _DISTANCE: Final = 'distance="euclid", m=, ef_construct= are keywords of the store'
 _SEARCHED: Final = "it is a keyword of a search"
 _WORDS: Final = 'text_index=True, and the mode "hybrid" in a search'
@@ -26,13 +26,14 @@ _OPENED_WITH: Final[dict[str, str]] = {
     "location": "here it is path=, a folder; leave it out to keep everything in memory",
     **dict.fromkeys(("client", "aclient", "chroma_collection", "connection"), _OPEN),
     **dict.fromkeys(("index_name", "table_name", "table"), _NAME),
-    **dict.fromkeys(("host", "port", "headers", "url", "grpc_port", "prefer_grpc", "https", "ssl"), _NO_SERVER),
-    **dict.fromkeys(("api_key", "chroma_cloud_api_key", "tenant", "database", "client_settings"), _NO_SERVER),
+    **dict.fromkeys(("host", "port", "headers", "url", "grpc_port", "https", "ssl"), _NO_SERVER),
+    **dict.fromkeys(("chroma_cloud_api_key", "tenant", "database", "client_settings"), _NO_SERVER),
     **dict.fromkeys(("environment", "token", "user", "password", "redis_url", "async_connection_string"), _NO_SERVER),
     **dict.fromkeys(("connection_string", "client_kwargs", "collection_kwargs"), _NO_SERVER),
     **dict.fromkeys(("collection_metadata", "collection_configuration", "hnsw_kwargs"), _DISTANCE),
     **dict.fromkeys(("vector_params", "collection_create_options", "distance_strategy"), _DISTANCE),
     **dict.fromkeys(("similarity_metric", "metric", "dense_config", "index_type"), _DISTANCE),
+    "prefer_grpc": "here it is grpc",
     **dict.fromkeys(("embed_dim", "embedding_dimension", "vector_size"), "here it is dim; leave it out"),
     "create_collection_if_not_exists": "read_only=True opens what exists, and makes nothing",
     **dict.fromkeys(("force_recreate", "overwrite"), "store.collection.clear() deletes what is there"),

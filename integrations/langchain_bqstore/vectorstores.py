@@ -113,7 +113,8 @@ class BQVectorStore(Searching, Stored):
         self._model = embedding_model or model_of(self._embedding)
         self._is_lent = collection is not None
         self._own_relevance = relevance_score_fn is not None
-        self._given = {name: value for name, value in settings.items() if value is not None}  # for `reopening`
+        # for `reopening`, which gives no key away
+        self._given = {name: value for name, value in settings.items() if value is not None and name != "api_key"}
         settings.update(collection=collection, read_only=read_only or None)
         if collection is None:  # which has a model of its own
             settings.update(embedding_model=self._model)

@@ -121,6 +121,7 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         bqstore.refuse_foreign("the store", settings, _HERE)
         opened = bqstore.open_flat(path, collection_name, _OWN_KEYWORDS, collection=collection, **settings)
         info = opened.info()  # an absolute path: a serialized store (to_dict, pickle) opens it from anywhere
+        settings.pop("api_key", None)  # a key is in no repr and no serialized store, which takes QDRANT_API_KEY's
         given = {"path": info.path, "collection_name": info.collection, **settings}
         super().__init__(**{name: value for name, value in given.items() if value is not None})
         self._collection, self._is_lent, self._models = opened, collection is not None, ModelsMet(opened)

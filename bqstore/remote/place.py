@@ -1,0 +1,205 @@
+"""One collection on a server: its name, its settings as they are known, and the calls that concern it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from ..arguments import shown
+from ..errors import InvalidInputError, NotFoundError, ReadOnlyError
+from ..metadata.columns import field_of
+from ..storage import Row
+from . import settings as mapping
+from .library import models
+from .points import ID, INSTANTS, LISTS, METADATA, ORDER, REF, Layout
+from .server import Server
+from .settings import MARK, Settings
+
+_INDEXED: Final = {ID: "keyword", REF: "keyword", LISTS: "keyword", ORDER: "integer"}
+
+
+@dataclass
+class Place:
+    """A collection on a server, which may not exist yet.
+
+    Parameters
+    ----------
+    given : dict            the settings of this opening, as `settings.merged` takes them
+    cluster : dict          shard_number and the like, for making the collection
+    indexed : list of str   metadata fields that get payload indexes
+    consistency             of reads: a number of replicas, "majority", "quorum", "all" or None
+    """
+
+    server: Server
+    name: str
+    given: Mapping[str, Any]
+    known: Settings
+    read_only: bool = False
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    indexed: Sequence[str] = ()
+    consistency: Any = None
+    vector: str | None = None
+    _made: set[str] = field(default_factory=set)
+    _lock: Any = field(default_factory=threading.RLock)
+    _last_order: int = 0
+
+    def call(self, method: str, /, **given: Any) -> Any:
+        """A call of the client on this collection."""
+        if self.consistency is not None and method in ("query_points", "query_batch_points", "retrieve", "scroll"):
+            given["consistency"] = self.consistency
+        return self.server.call(method, collection_name=self.name, **given)
+
+    def settings(self) -> Settings:
+        """The settings as they are known; whether the collection exists is asked until it does."""
+        if not self.known.exists:
+            self.look()
+        return self.known
+
+    def look(self) -> bool:
+        """Read the collection's settings; whether there is one."""
+        try:
+            found = self.call("get_collection")
+        except NotFoundError:
+            self.known = replace(self.known, exists=False)
+            return False
+        self._made |= set(found.payload_schema or {})
+        layout, space = self._layout(found.config)
+        self.known = mapping.merged(mapping.of_server(found.config, layout, space), self.given)
+        return True
+
+    def _layout(self, config: Any) -> tuple[Layout, Any]:
+        spaces = config.params.vectors
+        if not isinstance(spaces, Mapping):
+            spaces = {} if spaces is None else {"": spaces}
+        spaces = {key: space for key, space in spaces.items() if not space.multivector_config}
+        wanted = self.vector
+        if wanted is None:
+            wanted = mapping.VECTOR if mapping.VECTOR in spaces or len(spaces) != 1 else next(iter(spaces))
+        if wanted not in spaces:
+            known = ", ".join(map(repr, spaces)) or "none"
+            raise InvalidInputError(
+                f"the collection {self.name!r} has the dense vectors {known}; say which by ?vector= in the address"
+            )
+        if isinstance(config.metadata, Mapping) and MARK in config.metadata:
+            return Layout(vector=wanted), spaces[wanted]
+        some, _ = self.call("scroll", limit=1, with_payload=True)
+        payload = (some[0].payload or {}) if some else {}
+        nested = not payload or isinstance(payload.get(METADATA), Mapping) or "page_content" in payload
+        return Layout(ours=ID in payload, flat=not nested, vector=wanted), spaces[wanted]
+
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError where nothing may be written, InvalidInputError where it would not be understood."""
+        if self.read_only:
+            raise ReadOnlyError(f"{self.server.where}: {self.name} was opened with read_only=True")
+
+    def check_layout(self) -> None:
+        """Raise InvalidInputError where documents cannot be written as those that are there."""
+        if self.known.layout.flat:
+            raise InvalidInputError(
+                f"the collection {self.name!r} was made by another program, LlamaIndex's store say, whose payloads are "
+                "read and not written here: copy it, bqstore copy SRC DST, and write to the copy"
+            )
+
+    def make(self, dim: int) -> None:
+        """Make the collection, if nobody has meanwhile, with the indexes of our own keys."""
+        wanted = replace(self.known, dim=dim, cleared=False, layout=Layout())
+        try:
+            self.call("create_collection", **mapping.creation(wanted, self.cluster))
+        except InvalidInputError:
+            if not self.look():
+                raise
+            return
+        self.known = replace(wanted, exists=True)
+        self._made = set()
+        for key, kind in _INDEXED.items():
+            self._index(key, kind)
+
+    def keep(self, settings: Settings) -> None:
+        """Store settings in the collection's metadata."""
+        if settings.exists and settings.layout.ours:
+            self.call("update_collection", metadata={MARK: settings.stored()})
+        self.known = settings
+
+    def remake(self, dim: int) -> None:
+        """Make a cleared collection for vectors of another dimension."""
+        self.call("delete_collection")
+        self.known = replace(self.known, exists=False)
+        self.make(dim)
+
+    def orders(self, n: int) -> range:
+        """The next n numbers by which documents are listed: above all that this process has given."""
+        with self._lock:
+            first = max(time.time_ns(), self._last_order + 1)
+            self._last_order = first + n
+            return range(first, first + n)
+
+    # ---- payload indexes
+
+    def _index(self, path: str, kind: str) -> None:
+        if path in self._made:
+            return
+        if not self.server.is_local:  # which has none
+            schema = models().PayloadSchemaType(kind)
+            self.call("create_payload_index", field_name=path, field_schema=schema, wait=True)
+        self._made.add(path)
+
+    def index_fields(self, metadatas: Iterable[Mapping[str, Any]]) -> None:
+        """Index the fields that are to be, before points come that have them: by the type of the first value."""
+        layout = self.known.layout
+        missing = [key for key in self.indexed if layout.path(*key.split(".")) not in self._made]
+        if not missing:
+            return
+        for metadata in metadatas:
+            for key in [*missing]:
+                kind = _kind_of(field_of(dict(metadata), key))
+                if kind is None:
+                    continue
+                if kind == "datetime":
+                    self._index(f"{INSTANTS}.{Layout(flat=True).path(*key.split('.'))}", kind)
+                self._index(layout.path(*key.split(".")), "keyword" if kind == "datetime" else kind)
+                missing.remove(key)
+            if not missing:
+                return
+
+    def index_present(self) -> None:
+        """Index the fields that are to be of a collection that has documents."""
+        m, layout = models(), self.known.layout
+        for key in self.indexed:
+            path = layout.path(*key.split("."))
+            if path not in self._made:
+                has = m.Filter(must_not=[m.IsEmptyCondition(is_empty=m.PayloadField(key=path))])
+                some, _ = self.call("scroll", scroll_filter=has, limit=1, with_payload=True)
+                for point in some:
+                    payload = point.payload or {}
+                    metadata = payload if layout.flat else payload.get(METADATA) or {}
+                    self.index_fields([metadata])
+
+
+def _kind_of(value: Any) -> str | None:
+    """The kind of index for a JSON value; numbers are all floats, so that 1 and 1.0 are found together."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "float"
+    return "keyword" if isinstance(value, str) else None
+
+
+def metadata_size(row: Row) -> int:
+    """About how many bytes a document takes in a request, without its vector."""
+    return 2 * len(row.metadata) + len(row.text or "") + len(row.private or "") + 2 * len(row.id) + 300
+
+
+def checked_consistency(given: Any) -> Any:
+    """``read_consistency``: a number of replicas, or a name. Raises InvalidInputError."""
+    if given is None or (isinstance(given, int) and not isinstance(given, bool) and given > 0):
+        return given
+    if given in ("majority", "quorum", "all"):
+        return models().ReadConsistencyType(given)
+    raise InvalidInputError(
+        f"read_consistency is {shown(given)}; expected a number of replicas, 'majority', 'quorum' or 'all'"
+    )

@@ -1,0 +1,220 @@
+"""Writes on a server: documents in requests below its limit, each acknowledged by ``wait=True``.
+
+A call of several requests is no single commit: what was acknowledged before an error stands, and its ids are the
+error's ``added``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..clock import EXPIRES_AT_KEY
+from ..errors import BqstoreError, InvalidInputError
+from ..metadata.documents import with_metadata
+from ..storage import Row, Rows
+from ..validate import check_dim
+from .library import models
+from .listing import points
+from .place import Place, metadata_size
+from .points import LENGTH, ORDER, Layout, payload_of, row_of
+
+F32 = NDArray[np.float32]
+LIMIT: Final = 4_500_000  # bytes of a request, about; servers and proxies take 32 MB, or less
+_MOST: Final = 1000  # points of a request
+_NUMBER: Final = 21  # bytes of a float32 in JSON
+
+
+def refuse_expiry(metadata: Sequence[str]) -> None:
+    """Raise InvalidInputError where a document is to be over some day."""
+    if any(f'"{EXPIRES_AT_KEY}"' in each for each in metadata):
+        raise InvalidInputError(
+            "expires_at has no counterpart on a Qdrant server: keep a datetime in a field of your own, and call "
+            "delete(filter={field: {'$lt': now}})"
+        )
+
+
+def distinct(vectors: F32, rows: Rows) -> tuple[F32, list[Row]]:
+    """The documents without those that a later one of the same id replaces."""
+    last = {id_: i for i, id_ in enumerate(rows.ids)}
+    places = sorted(last.values())
+    some = rows.subset(places)
+    return vectors[places], [Row(0, 0, *values) for values in zip(*some.columns(), strict=True)]
+
+
+def add(place: Place, vectors: F32, rows: list[Row]) -> int:
+    """Upsert documents; returns how many existed."""
+    settings = place.settings()
+    dim = int(vectors.shape[1])
+    if not settings.exists:
+        place.make(dim)
+    elif settings.cleared and dim != settings.dim:
+        place.remake(dim)
+    elif settings.cleared:
+        place.keep(replace(settings, cleared=False))
+    place.check_layout()
+    settings = place.settings()
+    check_dim(dim, settings.dim, "vector 0")  # somebody else may have settled it
+    place.index_fields(json.loads(row.metadata) for row in rows)
+    replaced, done = 0, 0
+    orders = place.orders(len(rows))
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) if settings.distance == "cosine" else None
+    try:
+        for part in portions([metadata_size(row) + dim * _NUMBER for row in rows]):
+            ids = [settings.layout.point_id(row.id) for row in rows[part]]
+            replaced += place.call("count", count_filter=_of(ids), exact=True).count
+            made = [
+                payload_of(row, order, None if lengths is None else float(length))
+                for row, order, length in zip(
+                    rows[part], orders[part], np.ones(len(ids)) if lengths is None else lengths[part], strict=True
+                )
+            ]
+            upsert(place, ids, vectors[part], made)
+            done = part.stop
+    except BqstoreError as error:
+        error.added = [row.id for row in rows[:done]]
+        raise
+    return replaced
+
+
+def upsert(place: Place, ids: Sequence[str | int], vectors: F32, payloads: Sequence[Mapping[str, Any]]) -> None:
+    """Write points in one request."""
+    m, name = models(), place.known.layout.vector
+    given = [
+        m.PointStruct(id=id_, vector={name: vector} if name else vector, payload=payload)
+        for id_, vector, payload in zip(ids, vectors.tolist(), payloads, strict=True)
+    ]
+    place.call("upsert", points=given, wait=True)
+
+
+def portions(sizes: Sequence[int]) -> Iterator[slice]:
+    """Consecutive documents whose requests are below the limit; what is larger by itself goes alone."""
+    first = total = 0
+    for i, size in enumerate(sizes):
+        if i > first and (total + size > LIMIT or i - first >= _MOST):
+            yield slice(first, i)
+            first, total = i, 0
+        total += size
+    if len(sizes) > first:
+        yield slice(first, len(sizes))
+
+
+def _of(ids: Sequence[str | int]) -> Any:
+    m = models()
+    return m.Filter(must=[m.HasIdCondition(has_id=list(ids))])
+
+
+def retrieved(place: Place, ids: Sequence[str], with_vectors: bool = False, payload: Any = True) -> dict[str, Any]:
+    """The points of documents that exist, by the documents' ids."""
+    settings = place.settings()
+    if not settings.exists or not ids:
+        return {}
+    layout = settings.layout
+    by_point = {layout.point_id(id_): id_ for id_ in dict.fromkeys(ids)}
+    wanted: Any = [layout.vector] if with_vectors and layout.vector else with_vectors
+    names, out = list(by_point), {}
+    for at in range(0, len(names), _MOST):
+        some = names[at : at + _MOST]
+        for point in place.call("retrieve", ids=some, with_payload=payload, with_vectors=wanted):
+            out[by_point[point.id]] = point
+    return {id_: out[id_] for id_ in by_point.values() if id_ in out}
+
+
+def rewrite(place: Place, changed: Sequence[tuple[Any, Row]]) -> None:
+    """Put rows in the place of the payloads of points, whose vectors stay."""
+    place.check_layout()
+    m = models()
+    place.index_fields(json.loads(row.metadata) for _, row in changed)
+    for part in portions([metadata_size(row) for _, row in changed]):
+        writes = [
+            m.OverwritePayloadOperation(overwrite_payload=m.SetPayload(payload=_payload(point, row), points=[point.id]))
+            for point, row in changed[part]
+        ]
+        place.call("batch_update_points", update_operations=writes, wait=True)
+
+
+def _payload(point: Any, row: Row) -> dict[str, Any]:
+    """The payload of a changed document, with the length of its vector and its order as they were."""
+    before = point.payload or {}
+    made = payload_of(row, before.get(ORDER, 0), before.get(LENGTH))
+    if ORDER not in before:
+        del made[ORDER]
+    return made
+
+
+def update(
+    place: Place,
+    ids: Sequence[str],
+    texts: Sequence[str | None],
+    metadatas: Sequence[Mapping[str, Any] | None],
+    vectors: F32 | None,
+    replace_all: bool,
+) -> int:
+    """As `engine.writes.update`."""
+    found = retrieved(place, ids)
+    rows = {id_: row_of(point.id, point.payload) for id_, point in found.items()}
+    last: dict[str, int] = {}
+    for i, id_ in enumerate(ids):
+        if id_ in rows:
+            row, metadata, text = rows[id_], metadatas[i], texts[i]
+            if metadata is not None:
+                row = with_metadata(row, metadata, replace_all, f"metadata {i}")
+            rows[id_] = row if text is None else row._replace(text=text)
+            last[id_] = i
+    refuse_expiry([rows[id_].metadata for id_ in last])
+    if not last:
+        return 0
+    if vectors is None:
+        rewrite(place, [(found[id_], rows[id_]) for id_ in last])
+    else:
+        add(place, np.ascontiguousarray(vectors[list(last.values())]), [rows[id_] for id_ in last])
+    return len(last)
+
+
+def update_metadata(
+    place: Place, ids: Sequence[str], metadatas: Sequence[Mapping[str, Any] | None], replace_all: bool
+) -> int:
+    """As `engine.writes.update_metadata`."""
+    found = retrieved(place, ids)
+    rows = {id_: row_of(point.id, point.payload) for id_, point in found.items()}
+    changed = {}
+    for i, (id_, given) in enumerate(zip(ids, metadatas, strict=True)):
+        if id_ in rows:
+            rows[id_] = changed[id_] = with_metadata(rows[id_], given or {}, replace_all, f"metadata {i}")
+    refuse_expiry([row.metadata for row in changed.values()])
+    if changed:
+        rewrite(place, [(found[id_], row) for id_, row in changed.items()])
+    return len(changed)
+
+
+def update_matching(place: Place, filter: Any, metadata: Mapping[str, Any], replace_all: bool) -> int:
+    """Merge metadata over that of the documents that match; they are listed first, as they may match no longer."""
+    found = [point for some in points(place, filter) for point in some]
+    unique = {point.id: point for point in found}
+    rows = [(point, row_of(point.id, point.payload)) for point in unique.values()]
+    changed = [
+        (point, with_metadata(row, metadata, replace_all, f"metadata of document {row.id!r}")) for point, row in rows
+    ]
+    refuse_expiry([row.metadata for _, row in changed])
+    if changed:
+        rewrite(place, changed)
+    return len(changed)
+
+
+def delete(place: Place, filter: Any) -> int:
+    """Delete the documents that match; returns how many there were."""
+    m = models()
+    there: int = place.call("count", count_filter=filter, exact=True).count
+    if there:
+        place.call("delete", points_selector=m.FilterSelector(filter=filter), wait=True)
+    return there
+
+
+def having(layout: Layout, ids: Sequence[str]) -> Any:
+    """The filter of some ids."""
+    return _of([layout.point_id(id_) for id_ in dict.fromkeys(ids)])

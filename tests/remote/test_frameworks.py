@@ -1,0 +1,62 @@
+"""The suites of LangChain and LlamaIndex on a remote collection, through the same adapters."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from langchain_tests.integration_tests.vectorstores import VectorStoreIntegrationTests
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
+
+import bqstore
+import langchain_bqstore
+from llama_index.vector_stores.bqstore import BQVectorStore
+from llama_index.vector_stores.bqstore.testing import VectorStoreTests
+
+from .conftest import client_of
+
+
+class LangChain(VectorStoreIntegrationTests):
+    backend = ""
+
+    @pytest.fixture
+    def vectorstore(self) -> Iterator[langchain_bqstore.BQVectorStore]:
+        client, name = client_of(self.backend), f"bqstore-test-{uuid.uuid4().hex[:12]}"
+        with bqstore.open(client, name) as collection:
+            yield langchain_bqstore.BQVectorStore(self.get_embeddings(), collection=collection)
+        client.delete_collection(name)
+        client.close()
+
+
+class TestLangChainInLocalMode(LangChain):
+    backend = "local mode"
+
+
+class TestLangChainOnAServer(LangChain):
+    backend = "server"
+
+
+class LlamaIndex(VectorStoreTests):
+    backend = ""
+    known_failures: ClassVar[dict[str, str]] = {
+        "test_filters[text-match-insensitive]": "a server compares text by case: refused by name"
+    }
+
+    def make_store(self, path: Path) -> BasePydanticVectorStore:
+        self.client, self.name = client_of(self.backend), f"bqstore-test-{uuid.uuid4().hex[:12]}"
+        return BQVectorStore(collection=bqstore.open(self.client, self.name))
+
+    def reopened(self, store: BasePydanticVectorStore, path: Path) -> BasePydanticVectorStore | None:
+        return BQVectorStore(collection=bqstore.open(self.client, self.name))
+
+
+class TestLlamaIndexInLocalMode(LlamaIndex):
+    backend = "local mode"
+
+
+class TestLlamaIndexOnAServer(LlamaIndex):
+    backend = "server"
+
+
+del LangChain, LlamaIndex, VectorStoreIntegrationTests, VectorStoreTests
