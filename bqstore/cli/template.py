@@ -38,6 +38,7 @@ details + details summary h2 { margin-top: 0.25rem; }
 .plot { width: 100%; min-height: 12rem; }
 .plot .main-svg :is(.xtick, .ytick, .xtitle, .ytitle, .legendtext, .bartext),
 .plot .main-svg :is(.xtick, .ytick, .colorbar) text { fill: var(--ink) !important; }
+@media (scripting: none) { .plot { display: none; } }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; text-align: right; white-space: nowrap; vertical-align: bottom;

@@ -136,11 +136,10 @@ function trace(members, name, marker) {
   };
 }
 
-function traces() {
+function traces(field) {
   const kept = new Set(matches);
   const faded = view.places.map((_, i) => i).filter((i) => !kept.has(i));
   const out = faded.length ? [trace(faded, "left out", { color: GRAY, opacity: 0.15, size: 6 })] : [];
-  const field = $("color").value === "" ? null : view.fields[$("color").value];
   if (field === null) {
     out.push(trace(matches, "", { color: COLORS[0], opacity: 0.75 }));
   } else if (field.values === null) {
@@ -182,11 +181,15 @@ const axis = { showgrid: true, gridcolor: FAINT, zerolinecolor: FAINT, showtickl
 const layout = {
   uirevision: "map", margin: { l: 8, r: 8, t: 8, b: 8 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
   font: { family: "system-ui, sans-serif", size: 13 }, dragmode: "zoom", xaxis: { ...axis }, yaxis: { ...axis },
-  legend: { orientation: "h", y: -0.02, yanchor: "top", x: 0 }, hoverlabel: { bgcolor: "#ffffff", font: { color: "#1b1f24" }, align: "left" },
+  hoverlabel: { bgcolor: "#ffffff", font: { color: "#1b1f24" }, align: "left" },
 };
 
 function redraw() {
-  if (view.places.length) Plotly.react("map-plot", traces(), layout, { responsive: true, displayModeBar: false });
+  if (!view.places.length) return;
+  const field = $("color").value === "" ? null : view.fields[$("color").value];
+  const above = field !== null && field.values === null; // the scale of the numbers is below
+  const legend = { orientation: "h", x: 0, y: above ? 1.01 : -0.02, yanchor: above ? "bottom" : "top" };
+  Plotly.react("map-plot", traces(field), { ...layout, legend }, { responsive: true, displayModeBar: false });
 }
 
 function zoom(factor, right = 0, up = 0) {
@@ -211,6 +214,7 @@ $("controls").hidden = false;
 $("controls").addEventListener("input", search);
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 $("controls").addEventListener("reset", () => setTimeout(search));
+$("document").onclick = (event) => { if (event.target === $("document")) $("document").close(); }; // beside it
 $("before").onclick = () => turn(-PAGE);
 $("after").onclick = () => turn(PAGE);
 if (view.places.length) {

@@ -187,7 +187,8 @@ def _field(name: str, column: list[Any]) -> Field | None:
             found.append(values.setdefault((isinstance(each, str), label), len(values)))
             if len(values) > _VALUES:
                 return None
-        codes.append(found if isinstance(value, list) and found else found[0] if found else None)
+        several = list(dict.fromkeys(found))
+        codes.append(several if isinstance(value, list) and several else several[0] if several else None)
     return Field(name, [label for _, label in values], codes) if values else None
 
 

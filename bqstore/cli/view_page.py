@@ -127,7 +127,7 @@ def _documents(view: View, served: str | None) -> str:
     else:
         said = (
             f"{len(view.documents):,} of the {view.matching:,} documents {matching} are on this page, picked at "
-            "random; --documents takes more, --filter chooses which."
+            f"random; {_option('--documents')} takes more, {_option('--filter')} chooses which."
         )
     left_out = "".join(f"<li>{shown(each)}</li>" for each in view.left_out)
     rows = "\n".join(map(_row, view.documents))
@@ -151,6 +151,10 @@ def _documents(view: View, served: str | None) -> str:
 </div>
 <p id="pages" hidden><button type="button" id="before">Before</button> <span id="where"></span>
 <button type="button" id="after">Next</button></p>"""
+
+
+def _option(name: str) -> str:
+    return f'<code class="option">{name}</code>'
 
 
 def _row(each: Document) -> str:
