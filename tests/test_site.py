@@ -22,11 +22,8 @@ REFERENCE = "\n".join(page.read_text(encoding="utf-8") for page in sorted((DOCS 
 
 def pages_in(nav: list[Any]) -> Iterator[str]:
     for entry in nav:
-        if isinstance(entry, str):
-            yield entry
-        else:
-            for below in entry.values():
-                yield from pages_in(below)
+        for below in [entry] if isinstance(entry, str) else entry.values():
+            yield from [below] if isinstance(below, str) else pages_in(below)
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
@@ -73,6 +70,7 @@ Parameters
 vector : array (dim,)   what is looked for,
                         and more of it
 low, high               the ends
+distance : str or None. the last one
 way : "auto"            chosen
     "walk"              through the graph
 texts : strings or None
@@ -86,6 +84,7 @@ MADE = """Do a thing. Raises ValueError, too.
 Parameters ----------
 vector : array (dim,) what is looked for, and more of it
 low the ends high the ends
+distance : str or None. the last one
 way : "auto" chosen - `"walk"` through the graph
 texts : strings or None
 Examples --------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -61,13 +62,14 @@ def llms_txt(nav: list[Any], docs: Path) -> str:
     title, about = described(docs / "README.md")
     lines = [f"# {title}", "", f"> {about}", ""]
     for entry in nav:
-        if isinstance(entry, dict):
-            for section, pages in entry.items():
-                lines += [f"## {section}", ""]
-                for page in pages:
-                    title, about = described(docs / page)
-                    lines.append(f"- [{title}]({page}): {about}")
-                lines.append("")
+        for section, pages in entry.items():
+            if isinstance(pages, str):
+                continue  # this very page
+            lines += [f"## {section}", ""]
+            for page in pages:
+                title, about = described(docs / page)
+                lines.append(f"- [{title}]({page}): {about}")
+            lines.append("")
     return "\n".join(lines)
 
 
@@ -83,6 +85,7 @@ def described(page: Path) -> tuple[str, str]:
 # ---- docstrings
 
 Item = tuple[list[str], list[str]]  # names, and the lines that say what they mean
+_START = re.compile(r"^(?:\S.*?)?\s{2,}(?=\S)", re.MULTILINE)
 _COLUMNS = {"Parameters", "Attributes", "Returns", "Yields", "Raises"}
 
 
@@ -100,6 +103,8 @@ def as_numpydoc(docstring: str) -> str:
     text: list[str] = []
     sections: list[str] = []
     items: list[Item] = []  # of a section in columns
+    starts = [start[0] for start in _START.finditer(docstring) if len(start[0]) >= 16]
+    column = Counter(map(len, starts)).most_common(1)[0][0] if starts else 32  # where meanings begin
     section, above = "", ""
     for line, beneath in pairwise([*docstring.splitlines(), ""]):
         is_head = bool(line and beneath and not beneath.strip("-"))
@@ -116,15 +121,17 @@ def as_numpydoc(docstring: str) -> str:
             if section not in _COLUMNS:
                 sections.append(line)
             elif line:
-                _read_row(line, items)
+                _read_row(line, items, column)
         above = line
     return "\n".join([*text, *sections, *_written(items)])
 
 
-def _read_row(line: str, items: list[Item]) -> None:
+def _read_row(line: str, items: list[Item], column: int) -> None:
     """A line of a section: `name : type    what it means`, a value and its meaning beneath, or more of the text."""
     indent = len(line) - len(line.lstrip())
     name, meaning = (re.split(r"\s{2,}", line.strip(), maxsplit=1) + [""])[:2]
+    if not meaning and indent < 16 and line[column - 1 : column] == " " and line[column:]:  # a name up to the column
+        name, meaning = line[:column].strip(), line[column:]
     if indent == 0:
         items.append(([name] if " : " in name or name.startswith("(") else name.split(", "), [meaning]))
     elif indent < 16 and (meaning or name.startswith('"')):
