@@ -50,6 +50,7 @@ from .results.info import CollectionInfo
 from .results.outcomes import BackupReport, ReembedPlan, ReembedReport, Skipped, VerifyReport
 from .results.recall import Health, RecallReport
 from .storage.reading import Block
+from .tracing import traced
 
 F32 = NDArray[np.float32]
 ExpiresAt = datetime | timedelta | float | Sequence[datetime | timedelta | float | None]
@@ -278,6 +279,7 @@ class Collection:
     # ---- searching
 
     @checked_keywords
+    @traced("search")
     def search(
         self,
         vector: ArrayLike | None = None,
@@ -375,6 +377,7 @@ class Collection:
         return hits(engine, queries, filter_grammar.parse(filter), options, explain)[0]
 
     @checked_keywords
+    @traced("search")
     def search_batch(
         self,
         vectors: ArrayLike | None = None,
@@ -444,6 +447,7 @@ class Collection:
         return hits(engine, self._queries(vectors, single=False), filter_grammar.parse(filter), options)
 
     @checked_keywords
+    @traced("search")
     def search_ids(
         self,
         vectors: ArrayLike | None = None,
@@ -502,6 +506,7 @@ class Collection:
         return search.ids(engine, self._queries(vectors, single=False), tree, options)
 
     @checked_keywords
+    @traced("search")
     def max_marginal_relevance(
         self,
         vector: ArrayLike,
@@ -548,6 +553,7 @@ class Collection:
         return mmr.chosen(hits, k, relevance, engine.distance, with_vectors)
 
     @checked_keywords
+    @traced("search")
     def more_like(
         self,
         ids: Sequence[str] | None = None,
@@ -971,6 +977,7 @@ class Collection:
         given = text_index_in(text_index)
         text_upkeep.set_text_index(self._engine, None if given is None else given["tokenize"])
 
+    @traced("compact")
     def compact(self) -> None:
         """Give back the space of documents that are deleted, replaced or over: nothing of them is left in the files.
 

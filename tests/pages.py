@@ -2,7 +2,8 @@
 
 A page shows what a block prints in a ``text`` block right behind it. A block that begins with ``# needs
 OPENAI_API_KEY`` is run apart from the others, against a server on loopback that speaks OpenAI's API. One that begins
-with ``# needs sentence-transformers`` is run where that and what else it imports are there.
+with ``# needs sentence-transformers`` is run where that and what else it imports are there, and one with ``# needs
+opentelemetry-sdk`` in a process of its own, whose tracer provider it sets (`test_tracing.py`).
 """
 
 import json
@@ -24,6 +25,7 @@ Page = tuple[str, str, list[tuple[int, str]]]  # a page's name, its folder, and 
 ROOT = Path(__file__).parents[1]
 NEEDS_KEY = "# needs OPENAI_API_KEY\n"
 NEEDS_MODELS = "# needs sentence-transformers"
+NEEDS_TRACING = "# needs opentelemetry-sdk"
 HUNG = 1800  # seconds: far beyond what a slow or busy machine takes
 
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
@@ -55,6 +57,10 @@ class Block:
     @property
     def needs_models(self) -> bool:
         return self.code.startswith(NEEDS_MODELS)
+
+    @property
+    def needs_tracing(self) -> bool:
+        return self.code.startswith(NEEDS_TRACING)
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line + 1}"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .. import tracing
 from ..arguments import checked_keywords, counted, shown
 from ..errors import EmbeddingError, InvalidInputError
 from .base import EmbeddedBatches, EmbedderBase
@@ -171,7 +172,8 @@ class CachedEmbedder(EmbedderBase[_Side]):
         missing = [key for key in text_of if key not in found]
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
-            vectors = _checked(side.ask([text_of[key] for key in part]), len(part), self.model)
+            with tracing.embedding(self.model, len(part), type(self.embedder).__module__.partition(".")[0]):
+                vectors = _checked(side.ask([text_of[key] for key in part]), len(part), self.model)
             if self._cache is not None:
                 self._cache.put(part, vectors)
             found.update(zip(part, vectors, strict=True))

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import tracing
 from ..config import HnswConfig
 from ..errors import BqstoreError
 from ..index import MISSED, HnswGraph, Originals, Quantizer, Workers, can_link, can_link_later, wait_for_kernels
@@ -100,7 +101,8 @@ class GraphBuilder:
             held = self.recent.slots(self._generation)
             held = held[np.searchsorted(held, len(self.graph)) : np.searchsorted(held, stop)]
             originals, held = (self.recent.read, held) if len(held) else (None, None)
-        done = self.graph.link(state.data.words, stop, self._workers, state.data.quantizer, originals, held)
+        with tracing.span("link", size=stop - len(self.graph)):
+            done = self.graph.link(state.data.words, stop, self._workers, state.data.quantizer, originals, held)
         self.recent.forget(done)
         return done
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import tracing
 from ..arguments import counted
 from ..errors import BqstoreError
 from ..metadata.documents import with_metadata
@@ -82,7 +83,8 @@ class Add:
     def finish(self) -> AddResult:
         """Commit them, unless others have; then they are durable and can be found."""
         if self._ids:
-            self._commit()
+            with tracing.span("add", self.engine, len(self._ids)):
+                self._commit()
         return self.result()
 
     def _commit(self) -> None:

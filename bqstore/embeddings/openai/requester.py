@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from ... import tracing
 from ...errors import EmbeddingError
 from .background import A_FEW, background
 from .client import Response
@@ -120,7 +121,8 @@ class Requester:
                          long, or has no vector, is named by its index, after the others were embedded
         """
         whole = _Request(call, on_vectors)
-        await self._embed(texts, whole, self.settings.max_retries)
+        with tracing.embedding(self.settings.model, len(texts), "openai"):
+            await self._embed(texts, whole, self.settings.max_retries)
         if whole.errors:
             raise whole.errors[0]
 
