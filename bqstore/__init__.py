@@ -186,6 +186,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOME.get(name, "errors")
+    _keep_quiet()
     try:
         value = getattr(import_module(f".{home}", __name__), name)
     except OSError as error:  # no descriptor is left, say
@@ -193,6 +194,14 @@ def __getattr__(name: str) -> object:
         raise import_module(".errors", __name__).StorageError(error.errno, words) from error
     globals()[name] = value
     return value
+
+
+def _keep_quiet() -> None:
+    """Log warnings alone, also where the root logger lets everything through; a level of the program's goes before."""
+    import logging  # here, as it takes longer than the rest of this module
+
+    if not (log := logging.getLogger(__name__)).level:
+        log.setLevel(logging.WARNING)
 
 
 def __dir__() -> list[str]:

@@ -220,7 +220,9 @@ class EmbeddingCache:
 
     def _begin_next_file(self, damaged: Path, error: Exception) -> None:
         if damaged == self._newest():  # else another process has begun it
-            _warn(f"the embedding cache {damaged} is damaged ({error}); a new one is created")
+            _warn(
+                f"the embedding cache {damaged} is damaged ({error}); a new one is created, and this one may be deleted"
+            )
             number = int(damaged.stem.removeprefix("embeddings-"))
             _create(self.folder / f"embeddings-{number + 1}.db")
 
@@ -236,7 +238,8 @@ def open_cache(cache: Any, max_bytes: int | None) -> EmbeddingCache | None:
     try:
         return EmbeddingCache(user_cache_folder(), max_bytes)
     except (StorageError, RuntimeError) as error:  # there is no home, or a read-only one
-        _warn(f"embeddings are not cached: {error}")
+        advice = "" if isinstance(error, StorageError) else "; pass cache=<a folder> or cache=False"
+        _warn(f"embeddings are not cached: {error}{advice}")
         return None
 
 

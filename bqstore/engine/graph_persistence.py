@@ -75,7 +75,7 @@ class GraphPersistence:
                         state = with_ids(self._store, replace(state, ids=ids))
                     state = with_restored(self._store, state, columns, snapshot.seq)
         if problem is not None:
-            warnings.warn(problem, RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{problem}. Nothing is lost, and there is nothing to do", RuntimeWarning, stacklevel=2)
         return self._builder.attached(state)
 
     def is_newer_there(self, n: int) -> bool:
@@ -148,7 +148,12 @@ class GraphPersistence:
         except BqstoreError as error:
             self._store.check_place()
             self._refused = (state.head.generation, n)
-            warnings.warn(f"no snapshot of the graph was kept: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"no snapshot of the graph was kept: {error}. Nothing is lost, and the next opening takes longer; make "
+                "room, and flush() keeps one",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         else:
             if size:
                 self._saved, self._kept = (state.head.generation, n), frozenset(state.columns)

@@ -50,7 +50,12 @@ class GraphUpkeep:
             if isinstance(error, FolderReplacedError):
                 raise
             reason = str(error) or "out of memory"
-            warnings.warn(f"what was added is stored, but not in the graph yet: {reason}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"what was added is stored, but not in the graph yet: {reason}. Scans find it; make room, and the next "
+                "add() or flush() links it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def link_later(self) -> None:
         """Link the generation that has just been committed in the background; under the lock."""

@@ -39,7 +39,11 @@ def erase(core: "Core") -> None:
         erase_entries(core.store.folder, core.store.is_alone)
     except StorageError as error:
         core.store.check_place()
-        warnings.warn(f"deleted texts may still stand in {core.store.folder}: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"deleted texts may still stand in {core.store.folder}: {error}. Make room, and call compact() again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def recode(

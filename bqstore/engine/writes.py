@@ -99,7 +99,8 @@ class Add:
             try:
                 engine.recode(engine.encoder.renew)
             except (BqstoreError, MemoryError) as error:  # what was added is durable, and found all the same
-                message = f"codes stay as they are, and were not chosen anew: {str(error) or 'out of memory'}"
+                reason = str(error) or "out of memory"
+                message = f"codes stay as they are, and were not chosen anew: {reason}. The next add() does it"
                 warnings.warn(message, RuntimeWarning, stacklevel=4)
         core.keeper.written(engine.target_recall, engine.hnsw.full_scan_threshold)
         keep_misses(engine)

@@ -97,7 +97,11 @@ class _Children:
         if folder is None or useless or self.tries >= _TRIES:
             self.failed = True
             if self._reason and not useless:  # where nothing can be kept, the cache warns of it
-                warnings.warn(f"{self._reason}; this process compiles the kernels itself", RuntimeWarning, stacklevel=2)
+                warnings.warn(
+                    f"{self._reason}; this process compiles the kernels itself. bqstore.warm_up() shows why",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             return False
         try:
             self._try(folder)

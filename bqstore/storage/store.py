@@ -443,7 +443,12 @@ class Store(Sharing):
             self.catalogue.give_back()
         except BqstoreError as error:
             self.check_place()
-            warnings.warn(f"space in {self.catalogue.name} was not given back: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"space in {self.catalogue.name} was not given back: {error}. Nothing is lost; make room, and call "
+                "compact() again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.keep_reserve()
 
     def discard_compaction(self, prepared: Compaction) -> None:
