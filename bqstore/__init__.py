@@ -11,8 +11,8 @@ Names load when they are first used, so that importing a part (`bqstore.storage`
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not typing's: the command begins with this module, and Ctrl-C is only handled behind it
 if TYPE_CHECKING:
     from ._version import __version__
     from .adapting import OnCollection

@@ -25,10 +25,13 @@ those that bring documents in and out. This module imports none of them itself, 
 one line, not a traceback.
 """
 
+from __future__ import annotations
+
 import sys
-import warnings
-from io import TextIOWrapper
-from typing import Any
+
+TYPE_CHECKING = False  # what takes longer to import is imported in `main`, where Ctrl-C is told in a word
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -46,17 +49,21 @@ def loaded() -> Any:
 
 def main() -> None:
     """Read the command line, run the command, exit."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal without Unicode, as of LC_ALL=C, shows other text escaped
-            stream.reconfigure(errors="backslashreplace")
-    warnings.showwarning = _warned
     try:
-        app = loaded()
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
-            raise  # a part of bqstore itself
-        raise SystemExit(f"bqstore: this command needs {error.name}: pip install typer rich plotly") from None
+        import warnings
+        from io import TextIOWrapper
+
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a terminal without Unicode, as of LC_ALL=C, shows it escaped
+                stream.reconfigure(errors="backslashreplace")
+        warnings.showwarning = _warned
+        try:
+            app = loaded()
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
+                raise  # a part of bqstore itself
+            raise SystemExit(f"bqstore: this command needs {error.name}: pip install typer rich plotly") from None
+        app(prog_name="bqstore")
     except KeyboardInterrupt:
         sys.stderr.write("Stopped.\n")
         raise SystemExit(130) from None
-    app(prog_name="bqstore")

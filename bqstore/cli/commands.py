@@ -20,7 +20,9 @@ from .options import Json, K, Name, Store, app
 
 _DESCRIBED = 3  # collections of a store; of more the list is all
 
-Sample = Annotated[int, typer.Option(min=1, help="How many documents to use as queries, if no file gives any.")]
+Sample = Annotated[
+    int, typer.Option(metavar="NUMBER", min=1, help="How many documents to use as queries, if no file gives any.")
+]
 Queries = Annotated[
     Path | None,
     typer.Option(metavar="FILE.npy", help="Embeddings of your own queries: one numpy array, one row each."),
@@ -30,7 +32,10 @@ Report = Annotated[
     typer.Option(metavar="FILE.html", help="Write the report, with figures, as one page that needs no network."),
 ]
 Target = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Recall to reach: the share of the true nearest found, such as 0.98.")
+    float,
+    typer.Option(
+        metavar="NUMBER", min=0.0, max=1.0, help="Recall to reach, such as 0.98: the share of the true nearest."
+    ),
 ]
 
 

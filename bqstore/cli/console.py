@@ -79,21 +79,33 @@ def debug(wanted: bool) -> None:
 
 
 @contextmanager
-def errors_reported() -> Iterator[None]:
-    """Report the errors that a user can act on, and exit; with --debug, let them through with their traceback."""
+def stopped() -> Iterator[None]:
+    """Tell in a word that Ctrl-C was heard; typer itself ends in silence."""
     try:
         yield
     except KeyboardInterrupt:
         note("Stopped.")
         raise typer.Exit(130) from None
-    except (bqstore.BqstoreError, OSError) as error:
-        if _debug[0]:
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Report the errors that a user can act on, and exit; with --debug, let them through with their traceback."""
+    try:
+        with stopped():
+            yield
+    except (bqstore.BqstoreError, OSError, ImportError) as error:
+        own = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "bqstore"
+        if _debug[0] or own:  # a part of bqstore itself is missing
             raise
-        note(f"bqstore: {_told(error)}")
+        note(f"bqstore: {told(error)}")
         raise typer.Exit(1) from None
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error as one line."""
+    if isinstance(error, ImportError):  # an optional package, by itself: there is no package of ours to be had yet
+        return str(error).replace('"bqstore[openai]"', "openai")
     if isinstance(error, OSError) and not isinstance(error, bqstore.BqstoreError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -10,6 +10,8 @@ from typing import Any
 
 import bqstore
 
+from .console import told
+
 LOCAL = ("model2vec", "fastembed", "sentence-transformers", "wordllama", "llama-cpp")
 KINDS = f"openai:MODEL, one of this machine ({LOCAL[0]}:NAME, {LOCAL[1]}:NAME ...), or MODULE:FACTORY"
 
@@ -31,7 +33,7 @@ def embedder_named(name: str, base_url: str | None = None) -> Any:
         if kind.replace("_", "-") in LOCAL:
             return bqstore.CachedEmbedder(name)
     except ImportError as error:
-        raise bqstore.EmbeddingError(str(error)) from None
+        raise bqstore.EmbeddingError(told(error)) from None
     made = _made_by(kind, rest)
     return made if isinstance(made, (bqstore.OpenAIEmbedder, bqstore.CachedEmbedder)) else _cached(made, name)
 

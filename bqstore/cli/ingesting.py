@@ -68,9 +68,14 @@ def ingest(
     ],
     collection: Name = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
-    size: Annotated[int, typer.Option(min=50, max=100_000, help="Characters of a passage, at most.")] = 1000,
+    size: Annotated[
+        int, typer.Option(metavar="NUMBER", min=50, max=100_000, help="Characters of a passage, at most.")
+    ] = 1000,
     overlap: Annotated[
-        int | None, typer.Option(min=0, help="Characters that a passage has of the one before; else a tenth of --size.")
+        int | None,
+        typer.Option(
+            metavar="NUMBER", min=0, help="Characters that a passage has of the one before; else a tenth of --size."
+        ),
     ] = None,
     text_field: Annotated[str | None, typer.Option(metavar="NAME", help="Of JSON lines and CSV.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete passages of files that are gone.")] = False,

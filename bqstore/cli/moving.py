@@ -23,9 +23,13 @@ def import_(
     collection: Annotated[
         str, typer.Option("--collection", metavar="NAME", help="Which of its collections.")
     ] = "default",
-    kind: Annotated[str | None, typer.Option(help=f"One of {', '.join(importers.KINDS)}; else by its files.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(importers.KINDS)}; else by its files.")
+    ] = None,
     from_collection: Annotated[str | None, typer.Option(metavar="NAME", help="Which collection of the source.")] = None,
-    distance: Annotated[str | None, typer.Option(help="cosine, dot or euclid; else the source's.")] = None,
+    distance: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cosine, dot or euclid; else the source's.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -1,27 +1,65 @@
 """The command `bqstore` itself, and the options that several of its commands have."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
 
 import bqstore
 
-from .console import debug
+from .console import debug, stopped
 
 
 class Commands(TyperGroup):
     """The commands in the order in which a newcomer needs them; --debug may stand anywhere before a "--"."""
 
-    ORDER = (
-        *("ingest", "search", "info", "recall", "tune", "bench", "view", "verify", "repair", "compact", "backup"),
-        *("copy", "import", "export", "reembed", "plan", "mcp", "warm-up"),
-    )
+    SHORT: ClassVar = {  # in the list of all: typer cuts the first sentence of a command's help after some words
+        "ingest": "Embed and store folders of documents",
+        "search": "Find documents by meaning, words or a filter",
+        "info": "Collections, their settings and memory; versions",
+        "recall": "What searches find, against exact search",
+        "tune": "Store the fastest settings that reach a recall",
+        "bench": "Recall and speed of this store on this machine",
+        "view": "A page to look at the store",
+        "verify": "Read every byte and compare it with checksums",
+        "repair": "Save what is intact of a damaged store",
+        "compact": "Give back the space of deleted documents",
+        "backup": "Copy a store while it is in use",
+        "copy": "Copy collections into another store",
+        "import": "Bring in documents of other stores and files",
+        "export": "Write all documents to a file",
+        "reembed": "Embed all texts again with another model",
+        "plan": "What a collection will take, before there is one",
+        "mcp": "Serve to Model Context Protocol clients",
+        "warm-up": "Compile what searches run on",
+    }
+    ORDER = tuple(SHORT)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the commands."""
         names = super().list_commands(ctx)
         return sorted(names, key=lambda name: self.ORDER.index(name) if name in self.ORDER else -1)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command, as it is told in help: arguments without their Python types."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.short_help = self.SHORT.get(cmd_name)
+            params: list[Any] = command.params
+            for each in params:
+                if each.param_type_name == "argument":
+                    each.display_type_rich = lambda ctx: None
+        return command
+
+    def make_context(self, *arguments: Any, **keywords: Any) -> Any:
+        """Read the command line."""
+        with stopped():
+            return super().make_context(*arguments, **keywords)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with stopped():
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take --debug from wherever it stands, as it is an option of the whole."""
@@ -60,7 +98,9 @@ Name = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
-K = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many nearest documents a search asks for.")]
+K = Annotated[
+    int, typer.Option("-k", metavar="NUMBER", min=1, max=10_000, help="How many nearest documents a search asks for.")
+]
 
 
 def _print_version(wanted: bool) -> None:

@@ -43,7 +43,7 @@ def search(
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
     vector: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="A vector to search for, instead.")] = None,
     filter_: FilterOption = None,
-    threshold: Annotated[float | None, typer.Option(help="The least score of a hit.")] = None,
+    threshold: Annotated[float | None, typer.Option(metavar="NUMBER", help="The least score of a hit.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every document by its original vector.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say how the search was done.")] = False,
     as_json: Json = False,

@@ -198,23 +198,24 @@ def info(found: bqstore.CollectionInfo) -> RenderableType:
 
 def choice(chosen: bqstore.Choice, in_use: bqstore.Quantization) -> RenderableType:
     """Why a collection is encoded as it is: all encodings that were measured."""
+    return Group(_ForWidth(*(_choice(chosen, in_use, n) for n in (6, 5, 4))), Text(formatting.printable(chosen.reason)))
+
+
+def _choice(chosen: bqstore.Choice, in_use: bqstore.Quantization, n: int) -> Table:
+    """The first n columns of the table; names are whole, as they tell the rows apart."""
     title = f"Encodings measured on {chosen.vectors:,} documents and {chosen.queries:,} queries"
-    columns = ("codes", "", "bytes", f"recall@{chosen.k}", "codes alone", "ns a code")
-    table = _table(title, *columns, numbers=4)
+    columns = ("codes", "", "bytes", f"recall@{chosen.k}", "codes alone", "ns a code")[:n]
+    table = _table(title, *columns, numbers=n - 2)
     for trial in chosen.trials:
         name = formatting.encoding(trial.quantization)
         is_used = name == formatting.encoding(in_use)
-        table.add_row(
-            name,
-            "in use" if is_used else "",
-            f"{trial.code_bytes:,}",
-            f"{trial.recall:.3f}",
-            f"{trial.raw_recall:.3f}",
-            f"{trial.nanoseconds:.1f}",
-            style="bold" if is_used else "",
-        )
+        cells = [name, "in use" if is_used else "", f"{trial.code_bytes:,}", f"{trial.recall:.3f}"]
+        cells += [f"{trial.raw_recall:.3f}", f"{trial.nanoseconds:.1f}"]
+        table.add_row(*cells[:n], style="bold" if is_used else "")
+        for column, cell in zip(table.columns, cells[:n], strict=True):
+            column.min_width = max(column.min_width or len(str(column.header)), len(cell))
     _note(table, f"recall@{chosen.k} with {chosen.oversampling:g} times {chosen.k} candidates rescored")
-    return Group(table, Text(formatting.printable(chosen.reason)))
+    return table
 
 
 def collections(found: Sequence[bqstore.CollectionInfo]) -> RenderableType:

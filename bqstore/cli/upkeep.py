@@ -2,6 +2,7 @@
 reembed."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -139,6 +140,8 @@ def repair(
     """Save what is intact of a damaged store into a new one. The exit code is 1 if documents were lost."""
     lost, told = 0, {}
     with errors_reported():
+        if not Path(path).expanduser().exists():
+            raise bqstore.NotFoundError(f"there is no folder {path}")
         for name in collections_in(path, collection):
             done = bqstore.repair(path, to, name)
             lost, told[name] = lost + len(done.lost), asdict(done)
@@ -175,9 +178,13 @@ def reembed(
         ),
     ],
     collection: Name = None,
-    dimensions: Annotated[int | None, typer.Option(min=1, help="Dimensions to ask the model for.")] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, help="Dimensions to ask the model for.")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
-    price: Annotated[float | None, typer.Option(min=0.0, help="US$ for a million tokens, if not known.")] = None,
+    price: Annotated[
+        float | None, typer.Option(metavar="NUMBER", min=0.0, help="US$ for a million tokens, if not known.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are sent.")] = False,
     as_json: Json = False,
 ) -> None:

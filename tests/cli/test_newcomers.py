@@ -181,3 +181,70 @@ def test_damaged_codes_are_made_anew_and_not_restored(run, store, capsys, monkey
         assert run("compact", store).exit_code == 0
     result = run("verify", store)
     assert result.exit_code == 0 and "whole" in result.stdout
+
+
+# ---- help, narrow tables, missing packages, Ctrl-C
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_no_sentence_of_help_is_cut(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    whole = run("--help").stdout
+    assert "..." not in whole.replace("[ARGS]...", "") and all(name in whole for name in options.Commands.ORDER)
+    command = typer.main.get_command(options.app)
+    assert {*command.commands} == {*options.Commands.ORDER}
+    for name in options.Commands.ORDER:
+        text = run(name, "-h").stdout
+        assert "<" not in text.replace("<=", "").replace("x<", ""), name  # no types of Python
+        assert max(map(len, text.splitlines())) <= 80, name
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80])
+def test_encodings_that_were_measured_have_their_whole_names(run, tmp_path, monkeypatch, columns):
+    sign = given.SIGN
+    trials = tuple(
+        bqstore.Trial(each, 1000 + n, 0.9, 0.5, 1234.5) for n, each in enumerate([sign, *(t[0] for t in given.TRIALS)])
+    )
+    chosen = bqstore.Choice("the smallest code", 2488, 512, 10, 3.0, trials)
+    with bqstore.open(tmp_path) as col:
+        col.add(clustered(20, 8))
+        found = replace(col.info(), choice=chosen, quantization=sign)
+    monkeypatch.setattr(bqstore.Collection, "info", lambda self: found)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = run("info", tmp_path).stdout
+    assert "1 bit, RaBitQ, rotated" in text and "in use" in text and "1,007" in text and "recall@10" in text
+
+
+def test_a_package_that_is_missing_is_one_line_that_names_it(run, store, monkeypatch):
+    def missing(*arguments, **keywords):
+        raise ImportError('OpenAIEmbedder needs the openai package: pip install "bqstore[openai]"', name="openai")
+
+    monkeypatch.setattr(bqstore, "OpenAIEmbedder", missing)
+    for words in (("reembed", store, "--model", "m", "--yes"), ("search", store, "x", "--embedder", "openai:m")):
+        result = run(*words)
+        assert (result.exit_code, result.stderr) == (
+            1,
+            "bqstore: OpenAIEmbedder needs the openai package: pip install openai\n",
+        )
+
+
+def test_repair_of_a_folder_that_does_not_exist(run, tmp_path):
+    result = run("repair", tmp_path / "nowhere", "--to", tmp_path / "other")
+    assert (result.exit_code, result.stderr) == (1, f"bqstore: there is no folder {tmp_path / 'nowhere'}\n")
+
+
+def test_ctrl_c_before_a_command_begins_is_told(run, store, monkeypatch):
+    def interrupted(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(options, "debug", interrupted)  # of the options before the command
+    result = run("info", store)
+    assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
+
+
+def test_the_command_imports_little_before_ctrl_c_is_handled():
+    import subprocess
+
+    program = "import sys; was = {*sys.modules}; import bqstore.cli; print(*sorted({*sys.modules} - was))"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert "typing" not in done.stdout.split() and "bqstore.cli" in done.stdout.split()
