@@ -543,6 +543,9 @@ class RemoteCollection:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a RemoteCollection holds a connection; open it again where it is needed")
+
     def __repr__(self) -> str:
         state = "closed" if self._place.server.closed else "open"
         return f"<RemoteCollection {self._place.name!r} {self._place.server.where or 'in the client given'}, {state}>"

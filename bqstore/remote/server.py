@@ -107,7 +107,7 @@ class Server:
             return ReadOnlyError(f"{told}: this key may not write")
         if status == 404:
             return NotFoundError(told)
-        if status is not None and not failed.again:
+        if status is not None and status < 500 and not failed.again:
             return InvalidInputError(told)
         reached = "" if self._reached else "; is the address right, and does the server run?"
         full = "no space left" in words.lower() or "out of disk" in words.lower()

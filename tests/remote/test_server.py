@@ -1,0 +1,267 @@
+"""What goes over the wire, how calls are repeated, and what errors say: the real client, and a server in the process."""
+
+import json
+import pickle
+import time
+
+import numpy as np
+import pytest
+
+import bqstore
+from bqstore.remote.address import address_of
+from bqstore.remote.writing import LIMIT, portions
+from llama_index.vector_stores.bqstore import BQVectorStore
+
+from .shim import running
+
+pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+
+
+@pytest.fixture
+def server():
+    with running() as (shim, address):
+        yield shim, address
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch):
+    monkeypatch.delenv("QDRANT_API_KEY", raising=False)
+
+
+def test_settings_become_those_of_qdrant_and_indexes_come_before_points(server):
+    shim, address = server
+    given = {"m": 24, "ef_construct": 200, "encoding": "two_bits", "query_encoding": "scalar8bits"}
+    cluster = {"shard_number": 3, "replication_factor": 2, "write_consistency_factor": 2}
+    with bqstore.open(
+        f"{address}/notes", originals="float16", index_metadata=["lang", "year", "ok"], **given, **cluster
+    ) as col:
+        col.add(np.eye(3), metadatas=[{"lang": "en"}, {"year": 2020}, {"ok": [True]}])
+        col.search([1, 0, 0], filter={"lang": "en"}, hnsw_ef=77, oversampling=5)
+    made = next(body for method, path, body in shim.asked if (method, path) == ("PUT", ""))
+    assert made["vectors"] == {"vector": {"size": 3, "distance": "Cosine", "on_disk": True, "datatype": "float16"}}
+    assert made["hnsw_config"] == {"m": 24, "ef_construct": 200, "full_scan_threshold": 10_000}
+    codes = {"always_ram": True, "encoding": "two_bits", "query_encoding": "scalar8bits"}
+    assert made["quantization_config"] == {"binary": codes}
+    assert {name: made[name] for name in cluster} == cluster
+    kinds = {name: str(each["data_type"].value) for name, each in shim.indexes["notes"].items()}
+    assert kinds["metadata.lang"] == "keyword" and kinds["metadata.year"] == "float" and kinds["metadata.ok"] == "bool"
+    assert kinds["_bq_id"] == "keyword" and kinds["_bq_order"] == "integer"
+    order = [path for method, path, _ in shim.asked if path in ("/index", "/points") and method == "PUT"]
+    assert order == sorted(order)
+    params = next(body["params"] for _, path, body in shim.asked if path == "/points/query")
+    assert params["hnsw_ef"] == 77 and params["quantization"]["oversampling"] == 5 and params["acorn"]["enable"]
+    with bqstore.open(f"{address}/notes") as col:
+        info = col.info()
+        assert (info.hnsw.m, info.quantization.encoding, info.originals) == (24, "two_bits", "float16")
+    with pytest.raises(bqstore.SettingsConflictError, match=r"m=16 contradicts .* m=24"):
+        bqstore.open(f"{address}/notes", m=16)
+
+
+def test_rabitq_is_turboquant(server):
+    shim, address = server
+    with bqstore.open(f"{address}/notes", dim=4, encoding="four_bits", originals="none"):
+        made = next(body for method, path, body in shim.asked if (method, path) == ("PUT", ""))
+        assert made["quantization_config"] == {"turbo": {"always_ram": True, "bits": "bits4"}}
+        assert made["vectors"]["vector"]["datatype"] == "turbo4"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *[("truncate_dim", 8), ("target_recall", 0.9), ("text_index", True), ("threads", 2), ("exclusive", True)],
+        *[("mode", 0o700), ("originals", "int8"), ("lock_timeout", 1.0)],
+    ],
+)
+def test_a_setting_without_a_counterpart_is_refused_by_name(server, setting, value):
+    with pytest.raises(bqstore.InvalidInputError, match=f"{setting}=.*has no counterpart on a Qdrant server"):
+        bqstore.open(f"{server[1]}/notes", **{setting: value})
+
+
+@pytest.mark.parametrize("name", ["compact", "verify", "reembed", "save", "backup", "tune", "requantize", "expire"])
+def test_a_call_without_a_counterpart_says_what_there_is_instead(server, name):
+    with bqstore.open(f"{server[1]}/notes") as col:
+        assert not hasattr(col, name)
+        with pytest.raises(AttributeError, match=rf"has no {name}\(\): "):
+            getattr(col, name)
+
+
+@pytest.mark.parametrize(
+    ("filter", "what"),
+    [
+        (lambda record: True, "a function"),
+        ({"k": {"$ilike": "a%"}}, r"\$ilike"),
+        ({"k": {"$like": "a_"}}, r"_ in \$like"),
+        ({"k": {"$like": "a%b"}}, r"pattern of \$like"),
+        ({"k": {"$gt": "a"}}, "an order of strings"),
+        ({"k": {"$eq": [1, 2]}}, "a whole list"),
+        ({"k": {"$eq": {"a": 1}}}, "a whole dict"),
+        ({"k": 2**60}, "the number"),
+        ({'k"x': 1}, "a double quote"),
+    ],
+)
+def test_a_filter_without_a_counterpart_is_refused_by_name(server, filter, what):
+    with bqstore.open(f"{server[1]}/notes") as col, pytest.raises(bqstore.InvalidInputError, match=what):
+        col.count(filter)
+
+
+def test_calls_are_repeated_until_the_deadline(server):
+    shim, address = server
+    with bqstore.open(f"{address}/notes", timeout=5) as col:
+        shim.failures = [(503, "busy"), None, (429, "slow down"), (500, "replica unavailable")]
+        assert col.add(np.eye(2), ids=["a", "b"]) == ["a", "b"] and len(col) == 2
+    with bqstore.open(f"{address}/notes", timeout=0.3) as col:
+        shim.failures = [(503, "busy")] * 100
+        begun = time.monotonic()
+        with pytest.raises(bqstore.ServerError, match=r"count, tried \d+ times in .*busy \(503\)"):
+            col.count()
+        assert time.monotonic() - begun < 5
+        shim.failures = [(500, "No space left on device")]
+        with pytest.raises(bqstore.ServerError, match="No space left") as full:
+            col.delete(["a"])
+        assert full.value.errno == 28 and not shim.failures
+
+
+def test_a_server_that_is_not_there_is_told_of_soon():
+    with pytest.raises(bqstore.ServerError, match="is the address right, and does the server run"):
+        bqstore.open("qdrant://127.0.0.1:1/notes", timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        *[(401, bqstore.InvalidInputError), (403, bqstore.ReadOnlyError), (400, bqstore.InvalidInputError)],
+        *[(404, bqstore.NotFoundError), (500, bqstore.ServerError)],
+    ],
+)
+def test_errors_are_ours_with_the_words_of_the_server_and_without_the_key(server, status, error):
+    shim, address = server
+    with bqstore.open(f"{address}/notes", api_key="sesame-key", timeout=0.1, dim=2) as col:
+        assert "sesame" not in repr(col) and "sesame" not in str(col.info())
+        shim.failures = [(status, "the words, and sesame-key")] * 9
+        with pytest.raises(error, match=r"the words, and \*\*\*") as caught:
+            col.clear()
+        assert caught.value.__cause__ is None and caught.value.__suppress_context__
+        shim.failures = []
+    assert set(shim.keys) == {"sesame-key"}
+
+
+def test_the_key_is_in_no_serialized_store(server, monkeypatch):
+    _, address = server
+    with BQVectorStore(f"{address}/notes", api_key="sesame-key", dim=2) as store:
+        assert "sesame" not in repr(store) + json.dumps(store.to_dict())
+        assert store.path == address and store.collection_name == "notes"
+    monkeypatch.setenv("QDRANT_API_KEY", "sesame-key")
+    with BQVectorStore.from_dict(store.to_dict()) as again:
+        assert again.collection.info().dim == 2
+
+
+def test_the_key_of_the_environment_is_taken(server, monkeypatch):
+    shim, address = server
+    monkeypatch.setenv("QDRANT_API_KEY", "from-outside")
+    with bqstore.open(f"{address}/notes"):
+        assert set(shim.keys) == {"from-outside"}
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("qdrant://", "expected qdrant://host:6333/name"),
+        ("qdrant://host:port/name", "cannot be read"),
+        ("qdrant://:sesame@host/name", "key before the host"),
+        ("qdrant://host/name?api_key=sesame", "the address has a key in it"),
+        ("qdrant://host/name?tsl=1", "did you mean 'tls'"),
+        ("qdrant://host/a/b", r"\?prefix="),
+        ("qdrant://host/name?tls=maybe", "expected 1 or 0"),
+    ],
+)
+def test_a_wrong_address_is_told_of_without_the_key(address, what):
+    with pytest.raises(bqstore.InvalidInputError, match=what) as caught:
+        bqstore.open(address)
+    assert "sesame" not in str(caught.value)
+
+
+def test_addresses():
+    found = address_of("qdrant://h/%E6%97%A5?tls=1&grpc_port=7&prefix=q&vector=v")
+    assert (found.host, found.port, found.name, found.tls) == ("h", 6333, "日", True)
+    assert (found.grpc_port, found.prefix, found.vector) == (7, "q", "v")
+    assert address_of(str(found)) == found
+    assert str(address_of("qdrant://[::1]:7/x").of_server) == "qdrant://[::1]:7"
+    with pytest.raises(bqstore.InvalidInputError, match="give one of them"):
+        bqstore.open("qdrant://h/a", "b")
+
+
+@pytest.mark.parametrize("name", ["api_key", "shard_number", "timeout", "read_consistency"])
+def test_a_keyword_of_servers_beside_a_folder(tmp_path, name):
+    with pytest.raises(bqstore.UnknownKeywordError, match=f"no keyword '{name}': there is no server"):
+        bqstore.open(tmp_path / "new", **{name: "1"})
+    assert not (tmp_path / "new").exists()
+
+
+def test_requests_stay_below_the_limit():
+    sizes = [LIMIT // 3] * 7 + [2 * LIMIT] + [1] * 2500
+    parts = list(portions(sizes))
+    assert [i for part in parts for i in range(len(sizes))[part]] == list(range(len(sizes)))
+    assert all(len(sizes[part]) == 1 or sum(sizes[part]) <= LIMIT for part in parts)
+    assert max(len(sizes[part]) for part in parts) == 1000
+
+
+def test_what_was_stored_before_an_error_is_told(server, monkeypatch):
+    _, address = server
+    monkeypatch.setattr("bqstore.remote.writing._MOST", 2)
+    with bqstore.open(f"{address}/notes", dim=2) as col:
+        made = col._place.call
+
+        def failing(method, **given):
+            if method == "upsert" and len(col) == 2:
+                raise bqstore.ServerError(5, "gone")
+            return made(method, **given)
+
+        monkeypatch.setattr(col._place, "call", failing)
+        with pytest.raises(bqstore.ServerError) as caught:
+            col.add(np.ones((5, 2)), ids=list("abcde"))
+        assert caught.value.added == ["a", "b"] and sorted(col.ids()) == ["a", "b"]
+
+
+def test_read_only(server):
+    _, address = server
+    with pytest.raises(bqstore.NotFoundError, match="there is no collection 'notes'"):
+        bqstore.open(f"{address}/notes", read_only=True)
+    bqstore.open(f"{address}/notes", dim=2).close()
+    with bqstore.open(f"{address}/notes", read_only=True) as col, pytest.raises(bqstore.ReadOnlyError):
+        col.add([[1.0, 0.0]])
+    with pytest.raises(bqstore.ClosedError):
+        col.count()
+
+
+def test_of_many_queries_several_go_in_a_request(server):
+    shim, address = server
+    with bqstore.open(f"{address}/notes") as col:
+        col.add(np.eye(4), ids=list("abcd"))
+        assert [line[0].id for line in col.search_batch(np.tile(np.eye(4), (20, 1)), 1)] == list("abcd") * 20
+    assert [path for _, path, _ in shim.asked].count("/points/query/batch") == 3
+
+
+def test_other_vectors_may_follow_when_all_is_cleared(server):
+    _, address = server
+    with bqstore.open(f"{address}/notes", embedding_model="m") as col:
+        col.add([[1.0, 0.0]], ids=["a"])
+        with pytest.raises(bqstore.SettingsConflictError):
+            col.check_model("other")
+        col.clear()
+        assert col.info().dim is None
+        col.check_model("other", 3, remember=True)
+        col.add(np.eye(3), ids=list("abc"))
+    with bqstore.open(f"{address}/notes") as col:
+        assert (col.info().dim, col.info().embedding_model, len(col)) == (3, "other", 3)
+
+
+def test_a_collection_is_dropped_with_the_store(server):
+    shim, address = server
+    store = BQVectorStore(f"{address}/notes", dim=2)
+    store._drop()
+    assert not shim.client.collection_exists("notes")
+
+
+def test_a_remote_collection_is_not_pickled_with_its_connection(server):
+    with bqstore.open(f"{server[1]}/notes") as col, pytest.raises(TypeError, match="open it again"):
+        pickle.dumps(col)
