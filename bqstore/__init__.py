@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .clock import EXPIRES_AT_KEY
     from .collection import Collection
     from .config import HnswConfig, Quantization, SearchParams, search_keywords
+    from .copying import copy
     from .embeddings import CachedEmbedder, Embedder, OpenAIEmbedder
     from .errors import (
         BqstoreError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .results.outcomes import (
         AddResult,
         BackupReport,
+        CopyReport,
         LostDocument,
         ReembedPlan,
         ReembedReport,
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
         VerifyReport,
     )
     from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
-    from .stores import collections, copy, drop, rename
+    from .stores import collections, drop, rename
     from .turns import Waits, awaited, in_steps, reading, writing
     from .validate import check_documents, refuse_private_keys, tell_of_zeros
 
@@ -71,7 +73,8 @@ if TYPE_CHECKING:
 _HOME = {
     "__version__": "_version",
     **dict.fromkeys(("load", "open", "open_flat"), "opening"),
-    **dict.fromkeys(("collections", "copy", "drop", "rename"), "stores"),
+    **dict.fromkeys(("collections", "drop", "rename"), "stores"),
+    "copy": "copying",
     "repair": "repairing",
     **dict.fromkeys(("lacking", "refuse_foreign", "refusing_foreign"), "other_stores"),
     **dict.fromkeys(("add_batches", "batches_of", "listed"), "adding"),
@@ -91,8 +94,8 @@ _HOME = {
     **dict.fromkeys(("Waits", "awaited", "in_steps", "reading", "writing"), "turns"),
     "translate_filter": "metadata.text_filters",
     **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
-    **dict.fromkeys(("AddResult", "BackupReport", "LostDocument", "ReembedPlan", "ReembedReport"), "results.outcomes"),
-    **dict.fromkeys(("RepairReport", "Skipped", "VerifyReport"), "results.outcomes"),
+    **dict.fromkeys(("AddResult", "BackupReport", "CopyReport", "LostDocument", "ReembedPlan"), "results.outcomes"),
+    **dict.fromkeys(("ReembedReport", "RepairReport", "Skipped", "VerifyReport"), "results.outcomes"),
     **dict.fromkeys(("Health", "Histogram", "RecallEstimate", "RecallPoint", "RecallReport"), "results.recall"),
     **dict.fromkeys(("Choice", "CollectionInfo", "Trial"), "results.info"),
 }
@@ -111,6 +114,7 @@ __all__ = [
     "Collection",
     "CollectionInfo",
     "CollectionProtocol",
+    "CopyReport",
     "CorruptionError",
     "Embedder",
     "EmbeddingError",

@@ -83,27 +83,9 @@ def rename(path: Path, collection: str, new: str, *, lock_timeout: float = 30.0)
 
 @checked_keywords
 def copy(path: Path, collection: str, new: str, *, to: Path | None = None) -> None:
-    """Copy the last commit of a collection, every record verified, under another name or into another store.
+    """Copy the last commit of a collection, every record verified, as `copying.copy` does between folders.
 
-    It takes no lock: others may write meanwhile, and what they commit is not in the copy. Nothing is at the new place
-    until all of it is on the disk.
-
-    Parameters
-    ----------
-    to : path       the folder of the other store, made if missing; None: the same
-
-    Raises
-    ------
-    NotFoundError       there is no such collection
-    InvalidInputError   there is one of the new name
-    CorruptionError     the collection is damaged
-
-    >>> import bqstore
-    >>> with bqstore.open("my-store", "notes") as col:
-    ...     ids = col.add([[1.0, 0.0]])
-    >>> bqstore.copy("my-store", "notes", "notes before the move")
-    >>> len(bqstore.open("my-store", "notes before the move"))
-    1
+    It takes no lock: what others commit meanwhile is not in the copy.
     """
     store = absolute(path, expected=_EXPECTED)
     folder = folders.existing(store, collection)

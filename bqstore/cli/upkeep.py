@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 
 import bqstore
+from bqstore.progress import Progress
 
 from .console import collection_of, emit, errors_reported, existing_collection, note, say
 from .embedders import LOCAL, embedder_named
 from .formatting import size
 from .options import Json, Name, Store, app
 
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder of the store to write into.")]
+Dest = Annotated[
+    str, typer.Argument(metavar="DEST", help="Folder of the store to write into; for copy, or qdrant://...")
+]
 Some = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="One of its collections; else all.")]
 
 
@@ -85,7 +88,14 @@ def copy(
 
     Others may write meanwhile. Nothing is at the new place until all of it is on the disk. To keep a copy up to date
     take backup --incremental.
+
+    Either may be a Qdrant server, qdrant://host:6333/name (its key in QDRANT_API_KEY): documents are streamed, what is
+    interrupted goes on when it is started again, and the copy is compared with its source; the exit code is 1 where it
+    differs.
     """
+    if "qdrant://" in (path[:9], dest[:9]):
+        _stream(path, dest, collection, to, as_json)
+        return
     told: dict[str, str] = {}
     with errors_reported():
         for name in collections_in(path, collection) if to is None else [collection_of(path, collection)]:
@@ -97,6 +107,31 @@ def copy(
                 say(f"{name}: copied into {dest}" + ("" if to is None else f" as {to}"))
         if as_json:
             emit(told)
+
+
+def _stream(path: str, dest: str, collection: str | None, to: str | None, as_json: bool) -> None:
+    """Copy a collection to a server, or from one."""
+    with errors_reported(), Progress("copying", describe=_rate) as progress:
+        name = "default" if path.startswith("qdrant://") and collection is None else collection_of(path, collection)
+        done = bqstore.copy(path, name, to, to=dest, progress=progress)
+        assert done is not None
+    if as_json:
+        emit({**asdict(done), "ok": done.ok})
+    else:
+        again = f", {done.resumed:,} by the run before" if done.resumed else ""
+        say(f"{done.copied:,} documents copied in {done.seconds:.1f} s{again}; {done.there:,} are in {dest}")
+        found = "" if done.recall is None else f"; searches of the copy find {done.recall:.1%} of the true nearest"
+        say(f"{done.compared:,} read back and compared{found}")
+        if not done.same_ids:
+            say(f"The ids differ: the source has {done.documents:,} documents. Was one of them written to meanwhile?")
+        if done.differing:
+            say(f"{len(done.differing):,} of those compared differ: {', '.join(done.differing[:5])}")
+    if not done.ok:
+        raise typer.Exit(1)
+
+
+def _rate(done: int, total: int | None, seconds: float) -> str:
+    return f"{100 * done // max(1, total or 0)}%, {done / max(seconds, 1e-9):,.0f} a second"
 
 
 @app.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace as replaced
+from itertools import islice
 from typing import Any, NoReturn
 
 import numpy as np
@@ -390,19 +391,13 @@ class RemoteCollection:
         if limit == 0:
             return
         end = None if limit is None else offset + limit
-        batch = min(batch, 10_000 if end is None else max(1, end))
+        batch = min(batch, 10_000 if limit is None else max(2, limit))
         if field is not None:
             ids = listing.by_field(self._place, wanted, field, down)[offset:end]
             for at in range(0, len(ids), batch):
                 yield from self.get(ids[at : at + batch], vectors)
             return
-        for at, record in enumerate(listing.records(self._place, wanted, batch, vectors)):
-            if end is not None and at >= end:
-                return
-            if at >= offset:
-                yield record
-            if end is not None and at + 1 >= end:
-                return
+        yield from islice(listing.records(self._place, wanted, batch, vectors, offset), limit)
 
     @checked_keywords
     def ids(self, filter: Filter | None = None) -> list[str]:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ..metadata.columns import field_of
+from ..metadata.dates import as_instant
 from ..metadata.dictionary import NOTHING
 from ..metadata.documents import metadata_of
+from ..metadata.to_json import plain
+from ..metadata.values import typed
 from .filters import both
 from .library import models
 from .place import Place
@@ -17,16 +20,17 @@ _AT_ONCE: Final = 1000
 
 
 def points(
-    place: Place, filter: Any, batch: int = _AT_ONCE, payload: Any = True, with_vectors: bool = False
+    place: Place, filter: Any, batch: int = _AT_ONCE, payload: Any = True, with_vectors: bool = False, skip: int = 0
 ) -> Iterator[list[Any]]:
     """The points that match, portion by portion: those that other programs have added, by their ids, then the rest.
 
-    What is replaced meanwhile may come again, as it is then.
+    What is replaced meanwhile may come again, as it is then. Of the first ``skip``, which are left out, little is read.
     """
     settings = place.settings()
     if not settings.exists:
         return
-    asked = {"limit": batch, "with_payload": payload, "with_vectors": _vectors(place, with_vectors)}
+    whole = {"with_payload": payload, "with_vectors": _vectors(place, with_vectors)}
+    left = _Left(skip, whole)
     m = models()
     foreign = filter
     if settings.layout.ours:
@@ -34,26 +38,44 @@ def points(
         foreign = both(filter, unordered)
     offset: Any = None
     while True:
-        some, offset = place.call("scroll", scroll_filter=foreign, offset=offset, **asked)
-        if some:
+        some, offset = place.call("scroll", scroll_filter=foreign, offset=offset, **left.asked(batch))
+        if some := left.out(some):
             yield some
         if offset is None:
             break
     if settings.layout.ours:
-        yield from _ordered(place, filter, asked)
+        yield from _ordered(place, filter, left, batch)
 
 
-def _ordered(place: Place, filter: Any, asked: dict[str, Any]) -> Iterator[list[Any]]:
+class _Left:
+    """How many points are still to be left out, and what is asked of them meanwhile."""
+
+    def __init__(self, skip: int, whole: dict[str, Any]) -> None:
+        self._skip, self._whole = skip, whole
+
+    def asked(self, limit: int) -> dict[str, Any]:
+        """The arguments of the next request, of a portion that is left out without payload."""
+        if self._skip >= limit:
+            return {"limit": limit, "with_payload": False, "with_vectors": False}
+        return {**self._whole, "limit": limit}
+
+    def out(self, some: list[Any]) -> list[Any]:
+        """What is not left out of a portion."""
+        n = min(self._skip, len(some))
+        self._skip -= n
+        return some[n:]
+
+
+def _ordered(place: Place, filter: Any, left: _Left, limit: int) -> Iterator[list[Any]]:
     m = models()
     start: Any = None
     known: set[Any] = set()  # those with the last number of the portion before
-    limit = asked["limit"]
     while True:
         order = m.OrderBy(key=ORDER, start_from=start)
-        some, _ = place.call("scroll", scroll_filter=filter, order_by=order, **{**asked, "limit": limit})
+        some, _ = place.call("scroll", scroll_filter=filter, order_by=order, **left.asked(limit))
         new = [point for point in some if point.id not in known]
-        if new:
-            yield new
+        if kept := left.out(new):
+            yield kept
         if len(some) < limit:
             return
         last = some[-1].order_value
@@ -70,11 +92,6 @@ def _vectors(place: Place, wanted: bool) -> Any:
 def only(*keys: str) -> Any:
     """Some keys of a payload."""
     return models().PayloadSelectorInclude(include=list(keys))
-
-
-def ids_key(place: Place) -> Any:
-    """What of a payload tells a document's id."""
-    return only("_bq_id")
 
 
 def id_of(point: Any) -> str:
@@ -112,10 +129,6 @@ def facets(place: Place, filter: Any, field: str) -> list[tuple[Any, int]]:
 
 def _as_shown(value: Any) -> Any:
     """A date as a column gives it: its text, or a datetime in UTC."""
-    from ..metadata.dates import as_instant
-    from ..metadata.to_json import plain
-    from ..metadata.values import typed
-
     marked = plain(value) if hasattr(value, "isoformat") else value
     if marked is None or not isinstance(marked, str):
         return value
@@ -141,16 +154,12 @@ def by_field(place: Place, filter: Any, field: str, descending: bool) -> list[st
     """The ids of the documents that match, in the order of a field, those without it last."""
     found = [(place_of(value), id_) for id_, value in values(place, filter, field)]
     there = [each for each in found if each[0][0] < 6]
-    there.sort(key=lambda each: each[0], reverse=False)
-    if descending:  # equal ones stay as they were added
-        keys = sorted({key for key, _ in there}, reverse=True)
-        rank = {key: i for i, key in enumerate(keys)}
-        there.sort(key=lambda each: rank[each[0]])
+    there.sort(key=lambda each: each[0], reverse=descending)  # stable: equal ones stay as they were added
     return [id_ for _, id_ in there] + [id_ for key, id_ in found if key[0] == 6]
 
 
-def records(place: Place, filter: Any, batch: int, with_vectors: bool) -> Iterator[Any]:
-    """The documents that match."""
-    for some in points(place, filter, batch, with_vectors=with_vectors):
+def records(place: Place, filter: Any, batch: int, with_vectors: bool, skip: int = 0) -> Iterator[Any]:
+    """The documents that match, without the first ``skip``."""
+    for some in points(place, filter, batch, with_vectors=with_vectors, skip=skip):
         for point in some:
             yield record_of(place.known.layout, point, with_vectors)

@@ -196,3 +196,40 @@ class ReembedReport:
     documents: int
     embedded: int
     resumed: int
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """The outcome of `bqstore.copy` to or from a server.
+
+    Parameters
+    ----------
+    documents, there : int      in the source, and in the copy
+    copied : int                by this call
+    resumed : int               that an interrupted call had copied
+    same_ids : bool             whether source and copy have the same ids, by a digest of all
+    compared : int              documents of a sample that were read back, with text, metadata and vector
+    differing : tuple of str    ids of those that were not equal
+    recall : float or None      share of the true ten nearest in the source that searches of the copy find; None: not
+                                measured
+    seconds : float
+
+    >>> import bqstore
+    >>> bqstore.CopyReport(2, 2, 2, 0, True, 2, (), 1.0, 0.5).ok  # as `copy` returns it
+    True
+    """
+
+    documents: int
+    there: int
+    copied: int
+    resumed: int
+    same_ids: bool
+    compared: int
+    differing: tuple[str, ...]
+    recall: float | None
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the copy has what the source has."""
+        return self.same_ids and not self.differing

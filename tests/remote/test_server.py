@@ -1,4 +1,4 @@
-"""What goes over the wire, how calls are repeated, and what errors say: the real client, and a server in the process."""
+"""What goes over the wire, how calls are repeated, and what errors say: the real client, a server in the process."""
 
 import json
 import pickle
