@@ -58,7 +58,7 @@ def recall_against_time(report: RecallReport) -> Any:
     Where there are walks and scans, whose times do not compare, walks have a dot.
     """
     both = formatting.walks_and_scans(report)
-    dots = "; markers with a dot: walks" if both else ""
+    dots = "<br>(markers with a dot: walks)" if both else ""
     figure = _figure(f"milliseconds per query{dots}", f"recall@{report.k}")
     looks = styles(report)
     for name, points in formatting.by_encoding(report.points).items():

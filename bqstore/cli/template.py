@@ -32,8 +32,8 @@ code { font: 0.95em ui-monospace, monospace; }
 .cards dd.figure { font-size: 1.75rem; line-height: 1.3; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 figure { margin: 0; }
 summary { cursor: pointer; }
-summary h2 { display: inline-block; margin: 1rem 0 0.25rem; }
-details + details summary h2 { margin-top: 0.25rem; }
+details { margin: 0.75rem 0; }
+summary h2 { display: inline; }
 :focus-visible { outline: 0.15rem solid var(--strong); outline-offset: 0.1rem; }
 .plot { width: 100%; min-height: 12rem; }
 .plot .main-svg :is(.xtick, .ytick, .xtitle, .ytitle, .legendtext, .bartext),

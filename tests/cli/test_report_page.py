@@ -184,7 +184,7 @@ def test_walks_and_scans_on_one_axis_are_told_apart():
     report = given.report()
     assert "Times of walks and of scans do not compare" in Reader(made(report)).said()
     figure = figures.recall_against_time(report)
-    assert "markers with a dot: walks" in figure.layout.xaxis.title.text
+    assert "(markers with a dot: walks)" in figure.layout.xaxis.title.text
     ways = {point: point.way for point in report.points}
     for trace, points in zip(figure.data, formatting.by_encoding(report.points).values(), strict=False):
         for symbol, point in zip(trace.marker.symbol, points, strict=True):
