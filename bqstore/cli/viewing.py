@@ -1,5 +1,6 @@
 """`bqstore view`: a page to look at a collection, written to a file or served on loopback."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,9 @@ def view(
     with errors_reported():
         if serve and to != _FILE:
             raise bqstore.InvalidInputError("--serve writes no file: leave out --to, or --serve")
-        check_report_path(None if serve else to, "bqstore view" if serve else "--to")
+        check_report_path(None, "bqstore view")
+        if not serve:
+            check_report_path(to, "--to")
         wanted = read_filter(filter_)
         with existing_collection(path, collection, read_only=True) as col:
             from .view_data import View, looked_at
@@ -59,11 +62,17 @@ def view(
                 return
             seen = looked(wanted)
             text = page(seen, path)
-            to.write_text(text, "utf-8")
+            _write(to, text)
             if as_json:
                 emit({**summary(seen), "file": str(to), "bytes": len(text.encode())})
             else:
                 say(f"The page is in {to}: {len(seen.documents):,} of {seen.matching:,} documents.")
+
+
+def _write(to: Path, text: str) -> None:
+    """Write the page; a new file is for its user alone, as the files of a store are."""
+    with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _serve(port: int, make: Any, filter_: str, as_json: bool) -> None:

@@ -60,6 +60,22 @@ def test_a_page_is_written_and_says_what_it_has(run, notes, tmp_path):
     assert told["bytes"] == (tmp_path / "v.html").stat().st_size
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
+def test_a_new_page_is_for_its_user_alone(run, store, tmp_path):
+    file = tmp_path / "v.html"
+    assert run("view", store, "--to", file).exit_code == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o644)
+    assert run("view", store, "--to", file).exit_code == 0
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_draws_is_asked_for_before_anything_is_read(run, store, monkeypatch):
+    monkeypatch.setattr("bqstore.cli.files.find_spec", lambda name: None)
+    result = run("view", store)
+    assert (result.exit_code, result.stdout) == (1, "") and "bqstore view needs plotly" in result.stderr
+
+
 def test_nothing_of_the_view_is_fetched(notes):
     read = Reader(page_of(notes))
     for tag, attrs in read.tags:
