@@ -242,6 +242,7 @@ def check_sdist(sdist: Path) -> None:
         "CHANGELOG.md",
         "LICENSE",
         "Makefile",
+        "mkdocs.yml",
         "tests/release_check.py",
         *thin,
     ):

@@ -33,7 +33,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
 def test_llms_txt_names_every_page_and_says_what_it_is_about() -> None:
     text = docs_site.llms_txt(CONFIG["nav"], DOCS)
     lines = re.findall(r"^- \[(.+)\]\((.+)\): (.*)$", text, re.MULTILINE)
-    assert {page for _, page, _ in lines} == PAGES - {"README.md"}
+    assert {page.replace(".html", ".md") for _, page, _ in lines} == PAGES - {"README.md"}
     assert all(title and len(about) > 15 for title, _, about in lines), lines
     assert text.startswith("# bqstore\n\n> ")
 

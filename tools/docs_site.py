@@ -58,7 +58,7 @@ def on_post_build(*, config: MkDocsConfig) -> None:
 
 
 def llms_txt(nav: list[Any], docs: Path) -> str:
-    """The navigation as https://llmstxt.org has it: each page's title, its Markdown, and its first sentence."""
+    """The navigation as https://llmstxt.org has it: each page's title, its text, and its first sentence."""
     title, about = described(docs / "README.md")
     lines = [f"# {title}", "", f"> {about}", ""]
     for entry in nav:
@@ -68,7 +68,10 @@ def llms_txt(nav: list[Any], docs: Path) -> str:
             lines += [f"## {section}", ""]
             for page in pages:
                 title, about = described(docs / page)
-                lines.append(f"- [{title}]({page}): {about}")
+                made = (
+                    page.replace(".md", ".html") if page.startswith("reference/") else page
+                )  # its Markdown names names
+                lines.append(f"- [{title}]({made}): {about}")
             lines.append("")
     return "\n".join(lines)
 
