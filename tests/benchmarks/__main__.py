@@ -6,7 +6,9 @@ import sys
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "MKL", "OMP")}
 
-MODULES = "recall quantization kernel_ratio graph filters embedding adding many_writers langchain_overhead cold_start"
+MODULES = """
+recall settings quantization kernel_ratio graph filters embedding adding many_writers langchain_overhead cold_start
+"""
 
 for module in MODULES.split():
     print(f"\n== {module}", flush=True)
