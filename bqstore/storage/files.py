@@ -194,8 +194,9 @@ class DiskFile(RecordFile):
         flags = os.O_RDONLY if read_only else os.O_RDWR
         fd = (entries or Entries(path.parent)).open(path.name, flags)
         file = cls(path, layout, fd, flags, entries)
-        length = header_length(path.name, os.pread(fd, HEADER_BYTES, 0), layout)
-        header = os.pread(fd, min(length, os.fstat(fd).st_size), 0)  # a damaged length asks for no more than there is
+        length = header_length(path.name, platform.read_at(fd, HEADER_BYTES, 0), layout)
+        least = min(length, os.fstat(fd).st_size)  # a damaged length asks for no more than there is
+        header = platform.read_at(fd, least, 0)
         file._with_header(header, generation, store_id)
         file.check_size(count)
         return file
@@ -302,7 +303,7 @@ class DiskFile(RecordFile):
         with storage_errors(f"read {self.name}"):
             try:
                 held = self._held()
-                found = os.pread(held.fd, len(self._header), 0)
+                found = platform.read_at(held.fd, len(self._header), 0)
             except FileNotFoundError:
                 found = bytes(self._map[: len(self._header)])
         if found != self._header:
@@ -362,14 +363,14 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of the data at an offset."""
     view = memoryview(data).cast("B")
     while view:  # a full disk may accept a part first and refuse the rest
-        done = os.pwrite(fd, view[:_PIECE], offset)
+        done = platform.write_at(fd, view[:_PIECE], offset)
         view, offset = view[done:], offset + done
 
 
 def read_all(fd: int, out: NDArray[Any], offset: int) -> int:
     """Fill a contiguous array with the bytes at an offset; how many there were, fewer at the end of the file."""
     view, done = out.reshape(-1).view(np.uint8).data, 0
-    while done < len(view) and (got := os.preadv(fd, [view[done : done + _PIECE]], offset + done)):
+    while done < len(view) and (got := platform.read_into(fd, view[done : done + _PIECE], offset + done)):
         done += got
     return done
 

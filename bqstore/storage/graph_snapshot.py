@@ -232,8 +232,8 @@ def load(entries: Entries, name: str, head: Head, codes: RecordFile | None) -> S
 
 def _read_header(fd: int, size: int) -> Header:
     """The header of a file of a size, checked."""
-    length = header_length(os.pread(fd, PREFIX.size, 0), size)
-    data = os.pread(fd, length, 0)
+    length = header_length(platform.read_at(fd, PREFIX.size, 0), size)
+    data = platform.read_at(fd, length, 0)
     if len(data) < length:
         raise UnusableError(f"ended at byte {len(data):,} while being read")
     return parse_header(data, size)

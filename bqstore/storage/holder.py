@@ -41,12 +41,12 @@ def _this_process() -> dict[str, Any]:
 def write(fd: int, whole: bool) -> None:
     """Say in a locked file that this process holds it; ``whole``: for as long as the collection is open."""
     with suppress(OSError):  # a full disk must not keep anybody from the lock
-        os.pwrite(fd, _this_process()["lines"][whole], 0)
+        platform.write_at(fd, _this_process()["lines"][whole], 0)
 
 
 def _read(fd: int) -> dict[str, Any]:
     with suppress(OSError, ValueError, AttributeError):
-        found = json.loads(os.pread(fd, _BYTES, 0))
+        found = json.loads(platform.read_at(fd, _BYTES, 0))
         if isinstance(found, dict):
             return found
         if isinstance(found, int):  # what earlier versions wrote

@@ -51,10 +51,10 @@ def claim(folder: Entries) -> io.FileIO | None:
         own = {"kernel": platform.kernel_id(), "host": socket.gethostname()}
         if platform.try_lock(file.fileno()):  # nobody has it
             file.truncate(0)
-            os.pwrite(file.fileno(), json.dumps(own).encode(), 0)
+            platform.write_at(file.fileno(), json.dumps(own).encode(), 0)
         found = {}
         with suppress(ValueError):
-            found = json.loads(os.pread(file.fileno(), 4096, 0))
+            found = json.loads(platform.read_at(file.fileno(), 4096, 0))
         if not isinstance(found, dict) or found.get("kernel") != own["kernel"]:
             name = found.get("host") if isinstance(found, dict) else None
             raise LockedError(

@@ -93,7 +93,7 @@ class WriterLock:
         began = moved = time.monotonic()
         first, pause, number = False, _FIRST, b""
         while True:
-            now, seen = time.monotonic(), os.pread(queue.fileno(), 8, 0)
+            now, seen = time.monotonic(), platform.read_at(queue.fileno(), 8, 0)
             waited, still = now - began, now - moved >= _STILL
             if seen != number:
                 number, moved = seen, now

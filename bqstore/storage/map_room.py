@@ -41,7 +41,7 @@ def check_room(folder: Path, rows: int) -> None:
         try:
             written = 0
             while written < size:
-                written += os.pwrite(fd, bytes(size - written), written)
+                written += platform.write_at(fd, bytes(size - written), written)
         finally:
             os.close(fd)
     except OSError as error:

@@ -53,7 +53,7 @@ class Entries:
         """
         held = self.held()
         folder = _number(held)
-        fd = os.open(self._at(held, name), flags | platform.O_BINARY, 0o600, dir_fd=folder)
+        fd = platform.open_file(self._at(held, name), flags, folder)
         if flags & os.O_CREAT and platform.may_be_new(fd):
             try:
                 platform.share_as(fd, os.stat(self._at(held, "meta.db"), dir_fd=folder))
@@ -83,13 +83,12 @@ class Entries:
     def replace(self, name: str, by: str) -> None:
         """Give a file the name of another one, which is gone then."""
         held = self.held()
-        folder = _number(held)
-        os.replace(self._at(held, by), self._at(held, name), src_dir_fd=folder, dst_dir_fd=folder)
+        platform.replace(self._at(held, by), self._at(held, name), _number(held))
 
     def unlink(self, name: str) -> None:
         """Remove a file."""
         held = self.held()
-        os.unlink(self._at(held, name), dir_fd=_number(held))
+        platform.remove(self._at(held, name), _number(held))
 
     def sync(self) -> None:
         """Return when the names are on the medium."""

@@ -10,7 +10,10 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
+import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +34,9 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # a disk, or somebody's quota of it
 _ROOM: Final = 64 << 10  # bytes: SQLite asks for its shared memory, 32 KiB, and a page at a time
 _LOCKED_BYTE: Final = 1 << 20
 _NO_MAP: Final = ctypes.c_void_p(-1).value
+_NO_HANDLE: Final = _NO_MAP
+_TRIES, _PAUSE = 20, 0.01  # Windows: a scanner or an indexer has a file open for moments
+_position: Final = threading.Lock()  # of a descriptor, where reads and writes have none of their own
 
 
 def _system_maps() -> Any:
@@ -56,6 +62,89 @@ def sync_file(fd: int) -> None:
         os.fdatasync(fd)
     else:
         os.fsync(fd)
+
+
+def open_file(path: str | Path, flags: int, dir_fd: int | None = None) -> int:
+    """A descriptor of a file, 0600 if it is made, that others may rename and remove while it is open."""
+    if os.name != "nt":
+        return os.open(path, flags | O_BINARY, 0o600, dir_fd=dir_fd)
+    import msvcrt
+
+    # Python's own opening lets nobody else rename or remove the file
+    library = getattr(ctypes, "WinDLL")("kernel32", use_last_error=True)  # noqa: B009 - for type checkers
+    library.CreateFileW.restype = ctypes.c_void_p
+    library.CreateFileW.argtypes = [ctypes.c_wchar_p, *[ctypes.c_uint32] * 2, ctypes.c_void_p, *[ctypes.c_uint32] * 2]
+    library.CreateFileW.argtypes += [ctypes.c_void_p]
+    access = 0x80000000 | (0x40000000 if flags & (os.O_RDWR | os.O_WRONLY) else 0)  # GENERIC_READ, GENERIC_WRITE
+    made, emptied = flags & os.O_CREAT, flags & os.O_TRUNC
+    how = (1 if flags & os.O_EXCL else 2 if emptied else 4) if made else 5 if emptied else 3
+    share_all, normal = 0x7, 0x80  # FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE; FILE_ATTRIBUTE_NORMAL
+    handle = library.CreateFileW(str(path), access, share_all, None, how, normal, None)
+    if handle in (None, _NO_HANDLE):
+        code = getattr(ctypes, "get_last_error")()  # noqa: B009
+        raise getattr(ctypes, "WinError")(code)  # noqa: B009
+    return int(getattr(msvcrt, "open_osfhandle")(handle, flags | O_BINARY))  # noqa: B009
+
+
+def read_at(fd: int, length: int, offset: int) -> bytes:
+    """At most so many bytes at an offset."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, length, offset)
+    with _position:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, length)
+
+
+def read_into(fd: int, out: memoryview, offset: int) -> int:
+    """Fill a buffer with bytes at an offset; how many there were, at most."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [out], offset)
+    found = read_at(fd, len(out), offset)
+    out[: len(found)] = found
+    return len(found)
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
+    """Write some of the data at an offset; how much."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
+    with _position:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
+
+
+def replace(old: str | Path, new: str | Path, dir_fd: int | None = None) -> None:
+    """Give a file another name, in the place of the file that has it.
+
+    Windows refuses that where somebody has the other file open, but lets it be renamed: it goes out of the way first.
+    """
+    if os.name != "nt":
+        os.replace(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        return
+    try:
+        _patiently(lambda: os.replace(old, new))  # noqa: PTH105
+    except PermissionError:
+        aside = f"{new}.{time.monotonic_ns():x}.tmp"
+        os.rename(new, aside)  # noqa: PTH104 - as its siblings
+        os.replace(old, new)  # noqa: PTH105
+        with suppress(OSError):  # it costs space, until it is removed by hand
+            remove(aside)
+
+
+def remove(path: str | Path, dir_fd: int | None = None) -> None:
+    """Remove a file; on Windows, once whoever has it open for a moment has closed it. Raises OSError."""
+    if os.name != "nt":
+        os.unlink(path, dir_fd=dir_fd)
+    else:
+        _patiently(lambda: os.unlink(path))  # noqa: PTH108
+
+
+def _patiently(action: Callable[[], None]) -> None:
+    for _ in range(_TRIES):
+        with suppress(PermissionError):
+            return action()
+        time.sleep(_PAUSE)
+    return action()
 
 
 def map_file(fd: int, length: int, access: int = mmap.ACCESS_READ) -> memoryview:

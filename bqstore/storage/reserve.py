@@ -60,7 +60,7 @@ def _grow(entries: Entries, size: int) -> None:
     try:
         at = os.fstat(fd).st_size
         while at < size:  # not zeros, of which a compressing file system would keep nothing
-            at += os.pwrite(fd, os.urandom(min(_LEAST, size - at)), at)
+            at += platform.write_at(fd, os.urandom(min(_LEAST, size - at)), at)
     finally:
         os.close(fd)
 

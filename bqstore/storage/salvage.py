@@ -4,7 +4,6 @@
 row, the rows, the tombstones, the records of both flat files. What cannot be verified is not returned.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BqstoreError, CorruptionError
+from . import platform
 from .catalogue import Catalogue
 from .files import read_all
 from .flat import layouts
@@ -214,10 +214,10 @@ def _flat(folder: Path, layout: Layout, wreck: Wreck) -> FlatWreck | None:
         with (folder / name).open("rb") as file:
             fd, size = file.fileno(), (folder / name).stat().st_size
             start, parameters = HEADER_BYTES, NO_PARAMETERS
-            first = os.pread(fd, HEADER_BYTES, 0)
+            first = platform.read_at(fd, HEADER_BYTES, 0)
             try:
                 start = header_length(name, first, layout)
-                parameters = check_header(name, os.pread(fd, start, 0), layout, head.generation, head.store_id)
+                parameters = check_header(name, platform.read_at(fd, start, 0), layout, head.generation, head.store_id)
             except BqstoreError as error:
                 wreck.problems.append(f"{name}: {error}")
                 if layout.has_parameters or is_sealed(first):

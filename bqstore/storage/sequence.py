@@ -56,7 +56,7 @@ class CommitNumber:
             try:
                 found = os.fstat(fd)
                 if found.st_size < _BYTES and self._write:
-                    os.pwrite(fd, bytes(_BYTES), 0)
+                    platform.write_at(fd, bytes(_BYTES), 0)
                 if found.st_size >= _BYTES or self._write:
                     self.now = platform.map_file(fd, _BYTES).cast(_FORM)
                     self._mapped = found.st_dev, found.st_ino
@@ -71,7 +71,7 @@ class CommitNumber:
         with suppress(OSError):
             fd = self._entries.open(_NAME, os.O_RDWR)
             try:
-                os.pwrite(fd, seq.to_bytes(_BYTES, "little"), 0)
+                platform.write_at(fd, seq.to_bytes(_BYTES, "little"), 0)
             finally:
                 os.close(fd)
 

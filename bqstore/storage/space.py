@@ -4,7 +4,6 @@ SQLite keeps both at the largest size they ever had. All of this is for the conn
 waits for no reader: whoever wants more tries again, without keeping the lock meanwhile.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +45,8 @@ def write_again(log: Path) -> None:
     """Write the bytes of a log over themselves, and sync them: it takes no space, as a checkpoint may."""
     with log.open("r+b", buffering=0) as file:
         at = 0
-        while piece := os.pread(file.fileno(), LOG_KEPT, at):
-            at += os.pwrite(file.fileno(), piece, at)
+        while piece := platform.read_at(file.fileno(), LOG_KEPT, at):
+            at += platform.write_at(file.fileno(), piece, at)
         platform.sync_file(file.fileno())
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from . import platform
+
 _MAGIC: Final = b"SQLite format 3\0"
 _LEAF: Final = 0x0D  # of a table
 _USUAL: Final = 4096  # bytes of a page, where the header does not say
@@ -57,7 +59,7 @@ class Pages:
             return self._newer[number]
         if not 1 <= number <= self.count:
             return b""
-        return os.pread(self._file.fileno(), self.size, (number - 1) * self.size)
+        return platform.read_at(self._file.fileno(), self.size, (number - 1) * self.size)
 
     def records(self, columns: int) -> Iterator[tuple[Any, ...]]:
         """The records of so many columns, the row's number in the place of a first column that is its alias."""

@@ -1,6 +1,8 @@
 """What other systems do instead of what this one does."""
 
+import concurrent.futures
 import contextlib
+import ctypes
 import errno
 import importlib.util
 import mmap
@@ -249,3 +251,124 @@ def test_without_the_c_library_and_without_limits_those_of_python_do(tmp_path, m
 def test_no_limit_of_descriptors_is_no_bound(monkeypatch):
     monkeypatch.setattr(platform.resource, "getrlimit", lambda which: (platform.resource.RLIM_INFINITY,) * 2)
     assert platform.most_descriptors() == sys.maxsize
+
+
+def windows(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """What `platform` finds on Windows, as far as that can be had here: what is missing, and what is in its place."""
+    seen = types.SimpleNamespace(opened=[], error=0)
+
+    def create(path, access, share, security, how, attributes, template):
+        assert (share, security, attributes, template) == (7, None, 0x80, None)
+        flags = {1: os.O_CREAT | os.O_EXCL, 2: os.O_CREAT | os.O_TRUNC, 3: 0, 4: os.O_CREAT, 5: os.O_TRUNC}[how]
+        flags |= {0x80000000: os.O_RDONLY, 0xC0000000: os.O_RDWR}[access]
+        try:
+            fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            seen.error = error.errno
+            return platform._NO_HANDLE
+        seen.opened.append(Path(path).name)
+        return fd + 1000
+
+    library = types.SimpleNamespace(CreateFileW=create)
+    there = {
+        "WinDLL": lambda name, use_last_error: library,
+        "get_last_error": lambda: seen.error,
+        "WinError": lambda code: OSError(code, os.strerror(code)),
+    }
+    monkeypatch.setattr(platform, "ctypes", types.SimpleNamespace(**{**vars(ctypes), **there}))
+    c_library = Windows("msvcrt")
+    c_library.open_osfhandle = lambda handle, flags: handle - 1000
+    monkeypatch.setitem(sys.modules, "msvcrt", c_library)
+    left_out = ("pread", "preadv", "pwrite", "fdatasync", "posix_fadvise", "register_at_fork")
+    there = {name: value for name, value in vars(os).items() if name not in left_out}
+    monkeypatch.setattr(platform, "os", types.SimpleNamespace(**{**there, "name": "nt"}))
+    monkeypatch.setattr(os, "supports_dir_fd", frozenset())
+    for name in ("fcntl", "resource", "_libc"):
+        monkeypatch.setattr(platform, name, None)
+    return seen
+
+
+def test_a_store_is_kept_by_what_windows_has(tmp_path, monkeypatch):
+    seen = windows(monkeypatch)
+    with bqstore.open(tmp_path / "a") as col, bqstore.open_key_values(tmp_path / "a") as kv:
+        col.add(np.eye(8), [str(i) for i in range(8)], texts=["text"] * 8)
+        kv.put({"x": b"1"})
+        col.delete(["1"])
+        col.compact()
+        assert [hit.id for hit in col.search(np.eye(8)[3], k=1)] == ["3"] and col.verify().ok
+        col.backup(tmp_path / "b")
+    for name in ("a", "b"):
+        with bqstore.open(tmp_path / name) as col, bqstore.open_key_values(tmp_path / name) as kv:
+            assert len(col) == 7 and col.verify().ok and kv.get(["x"]) == [b"1"]
+            assert np.array_equal(col.get(["5"], with_vectors=True)[0].vector, np.eye(8)[5])
+    assert {"codes-0.bin", "codes-1.bin", "vectors-1.bin", "LOCK"} <= set(seen.opened)
+
+
+def test_opening_a_file_on_windows_says_what_is_wrong(tmp_path, monkeypatch):
+    windows(monkeypatch)
+    with pytest.raises(FileNotFoundError):
+        platform.open_file(tmp_path / "nothing", os.O_RDONLY)
+    os.close(platform.open_file(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_EXCL))
+    with pytest.raises(FileExistsError):
+        platform.open_file(tmp_path / "file", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    (tmp_path / "file").write_bytes(b"full")
+    for flags, size in ((os.O_RDWR | os.O_CREAT, 4), (os.O_RDWR | os.O_TRUNC, 0)):
+        os.close(platform.open_file(tmp_path / "file", flags))
+        assert (tmp_path / "file").stat().st_size == size
+
+
+def test_without_reads_and_writes_at_an_offset_threads_do_not_take_each_others_place(tmp_path, monkeypatch):
+    for name in ("pread", "preadv", "pwrite"):
+        monkeypatch.delattr(os, name, raising=False)
+    with (tmp_path / "file").open("w+b") as file:
+        fd = file.fileno()
+
+        def fill(number: int) -> None:
+            for at in range(number, 400, 4):
+                assert platform.write_at(fd, bytes([at % 251]) * 8, at * 8) == 8
+                assert platform.read_at(fd, 8, at * 8) == bytes([at % 251]) * 8
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(fill, range(4)))
+        out = np.zeros(3300, np.uint8)
+        assert platform.read_into(fd, out.data, 0) == 3200
+        assert np.array_equal(out[:3200].reshape(-1, 8)[:, 0], np.arange(400) % 251)
+
+
+def refusing(times: int, action):
+    """A call that Windows refuses some times, as long as somebody else has the file open."""
+    left = [times]
+
+    def call(*arguments, **keywords):
+        if left[0] > 0:
+            left[0] -= 1
+            raise PermissionError(errno.EACCES, "The process cannot access the file because it is being used")
+        return action(*arguments, **keywords)
+
+    return call
+
+
+def test_a_file_that_is_open_elsewhere_for_a_moment_is_renamed_and_removed_after_it(tmp_path, monkeypatch):
+    windows(monkeypatch)
+    monkeypatch.setattr(platform, "_PAUSE", 0)
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "old").write_bytes(b"old")
+    monkeypatch.setattr(platform.os, "replace", refusing(3, os.replace))
+    platform.replace(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == b"new" and not (tmp_path / "new").exists()
+    monkeypatch.setattr(platform.os, "unlink", refusing(3, os.unlink))
+    platform.remove(tmp_path / "old")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_stays_open_elsewhere_goes_out_of_the_way_of_the_new_one(tmp_path, monkeypatch):
+    windows(monkeypatch)
+    monkeypatch.setattr(platform, "_PAUSE", 0)
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "old").write_bytes(b"old")
+    monkeypatch.setattr(platform.os, "replace", refusing(platform._TRIES + 1, os.replace))
+    platform.replace(tmp_path / "new", tmp_path / "old")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
+    monkeypatch.setattr(platform.os, "unlink", refusing(10**6, os.unlink))
+    with pytest.raises(PermissionError):
+        platform.remove(tmp_path / "old")
