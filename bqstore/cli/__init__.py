@@ -1,5 +1,6 @@
 """The `bqstore` command: make a store of folders of documents, search it, measure it, look after it.
 
+    bqstore demo                a store of the Python manual in a few seconds, and questions to it
     bqstore ingest STORE FILE   cut folders of documents into passages, embed and store them; again, only what changed
     bqstore search STORE TEXT   find documents by words, by meaning or by a vector; --explain says how it was done
     bqstore info STORE          its collections, their settings and the memory they use
@@ -41,7 +42,7 @@ def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def loaded() -> Any:
     """The application, with the commands that these modules add to it."""
-    from . import bench, commands, ingesting, mcp_server, moving, planning, searching, upkeep, viewing  # noqa: F401
+    from . import bench, commands, demo, ingesting, mcp_server, moving, planning, searching, upkeep, viewing  # noqa: F401
     from .options import app
 
     return app

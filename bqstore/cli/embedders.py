@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import bqstore
 
+from . import lsa
 from .console import told
 
 LOCAL = ("model2vec", "fastembed", "sentence-transformers", "wordllama", "llama-cpp")
-KINDS = f"openai:MODEL, one of this machine ({LOCAL[0]}:NAME, {LOCAL[1]}:NAME ...), or MODULE:FACTORY"
+_LOCAL = f"one of this machine ({LOCAL[0]}:NAME, {LOCAL[1]}:NAME ...)"
+KINDS = f"openai:MODEL, lsa (offline, by words), {_LOCAL}, or MODULE:FACTORY"
 
 
 def embedder_named(name: str, base_url: str | None = None) -> Any:
@@ -36,6 +39,29 @@ def embedder_named(name: str, base_url: str | None = None) -> Any:
         raise bqstore.EmbeddingError(told(error)) from None
     made = _made_by(kind, rest)
     return made if isinstance(made, (bqstore.OpenAIEmbedder, bqstore.CachedEmbedder)) else _cached(made, name)
+
+
+def embedder_of(
+    col: bqstore.Collection, path: str, name: str | None, base_url: str | None = None
+) -> AbstractContextManager[Any]:
+    """The embedder that is named, or the one that is kept with the collection; a context of None: there is none.
+
+    Raises as `embedder_named`.
+    """
+    info = col.info()
+    if name != lsa.NAME and (name is not None or not (info.embedding_model or "").startswith(lsa.MODEL)):
+        return nullcontext() if name is None else embedder_named(name, base_url)
+    kept = lsa.of_collection(path, info.collection)
+    if kept is None:
+        raise bqstore.InvalidInputError(
+            f"collection {info.collection!r} was not embedded by lsa; --embedder takes the model that embedded it"
+        )
+    return as_embedder(kept)
+
+
+def as_embedder(model: lsa.Lsa) -> bqstore.CachedEmbedder:
+    """The embedder lsa, as others are."""
+    return bqstore.CachedEmbedder(model, cache=False)
 
 
 def _cached(made: Any, name: str) -> Any:

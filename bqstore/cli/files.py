@@ -22,6 +22,11 @@ def read_queries(path: Path) -> np.ndarray[Any, Any]:
     return array
 
 
+def read_vectors(path: Path) -> np.ndarray[Any, Any]:
+    """Vectors of a .npy file, float32 (n, dim). Raises InvalidInputError, OSError."""
+    return np.asarray(read_queries(path), np.float32)
+
+
 def _array(path: Path, expected: str) -> np.ndarray[Any, Any]:
     """The array of a .npy file, whatever it holds."""
     try:

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import bqstore
 from bqstore.progress import Progress
 
+from . import lsa
 from .console import collection_of, emit, errors_reported, note, say
-from .embedders import KINDS, embedder_named
+from .embedders import KINDS, as_embedder, embedder_named
 from .options import Json, Name, app
 from .passages import Cut, Passage, Source, passages, sources
 
+_ROUNDED = 1 / 250  # of the largest value of a vector: int8 keeps 127 steps
 BATCH = 512  # passages embedded and stored at once
 _SHOWN = 5  # files that are named; more are counted
 
@@ -43,7 +46,7 @@ class _Reader:
 
     def __init__(self, files: list[Source], cut: Cut, text_field: str | None) -> None:
         self.files, self._cut, self._text_field = files, cut, text_field
-        self.told = Ingested()
+        self.told, self.texts = Ingested(), False  # whether there is anything to be embedded
 
     def __call__(self) -> Iterator[Passage]:
         self.ids: dict[str, set[str]] = {}  # of each file that could be read
@@ -56,6 +59,7 @@ class _Reader:
                 self.told.left_out[source.name] = str(error)
                 continue
             self.ids[source.name] = {each.id for each in found}
+            self.texts = self.texts or any(each.text is not None for each in found)
             yield from found
 
 
@@ -64,8 +68,8 @@ def ingest(
     path: Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store; made if there is none.")],
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Folders and files of documents.")],
     embedder: Annotated[
-        str, typer.Option("--embedder", metavar="NAME", envvar="BQSTORE_EMBEDDER", help=f"What embeds: {KINDS}.")
-    ],
+        str | None, typer.Option("--embedder", metavar="NAME", envvar="BQSTORE_EMBEDDER", help=f"What embeds: {KINDS}.")
+    ] = None,
     collection: Name = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
     size: Annotated[
@@ -77,7 +81,9 @@ def ingest(
             metavar="NUMBER", min=0, help="Characters that a passage has of the one before; else a tenth of --size."
         ),
     ] = None,
-    text_field: Annotated[str | None, typer.Option(metavar="NAME", help="Of JSON lines and CSV.")] = None,
+    text_field: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The field of a row that holds its text.")
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete passages of files that are gone.")] = False,
     words: Annotated[bool, typer.Option("--words/--no-words", help="Keep an index of words in a new one.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
@@ -86,27 +92,39 @@ def ingest(
 ) -> None:
     """Cut folders of documents into passages, embed them and store them; run again, embed only what has changed.
 
-    Text, Markdown, HTML, PDF (by pypdf), JSON lines and CSV are read. The cost of a model that costs is told and asked
-    about first. What is interrupted goes on when it is started again.
+    Text, Markdown, HTML, PDF (by pypdf), JSON lines, CSV, Parquet (by pyarrow) and .npy files of vectors are read. The
+    cost of a model that costs is told and asked about first. What is interrupted goes on when it is started again.
     """
     with errors_reported(), ExitStack() as open_:
         read = _Reader(sources(files), Cut(size, size // 10 if overlap is None else overlap), text_field)
-        model = open_.enter_context(embedder_named(embedder, base_url))
         name = collection_of(path, collection)
         is_new = name not in bqstore.collections(path)
+        # a name that means nothing is told before a store is made, or all is read
+        model = None if embedder in (None, lsa.NAME) else open_.enter_context(embedder_named(str(embedder), base_url))
         col = None if is_new else open_.enter_context(bqstore.open(path, name, read_only=dry_run))
-        if col is not None:
+        learned = None
+        if model is None:
+            learned = lsa.of_collection(path, name)
+            if learned is None and embedder is not None:
+                learned = lsa.fitted(each.text for each in read() if each.text is not None)
+            model = None if learned is None else open_.enter_context(as_embedder(learned))
+        if col is not None and model is not None:
             col.check_model(model.model, model.dim, writing=not dry_run)
         told, missing = read.told, _plan(read, col)
+        if model is None and read.texts:
+            raise bqstore.InvalidInputError(f"passages are to be embedded: name what embeds by --embedder: {KINDS}")
         told.gone = [] if col is None else _gone(col, read)
         costs = isinstance(model, bqstore.OpenAIEmbedder)
-        if missing and costs:
-            told.price = model.estimate(each.text for each in _changed(read(), col)).price
+        if missing and isinstance(model, bqstore.OpenAIEmbedder):
+            texts = (each.text for each in _changed(read(), col) if each.text is not None)
+            told.price = model.estimate(texts).price
         if not as_json:
             _say_plan(told, missing, costs)
         if not dry_run:
             if missing and costs and not yes:
                 typer.confirm("Send them?", abort=True, err=as_json)
+            if learned is not None and missing:
+                lsa.keep(learned, path, name)
             if col is None and missing:
                 col = open_.enter_context(
                     bqstore.open(path, name, text_index=True) if words else bqstore.open(path, name)
@@ -125,11 +143,24 @@ def _changed(found: Iterable[Passage], col: "bqstore.Collection | None") -> Iter
     """The passages that a collection does not hold as they are."""
     waiting = iter(found)
     while some := list(islice(waiting, BATCH)):
-        there = {} if col is None else {each.id: each for each in col.get([each.id for each in some])}
+        whole = any(each.vector is not None for each in some)
+        there = {}
+        if col is not None:
+            there = {each.id: each for each in col.get([each.id for each in some], with_vectors=whole)}
         for each in some:
             known = there.get(each.id)
-            if known is None or known.text != each.text or known.metadata != each.metadata:
+            if known is None or known.text != each.text or known.metadata != each.metadata or _differs(known, each):
                 yield each
+
+
+def _differs(known: "bqstore.Record", passage: Passage) -> bool:
+    """Whether another vector is stored than the one of a file, which may be stored with fewer bits."""
+    if passage.vector is None:
+        return False
+    if known.vector is None or len(known.vector) != len(passage.vector):
+        return True
+    off = np.abs(np.asarray(known.vector, np.float32) - passage.vector).max(initial=0.0)
+    return bool(off > _ROUNDED * np.abs(passage.vector).max(initial=0.0))
 
 
 def _plan(read: _Reader, col: "bqstore.Collection | None") -> int:
@@ -154,9 +185,14 @@ def _store(col: "bqstore.Collection", model: Any, read: _Reader, missing: int, p
     changed = _changed(read(), col)
     with Progress("embedding", missing) as progress:
         while some := list(islice(changed, BATCH)):
-            vectors = model.embed([each.text for each in some])
-            col.check_model(model.model, vectors.shape[1], remember=not told.added, writing=True)
-            col.add(vectors, *([getattr(each, name) for each in some] for name in ("id", "text", "metadata")))
+            texts, rows = ([each for each in some if (each.vector is None) is is_text] for is_text in (True, False))
+            for part in filter(None, (texts, rows)):
+                if part is texts:
+                    vectors = model.embed([each.text for each in part])
+                    col.check_model(model.model, vectors.shape[1], remember=not told.added, writing=True)
+                else:
+                    vectors = np.stack([each.vector for each in part])
+                col.add(vectors, *([getattr(each, name) for each in part] for name in ("id", "text", "metadata")))
             told.added += len(some)
             progress(told.added)
     if had:

@@ -12,7 +12,7 @@ import typer
 import bqstore
 
 from .console import emit, errors_reported, existing_collection
-from .embedders import KINDS, embedder_named
+from .embedders import KINDS, embedder_of
 from .options import Name, Store, app
 from .searching import EmbedderOption, hit_as_json
 
@@ -123,8 +123,11 @@ def mcp(
 
     For a client's settings: the command is bqstore, its arguments are mcp, the folder of the store and the options.
     """
-    with errors_reported(), existing_collection(path, collection, read_only=not write) as col:
-        model = None if embedder is None else embedder_named(embedder, base_url)
+    with (
+        errors_reported(),
+        existing_collection(path, collection, read_only=not write) as col,
+        embedder_of(col, path, embedder, base_url) as model,
+    ):
         tools = Tools(col, model)
         if show_tools:
             emit({call.__name__: description for call, description in described(tools, write).items()})

@@ -14,6 +14,7 @@ class Commands(TyperGroup):
     """The commands in the order in which a newcomer needs them; --debug may stand anywhere before a "--"."""
 
     SHORT: ClassVar = {  # in the list of all: typer cuts the first sentence of a command's help after some words
+        "demo": "Ask the Python manual: a first try, offline",
         "ingest": "Embed and store folders of documents",
         "search": "Find documents by meaning, words or a filter",
         "info": "Collections, their settings and memory; versions",

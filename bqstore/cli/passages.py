@@ -1,12 +1,14 @@
-"""Files of documents cut into passages: texts, Markdown, HTML, PDF, JSON lines and CSV. It knows no collection.
+"""Files of documents cut into passages: texts, Markdown, HTML, PDF, JSON lines, CSV, Parquet, vectors. It knows no
+collection.
 
 A passage's id is its file's name below the folder that was given, and its place in it, ``notes/a.md#3``: the same file
-gives the same ids each time. Rows of JSON lines and CSV may have ids of their own.
+gives the same ids each time. Rows of JSON lines, CSV and Parquet may have ids of their own.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -17,20 +19,23 @@ from typing import Any
 
 import bqstore
 
+from .files import read_vectors
+
 TEXT_FIELDS = ("text", "page_content", "content", "document", "body")
 _PLAIN = (".txt", ".md", ".markdown", ".rst", ".text")
 _HTML = (".html", ".htm", ".xhtml")
-_ROWS = (".jsonl", ".ndjson", ".csv")
-SUFFIXES = (*_PLAIN, *_HTML, ".pdf", *_ROWS)
+_ROWS = (".jsonl", ".ndjson", ".csv", ".parquet")
+SUFFIXES = (*_PLAIN, *_HTML, ".pdf", *_ROWS, ".npy")
 
 
 @dataclass(frozen=True)
 class Passage:
-    """What becomes one document."""
+    """What becomes one document; with its vector, if that is what the file holds, and then without a text."""
 
     id: str
-    text: str
+    text: str | None
     metadata: dict[str, Any]
+    vector: Any = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,10 @@ def passages(source: Source, cut: Cut, text_field: str | None = None) -> Iterato
             pieces = split(text, cut)
             for n, piece in enumerate(pieces):
                 yield Passage(name if len(pieces) == 1 else f"{name}#{n}", piece, {**metadata, "source": source.name})
+        return
+    if suffix == ".npy":
+        for n, vector in enumerate(read_vectors(source.file)):
+            yield Passage(f"{source.name}#{n}", None, {"source": source.name, "row": n}, vector)
         return
     for n, (piece, metadata) in enumerate(_pieces(source, suffix, cut)):
         yield Passage(f"{source.name}#{n}", piece, {**metadata, "source": source.name, "passage": n})
@@ -201,14 +210,18 @@ class _Readable(HTMLParser):
 
 def _rows(source: Source, text_field: str | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(id, text, metadata) of each row that has a text."""
-    text = _decoded(source.file)
-    if source.file.suffix.lower() == ".csv":
+    suffix = source.file.suffix.lower()
+    rows: Iterable[Any]
+    if suffix == ".parquet":
+        rows = _parquet(source.file)
+    elif suffix == ".csv":
+        csv.field_size_limit(2**31 - 1)
         try:
-            rows: Iterable[Any] = list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+            rows = list(csv.DictReader(io.StringIO(_decoded(source.file), newline=""), strict=True))
         except csv.Error as error:
             raise bqstore.InvalidInputError(f"it is no CSV: {error}") from None
     else:
-        rows = _lines(text)
+        rows = _lines(_decoded(source.file))
     for n, row in enumerate(rows, 1):
         fields = (text_field,) if text_field else TEXT_FIELDS
         field = next((name for name in fields if isinstance(row, dict) and isinstance(row.get(name), str)), None)
@@ -221,6 +234,33 @@ def _rows(source: Source, text_field: str | None) -> Iterator[tuple[str, str, di
         name = str(given) if isinstance(given, (str, int)) and str(given) else f"{source.name}#{n - 1}"
         if row[field].strip():
             yield name, row[field], others
+
+
+def _parquet(file: Path) -> Iterator[dict[str, Any]]:
+    """Rows, without columns of vectors and bytes; what JSON has no form for, such as a date, as text."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise bqstore.InvalidInputError("Parquet is read by pyarrow: pip install pyarrow") from None
+    types = pyarrow.types
+    try:
+        with parquet.ParquetFile(file) as opened:
+            columns = [
+                field.name
+                for field in opened.schema_arrow
+                if not types.is_nested(field.type)
+                and not types.is_binary(field.type)
+                and not types.is_large_binary(field.type)
+            ]
+            for batch in opened.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    yield {
+                        name: value if value is None or isinstance(value, (str, int, float)) else str(value)
+                        for name, value in row.items()
+                    }
+    except (pyarrow.ArrowException, OSError) as error:
+        raise bqstore.InvalidInputError(f"pyarrow cannot read it: {error}") from None
 
 
 def _lines(text: str) -> Iterator[Any]:

@@ -12,7 +12,7 @@ import bqstore
 
 from . import tables
 from .console import console, emit, errors_reported, existing_collection, say, show
-from .embedders import KINDS, embedder_named
+from .embedders import KINDS, embedder_of
 from .files import read_vector
 from .formatting import printable
 from .options import Json, K, Name, Store, app
@@ -65,7 +65,7 @@ def search(
             if by_words:
                 settings |= {"text": text, "mode": mode}
             if text is not None and given is None and mode != "text":
-                given = _embedded(col, text, embedder, base_url)
+                given = _embedded(col, path, text, embedder, base_url)
             hits = col.search(given, k, **settings)
         how = hits.explanation if isinstance(hits, bqstore.ExplainedHits) else None
         if as_json:
@@ -73,7 +73,7 @@ def search(
             emit(found if how is None else {**found, "explanation": asdict(how)})
             return
         for place, hit in enumerate(hits, 1):
-            _tell(place, hit)
+            tell(place, hit)
         if not hits:
             say("Nothing was found.")
         if how is not None:
@@ -101,20 +101,21 @@ def hit_as_json(hit: bqstore.Hit) -> dict[str, Any]:
     return out if hit.scores is None else {**out, "scores": hit.scores}
 
 
-def _embedded(col: "bqstore.Collection", text: str, embedder: str | None, base_url: str | None) -> Any:
-    if embedder is None:
-        model = col.info().embedding_model
-        named = f" ({model})" if model else ""
-        raise bqstore.InvalidInputError(
-            f"a text is embedded by the model that embedded the documents{named}: name it by --embedder, which takes "
-            f"{KINDS}; or search for its words by --mode text"
-        )
-    with embedder_named(embedder, base_url) as model:
+def _embedded(col: "bqstore.Collection", path: str, text: str, embedder: str | None, base_url: str | None) -> Any:
+    with embedder_of(col, path, embedder, base_url) as model:
+        if model is None:
+            remembered = col.info().embedding_model
+            named = f" ({remembered})" if remembered else ""
+            raise bqstore.InvalidInputError(
+                f"a text is embedded by the model that embedded the documents{named}: name it by --embedder, which "
+                f"takes {KINDS}; or search for its words by --mode text"
+            )
         col.check_model(model.model, model.dim)
         return model.embed_query(text)
 
 
-def _tell(place: int, hit: bqstore.Hit) -> None:
+def tell(place: int, hit: bqstore.Hit) -> None:
+    """Print a hit in a few lines."""
     say(f"{place}. {hit.score:.4g}  {hit.id}")
     width = max(20, console().width - 3)
     lines = textwrap.wrap(printable(" ".join((hit.text or "").split())), width, max_lines=_LINES, placeholder=" ...")

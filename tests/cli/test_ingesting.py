@@ -1,9 +1,11 @@
 """`bqstore ingest`: which files are read, how they are cut, and that only what has changed is embedded again."""
 
+import datetime
 import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import bqstore
@@ -167,3 +169,113 @@ def test_a_head_that_is_not_closed_hides_no_body(tmp_path):
     (tmp_path / "p.html").write_text("<head><title>T</title><body><ul><li>one<li>two</ul>")
     (only,) = passages.passages(Source("p.html", tmp_path / "p.html"), Cut())
     assert only.text == "one\ntwo" and only.metadata["title"] == "T"
+
+
+# ---- lsa, the embedder that needs nothing
+
+
+def test_three_commands_from_documents_to_an_answer_without_a_key(run, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    monkeypatch.delenv("BQSTORE_EMBEDDER", raising=False)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name, text in (("cats", "Cats purr and sleep."), ("dogs", "Dogs bark at night."), ("fish", "Fish swim deep.")):
+        (docs / f"{name}.md").write_text(text)
+    store = tmp_path / "store"
+    result = run("ingest", store, docs)
+    assert result.exit_code == 1 and "name what embeds by --embedder" in result.stderr and not store.exists()
+    result = run("ingest", store, docs, "--embedder", "lsa", "--dry-run")
+    assert result.exit_code == 0 and not store.exists()
+    result = run("ingest", store, docs, "--embedder", "lsa")
+    assert (result.exit_code, result.stderr) == (0, "") and "3 stored" in result.stdout
+    hits = json.loads(run("search", store, "who is purring?", "--mode", "vector", "-k", 1, "--json").stdout)["hits"]
+    assert [hit["id"] for hit in hits] == ["docs/cats.md#0"]
+    (docs / "cats.md").write_text("Cats purr and dream.")
+    told = json.loads(run("ingest", store, docs, "--json").stdout)  # of what was learned then, and without a name
+    assert (told["added"], told["unchanged"]) == (1, 2)
+    tools = json.loads(run("mcp", store, "--tools").stdout)
+    assert "search" in tools
+
+
+def test_lsa_does_not_take_a_collection_of_another_model(run, notes):
+    ingest(run, notes)
+    result = run("ingest", notes.parent / "store", notes, "--embedder", "lsa")
+    assert result.exit_code == 1 and "words" in result.stderr and "lsa-256" in result.stderr
+    result = run("search", notes.parent / "store", "cats", "--mode", "vector", "--embedder", "lsa")
+    assert result.exit_code == 1 and "was not embedded by lsa" in result.stderr
+
+
+def test_lsa_that_is_interrupted_goes_on_with_what_it_had_learned(run, notes, monkeypatch):
+    monkeypatch.setattr("bqstore.cli.ingesting.BATCH", 3)
+    add, calls = bqstore.Collection.add, []
+
+    def interrupted(self, *arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return add(self, *arguments, **keywords)
+
+    monkeypatch.setattr(bqstore.Collection, "add", interrupted)
+    words = ("ingest", notes.parent / "store", notes, "--embedder", "lsa", "--size", 120)
+    assert run(*words).exit_code == 130
+    (notes / "z.txt").write_text("what has come since would have made another model of it")
+    told = json.loads(run(*words, "--json").stdout)
+    assert (told["unchanged"], told["added"]) == (3, 5)
+
+
+def test_what_has_no_words_cannot_be_embedded_by_them(run, tmp_path):
+    (tmp_path / "a.txt").write_text("1 2 3 !")
+    result = run("ingest", tmp_path / "store", tmp_path / "a.txt", "--embedder", "lsa")
+    assert result.exit_code == 1 and "no words" in result.stderr and not (tmp_path / "store").exists()
+
+
+# ---- Parquet, vectors, rows of CSV
+
+
+def test_vectors_of_npy_files_need_no_embedder(run, notes):
+    vectors = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    folder = notes.parent / "vectors"
+    folder.mkdir()
+    np.save(folder / "v.npy", vectors)
+    words = ("ingest", notes.parent / "rows", folder, "--json")
+    told = json.loads(run(*words).stdout)
+    assert (told["passages"], told["added"]) == (5, 5)
+    assert json.loads(run(*words).stdout)["unchanged"] == 5
+    vectors[3] *= -1
+    np.save(folder / "v.npy", vectors[:4])
+    told = json.loads(run(*words).stdout)
+    assert (told["unchanged"], told["added"], told["deleted"]) == (3, 1, 1)
+    with bqstore.open(notes.parent / "rows") as col:
+        (record,) = col.get(["vectors/v.npy#3"], with_vectors=True)
+        assert record.metadata == {"source": "vectors/v.npy", "row": 3} and record.text is None
+        np.testing.assert_array_equal(record.vector, vectors[3])
+    np.save(folder / "v.npy", np.array(["no", "numbers"]))
+    result = run("ingest", notes.parent / "rows", folder)
+    assert result.exit_code == 1 and "expected one numpy array" in result.stderr
+    np.save(folder / "v.npy", vectors)
+    mixed = ingest(run, notes, folder)
+    assert mixed.exit_code == 1 and "dimensions" in mixed.stderr and "Traceback" not in mixed.stderr
+
+
+def test_rows_of_parquet(run, notes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (notes / "p.parquet").write_bytes(b"PAR1")
+    assert "pip install pyarrow" in ingest(run, notes).stderr
+    monkeypatch.delitem(sys.modules, "pyarrow")
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install pyarrow")
+    from pyarrow import parquet
+
+    assert "pyarrow cannot read it" in ingest(run, notes).stderr
+    day = datetime.date(2024, 5, 6)
+    columns = {"id": ["one", "two"], "content": ["first row", "second row"], "day": [day, None], "v": [[1.0], [2.0]]}
+    parquet.write_table(pyarrow.table(columns), notes / "p.parquet")
+    assert ingest(run, notes).exit_code == 0
+    with bqstore.open(notes.parent / "store") as col:
+        (record,) = col.get(["one"])
+        assert record.text == "first row" and record.metadata == {"day": "2024-05-06", "source": "notes/p.parquet"}
+
+
+def test_a_cell_with_a_separator_of_lines_is_one_cell(tmp_path):
+    (tmp_path / "t.csv").write_text("text,n\none\u2028line,1\n" + "x" * 200_000 + ",2\n", "utf-8")
+    first, *_, last = passages.passages(Source("t.csv", tmp_path / "t.csv"), Cut())
+    assert (first.text, first.metadata["n"], last.metadata["n"]) == ("one\u2028line", "1", "2")
