@@ -6,7 +6,7 @@ a second run costs what has changed. Passages that a file no longer has are dele
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Annotated, Any
 
@@ -39,6 +39,7 @@ class Ingested:
     price: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    without_text: dict[str, None] = field(default_factory=dict)
 
 
 class _Reader:
@@ -50,14 +51,23 @@ class _Reader:
 
     def __call__(self) -> Iterator[Passage]:
         self.ids: dict[str, set[str]] = {}  # of each file that could be read
+        owners: dict[str, str] = {}
         for source in self.files:
             if source.name in self.told.left_out:
                 continue
             try:
                 found = list(passages(source, self._cut, self._text_field))
+                for each in found:  # one would replace the other, in silence
+                    if (other := owners.setdefault(each.id, source.name)) != source.name:
+                        raise bqstore.InvalidInputError(f"a row has the id {each.id!r}, which one of {other} has, too")
+                if len({each.id for each in found}) < len(found):
+                    raise bqstore.InvalidInputError("two of its rows have the same id")
             except (bqstore.InvalidInputError, OSError) as error:
                 self.told.left_out[source.name] = str(error)
+                owners = {id_: name for id_, name in owners.items() if name != source.name}
                 continue
+            if not found:
+                self.told.without_text[source.name] = None
             self.ids[source.name] = {each.id for each in found}
             self.texts = self.texts or any(each.text is not None for each in found)
             yield from found
@@ -132,7 +142,7 @@ def ingest(
             if col is not None:
                 _store(col, model, read, missing, prune)
         if as_json:
-            emit(told)
+            emit({**asdict(told), "without_text": list(told.without_text)})
         else:
             _say_done(told, dry_run, prune)
     if told.left_out:
@@ -212,6 +222,9 @@ def _say_done(told: Ingested, dry_run: bool, prune: bool) -> None:
     say("Nothing was written." if dry_run else f"{told.added:,} stored, {told.deleted:,} deleted")
     if told.gone and (dry_run or not prune):
         say(f"{len(told.gone):,} files are gone; --prune deletes their passages")
+    scans = [name for name in told.without_text if name.lower().endswith(".pdf")]
+    if scans:
+        note(f"{len(scans):,} PDF files have no text, as those that were scanned: {', '.join(scans[:_SHOWN])}")
     for name, reason in islice(told.left_out.items(), _SHOWN):
         note(f"{name} was left out: {reason}")
     if len(told.left_out) > _SHOWN:

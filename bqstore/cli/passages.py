@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -160,6 +162,7 @@ def _pdf(file: Path) -> Iterator[str]:
         from pypdf import PdfReader
     except ImportError:
         raise bqstore.InvalidInputError("PDF is read by pypdf: pip install pypdf") from None
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what matters is raised
     try:
         for page in PdfReader(file).pages:
             yield page.extract_text()
@@ -225,15 +228,24 @@ def _rows(source: Source, text_field: str | None) -> Iterator[tuple[str, str, di
     for n, row in enumerate(rows, 1):
         fields = (text_field,) if text_field else TEXT_FIELDS
         field = next((name for name in fields if isinstance(row, dict) and isinstance(row.get(name), str)), None)
+        if field is None and isinstance(row, dict) and any(name in row and row[name] is None for name in fields):
+            continue  # as where it is empty
         if field is None:
             raise bqstore.InvalidInputError(
                 f"row {n:,} has no text in a field named {' or '.join(fields)}: name it by --text-field"
             )
-        others = {str(key): value for key, value in row.items() if key not in (field, "id", None) and value is not None}
+        others = {str(key): value for key, value in row.items() if key not in (field, "id", None) and _is_told(value)}
+        if "source" in others:  # which is the file's name
+            others["row_source"] = others.pop("source")
         given = row.get("id")
         name = str(given) if isinstance(given, (str, int)) and str(given) else f"{source.name}#{n - 1}"
         if row[field].strip():
             yield name, row[field], others
+
+
+def _is_told(value: Any) -> bool:
+    """Whether a field says anything: None and NaN are how tables say nothing."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _parquet(file: Path) -> Iterator[dict[str, Any]]:

@@ -275,6 +275,41 @@ def test_rows_of_parquet(run, notes, monkeypatch):
         assert record.text == "first row" and record.metadata == {"day": "2024-05-06", "source": "notes/p.parquet"}
 
 
+def test_rows_of_one_id_do_not_replace_each_other_in_silence(run, notes):
+    folder = notes.parent / "rows"
+    folder.mkdir()
+    (folder / "a.csv").write_text("id,text\n1,alpha\n")
+    (folder / "b.csv").write_text("id,text\n1,beta\n2,gamma\n")
+    (folder / "c.csv").write_text("id,text\n2,two\n")
+    (folder / "d.csv").write_text("id,text\n4,one\n4,two\n")
+    words = ("ingest", notes.parent / "store", folder, "--embedder", "own_words:Words")
+    result = run(*words)
+    assert result.exit_code == 1 and "2 stored" in result.stdout
+    assert "rows/b.csv was left out: a row has the id '1', which one of rows/a.csv has, too" in result.stderr
+    assert "rows/d.csv was left out: two of its rows have the same id" in result.stderr
+    with bqstore.open(notes.parent / "store") as col:
+        assert [each.text for each in col.get(["1", "2"])] == ["alpha", "two"]
+
+
+def test_rows_whose_text_is_null_and_fields_that_say_nothing(run, notes):
+    rows = ({"text": None}, {"text": "one", "a": None, "b": float("nan"), "c": 0.0, "source": "web"})
+    (notes / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = ingest(run, notes)
+    assert (result.exit_code, result.stderr) == (0, "")
+    with bqstore.open(notes.parent / "store") as col:
+        (record,) = col.get(["notes/c.jsonl#1"])
+        assert record.metadata == {"c": 0.0, "row_source": "web", "source": "notes/c.jsonl"}
+
+
+def test_a_pdf_without_text_is_told(run, notes, monkeypatch):
+    pages = [SimpleNamespace(extract_text=lambda: "")]
+    monkeypatch.setitem(sys.modules, "pypdf", SimpleNamespace(PdfReader=lambda file: SimpleNamespace(pages=pages)))
+    (notes / "scan.pdf").write_bytes(b"%PDF-1.4")
+    result = ingest(run, notes)
+    assert result.exit_code == 0 and "1 PDF files have no text" in result.stderr and "notes/scan.pdf" in result.stderr
+    assert json.loads(ingest(run, notes, "--json").stdout)["without_text"] == ["notes/scan.pdf"]
+
+
 def test_a_cell_with_a_separator_of_lines_is_one_cell(tmp_path):
     (tmp_path / "t.csv").write_text("text,n\none\u2028line,1\n" + "x" * 200_000 + ",2\n", "utf-8")
     first, *_, last = passages.passages(Source("t.csv", tmp_path / "t.csv"), Cut())
