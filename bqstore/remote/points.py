@@ -7,7 +7,7 @@ what Qdrant cannot tell apart, and filters need: see ``docs/scaling.md``.
     _bq_order       nanoseconds since 1970 when it was added, by which documents are listed
     _bq_ref_doc_id  the source document of a chunk
     _bq_private     JSON text of the adapters' own metadata
-    _bq_exact       JSON text of the metadata, where a payload would lose something: dates, integers beyond 64 bits
+    _bq_exact       JSON text of the metadata, where a payload would lose something: dates, numbers of many digits
     _bq_instants    the datetimes with a time zone among the metadata, which no plain string is taken for
     _bq_lists       the fields that hold lists: one of one element would be taken for that, an empty one for no field
     _bq_mixed       those of them that hold such datetimes and strings
@@ -17,6 +17,7 @@ what Qdrant cannot tell apart, and filters need: see ``docs/scaling.md``.
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ LISTS: Final = PRIVATE_PREFIX + "lists"
 MIXED: Final = PRIVATE_PREFIX + "mixed"
 LENGTH: Final = PRIVATE_PREFIX + "length"
 _SPACE: Final = uuid.UUID("6f0d5b1e-7c1f-5c53-9a55-62717374726f")  # of the UUIDs that are made of ids
+_DIGITS: Final = 15  # of a float, which every parser of JSON gets right
 _UNIT: Final = 1e-6
 
 
@@ -89,7 +91,7 @@ def payload_of(row: Row, order: int, length: float | None) -> dict[str, Any]:
     metadata = json.loads(row.metadata)
     plain = _plain(metadata)
     out = {TEXT: row.text, METADATA: plain, ID: row.id, ORDER: order}
-    if plain is not metadata:
+    if plain is not metadata or _is_rounded(metadata):
         out[EXACT] = row.metadata
     if row.private is not None:
         out[PRIVATE] = row.private
@@ -119,11 +121,36 @@ def _plain(value: Any) -> Any:
         return float(value) if abs(value) < 10**308 else str(value)
     if isinstance(value, list):
         items = [_plain(each) for each in value]
+        if _is_mixed(value):  # what is found by a piece of text is to be a string, no datetime
+            items = [
+                {"datetime": each} if isinstance(was, str) and _instants(was) else each
+                for was, each in zip(value, items, strict=True)
+            ]
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
     if isinstance(value, dict):
         fields = {key: _plain(each) for key, each in value.items()}
         return fields if any(fields[key] is not value[key] for key in fields) else value
     return value
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal, but for the last digits of numbers, which a server may round."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, float) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-14)
+    return bool(a == b)
+
+
+def _is_rounded(value: Any) -> bool:
+    """Whether there are numbers of so many digits that a server may round them."""
+    if isinstance(value, float):
+        return len(repr(value).partition("e")[0].strip("-0.").replace(".", "")) > _DIGITS
+    if isinstance(value, (list, dict)):
+        return any(map(_is_rounded, value.values() if isinstance(value, dict) else value))
+    return False
 
 
 def _instants(value: Any) -> Any:
@@ -170,7 +197,7 @@ def row_of(point_id: Any, payload: Mapping[str, Any] | None) -> Row:
         return Row(0, 0, str(point_id), text, json.dumps(metadata), own, ref)
     metadata = payload.get(METADATA) or {}
     exact = payload.get(EXACT)
-    if exact is None or _plain(json.loads(exact)) != metadata:  # somebody else has changed the payload since
+    if exact is None or not _alike(_plain(json.loads(exact)), metadata):  # somebody else has changed the payload since
         exact = json.dumps(metadata)
     return Row(0, 0, payload[ID], payload.get(TEXT), exact, payload.get(PRIVATE), payload.get(REF))
 

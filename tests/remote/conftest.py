@@ -1,5 +1,6 @@
-"""Where remote collections are: in qdrant-client's local mode, and on a real server, where QDRANT_URL names one."""
+"""Where remote collections are: in qdrant-client's local mode, in Qdrant's engine, on the server of QDRANT_URL."""
 
+import importlib.util
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,13 +11,17 @@ from qdrant_client import QdrantClient
 
 import bqstore
 
-BACKENDS = ("local mode", "server")
+BACKENDS = ("local mode", "engine", "server")
 
 
 def client_of(backend: str) -> Any:
     """A client, as `bqstore.open` takes it."""
     if backend == "local mode":
         return QdrantClient(":memory:")
+    if backend == "engine":
+        if importlib.util.find_spec("qdrant_edge") is None:
+            pytest.skip('qdrant-edge-py is not there; pip install -e ".[test]" to run this on Qdrant\'s engine')
+        return importlib.import_module("tests.remote.engine_client").EngineClient()
     url = os.environ.get("QDRANT_URL")
     if not url:
         pytest.skip("no Qdrant server: set QDRANT_URL=http://host:6333 (and QDRANT_API_KEY) to run this on one")

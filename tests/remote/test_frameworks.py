@@ -33,6 +33,11 @@ class TestLangChainInLocalMode(LangChain):
     backend = "local mode"
 
 
+@pytest.mark.slow  # what it adds to local mode, tests of the same answers find sooner
+class TestLangChainOnTheEngine(LangChain):
+    backend = "engine"
+
+
 class TestLangChainOnAServer(LangChain):
     backend = "server"
 
@@ -53,6 +58,11 @@ class LlamaIndex(VectorStoreTests):
 
 class TestLlamaIndexInLocalMode(LlamaIndex):
     backend = "local mode"
+
+
+@pytest.mark.slow
+class TestLlamaIndexOnTheEngine(LlamaIndex):
+    backend = "engine"
 
 
 class TestLlamaIndexOnAServer(LlamaIndex):

@@ -1,0 +1,119 @@
+"""Searches on qdrant-client's local mode and on Qdrant's engine: diverse ones, by several vectors, quantized ones."""
+
+import datetime as dt
+
+import numpy as np
+import pytest
+
+import bqstore
+from tests.conftest import clustered
+
+from .test_same_answers import plain
+
+
+@pytest.fixture
+def pair(client, name, request):
+    distance = getattr(request, "param", "cosine")
+    with bqstore.open(distance=distance) as local, bqstore.open(client, name, distance=distance) as remote:
+        for col in (local, remote):
+            col.add(
+                clustered(300, 16),
+                [f"{i}" for i in range(300)],
+                [f"text {i}" for i in range(300)],
+                [{"n": i, "tag": ["even", "odd"][i % 2]} for i in range(300)],
+            )
+        yield local, remote
+
+
+@pytest.mark.parametrize("pair", ["cosine", "dot", "euclid"], indirect=True)
+def test_diverse_hits_are_the_same(pair):
+    query = clustered(1, 16, seed=3)[0]
+    for k, fetch_k, weight in ((1, 1, 0.5), (5, 20, 0.5), (8, 30, 0.1), (5, 20, 1.0), (4, 9, 0.9)):
+        found = [
+            plain(col.max_marginal_relevance(query, k, fetch_k, weight, filter={"tag": "odd"}, exact=True))
+            for col in pair
+        ]
+        assert found[0] == found[1]
+    least = pair[0].search(query, 20, exact=True)[9].score
+    found = [
+        plain(col.max_marginal_relevance(query, 5, 20, 0.3, score_threshold=least - 1e-4, exact=True)) for col in pair
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("combine", ["mean", "best"])
+def test_several_vectors_at_once(pair, combine):
+    given = {"ids": ["3", "7"], "vectors": clustered(2, 16, seed=5), "k": 9, "combine": combine, "exact": True}
+    found = [plain(col.more_like(**given, filter={"n": {"$lt": 200}})) for col in pair]
+    assert found[0] == found[1] and len(found[0]) == 9
+    with pytest.raises(bqstore.NotFoundError):
+        pair[1].more_like(["nowhere"])
+
+
+def test_thresholds_explanations_and_reranking(pair):
+    query = clustered(1, 16, seed=3)[0]
+    least = pair[0].search(query, 10, exact=True)[4].score
+    found = [plain(col.search(query, 10, score_threshold=least - 1e-6, exact=True)) for col in pair]
+    assert found[0] == found[1] and len(found[0]) == 5
+    assert pair[1].search(query, 3, explain=True).explanation.way == "server"
+    by_number = [
+        plain(col.search(query, 3, fetch_k=20, exact=True, rerank=lambda text, hits: [h.metadata["n"] for h in hits]))
+        for col in pair
+    ]
+    assert by_number[0] == by_number[1]
+    assert [hit.id for hit in pair[1].search(None, 2, filter={"n": {"$gte": 7}})] == ["7", "8"]
+
+
+@pytest.mark.parametrize("setting", [{"encoding": "one_bit"}, {"encoding": "two_bits", "estimator": "rabitq"}])
+def test_the_recall_of_codes_is_measured_against_exact_search(client, name, setting):
+    with bqstore.open(client, name, full_scan_threshold=10, **setting) as col:
+        col.add(clustered(1500, 64))
+        report = col.recall(k=5, sample=30, settings=[{"oversampling": 1.0, "rescore": False}, {"oversampling": 8.0}])
+        assert report.held_out and report.documents == 1500 and len(report.points) == 3
+        assert 0 < report.points[1].recall <= 1 and report.points[2].recall > 0.9
+        assert sum(report.scores.neighbors) == 5 * 30
+        given = col.recall(clustered(20, 64, seed=9), k=5)
+        assert not given.held_out and given.queries == 20
+        with pytest.raises(bqstore.InvalidInputError, match="settings 0"):
+            col.recall(settings=[{"encoding": "two_bits"}])
+
+
+def test_an_empty_collection_answers(client, name):
+    with bqstore.open(client, name) as col:
+        assert (len(col), col.ids(), col.search([1, 2], 3), col.get(["a"]), "a" in col) == (0, [], [], [], False)
+        assert col.search_ids(np.zeros((0, 2)))[0].shape == (0, 10)
+        assert col.delete(["a"]) == col.update_metadata(["a"], {"x": 1}) == col.count({"x": 1}) == 0
+        assert col.facets("x") == col.distinct("x") == list(col.scroll(order_by="x")) == []
+        col.clear()
+        with pytest.raises(bqstore.InvalidInputError, match="needs at least 2 documents"):
+            col.recall()
+
+
+def test_ids_of_any_form(client, name):
+    ids = ["日本", "a" * 1024, "00000000-0000-0000-0000-000000000001", "7", " ", "\x01"]
+    with bqstore.open(client, name) as col:
+        assert col.add(np.eye(6), ids) == ids
+        assert col.ids() == ids and all(id_ in col for id_ in ids)
+        assert [record.id for record in col.get(ids[::-1])] == ids[::-1]
+        assert col.add(np.eye(6), ids[:3] * 2).replaced == 3 and len(col) == 6
+
+
+def test_metadata_comes_back_as_it_was(client, name):
+    zone = dt.timezone(dt.timedelta(hours=5, minutes=30))
+    given = {
+        "big": 2**70, "digits": 0.1 + 0.2, "small": -1.7976931348623157e-300,
+        "least": -(2**63), "float": 0.1, "one": 1.0, "none": None, "date": dt.date(2024, 2, 29),
+        "when": dt.datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=zone), "naive": dt.datetime(2024, 5, 6),
+        "deep": {"list": [1, [2, {"x": dt.date(1999, 1, 1)}], "a"], "empty": {}}, "no": [], "a.b": 1, "": 2, "q\"": 3,
+        "_bq_node": {"any": [2**65]}, "_bq_ref_doc_id": "doc",
+    }  # fmt: skip
+    with bqstore.open(client, name) as col:
+        col.add([[1, 2]], ["a"], ["text"], [given])
+        found = col.get(["a"])[0].metadata
+        assert found == given and type(found["one"]) is float and type(found["when"]) is dt.datetime
+        assert found["when"].utcoffset() == zone.utcoffset(None)
+        assert col.update_metadata(["a"], {"n": 1}) == 1
+        assert col.get(["a"])[0].metadata == {**given, "n": 1}
+        assert col.ids({"_bq_ref_doc_id": "doc", "when": {"$gt": dt.datetime(2024, 5, 6, tzinfo=dt.timezone.utc)}}) == [
+            "a"
+        ]
