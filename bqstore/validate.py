@@ -8,6 +8,7 @@ InvalidInputError says what was given, what was expected, and what to do.
 import logging
 import re
 import uuid
+from array import array as Floats  # noqa: N812 - `array` makes one of numpy's here
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -299,6 +300,12 @@ def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F
     """Queries: float32 (m, dim), C-order, checked. ``single`` takes (dim,) only."""
     if type(given) is np.ndarray and given.dtype is _FLOAT32 and given.shape == (dim,) and given.flags.carray:
         return given[None]  # the fast path: the search kernel itself finds values that are not finite
+    if type(given) is list and len(given) == dim and type(given[0]) is float:  # as embedding models return them
+        try:
+            if type(sum(given)) is float:  # else an array of one number is among them, say, and would pass for it
+                return np.frombuffer(Floats("f", given), np.float32)[None]
+        except TypeError:  # it is named below
+            pass
     what = "the query vector" if single else "the array of queries"
     queries = array(given, what)
     if single and queries.ndim != 1:

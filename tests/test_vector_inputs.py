@@ -2,6 +2,7 @@
 
 import collections
 import fractions
+import math
 import types
 from decimal import Decimal
 
@@ -508,3 +509,28 @@ def test_a_collection_of_zero_vectors_alone():
     with bqstore.open() as col:
         col.add(np.zeros((2100, 4)))
         assert len(col.search([1.0, 0, 0, 0], 3)) == 3 and col.search([1.0, 0, 0, 0], 1)[0].score == 0
+
+
+@pytest.mark.parametrize(
+    "given", [[0.1, 0.2, -0.3], [1.5, 2, True], [0.1, np.float64(2), 1e-40], [1.0, fractions.Fraction(1, 3), 0]]
+)
+def test_a_list_of_numbers_is_searched_with_as_the_array_of_them(given):
+    with bqstore.open() as col:
+        col.add(np.random.default_rng(0).standard_normal((20, 3)))
+        expected = col.search_ids(np.array([float(value) for value in given], np.float32))
+        for found in (col.search_ids(given), col.search_ids(tuple(given)), col.search_ids([given])):
+            assert found[0].tolist() == expected[0].tolist() and found[1].tobytes() == expected[1].tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "bad", [np.array([0.5]), np.array([[0.5]]), [0.5], "0.5", None, 0.5j, math.nan, 1e300], ids=repr
+)
+def test_a_list_of_floats_with_something_else_at_its_end_is_refused_as_ever(bad):
+    with bqstore.open() as col:
+        col.add(np.eye(3))
+        with pytest.raises(InvalidInputError) as expected:
+            col.search_ids((0.5, 0.5, bad))
+        with pytest.raises(InvalidInputError) as caught:
+            col.search_ids([0.5, 0.5, bad])
+        assert str(caught.value) == str(expected.value)
