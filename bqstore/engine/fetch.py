@@ -13,6 +13,7 @@ from ..storage import Row, Store
 from ..storage.files import RecordFile
 from ..storage.format import damaged, vectors_of
 from ..storage.reading import Block
+from .recent_rows import Document
 from .state import ChangedError, State
 
 _SEED = 0x6271_7377
@@ -34,21 +35,16 @@ def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
     return out
 
 
-def recent_rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
-    """`rows`, for few ordinals that may be asked for again: what was read lately is not read again."""
-    recent, out, missing = state.recent, {}, []
-    for ordinal, rid in zip(ordinals.tolist(), state.rids[ordinals].tolist(), strict=True):
-        row = recent.get(rid)
-        if row is None:
-            missing.append(ordinal)
-        else:
-            out[ordinal] = row
-    if missing:
-        read = rows(store, state, np.array(missing))
-        for row in read.values():
-            recent.keep(row)
-        out.update(read)
-    return out
+def documents(store: Store, state: State, ordinals: NDArray[Any]) -> list[Document]:
+    """As `rows`, in the order of few ordinals that may be asked for again: what was read lately is not read again."""
+    recent, rids = state.recent, state.rids[ordinals].tolist()
+    there = recent.all(rids)
+    if there is not None:
+        return there
+    found = [recent.get(rid) for rid in rids]
+    missing = [ordinal for ordinal, document in zip(ordinals.tolist(), found, strict=True) if document is None]
+    read = iter([recent.keep(row) for row in rows(store, state, np.array(missing, np.int64)).values()])
+    return [document or next(read) for document in found]
 
 
 def present(state: State, rows: list[Row]) -> list[Row]:

