@@ -487,7 +487,7 @@ class Collection:
         ([['a'], ['b']], [[1.0], [1.0]])
         """
         engine = self._engine
-        engine.check()
+        state = engine.entered()
         options = engine.options(
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, False),
             *(threads, target_recall),
@@ -503,7 +503,7 @@ class Collection:
         tree = None if filter is None else filter_grammar.parse(filter)
         if vectors is None and filter is not None:
             return listing.first_ids(engine, tree, options)
-        return search.ids(engine, self._queries(vectors, single=False), tree, options)
+        return search.ids(engine, state, self._queries(vectors, single=False), tree, options)
 
     @checked_keywords
     @traced("search")

@@ -12,6 +12,7 @@ from ..index import Workers
 from . import lifecycle
 from .core import Core
 from .options import Options, OptionsCache
+from .state import State
 from .target import DEFAULT_TARGET, Calibration, Unstored, calibration_in_use
 
 T = TypeVar("T")
@@ -98,12 +99,25 @@ class Engine:
 
         ClosedError, LockedError, ReadOnlyError; StorageError after a failed sync or commit.
         """
+        if writing:
+            self._check_inside()
+            self.store.check_writable()
+        self.entered()
+
+    def entered(self) -> State:
+        """The state of a search that begins now; raises as `check`."""
+        if self.closed:  # not by `_check_inside`, as every search passes here
+            self._check_inside()
+        self.lifecycle.check()
+        state = self.publisher.current()
+        if state.head.settings is not self._stored or self.core.unstored is not self._unstored:
+            self._follow(state.head.settings)
+        return state
+
+    def _check_inside(self) -> None:
         if self.closed:
             raise ClosedError("this collection is closed; open it again")
         self.lifecycle.check()
-        if writing:
-            self.store.check_writable()
-        self._follow(self.publisher.current().head.settings)
 
     def options(self, *asked: Any) -> Options:
         """The checked settings of a call; ``asked`` are the fields of `options.Asked` in their order."""

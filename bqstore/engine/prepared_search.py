@@ -32,6 +32,7 @@ class PreparedSearch:
         "_filtered",
         "_may_be_copies",
         "_n",
+        "_one",
         "_planes",
         "_plans",
         "_wider",
@@ -54,6 +55,7 @@ class PreparedSearch:
         self.live = state.head.n_live
         accepted = state.n if accept is None else accept.count
         self._accept, self._n = accept if accepted < state.n else None, state.n
+        self._one = (0, 0)  # the shape of a query that needs no more than one call of a kernel
         self.vectors = state.vectors
         self.nothing, self.shorter = data is None or accepted == 0, False
         if data is None or self.nothing:
@@ -63,6 +65,7 @@ class PreparedSearch:
         self._data, self._plans, self._accepted, self._filtered = data, state.plans, accepted, filtered
         self._wider: dict[int, index.Search] = {}
         self.search = self._made(options.k)
+        self._one = (1, data.dim)
         # if the hits are copies of one vector, documents next to it may not have been among the candidates
         plan = self.search.plan
         self._may_be_copies = options.adaptive and plan.rescoring and 1 < options.k <= plan.candidates < accepted
@@ -128,6 +131,11 @@ class PreparedSearch:
 
     def nearest(self, queries: F32, work: index.Work | None = None) -> tuple[NDArray[np.int32], F32]:
         """Ordinals int32 (m, k) padded with -1, scores float32 (m, k) padded with NaN."""
+        if queries.shape == self._one and work is None:
+            found = self._at_once(queries)
+            if found is not None:
+                least = self.options.score_threshold
+                return found if least is None else _above(*found, least)
         options, vectors = self.options, self.vectors
         if self.nothing or not len(queries):
             shape = (len(queries), options.k)
@@ -140,9 +148,24 @@ class PreparedSearch:
             ordinals, scores = self._found(queries, vectors, work)
         except index.DoubtfulError:
             ordinals, scores = self._found_of_doubtful(queries, work)
-        if options.score_threshold is not None:
-            low = ~(scores.astype(np.float64) >= options.score_threshold)  # as a caller compares `Hit.score`
-            ordinals[low], scores[low] = -1, np.nan
+        least = options.score_threshold
+        return (ordinals, scores) if least is None else _above(ordinals, scores, least)
+
+    def _at_once(self, queries: F32) -> tuple[NDArray[np.int32], F32] | None:
+        """`nearest` of one query in as few steps as most take; None where more are called for."""
+        vectors, search = self.vectors, self.search
+        if vectors is not None:
+            vectors.check_size(search.data.n)
+            ahead = vectors.read_ahead
+            if ahead.unsampled <= 0:
+                return None
+            ahead.unsampled -= 1
+        try:
+            ordinals, scores = search.one(queries)
+            if self._may_be_copies and (scores[0, 0] == scores[0, 1] or scores[0, -2] == scores[0, -1]):
+                self._beyond_copies(queries, ordinals, scores, None)
+        except index.DoubtfulError:
+            return None
         return ordinals, scores
 
     def _found(
@@ -154,12 +177,7 @@ class PreparedSearch:
             ordinals, scores = search.nearest(queries, self.options.workers, None, work)
         else:
             vectors.check_size(search.data.n)
-            ahead = vectors.read_ahead
-            if ahead.unsampled > 0 and len(queries) == 1 and work is None:  # the hot path
-                ahead.unsampled -= 1
-                ordinals, scores = search.one(queries)
-            else:
-                ordinals, scores = self._from_disk(queries, vectors, work)
+            ordinals, scores = self._from_disk(queries, vectors, work)
         if self._may_be_copies and (len(queries) > 1 or scores[0, 0] == scores[0, 1] or scores[0, -2] == scores[0, -1]):
             self._beyond_copies(queries, ordinals, scores, work)
         return ordinals, scores
@@ -253,3 +271,10 @@ def unfiltered(state: State, options: Options) -> PreparedSearch:
     """A search of all that is live."""
     accept = None if state.head.n_live == state.n else Matches(state.n, state.live_bits)
     return PreparedSearch(state, accept, options)
+
+
+def _above(ordinals: NDArray[np.int32], scores: F32, least: float) -> tuple[NDArray[np.int32], F32]:
+    """Those that have a score of at least ``least``, in place."""
+    low = ~(scores.astype(np.float64) >= least)  # as a caller compares `Hit.score`
+    ordinals[low], scores[low] = -1, np.nan
+    return ordinals, scores

@@ -43,15 +43,26 @@ def prepared(engine: "Engine", state: State, tree: Tree | None, options: Options
     return state, made
 
 
-def ids(engine: "Engine", queries: F32, tree: Tree | None, options: Options) -> tuple[NDArray[np.object_], F32]:
-    """The ids of the hits of each query, and their scores; no document is read."""
+def ids(
+    engine: "Engine", state: State, queries: F32, tree: Tree | None, options: Options
+) -> tuple[NDArray[np.object_], F32]:
+    """The ids of the hits of each query, and their scores; no document is read. ``state``: as `Engine.entered`."""
     while True:
-        state, way = prepared(engine, engine.acceptor.with_ids(), tree, options)
-        ordinals, scores = way.nearest(queries)
-        if not outgrown(engine, state):
-            assert state.ids is not None
-            engine.core.keeper.found(state, way, queries, ordinals, scores)
-            return state.ids.take(ordinals), scores
+        state, way = prepared(engine, state if state.ids is not None else engine.acceptor.with_ids(), tree, options)
+        found = ids_in(engine, state, way, queries)
+        if found is not None:
+            return found
+        state = engine.publisher.current()
+
+
+def ids_in(engine: "Engine", state: State, way: PreparedSearch, queries: F32) -> tuple[NDArray[np.object_], F32] | None:
+    """`ids` of a prepared search of a state that has its ids; None where it must be made again, see `outgrown`."""
+    ordinals, scores = way.nearest(queries)
+    if outgrown(engine, state):
+        return None
+    assert state.ids is not None
+    engine.core.keeper.found(state, way, queries, ordinals, scores)
+    return state.ids.take(ordinals), scores
 
 
 def outgrown(engine: "Engine", state: State) -> bool:
@@ -61,6 +72,8 @@ def outgrown(engine: "Engine", state: State) -> bool:
     that began before finds no way to some that it should.
     """
     newest = engine.publisher.state
+    if newest is state:
+        return False
     was, now = state.data, newest.data
     if was is None or now is None or was.graph is None or now.graph is None:
         return False

@@ -215,6 +215,8 @@ class Search:
         # the first pass alone, with score bounds, where originals are prefetched from disk before they are read
         self.first_pass = self.settings._replace(rescoring=0, prune=1)
         self._arrays = (data.codes, data.graph, data.originals, self.accept)
+        self._walk_over = (*self._arrays, self.settings)
+        self._shape = (1, k)
         if plan.way == WALK:
             assert data.graph is not None
             degree = data.graph.links.shape[1] >> 1
@@ -227,13 +229,13 @@ class Search:
         """The k nearest of one query, float32 (1, dim): the short form of `nearest`, without prefetching."""
         if self.plan.way != WALK:
             return self.nearest(query, ALONE)
-        hits = Hits(np.empty((1, self.k), np.int32), np.empty((1, self.k), np.float32))
+        hits = Hits(np.empty(self._shape, np.int32), np.empty(self._shape, np.float32))
         scratch = self._take_scratch()
-        status = kernels.search_graph(query, *self._arrays, self.settings, scratch, hits)
+        kernel = kernels.search_graph
+        status = (kernel.compiled or kernel)(query, *self._walk_over, scratch, hits)
         self._free.append(scratch)
-        if status == TOO_FEW:
-            status = self._compare_all(query, hits, None, None)
-        _raise_for(status)
+        if status != OK:
+            _raise_for(self._compare_all(query, hits, None, None) if status == TOO_FEW else status)
         return hits
 
     def hide(self, node: int) -> None:

@@ -68,40 +68,44 @@ class Kernel:
     direct : bool           call the root's one version without numba's look at the types of its arguments. For some
                             twenty arrays in tuples that takes 3.5 microseconds, a tenth of a search. Nothing checks the
                             arguments then: the caller passes C-order arrays of the right dtypes
+
+    Attributes
+    ----------
+    compiled : callable     what answers now, to be called without a step between; None until it is there
     """
 
     def __init__(self, root: Any, twin: Callable[..., Any] | None, direct: bool = False) -> None:
         self.root, self.name = root, root.__name__
         self._twin, self._direct = twin, direct
-        self._compiled: Callable[..., Any] | None = None
+        self.compiled: Callable[..., Any] | None = None
         self._next_look = 0.0
 
     def __call__(self, *args: Any) -> Any:  # noqa: D102
-        compiled = self._compiled
+        compiled = self.compiled
         if compiled is not None:
             return compiled(*args)
         if not self.is_compiled():
             if self._twin is not None:
                 return self._twin(*args)
             wait_for([self])
-        return self._compiled(*args) if self._compiled is not None else self.root(*args)
+        return self.compiled(*args) if self.compiled is not None else self.root(*args)
 
     def is_compiled(self) -> bool:
         """Whether the kernel itself answers now. If not, this sees to it that somebody compiles it, if that is on."""
-        if self._compiled is None:
+        if self.compiled is None:
             with _looking:
-                if self._compiled is None and time.monotonic() >= self._next_look:
+                if self.compiled is None and time.monotonic() >= self._next_look:
                     mode = background.mode()
                     with _named_errors():
                         loaded = mode != "foreground" and self._load()
                         if not loaded and mode != "off" and (mode == "foreground" or not background.is_compiling()):
                             self.compile()
                     self._next_look = time.monotonic() + _EVERY
-        return self._compiled is not None
+        return self.compiled is not None
 
     def is_there(self) -> bool:
         """Whether the kernel is loaded, or could be: it only looks for the files."""
-        if self._compiled is not None:
+        if self.compiled is not None:
             return True
         with _looking:
             return self._is_jitted and all(any(map(os.path.exists, paths)) for paths in self._paths)
@@ -121,7 +125,7 @@ class Kernel:
             return True
         with _looking:
             entries = [self.root.compile(each) for each in self._signatures]
-            self._compiled = entries[0] if self._direct else self.root
+            self.compiled = entries[0] if self._direct else self.root
         return bool(self.root._cache.kept)
 
     @property

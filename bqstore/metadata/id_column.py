@@ -74,7 +74,13 @@ class Ids:
 
     def take(self, ordinals: NDArray[np.int32]) -> NDArray[np.object_]:
         """Object array of str in the shape of the ordinals, (n,) or (m, n); None where one is -1."""
-        decoded, out = self._decoded, np.empty(ordinals.shape, object)
+        decoded = self._decoded
+        try:
+            texts = map(decoded.__getitem__, ordinals.ravel().tolist())
+            return np.fromiter(texts, object, ordinals.size).reshape(ordinals.shape)
+        except KeyError:
+            pass
+        out = np.empty(ordinals.shape, object)
         rows, lists = (out[None], ordinals[None]) if ordinals.ndim == 1 else (out, ordinals)
         for row, wanted in zip(rows, lists.tolist(), strict=True):
             try:

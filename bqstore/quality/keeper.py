@@ -84,7 +84,7 @@ class RecallKeeper:
         target = search.options.target
         if target == 0:
             return
-        self._left -= max(1, len(queries))
+        self._left -= len(queries) or 1
         if self._left > 0:
             return
         self._left = _CALLS
