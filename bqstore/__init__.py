@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .config import HnswConfig, Quantization, SearchParams, search_keywords
     from .copying import copy
     from .embeddings import CachedEmbedder, Embedder, OpenAIEmbedder
+    from .engine.searcher import Searcher
     from .errors import (
         BqstoreError,
         ClosedError,
@@ -85,6 +86,7 @@ _HOME = {
     "Collection": "collection",
     "CollectionProtocol": "protocol",
     "RemoteCollection": "remote",
+    "Searcher": "engine.searcher",
     "warm_up": "index",
     **dict.fromkeys(("HnswConfig", "Quantization", "SearchParams", "search_keywords"), "config"),
     **dict.fromkeys(("CachedEmbedder", "Embedder", "OpenAIEmbedder"), "embeddings"),
@@ -146,6 +148,7 @@ __all__ = [
     "RemoteCollection",
     "RepairReport",
     "SearchParams",
+    "Searcher",
     "ServerError",
     "SettingsConflictError",
     "Skipped",

@@ -62,6 +62,7 @@ class Engine:
         self._given = {group: dict(opening[group]) for group in ("hnsw", "search", "quantization")}
         self.target_is_given = opening.get("target_recall") is not None
         self._options = OptionsCache()
+        self.settings_seen = object()  # another one with every change of the settings in use
         self._stored: dict[str, Any] = {}
         self._unstored: Unstored | None = None
         self._follow(self.store.head.settings)
@@ -82,6 +83,7 @@ class Engine:
         plain = stored["search"] == _PLAIN and "untuned" not in stored and not self._given["search"]
         self.is_open_to_target = plain and self.query_encoding == stored["quantization"]["query_encoding"]
         self._options.clear()
+        self.settings_seen = object()
         self._stored, self._unstored = stored, unstored  # last, as another thread may go by it
 
     @property

@@ -37,10 +37,15 @@ def prepared(engine: "Engine", state: State, tree: Tree | None, options: Options
         state, found = engine.acceptor.accepted(state, tree)
         made = PreparedSearch(state, found, options, filtered=found.count < state.head.n_live)
     if not isinstance(tree, Predicate):  # a function may answer differently the next time
-        if len(state.prepared) >= _KEPT:
-            state.prepared.clear()
-        state.prepared[key] = made
+        remember(state, key, made)
     return state, made
+
+
+def remember(state: State, key: object, way: PreparedSearch) -> None:
+    """Keep a prepared search with its state, which drops all that it has when they are too many."""
+    if len(state.prepared) >= _KEPT:
+        state.prepared.clear()
+    state.prepared[key] = way
 
 
 def ids(
