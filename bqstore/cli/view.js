@@ -189,7 +189,7 @@ function redraw() {
   const field = $("color").value === "" ? null : view.fields[$("color").value];
   const above = field !== null && field.values === null; // the scale of the numbers is below
   const legend = { orientation: "h", x: 0, y: above ? 1.01 : -0.02, yanchor: above ? "bottom" : "top" };
-  Plotly.react("map-plot", traces(field), { ...layout, legend }, { responsive: true, displayModeBar: false });
+  Plotly.react("map-plot", traces(field), { ...layout, legend, showlegend: field !== null || chosen !== null }, { responsive: true, displayModeBar: false });
 }
 
 function zoom(factor, right = 0, up = 0) {

@@ -117,7 +117,10 @@ def _left_out(documents: list[Document], unused: list[str]) -> list[str]:
     if unused:
         more = f" and {len(unused) - _FIELDS:,} more" if len(unused) > _FIELDS else ""
         names = ", ".join(_shortened(name, _LONG_VALUE) for name in unused[:_FIELDS])
-        said.append(f"Too many different values to choose from: {names}{more}. The search box finds them.")
+        said.append(
+            f"Fields without a filter, as their values are too many, too long or nested: {names}{more}. The search box "
+            "finds them."
+        )
     return said
 
 

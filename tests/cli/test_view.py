@@ -131,7 +131,7 @@ def test_fields_to_choose_from(notes):
     assert fields["lang"]["values"] == ["en", "de"] and fields["lang"]["codes"][5] is None
     assert fields["year"]["values"] is None and fields["year"]["codes"][3] == 1903
     assert fields["tags"]["codes"][:3] == [None, [0], [0, 1]]
-    assert "title" not in fields and "Too many different values to choose from: title" in Reader(page_of(notes)).said()
+    assert "title" not in fields and "too many, too long or nested: title" in Reader(page_of(notes)).said()
     assert len(found["places"]) == len(found["nearest"]) == 120
     assert all(len(row) == view_data.NEAREST for row in found["nearest"])
 
