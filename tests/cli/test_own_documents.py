@@ -4,12 +4,21 @@ import re
 import shlex
 import sys
 
+import pytest
+
+import bqstore
 from tests.pages import ROOT
 
 from .given import MODULE
 
 PAGE = (ROOT / "docs" / "own-documents.md").read_text(encoding="utf-8")
 _SCORE = re.compile(r"(?m)^(\d+\.) [\d.]+(?=  )")  # the stand-in's are others than a model's
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Kernels in numba's cache, so that no command says that it waits for them."""
+    bqstore.warm_up()
 
 
 def test_the_commands_of_the_page_print_what_it_shows(run, tmp_path, monkeypatch):
