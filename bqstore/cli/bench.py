@@ -50,7 +50,9 @@ def bench(
     path: Store,
     collection: Name = None,
     k: K = 10,
-    sample: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="How many queries.")] = 200,
+    sample: Annotated[
+        int, typer.Option(metavar="NUMBER", min=1, help="How many documents ask, if no file does.")
+    ] = 200,
     queries: Queries = None,
     filter_: FilterOption = None,
     as_json: Json = False,

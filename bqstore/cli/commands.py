@@ -72,7 +72,7 @@ def info(
 @app.command("warm-up")
 def warm_up(
     only: Annotated[
-        str, typer.Option(metavar="core|graph|all", help="What small collections need, what large ones do, or both.")
+        str, typer.Option(metavar="core|graph|all", help="core: what small ones need; graph: large ones.")
     ] = "all",
     as_json: Json = False,
 ) -> None:

@@ -95,7 +95,7 @@ def ingest(
         str | None, typer.Option(metavar="NAME", help="The field of a row that holds its text.")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete passages of files that are gone.")] = False,
-    words: Annotated[bool, typer.Option("--words/--no-words", help="Keep an index of words in a new one.")] = True,
+    words: Annotated[bool, typer.Option("--words/--no-words", help="Whether a new collection indexes words.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are sent to a server.")] = False,
     as_json: Json = False,

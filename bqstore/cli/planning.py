@@ -33,7 +33,8 @@ def plan(
         str, typer.Option(metavar="SIZE", help="Text and metadata of a document, on an average.")
     ] = "1kB",
     machine: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="Memory of a machine, such as 24GB.")
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="Of a machine, such as 24GB; else the least that holds it."),
     ] = None,
     cores: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=1, help="Cores of a machine; else those of this one.")
@@ -42,7 +43,7 @@ def plan(
 ) -> None:
     """Tell what a collection will take, before there is one: memory, disk, time, and where one machine ends.
 
-    It says which of these are measured and which are reckoned from it: docs/scaling.md.
+    What was measured, and what is reckoned from that, is in docs/scaling.md.
     """
     with errors_reported():
         text = _bytes("--document", document)

@@ -22,7 +22,9 @@ _LINES = 3  # of a text
 
 FilterOption = Annotated[
     str | None,
-    typer.Option("--filter", metavar="JSON", help='Which documents may be found: \'{"lang": "en"}\'; docs/filters.md.'),
+    typer.Option(
+        "--filter", metavar="JSON", help='Which documents may be found, such as \'{"lang": "en"}\': docs/filters.md.'
+    ),
 ]
 EmbedderOption = Annotated[
     str | None,
@@ -41,7 +43,7 @@ def search(
     ] = None,
     embedder: EmbedderOption = None,
     base_url: Annotated[str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")] = None,
-    vector: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="A vector to search for, instead.")] = None,
+    vector: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="A vector to search for, not a text.")] = None,
     filter_: FilterOption = None,
     threshold: Annotated[float | None, typer.Option(metavar="NUMBER", help="The least score of a hit.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every document by its original vector.")] = False,

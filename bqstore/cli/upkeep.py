@@ -81,7 +81,7 @@ def copy(
     path: Store,
     dest: Dest,
     collection: Some = None,
-    to: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Another name for the copy of one.")] = None,
+    to: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Name of the copy, of one collection.")] = None,
     as_json: Json = False,
 ) -> None:
     """Copy collections, every record verified, into another store, or under another name into the same.

@@ -16,7 +16,7 @@ from manual.corpus import Passage, passages
 from manual.offline import OfflineEmbedder
 
 BATCH = 512  # passages per add: each is on disk when its add returns
-CORPUS_VERSION = 1  # to be raised when corpus.py cuts the manual differently
+CORPUS_VERSION = 2  # to be raised when `bqstore.cli.manual` cuts the manual differently, or `Lsa` finds other words
 # The manual is so small that the store would compare float vectors. At 0 every search uses the codes, which is what
 # the demo is about.
 SEARCH_CODES = {"full_scan_threshold": 0}
