@@ -22,14 +22,22 @@ def view(
     to: Annotated[Path, typer.Option("--to", metavar="FILE.html", help="Where the page is written.")] = _FILE,
     collection: Name = None,
     documents: Annotated[
-        int, typer.Option(min=1, max=5000, help="How many documents the page has; of more they are picked at random.")
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            min=1,
+            max=5000,
+            help="How many documents the page has; of more they are picked at random.",
+        ),
     ] = 2000,
     filter_: FilterOption = None,
     recall: Annotated[bool, typer.Option("--recall", help="Measure recall and time of other settings, too.")] = False,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page to browsers of this machine instead, until Ctrl-C.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve: the port; 0: any that is free.")] = 0,
+    port: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, max=65535, help="With --serve: the port; 0: any that is free.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Write a page to look at a store: documents to search, a map of their vectors, scores, recall, memory, health.
