@@ -144,6 +144,7 @@ class RemoteCollection:
         if settings.exists:
             m = models()
             place.call("delete", points_selector=m.FilterSelector(filter=m.Filter()), wait=True)
+            place.grown(-1)
             place.keep(replaced(settings, cleared=settings.layout.ours))
 
     # ---- searching
@@ -575,7 +576,7 @@ class RemoteCollection:
 
     def _tree(self, filter: Filter | None) -> Any:
         tree = filter_grammar.parse(filter)
-        return translated(tree, self._place.settings().layout)
+        return translated(tree, self._place.settings().layout, self._place.server.version())
 
     def _among(self, ids: Sequence[str] | None, filter: Filter | None) -> Any:
         own = None if ids is None else writing.having(self._place.settings().layout, ids)

@@ -16,20 +16,21 @@ from ..metadata.dates import MARK, as_instant
 from ..metadata.filter_tree import And, Contains, Elements, Exists, Field, Like, Not, OneOf, Or, Predicate, Range, Tree
 from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
 from ..metadata.values import BEYOND, IS_LONG, Typed, pieces_of
-from .library import model, models
+from .library import NEWEST, model, models
 from .points import INSTANTS, LISTS, MIXED, REF, Layout
 
 _LARGEST: Final = 1.7976931348623157e308
 _ELEMENTS: Final = "compare with its elements: $any, $all, a dotted path"
 _OF_INSTANTS: Final = frozenset("0123456789-+:.T")  # what the text of a datetime is made of
+_PREFIXES, _SUBSTRINGS = (1, 19), (1, 20)  # the first servers that know each; until then words are substrings
 _EXACT: Final = 2**53  # beyond it a server's numbers are rounded
 
 
-def translated(tree: Tree | None, layout: Layout) -> Any:
+def translated(tree: Tree | None, layout: Layout, version: tuple[int, ...] = NEWEST) -> Any:
     """A `models.Filter`; None for no filter. Raises InvalidInputError, which names the operator."""
     if tree is None:
         return None
-    found = _Translation(layout).of(tree)
+    found = _Translation(layout, version).of(tree)
     return found if isinstance(found, models().Filter) else models().Filter(must=[found])
 
 
@@ -47,8 +48,8 @@ def both(first: Any, second: Any) -> Any:
 class _Translation:
     """Conditions on the payloads of one collection."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout, self._m = layout, models()
+    def __init__(self, layout: Layout, version: tuple[int, ...]) -> None:
+        self._layout, self._version, self._m = layout, version, models()
 
     def of(self, tree: Tree) -> Any:
         if isinstance(tree, Predicate):
@@ -89,13 +90,16 @@ class _Translation:
         if '"' in key:
             raise _refused(key, "a name with a double quote", "Qdrant's paths have none: rename the field")
         parts = key.split(".")
-        own = _Condition(self._layout, (key,), key).of(test)
+        own = self._place(key).of(test)
         if len(parts) == 1 or "" in parts:
             return own
         # the exact key, if a document has it, else the path
-        exact = _Condition(self._layout, (key,), key).exists()
-        path = _Condition(self._layout, tuple(parts), key).of(test)
+        exact = self._place(key).exists()
+        path = self._place(key, *parts).of(test)
         return self._any([self._all([exact, own]), self._m.Filter(must=[path], must_not=[exact])])
+
+    def _place(self, key: str, *parts: str) -> _Condition:
+        return _Condition(self._layout, self._version, parts or (key,), key)
 
     def _match(self, path: str, match: Any) -> Any:
         return self._m.FieldCondition(key=path, match=match)
@@ -104,8 +108,8 @@ class _Translation:
 class _Condition(_Translation):
     """Conditions on one place in the payload."""
 
-    def __init__(self, layout: Layout, parts: tuple[str, ...], name: str) -> None:
-        super().__init__(layout)
+    def __init__(self, layout: Layout, version: tuple[int, ...], parts: tuple[str, ...], name: str) -> None:
+        super().__init__(layout, version)
         self._name, self._parts = name, parts
         self._path = layout.path(*parts)
         self._instants = f"{INSTANTS}.{Layout(flat=True).path(*parts)}"
@@ -125,7 +129,7 @@ class _Condition(_Translation):
             inside = self._all([self._is_list(), self._equals(test.operand)])
             if test.operand[0] != "string":
                 return inside
-            piece = self._text("MatchSubstring", "substring", test.operand[1], "$contains")
+            piece = self._text("substring", test.operand[1], "$contains")
             return self._any([inside, self._m.Filter(must=[piece], must_not=[self._is_list()])])
         assert isinstance(test, Like)
         return self._like(test)
@@ -202,7 +206,7 @@ class _Condition(_Translation):
             given = {name: self._moment(end) for name, end in zip(names, (low, high), strict=True) if end is not None}
             return self._m.FieldCondition(key=self._instants, range=self._m.DatetimeRange(**given))
         if high is None and low == "":  # any string, or any but the empty one
-            texts = self._text("MatchPrefix", "prefix", "", "$gt")
+            texts = self._text("prefix", "", "$gt")
             if not test.low_open:
                 return texts
             other = self._match(self._path, self._m.MatchExcept(**{"except": [""]}))
@@ -213,10 +217,18 @@ class _Condition(_Translation):
             "Qdrant orders numbers, and datetimes with a time zone (datetime.now(timezone.utc)): keep one in the field",
         )
 
-    def _text(self, match: str, argument: str, text: str, operator: str) -> Any:
+    def _text(self, kind: str, text: str, operator: str) -> Any:
         """A test of strings, which instants are not, whatever their text."""
-        kind = model(match, f"{operator} on {shown(self._name)}")
-        found = self._match(self._path, kind(**{argument: text}))
+        if kind == "substring" or not text:  # every string begins with the empty one, and has it
+            newer = self._version >= (_SUBSTRINGS if kind == "substring" else _PREFIXES)
+        elif not (newer := self._version >= _PREFIXES):
+            raise _refused(self._name, f"a prefix by {operator}", "one from 1.19 on can; '%piece%' is known to all")
+        if newer:
+            what = f"{operator} on {shown(self._name)}"
+            match = model(f"Match{kind.capitalize()}", what)(**{kind: text})
+        else:
+            match = self._m.MatchText(text=text)
+        found = self._match(self._path, match)
         return self._but_instants(found) if _OF_INSTANTS.issuperset(text) else found
 
     def _like(self, test: Like) -> Any:
@@ -229,9 +241,9 @@ class _Condition(_Translation):
             return self._text_equal(pieces[0])
         first, *middle, last = pieces
         if not last and not middle:
-            return self._text("MatchPrefix", "prefix", first, operator)
+            return self._text("prefix", first, operator)
         if not first and not last and len(middle) == 1:
-            return self._text("MatchSubstring", "substring", middle[0], operator)
+            return self._text("substring", middle[0], operator)
         raise _refused(self._name, "this pattern of $like", "Qdrant has 'prefix%' and '%piece%'")
 
     def _text_equal(self, text: str) -> Any:

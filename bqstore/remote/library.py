@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from ..errors import InvalidInputError
+
+NEWEST: Final = (999,)  # the version of a server that does not tell it, and of local mode
 
 
 @cache

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ..arguments import check_bool, check_int, check_seconds, shown
-from ..errors import InvalidInputError, NotFoundError, ServerError
+from ..arguments import check_bool, check_int, check_seconds
+from ..errors import InvalidInputError, NotFoundError
 from . import settings as mapping
 from .address import Address, address_of
 from .collection import RemoteCollection
@@ -114,13 +114,6 @@ def _connected(address: Address, api_key: object, grpc: bool, timeout: float) ->
 
 def _tell_of_version(server: Server) -> None:
     """Log one WARNING where the server is too old to keep what is stored beside documents."""
-    if server.is_local:
-        return
-    try:
-        version = str(server.call("info").version)
-        parts = tuple(int(part) for part in version.split(".")[:2])
-    except (ServerError, InvalidInputError, ValueError):  # a key for one collection need not see it
-        return
-    if parts < _FIRST_VERSION:
-        first = ".".join(map(str, _FIRST_VERSION))
-        _LOG.warning("%s is Qdrant %s; bqstore needs %s or newer", server.where, shown(version), first)
+    if server.version() < _FIRST_VERSION:
+        found, first = (".".join(map(str, each)) for each in (server.version(), _FIRST_VERSION))
+        _LOG.warning("%s is Qdrant %s; bqstore needs %s or newer", server.where, found, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from .points import ID, INSTANTS, LISTS, METADATA, ORDER, REF, Layout
 from .server import Server
 from .settings import MARK, Settings
 
+_COUNTED_EVERY: Final = 10.0  # seconds, of a collection that is small, or nearly
 _INDEXED: Final = {ID: "keyword", REF: "keyword", LISTS: "keyword", ORDER: "integer"}
 
 
@@ -45,6 +47,8 @@ class Place:
     _made: set[str] = field(default_factory=set)
     _lock: Any = field(default_factory=threading.RLock)
     _last_order: int = 0
+    _size: int = 0  # documents, about
+    _sized: float = -math.inf  # when they were counted
 
     def call(self, method: str, /, **given: Any) -> Any:
         """A call of the client on this collection."""
@@ -128,6 +132,23 @@ class Place:
         self.call("delete_collection")
         self.known = replace(self.known, exists=False)
         self.make(dim)
+
+    def is_small(self) -> bool:
+        """Whether vectors are scanned exactly, as locally up to ``full_scan_threshold``; a server would scan codes.
+
+        By a count that is some seconds old: a collection that is well above the threshold is not counted again.
+        """
+        known = self.known
+        largest = 256 * known.hnsw.full_scan_threshold // max(1, known.dim or 1)
+        if self._size <= 2 * largest and time.monotonic() - self._sized > _COUNTED_EVERY:
+            self._size = self.call("count", exact=False).count
+            self._sized = time.monotonic()
+        return self._size <= largest
+
+    def grown(self, n: int) -> None:
+        """Take note of documents that were added; of a negative number, that some were deleted."""
+        self._size += max(0, n)
+        self._sized = self._sized if n >= 0 else -math.inf
 
     def orders(self, n: int) -> range:
         """The next n numbers by which documents are listed: above all that this process has given."""

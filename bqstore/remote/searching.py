@@ -117,7 +117,9 @@ def _found(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Any
 
 
 def _params(place: Place, how: Asked, filtered: bool) -> Any:
-    return None if place.server.is_local else search_params(how.params, how.exact, how.ignore, filtered)
+    if place.server.is_local:
+        return None
+    return search_params(how.params, how.exact, how.ignore or (not how.exact and place.is_small()), filtered)
 
 
 def _vectors(place: Place, wanted: bool) -> Any:

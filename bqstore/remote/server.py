@@ -22,7 +22,7 @@ from ..errors import (
     ReadOnlyError,
     ServerError,
 )
-from .library import is_local
+from .library import NEWEST, is_local
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _UNREACHED: Final = 3.0  # seconds to go on trying to reach a server that never answered: the address may be wrong
@@ -70,6 +70,16 @@ class Server:
         self._turn: Any = threading.RLock() if self.is_local else nullcontext()  # its arrays know nothing of threads
         self._reached = self.is_local
         self.closed = False
+        self._version: tuple[int, ...] | None = NEWEST if self.is_local else None
+
+    def version(self) -> tuple[int, ...]:
+        """The server's version, its first two numbers; `NEWEST` where it does not tell it."""
+        if self._version is None:
+            try:
+                self._version = tuple(int(part) for part in str(self.call("info").version).split(".")[:2])
+            except (InvalidInputError, NotFoundError, ValueError):  # a key for one collection need not see it
+                self._version = NEWEST
+        return self._version
 
     def call(self, method: str, /, **given: Any) -> Any:
         """What a method of the client returns."""

@@ -173,7 +173,7 @@ def creation(settings: Settings, cluster: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that make the collection: codes in memory, original vectors on disk."""
     m = models()
     assert settings.dim is not None
-    q = settings.quantization
+    q, hnsw = settings.quantization, asdict(settings.hnsw)  # Qdrant takes 10 KB and more
     quantization: Any
     if q.estimator == "rabitq":
         config = model("TurboQuantQuantizationConfig", "estimator='rabitq'")
@@ -196,7 +196,7 @@ def creation(settings: Settings, cluster: Mapping[str, Any]) -> dict[str, Any]:
     )
     return {
         "vectors_config": {VECTOR: space},
-        "hnsw_config": m.HnswConfigDiff(**asdict(settings.hnsw)),
+        "hnsw_config": m.HnswConfigDiff(**{**hnsw, "full_scan_threshold": max(10, settings.hnsw.full_scan_threshold)}),
         "quantization_config": quantization,
         "metadata": {MARK: settings.stored()},
         **{name: value for name, value in cluster.items() if value is not None},

@@ -75,6 +75,7 @@ def add(place: Place, vectors: F32, rows: list[Row]) -> int:
                 )
             ]
             upsert(place, ids, vectors[part], made)
+            place.grown(len(ids))
             done = part.stop
     except BqstoreError as error:
         error.added = [row.id for row in rows[:done]]
@@ -212,6 +213,7 @@ def delete(place: Place, filter: Any) -> int:
     there: int = place.call("count", count_filter=filter, exact=True).count
     if there:
         place.call("delete", points_selector=m.FilterSelector(filter=filter), wait=True)
+        place.grown(-there)
     return there
 
 

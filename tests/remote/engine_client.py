@@ -37,7 +37,7 @@ class EngineClient(QdrantClient):
         self.close()
 
     def info(self):
-        return SimpleNamespace(version="1.18.0")
+        return SimpleNamespace(version="1.20.0")
 
     def collection_exists(self, collection_name, **kwargs):
         return collection_name in self.shards

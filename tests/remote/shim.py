@@ -38,11 +38,12 @@ class Shim:
         self.failures = []  # (status, error) of the next requests; None for a connection that is cut
         self.lock = threading.Lock()
         self.keys = []
+        self.version = "1.20.0"
 
     def answer(self, method, path, body):
         """What the server answers, which is put under "result"."""
         if path == "/":
-            return {"title": "qdrant", "version": "1.18.0"}
+            return {"title": "qdrant", "version": self.version}
         name, _, rest = path.removeprefix("/collections/").partition("/")
         name, rest = unquote(name), f"/{rest}" if rest else ""
         model = BODIES.get((method, rest))

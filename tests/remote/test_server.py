@@ -33,13 +33,18 @@ def test_settings_become_those_of_qdrant_and_indexes_come_before_points(server):
     given = {"m": 24, "ef_construct": 200, "encoding": "two_bits", "query_encoding": "scalar8bits"}
     cluster = {"shard_number": 3, "replication_factor": 2, "write_consistency_factor": 2}
     with bqstore.open(
-        f"{address}/notes", originals="float16", index_metadata=["lang", "year", "ok"], **given, **cluster
+        f"{address}/notes",
+        full_scan_threshold=0,
+        originals="float16",
+        index_metadata=["lang", "year", "ok"],
+        **given,
+        **cluster,
     ) as col:
         col.add(np.eye(3), metadatas=[{"lang": "en"}, {"year": 2020}, {"ok": [True]}])
         col.search([1, 0, 0], filter={"lang": "en"}, hnsw_ef=77, oversampling=5)
     made = next(body for method, path, body in shim.asked if (method, path) == ("PUT", ""))
     assert made["vectors"] == {"vector": {"size": 3, "distance": "Cosine", "on_disk": True, "datatype": "float16"}}
-    assert made["hnsw_config"] == {"m": 24, "ef_construct": 200, "full_scan_threshold": 10_000}
+    assert made["hnsw_config"] == {"m": 24, "ef_construct": 200, "full_scan_threshold": 10}
     codes = {"always_ram": True, "encoding": "two_bits", "query_encoding": "scalar8bits"}
     assert made["quantization_config"] == {"binary": codes}
     assert {name: made[name] for name in cluster} == cluster
@@ -50,6 +55,7 @@ def test_settings_become_those_of_qdrant_and_indexes_come_before_points(server):
     assert order == sorted(order)
     params = next(body["params"] for _, path, body in shim.asked if path == "/points/query")
     assert params["hnsw_ef"] == 77 and params["quantization"]["oversampling"] == 5 and params["acorn"]["enable"]
+    assert not params["quantization"]["ignore"]
     with bqstore.open(f"{address}/notes") as col:
         info = col.info()
         assert (info.hnsw.m, info.quantization.encoding, info.originals) == (24, "two_bits", "float16")
@@ -265,3 +271,39 @@ def test_a_collection_is_dropped_with_the_store(server):
 def test_a_remote_collection_is_not_pickled_with_its_connection(server):
     with bqstore.open(f"{server[1]}/notes") as col, pytest.raises(TypeError, match="open it again"):
         pickle.dumps(col)
+
+
+def test_small_collections_were_searched_by_codes_that_miss_neighbors(server):
+    """Of four vectors of four dimensions, say; locally such are scanned exactly, up to `full_scan_threshold`."""
+    shim, address = server
+    with bqstore.open(f"{address}/notes", full_scan_threshold=1) as col:  # 256 values
+        for n, small in ((60, True), (5, False)):
+            col.add(np.ones((n, 4)))
+            shim.asked.clear()
+            col.search([1, 1, 1, 1])
+            assert shim.asked[-1][2]["params"]["quantization"]["ignore"] is small
+        assert [path for _, path, _ in shim.asked] == ["/points/query"]  # counted as it grows
+
+
+def test_pieces_of_text_on_older_servers(server, caplog):
+    """Until 1.19 a match of words on a field without an index of words was one of a piece; prefixes came with 1.19."""
+    shim, address = server
+    for version, piece, prefix in (
+        ("1.18.3", {"text": "a"}, None),
+        ("1.19.0", {"text": "a"}, {"prefix": "a"}),
+        ("1.20.0", {"substring": "a"}, {"prefix": "a"}),
+    ):
+        shim.version = version
+        with bqstore.open(f"{address}/notes", dim=2) as col:
+            col.count({"k": {"$like": "%a%"}})
+            assert shim.asked[-1][2]["filter"]["must"][0]["match"] == piece
+            if prefix is None:
+                with pytest.raises(bqstore.InvalidInputError, match=r"a prefix by \$like.* from 1.19 on"):
+                    col.count({"k": {"$like": "a%"}})
+            else:
+                col.count({"k": {"$like": "a%"}})
+                assert shim.asked[-1][2]["filter"]["must"][0]["match"] == prefix
+    shim.version = "1.15.2"
+    with caplog.at_level("WARNING", "bqstore"):
+        bqstore.open(f"{address}/notes").close()
+    assert "is Qdrant 1.15; bqstore needs 1.16 or newer" in caplog.text
