@@ -104,6 +104,7 @@ def open(
     replication_factor: int | None = None,
     write_consistency_factor: int | None = None,
     read_consistency: int | str | None = None,
+    tenant_field: str | None = None,
 ) -> Collection:
     r"""Open a collection, or make it if there is none.
 
@@ -152,6 +153,8 @@ def open(
                                     seconds that a call may take, with all that it is repeated
     shard_number, replication_factor, write_consistency_factor, read_consistency
                                     of a server, as Qdrant has them; the first three for a collection that is made
+    tenant_field : str              of a server: the metadata field that tells tenants apart, whose documents lie
+                                    together there
 
     Raises
     ------
@@ -173,7 +176,7 @@ def open(
     served: dict[str, Any] = {
         **{"api_key": api_key, "grpc": grpc, "timeout": timeout, "shard_number": shard_number},
         **{"replication_factor": replication_factor, "write_consistency_factor": write_consistency_factor},
-        "read_consistency": read_consistency,
+        **{"read_consistency": read_consistency, "tenant_field": tenant_field},
     }
     if not is_remote(path):
         check_environment()

@@ -521,6 +521,21 @@ class RemoteCollection:
         """Do nothing: a write that has returned is acknowledged, and the server builds its graph by itself."""
         self._check()
 
+    def set_alias(self, alias: str) -> None:
+        """Let another name stand for this collection from now on, in one step, whatever it stood for before.
+
+        So a generation that was built beside another takes its place: programs open ``qdrant://host:6333/alias``.
+        """
+        place, m = self._writable(), models()
+        if not place.settings().exists:
+            raise InvalidInputError(f"the collection {place.name!r} is not made yet; add documents, or give dim=")
+        known = {each.alias_name for each in place.server.call("get_aliases").aliases}
+        new = m.CreateAliasOperation(create_alias=m.CreateAlias(collection_name=place.name, alias_name=alias))
+        old = m.DeleteAliasOperation(delete_alias=m.DeleteAlias(alias_name=alias))
+        place.server.call(
+            "update_collection_aliases", change_aliases_operations=[*([old] if alias in known else []), new]
+        )
+
     def drop(self) -> None:
         """Remove the collection from the server, with all its documents, and close it."""
         place = self._writable()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..arguments import check_bool, check_int, check_seconds
 from ..errors import InvalidInputError, NotFoundError
+from ..metadata.filter_grammar import checked_field
 from . import settings as mapping
 from .address import Address, address_of
 from .collection import RemoteCollection
@@ -37,6 +38,7 @@ def open_remote(
     replication_factor: int | None = None,
     write_consistency_factor: int | None = None,
     read_consistency: Any = None,
+    tenant_field: str | None = None,
 ) -> RemoteCollection:
     """Open a collection on a server; it is made when the first vectors, or ``dim``, tell their dimension.
 
@@ -56,6 +58,7 @@ def open_remote(
     }
     cluster = {name: value if value is None else check_int(name, value, 1, 10_000) for name, value in numbers.items()}
     consistency = checked_consistency(read_consistency)
+    tenant = None if tenant_field is None else checked_field(tenant_field, "tenant_field")
     vector = None
     if is_client(path):
         if api_key is not None or grpc:
@@ -67,7 +70,7 @@ def open_remote(
         server = _connected(address, api_key, check_bool("grpc", grpc), seconds)
     try:
         asked = mapping.asked_for(given)
-        place = Place(server, name, given, asked, read_only, cluster, indexed, consistency, vector)
+        place = Place(server, name, given, asked, read_only, cluster, indexed, consistency, vector, tenant)
         if not place.look():
             if read_only:
                 raise NotFoundError(f"{server.where}: there is no collection {name!r}, and read_only=True makes none")

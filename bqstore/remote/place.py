@@ -33,6 +33,8 @@ class Place:
     cluster : dict          shard_number and the like, for making the collection
     indexed : list of str   metadata fields that get payload indexes
     consistency             of reads: a number of replicas, "majority", "quorum", "all" or None
+    vector : str or None    which of several named vectors
+    tenant : str or None    the field that tells tenants apart
     """
 
     server: Server
@@ -44,6 +46,7 @@ class Place:
     indexed: Sequence[str] = ()
     consistency: Any = None
     vector: str | None = None
+    tenant: str | None = None
     _made: set[str] = field(default_factory=set)
     _lock: Any = field(default_factory=threading.RLock)
     _last_order: int = 0
@@ -120,6 +123,7 @@ class Place:
         self._made = set()
         for key, kind in _INDEXED.items():
             self._index(key, kind)
+        self._index_tenant()
 
     def keep(self, settings: Settings) -> None:
         """Store settings in the collection's metadata."""
@@ -159,13 +163,19 @@ class Place:
 
     # ---- payload indexes
 
-    def _index(self, path: str, kind: str) -> None:
+    def _index(self, path: str, kind: str, schema: Any = None) -> None:
         if path in self._made:
             return
         if not self.server.is_local:  # which has none
-            schema = models().PayloadSchemaType(kind)
+            schema = models().PayloadSchemaType(kind) if schema is None else schema
             self.call("create_payload_index", field_name=path, field_schema=schema, wait=True)
         self._made.add(path)
+
+    def _index_tenant(self) -> None:
+        """Index the field of tenants before documents come: the server keeps those of each together."""
+        if self.tenant is not None:
+            schema = models().KeywordIndexParams(type="keyword", is_tenant=True)
+            self._index(self.known.layout.path(*self.tenant.split(".")), "keyword", schema)
 
     def index_fields(self, metadatas: Iterable[Mapping[str, Any]]) -> None:
         """Index the fields that are to be, before points come that have them: by the type of the first value."""
@@ -188,6 +198,7 @@ class Place:
     def index_present(self) -> None:
         """Index the fields that are to be of a collection that has documents."""
         m, layout = models(), self.known.layout
+        self._index_tenant()
         for key in self.indexed:
             path = layout.path(*key.split("."))
             if path not in self._made:

@@ -69,7 +69,8 @@ class Shim:
         if asked == "DELETE":
             return client.delete_collection(name)
         if asked == "PUT/index":
-            self.indexes[name][given.field_name] = {"data_type": given.field_schema, "points": 0}
+            kind = getattr(given.field_schema, "type", given.field_schema)
+            self.indexes[name][given.field_name] = {"data_type": getattr(kind, "value", kind), "points": 0}
             return {"operation_id": 1, "status": "completed"}
         if asked == "PUT/points":
             return client.upsert(name, given.points)

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 
 import bqstore
 from bqstore.remote.address import address_of
@@ -48,7 +49,7 @@ def test_settings_become_those_of_qdrant_and_indexes_come_before_points(server):
     codes = {"always_ram": True, "encoding": "two_bits", "query_encoding": "scalar8bits"}
     assert made["quantization_config"] == {"binary": codes}
     assert {name: made[name] for name in cluster} == cluster
-    kinds = {name: str(each["data_type"].value) for name, each in shim.indexes["notes"].items()}
+    kinds = {name: each["data_type"] for name, each in shim.indexes["notes"].items()}
     assert kinds["metadata.lang"] == "keyword" and kinds["metadata.year"] == "float" and kinds["metadata.ok"] == "bool"
     assert kinds["_bq_id"] == "keyword" and kinds["_bq_order"] == "integer"
     order = [path for method, path, _ in shim.asked if path in ("/index", "/points") and method == "PUT"]
@@ -307,3 +308,25 @@ def test_pieces_of_text_on_older_servers(server, caplog):
     with caplog.at_level("WARNING", "bqstore"):
         bqstore.open(f"{address}/notes").close()
     assert "is Qdrant 1.15; bqstore needs 1.16 or newer" in caplog.text
+
+
+def test_tenants_are_kept_together(server):
+    shim, address = server
+    with bqstore.open(f"{address}/notes", tenant_field="who") as col:
+        col.add(np.eye(2), metadatas=[{"who": "a"}, {"who": "b"}])
+        assert col.count({"who": "a"}) == 1
+    asked = next(body for _, _, body in shim.asked if body and body.get("field_name") == "metadata.who")
+    assert asked["field_schema"] == {"type": "keyword", "is_tenant": True}
+    assert [path for _, path, _ in shim.asked].index("/index") < [path for _, path, _ in shim.asked].index("/points")
+
+
+def test_an_alias_is_swapped():
+    client = QdrantClient(":memory:")
+    for name in ("first", "second"):
+        with bqstore.open(client, name, dim=2) as col:
+            col.add([[1.0, 0.0]], [name])
+            col.set_alias("live")
+        with bqstore.open(client, "live") as live:
+            assert live.ids() == [name]
+    with bqstore.open(client, "third") as col, pytest.raises(bqstore.InvalidInputError, match="not made yet"):
+        col.set_alias("live")
