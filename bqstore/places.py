@@ -37,7 +37,9 @@ def absolute(given: object, name: str = "path", expected: str = _EXPECTED) -> Pa
             f"{name} is {shown(path)}, SQLite's name; leave {name} out to keep everything in memory"
         )
     if "://" in path:
-        raise InvalidInputError(f"{name} is {shown(path)}; expected a folder: this version opens no remote stores")
+        raise InvalidInputError(
+            f"{name} is {shown(path)}; expected a folder, or of open() and copy() qdrant://host:6333/name: there are no remote stores but Qdrant's"
+        )
     text_bytes(path, name)  # SQLite takes names in UTF-8
     try:
         return Path(path).expanduser().absolute()

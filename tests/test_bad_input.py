@@ -262,7 +262,7 @@ def test_a_collection_is_not_made_directly(given):
         ({"m": 8, "hnsw": bqstore.HnswConfig()}, "m and hnsw=.* are both given; set m in one of them"),
         ({"path": 3}, "path is 3; expected a folder"),
         ({"path": ""}, "expected a folder"),
-        ({"path": "qdrant://host:6333/name"}, "no remote stores"),
+        ({"path": "s3://bucket/name"}, "no remote stores"),
         ({"collection": "../up", "path": "x"}, "collection is '../up'"),
         ({"collection": "", "path": "x"}, "collection is ''"),
     ],

@@ -116,8 +116,8 @@ def collection_of(path: str, wanted: str | None) -> str:
 
     Raises NotFoundError, which names the collections that there are.
     """
-    if wanted is not None:
-        return wanted
+    if wanted is not None or path.startswith("qdrant://"):  # whose address may name it
+        return wanted or "default"
     there = bqstore.collections(path)
     return there[0] if len(there) == 1 else "default"
 
@@ -132,6 +132,8 @@ def existing_collection(path: str, collection: str | None, read_only: bool) -> "
     try:
         col = bqstore.open(path, name, read_only=True)
     except bqstore.NotFoundError:
+        if path.startswith("qdrant://"):
+            raise
         if not Path(path).expanduser().exists():
             raise bqstore.NotFoundError(f"there is no folder {path}") from None
         there = bqstore.collections(path)

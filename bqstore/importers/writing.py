@@ -39,7 +39,7 @@ def export(col: bqstore.Collection, path: str | PathLike[str]) -> int:
     >>> open("all.jsonl").read()
     '{"id": "a", "text": "one", "metadata": {"lang": "en"}, "vector": [1.0, 0.5]}\\n'
     """
-    if not isinstance(col, bqstore.Collection):
+    if not isinstance(col, (bqstore.Collection, bqstore.RemoteCollection)):
         raise bqstore.InvalidInputError(f"export takes an open collection, not {type(col).__name__}: bqstore.open() it")
     if not isinstance(path, (str, PathLike)):
         raise bqstore.InvalidInputError(f"the file is {path!r}; expected a path")

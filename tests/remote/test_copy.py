@@ -141,3 +141,18 @@ def test_the_command(store, tmp_path, monkeypatch):
 def _stranger():
 
     return models.PointStruct(id=1, vector={"vector": [1.0] * 8}, payload={})
+
+
+def test_other_commands_on_a_server(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with running() as (_, address):
+        bqstore.copy(store, "notes", to=f"{address}/far")
+        runner, command = CliRunner(), loaded()
+        told = runner.invoke(command, ["search", f"{address}/far", "--filter", '{"n": 7}', "--json"])
+        assert told.exit_code == 0 and '"id 7"' in told.output, told.output
+        told = runner.invoke(command, ["recall", f"{address}/far", "-k", "3", "--json"])
+        assert told.exit_code == 0 and '"recall": 1.0' in told.output, told.output
+        told = runner.invoke(command, ["export", f"{address}/far", str(tmp_path / "far.jsonl")])
+        assert told.exit_code == 0 and f"{N} documents are in" in told.output, told.output
+        told = runner.invoke(command, ["search", f"{address}/nowhere", "--filter", '{"n": 7}'])
+        assert told.exit_code == 1 and "there is no collection 'nowhere'" in told.output

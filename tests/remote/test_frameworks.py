@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_tests.integration_tests.vectorstores import VectorStoreIntegrationTests
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
@@ -15,6 +16,7 @@ from llama_index.vector_stores.bqstore import BQVectorStore
 from llama_index.vector_stores.bqstore.testing import VectorStoreTests
 
 from .conftest import client_of
+from .shim import running
 
 
 class LangChain(VectorStoreIntegrationTests):
@@ -70,3 +72,22 @@ class TestLlamaIndexOnAServer(LlamaIndex):
 
 
 del LangChain, LlamaIndex, VectorStoreIntegrationTests, VectorStoreTests
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+def test_the_address_of_a_server_in_the_place_of_a_folder() -> None:
+    embedding = DeterministicFakeEmbedding(size=8)
+    with (
+        running() as (shim, address),
+        langchain_bqstore.BQVectorStore(embedding, path=f"{address}/notes", m=24, api_key="sesame") as store,
+    ):
+        store.add_texts(["Cats sleep.", "Dogs bark."], [{"animal": "cat"}, {"animal": "dog"}])
+        found = store.similarity_search("Dogs bark.", filter={"animal": "dog"}, oversampling=4.0)
+        assert [document.page_content for document in found] == ["Dogs bark."]
+        assert store.explain("Dogs bark.").way == "server"
+        again = store.reopening()
+        assert again is not None and "sesame" not in str(again)
+        with langchain_bqstore.BQVectorStore(embedding, **again) as other:
+            assert len(other.collection) == 2
+        store.delete_collection()
+        assert not shim.client.collection_exists("notes")
