@@ -257,6 +257,13 @@ def test_one_that_is_not_used_keeps_no_old_state():
         check_same(searcher, col)
 
 
+def test_a_searcher_for_each_query_filled_the_memory_of_a_collection_that_nobody_writes_to():
+    with filled(n=20) as col:
+        for _ in range(600):
+            col.searcher(3).search_ids(queries()[0])
+        assert len(col._engine.publisher.state.prepared) <= 256
+
+
 def test_it_goes_to_another_process_with_its_collection(tmp_path):
     with filled(tmp_path, 30) as col:
         searcher = col.searcher(2, filter={"odd": True})
