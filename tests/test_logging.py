@@ -18,7 +18,7 @@ WARNS = ("warn", "warning", "_warn")
 # words of advice; or that nothing needs to be done
 ADVICE = re.compile(
     r"make room|nothing to do|may be deleted|pass |look at|call |close\(\)|compact\(\)|drop\(\)|health\(\)|reembed\(|"
-    r"does it|save\(|verify\(\)|warm_up\(\)|set NUMBA|chmod|allow_http=True says so|hint",
+    r"does it|save\(|verify\(\)|warm_up\(\)|set NUMBA|chmod|upgrade it|allow_http=True says so|hint",
     re.IGNORECASE,
 )
 HAND_ON = tuple(f"bqstore/embeddings/disk_cache.py: {name}" for name in ("_warn", "_run"))  # the words of others

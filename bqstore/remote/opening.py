@@ -119,4 +119,4 @@ def _tell_of_version(server: Server) -> None:
     """Log one WARNING where the server is too old to keep what is stored beside documents."""
     if server.version() < _FIRST_VERSION:
         found, first = (".".join(map(str, each)) for each in (server.version(), _FIRST_VERSION))
-        _LOG.warning("%s is Qdrant %s; bqstore needs %s or newer", server.where, found, first)
+        _LOG.warning("%s is Qdrant %s; upgrade it: bqstore needs %s or newer", server.where, found, first)
