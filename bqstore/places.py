@@ -38,7 +38,8 @@ def absolute(given: object, name: str = "path", expected: str = _EXPECTED) -> Pa
         )
     if "://" in path:
         raise InvalidInputError(
-            f"{name} is {shown(path)}; expected a folder, or of open() and copy() qdrant://host:6333/name: there are no remote stores but Qdrant's"
+            f"{name} is {shown(path)}; expected a folder: there are no remote stores but Qdrant's, "
+            "qdrant://host:6333/name, which open() and copy() take"
         )
     text_bytes(path, name)  # SQLite takes names in UTF-8
     try:

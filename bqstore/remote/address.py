@@ -69,7 +69,7 @@ def address_of(given: str) -> Address:
             f"the address has a name or a key before the host; {_EXPECTED}, and the key in api_key="
         )
     if not host or parts.fragment:
-        raise InvalidInputError(f"the address is {shown(given)}; {_EXPECTED}")
+        raise InvalidInputError(f"the address has no host, or a #; {_EXPECTED}")
     name = unquote(parts.path.removeprefix("/"))
     if "/" in name:
         raise InvalidInputError(

@@ -78,7 +78,7 @@ def open_remote(
                 place.make(asked.dim)
         elif not read_only:
             place.index_present()
-            if given["embedding_model"] is not None and place.known.embedding_model == given["embedding_model"]:
+            if place.known.embedding_model != place.model_there:
                 place.keep(place.known)
         _tell_of_version(server)
     except BaseException:

@@ -35,6 +35,7 @@ class Place:
     consistency             of reads: a number of replicas, "majority", "quorum", "all" or None
     vector : str or None    which of several named vectors
     tenant : str or None    the field that tells tenants apart
+    model_there             the embedding model that the server knew of when it was last asked
     """
 
     server: Server
@@ -47,6 +48,7 @@ class Place:
     consistency: Any = None
     vector: str | None = None
     tenant: str | None = None
+    model_there: str | None = None
     _made: set[str] = field(default_factory=set)
     _lock: Any = field(default_factory=threading.RLock)
     _last_order: int = 0
@@ -74,7 +76,8 @@ class Place:
             return False
         self._made |= set(found.payload_schema or {})
         layout, space = self._layout(found.config)
-        self.known = mapping.merged(mapping.of_server(found.config, layout, space), self.given)
+        stored = mapping.of_server(found.config, layout, space)
+        self.known, self.model_there = mapping.merged(stored, self.given), stored.embedding_model
         return True
 
     def _layout(self, config: Any) -> tuple[Layout, Any]:
@@ -115,15 +118,13 @@ class Place:
         wanted = replace(self.known, dim=dim, cleared=False, layout=Layout())
         try:
             self.call("create_collection", **mapping.creation(wanted, self.cluster))
-        except InvalidInputError:
+        except InvalidInputError:  # somebody else has; or the server had, and its answer was lost
             if not self.look():
                 raise
-            return
-        self.known = replace(wanted, exists=True)
-        self._made = set()
-        for key, kind in _INDEXED.items():
-            self._index(key, kind)
-        self._index_tenant()
+        else:
+            self.known = replace(wanted, exists=True)
+            self._made = set()
+        self._index_own()
 
     def keep(self, settings: Settings) -> None:
         """Store settings in the collection's metadata."""
@@ -171,8 +172,11 @@ class Place:
             self.call("create_payload_index", field_name=path, field_schema=schema, wait=True)
         self._made.add(path)
 
-    def _index_tenant(self) -> None:
-        """Index the field of tenants before documents come: the server keeps those of each together."""
+    def _index_own(self) -> None:
+        """Index our own keys, and the field of tenants, whose documents a server then keeps together."""
+        if self.known.layout.ours:
+            for key, kind in _INDEXED.items():
+                self._index(key, kind)
         if self.tenant is not None:
             schema = models().KeywordIndexParams(type="keyword", is_tenant=True)
             self._index(self.known.layout.path(*self.tenant.split(".")), "keyword", schema)
@@ -198,7 +202,7 @@ class Place:
     def index_present(self) -> None:
         """Index the fields that are to be of a collection that has documents."""
         m, layout = models(), self.known.layout
-        self._index_tenant()
+        self._index_own()
         for key in self.indexed:
             path = layout.path(*key.split("."))
             if path not in self._made:

@@ -173,6 +173,7 @@ def test_the_key_of_the_environment_is_taken(server, monkeypatch):
     ("address", "what"),
     [
         ("qdrant://", "expected qdrant://host:6333/name"),
+        ("qdrant://?api_key=sesame", "expected qdrant://host:6333/name"),
         ("qdrant://host:port/name", "cannot be read"),
         ("qdrant://:sesame@host/name", "key before the host"),
         ("qdrant://host/name?api_key=sesame", "the address has a key in it"),
@@ -330,3 +331,31 @@ def test_an_alias_is_swapped():
             assert live.ids() == [name]
     with bqstore.open(client, "third") as col, pytest.raises(bqstore.InvalidInputError, match="not made yet"):
         col.set_alias("live")
+
+
+def test_indexes_were_missing_where_the_answer_to_the_making_was_lost(server, monkeypatch):
+    """A call whose answer is lost is made again, and then there is a collection already."""
+    shim, address = server
+    with bqstore.open(f"{address}/notes") as col:
+        real = shim.answer
+
+        def lost(method, path, body):
+            found = real(method, path, body)
+            if (method, path) == ("PUT", "/collections/notes"):
+                raise ValueError("Collection notes already exists")  # what the second try is told
+            return found
+
+        monkeypatch.setattr(shim, "answer", lost)
+        assert col.add([[1.0, 0.0]], ["a"]) == ["a"]
+        assert shim.indexes["notes"]["_bq_order"]["data_type"] == "integer" and col.ids() == ["a"]
+
+
+def test_a_model_is_stored_once(server):
+    shim, address = server
+    for _ in range(3):
+        with bqstore.open(f"{address}/notes", dim=2):
+            pass
+    for _ in range(3):
+        with bqstore.open(f"{address}/notes", embedding_model="m") as col:
+            assert col.info().embedding_model == "m"
+    assert [method for method, path, _ in shim.asked].count("PATCH") == 1
