@@ -1,5 +1,6 @@
 """What goes over the wire, how calls are repeated, and what errors say: the real client, a server in the process."""
 
+import datetime as dt
 import json
 import pickle
 import time
@@ -7,9 +8,13 @@ import time
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 import bqstore
+from bqstore.metadata.filter_grammar import parse
 from bqstore.remote.address import address_of
+from bqstore.remote.filters import translated
+from bqstore.remote.points import Layout
 from bqstore.remote.writing import LIMIT, portions
 from llama_index.vector_stores.bqstore import BQVectorStore
 
@@ -359,3 +364,26 @@ def test_a_model_is_stored_once(server):
         with bqstore.open(f"{address}/notes", embedding_model="m") as col:
             assert col.info().embedding_model == "m"
     assert [method for method, path, _ in shim.asked].count("PATCH") == 1
+
+
+FILTERS = [
+    *({"k": value} for value in (1, 2.5, "a", True, None, [1, "a", None])),
+    {"k": dt.datetime(2024, 5, 6, tzinfo=dt.timezone.utc)},
+    *({"k": {"$like": pattern}} for pattern in ("a%", "%a%", "a", "%")),
+    *({"k": {"$contains": "a"}}, {"k": {"$exists": False}}, {"a.b": {"$ne": 1}}, {"k": {"$eq": []}}),
+    *({"k": {"$gte": 1, "$lt": 2.5}}, {"_bq_id": ["a", "b"]}, {"k": {"$eq": ["a"]}}, {"k": {"$in": []}}),
+    {"$or": [{"k": 1}, {"$not": {"l": 2}}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", FILTERS, ids=str)
+def test_filters_mean_the_same_over_grpc(given):
+    def without_empty(value):
+        if isinstance(value, list):
+            return [without_empty(each) for each in value]
+        some = {key: without_empty(each) for key, each in value.items()} if isinstance(value, dict) else value
+        return {k: v for k, v in some.items() if v != [] or k == "has_id"} if isinstance(some, dict) else some
+
+    made = translated(parse(given), Layout())
+    back = GrpcToRest.convert_filter(RestToGrpc.convert_filter(made))
+    assert without_empty(back.model_dump(exclude_none=True)) == without_empty(made.model_dump(exclude_none=True))
