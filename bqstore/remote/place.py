@@ -156,9 +156,12 @@ class Place:
         self._sized = self._sized if n >= 0 else -math.inf
 
     def orders(self, n: int) -> range:
-        """The next n numbers by which documents are listed: above all that this process has given."""
+        """The next n numbers by which documents are listed: above all that this process has given.
+
+        Microseconds: a server compares them as floats, which have no larger ones exactly.
+        """
         with self._lock:
-            first = max(time.time_ns(), self._last_order + 1)
+            first = max(time.time_ns() // 1000, self._last_order + 1)
             self._last_order = first + n
             return range(first, first + n)
 

@@ -4,7 +4,7 @@ The payload is that of langchain-qdrant, ``page_content`` and ``metadata``, and 
 what Qdrant cannot tell apart, and filters need: see ``docs/scaling.md``.
 
     _bq_id          the document's id; the point's is its UUIDv5
-    _bq_order       nanoseconds since 1970 when it was added, by which documents are listed
+    _bq_order       microseconds since 1970 when it was added, by which documents are listed
     _bq_ref_doc_id  the source document of a chunk
     _bq_private     JSON text of the adapters' own metadata
     _bq_exact       JSON text of the metadata, where a payload would lose something: dates, numbers of many digits

@@ -117,3 +117,24 @@ def test_metadata_comes_back_as_it_was(client, name):
         assert col.ids({"_bq_ref_doc_id": "doc", "when": {"$gt": dt.datetime(2024, 5, 6, tzinfo=dt.timezone.utc)}}) == [
             "a"
         ]
+
+
+@pytest.mark.parametrize("batch", [2, 7, 100])
+def test_documents_came_twice_at_the_end_of_a_portion(client, name, batch):
+    """A server compares the numbers that documents are listed by as floats: those of nanoseconds are rounded."""
+    with bqstore.open(client, name) as col:
+        ids = [f"{i}" for i in range(100)]
+        for at in (0, 60):
+            col.add(np.ones((len(ids[at : at + 60]), 2)), ids[at : at + 60])
+        assert [record.id for record in col.scroll(batch=batch)] == ids
+        assert [record.id for record in col.scroll(batch=batch, offset=33, limit=50)] == ids[33:83]
+        for point in client.scroll(name, limit=1000)[0]:
+            assert 0 < point.payload["_bq_order"] < 2**53
+
+
+def test_documents_that_were_added_at_the_same_time_come_once(client, name, monkeypatch):
+    with bqstore.open(client, name) as col:
+        monkeypatch.setattr(col._place, "orders", lambda n: [5] * n)
+        ids = [f"{i}" for i in range(30)]
+        col.add(np.ones((30, 2)), ids)
+        assert sorted(record.id for record in col.scroll(batch=4)) == sorted(ids)
