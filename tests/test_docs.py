@@ -1,7 +1,9 @@
 """The pages under ``docs/`` and of distributions: their Python runs as it stands; all links lead somewhere."""
 
 import inspect
+import logging
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,7 +25,17 @@ def compiled() -> None:
     bqstore.warm_up()
 
 
+@pytest.fixture
+def level() -> Iterator[None]:
+    """The level of bqstore's log, which a page shows how to set, as it was."""
+    log = logging.getLogger("bqstore")
+    before = log.level
+    yield
+    log.setLevel(before)
+
+
 @pytest.mark.long
+@pytest.mark.usefixtures("level")
 def test_the_blocks_of_the_pages_print_what_is_shown(tmp_path: Path) -> None:
     apart = [block for block in BLOCKS if block.needs_key or block.needs_models or block.needs_tracing]
     check_blocks([block for block in BLOCKS if block not in apart], tmp_path)

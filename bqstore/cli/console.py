@@ -116,8 +116,10 @@ def collection_of(path: str, wanted: str | None) -> str:
 
     Raises NotFoundError, which names the collections that there are.
     """
-    if wanted is not None or path.startswith("qdrant://"):  # whose address may name it
-        return wanted or "default"
+    if wanted is not None:
+        return wanted
+    if path.startswith("qdrant://"):  # whose address may name it
+        return "default"
     there = bqstore.collections(path)
     return there[0] if len(there) == 1 else "default"
 

@@ -157,7 +157,7 @@ def test_a_kernel_without_a_twin_is_waited_for(monkeypatch):
             return True
 
     kernel, waited = Kernel(Root(), None), []
-    assert kernel._load() is False and kernel._compiled is None
+    assert kernel._load() is False and kernel.compiled is None
     monkeypatch.setattr(background, "mode", lambda: "off")
     monkeypatch.setattr(dispatch, "wait_for", waited.append)
     assert kernel(1, 2) == ("root", (1, 2)) and waited == [[kernel]]

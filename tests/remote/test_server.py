@@ -313,7 +313,7 @@ def test_pieces_of_text_on_older_servers(server, caplog):
     shim.version = "1.15.2"
     with caplog.at_level("WARNING", "bqstore"):
         bqstore.open(f"{address}/notes").close()
-    assert "is Qdrant 1.15; bqstore needs 1.16 or newer" in caplog.text
+    assert "is Qdrant 1.15; upgrade it: bqstore needs 1.16 or newer" in caplog.text
 
 
 def test_tenants_are_kept_together(server):
