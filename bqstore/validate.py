@@ -304,7 +304,7 @@ def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F
         try:
             if type(sum(given)) is float:  # else an array of one number is among them, say, and would pass for it
                 return np.frombuffer(Floats("f", given), np.float32)[None]
-        except TypeError:  # it is named below
+        except (TypeError, OverflowError):  # it is named below
             pass
     what = "the query vector" if single else "the array of queries"
     queries = array(given, what)

@@ -524,7 +524,9 @@ def test_a_list_of_numbers_is_searched_with_as_the_array_of_them(given):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
-    "bad", [np.array([0.5]), np.array([[0.5]]), [0.5], "0.5", None, 0.5j, math.nan, 1e300], ids=repr
+    "bad",
+    [np.array([0.5]), np.array([[0.5]]), [0.5], "0.5", None, 0.5j, math.nan, 1e300, pytest.param(10**400, id="huge")],
+    ids=repr,
 )
 def test_a_list_of_floats_with_something_else_at_its_end_is_refused_as_ever(bad):
     with bqstore.open() as col:
