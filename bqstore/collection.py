@@ -540,7 +540,11 @@ class Collection:
             **{"exact": exact, "ignore_quantization": ignore_quantization, "target_recall": target_recall},
             **{"score_threshold": score_threshold, "with_vectors": with_vectors},
         }
-        keywords = {name: value for name, value in given.items() if value is not None and value is not False}
+        keywords = {
+            name: value
+            for name, value in given.items()
+            if value is not None and (value is not False or name == "rescore")  # the others are False if not given
+        }
         asked = (
             *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
             *(1, target_recall),

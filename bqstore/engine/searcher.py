@@ -46,7 +46,7 @@ class Searcher:
         tree: Tree | None,
     ) -> None:
         self._collection, self._engine = collection, engine  # a collection that nobody holds is closed
-        self._keywords, self._tree = dict(keywords), tree
+        self._keywords, self._tree = _copied(dict(keywords)), tree  # a caller may go on to change its filter
         self._settled = self._settle(asked)
 
     def search(self, vector: ArrayLike) -> list[Hit]:
@@ -118,6 +118,13 @@ class Searcher:
 
     def __repr__(self) -> str:
         return f"<Searcher {self._keywords} of {self._collection!r}>"
+
+
+def _copied(given: Any) -> Any:
+    """Dicts and lists as they are now, in all depths."""
+    if isinstance(given, dict):
+        return {key: _copied(value) for key, value in given.items()}
+    return [_copied(value) for value in given] if isinstance(given, list) else given
 
 
 def _again(collection: Any, keywords: Mapping[str, Any]) -> Searcher:

@@ -270,3 +270,21 @@ def test_it_goes_to_another_process_with_its_collection(tmp_path):
         again = pickle.loads(pickle.dumps(searcher))
         assert again.search(queries()[0]) == searcher.search(queries()[0])
         assert repr(again).startswith("<Searcher {'k': 2, 'filter': {'odd': True}} of <Collection 'default' ")
+
+
+def test_a_copy_of_one_without_rescoring_rescored(tmp_path):
+    with filled(tmp_path, 300) as col:
+        searcher, query = col.searcher(5, rescore=False), queries()[0]
+        again = pickle.loads(pickle.dumps(searcher))
+        assert again.search(query) == searcher.search(query) != col.search(query, 5)
+        assert repr(searcher).startswith("<Searcher {'k': 5, 'rescore': False} of ")
+
+
+def test_a_filter_that_the_caller_goes_on_to_change_was_that_of_its_copies(tmp_path):
+    with filled(tmp_path, 30) as col:
+        wanted = {"n": {"$in": [1, 2, 3]}}
+        searcher, query = col.searcher(5, filter=wanted), queries()[0]
+        wanted["n"]["$in"].append(4)
+        again = pickle.loads(pickle.dumps(searcher))
+        assert len(again.search(query)) == 3 and again.search(query) == searcher.search(query)
+        assert "[1, 2, 3]}}" in repr(searcher)
