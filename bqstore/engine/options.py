@@ -86,15 +86,16 @@ class OptionsCache:
     def get(self, engine: "Engine", asked: tuple[Any, ...]) -> Options:
         """The options of a call; ``asked`` has the fields of `Asked`. InvalidInputError for what cannot be."""
         key = (asked, *map(type, asked))  # 1 and True are equal, and only one of them is a number
+        kept = self._known  # of the defaults as they are now: another thread may take over new ones meanwhile
         try:
-            known = self._known.get(key)
+            known = kept.get(key)
         except TypeError:  # something that cannot be hashed, and will be refused
             known = None
         if known is None:
             known = options_of(engine, Asked(*asked))
-            if len(self._known) >= _KEPT:
-                self._known = {}
-            self._known[key] = known
+            if len(kept) >= _KEPT:
+                kept.clear()
+            kept[key] = known
         return known
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import bqstore
 from bqstore import clock
+from bqstore.engine import options
 from tests.conftest import clustered
 from tests.engine.given import BITS, let_walk, settle_early
 from tests.engine.other_process import other_process
@@ -288,3 +289,18 @@ def test_a_filter_that_the_caller_goes_on_to_change_was_that_of_its_copies(tmp_p
         again = pickle.loads(pickle.dumps(searcher))
         assert len(again.search(query)) == 3 and again.search(query) == searcher.search(query)
         assert "[1, 2, 3]}}" in repr(searcher)
+
+
+def test_settings_looked_up_while_a_thread_took_over_new_ones_stayed_for_all_later_calls(monkeypatch):
+    with filled(n=20) as col:
+        engine, real = col._engine, options.options_of
+
+        def overtaken(*given):
+            made = real(*given)
+            engine._options.clear()  # as another thread does that takes over new settings
+            return made
+
+        monkeypatch.setattr(options, "options_of", overtaken)
+        old = engine.options(7)
+        monkeypatch.undo()
+        assert engine.options(7) is not old and engine.options(7) is engine.options(7)
