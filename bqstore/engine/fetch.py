@@ -38,12 +38,13 @@ def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
 def documents(store: Store, state: State, ordinals: NDArray[Any]) -> list[Document]:
     """As `rows`, in the order of few ordinals that may be asked for again: what was read lately is not read again."""
     recent, rids = state.recent, state.rids[ordinals].tolist()
-    there = recent.all(rids)
-    if there is not None:
-        return there
+    known = recent.all(rids)
+    if known is not None:
+        return known
     found = [recent.get(rid) for rid in rids]
     missing = [ordinal for ordinal, document in zip(ordinals.tolist(), found, strict=True) if document is None]
-    read = iter([recent.keep(row) for row in rows(store, state, np.array(missing, np.int64)).values()])
+    there = rows(store, state, np.array(missing, np.int64)) if missing else {}  # all may be about to be dropped
+    read = iter([recent.keep(row) for row in there.values()])
     return [document or next(read) for document in found]
 
 

@@ -43,6 +43,15 @@ def test_a_document_that_was_found_is_not_read_again(tmp_path, reads):
         assert len(reads) == 2
 
 
+def test_the_catalogue_was_asked_for_no_rows_where_all_were_about_to_be_dropped(tmp_path, reads):
+    with bqstore.open(tmp_path) as col:
+        col.add(np.eye(4, 8), list("abcd"), list("ABCD"))
+        found = col.search(np.eye(8)[0], 2)
+        recent = col._engine.publisher.state.recent
+        recent._older, recent._newer = recent._newer, {}
+        assert col.search(np.eye(8)[0], 2) == found and reads == [[0, 1]]
+
+
 def test_a_document_changed_by_another_process_is_read_again(tmp_path):
     with bqstore.open(tmp_path) as col, other_process(tmp_path) as other:
         col.add(np.eye(2, 8), ["a", "b"], ["A", "B"])
