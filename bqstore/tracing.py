@@ -8,7 +8,7 @@ vector. Errors are told by their class alone, as a message may quote what was gi
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from importlib.util import find_spec
 from typing import Any, Final, ParamSpec, TypeVar
@@ -18,10 +18,17 @@ from ._version import __version__
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_INSTALLED: Final = find_spec("opentelemetry") is not None
+
+def _is_installed() -> bool:
+    with suppress(ValueError):  # something else has that name, such as the stand-in of a test
+        return find_spec("opentelemetry") is not None
+    return False
+
+
+_INSTALLED: Final = _is_installed()
 _API: Final = "opentelemetry.trace"
 _SCHEMA: Final = "https://opentelemetry.io/schemas/1.37.0"  # of the conventions that the attributes follow
-_tracers: dict[Any, Any] = {}  # the provider in use, and its tracer
+_tracers: list[tuple[Any, Any]] = []  # last, the provider in use, and its tracer
 
 
 def _tracer() -> Any:
@@ -29,13 +36,16 @@ def _tracer() -> Any:
     api = sys.modules.get(_API)
     if api is None or not hasattr(api, "get_tracer_provider"):  # another thread imports it just now
         return None
-    provider = api.get_tracer_provider()
-    if isinstance(provider, (api.ProxyTracerProvider, api.NoOpTracerProvider)):
-        return None
-    if provider not in _tracers:
-        _tracers.clear()
-        _tracers[provider] = provider.get_tracer("bqstore", __version__, schema_url=_SCHEMA)
-    return _tracers.get(provider)
+    try:
+        provider = api.get_tracer_provider()
+        if isinstance(provider, (api.ProxyTracerProvider, api.NoOpTracerProvider)):
+            return None
+        known = _tracers[-1:]
+        if not known or known[0][0] is not provider:
+            _tracers[:] = known = [(provider, provider.get_tracer("bqstore", __version__, schema_url=_SCHEMA))]
+    except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names none that is there, say, which OpenTelemetry logs
+        return None  # no search fails because of it
+    return known[0][1]
 
 
 def span(operation: str, engine: Any = None, size: int = 1) -> AbstractContextManager[Any]:
@@ -75,7 +85,10 @@ def embedding(model: str, texts: int, provider: str) -> AbstractContextManager[A
 
 
 def traced(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a method of `Collection` so that its calls have a span; it is left as it is without the package."""
+    """Decorate a method of `Collection` or `Searcher` so that its calls have a span.
+
+    It is left as it is without the package.
+    """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if not _INSTALLED:
@@ -89,7 +102,8 @@ def traced(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             with span(operation, collection._engine) as made:
                 found = function(*args, **kwargs)
                 if operation == "search":
-                    made.set_attributes(_of_search(kwargs, args[2] if len(args) > 2 else kwargs.get("k"), found))
+                    keywords = {**getattr(collection, "_keywords", {}), **kwargs}  # of a searcher, its own
+                    made.set_attributes(_of_search(keywords, args[2] if len(args) > 2 else keywords.get("k"), found))
                 return found
 
         return call

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,48 @@ def test_calls_have_spans_by_the_conventions_for_databases(spans: Spans, tmp_pat
     ]
     assert {each.kind.name for each in found} == {"CLIENT"}
     assert found[0].instrumentation_scope.version == bqstore.__version__
+
+
+def test_searches_of_a_searcher_had_no_spans(spans: Spans) -> None:
+    with bqstore.open(collection="notes") as col:
+        col.add(vectors(20))
+        spans.clear()
+        col.searcher(3, filter={"page": 1}).search(vectors(1)[0])
+        col.searcher(4).search_ids(vectors(1)[0])
+    assert spans.names == ["search notes"] * 2
+    told = [
+        [each.attributes.get(f"bqstore.search.{key}") for key in ("filtered", "k")]
+        for each in spans._exporter.get_finished_spans()
+    ]
+    assert told == [[True, 3], [False, 4]]
+
+
+def test_a_provider_that_cannot_be_a_key_failed_every_search(spans: Spans) -> None:
+    provider = sys.modules["opentelemetry.trace"].get_tracer_provider()
+    provider.__class__ = type("Compared", (type(provider),), {"__eq__": lambda self, other: self is other})
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(provider)
+    with bqstore.open() as col:
+        col.add(vectors(2))
+        assert len(col.search(vectors(1)[0])) == 2
+    assert spans.names == ["add default", "search default"]
+
+
+def test_a_provider_that_cannot_be_loaded_failed_every_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = pytest.importorskip("opentelemetry.trace", reason="pip install opentelemetry-api")
+
+    def fails() -> None:
+        raise StopIteration  # as of a name in OTEL_PYTHON_TRACER_PROVIDER that is not known
+
+    monkeypatch.setattr(trace, "get_tracer_provider", fails)
+    with bqstore.open() as col:
+        col.add(vectors(2))
+        assert len(col.search(vectors(1)[0])) == 2
+
+
+def test_a_stand_in_for_the_package_failed_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", ModuleType("opentelemetry"))
+    assert not tracing._is_installed()
 
 
 def test_linking_is_a_span_within_the_add_that_links(spans: Spans) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..metadata.filter_tree import Predicate, Tree
 from ..results.hits import Hit
+from ..tracing import traced
 from ..validate import queries_in
 from . import search
 from .options import Options
@@ -49,6 +50,7 @@ class Searcher:
         self._keywords, self._tree = _copied(dict(keywords)), tree  # a caller may go on to change its filter
         self._settled = self._settle(asked)
 
+    @traced("search")
     def search(self, vector: ArrayLike) -> list[Hit]:
         """Find the documents nearest to a vector, array-like (dim,), as `Collection.search`.
 
@@ -67,6 +69,7 @@ class Searcher:
         except ChangedError:
             return search.hits(engine, query, self._tree, way.options)[0]
 
+    @traced("search")
     def search_ids(self, vector: ArrayLike) -> tuple[NDArray[np.object_], F32]:
         """Find ids and scores only, of one vector, as `Collection.search_ids`: no document is read.
 
