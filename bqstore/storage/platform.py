@@ -126,7 +126,11 @@ def replace(old: str | Path, new: str | Path, dir_fd: int | None = None) -> None
     except PermissionError:
         aside = f"{new}.{time.monotonic_ns():x}.tmp"
         os.rename(new, aside)  # noqa: PTH104 - as its siblings
-        os.replace(old, new)  # noqa: PTH105
+        try:
+            os.replace(old, new)  # noqa: PTH105
+        except BaseException:  # somebody has the new one open as well
+            os.rename(aside, new)  # noqa: PTH104
+            raise
         with suppress(OSError):  # it costs space, until it is removed by hand
             remove(aside)
 

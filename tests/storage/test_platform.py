@@ -372,3 +372,14 @@ def test_a_file_that_stays_open_elsewhere_goes_out_of_the_way_of_the_new_one(tmp
     monkeypatch.setattr(platform.os, "unlink", refusing(10**6, os.unlink))
     with pytest.raises(PermissionError):
         platform.remove(tmp_path / "old")
+
+
+def test_a_file_was_gone_where_the_new_one_stayed_open_elsewhere(tmp_path, monkeypatch):
+    windows(monkeypatch)
+    monkeypatch.setattr(platform, "_PAUSE", 0)
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "old").write_bytes(b"old")
+    monkeypatch.setattr(platform.os, "replace", refusing(10**6, os.replace))
+    with pytest.raises(PermissionError):
+        platform.replace(tmp_path / "new", tmp_path / "old")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"new": b"new", "old": b"old"}
