@@ -38,6 +38,12 @@ def test_llms_txt_names_every_page_and_says_what_it_is_about() -> None:
     assert text.startswith("# bqstore\n\n> ")
 
 
+def test_the_script_of_others_came_without_the_words_of_its_license() -> None:
+    text = " ".join((DOCS / "assets/iframe-worker.js").read_text(encoding="utf-8").replace("\n * ", " ").split())
+    assert "Copyright (c) 2020-2022 Martin Donath" in text
+    assert "this permission notice shall be included in all copies" in text and "WITHOUT WARRANTY OF ANY KIND" in text
+
+
 def test_links_out_of_docs_lead_to_the_repository() -> None:
     text = "[a](../SECURITY.md#trust) [b](settings.md) [c](../bqstore/storage/FORMAT.md)"
     assert docs_site.linked(text, "durability.md") == (
