@@ -1,5 +1,6 @@
 """`bqstore plan`: what a collection will take on one machine, where that ends, and what cluster takes the rest."""
 
+import math
 import os
 import re
 from dataclasses import asdict
@@ -46,6 +47,8 @@ def plan(
     What was measured, and what is reckoned from that, is in docs/scaling.md.
     """
     with errors_reported():
+        if not math.isfinite(qps):
+            raise bqstore.InvalidInputError(f"--qps is {qps}; expected a number of queries a second, such as 200")
         text = _bytes("--document", document)
         setup = sizing.Setup(_count(vectors), dim, encoding, originals, m, document_bytes=text)
         given = None if machine is None else _bytes("--memory", machine)

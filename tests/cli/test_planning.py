@@ -46,6 +46,7 @@ def test_without_a_machine_that_is_large_enough(run):
         (["--vectors", "inf"], "expected a whole number"),
         (["--vectors", "10", "--memory", "24XB"], "--memory is '24XB'; expected a size"),
         (["--vectors", "10", "--encoding", "one"], "encoding"),
+        (["--vectors", "10", "--qps", "inf"], "--qps is inf; expected a number"),
     ],
 )
 def test_what_cannot_be_planned(run, words, said):
