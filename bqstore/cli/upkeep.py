@@ -15,9 +15,7 @@ from .embedders import LOCAL, embedder_named
 from .formatting import size
 from .options import Json, Name, Store, app
 
-Dest = Annotated[
-    str, typer.Argument(metavar="DEST", help="Folder of the store to write into; for copy, or qdrant://...")
-]
+Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder of the store to write into.")]
 Some = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="One of its collections; else all.")]
 
 
@@ -78,8 +76,8 @@ def compact(path: Store, collection: Some = None, as_json: Json = False) -> None
 
 @app.command()
 def copy(
-    path: Store,
-    dest: Dest,
+    path: Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store, or qdrant://...")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder of the store to write into, or qdrant://...")],
     collection: Some = None,
     to: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Name of the copy, of one collection.")] = None,
     as_json: Json = False,
@@ -187,7 +185,8 @@ def repair(
             say(f"{name}: {done.documents:,} documents are in {to}; {len(done.lost):,} were lost")
             if done.lost:
                 again = sum(each.text is not None for each in done.lost)
-                say(f"  listed in {done.lost_file}; the texts of {again:,} are intact: embed and add them again")
+                intact = f"; the texts of {again:,} are intact: embed and add them again" if again else ""
+                say(f"  listed in {done.lost_file}{intact}")
         if as_json:
             emit(told)
     if lost:

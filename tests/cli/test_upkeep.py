@@ -76,6 +76,19 @@ def test_verify_of_a_store_that_does_not_open_any_more(run, store):
     assert (result.exit_code, result.stderr) == (1, "") and "vectors-0.bin is missing" in result.stdout
 
 
+def test_repair_advised_to_add_the_texts_of_0_documents_again(run, store, tmp_path):
+    path = store / "default" / "meta.db"
+    path.write_bytes(path.read_bytes()[:20_000])
+    result = run("repair", store, "--to", tmp_path / "new")
+    assert result.exit_code == 1 and "300 were lost" in result.stdout and "default-lost.jsonl" in result.stdout
+    assert "add them again" not in result.stdout
+
+
+def test_help_of_backup_spoke_of_copy(run):
+    assert "qdrant://" not in run("backup", "-h").stdout
+    assert run("copy", "-h").stdout.count("qdrant://...") == 2
+
+
 def test_repair_that_loses_nothing_is_0_and_one_that_would_overwrite_a_message(run, store, tmp_path):
     assert run("repair", store, "--to", tmp_path / "new").exit_code == 0
     result = run("repair", store, "--to", tmp_path / "new")
