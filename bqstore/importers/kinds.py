@@ -65,8 +65,13 @@ def open_source(path: str | PathLike[str], *, kind: str | None = None, from_coll
         with _named(place):
             kind = next((name for name, each in KINDS.items() if each.recognizes(place)), None)
         if kind is None:
+            if place.is_dir() and bqstore.collections(place):
+                raise bqstore.InvalidInputError(f"{place} is a store of bqstore: `bqstore copy` copies its collections")
             known = "; ".join(f"{each.named} ({name})" for name, each in KINDS.items())
-            raise bqstore.InvalidInputError(f"{place} is not recognized as one of: {known}; say which by kind=")
+            raise bqstore.InvalidInputError(
+                f"{place} is not recognized as one of: {known}; say which by kind= (--kind). Texts without vectors are "
+                "embedded and stored by `bqstore ingest`"
+            )
     elif kind not in KINDS:
         raise bqstore.InvalidInputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}")
     elif not KINDS[kind].recognizes(place):

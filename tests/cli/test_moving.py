@@ -79,3 +79,12 @@ def test_a_source_that_changes_meanwhile_is_told_and_ends_with_1(run, tmp_path, 
     result = run("import", file, tmp_path / "new")
     assert result.exit_code == 1 and "7 added" in result.stdout
     assert "7 documents differ from the source: d0, d1, d2, d3, d4; was it written to meanwhile?" in result.stdout
+
+
+def test_import_of_what_another_command_takes_names_it(run, store, tmp_path):
+    result = run("import", store, tmp_path / "again")
+    assert result.exit_code == 1 and "is a store of bqstore: `bqstore copy`" in result.stderr
+    (tmp_path / "rows.csv").write_text("text\nno vector\n")
+    result = run("import", tmp_path / "rows.csv", tmp_path / "again")
+    assert result.exit_code == 1 and "(--kind)" in result.stderr and "`bqstore ingest`" in result.stderr
+    assert not (tmp_path / "again").exists()
