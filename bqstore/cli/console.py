@@ -102,13 +102,17 @@ def errors_reported() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+_PACKAGES = {"openai": "openai", "qdrant": "qdrant-client"}  # what the extra brings
+
+
 def told(error: Exception) -> str:
     """An error as one line."""
-    if isinstance(error, ImportError):  # an optional package, by itself: there is no package of ours to be had yet
-        return str(error).replace('"bqstore[openai]"', "openai")
+    text = str(error)
+    for extra, package in _PACKAGES.items():  # by itself: there is no package of ours to be had yet
+        text = text.replace(f'"bqstore[{extra}]"', package)
     if isinstance(error, OSError) and not isinstance(error, bqstore.BqstoreError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    return text
 
 
 def collection_of(path: str, wanted: str | None) -> str:

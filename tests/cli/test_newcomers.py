@@ -248,3 +248,9 @@ def test_the_command_imports_little_before_ctrl_c_is_handled():
     program = "import sys; was = {*sys.modules}; import bqstore.cli; print(*sorted({*sys.modules} - was))"
     done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
     assert "typing" not in done.stdout.split() and "bqstore.cli" in done.stdout.split()
+
+
+def test_a_missing_qdrant_client_was_answered_by_a_package_that_is_not_to_be_had(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "qdrant_client", None)
+    result = run("search", "qdrant://127.0.0.1:1/notes", "--filter", "{}")
+    assert result.exit_code == 1 and result.stderr.rstrip().endswith("pip install qdrant-client"), result.stderr
