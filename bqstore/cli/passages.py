@@ -151,7 +151,7 @@ def _decoded(file: Path) -> str:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise bqstore.InvalidInputError(f"it is no text in UTF-8: byte {error.start:,}") from None
+        raise bqstore.InvalidInputError(f"it is no text in UTF-8 (byte {error.start:,}): save it as UTF-8") from None
     if "\0" in text:
         raise bqstore.InvalidInputError("it is no text: it holds zero bytes")
     return text

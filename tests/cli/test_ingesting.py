@@ -95,7 +95,14 @@ def test_a_file_that_cannot_be_read_is_left_out_and_its_passages_stay(run, notes
     (notes / "w.csv").write_text("name\nnobody\n")
     result = ingest(run, notes)
     assert result.exit_code == 1 and "0 deleted" in result.stdout
-    for said in ("no text in UTF-8", "zero bytes", "line 1 is no JSON", "no CSV", "name it by --text-field"):
+    for said in (
+        "no text in UTF-8",
+        "save it as UTF-8",
+        "zero bytes",
+        "line 1 is no JSON",
+        "no CSV",
+        "name it by --text-field",
+    ):
         assert said in result.stderr
     assert ingest(run, notes / "w.csv", "--text-field", "name").exit_code == 0
     for n in range(3):
