@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 def _table(title: str, *columns: str, numbers: int) -> Table:
     """A table whose last ``numbers`` columns hold numbers."""
     table = Table(
-        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        title=Text(formatting.printable(title), style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for i, name in enumerate(columns):
         number = i >= len(columns) - numbers
@@ -52,7 +56,7 @@ class _Pairs:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         left = 4 + max(map(len, self.pairs))
         width = max(20, options.max_width - left - 2)
-        yield Text(self.title, "bold", no_wrap=True, overflow="ignore")
+        yield Text(formatting.printable(self.title), "bold", no_wrap=True, overflow="ignore")
         yield ""
         for name, value in self.pairs.items():
             lines = textwrap.wrap(formatting.printable(value), width, break_long_words=False, break_on_hyphens=False)

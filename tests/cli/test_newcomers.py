@@ -254,3 +254,12 @@ def test_a_missing_qdrant_client_was_answered_by_a_package_that_is_not_to_be_had
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
     result = run("search", "qdrant://127.0.0.1:1/notes", "--filter", "{}")
     assert result.exit_code == 1 and result.stderr.rstrip().endswith("pip install qdrant-client"), result.stderr
+
+
+def test_the_title_of_info_showed_marks_of_direction_as_they_are(run, tmp_path):
+    path = tmp_path / "all\u202e"
+    for name in ("a\u202eb", *"cdef"):
+        bqstore.open(path, name).close()
+    for words in (["info", path], ["info", path, "--collection", "a\u202eb"]):
+        text = run(*words).stdout
+        assert "\u202e" not in text and r"a\u202eb" in text
