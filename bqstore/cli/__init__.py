@@ -37,7 +37,20 @@ if TYPE_CHECKING:
 
 def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as a line, without the place in our sources that it comes from."""
-    sys.stderr.write(f"bqstore: {message}\n")
+    from .formatting import printable
+
+    sys.stderr.write(f"bqstore: {printable(str(message))}\n")
+
+
+def _log_escaped() -> None:
+    """Show what bqstore logs as its warnings are shown: it may name metadata fields, which anybody may have written."""
+    import logging
+
+    class Escaped(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _warned(record.getMessage())
+
+    logging.getLogger("bqstore").addHandler(Escaped(logging.WARNING))
 
 
 def loaded() -> Any:
@@ -64,6 +77,7 @@ def main() -> None:
             if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
                 raise  # a part of bqstore itself
             raise SystemExit(f"bqstore: this command needs {error.name}: pip install typer rich plotly") from None
+        _log_escaped()
         app(prog_name="bqstore")
     except KeyboardInterrupt:
         sys.stderr.write("Stopped.\n")

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import logging
 import sys
 import warnings
 from dataclasses import replace
@@ -263,3 +264,14 @@ def test_the_title_of_info_showed_marks_of_direction_as_they_are(run, tmp_path):
     for words in (["info", path], ["info", path, "--collection", "a\u202eb"]):
         text = run(*words).stdout
         assert "\u202e" not in text and r"a\u202eb" in text
+
+
+def test_a_warning_sent_the_name_of_a_field_to_the_terminal_as_it_is(tmp_path, monkeypatch, capsys):
+    with bqstore.open(tmp_path / "store") as col:
+        col.add(clustered(2, 8), metadatas=[{"lang\x1b[2J\u202e": 1}] * 2)
+    monkeypatch.setattr(sys, "argv", ["bqstore", "search", str(tmp_path / "store"), "--filter", '{"lang": 2}'])
+    monkeypatch.setattr(logging.getLogger("bqstore"), "handlers", [])
+    with pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
+        main()
+    told = capsys.readouterr().err
+    assert stopped.value.code == 0 and r"lang\x1b[2J\u202e" in told and "\x1b" not in told and "\u202e" not in told
