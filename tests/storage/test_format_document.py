@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bqstore.storage.format import FORMAT_VERSION
 from bqstore.storage.snapshot_format import DTYPES
 
 from .store_model import DIM, StoreModel
@@ -329,3 +330,9 @@ def test_the_document_has_the_tables_as_they_are(tmp_path):
         stored = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
     written = re.search(r"```sql\n(.*?)```", document(), re.DOTALL).group(1)
     assert {"CREATE " + part.strip() for part in written.split("CREATE ") if part.strip()} == stored
+
+
+def test_the_changelog_told_of_an_older_format():
+    text = (Path(__file__).parents[2] / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"now {FORMAT_VERSION}. Formats 1 to {FORMAT_VERSION - 1} can" in text
+    assert document().startswith(f"# The files of a collection, formats 1 to {FORMAT_VERSION}\n")
