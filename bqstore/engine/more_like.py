@@ -33,7 +33,7 @@ def hits(
         check_dim(len(vector), engine.store.head.dim, "a vector to search with")
     queries = np.stack(given)
     if combine == "mean":
-        queries = _mean(queries, engine.distance)
+        queries = mean_of(queries, engine.distance)
     own = set(ids)
     best: dict[str, Hit] = {}
     for found in search.hits(engine, queries, tree, options):
@@ -43,7 +43,7 @@ def hits(
     return sorted(best.values(), key=lambda hit: -hit.score)  # stable: equals as they were found
 
 
-def _mean(queries: F32, distance: str) -> F32:
+def mean_of(queries: F32, distance: str) -> F32:
     """The mean, float32 (1, dim); under cosine of the directions."""
     wide = queries.astype(np.float64)
     if distance == "cosine":

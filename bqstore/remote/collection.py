@@ -17,7 +17,7 @@ from .. import validate
 from ..arguments import check_bool, check_choice, check_int, checked_keywords, is_text, shown
 from ..config import MAX_K
 from ..engine.embedding_model import checked_model, refuse_another
-from ..engine.more_like import _mean as mean_of
+from ..engine.more_like import mean_of
 from ..engine.rerank import Rerank, candidates, reranked
 from ..errors import ClosedError, InvalidInputError, NotFoundError
 from ..metadata import filter_grammar
