@@ -11,6 +11,9 @@ MODE=${1:-test}
 cores=$(getconf _NPROCESSORS_ONLN)
 spread=(-n "${JOBS:-$(((3 * cores + 1) / 2))}" --maxprocesses 6 --dist loadfile)
 
+# A test that hangs tells where all its threads are, and fails, after a time that no slow machine needs for one test.
+hangs=(-o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true)
+
 # Workers and some two hundred children import the same modules: compiled once, whatever a machine has set. All cores are
 # taken by workers; threads of BLAS beside them would only wait for each other.
 unset PYTHONDONTWRITEBYTECODE
@@ -61,9 +64,9 @@ if [ "$MODE" = all ]; then
     of_interpreted=("${of_kernels[@]}" "${spread[@]}")
     of_all=("${spread[@]}" -m "$selected")
 else
-    of_kernels=(-m representative --one)
+    of_kernels=(-m representative --one "${hangs[@]}")
     of_interpreted=("${of_kernels[@]}")
-    of_all=("${spread[@]}" -m "not torture and not slow" --kernels-apart)
+    of_all=("${spread[@]}" --max-worker-restart 0 -m "not torture and not slow" --kernels-apart "${hangs[@]}")
 fi
 wait "$collecting"
 wait "$compiling"

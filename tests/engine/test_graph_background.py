@@ -527,12 +527,16 @@ def test_a_write_waited_until_all_was_linked_as_the_lock_was_always_taken_again(
         col.add(BASE[:300])
     for snapshot in tmp_path.rglob("snap-*"):
         snapshot.unlink()
-    real, opened, written, batches = GraphBuilder.link_batch, threading.Event(), threading.Event(), []
+    real, linking, written, batches = GraphBuilder.link_batch, threading.Event(), threading.Event(), []
+    opened = threading.Event()
 
     def link_batch(self, state):
+        linking.set()
         assert opened.wait(60)
         batches.append(written.is_set())
+        end = time.monotonic() + 60
         while len(batches) == 1 and len(col._engine.publisher.busy) < 2:  # until the add waits for the lock
+            assert time.monotonic() < end
             time.sleep(0.001)
         return real(self, state)
 
@@ -544,6 +548,7 @@ def test_a_write_waited_until_all_was_linked_as_the_lock_was_always_taken_again(
         written.set()
 
     with bqstore.open(tmp_path) as col, ThreadPoolExecutor(1) as pool:
+        assert linking.wait(60)  # it has the lock; an add that came before had nobody to wait for
         adding = pool.submit(add)
         opened.set()
         adding.result(timeout=60)
