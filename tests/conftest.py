@@ -4,7 +4,8 @@ import gc
 import os
 import signal
 import subprocess
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background
 def often(most: int) -> int:
     """How often to try: in `make test` a fifth of what `make test-all` does."""
     return most if FULL else max(1, most // 5)
+
+
+def wait_until(so: Callable[[], object]) -> None:
+    """Wait until something is so that another thread or process brings about; a hang fails."""
+    end = time.monotonic() + HANGS
+    while not so():
+        assert time.monotonic() < end, "it has not come to pass"
+        time.sleep(0.001)
 
 
 @contextmanager

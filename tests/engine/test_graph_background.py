@@ -23,7 +23,7 @@ from bqstore.engine.graph_builder import GraphBuilder
 from bqstore.engine.graph_persistence import GraphPersistence
 from bqstore.engine.graph_upkeep import GraphUpkeep
 from bqstore.index import HnswGraph
-from tests.conftest import FULL, HANGS
+from tests.conftest import FULL, HANGS, wait_until
 from tests.engine.given import BITS, SIGNS, data_of, filled, hammings, let_walk, recall_on_bits
 
 N, DIM, K = 2300, 64, 10
@@ -214,8 +214,8 @@ def test_whatever_a_signal_handler_calls_while_linking_is_refused_and_changes_no
 
 
 def slowed(monkeypatch, batches=1_000_000):
-    """A graph that takes long, for ever after so many batches unless the thread is stopped; and what is done of it."""
-    done, real, step = [], HnswGraph.link, GraphUpkeep._link_some
+    """What is done of a graph: its thread rests after so many batches, until it is stopped or let go."""
+    done, let_go, real, step = [], threading.Event(), HnswGraph.link, GraphUpkeep._link_some
 
     def link(self, *arguments):
         time.sleep(0.01)
@@ -223,25 +223,23 @@ def slowed(monkeypatch, batches=1_000_000):
         return real(self, *arguments)
 
     def link_some(self):
-        while len(done) >= batches and not self.builder._stop.is_set():
-            time.sleep(0.001)
+        if len(done) >= batches:
+            wait_until(lambda: self.builder._stop.is_set() or let_go.is_set())
         return step(self)
 
     monkeypatch.setattr(HnswGraph, "link", link)
     monkeypatch.setattr(GraphUpkeep, "_link_some", link_some)
-    return done
+    return done, let_go
 
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_closing_ends_the_thread_within_a_batch(without_graph, monkeypatch, read_only):
-    done = slowed(monkeypatch, 40)
+    done, _ = slowed(monkeypatch, 40)
     col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS, read_only=read_only)
     assert len(linkers()) == 1
-    while len(done) < 30:
-        time.sleep(0.001)
-    seen = len(done)
+    wait_until(lambda: len(done) == 40)  # and no more, however late the close comes
     col.close()
-    assert len(done) <= seen + 2 and done[-1] < N - 500 and linkers() == []
+    assert len(done) <= 42 and done[-1] < N - 500 and linkers() == []
     kept = list(without_graph.rglob("snap-*"))
     assert len(kept) == (0 if read_only else 1)  # what was done is not done again
     with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as again:
@@ -250,10 +248,9 @@ def test_closing_ends_the_thread_within_a_batch(without_graph, monkeypatch, read
 
 
 def test_dropping_the_collection_ends_the_thread(without_graph, monkeypatch):
-    done = slowed(monkeypatch, 20)
+    done, _ = slowed(monkeypatch, 20)
     col = bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS)
-    while len(done) < 10:
-        time.sleep(0.001)
+    wait_until(lambda: len(done) >= 10)
     del col
     assert linkers() == [] and done[-1] < N - 500
     with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as col:  # its lock is free
@@ -261,7 +258,7 @@ def test_dropping_the_collection_ends_the_thread(without_graph, monkeypatch):
 
 
 def test_calls_of_every_kind_while_the_thread_works(without_graph, monkeypatch):
-    slowed(monkeypatch)
+    _, let_go = slowed(monkeypatch, 40)
     with bqstore.open(without_graph, hnsw=BITS, quantization=SIGNS) as col:
         check_all_there(col)
         col.update_metadata(["d1"], {"x": 1})
@@ -269,6 +266,7 @@ def test_calls_of_every_kind_while_the_thread_works(without_graph, monkeypatch):
         col.delete(["d2"])
         col.add(BASE[2:3], ["d2"])
         assert linkers() and col.info().linked < N
+        let_go.set()
         assert col.verify().ok
         check_all_there(col)
         col.compact()
