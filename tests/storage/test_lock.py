@@ -11,16 +11,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import bqstore
 from bqstore.errors import LockedError, StorageError
+from bqstore.storage import lock as lock_module
 from bqstore.storage import platform
 from bqstore.storage.lock import WriterLock, unlock_and_close
 from bqstore.storage.place import Entries
-from tests.conftest import HANGS
+from tests.conftest import HANGS, wait_until
 
 ROOT = Path(bqstore.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -91,12 +93,11 @@ def test_who_waits_gets_it_within_a_tenth_of_a_second(path, monkeypatch):
         slept.append(seconds)
         sleep(seconds / 10)
 
+    monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=record))
     with held(path) as process:
         thread = threading.Thread(target=lambda: (take(path, 2 * HANGS), got.append(len(slept))))
-        monkeypatch.setattr(time, "sleep", record)
         thread.start()
-        while sum(slept) < 3:
-            sleep(0.01)
+        wait_until(lambda: sum(slept) >= 3)
         assert not got
         process.kill()
         process.wait()
@@ -105,21 +106,26 @@ def test_who_waits_gets_it_within_a_tenth_of_a_second(path, monkeypatch):
     assert got[0] >= looks and max(slept) < 0.1
 
 
-def test_waiting_ends_with_an_error_that_says_how_long(path):
+def test_waiting_ends_with_an_error_that_says_how_long(path, monkeypatch):
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     with held(path), pytest.raises(LockedError, match=r"\(after waiting for 0\.\d+ s\); wait longer \(lock_timeout=\)"):
         take(path, 0.2)
 
 
-def test_a_lock_for_life_is_called_so_and_nobody_waits_for_himself(path):
+def test_a_lock_for_life_is_called_so_and_nobody_waits_for_himself(path, monkeypatch):
     with held(path, "whole"), pytest.raises(LockedError, match="which has it open with exclusive=True"):
         take(path, 0.01)
     lock = lock_at(path)
     with lock.open() as file:
         lock.wait(file, 0, whole=True)
-        began = time.monotonic()
+        monkeypatch.setattr(lock_module, "time", SimpleNamespace(monotonic=time.monotonic))  # nobody sleeps
         with pytest.raises(LockedError, match="this process"):
-            take(path, 30)
-        assert time.monotonic() - began < 10
+            take(path, HANGS)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be stopped on Windows")
