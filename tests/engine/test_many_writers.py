@@ -12,19 +12,20 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import bqstore
 from bqstore import BqstoreError, InvalidInputError, LockedError, StorageError, opening
-from bqstore.engine import graph_builder
+from bqstore.engine import graph_builder, publisher, writes
 from bqstore.engine.publisher import Publisher
-from bqstore.storage import Store, catalogue, head_table
+from bqstore.storage import Store, catalogue, head_table, lock
 from bqstore.storage.flat import FlatFiles
 from bqstore.storage.lock import WriterLock
 from bqstore.storage.sequence import CommitNumber
-from tests.conftest import HANGS, clustered, often
+from tests.conftest import HANGS, clustered, often, wait_until
 from tests.engine.given import BITS, SIGNS, let_walk, settle_early
 from tests.engine.other_process import ROOT, other_process
 
@@ -515,13 +516,12 @@ def test_a_writer_waits_and_an_impatient_one_is_told_who_writes(tmp_path, other)
 
 @pytest.mark.parametrize("timeout", [0, 0.1])
 def test_an_impatient_opening_waited_as_long_as_a_patient_one_of_its_process(tmp_path, other, timeout):
-    with bqstore.open(tmp_path, lock_timeout=20) as col, bqstore.open(tmp_path, lock_timeout=timeout) as impatient:
+    with bqstore.open(tmp_path, lock_timeout=HANGS) as col, bqstore.open(tmp_path, lock_timeout=timeout) as impatient:
         put(col, "a")
         patient = threading.Thread(target=col.delete, args=(["a"],))
         with writing(other):
             patient.start()
-            while col._engine.publisher._waits[0] > time.monotonic():
-                time.sleep(0.001)
+            wait_until(lambda: col._engine.publisher._waits[0] <= time.monotonic())
             for call in (lambda: put(impatient, "b"), lambda: impatient.delete(["a"]), impatient.clear):
                 with pytest.raises(LockedError, match="has a writer already: process"):
                     call()
@@ -534,7 +534,7 @@ def test_a_thread_waited_for_longer_than_its_lock_timeout_behind_patient_ones_of
     tmp_path, other, monkeypatch
 ):
     """It had come to wait for its turn before one of those did, and who had it waited for another process then."""
-    patient = bqstore.open(tmp_path, lock_timeout=30)
+    patient = bqstore.open(tmp_path, lock_timeout=HANGS)
     put(patient, "a", "b", "c")
     short = [bqstore.open(tmp_path, lock_timeout=seconds) for seconds in (0, 0.1)]
     life, asked, wait = patient._engine.lifecycle, [], Publisher._wait_no_longer_than
@@ -569,8 +569,7 @@ def test_a_thread_waited_for_longer_than_its_lock_timeout_behind_patient_ones_of
         with life.turn:
             for i, thread in enumerate(waiters + threads):
                 thread.start()
-                while len(set(asked)) <= i:
-                    time.sleep(0.001)
+                wait_until(lambda i=i: len(set(asked)) > i)
         for thread in threads:
             thread.join(HANGS)
         assert len(refused) == len(calls) and all(thread.is_alive() for thread in waiters)
@@ -844,8 +843,16 @@ def test_what_get_has_found_the_next_call_finds(tmp_path, other):
         other("C.publish = publish")
 
 
-def test_a_call_by_many_threads_waits_no_longer_than_by_one(tmp_path, other):
+def test_a_call_by_many_threads_waits_no_longer_than_by_one(tmp_path, other, monkeypatch):
     """Each began to count when it was its turn: the eighth waited eight times as long."""
+    now, sleep = [time.monotonic()], time.sleep
+
+    def go_by(seconds):
+        now[0] += seconds
+        sleep(0.001)
+
+    for module in (publisher, writes, lock):  # seconds of waiting alone: a slow machine takes others
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=go_by))
     with bqstore.open(tmp_path, lock_timeout=1.5) as col, bqstore.open(tmp_path, lock_timeout=0) as impatient:
         put(col, "a")
         refused = []
@@ -854,7 +861,7 @@ def test_a_call_by_many_threads_waits_no_longer_than_by_one(tmp_path, other):
             try:
                 put(col, f"t{number}")
             except LockedError:
-                refused.append(time.monotonic())
+                refused.append(now[0])
 
         threads = [threading.Thread(target=add, args=(number,)) for number in range(6)]
         with writing(other):
