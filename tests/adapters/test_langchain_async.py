@@ -12,6 +12,7 @@ import pytest
 
 import bqstore
 from langchain_bqstore import BQVectorStore
+from tests.conftest import HANGS
 
 from .heartbeat import never_stalls
 from .langchain_texts import Spelled
@@ -106,4 +107,4 @@ async def test_a_filter_that_raises_stop_iteration_ends_the_call() -> None:
     with BQVectorStore(Spelled()) as store:
         store.add_texts(TEXTS[:3])
         with pytest.raises(RuntimeError, match="StopIteration"):
-            await asyncio.wait_for(store.asimilarity_search(TEXTS[0], filter=lambda document: next(iter(()))), 20)
+            await asyncio.wait_for(store.asimilarity_search(TEXTS[0], filter=lambda document: next(iter(()))), HANGS)

@@ -15,6 +15,7 @@ from llama_index.core.vector_stores import FilterOperator, MetadataFilter, Metad
 
 import bqstore
 from llama_index.vector_stores.bqstore import BQVectorStore
+from tests.conftest import HANGS
 
 from .heartbeat import never_stalls
 
@@ -88,13 +89,13 @@ async def test_a_writer_that_waits_keeps_no_reader_waiting(tmp_path: Path, monke
         may_write, add = threading.Event(), bqstore.Collection.add
 
         def waiting(*args: Any, **kwargs: Any) -> Any:
-            may_write.wait(30)  # as for the lock of another process
+            may_write.wait(HANGS)  # as for the lock of another process
             return add(*args, **kwargs)
 
         monkeypatch.setattr(bqstore.Collection, "add", waiting)
         writers = [asyncio.create_task(store.async_add(nodes(i, i + 1, "m"))) for i in range(50)]
         await asyncio.sleep(0.01)
-        found = await asyncio.wait_for(asyncio.gather(*(store.aquery(ask(i, 1)) for i in range(10))), 20)
+        found = await asyncio.wait_for(asyncio.gather(*(store.aquery(ask(i, 1)) for i in range(10))), HANGS / 2)
         assert [each.ids for each in found] == [[f"n{i}"] for i in range(10)]
         may_write.set()
         await asyncio.gather(*writers)
@@ -129,8 +130,8 @@ async def test_calls_that_are_cancelled_give_their_turns_back() -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert (await asyncio.wait_for(store.aquery(ask(3, 1)), 20)).ids == ["n3"]
-        assert await asyncio.wait_for(store.async_add(nodes(60, 61)), 20) == ["n60"]
+        assert (await asyncio.wait_for(store.aquery(ask(3, 1)), HANGS)).ids == ["n3"]
+        assert await asyncio.wait_for(store.async_add(nodes(60, 61)), HANGS) == ["n60"]
 
 
 def test_a_loop_that_is_closed_meanwhile(
@@ -141,7 +142,7 @@ def test_a_loop_that_is_closed_meanwhile(
 
         def waiting(*args: Any, **kwargs: Any) -> Any:
             began.set()
-            may_write.wait(30)
+            may_write.wait(HANGS)
             try:
                 return add(*args, **kwargs)
             finally:
@@ -150,14 +151,13 @@ def test_a_loop_that_is_closed_meanwhile(
         monkeypatch.setattr(bqstore.Collection, "add", waiting)
         loop = asyncio.new_event_loop()
         task = loop.create_task(store.async_add(nodes(0, 5)))
-        loop.run_until_complete(asyncio.sleep(0))
-        began.wait(30)
+        assert loop.run_until_complete(asyncio.to_thread(began.wait, HANGS))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             loop.run_until_complete(task)
         loop.close()
         may_write.set()
-        written.wait(30)
+        assert written.wait(HANGS)
         for _ in range(2):  # other loops go on with the same store
             assert asyncio.run(store.aquery(ask(0, 1))).ids == ["n0"]
         assert len(store.collection) == 5 and not caplog.records
