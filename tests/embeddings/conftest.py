@@ -67,6 +67,8 @@ def make(server: Server, tmp_path: Path) -> Iterator[Callable[..., OpenAIEmbedde
         return made[-1]
 
     yield make
+    if server.hold is not None:  # of a test that has failed: closing waits for what is under way
+        server.hold.set()
     for embedder in made:
         embedder.close()
 

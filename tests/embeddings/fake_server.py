@@ -80,6 +80,7 @@ class Server:
     served_before_hold: int = 1
     under_way: int = 0
     most_under_way: int = 0
+    finished: int = 0  # answers that were sent to their ends
     answered: Counter[str] = field(default_factory=Counter)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -194,6 +195,7 @@ def serve() -> Iterator[Server]:
                 for piece in [body[at : at + 1] for at in range(len(body))] if state.drip else [body]:
                     self.wfile.write(piece)
                     time.sleep(state.drip)
+                state.finished += 1
             if "content-length" in headers:  # more was promised than comes
                 self.drop()
 

@@ -11,6 +11,9 @@ import pytest
 
 import bqstore
 from bqstore.embeddings.disk_cache import EmbeddingCache
+from tests.conftest import child, wait_until
+
+from .fake_server import PATIENCE
 
 
 def test_an_error_leaves_what_was_embedded(make, server):
@@ -36,7 +39,7 @@ embedder.embed([f"text {i}" for i in range(50)], progress=lambda done, total: pr
 def test_ctrl_c_leaves_what_was_embedded(make, server, tmp_path):
     server.hold = threading.Event()  # the first request is answered; then the server is silent
     arguments = [sys.executable, "-c", INTERRUPTED, server.url, str(tmp_path / "cache")]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         assert [process.stdout.readline() for _ in range(2)] == ["0\n", "1\n"]
         process.send_signal(signal.SIGINT)
@@ -71,10 +74,10 @@ with bqstore.open(folder) as store:
 def test_ctrl_c_in_add_to_keeps_what_was_added_and_what_was_embedded(make, server, tmp_path):
     server.delay = 0.005
     arguments = [sys.executable, "-c", ADDING, server.url, str(tmp_path / "cache"), str(tmp_path / "store")]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "now\n"
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0 and "KeyboardInterrupt" in said
     answered = set(server.answered)
     with bqstore.open(tmp_path / "store") as store:
@@ -99,9 +102,9 @@ for start, _ in embedder.stream((f"text {i}" for i in range(1000)), batch=20, ah
 def test_a_kill_in_the_middle_repeats_no_more_than_what_was_under_way(make, server, tmp_path):
     server.delay = 0.005
     arguments = [sys.executable, "-c", KILLED, server.url, str(tmp_path / "cache")]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-        while process.stdout.readline() != "200\n":
-            pass
+    with child(arguments, stdout=subprocess.PIPE, text=True) as process:
+        while (line := process.stdout.readline()) != "200\n":
+            assert line, "it has ended"
         process.send_signal(signal.SIGKILL)
     for _ in make().stream((f"text {i}" for i in range(1000)), batch=20):
         pass
@@ -113,7 +116,7 @@ def test_no_more_is_answered_and_not_stored_than_may_be_under_way(make, server, 
     go, put = threading.Event(), EmbeddingCache.put
 
     def slow(self, keys, vectors):
-        assert go.wait(60)
+        assert go.wait(PATIENCE)
         put(self, keys, vectors)
 
     monkeypatch.setattr(EmbeddingCache, "put", slow)
@@ -121,8 +124,7 @@ def test_no_more_is_answered_and_not_stored_than_may_be_under_way(make, server, 
     stream = embedder.stream((f"text {i}" for i in range(1000)), batch=20, ahead=5)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(list, stream)
-        while len(server.answered) < 60:
-            time.sleep(0.01)
+        wait_until(lambda: len(server.answered) >= 60)
         time.sleep(0.2)  # in which more could come
         assert len(server.answered) == 60
         go.set()

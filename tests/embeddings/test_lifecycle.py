@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +16,7 @@ from bqstore.embeddings import OpenAIEmbedder
 from bqstore.embeddings.openai import background, embedding_task
 from bqstore.embeddings.openai.embedding_task import EmbeddingTask
 from bqstore.errors import EmbeddingError
+from tests.conftest import wait_until
 
 from .conftest import KEY
 from .fake_server import DIM, PATIENCE, vector_of
@@ -72,10 +72,7 @@ def test_a_call_leaves_nothing_for_the_garbage_collector(make):
     gc.disable()
     try:
         embedder.embed(["a", "b"])
-        end = time.monotonic() + 10
-        while left() and time.monotonic() < end:  # the loop's thread may hold it a moment longer
-            time.sleep(0.01)
-        assert not left()
+        wait_until(lambda: not left())  # the loop's thread may hold it a moment longer
     finally:
         gc.enable()
 
