@@ -3,11 +3,13 @@
 import sqlite3
 import threading
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import bqstore
+from bqstore.engine import core
 from bqstore.storage import space, verify
 from bqstore.storage.reading import Reading
 from tests.conftest import HANGS
@@ -96,15 +98,21 @@ def test_a_log_below_the_limit_is_used_again(tmp_path):
         assert sizes(tmp_path)["meta.db-wal"] <= space.LOG_KEPT + 2_000_000
 
 
-def test_flush_waited_ten_seconds_for_a_reader_and_said_nothing(tmp_path):
+def test_flush_waited_ten_seconds_for_a_reader_and_said_nothing(tmp_path, monkeypatch):
     """An add beside it took as long, as the lock was kept meanwhile."""
+    now, added = [0.0], threading.Event()
+
+    def sleep(seconds: float) -> None:  # between two tries, until the add is there
+        assert added.wait(HANGS)
+        now[0] += 1.0
+
+    monkeypatch.setattr(core, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     with bqstore.open(tmp_path) as col:
         fill(col, 10)
         with col._engine.store.catalogue.reading() as connection:
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM rows").fetchone()
             fill(col, 20)
-            added = threading.Event()
 
             def add() -> None:
                 col.add(vectors(1), ["beside"])
