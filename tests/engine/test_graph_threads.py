@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -289,21 +289,18 @@ assert col.verify().ok and not enough
 def test_a_reader_in_another_process_follows(tmp_path, monkeypatch):
     monkeypatch.setattr(graph_builder, "TAIL", 100)
     life = Life(tmp_path)
+    command = [sys.executable, "-c", FOLLOW, str(tmp_path), str(ENOUGH)]
+    options = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with life.col as col:
-        with child(
-            [sys.executable, "-c", FOLLOW, str(tmp_path), str(ENOUGH)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with ThreadPoolExecutor(1) as pool, child(command, **options, **pipes) as process:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
-            with ThreadPoolExecutor(1) as pool:
-                said = pool.submit(process.stdout.readline)
-                live(life, 32, seed=2)()
-                while not said.done():  # the reader may be slow
-                    live(life, 8, seed=3)()
+            said = pool.submit(process.stdout.readline)
+            live(life, 32, seed=2)()
+            while not said.done():  # the reader may be slow
+                life.add(30)
+                life.delete(life.living[:30])  # else they become more than the 10,000 that it looks for
+                wait([said], 0.1)
             col.add(life.places[:1], ["stop"])
             out, errors = process.communicate(timeout=HANGS)
         assert (process.returncode, said.result(), out, errors) == (0, "enough\n", "", "")

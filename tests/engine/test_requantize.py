@@ -21,7 +21,7 @@ from bqstore.engine import fetch, graph_builder, maintenance, search
 from bqstore.index import HnswGraph, Quantizer
 from bqstore.storage import compaction
 from bqstore.storage.store import Store
-from tests.conftest import FULL, HANGS, exact_scores, often
+from tests.conftest import FULL, HANGS, child, exact_scores, often
 from tests.engine.given import BITS, data_of, filled, let_walk, recall, settle_early
 from tests.engine.test_quantization import (
     CORRECTED,
@@ -455,7 +455,7 @@ assert col.verify().ok
 
 
 def process(code, *arguments):
-    return subprocess.Popen(
+    return child(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -471,11 +471,16 @@ def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
         lines = [reader.stdout.readline()]
         for way in (*CORRECTED[:3], SIGNED[0], CORRECTED[4], SIGNED[2]):
             col.requantize(**asked(way))
-            lines += [reader.stdout.readline() for _ in range(2)]
+            now = " ".join(map(str, col.info().quantization.__dict__.values())) + "\n"
+            end = time.monotonic() + HANGS
+            while lines[-1] != now:  # until it has seen them come
+                assert time.monotonic() < end
+                lines.append(reader.stdout.readline())
+                assert lines[-1], reader.stderr.read()
         col.add(BASE[:1], ["stop"])
         out, errors = reader.communicate(timeout=HANGS)
         assert (reader.returncode, errors) == (0, ""), errors
-        assert len(set(lines + out.splitlines(keepends=True)) - {""}) >= 3  # it has seen them come
+        assert len(set(lines + out.splitlines(keepends=True)) - {""}) >= 3
 
 
 def test_a_search_that_began_before_it_ends_after_it(tmp_path, monkeypatch):
@@ -960,14 +965,14 @@ def kill_often(path, seed, times, wait):
     generator = kills(seed)
     for round_ in range(times):
         until = b"begin %d\n" % (1 if round_ == 0 else done + rng.randint(0, 4))
-        with process(KILLED, path, seed, done) as child:
-            lines = [child.stdout.readline().encode()]
+        with process(KILLED, path, seed, done) as writer:
+            lines = [writer.stdout.readline().encode()]
             while lines[-1] != until:
-                assert lines[-1], child.stderr.read()
-                lines.append(child.stdout.readline().encode())
+                assert lines[-1], writer.stderr.read()
+                lines.append(writer.stdout.readline().encode())
             time.sleep(rng.uniform(0, wait))
-            child.kill()
-            lines += child.stdout.read().encode().splitlines(keepends=True)
+            writer.kill()
+            lines += writer.stdout.read().encode().splitlines(keepends=True)
         told = [line.split() for line in lines if line.endswith(b"\n") and line.count(b" ") == 1]
         finished = [int(number) for word, number in told if word == b"done"]
         begun = [int(number) for word, number in told if word == b"begin"]
