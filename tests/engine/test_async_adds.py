@@ -5,6 +5,7 @@ import gc
 import inspect
 import time
 import weakref
+from collections.abc import Callable
 from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any, get_type_hints
@@ -16,6 +17,7 @@ import bqstore
 from bqstore.engine import writes
 from bqstore.errors import ClosedError, InvalidInputError, LockedError, StorageError, UnknownKeywordError
 from bqstore.storage import Store
+from tests.conftest import HANGS
 
 EYE = np.eye(128, dtype=np.float32)
 
@@ -30,12 +32,19 @@ async def add(col: bqstore.Collection, i: int, id_: str | None = None, **given: 
 
 async def all_of(*calls: Any) -> list[Any]:
     """What they return or raise; a hang fails."""
-    return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 120)
+    return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), HANGS)
+
+
+async def until(so: Callable[[], bool]) -> None:
+    """Wait until something is so; a hang fails."""
+    end = time.monotonic() + HANGS
+    while not so():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.001)
 
 
 async def are_waiting(col: bqstore.Collection, n: int) -> None:
-    while len(col._engine.core.group.waiting) < n:
-        await asyncio.sleep(0.001)
+    await until(lambda: len(col._engine.core.group.waiting) >= n)
 
 
 async def test_a_hundred_adds_under_way_took_a_commit_for_every_three(tmp_path):
@@ -214,13 +223,12 @@ async def test_an_add_that_was_cancelled_in_its_thread_overwrote_a_later_one(n):
             thread = asyncio.create_task(asyncio.to_thread(col.add, EYE[50:51], ["thread"]))
             await are_waiting(col, 1)
             old = asyncio.create_task(bqstore.writing(col.add, vectors, ids, ["old"] * n))
-            while not any(each.rows.ids == ids and each.thread for each in list(col._engine.core.group.waiting)):
-                await asyncio.sleep(0.001)
+            waiting = col._engine.core.group.waiting
+            await until(lambda: any(each.rows.ids == ids and each.thread for each in list(waiting)))
             old.cancel()
             assert isinstance((await all_of(old))[0], asyncio.CancelledError)
             new = asyncio.create_task(bqstore.writing(col.add, vectors, ids, ["new"] * n))
-            while sum(each.rows.ids == ids for each in list(col._engine.core.group.waiting)) < 2 - (n == 1):
-                await asyncio.sleep(0.001)
+            await until(lambda: sum(each.rows.ids == ids for each in list(waiting)) >= 2 - (n == 1))
         outcomes = await all_of(thread, new)
         assert outcomes == [["thread"], ids] and outcomes[1].replaced == 0
         await asyncio.get_running_loop().shutdown_default_executor()  # the thread of the cancelled one ends

@@ -20,6 +20,7 @@ from bqstore.errors import ClosedError, CorruptionError, FolderReplacedError, Lo
 from bqstore.storage import descriptors, platform
 from bqstore.storage.place import Place
 from bqstore.storage.sqlite_connection import translate
+from tests.conftest import HANGS
 
 from ..storage.depth import depths
 from ..storage.interrupts import interrupted, lines_of
@@ -442,11 +443,11 @@ def test_a_fork_while_another_thread_puts_it_to_rest_waited_for_ever(tmp_path, c
 
     def slowly(connections):
         inside.set()
-        go_on.wait()
+        go_on.wait(HANGS)
         close(connections)
 
     def child() -> str:
-        signal.alarm(10)
+        signal.alarm(HANGS)
         with pytest.raises(StorageError, match="forked while another thread"):
             bqstore.open(tmp_path)
         return "refused"
@@ -454,8 +455,8 @@ def test_a_fork_while_another_thread_puts_it_to_rest_waited_for_ever(tmp_path, c
     monkeypatch.setattr(catalogue, "_close_quietly", slowly)
     thread = threading.Thread(target=col._engine.store.rest)
     thread.start()
-    inside.wait()
     try:
+        assert inside.wait(HANGS)
         assert as_child(child) == "refused"
     finally:
         go_on.set()

@@ -532,15 +532,17 @@ def test_an_update_is_seen_whole_or_not_at_all(tmp_path, where):
         threads = [threading.Thread(target=read) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for step in range(1, 25):
-            some = ids[step % 10 :: 10]
-            if step % 4:
-                col.update_metadata(some, {"side": ["left", "right"][step % 2], "step": step})
-            else:
-                col.delete(filter={"_bq_id": some})
-                col.add(np.ones((10, 2)), some, metadatas=[{"side": "left", "step": step}] * 10)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            for step in range(1, 25):
+                some = ids[step % 10 :: 10]
+                if step % 4:
+                    col.update_metadata(some, {"side": ["left", "right"][step % 2], "step": step})
+                else:
+                    col.delete(filter={"_bq_id": some})
+                    col.add(np.ones((10, 2)), some, metadatas=[{"side": "left", "step": step}] * 10)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         reader.close()
         assert not wrong

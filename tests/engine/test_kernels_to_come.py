@@ -12,7 +12,7 @@ import bqstore
 from bqstore import progress
 from bqstore.engine.graph_upkeep import GraphUpkeep
 from bqstore.kernels import dispatch
-from tests.conftest import FULL, HANGS, clustered
+from tests.conftest import FULL, HANGS, clustered, wait_until
 from tests.engine.given import BITS, ENOUGH, settle_early
 
 N, DIM, PORTION = (3500, 16, 600) if FULL else (900, 16, 200)
@@ -184,8 +184,7 @@ def test_the_thread_writes_nothing_over_the_program(late, monkeypatch):
         assert said == []
         waiting = threading.Thread(target=col.flush)
         waiting.start()
-        while not any("compiling: 0 of 4 (0%)" in text for text in said):
-            time.sleep(0.01)
+        wait_until(lambda: any("compiling: 0 of 4 (0%)" in text for text in said))
         late.come.set()
         waiting.join(HANGS)
 

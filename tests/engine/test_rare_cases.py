@@ -15,7 +15,7 @@ from bqstore.engine.graph_persistence import GraphPersistence
 from bqstore.engine.target import NoKeeper
 from bqstore.index import HnswGraph
 from bqstore.storage import store
-from tests.conftest import clustered
+from tests.conftest import HANGS, clustered
 
 from . import crafted
 from .given import settle_early
@@ -195,7 +195,7 @@ def test_no_memory_for_the_background_was_a_traceback_of_its_thread(monkeypatch)
     monkeypatch.setattr(graph_upkeep.GraphUpkeep, "_link_batch", fail)
     with bqstore.open() as col:
         col.add(clustered(30, 8))
-        assert failed.wait(10)
+        assert failed.wait(HANGS)
         col._engine.core.graph.builder.stop()
         monkeypatch.undo()
         monkeypatch.setattr(store.Store, "grow_text_index", fail)
@@ -203,7 +203,7 @@ def test_no_memory_for_the_background_was_a_traceback_of_its_thread(monkeypatch)
             col.set_text_index()
         failed.clear()
         col._engine.core.texts.start()
-        assert failed.wait(10)
+        assert failed.wait(HANGS)
         col._engine.core.texts.stop()
         assert len(col) == 30
 

@@ -19,7 +19,7 @@ from bqstore.storage import (
     platform,
     staging,  # noqa: F401 - for KILLED
 )
-from tests.conftest import often
+from tests.conftest import HANGS, often, wait_until
 
 ROOT = Path(bqstore.__file__).parents[1]
 
@@ -339,8 +339,7 @@ def test_vectors_of_the_old_model_that_waited_for_the_commit_were_added_among_th
             thread = threading.Thread(target=late)
             thread.start()
             threads.append(thread)
-            while not col._engine.core.group.waiting:  # its vectors are checked, and it waits for the lock
-                pass
+            wait_until(lambda: col._engine.core.group.waiting)  # its vectors are checked, and it waits for the lock
             real(*arguments)
 
         threads: list[threading.Thread] = []
@@ -367,7 +366,7 @@ def test_writers_waited_until_the_graph_of_the_new_vectors_was_linked(tmp_path, 
             with open(tmp_path / "default/LOCK", "r+") as file:  # noqa: PTH123
                 free.append(platform.try_lock(file.fileno()))
             searching = pool.submit(lambda: [hit.id for hit in col.search(new.embed_query("text 7"), 1)])
-            free.append(searching.result(timeout=60) == ["d7"])
+            free.append(searching.result(timeout=HANGS) == ["d7"])
             return real(self, *given)
 
         monkeypatch.setattr(HnswGraph, "link", link)

@@ -27,7 +27,7 @@ from bqstore import (
 from bqstore.engine import hybrid
 from bqstore.engine.query_words import words_of
 from bqstore.storage import text_index
-from tests.conftest import often
+from tests.conftest import often, wait_until
 from tests.engine.other_process import ROOT, other_process
 
 DIM = 4
@@ -377,9 +377,7 @@ def test_it_is_built_in_the_background(tmp_path):
     with bqstore.open(tmp_path) as col:
         col.add(np.ones((50, DIM)), texts=["some words"] * 50)
     with bqstore.open(tmp_path, text_index={"tokenize": "porter"}) as col:
-        end = time.monotonic() + 30
-        while col._engine.core.texts.is_due() and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: not col._engine.core.texts.is_due())
         assert len(col.search(text="word", k=50)) == 50
 
 

@@ -66,7 +66,7 @@ def test_a_thread_that_had_no_memory_to_say_that_it_had_ended_was_waited_for_for
     found = []
     caller = threading.Thread(target=call, args=(found,), daemon=True)
     caller.start()
-    caller.join(20)
+    caller.join(LONG)
     assert found == ["no memory"]
 
 

@@ -21,7 +21,7 @@ from bqstore.quality.calibrate import calibrate
 from bqstore.quality.keeper import RecallKeeper
 from bqstore.storage.lock import WriterLock
 from tests.adversarial.generators import topics
-from tests.conftest import HANGS, often
+from tests.conftest import HANGS, often, wait_until
 from tests.engine.given import BITS
 
 N, DIM = 6000, 64
@@ -405,8 +405,7 @@ def test_closing_waited_until_a_checked_search_had_read_all_originals(tmp_path, 
     assert begun.wait(HANGS)
     closing = threading.Thread(target=col.close)
     closing.start()
-    while not keeper._stop.is_set():
-        time.sleep(0.001)
+    wait_until(keeper._stop.is_set)
     release.set()
     closing.join(HANGS)
     assert not closing.is_alive() and not keeper._is_at_work and col._engine.closed

@@ -30,7 +30,7 @@ from bqstore import (
 )
 from bqstore.storage import platform
 from bqstore.storage.key_values import Held
-from tests.conftest import child, often
+from tests.conftest import HANGS, child, often
 
 from ..engine.other_process import other_process
 from ..engine.test_descriptors import held
@@ -498,7 +498,7 @@ def test_an_interrupt_at_the_end_of_a_write_locked_its_thread_out_for_good(tmp_p
         assert kv.get(["a"]) == [None] and not kv._entries._turn.is_held()
         thread = threading.Thread(target=kv.put, args=({"a": b"by another"},))
         thread.start()
-        thread.join(10)
+        thread.join(HANGS)
         assert kv.get(["a"]) == [b"by another"]
         held_ = Held(kv._entries._turn)
         held_.__enter__()
