@@ -10,6 +10,7 @@ import pytest
 
 import bqstore
 from bqstore.cli import main
+from tests.conftest import HANGS, child
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = """
@@ -17,7 +18,7 @@ import signal, time, bqstore
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 def open(*arguments, **keywords):
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 bqstore.open = open
 from bqstore.cli import main
 main()
@@ -43,7 +44,7 @@ def start(*words, **options):
     """A process in the sources' folder, with a plain terminal of 80 columns."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "dumb"}
     command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(
+    return child(
         command,
         env=environ,
         text=True,
@@ -57,7 +58,7 @@ def start(*words, **options):
 def finish(*words):
     """(exit code, stdout, stderr)"""
     with start(*words) as process:
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=HANGS)
     return process.returncode, out, err
 
 
@@ -89,7 +90,7 @@ def test_ctrl_c(store):
     with start("-c", SLEEP, "info", store) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
+        _, err = process.communicate(timeout=HANGS)
     assert (process.returncode, err) == (130, "Stopped.\n")
 
 

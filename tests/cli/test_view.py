@@ -17,7 +17,7 @@ from bqstore.cli import template, view_data, view_page
 from bqstore.cli.view_server import Server
 from tests.cli.test_process import start
 from tests.cli.test_report_page import HOSTILE, Reader
-from tests.conftest import clustered
+from tests.conftest import HANGS, clustered
 
 EVIL = HOSTILE + "\u2028\u202e\x00</table>{{7*7}}%{x}"
 
@@ -224,7 +224,7 @@ def server():
 
 
 def ask(server, path=None, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=HANGS)
     connection.putrequest(method, server.path if path is None else path, skip_host="Host" in headers)
     for name, value in headers.items():
         if value is not None:
@@ -298,11 +298,11 @@ def test_a_served_store_follows_writers_and_ctrl_c_ends_it(notes):
         address = urllib.parse.urlsplit(json.loads("".join(lines))["address"])
         with bqstore.open(notes) as col:
             col.add(clustered(1, 16), ["added later"])
-        connection = http.client.HTTPConnection(address.netloc, timeout=60)
+        connection = http.client.HTTPConnection(address.netloc, timeout=HANGS)
         connection.request("GET", address.path)
         body = connection.getresponse().read().decode()
         connection.close()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
+        _, err = process.communicate(timeout=HANGS)
     assert "added later" in body and 'name="filter"' in body
     assert (process.returncode, err) == (130, "Stopped.\n")
