@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -57,17 +58,20 @@ async def test_calls_take_turns_in_few_threads(monkeypatch: pytest.MonkeyPatch) 
     with BQVectorStore(Spelled()) as store:
         store.add_texts(TEXTS[:200], ids=IDS[:200])
         running, most = {"search": 0, "get": 0, "add": 0, "delete": 0}, dict[str, int]()
+        counting = threading.Lock()
         for name in running:
             method = getattr(bqstore.Collection, name)
 
             def counted(*args: Any, _name: str = name, _method: Any = method, **given: Any) -> Any:
-                running[_name] += 1
-                most[_name] = max(most.get(_name, 0), running[_name])
+                with counting:
+                    running[_name] += 1
+                    most[_name] = max(most.get(_name, 0), running[_name])
                 time.sleep(0.001)
                 try:
                     return _method(*args, **given)
                 finally:
-                    running[_name] -= 1
+                    with counting:
+                        running[_name] -= 1
 
             monkeypatch.setattr(bqstore.Collection, name, counted)
         vector = store.embeddings.embed_query(TEXTS[0])

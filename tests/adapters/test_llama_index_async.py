@@ -61,18 +61,20 @@ async def test_two_hundred_calls_at_once_stalled_the_loop_for_a_third_of_a_secon
 async def test_calls_take_turns_in_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     with BQVectorStore() as store:
         store.add(nodes(0, 300))
-        running, most = {"search": 0, "add": 0}, {"search": 0, "add": 0}
+        running, most, counting = {"search": 0, "add": 0}, {"search": 0, "add": 0}, threading.Lock()
         for name in running:
             method = getattr(bqstore.Collection, name)
 
             def counted(*args: Any, _name: str = name, _method: Any = method, **kwargs: Any) -> Any:
-                running[_name] += 1
-                most[_name] = max(most[_name], running[_name])
+                with counting:
+                    running[_name] += 1
+                    most[_name] = max(most[_name], running[_name])
                 time.sleep(0.001)
                 try:
                     return _method(*args, **kwargs)
                 finally:
-                    running[_name] -= 1
+                    with counting:
+                        running[_name] -= 1
 
             monkeypatch.setattr(bqstore.Collection, name, counted)
         before = threading.active_count()

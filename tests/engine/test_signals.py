@@ -18,7 +18,7 @@ import bqstore
 from bqstore import LockedError
 from bqstore.storage import catalogue, head_table
 from bqstore.storage.flat import FlatFiles
-from tests.conftest import child, often
+from tests.conftest import HANGS, child, often
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
@@ -192,6 +192,7 @@ def run(code: str, *arguments: object) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
