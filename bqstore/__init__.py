@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         ReembedReport,
         RepairReport,
         Skipped,
+        StreamReport,
         VerifyReport,
     )
     from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
@@ -97,7 +98,7 @@ _HOME = {
     "translate_filter": "metadata.text_filters",
     **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
     **dict.fromkeys(("AddResult", "BackupReport", "CopyReport", "LostDocument", "ReembedPlan"), "results.outcomes"),
-    **dict.fromkeys(("ReembedReport", "RepairReport", "Skipped", "VerifyReport"), "results.outcomes"),
+    **dict.fromkeys(("ReembedReport", "RepairReport", "Skipped", "StreamReport", "VerifyReport"), "results.outcomes"),
     **dict.fromkeys(("Health", "Histogram", "RecallEstimate", "RecallPoint", "RecallReport"), "results.recall"),
     **dict.fromkeys(("Choice", "CollectionInfo", "Trial"), "results.info"),
 }
@@ -153,6 +154,7 @@ __all__ = [
     "SettingsConflictError",
     "Skipped",
     "StorageError",
+    "StreamReport",
     "TargetNotReachedError",
     "Trial",
     "UnknownKeywordError",

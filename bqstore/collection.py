@@ -7,7 +7,7 @@ signal handler or a fork may do in `lifecycle.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from os import PathLike
 from typing import Any
@@ -48,9 +48,10 @@ from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
 from .results.hits import Hit, Record
 from .results.info import CollectionInfo
-from .results.outcomes import BackupReport, ReembedPlan, ReembedReport, Skipped, VerifyReport
+from .results.outcomes import BackupReport, ReembedPlan, ReembedReport, Skipped, StreamReport, VerifyReport
 from .results.recall import Health, RecallReport
 from .storage.reading import Block
+from .streaming import add_stream
 from .tracing import traced
 
 F32 = NDArray[np.float32]
@@ -142,6 +143,32 @@ class Collection:
             vectors, ids, texts, metadatas, self._engine.store.head, on_error, expires_at
         )
         return writes.Add(self._engine, given, rows, [Skipped(*each) for each in skipped])
+
+    @checked_keywords
+    def add_stream(self, documents: Iterable[Any], *, batch_size: int = 1000, on_error: str = "raise") -> StreamReport:
+        """Add what an iterable gives, a portion at a time: for more documents than memory holds.
+
+        Each portion is one `add`: durable, and searchable, before the next is asked for. Where the iterable, a document
+        or Ctrl-C ends the call, earlier portions stay; give ids, and the stream can be sent again.
+
+        Parameters
+        ----------
+        documents : iterable        of vectors; or of dicts with a ``vector`` and, as they are there, ``id``, ``text``,
+                                    ``metadata`` and ``expires_at``; or of `Record` with vectors, as `scroll` gives them
+        batch_size : int            documents of a portion, 1 to 1,000,000
+        on_error : str              as in `add`
+
+        Raises
+        ------
+        InvalidInputError           ``index`` says which document of the stream it is about; none of its portion, and
+                                    all of earlier ones, are stored
+        StorageError                as `add`
+
+        >>> col.add_stream({"vector": [1.0, 0.0, 0.0, i], "id": f"s{i}"} for i in range(3))
+        StreamReport(added=3, replaced=0, skipped=[])
+        """
+        self._engine.check(writing=True)
+        return add_stream(self, documents, batch_size, on_error)
 
     @checked_keywords
     def update(

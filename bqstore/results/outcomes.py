@@ -51,6 +51,26 @@ class AddResult(list[str]):
 
 
 @dataclass(frozen=True)
+class StreamReport:
+    """The outcome of `Collection.add_stream`.
+
+    Parameters
+    ----------
+    added, replaced : int       documents stored, and how many of them took the place of others
+    skipped : list of Skipped   what ``on_error="skip"`` has left out; its ``index`` counts in the whole stream
+
+    >>> import bqstore
+    >>> with bqstore.open() as col:
+    ...     col.add_stream([float(i), 1.0] for i in range(3))
+    StreamReport(added=3, replaced=0, skipped=[])
+    """
+
+    added: int
+    replaced: int
+    skipped: list[Skipped]
+
+
+@dataclass(frozen=True)
 class VerifyReport:
     """The outcome of `Collection.verify`.
 
