@@ -178,10 +178,11 @@ KERNELS = {
 def info(found: bqstore.CollectionInfo) -> RenderableType:
     """The settings of a collection and the memory it uses."""
     q, hnsw = found.quantization, found.hnsw
+    dead = f" (and {found.deleted:,} slots to compact{', which is due' if found.compact_due else ''})"
     graph = f"{found.linked:,} linked, {formatting.size(found.graph_bytes)}" if found.linked else "none yet"
     pairs = {
         "store": found.path or "",
-        "documents": f"{found.count:,}" + (f" (and {found.deleted:,} slots to compact)" if found.deleted else ""),
+        "documents": f"{found.count:,}" + (dead if found.deleted else ""),
         "dimensions": f"{found.dim:,}" if found.dim else "set by the first vectors",
         "distance": found.distance,
         "embedding model": found.embedding_model or "",

@@ -68,6 +68,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         kernels=kernels_state(),
         text_index=text_upkeep.described(head.settings),
         recent_bytes=state.recent.n_bytes,
+        compact_due=graph_bytes > 0 and 8 * (head.n_slots - head.n_live) > head.n_live,
     )
 
 

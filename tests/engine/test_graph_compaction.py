@@ -424,3 +424,23 @@ def test_writes_wait_for_it_and_closing_too(tmp_path, monkeypatch):
         assert (len(col), col.info().linked, col.info().generation) == (LIVE + 1, LIVE + 1, 1)
     with bqstore.open(tmp_path, hnsw=BITS, quantization=SIGNS) as col:
         assert len(col) == LIVE + 1 and col.verify().ok
+
+
+def test_compact_is_due_where_walks_would_be_a_tenth_quicker(path):
+    """The work of walks beside what is dead, and after it: distances, which no busy machine changes."""
+
+    def distances(col):
+        return sum(col.search(query, K, explain=True).explanation.distances for query in QUERIES)
+
+    with filled(path, BASE) as col:
+        col.delete([f"d{i}" for i in range(N // 9)])
+        assert not col.info().compact_due
+        col.delete([f"d{i}" for i in range(N // 9, N // 9 + 2)])
+        assert col.info().compact_due
+        before = distances(col)
+        col.compact()
+        assert not col.info().compact_due and 1.05 < before / distances(col) < 1.2
+    with bqstore.open() as small:
+        small.add(BASE[:10], [f"d{i}" for i in range(10)])
+        small.delete([f"d{i}" for i in range(5)])
+        assert not small.info().compact_due, "nothing is walked"
