@@ -11,7 +11,7 @@ from .arguments import check_int, refuse_unknown
 from .errors import InvalidInputError
 from .progress import Progress
 from .protocol import CollectionProtocol
-from .results.hits import Record
+from .results.hits import Hit, Record
 from .results.outcomes import Skipped, StreamReport
 
 _PARTS = ("vector", "id", "text", "metadata", "expires_at")
@@ -50,6 +50,11 @@ def _each_in(documents: object) -> Iterable[Any]:
             "documents is asynchronous; expected an iterable: collect portions of it, and write each with "
             "await bqstore.writing(col.add, ...)"
         )
+    if hasattr(documents, "columns"):  # of pandas, polars or Arrow: what these iterate over are columns
+        raise InvalidInputError(
+            f"documents is a {type(documents).__name__}; add(vectors, ids=...) takes its columns, and add_stream its "
+            "rows as dicts with the keys vector, id, text, metadata"
+        )
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
         raise InvalidInputError(
             f"documents is of type {type(documents).__name__}; expected an iterable of vectors, records or dicts with "
@@ -60,7 +65,7 @@ def _each_in(documents: object) -> Iterable[Any]:
 
 def _parts_of(item: Any, index: int) -> tuple[Any, ...]:
     """Vector, id, text, metadata and time of one document."""
-    if isinstance(item, Record):
+    if isinstance(item, Record | Hit):
         item = {"vector": item.vector, "id": item.id, "text": item.text, "metadata": item.metadata}
     vector: Any = item
     others: list[Any] = [None] * 4

@@ -1,6 +1,7 @@
 """`add_stream`: documents of an iterable, in portions that are durable before the next is asked for."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,6 +45,7 @@ def test_one_collection_is_streamed_into_another():
         col.add_stream(documents(250))
         other.add_stream(col.scroll(with_vectors=True), batch_size=100)
         assert list(other.scroll()) == list(col.scroll())
+        assert other.add_stream(col.search(VECTORS[0], 5, with_vectors=True)).replaced == 5
         with pytest.raises(InvalidInputError, match=r"document 0 has no vector; .*with_vectors=True"):
             other.add_stream(col.scroll())
 
@@ -104,6 +106,7 @@ def test_times_when_documents_are_over_come_along():
         ([1.0, 2.0], "document 0 has a number in the place of a vector"),
         (iter([np.ones((5, 2))]), r"document 0 has an array of shape \(5, 2\).*chain.from_iterable"),
         ([{"id": "a"}], "document 0 has no vector"),
+        (SimpleNamespace(columns=["vector"]), "documents is a SimpleNamespace; .*its rows as dicts"),  # as frames have
         (["one", "two"], "vectors holds text; embed it first"),
         ([[1.0, 0.0], [1.0]], "document 1|vector 1"),
     ],
