@@ -68,6 +68,9 @@ class CollectionProtocol(Protocol):
     def delete(self, ids: Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
         """Delete documents by id, by filter, or both."""
 
+    def expire(self) -> int:
+        """Delete the documents that are over."""
+
     def clear(self) -> None:
         """Delete every document."""
 

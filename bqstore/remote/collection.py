@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .. import validate
+from .. import clock, validate
 from ..arguments import check_bool, check_choice, check_int, checked_keywords, is_text, shown
 from ..config import MAX_K
 from ..engine.embedding_model import checked_model, refuse_another
@@ -28,8 +28,8 @@ from ..results.outcomes import AddResult, Skipped
 from ..results.recall import Health, RecallReport
 from ..storage import Head
 from . import listing, quality, searching, writing
-from .filters import both, translated
-from .library import models
+from .filters import both, over, present
+from .library import NEWEST, models
 from .place import Place
 from .points import ID, record_of, vector_of
 from .searching import Asked
@@ -84,7 +84,7 @@ class RemoteCollection:
         given, rows, skipped = validate.documents_or_skipped(
             vectors, ids, texts, metadatas, self._head(), on_error, expires_at
         )
-        writing.refuse_expiry(rows.metadata)
+        writing.refuse_expiry(place, rows.metadata)
         told = [Skipped(*each) for each in skipped]
         if not rows.ids:
             return AddResult([], 0, told)
@@ -136,6 +136,14 @@ class RemoteCollection:
             raise InvalidInputError("delete() needs ids or a filter that restricts; clear() deletes everything")
         wanted = self._among(names, filter)
         return writing.delete(place, wanted) if place.settings().exists and (names is None or names) else 0
+
+    def expire(self) -> int:
+        """Delete the documents that are over, as `bqstore.Collection.expire`; the server gives their space back."""
+        place = self._writable()
+        known = place.settings()
+        if not known.exists or not known.layout.ours:
+            return 0
+        return writing.delete(place, models().Filter(must=[over(clock.now())]))
 
     def clear(self) -> None:
         """Delete every document, as `bqstore.Collection.clear`; another dimension and model may follow."""
@@ -356,8 +364,10 @@ class RemoteCollection:
     def get(self, ids: Sequence[str], with_vectors: bool = False) -> list[Record]:
         """Return the documents with these ids, in their order, as `bqstore.Collection.get`."""
         self._check()
-        names, vectors = validate.ids_in(ids), check_bool("with_vectors", with_vectors)
-        found = writing.retrieved(self._place, names, vectors)
+        return self._records(validate.ids_in(ids), check_bool("with_vectors", with_vectors), clock.now())
+
+    def _records(self, names: Sequence[str], vectors: bool, now: int) -> list[Record]:
+        found = writing.retrieved(self._place, names, vectors, now=now)
         layout = self._place.known.layout
         return [record_of(layout, found[name], vectors) for name in names if name in found]
 
@@ -379,16 +389,18 @@ class RemoteCollection:
         matches is read first.
         """
         self._check()
-        batch, wanted = check_int("batch", batch, 1, 1_000_000), self._tree(filter)
+        now = clock.now()
+        batch, wanted = check_int("batch", batch, 1, 1_000_000), self._tree(filter, now)
         limit = None if limit is None else check_int("limit", limit, 0, 2**62)
         offset, descending = check_int("offset", offset, 0, 2**62), check_bool("descending", descending)
         vectors = check_bool("with_vectors", with_vectors)
         field = None if order_by is None else filter_grammar.checked_field(order_by, "order_by")
-        return self._scrolled(wanted, batch, limit, offset, vectors, field, descending)
+        return self._scrolled(wanted, batch, limit, offset, vectors, field, descending, now)
 
     def _scrolled(
-        self, wanted: Any, batch: int, limit: int | None, offset: int, vectors: bool, field: str | None, down: bool
-    ) -> Iterator[Record]:
+        self, wanted: Any, batch: int, limit: int | None, offset: int, vectors: bool, field: str | None, down: bool,
+        now: int,
+    ) -> Iterator[Record]:  # fmt: skip
         if limit == 0:
             return
         end = None if limit is None else offset + limit
@@ -396,7 +408,7 @@ class RemoteCollection:
         if field is not None:
             ids = listing.by_field(self._place, wanted, field, down)[offset:end]
             for at in range(0, len(ids), batch):
-                yield from self.get(ids[at : at + batch], vectors)
+                yield from self._records(ids[at : at + batch], vectors, now)
             return
         yield from islice(listing.records(self._place, wanted, batch, vectors, offset), limit)
 
@@ -458,7 +470,7 @@ class RemoteCollection:
             path=place.server.where or None,
             collection=place.name,
             count=self.count(),
-            deleted=0,
+            deleted=self._over(),
             dim=None if known.cleared else known.dim,
             distance=known.distance,
             originals=known.originals,
@@ -481,6 +493,14 @@ class RemoteCollection:
             format_version=1,
             recall=Health(True, 0.0, None, 0, {}, (), "server"),
         )
+
+    def _over(self) -> int:
+        """How many documents are over, and not deleted yet."""
+        place = self._place
+        if not place.settings().exists or not place.known.layout.ours:
+            return 0
+        found: int = place.call("count", count_filter=models().Filter(must=[over(clock.now())]), exact=True).count
+        return found
 
     def health(self) -> Health:
         """Tell that nothing is measured by itself: `recall` measures."""
@@ -589,9 +609,11 @@ class RemoteCollection:
         known = self._place.settings()
         return validate.queries_in(given, None if known.cleared else known.dim, known.distance, single)
 
-    def _tree(self, filter: Filter | None) -> Any:
-        tree = filter_grammar.parse(filter)
-        return translated(tree, self._place.settings().layout, self._place.server.version())
+    def _tree(self, filter: Filter | None, now: int | None = None) -> Any:
+        """What a filter asks for, of what is not over: the clock is read once."""
+        tree, place = filter_grammar.parse(filter), self._place
+        version = NEWEST if tree is None else place.server.version()
+        return present(tree, place.settings().layout, version, clock.now() if now is None else now)
 
     def _among(self, ids: Sequence[str] | None, filter: Filter | None) -> Any:
         own = None if ids is None else writing.having(self._place.settings().layout, ids)
@@ -602,9 +624,10 @@ class RemoteCollection:
 
     def _first(self, filter: Filter, how: Asked) -> list[Hit]:
         """The first k that match, with a score of 0."""
+        now = clock.now()
         if how.score_threshold is not None and how.score_threshold > 0:
             return []
-        found = self._scrolled(self._tree(filter), how.k, how.k, 0, how.with_vectors, None, False)
+        found = self._scrolled(self._tree(filter, now), how.k, how.k, 0, how.with_vectors, None, False, now)
         return [Hit(each.id, 0.0, each.text, each.metadata, each.vector) for each in found]
 
     def _explained(self, found: list[Hit], how: Asked) -> ExplainedHits:
@@ -649,7 +672,6 @@ _COPY = "bqstore.copy(SRC, ..., to=DST) copies it"
 _LACKING = {
     "compact": "the server gives space back by itself",
     "verify": "it checks its own storage; bqstore.copy() compares all documents",
-    "expire": 'delete(filter={field: {"$lt": now}}) deletes what is over',
     "save": _COPY,
     "backup": f"{_COPY}, and the server makes snapshots",
     "tune": "recall() measures settings, and open(..., oversampling=) takes the one that is enough",

@@ -17,7 +17,7 @@ from ..metadata.filter_tree import And, Contains, Elements, Exists, Field, Like,
 from ..metadata.to_json import ID_KEY, REF_DOC_ID_KEY
 from ..metadata.values import BEYOND, IS_LONG, Typed, pieces_of
 from .library import NEWEST, model, models
-from .points import INSTANTS, LISTS, MIXED, REF, Layout
+from .points import EXPIRES, INSTANTS, LISTS, MIXED, REF, Layout
 
 _LARGEST: Final = 1.7976931348623157e308
 _ELEMENTS: Final = "compare with its elements: $any, $all, a dotted path"
@@ -43,6 +43,28 @@ def both(first: Any, second: Any) -> Any:
     """A filter that requires two, each of which may be None."""
     parts = [each for each in (first, second) if each is not None]
     return models().Filter(must=parts) if len(parts) == 2 else parts[0] if parts else None
+
+
+def over(now: int) -> Any:
+    """A condition of documents whose time has come."""
+    m = models()
+    return m.FieldCondition(key=EXPIRES, range=m.Range(lte=now))
+
+
+def present(tree: Tree | None, layout: Layout, version: tuple[int, ...], now: int) -> Any:
+    """As `translated`, without what is over by then: in collections of ours alone, as others have no such times."""
+    found = translated(tree, layout, version)
+    if not layout.ours:
+        return found
+    found = models().Filter() if found is None else found
+    return found.model_copy(update={"must_not": [*(found.must_not or []), over(now)]})
+
+
+def narrows(filter: Any) -> bool:
+    """Whether a filter leaves out more than what is over."""
+    if filter is None or filter.must or filter.should:
+        return filter is not None
+    return [getattr(each, "key", None) for each in filter.must_not or []] != [EXPIRES]
 
 
 class _Translation:

@@ -15,12 +15,12 @@ from ..metadata.columns import field_of
 from ..storage import Row
 from . import settings as mapping
 from .library import models
-from .points import ID, INSTANTS, LISTS, METADATA, ORDER, REF, Layout
+from .points import EXPIRES, ID, INSTANTS, LISTS, METADATA, ORDER, REF, Layout
 from .server import Server
 from .settings import MARK, Settings
 
 _COUNTED_EVERY: Final = 10.0  # seconds, of a collection that is small, or nearly
-_INDEXED: Final = {ID: "keyword", REF: "keyword", LISTS: "keyword", ORDER: "integer"}
+_INDEXED: Final = {ID: "keyword", REF: "keyword", LISTS: "keyword", ORDER: "integer", EXPIRES: "integer"}
 
 
 @dataclass

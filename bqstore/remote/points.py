@@ -12,6 +12,7 @@ what Qdrant cannot tell apart, and filters need: see ``docs/scaling.md``.
     _bq_lists       the fields that hold lists: one of one element would be taken for that, an empty one for no field
     _bq_mixed       those of them that hold such datetimes and strings
     _bq_length      the length of the vector, which is kept as one of length 1 under cosine
+    _bq_expires_at  microseconds since 1970 from which on the document is over
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..clock import EXPIRES_AT_KEY
 from ..metadata import framework_keys
 from ..metadata.dates import IN_JSON, MARK, as_instant, in_column, restored
 from ..metadata.documents import metadata_of
@@ -44,6 +46,7 @@ INSTANTS: Final = PRIVATE_PREFIX + "instants"
 LISTS: Final = PRIVATE_PREFIX + "lists"
 MIXED: Final = PRIVATE_PREFIX + "mixed"
 LENGTH: Final = PRIVATE_PREFIX + "length"
+EXPIRES: Final = EXPIRES_AT_KEY
 _SPACE: Final = uuid.UUID("6f0d5b1e-7c1f-5c53-9a55-62717374726f")  # of the UUIDs that are made of ids
 _DIGITS: Final = 15  # of a float, which every parser of JSON gets right
 _UNIT: Final = 1e-6
@@ -89,10 +92,13 @@ def _quoted(part: str) -> str:
 def payload_of(row: Row, order: int, length: float | None) -> dict[str, Any]:
     """The payload of a document; ``length`` of its vector, where it is not kept as it is."""
     metadata = json.loads(row.metadata)
+    time = metadata.pop(EXPIRES, None)
     plain = _plain(metadata)
     out = {TEXT: row.text, METADATA: plain, ID: row.id, ORDER: order}
+    if time is not None:
+        out[EXPIRES] = time
     if plain is not metadata or _is_rounded(metadata):
-        out[EXACT] = row.metadata
+        out[EXACT] = row.metadata if time is None else json.dumps(metadata, ensure_ascii=False)
     if row.private is not None:
         out[PRIVATE] = row.private
     if row.ref_doc_id is not None:
@@ -199,7 +205,15 @@ def row_of(point_id: Any, payload: Mapping[str, Any] | None) -> Row:
     exact = payload.get(EXACT)
     if exact is None or not _alike(_plain(json.loads(exact)), metadata):  # somebody else has changed the payload since
         exact = json.dumps(metadata)
+    if EXPIRES in payload:
+        exact = json.dumps({**json.loads(exact), EXPIRES: payload[EXPIRES]}, ensure_ascii=False)
     return Row(0, 0, payload[ID], payload.get(TEXT), exact, payload.get(PRIVATE), payload.get(REF))
+
+
+def is_over(layout: Layout, point: Any, now: int) -> bool:
+    """Whether the time of a document has come; those of collections that others have made have none."""
+    time = (point.payload or {}).get(EXPIRES) if layout.ours else None
+    return time is not None and bool(time <= now)
 
 
 def record_of(layout: Layout, point: Any, with_vectors: bool = False) -> Record:

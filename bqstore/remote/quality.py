@@ -10,13 +10,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import clock
 from ..arguments import check_int, refuse_unknown, shown
 from ..config import MAX_K, SearchParams
 from ..errors import InvalidInputError
 from ..quality.ground_truth import interval
 from ..results.hits import Hit
 from ..results.recall import Histogram, RecallPoint, RecallReport
-from .library import models
+from .filters import both, present
+from .library import NEWEST, models
 from .listing import only
 from .place import Place
 from .points import LENGTH, vector_of
@@ -37,7 +39,8 @@ def recall(
     """As `Collection.recall`: each query is answered exactly, and by the settings that are measured."""
     k, sample = check_int("k", k, 1, MAX_K), check_int("sample", sample, 1, 100_000)
     known = place.settings()
-    documents = place.call("count", exact=True).count if known.exists else 0
+    there = present(None, known.layout, NEWEST, clock.now())
+    documents = place.call("count", count_filter=there, exact=True).count if known.exists else 0
     if documents < 2:
         raise InvalidInputError(
             "recall() needs at least 2 documents to compare searches with exact search; this collection has "
@@ -46,12 +49,12 @@ def recall(
     configurations = [known.search, *(_params(each, known.search, at) for at, each in enumerate(settings or _GRID))]
     own: list[Any] | None = None
     if queries is None:
-        queries, own = _held_out(place, sample)
+        queries, own = _held_out(place, there, sample)
     size = min(k, documents - (own is not None))
-    truth = _answers(place, queries, own, Asked(size, known.search, exact=True, ids_only=True))[0]
+    truth = _answers(place, there, queries, own, Asked(size, known.search, exact=True, ids_only=True))[0]
     measured: dict[SearchParams, RecallPoint] = {}
     for params in dict.fromkeys(configurations):
-        measured[params] = _point(place, queries, own, Asked(size, params, ids_only=True), truth)
+        measured[params] = _point(place, there, queries, own, Asked(size, params, ids_only=True), truth)
     current = measured[known.search]
     verdict = (
         f"Your searches find {100 * current.recall:.1f}% of the true {size} nearest "
@@ -79,7 +82,7 @@ def recall(
         dim=known.dim or 0,
         current=current,
         points=tuple(measured.values()),
-        scores=_histogram(truth, _scores(queries, _sampled(place, sample)[0], known.distance)),
+        scores=_histogram(truth, _scores(queries, _sampled(place, there, sample)[0], known.distance)),
         suits_one_bit=known.quantization.encoding == "one_bit" and bool(enough),
         verdict=verdict,
     )
@@ -92,42 +95,53 @@ def _params(given: Any, defaults: SearchParams, at: int) -> SearchParams:
     return replace(defaults, **given)
 
 
-def _sampled(place: Place, sample: int) -> tuple[F32, list[Any]]:
+def _sampled(place: Place, there: Any, sample: int) -> tuple[F32, list[Any]]:
     """Vectors of documents of the server's choice, float32 (m, dim), and the ids of their points."""
     m, layout = models(), place.known.layout
     query = m.SampleQuery(sample=m.Sample.RANDOM)
     wanted = [layout.vector] if layout.vector else True
-    some = place.call("query_points", query=query, limit=sample, with_payload=only(LENGTH), with_vectors=wanted).points
+    some = place.call(
+        "query_points",
+        query=query,
+        query_filter=there,
+        limit=sample,
+        with_payload=only(LENGTH),
+        with_vectors=wanted,
+    ).points
     pairs = [(point.id, vector) for point in some if (vector := vector_of(layout, point)) is not None]
     if not pairs:
         raise InvalidInputError(f"no document has the vector {layout.vector!r}; give queries")
     return np.stack([vector for _, vector in pairs]), [id_ for id_, _ in pairs]
 
 
-def _held_out(place: Place, sample: int) -> tuple[F32, list[Any]]:
+def _held_out(place: Place, there: Any, sample: int) -> tuple[F32, list[Any]]:
     """As `_sampled`, without zero vectors."""
-    vectors, ids = _sampled(place, sample)
+    vectors, ids = _sampled(place, there, sample)
     some: NDArray[np.bool_] = np.any(vectors, axis=1)
     if not some.any():
         raise InvalidInputError("the documents picked are zero vectors, to which all are as near; give queries")
     return vectors[some], [id_ for id_, kept in zip(ids, some.tolist(), strict=True) if kept]
 
 
-def _answers(place: Place, queries: F32, own: list[Any] | None, how: Asked) -> tuple[list[list[Hit]], list[float]]:
-    """The hits of each query, and the milliseconds that it took."""
+def _answers(
+    place: Place, there: Any, queries: F32, own: list[Any] | None, how: Asked
+) -> tuple[list[list[Hit]], list[float]]:
+    """The hits of each query among what is there, and the milliseconds that it took."""
     m = models()
     out, taken = [], []
     for i in range(len(queries)):
         but = None if own is None else m.Filter(must_not=[m.HasIdCondition(has_id=[own[i]])])
         begun = time.perf_counter()
-        out.append(hits(place, queries[i : i + 1], but, how)[0])
+        out.append(hits(place, queries[i : i + 1], both(there, but), how)[0])
         taken.append(1000 * (time.perf_counter() - begun))
     return out, taken
 
 
-def _point(place: Place, queries: F32, own: list[Any] | None, how: Asked, truth: list[list[Hit]]) -> RecallPoint:
+def _point(
+    place: Place, there: Any, queries: F32, own: list[Any] | None, how: Asked, truth: list[list[Hit]]
+) -> RecallPoint:
     """Measure one setting: of documents that are as near, any will do, where hits have exact scores."""
-    found, taken = _answers(place, queries, own, how)
+    found, taken = _answers(place, there, queries, own, how)
     counts = np.array([_found(a, b, how.params.rescore) for a, b in zip(found, truth, strict=True)], np.int64)
     share, low, high = interval(counts, how.k)
     known = place.known

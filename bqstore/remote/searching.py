@@ -14,6 +14,7 @@ from ..config import MAX_K, SearchParams
 from ..errors import InvalidInputError
 from ..metadata.documents import metadata_of
 from ..results.hits import Hit
+from .filters import narrows
 from .library import model, models
 from .listing import id_of, only
 from .place import Place
@@ -102,7 +103,7 @@ def _found(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Any
         "filter": filter,
         "limit": how.k,
         "using": vector or None,
-        "params": _params(place, how, filter is not None),
+        "params": _params(place, how, narrows(filter)),
         "with_payload": only(ID) if how.ids_only else True,
         "with_vector": _vectors(place, how.with_vectors),
     }
@@ -143,7 +144,7 @@ def diverse(place: Place, query: F32, filter: Any, how: Asked, fetch_k: int, rel
         query_filter=filter,
         limit=how.k,
         using=place.known.layout.vector or None,
-        search_params=_params(place, how, filter is not None),
+        search_params=_params(place, how, narrows(filter)),
         score_threshold=least,
         with_payload=True,
         with_vectors=_vectors(place, how.with_vectors),

@@ -14,15 +14,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clock import EXPIRES_AT_KEY
+from .. import clock
 from ..errors import BqstoreError, InvalidInputError
 from ..metadata.documents import with_metadata
 from ..storage import Row, Rows
 from ..validate import check_dim
-from .library import models
-from .listing import points
+from .filters import both, present
+from .library import NEWEST, models
+from .listing import only, points
 from .place import Place, metadata_size
-from .points import LENGTH, ORDER, Layout, payload_of, row_of
+from .points import EXPIRES, LENGTH, ORDER, Layout, is_over, payload_of, row_of
 
 F32 = NDArray[np.float32]
 LIMIT: Final = 4_500_000  # bytes of a request, about; servers and proxies take 32 MB, or less
@@ -30,12 +31,12 @@ _MOST: Final = 1000  # points of a request
 _NUMBER: Final = 21  # bytes of a float32 in JSON
 
 
-def refuse_expiry(metadata: Sequence[str]) -> None:
-    """Raise InvalidInputError where a document is to be over some day."""
-    if any(f'"{EXPIRES_AT_KEY}"' in each for each in metadata):
+def refuse_expiry(place: Place, metadata: Sequence[str]) -> None:
+    """Raise InvalidInputError where a document is to be over some day that other programs would go on to find."""
+    if not place.settings().layout.ours and any(f'"{EXPIRES}"' in each for each in metadata):
         raise InvalidInputError(
-            "expires_at has no counterpart on a Qdrant server: keep a datetime in a field of your own, and call "
-            "delete(filter={field: {'$lt': now}})"
+            f"expires_at is for collections that bqstore has made, and {place.name!r} was made by another program, "
+            "which would go on to find what is over: copy it, bqstore copy SRC DST, and add to the copy"
         )
 
 
@@ -63,11 +64,12 @@ def add(place: Place, vectors: F32, rows: list[Row]) -> int:
     place.index_fields(json.loads(row.metadata) for row in rows)
     replaced, done = 0, 0
     orders = place.orders(len(rows))
+    there = present(None, settings.layout, NEWEST, clock.now())
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) if settings.distance == "cosine" else None
     try:
         for part in portions([metadata_size(row) + dim * _NUMBER for row in rows]):
             ids = [settings.layout.point_id(row.id) for row in rows[part]]
-            replaced += place.call("count", count_filter=_of(ids), exact=True).count
+            replaced += place.call("count", count_filter=both(_of(ids), there), exact=True).count
             made = [
                 payload_of(row, order, None if lengths is None else float(length))
                 for row, order, length in zip(
@@ -110,19 +112,23 @@ def _of(ids: Sequence[str | int]) -> Any:
     return m.Filter(must=[m.HasIdCondition(has_id=list(ids))])
 
 
-def retrieved(place: Place, ids: Sequence[str], with_vectors: bool = False, payload: Any = True) -> dict[str, Any]:
-    """The points of documents that exist, by the documents' ids."""
+def retrieved(
+    place: Place, ids: Sequence[str], with_vectors: bool = False, payload: bool = True, now: int | None = None
+) -> dict[str, Any]:
+    """The points of documents that exist and are not over, by the documents' ids."""
     settings = place.settings()
     if not settings.exists or not ids:
         return {}
     layout = settings.layout
     by_point = {layout.point_id(id_): id_ for id_ in dict.fromkeys(ids)}
     wanted: Any = [layout.vector] if with_vectors and layout.vector else with_vectors
-    names, out = list(by_point), {}
+    names, out, now = list(by_point), {}, clock.now() if now is None else now
+    keys = True if payload else only(EXPIRES)
     for at in range(0, len(names), _MOST):
         some = names[at : at + _MOST]
-        for point in place.call("retrieve", ids=some, with_payload=payload, with_vectors=wanted):
-            out[by_point[point.id]] = point
+        for point in place.call("retrieve", ids=some, with_payload=keys, with_vectors=wanted):
+            if not is_over(layout, point, now):
+                out[by_point[point.id]] = point
     return {id_: out[id_] for id_ in by_point.values() if id_ in out}
 
 
@@ -167,7 +173,7 @@ def update(
                 row = with_metadata(row, metadata, replace_all, f"metadata {i}")
             rows[id_] = row if text is None else row._replace(text=text)
             last[id_] = i
-    refuse_expiry([rows[id_].metadata for id_ in last])
+    refuse_expiry(place, [rows[id_].metadata for id_ in last])
     if not last:
         return 0
     if vectors is None:
@@ -187,7 +193,7 @@ def update_metadata(
     for i, (id_, given) in enumerate(zip(ids, metadatas, strict=True)):
         if id_ in rows:
             rows[id_] = changed[id_] = with_metadata(rows[id_], given or {}, replace_all, f"metadata {i}")
-    refuse_expiry([row.metadata for row in changed.values()])
+    refuse_expiry(place, [row.metadata for row in changed.values()])
     if changed:
         rewrite(place, [(found[id_], row) for id_, row in changed.items()])
     return len(changed)
@@ -201,7 +207,7 @@ def update_matching(place: Place, filter: Any, metadata: Mapping[str, Any], repl
     changed = [
         (point, with_metadata(row, metadata, replace_all, f"metadata of document {row.id!r}")) for point, row in rows
     ]
-    refuse_expiry([row.metadata for _, row in changed])
+    refuse_expiry(place, [row.metadata for _, row in changed])
     if changed:
         rewrite(place, changed)
     return len(changed)

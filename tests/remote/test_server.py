@@ -90,7 +90,7 @@ def test_a_setting_without_a_counterpart_is_refused_by_name(server, setting, val
         bqstore.open(f"{server[1]}/notes", **{setting: value})
 
 
-@pytest.mark.parametrize("name", ["compact", "verify", "reembed", "save", "backup", "tune", "requantize", "expire"])
+@pytest.mark.parametrize("name", ["compact", "verify", "reembed", "save", "backup", "tune", "requantize"])
 def test_a_call_without_a_counterpart_says_what_there_is_instead(server, name):
     with bqstore.open(f"{server[1]}/notes") as col:
         assert not hasattr(col, name)
