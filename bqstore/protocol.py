@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from .results.recall import Health, RecallReport
 
 
+class SearcherProtocol(Protocol):
+    """What `searcher` of both returns."""
+
+    def search(self, vector: ArrayLike) -> list[Hit]:
+        """Find the documents nearest to a vector."""
+
+    def search_ids(self, vector: ArrayLike) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+        """Find ids and scores only."""
+
+
 @runtime_checkable
 class CollectionProtocol(Protocol):
     """The calls of `Collection` that a collection on a Qdrant server has, too: see ``docs/scaling.md``.
@@ -147,6 +157,22 @@ class CollectionProtocol(Protocol):
         threads: int | None = None,
     ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
         """Find ids and scores only."""
+
+    def searcher(
+        self,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        oversampling: float | None = None,
+        rescore: bool | None = None,
+        hnsw_ef: int | None = None,
+        exact: bool = False,
+        ignore_quantization: bool = False,
+        target_recall: float | None = None,
+        score_threshold: float | None = None,
+        with_vectors: bool = False,
+    ) -> SearcherProtocol:
+        """Prepare a search that is made often."""
 
     def max_marginal_relevance(
         self,

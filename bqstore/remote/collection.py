@@ -22,6 +22,7 @@ from ..engine.rerank import Rerank, candidates, reranked
 from ..errors import ClosedError, InvalidInputError, NotFoundError
 from ..metadata import filter_grammar
 from ..metadata.filter_grammar import Filter
+from ..metadata.filter_tree import Tree
 from ..results.hits import ExplainedHits, Explanation, Hit, Record
 from ..results.info import CollectionInfo
 from ..results.outcomes import AddResult, Skipped
@@ -32,6 +33,7 @@ from .filters import both, over, present
 from .library import NEWEST, models
 from .place import Place
 from .points import ID, record_of, vector_of
+from .searcher import RemoteSearcher
 from .searching import Asked
 
 F32 = NDArray[np.float32]
@@ -283,6 +285,34 @@ class RemoteCollection:
             return searching.as_arrays([self._first(filter, how)], how.k)
         found = searching.hits(self._place, self._queries(vectors, single=False), self._tree(filter), how)
         return searching.as_arrays(found, how.k)
+
+    @checked_keywords
+    def searcher(
+        self,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        oversampling: float | None = None,
+        rescore: bool | None = None,
+        hnsw_ef: int | None = None,
+        exact: bool = False,
+        ignore_quantization: bool = False,
+        target_recall: float | None = None,
+        score_threshold: float | None = None,
+        with_vectors: bool = False,
+    ) -> RemoteSearcher:
+        """Prepare a search that is made often, for one vector at a time, as `bqstore.Collection.searcher`."""
+        how = self._asked(
+            *(k, oversampling, rescore, hnsw_ef, exact, ignore_quantization, score_threshold, with_vectors),
+            target_recall,
+        )
+        tree = filter_grammar.parse(filter)
+        self._present(tree)  # what a server cannot answer is refused here
+
+        def find(vector: ArrayLike, how: Asked) -> list[list[Hit]]:
+            return searching.hits(self._check(), self._queries(vector, single=True), self._present(tree), how)
+
+        return RemoteSearcher(self, how, find)
 
     @checked_keywords
     def max_marginal_relevance(
@@ -610,8 +640,11 @@ class RemoteCollection:
         return validate.queries_in(given, None if known.cleared else known.dim, known.distance, single)
 
     def _tree(self, filter: Filter | None, now: int | None = None) -> Any:
+        return self._present(filter_grammar.parse(filter), now)
+
+    def _present(self, tree: Tree | None, now: int | None = None) -> Any:
         """What a filter asks for, of what is not over: the clock is read once."""
-        tree, place = filter_grammar.parse(filter), self._place
+        place = self._place
         version = NEWEST if tree is None else place.server.version()
         return present(tree, place.settings().layout, version, clock.now() if now is None else now)
 

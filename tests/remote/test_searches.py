@@ -50,6 +50,32 @@ def test_several_vectors_at_once(pair, combine):
         pair[1].more_like(["nowhere"])
 
 
+def test_a_search_that_is_prepared_finds_the_same(pair):
+    queries = clustered(3, 16, seed=3)
+    least = pair[0].search(queries[0], 10, exact=True)[4].score
+    for given in ({"filter": {"tag": "odd"}}, {"score_threshold": least - 1e-6, "with_vectors": True}):
+        found = []
+        for col in pair:
+            prepared = col.searcher(k=5, exact=True, **given)
+            found.append([plain(prepared.search(query)) for query in queries])
+            ids = [prepared.search_ids(query)[0].tolist() for query in queries]
+            assert ids == [
+                col.search_ids(query, 5, exact=True, **given_without(given))[0].tolist() for query in queries
+            ]
+        assert found[0] == found[1] and found[1][0]
+    remote = pair[1]
+    prepared = remote.searcher(k=300, filter={"n": {"$gte": 150}})
+    remote.delete(filter={"n": {"$lt": 160}})
+    assert len(prepared.search(queries[0])) == 140  # it follows
+    for refused in ({"target_recall": 0.9}, {"filter": lambda record: True}, {"k": 0}):
+        with pytest.raises(bqstore.InvalidInputError):
+            remote.searcher(**refused)
+
+
+def given_without(given):
+    return {name: value for name, value in given.items() if name != "with_vectors"}
+
+
 def test_thresholds_explanations_and_reranking(pair):
     query = clustered(1, 16, seed=3)[0]
     least = pair[0].search(query, 10, exact=True)[4].score
