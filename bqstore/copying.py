@@ -131,6 +131,8 @@ def _settings_of(info: Any, remote: bool) -> dict[str, Any]:
         out["originals"] = info.originals
     if remote and info.columns:
         out["index_metadata"] = [key for key in info.columns if not key.startswith("_bq_")]
+    if info.text_index is not None:
+        out["text_index"] = {"tokenize": info.text_index["tokenize"]}
     return out
 
 

@@ -212,7 +212,7 @@ def open(
     if is_remote(path):
         beside: dict[str, Any] = {"threads": threads, "exclusive": exclusive, "mode": mode}
         beside["lock_timeout"] = None if lock_timeout == 30.0 else lock_timeout
-        beside |= {"text_index": text_index, "truncate_dim": given["quantization"].get("truncate_dim")}
+        beside["truncate_dim"] = given["quantization"].get("truncate_dim")
         found = open_remote(path, collection, {**given, **beside}, indexed=keys, read_only=read_only, **served)
         return cast(Collection, found)  # what both have is `CollectionProtocol`; most programs open folders
     timeout = check_seconds("lock_timeout", lock_timeout)

@@ -17,6 +17,8 @@ from .. import clock, validate
 from ..arguments import check_bool, check_choice, check_int, checked_keywords, is_text, shown
 from ..config import MAX_K
 from ..engine.embedding_model import checked_model, refuse_another
+from ..engine.hybrid import Asked as Words
+from ..engine.hybrid import texts_of
 from ..engine.more_like import mean_of
 from ..engine.rerank import Rerank, candidates, reranked
 from ..errors import ClosedError, InvalidInputError, NotFoundError
@@ -28,7 +30,7 @@ from ..results.info import CollectionInfo
 from ..results.outcomes import AddResult, Skipped
 from ..results.recall import Health, RecallReport
 from ..storage import Head
-from . import listing, quality, searching, writing
+from . import hybrid, listing, quality, searching, writing
 from .filters import both, over, present
 from .library import NEWEST, models
 from .place import Place
@@ -185,19 +187,23 @@ class RemoteCollection:
         allow_damaged: bool = False,
     ) -> list[Hit]:
         """Find the k documents nearest to a vector, nearest first, as `bqstore.Collection.search`."""
-        self._refuse(text if rerank is None else None, mode, fusion, alpha, syntax, allow_damaged)
+        self._refuse(allow_damaged)
+        words = self._words(vector is not None, text, mode, fusion, alpha, syntax, "text", rerank is not None)
         wanted = candidates(rerank, fetch_k, k) if rerank is not None or fetch_k is not None else k
         least = score_threshold if rerank is None else None
         how = self._asked(
             *(wanted, oversampling, rescore, hnsw_ef, exact, ignore_quantization, least, with_vectors, target_recall)
         )
         explain = check_bool("explain", explain)
-        if vector is None and filter is not None and not explain:
+        if words is not None:
+            query = self._queries(vector, single=True) if words.has_vectors else None
+            found = hybrid.hits(self._place, query, words, self._tree(filter), how, explain)[0]
+        elif vector is None and filter is not None and not explain:
             found = self._first(filter, how)
         else:
             queries = self._queries(vector, single=True)
             found = searching.hits(self._place, queries, self._tree(filter), how)[0]
-        if explain:
+        if explain and words is None:
             found = self._explained(found, how)
         if rerank is None:
             return found
@@ -229,19 +235,20 @@ class RemoteCollection:
         allow_damaged: bool = False,
     ) -> list[list[Hit]]:
         """Run `search` for many vectors, several in a request, as `bqstore.Collection.search_batch`."""
-        self._refuse(texts if rerank is None else None, mode, fusion, alpha, syntax, allow_damaged, threads)
+        self._refuse(allow_damaged, threads)
+        words = self._words(vectors is not None, texts, mode, fusion, alpha, syntax, "texts", rerank is not None)
         wanted = candidates(rerank, fetch_k, k) if rerank is not None or fetch_k is not None else k
         least = score_threshold if rerank is None else None
         how = self._asked(
             *(wanted, oversampling, rescore, hnsw_ef, exact, ignore_quantization, least, with_vectors, target_recall)
         )
-        lists = searching.hits(self._place, self._queries(vectors, single=False), self._tree(filter), how)
+        if words is not None:
+            lists = hybrid.hits(self._place, self._several(vectors, words), words, self._tree(filter), how)
+        else:
+            lists = searching.hits(self._place, self._queries(vectors, single=False), self._tree(filter), how)
         if rerank is None:
             return lists
-        k = check_int("k", k, 1, MAX_K)
-        each: Sequence[str | None] = [texts] * len(lists) if texts is None or isinstance(texts, str) else list(texts)
-        if len(each) != len(lists):
-            raise InvalidInputError(f"texts has {len(each):,}, vectors {len(lists):,}; expected as many")
+        k, each = check_int("k", k, 1, MAX_K), texts_of(texts, len(lists))
         return [reranked(rerank, text, hits, k, score_threshold) for text, hits in zip(each, lists, strict=True)]
 
     @checked_keywords
@@ -266,7 +273,8 @@ class RemoteCollection:
         threads: int | None = None,
     ) -> tuple[NDArray[np.object_], F32]:
         """Find ids and scores only, as `bqstore.Collection.search_ids`: the server sends nothing else."""
-        self._refuse(texts, mode, fusion, alpha, syntax, False, threads)
+        self._refuse(False, threads)
+        words = self._words(vectors is not None, texts, mode, fusion, alpha, syntax, "texts")
         how = self._asked(
             *(
                 k,
@@ -281,6 +289,9 @@ class RemoteCollection:
                 True,
             )
         )
+        if words is not None:
+            found = hybrid.hits(self._place, self._several(vectors, words), words, self._tree(filter), how)
+            return searching.as_arrays(found, how.k)
         if vectors is None and filter is not None:
             return searching.as_arrays([self._first(filter, how)], how.k)
         found = searching.hits(self._place, self._queries(vectors, single=False), self._tree(filter), how)
@@ -522,6 +533,7 @@ class RemoteCollection:
             generation=0,
             format_version=1,
             recall=Health(True, 0.0, None, 0, {}, (), "server"),
+            text_index=None if known.tokenize is None else {"tokenize": known.tokenize},
         )
 
     def _over(self) -> int:
@@ -674,25 +686,26 @@ class RemoteCollection:
         )
         return out
 
-    def _refuse(
-        self,
-        text: object,
-        mode: object,
-        fusion: object,
-        alpha: object,
-        syntax: object,
-        allow_damaged: object = False,
-        threads: object = None,
-    ) -> None:
+    def _words(
+        self, has_vector: bool, text: Any, mode: Any, fusion: Any, alpha: Any, syntax: Any, name: str,
+        reranks: bool = False,
+    ) -> Words | None:  # fmt: skip
+        if text is None and mode is None and fusion is None and alpha is None and syntax is None:
+            return None
+        return hybrid.asked(self._place, has_vector, text, mode, fusion, alpha, syntax, name, reranks)
+
+    def _several(self, vectors: object, words: Words) -> F32 | None:
+        """The vectors beside texts, one for each."""
+        if not words.has_vectors:
+            return None
+        found = self._queries(vectors, single=False)
+        if len(found) != len(words.texts):
+            raise InvalidInputError(f"texts has {len(words.texts):,}, vectors {len(found):,}; expected as many")
+        return found
+
+    def _refuse(self, allow_damaged: object = False, threads: object = None) -> None:
         """Raise InvalidInputError for what a server has no counterpart for."""
         self._check()
-        given = {"text": text, "mode": None if mode == "vector" else mode, "fusion": fusion, "alpha": alpha}
-        for name, value in {**given, "syntax": syntax}.items():
-            if value is not None:
-                raise InvalidInputError(
-                    f"{name}={shown(value)} is for searches for words, of which a collection on a Qdrant server has no "
-                    "index: keep the texts in a local collection for them"
-                )
         if check_bool("allow_damaged", allow_damaged):
             raise InvalidInputError("allow_damaged=True has no counterpart on a Qdrant server; leave it out")
         if threads is not None:
@@ -711,5 +724,5 @@ _LACKING = {
     "requantize": "make another collection with the encoding, and copy into it",
     "reembed": "copy it to a local collection, embed that again, and copy it back",
     "reembed_plan": "copy it to a local collection, embed that again, and copy it back",
-    "set_text_index": "keep the texts that are to be searched for words in a local collection",
+    "set_text_index": "text_index=True is for making a collection: copy into another, to_settings={'text_index': True}",
 }

@@ -18,7 +18,7 @@ from .filters import narrows
 from .library import model, models
 from .listing import id_of, only
 from .place import Place
-from .points import ID, row_of, vector_of
+from .points import ID, ORDER, row_of, vector_of
 from .settings import search_params
 
 F32 = NDArray[np.float32]
@@ -80,6 +80,12 @@ def hits(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Hit]]
     """The hits of each query, nearest first: ``min(k, matches)``, but for those below the threshold."""
     if not place.settings().exists or not len(queries):
         return [[] for _ in queries]
+    found = nearest(place, queries, filter, how)
+    return [_above([hit_of(place, point, how.with_vectors) for point in points], how) for points in found]
+
+
+def nearest(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Any]]:
+    """The points of each query; where a walk ran dry, the query is answered exactly."""
     found = _found(place, queries, filter, how)
     if not how.exact and (few := [i for i, points in enumerate(found) if len(points) < how.k]):
         there = place.call("count", count_filter=filter, exact=True).count
@@ -88,7 +94,7 @@ def hits(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Hit]]
             whole = Asked(how.k, how.params, True, how.ignore, None, how.with_vectors, how.ids_only)
             for i, points in zip(few, _found(place, queries[few], filter, whole), strict=True):
                 found[i] = points
-    return [_above([hit_of(place, point, how.with_vectors) for point in points], how) for points in found]
+    return found
 
 
 def _above(found: list[Hit], how: Asked) -> list[Hit]:
@@ -97,33 +103,41 @@ def _above(found: list[Hit], how: Asked) -> list[Hit]:
 
 
 def _found(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Any]]:
-    m, out = models(), []
+    m = models()
     vector = place.known.layout.vector
     wanted = {
         "filter": filter,
         "limit": how.k,
         "using": vector or None,
-        "params": _params(place, how, narrows(filter)),
-        "with_payload": only(ID) if how.ids_only else True,
-        "with_vector": _vectors(place, how.with_vectors),
+        "params": params_of(place, how, filter),
+        "with_payload": only(ID, ORDER) if how.ids_only else True,
+        "with_vector": vectors_of(place, how.with_vectors),
     }
     if len(queries) == 1:
         given = {"query_filter" if name == "filter" else name: value for name, value in wanted.items()}
         given["search_params"], given["with_vectors"] = given.pop("params"), given.pop("with_vector")
         return [place.call("query_points", query=queries[0].tolist(), **given).points]
-    for at in range(0, len(queries), _TOGETHER):
-        some = [m.QueryRequest(query=query.tolist(), **wanted) for query in queries[at : at + _TOGETHER]]
-        out += [each.points for each in place.call("query_batch_points", requests=some)]
+    return batched(place, [m.QueryRequest(query=query.tolist(), **wanted) for query in queries])
+
+
+def batched(place: Place, requests: Sequence[Any]) -> list[list[Any]]:
+    """The points of each of some searches, several in a request."""
+    out: list[list[Any]] = []
+    for at in range(0, len(requests), _TOGETHER):
+        found = place.call("query_batch_points", requests=requests[at : at + _TOGETHER])
+        out += [each.points for each in found]
     return out
 
 
-def _params(place: Place, how: Asked, filtered: bool) -> Any:
+def params_of(place: Place, how: Asked, filter: Any) -> Any:
+    """The settings of a search as the server takes them."""
     if place.server.is_local:
         return None
-    return search_params(how.params, how.exact, how.ignore or (not how.exact and place.is_small()), filtered)
+    return search_params(how.params, how.exact, how.ignore or (not how.exact and place.is_small()), narrows(filter))
 
 
-def _vectors(place: Place, wanted: bool) -> Any:
+def vectors_of(place: Place, wanted: bool) -> Any:
+    """Which vectors come with the points."""
     vector = place.known.layout.vector
     return [vector] if wanted and vector else wanted
 
@@ -144,10 +158,10 @@ def diverse(place: Place, query: F32, filter: Any, how: Asked, fetch_k: int, rel
         query_filter=filter,
         limit=how.k,
         using=place.known.layout.vector or None,
-        search_params=_params(place, how, narrows(filter)),
+        search_params=params_of(place, how, filter),
         score_threshold=least,
         with_payload=True,
-        with_vectors=_vectors(place, how.with_vectors),
+        with_vectors=vectors_of(place, how.with_vectors),
     )
     return [hit_of(place, point, how.with_vectors) for point in found.points]
 
@@ -156,7 +170,7 @@ def hit_of(place: Place, point: Any, with_vectors: bool = False, score: float | 
     """A point as a hit; its score is larger where it is nearer."""
     sign = -1.0 if place.known.distance == "euclid" else 1.0
     found = float(sign * point.score) if score is None else score
-    if set(point.payload or {}) <= {ID}:
+    if set(point.payload or {}) <= {ID, ORDER}:
         return Hit(id_of(point), found, None, {})
     row = row_of(point.id, point.payload)
     vector = vector_of(place.known.layout, point) if with_vectors else None

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..arguments import shown
 from ..config import AUTO, HnswConfig, Quantization, SearchParams, as_settings
 from ..errors import InvalidInputError, SettingsConflictError
+from . import words as words_of_texts
 from .library import model, models
 from .points import Layout
 
@@ -21,7 +22,6 @@ _DATATYPES: Final = {"float32": "float32", "float16": "float16", "none": "turbo4
 _NO_COUNTERPART: Final = {
     "truncate_dim": "cut the vectors before they are added",
     "target_recall": "give oversampling= or hnsw_ef=; recall() measures what they find",
-    "text_index": "keep the texts that are to be searched for words in a local collection",
     "threads": "the server has its own",
     "lock_timeout": "its timeout= is for a whole call",
     "exclusive": "a server has many clients",
@@ -39,6 +39,8 @@ class Settings:
     layout : Layout                 how its points are made
     cleared : bool                  whether vectors of another dimension and model may follow
     exists : bool                   whether there is a collection on the server yet
+    tokenize : str or None          how texts are split, where they are indexed
+    mean_words : float              of the first texts, by which lengths are compared; 0.0 before there are any
     """
 
     dim: int | None = None
@@ -51,6 +53,8 @@ class Settings:
     layout: Layout = field(default_factory=Layout)
     cleared: bool = False
     exists: bool = False
+    tokenize: str | None = None
+    mean_words: float = 0.0
 
     def stored(self) -> dict[str, Any]:
         """What of it goes into the metadata of the collection."""
@@ -62,6 +66,7 @@ class Settings:
             "hnsw": asdict(self.hnsw),
             "search": asdict(self.search),
             "cleared": self.cleared,
+            **({"text_index": {"tokenize": self.tokenize, "mean_words": self.mean_words}} if self.tokenize else {}),
         }
 
 
@@ -104,6 +109,7 @@ def asked_for(given: Mapping[str, Any]) -> Settings:
         quantization=resolved(given["quantization"]),
         hnsw=HnswConfig(**given["hnsw"]),
         search=SearchParams(**given["search"]),
+        tokenize=(given["text_index"] or {}).get("tokenize"),
     )
 
 
@@ -124,6 +130,13 @@ def merged(stored: Settings, given: Mapping[str, Any]) -> Settings:
     agree("originals", stored.originals, given["originals"])
     for name, value in given["hnsw"].items():
         agree(name, getattr(stored.hnsw, name), value)
+    words = given["text_index"]
+    if words is not None and words.get("tokenize") != stored.tokenize:
+        has = {"tokenize": stored.tokenize} if stored.tokenize else False
+        raise SettingsConflictError(
+            f"text_index={words or False!r} contradicts what this collection was made with, text_index={has!r}; leave "
+            "text_index out, or copy it into another: bqstore.copy(SRC, ..., to=DST, to_settings={'text_index': ...})"
+        )
     asked = {name: value for name, value in given["quantization"].items() if value not in (AUTO, None)}
     if asked:
         resolved(given["quantization"])
@@ -155,6 +168,8 @@ def of_server(config: Any, layout: Layout, space: Any) -> Settings:
             hnsw=HnswConfig(**own["hnsw"]),
             search=SearchParams(**own["search"]),
             cleared=bool(own.get("cleared")),
+            tokenize=own.get("text_index", {}).get("tokenize"),
+            mean_words=own.get("text_index", {}).get("mean_words", 0.0),
         )
     found = replace(
         found,
@@ -194,8 +209,10 @@ def creation(settings: Settings, cluster: Mapping[str, Any]) -> dict[str, Any]:
         on_disk=True,
         datatype=None if datatype == "float32" else m.Datatype(datatype),
     )
+    words = {words_of_texts.VECTOR: m.SparseVectorParams(modifier=m.Modifier.IDF)} if settings.tokenize else None
     return {
         "vectors_config": {VECTOR: space},
+        **({"sparse_vectors_config": words} if words else {}),
         "hnsw_config": m.HnswConfigDiff(**{**hnsw, "full_scan_threshold": max(10, settings.hnsw.full_scan_threshold)}),
         "quantization_config": quantization,
         "metadata": {MARK: settings.stored()},

@@ -7,6 +7,7 @@ error's ``added``.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -19,16 +20,18 @@ from ..errors import BqstoreError, InvalidInputError
 from ..metadata.documents import with_metadata
 from ..storage import Row, Rows
 from ..validate import check_dim
+from . import words
 from .filters import both, present
 from .library import NEWEST, models
 from .listing import only, points
 from .place import Place, metadata_size
-from .points import EXPIRES, LENGTH, ORDER, Layout, is_over, payload_of, row_of
+from .points import EXPIRES, LENGTH, ORDER, TEXT, Layout, is_over, payload_of, row_of
 
 F32 = NDArray[np.float32]
 LIMIT: Final = 4_500_000  # bytes of a request, about; servers and proxies take 32 MB, or less
 _MOST: Final = 1000  # points of a request
 _NUMBER: Final = 21  # bytes of a float32 in JSON
+_WORD: Final = 32  # bytes of a word's number and weight
 
 
 def refuse_expiry(place: Place, metadata: Sequence[str]) -> None:
@@ -61,13 +64,15 @@ def add(place: Place, vectors: F32, rows: list[Row]) -> int:
     place.check_layout()
     settings = place.settings()
     check_dim(dim, settings.dim, "vector 0")  # somebody else may have settled it
+    counted = _counted(place, rows)
     place.index_fields(json.loads(row.metadata) for row in rows)
     replaced, done = 0, 0
     orders = place.orders(len(rows))
     there = present(None, settings.layout, NEWEST, clock.now())
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) if settings.distance == "cosine" else None
+    sizes = [metadata_size(row) + dim * _NUMBER + len(words) * _WORD for row, words in zip(rows, counted, strict=True)]
     try:
-        for part in portions([metadata_size(row) + dim * _NUMBER for row in rows]):
+        for part in portions(sizes):
             ids = [settings.layout.point_id(row.id) for row in rows[part]]
             replaced += place.call("count", count_filter=both(_of(ids), there), exact=True).count
             made = [
@@ -76,7 +81,7 @@ def add(place: Place, vectors: F32, rows: list[Row]) -> int:
                     rows[part], orders[part], np.ones(len(ids)) if lengths is None else lengths[part], strict=True
                 )
             ]
-            upsert(place, ids, vectors[part], made)
+            upsert(place, ids, vectors[part], made, counted[part])
             place.grown(len(ids))
             done = part.stop
     except BqstoreError as error:
@@ -85,13 +90,34 @@ def add(place: Place, vectors: F32, rows: list[Row]) -> int:
     return replaced
 
 
-def upsert(place: Place, ids: Sequence[str | int], vectors: F32, payloads: Sequence[Mapping[str, Any]]) -> None:
+def _counted(place: Place, rows: Sequence[Row]) -> list[Counter[str]]:
+    """The words of each document, where they are indexed; the first texts settle the mean of a collection."""
+    known = place.settings()
+    if known.tokenize is None:
+        return [Counter() for _ in rows]
+    found = words.counts([row.text or "" for row in rows], known.tokenize)
+    if not known.mean_words:
+        place.look()  # somebody else may have settled it
+        if not place.known.mean_words and (mean := words.average(found)):
+            place.keep(replace(place.known, mean_words=mean))
+    return found
+
+
+def upsert(
+    place: Place,
+    ids: Sequence[str | int],
+    vectors: F32,
+    payloads: Sequence[Mapping[str, Any]],
+    counted: Sequence[Mapping[str, int]],
+) -> None:
     """Write points in one request."""
-    m, name = models(), place.known.layout.vector
-    given = [
-        m.PointStruct(id=id_, vector={name: vector} if name else vector, payload=payload)
-        for id_, vector, payload in zip(ids, vectors.tolist(), payloads, strict=True)
-    ]
+    m, name, mean = models(), place.known.layout.vector, place.known.mean_words
+    given = []
+    for id_, vector, payload, found in zip(ids, vectors.tolist(), payloads, counted, strict=True):
+        named = {name: vector} if name else vector
+        if found:
+            named[words.VECTOR] = words.of_document(found, mean)
+        given.append(m.PointStruct(id=id_, vector=named, payload=payload))
     place.call("upsert", points=given, wait=True)
 
 
@@ -137,12 +163,33 @@ def rewrite(place: Place, changed: Sequence[tuple[Any, Row]]) -> None:
     place.check_layout()
     m = models()
     place.index_fields(json.loads(row.metadata) for _, row in changed)
-    for part in portions([metadata_size(row) for _, row in changed]):
+    most = _WORD if place.known.tokenize else 0  # a word a character, as trigrams are
+    for part in portions([metadata_size(row) + most * len(row.text or "") for _, row in changed]):
         writes = [
             m.OverwritePayloadOperation(overwrite_payload=m.SetPayload(payload=_payload(point, row), points=[point.id]))
             for point, row in changed[part]
         ]
+        writes += _words_of(place, changed[part])
         place.call("batch_update_points", update_operations=writes, wait=True)
+
+
+def _words_of(place: Place, changed: Sequence[tuple[Any, Row]]) -> list[Any]:
+    """The operations that put the words of changed texts in the place of those that were."""
+    m = models()
+    if place.known.tokenize is None:
+        return []
+    texts = [(point, row) for point, row in changed if row.text != (point.payload or {}).get(TEXT)]
+    counted = _counted(place, [row for _, row in texts])
+    made = [
+        m.PointVectors(id=point.id, vector={words.VECTOR: words.of_document(found, place.known.mean_words)})
+        for (point, _), found in zip(texts, counted, strict=True)
+        if found
+    ]
+    none = [point.id for (point, _), found in zip(texts, counted, strict=True) if not found]
+    out = [m.UpdateVectorsOperation(update_vectors=m.UpdateVectors(points=made))] if made else []
+    if none:
+        out.append(m.DeleteVectorsOperation(delete_vectors=m.DeleteVectors(points=none, vector=[words.VECTOR])))
+    return out
 
 
 def _payload(point: Any, row: Row) -> dict[str, Any]:

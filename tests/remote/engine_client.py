@@ -50,6 +50,10 @@ class EngineClient(QdrantClient):
                 vector: engine.EdgeVectorParams(space.size, getattr(engine.Distance, space.distance.value))
                 for vector, space in spaces.items()
             },
+            sparse_vectors={
+                vector: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)
+                for vector in given.get("sparse_vectors_config") or {}
+            },
             hnsw_config=None if hnsw is None else engine.HnswIndexConfig(**hnsw.model_dump(exclude_none=True)),
             quantization_config=None if codes is None else quantization(codes),
         )
@@ -88,7 +92,7 @@ class EngineClient(QdrantClient):
         self.described[collection_name][2][field_name] = kind
 
     def upsert(self, collection_name, points, **kwargs):
-        made = [engine.Point(uuid_of(each.id), each.vector, each.payload) for each in points]
+        made = [engine.Point(uuid_of(each.id), vectors(each.vector), each.payload) for each in points]
         self._shard(collection_name).update(engine.UpdateOperation.upsert_points(made))
 
     def delete(self, collection_name, points_selector, **kwargs):
@@ -96,10 +100,18 @@ class EngineClient(QdrantClient):
         self._shard(collection_name).update(operation)
 
     def batch_update_points(self, collection_name, update_operations, **kwargs):
+        shard = self._shard(collection_name)
         for each in update_operations:
-            given = each.overwrite_payload
+            if isinstance(each, models.UpdateVectorsOperation):
+                some = [engine.PointVectors(uuid_of(p.id), vectors(p.vector)) for p in each.update_vectors.points]
+                shard.update(engine.UpdateOperation.update_vectors(some))
+                continue
+            given = getattr(each, "overwrite_payload", None) or each.delete_vectors
             ids = [uuid_of(id_) for id_ in given.points]
-            self._shard(collection_name).update(engine.UpdateOperation.overwrite_payload(ids, given.payload))
+            if isinstance(each, models.DeleteVectorsOperation):
+                shard.update(engine.UpdateOperation.delete_vectors(ids, given.vector))
+            else:
+                shard.update(engine.UpdateOperation.overwrite_payload(ids, given.payload))
 
     def count(self, collection_name, count_filter=None, exact=True, **kwargs):
         found = self._shard(collection_name).count(engine.CountRequest(exact, converted(count_filter)))
@@ -137,18 +149,26 @@ class EngineClient(QdrantClient):
 
     def _query(
         self, name, query, using=None, query_filter=None, search_params=None, limit=10, with_payload=True,
-        with_vectors=False, score_threshold=None, **kwargs,
+        with_vectors=False, score_threshold=None, prefetch=None, **kwargs,
     ):  # fmt: skip
         if isinstance(query, models.NearestQuery) and query.mmr is not None:
             mmr = query.mmr
             asked = engine.Mmr(query.nearest, 1 - mmr.diversity, mmr.candidates_limit, using)
         elif isinstance(query, models.SampleQuery):
             asked = engine.Sample.Random
+        elif isinstance(query, models.FusionQuery):
+            asked = engine.Fusion.Dbsf()
         else:
-            asked = engine.Query.Nearest(getattr(query, "nearest", query), using)
+            asked = nearest(query, using)
         request = engine.QueryRequest(
             limit=limit,
             query=asked,
+            prefetches=[
+                engine.Prefetch(
+                    each.limit, nearest(each.query, each.using), None, params(each.params), converted(each.filter)
+                )
+                for each in prefetch or []
+            ],
             filter=converted(query_filter),
             score_threshold=score_threshold,
             params=params(search_params),
@@ -156,6 +176,22 @@ class EngineClient(QdrantClient):
             with_payload=payload(with_payload),
         )
         return [answered(each) for each in self._shard(name).query(request)]
+
+
+def vectors(given):
+    """Vectors by name, or one without, as the engine has them."""
+    if not isinstance(given, dict):
+        return given
+    return {name: sparse(each) if hasattr(each, "indices") else each for name, each in given.items()}
+
+
+def sparse(given):
+    return engine.SparseVector(given.indices, given.values)
+
+
+def nearest(query, using):
+    query = getattr(query, "nearest", query)
+    return engine.Query.Nearest(sparse(query) if hasattr(query, "indices") else query, using)
 
 
 def uuid_of(id_):

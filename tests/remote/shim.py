@@ -61,7 +61,9 @@ class Shim:
             client.get_collection(name)
         if asked == "PUT":
             metadata = given.metadata
-            client.create_collection(name, vectors_config=given.vectors, metadata=metadata)
+            client.create_collection(
+                name, vectors_config=given.vectors, sparse_vectors_config=given.sparse_vectors, metadata=metadata
+            )
             self.indexes[name] = {}
             return True
         if asked == "PATCH":
@@ -92,6 +94,7 @@ class Shim:
             client.query_points(
                 name,
                 query=each.query,
+                prefetch=each.prefetch,
                 using=each.using,
                 query_filter=each.filter,
                 limit=each.limit,

@@ -81,7 +81,7 @@ def test_rabitq_is_turboquant(server):
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        *[("truncate_dim", 8), ("target_recall", 0.9), ("text_index", True), ("threads", 2), ("exclusive", True)],
+        *[("truncate_dim", 8), ("target_recall", 0.9), ("threads", 2), ("exclusive", True)],
         *[("mode", 0o700), ("originals", "int8"), ("lock_timeout", 1.0)],
     ],
 )
