@@ -25,7 +25,7 @@ def client_of(backend: str) -> Any:
     url = os.environ.get("QDRANT_URL")
     if not url:
         pytest.skip("no Qdrant server: set QDRANT_URL=http://host:6333 (and QDRANT_API_KEY) to run this on one")
-    return QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=60)
+    return QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=60, check_compatibility=False)
 
 
 @pytest.fixture(params=BACKENDS)
