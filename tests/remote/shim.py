@@ -35,7 +35,10 @@ class Shim:
         self.client = QdrantClient(":memory:")
         self.asked = []  # (method, path behind the collection's name, body)
         self.indexes = {}
-        self.failures = []  # (status, error) of the next requests; None for a connection that is cut
+        self.failures = []  # (status, error, headers if any) of the next requests; None for a connection that is cut
+        self.delays = []  # seconds before the next answers, unless it is woken
+        self.awake = threading.Event()
+        self.lost = []  # paths whose next requests are answered to nobody
         self.lock = threading.Lock()
         self.keys = []
         self.version = "1.20.0"
@@ -108,9 +111,9 @@ class Shim:
 
 
 @contextmanager
-def running():
+def running(port=0, shim=None):
     """A shim, and the address of it."""
-    shim = Shim()
+    shim = shim or Shim()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -119,13 +122,15 @@ def running():
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
             shim.keys.append(self.headers.get("api-key"))
+            if shim.delays:
+                shim.awake.wait(shim.delays.pop(0))
             with shim.lock:
                 if shim.failures:
                     failure = shim.failures.pop(0)
                     if failure is None:
                         self.close_connection = True
                         return
-                    self.send(failure[0], {"status": {"error": failure[1]}, "time": 0.0})
+                    self.send(failure[0], {"status": {"error": failure[1]}, "time": 0.0}, *failure[2:])
                     return
                 try:
                     path = urlsplit(self.path).path
@@ -134,23 +139,29 @@ def running():
                     missing = "not found" in str(error)
                     self.send(404 if missing else 400, {"status": {"error": str(error)}, "time": 0.0})
                     return
+                if shim.lost and path.endswith(shim.lost[0]):
+                    shim.lost.pop(0)
+                    self.close_connection = True
+                    return
             plain = TypeAdapter(type(found)).dump_python(found, mode="json") if found is not None else None
             self.send(200, plain if self.path == "/" else {"result": plain, "status": "ok", "time": 0.0})
 
         do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = handle_one
 
-        def send(self, status, body):
+        def send(self, status, body, headers=None):
             data = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 
         def log_message(self, *given):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01})
     thread.start()

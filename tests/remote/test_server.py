@@ -396,3 +396,56 @@ def test_filters_mean_the_same_over_grpc(given):
     made = translated(parse(given), Layout())
     back = GrpcToRest.convert_filter(RestToGrpc.convert_filter(made))
     assert without_empty(back.model_dump(exclude_none=True)) == without_empty(made.model_dump(exclude_none=True))
+
+
+def test_a_server_that_takes_requests_and_does_not_answer(server):
+    shim, address = server
+    with bqstore.open(f"{address}/notes", timeout=1) as col:
+        col.add(np.eye(2), ids=["a", "b"])
+        shim.delays = [30.0] * 9
+        with pytest.raises(bqstore.ServerError, match=r"count.*[Tt]ime"):
+            col.count()
+        shim.delays = []
+        shim.awake.set()
+        assert len(col) == 2
+
+
+def test_the_pause_that_a_server_asks_for_is_made(server):
+    """Its 429 has Retry-After, which no try may come before; one that is beyond the deadline ends the call at once."""
+    shim, address = server
+    with bqstore.open(f"{address}/notes", timeout=30, dim=2) as col:
+        shim.failures = [(429, "slow down", {"Retry-After": "1"})]
+        begun = time.monotonic()
+        assert len(col) == 0 and time.monotonic() - begun >= 1
+        shim.failures = [(429, "slow down", {"Retry-After": "3600"})]
+        with pytest.raises(bqstore.ServerError, match="count: "):
+            col.count()
+
+
+def test_writes_whose_answers_are_lost_are_made_once(server):
+    """The server applies them, and the connection is cut: documents are written by their ids, so again is the same."""
+    shim, address = server
+    with bqstore.open(f"{address}/notes", text_index=True, timeout=30) as col:
+        col.add(np.eye(4), list("abcd"), ["one", "two", "three", "four"])
+        for call, method in (
+            (lambda: col.add(np.eye(4)[:2], ["e", "f"], ["five", "six"]), "/points"),
+            (lambda: col.update(["a"], texts=["eleven"], metadatas=[{"n": 1}]), "/points/batch"),
+            (lambda: col.delete(["b"]), "/points/delete"),
+        ):
+            shim.asked.clear()
+            shim.lost = [method]
+            call()
+            assert [path for _, path, _ in shim.asked].count(method) == 2
+        assert col.ids() == list("acdef") and col.get(["a"])[0].metadata == {"n": 1}
+        assert {hit.id for hit in col.search(text="eleven five one")} == {"a", "e"}
+
+
+def test_a_server_that_was_started_again_is_found(server):
+    """Its connections are gone: the next call makes others."""
+    with running() as (shim, address):
+        port = int(address.rpartition(":")[2])
+        col = bqstore.open(f"{address}/notes", timeout=30)
+        col.add(np.eye(2), ids=["a", "b"])
+    with running(port, shim):
+        assert len(col) == 2 and [hit.id for hit in col.search([1, 0], 1)] == ["a"]
+    col.close()
