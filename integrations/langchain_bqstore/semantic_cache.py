@@ -238,9 +238,11 @@ def asked_of(prompt: str, llm_string: str) -> Asked:
         messages = json.loads(prompt)
         last = messages[-1]["kwargs"]
         if isinstance(last["content"], str) and "lc" in messages[-1]:
+            for each in messages:  # older versions of LangChain leave the ids, which are new with each call
+                each.get("kwargs", {}).pop("id", None)
             text, last["content"] = last["content"], ""
             before = json.dumps(messages, sort_keys=True)
-    except (ValueError, LookupError, TypeError):  # no conversation: LangChain passes the prompt as it is
+    except (ValueError, LookupError, TypeError, AttributeError):  # no conversation: passed as it is
         pass
     rest = {"llm": _digest(llm_string), "before": _digest(before)}
     return Asked(text, rest, _digest(json.dumps([text, rest])))

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
+from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
 import bqstore
 from langchain_bqstore import BQSemanticCache, BQVectorStore
+from langchain_bqstore.semantic_cache import asked_of
 
 NEAR = {"who sleeps?": [1.0, 0.0], "who is asleep?": [0.99, 0.14], "who barks?": [0.0, 1.0]}
 
@@ -62,6 +64,13 @@ async def test_only_the_last_message_is_compared_by_meaning() -> None:
         assert chat.invoke([kind, AIMessage("hi"), HumanMessage("who sleeps?")]).content == "3"
         assert chat.invoke("who sleeps?").content == "4"  # no system prompt at all
         assert chat.invoke("who is asleep?").content == "4"
+
+
+def test_an_id_of_a_message_made_another_prompt_of_it() -> None:
+    said = [dumps([SystemMessage("Be kind.", id=each), HumanMessage("who sleeps?", id=each)]) for each in ("1", "2")]
+    assert said[0] != said[1] and asked_of(said[0], "m") == asked_of(said[1], "m")
+    for odd in ('[1, {"lc": 1, "kwargs": {"content": "x"}}]', '[{"lc": 1, "kwargs": 2}]', '{"a": 1}', '[{"lc": 1}]'):
+        assert asked_of(odd, "m").text == odd  # a text that happens to be JSON
 
 
 def test_answers_come_back_as_they_were_also_in_another_opening(tmp_path: Path) -> None:
