@@ -11,7 +11,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from llama_index.vector_stores.bqstore import BQVectorStore
 from llama_index.vector_stores.bqstore.testing import VectorStoreTests
-from llama_index.vector_stores.bqstore.testing_nodes import plain_nodes
+from llama_index.vector_stores.bqstore.testing_nodes import SINCE, plain_nodes
 
 
 class TestBQVectorStore(VectorStoreTests):
@@ -90,6 +90,13 @@ def test_the_contract_notices_a_store_that_forgets(name: str, arguments: Any) ->
     store.add(plain_nodes())
     with pytest.raises((AssertionError, ValueError)):
         getattr(VectorStoreTests(), name)(store, *arguments)
+
+
+@pytest.mark.parametrize("name", SINCE)
+def test_what_an_older_llama_index_means_otherwise_was_called_wrong(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_index.vector_stores.bqstore.testing_contract.VERSION", (0, 14, 0))
+    with BQVectorStore() as store, pytest.raises(pytest.skip.Exception, match=r"since llama-index-core 0\.14\.\d+"):
+        VectorStoreTests().test_filters(store, name)
 
 
 def test_the_page_about_other_stores_is_of_this_contract() -> None:

@@ -20,6 +20,10 @@ from llama_index.core.vector_stores import FilterOperator, MetadataFilter, Metad
 
 import bqstore
 from llama_index.vector_stores.bqstore import BQVectorStore
+from tests.adapters.llama_index_versions import INDEX_NODES, since
+
+# by LlamaIndex itself, before 0.14.6
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated method get_doc_id:DeprecationWarning")
 
 
 class Words(BaseEmbedding):
@@ -151,6 +155,7 @@ async def test_insert_update_refresh_and_delete_on_the_event_loop(store: BQVecto
     assert len(store.get_nodes()) == 2
 
 
+@since(INDEX_NODES, "an IndexNode keeps its node")
 def test_image_and_index_nodes_in_an_index(store: BQVectorStore) -> None:
     """LlamaIndex keeps these in its docstore too; without it they come from the store."""
     target = TextNode(id_="target", text="The whole story of owls.")

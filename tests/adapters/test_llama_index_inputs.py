@@ -239,6 +239,9 @@ class Turned(BaseEmbedding):
         return self._get_text_embedding(query)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Call to deprecated method get_doc_id:DeprecationWarning"
+)  # LlamaIndex's, before 0.14.6
 async def test_nodes_of_two_models_met_in_silence(tmp_path: Path) -> None:
     one, two = Turned(model_name="one"), Turned(model_name="two")
     documents = [Document(text="x" * n) for n in range(1, 9)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +21,7 @@ from llama_index.core.vector_stores import (
 )
 
 DIM: Final = 16
+VERSION: Final = tuple(int(part) for part in re.findall(r"\d+", version("llama-index-core"))[:3])
 _SPACE: Final = uuid.UUID(int=5)
 _YEARS: Final = [2019, 2020, 2021, 2021, 2022, 2023]
 _LANGS: Final = ["en", "de", "fr", "en"]
@@ -112,6 +115,11 @@ FILTERS: Final = {
     "and": where(("lang", "==", "en"), ("year", ">", 2020)),
     "or": where(("lang", "==", "de"), ("year", "<", 2020), condition="or"),
     "not": where(("lang", "==", "en"), ("year", "==", 2022), condition="not"),
+}
+# the version since which LlamaIndex's own store means this by a filter: it refused it, or left out what has no such key
+SINCE: Final = {
+    **dict.fromkeys(("text-match-insensitive", "not"), (0, 14, 16)),
+    **dict.fromkeys(("ne-integer-or-missing", "nin-integers-or-missing"), (0, 14, 23)),
 }
 TAG_FILTERS: Final = {
     "contains": where(("tags", "contains", "x")),
