@@ -3,8 +3,10 @@
 import json
 import os
 import pickle
+import pickletools
 import sqlite3
 import struct
+import tracemalloc
 import zipfile
 from contextlib import closing, suppress
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import bqstore
-from bqstore.importers import import_from, open_source, tables
+from bqstore.importers import import_from, open_source, pickles, tables
 from bqstore.importers.pickles import load, plain
 from tests.importers.folders import ChromaFolder, flat_index
 from tests.importers.given import DIM, VECTORS
@@ -204,6 +206,36 @@ def test_lists_that_a_pickle_names_over_and_over_took_all_memory(tmp_path):
     source = points_of(tmp_path / "qdrant", "CREATE TABLE points (id, point)", ("1", pickle.dumps(point)))
     with pytest.raises(bqstore.CorruptionError, match="repeats its values without end"):
         import_from(source, tmp_path / "store")
+
+
+PROTOCOL, STACK = pickle.PROTO + b"\x02", pickle.EMPTY_LIST
+ASKS_FOR_MUCH = {
+    "a number of 2 ** 28": PROTOCOL + STACK + pickle.LONG_BINPUT + struct.pack("<I", 1 << 28) + pickle.STOP,
+    "the same in words": STACK + pickle.PUT + b"268435456\n.",
+    "a length of 2 ** 40": pickle.BYTEARRAY8 + struct.pack("<Q", 1 << 40) + b"x.",
+    "empty sets": STACK + pickle.MARK + pickle.EMPTY_SET * 60_000 + pickle.APPENDS + pickle.STOP,
+    "empty objects": b"ccollections\nOrderedDict\nq\x00(" + b"h\x00)R" * 60_000 + b"l.",
+}
+
+
+@pytest.mark.parametrize("name", ASKS_FOR_MUCH)
+def test_a_few_bytes_of_a_pickle_took_all_memory(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(pickles, "_LITTLE", 1 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(bqstore.CorruptionError, match=r"x\.pkl .* asks for far more memory than its .* bytes can"):
+            load(ASKS_FOR_MUCH[name], {}, tmp_path / "x.pkl")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_pickle_that_python_writes_asks_for_more_than_it_holds(tmp_path):
+    values = [{f"Gpr.\n{i}": [i / 7, -(1 << i), "ä" * i, [i] * i, (), (i,), None]} for i in range(80)]
+    values = [*values, np.random.default_rng(0).random(2500).tolist(), [{}] * 3]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        for data in (pickle.dumps(values, protocol), pickletools.optimize(pickle.dumps(values, protocol))):
+            assert load(data, {}, tmp_path) == values
 
 
 def test_metadata_that_documents_share_is_no_repetition_without_end():
