@@ -7,6 +7,7 @@ a second run costs what has changed. Passages that a file no longer has are dele
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ from . import lsa
 from .console import collection_of, emit, errors_reported, note, say
 from .embedders import KINDS, as_embedder, embedder_named
 from .options import Json, Name, app
-from .passages import Cut, Passage, Source, passages, sources
+from .origins import Origins
+from .passages import Cut, Passage, Source, passages, root_of, sources
 
 _ROUNDED = 1 / 250  # of the largest value of a vector: int8 keeps 127 steps
 BATCH = 512  # passages embedded and stored at once
@@ -48,6 +50,8 @@ class _Reader:
     def __init__(self, files: list[Source], cut: Cut, text_field: str | None) -> None:
         self.files, self._cut, self._text_field = files, cut, text_field
         self.told, self.texts = Ingested(), False  # whether there is anything to be embedded
+        self.col: bqstore.Collection | None = None  # whose documents of other folders are not to be replaced
+        self._roots, self._free = {root_of(each.name) for each in files}, set[str]()
 
     def __call__(self) -> Iterator[Passage]:
         self.ids: dict[str, set[str]] = {}  # of each file that could be read
@@ -62,6 +66,7 @@ class _Reader:
                         raise bqstore.InvalidInputError(f"a row has the id {each.id!r}, which one of {other} has, too")
                 if len({each.id for each in found}) < len(found):
                     raise bqstore.InvalidInputError("two of its rows have the same id")
+                self._check_free(source, found)
             except (bqstore.InvalidInputError, OSError) as error:
                 self.told.left_out[source.name] = str(error)
                 owners = {id_: name for id_, name in owners.items() if name != source.name}
@@ -71,6 +76,21 @@ class _Reader:
             self.ids[source.name] = {each.id for each in found}
             self.texts = self.texts or any(each.text is not None for each in found)
             yield from found
+
+    def _check_free(self, source: Source, found: list[Passage]) -> None:
+        """Refuse a file whose rows have ids that documents of folders have which are not read now."""
+        own = [each.id for each in found if not each.id.startswith(source.name + "#")]
+        if self.col is None or not own or source.name in self._free:
+            return
+        for start in range(0, len(own), BATCH):
+            for held in self.col.get(own[start : start + BATCH]):
+                other = held.metadata.get("source")
+                if isinstance(other, str) and root_of(other) not in self._roots:
+                    raise bqstore.InvalidInputError(
+                        f"a row has the id {held.id!r}, which one of {other} in the collection has, too: give this "
+                        "folder a --collection of its own"
+                    )
+        self._free.add(source.name)
 
 
 @app.command()
@@ -95,6 +115,12 @@ def ingest(
         str | None, typer.Option(metavar="NAME", help="The field of a row that holds its text.")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete passages of files that are gone.")] = False,
+    moved: Annotated[
+        bool,
+        typer.Option(
+            "--moved", help="Take a folder for the one of its name that was read elsewhere, and replace that."
+        ),
+    ] = False,
     words: Annotated[bool, typer.Option("--words/--no-words", help="Whether a new collection indexes words.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are sent to a server.")] = False,
@@ -120,10 +146,15 @@ def ingest(
             model = None if learned is None else open_.enter_context(as_embedder(learned))
         if col is not None and model is not None:
             col.check_model(model.model, model.dim, writing=not dry_run)
+        origins = Origins(path, name, read.files, moved)
+        names = [] if col is None else [each for each in col.distinct("source") if isinstance(each, str)]
+        if col is not None:
+            origins.check(set(map(root_of, names)), read(), partial(_changed, col=col))
+        read.col = col
         told, missing = read.told, _plan(read, col)
         if model is None and read.texts:
             raise bqstore.InvalidInputError(f"passages are to be embedded: name what embeds by --embedder: {KINDS}")
-        told.gone = [] if col is None else _gone(col, read)
+        told.gone = _gone(names, read, origins)
         costs = isinstance(model, bqstore.OpenAIEmbedder)
         if missing and isinstance(model, bqstore.OpenAIEmbedder):
             texts = (each.text for each in _changed(read(), col) if each.text is not None)
@@ -140,6 +171,7 @@ def ingest(
                     bqstore.open(path, name, text_index=True) if words else bqstore.open(path, name)
                 )
             if col is not None:
+                origins.keep()
                 _store(col, model, read, missing, prune)
         if as_json:
             emit({**asdict(told), "without_text": list(told.without_text)})
@@ -182,12 +214,11 @@ def _plan(read: _Reader, col: "bqstore.Collection | None") -> int:
     return missing
 
 
-def _gone(col: "bqstore.Collection", read: _Reader) -> list[str]:
+def _gone(known: list[str], read: _Reader, origins: Origins) -> list[str]:
     """Names of files below the folders that were given which the collection has passages of, and which are no more."""
-    below = [each.name.partition("/")[0] for each in read.files]
-    known = [name for name in col.distinct("source") if isinstance(name, str)]
     there = {each.name for each in read.files}
-    return [name for name in known if name.partition("/")[0] in below and "/" in name and name not in there]
+    below = {root for root in map(root_of, there) if origins.is_whole(root)}
+    return [name for name in known if root_of(name) in below and "/" in name and name not in there]
 
 
 def _store(col: "bqstore.Collection", model: Any, read: _Reader, missing: int, prune: bool) -> None:

@@ -39,6 +39,11 @@ class Passage:
     metadata: dict[str, Any]
     vector: Any = None
 
+    @property
+    def source(self) -> str:
+        """The name of its file."""
+        return str(self.metadata["source"])
+
 
 @dataclass(frozen=True)
 class Source:
@@ -46,6 +51,12 @@ class Source:
 
     name: str
     file: Path
+
+    @property
+    def place(self) -> Path:
+        """The folder that was given, or the file itself."""
+        depth = self.name.count("/")
+        return self.file.parents[depth - 1] if depth else self.file
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,11 @@ def sources(paths: Iterable[str]) -> list[Source]:
                     f"{found[source.name].file} and {file} would both be {source.name}: ingest the folder above them"
                 )
     return list(found.values())
+
+
+def root_of(name: str) -> str:
+    """The folder that a file's name begins with, or the file that was given by itself."""
+    return name.partition("/")[0]
 
 
 def passages(source: Source, cut: Cut, text_field: str | None = None) -> Iterator[Passage]:

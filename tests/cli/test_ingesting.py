@@ -321,3 +321,93 @@ def test_a_cell_with_a_separator_of_lines_is_one_cell(tmp_path):
     (tmp_path / "t.csv").write_text("text,n\none\u2028line,1\n" + "x" * 200_000 + ",2\n", "utf-8")
     first, *_, last = passages.passages(Source("t.csv", tmp_path / "t.csv"), Cut())
     assert (first.text, first.metadata["n"], last.metadata["n"]) == ("one\u2028line", "1", "2")
+
+
+# ---- folders of one name
+
+
+@pytest.fixture
+def take(run, notes):
+    """Ingest folders, wherever they are, into one store."""
+    store = notes.parent / "store"
+    return lambda *more: run("ingest", store, "--embedder", "own_words:Words", "--size", 120, *more)
+
+
+def test_a_folder_replaced_the_files_of_another_that_has_its_name(take, notes):
+    (notes / "same.md").write_text("the first")
+    assert take(notes).exit_code == 0
+    other = notes.parent / "other" / "notes"
+    other.mkdir(parents=True)
+    (other / "same.md").write_text("the second")
+    before = {each.id: each.text for each in bqstore.open(notes.parent / "store").scroll()}
+    for more in ([], ["--prune"], ["--dry-run"]):
+        result = take(other, *more)
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+        for said in (f"has notes from {notes}; {other} would take its place", "--collection", "--moved"):
+            assert said in result.stderr
+    assert {each.id: each.text for each in bqstore.open(notes.parent / "store").scroll()} == before
+    link = notes.parent / "link" / "notes"
+    link.parent.mkdir()
+    link.symlink_to(notes)
+    assert "0 of them new" in take(link).stdout  # the same folder by another way
+    single = take(other / "same.md")  # a file by itself has another name
+    assert single.exit_code == 0 and take(notes / "same.md").exit_code == 1
+    told = json.loads(take(other, "--moved", "--json").stdout)
+    assert (told["passages"], told["added"], "notes/a.md" in told["gone"]) == (1, 1, True)
+    assert "has notes from" in take(notes).stderr and take(other).exit_code == 0
+
+
+def test_a_folder_that_has_moved_is_known_by_its_passages(take, notes):
+    """And one on another machine, where the first place is not."""
+    assert take(notes).exit_code == 0
+    moved = notes.parent / "elsewhere" / "notes"
+    moved.parent.mkdir()
+    notes.rename(moved)
+    (moved / "a.md").write_text("another text")
+    told = json.loads(take(moved, "--json").stdout)
+    assert (told["added"], told["unchanged"]) == (1, 4)
+    notes.mkdir()
+    (notes / "a.md").write_text("what took the first place since")
+    assert f"has notes from {moved}" in take(notes).stderr
+    for each in moved.iterdir():
+        if each.is_file():
+            each.unlink()
+    (moved / "a.md").write_text("all is new")
+    assert take(moved).exit_code == 0  # in its place, whatever is in it
+    moved.rename(moved.parent / "gone")
+    assert f"has notes from {moved}; {notes} would take" in take(notes).stderr
+
+
+def test_a_store_that_does_not_know_where_its_folders_were_takes_them_as_before(take, notes):
+    with bqstore.open(notes.parent / "store") as col:
+        col.add(np.ones((1, 64)), ["notes/a.md#0"], ["old"], [{"source": "notes/a.md", "passage": 0}])
+    assert take(notes).exit_code == 0
+    other = notes.parent / "other" / "notes"
+    other.mkdir(parents=True)
+    (other / "a.md").write_text("another")
+    assert "has notes from" in take(other).stderr
+
+
+def test_two_folders_of_one_name_at_once_are_not_gone_when_one_is_read(take, notes):
+    other = notes.parent / "other" / "notes"
+    other.mkdir(parents=True)
+    (other / "z.md").write_text("another")
+    assert take(notes, other).exit_code == 0
+    told = json.loads(take(notes, "--prune", "--json").stdout)
+    assert (told["gone"], told["deleted"], told["unchanged"]) == ([], 0, 7)
+    assert json.loads(take(notes, other, "--json").stdout)["unchanged"] == 8
+
+
+def test_a_row_replaced_one_of_another_folder_that_has_its_id(take, notes):
+    assert take(notes).exit_code == 0
+    rows = notes.parent / "rows"
+    rows.mkdir()
+    (rows / "r.csv").write_text("id,text\nx,another row\n")
+    (rows / "s.csv").write_text("id,text\nfree,a row\n")
+    result = take(rows)
+    assert result.exit_code == 1 and "1 stored" in result.stdout
+    assert "rows/r.csv was left out: a row has the id 'x', which one of notes/c.jsonl in the" in result.stderr
+    (notes / "c.jsonl").rename(notes / "moved.jsonl")  # rows may change their file
+    assert take(notes).exit_code == 0
+    with bqstore.open(notes.parent / "store") as col:
+        assert col.get(["x"])[0].metadata["source"] == "notes/moved.jsonl"
