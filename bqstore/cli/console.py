@@ -102,6 +102,7 @@ def errors_reported() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+_WORDS = {"allow_damaged=True": "--allow-damaged", "verify() lists": "`bqstore verify` lists"}
 _PACKAGES = {"openai": "openai", "qdrant": "qdrant-client"}  # what the extra brings
 
 
@@ -110,6 +111,8 @@ def told(error: Exception) -> str:
     text = str(error)
     for extra, package in _PACKAGES.items():  # by itself: there is no package of ours to be had yet
         text = text.replace(f'"bqstore[{extra}]"', package)
+    for call, word in _WORDS.items():
+        text = text.replace(call, word)
     if isinstance(error, OSError) and not isinstance(error, bqstore.BqstoreError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return text

@@ -11,7 +11,7 @@ import typer
 import bqstore
 
 from . import tables
-from .console import console, emit, errors_reported, existing_collection, say, show
+from .console import console, emit, errors_reported, existing_collection, note, say, show
 from .embedders import KINDS, embedder_of
 from .files import read_vector
 from .formatting import printable
@@ -48,6 +48,9 @@ def search(
     threshold: Annotated[float | None, typer.Option(metavar="NUMBER", help="The least score of a hit.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every document by its original vector.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say how the search was done.")] = False,
+    allow_damaged: Annotated[
+        bool, typer.Option("--allow-damaged", help="Leave out documents that are damaged, and name them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the documents nearest to a text or a vector, or those that have its words, or that match a filter.
@@ -68,7 +71,10 @@ def search(
                 settings |= {"text": text, "mode": mode}
             if text is not None and given is None and mode != "text":
                 given = _embedded(col, path, text, embedder, base_url)
-            hits = col.search(given, k, **settings)
+            hits = col.search(given, k, **settings, allow_damaged=allow_damaged)
+        if isinstance(hits, (bqstore.PartialHits, bqstore.ExplainedHits)) and hits.left_out:
+            named = ", ".join(each or "one without an id" for each in hits.left_out)
+            note(f"bqstore: damaged documents were left out: {named}")
         how = hits.explanation if isinstance(hits, bqstore.ExplainedHits) else None
         if as_json:
             found: dict[str, Any] = {"hits": [hit_as_json(hit) for hit in hits]}

@@ -70,6 +70,7 @@ class View:
     scores: "bqstore.Histogram | None"
     report: "bqstore.RecallReport | None"
     left_out: list[str]
+    damaged: list[str]  # ids of documents that cannot be read
 
 
 def looked_at(
@@ -87,11 +88,12 @@ def looked_at(
     if matching > most:
         some = np.sort(np.random.default_rng(_SEED).permutation(matching)[:most])
         ids = [ids[place] for place in some.tolist()]
-    records = col.get(ids, with_vectors=has_vectors)
+    records, damaged = _intact(col, ids, has_vectors)
     documents = [_document(each, len(records)) for each in records]
     fields, unused = _fields([each.metadata for each in records])
     vectors = _vectors(records, info.distance) if has_vectors and records else np.empty((0, 2))
-    nearest = _nearest(col, records) if has_vectors and records else []
+    nearest = _nearest(col, records, damaged) if has_vectors and records else []
+    damaged = [_shortened(each, _LONG_VALUE) for each in dict.fromkeys(damaged)]
     places, spread = plane(vectors)
     return View(
         info,
@@ -106,7 +108,28 @@ def looked_at(
         _scores(vectors, nearest, info.distance),
         report,
         _left_out(documents, unused),
+        damaged,
     )
+
+
+def _intact(col: "bqstore.Collection", ids: list[str], has_vectors: bool) -> tuple[list["bqstore.Record"], list[str]]:
+    """The records of these ids, and the ids of those that are damaged. Raises CorruptionError where all are."""
+    found: list[bqstore.Record] = []
+    damaged: list[str] = []
+    waiting = [ids]
+    while waiting:
+        some = waiting.pop()
+        try:
+            found += col.get(some, with_vectors=has_vectors)
+        except bqstore.CorruptionError:
+            if len(some) == 1:
+                damaged += some
+                if len(damaged) == len(ids):
+                    raise
+                continue
+            half = len(some) // 2
+            waiting += [some[half:], some[:half]]
+    return found, damaged
 
 
 def _left_out(documents: list[Document], unused: list[str]) -> list[str]:
@@ -241,14 +264,27 @@ def plane(vectors: Floats) -> tuple[Floats, float]:
     return places * largest, min(1.0, share)
 
 
-def _nearest(col: "bqstore.Collection", records: Sequence["bqstore.Record"]) -> list[list[tuple[int | str, float]]]:
-    """The documents of the whole collection that a search finds nearest to each, itself left out."""
+def _nearest(
+    col: "bqstore.Collection", records: Sequence["bqstore.Record"], damaged: list[str]
+) -> list[list[tuple[int | str, float]]]:
+    """The documents of the whole collection that a search finds nearest to each, itself left out.
+
+    Those that cannot be read are left out, too, and added to ``damaged``.
+    """
     queries = np.stack([np.asarray(each.vector, np.float32) for each in records])
-    ids, scores = col.search_ids(queries, NEAREST + 1)
+    try:
+        ids, scores = col.search_ids(queries, NEAREST + 1)
+        rows = [list(zip(*row, strict=True)) for row in zip(ids.tolist(), scores.tolist(), strict=True)]
+    except bqstore.CorruptionError:
+        rows = []
+        for hits in col.search_batch(queries, NEAREST + 1, allow_damaged=True):
+            rows.append([(hit.id, hit.score) for hit in hits])
+            if isinstance(hits, bqstore.PartialHits):
+                damaged += [each or "a document without an id" for each in hits.left_out]
     at = {each.id: i for i, each in enumerate(records)}
     found = []
-    for record, row, values in zip(records, ids.tolist(), scores.tolist(), strict=True):
-        pairs = [(id_, score) for id_, score in zip(row, values, strict=True) if id_ is not None and id_ != record.id]
+    for record, row in zip(records, rows, strict=True):
+        pairs = [(id_, score) for id_, score in row if id_ is not None and id_ != record.id]
         found.append([(at.get(id_, _shortened(id_, _LONG_VALUE)), score) for id_, score in pairs[:NEAREST]])
     return found
 

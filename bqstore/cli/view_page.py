@@ -17,6 +17,7 @@ from . import figures, formatting, report, tables
 from .template import PROGRAM, as_json, card, document, shown, visible
 from .view_data import Document, Field, View
 
+_NAMED = 5  # damaged documents that are named
 _ORDINARY = 0.25  # share of deleted documents that is nothing to do something about
 
 
@@ -108,7 +109,11 @@ def _head(view: View, path: str, when: datetime) -> str:
         ),
         card("memory", formatting.size(info.memory_bytes), f"on disk {formatting.size(info.disk_bytes)}"),
         card("recall", *recall, f"target {info.recall.target:g}" if info.recall.target else ""),
-        card("health", "ok" if info.recall.ok else "see below", formatting.SEARCHES[info.way]),
+        card(
+            "health",
+            "damaged" if view.damaged else "ok" if info.recall.ok else "see below",
+            formatting.SEARCHES[info.way],
+        ),
     )
     others = ", ".join(view.others)
     beside = f'<p class="path">Other collections of the store (--collection shows one): {shown(others)}</p>'
@@ -280,6 +285,8 @@ def _health(view: View, path: str) -> str:
     info = view.info
     first, *problems = str(info.recall).splitlines()
     said = [first, *problems]
+    if view.damaged:
+        said.insert(0, damage(view, path))
     if info.deleted > _ORDINARY * max(1, info.count):
         command = formatting.command("compact", path, info.collection)
         said.append(f"{info.deleted:,} deleted or replaced documents take space, which {command} gives back.")
@@ -291,7 +298,7 @@ def _health(view: View, path: str) -> str:
     said.append(f"Files of format {info.format_version}, generation {info.generation}. They were not read through: ")
     said[-1] += f"{formatting.command('verify', path, info.collection)} reads every byte."
     listed = "".join(f"<li>{shown(each)}</li>" for each in said)
-    return f'<ul class="health {"good" if info.recall.ok else "bad"}">{listed}</ul>'
+    return f'<ul class="health {"good" if info.recall.ok and not view.damaged else "bad"}">{listed}</ul>'
 
 
 def _plot(name: str) -> str:
@@ -309,6 +316,16 @@ def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], heading: str
 <table class="figures"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"""
 
 
+def damage(view: View, path: str) -> str:
+    """What was found damaged, and what to do."""
+    named = ", ".join(view.damaged[:_NAMED]) + (", ..." if len(view.damaged) > _NAMED else "")
+    verify, repair = (formatting.command(name, path, view.info.collection) for name in ("verify", "repair"))
+    return (
+        f"{len(view.damaged):,} documents that were looked at are damaged and left out: {named}. {verify} lists all "
+        f"damage; restore a copy, or save what is intact: {repair} --to NEW"
+    )
+
+
 def summary(view: View) -> Mapping[str, Any]:
     """What the page has, for --json."""
     return {
@@ -318,4 +335,5 @@ def summary(view: View) -> Mapping[str, Any]:
         "shown": len(view.documents),
         "fields": [each.name for each in view.fields],
         "left_out": view.left_out,
+        "damaged": view.damaged,
     }

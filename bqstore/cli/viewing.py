@@ -8,7 +8,7 @@ import typer
 
 import bqstore
 
-from .console import emit, errors_reported, existing_collection, say
+from .console import emit, errors_reported, existing_collection, note, say
 from .files import check_report_path
 from .options import Json, Name, Store, app
 from .searching import FilterOption, read_filter
@@ -53,7 +53,7 @@ def view(
         wanted = read_filter(filter_)
         with existing_collection(path, collection, read_only=True) as col:
             from .view_data import View, looked_at
-            from .view_page import page, summary
+            from .view_page import damage, page, summary
 
             report = col.recall() if recall else None
             others = [name for name in bqstore.collections(path) if name != col.info().collection]
@@ -75,6 +75,9 @@ def view(
                 emit({**summary(seen), "file": str(to), "bytes": len(text.encode())})
             else:
                 say(f"The page is in {to}: {len(seen.documents):,} of {seen.matching:,} documents.")
+            if seen.damaged:
+                note(f"bqstore: {damage(seen, path)}")
+                raise typer.Exit(1)
 
 
 def _write(to: Path, text: str) -> None:

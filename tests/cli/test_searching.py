@@ -100,3 +100,21 @@ def test_a_model_of_this_machine_whose_library_is_missing_is_named(run, words, m
     monkeypatch.setitem(sys.modules, "fastembed", None)
     result = run("search", words, "exact", "--embedder", "fastembed:some-model")
     assert result.exit_code == 1 and "pip install fastembed" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_damaged_document_closed_the_search_of_the_command(run, store, tmp_path):
+    with bqstore.open(store) as col:
+        first = col.ids()[0]
+        (record,) = col.get([first], with_vectors=True)
+    np.save(tmp_path / "v.npy", record.vector)
+    file = store / "default/vectors-0.bin"
+    data = bytearray(file.read_bytes())
+    data[64 + 40] ^= 1
+    file.write_bytes(data)
+    words = ("search", store, "--vector", tmp_path / "v.npy", "-k", 2)
+    result = run(*words)
+    assert result.exit_code == 1 and "`bqstore verify` lists all" in result.stderr
+    assert "--allow-damaged leaves it out" in result.stderr
+    result = run(*words, "--allow-damaged", "--json")
+    assert result.exit_code == 0 and len(json.loads(result.stdout)["hits"]) == 2
+    assert result.stderr == f"bqstore: damaged documents were left out: {first}\n"

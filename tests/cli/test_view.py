@@ -18,6 +18,7 @@ from bqstore.cli.view_server import Server
 from tests.cli.test_process import start
 from tests.cli.test_report_page import HOSTILE, Reader
 from tests.conftest import HANGS, clustered
+from tests.engine.test_allow_damaged import spoil_row
 
 EVIL = HOSTILE + "\u2028\u202e\x00</table>{{7*7}}%{x}"
 
@@ -74,6 +75,30 @@ def test_what_draws_is_asked_for_before_anything_is_read(run, store, monkeypatch
     monkeypatch.setattr("bqstore.cli.files.find_spec", lambda name: None)
     result = run("view", store)
     assert (result.exit_code, result.stdout) == (1, "") and "bqstore view needs plotly" in result.stderr
+
+
+@pytest.mark.parametrize("what", ["vector", "text", "every vector"])
+def test_damaged_documents_closed_the_whole_view(run, notes, tmp_path, what):
+    if what == "text":
+        spoil_row(notes, b"text 77")
+        gone = ["note-77"]
+    else:
+        gone = ["note-3", "note-77"] if what == "vector" else [f"note-{n}" for n in range(120)]
+        file = notes / "default/vectors-0.bin"
+        data = bytearray(file.read_bytes())
+        for each in gone:
+            data[64 + int(each[5:]) * ((len(data) - 64) // 120) + 40] ^= 1
+        file.write_bytes(data)
+    result = run("view", notes, "--to", tmp_path / "v.html")
+    assert result.exit_code == 1 and "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
+    assert "bqstore repair" in result.stderr and (tmp_path / "v.html").exists() == (what != "every vector")
+    if what == "every vector":
+        return
+    assert f"{len(gone)} documents that were looked at are damaged and left out: {', '.join(gone)}" in result.stderr
+    said = Reader((tmp_path / "v.html").read_text("utf-8")).said()
+    assert f"damaged and left out: {', '.join(gone)}" in said and f"{120 - len(gone)} of the 120" in said
+    told = json.loads(run("view", notes, "--to", tmp_path / "v.html", "--json").stdout)
+    assert (told["damaged"], told["shown"]) == (gone, 120 - len(gone))
 
 
 def test_nothing_of_the_view_is_fetched(notes):
