@@ -22,7 +22,7 @@ from .console import collection_of, emit, errors_reported, note, say
 from .embedders import KINDS, as_embedder, embedder_named
 from .options import Json, Name, app
 from .origins import Origins
-from .passages import Cut, Passage, Source, passages, root_of, sources
+from .passages import SUFFIXES, Cut, Passage, Source, check_storable, passages, root_of, sources
 
 _ROUNDED = 1 / 250  # of the largest value of a vector: int8 keeps 127 steps
 BATCH = 512  # passages embedded and stored at once
@@ -66,6 +66,7 @@ class _Reader:
                         raise bqstore.InvalidInputError(f"a row has the id {each.id!r}, which one of {other} has, too")
                 if len({each.id for each in found}) < len(found):
                     raise bqstore.InvalidInputError("two of its rows have the same id")
+                check_storable(source, found)
                 self._check_free(source, found)
             except (bqstore.InvalidInputError, OSError) as error:
                 self.told.left_out[source.name] = str(error)
@@ -250,6 +251,8 @@ def _say_plan(told: Ingested, missing: int, costs: bool) -> None:
 
 
 def _say_done(told: Ingested, dry_run: bool, prune: bool) -> None:
+    if not told.files and not told.left_out:
+        note(f"there is no file of a kind that is read: {', '.join(SUFFIXES)}")
     say("Nothing was written." if dry_run else f"{told.added:,} stored, {told.deleted:,} deleted")
     if told.gone and (dry_run or not prune):
         say(f"{len(told.gone):,} files are gone; --prune deletes their passages")

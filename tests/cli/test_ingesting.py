@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -321,6 +322,34 @@ def test_a_cell_with_a_separator_of_lines_is_one_cell(tmp_path):
     (tmp_path / "t.csv").write_text("text,n\none\u2028line,1\n" + "x" * 200_000 + ",2\n", "utf-8")
     first, *_, last = passages.passages(Source("t.csv", tmp_path / "t.csv"), Cut())
     assert (first.text, first.metadata["n"], last.metadata["n"]) == ("one\u2028line", "1", "2")
+
+
+def test_one_file_that_cannot_be_stored_stopped_all_others(run, notes):
+    (notes / "id.jsonl").write_text(json.dumps({"id": "i" * 1025, "text": "one"}))
+    (notes / "half.jsonl").write_text('{"text": "one", "a": ["\\ud800"]}')
+    (notes / "text.jsonl").write_text('{"text": "one \\ud800"}')
+    (notes / "nan.jsonl").write_text('{"text": "one", "a": [NaN]}')
+    names = ["half", "id", "nan", "text"]
+    if sys.platform == "linux":  # others refuse such names
+        (notes / os.fsdecode(b"na\xffme.txt")).write_text("one")
+        names.append("na\\udcffme")
+    result = ingest(run, notes)
+    assert result.exit_code == 1 and "7 stored" in result.stdout and "Traceback" not in result.stderr
+    for name, said in zip(
+        names, ("surrogates", "1,025 bytes", "JSON", "half of a surrogate pair", "rename"), strict=False
+    ):
+        assert any(f"notes/{name}." in line and said in line for line in result.stderr.splitlines()), (
+            name,
+            result.stderr,
+        )
+
+
+def test_a_folder_without_anything_to_read_was_told_as_a_success_without_a_word(run, notes):
+    folder = notes.parent / "pictures"
+    folder.mkdir()
+    (folder / "p.png").write_bytes(b"")
+    result = run("ingest", notes.parent / "none", folder, "--embedder", "own_words:Words")
+    assert result.exit_code == 0 and "no file of a kind that is read: .txt, .md" in result.stderr
 
 
 # ---- folders of one name
