@@ -400,23 +400,23 @@ def test_filters_mean_the_same_over_grpc(given):
 
 def test_a_server_that_takes_requests_and_does_not_answer(server):
     shim, address = server
-    with bqstore.open(f"{address}/notes", timeout=1) as col:
+    with bqstore.open(f"{address}/notes", timeout=60) as col, bqstore.open(f"{address}/notes", timeout=1) as hasty:
         col.add(np.eye(2), ids=["a", "b"])
         shim.delays = [30.0] * 9
-        with pytest.raises(bqstore.ServerError, match=r"count.*[Tt]ime"):
-            col.count()
+        with pytest.raises(bqstore.ServerError, match=r"[Tt]imeout"):
+            hasty.count()
         shim.delays = []
         shim.awake.set()
         assert len(col) == 2
 
 
-def test_the_pause_that_a_server_asks_for_is_made(server):
+def test_the_pause_that_a_server_asks_for_is_made(server, paused):
     """Its 429 has Retry-After, which no try may come before; one that is beyond the deadline ends the call at once."""
     shim, address = server
     with bqstore.open(f"{address}/notes", timeout=30, dim=2) as col:
         shim.failures = [(429, "slow down", {"Retry-After": "1"})]
-        begun = time.monotonic()
-        assert len(col) == 0 and time.monotonic() - begun >= 1
+        paused.clear()
+        assert len(col) == 0 and paused == [1]
         shim.failures = [(429, "slow down", {"Retry-After": "3600"})]
         with pytest.raises(bqstore.ServerError, match="count: "):
             col.count()
