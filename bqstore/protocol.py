@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .metadata.filter_grammar import Filter
     from .results.hits import Hit, Record
     from .results.info import CollectionInfo
-    from .results.outcomes import AddResult
+    from .results.outcomes import AddResult, StreamReport
     from .results.recall import Health, RecallReport
 
 
@@ -51,6 +51,9 @@ class CollectionProtocol(Protocol):
         on_error: str = "raise",
     ) -> AddResult:
         """Add documents, or replace those whose ids exist."""
+
+    def add_stream(self, documents: Iterable[Any], *, batch_size: int = 1000, on_error: str = "raise") -> StreamReport:
+        """Add what an iterable gives, a portion at a time."""
 
     def update(
         self,

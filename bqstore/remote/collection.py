@@ -5,7 +5,7 @@ Each call is checked once, as a local one is; `writing.py`, `searching.py` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace as replaced
 from itertools import islice
 from typing import Any, NoReturn
@@ -27,9 +27,10 @@ from ..metadata.filter_grammar import Filter
 from ..metadata.filter_tree import Tree
 from ..results.hits import ExplainedHits, Explanation, Hit, Record
 from ..results.info import CollectionInfo
-from ..results.outcomes import AddResult, Skipped
+from ..results.outcomes import AddResult, Skipped, StreamReport
 from ..results.recall import Health, RecallReport
 from ..storage import Head
+from ..streaming import add_stream
 from . import hybrid, listing, quality, searching, writing
 from .filters import both, over, present
 from .library import NEWEST, models
@@ -93,6 +94,12 @@ class RemoteCollection:
         if not rows.ids:
             return AddResult([], 0, told)
         return AddResult(rows.ids, writing.add(place, *writing.distinct(given, rows)), told)
+
+    @checked_keywords
+    def add_stream(self, documents: Iterable[Any], *, batch_size: int = 1000, on_error: str = "raise") -> StreamReport:
+        """Add what an iterable gives, a portion at a time, as `bqstore.Collection.add_stream`."""
+        self._writable()
+        return add_stream(self, documents, batch_size, on_error)
 
     @checked_keywords
     def update(

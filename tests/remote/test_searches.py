@@ -72,6 +72,19 @@ def test_a_search_that_is_prepared_finds_the_same(pair):
             remote.searcher(**refused)
 
 
+def test_a_stream_goes_to_both(pair):
+    """And from one to the other: documents of a server, a portion at a time."""
+    vectors = clustered(25, 16, seed=4)
+    some = [{"vector": vector, "id": f"s{i}", "metadata": {"s": i}} for i, vector in enumerate(vectors)]
+    local, remote = pair
+    assert remote.add_stream(iter(some), batch_size=10) == local.add_stream(some) == bqstore.StreamReport(25, 0, [])
+    assert local.add_stream(remote.scroll({"s": {"$gte": 5}}, with_vectors=True)).replaced == 20
+    found = [col.search(vectors[7], 3, filter={"s": {"$gte": 0}}, exact=True) for col in pair]
+    assert found[0][0].id == "s7" and plain(found[0]) == plain(found[1])
+    with pytest.raises(bqstore.UnknownKeywordError, match="did you mean 'batch_size'"):
+        remote.add_stream([], chunk_size=2)
+
+
 def given_without(given):
     return {name: value for name, value in given.items() if name != "with_vectors"}
 
