@@ -845,26 +845,29 @@ def test_what_get_has_found_the_next_call_finds(tmp_path, other):
 
 def test_a_call_by_many_threads_waits_no_longer_than_by_one(tmp_path, other, monkeypatch):
     """Each began to count when it was its turn: the eighth waited eight times as long."""
-    now, sleep = [time.monotonic()], time.sleep
+    now, asked, refused, wait = [time.monotonic()], set(), [], Publisher._wait_no_longer_than
 
-    def go_by(seconds):
+    def noticed(self, end):
+        asked.add(threading.get_ident())
+        wait(self, end)
+
+    def go_by(seconds):  # only of waiting, and once all have begun to wait: a machine may be slow
+        wait_until(lambda: asked >= {thread.ident for thread in threads})
         now[0] += seconds
-        sleep(0.001)
 
-    for module in (publisher, writes, lock):  # seconds of waiting alone: a slow machine takes others
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=go_by))
+    def add(number):
+        try:
+            put(col, f"t{number}")
+        except LockedError:
+            refused.append(now[0])
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(6)]
     with bqstore.open(tmp_path, lock_timeout=1.5) as col, bqstore.open(tmp_path, lock_timeout=0) as impatient:
         put(col, "a")
-        refused = []
-
-        def add(number):
-            try:
-                put(col, f"t{number}")
-            except LockedError:
-                refused.append(now[0])
-
-        threads = [threading.Thread(target=add, args=(number,)) for number in range(6)]
-        with writing(other):
+        with writing(other), monkeypatch.context() as patch:
+            patch.setattr(Publisher, "_wait_no_longer_than", noticed)
+            for module in (publisher, writes, lock):
+                patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=go_by))
             for thread in threads:
                 thread.start()
             with pytest.raises(LockedError):
