@@ -38,6 +38,12 @@ def wait_until(so: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def end_if_it_hangs() -> None:
+    """In a fork, at first: it would outlive a test that waits for it, with all the files and pipes that it has."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(HANGS)
+
+
 @contextmanager
 def child(*arguments: Any, **keywords: Any) -> Iterator["subprocess.Popen[str]"]:
     """`subprocess.Popen` as a context that kills the process when the test fails: many would go on for ever."""

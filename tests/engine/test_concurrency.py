@@ -23,7 +23,7 @@ from bqstore.engine.lifecycle import Lifecycle
 from bqstore.engine.publisher import Publisher
 from bqstore.storage import Rows, Store
 from bqstore.storage.catalogue import Catalogue
-from tests.conftest import HANGS, child, often
+from tests.conftest import HANGS, child, end_if_it_hangs, often
 
 DIM = 16
 ROOT = Path(bqstore.__file__).parents[1]
@@ -359,6 +359,7 @@ def forked(what: Callable[[], None], leave: Callable[[int], None] = os._exit) ->
     """Run in a fork; its exit status."""
     pid = os.fork()
     if pid == 0:
+        end_if_it_hangs()
         status = 1
         try:
             what()

@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -447,7 +446,6 @@ def test_a_fork_while_another_thread_puts_it_to_rest_waited_for_ever(tmp_path, c
         close(connections)
 
     def child() -> str:
-        signal.alarm(HANGS)
         with pytest.raises(StorageError, match="forked while another thread"):
             bqstore.open(tmp_path)
         return "refused"

@@ -10,6 +10,7 @@ import pytest
 
 import bqstore
 from bqstore import InvalidInputError
+from tests.conftest import end_if_it_hangs
 
 
 def test_a_store_opened_by_a_relative_path_wrote_into_another_after_chdir(tmp_path, monkeypatch):
@@ -86,6 +87,7 @@ def as_child(action) -> str:
     answer, told = os.pipe()
     child = os.fork()
     if child == 0:
+        end_if_it_hangs()
         try:
             text = str(action())
         except BaseException as error:

@@ -25,7 +25,7 @@ from bqstore.storage import Store, catalogue, head_table, lock
 from bqstore.storage.flat import FlatFiles
 from bqstore.storage.lock import WriterLock
 from bqstore.storage.sequence import CommitNumber
-from tests.conftest import HANGS, clustered, often, wait_until
+from tests.conftest import HANGS, clustered, end_if_it_hangs, often, wait_until
 from tests.engine.given import BITS, SIGNS, let_walk, settle_early
 from tests.engine.other_process import ROOT, other_process
 
@@ -693,6 +693,7 @@ def test_a_fork_is_refused_and_opens_for_itself(tmp_path):
         put(col, "a")
         pid = os.fork()
         if pid == 0:
+            end_if_it_hangs()
             status = 1
             try:
                 try:
@@ -754,6 +755,7 @@ def test_a_fork_in_the_middle_of_a_read_cannot_open_the_store(tmp_path):
         with col._engine.store.catalogue.reading():
             pid = os.fork()
             if pid == 0:
+                end_if_it_hangs()
                 status = 1
                 try:
                     bqstore.open(tmp_path)

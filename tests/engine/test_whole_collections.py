@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import bqstore
 from bqstore.storage import folders
-from tests.conftest import HANGS, clustered, often
+from tests.conftest import HANGS, clustered, end_if_it_hangs, often
 
 DOCUMENTS = {"texts": ["one", "two", "three"], "metadatas": [{"n": 1}, {"n": 2}, {}]}
 
@@ -312,6 +312,7 @@ def in_a_fork(what):
     """The exit status of a call in a fork."""
     child = os.fork()
     if child == 0:
+        end_if_it_hangs()
         try:
             what()
         except BaseException:

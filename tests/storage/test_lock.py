@@ -22,7 +22,7 @@ from bqstore.storage import lock as lock_module
 from bqstore.storage import platform
 from bqstore.storage.lock import WriterLock, unlock_and_close
 from bqstore.storage.place import Entries
-from tests.conftest import HANGS, wait_until
+from tests.conftest import HANGS, end_if_it_hangs, wait_until
 
 ROOT = Path(bqstore.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -177,6 +177,7 @@ def test_a_fork_is_another_process(path):
         lock.wait(file, 0)
         pid = os.fork()
         if pid == 0:
+            end_if_it_hangs()
             os._exit("this process" in said_of(path))
         assert os.waitpid(pid, 0)[1] == 0
         with pytest.raises(LockedError):  # the fork has not given it back
