@@ -70,7 +70,8 @@ def hits(
     looked = [words.of_query(text, tokenize) for text in asked.texts]
     sparse = [each for _, each in looked]
     if queries is None:
-        some = _worded(place, sparse, filter, how)
+        answers = iter(searching.batched(place, _requests(place, sparse, filter, how)))
+        some = [[] if each is None else next(answers) for each in sparse]
         out = [[_by_words(place, point, how) for point in each] for each in some]
     elif asked.fusion == DBSF:
         out = [_by_server(place, *pair, filter, how) for pair in zip(queries, sparse, strict=True)]
@@ -91,10 +92,10 @@ def _by_words(place: Place, point: Any, how: Asked) -> Hit:
     return replace(searching.hit_of(place, point, how.with_vectors, score), scores={"text": score})
 
 
-def _worded(place: Place, sparse: Sequence[Any], filter: Any, how: Asked) -> list[list[Any]]:
-    """The points that have one of the words, for each query."""
+def _requests(place: Place, sparse: Sequence[Any], filter: Any, how: Asked) -> list[Any]:
+    """The searches for words, of the queries that have any."""
     m = models()
-    requests = [
+    return [
         m.QueryRequest(
             query=each,
             using=words.VECTOR,
@@ -106,23 +107,27 @@ def _worded(place: Place, sparse: Sequence[Any], filter: Any, how: Asked) -> lis
         for each in sparse
         if each is not None
     ]
-    found = iter(searching.batched(place, requests))
-    return [[] if each is None else next(found) for each in sparse]
 
 
 def _fused(place: Place, queries: F32, sparse: Sequence[Any], asked: Words, filter: Any, how: Asked) -> list[list[Hit]]:
     """Both sides as one list, by the rule of `engine.hybrid`; equal scores as they were added."""
     wide = replace(how, k=hybrid.width(how.k), score_threshold=None, with_vectors=False, ids_only=True)
-    sides = {"vector": searching.nearest(place, queries, filter, wide), "text": _worded(place, sparse, filter, wide)}
+    asks = searching.requests_of(place, queries, filter, wide) + _requests(place, sparse, filter, wide)
+    found = searching.batched(place, asks)
+    near, worded = found[: len(queries)], iter(found[len(queries) :])
+    sides = {
+        "vector": searching.completed(place, queries, filter, wide, near),
+        "text": [[] if each is None else next(worded) for each in sparse],
+    }
     sign = {"vector": -1.0 if place.known.distance == "euclid" else 1.0, "text": 1.0}
     out = []
     for i in range(len(queries)):
-        points = {point.id: point for found in sides.values() for point in found[i]}
+        points = {point.id: point for each in sides.values() for point in each[i]}
         added = sorted(points.values(), key=lambda point: ((point.payload or {}).get(ORDER, 0), str(point.id)))
         ordinals = {point.id: at for at, point in enumerate(added)}
         lists = {
-            side: [(ordinals[point.id], float(sign[side] * point.score)) for point in found[i]]
-            for side, found in sides.items()
+            side: [(ordinals[point.id], float(sign[side] * point.score)) for point in each[i]]
+            for side, each in sides.items()
         }
         best = hybrid._fused(lists, asked)[: how.k]
         out.append([(added[each.ordinal], each) for each in best])

@@ -80,13 +80,12 @@ def hits(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Hit]]
     """The hits of each query, nearest first: ``min(k, matches)``, but for those below the threshold."""
     if not place.settings().exists or not len(queries):
         return [[] for _ in queries]
-    found = nearest(place, queries, filter, how)
+    found = completed(place, queries, filter, how, _found(place, queries, filter, how))
     return [_above([hit_of(place, point, how.with_vectors) for point in points], how) for points in found]
 
 
-def nearest(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Any]]:
-    """The points of each query; where a walk ran dry, the query is answered exactly."""
-    found = _found(place, queries, filter, how)
+def completed(place: Place, queries: F32, filter: Any, how: Asked, found: list[list[Any]]) -> list[list[Any]]:
+    """The points of each query that were found; where a walk ran dry, the query is answered again, exactly."""
     if not how.exact and (few := [i for i, points in enumerate(found) if len(points) < how.k]):
         there = place.call("count", count_filter=filter, exact=True).count
         few = [i for i in few if len(found[i]) < min(how.k, there)]
@@ -103,21 +102,29 @@ def _above(found: list[Hit], how: Asked) -> list[Hit]:
 
 
 def _found(place: Place, queries: F32, filter: Any, how: Asked) -> list[list[Any]]:
-    m = models()
-    vector = place.known.layout.vector
-    wanted = {
-        "filter": filter,
-        "limit": how.k,
-        "using": vector or None,
-        "params": params_of(place, how, filter),
-        "with_payload": only(ID, ORDER) if how.ids_only else True,
-        "with_vector": vectors_of(place, how.with_vectors),
-    }
+    wanted = _wanted(place, filter, how)
     if len(queries) == 1:
         given = {"query_filter" if name == "filter" else name: value for name, value in wanted.items()}
         given["search_params"], given["with_vectors"] = given.pop("params"), given.pop("with_vector")
         return [place.call("query_points", query=queries[0].tolist(), **given).points]
-    return batched(place, [m.QueryRequest(query=query.tolist(), **wanted) for query in queries])
+    return batched(place, requests_of(place, queries, filter, how))
+
+
+def _wanted(place: Place, filter: Any, how: Asked) -> dict[str, Any]:
+    return {
+        "filter": filter,
+        "limit": how.k,
+        "using": place.known.layout.vector or None,
+        "params": params_of(place, how, filter),
+        "with_payload": only(ID, ORDER) if how.ids_only else True,
+        "with_vector": vectors_of(place, how.with_vectors),
+    }
+
+
+def requests_of(place: Place, queries: F32, filter: Any, how: Asked) -> list[Any]:
+    """The search of each query, as `batched` takes it."""
+    wanted = _wanted(place, filter, how)
+    return [models().QueryRequest(query=query.tolist(), **wanted) for query in queries]
 
 
 def batched(place: Place, requests: Sequence[Any]) -> list[list[Any]]:

@@ -25,7 +25,35 @@ BODIES = {
     ("POST", "/points/query/batch"): models.QueryRequestBatch,
     ("POST", "/points/delete"): models.FilterSelector,
     ("POST", "/points/batch"): models.UpdateOperations,
+    ("POST", "/aliases"): models.ChangeAliasesOperation,
 }
+
+
+def checked(method, path, body):
+    """A body as the model of its endpoint, which takes no unknown field, and has all of it; and the body's fields."""
+    model = BODIES.get((method, path))
+    if model is None:
+        assert body is None, f"{method} {path} has a body, and no model"
+        return None, set()
+    given = model.model_validate(body)
+    back = given.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert back == body, f"{method} {path}: {body} is read as {back}"
+    return given, set(fields_of(body))
+
+
+def fields_of(body, before=""):
+    """The paths of fields, those under names that users choose left out."""
+    if isinstance(body, list):
+        for each in body:
+            yield from fields_of(each, before)
+    elif isinstance(body, dict):
+        spaces = before in ("vectors", "sparse_vectors")
+        free = spaces or before.endswith((".payload", ".vector", "metadata"))
+        for key, each in body.items():
+            path = f"{before}.{'*' if free else key}".lstrip(".")
+            yield path
+            if spaces or not free:
+                yield from fields_of(each, path)
 
 
 class Shim:
@@ -42,21 +70,30 @@ class Shim:
         self.lock = threading.Lock()
         self.keys = []
         self.version = "1.20.0"
+        self.fields = {}  # of the bodies, by endpoint
 
     def answer(self, method, path, body):
         """What the server answers, which is put under "result"."""
         if path == "/":
             return {"title": "qdrant", "version": self.version}
+        if path in ("/aliases", "/collections/aliases"):
+            return self.aliases(*checked(method, "/aliases", body))
         name, _, rest = path.removeprefix("/collections/").partition("/")
         name, rest = unquote(name), f"/{rest}" if rest else ""
-        model = BODIES.get((method, rest))
-        given = None if model is None else model.model_validate(body)
+        given, found = checked(method, rest, body)
+        self.fields.setdefault((method, rest), set()).update(found)
         self.asked.append((method, rest, body))
         if (method, rest) == ("GET", "") and self.client.collection_exists(name):
             found = self.client.get_collection(name)
             known = self.indexes.get(name, {})
             return {**found.model_dump(mode="json"), "payload_schema": known}
         return self.changed(method + rest, name, given)
+
+    def aliases(self, given, found):
+        if given is None:
+            return self.client.get_aliases()
+        self.fields[("POST", "/aliases")] = found
+        return self.client.update_collection_aliases(given.actions)
 
     def changed(self, asked, name, given):
         client = self.client
