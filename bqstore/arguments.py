@@ -182,11 +182,17 @@ def _where_it_belongs(name: object, known: Collection[str]) -> str | None:
     return None if setting is None else f": {setting} is set when the store is opened{_OF_OPEN[setting]}"
 
 
-def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a public function or method so that an unknown keyword is an UnknownKeywordError."""
+def checked_keywords(
+    function: Callable[P, R], not_here: Callable[[object], Iterable[str]] | None = None
+) -> Callable[P, R]:
+    """Decorate a public function or method so that an unknown keyword is an UnknownKeywordError.
+
+    ``not_here`` returns, by the first argument, the keywords that are refused beside it: errors do not name them.
+    """
     parameters = inspect.signature(function).parameters.values()
     known = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
     where = f"{function.__qualname__}()"
+    first = next(iter(inspect.signature(function).parameters), "")
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -194,7 +200,8 @@ def checked_keywords(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except TypeError:  # looked at afterwards: before, it would cost every call
             if kwargs.keys() - known:
-                refuse_unknown(kwargs, known - {"self"}, where)
+                refused = not_here(args[0] if args else kwargs.get(first)) if not_here else ()
+                refuse_unknown(kwargs, known.difference({"self"}, refused), where)
             raise
 
     return call

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copyreg
 import inspect
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from .arguments import (
     check_bool,
@@ -55,7 +55,7 @@ from .other_stores import refuse_foreign
 from .places import absolute, refuse_a_setting, tell_of_a_new_one, tell_of_another_mode
 from .protocol import CollectionProtocol
 from .quality.keeper import RecallKeeper
-from .remote import RemoteCollection, is_remote, open_remote
+from .remote import NO_COUNTERPART, RemoteCollection, is_remote, open_remote
 from .storage import Head, coding_of, open_store
 from .storage.folders import check_store_folder, collection_folder, collections_in, existing
 from .storage.text_index import TextIndex
@@ -63,10 +63,25 @@ from .storage.text_index import TextIndex
 if TYPE_CHECKING:  # what one has and the other lacks is found here
     _BOTH: tuple[CollectionProtocol, CollectionProtocol] = (cast(Collection, None), cast(RemoteCollection, None))
 
+P = ParamSpec("P")
+R = TypeVar("R")
+# keywords of servers, and what stands for not given
+_SERVED: Final[dict[str, Any]] = {
+    **dict.fromkeys(("api_key", "shard_number", "replication_factor", "write_consistency_factor", "read_consistency")),
+    **{"tenant_field": None, "grpc": False, "timeout": 30.0},
+}
 _GROUPS: Final = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
 
-@checked_keywords
+def _not_beside(path: object) -> Iterable[str]:
+    return NO_COUNTERPART if is_remote(path) else _SERVED
+
+
+def _checked(function: Callable[P, R]) -> Callable[P, R]:
+    return checked_keywords(function, _not_beside)
+
+
+@_checked
 def open(
     path: str | PathLike[str] | None = None,
     collection: str = "default",
@@ -246,15 +261,13 @@ def open(
     return out
 
 
-_SERVED: Final = {"grpc": False, "timeout": 30.0}  # what stands for not given; None for the others
-
-
 def _refuse_served(served: Mapping[str, Any]) -> None:
     """Raise UnknownKeywordError for a keyword of servers beside a folder."""
     for name, value in served.items():
-        if value != _SERVED.get(name):
+        if value != _SERVED[name]:
+            ours = "; did you mean 'lock_timeout'?" if name == "timeout" else ""
             raise UnknownKeywordError(
-                f'the store has no keyword {name!r}: there is no server; it is for path="qdrant://host:6333/name"'
+                f'the store has no keyword {name!r}: there is no server; it is for path="qdrant://host:6333/name"{ours}'
             )
 
 
@@ -407,7 +420,7 @@ def open_flat(
     own = {name for name in inspect.signature(open).parameters if name not in ("path", "collection")}
     unknown = [name for name in settings if name not in own and name != "collection"]
     refuse_foreign("the store", unknown)
-    refuse_unknown(unknown, {*own, *also}.difference(unknown), "the store")
+    refuse_unknown(unknown, {*own, *also}.difference(unknown, _not_beside(path)), "the store")
     return open(path, collection, **given)
 
 

@@ -33,7 +33,7 @@ _OPENED_WITH: Final[dict[str, str]] = {
     **dict.fromkeys(("collection_metadata", "collection_configuration", "hnsw_kwargs"), _DISTANCE),
     **dict.fromkeys(("vector_params", "collection_create_options", "distance_strategy"), _DISTANCE),
     **dict.fromkeys(("similarity_metric", "metric", "dense_config", "index_type"), _DISTANCE),
-    "prefer_grpc": "here it is grpc",
+    "prefer_grpc": 'here it is grpc, beside path="qdrant://host:6333/name"',
     **dict.fromkeys(("embed_dim", "embedding_dimension", "vector_size"), "here it is dim; leave it out"),
     "create_collection_if_not_exists": "read_only=True opens what exists, and makes nothing",
     **dict.fromkeys(("force_recreate", "overwrite"), "store.collection.clear() deletes what is there"),

@@ -291,3 +291,22 @@ def test_skipping_leaves_the_dimension_to_the_first_good_vector():
 def test_a_keyword_that_means_something_elsewhere_says_where(col, call, words):
     with pytest.raises((UnknownKeywordError, InvalidInputError), match=words):
         call(col)
+
+
+@pytest.mark.parametrize(
+    ("path", "listed", "refused", "near"),
+    [
+        (None, "lock_timeout, m, mode, ", ("api_key", "timeout", "shard_number", "tenant_field"), "'lock_timeout'"),
+        ("s", "lock_timeout, m, mode, ", ("api_key", "timeout", "shard_number", "tenant_field"), "'lock_timeout'"),
+        ("qdrant://host:1/name", "tenant_field, timeout", ("lock_timeout", "mode", "text_index"), "'timeout'"),
+    ],
+)
+def test_keywords_that_are_refused_there_were_listed_as_known(path, listed, refused, near):
+    for call in (bqstore.open, bqstore.open_flat):
+        with pytest.raises(UnknownKeywordError, match=listed) as caught:
+            call(path, nonsense=1)
+        assert not set(refused) & set(str(caught.value).split("known: ")[1].split(", "))
+        with pytest.raises(UnknownKeywordError, match=f"did you mean {near}"):
+            call(path, timeot=1)
+    with pytest.raises(UnknownKeywordError, match=r"there is no server.*did you mean 'lock_timeout'"):
+        bqstore.open(timeout=1)

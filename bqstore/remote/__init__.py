@@ -9,5 +9,6 @@ which settings have a counterpart. It may import what lies below `bqstore.collec
 from .address import is_remote
 from .collection import RemoteCollection
 from .opening import open_remote
+from .settings import NO_COUNTERPART
 
-__all__ = ["RemoteCollection", "is_remote", "open_remote"]
+__all__ = ["NO_COUNTERPART", "RemoteCollection", "is_remote", "open_remote"]

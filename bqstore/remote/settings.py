@@ -19,7 +19,7 @@ _TURBO: Final = {"one_bit": "bits1", "two_bits": "bits2", "four_bits": "bits4"}
 _DISTANCES: Final = {"cosine": "Cosine", "dot": "Dot", "euclid": "Euclid"}
 _OURS: Final = {value: name for name, value in _DISTANCES.items()}
 _DATATYPES: Final = {"float32": "float32", "float16": "float16", "none": "turbo4"}
-_NO_COUNTERPART: Final = {
+NO_COUNTERPART: Final = {  # keywords of folders, and what to do
     "truncate_dim": "cut the vectors before they are added",
     "target_recall": "give oversampling= or hnsw_ef=; recall() measures what they find",
     "threads": "the server has its own",
@@ -88,7 +88,7 @@ def resolved(given: Mapping[str, Any]) -> Quantization:
 
 def refuse_without_counterpart(given: Mapping[str, Any]) -> None:
     """Raise InvalidInputError for a setting that a server has not; None, False and {} are not given."""
-    for name, hint in _NO_COUNTERPART.items():
+    for name, hint in NO_COUNTERPART.items():
         value = given.get(name)
         if value or (name == "target_recall" and value is not None and value != 0):
             raise InvalidInputError(f"{name}={shown(value)} has no counterpart on a Qdrant server: {hint}")
