@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.load import loads
 
 import langchain_bqstore
 import langchain_bqstore.documents
@@ -97,6 +98,8 @@ METHOD_IDS = [f"{cls.__module__}.{cls.__qualname__}.{name}" for cls, name in MET
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A method's example goes on from that of its class."""
+    if name.endswith(".loading") and "allowed_objects" not in inspect.signature(loads).parameters:
+        pytest.skip("LangChain's loads has no allowed_objects in this version")
     monkeypatch.chdir(tmp_path)  # some write a folder
     test = EXAMPLES[name]
     of_class = EXAMPLES.get(name.rpartition(".")[0])

@@ -256,6 +256,7 @@ def test_langchain_refuses_another_model(tmp_path: Path) -> None:
         pass  # another name for the same
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated method get_doc_id")  # LlamaIndex's, before 0.14.6
 async def test_llama_index_refuses_a_query_of_another_model(tmp_path: Path) -> None:
     toy = EmbedderEmbedding(Toy())
     with LlamaIndexStore(tmp_path, embedding_model=toy.model_name) as store:
