@@ -39,6 +39,7 @@ def _table(title: str, *columns: str, numbers: int) -> Table:
     return table
 
 
+_LONG_WORD = 16  # characters; words beyond, such as names of files, may be broken
 _WIDE = 1000  # columns: no table needs more
 
 
@@ -71,16 +72,24 @@ def _pairs(title: str, pairs: dict[str, str]) -> RenderableType:
 
 
 class _ForWidth:
-    """The first of several tables that fits the terminal; the last one is the one without the least needed columns."""
+    """The first of several tables that fits the terminal; the last one is the one without the least needed columns.
+
+    One in which words of the first column would be broken does not fit, unless no other does.
+    """
 
     def __init__(self, *tables: Table) -> None:
         self.tables = tables
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for table in self.tables[:-1]:
+        for table in self.tables:
+            first = table.columns[0]
+            least = first.min_width
+            words = [word for cell in (first.header, *first.cells) for word in str(cell).split()]
+            first.min_width = max(least or 1, min(_LONG_WORD, max(map(len, words), default=1)))
             if Measurement.get(console, options.update(max_width=_WIDE), table).minimum <= options.max_width:
                 yield table
                 return
+            first.min_width = least
         yield self.tables[-1]
 
 

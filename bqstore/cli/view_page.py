@@ -129,6 +129,11 @@ def _documents(view: View, served: str | None) -> str:
     matching = "that match the filter" if view.wanted is not None else "of the collection"
     if len(view.documents) == view.matching:
         said = f"All {view.matching:,} documents {matching} are on this page."
+    elif view.matching - len(view.documents) <= len(view.damaged):
+        said = (
+            f"{len(view.documents):,} of the {view.matching:,} documents {matching} are on this page; the others are "
+            "damaged."
+        )
     else:
         said = (
             f"{len(view.documents):,} of the {view.matching:,} documents {matching} are on this page, picked at "

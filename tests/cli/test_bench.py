@@ -38,6 +38,9 @@ def test_queries_of_the_users_and_a_narrow_terminal(run, walked, tmp_path, monke
     result = run("bench", walked, "--queries", tmp_path / "q.npy")
     assert result.exit_code == 0 and "5 queries" in result.stdout and "in a batch" not in result.stdout
     assert "Queries were given" in result.stdout and "…" not in result.stdout
+    monkeypatch.setenv("COLUMNS", "60")
+    words = run("bench", walked, "--queries", tmp_path / "q.npy").stdout.split()
+    assert {"settings", "target", "exact"} <= set(words)  # not broken
     result = run("bench", walked, "--queries", tmp_path / "q.npy", "--filter", '{"n": 9}', "--json")
     assert {row["recall"] for row in json.loads(result.stdout)["rows"]} == {None}
 

@@ -91,6 +91,14 @@ def test_narrow_tables_keep_the_first_column(run, store, asked, monkeypatch):
     assert "95% interval" not in text.partition("Settings measured")[2]
 
 
+@pytest.mark.parametrize("columns", [60, 70])
+def test_words_of_the_first_column_were_broken_where_the_terminal_is_narrow(run, store, asked, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = run("recall", store).stdout
+    assert {"rotated", "RaBitQ,", "(scalar4bits)"} <= set(text.split())
+    assert "…" not in text and max(map(len, text.splitlines())) <= columns
+
+
 def test_settings_that_look_the_same_are_one_row(run, store, monkeypatch):
     scanned = [replace(given.points()[0], way="scan", hnsw_ef=ef, oversampling=7.5, rescore=True) for ef in (256, 512)]
     report = given.report(points=(given.report().current, *scanned))

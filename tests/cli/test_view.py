@@ -97,6 +97,7 @@ def test_damaged_documents_closed_the_whole_view(run, notes, tmp_path, what):
     assert f"{len(gone)} documents that were looked at are damaged and left out: {', '.join(gone)}" in result.stderr
     said = Reader((tmp_path / "v.html").read_text("utf-8")).said()
     assert f"damaged and left out: {', '.join(gone)}" in said and f"{120 - len(gone)} of the 120" in said
+    assert "the others are damaged." in said
     told = json.loads(run("view", notes, "--to", tmp_path / "v.html", "--json").stdout)
     assert (told["damaged"], told["shown"]) == (gone, 120 - len(gone))
 
