@@ -13,7 +13,7 @@ import typer
 
 import bqstore
 
-from . import tables
+from . import formatting, tables
 from .console import collection_of, emit, errors_reported, existing_collection, note, say, show
 from .files import check_report_path, read_queries
 from .options import Json, K, Name, Store, app
@@ -111,6 +111,9 @@ def recall(
             emit(measured)
         else:
             show(tables.recall(measured))
+            words, code = formatting.to_do(measured, path, collection_of(path, collection))
+            if code:  # the verdict names a call of Python
+                say(f"{words} {code}")
         if report is not None:  # last, so that the result is on the screen if it cannot be written
             from .report import page
 

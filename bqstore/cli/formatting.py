@@ -36,6 +36,19 @@ def next_step(verdict: str) -> str:
     return found[1] if found else ""
 
 
+def to_do(report: RecallReport, path: str, collection: str) -> tuple[str, str]:
+    """What a reader of a recall report does next, and what they type for it; or that there is nothing to do."""
+    step = next_step(report.verdict)
+    if step.startswith("tune("):
+        tune = command("tune", path, collection, "--target", "0.95")
+        return "What to do: store faster or better settings by", tune
+    if step.startswith("requantize("):
+        return "What to do, in Python:", f"bqstore.open({path!r}, {collection!r}).{step}"
+    if step or report.recall < ENOUGH:
+        return f"What to do: {step or 'see the table for settings that find more'}", ""
+    return "What to do: nothing. Keep the settings as they are.", ""
+
+
 def size(n: float) -> str:
     """Bytes in decimal units."""
     name, factor = unit(n)

@@ -63,16 +63,8 @@ def _head(report: RecallReport, path: str, collection: str) -> str:
 
 def to_do(report: RecallReport, path: str, collection: str) -> str:
     """The next step of the verdict as what a reader can type; or that there is none."""
-    step = formatting.next_step(report.verdict)
-    if step.startswith("tune("):
-        command = formatting.command("tune", path, collection, "--target", "0.95")
-        return f"What to do: store faster or better settings by <code>{shown(command)}</code>"
-    if step.startswith("requantize("):
-        opened = f"bqstore.open({path!r}, {collection!r})"
-        return f"What to do, in Python: <code>{shown(opened)}.{shown(step)}</code>"
-    if step or report.recall < formatting.ENOUGH:
-        return f"What to do: {shown(step or 'see the table for settings that find more')}"
-    return "What to do: nothing. Keep the settings as they are."
+    words, code = formatting.to_do(report, path, collection)
+    return shown(words) + (f" <code>{shown(code)}</code>" if code else "")
 
 
 def _plots(report: RecallReport, drawn: Iterable[str]) -> str:

@@ -91,6 +91,12 @@ def test_narrow_tables_keep_the_first_column(run, store, asked, monkeypatch):
     assert "95% interval" not in text.partition("Settings measured")[2]
 
 
+def test_the_verdict_on_the_terminal_named_a_call_of_python(run, store, monkeypatch):
+    report = given.report(verdict="They find 80.1%. Next step: tune(); at oversampling 8 they find 97%.")
+    monkeypatch.setattr(bqstore.Collection, "recall", lambda self, *_, **__: report)
+    assert f"bqstore tune {store} --target 0.95" in run("recall", store).stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("columns", [60, 70])
 def test_words_of_the_first_column_were_broken_where_the_terminal_is_narrow(run, store, asked, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
