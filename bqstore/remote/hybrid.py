@@ -65,11 +65,12 @@ def hits(
 ) -> list[list[Hit]]:
     """The hits of each query, the best first."""
     tokenize = place.settings().tokenize
-    if not place.known.exists or tokenize is None:
-        return [[] for _ in asked.texts]
+    assert tokenize is not None  # without an index, words are refused: see `asked`
     looked = [words.of_query(text, tokenize) for text in asked.texts]
     sparse = [each for _, each in looked]
-    if queries is None:
+    if not place.known.exists:
+        out: list[list[Hit]] = [[] for _ in asked.texts]
+    elif queries is None:
         answers = iter(searching.batched(place, _requests(place, sparse, filter, how)))
         some = [[] if each is None else next(answers) for each in sparse]
         out = [[_by_words(place, point, how) for point in each] for each in some]

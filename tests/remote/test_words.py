@@ -136,6 +136,13 @@ def test_the_index_is_of_the_collection(client, name):
             bqstore.open(client, name, text_index=other)
 
 
+def test_an_explained_search_of_words_before_the_first_document_has_its_explanation(client, name):
+    with bqstore.open(client, name, text_index=True) as col:
+        for given, mode in (([], "text"), ([np.ones(4)], "hybrid")):
+            hits = col.search(*given, k=3, text="dog", explain=True)
+            assert hits == [] and (hits.explanation.mode, hits.explanation.words) == (mode, ("dog",))
+
+
 def test_without_an_index_words_are_refused_by_name(col):
     filled(col)
     for given in ({"text": "dog"}, {"mode": "text"}, {"text": "dog", "alpha": 0.3}):
