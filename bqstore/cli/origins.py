@@ -5,6 +5,7 @@ kept beside the documents (`bqstore.open_key_values`).
 """
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Origins:
         if self._moved:
             return
         other = {root: new for root in self._now if root in stored and (new := self._new(root))}
-        still = {root: next((place for place in self._before[root] if place.exists()), None) for root in other}
+        still = {root: next(filter(os.path.exists, self._before[root]), None) for root in other}
         counts = {root: [0, 0] for root in other if still[root] is None}  # passages; and those that have changed
         if counts:
             for each in changed(_counted(found, counts)):
@@ -65,7 +66,7 @@ class Origins:
     def is_whole(self, root: str) -> bool:
         """Whether a folder is read in all places that it was read in before and that are still there."""
         now = self._now[root]
-        return self._moved or all(_is_among(place, now) for place in self._before.get(root, ()) if place.exists())
+        return all(_is_gone(place) or _is_among(place, now) for place in self._before.get(root, ()))
 
     def _new(self, root: str) -> list[Path]:
         """Places in which a folder is read now, and was not when it was read before."""
@@ -73,13 +74,20 @@ class Origins:
         return [] if before is None else [place for place in self._now[root] if not _is_among(place, before)]
 
     def _kept(self) -> dict[str, set[Path]]:
+        if self._moved:  # nothing is asked of it
+            return {}
         roots = list(self._now)
         try:
             with bqstore.open_key_values(self._path, self._collection, read_only=True) as pairs:
                 found = pairs.get(roots, _SPACE)
         except bqstore.NotFoundError:
             return {}
-        return {root: set(map(Path, json.loads(data))) for root, data in zip(roots, found, strict=True) if data}
+        try:
+            return {root: set(map(Path, json.loads(data))) for root, data in zip(roots, found, strict=True) if data}
+        except (ValueError, TypeError):
+            raise bqstore.CorruptionError(
+                f"where {', '.join(roots)} was read before cannot be made out; if it is the same, give --moved"
+            ) from None
 
 
 def _counted(found: Iterable[Passage], counts: dict[str, list[int]]) -> Iterator[Passage]:
@@ -89,12 +97,23 @@ def _counted(found: Iterable[Passage], counts: dict[str, list[int]]) -> Iterator
         yield each
 
 
+def _is_gone(place: Path) -> bool:
+    """Whether there is nothing at a path; of one that may not be looked at, nobody knows."""
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # or no path here
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _is_among(place: Path, others: Iterable[Path]) -> bool:
     """Whether a path leads to one of these, as another mount of the same folder does."""
     for other in others:
         try:
             if place == other or place.samefile(other):
                 return True
-        except OSError:  # it is no more, or not to be read
+        except (OSError, ValueError):  # it is no more, not to be read, or no path here
             continue
     return False

@@ -427,6 +427,33 @@ def test_two_folders_of_one_name_at_once_are_not_gone_when_one_is_read(take, not
     assert json.loads(take(notes, other, "--json").stdout)["unchanged"] == 8
 
 
+def remembered(store, data):
+    """Change what a store remembers of the folder `notes`."""
+    with bqstore.open_key_values(store, "default") as pairs:
+        pairs.put({"notes": data}, "places of folders")
+
+
+def test_an_earlier_place_that_may_not_be_looked_at_stopped_the_ingest(take, notes):
+    """As of a folder that root has read, in its home, or one of a name too long for this machine."""
+    assert take(notes).exit_code == 0
+    remembered(notes.parent / "store", json.dumps(["/" + 300 * "x" + "/notes"]).encode())
+    (notes / "a.md").unlink()
+    told = json.loads(take(notes, "--prune", "--json").stdout)
+    assert (told["added"], told["gone"]) == (0, [])  # those of the other place may all be there
+    told = json.loads(take(notes, "--prune", "--json").stdout)
+    assert told["gone"] == ["notes/a.md"] and told["deleted"]
+
+
+def test_a_damaged_memory_of_places_is_an_error_with_a_name(take, notes):
+    assert take(notes).exit_code == 0
+    for data in (b"null", b"[1]", b"xx", b"\xff"):
+        remembered(notes.parent / "store", data)
+        result = take(notes)
+        assert result.exit_code == 1 and "where notes was read before cannot be made out" in result.stderr
+        assert "Traceback" not in result.stderr and result.exception.__class__ is SystemExit
+    assert take(notes, "--moved").exit_code == 0 and take(notes).exit_code == 0
+
+
 def test_a_row_replaced_one_of_another_folder_that_has_its_id(take, notes):
     assert take(notes).exit_code == 0
     rows = notes.parent / "rows"
