@@ -257,6 +257,8 @@ def _compared(
     rounded = max(_ROUNDED[info.originals] for info in infos)
     some = sample.kept[:: max(1, len(sample.kept) // _SAMPLE)]
     there = {record.id: record for record in made.get([record.id for record in some], with_vectors=True)}
+    left = {record.id for record in source.get([record.id for record in some])}
+    some = [record for record in some if record.id in left]  # others are over since they were read, in both
     differing = [record.id for record in some if not _same(record, there.get(record.id), rounded)]
     recall = None
     queries = [record.vector for record in some if record.vector is not None and record.vector.any()][:_QUERIES]

@@ -129,3 +129,14 @@ def test_what_other_programs_go_on_to_find_is_not_to_be_over(client, name):
             with pytest.raises(bqstore.InvalidInputError, match="expires_at is for collections that bqstore has made"):
                 call()
         assert (len(col), col.expire(), col.info().deleted) == (1, 0, 0)
+
+
+def test_documents_that_ended_while_they_were_copied_were_told_as_differing(client, name, moved, tmp_path):
+    with bqstore.open(tmp_path / "store") as col:
+        col.add(vectors(N), IDS, expires_at=[timedelta(minutes=1), *[None] * (N - 1)])
+
+    def later(done, total):
+        moved.at += timedelta(minutes=2)
+
+    report = bqstore.copy(tmp_path / "store", "default", name, to=client, batch=4, progress=later)
+    assert (report.documents, report.there, report.differing, report.ok) == (N - 1, N - 1, (), True)
