@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .arguments import check_int, checked_keywords
 from .embeddings import user_cache_folder
-from .errors import InvalidInputError
+from .errors import InvalidInputError, SettingsConflictError
 from .opening import open as open_collection
 from .protocol import CollectionProtocol
 from .remote import is_remote
@@ -111,7 +111,7 @@ def copy(
             raise InvalidInputError("this collection keeps no originals, so there are no vectors to copy")
         name = new if new is not None else "default" if _has_name(target) else info.collection
         given = {**_settings_of(info, is_remote(target)), **(to_settings or {})}
-        with open_collection(target, name, **given) as made:
+        with _opened(target, name, given, to_settings or {}) as made:
             kept = _Journal(journal, source, made)
             copied, resumed, sample = _streamed(source, made, kept, batch, progress)
             report = _compared(source, made, sample, copied, resumed, time.monotonic() - begun)
@@ -122,6 +122,16 @@ def copy(
 def _has_name(target: Any) -> bool:
     """Whether an address names the collection itself."""
     return isinstance(target, str) and is_remote(target) and "/" in target.split("?")[0].partition("://")[2].rstrip("/")
+
+
+def _opened(target: Any, name: str, given: Mapping[str, Any], asked: Mapping[str, Any]) -> Any:
+    """The copy, which keeps its own index of words, or none, where it was made before, unless one is asked for."""
+    try:
+        return open_collection(target, name, **given)
+    except SettingsConflictError:
+        if "text_index" in asked or "text_index" not in given:
+            raise
+        return open_collection(target, name, **{**given, "text_index": None})
 
 
 def _settings_of(info: Any, remote: bool) -> dict[str, Any]:

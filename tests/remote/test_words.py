@@ -163,6 +163,17 @@ def test_copies_keep_the_index(client, name, tmp_path):
         assert {hit.id for hit in far.search(k=9, text="dog")} == {hit.id for hit in back.search(k=9, text="dog")}
 
 
+def test_a_copy_that_was_made_without_an_index_was_refused_the_next_time(client, name, tmp_path):
+    with bqstore.open(tmp_path / "store", text_index=True) as col:
+        filled(col)
+    with bqstore.open(client, name) as col:
+        col.add(vectors(1), IDS[:1], TEXTS[:1])
+    assert bqstore.copy(tmp_path / "store", "default", name, to=client).ok
+    assert bqstore.open(client, name).info().text_index is None
+    with pytest.raises(bqstore.SettingsConflictError, match="text_index"):
+        bqstore.copy(tmp_path / "store", "default", name, to=client, to_settings={"text_index": True})
+
+
 def test_the_adapters_search_for_words_there():
     with running() as (_, address):
         embedding = DeterministicFakeEmbedding(size=8)
