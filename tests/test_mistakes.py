@@ -298,7 +298,7 @@ def test_a_keyword_that_means_something_elsewhere_says_where(col, call, words):
     [
         (None, "lock_timeout, m, mode, ", ("api_key", "timeout", "shard_number", "tenant_field"), "'lock_timeout'"),
         ("s", "lock_timeout, m, mode, ", ("api_key", "timeout", "shard_number", "tenant_field"), "'lock_timeout'"),
-        ("qdrant://host:1/name", "tenant_field, timeout", ("lock_timeout", "mode", "text_index"), "'timeout'"),
+        ("qdrant://host:1/name", "tenant_field, text_index, timeout", ("lock_timeout", "mode"), "'timeout'"),
     ],
 )
 def test_keywords_that_are_refused_there_were_listed_as_known(path, listed, refused, near):

@@ -6,7 +6,7 @@ the models that are made from Qdrant's OpenAPI schema, which take no unknown fie
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -193,7 +193,8 @@ def running(port=0, shim=None):
             for name, value in (headers or {}).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(ConnectionError):  # who asked has given up
+                self.wfile.write(data)
 
         def log_message(self, *given):
             pass
