@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,7 +27,6 @@ TEXT_FIELDS = ("text", "page_content", "content", "document", "body")
 _PLAIN = (".txt", ".md", ".markdown", ".rst", ".text")
 _HTML = (".html", ".htm", ".xhtml")
 _ROWS = (".jsonl", ".ndjson", ".csv", ".parquet")
-_LONGEST_ID = 1024  # bytes
 SUFFIXES = (*_PLAIN, *_HTML, ".pdf", *_ROWS, ".npy")
 
 
@@ -123,27 +122,15 @@ def passages(source: Source, cut: Cut, text_field: str | None = None) -> Iterato
         yield Passage(f"{source.name}#{n}", piece, {**metadata, "source": source.name, "passage": n})
 
 
-def check_storable(source: Source, found: Iterable[Passage]) -> None:
+def check_storable(source: Source, found: Sequence[Passage]) -> None:
     """Refuse what no collection takes, before any of it is embedded. Raises InvalidInputError."""
-    if not _is_text(source.name):
-        raise bqstore.InvalidInputError("its name is no text in UTF-8: rename it")
-    for each in found:
-        if not (_is_text(each.id) and _is_text(each.text or "")):
-            raise bqstore.InvalidInputError("it holds half of a surrogate pair, which is no text")
-        if (size := len(each.id.encode())) > _LONGEST_ID:
-            raise bqstore.InvalidInputError(f"it has an id of {size:,} bytes; at most {_LONGEST_ID:,} are kept")
-        try:
-            json.dumps(each.metadata, ensure_ascii=False, allow_nan=False).encode()
-        except (ValueError, RecursionError) as error:  # a number that is none, half of a pair, no end of nesting
-            raise bqstore.InvalidInputError(f"a field of {each.id} cannot be kept: {error}") from None
-
-
-def _is_text(value: str) -> bool:
     try:
-        value.encode()
-    except UnicodeEncodeError:  # a name of a file in another encoding, an escape of JSON
-        return False
-    return True
+        source.name.encode()
+    except UnicodeEncodeError:  # in another encoding
+        raise bqstore.InvalidInputError("its name is no text in UTF-8: rename it") from None
+    bqstore.check_documents(
+        len(found), [each.id for each in found], [each.text for each in found], [each.metadata for each in found]
+    )
 
 
 def _pieces(source: Source, suffix: str, cut: Cut) -> Iterator[tuple[str, dict[str, Any]]]:

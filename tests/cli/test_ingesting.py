@@ -335,13 +335,17 @@ def test_one_file_that_cannot_be_stored_stopped_all_others(run, notes):
         names.append("na\\udcffme")
     result = ingest(run, notes)
     assert result.exit_code == 1 and "7 stored" in result.stdout and "Traceback" not in result.stderr
-    for name, said in zip(
-        names, ("surrogates", "1,025 bytes", "JSON", "half of a surrogate pair", "rename"), strict=False
-    ):
+    for name, said in zip(names, ("surrogate", "1,025 bytes", "JSON", "lone surrogate", "rename"), strict=False):
         assert any(f"notes/{name}." in line and said in line for line in result.stderr.splitlines()), (
             name,
             result.stderr,
         )
+
+
+def test_fields_nested_too_deep_stopped_all_other_files(run, notes):
+    (notes / "deep.jsonl").write_text('{"text": "one", "a": ' + "[" * 200 + "]" * 200 + "}")
+    told = json.loads(ingest(run, notes, "--json").stdout)
+    assert told["added"] == 7 and "nests more than 100 deep" in told["left_out"]["notes/deep.jsonl"]
 
 
 def test_a_folder_without_anything_to_read_was_told_as_a_success_without_a_word(run, notes):
