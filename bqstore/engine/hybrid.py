@@ -211,7 +211,7 @@ def _found(
             k = sides.wide.k if asked.has_vectors else options.k
             texts = finder.first(words, k)
             lists = {_TEXT: texts} if vectors is None else {_VECTOR: vectors[0][i], _TEXT: texts}
-            fused = _fused(lists, asked) if asked.has_vectors else [Found(o, s, {_TEXT: s}) for o, s in texts]
+            fused = fuse(lists, asked) if asked.has_vectors else [Found(o, s, {_TEXT: s}) for o, s in texts]
             if options.score_threshold is not None:
                 fused = [each for each in fused if each.score >= options.score_threshold]
             how = None
@@ -386,7 +386,7 @@ def _first_of(scores: dict[int, float], k: int) -> list[tuple[int, float]]:
     return sorted(sorted(scores.items()), key=itemgetter(1), reverse=True)[:k]
 
 
-def _fused(lists: dict[str, list[tuple[int, float]]], asked: Asked) -> list[Found]:
+def fuse(lists: dict[str, list[tuple[int, float]]], asked: Asked) -> list[Found]:
     """Both lists as one, the highest first, then as they were added."""
     weights = {_VECTOR: asked.alpha, _TEXT: 1 - asked.alpha}
     total: dict[int, float] = {}

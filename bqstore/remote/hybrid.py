@@ -130,7 +130,7 @@ def _fused(place: Place, queries: F32, sparse: Sequence[Any], asked: Words, filt
             side: [(ordinals[point.id], float(sign[side] * point.score)) for point in each[i]]
             for side, each in sides.items()
         }
-        best = hybrid._fused(lists, asked)[: how.k]
+        best = hybrid.fuse(lists, asked)[: how.k]
         out.append([(added[each.ordinal], each) for each in best])
     whole = out if how.ids_only else _read(place, out, how)
     return [

@@ -6,42 +6,16 @@ one dimension of 2**32, by a digest.
 
 from __future__ import annotations
 
-import sqlite3
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
 
 from ..engine.query_words import words_of
-from ..storage.text_index import TOKENIZERS, check_available
+from ..storage.word_counts import word_counts
 from .library import models
 
 VECTOR: Final = "words"  # the name of the sparse vector
 _K1, _B = 1.2, 0.75  # as FTS5 has them
-
-
-def counts(texts: Sequence[str], tokenize: str) -> list[Counter[str]]:
-    """How often each word occurs in each of some texts. Raises StorageError where SQLite lacks the tokenizer."""
-    out: list[Counter[str]] = [Counter() for _ in texts]
-    if not texts:
-        return out
-    _checked(tokenize)
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(
-            f"CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='{TOKENIZERS[tokenize]}')"
-        )
-        connection.execute("CREATE VIRTUAL TABLE found USING fts5vocab(words, 'instance')")
-        connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", enumerate(texts))
-        for at, word, n in connection.execute("SELECT doc, term, count(*) FROM found GROUP BY doc, term"):
-            out[at][word] = n
-    return out
-
-
-@cache
-def _checked(tokenize: str) -> None:
-    check_available(tokenize)
 
 
 def average(found: Sequence[Mapping[str, int]]) -> float:
@@ -59,7 +33,7 @@ def of_document(found: Mapping[str, int], mean: float) -> Any:
 
 def of_query(text: str, tokenize: str) -> tuple[list[str], Any]:
     """The words that are looked for, and the sparse vector of them; None where there are none."""
-    found = list(dict.fromkeys(word for each in counts(words_of(text, tokenize), tokenize) for word in each))
+    found = list(dict.fromkeys(word for each in word_counts(words_of(text, tokenize), tokenize) for word in each))
     return found, _vector(dict.fromkeys(found, 1.0))
 
 

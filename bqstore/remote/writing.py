@@ -19,6 +19,7 @@ from .. import clock
 from ..errors import BqstoreError, InvalidInputError
 from ..metadata.documents import with_metadata
 from ..storage import Row, Rows
+from ..storage.word_counts import word_counts
 from ..validate import check_dim
 from . import words
 from .filters import both, present
@@ -95,7 +96,7 @@ def _counted(place: Place, rows: Sequence[Row]) -> list[Counter[str]]:
     known = place.settings()
     if known.tokenize is None:
         return [Counter() for _ in rows]
-    found = words.counts([row.text or "" for row in rows], known.tokenize)
+    found = word_counts([row.text or "" for row in rows], known.tokenize)
     if not known.mean_words:
         place.look()  # somebody else may have settled it
         if not place.known.mean_words and (mean := words.average(found)):
