@@ -18,7 +18,6 @@ from .template import PROGRAM, as_json, card, document, shown, visible
 from .view_data import Document, Field, View
 
 _NAMED = 5  # damaged documents that are named
-_ORDINARY = 0.25  # share of deleted documents that is nothing to do something about
 
 
 def page(view: View, path: str, when: datetime | None = None, served: str | None = None) -> str:
@@ -292,11 +291,10 @@ def _health(view: View, path: str) -> str:
     said = [first, *problems]
     if view.damaged:
         said.insert(0, damage(view, path))
-    if info.deleted > _ORDINARY * max(1, info.count):
+    if info.deleted:
         command = formatting.command("compact", path, info.collection)
-        said.append(f"{info.deleted:,} deleted or replaced documents take space, which {command} gives back.")
-    elif info.deleted:
-        said.append(f"{info.deleted:,} deleted or replaced documents take space; that is ordinary.")
+        taken = "space, and time of searches" if info.compact_due else "space"
+        said.append(f"{info.deleted:,} deleted or replaced documents take {taken}, which {command} gives back.")
     if info.linked:
         said.append(f"{info.linked:,} of {info.count:,} documents are in the graph; the others are scanned.")
     said.append(f"Kernels: {tables.KERNELS[info.kernels]}.")

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import urllib.parse
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -227,6 +228,16 @@ def test_what_is_wrong_is_told_and_nothing_is_written(run, store, tmp_path, monk
     result = run("view", store, *words)
     assert (result.exit_code, result.stdout) == (1, "") and told in result.stderr
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_deleted_documents_are_told_by_the_rule_of_info(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        col.add(clustered(20, 16), [f"d{i}" for i in range(20)])
+        col.delete(["d1", "d2"])
+        view = view_data.looked_at(col, [], 50)
+    for due, taken in ((False, "take space, which"), (True, "take space, and time of searches, which")):
+        text = view_page.page(replace(view, info=replace(view.info, compact_due=due)), str(tmp_path))
+        assert f"2 deleted or replaced documents {taken} bqstore compact" in text
 
 
 # ---- served
