@@ -26,7 +26,7 @@ def add_stream(
     total = len(documents) if isinstance(documents, Sized) else None
     coming = iter(_each_in(documents))
     with Progress("adding", total) as progress:
-        while portion := [_parts_of(item, done + i) for i, item in enumerate(islice(coming, batch_size))]:
+        while portion := [_parts_of(item, done + i, on_error) for i, item in enumerate(islice(coming, batch_size))]:
             vectors, ids, texts, metadatas, ends = zip(*portion, strict=True)
             expires_at = list(ends) if any(end is not None for end in ends) else None
             try:
@@ -63,8 +63,8 @@ def _each_in(documents: object) -> Iterable[Any]:
     return documents
 
 
-def _parts_of(item: Any, index: int) -> tuple[Any, ...]:
-    """Vector, id, text, metadata and time of one document."""
+def _parts_of(item: Any, index: int, on_error: str) -> tuple[Any, ...]:
+    """Vector, id, text, metadata and time of one document; what is no vector is refused, or left to `add` to skip."""
     if isinstance(item, Record | Hit):
         item = {"vector": item.vector, "id": item.id, "text": item.text, "metadata": item.metadata}
     vector: Any = item
@@ -73,6 +73,8 @@ def _parts_of(item: Any, index: int) -> tuple[Any, ...]:
         if isinstance(item, Mapping):
             refuse_unknown(item, _PARTS, f"document {index}")
             vector, *others = map(item.get, _PARTS)
+        if on_error == "skip":
+            return (vector, *others)
         if vector is None:
             raise InvalidInputError(f"document {index} has no vector; scroll(with_vectors=True) gives records theirs")
         if isinstance(vector, Real) or getattr(vector, "ndim", 1) != 1:

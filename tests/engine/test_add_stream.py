@@ -88,6 +88,18 @@ def test_a_bad_document_is_named_by_its_place_in_the_stream():
         assert (report.added, [each.index for each in report.skipped]) == (249, [23])
 
 
+def test_what_is_no_vector_was_refused_where_bad_documents_are_skipped():
+    given = [{"id": "none"}, [1.0, 0.0], 7.0, np.ones((3, 2)), {"vector": [0.0, 1.0], "id": "good"}]
+    with bqstore.open() as col:
+        report = col.add_stream(given, batch_size=2, on_error="skip")
+        assert (report.added, [(each.index, each.id) for each in report.skipped]) == (
+            2,
+            [(0, "none"), (2, None), (3, None)],
+        )
+        with pytest.raises(UnknownKeywordError, match="document 0 has no keyword"):
+            col.add_stream([{"vectr": [1.0, 0.0]}], on_error="skip")
+
+
 def test_times_when_documents_are_over_come_along():
     with bqstore.open() as col, bqstore.open() as other:
         col.add_stream([{"vector": [1.0, 0.0], "id": "a", "expires_at": 3600}, {"vector": [0.0, 1.0], "id": "b"}])
