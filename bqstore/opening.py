@@ -68,7 +68,9 @@ R = TypeVar("R")
 # keywords of servers, and what stands for not given
 _SERVED: Final[dict[str, Any]] = {
     **dict.fromkeys(("api_key", "shard_number", "replication_factor", "write_consistency_factor", "read_consistency")),
-    **{"tenant_field": None, "grpc": False, "timeout": 30.0},
+    "tenant_field": None,
+    "grpc": False,
+    "timeout": 30.0,
 }
 _GROUPS: Final = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
