@@ -55,6 +55,7 @@ def test_in_other_distances(kind, distance):
         assert found_of(col, vectors, queries, distance) >= FLOOR - 0.01, col.health()
 
 
+@pytest.mark.long
 def test_with_few_links():
     vectors, queries = GENERATORS["topics, noise 1"](np.random.default_rng(3), *SIZES[0])
     with filled(vectors, hnsw={"m": 4}) as col:

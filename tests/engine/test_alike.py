@@ -26,6 +26,7 @@ def of_old(monkeypatch):
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("distance", ["cosine", "euclid"])
+@pytest.mark.long
 def test_vectors_of_six_dimensions_are_scanned(of_old, distance):
     """Sixty-four lists: a walk finds .6 of them under cosine, and .15 under euclid."""
     base, queries = data_of(N, 6)

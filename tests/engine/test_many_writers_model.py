@@ -134,6 +134,7 @@ class TwoWriters(RuleBasedStateMachine):
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("enough", [5, 2048])
+@pytest.mark.long
 def test_two_writers_are_as_one(monkeypatch, enough):
     monkeypatch.setattr(opening, "joined", lambda folder: None)
     monkeypatch.setattr(opening, "shared", lambda core: core)

@@ -132,6 +132,7 @@ def test_an_interrupted_run_is_continued(tmp_path, demo, monkeypatch, stopped_at
     assert "opened in" in demo(ASKED, limit=600)[1]
 
 
+@pytest.mark.long
 def test_another_limit_builds_anew(demo):
     assert "200 passages in" in demo(ASKED)[1]
     status, said = demo(ASKED, limit=100)

@@ -14,6 +14,7 @@ from bqstore import Embedder
 from .conftest import EXAMPLES
 
 
+@pytest.mark.long
 def test_several_thousand_passages(passages):
     from manual.corpus import MAX_CHARS
 

@@ -34,6 +34,7 @@ def switch_often():
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("reserved", [False, True])
+@pytest.mark.long
 def test_searches_go_on_while_nodes_are_linked(given, reserved):
     """Every search has a state of its own: it finds its ordinals, and as much as ever; old states grow worse slowly.
 

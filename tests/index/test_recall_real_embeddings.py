@@ -102,6 +102,7 @@ def test_rotation_costs_nothing_and_more_bits_find_more(measured, name):
 @pytest.mark.parametrize("rotate", [False, True])
 @pytest.mark.parametrize("encoding", ["one_bit", "two_bits", "four_bits"])
 @every_set  # the last one, so that each set is loaded once
+@pytest.mark.long
 def test_pruning_changes_no_hit(measured, encoding, rotate, name):
     """Though the errors of real embeddings are no matter of chance, where they are not turned."""
     given = measured(name)

@@ -44,6 +44,7 @@ def encoded(query, encoding, metric=layout.DOT):
 
 @every_encoding
 @pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.long
 def test_planes_are_those_of_the_naive_version(dim, encoding):
     query = whole_vectors(np.random.default_rng(dim), 1, dim)[0]
     levels, planes, held = encoded(query, encoding)

@@ -62,6 +62,7 @@ def search(query, codes, graph, metric, way, k, accept=None):
 @every_bits
 @every_encoding
 @pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.long
 def test_each_is_found_with_its_own_estimate(metric, encoding, bits):
     """All of them, by a beam that holds all, and in the order of a scan; also those behind the graph.
 

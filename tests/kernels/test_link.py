@@ -48,6 +48,7 @@ def rows_of(graph, node):
     dim=st.sampled_from(DIMS),
     seed=st.integers(0, 2**32 - 1),
 )
+@pytest.mark.long
 def test_a_selection_is_that_of_the_naive_version(n, degree, enough, dim, seed):
     rng = np.random.default_rng(seed)
     codes = make_codes(whole_vectors(rng, n, dim))

@@ -76,6 +76,7 @@ def test_the_beam_is_that_of_the_naive_version(n, tail, m, dim, ef, slack, densi
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(n=st.integers(1, 40), m=st.integers(2, 4), dim=st.sampled_from([3, 40]), seed=st.integers(0, 2**32 - 1))
+@pytest.mark.long
 def test_the_greedy_walk_ends_where_the_naive_version_ends(n, m, dim, seed):
     rng = np.random.default_rng(seed)
     codes = make_codes(whole_vectors(rng, n, dim))

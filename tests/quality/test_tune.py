@@ -47,6 +47,7 @@ def test_the_target_is_reached_on_new_queries(monkeypatch, distance, target, hal
         pytest.param("two_bits", 6000, 1000, marks=slow),
     ],
 )
+@pytest.mark.long
 def test_the_target_is_reached_by_walks(monkeypatch, encoding, n, half):
     let_walk(monkeypatch)
     monkeypatch.setattr(tuning, "_HALF", half)
