@@ -213,7 +213,7 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
     wide = math.ceil(2 * narrow * min(1.0, _WIDE_UP_TO / share) * max(1.0, math.sqrt(n / 100_000)))
     wide = max(wide, narrow)
     ef_sparse = wide if costs.walk_accepted(wide, share) < scanning and wide < accepted else 0
-    ef_dense = min(2 * ef, accepted)
+    ef_dense = min(ef, accepted)
     # the candidates may be widened to all of a beam: a scan does not find what it has missed
     widest = max(only, through, ef_sparse, ef_dense)
     found = replace(
