@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .opening import load, open, open_flat
     from .other_stores import lacking, refuse_foreign, refusing_foreign
     from .protocol import CollectionProtocol
+    from .records import Records
     from .relevance import relevance_of
     from .remote import RemoteCollection
     from .repairing import repair
@@ -86,6 +87,7 @@ _HOME = {
     **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
     "Collection": "collection",
     "CollectionProtocol": "protocol",
+    "Records": "records",
     "RemoteCollection": "remote",
     "Searcher": "engine.searcher",
     "warm_up": "index",
@@ -144,6 +146,7 @@ __all__ = [
     "RecallPoint",
     "RecallReport",
     "Record",
+    "Records",
     "ReembedPlan",
     "ReembedReport",
     "RemoteCollection",

@@ -46,6 +46,7 @@ from .metadata.id_column import Ids
 from .places import absolute
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
+from .records import Records
 from .results.hits import Hit, Record
 from .results.info import CollectionInfo
 from .results.outcomes import BackupReport, ReembedPlan, ReembedReport, Skipped, StreamReport, VerifyReport
@@ -285,6 +286,21 @@ class Collection:
         """
         self._engine.check(writing=True)
         self._engine.write(lambda: self._engine.store.clear(whole=True))
+
+    @checked_keywords
+    def records(self, namespace: str, *, earlier: Sequence[str] | None = None) -> Records:
+        """The records that a record manager keeps of these documents: LangChain's of what `index()` has written, say.
+
+        Parameters
+        ----------
+        namespace : str             records of other namespaces are apart
+        earlier : two strings       spaces of `KeyValues`, where earlier releases have kept them: what is there is moved
+                                    here; or read along, with ``read_only=True``
+
+        >>> col.records("files").keys()
+        []
+        """
+        return Records(self._engine, namespace, earlier, self)
 
     @checked_keywords
     def save(self, path: str | PathLike[str], collection: str = "default") -> None:

@@ -23,7 +23,7 @@ from .opening import open as open_collection
 from .places import absolute
 from .progress import Progress
 from .results.outcomes import LostDocument, RepairReport
-from .storage import Coding, Rows, open_store, platform
+from .storage import Coding, Rows, Store, open_store, platform, record_table
 from .storage.files import make_file, storage_errors, write_all
 from .storage.folders import collection_folder
 from .storage.format import ONE_BIT
@@ -121,6 +121,7 @@ def _save_originals(wreck: Wreck, target: Path, collection: str) -> int:
             assert wreck.vectors is not None
             writes.Add(col._engine, wreck.vectors.vectors(records), rows).finish()
             progress(len(col))
+        col._engine.write(lambda: _save_records(wreck, whole, col._engine.store))
         col.flush()
         _check(col.verify().problems, target)
         return len(col)
@@ -141,11 +142,20 @@ def _save_codes(wreck: Wreck, target: Path, collection: str) -> int:
             coding = Coding(settings, wreck.codes.parameters) if trained else None
             vectors = np.broadcast_to(np.float32(0), (len(records), head.dim or 1))  # not stored
             store.append(rows, vectors, wreck.codes.codes(records), coding)
+        _save_records(wreck, whole, store)
     finally:
         store.close()
     with open_collection(target, collection) as col:
         _check(col.verify().problems, target)
         return len(col)
+
+
+def _save_records(wreck: Wreck, whole: list[int], store: Store) -> None:
+    """Write what a record manager has kept of the documents that are saved: the others are to be added again."""
+    ids = {wreck.rows[rid].id for rid in whole}
+    found = [record for record in wreck.records if record.key in ids]
+    if found:
+        store.change_records(lambda connection: record_table.write(connection, found))
 
 
 def _text_index(settings: dict[str, Any]) -> dict[str, Any] | None:

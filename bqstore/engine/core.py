@@ -25,6 +25,7 @@ from .graph_builder import GraphBuilder
 from .graph_upkeep import GraphUpkeep
 from .lifecycle import Lifecycle
 from .publisher import Publisher
+from .records import Expected
 from .state import State
 from .target import Keeper, NoKeeper, Unstored
 from .text_upkeep import TextUpkeep
@@ -50,6 +51,7 @@ class Core:
     graph : GraphUpkeep         when nodes are linked and the graph is saved
     pool, workers               the threads, for the encoding and linking of all openings
     group : Group               the documents that threads are adding now
+    expected : Expected         the documents whose records are written when they are added
     texts : TextUpkeep          who builds a text index that was switched on later
     keeper : Keeper             who measures what searches find
     """
@@ -67,6 +69,7 @@ class Core:
         self.publisher.load_times = self.acceptor.with_times
         self.encoder = Encoder(self)
         self.group = Group(self.lifecycle)
+        self.expected = Expected()
         self.keeper: Keeper = NoKeeper()
         self.texts = TextUpkeep(self)
         self.unstored: Unstored | None = None  # newer than what is stored

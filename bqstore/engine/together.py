@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..errors import LockedError
 from ..index import Quantizer
 from ..storage import Rows
+from ..storage.record_table import KeyRecord
 from .lifecycle import Lifecycle
 
 _MOST: Final = 1000  # documents of a commit for several threads; larger adds have one of their own
@@ -44,6 +45,7 @@ class Adding:
     quantizer: Quantizer | None
     codes: NDArray[np.uint64]
     made_for: tuple[str | None, int] = (None, 0)  # the collection's model and generation when they were checked
+    records: list[KeyRecord] = field(default_factory=list)  # of documents that a record manager expects
     committed: bool = False
     is_over: bool = False  # no other thread may commit it any more: its own begins to, or its caller waits no longer
     is_awaited: Callable[[], bool] = lambda: True  # asked where no thread waits for it: whether its event loop runs

@@ -64,7 +64,8 @@ class Add:
         self.engine, self._ids, self._skipped = engine, rows.ids, skipped
         self._end = time.monotonic() + engine.lock_timeout
         vectors, rows, codes = distinct(vectors, rows, by[1])
-        self.mine = Adding(vectors, rows, by[0], codes, (head.settings["embedding_model"], head.generation))
+        made_for, records = (head.settings["embedding_model"], head.generation), engine.core.expected.of(rows)
+        self.mine = Adding(vectors, rows, by[0], codes, made_for, records)
 
     @property
     def may_wait(self) -> bool:
@@ -168,11 +169,13 @@ def _commit(core: "Core", mine: Adding) -> None:
     there = None
     if "expires" in core.store.head.settings:
         there = {row.id for row in _rows_by_id(core, rows.ids)}
+    records = [record for each in together for record in each.records]
     try:
-        core.store.append(rows, vectors, codes, coding)
+        core.store.append(rows, vectors, codes, coding, records)
     finally:
         if core.store.head.seq > seq and core.store.sound:  # also where an interrupt came behind the commit
             core.group.are_committed(together)
+            core.expected.forget(records)
             core.graph.builder.hold(vectors, core.store.head)
             found = set(core.store.replaced if there is None else core.store.replaced & there)
             for each in together if found or len(rows.ids) < sum(len(each.rows.ids) for each in together) else ():

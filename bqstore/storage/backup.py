@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import BqstoreError, CorruptionError, InvalidInputError, LockedError, StorageError
 from . import graph_snapshot as snapshots
-from . import head_table, platform, reserve, row_table, text_index
+from . import head_table, platform, record_table, reserve, row_table, text_index
 from . import key_value_tables as tables
 from .files import DiskFile, RecordFile, make_file, storage_errors, write_all
 from .flat import FlatFiles, layouts, size_of
@@ -394,6 +394,9 @@ def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatF
     try:
         with copy._commit(head) as target:
             _copy_rows(connection, target, name, TextIndex.of(old.settings), TextIndex.of(head.settings))
+            target.execute(f"PRAGMA user_version = {head_table.tables_version(head.settings)}")
+            if head.settings.get("records"):
+                record_table.copy_differing(connection, target, name)
             connection.rollback()  # from here on SQLite may empty its log
             if goes_on:
                 fresh.take(copy.flat)
@@ -426,7 +429,7 @@ def _copy_rows(
     """Make rows, tombstones and text index of the target those of the source; rows that are the same already stay."""
     wanted, doomed = _differing(source.execute(_KEYS), target.execute(_KEYS))
     if new != old:
-        text_index.drop(target, head_table.TABLES_VERSION)
+        text_index.drop(target, head_table.TABLES_VERSION)  # the version that counts comes behind it
     elif old:
         old.forget(target, [*doomed, *wanted])
     target.executemany("DELETE FROM rows WHERE rid = ?", ((rid,) for rid in [*doomed, *wanted]))

@@ -20,7 +20,8 @@ from ..record_words import ALIGN_WORDS, CHECKSUM_FACTOR, CHECKSUM_SEED, VECTOR_H
 if sys.byteorder != "little":  # records are used in place, through the page cache
     raise ImportError("bqstore reads its files in place and needs a little-endian machine")
 
-FORMAT_VERSION: Final = 6  # the newest this code reads; written for collections that had an expiring document
+FORMAT_VERSION: Final = 7  # the newest this code reads; written for collections that had a record of `index()`
+WITH_EXPIRY: Final = 6  # written for collections that had an expiring document
 WITH_WORDS: Final = 5  # written for collections that have a text index
 WITH_SCALES: Final = 4  # written for float16 records that have a scale
 WITH_TRUNCATED: Final = 3  # written for codes of truncated vectors

@@ -14,6 +14,7 @@ from .format import (
     F32,
     FORMAT_VERSION,
     ONE_BIT,
+    WITH_EXPIRY,
     WITH_PARAMETERS,
     WITH_SCALES,
     WITH_TRUNCATED,
@@ -86,6 +87,11 @@ def with_expiry(settings: dict[str, Any], metadata: Iterable[str]) -> dict[str, 
     return as_stored({**settings, "expires": True})
 
 
+def with_records(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a collection that has the table of records (`record_table.py`), which older versions refuse."""
+    return settings if settings.get("records") else as_stored({**settings, "records": True})
+
+
 class Settings(dict[str, Any]):
     """The settings of a head, never changed, with their JSON text: they are the same in most commits."""
 
@@ -125,7 +131,8 @@ class Head(_Kept):
     next_rid : int      rids are never used again
     dim : int or None   None until the first vectors
     settings : dict     distance, originals, quantization, hnsw, search, embedding_model; coding: see `coding_of`;
-                        scaled_halves: see `with_scales`; text_index: see `TextIndex`; expires: see `with_expiry`
+                        scaled_halves: see `with_scales`; text_index: see `TextIndex`; expires: see `with_expiry`;
+                        records: see `with_records`
     """
 
     store_id: int
@@ -158,8 +165,10 @@ class Head(_Kept):
     def format_version(self) -> int:
         """The format version of the collection: the lowest that has such codes, for older releases to read it."""
         form = code_form(self.settings)
-        if self.settings.get("expires"):
+        if self.settings.get("records"):
             return FORMAT_VERSION
+        if self.settings.get("expires"):
+            return WITH_EXPIRY
         if TextIndex.of(self.settings) is not None:
             return WITH_WORDS
         if self.settings.get("scaled_halves"):

@@ -2,10 +2,10 @@
 
 import sqlite3
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ..errors import CorruptionError
-from . import text_index
+from . import record_table, text_index
 from .format import newer_format
 from .head import Head
 from .text_index import TextIndex
@@ -42,7 +42,16 @@ def create_tables(connection: sqlite3.Connection, head: Head) -> None:
     index = TextIndex.of(head.settings)
     if index is not None:
         index.create(connection)
+    if head.settings.get("records"):
+        record_table.create(connection)
     write_head(connection, head)
+
+
+def tables_version(settings: dict[str, Any]) -> int:
+    """The `user_version` of a collection with these settings: another where it has tables beside those of all."""
+    if settings.get("records"):
+        return record_table.TABLES_VERSION
+    return TABLES_VERSION if TextIndex.of(settings) is None else text_index.TABLES_VERSION
 
 
 def read_head(connection: sqlite3.Connection, name: str) -> Head | None:
@@ -63,12 +72,12 @@ def _read_head(connection: sqlite3.Connection, name: str) -> Head | None:
     schema = [row for row in connection.execute("SELECT name, sql FROM sqlite_master") if row[1] is not None]
     if not schema:
         return None
-    others = {table: sql for table, sql in schema if sql not in STATEMENTS}
-    if len(schema) - len(others) == len(STATEMENTS):
+    if {sql for _, sql in schema}.issuperset(STATEMENTS):
         head = reread_head(connection, name, None)
-        index = TextIndex.of(head.settings)
-        known = TABLES_VERSION if index is None else text_index.TABLES_VERSION
-        if version == known and text_index.are_tables(others, index):
+        expected = STATEMENTS + (record_table.STATEMENTS if head.settings.get("records") else [])
+        others = {table: sql for table, sql in schema if sql not in expected}
+        whole = len(schema) - len(others) == len(expected) and version == tables_version(head.settings)
+        if whole and text_index.are_tables(others, TextIndex.of(head.settings)):
             return head
     raise CorruptionError(
         f"{name} does not have the tables of a collection: damaged, or another program's; restore it from a copy"

@@ -172,6 +172,12 @@ def groups_of(connection: sqlite3.Connection, space: str, keys: Sequence[str], n
     return found
 
 
+def times_of(connection: sqlite3.Connection, space: str, name: str) -> list[tuple[str, str | None, float]]:
+    """Key, group and time of all that a space has."""
+    rows = connection.execute(f"SELECT {_KEYS} FROM entries WHERE space = ?", (space,))  # noqa: S608
+    return [(_key_of(row, name), row[2], row[3]) for row in rows]
+
+
 def _key_of(row: Sequence[Any], name: str) -> str:
     if not _is_intact(row[:-1], row[-1]):
         raise _damaged(row, name)

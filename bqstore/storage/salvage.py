@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BqstoreError, CorruptionError
-from . import platform
+from . import platform, record_table
 from .catalogue import Catalogue
 from .files import read_all
 from .flat import layouts
@@ -35,6 +35,7 @@ from .format import (
     vectors_of,
 )
 from .head import Head, Row, check_keys
+from .record_table import KeyRecord
 from .row_table import AT_ONCE, WHOLE
 from .sqlite_pages import Pages
 
@@ -102,6 +103,7 @@ class Wreck:
     rows : dict                     intact rows by rid; those of deleted documents are not among them
     ids : dict                      ids by rid, of rows that are not intact
     dead : set of int               rids with a tombstone
+    records : list of KeyRecord     what a record manager has kept of documents
     vectors, codes : FlatWreck      None where there is no such file, or none can be read
     problems : list of str          what is damaged, one line each
     """
@@ -111,6 +113,7 @@ class Wreck:
     rows: dict[int, Row] = field(default_factory=dict)
     ids: dict[int, str] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
+    records: list[KeyRecord] = field(default_factory=list)
     vectors: FlatWreck | None = None
     codes: FlatWreck | None = None
     problems: list[str] = field(default_factory=list)
@@ -154,6 +157,8 @@ def read_wreck(folder: Path) -> Wreck:
                 else:
                     wreck.codes = found
             _fill(wreck, tables)
+            if wreck.head.settings.get("records"):
+                wreck.records = _records(tables)
     finally:
         if catalogue is not None:
             with suppress(BqstoreError):
@@ -270,6 +275,13 @@ def _fill(wreck: Wreck, tables: _Tables) -> None:
     left = len(wreck.rows) + len([rid for rid, reason in wreck.lost if rid not in wreck.rows])
     if left != head.n_live:
         wreck.problems.append(f"meta.db: its head row counts {head.n_live:,} documents, there are traces of {left:,}")
+
+
+def _records(tables: _Tables) -> list[KeyRecord]:
+    """The records that match their checksums."""
+    found = tables.both_ways(record_table.COLUMNS, "records", "number")
+    raw = [] if tables.sound else (row[1:] for row in tables.pages.records(record_table.RAW))
+    return record_table.newest([*found, *raw])
 
 
 def _may_be_there(rid: int, gaps: list[tuple[NDArray[np.int64], NDArray[np.int64]]], head: Head) -> bool:

@@ -34,15 +34,16 @@ from ..errors import (
     ReadOnlyError,
     StorageError,
 )
-from . import head_table, platform, reserve, row_table, space, text_index
+from . import head_table, platform, record_table, reserve, row_table, space, text_index
 from .catalogue import Catalogue
 from .compaction import Compaction, Progress, Recode, copy_live, next_head
 from .files import storage_errors
 from .flat import Remake, SyncFailedError, size_of
 from .format import F32, NO_PARAMETERS, U64
-from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_expiry, with_scales
+from .head import Coding, Head, Row, Rows, as_stored, coding_of, untrained, with_expiry, with_records, with_scales
 from .lock import WriterLock
 from .place import Place
+from .record_table import KeyRecord
 from .sequence import CommitNumber
 from .sharing import Sharing
 from .text_index import TextIndex, changed_texts
@@ -129,6 +130,8 @@ class Store(Sharing):
                 stored = head_table.reread_head(connection, self.catalogue.name, self.head)
                 if stored != self.head:  # the last write was interrupted after its commit, say
                     raise StorageError("the collection has moved on under this write; nothing was written: try again")
+                if new.settings.get("records") and not self.head.settings.get("records"):
+                    record_table.create(connection)
                 yield connection
                 head_table.write_head(connection, new)
         except BqstoreError as error:
@@ -173,7 +176,9 @@ class Store(Sharing):
         self.check_place()
         self.check_snapshots()
 
-    def append(self, rows: Rows, vectors: F32, codes: U64, coding: Coding | None = None) -> Head:
+    def append(
+        self, rows: Rows, vectors: F32, codes: U64, coding: Coding | None = None, records: Sequence[KeyRecord] = ()
+    ) -> Head:
         """Upsert documents, durably.
 
         Parameters
@@ -182,11 +187,13 @@ class Store(Sharing):
         vectors : float32 (n, dim)      unnormalized
         codes : uint64 (n, words)       their codes
         coding : Coding or None         how the codes are made, for the first commit of a generation; None: as before
+        records : KeyRecords            what a record manager keeps of them, in the same commit
 
         Raises StorageError, and changes nothing, if the disk refuses or the generation already has codes.
         """
         settings = self.head.settings if coding is None else as_stored(coding.settings)
         settings = with_expiry(with_scales(settings, vectors), rows.metadata)
+        settings = with_records(settings) if records else settings
         new = self._next(dim=vectors.shape[1], settings=settings)
         slot, first_rid, n = new.n_slots, new.next_rid, len(vectors)
         if coding is not None:
@@ -217,6 +224,7 @@ class Store(Sharing):
                 row_table.insert_rows(connection, rows.numbered(first_rid, new.seq))
                 if words:
                     words.take_since(connection, first_rid)
+                record_table.write(connection, records)
         except BaseException as error:
             if isinstance(error, SyncFailedError):
                 self._poison = str(error)
@@ -233,10 +241,19 @@ class Store(Sharing):
             with self._commit(new) as connection:
                 if words := TextIndex.of(new.settings):
                     words.forget(connection, rids)
+                if new.settings.get("records"):
+                    record_table.forget(connection, rids)
                 row_table.bury(connection, rids, new.seq)
             return new
 
         return self._shrinking(commit, len(rids), "; delete fewer at a time, or make room elsewhere")
+
+    def change_records(self, change: Callable[[sqlite3.Connection], None]) -> Head:
+        """Write or delete records, durably. The table is made where there is none."""
+        new = self._next(settings=with_records(self.head.settings))
+        with self._commit(new) as connection:
+            change(connection)
+        return new
 
     def rewrite(self, rows: Sequence[Row]) -> Head:
         """Replace the rows with the same rids, durably."""
@@ -270,7 +287,7 @@ class Store(Sharing):
             with self._commit(new) as connection:
                 if words:
                     text_index.empty(connection)
-                row_table.empty(connection, "rows", "dead", "changed")
+                row_table.empty(connection, "rows", "dead", "changed", *["records"] * bool(settings.get("records")))
 
         self._shrinking(commit, self.head.n_live, "; make room elsewhere first")
         self.flat.drop()
@@ -294,7 +311,7 @@ class Store(Sharing):
             settings["text_index"] = words.stored()
         new = self._next(settings=as_stored(settings))
         with self._commit(new) as connection:
-            text_index.drop(connection, head_table.TABLES_VERSION)
+            text_index.drop(connection, head_table.tables_version(new.settings))
             if words:
                 words.create(connection)
         return new
@@ -380,13 +397,15 @@ class Store(Sharing):
 
     def _shrinking(self, commit: Callable[[], T], count: int, advice: str) -> T:
         """Do a commit that deletes so many documents, without the reserve if need be; else say what it takes."""
-        need = min(count * _LOG_OF_ONE, sum(self.catalogue.bytes()))
+        tables = 2 if self.head.settings.get("records") else 1  # of which each document may have a row
+        need = min(count * tables * _LOG_OF_ONE, sum(self.catalogue.bytes()))
         try:
             return reserve.with_it(self.flat.entries, commit, self._making_room(need), self._is_poisoned)
         except StorageError as error:
             if not reserve.is_full(error):
                 raise
-            most = space.log_of_deleting(count, self.head.n_live, sum(self.catalogue.bytes()))
+            size = sum(self.catalogue.bytes())
+            most = space.log_of_deleting(count * tables, self.head.n_live * tables, size)
             words = f"{error.strerror}: deleting {counted(count, 'document')} takes up to {most:,} bytes meanwhile"
             raise StorageError(error.errno, words + advice) from error
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BqstoreError, CorruptionError
-from . import text_index
+from . import record_table, text_index
 from .files import RecordFile
 from .flat import FlatFiles
 from .format import FORMS, ONE_BIT, damaged, rids_of, vectors_of
@@ -56,6 +56,9 @@ def problems_of(
     if index is not None:
         with store.connection() as connection:
             problems.extend(text_index.problems_of(connection, index, store.catalogue.name, words))
+    if head.settings.get("records"):
+        with store.connection() as connection:
+            _note(problems, record_table.problems_of(connection, store.catalogue.name))
     vectors = 0
     for file in flat.both():
         try:

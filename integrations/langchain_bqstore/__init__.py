@@ -6,7 +6,8 @@ except ImportError as error:
     raise ImportError('langchain_bqstore needs langchain-core: pip install "bqstore[langchain]"') from error
 
 from .embeddings import EmbedderEmbeddings
-from .key_values import BQByteStore, BQRecordManager
+from .key_values import BQByteStore
+from .records import BQRecordManager
 from .retrievers import BQRetriever, loading
 from .semantic_cache import BQSemanticCache
 from .translator import BQTranslator

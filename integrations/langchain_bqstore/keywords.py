@@ -22,6 +22,15 @@ HERE: Final[dict[str, dict[str, str]]] = {
     "delete": {"where": "here it is filter", "where_document": "here it is filter, a function of the document"},
 }
 
+_RECORDS: Final = "the records are in the folder of path=, or of vector_store="
+# of the byte store and the record manager
+RECORDS: Final = {
+    "collection": "here it is collection_name",
+    "root_path": "here it is path",
+    **dict.fromkeys(("db_url", "engine", "engine_kwargs", "async_mode"), _RECORDS),
+    **dict.fromkeys(("vectorstore", "store"), "here it is vector_store"),
+}
+
 _DURABLE: Final = "what was added is durable already; leave it out"
 _OPENS: Final = "BQVectorStore(embedding, path, collection_name) opens a folder"
 _COPIED: Final = "store.collection.save(folder) writes a copy, and bqstore.load(folder) reads it into memory"

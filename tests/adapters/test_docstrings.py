@@ -14,6 +14,7 @@ import langchain_bqstore.documents
 import langchain_bqstore.embeddings
 import langchain_bqstore.key_values
 import langchain_bqstore.keywords
+import langchain_bqstore.records
 import langchain_bqstore.retrievers
 import langchain_bqstore.searching
 import langchain_bqstore.stored
@@ -43,6 +44,7 @@ MODULES = [
     langchain_bqstore.documents,
     langchain_bqstore.embeddings,
     langchain_bqstore.key_values,
+    langchain_bqstore.records,
     langchain_bqstore.keywords,
     langchain_bqstore.retrievers,
     langchain_bqstore.searching,

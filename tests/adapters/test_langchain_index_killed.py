@@ -1,6 +1,7 @@
 """`index()` that ends between any two commits, of documents or records: what the next run finds, and mends."""
 
 from contextlib import suppress
+from datetime import datetime, timezone
 from itertools import count
 from typing import Any
 
@@ -13,7 +14,7 @@ from langchain_bqstore import BQRecordManager, BQVectorStore
 
 from .langchain_texts import Spelled
 
-COMMITS: list[tuple[type, str]] = [(bqstore.KeyValues, "put"), (bqstore.KeyValues, "delete")]
+COMMITS: list[tuple[type, str]] = [(bqstore.Records, name) for name in ("expect", "put", "delete")]  # which may be none
 COMMITS += [(bqstore.Collection, "add"), (bqstore.Collection, "delete")]
 
 
@@ -23,6 +24,7 @@ def documents(*texts: str) -> list[Document]:
 
 FIRST = documents("1 0@a", "0 1@a", "1 1@b")
 THEN = documents("1 0@a", "2 1@a", "1 1@b", "3 1@b")  # "0 1" is gone
+OVER = datetime(2020, 1, 1, tzinfo=timezone.utc)
 OTHERS = documents("4 4@a", "5 5@b")  # nothing is left of what a killed run has only looked at, too
 HOW: dict[str, Any] = {"source_id_key": "source", "key_encoder": "sha256"}
 
@@ -94,17 +96,22 @@ def test_a_cleanup_of_sources_that_a_function_computes_finds_what_a_killed_run_h
     how: dict[str, Any] = {"source_id_key": file_of, "key_encoder": "sha256", "cleanup": cleanup}
     store = BQVectorStore(Spelled())
     records = BQRecordManager("n", vector_store=store, source_id_key=file_of)
-    for text, place, left in (("1 0", "a#1", 0), ("2 0", "b#1", 1), ("3 1", "a#1", 1)):
+    for text, place in (("1 0", "a#1"), ("2 0", "b#1"), ("3 1", "a#1")):
         with pytest.MonkeyPatch.context() as patched, suppress(KilledError):
             killed_at(patched, 3 if text != "3 1" else 100)  # behind the commit of the document
             index([Document(text, metadata={"place": place})], records, store, **how)
-        assert len(records.list_keys()) == left * (text == "3 1")
+        assert sorted(records.list_keys()) == sorted(store.collection.ids())
     assert contents(store) == {"2 0", "3 1"}  # what is of "b" may be a run's that goes on
+    (b,) = records.list_keys(before=records.get_time(), group_ids=["b"])
+    assert b in store.collection
+    with BQRecordManager("n", vector_store=store) as guessing, pytest.MonkeyPatch.context() as patched:
+        killed_at(patched, 3)
+        with pytest.raises(KilledError):
+            index([Document("4 1", metadata={"place": "c#1"})], guessing, store, **how)
     with BQRecordManager("n", vector_store=store, source_id_key="place") as other:
-        other._values = records._values
         later = records.get_time()
-        (b,) = other.list_keys(before=later, group_ids=["b#1"])
-        assert other.list_keys(before=later, group_ids=["b"]) == [] and b in store.collection
+        (c,) = other.list_keys(before=later, group_ids=["c#1"])
+        assert other.list_keys(before=later, group_ids=["c"]) == [] and c in store.collection
 
 
 @pytest.mark.parametrize("cleanup", ["incremental", "scoped_full"])
@@ -128,20 +135,86 @@ def test_a_source_id_key_that_cannot_be_one_is_refused() -> None:
         BQRecordManager("n", source_id_key="source")
 
 
-def test_a_batch_of_an_indexed_store_is_one_commit_of_documents_and_two_of_records(
-    monkeypatch: pytest.MonkeyPatch,
+def commits_of(store: BQVectorStore) -> int:
+    return int(store.collection._engine.store.head.seq)
+
+
+def test_documents_and_their_records_are_one_commit() -> None:
+    """A batch was three: keys that are about to be added, documents, records."""
+    store = BQVectorStore(Spelled())
+    new = [documents(f"{i} 1@{'ab'[i % 2]}")[0] for i in range(20)]
+    for told, commits in ((None, 1 + 10), ("source", 10)):  # a first batch shows whether the guess is right
+        store.reset_collection()
+        records, before = BQRecordManager("n", vector_store=store, source_id_key=told), commits_of(store)
+        index(new, records, store, cleanup="incremental", batch_size=2, **HOW)
+        assert commits_of(store) - before == commits
+        assert len(records.list_keys(group_ids=["a"])) == 10
+    before = commits_of(store)
+    assert index(new, records, store, cleanup="full", batch_size=2, **HOW)["num_skipped"] == 20
+    assert commits_of(store) - before == 10  # of times
+    assert index(new[:10], records, store, cleanup="full", batch_size=20, **HOW)["num_deleted"] == 10
+    assert commits_of(store) - before == 10 + 2  # times, and the deletion of documents with their records
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("told", [None, "source"])
+async def test_a_kill_between_documents_and_their_sources_leaves_records_of_exactly_these_documents(
+    told: Any, is_async: bool
 ) -> None:
     store = BQVectorStore(Spelled())
+    records = BQRecordManager("n", vector_store=store, source_id_key=told)
+    how: Any = {**HOW, "batch_size": 2, "cleanup": "incremental"}
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KilledError):
+        killed_at(patched, 3)
+        await (aindex(FIRST, records, store, **how) if is_async else index(FIRST, records, store, **how))
+    assert contents(store) == {"1 0", "0 1"}
+    there = store.collection.ids()
+    assert records.exists([*there, "other"]) == [True, True, False]
+    assert records.list_keys(group_ids=["a"]) == sorted(there) and records.list_keys(group_ids=["b"]) == []
+    done = index(FIRST, records, store, **how)
+    assert (done["num_added"], done["num_skipped"], done["num_deleted"]) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("cleanup", ["incremental", "scoped_full"])
+def test_a_guess_that_was_wrong_is_put_right_also_where_the_run_that_made_it_was_killed(cleanup: Any) -> None:
+    """`index` goes by "path", and documents have a "source", too."""
+
+    def pages(*texts: str) -> list[Document]:
+        return [Document(text, metadata={"source": "web", "path": "p"}) for text in texts]
+
+    how: Any = {"source_id_key": "path", "key_encoder": "sha256", "cleanup": cleanup}
+    store = BQVectorStore(Spelled())
     records = BQRecordManager("n", vector_store=store)
-    commits: list[str] = []
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KilledError):
+        killed_at(patched, 3)
+        index(pages("1 0"), records, store, **how)
+    assert records.list_keys(group_ids=["web"]) == store.collection.ids()
+    assert index(pages("2 0", "3 0"), records, store, batch_size=1, **how)["num_deleted"] == 1
+    assert contents(store) == {"2 0", "3 0"} and records.list_keys(group_ids=["web"]) == []
+    assert records.list_keys(group_ids=["p"]) == sorted(store.collection.ids())
 
-    def told(name: str, call: Any) -> Any:
-        return lambda *args, **kwargs: (commits.append(name), call(*args, **kwargs))[1]
 
-    for owner, name in COMMITS:
-        monkeypatch.setattr(owner, name, told(name, getattr(owner, name)))
-    index(FIRST, records, store, cleanup="full", **HOW)
-    assert commits == ["put", "add", "put"]
+def test_a_document_that_goes_takes_its_record_along_whoever_deletes_it() -> None:
+    store = BQVectorStore(Spelled())
+    records, other = (BQRecordManager(name, vector_store=store) for name in ("n", "m"))
+    ways = {
+        "by id": lambda: store.delete(store.collection.ids()[:1]),
+        "by filter": lambda: store.delete(filter={"source": "b"}),
+        "expired": lambda: (store.update_metadata(filter={"source": "a"}, expires_at=OVER), store.collection.expire()),
+        "all": store.reset_collection,
+    }
+    for name, way in ways.items():
+        for each in (records, other):
+            index(FIRST, each, store, cleanup="full", force_update=True, **HOW)
+        before = commits_of(store)
+        way()
+        assert commits_of(store) - before <= 2, name
+        for each in (records, other):
+            assert each.list_keys() == sorted(store.collection.ids()), name
+        assert len(records.list_keys()) < 3
+        before = commits_of(store)
+        records.delete_keys(["gone"])
+        assert commits_of(store) == before
 
 
 def test_without_the_store_a_record_whose_document_is_gone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +232,6 @@ def test_without_the_store_a_record_whose_document_is_gone_counts(monkeypatch: p
 def test_a_cleanup_of_one_source_leaves_what_a_run_of_another_has_begun() -> None:
     store = BQVectorStore(Spelled())
     records, other = BQRecordManager("n", vector_store=store), BQRecordManager("n", vector_store=store)
-    records._values = other._values  # of one folder, as on disk
     (new,) = documents("5 5@c")
     assert other.exists(["new"]) == [False]
     store.add_documents([new], ids=["new"])

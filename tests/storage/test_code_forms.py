@@ -144,8 +144,8 @@ def test_a_header_that_agrees_with_its_checksum_is_not_believed_either(tmp_path)
             check_header("file", resealed(data, 8, "<I", 2), layout, 3, 2**61)
     with pytest.raises(CorruptionError):
         check_header("file", resealed(WHOLE, 8, "<I", 3), LAYOUT, 3, 2**61)  # 3 is of the head row alone
-    with pytest.raises(FormatVersionError, match="file is in format 7; this bqstore reads formats up to 6"):
-        header_length("file", resealed(WHOLE, 8, "<I", 7)[:64], LAYOUT)
+    with pytest.raises(FormatVersionError, match="file is in format 8; this bqstore reads formats up to 7"):
+        header_length("file", resealed(WHOLE, 8, "<I", 8)[:64], LAYOUT)
 
 
 @pytest.mark.sampled(2)

@@ -310,8 +310,8 @@ def test_a_version_that_contradicts_the_coding_is_damage(tmp_path, form, version
 def test_a_later_version_is_named(tmp_path):
     with filled(tmp_path, 4):
         pass
-    rewrite_head(tmp_path / "default", 7, coding={"encoding": "of tomorrow", "estimator": "?"})
-    with pytest.raises(FormatVersionError, match=r"meta\.db is in format 7; this bqstore reads formats up to 6"):
+    rewrite_head(tmp_path / "default", 8, coding={"encoding": "of tomorrow", "estimator": "?"})
+    with pytest.raises(FormatVersionError, match=r"meta\.db is in format 8; this bqstore reads formats up to 7"):
         open_store(tmp_path / "default", SETTINGS, None, True)
 
 

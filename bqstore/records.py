@@ -1,0 +1,210 @@
+"""`Records`: what a record manager has written of which documents, kept and committed with the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from .arguments import check_bool, check_int, check_real, checked_keywords, counted, items, text_bytes, type_of
+from .engine import records
+from .engine.engine import Engine
+from .errors import InvalidInputError
+from .results.hits import Record
+from .storage.record_table import SECOND
+
+MAX_BYTES: Final = 1024  # of a key, and of a group
+_LATEST: Final = 1 << 62
+
+
+class Records:
+    """What a record manager, such as LangChain's, has written of which documents. From `Collection.records`.
+
+    A record has a key, which is the id of a document, perhaps a group, such as its source, and the time of the commit
+    that wrote it, later than that of every record before. Records are in the file of the documents: one that is
+    expected is written in the commit of its document, and one whose document is deleted goes in the same commit.
+
+    >>> import bqstore
+    >>> col = bqstore.open()
+    >>> records = col.records("files")
+    >>> records.expect(["1", "2"], lambda document: document.metadata["source"])
+    >>> _ = col.add([[1, 0], [0, 1]], ["1", "2"], metadatas=[{"source": "a.txt"}, {"source": "b.txt"}])
+    >>> records.keys(), records.keys(groups=["b.txt"])
+    (['1', '2'], ['2'])
+    """
+
+    def __init__(self, *given: Any) -> None:
+        if len(given) != 4 or not isinstance(given[0], Engine):
+            raise InvalidInputError("Records is not made directly; use Collection.records(namespace)")
+        engine, namespace, earlier, self._collection = given  # which would close at its end
+        spaces = None if earlier is None else tuple(_text(each, "earlier") for each in items(earlier, "earlier"))
+        if spaces is not None and len(spaces) != 2:
+            raise InvalidInputError(f"earlier has {counted(len(spaces), 'entry')}; expected two spaces of KeyValues")
+        self._engine: Engine = engine
+        self._engine.check()
+        self._records = records.Records(engine, _key(namespace, "namespace"), spaces)
+        self._is_right: bool | None = None  # whether groups are as guessed (True), or none is told (False)
+
+    @checked_keywords
+    def exist(self, keys: Sequence[str], *, documents: bool = False) -> list[bool]:
+        """Which of the keys have a record; with ``documents=True``, a record and a document.
+
+        >>> records.exist(["1", "3"])
+        [True, False]
+        """
+        wanted = _keys(keys)
+        self._engine.check()
+        found = set(self._records.find(wanted))
+        if documents:
+            found = self._records.documents([key for key in dict.fromkeys(wanted) if key in found])
+        return [key in found for key in wanted]
+
+    @checked_keywords
+    def expect(self, keys: Sequence[str], group_of: Callable[[Record], str | None], *, certain: bool = False) -> None:
+        """Write the records of documents with these ids in the commit that adds them. Nothing is written now.
+
+        It is remembered in this process, for the last 50,000 keys at least.
+
+        Parameters
+        ----------
+        group_of : function     of a `Record` without its vector, before the lock is taken: the group
+        certain : bool          the groups are what `put` will tell. Else `put` writes the records of a first batch
+                                again, and `now` begins another one
+        """
+        wanted = _keys(keys)
+        if not callable(group_of):
+            raise InvalidInputError(f"group_of is {type_of(group_of)}; expected a function of a Record")
+        sure = check_bool("certain", certain) or self._is_right is not None
+        self._engine.check()
+        group: Callable[[Record], str | None] = group_of
+        if self._is_right is False and not certain:
+            group = _nothing
+        self._records.expect(wanted, lambda record: _group(group(record)), not sure)
+
+    @checked_keywords
+    def put(
+        self,
+        keys: Sequence[str],
+        groups: Sequence[str | None] | None = None,
+        *,
+        not_before: float | None = None,
+    ) -> None:
+        """Write records, durably, all or none, with the time of now. Without groups those that there are keep theirs.
+
+        Parameters
+        ----------
+        groups : list of str or None    one for each key
+        not_before : float              a time: records that are not older, and whose groups are these, stay as they
+                                        are, so that there may be nothing to write
+
+        Raises
+        ------
+        InvalidInputError       something cannot be stored, or it is not yet ``not_before``
+
+        >>> records.put(["1", "9"], ["c.txt", None])
+        >>> records.keys(groups=["c.txt"])
+        ['1']
+        """
+        wanted = _keys(keys)
+        parts = None if groups is None else [_group(each) for each in items(groups, "groups")]
+        if parts is not None and len(parts) != len(wanted):
+            raise InvalidInputError(f"groups has {counted(len(parts), 'entry')} for {counted(len(wanted), 'key')}")
+        least = _time("not_before", not_before)
+        self._engine.check(writing=True)
+        told = self._records.put(wanted, parts, least)
+        if told is None:
+            raise InvalidInputError(
+                f"not_before is {not_before!r}, and the clock of this machine is behind it: nothing was written; see "
+                "to the clocks of all machines that write"
+            )
+        if told.others_differ:
+            self._is_right = None
+        elif told.guessed:
+            right = all(guess == group for guess, group in told.guessed)
+            nothing = all(group is None for _, group in told.guessed)
+            self._is_right = True if right else False if nothing else None
+
+    @checked_keywords
+    def delete(self, keys: Sequence[str]) -> int:
+        """Delete records, durably; how many there were.
+
+        >>> records.delete(["9", "unknown"])
+        1
+        """
+        wanted = _keys(keys)
+        self._engine.check(writing=True)
+        return self._records.delete(wanted)
+
+    @checked_keywords
+    def keys(
+        self,
+        *,
+        groups: Sequence[str] | None = None,
+        before: float | None = None,
+        after: float | None = None,
+        guessed: bool = False,
+        limit: int | None = None,
+    ) -> list[str]:
+        """Keys in their order.
+
+        Parameters
+        ----------
+        groups : list of str        only those in one of these groups
+        before, after : float       only those written before, or after, this time; not at it
+        guessed : bool              only those whose groups were guessed and not told: of a run that has not ended
+        limit : int                 at most so many
+
+        >>> records.keys(groups=["b.txt"], before=records.now())
+        ['2']
+        """
+        given = None if groups is None else items(groups, "groups")
+        names = None if given is None else [_text(each, f"group {i}") for i, each in enumerate(given)]
+        most = None if limit is None else check_int("limit", limit, 0, _LATEST)
+        times, begun = (_time("before", before), _time("after", after)), check_bool("guessed", guessed)
+        self._engine.check()
+        return self._records.list_keys(names, *times, begun, most)
+
+    def now(self) -> float:
+        """The time, in seconds since 1970: later than that of every record, even where a clock was set back.
+
+        >>> records.put(["9"])
+        >>> records.keys(before=records.now())
+        ['1', '2', '9']
+        """
+        self._engine.check()
+        self._is_right = None
+        return self._records.now() / SECOND
+
+
+def _nothing(record: Record) -> None:
+    return None
+
+
+def _time(name: str, at: float | None) -> int | None:
+    if at is None:
+        return None
+    seconds = check_real(name, at, "a number of seconds since 1970")
+    return round(min(max(seconds * SECOND, -_LATEST), _LATEST))
+
+
+def _keys(keys: object) -> list[str]:
+    return [_key(key, f"key {i}") for i, key in enumerate(items(keys, "keys"))]
+
+
+def _key(key: object, what: str) -> str:
+    text = _text(key, what)
+    if not text:
+        raise InvalidInputError(f"{what} is empty; expected 1 to {MAX_BYTES:,} bytes")
+    return text
+
+
+def _group(group: object) -> str | None:
+    return None if group is None else _text(group, "a group")
+
+
+def _text(text: object, what: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{what} is {type_of(text)}; expected a string")
+    size = text_bytes(text, what)
+    if size > MAX_BYTES:
+        raise InvalidInputError(f"{what} has {size:,} bytes; expected at most {MAX_BYTES:,}")
+    return str.__str__(text)  # of a subclass, too
