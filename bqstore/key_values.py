@@ -113,9 +113,7 @@ class KeyValues:
         space: str = "",
         *,
         groups: Sequence[str | None] | None = None,
-        keep_groups: bool = False,
         not_before: float | None = None,
-        moved_from: str | None = None,
     ) -> float:
         """Write values, durably, in the place of those with the same keys; the last of equal keys wins.
 
@@ -123,9 +121,7 @@ class KeyValues:
         ----------
         values : mapping, or pairs      keys of 1 to 1,024 bytes in UTF-8, and their values
         groups : list of str or None    one for each value, to list keys by
-        keep_groups : bool              keys that there are stay in their groups, whatever ``groups`` says
         not_before : float              write only if the time of the commit is at least this
-        moved_from : str                the keys are deleted from this space, in the same commit
 
         Returns
         -------
@@ -138,12 +134,8 @@ class KeyValues:
         >>> at = pages.put({"a": b"one", "b": b"two"}, groups=["left", "right"])
         >>> pages.put([("a", b"three")]) > at
         True
-        >>> _ = pages.put({"a": b"three"}, "read", moved_from="")
-        >>> pages.keys(), pages.keys("read")
-        (['b'], ['a'])
         """
         named = _checked_space(space)
-        other = None if moved_from is None else _checked_text(moved_from, "moved_from")
         pairs = list(values.items()) if isinstance(values, Mapping) else items(values, "values")
         parts = [None] * len(pairs) if groups is None else items(groups, "groups")
         if len(parts) != len(pairs):
@@ -155,7 +147,7 @@ class KeyValues:
                 raise InvalidInputError(f"value {i} is {type_of(pair)}; expected a pair of key and value")
             key, group = _checked_key(pair[0], i), None if part is None else _checked_text(part, f"group {i}")
             entries[key] = Entry(named, key, group, 0.0, _checked_value(pair[1], i))
-        at = self._entries.put(named, list(entries.values()), keep_groups, least, other)
+        at = self._entries.put(list(entries.values()), least)
         if at is None:
             raise InvalidInputError(
                 f"not_before is {least!r}, and the clock of this machine is behind it: nothing was written; see to the "

@@ -36,6 +36,7 @@ class Records:
         if len(given) != 4 or not isinstance(given[0], Engine):
             raise InvalidInputError("Records is not made directly; use Collection.records(namespace)")
         engine, namespace, earlier, self._collection = given  # which would close at its end
+        self._given = namespace, earlier
         spaces = None if earlier is None else tuple(_text(each, "earlier") for each in items(earlier, "earlier"))
         if spaces is not None and len(spaces) != 2:
             raise InvalidInputError(f"earlier has {counted(len(spaces), 'entry')}; expected two spaces of KeyValues")
@@ -173,6 +174,23 @@ class Records:
         self._engine.check()
         self._is_right = None
         return self._records.now() / SECOND
+
+    def __copy__(self) -> Records:
+        """Return the object itself."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Records:
+        """Return the object itself."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the collection, which is opened again where it arrives. What is expected stays here."""
+        return _again, (self._collection, *self._given)
+
+
+def _again(collection: Any, namespace: str, earlier: Sequence[str] | None) -> Records:
+    records: Records = collection.records(namespace, earlier=earlier)
+    return records
 
 
 def _nothing(record: Record) -> None:

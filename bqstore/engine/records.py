@@ -186,8 +186,9 @@ class Records:
         def write() -> int:
             found = self.find(keys)
             if found:
-                store = self.engine.store
-                store.change_records(lambda connection: record_table.remove(connection, self.namespace, found))
+                self.engine.store.change_records(
+                    lambda connection: record_table.remove(connection, self.namespace, found), len(found)
+                )
             return len(found)
 
         return self.engine.write(write) if self.find(keys) else 0

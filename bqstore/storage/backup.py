@@ -49,6 +49,7 @@ _PAGES: Final = 4096  # of the catalogue, between two looks for a Ctrl-C
 _LOCK: Final = "BACKUP"  # locked by whoever makes a first copy
 _TRIES: Final = 1000
 _KEYS: Final = "SELECT rid, seq, key_crc, crc FROM rows ORDER BY rid"  # equal: the same row
+_RECORDS: Final = "SELECT number, crc FROM records ORDER BY number"
 
 Report = Callable[[int, int], None]  # records compared or copied, records in all
 
@@ -396,7 +397,8 @@ def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatF
             _copy_rows(connection, target, name, TextIndex.of(old.settings), TextIndex.of(head.settings))
             target.execute(f"PRAGMA user_version = {head_table.tables_version(head.settings)}")
             if head.settings.get("records"):
-                record_table.copy_differing(connection, target, name)
+                differing = _differing(connection.execute(_RECORDS), target.execute(_RECORDS))
+                record_table.copy_numbered(connection, target, *differing, name)
             connection.rollback()  # from here on SQLite may empty its log
             if goes_on:
                 fresh.take(copy.flat)
@@ -448,7 +450,7 @@ def _copy_rows(
 
 
 def _differing(mine: Iterator[Any], theirs: Iterator[Any]) -> tuple[list[int], list[int]]:
-    """The rids of rows that the other side lacks or has otherwise, and of those that it has too many, ascending."""
+    """The numbers of rows that the other side lacks or has otherwise, and of those that it has too many, ascending."""
     wanted, doomed, end = [], [], (1 << 63,)  # greater than any rid
     a, b = next(mine, end), next(theirs, end)
     while (rid := min(a[0], b[0])) != end[0]:

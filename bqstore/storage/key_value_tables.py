@@ -159,16 +159,11 @@ def find(connection: sqlite3.Connection, space: str, keys: Sequence[str], name: 
 
 def present(connection: sqlite3.Connection, space: str, keys: Sequence[str], name: str) -> set[str]:
     """Those keys that there are, without reading their values."""
-    return set(groups_of(connection, space, keys, name))
-
-
-def groups_of(connection: sqlite3.Connection, space: str, keys: Sequence[str], name: str) -> dict[str, str | None]:
-    """The groups of those keys that there are."""
-    found: dict[str, str | None] = {}
+    found: set[str] = set()
     for at in range(0, len(keys), AT_ONCE):
         some = keys[at : at + AT_ONCE]
         sql = f"SELECT {_KEYS} FROM entries WHERE space = ? AND key IN ({','.join('?' * len(some))})"  # noqa: S608
-        found.update((_key_of(row, name), row[2]) for row in connection.execute(sql, (space, *some)))
+        found.update(_key_of(row, name) for row in connection.execute(sql, (space, *some)))
     return found
 
 

@@ -137,17 +137,9 @@ class EntryFile:
 
     # ---- writing
 
-    def put(
-        self,
-        space: str,
-        entries: Sequence[Entry],
-        keep_groups: bool = False,
-        not_before: float | None = None,
-        moved_from: str | None = None,
-    ) -> float | None:
-        """Write entries of a space with distinct keys, in one commit, which gives all of them its time.
+    def put(self, entries: Sequence[Entry], not_before: float | None = None) -> float | None:
+        """Write entries with distinct places, in one commit, which gives all of them its time.
 
-        ``keep_groups``: those that were there stay in their groups. The keys are deleted from the space ``moved_from``.
         Returns that time; None, and nothing is written, if it is before ``not_before``.
         """
 
@@ -155,13 +147,7 @@ class EntryFile:
             at = _later(about)
             if not_before is not None and at < not_before:
                 return None, about
-            more, groups = 0, dict[str, str | None]()
-            if keep_groups:
-                groups = tables.groups_of(connection, space, [entry.key for entry in entries], self.name)
-            if moved_from is not None:  # before they are written, as it may be their own space
-                more = -tables.remove(connection, ((moved_from, entry.key) for entry in entries))
-            new = [entry._replace(time=at, group=groups.get(entry.key, entry.group)) for entry in entries]
-            return at, about.next(at, more + tables.put(connection, new))
+            return at, about.next(at, tables.put(connection, [entry._replace(time=at) for entry in entries]))
 
         return self._write(change)
 

@@ -156,16 +156,16 @@ def list_keys(
 # ---- whole
 
 
-def copy_differing(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> None:
-    """Make the records of the target those of the source; those that are the same already stay."""
-    theirs = dict(target.execute("SELECT number, crc FROM records"))
-    mine = source.execute("SELECT number, crc FROM records")
-    wanted = [number for number, crc in mine if theirs.pop(number, None) != crc]
-    target.executemany("DELETE FROM records WHERE number = ?", ((number,) for number in [*theirs, *wanted]))
+def copy_numbered(
+    source: sqlite3.Connection, target: sqlite3.Connection, wanted: Iterable[int], doomed: Iterable[int], name: str
+) -> None:
+    """Delete records of the target by their numbers, and write those of the source in the place of others."""
+    wanted = list(wanted)
+    target.executemany("DELETE FROM records WHERE number = ?", ((number,) for number in [*doomed, *wanted]))
     for number in wanted:
         row = source.execute(f"SELECT {COLUMNS} FROM records WHERE number = ?", (number,)).fetchone()  # noqa: S608
-        stored = record_of(row, name).stored()
-        target.execute(f"INSERT INTO records (number, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *stored))  # noqa: S608
+        values = (number, *record_of(row, name).stored())
+        target.execute(f"INSERT INTO records (number, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608
 
 
 def problems_of(connection: sqlite3.Connection, name: str) -> list[str]:

@@ -248,12 +248,16 @@ class Store(Sharing):
 
         return self._shrinking(commit, len(rids), "; delete fewer at a time, or make room elsewhere")
 
-    def change_records(self, change: Callable[[sqlite3.Connection], None]) -> Head:
-        """Write or delete records, durably. The table is made where there is none."""
+    def change_records(self, change: Callable[[sqlite3.Connection], None], deleted: int = 0) -> Head:
+        """Write or delete records, durably; only delete so many. The table is made where there is none."""
         new = self._next(settings=with_records(self.head.settings))
-        with self._commit(new) as connection:
-            change(connection)
-        return new
+
+        def commit() -> Head:
+            with self._commit(new) as connection:
+                change(connection)
+            return new
+
+        return self._shrinking(commit, deleted, "; delete fewer at a time") if deleted else commit()
 
     def rewrite(self, rows: Sequence[Row]) -> Head:
         """Replace the rows with the same rids, durably."""

@@ -1,6 +1,7 @@
 """`Collection.records`: what a record manager keeps of documents, in one commit with them, whatever is done to them."""
 
 import asyncio
+import copy
 import math
 import pickle
 import sqlite3
@@ -172,6 +173,15 @@ def test_a_function_that_fails_refuses_the_add_and_a_failed_add_leaves_no_record
         assert col.ids() == records.keys() == ["a1"]
         col.add(np.eye(8)[:1], ["a2"])
         assert records.keys() == ["a1", "a2"]
+
+
+def test_records_go_to_another_process_with_their_collection(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        records = filled(col, "a1")
+        assert copy.deepcopy(records) is records is copy.copy(records)
+        other = pickle.loads(pickle.dumps(records))
+        other.put(["b"])
+        assert records.keys() == ["a1", "b"]
 
 
 def test_few_are_expected_at_a_time(monkeypatch):

@@ -47,11 +47,7 @@ SPACES = st.sampled_from(["", "s", "s/t"])
 GROUPS = st.none() | st.sampled_from(["g", "h", ""])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(
-            st.sampled_from(["put", "put with the groups that there are"]),
-            SPACES,
-            st.lists(st.tuples(KEYS, st.binary(max_size=9), GROUPS), max_size=4),
-        ),
+        st.tuples(st.just("put"), SPACES, st.lists(st.tuples(KEYS, st.binary(max_size=9), GROUPS), max_size=4)),
         st.tuples(st.just("delete"), SPACES, st.lists(KEYS, max_size=4)),
         st.tuples(st.just("reopen"), SPACES, st.none()),
     ),
@@ -93,11 +89,6 @@ def test_entries_are_those_of_a_dictionary(tmp_path_factory, steps, prefixes, in
             at = kv.put([pair[:2] for pair in what], space, groups=[pair[2] for pair in what])
             assert at > last and kv.now() > at
             mine.update({key: (value, group, at) for key, value, group in what})
-            last = at
-        elif kind == "put with the groups that there are":
-            at = kv.put([pair[:2] for pair in what], space, groups=[pair[2] for pair in what], keep_groups=True)
-            assert at > last
-            mine.update({key: (value, mine[key][1] if key in mine else group, at) for key, value, group in what})
             last = at
         elif kind == "delete":
             assert kv.delete(what, space) == len(set(what) & mine.keys())
@@ -199,26 +190,6 @@ def test_time_goes_on_where_a_clock_was_set_back(tmp_path, monkeypatch):
         with pytest.raises(InvalidInputError, match="the clock of this machine is behind it"):
             kv.put({"c": b"1"}, not_before=at + 60)
         assert kv.keys() == ["a", "b"]
-
-
-def test_what_is_moved_is_never_in_both_spaces_or_in_neither(tmp_path):
-    with bqstore.open_key_values(tmp_path) as kv, bqstore.open_key_values(tmp_path, read_only=True) as reader:
-        kv.put({"a": b"1", "b": b"2", "c": b"3"}, "from")
-        kv.put({"a": b"0", "z": b"0"}, "to")
-        seen = reader._entries.seq()
-        kv.put({"a": b"new", "b": b"new", "d": b"new"}, "to", moved_from="from")
-        assert reader._entries.seq() == seen + 1
-        assert reader.items("from") == [("c", b"3")] and reader.keys("to") == ["a", "b", "d", "z"]
-        kv.put({"c": b"3"}, "from", groups=["kept"])
-        kv.put({"c": b"again"}, "from", keep_groups=True, moved_from="from")
-        assert kv.keys("from", groups=["kept"]) == ["c"] and kv.items("from") == [("c", b"again")]
-        with pytest.raises(InvalidInputError, match="clock of this machine"):
-            kv.put({"c": b""}, "to", moved_from="from", not_before=kv.now() + 60)
-        with pytest.raises(InvalidInputError, match="moved_from is an int; expected a string"):
-            kv.put({"c": b""}, moved_from=5)
-        assert kv.items("from") == [("c", b"again")]
-    with bqstore.open_key_values(tmp_path) as kv:  # the count is compared with what is there
-        assert len(kv.keys("to")) == 4
 
 
 @pytest.mark.parametrize(
