@@ -1,5 +1,8 @@
 """`BQByteStore` and `BQRecordManager`: LangChain's own suites, the oracle beside them, and the folder they share."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
@@ -15,6 +18,8 @@ from langchain_bqstore import BQByteStore, BQRecordManager, BQVectorStore
 
 from ..engine.other_process import other_process
 from .langchain_texts import Spelled
+
+ROOT = Path(bqstore.__file__).parents[1]
 
 
 class TestByteStore(BaseStoreSyncTests[bytes]):
@@ -175,6 +180,73 @@ def test_a_clock_that_was_set_back_deletes_nothing_and_leaves_nothing(
         monkeypatch.setattr(time, "time", lambda: real() - 3600)
         done = index(THEN, records, store, **how)
         assert (done["num_added"], done["num_skipped"], done["num_deleted"]) == (1, 1, 2)
+
+
+def test_a_store_with_settings_of_its_own_may_be_opened_behind_its_record_manager(tmp_path: Path) -> None:
+    """The manager makes no collection before it is used: one would have the default settings."""
+    with BQRecordManager("n", tmp_path) as records:
+        records.create_schema()
+        with BQVectorStore(Spelled(), path=tmp_path, distance="euclid", m=8) as store:
+            assert index(FIRST, records, store, cleanup="full", key_encoder="sha256")["num_added"] == 3
+            assert sorted(records.list_keys()) == sorted(store.collection.ids())
+    with pytest.raises(bqstore.ClosedError):
+        records.get_time()
+    with pytest.raises(bqstore.NotFoundError):
+        BQRecordManager("n", tmp_path / "none", read_only=True)
+    with BQRecordManager("n", tmp_path, read_only=True) as reader:
+        assert len(reader.list_keys()) == 3 and reader.exists(["x"]) == [False]
+        for write in (reader.update, reader.delete_keys):
+            with pytest.raises(bqstore.ReadOnlyError):
+                write(["x"])
+
+
+def test_a_store_that_is_open_for_itself_alone_keeps_records_and_so_does_a_reader(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"cleanup": "full", "source_id_key": "source", "key_encoder": "sha256"}
+    with bqstore.open_key_values(tmp_path) as values:
+        values.put({"old": b""}, "langchain/records/n", groups=["a"])
+    with BQVectorStore(Spelled(), path=tmp_path, exclusive=True) as store:
+        store.add_texts(["9 9"], ids=["old"])
+        with BQRecordManager("n", vector_store=store) as records:
+            assert records.exists(["old"]) == [True] and records.list_keys(group_ids=["a"]) == ["old"]
+            assert index(FIRST, records, store, **how)["num_deleted"] == 1
+    with BQVectorStore(Spelled(), path=tmp_path, read_only=True) as store:
+        records = BQRecordManager("n", vector_store=store)
+        assert records.exists([*store.collection.ids(), "x"]) == [True] * 3 + [False]
+        with pytest.raises(bqstore.ReadOnlyError):
+            records.update(["x"])
+    with BQVectorStore(Spelled(), path=tmp_path) as store:
+        with pytest.raises(bqstore.InvalidInputError, match="lock_timeout is given beside vector_store="):
+            BQRecordManager("n", vector_store=store, lock_timeout=1)
+        with pytest.raises(bqstore.UnknownKeywordError, match="'timeout'; known: lock_timeout, mode, read_only"):
+            BQRecordManager("n", tmp_path, timeout=1)
+
+
+@pytest.mark.slow  # the framework is imported a second time
+def test_two_processes_index_different_sources_at_once(tmp_path: Path) -> None:
+    program = """
+import sys
+from langchain_core.documents import Document
+from langchain_core.indexing import index
+from langchain_bqstore import BQRecordManager, BQVectorStore
+from tests.adapters.langchain_texts import Spelled
+name, folder = sys.argv[1:]
+with BQVectorStore(Spelled(), path=folder) as store, BQRecordManager("n", vector_store=store) as records:
+    for turn in range(6):
+        pages = [Document(f"{turn * 10 + i} {len(name)}", metadata={"source": name}) for i in range(10)]
+        done = index(pages, records, store, batch_size=3, cleanup="incremental", source_id_key="source",
+                     key_encoder="sha256")
+        assert (done["num_added"], done["num_deleted"]) == (10, 10 if turn else 0), done
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations")])}
+    command = [sys.executable, "-c", program]
+    running = [subprocess.Popen([*command, name, str(tmp_path)], env=environment, cwd=ROOT) for name in ("a", "bb")]
+    assert [each.wait() for each in running] == [0, 0]
+    with BQVectorStore(Spelled(), path=tmp_path) as store, BQRecordManager("n", vector_store=store) as records:
+        assert {record.text for record in store.collection.scroll()} == {
+            f"{i} {n}" for i in range(50, 60) for n in (1, 2)
+        }
+        assert sorted(records.list_keys()) == sorted(store.collection.ids()) and store.collection.verify().ok
+        assert len(records.list_keys(group_ids=["a"])) == len(records.list_keys(group_ids=["bb"])) == 10
 
 
 @pytest.mark.slow  # the framework is imported a second time
