@@ -7,6 +7,7 @@ guessed. So what is told afterwards seldom differs, and what does not differ is 
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from ..metadata.documents import record_of
@@ -82,9 +83,8 @@ class Records:
 
     def find(self, keys: Sequence[str]) -> dict[str, KeyRecord]:
         """The records of those keys that have one."""
-        found = self._in_earlier() if self._earlier else {}
-        out = {key: found[key] for key in keys if key in found}
-        return out | self._known(keys)
+        found = self._in_earlier()
+        return {key: found[key] for key in keys if key in found} | self._known(keys)
 
     def documents(self, ids: Sequence[str]) -> set[str]:
         """Those ids that documents have."""
@@ -106,11 +106,8 @@ class Records:
         def listed(connection: Connection, name: str) -> list[str]:
             return record_table.list_keys(connection, self.namespace, name, groups, before, after, begun, limit)
 
-        out = self._read(listed, list[str]())
-        if not self._earlier:
-            return out
         some = set() if groups is None else set(groups)
-        old = {
+        earlier = {
             key
             for key, each in self._in_earlier().items()
             if (groups is None or each.group in some)
@@ -118,12 +115,14 @@ class Records:
             and (before is None or each.time < before)
             and (after is None or each.time > after)
         }
-        return sorted(old.union(out))[:limit]
+        found = self._read(listed, list[str]())
+        return sorted(earlier.union(found))[:limit] if earlier else found
 
     def now(self) -> int:
         """The time in microseconds, later than that of every record, whatever the clocks say."""
+        earlier = [each.time + 1 for each in self._in_earlier().values()]
         at = self._read(lambda connection, name: record_table.now(connection, self.namespace), record_table.clock())
-        return max([at, *(each.time + 1 for each in (self._in_earlier() if self._earlier else {}).values())])
+        return max([at, *earlier])
 
     def _read(self, answer: Callable[[Connection, str], T], without: T) -> T:
         """What a function reads from the last commit; ``without`` where there is no table yet."""
@@ -151,12 +150,12 @@ class Records:
         Without groups those that there are stay, guesses as guesses. None, and nothing is written, if the time is
         before ``least``.
         """
-        told = dict(zip(keys, [None] * len(keys) if groups is None else groups, strict=True))
+        asked = dict(zip(keys, [None] * len(keys) if groups is None else groups, strict=True))
 
         def differing() -> tuple[Told, list[KeyRecord]]:
-            known = self.find(list(told))
+            known = self.find(list(asked))
             new, guessed, others = [], [], False
-            for key, group in told.items():
+            for key, group in asked.items():
                 old = known.get(key)
                 if old is not None and groups is None:
                     record = old._replace(time=0)
@@ -196,15 +195,19 @@ class Records:
     # ---- of earlier releases
 
     def _in_earlier(self) -> dict[str, KeyRecord]:
-        out: dict[str, KeyRecord] = {}
-        assert self._earlier is not None
+        """What is there still. It is read before the table, so that what is moved meanwhile is in one of them."""
+        if self._earlier is None:
+            return {}
+        whole, noted = self._earlier
         with entries_of(self.engine.store.folder) as entries:
-            for space in reversed(self._earlier if entries is not None else ()):
-                assert entries is not None
-                begun = int(space == self._earlier[1])
-                for key, group, at in entries.read(lambda c, name, space=space: tables.times_of(c, space, name)):  # type: ignore[misc]
-                    out[key] = KeyRecord(self.namespace, key, group, round(at * SECOND), begun)
-        return out
+            if entries is None:
+                return {}
+            found = [
+                KeyRecord(self.namespace, key, group, round(at * SECOND), begun)
+                for begun, space in ((1, noted), (0, whole))
+                for key, group, at in entries.read(partial(tables.times_of, space))
+            ]
+        return {record.key: record for record in found}
 
     def _move(self, earlier: tuple[str, str]) -> None:
         """Move them into the collection's own file: first one commit there, then one that deletes them.

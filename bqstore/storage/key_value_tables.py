@@ -167,7 +167,7 @@ def present(connection: sqlite3.Connection, space: str, keys: Sequence[str], nam
     return found
 
 
-def times_of(connection: sqlite3.Connection, space: str, name: str) -> list[tuple[str, str | None, float]]:
+def times_of(space: str, connection: sqlite3.Connection, name: str) -> list[tuple[str, str | None, float]]:
     """Key, group and time of all that a space has."""
     rows = connection.execute(f"SELECT {_KEYS} FROM entries WHERE space = ?", (space,))  # noqa: S608
     return [(_key_of(row, name), row[2], row[3]) for row in rows]
