@@ -86,16 +86,16 @@ def clock() -> int:
 
 def write(connection: sqlite3.Connection, records: Iterable[KeyRecord]) -> None:
     """Write records, in the place of those with the same keys."""
-    given = list(records)
+    given = list({record[:2]: record for record in records}.values())  # of equal keys the last
     if not given:  # there may be no table
         return
     at = {namespace: now(connection, namespace) for namespace in {record.namespace for record in given}}
-    dated = (each if each.time else each._replace(time=at[each.namespace]) for each in given)
-    connection.executemany(
-        f"INSERT INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key, namespace) DO UPDATE SET "  # noqa: S608
-        "part = excluded.part, time = excluded.time, begun = excluded.begun, crc = excluded.crc",
-        (each.stored() for each in dated),
+    rows = [(each if each.time else each._replace(time=at[each.namespace])).stored() for each in given]
+    connection.executemany(  # no upsert, which came with SQLite 3.24
+        "UPDATE records SET part = ?, time = ?, begun = ?, crc = ? WHERE namespace = ? AND key = ?",
+        ((*row[2:], *row[:2]) for row in rows),
     )
+    connection.executemany(f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows)  # noqa: S608
 
 
 def remove(connection: sqlite3.Connection, namespace: str, keys: Iterable[str]) -> None:
