@@ -296,6 +296,15 @@ def test_a_collection_without_its_table_is_damaged(tmp_path, how):
         bqstore.open(tmp_path)
 
 
+class Model:
+    """Another embedding model."""
+
+    model = "another"
+
+    def embed(self, texts):
+        return np.ones((len(texts), 3), np.float32) * [[len(text)] for text in texts]
+
+
 def test_new_codes_and_words_leave_the_records(tmp_path):
     with bqstore.open(tmp_path, text_index=True) as col:
         records = filled(col, "a1", "a2")
@@ -305,6 +314,7 @@ def test_new_codes_and_words_leave_the_records(tmp_path):
             lambda: col.requantize(encoding="two_bits"),
             lambda: col.update(["a1"], vectors=np.eye(8)[:1], texts=["new"]),
             col.compact,
+            lambda: col.reembed(Model()),
         ):
             change()
             assert records.keys() == ["a1", "a2"] and col.verify().ok
@@ -375,6 +385,22 @@ def test_records_of_an_earlier_release_are_moved_also_behind_a_kill(tmp_path, mo
         assert values.keys("old") == values.keys("begun") == [] and values.keys("mine") == ["kept"]
 
 
+def test_a_reader_follows_records_from_before_there_was_a_table_on(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        col.add(np.eye(8)[:1], ["x"])
+        with bqstore.open(tmp_path, read_only=True) as reader:
+            seen = reader.records("n")
+            assert seen.keys() == [] and seen.exist(["a1"], documents=True) == [False]
+            filled(col, "a1")
+            assert seen.keys() == ["a1"] and seen.exist(["a1", "x"], documents=True) == [True, False]
+            col.delete(["a1"])
+            assert seen.keys() == []
+            with pytest.raises(bqstore.ReadOnlyError):
+                seen.put(["a1"])
+            seen.expect(["a1"], source_of)  # of nothing
+
+
+@pytest.mark.slow  # a process is started
 def test_another_process_makes_the_table_and_writes_beside_this_one(tmp_path):
     with bqstore.open(tmp_path) as col, other_process(tmp_path) as other:
         col.add(np.eye(8)[:1], ["a"])
