@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import bqstore
 from bqstore.engine import records as engine_records
 from bqstore.storage import head as heads
 from bqstore.storage import record_table, text_index
+from tests.conftest import often
 from tests.engine.other_process import other_process
 from tests.storage.damage import flip
 
@@ -193,6 +196,76 @@ def test_few_are_expected_at_a_time(monkeypatch):
     assert 5 <= len(col._engine.core.expected._by_id) <= 10
     col.add([[1.0], [1.0]], ["0", "39"])
     assert records.keys() == ["39"]
+
+
+IDS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4, unique=True)
+GROUP = st.none() | st.sampled_from("xyz")
+STEP = st.one_of(
+    st.tuples(st.just("add"), IDS, GROUP),
+    st.tuples(st.just("index"), IDS, GROUP),
+    st.tuples(st.just("put"), IDS, GROUP),
+    st.tuples(st.sampled_from(["renew", "delete", "forget", "only forget"]), IDS, st.none()),
+    st.tuples(
+        st.sampled_from(["delete by filter", "clear", "compact", "backup", "reopen", "words"]), st.just([]), GROUP
+    ),
+)
+
+
+@settings(max_examples=often(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEP, max_size=12))
+def test_records_are_those_of_a_dictionary(tmp_path_factory, steps):
+    """Ids to source, and keys to group; whatever is done to documents and records, and to which copy of them."""
+    path, documents, truth, words = tmp_path_factory.mktemp("store"), {}, {}, False
+    col = bqstore.open(path)
+    for kind, ids, group in steps:
+        records = col.records("n")
+        if kind in ("add", "index"):
+            if kind == "index":
+                records.expect(ids, source_of, certain=True)
+                truth |= dict.fromkeys(ids, group)
+            col.add(np.eye(8)[: len(ids)], ids, ids, [{"source": group}] * len(ids))
+            documents |= dict.fromkeys(ids, group)
+        elif kind == "put":
+            records.put(ids, [group] * len(ids), not_before=1.0)
+            truth |= dict.fromkeys(ids, group)
+        elif kind == "renew":
+            at = records.now()
+            records.put(ids, not_before=at)
+            truth = dict.fromkeys(ids) | truth
+            assert set(records.keys(before=at)) == truth.keys() - set(ids)
+        elif kind == "only forget":
+            assert records.delete(ids) == len(truth.keys() & set(ids))
+            truth = {key: each for key, each in truth.items() if key not in ids}
+        elif kind in ("delete", "forget", "delete by filter", "clear"):
+            gone = {"delete by filter": {id_ for id_, each in documents.items() if each == group}, "clear": {*truth}}
+            gone = gone.get(kind, set(ids) & documents.keys())
+            if kind == "clear":
+                col.clear()
+                documents.clear()
+            else:
+                col.delete(filter={"source": group}) if kind == "delete by filter" else col.delete(ids)
+            truth = {key: each for key, each in truth.items() if key not in gone}
+            documents = {id_: each for id_, each in documents.items() if id_ not in gone}
+        elif kind == "words":
+            words = not words
+            col.set_text_index(words)
+        elif kind == "reopen":
+            col.close()
+            col = bqstore.open(path)
+        elif kind == "backup":
+            col.backup(path / "copy", incremental=True)
+        else:
+            col.compact()
+    col.backup(path / "copy", incremental=True)
+    for each in (col, bqstore.open(path / "copy"), bqstore.load(path)):
+        records = each.records("n")
+        assert set(records.keys()) == truth.keys() and set(each.ids()) == documents.keys()
+        for group in "xyz":
+            assert set(records.keys(groups=[group])) == {key for key in truth if truth[key] == group}
+        found = records.exist(list("abcdef"), documents=True)
+        assert found == [key in truth and key in documents for key in "abcdef"]
+        assert each.verify().ok
+        each.close()
 
 
 # ---- whole collections
