@@ -211,7 +211,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=often(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=often(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEP, max_size=12))
 def test_records_are_those_of_a_dictionary(tmp_path_factory, steps):
     """Ids to source, and keys to group; whatever is done to documents and records, and to which copy of them."""
