@@ -15,8 +15,10 @@ from importlib import import_module
 TYPE_CHECKING = False  # not typing's: the command begins with this module, and Ctrl-C is only handled behind it
 if TYPE_CHECKING:
     from ._version import __version__
-    from .adapting import OnCollection
-    from .adding import add_batches, batches_of, listed
+    from .adapters.adding import add_batches, batches_of, listed
+    from .adapters.async_calls import Waits, awaited, in_steps, reading, writing
+    from .adapters.on_collection import OnCollection
+    from .adapters.relevance import relevance_of
     from .arguments import words_of
     from .clock import EXPIRES_AT_KEY
     from .collection import Collection
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
     from .other_stores import lacking, refuse_foreign, refusing_foreign
     from .protocol import CollectionProtocol
     from .records import Records
-    from .relevance import relevance_of
     from .remote import RemoteCollection
     from .repairing import repair
     from .results.hits import ExplainedHits, Explanation, Hit, PartialHits, Record
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
     )
     from .results.recall import Health, Histogram, RecallEstimate, RecallPoint, RecallReport
     from .stores import collections, drop, rename
-    from .turns import Waits, awaited, in_steps, reading, writing
     from .validate import check_documents, refuse_private_keys, tell_of_zeros
 
 # the modules of the names that are no errors
@@ -80,10 +80,10 @@ _HOME = {
     "copy": "copying",
     "repair": "repairing",
     **dict.fromkeys(("lacking", "refuse_foreign", "refusing_foreign"), "other_stores"),
-    **dict.fromkeys(("add_batches", "batches_of", "listed"), "adding"),
-    "relevance_of": "relevance",
+    **dict.fromkeys(("add_batches", "batches_of", "listed"), "adapters.adding"),
+    "relevance_of": "adapters.relevance",
     "words_of": "arguments",
-    "OnCollection": "adapting",
+    "OnCollection": "adapters.on_collection",
     **dict.fromkeys(("KeyValues", "open_key_values"), "key_values"),
     "Collection": "collection",
     "CollectionProtocol": "protocol",
@@ -96,7 +96,7 @@ _HOME = {
     "EXPIRES_AT_KEY": "clock",
     **dict.fromkeys(("ID_KEY", "PRIVATE_PREFIX", "REF_DOC_ID_KEY"), "metadata.to_json"),
     **dict.fromkeys(("check_documents", "refuse_private_keys", "tell_of_zeros"), "validate"),
-    **dict.fromkeys(("Waits", "awaited", "in_steps", "reading", "writing"), "turns"),
+    **dict.fromkeys(("Waits", "awaited", "in_steps", "reading", "writing"), "adapters.async_calls"),
     "translate_filter": "metadata.text_filters",
     **dict.fromkeys(("ExplainedHits", "Explanation", "Hit", "PartialHits", "Record"), "results.hits"),
     **dict.fromkeys(("AddResult", "BackupReport", "CopyReport", "LostDocument", "ReembedPlan"), "results.outcomes"),

@@ -43,7 +43,7 @@ from .errors import InvalidInputError
 from .metadata import filter_grammar
 from .metadata.filter_grammar import Filter
 from .metadata.id_column import Ids
-from .places import absolute
+from .paths import absolute
 from .quality.recall_report import recall as measure_recall
 from .quality.tune import tune as find_settings
 from .records import Records

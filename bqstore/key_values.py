@@ -21,7 +21,7 @@ from .arguments import (
     type_of,
 )
 from .errors import InvalidInputError
-from .places import absolute, tell_of_another_mode
+from .paths import absolute, tell_of_another_mode
 from .storage import key_value_tables as tables
 from .storage.folders import collection_folder
 from .storage.key_value_tables import Entry

@@ -52,7 +52,7 @@ from .index import check_environment
 from .metadata.filter_grammar import check_key
 from .metadata.to_json import ID_KEY
 from .other_stores import refuse_foreign
-from .places import absolute, refuse_a_setting, tell_of_a_new_one, tell_of_another_mode
+from .paths import absolute, refuse_a_setting, tell_of_a_new_one, tell_of_another_mode
 from .protocol import CollectionProtocol
 from .quality.keeper import RecallKeeper
 from .remote import NO_COUNTERPART, RemoteCollection, is_remote, open_remote

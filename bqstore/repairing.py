@@ -20,7 +20,7 @@ from .engine import writes
 from .errors import CorruptionError, InvalidInputError, NotFoundError, StorageError
 from .metadata.documents import metadata_of
 from .opening import open as open_collection
-from .places import absolute
+from .paths import absolute
 from .progress import Progress
 from .results.outcomes import LostDocument, RepairReport
 from .storage import Coding, Rows, Store, open_store, platform, record_table

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Final
 
 from .arguments import check_seconds, checked_keywords
-from .places import LOG, absolute
+from .paths import LOG, absolute
 from .storage import folders, open_store
 
 Path = str | PathLike[str]

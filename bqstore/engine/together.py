@@ -4,7 +4,7 @@ A thread puts its documents on a list. If none is committing it does: everything
 and finds its documents committed, or commits in its turn. `Lifecycle.turn` alone keeps threads apart; what is here only
 saves them from queueing for it one by one, so that nothing depends on a wake-up that an interrupt has swallowed.
 
-An event loop has few threads: its adds are prepared in them, and then wait on the list without one (`turns.py`).
+An event loop has few threads: its adds are prepared in them, and then wait on the list without one (`async_calls.py`).
 """
 
 import io

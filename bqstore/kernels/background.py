@@ -183,7 +183,7 @@ def _start(names: tuple[str, ...], lock: int) -> _Child:
         environment["NUMBA_CACHE_DIR"] = str(GIVEN)
     package = Path(__file__).parents[2]
     path = [str(Path(entry).absolute()) for entry in sys.path if entry] + [str(package)]
-    script = f"import sys; sys.path[:] = {path!r}; from bqstore.kernels.compile import main; main(sys.argv[1:])"
+    script = f"import sys; sys.path[:] = {path!r}; from bqstore.kernels.compile_process import main; main(sys.argv[1:])"
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     given: dict[str, Any] = {} if os.name == "nt" else {"pass_fds": (lock,), "start_new_session": True}
     said = tempfile.TemporaryFile()  # noqa: SIM115

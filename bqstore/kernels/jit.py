@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-from bqstore.kernels import compiling
+from bqstore.kernels import compile_notice
 from bqstore.kernels.cache import KernelCache
 from bqstore.kernels.leaf_compiler import compile_leaf
 
@@ -42,4 +42,4 @@ def root(function: Kernel) -> Kernel:
 
 
 if not getattr(numba.config, "DISABLE_JIT", 0):
-    compiling.watch()
+    compile_notice.watch()

@@ -26,7 +26,7 @@ from ..errors import (
     FolderReplacedError,
     StorageError,
 )
-from . import map_room, platform, space
+from . import platform, sigbus_guard, space
 from .forked import Inheritable, Using
 from .head import Head
 from .head_table import create_tables, read_head
@@ -67,7 +67,7 @@ class Catalogue(Inheritable):
         self._mains = 0  # how many there have been
         self._swap = threading.RLock()  # held for moments, by who takes a connection or gives it back
         self.transaction = object()  # stands for the last one on the main connection
-        self._needs_room = path is not None and map_room.maps_need_room(path.parent)
+        self._needs_room = path is not None and sigbus_guard.maps_need_room(path.parent)
         self._frozen: tuple[object, ...] | None = None  # what tells a change of the file that was opened as immutable
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
@@ -344,7 +344,7 @@ class Catalogue(Inheritable):
         """Raise StorageError where SQLite's map could not be written, and the process would end."""
         if self._needs_room and self._path is not None:
             try:
-                map_room.check_room(self._path.parent, rows)
+                sigbus_guard.check_room(self._path.parent, rows)
             except OSError as error:
                 words = f"{self.name}: {platform.reason(error)}; nothing of this call was acknowledged"
                 raise StorageError(error.errno, words) from error
@@ -467,7 +467,7 @@ class Catalogue(Inheritable):
             if main is None or self._is_lent:  # its reader closes it
                 return
             if self._is_writer and not self.has_room():
-                map_room.leave_open(main)  # the log stays as it is, and the next opening goes on with it
+                sigbus_guard.leave_open(main)  # the log stays as it is, and the next opening goes on with it
                 return
             main.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 import bqstore
 from bqstore.errors import StorageError
-from bqstore.storage import map_room, reserve
+from bqstore.storage import reserve, sigbus_guard
 from bqstore.storage.place import Entries
 
 from .test_durability import small_disk
@@ -164,7 +164,7 @@ def test_a_file_that_could_not_be_looked_at_for_the_size_of_the_reserve_ended_th
 
 def test_a_disk_that_is_full_ended_the_process_where_blocks_are_written_once(disk, monkeypatch):
     """SQLite's -shm could not be written through its map on btrfs: SIGBUS in the middle of a commit."""
-    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
+    monkeypatch.setattr(sigbus_guard.platform, "file_system", lambda folder: "btrfs")
     with bqstore.open(disk) as col:
         add(col, 200)
         col.flush()
@@ -291,7 +291,7 @@ def test_compacting_after_many_deletions_on_a_full_disk_found_the_room_in_the_lo
 
 
 def test_closing_where_a_map_has_no_room_leaves_the_log_for_the_next_opening(disk, monkeypatch):
-    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
+    monkeypatch.setattr(sigbus_guard.platform, "file_system", lambda folder: "btrfs")
     log = disk / "default" / "meta.db-wal"
     col = bqstore.open(disk)
     add(col, 50)
@@ -312,18 +312,18 @@ def test_where_room_cannot_be_asked_for_sqlite_is_asked(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EOPNOTSUPP, "no files without a name here")
 
-    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
-    monkeypatch.setattr(map_room.os, "O_TMPFILE", 0)  # opening a folder to write is refused, then
+    monkeypatch.setattr(sigbus_guard.platform, "file_system", lambda folder: "btrfs")
+    monkeypatch.setattr(sigbus_guard.os, "O_TMPFILE", 0)  # opening a folder to write is refused, then
     with bqstore.open(tmp_path) as col:
         add(col, 5)
         assert len(col) == 5
-    monkeypatch.setattr(map_room.os, "statvfs", refuse)
-    assert map_room.maps_need_room(tmp_path)
+    monkeypatch.setattr(sigbus_guard.os, "statvfs", refuse)
+    assert sigbus_guard.maps_need_room(tmp_path)
 
 
 def test_a_system_without_files_that_have_no_name_raised_attribute_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(map_room.platform, "file_system", lambda folder: "btrfs")
-    monkeypatch.delattr(map_room.os, "O_TMPFILE")
+    monkeypatch.setattr(sigbus_guard.platform, "file_system", lambda folder: "btrfs")
+    monkeypatch.delattr(sigbus_guard.os, "O_TMPFILE")
     with bqstore.open(tmp_path) as col:
         add(col, 5)
         assert len(col) == 5

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bqstore
-from bqstore.kernels import cache, compiling
+from bqstore.kernels import cache, compile_notice
 from tests.kernels.given import INTERPRETED
 
 ROOT = Path(bqstore.__file__).parents[1]
@@ -64,7 +64,7 @@ def filled(tmp_path, first):
 
 
 def test_the_first_compilation_is_announced_once(first):
-    assert first[1] == (["0", "0"], compiling.LINE)
+    assert first[1] == (["0", "0"], compile_notice.LINE)
 
 
 def test_a_kernel_from_the_cache_is_not_announced_and_loads_nothing_that_only_compiling_needs(filled):

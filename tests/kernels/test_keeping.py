@@ -14,8 +14,7 @@ import numba
 import pytest
 from numba.core import event
 
-from bqstore.kernels import background, cache, compiling, dispatch
-from bqstore.kernels import compile as compile_module
+from bqstore.kernels import background, cache, compile_notice, compile_process, dispatch
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_a_process_that_could_not_keep_a_kernel_says_so_by_its_end(monkeypatch):
     monkeypatch.setattr(os, "nice", lambda more: None)
     monkeypatch.setattr(dispatch, "sift", SimpleNamespace(compile=lambda: False))
     with pytest.raises(SystemExit) as end:
-        compile_module.main(["sift"])
+        compile_process.main(["sift"])
     assert end.value.code == background.NOT_KEPT
 
 
@@ -166,7 +165,7 @@ def test_a_kernel_without_a_twin_is_waited_for(monkeypatch):
 def test_a_program_that_set_the_level_of_numbas_log_keeps_it(monkeypatch):
     watching = []
     monkeypatch.setattr(event, "register", lambda kind, listener: watching.append(listener))
-    compiling.watch()
+    compile_notice.watch()
     (watch,), log = watching, logging.getLogger("numba")
     for level, meanwhile in ((logging.INFO, logging.INFO), (logging.NOTSET, logging.WARNING)):
         monkeypatch.setattr(log, "level", level)
@@ -179,4 +178,4 @@ def test_a_program_that_set_the_level_of_numbas_log_keeps_it(monkeypatch):
 def test_another_numba_without_events_is_not_watched(monkeypatch):
     monkeypatch.delattr(numba.core, "event")
     monkeypatch.setitem(sys.modules, "numba.core.event", None)
-    compiling.watch()
+    compile_notice.watch()

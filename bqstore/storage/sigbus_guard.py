@@ -1,10 +1,11 @@
-"""File systems where a map of a file can be written only while the disk has room, however long the file is there.
+"""File systems on which a write through a map of a file ends the process (SIGBUS) when the disk is full.
 
-SQLite's -shm is such a map. Where btrfs or bcachefs, which write no block twice, has no block left, or a file system
-of blocks smaller than a page has not all of a page's, the system can say so by SIGBUS alone, which ends the process,
-in the middle of a commit. So as much as SQLite is about to write is written to a file without a name before, and
-given back: that fails with an error. Not for searches, which write to the map after a commit only. To close the last
-connection is to write to it, too: where there is no room even without the reserve, it stays open.
+SQLite's -shm is such a map. btrfs and bcachefs, which overwrite no block in place, need a free block for such a write
+even where the file is long there; so does a file system whose blocks are smaller than a page. Without one the system
+has no error to return, only SIGBUS, in the middle of a commit. So before a commit as many bytes as SQLite is about to
+write are written to a file without a name and given back: that fails with an error. Searches need no such check, as
+they write to the map only after a commit. Closing the last connection writes to it, too: where there is no room even
+without the reserve, it stays open.
 """
 
 import ctypes
@@ -20,11 +21,11 @@ _PAGE: Final = 4096  # bytes; SQLite writes into each when it makes a map larger
 _MAPPED: Final = 64 << 10  # bytes of the -shm that a commit writes, and as much again
 _FIRST: Final = 32  # changed rows that may take a page of the log each
 _OF_ONE: Final = 256  # bytes of the log, for each further one
-_MOST: Final = 16 << 20  # of a larger commit the vectors have found the disk full already, or its log does
+_MOST: Final = 16 << 20  # at most: in a larger commit, writing the vectors or the log fails first
 
 
 def maps_need_room(folder: Path) -> bool:
-    """Whether the file system of a folder is one; False where no file without a name can be made to ask for room."""
+    """Whether a folder is on such a file system; False where files without a name, which ask for room, do not exist."""
     small = False
     if not hasattr(os, "O_TMPFILE"):  # macOS
         return False

@@ -8,12 +8,12 @@ from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import BqstoreError, InvalidInputError, UnknownKeywordError
-from .turns import Steps, Waits
-from .validate import check_documents, refuse_private_keys
+from ..errors import BqstoreError, InvalidInputError, UnknownKeywordError
+from ..validate import check_documents, refuse_private_keys
+from .async_calls import Steps, Waits
 
 if TYPE_CHECKING:
-    from .collection import Collection
+    from ..collection import Collection
 
 
 class Batch(NamedTuple):

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .arguments import check_int
-from .errors import InvalidInputError, ReadOnlyError
-from .metadata.to_json import ID_KEY
-from .remote import RemoteCollection
-from .stores import drop
+from ..arguments import check_int
+from ..errors import InvalidInputError, ReadOnlyError
+from ..metadata.to_json import ID_KEY
+from ..remote import RemoteCollection
+from ..stores import drop
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .collection import Collection
-    from .config import SearchParams
-    from .results.hits import Record
-    from .results.recall import Health, RecallReport
+    from ..collection import Collection
+    from ..config import SearchParams
+    from ..results.hits import Record
+    from ..results.recall import Health, RecallReport
 
 
 class OnCollection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 
 def relevance_of(distance: str) -> Callable[[float], float]:
