@@ -96,19 +96,19 @@ def looked_at(
     damaged = [_shortened(each, _LONG_VALUE) for each in dict.fromkeys(damaged)]
     places, spread = plane(vectors)
     return View(
-        info,
-        others,
-        matching,
-        wanted,
-        documents,
-        fields,
-        [[_rounded(x) for x in place] for place in places.tolist()],
-        spread,
-        nearest,
-        _scores(vectors, nearest, info.distance),
-        report,
-        _left_out(documents, unused),
-        damaged,
+        info=info,
+        others=others,
+        matching=matching,
+        wanted=wanted,
+        documents=documents,
+        fields=fields,
+        places=[[_rounded(x) for x in place] for place in places.tolist()],
+        spread=spread,
+        nearest=nearest,
+        scores=_scores(vectors, nearest, info.distance),
+        report=report,
+        left_out=_left_out(documents, unused),
+        damaged=damaged,
     )
 
 
