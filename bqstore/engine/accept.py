@@ -29,7 +29,7 @@ T = TypeVar("T")
 _KEPT, _KEPT_BYTES = 256, 64 << 20  # filters whose matches a state remembers, and bytes of them
 _COLUMNS = 256  # metadata fields whose columns are kept
 _LOOKED_UP = 100  # source documents in SQLite's index; more are found in a column
-_AT_ONCE = 1000  # documents read at a time for a function that filters
+_AT_ONCE = 1000  # documents read at a time when the filter is a function
 _PATIENCE, _MOMENT = 50, 0.001  # tries, and seconds between them, to load columns beside a busy writer
 
 
@@ -51,7 +51,7 @@ class Acceptor:
                 state, among = self.accepted(state, within)
                 return state, self.called(state, function, among)
 
-            if self._life.is_changing():  # a delete, which stands at the last commit and holds off others
+            if self._life.is_changing():  # inside a delete: the store stands at the last commit, and nobody else writes
                 return asked(state)
             return self._publisher.whole(asked)
         known = state.matched.get(tree)
@@ -103,17 +103,17 @@ class Acceptor:
         for at in range(0, len(live), _AT_ONCE):
             for ordinal, row in fetch.rows(self._store, state, live[at : at + _AT_ONCE]).items():
                 answer = function(record_of(row))
-                if inspect.isawaitable(answer):  # true, whatever it would come to
+                if inspect.isawaitable(answer):  # a coroutine is truthy, whatever it would return
                     raise InvalidInputError("filter is an async function; expected one that returns a boolean at once")
                 if answer:
                     accepted.append(ordinal)
         return Matches(state.n, rows=np.array(accepted, np.int32))
 
     def _loaded(self, grow_more: Callable[[State], State], answer_seen: Callable[[State], T]) -> T:
-        """The answer from a state with ids or columns that are loaded, the store standing at its commit.
+        """Load ids or columns into a state, the store standing at its commit, and return the answer from it.
 
-        A writer goes on meanwhile. What was loaded is brought up to what it has published, and published with it. The
-        answer is of the state as `Publisher.seen` shows it.
+        A writer goes on meanwhile: what was loaded is brought up to the state that it has published, and becomes a part
+        of that. The answer is from the state as `Publisher.seen` shows it.
         """
         publisher = self._publisher
 
@@ -133,7 +133,7 @@ class Acceptor:
                 return found
 
             return publisher.at_one_commit(load)
-        last: State | None = None  # with the columns loaded here, and no other: those have an owner that grows them
+        last: State | None = None  # with the columns loaded here only: who follows commits extends the others
         for _ in range(_PATIENCE):
             with Block() as block, self._store.snapshot(block) as seq:
                 state = publisher.state
@@ -163,15 +163,15 @@ class Acceptor:
 
 
 def _has_index(field: Field) -> bool:
-    """Whether SQLite answers a test without a column: of ids, and of some source documents, as for deleting them."""
+    """Whether an index of SQLite answers a test, so that no column is needed: of ids, and of few source documents."""
     some = isinstance(field.test, OneOf) and len(field.test.operands) <= _LOOKED_UP
     return field.key == ID_KEY or (field.key == REF_DOC_ID_KEY and some)
 
 
 def _limited(columns: dict[str, Column], new: Iterable[str]) -> dict[str, Column]:
-    """The columns; where they are too many, without those of fields that no document has, then without the oldest.
+    """At most `_COLUMNS` of the columns: those of fields that no document has are dropped first, then the oldest.
 
-    Filters may come from people, or from models: every misspelt key would stay for good.
+    Filters may come from people, or from models: without a bound, every misspelt key would keep a column.
     """
     surplus = len(columns) - _COLUMNS
     if surplus <= 0:

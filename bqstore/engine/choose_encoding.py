@@ -28,11 +28,12 @@ ENOUGH = 1024  # vectors to train on; a training on fewer is repeated once there
 TRAINED_ON = 20_000  # vectors, at most
 _SAMPLE, _QUERIES = 4096, 512
 _K = 10
-_SHORT_OF_BEST = 0.01  # recall that a smaller code may lack
-# Recall without rescoring that is worth rotating every query, some microseconds, and in errors of what was measured: on
-# real sets a rotation wins or loses .01, and loses .02 where the mean is another one by then (docs/design).
+_SHORT_OF_BEST = 0.01  # how far below the best recall a smaller code may be
+# The gain of recall without rescoring for which every query is rotated, which takes some microseconds: at least this,
+# and at least so many standard errors. On real sets a rotation wins or loses .01, and loses .02 where the mean has
+# changed since (docs/design).
 _WORTH_ROTATING, _SURE = 0.02, 3.0
-_WORTH_CORRECTING = 0.002  # recall without rescoring that is worth two floats a code
+_WORTH_CORRECTING = 0.002  # the gain of recall without rescoring for which each code gets two floats more
 _SEED = 0x6271_7376
 _ALL = (  # encoding, estimator, rotate: smaller codes first, of equal ones the simplest
     *(("one_bit", "sign", False), ("one_bit", "rabitq", False), ("one_bit", "rabitq", True)),
@@ -53,7 +54,7 @@ class Chosen:
         """The collection's settings with this quantizer, for the head row."""
         without = ("choice", "untuned", "calibration", "missed_by_walks")
         out = {name: value for name, value in settings.items() if name not in without}
-        out["search"] = settings.get("untuned", settings["search"])  # what was tuned was tuned for other codes
+        out["search"] = settings.get("untuned", settings["search"])  # tuned settings were tuned for other codes
         out |= {"quantization": as_settings(wanted), "coding": self.quantizer.coding()}
         if self.choice is not None:
             trials = [
@@ -73,7 +74,7 @@ def choice_of(settings: Mapping[str, Any]) -> Choice | None:
 
 
 def possible(wanted: Quantization) -> list[Quantization]:
-    """The quantizations that settings leave open, smaller codes first; one if all that makes codes is given."""
+    """The quantizations that settings leave open, smaller codes first; just one if they leave nothing open."""
     estimator, rotate = wanted.estimator, wanted.rotate
     if estimator == AUTO and wanted.encoding not in (AUTO, "four_bits") and not rotate:
         estimator = "sign"  # an encoding that is given is Qdrant's
@@ -133,9 +134,9 @@ def is_open(settings: Mapping[str, Any]) -> bool:
 
 
 def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
-    """The quantizer of the first vectors, float32 (n, dim), until there are more; None: their signs.
+    """The quantizer for the first vectors, float32 (n, dim), used until there are more; None: plain signs.
 
-    Where no originals are kept it stays, as codes cannot be made again.
+    Where no originals are kept it stays for good, as codes cannot be made again.
     """
     several = possible(wanted)
     early = len(several) > 1 and len(vectors) < LEAST
@@ -146,10 +147,10 @@ def first(vectors: F32, wanted: Quantization, metric: int) -> Chosen | None:
 
 
 def choose(vectors: F32, wanted: Quantization, metric: int, documents: int | None = None) -> Chosen:
-    """Measure what is possible on vectors, float32 (n, dim), in any order, and train the best on them.
+    """Measure the possible quantizations on vectors, float32 (n, dim), in any order, and train the best one on them.
 
-    ``documents``: of a collection that the vectors are a sample of. Neighbors lie farther apart in a sample, so fewer
-    of them are looked for: those that are among the ten nearest of all.
+    ``documents``: size of the collection that the vectors are a sample of. Neighbors lie farther apart in a sample, so
+    recall is measured at fewer of them: as many as a sample has of the ten nearest in the whole collection.
     """
     several = possible(wanted)
     if len(vectors) < LEAST:
@@ -199,11 +200,11 @@ def _measured(
     if metric not in (COSINE, DOT):
         scores -= 0.5 * np.einsum("ij,ij->i", centered, centered)
     truth = np.partition(scores, len(base) - k, axis=1)[:, len(base) - k]
-    truth -= np.float32(1e-6) * np.abs(scores).max()  # of ties any will do, whatever the last bit of a product
+    truth -= np.float32(1e-6) * np.abs(scores).max()  # a tie counts as found, whatever the last bit of a product
     trials: list[Trial] = []
     for each in several:
         if trials and each.encoding != trials[-1].quantization.encoding and _is_enough(trials):
-            break  # larger codes cannot be better by more than a smaller one may lack
+            break  # no larger code can beat this one by more than `_SHORT_OF_BEST`
         quantizer = trained(base, each, metric, bounds=False)
         data = Searchable(quantizer.encode(base), NO_RECORDS, len(base), base.shape[1], 0, metric, quantizer)
         wide = min(len(base), math.ceil(k * oversampling))
@@ -225,7 +226,7 @@ def _is_enough(trials: list[Trial]) -> bool:
 
 
 def _best(choice: Choice) -> Quantization:
-    """Of the smallest encoding within 1% of the best recall, the simplest estimator that others do not clearly beat."""
+    """The smallest encoding within 1% of the best recall, with the simplest estimator that no other clearly beats."""
     best = 1.0 if _is_enough(list(choice.trials)) else max(trial.recall for trial in choice.trials)
     good = [trial for trial in choice.trials if trial.recall >= best - _SHORT_OF_BEST]
     found, *others = [trial for trial in good if trial.quantization.encoding == good[0].quantization.encoding]

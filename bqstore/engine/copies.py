@@ -1,7 +1,7 @@
 """A collection moved whole: from memory to disk, from disk into memory, into a pickle, and over a fork.
 
-A fork has its own copy of what is in memory, and may go on with it: it needs new locks and threads, as those of its
-parent are gone. What was being changed at the moment of the fork is half changed, and stays unusable.
+A fork has its own copy of a collection in memory, and may use it: with new locks and threads, as those of its parent do
+not exist in it. A collection that was being changed at the moment of the fork is half changed, and stays unusable.
 """
 
 import re
@@ -99,7 +99,7 @@ def _after_fork() -> None:
 
 
 def _is_quiet(core: Core) -> bool:
-    """Whether no thread was inside: the locks of one that the fork does not have are held for ever."""
+    """Whether no thread was inside: the fork does not have that thread, and its locks would be held for ever."""
     life, publisher = core.lifecycle, core.publisher
     locks = [life.turn, life.lock, life.changing, publisher._publishing, core.store.catalogue._memory]
     if core.store.catalogue._in_use or not core.graph.builder.is_idle:

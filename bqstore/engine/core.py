@@ -1,7 +1,7 @@
 """What all openings of a collection in a process share: its files, the published state, the graph, the locks.
 
-Two openings with engines of their own would each keep all codes in memory, and wait for each other's lock. So the
-second finds the first here, and the last one that closes closes it.
+Two openings with cores of their own would each keep all codes in memory, and wait for each other's lock. So the second
+opening finds the core of the first here, and the last one to close closes the core.
 """
 
 import math
@@ -72,8 +72,8 @@ class Core:
         self.expected = Expected()
         self.keeper: Keeper = NoKeeper()
         self.texts = TextUpkeep(self)
-        self.unstored: Unstored | None = None  # newer than what is stored
-        self.known_in_memory = store.head.n_live  # documents, when it was last looked at whether to say that they are
+        self.unstored: Unstored | None = None  # a calibration newer than the stored one
+        self.known_in_memory = store.head.n_live  # documents at the last look at how many there are
         self._openings = 1
         self.graph.restore()
 
@@ -98,7 +98,7 @@ class Core:
             )
 
     def close(self, timeout: float = math.inf) -> None:
-        """One opening less; with the last one give back the lock and the files, see `lifecycle`.
+        """End one opening; the last one gives back the lock and the files, see `lifecycle`.
 
         An interrupt while the graph is saved leaves it open, and so does a LockedError: see `Publisher.in_turn`.
         """
@@ -108,7 +108,7 @@ class Core:
         self.texts.stop()
         self.graph.builder.stop()
         self.publisher.in_turn(lambda end: self._close(), timeout)
-        self.keeper.stop()  # what a search of another thread had begun meanwhile
+        self.keeper.stop()  # a search of another thread may have started it again
 
     def _close(self) -> None:
         with self.lifecycle.lock, self.lifecycle.changing:
@@ -119,10 +119,10 @@ class Core:
                     return
                 self.lifecycle.closed = True
         self.pool.drop()
-        self.store.close(self.lifecycle.lock)  # it waits for other processes first: reads under way need not
+        self.store.close(self.lifecycle.lock)  # waits for other processes first, which reads under way need not
 
     def _left(self, forget: bool = False) -> bool:
-        """Leave it to the other openings, if there are any; else the next one may be made to have a core of its own."""
+        """End this opening if it is not the last one, and tell; ``forget``: else no later opening gets this core."""
         with _registry:
             if self._openings > 1:
                 self._openings -= 1

@@ -1,7 +1,7 @@
-"""Searches with ``allow_damaged=True``: documents that cannot be read are left out, and named, one after the other.
+"""Searches with ``allow_damaged=True``: documents that cannot be read are left out and named, one after the other.
 
-A damaged vector or row is found when it is read, that is when it comes into question for the answer. It is left out
-then, and the search made again, so that the k hits are the nearest of what is intact.
+Damage is found when a vector or row is read, that is when it is a candidate for the answer. The document is then
+excluded and the search repeated, so that the k hits are the nearest of what is intact.
 """
 
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def _accepted(engine: "Engine", state: State, tree: Tree | None, bad: set[int]) 
         of, found = engine.acceptor.accepted(state, tree)
         if of.head.seq == state.head.seq:
             return found.among(live, to_bitmap(live))
-    except CorruptionError:  # a row whose metadata cannot be read: it is not known whether it matches
+    except CorruptionError:  # metadata of a row cannot be read: whether it matches is not known
         pass
     with Block() as block, fetch.at_commit_of(engine.store, state, block):
         intact = _Intact(engine.store, state.rids[: state.n][live].tolist())

@@ -1,6 +1,7 @@
 """Which model made the vectors. Vectors of two models cannot be compared, even where their dimensions agree.
 
-text-embedding-3-small and ada-002 both have 1,536 dimensions: mixed, every search answers, and no answer is right.
+text-embedding-3-small and ada-002 both have 1,536 dimensions: with both in one collection every search answers, and no
+answer is right.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def checked_model(model: Any, name: str = "embedding_model") -> str:
 def refuse_another(model: str, dim: int | None, stored: str | None, stored_dim: int | None) -> None:
     """Raise SettingsConflictError, which names both, unless vectors of a model belong beside those stored.
 
-    None is what is not known.
+    None: not known.
     """
     if dim is not None:
         check_int("dim", dim, 1, MAX_DIM)
@@ -66,7 +67,7 @@ def check(engine: "Engine", model: str, dim: int | None, remember: bool) -> None
 
 
 def _binding(head: Head) -> str | None:
-    """The model whose vectors are there, or are to come; None where any may come."""
+    """The model whose vectors are stored, or must be the first; None where vectors of any model may come."""
     return None if head.is_cleared else head.settings["embedding_model"]
 
 

@@ -41,7 +41,7 @@ class Encoder:
     def in_use(self, query_encoding: str) -> Quantization:
         """How codes are made and queries encoded now, or would be if there are no codes yet; nothing is "auto".
 
-        It goes by the published state, without a look at what others have committed: it answers also behind a close.
+        Answered from the published state, without a look at commits of other processes, so also after `close`.
         """
         data = self._publisher.state.data
         if data is not None:

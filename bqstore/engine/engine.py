@@ -24,8 +24,8 @@ class Engine:
 
     Parameters
     ----------
-    opening : dict      the arguments of `bqstore.open`; "hnsw", "search" and "quantization" go before what is stored,
-                        which may change at any commit
+    opening : dict      the arguments of `bqstore.open`; its "hnsw", "search" and "quantization" go before what
+                        is stored, which may change at any commit
 
     Attributes
     ----------
@@ -62,14 +62,14 @@ class Engine:
         self._given = {group: dict(opening[group]) for group in ("hnsw", "search", "quantization")}
         self.target_is_given = opening.get("target_recall") is not None
         self._options = OptionsCache()
-        self.settings_seen = object()  # another one with every change of the settings in use
+        self.settings_seen = object()  # a new object with every change of the settings in use
         self._stored: dict[str, Any] = {}
         self._unstored: Unstored | None = None
         self._follow(self.store.head.settings)
         lifecycle.close_at_exit(self)
 
     def _follow(self, stored: dict[str, Any]) -> None:
-        """Take over settings that were stored, by this process or another, beneath those given at this opening."""
+        """Take over stored settings, of this process or another, where none were given at this opening."""
         unstored = self.core.unstored
         if stored is self._stored and unstored is self._unstored:
             return
@@ -79,7 +79,7 @@ class Engine:
         target = self.opening.get("target_recall")
         self.target_recall = stored.get("target_recall", DEFAULT_TARGET) if target is None else target
         self.calibration = calibration_in_use(stored, unstored)
-        # not where a default was chosen by somebody: stored with the collection, tuned, or given at this opening
+        # not where somebody has chosen a default: stored with the collection, tuned, or given at this opening
         plain = stored["search"] == _PLAIN and "untuned" not in stored and not self._given["search"]
         self.is_open_to_target = plain and self.query_encoding == stored["quantization"]["query_encoding"]
         self._options.clear()
@@ -139,7 +139,7 @@ class Engine:
             before = self.store.head.settings
             try:
                 change()
-            finally:  # also after a Ctrl-C that came behind the commit
+            finally:  # also when a Ctrl-C came after the commit
                 if self.store.head.settings is not before:
                     self._given["quantization"] = {}
 
@@ -159,7 +159,7 @@ class Engine:
     def close(self) -> None:
         """Give back the lock and the files, if this is the last opening; see `lifecycle`. Closing twice is fine."""
         if self.lifecycle.is_fork:
-            return  # nothing is its own, and the lock may be held by a thread that it does not have
+            return  # a fork owns nothing here, and the lock may be held by a thread that it does not have
         self.lifecycle.check_outside()
         with self._closing:
             if not self.closed:

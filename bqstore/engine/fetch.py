@@ -36,7 +36,7 @@ def rows(store: Store, state: State, ordinals: NDArray[Any]) -> dict[int, Row]:
 
 
 def documents(store: Store, state: State, ordinals: NDArray[Any]) -> list[Document]:
-    """As `rows`, in the order of few ordinals that may be asked for again: what was read lately is not read again."""
+    """As `rows`, in the order of the ordinals, for the few of a search: rows read lately are not read again."""
     recent, rids = state.recent, state.rids[ordinals].tolist()
     known = recent.all(rids)
     if known is not None:
@@ -49,7 +49,7 @@ def documents(store: Store, state: State, ordinals: NDArray[Any]) -> list[Docume
 
 
 def present(state: State, rows: list[Row]) -> list[Row]:
-    """The rows that are in a state, which must not be older than they are: without those whose time is over."""
+    """The rows that are in a state, without those that have expired. The state must not be older than the rows."""
     if not state.over:
         return rows
     places = state.ordinals(row.rid for row in rows)
@@ -72,7 +72,7 @@ def damaged_documents(message: str, rids: Iterable[int]) -> DamagedError:
 
 
 def _named(store: Store, rids: list[int], error: CorruptionError) -> CorruptionError:
-    """The error of reading several rows, with those that are damaged; as it is where each of them can be read."""
+    """The error of reading several rows, with the rids of the damaged ones; the same error where none of them is."""
     bad = []
     for rid in rids:
         try:
@@ -84,9 +84,9 @@ def _named(store: Store, rids: list[int], error: CorruptionError) -> CorruptionE
 
 @contextmanager
 def at_commit_of(store: Store, state: State, block: Block) -> Iterator[None]:
-    """Reads by id see the state's commit or an older one; ChangedError if something newer is committed already.
+    """Within it reads by id see the state's commit or an older one; ChangedError if there is a newer commit already.
 
-    Else an answer would be newer than that of the next search, until the commit has been followed.
+    An answer from a commit that is not published yet would be newer than the answer of the next search.
     """
     with store.snapshot(block) as seq:
         if seq > state.head.seq:

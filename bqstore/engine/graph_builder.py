@@ -1,9 +1,9 @@
 """When and how nodes are linked into the graph.
 
-The graph is derived: a lost one costs speed, never an answer, since what is not linked is scanned. It belongs to one
-generation of the flat files and holds their first slots; the rest is the tail. A write links what it has added before
-it returns, unless the kernels are still being compiled. Then, and after opening, a tail too long to be scanned in
-passing is linked in the background, in small batches, each under the writer's lock. Knows states and codes; no files.
+The graph is derived: without it searches are slower, and answer the same, since what is not linked is scanned. It
+belongs to one generation of the flat files and holds their first slots; the rest is the tail. A write links what it has
+added before it returns, unless the kernels are still being compiled. Then, and after opening, a long tail is linked in
+the background, in small batches, each under the writer's lock. Knows states and codes; no files.
 """
 
 import threading
@@ -33,7 +33,7 @@ TAIL, TAIL_PART = 8192, 0.05
 
 
 def _stored_misses(head: Head) -> int:
-    """Of a thousand nearest codes, those that walks missed when that was stored."""
+    """How many of a thousand nearest codes walks missed, as it was last stored."""
     return int(head.settings.get("missed_by_walks", 0))
 
 
@@ -55,10 +55,10 @@ class GraphBuilder:
         self._generation = -1
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._over = True  # the thread will link no more; set under the writer's lock, as `at_work` decides by it
+        self._over = True  # the thread will link no more; set under the writer's lock, since `at_work` relies on it
         self.recent = RecentVectors()
-        self._known = 0  # what is stored of walks that miss, if the graph began with it or has told it
-        self._ends: deque[int] = deque()  # slots of each write that waits: linked by them, the graph is always the same
+        self._known = 0  # the stored number of misses, if this graph began with it or has stored it
+        self._ends: deque[int] = deque()  # where each waiting write ends: so do batches, for one and the same graph
 
     def attached(self, state: State) -> State:
         """The state with as much of the graph as there is."""
@@ -83,7 +83,7 @@ class GraphBuilder:
         return long and not self.at_work
 
     def link_batch(self, state: State) -> int:
-        """Link the next of a state's slots; return how many are linked then. All of them where a graph is no use."""
+        """Link the next batch of a state's slots; return how many are linked then: all, if too few for a graph."""
         if state.data is None or state.n < SMALLEST_GRAPH:
             return state.n
         if self.graph is None or self._generation != state.head.generation:
@@ -107,16 +107,16 @@ class GraphBuilder:
         return done
 
     def hold(self, vectors: NDArray[np.float32], head: Head) -> None:
-        """Try walks with some of these vectors, the last that a commit has added, if no originals are kept."""
+        """Keep some of the vectors that a commit has just added, to try walks with, if no originals are kept."""
         start = head.n_slots - len(vectors)
         first = max(0, SMALLEST_GRAPH - start)  # those before are linked when the first walks are tried
         if head.settings["originals"] == "none" and first < len(vectors):
             self.recent.take(vectors[first:], start + first, head.generation)
 
     def to_hold(self, originals: Originals, head: Head) -> Callable[[], None]:
-        """Read some vectors of a generation to come, by its slots; what this returns, once it is committed, holds them.
+        """Read some vectors for a generation to come; return what keeps them, as `hold`, to be called at its commit.
 
-        Where no originals are kept, as `hold`.
+        ``originals`` reads by the slots of that generation.
         """
         if head.settings["originals"] != "none" or head.n_slots <= SMALLEST_GRAPH:
             return lambda: None
@@ -145,9 +145,9 @@ class GraphBuilder:
         self._ends.clear()
 
     def untold(self, head: Head) -> int | None:
-        """Of a thousand nearest codes, those that walks miss, where it is to be stored; else None.
+        """How many of a thousand nearest codes walks miss, if that must be stored; else None.
 
-        Where no originals are kept and they miss too many, which nobody finds out who has codes alone; or no longer do.
+        It must where no originals are kept and walks miss too many, or no longer do: codes alone do not show it.
         """
         graph, stored = self.graph, _stored_misses(head)
         if graph is None or head.settings["originals"] != "none" or (graph.missed > MISSED) == (stored > MISSED):
@@ -161,9 +161,9 @@ class GraphBuilder:
     def graph_of(
         self, words: NDArray[np.uint64], quantizer: Quantizer, originals: Originals | None, known: int
     ) -> HnswGraph:
-        """A graph of these codes alone; an empty one where there is no use, or no kernel yet.
+        """A graph of these codes alone; an empty one where they are too few, or kernels are not compiled yet.
 
-        known : int     of a thousand nearest codes, those that walks are known to miss where there are no originals
+        known : int     how many of a thousand nearest codes walks are known to miss, for where there are no originals
         """
         graph = self.empty()
         if originals is None:
@@ -190,7 +190,7 @@ class GraphBuilder:
                 if wait_for_kernels(self._stop.is_set, showing=False):
                     while not self._stop.is_set() and step():
                         pass
-            except (BqstoreError, MemoryError):  # closed, or damaged: the next call raises. The next write links
+            except (BqstoreError, MemoryError):  # closed or damaged, so the next call raises; the next write links
                 pass
             finally:
                 self._over = True
@@ -201,7 +201,7 @@ class GraphBuilder:
             self._thread = thread
 
     def defer(self, state: State, step: Callable[[], bool]) -> bool:
-        """Link what a write has added later, in the background, if that is begun already or the kernels are to come."""
+        """Leave what a write has added to the background, if that links already or kernels are not compiled yet."""
         later = state.n >= SMALLEST_GRAPH and (self.at_work or can_link_later())
         if later:
             self.start(step, state.n)
@@ -214,7 +214,7 @@ class GraphBuilder:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no background thread was at work; also for a fork, where it is not alive any more."""
+        """Whether no background thread was at work; right also in a fork, in which it is not alive."""
         return self._over
 
     def is_over(self) -> None:

@@ -25,15 +25,11 @@ from .graph_builder import GraphBuilder, long_tail
 from .state import State, with_ids, with_restored
 
 _COLUMN = "column"
-_COMPARED = range(32, 129)  # documents that are compared with their rows at opening, in some milliseconds,
-_VALUES = 2048  # and so many values of theirs where there are many fields
-_UNFIT = (
-    ValueError,
-    LookupError,
-    TypeError,
-    OverflowError,
-    RecursionError,
-)  # of arrays that are not what they should be
+# At opening, so many documents are compared with their rows, which takes some milliseconds: fewer where they have many
+# fields, so that about `_VALUES` values are compared.
+_COMPARED = range(32, 129)
+_VALUES = 2048
+_UNFIT = (ValueError, LookupError, TypeError, OverflowError, RecursionError)  # arrays that are not what they should be
 
 
 class GraphPersistence:
@@ -42,13 +38,13 @@ class GraphPersistence:
     def __init__(self, store: Store, builder: GraphBuilder) -> None:
         self._store, self._builder = store, builder
         self._saved = (-1, 0)  # generation and slots of the last snapshot
-        self._told = -1  # generation of the last one that says that walks miss too many
+        self._told = -1  # generation of the last snapshot whose graph has walks that miss too many
         self._tried = (0, 0)  # slots and commit of the newest snapshot when they were last looked at
         self._kept: frozenset[str] = frozenset()  # metadata fields whose columns are in it
-        self._refused = (-1, 0)  # generation and slots of the last one that was not taken: full disk, others at it
+        self._refused = (-1, 0)  # of the last one that was not taken, as the disk was full or another process took one
 
     def restore(self, state: State) -> State:
-        """The state with the graph, ids and columns that the newest snapshot holds; a warning where it is no use."""
+        """The state with the graph, ids and columns of the newest snapshot; warns if a snapshot cannot be used."""
         self._tried = self._store.newest_snapshot()
         snapshot, problem = self._store.read_snapshot()
         if snapshot is not None and snapshot.n > self._builder.linked(state) and state.data is not None:
@@ -66,10 +62,8 @@ class GraphPersistence:
                         )
                     known = state.head.settings.get("missed_by_walks", 0) if graph.missed > MISSED else 0
                     self._builder.adopt(graph, state.head.generation, known)
-                    self._saved = (
-                        state.head.generation,
-                        0 if problem else snapshot.n,
-                    )  # if not whole, it is written again
+                    # one that is not whole is written again
+                    self._saved = (state.head.generation, 0 if problem else snapshot.n)
                     self._kept, self._told = frozenset(columns), self._telling(state)
                     if state.ids is None:
                         state = with_ids(self._store, replace(state, ids=ids))
@@ -108,9 +102,10 @@ class GraphPersistence:
         return {key for key, column in state.columns.items() if not column.is_blank}
 
     def is_due(self, state: State) -> bool:
-        """Whether much is linked that the last snapshot lacks; one that the disk refused is not tried at every add.
+        """Whether much is linked that the last snapshot lacks; after one that failed, only when much more is linked.
 
-        Or that walks miss too many, where no originals are kept: who links the codes after a crash cannot find it out.
+        Due is also a snapshot that says that walks miss too many, where no originals are kept: whoever links the codes
+        again after a crash could not find that out.
         """
         generation, n = self._refused
         tried = n if generation == state.head.generation else 0
@@ -173,9 +168,9 @@ def _parts_of(columns: Mapping[str, Column], n: int) -> dict[str, NDArray[Any]]:
 
 
 def _ids_and_columns(snapshot: Snapshot) -> tuple[Ids | None, dict[str, Column], str | None]:
-    """The ids and columns that a snapshot holds, and what is wrong with those that it does not.
+    """The ids and columns of a snapshot, as far as they are whole, and what is wrong with the others.
 
-    What is not whole is read from the rows again, when it is needed. The pages are given back.
+    What is not whole is read from the rows when it is needed. The pages of the snapshot are given back.
     """
     arrays, problem = snapshot.arrays, None
     ids, columns = None, {}
@@ -197,9 +192,9 @@ def _ids_and_columns(snapshot: Snapshot) -> tuple[Ids | None, dict[str, Column],
 def _agrees_with_rows(
     store: Store, state: State, snapshot: Snapshot, ids: Ids | None, columns: Mapping[str, Column]
 ) -> bool:
-    """Whether a snapshot's ids and columns are those of the rows; true if these cannot be read.
+    """Whether a snapshot's ids and columns are those of the rows; true if the rows cannot be read.
 
-    Of a small collection all are compared, of a larger one some that nobody can foresee.
+    Of a small collection all are compared, of a larger one a random sample.
     """
     ordinals = np.flatnonzero(state.live[: snapshot.n])
     most = max(_COMPARED.start, min(_COMPARED.stop - 1, _VALUES // max(1, len(columns))))
@@ -207,7 +202,7 @@ def _agrees_with_rows(
         ordinals = np.sort(np.random.default_rng().choice(ordinals, most, replace=False))
     try:
         rows = {row.rid: row for row in store.rows("rid", state.rids[ordinals].tolist())}
-    except BqstoreError:  # whoever asks for them is told
+    except BqstoreError:  # who needs the rows gets the error
         return True
     kept = [None] * len(ordinals) if ids is None else ids.take(ordinals.astype(np.int32))
     for ordinal, id_ in zip(ordinals.tolist(), kept, strict=True):
@@ -231,7 +226,7 @@ def _names_in(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
     given = arrays.get(f"{_COLUMN}s")
     names = [] if given is None else json.loads(given.tobytes())  # None: of a version that kept none
     if not isinstance(names, list) or not all(isinstance(name, str) and name != ID_KEY for name in names):
-        raise ValueError("the names of its fields are none")
+        raise ValueError("the names of its fields are not a list of strings")
     return names
 
 

@@ -16,7 +16,7 @@ from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .state import State, with_ids
 
-_MOMENT = 0.005  # seconds in which a thread that waits for a lock gets it
+_MOMENT = 0.005  # seconds, long enough for a thread that waits for the lock to get it
 
 
 class GraphUpkeep:
@@ -36,12 +36,12 @@ class GraphUpkeep:
 
         Parameters
         ----------
-        lagged : bool   others have added so much before that it is taken from their snapshot, or linked in passing
+        lagged : bool   others had added so much that it is taken from their snapshot, or linked in the background
         """
         try:
             if lagged:
                 self.followed()
-            if self.builder.defer(self.publisher.state, self._link_some):  # it is searched by scans meanwhile
+            if self.builder.defer(self.publisher.state, self._link_some):  # until then it is scanned
                 return
             self.builder.link(self.publisher.state, self._linked)
             if self.persistence.is_due(self.publisher.state):
@@ -63,17 +63,17 @@ class GraphUpkeep:
             self.builder.start(self._link_some, self._store.head.n_slots)
 
     def _linked(self) -> State:
-        """Publish what has been linked, and what others have committed meanwhile: searches here do not wait longer."""
+        """Publish what has been linked, and what others have committed meanwhile, so that searches here see it now."""
         self.publisher.keep_up()
         return self.publisher.republish()
 
     def followed(self) -> None:
         """After a commit of others: take their newer snapshot when the tail has grown long, else link it here."""
-        if self.builder.lags(self.publisher.state):  # most commits are done with here, without the lock
+        if self.builder.lags(self.publisher.state):  # most commits end here, without the lock
             self.publisher.at_one_commit(lambda state: self._take_snapshot(state) if self.builder.lags(state) else None)
 
     def _take_snapshot(self, state: State) -> None:
-        """The store stands at the state's commit: the ids that the snapshot lacks are read, and must be the state's."""
+        """Take the newest snapshot; the store stands at the state's commit, as ids that the snapshot lacks are read."""
         restored = self.persistence.restore(state)
         self.publisher.amend(lambda _: restored)
         if self.builder.lags(restored):  # too long to be scanned in passing
@@ -81,9 +81,7 @@ class GraphUpkeep:
 
     def _link_some(self) -> bool:
         """Link one batch in the background; whether some are left."""
-        if (
-            self.publisher.busy
-        ):  # a write waits for the lock: who gives it back and takes it at once would always be first
+        if self.publisher.busy:  # a write waits for the lock, and would not get it if this thread took it again at once
             time.sleep(_MOMENT)
         try:
             self.publisher.begin_long()
@@ -109,9 +107,9 @@ class GraphUpkeep:
         return left
 
     def settle(self) -> None:
-        """Wait until what is linked in the background is linked; not under the lock, as others may write meanwhile.
+        """Wait for the background thread; not under the lock, so that others can write meanwhile.
 
-        What they have added since is not waited for: that might have no end.
+        It waits for what was there at the call only: others might add without end.
         """
         n = self.publisher.state.n
         if n >= SMALLEST_GRAPH and wait_for_kernels() and self.builder.at_work:
@@ -144,8 +142,8 @@ class GraphUpkeep:
         self.persistence.save(state)
 
     def save_at_close(self) -> None:
-        """Keep a snapshot unless the next opening does as well with the last one; under the lock."""
-        # what is acknowledged is durable: no damaged row, warning or lack of memory keeps files open
+        """Keep a snapshot unless the last one serves the next opening nearly as well; under the lock."""
+        # what was acknowledged is durable already: whatever fails here must not keep the files from being closed
         with suppress(BqstoreError, MemoryError, RuntimeWarning):
             self._store.check_place()
             self.save(max(1, self.publisher.state.n >> 10))

@@ -46,10 +46,10 @@ _FOR: Final = {
 }
 _RRF: Final = 60  # the constant of Cormack, Clarke and Buettcher (SIGIR 2009)
 _FEW_TEXTS: Final = 1000  # indexed texts up to which no word is common or heavy
-_HEAVY: Final = 50  # a word is heavy that more than one text of so many has
-_RANKING: Final = 32  # words, the rarest, that a longer text is ranked by
-_CANDIDATES: Final = 1000  # of the light words, scored by all words
-_SCORED: Final = 4096  # of texts that have heavy words so many are scored, 7 ms
+_HEAVY: Final = 50  # a word is heavy if more than one text in so many has it
+_RANKING: Final = 32  # the rarest words of a long query, by which texts are ranked
+_CANDIDATES: Final = 1000  # the best texts by the light words, which are scored by all words
+_SCORED: Final = 4096  # how many of the texts that have heavy words are scored, in 7 ms
 _REMEMBERED: Final = 100_000  # words whose counts a state remembers
 _VECTOR, _TEXT = "vector", "text"
 
@@ -121,7 +121,7 @@ def texts_of(given: Any, n: int) -> list[Any]:
 
 
 def width(k: Any) -> Any:
-    """How many of each side are fused."""
+    """How many hits of each side are fused."""
     return min(MAX_K, max(4 * k, 100)) if isinstance(k, int) and 0 < k <= MAX_K else k
 
 
@@ -231,7 +231,7 @@ def _vectors(
 ) -> tuple[list[list[tuple[int, float]]], Explanation | None]:
     """The nearest of each query, nearest first, and how they were found."""
     state = sides.state
-    if isinstance(tree, Predicate):  # a function is asked once
+    if isinstance(tree, Predicate):  # a function has been called already, and is not called again
         way = PreparedSearch(state, sides.accept, sides.wide, filtered=sides.accepted < state.head.n_live)
     else:
         state, way = search.prepared(engine, state, tree, sides.wide)
@@ -248,13 +248,13 @@ def _vectors(
 
 
 class _Words:
-    """The words of a query, and how much each tells.
+    """The words of a query, by how many texts have them.
 
-    A word that more than half of the texts have is ``common``: it weighs nothing in BM25, and scoring all that have it
-    takes long. So documents are ranked by the other words, and those that have only common ones come after, in the
-    order in which they were added, with a score of 0; beside vectors they are left out. Of the others those in one text
-    of fifty are ``heavy``, see `_of_light`. Of a long text the rarest words rank, which is what BM25 goes by. Among a
-    thousand texts no word is treated so.
+    A word that more than half of the texts have is ``common``: it weighs nothing in BM25, and scoring all texts that
+    have it takes long. So documents are ranked by the other words, and those that have only common ones come last, in
+    the order in which they were added, with a score of 0; beside vectors they are left out. Of the other words, those
+    that more than one text in fifty has are ``heavy``, see `_of_light`. Of a long query only the rarest words rank:
+    they weigh most in BM25. In a collection of up to a thousand texts all words rank.
     """
 
     def __init__(self, connection: text_index.Connection, state: State, text: str, tokenize: str, syntax: str) -> None:
@@ -287,11 +287,11 @@ class _Words:
 
     @property
     def ranking(self) -> list[str]:
-        """The words that rank, the heavy ones last: BM25 is summed in this order, so that one text has one score."""
+        """The words that rank, the heavy ones last: always in one order, which decides the last bits of a sum."""
         return [*self.light, *self.heavy] if self.heavy else self.rare
 
     def most_of_heavy(self) -> float:
-        """More than the heavy words can add to a score."""
+        """An upper bound of what the heavy words add to a score."""
         return sum(2.2 * math.log((self.total - n + 0.5) / (n + 0.5)) for n in self.heavy.values()) + 1e-3
 
 
@@ -331,15 +331,15 @@ class _Finder:
         return found
 
     def _of_light(self, words: _Words, k: int) -> tuple[list[tuple[int, float]], bool]:
-        """The first k of what has one of the light words, by all words; and whether nothing else can be among them.
+        """The first k of texts that have a light word, scored by all words; and whether they are the first k of all.
 
-        So it is where the k-th of these is above all that heavy words alone can reach (as in MaxScore: Turtle and Flood
-        1995). Often it is not: the subject of a question is in words that many texts have, beside odd rare ones.
+        They are where the k-th score is above all that heavy words alone can reach (as in MaxScore: Turtle and Flood
+        1995). Often they are not: the subject of a question may be in words that many texts have, beside rare ones.
         """
         light, heavy = any_of(words.light), any_of(words.heavy)
         some = self._ranked(light, _CANDIDATES)
         missed = some[-1][1] if len(some) == _CANDIDATES else 0.0
-        best = dict(some)  # which is right where a text has none of the heavy words
+        best = dict(some)  # right as they are for texts without heavy words
         both = f"({light}) AND ({heavy})"  # AND steps through the texts of the light words, OR through those of all
         for portion in text_index.ranked(self._connection, both, among=list(best)):
             best.update(portion)
@@ -349,10 +349,10 @@ class _Finder:
     def _of_many(
         self, words: _Words, rare: str, k: int, light: list[tuple[int, float]]
     ) -> list[tuple[int, float]] | None:
-        """The same, where heavy words have more texts than are scored; None where too few of those may be found.
+        """The same, where more texts have heavy words than are scored; None where too few of the scored may be found.
 
-        Scored are what the light words find best, which is given, and of the rest some `_SCORED` texts from all over
-        the collection: how often a text has a word that a third of all texts have tells little.
+        Scored are the best by light words, which are given, and about `_SCORED` of the others, from all over the
+        collection: how often a text has a word that a third of all texts have tells little.
         """
         best, every = dict(light), -(-sum(words.heavy.values()) // _SCORED)
         best.update(self._those(text_index.ranked(self._connection, rare, self._limit(k), None, every), k))
@@ -396,7 +396,7 @@ def fuse(lists: dict[str, list[tuple[int, float]]], asked: Asked) -> list[Found]
         for (ordinal, score), value in zip(found, values, strict=True):
             total[ordinal] = total.get(ordinal, 0.0) + weights[side] * value
             parts.setdefault(ordinal, {})[side] = score
-    if not 0 < asked.alpha < 1:  # what has the lowest score of the one side that counts, before what it has not found
+    if not 0 < asked.alpha < 1:  # one side counts: what it scores lowest is before what it has not found
         side = _VECTOR if asked.alpha else _TEXT
         order = sorted(total, key=lambda ordinal: (-total[ordinal], side not in parts[ordinal], ordinal))
     else:

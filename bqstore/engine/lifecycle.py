@@ -1,16 +1,15 @@
 """Who may enter an open collection, and when: threads, signal handlers, Ctrl-C, forks and closing. All rules are here.
 
-1. **One writer at a time.** A write holds `Lifecycle.turn` from its first moment to its last, and from its commit on
-   `Lifecycle.lock`; other writes of the process wait for the first, as long as it writes: where it waits for other
-   processes, they wait no longer than they may. Between the two it waits for the lock of the folder, which it gives
-   back when it has committed: other processes go on while it links. Always in this order.
-   Searches take neither, but for three cases, which take `Lifecycle.lock`: another process has committed, the fourth
-   try of a read that met changed documents, and `verify`.
+1. **One writer at a time.** A write takes three locks, always in this order: `Lifecycle.turn`, which it holds to its
+   end; the lock of the folder, which it gives back when it has committed, so that other processes go on while it links;
+   and `Lifecycle.lock`, from then on to its end. Other writes of the process wait as long as it writes; while it waits
+   for other processes, they wait no longer than their own timeout. Searches take no lock, except `Lifecycle.lock` in
+   three cases: another process has committed, the fourth try of a read that met changed documents, and `verify`.
 2. **No call from inside a write.** Python runs signal handlers and finalizers between any two instructions of a
    thread, so also in the middle of a write, and a second call would end the transaction of the first. While a thread
    is inside a write, every other call of that thread is a LockedError. A handler should set a flag; the program looks
-   at the flag between two calls. A write (or `close`) inside a read that holds writers off is refused likewise, and a
-   write beneath one that waits for another thread: handlers of a quick timer would come upon each other without end.
+   at the flag between two calls. Refused likewise are a write or `close` inside a read that holds writers off, and a
+   write by a handler of a thread whose own write waits: handlers of a quick timer would pile up without end.
 3. **Ctrl-C may come anywhere.** Before the commit of a write nothing has happened. After it the commit stands, and the
    next call publishes it (`Publisher`).
 4. **Closing** waits for the write of another thread, as a write does. A search that is under way ends on the arrays it
@@ -36,7 +35,7 @@ _SLICE: Final = 1.0  # seconds to wait at a time, at most
 
 
 class _OfThread(threading.local):
-    """A lock for each thread, which tells what the thread is doing; ``with`` cannot be interrupted at its end."""
+    """A lock for each thread, which marks what the thread is doing: a ``with`` that no interrupt leaves open."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -46,7 +45,7 @@ class _OfThread(threading.local):
 class _Within:
     """``with`` takes a lock within some seconds, or raises StopIteration, and gives it back.
 
-    What Python calls then is C code, as of the lock itself: an interrupt cannot come between.
+    Both ends are C code, as those of the lock itself, so that no interrupt can come between.
     """
 
     def __init__(self, lock: Any, seconds: float) -> None:
@@ -54,7 +53,7 @@ class _Within:
 
     @property
     def __enter__(self) -> Callable[[], object]:
-        # the first that is true of what `acquire` returns, once
+        # `next` of the true ones among the results of one call of `acquire`
         return partial(next, filter(None, map(partial(self._lock.acquire, True), (self._seconds,))))
 
     @property

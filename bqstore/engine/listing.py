@@ -31,7 +31,7 @@ I64 = NDArray[np.int64]
 
 
 def check_short(column: Column) -> None:
-    """Raise InvalidInputError where a column has not all values whole."""
+    """Raise InvalidInputError where a column keeps digests in place of long strings."""
     if column.dictionary.has_long:
         raise InvalidInputError(
             f"the field {column.key!r} has strings of more than {LONGEST:,} characters, of which no values are kept in "
@@ -85,16 +85,16 @@ def _is_above(options: Options) -> bool:
 def ordered(
     engine: "Engine", tree: Tree | None, order_by: str | None, descending: bool, offset: int, limit: int | None
 ) -> tuple[Ids, NDArray[np.int32]]:
-    """The documents that match, in the order of a field, those without it last; a part of them.
+    """A part of the documents that match, in the order of a field, those without it last.
 
-    Their ordinals, and the ids that these have, whatever is written from now on.
+    Returns their ordinals, and the ids of that moment, which later writes do not change.
     """
     while True:
         if order_by is not None:
             engine.acceptor.load_columns([order_by])
         state, ordinals = matching(engine, engine.acceptor.with_ids(), tree)
         if state.ids is None or (order_by is not None and order_by not in state.columns):
-            continue  # of a newer state, or many other fields have been loaded meanwhile
+            continue  # a newer state without them, or the column was dropped for those of many other fields
         if order_by is not None:
             column = state.columns[order_by]
             check_short(column)
@@ -107,7 +107,7 @@ def ordered(
 
 
 def _ranks(column: Column, used: I64, descending: bool) -> I64:
-    """The place of each entry among those used: numbers, then strings, then the rest; a missing field behind all."""
+    """The rank of each entry among those used: numbers, then strings, then the rest; a missing field comes last."""
     ranks = np.full(len(column.dictionary), len(used) + 1, np.int64)
     keys = [(entry, _key(column.dictionary, entry)) for entry in used.tolist() if entry != ABSENT]
     values = sorted({key for _, key in keys}, reverse=descending)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def compact(core: "Core") -> None:
-    """Copy what is live into a new generation with a graph of its own."""
+    """Copy live documents into a new generation with a graph of its own."""
     state = core.publisher.follow()
     if state.head.n_live == state.n:  # documents may have become smaller
         core.store.give_back()
@@ -33,7 +33,7 @@ def compact(core: "Core") -> None:
 
 
 def erase(core: "Core") -> None:
-    """Leave nothing of deleted rows in the catalogue; where the disk is too full for that, a warning."""
+    """Erase deleted rows from the catalogue; warn where the disk is too full for that."""
     try:
         core.store.erase()
         erase_entries(core.store.folder, core.store.is_alone)
@@ -53,10 +53,10 @@ def recode(
     other: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
     dim: int | None = None,
 ) -> None:
-    """Make all codes anew, into a new generation with a graph of its own; what is dead is dropped.
+    """Make all codes anew, in a new generation with a graph of its own and without deleted documents.
 
-    ``other`` gives other vectors for rids, of ``dim`` dimensions, in the place of the originals; their graph is linked
-    behind the commit, in the background. Without it, raises StorageError where no originals are kept.
+    ``other`` gives new vectors for rids, of ``dim`` dimensions, to replace the originals; their graph is linked after
+    the commit, in the background. Without it, raises StorageError where no originals are kept.
     """
     state = core.publisher.follow()
     live = np.flatnonzero(state.live)
@@ -86,7 +86,7 @@ def _finish(
 ) -> None:
     """Link the codes of a generation to come, and commit it.
 
-    ``other`` gives its vectors, if they are new: others have written meanwhile, and do not wait for the graph.
+    ``other`` gives its vectors, if they are new: then the graph is linked after the commit, as others wait to write.
     """
     builder, vectors = core.graph.builder, prepared.flat.vectors
     try:
@@ -94,7 +94,7 @@ def _finish(
             graph = builder.graph_of(words, quantizer, sound_ones(vectors), missed)
         else:
             graph, hold = builder.empty(), builder.to_hold(other, prepared.new)
-        if vectors is not None:  # no address space is refused here, and not by each search behind the commit
+        if vectors is not None:  # without address space this fails here, and not in each search after the commit
             vectors.view(len(words))
     except BaseException:
         core.store.discard_compaction(prepared)

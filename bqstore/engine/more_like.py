@@ -23,7 +23,7 @@ def hits(
 ) -> list[Hit]:
     """The hits of documents and vectors together, without the documents themselves, nearest first.
 
-    ``options.k`` leaves room for these.
+    ``options.k`` must be large enough for both: the hits, and the documents that are left out.
     """
     given = listing.vectors_of(engine, ids) if ids else []
     given += [] if vectors is None else list(vectors)
@@ -44,7 +44,7 @@ def hits(
 
 
 def mean_of(queries: F32, distance: str) -> F32:
-    """The mean, float32 (1, dim); under cosine of the directions."""
+    """The mean of vectors, float32 (1, dim); under cosine, of their directions."""
     wide = queries.astype(np.float64)
     if distance == "cosine":
         lengths = np.linalg.norm(wide, axis=1, keepdims=True)

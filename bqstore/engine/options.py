@@ -41,11 +41,11 @@ class Options:
     originals : bool    whether the collection keeps any
     query_encoding : str as in `Quantization`: "auto" is what the codes of the state suggest
     workers : Workers   how many queries of a batch may run at once
-    adaptive : bool     whether more candidates may be looked at under a filter or among copies: where the call does not
-                        give ``oversampling``
+    adaptive : bool     whether a filter or many copies may widen the candidate list: true if the call gives no
+                        ``oversampling``
     promise : Promise or None
                         what reaches the target recall, where the settings were left open
-    target : float      the recall that was promised; 0: none, as settings were given, or there is nothing to measure by
+    target : float      the recall that is promised; 0: none, because settings were given or no originals are kept
     """
 
     k: int
@@ -86,10 +86,10 @@ class OptionsCache:
     def get(self, engine: "Engine", asked: tuple[Any, ...]) -> Options:
         """The options of a call; ``asked`` has the fields of `Asked`. InvalidInputError for what cannot be."""
         key = (asked, *map(type, asked))  # 1 and True are equal, and only one of them is a number
-        kept = self._known  # of the defaults as they are now: another thread may take over new ones meanwhile
+        kept = self._known  # one reference: another thread may replace it meanwhile, with new defaults
         try:
             known = kept.get(key)
-        except TypeError:  # something that cannot be hashed, and will be refused
+        except TypeError:  # an argument that cannot be hashed: it is refused below
             known = None
         if known is None:
             known = options_of(engine, Asked(*asked))
@@ -147,7 +147,7 @@ def options_of(engine: "Engine", asked: Asked) -> Options:
 def _target(engine: "Engine", asked: Asked, params: SearchParams) -> float:
     """The recall that a call is promised; 0: none.
 
-    What a call or an opening gives goes before; so do defaults that were stored, by `tune` for example.
+    None is where the call, the opening or the stored defaults (of `tune`, say) give the settings instead.
     """
     given = asked.oversampling is not None or asked.hnsw_ef is not None or asked.rescore is not None
     if asked.target_recall is not None and given:
@@ -172,5 +172,5 @@ def _for_target(
 
 
 def no_originals(what: str) -> InvalidInputError:
-    """The error for what a collection without originals cannot do."""
+    """The error for a call that a collection without originals cannot answer."""
     return InvalidInputError(f"{what} needs the originals; this collection keeps none (originals='none')")

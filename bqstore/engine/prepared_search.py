@@ -1,4 +1,4 @@
-"""A search of one state with one set of options: everything that does not depend on the query is done beforehand."""
+"""A search of one state with one set of options: whatever does not depend on the query is done once, beforehand."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ class PreparedSearch:
 
     Attributes
     ----------
-    search : index.Search   absent where ``nothing`` can be found
+    search : index.Search   missing if ``nothing`` (a bool) can be found
     live : int              documents of the state
-    shorter : bool          whether codes are scanned where walks would meet longer vectors, which may not be found
+    shorter : bool          whether codes are scanned because a walk would mostly meet longer vectors, not accepted ones
     """
 
     __slots__ = (
@@ -55,7 +55,7 @@ class PreparedSearch:
         self.live = state.head.n_live
         accepted = state.n if accept is None else accept.count
         self._accept, self._n = accept if accepted < state.n else None, state.n
-        self._one = (0, 0)  # the shape of a query that needs no more than one call of a kernel
+        self._one = (0, 0)  # the shape of queries that `_at_once` answers by one kernel call
         self.vectors = state.vectors
         self.nothing, self.shorter = data is None or accepted == 0, False
         if data is None or self.nothing:
@@ -152,7 +152,7 @@ class PreparedSearch:
         return (ordinals, scores) if least is None else _above(ordinals, scores, least)
 
     def _at_once(self, queries: F32) -> tuple[NDArray[np.int32], F32] | None:
-        """`nearest` of one query in as few steps as most take; None where more are called for."""
+        """`nearest` of one query, in the few steps that most queries need; None for those that need more."""
         vectors, search = self.vectors, self.search
         if vectors is not None:
             vectors.check_size(search.data.n)
@@ -171,7 +171,7 @@ class PreparedSearch:
     def _found(
         self, queries: F32, vectors: RecordFile | None, work: index.Work | None
     ) -> tuple[NDArray[np.int32], F32]:
-        """`nearest`, whatever the score. Raises DoubtfulError."""
+        """`nearest` without ``score_threshold``. Raises DoubtfulError."""
         search = self.search
         if vectors is None:
             ordinals, scores = search.nearest(queries, self.options.workers, None, work)
@@ -183,10 +183,10 @@ class PreparedSearch:
         return ordinals, scores
 
     def _found_of_doubtful(self, queries: F32, work: index.Work | None) -> tuple[NDArray[np.int32], F32]:
-        """`nearest` where a kernel has refused a query: under dot, a short one is scaled up. Raises InvalidInputError.
+        """`nearest` of queries that a kernel refused: under dot, short ones are scaled up. Raises InvalidInputError.
 
-        Kernels add up squares in float32, in another order than the checks: so a length next to a limit may be beyond
-        it for one and not for the other.
+        Kernels add up squares in float32, in another order than the checks: a length next to a limit may pass one and
+        fail the other.
         """
         distance = self.options.distance
         check_queries(queries, distance)
@@ -201,9 +201,9 @@ class PreparedSearch:
         return ordinals, np.ldexp(scores, -exponents[:, None])
 
     def _without_direction(self, queries: F32, work: index.Work | None) -> tuple[NDArray[np.int32], F32]:
-        """`nearest` where queries are zero vectors: under cosine everything is as near to these, with a score of 0.
+        """`nearest` of queries some of which are zero vectors: under cosine, all documents have a score of 0 for these.
 
-        They find the first documents that match, in the order in which these were added.
+        A zero vector finds the first documents that match, in the order in which they were added.
         """
         zero = ~queries.any(axis=1)
         ordinals = np.full((len(queries), self.options.k), -1, np.int32)
@@ -253,7 +253,7 @@ class PreparedSearch:
         search, workers, ahead = self.search, self.options.workers, vectors.read_ahead
         if not search.plan.rescoring:
             return search.nearest(queries, workers, None, work)
-        first = min(ahead.left, len(queries))  # the first of a batch read ahead; they warm what the rest reads
+        first = min(ahead.left, len(queries))  # of a batch, the first read ahead also for the rest
         before = ahead.begin(len(queries))
         if first == 0:
             found = search.nearest(queries, workers, None, work)

@@ -27,10 +27,10 @@ from .state import NEVER, ChangedError, State, advance, with_columns
 
 T = TypeVar("T")
 _TRIES = 3
-_LOOK = 0.5  # seconds between two looks whether the folder is still where it was, and at SQLite without being told
-_MOMENT = 0.005  # seconds between two looks at a thread that commits or links, and follows by itself meanwhile
-_SHORT = 0.02  # seconds that the lock of the folder takes where nobody has it, at most
-_PATIENCE = 2.0  # seconds to wait for it to do so; then for its end
+_LOOK = 0.5  # seconds between two checks of the folder's place, and of SQLite without a hint from SEQ
+_MOMENT = 0.005  # seconds between two looks at a thread that holds the lock, which follows commits itself
+_SHORT = 0.02  # seconds, at most, to get the folder's lock if nobody has it
+_PATIENCE = 2.0  # seconds to wait until that thread follows; then this one waits for the lock
 _NOT = (math.inf, -math.inf)
 
 
@@ -44,7 +44,7 @@ class Publisher:
 
     Attributes
     ----------
-    load_times : callable   returns the present state as `seen` shows it, when the column of times has been loaded
+    load_times : callable   loads the column of times; returns the present state as `seen` shows it
     """
 
     load_times: Callable[[], State]
@@ -65,13 +65,13 @@ class Publisher:
         self._number = CommitNumber(None, write=False) if store.is_alone else store.number
         # the commit number when it was last followed; None where there is none to go by
         self._seen: int | None = self._number.now[0] if store.is_alone else None
-        self.busy: set[int] = set()  # threads that take the lock for long, and follow by themselves meanwhile
-        self._gate = threading.RLock()  # nobody begins to be busy between a look at `busy` and the lock
-        self._waits = _NOT  # since and until when the thread whose turn it is waits for the lock of the folder
+        self.busy: set[int] = set()  # threads that hold the lock for long, and follow commits of others themselves
+        self._gate = threading.RLock()  # so that no thread becomes busy between a look at `busy` and taking the lock
+        self._waits = _NOT  # since when, and until when, the writing thread waits for the folder's lock
         self._next_look = time.monotonic()
         self._state = state
-        self._seen_of: tuple[State, State, int, int] | None = None  # a state, as seen, from a moment to another
-        self._behind = False  # something may be committed that is not published: an interrupt came between
+        self._seen_of: tuple[State, State, int, int] | None = None  # a state, the same as seen, from when to when
+        self._behind = False  # a commit may not be published: an interrupt came between
         self.at_one_commit(lambda state: state)
 
     @property
@@ -93,9 +93,9 @@ class Publisher:
         return state
 
     def seen(self, state: State) -> State:
-        """The state without the documents that are over, by one reading of the clock; its column must be loaded.
+        """The state without expired documents, by one reading of the clock; the column of times must be loaded.
 
-        It is remembered until the next document is over, or the clock has been set back before the last.
+        The result is kept until the next document expires, or the clock is set back before the last expiry.
         """
         if not state.expires:
             return state
@@ -121,7 +121,7 @@ class Publisher:
 
     @property
     def count(self) -> int:
-        """How many documents there are, as far as it is known without reading anything."""
+        """How many documents there are; expired ones count if the column of times is not loaded."""
         state = self._state
         return (self.seen(state) if EXPIRES_AT_KEY in state.columns else state).head.n_live
 
@@ -132,11 +132,11 @@ class Publisher:
             try:
                 self.store.look()
             except CorruptionError:
-                self._next_look = 0.0  # no call may go on to what was cut
+                self._next_look = 0.0  # the next call must check again: nothing may read a file that was cut
                 raise
         if self._life.is_changing() or (self.store.is_alone and not self._behind):
             return
-        self.busy.discard(threading.get_ident())  # of a write that was interrupted twice
+        self.busy.discard(threading.get_ident())  # left by a write that was interrupted twice
         number, told = self._number.now[0], self._number.now[0] != self._seen
         end, moved = time.monotonic() + _PATIENCE, None
         # inside a read that holds writers off, the lock is this thread's own
@@ -163,7 +163,7 @@ class Publisher:
             return self.keep_up()
 
     def begin_long(self) -> None:
-        """Say that this thread is about to take the lock for long; it ends with ``busy.discard``, after the lock."""
+        """Say that this thread will hold the lock for long; call ``busy.discard`` when it has given the lock back."""
         with self._gate:
             self.busy.add(threading.get_ident())
 
@@ -185,7 +185,7 @@ class Publisher:
             try:
                 with self._publishing:
                     self._state = self._builder.attached(advance(self.store, self._state))
-            except BaseException:  # columns share their dictionaries and may be half grown: they are loaded anew
+            except BaseException:  # columns share dictionaries, which may be half grown: load them anew
                 self._behind = True
                 with self._publishing:
                     self._state = replace(self._state, columns={})
@@ -197,9 +197,9 @@ class Publisher:
         return self.amend(self._builder.attached)
 
     def amend(self, change: Callable[[State], State]) -> State:
-        """Publish the present state with more of what is derived: links, ids or columns."""
+        """Publish the present state with more derived data: links, ids or columns."""
         with self._publishing:
-            while True:  # a signal handler may have written in between
+            while True:  # a signal handler may have published in between
                 state = self._state
                 new = change(state)
                 if self._state is state:
@@ -207,7 +207,7 @@ class Publisher:
                     return new
 
     def at_one_commit(self, answer: Callable[[State], T]) -> T:
-        """The answer from the last commit's state, writers held off and the store standing there."""
+        """The answer from the last commit's state, while writers are held off and the store stands at that commit."""
         with self._life.lock:
             while True:
                 with suppress(SupersededError), self.store.consistent():
@@ -222,10 +222,10 @@ class Publisher:
     ) -> T | None:
         """Do a write under the locks, then publish what it committed, also when an exception came after that.
 
-        ``afterwards`` is called when all is published, and told whether much of what others have committed was not
-        linked before. ``timeout`` is that of `Store.wait_for_lock`. ``needless`` is asked when it is this thread's
-        turn: then nothing is done. Not a context manager: a generator that is interrupted on entering keeps the lock as
-        long as its traceback lives.
+        ``afterwards`` is called when all is published, and told whether others had committed much that is not linked.
+        ``timeout`` is that of `Store.wait_for_lock`. If ``needless`` is true when it is this thread's turn, nothing is
+        done. This is no context manager, because a generator that is interrupted on entering keeps the lock as long as
+        its traceback lives.
         """
         self._life.check_outside()
         self._life.check_not_waiting()
@@ -246,15 +246,15 @@ class Publisher:
                         return self._written(action, file, afterwards)
                 finally:
                     self.busy.discard(threading.get_ident())
-                    self.store.give_lock_back(file)  # an error of its closing would hide the write's own
+                    self.store.give_lock_back(file)  # else an error of closing the file would replace that of the write
 
         return self.in_turn(at_its_turn, self.store.lock_timeout if timeout is None else timeout)
 
     def in_turn(self, action: Callable[[float], T], timeout: float) -> T:
-        """Do something when it is this thread's turn; it is told when ``timeout`` ends.
+        """Call ``action`` when it is this thread's turn, with the time at which ``timeout`` ends.
 
-        Raises LockedError at that end if the thread whose turn it is waits for other processes. One that writes is
-        waited for.
+        Raises LockedError at that time if the thread before it is still waiting for other processes. While that thread
+        writes, this one waits as long as it takes.
         """
         self._life.waiting.since = time.monotonic()
         end = self._life.waiting.since + timeout
@@ -271,9 +271,9 @@ class Publisher:
                         raise
 
     def _wait_no_longer_than(self, end: float) -> None:
-        """Wait while the thread whose turn it is waits for other processes, and may do so for longer than this one.
+        """Wait while the thread whose turn it is waits for other processes and may wait longer than this one.
 
-        Raises LockedError at the end.
+        Raises LockedError at ``end``.
         """
         while (waits := self._waits)[1] > end:
             now = time.monotonic()
@@ -291,7 +291,7 @@ class Publisher:
         try:
             result = action()
         except BaseException:
-            with suppress(BqstoreError):  # the first error is the one to tell
+            with suppress(BqstoreError):  # the first error is the one to raise
                 self.follow()
                 self._behind = False
             raise
@@ -304,7 +304,7 @@ class Publisher:
             if isinstance(error, FolderReplacedError):
                 raise
             return result  # it is committed: the next call follows, or says why not
-        self._behind = False  # not in `follow`, which a write may call before it commits
+        self._behind = False  # not set by `follow`, which a write may call before it commits
         afterwards(lagged)
         return result
 
@@ -316,7 +316,7 @@ class Publisher:
             except ChangedError:
                 continue
         try:
-            # nobody commits under us now
+            # holds writers off
             return self.at_one_commit(lambda state: answer(self.seen_at_commit(state)))
         except ChangedError as error:
             raise CorruptionError(

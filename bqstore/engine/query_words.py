@@ -1,10 +1,10 @@
-"""From what a user types to an expression of FTS5: words, each quoted, so that nothing in them is an operator."""
+"""From what a user types to an expression of FTS5: its words, each quoted, so that none is taken for an operator."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-MOST_WORDS: Final = 256  # different ones of a query; the rest of a longer text is left out
+MOST_WORDS: Final = 256  # different words of a query; further ones are left out
 _PIECE: Final = 3  # characters of a trigram
 
 

@@ -9,16 +9,16 @@ from ..metadata.documents import metadata_of
 from ..storage import Row
 
 _HALF: Final = 2 << 20  # bytes of rows in each half
-_LARGEST: Final = 64 << 10  # bytes of a row that is kept: a few of larger ones would drive all others out
+_LARGEST: Final = 64 << 10  # bytes of a row that is kept, at most: a few larger ones would drive all others out
 _FIXED: Final = 300  # bytes of a row's objects, numbers and entry, about
 _UNCHANGING: Final = {str, int, float, bool, NoneType, datetime, date}
 
 
 class Document:
-    """What a hit shows of a row; the row itself is dropped where its metadata need not be decoded again.
+    """What a hit shows of a row.
 
-    Metadata whose values nobody can change is decoded once, and each hit gets a copy. Lists and dicts in it are decoded
-    anew, as copies of copies take longer.
+    Metadata of immutable values is decoded once, each hit gets a copy of the dictionary, and the row is dropped.
+    Metadata with lists or dicts is decoded for each hit, as deep copies take longer.
     """
 
     __slots__ = ("_metadata", "_row", "id", "text")
@@ -56,7 +56,7 @@ class RecentRows:
 
     When the newer half is full, the older one is dropped and the newer takes its place; what is found in the older one
     moves to the newer. So rows that are asked for again and again stay, at the price of a look into a dictionary. Each
-    step is one assignment or one operation of a dictionary: threads that meet here lose a row at most.
+    step is one assignment or one operation of a dictionary: threads that use it at once lose a row at most.
     """
 
     __slots__ = ("_bytes", "_bytes_of_older", "_newer", "_older")
@@ -72,7 +72,7 @@ class RecentRows:
         return self._bytes + self._bytes_of_older
 
     def all(self, rids: list[int]) -> list[Document] | None:
-        """The rows in the order of their rids; None unless all are here, and none is about to be dropped."""
+        """The rows in the order of the rids; None unless all are in the newer half."""
         try:
             return list(map(self._newer.__getitem__, rids))
         except KeyError:

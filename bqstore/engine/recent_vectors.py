@@ -1,6 +1,7 @@
 """Some of the vectors that this process has added and not linked yet, where no originals are kept.
 
-Walks are tried with them (`index/trial_walks.py`). Memory alone, and bounded: what is to be forgotten is never written.
+Walks are tried with them (`index/trial_walks.py`). They are kept in memory only, and bounded: such a collection stores
+no originals, so they must never be written.
 For the thread that holds the writer's lock.
 """
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-MOST = 2048  # vectors held of each add, and about of all: what is left of 1,024 for the last trial told too little
+MOST = 2048  # vectors held of each add, and about of all; of 1,024, too few were left for the last trial
 
 
 def some_of(start: int, stop: int) -> I64:

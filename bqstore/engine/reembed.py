@@ -1,9 +1,9 @@
 """Another embedding model without downtime: all texts are embedded again, and swapped in by one commit.
 
 Until then searches answer from the old vectors, and documents are added and deleted as ever. New vectors are kept on
-disk batch by batch (`storage/staging.py`), so that a call that was interrupted goes on where it was. What was added
-meanwhile is embedded in further rounds; what comes behind the last one under the lock. The graph is linked when others
-can write again: until then what is not linked is scanned.
+disk batch by batch (`storage/staging.py`), so that the next call goes on where an interrupted one was. What was added
+meanwhile is embedded in further rounds, and what was added during the last one under the lock. The graph is linked
+after the commit, when others can write again; until then codes are scanned.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ from .writes import keep_misses
 if TYPE_CHECKING:
     from .engine import Engine
 
-_ROUNDS = 20  # after so many, what others have added during the last of them is embedded under the lock
+_ROUNDS = 20  # at most; what others have added during the last one is embedded under the lock
 _AT_ONCE = 500
 
 
@@ -86,7 +86,7 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
                     embedded += _embed(engine, embedder, stage, todo[at : at + batch])
                     progress(len(stage), len(_live(state)))
 
-        before = _choose(engine, stage, engine.store.head.settings)  # it takes as long as all the rest of the commit
+        before = _choose(engine, stage, engine.store.head.settings)  # before the lock: it takes as long as the commit
 
         def swap() -> None:
             nonlocal embedded
@@ -96,7 +96,7 @@ def reembed(engine: "Engine", embedder: Any, batch: int) -> ReembedReport:
             for at in range(0, len(rest), batch):
                 embedded += _embed(engine, embedder, stage, rest[at : at + batch])
             _swap(engine, stage, model, before)
-            stage.remove()  # here, as another thread may close the collection behind the commit
+            stage.remove()  # under the lock: after it another thread may close the collection
 
         engine.recode(swap)
         engine.graph.settle()
@@ -109,7 +109,7 @@ _Choice = tuple[Quantization, choose_encoding.Chosen]
 
 
 def _choose(engine: "Engine", stage: Staging, settings: Mapping[str, Any]) -> _Choice | None:
-    """What is wanted by the settings, and the encoder chosen on staged vectors; None where there are none."""
+    """The quantization that the settings ask for, and what was chosen on staged vectors; None if there are none."""
     wanted, live = Quantization(**settings["quantization"]), _live(engine.publisher.state)
     live = live[[rid in stage for rid in live.tolist()]]
     if not len(live) or stage.dim is None:
@@ -136,7 +136,7 @@ def _swap(engine: "Engine", stage: Staging, model: str, before: _Choice | None) 
 
 
 def _embed(engine: "Engine", embedder: Any, stage: Staging, rids: list[int]) -> int:
-    """Embed and keep the texts of documents; those that were deleted meanwhile are skipped. How many there were."""
+    """Embed the texts of documents and stage their vectors, without those deleted meanwhile; how many there were."""
     rows = {row.rid: row for row in engine.store.rows("rid", rids)}
     some = [rid for rid in rids if rid in rows]
     if not some:

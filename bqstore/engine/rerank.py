@@ -1,4 +1,4 @@
-"""Hits in the order that a user's function gives them, a cross-encoder say."""
+"""Hits in the order of scores by a user's function, a cross-encoder say."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ def candidates(rerank: object, fetch_k: object, k: Any) -> Any:
 
 
 def reranked(rerank: Rerank, text: str | None, hits: list[Hit], k: int, least: float | None) -> list[Hit]:
-    """The k hits with the highest scores of the function, those below ``least`` left out; equal ones as they came.
+    """The k hits with the highest scores by the function, without those below ``least``; ties as they came.
 
-    The list is changed in place, so that it stays of its class. Raises InvalidInputError for what are no scores.
+    The list is changed in place, so that it keeps its class. Raises InvalidInputError if the scores are no numbers.
     """
     if not hits:
         return hits

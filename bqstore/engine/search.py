@@ -1,4 +1,4 @@
-"""A search, from a checked query to hits: which documents may be found, which way, and what is read of them.
+"""A search, from a checked query to hits: which documents may be found, by which plan, and what is read of them.
 
 Arrays meet rows here and nowhere else.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 F32 = NDArray[np.float32]
-_KEPT = 256  # prepared searches that a state remembers: settings are few, but a loop may try many, and filters
+_KEPT = 256  # prepared searches that a state remembers; a program may use any number of settings and filters
 
 
 def prepared(engine: "Engine", state: State, tree: Tree | None, options: Options) -> tuple[State, PreparedSearch]:
@@ -42,7 +42,7 @@ def prepared(engine: "Engine", state: State, tree: Tree | None, options: Options
 
 
 def remember(state: State, key: object, way: PreparedSearch) -> None:
-    """Keep a prepared search with its state, which drops all that it has when they are too many."""
+    """Keep a prepared search with its state; when there are too many, the others are dropped first."""
     if len(state.prepared) >= _KEPT:
         state.prepared.clear()
     state.prepared[key] = way
@@ -73,8 +73,8 @@ def ids_in(engine: "Engine", state: State, way: PreparedSearch, queries: F32) ->
 def outgrown(engine: "Engine", state: State) -> bool:
     """Whether the graph has doubled since this state was taken, so that a walk of it may have missed something.
 
-    Links are replaced under searches: those of a small graph have soon become links to later nodes, by which a walk
-    that began before finds no way to some that it should.
+    Links are replaced while searches run. In a small graph many soon lead to newer nodes, which a walk on the older
+    state skips, so that it may find no way to some nodes.
     """
     newest = engine.publisher.state
     if newest is state:

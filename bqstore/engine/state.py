@@ -58,11 +58,11 @@ class State:
     vectors : RecordFile or None    the file that ``data.records`` is a view of
     ids, columns                    loaded when first needed, then extended with every commit
     recent : RecentRows             what searches have read of rows that are the same in this state
-    prepared                        remembered by `search`: searches of this state
-    matched                         remembered by `accept`: what filters match
-    plans                           remembered by `prepared_search`: plans of so many accepted
-    over : int                      rows that are left out of ``live`` and of the head's count, as their time is over;
-                                    0 in a state that is published, see `Publisher.seen`
+    prepared                        kept by `search`: prepared searches of this state
+    matched                         kept by `accept`: what filters match
+    plans                           kept by `prepared_search`: plans by how many documents are accepted
+    over : int                      expired rows, which ``live`` and the head's count leave out; 0 in a published state,
+                                    see `Publisher.seen`
     """
 
     head: Head
@@ -95,7 +95,7 @@ class State:
 
     @cached_property
     def times(self) -> NDArray[np.int64]:
-        """When each document is over, int64 (n,), `NEVER` where it is not; the column must be loaded."""
+        """When each document expires, int64 (n,), or `NEVER`; the column must be loaded."""
         column = self.columns[EXPIRES_AT_KEY]
         entries = column.dictionary.entries
         times: NDArray[np.int64] = np.where(entries.kinds == INT, entries.values, NEVER)[column.codes]
@@ -199,7 +199,7 @@ def _ids(store: Store, state: State, old: Ids) -> Ids:
 def _columns(store: Store, state: State, columns: Mapping[str, Column], seq: int) -> dict[str, Column]:
     """Metadata columns as of commit ``seq``, brought up to the state: first rows changed in place, then new ones.
 
-    Each row's metadata is read once for all columns that end at the same ordinal.
+    Metadata of a row is decoded once for all columns of the same length.
     """
     out: dict[str, Column] = {}
     for name in ("ref_doc_id", "metadata"):

@@ -1,4 +1,4 @@
-"""Settings as a head row holds them: they come from a file, and are not believed before they are checked."""
+"""Settings as a head row holds them: they come from a file, so they are checked before they are used."""
 
 from typing import Any
 
@@ -27,4 +27,4 @@ def check_stored(settings: dict[str, Any], name: str) -> None:
     except (KeyError, TypeError, ValueError, InvalidInputError, CorruptionError):
         good = False
     if not good:
-        raise CorruptionError(f"the settings in {name} are none of a collection; restore the collection from a copy")
+        raise CorruptionError(f"the settings in {name} are not a collection's; restore the collection from a copy")

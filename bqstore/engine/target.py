@@ -16,17 +16,17 @@ from .state import State
 
 DEFAULT_TARGET: Final = 0.95
 K: Final = 10  # hits that recall is measured at
-FEWEST_CHECKED: Final = 30  # searches that were answered again, before which none is judged
+FEWEST_CHECKED: Final = 30  # checked searches; recall is not judged by fewer
 
 # oversampling and length of the candidate list, None: the default one
 RUNGS: Final[tuple[tuple[float, int | None], ...]] = (
     *((1.0, 16), (1.3, 20), (1.6, 24), (2.0, 32), (2.5, 48), (3.0, 64), (3.0, None), (4.0, None), (5.0, None)),
     *((6.4, None), (8.0, None), (10.0, None), (14.0, None), (20.0, None), (28.0, None), (40.0, None), (64.0, None)),
 )
-DEFAULT_RUNG: Final = RUNGS.index((3.0, None))  # what is used where nothing is asked for, and it is enough
-_AFFORDABLE = 512 << 20  # bytes of float32 vectors that every search may read where codes are no use
-MEASURED: Final = 0.995  # recall from which on the next rungs are not measured
-_MARGIN = 0.2  # part of what a target leaves to be missed that is kept for the error of measuring
+DEFAULT_RUNG: Final = RUNGS.index((3.0, None))  # used if no target is given and it reaches the default one
+_AFFORDABLE = 512 << 20  # bytes of float32 vectors, up to which a search is exact where no rung is enough
+MEASURED: Final = 0.995  # rungs after one with this recall are not measured
+_MARGIN = 0.2  # the part of (1 - target) that is kept as a margin for the error of measuring
 
 
 class Rung(NamedTuple):
@@ -48,9 +48,9 @@ class Calibration:
     documents, queries : int    of the measurement; the queries are documents that were held out
     written : int               documents that had ever been written
     rungs : tuple of Rung       the first ones of `RUNGS`, as far as they were measured
-    extra : int                 rungs above those that reach a target, as searches have found less than was measured
-    filtered : int              likewise, of searches with a filter
-    kept : float                part of the true nearest that originals still tell from others, as they are kept
+    extra : int                 how many rungs above the measured one are taken, since searches found less than measured
+    filtered : int              likewise, for searches with a filter
+    kept : float                share of the true nearest that the originals, as rounded, still tell from others
     """
 
     documents: int
@@ -64,7 +64,8 @@ class Calibration:
     def reaching(self, target: float, least: int = 0) -> int | None:
         """The index of the first of `RUNGS`, from ``least`` on, that reaches a target; None if none does.
 
-        Of the true nearest where the originals tell these; else of what they do tell.
+        It is reached among the true nearest, if the originals tell enough of these from others; else among the nearest
+        by the originals.
         """
         wanted = to_be_measured(target)
         more = max(wanted, min(MEASURED, wanted / self.kept)) if self.kept >= target else wanted
@@ -141,8 +142,8 @@ class Promise(NamedTuple):
     Fields
     ------
     oversampling : float    that reached the target when it was measured
-    documents : int         that there were then. Neighbors stand closer in a larger collection: as many candidates are
-                            taken of each so many documents as then
+    documents : int         how many documents there were then. In a larger collection neighbors stand closer, so the
+                            number of candidates grows with the documents
     filtered : float        factor under a filter
     """
 
@@ -161,8 +162,8 @@ def resolve(
 ) -> tuple[SearchParams, Promise | None]:
     """The settings that reach a target on a collection's data; no promise where only an exact search does.
 
-    ``asked``: whether the target was given, and the cheapest settings should do; else they are never below the
-    defaults. For k below 10 as many candidates are taken as for 10.
+    ``asked``: whether the call or the opening gave the target: then the cheapest settings that reach it are taken, else
+    never less than the defaults. For k below 10 as many candidates are taken as for 10.
     """
     found = calibration.reaching(target, 0 if asked else DEFAULT_RUNG)
     if found is None and calibration.documents * vector_bytes <= _AFFORDABLE:

@@ -1,7 +1,7 @@
 """A text index that is switched on later: built of the texts that are there, in portions, each a commit of its own.
 
-A thread does it in the background, of whichever process; what one has done, the others need not. One that was killed
-goes on at the next opening, or at `flush`. Searches for words are refused until it is whole.
+A background thread of any process builds it, and processes share the work. What a killed process has left is built
+after the next opening, or at `flush`. Searches for words are refused until the index is complete.
 """
 
 import threading
@@ -46,7 +46,7 @@ class TextUpkeep:
         while more and not self._stop.wait(_MOMENT):
             try:
                 more = self._core.write(self._core.store.grow_text_index)
-            except LockedError:  # somebody keeps the lock: again
+            except LockedError:  # another process keeps the lock: try again
                 continue
             except (BqstoreError, MemoryError):  # it is closed, or the disk is full: the next call raises
                 return

@@ -1,7 +1,7 @@
 """Why a filter matches nothing: a field that no document has, or a value of another type. One line in the log each.
 
-Such a filter is no error, as the next document may match. But most often it is a slip of the pen, and an empty answer
-tells nothing. Looked at only where nothing matches, and once for each field.
+Such a filter is no error, as the next document may match. But most often it is a mistake, and an empty answer does not
+say so. This runs only when nothing matches, and once for each field.
 """
 
 import logging
@@ -26,7 +26,7 @@ from .state import ChangedError, State
 
 _LOG: Final = logging.getLogger("bqstore")
 _SAMPLE: Final = 100  # documents whose fields are looked at
-_TOLD: Final = 1000  # fields that are looked at
+_TOLD: Final = 1000  # fields that are looked at, in the life of a collection
 _MEMBERS: Final = 1000  # elements of lists that are looked at
 _TEXTS: Final = ("page_content", "document", "text", "content", "page", "body")
 _IDS: Final = ("id", "_id", "ids", "doc_id", "document_id", "node_id", "point_id")
@@ -61,7 +61,7 @@ class ZeroMatches:
             )
 
     def tell(self, store: Store, state: State, tree: Tree) -> None:
-        """Log what in a filter can match nothing, if there is such a thing."""
+        """Log which part of a filter cannot match anything, if there is one."""
         if not _LOG.isEnabledFor(logging.WARNING) or not state.head.n_live:
             return
         for field in _fields(tree):
@@ -86,9 +86,9 @@ class ZeroMatches:
 
 
 def _fields(tree: Tree) -> Iterator[Field]:
-    """The tests that must be met; what is negated is met by documents without the field.
+    """The tests that a match must pass; not those under $not, which documents without the field pass.
 
-    Who asks beside a test whether the field is there knows that it may be missing.
+    Nor those beside an `$exists` of the same field: who wrote that knows that it may be missing.
     """
     if isinstance(tree, Field):
         yield tree

@@ -33,20 +33,21 @@ _Back = tuple[I32, NDArray[np.int64], I32]
 
 SEED = 0x6271_7374
 _MAX_LEVEL = 24
-# A batch has at most a sixteenth of the nodes of the graph, because the nodes of a batch do not see each other. A
-# fiftieth has no better recall, and leaves threads less to do.
+# A batch has at most a sixteenth of the nodes of the graph, because the nodes of a batch are not linked to each other.
+# With a fiftieth recall is no better, and threads have less to do.
 _PART = 16
-_COPIES_AT_ONCE = 64  # but this many at least where most nodes are copies, which are found within a batch
+_COPIES_AT_ONCE = 64  # but at least so many where most nodes are copies: these are found within a batch, too
 _BATCH = 8192  # nodes at most: a batch holds the writer's lock, and a KeyboardInterrupt waits for its kernels
 _PORTION = 8  # nodes that a thread takes at a time, at least: smaller portions cost more than waiting for the others
-# Nodes that a search may begin at: one in so many, within bounds. They are chosen anew when the graph has grown by an
-# eighth at most, always the same of so many nodes.
+# The seeds, nodes that a search may begin at: one in so many, within bounds. They are chosen anew when the graph has
+# grown by an eighth, or before; which they are depends only on the number of nodes.
 _SEEDED_FROM, _SEED_EVERY, _FEWEST_SEEDS, _MOST_SEEDS = 1024, 100, 32, 1024
-_TRIED_FROM, _OFTEN_FROM = 2048, 4096  # nodes from which on walks are tried; whenever they are half, an eighth more
+# Walks are tried from so many nodes on, whenever they have grown by half; from the second number on, by an eighth.
+_TRIED_FROM, _OFTEN_FROM = 2048, 4096
 _MEASURED = 2048  # codes that the reach of lifts is measured on
-_REACHED = 0.9  # the part of them that it reaches; beyond it, a vector counts as no longer than that
-_ALIKE = 0.05  # lengths that deviate by less, relatively: products are distances, and lifts would be rounding errors
-_CLOSE = 0.01  # corrections that differ by less, relatively, are those of the same vector, rounded in another way
+_REACHED = 0.9  # the reach is this quantile of their squared lengths; longer vectors count as if they had that length
+_ALIKE = 0.05  # with a smaller relative deviation of lengths, products order as distances do, and nothing is lifted
+_CLOSE = 0.01  # corrections with a smaller relative difference are of the same vector, up to rounding
 
 
 class HnswGraph:
@@ -56,10 +57,10 @@ class HnswGraph:
     ----------
     view : Graph    what searches use; its arrays are written behind ``view.n``, and rows of linked nodes in place
     alike : int     inexact copies: nodes whose code equals that of their graph node in signs only, not in corrections
-    missed : int    how many of a thousand nearest codes wide walks missed: when that was last tried, or on an average
-                    over all nodes, by those that came with each trial, if that is more
-    narrow : int    the same of what walks of the usual width missed of a thousand that wide ones had found
-    times : int     the usual width, of walks that miss too much with it: 2 or ``WIDE``, else 1
+    missed : int    how many of a thousand nearest codes wide walks missed: in the last trial, or on average over all
+                    trials, weighted by the nodes that came with each, whichever is more
+    narrow : int    likewise, how many of a thousand codes found by wide walks those of the usual width missed
+    times : int     factor for the usual width: 2 or ``WIDE`` if walks of that width miss too much, else 1
     """
 
     ARRAYS = ("links", "upper", "first", "levels", "same")
@@ -78,12 +79,13 @@ class HnswGraph:
         )
         self._rows = 0  # of ``view.upper``, in use
         self._copies = self.alike = 0  # nodes without links of their own
-        self._measured, self._reach = 0, 0.0  # codes that the reach of lifts was measured on, and what it was
+        self._measured, self._reach = 0, 0.0  # how many codes the reach of lifts was measured on, and the reach
         self._pool = ScratchPool()
         self._seeded = 0  # nodes that the seeds are a sample of
-        self.missed = self.narrow = self._tried = 0  # of how many nodes there were when the last trial began
+        self.missed = self.narrow = 0
+        self._tried = 0  # how many nodes there were when the last trial began
         self.times = 1
-        self._lost, self._counted = np.zeros(2, np.int64), 0  # what earlier trials told, summed over nodes; how many
+        self._lost, self._counted = np.zeros(2, np.int64), 0  # misses of earlier trials, over how many nodes
         self._trial = Trial()
 
     def __len__(self) -> int:
@@ -97,7 +99,7 @@ class HnswGraph:
         numbers |= {"missed": self.missed, "narrow": self.narrow, "tried": 0 if self._trial.goes_on else self._tried}
         numbers["times"] = self.times
         upper, same = _drop_later_links(view.upper[: self._rows], n), view.same[:n]
-        while (later := same >= n).any():  # nodes of an interrupted batch: skip them in the lists
+        while (later := same >= n).any():  # leave nodes of an interrupted batch out of the lists
             same = np.where(later, view.same[np.where(later, same, 0)], same)
         arrays = (_drop_later_links(view.links[:n], n), upper, view.first[:n], view.levels[:n], same)
         return numbers, dict(zip(self.ARRAYS, arrays, strict=True))
@@ -141,23 +143,23 @@ class HnswGraph:
         self._seeded = 0
 
     def begin_with(self, missed: int, tried: int, narrow: int = 0) -> None:
-        """Take what a trial of these nodes has told, when there were ``tried`` of them."""
+        """Take over what a trial of other graphs of these nodes has found, when there were ``tried`` of them."""
         self.missed, self.narrow, self._tried, self.times = missed, narrow, tried, 1
         self._lost, self._counted, self._trial = np.array([missed, narrow]) * len(self), len(self), Trial()
 
     def sample(self, words: U64, width: int) -> None:
-        """Choose the nodes that searches begin at, where many have come since; words : uint64 (>= n, columns)."""
+        """Choose the seeds anew, if many nodes have come since; words : uint64 (>= n, columns)."""
         n = len(self)
         least = max(0, n.bit_length() - 4)
         of = n >> least << least
         if of == self._seeded or of < _SEEDED_FROM:
             return
         self._seeded = of
-        if self.alike > INEXACT_COPIES * n:  # scanned; and a start among nodes with many of them ends a walk too early
+        if self.alike > INEXACT_COPIES * n:  # scanned; besides, a walk that begins among many copies ends too early
             self.view = self.view._replace(seeds=layout.NO_SEEDS, seed_signs=layout.NO_SIGNS)
             return
         wanted = max(_FEWEST_SEEDS, min(_MOST_SEEDS, of // _SEED_EVERY))
-        # a hash, as data may come in an order of its own: every hundredth document may be of one kind
+        # picked by a hash, since data may come in a regular order: every hundredth document may be of one kind
         picked = np.unique(splitmix64(self.seed, 0, wanted) % np.uint64(of)).astype(np.int32)
         seeds = picked[self.view.links[picked, 0] >= 0]  # copies have no links
         signs = np.ascontiguousarray(words[seeds, :width])
@@ -188,8 +190,8 @@ class HnswGraph:
         words : uint64 (>= stop, columns)
         workers : Workers       how many kernel calls may run at once
         quantizer : Quantizer   made the codes; None: all words are signs
-        originals : Originals   what walks are tried with; the graph does not depend on it
-        held : int64 (m,)       whose originals these are, ascending; None: anybody's
+        originals : Originals   to try walks with; the graph does not depend on them
+        held : int64 (m,)       the ordinals that there are originals of, ascending; None: of all
         """
         view = self.view
         start = view.n
@@ -213,7 +215,7 @@ class HnswGraph:
             self.view = self.view._replace(n=1, entry=0, top=int(levels[0]))
             return 1
         higher = np.flatnonzero(levels > view.top)
-        if len(higher):  # end with the node that starts a new top level: the next batch must be able to find it
+        if len(higher):  # end the batch with a node that starts a new top level, so that the next batch can find it
             end = start + int(higher[0]) + 1
             levels = levels[: end - start]
         self._grow(stop, levels)
@@ -237,15 +239,15 @@ class HnswGraph:
         return end
 
     def _try(self, words: U64, stop: int, quantizer: Quantizer, originals: Originals | None, held: I64 | None) -> None:
-        """Have what is to be linked found by walks, whenever the graph has grown by an eighth.
+        """Try walks, with nodes that are about to be linked as queries, whenever the graph has grown by an eighth.
 
-        A trial takes some of what comes next, and goes on with the batches that follow until it has asked enough.
+        A trial takes some nodes of this batch, and goes on with those of later batches until it has asked enough.
         """
         n = len(self)
         if n < _TRIED_FROM or not kernels.search_graph.is_compiled():
             return
         every = 8 if n >= _OFTEN_FROM else 2
-        if n >= self._tried + self._tried // every:  # one node may be near to all, and where no link leads
+        if n >= self._tried + self._tried // every:  # even one node can be near to all, and no link may lead to it
             if self._trial.told:
                 self._lost, self._counted = self._lost + (n - self._counted) * self._trial.told_of(), n
             self._tried, self._trial = n, Trial(True, 0 if originals else self.missed, n + n // every <= stop)
@@ -254,15 +256,16 @@ class HnswGraph:
             missed = missed_by_walks(*given) if self._trial.asks_for_missed else None
             narrow = missed_by_narrow_walks(*given) if self._trial.asks_for_narrow else None
             if self._trial.tells(len(ordinals), missed, narrow):
-                now = self._trial.told_of()  # a query may also be like the nodes before, of which others were missed
+                now = self._trial.told_of()
+                # an average, too: these queries may be near to older nodes, while others were missed in earlier trials
                 all_ = np.maximum(now, np.round((self._lost + (n - self._counted) * now) / n))
                 self.missed, self.narrow = int(all_[0]), int(all_[1])
-                # by this trial alone: a young graph is walked less well, and slight losses are over when it has grown
-                slight = now.sum() <= NARROW  # twice as wide, they miss what wide ones miss, and more
+                # by this trial alone: walks of a young graph miss more, and slight losses end when it grows
+                slight = now.sum() <= NARROW  # walks of twice the width miss at least what wide ones miss
                 self.times = 1 if now[1] <= SLIGHT else 2 if slight else WIDE
 
     def _reaching(self, words: U64, quantizer: Quantizer, n: int) -> layout.Quantizer:
-        """The quantizer with the reach of lifts, of products: measured again whenever the graph has doubled."""
+        """The quantizer with the reach of lifts, for products: measured again whenever the graph has doubled."""
         arrays = quantizer.arrays
         if arrays.linking[2] <= 0:
             return arrays
@@ -282,7 +285,7 @@ class HnswGraph:
         heads = -2 - same[copies].astype(np.int64)
         for copy, head in zip(copies.tolist(), heads.tolist(), strict=True):
             view.levels[copy], view.first[copy] = 0, -1
-            same[copy] = same[head]  # before the next line: a search may follow the list meanwhile
+            same[copy] = same[head]  # before the next line, as a search may follow the list
             same[head] = copy
         return copies, heads
 
@@ -355,7 +358,7 @@ class HnswGraph:
 
 
 def _unlink_later_copies(same: I32, n: int) -> None:
-    """Take the nodes of an interrupted batch out of the lists of copies, before their own entries are overwritten."""
+    """Take nodes of an interrupted batch out of the lists of copies, before their own entries are overwritten."""
     for node in np.flatnonzero(same[:n] >= n).tolist():
         after = int(same[node])
         while after >= n:
@@ -376,9 +379,9 @@ def _drop_later_links(rows: I32, n: int) -> I32:
 
 
 def _find_copies_in_batch(words: U64, arrays: layout.Quantizer, view: Graph, start: int, end: int) -> None:
-    """Of equal codes in a batch, whose nodes do not see each other, keep the first as a node and mark the others.
+    """Keep the first of equal codes in a batch as a node, and mark the others as copies.
 
-    Which codes are equal is as in `link.is_copy`.
+    Linking does not do it, as the nodes of a batch are not linked to each other. Equality is that of `link.is_copy`.
     """
     if end - start == 1:
         return
@@ -401,10 +404,10 @@ def _find_copies_in_batch(words: U64, arrays: layout.Quantizer, view: Graph, sta
 def _count_inexact(words: U64, arrays: layout.Quantizer, copies: NDArray[np.int64], heads: NDArray[np.int64]) -> int:
     """How many copies differ from their graph node in the corrections; int64 (count,) each.
 
-    A walk follows a list of copies where the graph node is near. An exact copy is as near; an inexact one may be nearer
-    than the node, and is missed where the node is not near enough.
+    A walk follows a list of copies if their graph node is near enough. An exact copy is as near as the node; an inexact
+    one may be nearer, and is missed if the node is too far.
     """
-    if arrays.bits > 1 or words.shape[1] == arrays.width:  # these are copies only if they are equal in all words
+    if arrays.bits > 1 or words.shape[1] == arrays.width:  # such codes are copies only if all their words are equal
         return 0
     return int((~_are_close(words, arrays, copies, heads)).sum())
 

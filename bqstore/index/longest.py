@@ -1,7 +1,8 @@
-"""Whether what may be found is shorter than the rest, under products: then walks meet the rest, and few of it.
+"""Under dot, whether the accepted vectors are shorter than the others: then a walk meets mostly rejected ones.
 
-The nearest codes by products are those of long vectors. Where a filter accepts few of these, or they are deleted, the
-beam fills with them, and what is accepted lies behind. Knows codes alone, so it is the same wherever they were read.
+The nearest codes by inner product are those of long vectors. If a filter rejects most of these, or they are deleted,
+they fill the beam, and the accepted ones come after it. Goes by codes alone, so that the answer is the same in every
+process.
 """
 
 import numpy as np
@@ -13,10 +14,11 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
 _NONE = np.zeros(0, np.int64)
-_LOOKED_AT, _SAMPLE = 256, 4096  # codes that tell whether lengths differ, and of which the longest are kept
-_LONGEST = 16  # one in so many
-_DIFFER = 0.15  # deviation of lengths, relatively, from which on they count
-# Fewer of the longest are accepted than four fifths of the overall share, and not by chance (in deviations).
+_LOOKED_AT, _SAMPLE = 256, 4096  # codes by which it is told whether lengths differ; and to take the longest from
+_LONGEST = 16  # the longest one in so many is kept
+_DIFFER = 0.15  # lengths with a smaller relative deviation count as equal
+# The longest are passed over if the share of accepted ones among them is below four fifths of the overall share, and
+# lower by so many standard deviations.
 _LEAST, _SURE = 0.8, 3.0
 
 
@@ -27,7 +29,7 @@ class Longest:
         self._known: tuple[int, I64] = 0, _NONE
 
     def of(self, words: U64, n: int, quantizer: Quantizer) -> I64:
-        """Ordinals, int64 (m,); none where lengths are no matter: they differ little, or the order is by no product.
+        """Ordinals of the longest, int64 (m,); none if lengths differ little, or codes are not compared by products.
 
         words : uint64 (>= n, columns)
         """
@@ -38,7 +40,7 @@ class Longest:
 
 
 def _longest(words: U64, quantizer: Quantizer) -> I64:
-    if quantizer.arrays.linking[2] <= 0:  # no products, or of signs, which have no lengths
+    if quantizer.arrays.linking[2] <= 0:  # not by products, or by those of signs, which have no lengths
         return _NONE
     n = len(words)
     lengths = lengths_of(words[:: -(-n // _LOOKED_AT)], quantizer)
@@ -50,7 +52,7 @@ def _longest(words: U64, quantizer: Quantizer) -> I64:
 
 
 def are_passed_over(longest: I64, accept: U64, share: float) -> bool:
-    """Whether clearly fewer of the longest are accepted than the share of all.
+    """Whether the share of accepted vectors is clearly lower among the longest than among all.
 
     accept : uint64 (ceil(n / 64),)     as of `Search`
     """

@@ -33,9 +33,9 @@ _KINDS = {
     ("four_bits", "rabitq"): (RABITQ, 4),
 }
 _NOTHING = np.zeros(0, np.float32)
-_FLAT = float(np.finfo(np.float32).eps)  # a deviation that is less, beside the vectors' length, counts as zero
+_FLAT = float(np.finfo(np.float32).eps)  # a smaller deviation, relative to the vectors' length, counts as zero
 _SAMPLE = 2048  # vectors that the error of estimates is measured on
-_QUERIES, _NEAREST = 200, 20  # of that sample, queries, and their nearest neighbors
+_QUERIES, _NEAREST = 200, 20  # how many of that sample are queries, and how many nearest neighbors are taken of each
 _PORTION = 4096  # vectors encoded by a thread at a time
 
 
@@ -47,7 +47,7 @@ class Quantizer:
     encoding, estimator, rotate, truncate_dim
                                     as in `Quantization`, but never "auto"; truncate_dim None means whole vectors
     arrays : layout.Quantizer       the form that kernels take
-    metric : int                    that the corrections of "rabitq" are made for
+    metric : int                    for which the corrections of "rabitq" are made
     trained : int                   vectors it was trained on
     query_encoding : str            the query encoding that "auto" stands for
     """
@@ -108,7 +108,7 @@ class Quantizer:
 
     @property
     def linked_otherwise_before(self) -> bool:
-        """Whether older versions measured codes in another way when they linked a graph."""
+        """Whether older versions linked graphs of such codes by another measure."""
         scale, _, spread = self.arrays.linking.tolist()
         return bool(spread > 0 or (scale > 0 and self.arrays.bits == 1))  # of products, and of one bit
 
@@ -160,8 +160,8 @@ class Quantizer:
     ) -> "Quantizer":
         """Train a quantizer on vectors, float32 (n, dim), of the model whose vectors it will encode.
 
-        Of each vector only the part that is encoded is used. ``bounds=False`` leaves out how large the errors of
-        estimates are, half of the time: codes and scores are the same, but score bounds cannot be made.
+        Only the encoded part of each vector is used. ``bounds=False`` saves half of the time: errors of estimates are
+        not measured, so that there are no score bounds; codes and scores are the same.
         """
         if truncate_dim is not None:
             dim = coded_dim(vectors.shape[1], truncate_dim)
@@ -201,7 +201,7 @@ class Quantizer:
             "trained": self.trained,
             "query_encoding": self.query_encoding,
         }
-        # without truncate_dim older versions can read it, too
+        # left out if it is None, so that older versions can read it
         return coding if self.truncate_dim is None else {**coding, "truncate_dim": self.truncate_dim}
 
     @classmethod
@@ -225,8 +225,8 @@ class Quantizer:
 def _linking(kind: int, bits: int, metric: int) -> F32:
     """How a graph compares two codes (`layout.Quantizer`), but for the reach, which depends on the vectors.
 
-    Of one bit, products of signs are a half too large for vectors that are alike (the product of two halves of an angle
-    is not that of its cosine): brought to the length of the vector, a code is as far from itself as it should be.
+    Of one bit, products of signs are half too large for similar vectors. They are scaled so that the distance of a code
+    from itself is what it should be for the length of the vector.
     """
     if kind != RABITQ or (bits == 1 and metric == COSINE):
         return np.zeros(3, np.float32)
@@ -259,7 +259,7 @@ def random_signs(dim: int, count: int) -> F32:
 
 
 def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
-    """The parts of corrected codes: values float32 (n, dim), add float32 (n,), factor float32 (n,)."""
+    """Codes with corrections taken apart: values float32 (n, dim), add float32 (n,), factor float32 (n,)."""
     arrays, dim = quantizer.arrays, quantizer.dim
     values = np.zeros((len(codes), dim), np.float32)
     for p in range(arrays.bits):
@@ -271,14 +271,14 @@ def values_of(codes: U64, quantizer: Quantizer) -> tuple[F32, F32, F32]:
 
 
 def squares_of(codes: U64, quantizer: Quantizer) -> F32:
-    """The squared lengths of what corrected codes for products stand for, with that of the mean: float32 (n,)."""
+    """The squared lengths of the vectors that codes for products stand for, mean included: float32 (n,)."""
     values, add, factor = values_of(codes, quantizer)
     squares = 2 * add + quantizer.arrays.linking[2] * factor**2 * np.einsum("ij,ij->i", values, values)
     return np.asarray(squares, np.float32)
 
 
 def lengths_of(codes: U64, quantizer: Quantizer) -> F64:
-    """The lengths of what corrected codes for products stand for: float64 (n,)."""
+    """The lengths of the vectors that codes for products stand for: float64 (n,)."""
     mean = np.square(quantizer.arrays.mean, dtype=np.float64).sum()
     return np.asarray(np.sqrt(np.maximum(squares_of(codes, quantizer) - mean, 0)), np.float64)
 

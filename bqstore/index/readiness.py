@@ -17,7 +17,7 @@ def check_environment() -> None:
 
 
 def can_link() -> bool:
-    """Whether nodes can be linked, and the graph walked; if not, somebody is to compile that."""
+    """Whether nodes can be linked and the graph walked; if not, compiling is started, unless it is off."""
     return all(kernel.is_compiled() for kernel in dispatch.GRAPH)
 
 

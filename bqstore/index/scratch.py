@@ -6,7 +6,7 @@ import numpy as np
 
 from ..kernels.layout import Scratch
 
-_KINDS = 8  # different sizes that are kept: one for each of the settings in use, and for a collection that grows
+_KINDS = 8  # different sizes that are kept, as settings differ and collections grow
 
 
 class Sizes(NamedTuple):

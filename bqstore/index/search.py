@@ -53,15 +53,15 @@ NO_RECORDS.flags.writeable = False
 ALL = Accept(np.zeros(0, np.uint64), 1)
 Prefetch = Callable[[NDArray[np.int32]], None]
 
-# queries that read the codes together; a larger block gains nothing and keeps the other threads waiting, but for numpy
+# queries that read the codes together; a larger block gains nothing, except in numpy, and leaves threads without work
 _BLOCK, _BLOCK_OF_NUMPY = 16, 512
-# Bytes of accepted originals up to which they are all read where codes do not separate the candidates: at once, and
-# after widening the candidates did not help either.
+# Where codes do not separate the candidates, all accepted originals are read if they have at most so many bytes: at
+# once; and after widening the candidates has not helped.
 _SOON_READ, _AFFORDABLE = 64 << 20, 512 << 20
 
 
 def _raise_for(status: int) -> None:
-    """Raise what the status of a kernel tells of, unless it is OK."""
+    """Raise the error that a kernel's status stands for, unless it is OK."""
     if status >= 0:
         error = DamagedVectorError(
             f"the vector in slot {status} does not agree with its checksum; verify() lists all damage: "
@@ -89,7 +89,7 @@ class Searchable:
     quantizer : Quantizer               made the codes
     graph : Graph or None               of the first ``graph.n`` slots
     alike, missed, narrow : int         inexact copies in that graph, and what trials of it missed (`HnswGraph`)
-    times : int                         the usual width, of walks that miss slightly too much with it
+    times : int                         factor for the usual width of walks (`HnswGraph`)
     pool : ScratchPool                  shared by the states of a collection
     longest : Longest                   likewise
     """
@@ -120,7 +120,7 @@ class Searchable:
         return Originals(self.records, self.dim, self.form, self.metric)
 
     def passes_over(self, accept: NDArray[np.uint64], accepted: int) -> bool:
-        """Whether walks would meet too many that may not be found, as these are longer (`longest`)."""
+        """Whether walks would mostly meet rejected vectors, since these are longer (`longest`)."""
         return are_passed_over(self.longest.of(self.words, self.n, self.quantizer), accept, accepted / self.n)
 
     @property
@@ -135,11 +135,11 @@ class Work:
 
     Parameters
     ----------
-    way : str               as in `Plan`; "scan" also where a walk found too few and a scan took its place
+    way : str               as in `Plan`; "scan" also if a walk found too few and a scan replaced it
     distances : int         codes, or originals in an exact search, that were compared with a query
     hops : int              nodes that were expanded on level 0
     rescored : int          originals read for candidates
-    compiled : bool         whether kernels did it, and not numpy in their place
+    compiled : bool         whether compiled kernels were used, not numpy
     """
 
     way: str = ""
@@ -212,7 +212,7 @@ class Search:
             sparse_below=plan.sparse_below,
             most_distances=plan.most_distances,
         )
-        # the first pass alone, with score bounds, where originals are prefetched from disk before they are read
+        # the first pass alone, with score bounds, for where originals are prefetched before they are read
         self.first_pass = self.settings._replace(rescoring=0, prune=1)
         self._arrays = (data.codes, data.graph, data.originals, self.accept)
         self._walk_over = (*self._arrays, self.settings)
@@ -241,7 +241,7 @@ class Search:
     def hide(self, node: int) -> None:
         """Hide a node from the next walk of this thread, which then finds what it would if the node had no links.
 
-        It takes for granted that nobody else uses this search, nor the pool of its state; for a query without a filter.
+        Nobody else may use this search or the pool of its state meanwhile. For searches without a filter.
         """
         scratch = self._take_scratch()
         if scratch.counters[COUNT_EPOCH] >= LAST_EPOCH:
@@ -293,7 +293,7 @@ class Search:
                 for block in drain(blocks):
                     self._run(queries[block], Hits(hits.ordinals[block], hits.scores[block]), prefetch, work)
 
-            # walks share no reads, and every call holds the GIL for a while: so their blocks are large
+            # walks share no reads, and each call holds the GIL for a moment, so their blocks are large
             threads = workers.threads
             block = _BLOCK if kernels.search_bits.is_compiled() else _BLOCK_OF_NUMPY
             size = -(-m // (4 * threads)) if self.plan.way == WALK else min(block, -(-m // threads))
@@ -302,7 +302,7 @@ class Search:
         return hits.ordinals, hits.scores
 
     def _run(self, queries: NDArray[np.float32], hits: Hits, prefetch: Prefetch | None, work: Work | None) -> None:
-        """Answer some queries: those for which a walk has met too few by a scan, each as if it were alone."""
+        """Answer some queries; a scan answers those for which a walk has met too few, each as if it were alone."""
         if self.plan.way == WALK:
             status = self._walk(queries, hits, prefetch, work)
             if status == TOO_FEW:
@@ -370,10 +370,10 @@ class Search:
     ) -> int:
         """Order candidates by their originals, and prefetch these before they are read.
 
-        With score bounds the first k are read first, and then only those that may still be better.
+        With score bounds, the first k are read first, then only those whose bound is above the k-th exact score.
         """
         data, k, wide = self.data, self.k, self.plan.candidates
-        ordinals = candidates.ordinals[:, :wide]  # those behind are seldom read
+        ordinals = candidates.ordinals[:, :wide]  # later ones are seldom read
         if self.settings.prune and ordinals.shape[1] > k:
             prefetch(np.ascontiguousarray(ordinals[:, :k]))
             first = candidates._replace(counts=np.minimum(candidates.counts, k))
@@ -414,11 +414,11 @@ class Search:
         return int(status)
 
     def _widen(self, queries: NDArray[np.float32], found: Candidates, hits: Hits, work: Work | None) -> int:
-        """Look at more candidates for the queries that have a fifth of their hits in the second half of the candidates.
+        """Widen the candidate list of queries that have a fifth of their hits in the second half of the candidates.
 
-        There the codes hardly separate the candidates: if not at all, half of the hits would be in that half. Then all
-        accepted originals are read, if they are small; else eight times as many candidates, and all if that is not
-        enough either.
+        For these the codes hardly separate the candidates: if they did not at all, half of the hits would be in that
+        half. All accepted originals are read, if they are few bytes; else eight times as many candidates are taken, and
+        all if that is not enough either.
         """
         data, wide = self.data, found.ordinals.shape[1]
         size, enough = self.accepted * data.records.shape[1] * 4, (self.k + 4) // 5

@@ -2,8 +2,8 @@
 
 A KeyboardInterrupt is raised between any two instructions of the main thread: also right after it acquired a lock,
 inside the Python code of `threading` and `concurrent.futures`. Such a lock is never released, and the next thread that
-needs it hangs. So the calling thread uses only queues and threads that are written in C, and it waits for no portion of
-the work to be taken: what the other threads do not take, it takes itself.
+needs it hangs. So the calling thread uses only queues and threads that are written in C, and never waits for another
+thread to take a portion of the work: what the others do not take, it takes itself.
 """
 
 import _thread
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 _Jobs = SimpleQueue[Callable[[], None] | None]
-_LOOK = 0.1  # seconds between two looks whether the others have ended, should none have said so
+_LOOK = 0.1  # seconds between two looks whether the others have ended, in case a message was lost
 
 
 class Pool(Executor):
@@ -128,7 +128,7 @@ def together(work: Callable[[deque[T]], None], portions: deque[T], workers: Work
     ----------
     work : callable     takes portions with `drain`; run once by each thread
     """
-    # these take no memory when they are set: what failed for lack of it must be told, and end
+    # setting an entry takes no memory: a thread that fails for lack of it must still be able to report its end
     begun, ended = [False] * (workers.threads - 1), [False] * (workers.threads - 1)
     over = [False]
     failed: list[BaseException | None] = [None]

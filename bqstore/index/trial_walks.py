@@ -1,9 +1,10 @@
 """Whether walks of a graph find what a scan of the same codes finds: tried with vectors that it does not hold yet.
 
-Nearly always they do. Where lengths differ by much, or many values are 0, nodes may lie where no link leads, and no
-width of the beam helps. Queries are originals; what their codes stand for lies nearer to other codes, and is found
-where an original is not (of 5,000 sparse vectors under euclid at two bits .98 and .51). It is asked for only where no
-originals are at hand, and then never has less missed than is known. Knows no files: originals come from a function.
+Nearly always they do. But where lengths differ much, or many values are 0, there may be nodes to which no link leads,
+and no width of the beam helps. Queries are originals. Vectors decoded from codes lie nearer to other codes, and walks
+find more for them (for 5,000 sparse vectors under euclid at two bits .98 instead of .51). So they are used only where
+there are no originals, and the result is then at least the number of misses that is known already. Knows no files:
+originals come from a function.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,33 +24,33 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 Originals = Callable[[I64], F32]  # of ordinals (m,), float32 (at most m, dim): without those that cannot be read
 
-QUERIES, MOST, _K = 64, 1024, 10  # a trial asks with as many, and on to the most while it is not clear
-_CLEAR = (1.5, 60)  # of a thousand: who misses less or more needs no more queries. Most misses come ten at a time
-# What walks of the usual width miss comes two at a time: of as many queries, ``SLIGHT`` is met with a deviation of 49
-# by the root of their number. It is clear beyond 1.9 of these, so that 64 that miss nothing are enough.
+QUERIES, MOST, _K = 64, 1024, 10  # queries of a trial; more, up to the most, while the result is in doubt
+_CLEAR = (1.5, 60)  # misses of a thousand: with fewer or more there is no doubt. Most misses come ten at a time
+# Misses of walks of the usual width come two at a time: with m queries, a rate of ``SLIGHT`` is measured with a
+# standard deviation of 49 / sqrt(m). Beyond 1.9 of these there is no doubt: 64 queries without a miss are enough.
 _DOUBT = 93.0
 
 
 @dataclass
 class Trial:
-    """One trial of a graph, over as many batches of new nodes as it needs; a new one is over until it ``goes_on``."""
+    """One trial of a graph, over as many batches of new nodes as it needs; it is over unless it ``goes_on``."""
 
     goes_on: bool = False
-    least: int = 0  # what `missed` is at least
-    brief: bool = False  # another follows before anybody searches: `narrow` may be told by few queries
+    least: int = 0  # a lower bound of `missed`
+    brief: bool = False  # another trial follows before anybody searches: few queries are enough for `narrow`
     asked: int = 0
-    lost: float = 0.0  # of as many queries
+    lost: float = 0.0  # the sum of the missed parts, over ``asked`` queries
     compared: int = 0
-    behind: float = 0.0  # of as many, which may be fewer or more
+    behind: float = 0.0  # the same for walks of the usual width, over ``compared`` queries
 
     @property
     def missed(self) -> int:
-        """Of a thousand nearest codes, those that walks have missed."""
+        """How many of a thousand nearest codes wide walks have missed."""
         return max(self.least, round(1000 * self.lost / self.asked))
 
     @property
     def narrow(self) -> int:
-        """Of a thousand that wide walks have found, those that walks of the usual width have missed."""
+        """How many of a thousand codes found by wide walks those of the usual width have missed."""
         return round(1000 * self.behind / self.compared)
 
     def told_of(self) -> I64:
@@ -58,15 +59,15 @@ class Trial:
 
     @property
     def told(self) -> bool:
-        """Whether it has asked enough for `missed` to tell something."""
+        """Whether there were enough queries for `missed` to be meaningful."""
         return self.asked >= QUERIES
 
     def queries(self, start: int, stop: int, held: I64 | None = None) -> Iterator[I64]:
-        """Ordinals from start to stop, int64 (m,) ascending, as long as more are wanted; `tells` follows each.
+        """Ordinals to ask with, from start to stop, int64 (m,) ascending, until enough; `tells` follows each.
 
-        Only those of ``held``, int64 ascending, where that is given.
+        Only those in ``held``, int64 ascending, if that is given.
         """
-        if not self.goes_on:  # nearly always, and a generator of random numbers takes longer to make than all else here
+        if not self.goes_on:  # as nearly always: making a generator of random numbers takes longer than all else here
             return
         if held is not None:
             held = held[slice(*np.searchsorted(held, [start, stop]))]
@@ -79,9 +80,9 @@ class Trial:
             yield np.sort(some[at : at + QUERIES])
 
     def tells(self, asked: int, missed: float | None, narrow: float | None = 0.0) -> bool:
-        """Count some queries and the parts that they have missed; return whether `missed` tells something by now.
+        """Count some queries, and the part of the nearest that each kind of walk missed; return `told`.
 
-        None: they were not asked for that, as it was clear.
+        None: that kind was not measured, as its result is clear.
         """
         if missed is not None:
             self.asked, self.lost = self.asked + asked, self.lost + missed * asked
@@ -92,12 +93,12 @@ class Trial:
 
     @property
     def asks_for_missed(self) -> bool:
-        """Whether it is not clear yet what wide walks miss."""
+        """Whether the misses of wide walks are still in doubt."""
         return not self.told or (self.asked < MOST and _CLEAR[0] < 1000 * self.lost / self.asked < _CLEAR[1])
 
     @property
     def asks_for_narrow(self) -> bool:
-        """Whether it is not clear yet what walks of the usual width miss, where it is no scan that is planned."""
+        """Whether the misses of walks of the usual width are still in doubt, unless scans are planned anyway."""
         if not self.told or self.brief or self.compared >= MOST:
             return not self.told
         behind = 1000 * self.behind / self.compared
@@ -117,7 +118,7 @@ def missed_by_walks(
     ordinals : int64 (m,)           the queries, at ``view.n`` or beyond
     originals : Originals           None: the queries are what the codes stand for
     """
-    # what such a beam misses is missed by wider ones, too
+    # what a beam this wide misses, wider ones miss, too
     return _lost(view, words, quantizer, ordinals, originals, ((SCAN, WIDE * ef), (WALK, WIDE * ef)))
 
 
@@ -136,7 +137,7 @@ def _lost(
     originals: Originals | None,
     ways: tuple[tuple[str, int], tuple[str, int]],
 ) -> float:
-    """The part of the nearest codes found in one way, of a width, that another does not find."""
+    """The part of the nearest codes that the first of two ways (way, width) finds and the second does not."""
     n, dim = view.n, quantizer.dim
     if not len(ordinals) or n <= ways[0][1]:
         return 0.0
@@ -156,7 +157,7 @@ def _lost(
 
 
 def decoded(words: U64, quantizer: Quantizer) -> F32:
-    """What codes stand for, about: float32 (n, dim)."""
+    """The vectors that codes stand for, approximately: float32 (n, dim)."""
     arrays, dim = quantizer.arrays, quantizer.dim
     if arrays.kind == RABITQ:
         values, _, factor = values_of(words, quantizer)

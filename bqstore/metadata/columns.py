@@ -17,9 +17,9 @@ from .id_column import room
 from .postings import Postings
 from .values import Typed
 
-_ASKED = 16  # filters by equality, from which on postings are worth their while
-_FEW = 16  # of so many ordinals at most one: more are walked among, or scanned, by a bitmap
-_LATE = 4  # postings are made anew when a part of so many has been appended
+_ASKED = 16  # postings are made after so many filters by equality on the field
+_FEW = 16  # at most one ordinal in so many is given as a list; more are given as a bitmap
+_LATE = 4  # postings are made anew when one in so many ordinals has been appended since
 
 
 def _narrow(count: int) -> type[Any]:
@@ -54,11 +54,11 @@ class Column:
         return int(self._codes.nbytes) + self.dictionary.nbytes + (self._postings.nbytes if self._postings else 0)
 
     def equal(self, operands: tuple[Typed, ...]) -> tuple[list[int], Rows | None] | None:
-        """The entries that have one of these values, by postings; None where there are none yet, or no use.
+        """The entries that have one of these values, by postings, and their ordinals, ascending, if these are few.
 
-        And their ordinals, ascending, where these are few.
+        None if there are no postings yet, or they are of no use.
         """
-        postings = self._postings  # before the entries: another thread may make some of more entries than are read here
+        postings = self._postings  # read before the entries: another thread may make postings of newer entries
         entries, codes = self.dictionary.entries, self.codes
         if len(operands) > _ASKED or len(entries.members):  # elements of lists count, too
             return None
@@ -98,7 +98,7 @@ class Column:
         return self._codes if fits else self._codes.astype(wanted)
 
     def _compacted(self) -> "Column":
-        """This column with only the entries that occur, for a field that changes all the time."""
+        """This column without entries that no longer occur, for a field that changes all the time."""
         dictionary, numbers = self.dictionary.only(np.unique(self.codes).astype(np.int64))
         new = Column(self.key, dictionary)
         new.n = self.n

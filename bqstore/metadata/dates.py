@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 MARK: Final = "\U0010ffff\U0010ffff"
-IN_JSON: Final = f'"{MARK}'  # where a string begins with the mark; searched for in vain at once in text that has none
+IN_JSON: Final = f'"{MARK}'  # where a string begins with the mark; one quick search finds that a text has none
 _ISO: Final = re.compile(
     r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{6})?([+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)?)?",
     re.ASCII,

@@ -1,7 +1,7 @@
 """The dictionary of a column: its distinct values as entries in arrays, where kernels can test them.
 
-Entries may repeat a value: to bound memory, at most 65,536 values, of 32 MiB, are remembered while more are added. The
-arrays are append-only: an older column goes on reading its part of them.
+A value may have several entries: to bound memory, at most 65,536 values, or 32 MiB of them, are remembered to be found
+again. The arrays are append-only: an older column goes on reading its part of them.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from .to_json import MAX_DEPTH, MAX_METADATA_BYTES
 from .values import IS_LONG, LONGEST, Typed, in_short, is_short, typed
 
 _REMEMBERED, _REMEMBERED_BYTES = 1 << 16, 32 << 20  # values, and bytes of their texts
-_MEMBERS = 1000  # of a list or dictionary that is remembered
-NOTHING = object()  # in the place of the value of a missing field
+_MEMBERS = 1000  # members of a list or dictionary that is remembered, at most
+NOTHING = object()  # stands for the value of a missing field
 _DIGEST = len(IS_LONG.encode()) + 64  # bytes
 _BIG_PREFIX = "('number', "  # of the text of a BIG: its `Typed` as Python writes it
 
@@ -85,7 +85,7 @@ _SINGLE: dict[int, Typed] = {NULL: ("null",), FALSE: ("bool", False), TRUE: ("bo
 
 
 def text_of(value: Typed) -> bytes:
-    """The text that a value has in the heap; of the same type, other values have another."""
+    """The text of a value in the heap; different values of one type have different texts."""
     if value[0] == "string":
         text: bytes = value[1].encode()
         return text
@@ -110,8 +110,8 @@ class Dictionary:
         self._arrays, self._sizes = Entries(*empty), (1, 0, 0)
         self.entries = self._view()
         self._known: dict[Any, int] = {}  # entries of strings as they are, of other values by their `Typed`
-        self._held = 0  # bytes of the texts among them, at most
-        self._is_read = True  # what came from a file is among them, if it is few
+        self._held = 0  # an upper bound of the bytes of texts in `_known`
+        self._is_read = True  # `_known` has the entries that came from a file, if these are few
         self.has_long = False  # whether an entry is the digest of a string that is too long to be kept
 
     def __len__(self) -> int:
@@ -148,10 +148,10 @@ class Dictionary:
             self._arrays = Entries(*arrays)
             self._sizes = (self._sizes[0] + len(new.kinds), self._sizes[1] + len(new.heap), new.at_members)
             self.entries = self._view()
-        # after the entries are there: an interrupt must not leave the number of an entry that is not
+        # after the entries are appended: an interrupt must not leave the number of an entry that does not exist
         fresh, size = (new.fresh, len(new.heap)) if len(new.heap) <= _REMEMBERED_BYTES else ({}, 0)
         if len(self._known) + len(fresh) > _REMEMBERED or self._held + size > _REMEMBERED_BYTES:
-            self._known.clear()  # what comes often comes again
+            self._known.clear()  # frequent values will be remembered again
             self._held = 0
         if len(fresh) <= _REMEMBERED:
             self._known.update(fresh)
@@ -181,7 +181,7 @@ class Dictionary:
         if len(owner) and (members[_ranges(starts[lists], lengths[lists])] >= owner).any():
             raise ValueError("a column's lists hold themselves")
         if not kinds[1:].all():
-            raise ValueError("a column's entry is of no kind")
+            raise ValueError("a column has an entry of an unknown kind")
         check_text(heap, np.concatenate([starts[text], starts[text] + lengths[text]]), "a column's texts")
         floats = values[kinds == FLOAT].view(np.float64)
         if not (np.isfinite(floats) & (floats != np.trunc(floats))).all():
@@ -191,7 +191,7 @@ class Dictionary:
                 raise ValueError("a column's numbers are no large integers")
         new = cls()
         new._arrays, new._sizes, new.entries = entries, (count, len(heap), len(members)), entries
-        new._is_read = _elements(kinds, starts, lengths, members) > _REMEMBERED  # they are walked to be remembered
+        new._is_read = _elements(kinds, starts, lengths, members) > _REMEMBERED  # remembering them would walk all
         some = range(1, count) if count <= _MARKS else np.linspace(1, count - 1, _MARKS, dtype=np.int64).tolist()
         for number in some:
             text_ = new._text(number)
@@ -202,7 +202,7 @@ class Dictionary:
         return new
 
     def _text(self, number: int) -> bytes | None:
-        """The text that an entry's mark is made of; None where that takes long to tell."""
+        """The text that an entry's mark is made of; None if it would take long to find."""
         kind = self.entries.kinds[number]
         if kind in (STRING, BIG, DICT):
             return self.entries.text(number)
@@ -210,10 +210,10 @@ class Dictionary:
         return None if value is None else text_of(value)
 
     def _remember(self) -> None:
-        """Let new values find entries that came from a file, if these are few."""
+        """Remember entries that came from a file, if they are few, so that new values find them."""
         if self._is_read:
             return
-        self._is_read = True  # also where nothing can be remembered, as of dictionaries: not to be tried at each write
+        self._is_read = True  # also if nothing can be remembered, as of dictionaries: each write would try again
         if len(self) > _REMEMBERED or len(self.entries.heap) > _REMEMBERED_BYTES:
             return
         known: dict[Any, int] = {}
@@ -348,7 +348,7 @@ class _New:
         self.kinds.append(kind)
         self.values.append(value)
         self.marks.append(zlib.crc32(text))
-        if name not in ("list", "dict") or len(made[1]) <= _MEMBERS:  # else remembering it would take much memory
+        if name not in ("list", "dict") or len(made[1]) <= _MEMBERS:  # larger ones would take too much memory
             self.fresh[key] = number
         self.has_long = self.has_long or (name == "string" and made[1].startswith(IS_LONG))
         return number

@@ -21,12 +21,12 @@ from .values import LONGEST, MAX_PIECE, Typed, pieces_of
 Table = NDArray[np.uint8]
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _MARK = MARK.encode()
-_SPARSE = 256  # of so many ordinals at most one: the bitmap of more is made quicker from all codes than from a list
+_SPARSE = 256  # a bitmap is made from a list of at most one ordinal in so many; for more, all codes are quicker
 _NO_TEXT = np.zeros(0, np.uint8)
 
 
 def evaluate(tree: Tree, n: int, bits_of: Callable[[Field], Bits]) -> Bits:
-    """The bitmap of the n ordinals that a tree matches, not to be written to; ``bits_of`` gives that of one field."""
+    """The bitmap of which of n ordinals a tree matches, read-only; ``bits_of`` gives the bitmap of one field."""
     if isinstance(tree, Field):
         return bits_of(tree)
     if isinstance(tree, Not):
@@ -50,7 +50,7 @@ def matching(column: Column, test: Test) -> Bits:
 
 
 def matches(column: Column, test: Test) -> Matches:
-    """The ordinals of a column that pass a test: as a list, where it is there."""
+    """The ordinals of a column that pass a test: as a list, if postings give one."""
     entries, rows = _equal(column, test)
     return Matches(column.n, rows=rows) if rows is not None else Matches(column.n, _passing(column, test, entries))
 
@@ -75,7 +75,7 @@ def _passing(column: Column, test: Test, equal: list[int] | None) -> Bits:
     table, out = table_of(column.dictionary.entries, test), np.zeros(-(-column.n // 64), np.uint64)
     if len(table) <= 1 << 16:
         passing, largest = np.flatnonzero(table), np.iinfo(column.codes.dtype).max
-        if not len(passing) or passing[0] > largest:  # newer columns have entries that narrower codes cannot name
+        if not len(passing) or passing[0] > largest:  # entries of newer columns, which codes of this width cannot name
             return out
         if len(passing) == 1:
             return to_bitmap(column.codes == column.codes.dtype.type(passing[0]))
@@ -117,7 +117,7 @@ def _blank(entries: Entries) -> Table:
 
 
 def _with_lists(entries: Entries, own: Table, keep: bool = True) -> Table:
-    """``own``, where a list also passes if an element does; not ``keep``: only then."""
+    """``own``, but a list also passes if one of its elements does; without ``keep``, only if one does."""
     if not len(entries.members) and keep:
         return own
     table = _blank(entries)
@@ -156,7 +156,7 @@ def _which(entries: Entries, operands: tuple[Typed, ...]) -> NDArray[np.int32]:
 
 
 def _numbers(entries: Entries, test: Range) -> Table:
-    """Numbers within a range, compared exactly: integers with integers, floats with the outermost floats within it."""
+    """Numbers within a range, compared exactly: integers as integers, floats with the outermost floats in the range."""
     low, high = (None if end is None else end[1] for end in (test.low, test.high))
     least = _LEAST if low is None else math.ceil(low) + (test.low_open and low == math.ceil(low))
     most = _MOST if high is None else math.floor(high) - (test.high_open and high == math.floor(high))
@@ -173,7 +173,7 @@ def _numbers(entries: Entries, test: Range) -> Table:
 
 
 def _float_end(end: float | None, is_open: bool, none: float) -> float:
-    """The outermost float within an end of a range, which may be any integer; ``none``: the infinity for no end."""
+    """The outermost float inside an end of a range, which may be any integer; ``none``: the infinity for no end."""
     if end is None:
         return none
     try:
@@ -231,7 +231,7 @@ def _like(entries: Entries, parts: tuple[int, ...], folded: bool) -> Table:
 
 
 def _is_like(text: str, parts: tuple[int, ...]) -> bool:
-    """Whether a text matches a folded pattern, where `ANY_CHARACTER` is one of the text's, such as an "ß".
+    """Whether a text matches a folded pattern; `ANY_CHARACTER` is one of the text before folding, such as "ß".
 
     As the kernel `is_like`: backtracks to the last run only.
     """
@@ -257,7 +257,7 @@ def _is_like(text: str, parts: tuple[int, ...]) -> bool:
 
 
 def _with_long(entries: Entries, pieces: list[bytes], folded: bool) -> Table:
-    """Strings that have all pieces in order, searched by Python: the kernel's time would be the product of lengths."""
+    """Strings that have all pieces in order, found by Python: the kernel's time is the product of both lengths."""
     table = np.zeros(len(entries.kinds), np.uint8)
     for entry in np.flatnonzero(entries.kinds == STRING).tolist():
         text = entries.text(entry)

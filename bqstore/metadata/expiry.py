@@ -1,7 +1,7 @@
-"""When a document is over: what a user gives, the number that is stored, and the datetime that comes back.
+"""When a document expires: what a user gives, the number that is stored, and the datetime that comes back.
 
-The time stands in the metadata, under a key of its own, as microseconds since 1970: so it has a column as any field,
-which follows commits, is kept with the graph and copied with the rows.
+The time is stored in the metadata, under a key of its own, as microseconds since 1970. So it has a column like any
+field, which follows commits, is kept in snapshots, and is copied with the rows.
 """
 
 import math
@@ -68,7 +68,7 @@ def moment(given: object, what: str, now: int | None = None) -> int | None:
 
 
 def _seconds_of(given: np.timedelta64) -> float:
-    """NaN where it is no time, or of months, which are no number of seconds."""
+    """Seconds; NaN for NaT, and for months and years, which have no fixed length."""
     try:
         return float(given / np.timedelta64(1, "s"))
     except TypeError:
@@ -90,9 +90,9 @@ def is_each(given: object) -> bool:
 
 
 def with_times(metadatas: list[Any], given: object, skip: bool = False) -> list[Any]:
-    """Metadata with a time for all, or with one for each; None among them leaves that document's.
+    """Metadata with one time for all documents, or one for each; None leaves the document's time as it is.
 
-    ``skip``: what is no time goes into the metadata of its document as it is, which is refused for it.
+    ``skip``: a value that is no time is put into its document's metadata, so that this document alone is refused.
     """
     if given is None:
         return metadatas
@@ -104,21 +104,21 @@ def with_times(metadatas: list[Any], given: object, skip: bool = False) -> list[
             "for all, or one each"
         )
     found: list[Any]
-    now = clock.now()  # read once: the same seconds are the same time
+    now = clock.now()  # read once, so that equal seconds give equal times
     if one:
         found = [_absolute(given, "expires_at", now)] * len(metadatas)
     else:
         found = [_absolute(time, f"expires_at {i}", now, skip) for i, time in enumerate(times)]
     return [
         metadata
-        if time is None or not (metadata is None or isinstance(metadata, Mapping))  # an error, which others tell
+        if time is None or not (metadata is None or isinstance(metadata, Mapping))  # other types are refused later
         else {**(metadata or {}), EXPIRES_AT_KEY: time}
         for metadata, time in zip(metadatas, found, strict=True)
     ]
 
 
 def _absolute(given: object, what: str, now: int, skip: bool = False) -> object:
-    """A time that does not depend on now: a datetime, or infinity; None for None. ``skip``: no time as it is."""
+    """A time that does not depend on now: a datetime, or infinity; None for None. ``skip``: returns what is no time."""
     if given is None:
         return None
     try:

@@ -79,7 +79,7 @@ def parse(given: object) -> Tree | None:
 
 
 def _equalities(given: dict[Any, Any]) -> tuple[tuple[str, str], ...] | None:
-    """The items of a filter of short strings alone, a tenant say: such filters come again. None for any other."""
+    """The items of a filter that compares with short strings only, as by a tenant: these are remembered. Else None."""
     for key, value in given.items():
         if type(key) is not str or type(value) is not str or len(value) > _SHORT:
             return None
@@ -205,7 +205,7 @@ class _Parser:
 
 
 def _all_of(parts: list[Tree]) -> Tree:
-    """The conjunction, without parts that restrict nothing: `Collection.delete` must know a filter that does not."""
+    """The conjunction without parts that restrict nothing: `Collection.delete` must know a filter of no effect."""
     parts = [part for part in parts if part != EVERYTHING]
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 
@@ -215,7 +215,7 @@ def _is_function(given: object) -> bool:
 
 
 def _functions_last(tree: Tree) -> Predicate:
-    """A tree with functions among what it requires, so that they are asked about what matches the rest alone."""
+    """A tree that requires functions: they are called only for documents that match the rest."""
     functions: list[Callable[[Any], object]] = []
     rest: list[Tree] = []
     open_ = [tree]
@@ -282,11 +282,11 @@ def _elements(key: str, name: str, values: object) -> Tree:
 
 
 def _operands(key: str, name: str, values: object) -> tuple[Typed, ...]:
-    many = MAX_OPERANDS + 3  # True and False do not count: a filter of LlamaIndex brings them along with 1 and 0
+    many = MAX_OPERANDS + 3  # room for True and False, which filters of LlamaIndex add beside 1 and 0
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = list(values) if values.dtype.kind in "mMOV" else values.tolist()
     elif hasattr(values, "shape") and callable(listed := getattr(values, "tolist", None)):
-        values = listed()  # a tensor, a column of pandas: what they hold, not their own scalars
+        values = listed()  # a tensor or a column of pandas: Python's values, not scalars of theirs
     elif not isinstance(values, (*_LISTS, str, bytes, Mapping)) and isinstance(values, Iterable):
         values = list(values if key in (ID_KEY, REF_DOC_ID_KEY) else islice(values, many))
     if not isinstance(values, _LISTS):
@@ -301,7 +301,7 @@ def _operands(key: str, name: str, values: object) -> tuple[Typed, ...]:
 
 
 def _with_instants(operands: tuple[Typed, ...]) -> tuple[Typed, ...]:
-    """The operands, and for each string that names an instant that one, too."""
+    """The operands, and for each string that names an instant also that instant."""
     more = [("string", found) for each in operands if (found := _instant(each)) is not None]
     return tuple(dict.fromkeys((*operands, *more))) if more else operands
 
@@ -324,7 +324,7 @@ def _range(key: str, name: str, value: object) -> Tree:
 
 
 def _between_ends(key: str, test: Range) -> Tree:
-    """A test of strings whose ends name instants is one of instants, too."""
+    """A range of strings; if its ends name instants, also a range of instants."""
     low, high = _instant(test.low), _instant(test.high)
     if (low is None) != (test.low is None) or (high is None) != (test.high is None):
         return Field(key, test)

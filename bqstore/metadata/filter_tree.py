@@ -12,7 +12,7 @@ class OneOf:
     """The value equals one of the operands, or is a list with such an element."""
 
     operands: tuple[Typed, ...]
-    whole: bool = False  # only equality of the whole value counts
+    whole: bool = False  # elements of lists do not count
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Filters as other stores write them: refused with ours in their place, as read in our grammar they match nothing."""
+"""Filters in the grammar of other stores: refused, with ours shown. Read in our grammar they would match nothing."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -77,15 +77,15 @@ def refuse(given: Mapping[Any, Any]) -> None:
 
 
 def of_one(key: str) -> str:
-    """What to add to the name of a field with a filter in the place of its value, where it means one of ours."""
+    """A hint for a field with a dict as its value, if the field's name is another store's operator."""
     return {"not": "; did you mean '$not'?", "must_not": "; did you mean '$not'?"}.get(key.lower(), "")
 
 
 def hint(name: object) -> str | None:
-    """The end of a message for an operator of another store that has no single one here."""
+    """The end of a message for another store's operator, if no single operator here does the same."""
     return _HINTS.get(str(name).lower())
 
 
 def more(name: object) -> str:
-    """What to add to the operator that was probably meant."""
+    """What to add to the name of the operator that was probably meant."""
     return _MORE.get(str(name).lower(), "")

@@ -17,7 +17,7 @@ _SOURCE = "1"  # the relationship of a node to the document it comes from
 
 
 def with_our_keys(text: str | None, metadata: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Text and metadata of a document, what LlamaIndex has put among them in our adapter's own key."""
+    """Text and metadata of a document, with what LlamaIndex put into the metadata under our adapter's key."""
     content = metadata.get("_node_content")
     if not isinstance(content, str):
         return text, dict(metadata)
@@ -52,7 +52,7 @@ def with_node(text: str | None, node: object, metadata: Mapping[str, Any]) -> tu
 
 
 def _renewed(node: dict[str, Any]) -> dict[str, Any]:
-    """A node as LlamaIndex had it before 0.7, as it is since: ids in the place of related nodes became records."""
+    """A node of LlamaIndex before 0.7 in the newer form, in which related nodes are records, not ids."""
 
     def related(given: Any) -> Any:
         return [related(each) for each in given] if isinstance(given, list) else {"node_id": given}
@@ -65,7 +65,7 @@ def _renewed(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_of(metadata: Mapping[str, Any], *keys: str) -> tuple[str | None, dict[str, Any]]:
-    """The text that lies under the first of these keys that is there, and the rest of the metadata."""
+    """The text under the first of these keys that exists, and the rest of the metadata."""
     rest = dict(metadata)
     for key in keys:
         if key in rest and (rest[key] is None or isinstance(rest[key], str)):

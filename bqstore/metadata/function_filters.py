@@ -1,7 +1,7 @@
-"""Filters that are functions of a framework's document, or, as FAISS's are, of its metadata, as functions of a record.
+"""Filters that are functions of a framework's document, or of its metadata as FAISS's are, as functions of a record.
 
-Of which of both a function is shows when a document is not what it takes, and where it asks for ``key in`` it, or loops
-over it, for both of which a document of LangChain's has an answer, and a wrong one.
+A function takes metadata if its code tests ``key in`` its argument or loops over that (a document of LangChain's allows
+both, with wrong answers), or if it fails on a document in a way that shows it.
 """
 
 from __future__ import annotations

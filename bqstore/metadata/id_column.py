@@ -24,7 +24,7 @@ def room(array: NDArray[Any], n: int, end: int) -> NDArray[Any]:
 
 
 def check_text(data: NDArray[np.uint8], starts: NDArray[np.int64], what: str) -> None:
-    """Raise ValueError unless bytes are UTF-8, and pieces of them start (and so end) between two characters."""
+    """Raise ValueError unless bytes are UTF-8, and each piece starts (so the one before it ends) between characters."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     for at in range(0, len(data), _PIECE):
         decoder.decode(data[at : at + _PIECE].tobytes())
@@ -90,7 +90,7 @@ class Ids:
         return out
 
     def _texts(self, wanted: list[int]) -> list[str | None]:
-        """The ids of ordinals, None where one is -1, read anew: another thread may just forget what was remembered."""
+        """The ids of ordinals, None for -1, read from the bytes, as another thread may empty the cache."""
         there = [ordinal for ordinal in wanted if ordinal >= 0]
         places, data = np.array(there, np.int64), self._bytes.data
         pieces = zip(there, self._ends[places].tolist(), self._ends[places + 1].tolist(), strict=True)

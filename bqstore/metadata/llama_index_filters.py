@@ -32,7 +32,7 @@ _DEEPEST: Final = 20  # filters that are nested more are refused as they are
 
 
 def is_one(given: object) -> bool:
-    """Whether it is a `MetadataFilters` or a `MetadataFilter`, told by what it has: the core imports no framework."""
+    """Whether it is a `MetadataFilters` or `MetadataFilter`, by its attributes, as the core imports no framework."""
     return type(given).__module__.partition(".")[0] == "llama_index" and hasattr(given, "model_fields_set")
 
 
@@ -121,7 +121,7 @@ def _is_empty(key: str) -> Translated:
 
 
 def with_fallbacks(given: Any, otherwise: Mapping[str, str], depth: int = 0) -> Any:
-    """A filter in which keys mean others where a document's metadata has no such key."""
+    """A filter in which a key stands for another one in documents whose metadata does not have it."""
     if not isinstance(given, Mapping) or depth > _DEEPEST:
         return given
     plain: Translated = {}
@@ -138,6 +138,6 @@ def with_fallbacks(given: Any, otherwise: Mapping[str, str], depth: int = 0) -> 
 
 
 def _trivial(test: Any) -> bool:
-    """Whether a test asks for none of no values, which matches everything or nothing, whatever the key."""
+    """Whether a test has an empty list of values, so that it matches everything or nothing, whatever the key."""
     lists = ("$in", "$nin", "$any")
     return isinstance(test, Mapping) and all(name in lists and value == [] for name, value in test.items())

@@ -1,4 +1,4 @@
-"""Where each value of a column stands: a filter on one of many values, a tenant say, need not read all codes."""
+"""The ordinals of each value of a column, so that a filter on one of many values (a tenant) need not read all codes."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .values import Typed
 
 
 class Postings:
-    """The first ordinals and entries of a column, sorted; what was appended later is looked through.
+    """Ordinals of a column, sorted by entry; those that were appended later are searched one by one.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Postings:
         return int(self._order.nbytes + self._starts.nbytes + self._by_mark.nbytes + self._marks.nbytes)
 
     def entries(self, entries: Entries, operands: tuple[Typed, ...]) -> list[int]:
-        """The entries that equal one of the operands, of a dictionary that has grown since."""
+        """The entries that equal one of the operands; ``entries`` has those appended later, too."""
         found: list[int] = []
         late = entries.marks[self._count :]
         for operand in operands:
@@ -47,11 +47,11 @@ class Postings:
         return list(dict.fromkeys(found))  # operands may be equal, as 1 and 1.0 are
 
     def count(self, found: list[int]) -> int:
-        """How many ordinals have one of these entries, without those that were appended."""
+        """How many ordinals have one of these entries, not counting those appended later."""
         return sum(int(self._starts[entry + 1] - self._starts[entry]) for entry in found if entry < self._count)
 
     def ordinals(self, codes: NDArray[Any], found: list[int]) -> Rows:
-        """The ordinals that have one of these entries, ascending, of codes that have grown since."""
+        """The ordinals that have one of these entries, ascending; ``codes`` has those appended later, too."""
         parts = []
         late = codes[self.n :]
         for entry in found:

@@ -1,4 +1,4 @@
-"""Qdrant's `Filter` as filters of bqstore: translated where both mean the same, else refused with ours shown."""
+"""Qdrant's `Filter` as filters of bqstore: translated if both mean the same, else refused, with ours shown."""
 
 from __future__ import annotations
 

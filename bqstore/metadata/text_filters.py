@@ -22,7 +22,7 @@ def translate_filter(
     otherwise: Mapping[str, str] | None = None,
     document: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return filters as other stores write them as one of bqstore; what restricts nothing is left out.
+    """Translate filters in the form of other stores into one of bqstore, without parts that restrict nothing.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def translate_filter(
                                 ``$or``
     prefix : str                taken off the names of fields in Qdrant's ``Filter``: langchain-qdrant keeps metadata
                                 under ``metadata.``
-    otherwise : dict            keys that mean others in documents whose metadata has no such key: ``{"doc_id":
-                                bqstore.REF_DOC_ID_KEY}``
-    document : callable         what functions in the filter take instead of a record, made of it: a framework's
-                                document. A function of its ``metadata``, as FAISS's filters are, is one, too
+    otherwise : dict            for each key another one, to be used for documents whose metadata does not have the
+                                first: ``{"doc_id": bqstore.REF_DOC_ID_KEY}``
+    document : callable         makes a framework's document of a record: functions in the filter are called with
+                                that. They may also be functions of its ``metadata``, as FAISS's filters are
 
-    Raises InvalidInputError, with ours shown, for what means something else here.
+    Raises InvalidInputError, which shows ours, for a filter that means something else here.
 
     >>> import bqstore
     >>> both = bqstore.translate_filter({"lang": "en"}, {"$contains": "bits"})

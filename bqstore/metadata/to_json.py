@@ -1,7 +1,7 @@
 """Metadata as JSON: which values may be metadata, and the text that is stored.
 
-What has one obvious form in JSON is converted, as pydantic does it; what would lose something is an error that names
-the key. ``docs/collection.md`` has the table.
+A value with one obvious form in JSON is converted, as pydantic does it; one that would lose something is an error that
+names the key. ``docs/collection.md`` has the table.
 """
 
 import base64
@@ -24,7 +24,7 @@ from ..errors import InvalidInputError
 from . import dates, expiry
 
 MAX_METADATA_BYTES: Final = 16 << 20
-MAX_DEPTH: Final = 100  # of nested values, over which readers recurse
+MAX_DEPTH: Final = 100  # of nested values: readers are recursive
 
 # Keys of the framework adapters: stored and returned beside the user's, and hidden from filters.
 PRIVATE_PREFIX: Final = "_bq_"
@@ -39,7 +39,7 @@ def split_metadata(given: object, what: str) -> tuple[str, str | None, str | Non
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"{what} is {type_of(given)}; expected a dict")
     public, private, ref = dict(given), {}, None
-    if any(type(key) is not str for key in public):  # an enumeration of strings hashes as its name, not as its text
+    if any(type(key) is not str for key in public):  # a member of an enum of strings hashes by its name
         public = {str.__str__(key) if isinstance(key, str) else key: value for key, value in public.items()}
     for key in [k for k in public if isinstance(k, str) and k.startswith(PRIVATE_PREFIX)]:
         private[key] = public.pop(key)
@@ -80,7 +80,7 @@ def to_json(given: Mapping[Any, Any], what: str, private: bool = False) -> str:
         raise InvalidInputError(f"{what} cannot be written as JSON: {_reason(given, error)}") from error
     try:
         size = text_bytes(text, what)
-    except InvalidInputError:  # with its place in the JSON text: the key says more
+    except InvalidInputError:  # names the place in the JSON text; the key is more useful
         for path, leaf in _leaves(given, ""):
             if isinstance(leaf, str) and not leaf.isascii() and leaf != leaf.encode(errors="replace").decode():
                 raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""The operands of filters: checked, and converted to hashable forms that are equal exactly when the values are."""
+"""The operands of filters: checked, and converted to hashable forms that are equal if and only if the values are."""
 
 import hashlib
 import math
@@ -55,7 +55,7 @@ def is_short(text: str) -> bool:
 
 
 def in_short(text: str) -> str:
-    """What a column keeps of any other string: the text of a date, or a digest, by which equal ones are equal."""
+    """What a column keeps of a string that is not `is_short`: the text of a date, or a digest, to test equality."""
     if text[:2] == MARK and len(text) <= LONGEST:
         return in_column(text)
     return IS_LONG + hashlib.sha256(text.encode()).hexdigest()
@@ -69,7 +69,7 @@ def operand(value: object, key: str) -> Typed:
 
 
 def scalar(value: object, what: str) -> Typed:
-    """A number, a string or a date, which have an order, checked and typed; infinity is beyond all numbers."""
+    """A number, a string or a date, checked and typed: the types that have an order. Infinity is allowed."""
     if isinstance(value, (float, np.floating, Decimal)) and math.isinf(value):
         return ("number", BEYOND if value > 0 else -BEYOND)
     if isinstance(value, timedelta) or (isinstance(value, time) and value.tzinfo is not None):
@@ -124,7 +124,8 @@ def pattern(text: str, what: str, folded: bool) -> tuple[int, ...]:
     """A pattern as bytes of UTF-8, with `ANY_RUN` for each run of ``%`` and `ANY_CHARACTER` for ``_``.
 
     ``folded``: case does not count. Raises InvalidInputError for a backslash at the end, and for a long pattern with
-    ``_``, whose time would grow with the product of its length and the text's in a kernel that nothing interrupts.
+    ``_``: a kernel, which Ctrl-C does not interrupt, would take a time that grows with the product of its length and
+    the text's.
     """
     text_bytes(text, what)
     parts: list[int] = []
@@ -160,7 +161,7 @@ def pattern(text: str, what: str, folded: bool) -> tuple[int, ...]:
 
 
 def pieces_of(parts: Sequence[int]) -> list[list[int]]:
-    """The pieces of a pattern between its `ANY_RUN`; empty ones at its ends where it begins or ends with one."""
+    """The pieces of a pattern between its `ANY_RUN`; the first or last is empty where it begins or ends with one."""
     pieces: list[list[int]] = [[]]
     for part in parts:
         if part == ANY_RUN:

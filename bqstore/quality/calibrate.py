@@ -1,7 +1,7 @@
 """Measure what settings find in a collection, on documents of its own that are held out: the rungs of a `Calibration`.
 
-The queries are few and compared with all documents. A sample compared with itself says too much: its neighbors lie
-farther apart than those of the collection, and so nearly any code tells them apart.
+The queries are few, and are compared with all documents. Within a sample recall would be too high: its neighbors lie
+farther apart than those of the collection, so that nearly any code tells them apart.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from .rounding import kept
 _QUERIES, _LEAST_QUERIES = 256, 64
 _WORK = 2**36  # values of originals that are read for all queries, at most: some ten seconds of one thread
 _PART = 16  # queries between two looks whether to stop
-_ROUNDED, _BESIDE = 64, 64  # queries, and nearest of each, that tell what rounding has mixed up
+_ROUNDED, _BESIDE = 64, 64  # queries, and nearest of each, by which the loss of rounding is measured
 
 
 class StoppedError(Exception):
@@ -40,7 +40,7 @@ def calibrate(state: State, check: Callable[[], None], target: float = 0.0) -> C
     enough = max(MEASURED, to_be_measured(target))
     data = state.data
     assert data is not None
-    state = replace(state, data=replace(data, pool=ScratchPool()))  # `Search.hide` needs it for itself
+    state = replace(state, data=replace(data, pool=ScratchPool()))  # `Search.hide` must not share it
     wanted = max(_LEAST_QUERIES, min(_QUERIES, _WORK // (state.head.n_live * data.dim)))
     queries, own = hold_out(state, wanted)
     check()
@@ -61,7 +61,7 @@ def calibrate(state: State, check: Callable[[], None], target: float = 0.0) -> C
 
 
 def _kept(state: State, truth: GroundTruth, check: Callable[[], None]) -> float:
-    """The part of the nearest that originals tell from others after they were rounded."""
+    """The share of the true nearest that the rounded originals still tell from others."""
     settings, parts = state.head.settings, []
     for query, near in zip(truth.queries, truth.nearest, strict=True):
         check()

@@ -1,9 +1,9 @@
 """Ground truth: queries with the exact scores of their true nearest, and how many of these a search finds.
 
-A document that is held out as a query is not its own neighbor, and the graph must not know it either: its links lead
-straight to its neighbors, so that a walk that follows them misses only a third as many as for a new query (measured on
-three models). It is hidden from walks while it is the query; then recall is within a few tenths of a point of that of
-new queries.
+A document that is held out as a query must not be found, and its node must not be used by the walk either: its links
+lead straight to its neighbors, so that a walk along them misses only a third as many as for a new query (measured on
+three models). While a document is the query its node is hidden; recall is then within a few tenths of a point of that
+of new queries.
 """
 
 import time
@@ -60,16 +60,16 @@ class GroundTruth:
 
     @property
     def size(self) -> int:
-        """Hits that there are to find for each query: k, or all other documents if they are fewer."""
+        """How many hits each query has to find: k, or all other documents if they are fewer."""
         return int(self.scores.shape[1])
 
     def part(self, rows: slice) -> "GroundTruth":
-        """That of some of the queries."""
+        """The ground truth of some of the queries."""
         own = None if self.ordinals is None else self.ordinals[rows]
         return GroundTruth(self.queries[rows], own, self.scores[rows], self.nearest[rows])
 
     def first(self, k: int) -> "GroundTruth":
-        """That of the k nearest."""
+        """The ground truth for the k nearest."""
         return replace(self, scores=self.scores[:, :k], nearest=self.nearest[:, :k])
 
 
@@ -104,7 +104,7 @@ def hold_out(state: State, count: int) -> tuple[F32, I64]:
     found = np.stack([vectors[ordinal] for ordinal in ordinals.tolist()])
     if state.head.settings["distance"] != "cosine":
         return found, ordinals
-    some = found.any(axis=1)  # to a zero vector all documents are as near
+    some = found.any(axis=1)  # all documents are equally near to a zero vector
     if not some.any():
         raise InvalidInputError("the documents picked are zero vectors, to which all are as near; give queries")
     return np.ascontiguousarray(found[some]), ordinals[some]
@@ -151,7 +151,7 @@ def exact_search(
                 progress(min(at + step, state.n))
             else:
                 each_piece()
-    if own is not None:  # move it to the end and drop it; if copies have pushed it out, the last of these is dropped
+    if own is not None:  # drop the document itself, moved to the end; or the last of the copies that displaced it
         others = np.argsort(ordinals == own[:, None], axis=1, kind="stable")[:, :size]
         scores, ordinals = np.take_along_axis(scores, others, 1), np.take_along_axis(ordinals, others, 1)
     return GroundTruth(queries, own, scores, ordinals)
@@ -160,7 +160,7 @@ def exact_search(
 def count_found(state: State, truth: GroundTruth, options: Options) -> I64:
     """How many of the true nearest a search finds for each query: int64 (m,), at most ``truth.size``.
 
-    A hit counts if its exact score is at least that of the last true one: of documents that are as near, any will do.
+    A hit counts if its exact score is at least that of the last true hit, so that ties count.
     """
     least = truth.scores[:, -1:]
     if truth.ordinals is None:
@@ -173,7 +173,7 @@ def count_found(state: State, truth: GroundTruth, options: Options) -> I64:
         accept = live.copy()
         accept[own >> 6] &= ~(np.uint64(1) << np.uint64(own & 63))
         prepared = PreparedSearch(state, Matches(state.n, accept), options)
-        # of documents with equal codes the first has the links of all: they would be there without it
+        # the first of several documents with equal codes has the links of all: without it another one would have them
         walks = data.graph is not None and prepared.search.plan.way == WALK and own < data.linked
         if walks and data.graph is not None and data.graph.same[own] < 0:
             prepared.search.hide(own)
@@ -214,8 +214,8 @@ def milliseconds(prepared: PreparedSearch, queries: F32) -> F64:
 def interval(counts: I64, size: int) -> tuple[float, float, float]:
     """Recall over all queries, and its 95% confidence interval, from how many of ``size`` hits each query found.
 
-    By a bootstrap over queries with a fixed seed. As m queries that all went well say nothing of the rare ones that
-    they lack, neither end comes nearer to 1 or 0 than `highest_bound` of m.
+    By a bootstrap over queries with a fixed seed. As m queries without a miss do not show how many rare queries miss,
+    neither end comes nearer to 1 or 0 than `highest_bound` of m.
     """
     m = len(counts)
     values, numbers = np.unique(counts, return_counts=True)

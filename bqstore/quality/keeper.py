@@ -1,8 +1,8 @@
 """Keeps a collection's target recall: measures as it grows, watches searches, widens them where they fall short.
 
 All of it happens in one background thread that lives while there is something to do. Measuring (`calibrate.py`) comes
-with every doubling of the collection. The watch answers one search in many again, exactly, or against a sample of the
-originals where these are large, and spends at most one hundredth of the time on it.
+with every doubling of the collection. The watch answers one search in many again by exact search (on a sample of the
+originals where these are large), and takes at most one hundredth of the time.
 """
 
 import logging
@@ -37,19 +37,20 @@ log = logging.getLogger("bqstore")
 F32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 FILTERED: Final = "filtered"
-_PART: Final = 0.01  # of the time that the watch may take
+_PART: Final = 0.01  # share of the time that the watch may take
 _CALLS: Final = 64  # queries between two looks at the clock
 _AT_ONCE: Final = 8  # queries of a batch that are checked: they read the originals together
 _MOST_READ: Final = 2 << 30  # bytes of originals that are read for a check; of more, a sample
 _RUN: Final = 64  # records of that sample that lie together
 _KEPT: Final = 400  # checked searches that an estimate is made of
-_NONE: Final = 3.0  # at most so many, with 95% confidence, where none was seen
-_SURE: Final = 3.5  # standard errors below the target: no alarm in a thousand healthy collections
+_NONE: Final = 3.0  # upper bound, with 95% confidence, of an expected count of which none was seen
+_SURE: Final = 3.5  # standard errors below the target: in a thousand healthy collections no false alarm
 _TOLERANCE: Final = 0.01
-_GROWTH, _SOON = 1.0, 0.25  # written since, of what was measured: measure again; and where somebody waits for it
+# Measure again when so many documents were written since, as a share of those then; the second where a caller waits.
+_GROWTH, _SOON = 1.0, 0.25
 _LEAST: Final = 512  # documents; fewer are searched exactly, whatever their dimension, unless settings forbid it
 _DEAR: Final = RUNGS.index((14.0, None))  # from here on other codes are worth trying
-# what is encoded and linked again unasked, some five seconds: other writers wait meanwhile
+# documents and values up to which codes are made anew unasked: it takes some five seconds, and other writers wait
 _MOST_RECODED, _MOST_VALUES = 100_000, 50_000_000
 
 
@@ -66,7 +67,7 @@ class RecallKeeper:
         self._rechosen = -math.inf  # documents ever written when other codes were tried
         self._known: tuple[object, object, Calibration | None] = (None, None, None)
         self._seen: dict[tuple[str, float], deque[float]] = {}  # of each kind and target
-        self._least: dict[tuple[str, float], float] = {}  # the error of one check by a sample that shows none
+        self._least: dict[tuple[str, float], float] = {}  # error to assume of one check by a sample
         self._random = np.random.default_rng()
         self._warned: set[str] = set()
 
@@ -80,7 +81,7 @@ class RecallKeeper:
     def found(
         self, state: State, search: PreparedSearch, queries: F32, ordinals: NDArray[np.int32], scores: F32
     ) -> None:
-        """A search was answered; one in many is checked in the background, if a recall was promised to it."""
+        """Called when a search was answered; one in many with a promised recall is checked in the background."""
         target = search.options.target
         if target == 0:
             return
@@ -109,12 +110,12 @@ class RecallKeeper:
 
     def _wait(self) -> None:
         thread = self._thread
-        # a handler of the log may call in this thread itself; in steps: a Ctrl-C ends it
+        # not in that thread itself, where a handler of the log may call; in steps, so that Ctrl-C ends it
         while thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(0.05)
 
     def stop(self) -> None:
-        """End what the background thread does, and wait for it; the next thing that is due begins anew."""
+        """End what the background thread does, and wait for it; the next job that is due starts it again."""
         self._stop.set()
         self._wait()
 
@@ -139,11 +140,11 @@ class RecallKeeper:
     # ---- measuring
 
     def _is_due(self, exactly: int, growth: float = _GROWTH) -> bool:
-        """Whether so large a part of the collection is new since it was measured, and it can be measured now.
+        """Whether so large a share of the collection was written since it was measured, and it can be measured now.
 
-        New, and not more: a collection may be replaced, document by document, and never grow.
+        Written, not grown: a collection may be replaced document by document.
 
-        exactly : int   the ``full_scan_threshold`` in use: an opening may have another one than is stored
+        exactly : int   the ``full_scan_threshold`` in use, which may differ from the stored one
         """
         state, core = self._core.publisher.state, self._core
         head, data = state.head, state.data
@@ -162,16 +163,16 @@ class RecallKeeper:
         return is_linked and index.can_link() and not core.lifecycle.closed
 
     def _measure(self, target: float, exactly: int, growth: float = _GROWTH) -> None:
-        """Measure as long as that is due, unless another process does."""
+        """Measure as long as it is due, unless another process does."""
         store = self._core.store
         with nullcontext(True) if store.read_only else store.duty("MEASURE") as alone:
-            self._core.publisher.current()  # the other one may just have ended
+            self._core.publisher.current()  # another process may just have measured
             while alone and self._is_due(exactly, growth):
                 known = self.calibration
                 self._measure_now(target, 0 if known is None else known.extra, 0 if known is None else known.filtered)
 
     def _measure_now(self, target: float, extra: int, filtered: int) -> None:
-        """Measure, keeping what searches have shown to be needed beyond what documents show."""
+        """Measure; ``extra`` and ``filtered``, which watched searches have shown to be needed, are kept."""
         state = self._core.publisher.state
         self._tried = (state.head.generation, state.head.n_live, state.head.next_rid)
         measured = replace(calibrate(state, self._go_on, target), extra=extra, filtered=filtered)
@@ -183,7 +184,7 @@ class RecallKeeper:
             raise StoppedError
 
     def _keep(self, calibration: Calibration, state: State) -> None:
-        """Store a calibration, or keep it in memory where that cannot be."""
+        """Store a calibration, or keep it in memory if it cannot be stored."""
         core, generation = self._core, state.head.generation
 
         def store() -> None:
@@ -201,12 +202,12 @@ class RecallKeeper:
         core.unstored = Unstored(state.head.settings, calibration)
 
     def _try_other_codes(self, measured: Calibration, target: float) -> None:
-        """Choose the codes anew where those in use need very many candidates, or are not enough with all of them."""
+        """Choose the encoding anew if its codes need very many candidates, or reach the target with no setting."""
         core, head = self._core, self._core.store.head
         needed = measured.reaching(target)
         if (needed is not None and needed < _DEAR) or core.store.read_only:
             return
-        # not twice on the same documents: two choices may be as good as each other
+        # not twice on the same documents, as it might go back and forth between two equally good choices
         few = measured.documents <= _MOST_RECODED and measured.documents * (head.dim or 0) <= _MOST_VALUES
         if few and head.next_rid - self._rechosen >= measured.documents:
             self._rechosen = head.next_rid
@@ -217,9 +218,9 @@ class RecallKeeper:
     def _check(
         self, state: State, search: PreparedSearch, queries: F32, ordinals: NDArray[np.int32], scores: F32
     ) -> None:
-        """Answer some queries of a search again, exactly, and count what it had found.
+        """Answer some queries of a search again by exact search, and record how many of the nearest it had found.
 
-        Their mean counts as one: the queries of a batch may be alike, and then they are no more evidence than one.
+        Their mean counts as one check: the queries of a batch may be alike, and then tell no more than one does.
         """
         begun, data, made = time.monotonic(), state.data, search.search
         assert data is not None
@@ -245,7 +246,7 @@ class RecallKeeper:
         self._judge(kind, target, search.options.hnsw.full_scan_threshold)
 
     def _judge(self, kind: str, target: float, exactly: int) -> None:
-        """Where searches surely find less than promised: say it once, and take more candidates."""
+        """If searches surely find less than promised, log it once, and take more candidates."""
         seen = list(self._seen[kind, target])
         if not _falls_short(seen, target, self._least.get((kind, target), 0.0)):
             return
@@ -262,10 +263,10 @@ class RecallKeeper:
         known, state = self.calibration, self._core.publisher.state
         if known is None or state.head.next_rid - known.written >= _SOON * known.documents:
             self._measure_now(target, 0, 0 if known is None else known.filtered)
-            self._measure(target, exactly)  # other codes, if they were chosen
+            self._measure(target, exactly)  # in case other codes were chosen
         elif kind == FILTERED and known.filtered < len(RUNGS) - 1:
             self._keep(replace(known, filtered=known.filtered + 1), state)
-        elif kind != FILTERED and known.reaching(target) is not None:  # else there is nothing more to take
+        elif kind != FILTERED and known.reaching(target) is not None:  # else there are no larger settings
             self._keep(replace(known, extra=known.extra + 1), state)
 
     # ---- the thread
@@ -283,7 +284,7 @@ class RecallKeeper:
                 job()
 
         with self._lock:
-            # a signal handler that searches may come while a thread starts, which is not alive until it has
+            # a signal handler may search while the thread is being started, when it is not alive yet
             if self._is_at_work or self._is_starting or self._core.lifecycle.closed:
                 return
             try:
@@ -304,7 +305,7 @@ def _be_nice() -> None:
 
 
 def _can_be_checked(search: PreparedSearch) -> bool:
-    """Whether a search can have missed something, and exact scores tell what."""
+    """Whether a search may have missed something, and exact scores can show it."""
     if search.nothing or search.options.score_threshold is not None:
         return False
     plan = search.search.plan
@@ -319,10 +320,11 @@ def _falls_short(found: list[float], target: float, least: float = 0.0) -> bool:
 
 
 def _by_sample(truth: F32, ordinals: NDArray[np.int32], scores: F32, among: Mask, part: float) -> NDArray[np.float64]:
-    """The recall of queries, without bias but for one missed that pushes another out, by a sample of the originals.
+    """Estimate the recall of queries from a sample of the originals.
 
-    Each one in it that is better than the last hit, and no hit, stands for as many as the sample is a part of. It may
-    be below 0; the mean of many is not.
+    Each vector of the sample that is better than the last hit, and no hit, stands for 1 / ``part`` missed ones. The
+    estimate may be below 0; the mean of many is not. It is unbiased, but also counts missed ones that others push out
+    of the k nearest.
 
     Parameters
     ----------
@@ -341,11 +343,11 @@ def _by_sample(truth: F32, ordinals: NDArray[np.int32], scores: F32, among: Mask
 def _estimate(found: list[float], least: float = 0.0) -> RecallEstimate:
     """The mean recall of checked searches, with its 95% confidence interval.
 
-    Where few searches find nothing and all others everything, those few may not have been among the checked ones, and
-    a normal interval is too short: of 30 checked ones it held the true recall of .99 in a quarter of all cases. So its
-    width is that of one search more that found nothing.
+    If a few searches find nothing and all others everything, those few may not be among the checked ones, and a normal
+    interval is too short: with 30 checks it held the true recall of .99 in a quarter of all cases. So the width is
+    computed as if one more check had found nothing.
 
-    least : float   what one check at least may be wrong by, where it is made by a sample
+    least : float   error to assume of one check by a sample, even if it shows none
     """
     m, mean = len(found), float(np.mean(found))
     deviation = float(np.std([*found, 0.0] if least == 0 else found))

@@ -50,7 +50,7 @@ _OTHERS = (  # smallest codes first
     Quantization("two_bits", "scalar4bits", "rabitq", False),
     Quantization("four_bits", "scalar8bits", "rabitq", False),
 )
-_ALL = 2**40  # kilobytes: everything is searched exactly
+_ALL = 2**40  # a ``full_scan_threshold`` in kilobytes: every search is exact
 _TIMED = 500  # queries, at most
 _BINS = 40
 _SEED = 0x6271_7376
@@ -168,8 +168,8 @@ def recall(
     ----------
     queries : float32 (m, dim)      in the collection's form; None: ``sample`` of its documents, held out
     settings : list of dicts        what to measure beside the defaults, see `configurations_from`; None: a grid. The
-                                    points of the report are the defaults, these in their order, and, if none of them
-                                    tells whether one bit is enough, one that does
+                                    points of the report are the defaults, then these in their order, then one that
+                                    tells whether one bit is enough, if none of the others does
 
     Raises
     ------
@@ -233,7 +233,7 @@ def memory_of(state: State, words: int) -> int:
 
 
 def given_or_held_out(state: State, queries: F32 | None, count: int) -> tuple[F32, I64 | None]:
-    """The queries of a measurement, and the ordinals of the documents that they are, if they are."""
+    """The queries of a measurement, and their ordinals if they are held-out documents."""
     if queries is None:
         return hold_out(state, count)
     if not len(queries):
@@ -248,8 +248,8 @@ def given_or_held_out(state: State, queries: F32 | None, count: int) -> tuple[F3
 def configurations_from(given: Sequence[Mapping[str, object]], default: Configuration) -> list[Configuration]:
     """Configurations from dictionaries with fields of `SearchParams` and `Quantization`.
 
-    Fields that are not given are the collection's; but with one of encoding, estimator and rotate, the others that make
-    codes get the defaults of `Quantization`.
+    Fields that are not given are the collection's. But if encoding, estimator or rotate is given, the other settings
+    that codes depend on are the defaults of `Quantization`.
     """
     if isinstance(given, (Mapping, str)) or not isinstance(given, Sequence):
         raise InvalidInputError(
@@ -269,7 +269,7 @@ def configurations_from(given: Sequence[Mapping[str, object]], default: Configur
 
 
 def _resolved(asked: Quantization, stored: Quantization) -> Quantization:
-    """What is asked for with nothing left "auto", as `Collection.requantize` would have it."""
+    """What is asked for, with each "auto" resolved as `Collection.requantize` would."""
     if asked.encoding == asked.estimator == AUTO and asked.rotate is None:
         kept = stored if asked.truncate_dim is None else replace(stored, truncate_dim=asked.truncate_dim)
         return kept if asked.query_encoding == AUTO else replace(kept, query_encoding=asked.query_encoding)

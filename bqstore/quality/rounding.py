@@ -1,7 +1,7 @@
-"""What is lost where originals are kept as float16 or int8: nearest that these no longer tell from others.
+"""What recall is lost by keeping originals as float16 or int8, which no longer tell some of the nearest from others.
 
-The vectors that came are gone, but how they were rounded is known. So what is kept is rounded once more, at random, by
-as much: about as many of the nearest change as had changed before. Knows arrays, no states.
+The vectors as they were added are gone, but how they were rounded is known. So those that are kept get a random error
+of that size once more: about as many of the nearest change as changed by the rounding. Knows arrays, no states.
 """
 
 import zlib
@@ -16,7 +16,7 @@ _FEW = 16  # sizes of a vector's values, where it holds counts or categories
 
 
 def kept(query: F32, vectors: F32, form: str, distance: str, k: int) -> float:
-    """The part of the k nearest of a query that are still nearest by what is kept of them.
+    """The share of the k nearest of a query that rounding leaves among the k nearest.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def kept(query: F32, vectors: F32, form: str, distance: str, k: int) -> float:
 
 
 def _error(vector: F32, form: str) -> F64:
-    """What rounding may have taken from a vector, float64 (dim,): the same of equal ones.
+    """A random error as rounding may have made it, float64 (dim,): the same for equal vectors.
 
-    Zeros lost nothing where most values are 0, nor did values of few sizes: counts, or categories.
+    Zeros have none if most values are 0, nor have values of few sizes, such as counts and categories.
     """
     values, is_half = vector.astype(np.float64), form == "float16"
     largest, some = np.abs(values).max(), int(np.count_nonzero(values))

@@ -1,7 +1,7 @@
-"""Codes of encodings that a collection does not use, made in memory from its originals and scanned, to be measured.
+"""Codes in encodings that a collection does not use: made in memory from its originals, and scanned to measure recall.
 
-A large collection is sampled. Vectors are read in pieces, and checked: only the codes of one encoding and, of a sample,
-its records stay in memory.
+A large collection is sampled. Vectors are read in pieces and checked. Only the codes of one encoding stay in memory,
+and the records if it is a sample.
 """
 
 from dataclasses import replace
@@ -37,7 +37,7 @@ class Sample:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The queries, with what there is to find in the sample."""
+        """The queries, with their true nearest in the sample."""
         whole, ordinals = self._whole_truth, self._ordinals
         if ordinals is None:
             return whole
@@ -83,7 +83,7 @@ class Sample:
         for at in range(0, n, step):
             records[at : at + step] = data.records[ordinals[at : at + step]]
             if damaged(records[at : at + step]).any():
-                self._read(at, at + step)  # which raises, and says where
+                self._read(at, at + step)  # raises, and names the record
         records.flags.writeable = False  # as kernels expect
         head = replace(whole.head, n_slots=n, n_live=n)
         data = replace(data, records=records, n=n, graph=None)

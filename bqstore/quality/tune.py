@@ -1,8 +1,8 @@
 """The fastest search settings that reach a recall, on a collection's own data.
 
 Recall grows with the oversampling, so for each beam width the least oversampling that is enough is found in a few
-steps; of these settings the fastest is taken. The best of many measurements owes a part of its figures to luck: it is
-validated on queries that were not used to find it, and takes more candidates until it passes there too.
+steps; the fastest of these settings is taken. The best of many measurements is partly luck. So it is validated on
+queries that were not used to find it, and gets more candidates until it passes there, too.
 """
 
 import math
@@ -29,7 +29,7 @@ _LADDER = (
 _MOST = 10_000  # candidates
 _BEAMS = (32.0, 16.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0)  # beam widths of a walk, times the candidates
 _SEED = 0x6271_7377
-_AS_FAST = 1.03  # times this near cannot be told apart
+_AS_FAST = 1.03  # times that differ by less than this factor count as equal
 
 
 @dataclass
@@ -60,7 +60,7 @@ class MeasuredRecalls:
 def tune(engine: Engine, target_recall: float, k: int, queries: F32 | None) -> SearchParams:
     """The fastest settings of which the lower 95% confidence bound of the recall reaches the target.
 
-    A collection that is small, and so is searched exactly, is tuned for when it has grown. Times are of one thread.
+    A small collection, which is searched exactly, is tuned for when it has grown. Times are of one thread.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def _check_enough(target: float, queries: int, held_out: bool) -> None:
 
 
 def _shuffled(vectors: F32) -> F32:
-    """The vectors in another order, the same every time: queries that stand together may be of a kind."""
+    """The vectors in a random order, the same every time: neighboring queries may be of one kind."""
     return vectors[np.random.default_rng(_SEED).permutation(len(vectors))]
 
 
@@ -146,7 +146,7 @@ def _params(k: int, oversampling: float, beam: float | None) -> SearchParams:
 def _finalists(seen: MeasuredRecalls, target: float, ladder: list[float]) -> list[tuple[SearchParams, float | None]]:
     """For each beam, as a multiple of the candidates, the least oversampling that is enough; one if codes are scanned.
 
-    A narrower beam needs no fewer candidates. So it is worth measuring only where it has fewer nodes, too.
+    A narrower beam never needs fewer candidates. So it is measured only where it also has fewer nodes.
     """
     k = seen.evaluator.k
     walks = seen.way(_params(k, ladder[0], 1.0)) == WALK
@@ -168,7 +168,7 @@ def _finalists(seen: MeasuredRecalls, target: float, ladder: list[float]) -> lis
 
 
 def _least(enough: Callable[[SearchParams], bool], rising: list[SearchParams]) -> SearchParams | None:
-    """The first that is enough, if all after it are: by galloping, as it is mostly near the start, then by halving."""
+    """The first that is enough, if all after it are: by galloping, since it mostly comes early, then by halving."""
     low, high, stride = 0, 0, 1
     while high < len(rising) and not enough(rising[high]):
         low, high, stride = high + 1, min(high + stride, max(high + 1, len(rising) - 1)), 2 * stride

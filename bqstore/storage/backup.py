@@ -1,12 +1,11 @@
 """A copy of a collection, made while others write: the catalogue as of one commit, then the records that it counts.
 
-Records below the committed count never change, and a file that is open outlives the compaction that replaces it. So the
-writers' lock is not taken, and searches and writes go on. The keys and values beside them (`kv.db`) are those of the
-same moment.
+Records below the committed count never change, and an open file outlives the compaction that replaces it. So the
+writers' lock is not taken, and searches and writes go on. Keys and values (`kv.db`) are copied as of the same moment.
 
 A first copy grows in a folder whose name no collection can have, and gets its own name when all of it has been read
-back: what a kill leaves is no collection, and the next call goes on with it. An older copy is brought up to date as a
-writer would do it, in one commit, so that it is at any moment one commit of the collection or the other.
+back: what a kill leaves is no collection, and the next call goes on with it. An older copy is brought up to date by one
+commit, as by a writer, so that at any moment it is the collection at one commit or the other.
 """
 
 import errno
@@ -63,8 +62,8 @@ def back_up(store: Store, folder: Path, incremental: bool, report: Report) -> tu
     incremental : bool      write only what the older copy lacks
 
     Raises InvalidInputError for a folder that holds something else, LockedError where it is being written,
-    StorageError, which says what a copy takes that does not fit, and CorruptionError where the collection or the older
-    copy is damaged: an older copy is as it was.
+    StorageError where the copy does not fit, with the bytes that it takes, and CorruptionError where the collection or
+    the older copy is damaged. After an error an older copy is as it was.
     """
     with storage_errors(f"back up to {folder}"):
         if store.folder is not None:
@@ -117,8 +116,8 @@ def last_commit(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFi
 def last_commits(store: Store) -> Iterator[tuple[sqlite3.Connection, Head, FlatFiles, sqlite3.Connection | None]]:
     """The same, and a connection to the keys and values as they were at that moment; None if there are none.
 
-    Both are written by commits of their own, so what is read of the keys and values must still be the last when the
-    collection's commit has been chosen: what was stored after a document is not in a copy without the document.
+    Each file has commits of its own. So the keys and values are read first, and their commit must still be the last
+    when that of the collection is chosen: a copy never has an entry without the document that was stored before it.
     """
     with entries_of(store.folder) as entries:
         for _ in range(_TRIES):
@@ -168,9 +167,9 @@ def _make(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
 
 @contextmanager
 def _room_for(folder: Path, need: int, left: str) -> Iterator[None]:
-    """Raise StorageError, which says what a copy takes and what there is, before it is made or where it meets the end.
+    """Raise StorageError, which says what a copy takes and what is free, before it is made or when the disk is full.
 
-    ``need``: bytes of the files; those in the folder are part of them, as they are gone on with, or made anew.
+    ``need``: bytes of all files. Those already in the folder count as part of them.
     """
 
     def room() -> tuple[int, int]:
@@ -195,7 +194,7 @@ def _room_for(folder: Path, need: int, left: str) -> Iterator[None]:
 
 
 def _allocated(file: Path) -> int:
-    """Bytes that a file takes: one that is grown ahead of its records has a hole."""
+    """Bytes that a file takes on disk: the space grown ahead of its records is a hole."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -214,7 +213,7 @@ def _flat_bytes(head: Head, flat: FlatFiles) -> int:
 
 
 def _target(path: Path, layout: Layout, head: Head, parameters: F32, entries: Entries) -> DiskFile:
-    """The file of a copy that is not committed: the one an interrupted call has left, if it fits, else a new one."""
+    """A file of an unfinished copy: the one that an interrupted call has left, if it fits, else a new one."""
     file, parameters = (
         path / f"{layout.kind}-{head.generation}.bin",
         parameters if layout.has_parameters else NO_PARAMETERS,
@@ -232,7 +231,7 @@ def _copy_catalogue(connection: sqlite3.Connection, name: str, path: Path) -> in
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as copy:
-            copy.execute("PRAGMA synchronous = OFF")  # it is synced below, and garbage until then
+            copy.execute("PRAGMA synchronous = OFF")  # it is garbage until it is synced, below
             # SQLite goes on with the snapshot of a transaction that is open, whatever others commit
             connection.backup(copy, pages=_PAGES, progress=lambda *_: None)
             copy.execute("PRAGMA journal_mode = WAL")
@@ -247,7 +246,7 @@ def _copy_catalogue(connection: sqlite3.Connection, name: str, path: Path) -> in
 
 
 def _forget(path: Path) -> None:
-    """Remove a file of SQLite's, and the log beside it, which would be taken for the log of a new one."""
+    """Remove a file of SQLite's and its log, which SQLite would take for that of a new file of the same name."""
     for old in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         old.unlink(missing_ok=True)
 
@@ -257,8 +256,8 @@ def _copy_records(
 ) -> int:
     """Make the first n records of each target those of its source, durably; bytes written.
 
-    Raises InvalidInputError where a record differs that is committed in the target, CorruptionError where one of a
-    source is damaged.
+    Raises InvalidInputError where a committed record of a target differs, CorruptionError where one of a source is
+    damaged.
     """
     written = done = 0
     for source, target in zip(sources, targets, strict=True):
@@ -377,9 +376,9 @@ def _update(store: Store, folder: Path, report: Report) -> tuple[Head, int]:
 
 
 def _more_bytes(old: Head, head: Head, flat: FlatFiles, copy: Store) -> int:
-    """Bytes of records that an older copy lacks; those of another generation stand beside its own until the commit.
+    """Bytes of records that an older copy lacks. Those of a new generation lie beside the old ones until the commit.
 
-    Of its own it has what a killed call has written, too.
+    What a killed call has written counts as there.
     """
     goes_on = old.generation == head.generation and copy.codes is not None
     there = sum(_allocated(file.path) for file in _on_disk(copy.flat))
@@ -450,7 +449,7 @@ def _copy_rows(
 
 
 def _differing(mine: Iterator[Any], theirs: Iterator[Any]) -> tuple[list[int], list[int]]:
-    """The numbers of rows that the other side lacks or has otherwise, and of those that it has too many, ascending."""
+    """The numbers of rows that the copy lacks or has in another version, and of those that only it has, ascending."""
     wanted, doomed, end = [], [], (1 << 63,)  # greater than any rid
     a, b = next(mine, end), next(theirs, end)
     while (rid := min(a[0], b[0])) != end[0]:

@@ -1,9 +1,9 @@
 """The SQLite catalogue, `meta.db`: head row, rows and tombstones. The commit point of a store is a commit here.
 
-One connection of a process writes and checkpoints, the main one, and under the writers' lock alone: two that do so at
-once are exposed to the WAL-reset race of SQLite up to 3.51.2. Who reads borrows it when nobody needs it, so that a
-program of one thread has one connection. Else a reader has one of its own, read-only (`mode=ro`), and who needs the
-main one while it is lent opens another: nobody waits for a reader. In memory there is one connection, behind a lock.
+One connection of a process, the main one, writes and checkpoints, and only under the writers' lock: two that do so at
+once are exposed to the WAL-reset race of SQLite up to 3.51.2. A reader borrows the main connection if nobody needs it,
+so that a program of one thread has one connection. Else it gets one of its own, read-only (`mode=ro`). Who needs the
+main connection while it is lent opens another, so that nobody waits for a reader. In memory there is one, with a lock.
 
 At `rest` there is none. Knows no vectors.
 """
@@ -62,13 +62,13 @@ class Catalogue(Inheritable):
         self._main: sqlite3.Connection | None = None  # None at rest
         self._is_writer = False  # the main connection is one that writes
         self._written_log: tuple[int, int] | None = None  # device and inode of the log that it writes
-        self._at_main: set[int] = set()  # who uses it, or is about to
+        self._at_main: set[int] = set()  # threads that use the main connection, or are about to
         self._is_lent = self._was_lent = False  # to a reader
-        self._mains = 0  # how many there have been
-        self._swap = threading.RLock()  # held for moments, by who takes a connection or gives it back
-        self.transaction = object()  # stands for the last one on the main connection
+        self._mains = 0  # how many main connections there have been
+        self._swap = threading.RLock()  # held for a moment while a connection is taken or given back
+        self.transaction = object()  # identifies the last transaction on the main connection
         self._needs_room = path is not None and sigbus_guard.maps_need_room(path.parent)
-        self._frozen: tuple[object, ...] | None = None  # what tells a change of the file that was opened as immutable
+        self._frozen: tuple[object, ...] | None = None  # see `_stamp`: of a file that was opened as immutable
         self.store_id: int | None = None  # once known, every new connection must find it
         self.in_doubt = False  # True from the start of a COMMIT until it has succeeded
         self.check_place: Callable[[], None] = lambda: None  # raises if the file is not the one that was opened
@@ -104,8 +104,8 @@ class Catalogue(Inheritable):
         with self._swap:
             before, self._main, self._is_writer = self._main, None, False
             if before is not None:  # nobody else uses it
-                before.close()  # before there is another, beside which SQLite would keep its descriptor
-            main = self._connect("rw")  # it is there: never a new one in a folder that has come in its place
+                before.close()  # before another is opened: SQLite would keep its descriptor as long as that is open
+            main = self._connect("rw")  # never makes a file, as another folder may stand there now
             try:
                 check(main)
                 let_write(main, self._log, self.check_place)
@@ -114,7 +114,7 @@ class Catalogue(Inheritable):
             except BaseException:
                 main.close()
                 raise
-            # None where it cannot be told now: not the log of an earlier connection
+            # None if it cannot be told now, and not that of an earlier connection
             self._main, self._is_writer, self._written_log = main, True, None
             with suppress(OSError):
                 self._written_log = _identity(self._log)
@@ -128,7 +128,7 @@ class Catalogue(Inheritable):
         return connect(self._path, mode, self._frozen is not None)
 
     def translated(self) -> "_Translating":
-        """Turn SQLite's errors into BqstoreErrors. For statements of our own alone: not around a user's function."""
+        """Turn SQLite's errors into BqstoreErrors. For statements of our own only, never around a user's function."""
         return self._translating
 
     def raise_named(self, error: BaseException | None) -> None:
@@ -188,16 +188,16 @@ class Catalogue(Inheritable):
         with self._swap:
             if self._main is not None and not self._at_main and not self._is_lent:
                 if not self._was_lent:
-                    self.check_place()  # what was opened long ago may be somewhere else, as for a new connection
+                    self.check_place()  # as before a new connection is opened: the folder may be somewhere else by now
                 self._is_lent = self._was_lent = True
                 return self._main
         self.wake()
         return self._another()
 
     def _take_back(self, connection: sqlite3.Connection, keep: bool) -> None:
-        """What a reader gives back; not kept after an exception, as an interrupted thread may still use it."""
+        """Take back a reader's connection; not kept after an exception, as an interrupted thread may still use it."""
         with self._swap:
-            if connection is self._main:  # else somebody has needed it, and has opened another
+            if connection is self._main:  # else the main connection was needed meanwhile, and another was opened
                 self._is_lent = False
                 if keep:
                     return
@@ -211,7 +211,7 @@ class Catalogue(Inheritable):
             connection.close()
 
     def _close_quietly(self, connections: list[sqlite3.Connection]) -> None:
-        """Close the last connections. One that writes would fold the log in, were there none that reads after it."""
+        """Close the last connections without a checkpoint: a read-only one stays until those that write are closed."""
         guard = None
         if self._writes:
             with suppress(BqstoreError, sqlite3.Error):  # no descriptor is left: then it does so
@@ -242,7 +242,7 @@ class Catalogue(Inheritable):
         """Close all connections until one is needed again; False where one is in use. The log stays as it is."""
         if self._path is None or self._frozen is not None or self._in_use:
             return False
-        with self._swap:  # nobody has taken one that is not in `_in_use`, and nobody takes one now
+        with self._swap:  # now all connections that are taken are in `_in_use`, and no other is taken
             if self._in_use or self._closed:
                 return False
             with Using(self._in_use):  # for forks
@@ -286,7 +286,7 @@ class Catalogue(Inheritable):
             try:
                 if not self._is_writer or self._written_log in (None, _identity(self._log)):
                     return
-            except OSError:  # it cannot be told; `check_place` says so
+            except OSError:  # not known; `check_place` raises then
                 return
         raise FolderReplacedError(
             f"{self._log} was removed or replaced while it was open: this call is not acknowledged; close the "
@@ -305,7 +305,7 @@ class Catalogue(Inheritable):
         with self._memory or nullcontext(), Using(self._in_use, self._at_main):
             with self.translated():
                 main = taken()
-            mine = self.transaction = object()  # an interrupted one that is collected late must not end a newer one
+            mine = self.transaction = object()  # one that was interrupted, collected late, must not end a newer one
             try:
                 with self.translated():
                     if main.in_transaction:
@@ -323,7 +323,7 @@ class Catalogue(Inheritable):
             create_tables(connection, head)
 
     def end_interrupted(self) -> None:
-        """End a transaction that an interrupt has left open: it would hide what others have committed since."""
+        """End a transaction that an interrupt has left open: it would hide later commits of others."""
         with self._memory or nullcontext(), Using(self._in_use, self._at_main), self.translated():
             with self._swap:
                 main = None if self._is_lent else self._main  # a reader ends what it has begun
@@ -331,7 +331,7 @@ class Catalogue(Inheritable):
                 main.execute("ROLLBACK")
 
     def data_version(self) -> tuple[int, int]:
-        """Numbers that change when another connection has committed, and with the main connection; 3 us.
+        """Numbers that change with each commit of another connection, and with the main connection itself; takes 3 us.
 
         Raises StorageError where the file was opened as one that cannot change, and has.
         """
@@ -341,7 +341,7 @@ class Catalogue(Inheritable):
             return self._mains, version
 
     def _check_room(self, rows: int = 0) -> None:
-        """Raise StorageError where SQLite's map could not be written, and the process would end."""
+        """Raise StorageError where SQLite's map cannot be written, which would end the process."""
         if self._needs_room and self._path is not None:
             try:
                 sigbus_guard.check_room(self._path.parent, rows)
@@ -362,7 +362,7 @@ class Catalogue(Inheritable):
         return self._path is None or os.access(self._path.parent, os.W_OK)
 
     def _stamp(self) -> tuple[object, ...]:
-        """What changes when a file that was opened as immutable gets a writer after all."""
+        """What shows that a file that was opened as immutable has got a writer after all."""
         assert self._path is not None
         try:
             found = self._path.stat()
@@ -386,7 +386,7 @@ class Catalogue(Inheritable):
             self.wake()  # before the lock, as others rest meanwhile
         with self._swap:
             if self._is_lent and self._main is not None:
-                self._main, self._is_lent = None, False  # it is the reader's own from now on
+                self._main, self._is_lent = None, False  # from now on it is a connection of the reader
             if self._main is None:
                 self._main, self._is_writer = self._another(), False
                 self._mains += 1
@@ -413,7 +413,7 @@ class Catalogue(Inheritable):
             return space.checkpoint(main)
 
     def erase(self) -> None:
-        """Write the file anew, and empty the log: what was deleted is in neither then.
+        """Write the file anew and empty the log, so that neither holds deleted data.
 
         PRAGMA secure_delete is not enough: where SQLite moves a row to another page, the old one keeps its bytes, and
         nothing overwrites them when the row is deleted.
@@ -437,7 +437,7 @@ class Catalogue(Inheritable):
         except StorageError as error:
             if self._path is None or error.errno not in platform.FULL:
                 raise
-            given = True  # a few at a time, as the log has room for no more
+            given = True  # a few pages at a time, as there is room for no more in the log
             while self.checkpoint() and self._given_back(space.PORTION):
                 pass
         if given:
@@ -455,7 +455,7 @@ class Catalogue(Inheritable):
     def limit_log(self) -> None:
         """Empty a log that a large commit has left; SQLite itself does so only at the commit after the next."""
         if self._path is not None and _size(self._log) > space.LOG_LARGE:
-            with suppress(BqstoreError):  # what it holds is durable, and goes on being read from there
+            with suppress(BqstoreError):  # what it holds is durable, and is read from there as before
                 self.checkpoint()
 
     def close(self) -> None:
@@ -487,12 +487,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 class _Translating:
-    """See `Catalogue.translated`; one for all, as a write passes here a dozen times."""
+    """See `Catalogue.translated`; one object for all calls, as a write uses it a dozen times."""
 
     __slots__ = ("_catalogue",)
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = weakref.ref(catalogue)  # which is closed when nobody has it
+        self._catalogue = weakref.ref(catalogue)  # weak, so that a catalogue without users is closed
 
     def __enter__(self) -> None:
         pass

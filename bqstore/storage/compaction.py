@@ -1,8 +1,8 @@
 """The slow part of a compaction: live records are copied into the flat files of a new generation. Knows no commits.
 
 The old files are only read, so searches go on. Rids stay the same, so no row changes. Until a head row names the new
-generation its files are garbage; `Store.commit_compaction` is the fast part. Codes are copied, or encoded anew from the
-stored vectors, perhaps in another form.
+generation, its files are garbage; `Store.commit_compaction` is the fast part. Codes are copied, or made anew from the
+stored vectors, possibly in another form.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class Compaction:
 
 
 def next_head(head: Head, recode: Recode | None) -> Head:
-    """The head of the generation that what is live of one is copied into."""
+    """The head of the new generation, with the live records of an old one."""
     n, settings = head.n_live, head.settings if recode is None else as_stored(recode.settings)
     if n == 0:
         settings = untrained(settings)
@@ -126,7 +126,7 @@ def _copy(
 
     Returns other vectors that were written in their place, float32 (n, dim); None if there are none.
     """
-    other = recode is not None and recode.vectors is not None  # then the stored ones may be damaged
+    other = recode is not None and recode.vectors is not None  # then damage in the stored ones does not matter
     pieces = [file.read_checked(ordinals) for file in flat.both()[-1 if other else 0 :]]
     rids = rids_of(pieces[0])
     # otherwise a file, or the list of tombstones, belongs to another collection or commit

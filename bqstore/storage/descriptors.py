@@ -1,8 +1,8 @@
-"""File descriptors of open collections: a process has few, so that those which nobody uses are given back.
+"""File descriptors of open collections: a process may have few, so unused collections give theirs back.
 
-Each collection has some while it is used. When all that are open would take more than half of what the system allows,
-those that were used longest ago are asked to `rest`: they close theirs, and open them again with the next call. It is
-not for this module to know how, nor whether what it opens then is still the same.
+A collection has some while it is used. When all open ones would take more than half of what the system allows, those
+that were used longest ago are asked to `rest`: they close their descriptors, and open them again at the next call. How
+they do that, and check that the files are still the same, is not known here.
 """
 
 import os
@@ -15,12 +15,12 @@ from ..forks import in_forks
 from . import platform
 
 _EACH: Final = 8  # descriptors of a collection in use: see docs/design/descriptors.md
-_SHARE: Final = 2  # one part in so many is for collections
+_SHARE: Final = 2  # collections may have one in so many of the process's descriptors
 _FEWEST: Final = 2
 
 
 class Descriptor:
-    """A file descriptor, closed when nobody refers to it any more: who uses the number holds the object meanwhile."""
+    """A file descriptor, closed when nobody refers to it any more. While you use the number, keep the object."""
 
     __slots__ = ("fd",)
 
@@ -28,7 +28,7 @@ class Descriptor:
         self.fd = fd
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # the module's names may be gone at the end of Python
+        # a default argument, as the names of the module may be gone when Python ends
         try:  # noqa: SIM105
             close(self.fd)
         except (OSError, AttributeError):  # durable already; none if __init__ was interrupted
@@ -39,7 +39,7 @@ class Resting(Protocol):
     """What can give back its descriptors."""
 
     def rest(self) -> bool:
-        """Give back all, from any thread; False where it cannot do so now."""
+        """Give back all descriptors, from any thread; False if that is not possible now."""
 
 
 _awake: "dict[int, weakref.ref[Resting]]" = {}  # those with descriptors, in the order of their use
@@ -47,15 +47,15 @@ _lock = threading.RLock()  # for moments; a signal handler may call in
 
 
 def used(one: Resting) -> None:
-    """Say that it has been used now, and may have descriptors. Others rest if there are too many."""
+    """Say that a collection is used now, and may have descriptors. Others rest if there are too many."""
     key = id(one)
     with _lock:
-        known = _awake.pop(key, None)  # perhaps another's, whose number this one has got
+        known = _awake.pop(key, None)  # perhaps that of a collected object whose id this one has got
         _awake[key] = _reference(one) if known is None or known() is not one else known
     if len(_awake) <= _FEWEST:
         return
     most = max(_FEWEST, platform.most_descriptors() // _SHARE // _EACH)
-    for _ in range(len(_awake)):  # each at most once: those that are busy become the last ones
+    for _ in range(len(_awake)):  # each at most once: busy ones move to the end
         with _lock:
             # a list: one that is collected meanwhile changes the dictionary
             first = list(_awake)[0] if len(_awake) > most else key  # noqa: RUF015
@@ -77,7 +77,7 @@ def _reference(one: Resting) -> "weakref.ref[Resting]":
     key = id(one)
 
     def gone(reference: "weakref.ref[Resting]") -> None:
-        if _awake.get(key) is reference:  # else the number is another's by now
+        if _awake.get(key) is reference:  # else the id belongs to another object by now
             _awake.pop(key, None)
 
     return weakref.ref(one, gone)

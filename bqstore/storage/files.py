@@ -24,7 +24,7 @@ from .place import Entries
 from .readahead import ReadAhead
 
 _PIECE = 16 << 20  # bytes read or written in one system call
-_AHEAD = 256 << 20  # a file grows by half its size, at most by this much; what is not written yet is a hole
+_AHEAD = 256 << 20  # a file grows by half its size, at most by so many bytes; the unwritten part is a hole
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def storage_errors(action: str, consequence: str = "") -> Iterator[None]:
 
 
 class RecordFile:
-    """A flat file as the collection uses it. What needs no work in memory does nothing here.
+    """A flat file as the collection uses it. The methods that a file in memory does not need do nothing here.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ class MemoryFile(RecordFile):
 class DiskFile(RecordFile):
     """Records in a file.
 
-    Its descriptor is held by an object: `rest` lets go of it at any moment, and who uses the number holds the object.
+    Its descriptor is held by an object. `rest` drops that at any moment, so keep the object while you use its number.
     """
 
     def __init__(self, path: Path, layout: Layout, fd: int, flags: int, entries: Entries | None) -> None:
@@ -153,7 +153,7 @@ class DiskFile(RecordFile):
         self._flags = flags
         self._map = memoryview(b"")
         self._view: U32 | None = None
-        self._unsynced: Descriptor | None = None  # by which records were written
+        self._unsynced: Descriptor | None = None  # the descriptor that unsynced records were written by
         found = os.fstat(fd)
         self._identity = found.st_dev, found.st_ino
 
@@ -195,7 +195,7 @@ class DiskFile(RecordFile):
         fd = (entries or Entries(path.parent)).open(path.name, flags)
         file = cls(path, layout, fd, flags, entries)
         length = header_length(path.name, platform.read_at(fd, HEADER_BYTES, 0), layout)
-        least = min(length, os.fstat(fd).st_size)  # a damaged length asks for no more than there is
+        least = min(length, os.fstat(fd).st_size)  # a damaged length must not ask for more than there is
         header = platform.read_at(fd, least, 0)
         file._with_header(header, generation, store_id)
         file.check_size(count)
@@ -204,7 +204,7 @@ class DiskFile(RecordFile):
     def _held(self) -> Descriptor:
         """The descriptor of the file, opened again after a `rest`. Raises OSError, CorruptionError.
 
-        Keep it in a variable, never its number alone: another thread may let it rest, and the number is another file's.
+        Keep the object, never its number alone: another thread may call `rest`, and the number become another file's.
         """
         return self._descriptor or self._again()
 
@@ -222,9 +222,9 @@ class DiskFile(RecordFile):
     def rest(self) -> None:
         """Give the descriptor back. A map stays, so that the system gives the inode to no other file.
 
-        And who holds this object can read on when a compaction has removed the file meanwhile.
+        With the map, who holds this object can also read on after a compaction has removed the file.
         """
-        with suppress(BqstoreError, OSError):  # no address space, say
+        with suppress(BqstoreError, OSError):  # such as: no address space
             if self._descriptor is not None:
                 self.view(self.slots)
                 self._descriptor = None
@@ -245,7 +245,7 @@ class DiskFile(RecordFile):
         return self.header_length + slot * self.layout.record_bytes
 
     def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
-        # not by another one than the pieces before, should it have been put to rest between: see `sync`
+        # all pieces by one descriptor, even if `rest` comes in between: see `sync`
         self._unsynced = held = self._unsynced or self._held()
         write_all(held.fd, data, offset)
 
@@ -253,14 +253,14 @@ class DiskFile(RecordFile):
         with storage_errors(f"write {self.name}", "; nothing was changed"):
             end, held = self._offset(slot + len(records)), self._held()
             size = os.fstat(held.fd).st_size
-            if size < self._offset(slot):  # zeros would stand for what somebody has cut off
+            if size < self._offset(slot):  # somebody has cut it: zeros would replace the records
                 raise self._cut_short(size, slot)
             if end > size:
                 os.ftruncate(held.fd, max(end, min(size + size // 2, size + _AHEAD)))
             self._pwrite(np.ascontiguousarray(records).data, self._offset(slot))
 
     def sync(self) -> None:  # noqa: D102
-        # by the one that has written: a new one need not be told of an error that came before it was opened
+        # by the descriptor that has written: a new one may not get an error from before it was opened
         held = self._unsynced or self._held()
         platform.sync_file(held.fd)
         self._unsynced = None
@@ -272,7 +272,7 @@ class DiskFile(RecordFile):
             try:
                 held = self._held()
                 done = read_all(held.fd, out, self._offset(slot))
-            except FileNotFoundError:  # removed by a compaction while it rested: nobody can cut it any more
+            except FileNotFoundError:  # removed by a compaction while at rest: nobody can cut it any more
                 return self.view(slot + count)[slot : slot + count].copy()
         if done < out.nbytes:
             end = self._offset(slot) + done
@@ -289,7 +289,7 @@ class DiskFile(RecordFile):
             # the map lives as long as any array refers to it, so that no search loses it
             try:
                 data = platform.map_file(held.fd, self._offset(slots))
-            except ValueError:  # cut after its size was read: by a process that closes and trims it, else it is damage
+            except ValueError:  # cut after its size was read: trimmed by a process that closes, or damaged
                 self.check_size(count)
                 continue
             except OSError as error:  # out of address space

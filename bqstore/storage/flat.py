@@ -40,7 +40,7 @@ Remake = Callable[[F32], U64]
 
 
 class SyncFailedError(StorageError):
-    """A sync failed: what is durable is unknown, and a second sync would not tell."""
+    """A sync failed: what is durable is not known, and a second sync would not show it."""
 
 
 class FlatFiles:
@@ -69,12 +69,12 @@ class FlatFiles:
         return [file for file in (self.vectors, self.codes) if file is not None]
 
     def drop(self) -> None:
-        """Forget them; a search that holds one keeps it open."""
+        """Forget both files; a search that holds one keeps it open."""
         self.vectors = self.codes = None
         self.remade.clear()
 
     def close(self) -> None:
-        """Forget them and give their descriptors back; a search that holds one reads on in its map."""
+        """Forget both files and give their descriptors back; a search that holds one reads on in its map."""
         for file in self.both():
             file.rest()
         self.drop()
@@ -86,7 +86,7 @@ class FlatFiles:
     def open(self, head: Head, missing: Callable[[Path], Exception]) -> None:
         """Open the files of the head's generation, checked; ``missing`` makes the error for a file that is absent."""
         self.drop()
-        if head.n_slots:  # else files that exist are of a first write that was not committed
+        if head.n_slots:  # else any files are left by a first write that was not committed
             self._hold([self._open_one(layout, head, missing) for layout in layouts(head)], head)
 
     def _open_one(self, layout: Layout, head: Head, missing: Callable[[Path], Exception]) -> RecordFile:
@@ -157,8 +157,8 @@ class FlatFiles:
     def read_codes(self, slot: int, count: int, remake: Remake | None = None) -> tuple[NDArray[np.int64], U64]:
         """The rids, int64 (count,), and codes, uint64 (count, words), of slots; count > 0. Raises CorruptionError.
 
-        With ``remake``, which makes codes of vectors, damaged ones are made anew where the originals are kept: they are
-        derived. `mend` writes them.
+        With ``remake``, which makes codes of vectors, damaged codes are made anew from the originals, if those are
+        kept. `mend` writes them.
         """
         assert self.codes is not None
         if remake is None or self.vectors is None:
@@ -177,7 +177,7 @@ class FlatFiles:
     def mend(self) -> None:
         """Write the codes that were made anew over the damaged ones, under the lock.
 
-        Committed records are never overwritten but here: what stands there is nothing that anybody takes for a record.
+        Only here are committed records overwritten: nobody takes a damaged one for a record.
         """
         with suppress(StorageError, OSError):  # they are made anew again at the next opening
             for slot, record in self.remade.items():
@@ -220,7 +220,7 @@ def layouts(head: Head) -> list[Layout]:
 
 
 def size_of(head: Head, parameters: F32 = NO_PARAMETERS) -> int:
-    """Bytes of both files of a generation, when they hold what its head counts and no room ahead."""
+    """Bytes of both files of a generation with the records that its head counts, without room ahead."""
     size = 0
     for layout in layouts(head):
         header = header_bytes(layout, 0, 0, parameters if layout.has_parameters else NO_PARAMETERS)

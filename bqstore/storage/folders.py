@@ -1,11 +1,12 @@
 """The collections of a store as folders: their names, which there are, and whole ones dropped, renamed and copied.
 
 A name of any text has a folder that every file system can hold: lower-case letters, digits and ``_ - .`` stand for
-themselves, everything else for its bytes in UTF-8 as ``%e6``, so that names which differ in case alone have different
-folders also where the file system does not tell them apart.
+themselves, everything else for its bytes in UTF-8 as ``%e6``. So names that differ only in case have different folders
+also where the file system ignores case.
 
-Other processes may have a collection open. Dropping and renaming wait for the lock of its writers, and give it a name
-that no opening looks for; all who have it open are told by `Place.check`. A copy is of one commit, and takes no lock.
+Other processes may have a collection open. Dropping and renaming wait for the lock of its writers, and give the
+folder a name that no opening looks for; `Place.check` tells all who have it open. A copy is of one commit, and takes no
+lock.
 """
 
 import os
@@ -50,7 +51,7 @@ _FOREIGN: Final = {
 
 
 def collection_folder(path: Path, collection: object) -> Path:
-    """The folder of a collection in a store. Raises InvalidInputError for a name or path that cannot be meant."""
+    """The folder of a collection in a store. Raises InvalidInputError for a name or path that must be a mistake."""
     name = checked_name(collection)
     with storage_errors(f"look at {path}"):  # a name too long, a folder above it without permission
         above = next((each for each in (path, *path.parents) if each.exists()), path)
@@ -143,7 +144,7 @@ def check_store_folder(path: Path, folder: Path) -> None:
 
 
 def other_store(path: Path) -> str | None:
-    """What another store has put into a folder, if one has."""
+    """The file by which a folder is another store's, and that store; None if it is not."""
     names = set(os.listdir(path)) if path.is_dir() else set()  # noqa: PTH208
     if {"meta.json", "collection"} <= names:
         return "meta.json, of a folder of Qdrant's"
@@ -194,7 +195,7 @@ def _check_free(target: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, timeout: float) -> Iterator[None]:
-    """Nobody writes in a folder meanwhile."""
+    """Within it nobody else writes in a folder."""
     with ExitStack() as stack:
         place = Place(folder)
         stack.callback(place.close)

@@ -1,6 +1,6 @@
-"""Connections to `meta.db` in a fork: those of the parent are not its own, and are closed in a certain order.
+"""Connections to `meta.db` in a fork: those of the parent are not its own, and must be closed in a certain order.
 
-Knows what SQLite remembers of locks and logs for a process; the rest of a `Catalogue` is in ``catalogue.py``.
+Knows what SQLite remembers of locks and logs in a process; the rest of a `Catalogue` is in ``catalogue.py``.
 """
 
 import os
@@ -19,9 +19,9 @@ _SHARED_BYTES: Final = (0x40000002, 510)  # of a database, which SQLite locks ex
 
 
 class Using:
-    """For forks, and who would put a collection to rest, to know that a connection is in use.
+    """Within it a connection counts as in use, for forks and for `rest`.
 
-    A class, as each search passes here. It ends with the object, if an interrupt has come before the end of the block.
+    A class, as every search uses it. If an interrupt skips the end of the block, it ends when the object is collected.
     """
 
     __slots__ = ("_those",)
@@ -59,7 +59,7 @@ class Inheritable:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._in_use: set[int] = set()  # by the threads of this process, now
-        self._guard = -1  # in a fork: a descriptor whose lock keeps SQLite from tidying up; open until its end
+        self._guard = -1  # in a fork, until it ends: a descriptor whose lock keeps SQLite from removing the log
         self._torn = False  # in a fork: a thread that it does not have was using a connection
         self._closed = False
         self._writes = False
@@ -80,10 +80,11 @@ class Inheritable:
             return False
 
     def _keep_from_tidying(self) -> None:
-        """In a fork: let the end of the inherited connection leave the log alone.
+        """In a fork: keep the inherited connection from removing the log when it is closed.
 
-        It would take itself for the last one when the parent has closed, and remove what is another process's log by
-        then. With a lock on the file that is not this process's own, but a descriptor's, SQLite finds it in use.
+        If the parent has closed by then, it would take itself for the last connection and remove the log, which may be
+        that of another process. A lock that belongs to a descriptor, not to the process, shows SQLite that the file is
+        in use.
         """
         assert self._path is not None
         if not self._writes:
@@ -98,16 +99,16 @@ class Inheritable:
 
 
 _all: "weakref.WeakSet[Inheritable]" = weakref.WeakSet()
-_inherited: list[Inheritable] = []  # in a fork: kept alive, as their end must come in a certain order
+_inherited: list[Inheritable] = []  # in a fork: kept alive, to be closed in the right order
 
 
 def _close_inherited(path: Path) -> None:
     """In a fork: close the connections to a file that are its parent's, before one of its own is opened.
 
-    SQLite remembers for each process which locks it holds on a file, and a fork remembers those of its parent, but does
-    not hold them. A connection of its own would go without: another process that takes itself for the last one then
-    removes the log, and what the fork writes into it is lost. Raises StorageError if a connection was in use during the
-    fork, as its state is half changed.
+    SQLite remembers which locks the process holds on a file, and a fork inherits that memory without the locks. A
+    connection of its own would therefore take none: another process could take itself for the last one and remove the
+    log, and what the fork writes into it would be lost. Raises StorageError if a connection was in use at the moment of
+    the fork, as its state is half changed.
     """
     mine = [each for each in _inherited if each.is_at(path)]
     if any(each._torn for each in mine):

@@ -1,9 +1,9 @@
 """Snapshots: the graph and other derived state on disk, so that opening need not derive it again.
 
 A snapshot holds named arrays, whose meaning is the caller's, as of one commit. It is written whole and never changed.
-Losing one costs time, no data: one that is damaged, of another collection or of a commit that does not exist (the
-folder came from an older copy) is ignored, with a sentence that says why. It is verified by reading it, because a
-failing disk under a map kills the process; then it is mapped privately, so that changes of its arrays stay in memory.
+Losing one costs time, no data. One that is damaged, of another collection, or of a commit that does not exist (as when
+the folder is an older copy) is ignored, and a sentence says why. It is verified by reading the file, since a failing
+disk under a map would end the process; then it is mapped privately, so that changes of its arrays stay in memory.
 """
 
 import mmap
@@ -40,7 +40,7 @@ from .snapshot_format import (
 
 _NAME = re.compile(r"snap-(\d+)-(\d+)\.(bin|tmp)")
 _SAMPLES = 16
-_TRIES = 5  # a writer would have to replace its snapshot this often while a reader opens one
+_TRIES = 5  # to open one; each fails only if a writer has just replaced the snapshot
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Mapped:
-    """The file of a snapshot that is mapped. One that was removed or replaced stays whole as long as its map does."""
+    """The file of a mapped snapshot. If it is removed or replaced, the map stays whole; if it is cut, it does not."""
 
     name: str
     identity: tuple[int, int]
@@ -85,14 +85,14 @@ class Mapped:
     def is_there(self, folder: Path) -> bool:
         """Whether the file still has its name in the folder at this path.
 
-        Raises CorruptionError if it was cut: its map is a SIGBUS then.
+        Raises CorruptionError if it was cut: reading the map would be a SIGBUS.
         """
         try:
             found = os.stat(folder / self.name)  # noqa: PTH116 - by path: the folder's descriptor may be at rest
             if (found.st_dev, found.st_ino) != self.identity:
                 return False
             size = found.st_size
-        except OSError:  # it has been removed; or it cannot be looked at now, which the folder's own check tells
+        except OSError:  # removed; or not accessible now, which the check of the folder reports
             return False
         if size < self.size:
             raise CorruptionError(
@@ -164,13 +164,13 @@ def _written(fd: int, offset: int, array: NDArray[Any]) -> Iterator[U64]:
 def fingerprint(codes: RecordFile | None, n: int) -> int:
     """A hash of 16 of the first n records of the codes file, to tell them from those of another history.
 
-    A snapshot can stay in its folder when a copy of the collection is put there.
+    A snapshot may still be in the folder after a copy of the collection was put there.
     """
     samples = []
     if codes is not None and n:
         for i in range(_SAMPLES):
             samples.append(codes.read(i * (n - 1) // (_SAMPLES - 1), 1)[0, :CODE_HEADER_WORDS].tobytes())
-        codes.rest()  # only writes look at them, and open them again
+        codes.rest()  # only writes need the descriptor, and open it again
     return digest64(b"".join(samples))
 
 
@@ -274,5 +274,5 @@ def sweep(entries: Entries, generation: int, first: int, last: int) -> None:
     with suppress(OSError):
         for of, seq, name in _all(entries):
             if of != generation or not first <= seq <= last or name.endswith(".tmp"):
-                with suppress(OSError):  # it costs space, no more
+                with suppress(OSError):  # costs space only
                     entries.unlink(name)

@@ -68,7 +68,7 @@ def coded_dim(settings: dict[str, Any], dim: int) -> int:
 
 
 def untrained(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a generation without vectors: without what was chosen, measured or marked because of them."""
+    """The settings of a generation without vectors, without anything that was chosen or measured for its vectors."""
     without = ("coding", "choice", "calibration", "scaled_halves", "missed_by_walks")
     return {name: value for name, value in settings.items() if name not in without}
 
@@ -93,7 +93,7 @@ def with_records(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Settings(dict[str, Any]):
-    """The settings of a head, never changed, with their JSON text: they are the same in most commits."""
+    """The immutable settings of a head, which keep their JSON text, as most commits do not change them."""
 
     @cached_property
     def text(self) -> str:
@@ -102,12 +102,12 @@ class Settings(dict[str, Any]):
 
 
 def as_stored(settings: dict[str, Any]) -> Settings:
-    """The settings as they are read back, with lists for tuples: a commit compares the stored head with its own."""
+    """The settings as they will be read back, lists for tuples: a commit compares the stored head with its own."""
     return Settings(json.loads(json.dumps(settings, allow_nan=False)))
 
 
 class _Kept:
-    """What is made of a head once, and is no part of it.
+    """A cache beside the fields of a head, which does not count when heads are compared.
 
     Each commit compares the row of the last head with what is stored, writes the next, and reads that again.
     """
@@ -188,7 +188,7 @@ class Head(_Kept):
         try:
             values = json.loads(body)
             head = cls(**{**{f.name: values[f.name] for f in fields(cls)}, "settings": Settings(values["settings"])})
-            good = head.format_version == version  # the CRC does not cover it
+            good = head.format_version == version  # which the CRC does not cover
             if "truncate_dim" in coding_of(head.settings):
                 coded_dim(head.settings, head.dim or 0)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CorruptionError) as error:

@@ -1,7 +1,7 @@
-"""Who holds a lock, as its file says: for error messages only, so nothing here may fail or be trusted.
+"""Who holds a lock, according to its file: for error messages only, so nothing here may fail or be trusted.
 
-A process id alone is not enough: it is given again, and two containers may give the same. So a process is told by a
-random number of its own, and shown with its host and the time it began.
+A process id alone is not enough: ids are reused, and two containers may use the same. So a process is recognized by a
+random number of its own, and shown with its host and the time at which it began.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""One host at a time: what several may share is a network file system, and there this protocol does not hold.
+"""One host at a time may write: on a network file system, which several hosts may share, the protocol does not hold.
 
-SQLite's log and the number of the last commit are read through shared memory, which two kernels do not share, and what
-one host has synced another may not see yet. So whoever opens for writing claims the folder for this host, with a lock
+SQLite's log and the number of the last commit are read through shared memory, which two hosts do not share, and what
+one host has synced another may not see yet. So whoever opens for writing claims the folder for this host, by a lock
 that all its processes share and that ends with the last of them. Local file systems need no claim.
 """
 
@@ -34,7 +34,7 @@ _OBJECTS: Final = frozenset(
 def claim(folder: Entries) -> io.FileIO | None:
     """Claim a folder for this host, while the writers' lock is held. Closing the file gives the claim back.
 
-    None where the folder cannot be another host's, or ``BQSTORE_ALLOW_HOSTS=1`` is set. Raises LockedError, with the
+    None if other hosts cannot reach the folder, or ``BQSTORE_ALLOW_HOSTS=1`` is set. Raises LockedError, with the
     name of the host that has it open for writing; StorageError for a mounted object store; OSError.
     """
     kind = platform.file_system(folder.path)

@@ -34,7 +34,7 @@ _KEYS: Final = "space, key, part, time, key_crc"
 
 @dataclass(frozen=True)
 class About:
-    """The state of all entries at one commit: the file's own random number, commits, entries, the last one's time."""
+    """The state of the file at one commit: its random number, how many commits and entries, the last commit's time."""
 
     id: int
     seq: int = 0
@@ -42,7 +42,7 @@ class About:
     time: float = 0.0
 
     def next(self, time: float, more: int) -> "About":
-        """After a commit that has added so many entries."""
+        """The state after one more commit, which has added so many entries."""
         return About(self.id, self.seq + 1, self.entries + more, time)
 
 
@@ -110,7 +110,7 @@ def read_about(connection: sqlite3.Connection, name: str) -> About:
 
 
 def reread_about(connection: sqlite3.Connection, name: str) -> About:
-    """The same, of tables that were looked at when the file was opened."""
+    """The same, without a look at the tables, which were checked when the file was opened."""
     row = connection.execute("SELECT body, crc FROM about").fetchone()
     try:
         body, crc = row
@@ -195,7 +195,7 @@ def _beginning(prefix: str) -> tuple[str, list[str]]:
     if not rest:
         return " AND key >= ?", [prefix]
     last = ord(rest[-1]) + 1
-    after = rest[:-1] + chr(0xE000 if last == 0xD800 else last)  # in between are surrogates, which are no text
+    after = rest[:-1] + chr(0xE000 if last == 0xD800 else last)  # past the surrogates, which are no text
     return " AND key >= ? AND key < ?", [prefix, after]
 
 
@@ -209,7 +209,7 @@ def list_keys(
     after: float | None = None,
     limit: int | None = None,
 ) -> list[str]:
-    """Keys in their order: of these groups, written before and after these times, at most so many."""
+    """Keys in order, at most ``limit``: of these groups, written before and after these times."""
     where, values = _beginning(prefix)
     found: list[str] = []
     shared: list[Any] = [*values]
@@ -230,7 +230,7 @@ def list_keys(
 
 
 def copy_differing(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> int:
-    """Make the entries of the target those of the source; bytes of the values that it lacked or had otherwise."""
+    """Make the entries of the target those of the source; the bytes of values that were copied."""
     keys = "SELECT space, key, key_crc, crc, rowid FROM entries"
     theirs = {(space, key): crcs for space, key, *crcs, _ in target.execute(keys)}
     wanted = [row for space, key, *crcs, row in source.execute(keys) if theirs.pop((space, key), None) != crcs]

@@ -1,9 +1,9 @@
 """`kv.db`: keys and values beside the documents of a collection, durable when a call returns.
 
-A file of its own, and no table of `meta.db`: earlier releases refuse a catalogue with a table that they do not know,
-and leave a file alone that they do not know. It is written under the same lock (`WriterLock`), in the same order
-(validate, one SQLite commit, look whether the folder is still there, acknowledge), and moves, is copied, backed up,
-verified and repaired with the collection. Reads take no lock: each sees the last commit of any process.
+A file of its own, since earlier releases refuse a `meta.db` with a table that they do not know, and ignore a file that
+they do not know. It is written under the same lock (`WriterLock`) and in the same order (validate, one SQLite commit,
+check that the folder is still there, acknowledge), and is moved, copied, backed up, verified and repaired with the
+collection. Reads take no lock: each sees the last commit of any process.
 """
 
 import atexit
@@ -32,19 +32,19 @@ from .space import log_of_deleting
 T = TypeVar("T")
 NAME: Final = "kv.db"
 _AT_CLOSE: Final = 2.0  # seconds to wait for the lock, to tidy up
-_USED: Final = 0.5  # seconds after which it is said again that they are in use
+_USED: Final = 0.5  # seconds between two reports to `descriptors` that the file is in use
 _turns: "dict[tuple[int, int], Turn]" = {}  # by device and inode of the folder
 
 
 class Turn:
-    """What the writes of this process in a folder hold, one at a time."""
+    """A lock that the writes of this process in a folder take, one at a time."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.holder: Callable[[], Held | None] = lambda: None
 
     def is_held(self) -> bool:
-        """Whether this thread has it now. What an interrupt has left, as it came just before the end, is given back."""
+        """Whether this thread has it now. If an interrupt kept a call from giving it back, it is given back here."""
         while self.lock._is_owned():  # type: ignore[attr-defined]
             if self.holder() is not None:
                 return True
@@ -53,7 +53,7 @@ class Turn:
 
 
 class Held:
-    """To hold a turn with ``with``, by a thread that has it not; it ends with the object at the latest."""
+    """Holds a turn in a ``with`` block, for a thread that does not have it; it ends with the object at the latest."""
 
     __slots__ = ("__weakref__", "_turn")
 
@@ -102,7 +102,7 @@ class EntryFile:
         descriptors.used(self)
 
     def rest(self) -> bool:
-        """Give back the descriptors of the file until it is needed; False where it is now. That of the folder stays."""
+        """Give back the file's descriptors until it is needed; False if it is in use. The folder's descriptor stays."""
         return self._closed or (self._poison is None and self.catalogue.rest())
 
     # ---- reading
@@ -132,7 +132,7 @@ class EntryFile:
         return self.read(tables.reread_about).seq
 
     def now(self) -> float:
-        """Seconds since 1970, later than every commit: whatever the clocks of those who have written."""
+        """Seconds since 1970, but always later than every commit, even if the clocks of other writers are ahead."""
         return _later(self.read(tables.reread_about))
 
     # ---- writing
@@ -140,7 +140,7 @@ class EntryFile:
     def put(self, entries: Sequence[Entry], not_before: float | None = None) -> float | None:
         """Write entries with distinct places, in one commit, which gives all of them its time.
 
-        Returns that time; None, and nothing is written, if it is before ``not_before``.
+        Returns that time; if it is before ``not_before``, writes nothing and returns None.
         """
 
         def change(connection: sqlite3.Connection, about: About) -> tuple[float | None, About]:
@@ -158,7 +158,7 @@ class EntryFile:
             gone = tables.remove(connection, ((space, key) for key in keys))
             return gone, about.next(_later(about), -gone) if gone else about
 
-        try:  # no checkpoint in between: it would take the space that is given up, to copy the log
+        try:  # no checkpoint in between: copying the log would use up the space that is given up
             return reserve.with_it(self._place, lambda: self._write(change), is_over=lambda: self._poison is not None)
         except StorageError as error:
             if not reserve.is_full(error):
@@ -187,7 +187,7 @@ class EntryFile:
         self._write(change)
 
     def _write(self, change: Callable[[sqlite3.Connection, About], tuple[T, About]]) -> T:
-        """Make a change, which returns its answer and what is to be stored about all entries, in one commit."""
+        """Make a change in one commit; ``change`` returns its answer and the new state of the file."""
         self._check()
         if self.read_only:
             raise ReadOnlyError("these entries are open with read_only=True; open them without to write")
@@ -197,10 +197,10 @@ class EntryFile:
             self._wait(file, self.lock_timeout)
             out = self._committed(change)
             if self._place is not None:
-                self._place.check()  # else what was committed is in a folder that nobody will open again
+                self._place.check()  # else the commit is in a folder that nobody will open again
             self.catalogue.limit_log()
             if file is not None:
-                unlock_and_close(file)  # closing alone would leave the lock with a fork that was made meanwhile
+                unlock_and_close(file)  # closing alone would leave the lock with a fork made meanwhile
             return out
 
     def _committed(self, change: Callable[[sqlite3.Connection, About], tuple[T, About]]) -> T:
@@ -224,7 +224,7 @@ class EntryFile:
         return self._lock.open()
 
     def _wait(self, file: io.FileIO | None, timeout: float) -> None:
-        """Wait for the folder's lock, unless a collection of this process has it for life: then nobody else writes."""
+        """Wait for the folder's lock, unless a collection of this process holds it until it is closed."""
         if file is not None and self._lock is not None and not is_own_for_life(file):
             self._lock.wait(file, timeout)
 
@@ -261,7 +261,7 @@ def _later(about: About) -> float:
 
 
 def turn_of(place: Place) -> Turn:
-    """That of a folder."""
+    """The turn of a folder."""
     return _turns.setdefault(place.folder, Turn())
 
 

@@ -1,9 +1,9 @@
 """The lock of a folder's writers: waiting for it, fairly, and giving it up in forks.
 
-``LOCK`` is locked by whoever writes: for one commit, or as long as it is open. A lock ends with the descriptor, so also
-after ``kill -9``. Nobody is woken: who waits looks again every few milliseconds. So that none starves, only one waits
-for ``LOCK`` itself: the one that has locked a second file, the queue. Who has just written cannot be first again while
-another one waits there.
+A writer locks ``LOCK``: for one commit, or for as long as the collection is open. A lock ends with its descriptor, so
+also after ``kill -9``. Nobody is woken: a waiting writer tries again every few milliseconds. So that none starves, only
+one of them tries ``LOCK`` itself: the one that has locked a second file, the queue. A writer that has just committed
+cannot be first again while another has the queue.
 """
 
 import io
@@ -20,11 +20,11 @@ from ..forks import in_forks
 from . import holder, platform
 from .place import Entries
 
-_FIRST: Final = 0.0003  # seconds between two looks of the one who is next
+_FIRST: Final = 0.0003  # seconds between two tries of the writer that has the queue,
 _LAST: Final = 0.02  # and at most
-_QUEUE: Final = 0.05  # between two looks at the queue of one who has just come, on average half of it
-_AGE: Final = 0.2  # who has waited for so long looks twice as often
-_STILL: Final = 0.25  # seconds without a commit (SEQ, the queue, has its number); everybody looks less often then
+_QUEUE: Final = 0.05  # at most between two tries of the queue by a new writer, on average half of it
+_AGE: Final = 0.2  # after so many seconds a writer tries twice as often
+_STILL: Final = 0.25  # after so many seconds without a commit all try less often (the queue is SEQ, which counts them)
 
 _for_life: "weakref.WeakSet[io.FileIO]" = weakref.WeakSet()
 _files: "weakref.WeakSet[io.FileIO]" = weakref.WeakSet()
@@ -63,7 +63,7 @@ class WriterLock:
 
         Parameters
         ----------
-        whole : bool    for as long as the collection is open; for the words of others' errors
+        whole : bool    whether it is kept for as long as the collection is open, which the errors of others mention
 
         Raises LockedError, which names the holder; StorageError where the system cannot lock.
         """
@@ -98,13 +98,13 @@ class WriterLock:
             if seen != number:
                 number, moved = seen, now
             first = first or self._try(queue, self._queue)
-            # when nobody comes on, the first of the queue may have been stopped: fairness is no veto
+            # if nothing is committed, the process that has the queue may be stopped: then go past it
             if (first or still) and self._try(file, self._path.name):
                 return
             if waited >= timeout or is_own_for_life(file):
                 raise self.refused(file, waited)
             pause = min(pause * 1.3, _LAST)
-            # the longer one waits the more often one looks, unless somebody keeps the lock for long
+            # who waits longer tries more often, unless somebody keeps the lock for long
             others = 2 * _LAST if still else _QUEUE / (1 + waited / _AGE)
             time.sleep(min(pause if first else random.random() * others, max(0.0, timeout - waited)))  # noqa: S311
 
@@ -135,7 +135,7 @@ class WriterLock:
         return file
 
     def refused(self, file: io.FileIO, waited: float = 0.0) -> LockedError:
-        """The error for who does not get the lock, with its holder."""
+        """The error for a writer that does not get the lock; it names the holder."""
         after = f" (after waiting for {waited:.3g} s)" if waited >= 0.01 else ""
         return LockedError(
             f"{self._path.parent} has a writer already: {holder.described(file.fileno())}{after}; wait longer "
@@ -152,7 +152,7 @@ def unlock_and_close(file: io.FileIO) -> None:
 
 
 def is_own_for_life(file: io.FileIO) -> bool:
-    """Whether this process holds the lock for as long as it is open: it would wait for itself."""
+    """Whether this process holds the lock for as long as a collection is open, so that it would wait for itself."""
     mine = os.fstat(file.fileno())
     return any(not each.closed and os.path.samestat(os.fstat(each.fileno()), mine) for each in list(_for_life))
 
@@ -163,7 +163,7 @@ def end_with_the_parent(file: io.FileIO) -> None:
 
 
 def _after_fork() -> None:
-    """In a fork: locks must end with the parent, and the child has inherited its descriptors."""
+    """In a fork: close the inherited descriptors of locked files, so that the locks end with the parent."""
     for file in list(_files):
         file.close()
 

@@ -24,7 +24,7 @@ from .place import Place
 
 _NEW: Final = f"{NAME}.new"
 _PAGE: Final = 4096
-_LONGEST: Final = 1 << 40  # bytes that a damaged header may ask for; they are a hole
+_LONGEST: Final = 1 << 40  # bytes of a file, at most, that a damaged header may ask for; they are a hole
 
 
 class _Entries(Catalogue):
@@ -106,7 +106,7 @@ def _opened(place: Place, read_only: bool) -> Catalogue:
 def _make(place: Place) -> None:
     """Make the file and its tables under another name until they are whole: an empty `kv.db` has lost its entries."""
     for name in place.names():
-        if name.startswith((_NEW, f"{NAME}-")):  # of an interrupted call, or of a file that is gone
+        if name.startswith((_NEW, f"{NAME}-")):  # left by an interrupted call, or by a file that is gone
             place.unlink(name)
     try:
         fd = place.open(_NEW, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -119,7 +119,7 @@ def _make(place: Place) -> None:
         place.check()  # else the tables are in another folder
         place.replace(NAME, by=_NEW)
     except BaseException:
-        with suppress(BqstoreError, OSError):  # it takes room, which there may be none of
+        with suppress(BqstoreError, OSError):  # takes room, and there may be none
             for name in place.names():
                 if name.startswith(_NEW):
                     place.unlink(name)
@@ -211,8 +211,8 @@ def _intact(file: Path) -> tuple[list[tables.Entry], list[str]]:
 def _renew_first_page(file: Path) -> None:
     """Put the first page of a new file in the place of that of a damaged one.
 
-    Tables and indexes are the same in all of them, and begin at the same pages; what else stands there is the number of
-    pages, which of them are unused, and that there is a log (2, 2).
+    The first page has the tables and indexes, which begin at the same pages in every such file, how many pages it has,
+    which of them are unused, and that there is a log (2, 2).
     """
     new = file.with_name("new.db")
     _fill(new, 0)
@@ -224,7 +224,7 @@ def _renew_first_page(file: Path) -> None:
 
 
 def _whole_length(folder: Path, work: Path) -> Path:
-    """A copy of the file that is as long as it says it is: of one that was cut SQLite reads nothing."""
+    """A copy of the file, as long as its header says: SQLite reads nothing of a file that was cut."""
     for name in (NAME, f"{NAME}-wal"):
         with suppress(FileNotFoundError):
             shutil.copyfile(folder / name, work / name)
@@ -237,7 +237,7 @@ def _whole_length(folder: Path, work: Path) -> Path:
 
 
 def erase(folder: Path | None, alone: bool) -> None:
-    """Leave nothing of what was deleted or replaced in the file; under the folder's lock, ``alone`` if for life."""
+    """Erase deleted and replaced entries from the file; under the folder's lock, ``alone`` if that is kept."""
     if folder is None or not _is_there(folder):
         return
     with storage_errors(f"open {folder}"):
@@ -245,7 +245,7 @@ def erase(folder: Path | None, alone: bool) -> None:
     try:
         catalogue = _opened(place, read_only=False)
         try:
-            # who holds the lock for a commit must not wait for a thread that waits for the lock
+            # the holder of the lock must not wait for a thread that waits for the lock
             with Held(turn_of(place)) if alone else nullcontext():
                 catalogue.erase()
         finally:

@@ -1,7 +1,7 @@
 """Open a folder as a `Store`: everything is checked before anything is changed.
 
-A folder without catalogue and flat files is new. One with flat files and no head row is damaged, also when SQLite opens
-it: a meta.db cut at the right byte is a valid, empty database. Which settings win is not decided here.
+A folder without catalogue and flat files is new. One with flat files but no head row is damaged, even if SQLite opens
+its meta.db: cut at the right byte, that is a valid, empty database. Which settings win is not decided here.
 """
 
 import io
@@ -67,7 +67,7 @@ def open_store(
             _check_there(folder)
         else:
             platform.make_folder(folder, mode)
-        place = Place(folder)  # before anything in it is opened: what is at the path may change at any moment
+        place = Place(folder)  # before anything in it is opened, as another folder may come to this path at any moment
         at_failure.callback(place.close)
         if read_only:
             store = _open_files(place, None, None)
@@ -109,7 +109,7 @@ def _open_files(
     held: io.FileIO | None = None,
     lock_timeout: float = 0.0,
 ) -> Store:
-    """Open and check what is there. A new generation of another process in between is no fault: again then."""
+    """Open and check what is there; once more if another process has committed a new generation meanwhile."""
     while True:
         with suppress(SupersededError):
             return _open_once(place, settings, dim, lock, held, lock_timeout)
@@ -129,8 +129,8 @@ def _open_once(
     if not meta.exists() and flat_files(folder):
         raise CorruptionError(f"{folder} holds vectors but no meta.db; restore it from a copy")
     if not read_only and not meta.exists():
-        # With the folder's mode, which SQLite's log inherits, and never without a page: SQLite removes the log that it
-        # finds beside an empty file, and it finds it by its path, where another store may have come meanwhile.
+        # Made with the folder's mode, which SQLite's log inherits, and with a first page: beside an empty file SQLite
+        # removes the log that it finds by path, where another store may stand by now.
         place.check()  # it may have been renamed since
         os.close(make_file(meta, lambda fd: write_all(fd, _EMPTY, 0), place))
     catalogue = Catalogue(meta, not read_only and _is_unfinished(folder), read_only)
@@ -145,7 +145,7 @@ def _open_once(
             if settings is None:
                 raise NotFoundError(f"there is no collection in {folder} yet")
             head = _new_head(settings, dim)
-            place.check()  # else it would be made in a folder of which another process has the lock
+            place.check()  # else it would be made in a folder that another process has locked
             catalogue.start_writing()  # under the lock
             catalogue.create(head)
             platform.sync_folder(folder)
@@ -174,7 +174,7 @@ def _check_counts(store: Store) -> None:
                 head_table.check_commits(main, head, store.catalogue.name)
             except sqlite3.OperationalError:
                 raise
-            except sqlite3.DatabaseError:  # a damaged page of rows: told by what reads it, and the others can be read
+            except sqlite3.DatabaseError:  # a damaged page of rows: reported when it is read; others can be read
                 pass
     if (
         head is None

@@ -1,8 +1,8 @@
 """The folder of a collection as it was opened: whether it is still at its path, and its entries wherever it is.
 
-A path leads to whatever folder stands there now: removed and made anew, moved, a link turned to another version. What
-is made, renamed and swept there by path would destroy the contents of a stranger. So all of it goes through a
-descriptor of the folder that was opened, and before anything is acknowledged the path is compared with it.
+A path leads to whatever folder is there now: it may have been removed and made anew, moved, or be a link that now leads
+elsewhere. Making, renaming and removing files by path could destroy the contents of a stranger. So that goes through a
+descriptor of the folder that was opened, and before a write is acknowledged, the path is compared with it.
 """
 
 import errno
@@ -23,8 +23,8 @@ class Entries:
     ----------
     path : Path         the folder's
     is_closed : bool    nothing is opened any more
-    anchor : tuple      the name of a file of the folder, and device and inode, which no other file can get as long as
-                        it is mapped here; None without one
+    anchor : tuple or None  name, device and inode of a file of the folder that is mapped here: as long as it is, no
+                        other file can get them
     """
 
     anchor: tuple[str, tuple[int, int]] | None = None
@@ -35,7 +35,7 @@ class Entries:
         self.wake: Callable[[], None] = lambda: None  # called before descriptors are opened again
 
     def held(self) -> Descriptor | None:
-        """A descriptor of the folder that the names are looked up in; None: in the path."""
+        """A descriptor of the folder, in which names are looked up; None: they are looked up by path."""
         return None
 
     def _at(self, held: Descriptor | None, name: str) -> str | Path:
@@ -49,7 +49,7 @@ class Entries:
     def open(self, name: str, flags: int) -> int:
         """A descriptor of a file. One that is made gets the mode of ``meta.db``, as SQLite's files do.
 
-        Before there is one: 0600, or the folder's mode without the right to execute, where its group may write.
+        If there is no meta.db yet: 0600, or the folder's mode without the right to execute if its group may write.
         """
         held = self.held()
         folder = _number(held)
@@ -106,8 +106,8 @@ def _number(held: Descriptor | None) -> int | None:
 class Place(Entries):
     """A folder as it was opened, with a descriptor of it, and files in it that must stay the same: see `watch`.
 
-    While it has a descriptor the system gives its inode to no other folder. Without one, at `rest`, the folder is the
-    one that was opened if the file that is its ``anchor`` is in it.
+    While it has a descriptor, the system gives its inode to no other folder. Without one, at `rest`, a folder is the
+    one that was opened if the ``anchor`` file is in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,17 +144,17 @@ class Place(Entries):
         return held
 
     def check_if_awake(self) -> None:
-        """As `check`, before something is opened in it: at rest, that does so."""
+        """As `check`, before something is opened in it. Not at rest, as opening the folder again checks it."""
         if self._descriptor is not None or not self._has_descriptor:
             self.check()
 
     @property
     def can_rest(self) -> bool:
-        """Whether there is another way to know the folder than by a descriptor."""
+        """Whether the folder can be recognized without a descriptor of it."""
         return self._has_descriptor and self.anchor is not None
 
     def rest(self) -> None:
-        """Give the descriptor back until it is needed again, if it can be done without."""
+        """Give the descriptor back until it is needed again, if `can_rest`."""
         if self.can_rest:
             self._descriptor = None
 
@@ -179,7 +179,7 @@ class Place(Entries):
 
     def check(self) -> None:
         """Raise FolderReplacedError unless everything is where it was; some microseconds."""
-        paths, opened, anchor = self._paths, self._opened, self.anchor  # once: another thread may change it
+        paths, opened, anchor = self._paths, self._opened, self.anchor  # read once, as another thread may change them
         if self._has_descriptor and self._descriptor is None and anchor is not None:
             paths, opened = [*paths, self.path / anchor[0]], [*opened, anchor[1]]
         try:

@@ -35,8 +35,8 @@ _ROOM: Final = 64 << 10  # bytes: SQLite asks for its shared memory, 32 KiB, and
 _LOCKED_BYTE: Final = 1 << 20
 _NO_MAP: Final = ctypes.c_void_p(-1).value
 _NO_HANDLE: Final = _NO_MAP
-_TRIES, _PAUSE = 20, 0.01  # Windows: a scanner or an indexer has a file open for moments
-_position: Final = threading.Lock()  # of a descriptor, where reads and writes have none of their own
+_TRIES, _PAUSE = 20, 0.01  # Windows: a virus scanner or indexer may have a file open for a moment
+_position: Final = threading.Lock()  # for the position of a descriptor, on systems without pread and pwrite
 
 
 def _system_maps() -> Any:
@@ -195,7 +195,7 @@ def most_descriptors() -> int:
 
 
 def reason(error: OSError) -> str:
-    """The system's words for an error; where a limit of a process or user is reached, with that and what to do."""
+    """The system's words for an error; if a limit of a process or user is reached, also that limit and what to do."""
     words = error.strerror or str(error)
     if error.errno == errno.EDQUOT:
         return f"{words}: the quota of this user, group or project is used up; make room within it, or have it raised"
@@ -221,13 +221,13 @@ def want_of_descriptors() -> OSError | None:
 
 
 def want_of_room(folder: Path) -> OSError | None:
-    """The system's error if a file in a folder gets no room: of a quota SQLite says no more than "disk I/O error"."""
+    """The system's error if a file in a folder gets no room: for a full quota SQLite says only "disk I/O error"."""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             written = 0
             while written < _ROOM:
                 written += file.write(bytes(_ROOM - written))
-            sync_file(file.fileno())  # a network's file system says it only now
+            sync_file(file.fileno())  # a network file system may report it only now
     except OSError as error:
         return error if error.errno in FULL else None
     return None
@@ -257,12 +257,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write on the disk of a folder; its quota is not known here. Raises OSError."""
+    """Bytes that are free on the disk of a folder for this user, without regard to quotas. Raises OSError."""
     return shutil.disk_usage(folder).free
 
 
 def may_be_new(fd: int) -> bool:
-    """Whether a file is this user's and empty, as one is that was just made."""
+    """Whether a file is this user's and empty, like one that was just made."""
     found = os.fstat(fd)
     return found.st_size == 0 and (os.name == "nt" or found.st_uid == os.geteuid())
 
@@ -279,7 +279,7 @@ def share_as(fd: int, other: os.stat_result) -> None:
 
 
 def share_with_group(fd: int, folder: os.stat_result) -> None:
-    """Let the group use a new file that may write in its folder, whatever the umask."""
+    """Let the group use a new file if it may write in its folder, whatever the umask."""
     if os.name != "nt" and folder.st_mode & stat.S_IWGRP:
         os.fchmod(fd, 0o600 | stat.S_IMODE(folder.st_mode) & 0o066)
 
@@ -347,7 +347,7 @@ def started(pid: int) -> tuple[str, str] | None:
 
 
 def kernel_id() -> str:
-    """What tells the running system from every other; containers on one host have the same."""
+    """An id of the running system; containers on one host have the same."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -9,8 +9,8 @@ from typing import Final
 
 from . import platform
 
-SEARCHES: Final = 64  # that prefetch, after opening and after each sign of a cold disk
-SAMPLED: Final = 32  # of the others, one in this many looks for such a sign, which takes two system calls
+SEARCHES: Final = 64  # so many searches prefetch after opening, and after each sign of a cold disk
+SAMPLED: Final = 32  # one in so many of the other searches looks for such a sign, by two system calls
 
 
 class ReadAhead:

@@ -23,7 +23,7 @@ from .flat import FlatFiles, Remake
 from .format import F32, NO_PARAMETERS, U64
 from .head import Head, Row
 
-# Closed where its `with` ends, by C code: an interrupt can come before the end of a generator has begun, not of this.
+# Closed by C code where its `with` ends, so that an interrupt cannot skip it, as it can the end of a generator.
 Block = io.BytesIO
 _OPEN: Final = Block()
 
@@ -43,7 +43,7 @@ class Reading:
         self.head = head
         self.read_only = read_only
         self.flat = FlatFiles(folder, read_only)
-        # of threads that read one commit; with what tells that this is over
+        # of threads that read one commit: the connection, and calls that tell whether that is over
         self._pinned: dict[int, tuple[Any, ...]] = {}
 
     @property
@@ -108,7 +108,7 @@ class Reading:
         try:
             self._pinned[thread] = mine
             yield
-        finally:  # perhaps late, when one that was interrupted is collected: it must not end a newer one
+        finally:  # perhaps late, when an interrupted one is collected: it must not end a newer one
             if self._pinned.get(thread) is mine:
                 del self._pinned[thread]
                 if before is not None:
@@ -118,8 +118,8 @@ class Reading:
         """The connection that this thread reads one commit from."""
         connection, *is_over = self._pinned.get(threading.get_ident(), (None,))
         if connection is None or any(each() for each in is_over):
-            return None  # what an interrupt has left: on the main connection there may be a write's transaction by now
-        try:  # or it is closed, or has none
+            return None  # left by an interrupt: by now the main connection may be in a write's transaction
+        try:  # or the connection is closed, or in no transaction
             return connection if connection.in_transaction else None
         except sqlite3.ProgrammingError:
             return None
@@ -147,7 +147,7 @@ class Reading:
     def dead_since(self, seq: int) -> list[int]:
         """The rids that got a tombstone after a commit."""
         with self.catalogue.using_main() as main:
-            # all of them come from the table, which opening has compared with the rows; the index could differ
+            # all of them are read from the table, which opening has compared with the rows, not from the index
             table = "dead NOT INDEXED" if seq < 0 else "dead"
             found = main.execute(f"SELECT rid FROM {table} WHERE seq > ?", (seq,))  # noqa: S608
             return [row[0] for row in found]
@@ -164,7 +164,7 @@ class Reading:
         return self._column(column, "changed.seq > ?", seq)
 
     def column_rewritten(self, seq: int, column: str) -> Iterator[list[tuple[int, Any]]]:
-        """(rid, value) of the rows added or changed after a commit, compacted since or not; all rows are looked at."""
+        """(rid, value) of the rows added or changed after a commit, also if compacted since; looks at all rows."""
         return self._column(column, "rows.seq > ?", seq)
 
     def _column(self, column: str, condition: str, value: int) -> Iterator[list[tuple[int, Any]]]:
@@ -202,7 +202,7 @@ class Reading:
             return row_table.read_rows(connection, key, values, self.catalogue.name)
 
     def _begin(self, connection: sqlite3.Connection, several: bool) -> None:
-        """Let several statements see one commit; `Catalogue.reading` ends it. In memory there is but one."""
+        """Let several statements see one commit; `Catalogue.reading` ends it. In memory there is only one commit."""
         if several and self.folder is not None and not connection.in_transaction:
             connection.execute("BEGIN")
 

@@ -1,11 +1,11 @@
 """The file RESERVE: space that is given up when the disk is full, so that what makes room still works.
 
-To open a collection, to delete and to compact takes some space, too: SQLite's shared memory, its log, the copy of
-what is live. Whoever finds the disk full while doing one of these removes the file and tries once more. It is made
-again when there is room. Nothing is ever read from it.
+Opening, deleting and compacting take some space, too: for SQLite's shared memory, its log, the copy of live records. If
+the disk is full then, the file is removed and the call tried once more. The file is made again when there is room.
+Nothing is ever read from it.
 
-To open gives up a part, and closing takes back what is free: on a disk that something else fills, what is given up is
-gone, and the next opening, or the deletion, would find nothing.
+Opening gives up only a part, and closing takes that back if it is still free: on a disk that other programs fill, space
+that was given up is gone, and a later opening or deletion would have nothing to give up.
 """
 
 import os
@@ -22,15 +22,15 @@ T = TypeVar("T")
 NAME: Final = "RESERVE"
 _LEAST: Final = 128 << 10  # bytes: SQLite's shared memory takes 32 KiB, and a deletion some ten pages of its log
 _MOST: Final = 1 << 20
-_PART: Final = 4  # of a collection, in between
+_PART: Final = 4  # between these bounds, one in so many bytes of the collection
 _ROOM: Final = 8  # the disk must have so many times the size
 _before: "weakref.WeakKeyDictionary[Entries, int]" = weakref.WeakKeyDictionary()  # bytes before some were given up
 
 
 def keep(entries: Entries, collection_bytes: Callable[[], int]) -> None:
-    """Make the file, or a larger one, if it is missing or small for a collection of a size, and the disk has room.
+    """Make the file if it is missing, or larger if it is small for the collection, and the disk has room.
 
-    Where the system refuses anything of that there is none, and nothing else is amiss.
+    If the system refuses, there is no reserve; that is no error.
     """
     with suppress(OSError):
         size = min(_MOST, max(_LEAST, collection_bytes() // _PART // _LEAST * _LEAST))
@@ -41,7 +41,7 @@ def keep(entries: Entries, collection_bytes: Callable[[], int]) -> None:
 def take_back(entries: Entries) -> None:
     """Make the file as large as it was before it was given up, as far as the disk has room.
 
-    Now, or by an earlier opening, which could not take back all of it.
+    It was given up now, or by an earlier opening that could not take back all of it.
     """
     with suppress(OSError):
         there = entries.size(NAME)
@@ -51,7 +51,7 @@ def take_back(entries: Entries) -> None:
 
 
 def _whole(size: int) -> int:
-    """What a file of a size was, of which opening has given up a part that was not quite taken back."""
+    """The full size of a file that has this size because a part was given up and not all of it taken back."""
     return -(-size // _LEAST) * _LEAST
 
 
@@ -59,7 +59,7 @@ def _grow(entries: Entries, size: int) -> None:
     fd = entries.open(NAME, os.O_WRONLY | os.O_CREAT)
     try:
         at = os.fstat(fd).st_size
-        while at < size:  # not zeros, of which a compressing file system would keep nothing
+        while at < size:  # not zeros, which a compressing file system would not store
             at += platform.write_at(fd, os.urandom(min(_LEAST, size - at)), at)
     finally:
         os.close(fd)
@@ -79,7 +79,7 @@ def give_up(entries: Entries) -> bool:
 
 
 def give_up_part(entries: Entries) -> bool:
-    """Make the file smaller, by what opening takes; whether it was large enough for that."""
+    """Make the file smaller by what an opening needs; whether it was large enough for that."""
     with suppress(OSError):
         size = entries.size(NAME)
         if size > _LEAST:
@@ -100,10 +100,10 @@ def with_it(
     is_over: Callable[[], bool] = lambda: False,
     sparing: bool = False,
 ) -> T:
-    """What an action returns; where the disk refuses it, once more after ``before_again``, without the reserve.
+    """Call an action; if the disk refuses it, give up the reserve, call ``before_again``, and call it once more.
 
-    ``sparing`` tries it with a part of the reserve before. ``is_over`` says that it must not be tried again: a commit
-    that is in doubt may have been made.
+    ``sparing``: gives up only a part of the reserve first. ``is_over``: whether it must not be called again, since a
+    commit that is in doubt may have been made.
     """
     try:
         return action()
@@ -113,7 +113,7 @@ def with_it(
     if sparing and give_up_part(entries):
         try:
             return action()
-        except StorageError as error:  # no less than all of it will do
+        except StorageError as error:  # it takes the whole reserve
             if is_over() or not _may_help(error):
                 raise
     give_up(entries)

@@ -30,7 +30,7 @@ def read_column(
     """(rid, value) of one of the columns that `key_crc` covers, ordered by rid, CRCs verified; in portions."""
     place = KEYS.index(column)
     tables = "rows"
-    if condition.startswith("changed."):  # CROSS: start with the few changed rows; SQLite would scan all, for the order
+    if condition.startswith("changed."):  # CROSS: begin with the few changed rows; SQLite would scan all, for the order
         tables = "changed CROSS JOIN rows USING (rid)"
     columns = ", ".join(f"rows.{key}" for key in KEYS)
     rows = connection.execute(f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY rows.rid", (value,))  # noqa: S608

@@ -1,6 +1,6 @@
 """What is intact in a damaged collection: rows and records that match their checksums, and what is missing. Read only.
 
-`open_store` refuses a folder with any contradiction. Here each part is read for itself, as far as it can be: the head
+`open_store` refuses a folder with any contradiction. Here each part is read on its own, as far as possible: the head
 row, the rows, the tombstones, the records of both flat files. What cannot be verified is not returned.
 """
 
@@ -64,7 +64,7 @@ class FlatWreck:
     rids: NDArray[np.int64]
 
     def gaps(self, head: Head) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Between which rids those of damaged records are, two int64 (m,): the rids of a file ascend."""
+        """The rids before and after each run of damaged records, two int64 (m,): the rids of a file ascend."""
         slots = np.concatenate([[-1], self.slots, [head.n_slots]])
         rids = np.concatenate([[-1], self.rids, [head.next_rid]])
         before = np.flatnonzero(np.diff(slots) > 1)
@@ -144,7 +144,7 @@ def read_wreck(folder: Path) -> Wreck:
     catalogue, unreadable = None, []
     try:
         catalogue = Catalogue(meta)
-    except CorruptionError as error:  # its first page; the others can be read one by one
+    except CorruptionError as error:  # the first page is damaged; the others can be read one by one
         unreadable = [str(error)]
     try:
         with Pages(meta) as pages:
@@ -178,7 +178,7 @@ class _Tables:
         )
 
     def some(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """The rows of a statement up to the first that cannot be read, which is a problem."""
+        """The rows of a statement, up to the first that cannot be read, which is noted as a problem."""
         out: list[tuple[Any, ...]] = []
         if self._main is None:
             return out
@@ -190,7 +190,7 @@ class _Tables:
         return out
 
     def both_ways(self, columns: str, table: str, key: str) -> set[tuple[Any, ...]]:
-        """The rows from both ends of an index: what one damaged page in between does not hold."""
+        """The rows from both ends of an index: all but those on one damaged page in between."""
         found: set[tuple[Any, ...]] = set()
         for order in ("ASC", "DESC"):
             found.update(self.some(f"SELECT {columns} FROM {table} ORDER BY {key} {order}"))  # noqa: S608
@@ -213,7 +213,7 @@ def _head(tables: _Tables) -> Head:
 
 
 def _flat(folder: Path, layout: Layout, wreck: Wreck) -> FlatWreck | None:
-    """The intact records of a file; none of a file that is another collection's, or whose parameters are lost."""
+    """The intact records of a file; none if it is another collection's, or its parameters are damaged."""
     head, name = wreck.head, f"{layout.kind}-{wreck.head.generation}.bin"
     try:
         with (folder / name).open("rb") as file:
@@ -259,7 +259,7 @@ def _fill(wreck: Wreck, tables: _Tables) -> None:
         known |= set() if file is None else set(file.rids.tolist())
     _take(wreck, _read(tables, sorted(known - wreck.dead)))
     missing = known - wreck.dead - wreck.rows.keys()
-    if missing or not tables.sound:  # also a newer version of a row, which a damaged log hides from SQLite
+    if missing or not tables.sound:  # there may be newer versions of rows, which a damaged log hides from SQLite
         changed = dict(tables.some("SELECT rid, seq FROM changed"))
         raw = (tuple(row[i] for i in _PLACES) for row in tables.pages.records(len(_RAW)))
         raw = (row for row in raw if type(row[0]) is int and type(row[1]) is int and row[1] >= changed.get(row[0], 0))
@@ -268,7 +268,7 @@ def _fill(wreck: Wreck, tables: _Tables) -> None:
     wreck.ids.update((rid, index[rid]) for rid in index.keys() - wreck.rows.keys() - wreck.dead)
     for rid in wreck.rows:
         wreck.ids.pop(rid, None)
-    if len(wreck.rows) + len(wreck.ids) >= head.n_live:  # so they are deleted, and their tombstones are what is damaged
+    if len(wreck.rows) + len(wreck.ids) >= head.n_live:  # so these were deleted, and their tombstones are damaged
         wreck.dead |= known - wreck.rows.keys() - wreck.ids.keys()
         missing -= wreck.dead
     wreck.problems.extend(f"row {rid} of meta.db is damaged" for rid in sorted(missing - wreck.rows.keys())[:20])
@@ -285,7 +285,7 @@ def _records(tables: _Tables) -> list[KeyRecord]:
 
 
 def _may_be_there(rid: int, gaps: list[tuple[NDArray[np.int64], NDArray[np.int64]]], head: Head) -> bool:
-    """Whether a row that has no record may be that of a damaged one, and not of a document deleted before."""
+    """Whether a row without a record may belong to a damaged record, rather than to a document deleted before."""
 
     def is_in(before: NDArray[np.int64], after: NDArray[np.int64]) -> bool:
         at = int(np.searchsorted(before, rid)) - 1

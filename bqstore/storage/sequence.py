@@ -1,7 +1,7 @@
 """``SEQ``: the number of the last commit in a small mapped file, so that others notice a commit by one memory read.
 
-It is a hint. Whoever sees it change looks into SQLite, and does so now and then without it: a number that is lost, or
-wrong, costs a delay and never an answer. It is written with pwrite, which all maps of the file see at once.
+It is a hint. A reader that sees it change looks into SQLite, and does so now and then anyway: a lost or wrong number
+causes a delay, never a wrong answer. It is written with pwrite, which all maps of the file see at once.
 """
 
 import os
@@ -46,12 +46,12 @@ class CommitNumber:
                 return
         except FileNotFoundError:  # there is none
             pass
-        except OSError:  # no descriptor is left, say: who lets go of the map then cannot tell the folder at rest
+        except OSError:  # no descriptor is left, say: keep the old map, by which the folder is recognized at rest
             if self._mapped is not None:
                 return
         self._mapped, self.now = None, (0,)
         self._entries.anchor = None
-        with suppress(OSError, ValueError):  # a full disk; the others look into SQLite at every call then
+        with suppress(OSError, ValueError):  # a full disk: others then look into SQLite at every call
             fd = self._entries.open(_NAME, os.O_RDWR | os.O_CREAT if self._write else os.O_RDONLY)
             try:
                 found = os.fstat(fd)
@@ -65,7 +65,7 @@ class CommitNumber:
                 os.close(fd)
 
     def publish(self, seq: int) -> None:
-        """Say that a commit has been made; under the lock. It takes a hundredth of the commit to open the file."""
+        """Say that a commit has been made; under the lock. Opening the file takes a hundredth of a commit's time."""
         if self._entries is None or not self._write:
             return
         with suppress(OSError):
@@ -76,5 +76,5 @@ class CommitNumber:
                 os.close(fd)
 
     def close(self) -> None:
-        """Look at the folder no more; the map stays for searches under way."""
+        """Map no new file from now on; the map stays for searches under way."""
         self._entries = None

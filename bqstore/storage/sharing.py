@@ -27,7 +27,7 @@ from .snapshot_format import Header
 
 
 class Sharing(Reading):
-    """What processes with the same store have to do with each other.
+    """The part of a store that concerns other processes which have it open.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Sharing(Reading):
         self._lock, self.lock_timeout, self._place = lock, lock_timeout, place
         self.is_alone = folder is None or held is not None
         self.number = CommitNumber(None, write=False)
-        self._snapshots: tuple[Mapped, ...] = ()  # that are mapped, and may be cut
+        self._snapshots: tuple[Mapped, ...] = ()  # mapped ones, to check that nobody has cut them
         self._until_closed = ExitStack()
         if held is not None:
             self.hold(held)
@@ -78,7 +78,7 @@ class Sharing(Reading):
             self._snapshots = tuple(each for each in self._snapshots if each.is_there(self.folder))
 
     def look(self) -> None:
-        """To be done now and then: see where the folder is, its snapshots, and SEQ.
+        """Check the folder's place, mapped snapshots, and SEQ; to be called now and then.
 
         Raises FolderReplacedError, StorageError, CorruptionError where a snapshot was cut.
         """
@@ -94,17 +94,17 @@ class Sharing(Reading):
         return None if self._place is None else self._place.folder
 
     def use(self) -> None:
-        """Say that it is used, and others may have to rest: see `descriptors`."""
+        """Tell `descriptors` that this store is in use, so that others may have to rest."""
         if self._place is not None:
             descriptors.used(self)
 
     def rest(self) -> bool:
-        """Give back all descriptors until one is needed; False where one is now, or nothing else tells the folder.
+        """Give back all descriptors until one is needed; False if one is in use, or the folder would not be recognized.
 
-        Not those of locks that are held. May be called from any thread at any moment.
+        Descriptors of held locks are kept. For any thread, at any moment.
         """
         if self._place is not None and self._place.is_closed:
-            return True  # nothing is held, and it need not be asked again
+            return True  # it holds nothing, and need not be asked again
         if self._place is None or not self._place.can_rest or self._is_poisoned() or not self.catalogue.rest():
             return False
         for file in self.flat.both():
@@ -119,7 +119,7 @@ class Sharing(Reading):
     # ---- the lock
 
     def lock_file(self) -> AbstractContextManager[io.FileIO | None]:
-        """What to hold with ``with`` during `wait_for_lock` and the write; closing it earlier gives the lock back."""
+        """The file to hold by ``with`` during `wait_for_lock` and the write; closing it earlier gives the lock back."""
         if self.is_alone or self._lock is None:
             return nullcontext()
         if self._place is not None:
@@ -127,7 +127,7 @@ class Sharing(Reading):
         return self._lock.open()
 
     def refuse(self, waited: float) -> None:
-        """Raise LockedError for who waits no longer, as another thread of this process does already."""
+        """Raise LockedError for a thread whose time is up while another of this process still waits for the lock."""
         with self.lock_file() as file:
             if file is not None and self._lock is not None:
                 raise self._lock.refused(file, waited)
@@ -139,7 +139,7 @@ class Sharing(Reading):
         self._rest_folder()
 
     def _rest_folder(self) -> None:
-        """Give back the folder's descriptor: a write, or a look each half second, can open it again."""
+        """Give back the folder's descriptor: a write, or the check each half second, can open it again."""
         if self._place is not None:
             self._place.rest()
 
@@ -164,7 +164,7 @@ class Sharing(Reading):
         self.flat.sweep(self.head.generation)
         if self.flat.entries is not None:
             with suppress(BqstoreError), self.duty("SAVE") as alone:
-                if alone:  # else somebody is writing one, and sweeps then
+                if alone:  # else another process is writing one, and will sweep
                     snapshots.sweep(self.flat.entries, self.head.generation, 0, self.head.seq)
 
     @contextmanager
@@ -257,7 +257,7 @@ class Sharing(Reading):
 
 
 def _opened(duty: WriterLock) -> io.FileIO:
-    """The file of a duty: to keep what is derived."""
+    """The locked file of a duty (see `Sharing.duty`), which is to keep derived data."""
     try:
         return duty.open()
     except StorageError as error:

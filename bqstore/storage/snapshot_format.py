@@ -192,9 +192,9 @@ def section_sum(pieces: Iterable[U64]) -> int:
     -----
     Word i goes into lane i mod LANES: ``lane = (lane ^ lane >> 29) * odd + word``, modulo 2**64. Each step is
     invertible, so a change within one word always changes its lane, and the result depends on the order of the words.
-    BLAKE2b hashes the lanes to one number. The sums of products that protect records would do for 32-bit words only: in
-    64 bits, changes of the upper bits of two words cancel. Lanes run at four vector instructions a row: 7 GB/s on one
-    core of an AMD EPYC (BLAKE2b alone 1.4; zlib's CRC-32 between 1 and 7, depending on the build of zlib).
+    BLAKE2b hashes the lanes to one number. The sums of products that protect records suit 32-bit words only: with
+    64 bits, changes of the upper bits of two words could cancel. Lanes run at four vector instructions a row: 7 GB/s on
+    one core of an AMD EPYC (BLAKE2b alone 1.4; zlib's CRC-32 between 1 and 7, depending on the build of zlib).
     """
     lanes, scratch, used = np.zeros(LANES, np.uint64), np.empty(LANES, np.uint64), 0
     for words in pieces:

@@ -47,8 +47,8 @@ def connect(path: Path | None, mode: str, immutable: bool) -> sqlite3.Connection
 def let_write(connection: sqlite3.Connection, log: Path, check_place: Callable[[], None]) -> None:
     """Prepare a connection that will commit.
 
-    SQLite opens the log by its path, at the first statement that reads. Should another folder stand there by then, its
-    log would be copied into this file, and taken for copied: ``check_place`` raises before that.
+    SQLite opens the log by its path, at the first statement that reads. If another folder stood there by then, its log
+    would be copied into this file and then count as copied: ``check_place`` raises before that.
     """
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -66,7 +66,7 @@ def let_write(connection: sqlite3.Connection, log: Path, check_place: Callable[[
 
 
 def want_of_room(error: sqlite3.Error, folder: Path | None) -> OSError | None:
-    """The system's error where SQLite's is one of a full disk, or quota; SQLite itself names the first alone.
+    """The system's error if SQLite's comes of a full disk or quota; SQLite itself names only a full disk.
 
     ``folder``: where SQLite was writing.
     """
@@ -85,7 +85,7 @@ def _may_want_room(text: str) -> bool:
 
 
 def _has_odd_header(path: Path) -> bool:
-    """Whether the first page asks for another version of SQLite, without which the file may only be read."""
+    """Whether the first page requires another version of SQLite to write the file."""
     try:
         with path.open("rb") as file:
             return any(version not in (1, 2) for version in file.read(20)[18:])
@@ -111,7 +111,7 @@ def translate(error: sqlite3.Error, name: str, folder: Path | None = None) -> Bq
         return CorruptionError(f"{name} is damaged ({text}); {restore}")
     if "readonly" in text:
         return StorageError(f"{name} has a writer, and following a writer needs permission to write in its folder")
-    if "locking protocol" in text:  # a lock that could not be given back, say: this connection gets none any more
+    if "locking protocol" in text:  # as when a lock could not be given back: this connection gets no lock any more
         return StorageError(f"{name}: {text}; close the collection and open it again")
     if "locked" in text:
         return LockedError(f"{name} is locked by another program; close it there")
@@ -123,6 +123,6 @@ def translate(error: sqlite3.Error, name: str, folder: Path | None = None) -> Bq
 
 
 def was_not_written(error: sqlite3.Error) -> bool:
-    """Whether a COMMIT has failed before its last page, the one that commits, was written; not where a sync failed."""
+    """Whether a COMMIT failed before its last page, the one that commits, was written; false if a sync failed."""
     name = getattr(error, "sqlite_errorname", None)  # from Python 3.11 on
     return name == "SQLITE_IOERR_WRITE" or "is full" in str(error)  # of a quota SQLite says the first

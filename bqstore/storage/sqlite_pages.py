@@ -1,8 +1,8 @@
-"""What stands in the pages of an SQLite file that SQLite cannot, or not wholly, read any more.
+"""The records in the pages of an SQLite file that SQLite cannot read any more, or not all of it.
 
-Every page that looks like a leaf of a table is decoded, whatever leads to it: a damaged root, an inner page or the
-first page loses the way to thousands of rows, and none of them. Cells of pages that are free may be older than what was
-committed, or deleted: the caller verifies what it takes. See "Database File Format" of SQLite's documentation.
+Every page that looks like a leaf of a table is decoded, whether a page leads to it or not: with a damaged root, inner
+page or first page SQLite loses access to thousands of rows that are still there. Free pages may hold old versions and
+deleted rows: the caller verifies what it takes. See "Database File Format" of SQLite's documentation.
 """
 
 import os
@@ -36,7 +36,7 @@ class Pages:
             self._read_log(log.read_bytes())
 
     def _read_log(self, data: bytes) -> None:
-        """Take the frames of the present log up to the last commit; older ones behind them have other salts."""
+        """Take the frames of the present log up to its last commit; older frames after them have other salts."""
         salts, step, pending = data[16:24], _FRAME_HEADER + self.size, {}
         for at in range(_LOG_HEADER, len(data) - step + 1, step):
             if data[at + 8 : at + 16] != salts:
@@ -62,7 +62,7 @@ class Pages:
         return platform.read_at(self._file.fileno(), self.size, (number - 1) * self.size)
 
     def records(self, columns: int) -> Iterator[tuple[Any, ...]]:
-        """The records of so many columns, the row's number in the place of a first column that is its alias."""
+        """The records with so many columns; a first column that is an alias of the rowid has the rowid."""
         for number in range(1, self.count + 1):
             page, start = self.page(number), 100 if number == 1 else 0
             if len(page) < self.size or page[start] != _LEAF:

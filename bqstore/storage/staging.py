@@ -1,9 +1,9 @@
 """Vectors of another model, kept beside a collection until there is one for each document: `reembed` goes on with them.
 
-``reembed.bin`` is a file of vector records as any other, in no order: each names the document it is for. No commit
-refers to it, so what is valid in it is what matches its checksum: a record that a kill has cut is overwritten.
-``reembed.json`` says which model they are of, and since which commit. A document's text may change in place, so that a
-record ends with two numbers more, of a hash of the text that was embedded: `drop_changed` compares.
+``reembed.bin`` is a file of vector records like any other, in no order: each names its document. No commit refers to
+it, so a record is valid if it matches its checksum; one that was cut by a kill is overwritten. ``reembed.json`` says of
+which model they are, and since which commit. A document's text may change in place, so each record has two more numbers
+at its end, a hash of the text that was embedded, which `drop_changed` compares.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ class Staging:
                 folder / _DATA, _layout(dim), 0, head.store_id, 0, self._store.read_only, self._store.flat.entries
             )
         except (OSError, ValueError, KeyError, TypeError, BqstoreError):
-            return  # there is none, or it is of no use: the first `add` begins anew
+            return  # there is none, or it cannot be used: the first `add` begins anew
         self.dim = dim
         slots = self._file.slots if isinstance(self._file, DiskFile) else 0
         for at in range(0, slots, _AT_ONCE):
@@ -113,7 +113,7 @@ class Staging:
         plan = {"model": self._model, "dim": dim, "from": head.settings["embedding_model"], "seq": self.seq}
         with storage_errors(f"write {_PLAN}"):
             data = json.dumps(plan).encode()
-            with suppress(FileNotFoundError):  # what is there is of another model: gone before the plan says otherwise
+            with suppress(FileNotFoundError):  # vectors of another model are removed before the plan names this one
                 (folder / _DATA).unlink()
             os.close(make_file(folder / _PLAN, lambda fd: write_all(fd, data, 0), entries))
         self._file = DiskFile.create(folder / _DATA, _layout(dim), 0, head.store_id, entries=entries)

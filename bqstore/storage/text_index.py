@@ -1,12 +1,12 @@
 """The words of the rows' texts: an FTS5 index of SQLite in `meta.db`, which keeps no second copy of the texts.
 
-It changes in the transactions that change the rows, by statements here that the writers call, not by triggers: those
-would be code in a file that may be anybody's, which connections of ours do not run, and would index a text anew
-whenever its metadata changes. To forget a row FTS5 must be told the text it has indexed, so `forget` comes before the
-row changes, and `take` after it.
+It changes in the transactions that change the rows, by statements here that the writers call. Triggers would be code in
+a file that may be anybody's, which our connections do not run, and would index a text again whenever its metadata
+changes. To remove a row FTS5 must be given the text that it has indexed, so `forget` comes before the row changes, and
+`take` after it.
 
-An index of rows that were there before it is built in portions, each one commit. Meanwhile it covers the rows before
-``built`` and from ``until`` on, the first rid that was free when it was begun; nothing is searched in it.
+An index of existing rows is built in portions, each one commit. Meanwhile it covers the rows before ``built`` and those
+from ``until`` on, the first rid that was free when the build began; it is not searched before it is complete.
 """
 
 import sqlite3
@@ -109,7 +109,7 @@ class TextIndex:
         )
 
     def next(self, connection: sqlite3.Connection) -> "TextIndex":
-        """The index as it is when the next portion of the missing rows is indexed."""
+        """The index as it will be when the next portion of the missing rows is indexed."""
         end, length, count = self.built, 0, 0
         rows = connection.execute(
             "SELECT rid, length(text) FROM rows WHERE rid >= ? AND rid < ? ORDER BY rid", (self.built, self.until)
@@ -124,7 +124,7 @@ class TextIndex:
         return TextIndex(self.tokenize) if end == self.until else replace(self, built=end)
 
     def grow(self, connection: sqlite3.Connection, new: "TextIndex") -> None:
-        """Index what the next one has, and this one lacks."""
+        """Index the rows that ``new`` covers and this one does not."""
         end = self.until if new.is_whole else new.built
         connection.execute(f"{new._taking} AND rid >= ? AND rid < ?", (self.built, end))
 
@@ -159,7 +159,7 @@ def empty(connection: sqlite3.Connection) -> None:
 
 
 def optimize(connection: sqlite3.Connection) -> None:
-    """Write the index anew: what was forgotten stands in it until then."""
+    """Write the index anew: until then it still contains what was forgotten."""
     connection.execute("INSERT INTO words (words) VALUES ('optimize')")
 
 
@@ -193,11 +193,11 @@ def ranked(
 ) -> Iterator[list[tuple[int, float]]]:
     """(rid, score) of the rows that match, the highest first, then by rid; in portions.
 
-    The score is BM25 as FTS5 computes it (k1 = 1.2, b = .75), of all rows that are indexed. ``among`` may list a few
-    rids, the only ones that count, of ``every`` so many rids about one is scored.
+    The score is BM25 as FTS5 computes it (k1 = 1.2, b = .75) over all indexed rows. ``among``: the few rids that may
+    match. ``every``: only about one rid in so many is scored.
     """
     few = "" if among is None else f" AND +rowid IN ({','.join(map(str, among))})"
-    if every > 1:  # `rank` would have FTS5 score all for the order
+    if every > 1:  # ordered by `rank`, FTS5 would score all
         sql = (
             "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? "  # noqa: S608
             f"AND (((rowid & 0xffffffff) * 2654435761) >> 15) % {every} = 0 ORDER BY score DESC, rowid LIMIT ?"
@@ -211,7 +211,7 @@ def ranked(
 def in_order(
     connection: sqlite3.Connection, expression: str, limit: int = -1, among: Sequence[int] | None = None
 ) -> Iterator[list[tuple[int, float]]]:
-    """The same without scores, by rid; nothing is read that is not asked for."""
+    """The same without scores, by rid; reads no more than the caller takes."""
     few = "" if among is None else f" AND +rowid IN ({','.join(map(str, among))})"
     sql = f"SELECT rowid, 0.0 FROM words WHERE words MATCH ?{few} ORDER BY rowid LIMIT ?"  # noqa: S608
     yield from _portions(connection, sql, expression, limit)
@@ -231,7 +231,7 @@ def _portions(
 
 
 def check_expression(connection: sqlite3.Connection, expression: str) -> None:
-    """Raise InvalidInputError for an expression that is none of FTS5's."""
+    """Raise InvalidInputError for what is no expression of FTS5."""
     try:
         connection.execute("SELECT 1 FROM words WHERE words MATCH ? LIMIT 1", (expression,)).fetchone()
     except sqlite3.OperationalError as error:
@@ -248,7 +248,7 @@ def check_expression(connection: sqlite3.Connection, expression: str) -> None:
 
 
 def problems_of(connection: sqlite3.Connection, index: TextIndex, name: str, whole: bool) -> list[str]:
-    """How the index differs from the rows, one line each: in which rows it has; ``whole``: in all their words.
+    """How the index differs from the rows, one line each: in which rows it has; with ``whole``, also in any word.
 
     The texts are indexed again, in a file that SQLite removes, and the two are compared word by word.
     """
@@ -285,7 +285,7 @@ def _are_same(connection: sqlite3.Connection, index: TextIndex, covered: str) ->
 
 
 def _contents(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
-    """All that decides an answer: the words with their places, the lengths of the rows; a mark at the end."""
+    """Whatever an answer depends on: the words with their places, the lengths of rows, and the sums over all rows."""
     only = connection.execute("PRAGMA query_only").fetchone()[0]
     connection.execute("PRAGMA query_only = OFF")  # a temporary table is no change of the file
     try:

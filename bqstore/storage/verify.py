@@ -29,7 +29,7 @@ _SHOWN = 20  # problems of one kind; the others are counted
 
 
 def files_of(store: "Store") -> FlatFiles:
-    """The flat files that are open now, to be read also when the store has gone on to others."""
+    """The flat files that are open now, which can be read also after the store has replaced them."""
     flat = FlatFiles(store.folder, read_only=True, entries=store.flat.entries)
     flat.take(store.flat)
     return flat
@@ -81,7 +81,7 @@ def problems_of(
 
 
 def _lost_names(store: "Store", head: Head, flat: FlatFiles) -> list[str]:
-    """Files that are read here by what was opened, and that the next opening will not find."""
+    """Files that are open here, but that the next opening will not find."""
     problems = []
     for file in flat.both():
         try:
@@ -89,7 +89,7 @@ def _lost_names(store: "Store", head: Head, flat: FlatFiles) -> list[str]:
         except (BqstoreError, OSError) as error:
             problems.append(str(error))
     if problems:
-        with store.catalogue.reading() as connection:  # not this thread's, which stands at the commit
+        with store.catalogue.reading() as connection:  # a connection that sees the last commit, unlike this thread's
             last = read_head(connection, store.catalogue.name)
         if last is not None and last.generation != head.generation:  # a compaction has removed them
             problems = []

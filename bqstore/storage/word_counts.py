@@ -1,4 +1,4 @@
-"""The words of texts that no catalogue holds, split by FTS5 as those of a text index are."""
+"""Counts of words in texts outside of any catalogue, split by FTS5 as a text index splits them."""
 
 import sqlite3
 from collections import Counter
