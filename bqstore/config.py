@@ -26,6 +26,7 @@ from .errors import InvalidInputError
 
 DISTANCES: Final = ("cosine", "dot", "euclid")
 ORIGINALS: Final = ("float32", "float16", "int8", "none")
+VALUE_BYTES: Final = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value of an original
 MAX_DIM: Final = 16_384
 MAX_K: Final = 10_000
 
@@ -182,6 +183,9 @@ class SearchParams:
         set_(self, "rescore", check_bool("rescore", self.rescore))
         if self.hnsw_ef is not None:
             set_(self, "hnsw_ef", check_int("hnsw_ef", self.hnsw_ef, 1, 1_000_000))
+
+
+GROUPS: Final[dict[str, type[Any]]] = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
 
 def check_oversampling(value: object) -> float:

@@ -28,6 +28,7 @@ from .collection import Collection
 from .config import (
     AUTO,
     DISTANCES,
+    GROUPS,
     MAX_DIM,
     ORIGINALS,
     HnswConfig,
@@ -72,7 +73,6 @@ _SERVED: Final[dict[str, Any]] = {
     "grpc": False,
     "timeout": 30.0,
 }
-_GROUPS: Final = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
 
 def _not_beside(path: object) -> Iterable[str]:
@@ -441,7 +441,7 @@ def _lent(given: object, beside: Iterable[str]) -> Collection:
 def _grouped(flat: Mapping[str, Any], objects: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that were given as keywords of their own, in the objects that hold them."""
     out = dict(objects)
-    for group, cls in _GROUPS.items():
+    for group, cls in GROUPS.items():
         given = {field.name: flat[field.name] for field in fields(cls) if flat[field.name] is not None}
         if given and isinstance(out[group], cls):
             name = next(iter(given))

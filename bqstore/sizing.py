@@ -1,9 +1,9 @@
 """How much memory, disk and time a collection will take, before there is one: plain functions of its settings.
 
-Bytes follow from the arrays and from the files (`storage/FORMAT.md`); a test holds them to stores that it builds. Times
-are reckoned from a few that were measured, which stand in ``MEASURED`` and in docs/scaling.md, and from their growth
-between 10,000 and 1,000,000 vectors. What a cluster takes is reckoned by Qdrant's own rule and from the ratio of
-docs/benchmarks.md. It opens nothing and measures nothing.
+Bytes follow from the arrays and files (`storage/FORMAT.md`); a test compares them with stores that it builds. Times are
+estimated from a few that were measured (see ``MEASURED`` and docs/scaling.md), and from their growth between 10,000 and
+1,000,000 vectors. What a cluster takes is estimated by Qdrant's own rule and the ratio in docs/benchmarks.md. It opens
+nothing and measures nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .arguments import check_choice, check_int
-from .config import ENCODINGS, MAX_DIM, ORIGINALS
+from .config import ENCODINGS, MAX_DIM, ORIGINALS, VALUE_BYTES
 
 MEASURED: Final = (
     "bytes of stores of 10,000 and 100,000 vectors of 128 to 1,536 dimensions; times on one thread of an AMD EPYC at "
@@ -22,7 +22,6 @@ MEASURED: Final = (
 MACHINES: Final = tuple(gigabytes * 10**9 for gigabytes in (4, 8, 16, 24, 32, 64, 128, 256, 512, 1024))
 
 _PLANES = {"one_bit": 1.0, "one_and_half_bits": 1.5, "two_bits": 2.0, "four_bits": 4.0}
-_VALUE = {"float32": 4, "float16": 2, "int8": 1, "none": 0}
 _MOST_SLOTS = 2**31 - 1  # ordinals are int32
 
 # ---- bytes
@@ -125,7 +124,7 @@ def memory_while(setup: Setup) -> dict[str, int]:
 
 def disk(setup: Setup) -> dict[str, int]:
     """Bytes on disk by part; compaction and a backup take as much again."""
-    n, value = setup.vectors, _VALUE[setup.originals]
+    n, value = setup.vectors, VALUE_BYTES[setup.originals]
     ids = setup.id_bytes + _ID
     document = setup.document_bytes
     waste = min(_MOST_WASTE, 1 / (1 - min(document, _PAGE) / (1.5 * _PAGE)))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 F32 = NDArray[np.float32]
-Partial = PartialHits | ExplainedHits
 
 
 def hits(engine: "Engine", queries: F32, tree: Tree | None, options: Options, explain: bool = False) -> list[list[Hit]]:

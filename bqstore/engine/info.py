@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config import VALUE_BYTES
 from ..errors import CorruptionError, StorageError
 from ..index import kernels_state
 from ..results.info import CollectionInfo
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 _TRIES = 50  # to find a moment without a commit
-_BYTES_KEPT = {"float32": 4, "float16": 2, "int8": 1, "none": 0}  # of one value
 
 
 def info_of(engine: "Engine") -> CollectionInfo:
@@ -51,7 +51,7 @@ def info_of(engine: "Engine") -> CollectionInfo:
         embedding_model=settings["embedding_model"],
         read_only=store.read_only,
         code_bytes=code_bytes,
-        original_bytes=dim * _BYTES_KEPT[settings["originals"]],
+        original_bytes=dim * VALUE_BYTES[settings["originals"]],
         vector_bytes=dim * 4,
         compression=dim * 4 / code_bytes if code_bytes else 0.0,
         memory_bytes=head.n_slots * code_bytes + graph_bytes,

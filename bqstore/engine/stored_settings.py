@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from ..config import DISTANCES, ORIGINALS, HnswConfig, Quantization, SearchParams
+from ..config import DISTANCES, GROUPS, ORIGINALS, SearchParams
 from ..errors import CorruptionError, InvalidInputError
 from ..storage.text_index import TextIndex
-
-_GROUPS: dict[str, type[Any]] = {"quantization": Quantization, "hnsw": HnswConfig, "search": SearchParams}
 
 
 def check_stored(settings: dict[str, Any], name: str) -> None:
     """Raise CorruptionError unless these are settings that a collection may have; ``name`` is the file's."""
     try:
-        for group, kind in _GROUPS.items():
+        for group, kind in GROUPS.items():
             kind(**settings[group])
         if "untuned" in settings:
             SearchParams(**settings["untuned"])
