@@ -1,9 +1,9 @@
-"""The time that decides which documents are over: one function, which a test may replace to move the clock."""
+"""The time that decides which documents have expired: one function, which a test may replace to move the clock."""
 
 import time
 from typing import Final
 
-# in the metadata, as microseconds since 1970: from then on the document is over
+# in the metadata, as microseconds since 1970: the document expires then
 EXPIRES_AT_KEY: Final = "_bq_expires_at"
 
 

@@ -118,8 +118,8 @@ class Collection:
         ids : n strings or None         1 to 1,024 bytes of UTF-8; None gets a UUID; of equal ids the last wins
         texts : n strings or None
         metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
-        expires_at                      when the documents are over: a datetime, or seconds from now as a number or
-                                        timedelta; one for all, or one for each, None among them for never
+        expires_at                      when the documents expire: a datetime, or seconds from now as a number or
+                                        timedelta; one for all, or one for each, with None for never
                                         (see ``docs/expiry.md``)
         on_error : str                  "raise", or "skip": leave out documents that cannot be stored
 
@@ -147,15 +147,15 @@ class Collection:
 
     @checked_keywords
     def add_stream(self, documents: Iterable[Any], *, batch_size: int = 1000, on_error: str = "raise") -> StreamReport:
-        """Add what an iterable gives, a portion at a time: for more documents than memory holds.
+        """Add the documents of an iterable, a portion at a time: for more documents than memory holds.
 
-        Each portion is one `add`: durable, and searchable, before the next is asked for. Where the iterable, a document
-        or Ctrl-C ends the call, earlier portions stay; give ids, and the stream can be sent again.
+        Each portion is one `add`: durable, and searchable, before the next is read. If an error of the iterable, a bad
+        document or Ctrl-C ends the call, earlier portions stay. With ids the whole stream can be sent again.
 
         Parameters
         ----------
-        documents : iterable        of vectors; or of dicts with a ``vector`` and, as they are there, ``id``, ``text``,
-                                    ``metadata`` and ``expires_at``; or of `Record` with vectors, as `scroll` gives them
+        documents : iterable        of vectors; or of dicts with a ``vector`` and perhaps ``id``, ``text``, ``metadata``
+                                    and ``expires_at``; or of `Record` with vectors, as `scroll` gives them
         batch_size : int            documents of a portion, 1 to 1,000,000
         on_error : str              as in `add`
 
@@ -182,13 +182,13 @@ class Collection:
         expires_at: ExpiresAt | None = None,
         replace: bool = False,
     ) -> int:
-        """Change parts of documents and leave the rest; returns how many were changed. Unknown ids are skipped.
+        """Change parts of documents and keep the rest; returns how many were changed. Unknown ids are skipped.
 
         Parameters
         ----------
         ids : n strings
-        texts : n strings or None       a None among them leaves that text
-        metadatas : n dicts or None     merged into the stored ones; a None among them leaves that document's
+        texts : n strings or None       None among them: this text stays
+        metadatas : n dicts or None     merged into the stored ones; None among them: this document's stay
         vectors : array-like (n, dim)
         expires_at                      as in `add`; None leaves it, ``math.inf`` is never
         replace : bool                  drop the stored metadata instead of merging
@@ -261,9 +261,9 @@ class Collection:
         return writes.delete(self._engine, names, tree)
 
     def expire(self) -> int:
-        """Delete the documents that are over, see ``expires_at`` of `add`; returns how many.
+        """Delete expired documents (see ``expires_at`` of `add`); returns how many.
 
-        No call returns such documents anyway. `compact` deletes them, too, and gives the space back.
+        No call returns expired documents anyway. `compact` deletes them, too, and gives the space back.
 
         >>> from datetime import datetime, timezone
         >>> col.update_metadata(["a"], expires_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
@@ -304,10 +304,10 @@ class Collection:
 
     @checked_keywords
     def save(self, path: str | PathLike[str], collection: str = "default") -> None:
-        """Copy what is committed into a store on disk, every record verified; others may write meanwhile.
+        """Copy the last commit into a store on disk, every record verified; others may write meanwhile.
 
-        Of a collection in memory this is what keeps it; `bqstore.load` brings it back into memory, `bqstore.open` opens
-        it where it is. Nothing is at the new place until all of it is on the disk.
+        This keeps a collection in memory for good; `bqstore.load` brings it back into memory, `bqstore.open` opens the
+        copy where it is. Nothing is at the new place until all of it is on the disk.
 
         Raises
         ------
@@ -358,30 +358,30 @@ class Collection:
                                         with a score of 0
         k : int                         1 to 10,000
         text : str                      words to search for, any of them; see ``text_index`` of `bqstore.open`
-        mode : str                      "vector", "text", or "hybrid": by both. None: by what is given
-        fusion : str                    of both: "relative_score" (None), by their scores, which are brought to 0 to 1
-                                        before, or "rrf", by their ranks (reciprocal rank fusion)
-        alpha : float                   of both: the weight of the vector's side, from 0 to 1; None: 0.5
+        mode : str                      "vector", "text", or "hybrid": by both. None: by whichever is given
+        fusion : str                    with "hybrid", how both are merged: "relative_score" (None), by their scores,
+                                        scaled to 0 to 1, or "rrf", by their ranks (reciprocal rank fusion)
+        alpha : float                   with "hybrid", the weight of the vector's side, 0 to 1; None: 0.5
         syntax : str                    "words" (None), or "fts5": ``text`` is an expression of SQLite's FTS5, with
                                         phrases, AND and NOT
         filter : dict or function       which documents may be found: ``{"lang": "en", "year": {"$gte": 2020}}`` (see
                                         ``docs/filters.md``), or a function of a `Record` that returns a bool (slower)
         oversampling : float or None    ``ceil(k * oversampling)`` candidates are rescored. None: the collection's
-                                        default, and more where a filter or duplicates call for them
+                                        default, and more if a filter or duplicates require it
         rescore : bool or None          score candidates by their original vectors; None: the collection's default
         hnsw_ef : int or None           width of the graph walk's candidate list; None: the collection's default
         exact : bool                    score every matching document by its original vector
         ignore_quantization : bool      Qdrant's name for the same: search the original vectors, not the codes
-        target_recall : float           share of the true nearest to find: the cheapest settings that found it for this
-                                        collection's documents take the place of ``oversampling`` and ``hnsw_ef``
+        target_recall : float           share of the true nearest to find: ``oversampling`` and ``hnsw_ef`` are then the
+                                        cheapest that reached it in measurements on this collection
         score_threshold : float         drop hits with a lower score
         with_vectors : bool             fill ``Hit.vector``
         rerank : function               called as ``rerank(text, hits)`` with the ``fetch_k`` best hits, returns a score
                                         for each; the k with the highest are the hits. See ``docs/hybrid.md``
         fetch_k : int                   at least k; None: four times k, and at least 20
         explain : bool                  return `ExplainedHits`, whose ``explanation`` tells how the search was done
-        allow_damaged : bool            of a damaged collection, find what is intact: documents that cannot be read are
-                                        left out and named, see `PartialHits`. Without it they are a CorruptionError
+        allow_damaged : bool            search what is intact of a damaged collection: documents that cannot be read are
+                                        left out and named, see `PartialHits`. False: they are a CorruptionError
 
         >>> hits = col.search([1, 0, 0, 0], k=2, filter={"year": {"$gte": 2020}})
         >>> hits[0].id, hits[0].score, hits[0].text
@@ -564,10 +564,10 @@ class Collection:
         score_threshold: float | None = None,
         with_vectors: bool = False,
     ) -> Searcher:
-        """Prepare a search that is made often: what does not depend on the vector is decided once.
+        """Prepare a search that is made often: whatever does not depend on the vector is done once.
 
-        It costs less around each search, see ``docs/collection.md``, and finds the same. It follows commits, of other
-        processes, too. The parameters are those of `search`.
+        Its searches take less time, see ``docs/collection.md``, and find the same. They see new commits, also of other
+        processes. The parameters are those of `search`.
 
         >>> nearest = col.searcher(k=2, filter={"year": {"$gte": 2021}})
         >>> [hit.id for hit in nearest.search([0, 1, 0, 0])]
@@ -614,7 +614,7 @@ class Collection:
         score_threshold: float | None = None,
         with_vectors: bool = False,
     ) -> list[Hit]:
-        """Of the ``fetch_k`` nearest documents choose k that are near the vector and differ from each other.
+        """Choose, of the ``fetch_k`` nearest documents, k that are near the vector and differ from each other.
 
         Each next hit has the largest ``lambda_mult * score - (1 - lambda_mult) * similarity to the nearest hit chosen
         before``, in the collection's distance. The first is the nearest document (Carbonell and Goldstein, SIGIR 1998).
@@ -665,7 +665,7 @@ class Collection:
 
         Parameters
         ----------
-        ids : list of str               documents whose vectors are searched with; they are no hits themselves
+        ids : list of str               documents to search with, by their vectors; they are not among the hits
         vectors : array-like (m, dim)   more vectors
         combine : str                   "mean": search with the mean of all, under cosine each at unit length; "best":
                                         search with each, and give every document its best score
@@ -721,13 +721,13 @@ class Collection:
     ) -> Iterator[Record]:
         """Iterate over every document that matches, oldest first, reading ``batch`` at a time.
 
-        You may write meanwhile: each document that was there at the start and still is comes once, as it is when its
-        batch is read.
+        You may write meanwhile: each document that exists at the start and when its batch is read comes once, in its
+        state at that time.
 
         Parameters
         ----------
         limit : int or None         at most so many documents
-        offset : int                leave out so many at the start
+        offset : int                skip so many at the start
         with_vectors : bool         fill ``Record.vector``
         order_by : str or None      a metadata field: numbers first, then strings and dates, then others, then
                                     documents without the field
@@ -832,10 +832,10 @@ class Collection:
         return info.info_of(self._engine)
 
     def health(self) -> Health:
-        """Tell whether searches find what the target recall promises, and what would mend it; nothing is measured.
+        """Tell whether searches reach the target recall, and what would mend it if not; the call measures nothing.
 
-        What is known comes from documents that were held out, whenever the collection had doubled, and from searches of
-        this process: one in many is answered again exactly, in the background, in a hundredth of the time.
+        It goes by measurements with held-out documents, made whenever the collection had doubled, and by searches of
+        this process: one in many is answered again by exact search, in the background, in a hundredth of the time.
 
         >>> col.health().ok, col.health().target
         (True, 0.95)
@@ -867,7 +867,7 @@ class Collection:
         Raises
         ------
         SettingsConflictError   the collection holds vectors of another model or dimension; both are named
-        ReadOnlyError           it is to be written, and open for reading only
+        ReadOnlyError           ``writing=True``, and the collection is open for reading only
 
         >>> col.check_model("text-embedding-3-small", dim=4)
         """
@@ -888,10 +888,10 @@ class Collection:
 
         Parameters
         ----------
-        queries : array-like (m, dim)   better your users' queries, as questions differ from documents. None: ``sample``
-                                        documents, each of which asks for its neighbors and is not counted itself
+        queries : array-like (m, dim)   best, your users' queries, as questions differ from documents. None: ``sample``
+                                        documents are used as queries, each for its neighbors, without itself
         k : int                         hits per query
-        sample : int                    how many documents to ask with where no queries are given
+        sample : int                    how many documents to use as queries if none are given
         settings : list of dicts        what to measure, each with some of ``oversampling``, ``rescore``, ``hnsw_ef``,
                                         ``query_encoding``, ``encoding``, ``estimator``, ``rotate``, ``truncate_dim``.
                                         None: a choice of them. Encodings other than the collection's are tried in
@@ -951,9 +951,9 @@ class Collection:
     ) -> Quantization:
         """Make all codes anew from the original vectors, and give back the space of deleted documents.
 
-        Without arguments encodings are measured on the vectors there are now, and the best is taken; worthwhile
-        when they differ in kind from the first ones. Fewer than 2,048 vectors tell too little: then the simplest
-        encoding that the arguments allow is used until there are more.
+        Without arguments, encodings are measured on the present vectors and the best is taken; worthwhile when these
+        differ in kind from the first ones. With fewer than 2,048 vectors, too few to tell, the simplest encoding that
+        the arguments allow is used until there are more.
 
         Searches go on meanwhile, here and in other processes; writes wait. It is one commit: until then an
         interruption changes nothing. Settings found by `tune` are dropped, as they were for the old codes.
@@ -961,7 +961,7 @@ class Collection:
         Parameters
         ----------
         encoding, query_encoding, estimator, rotate, truncate_dim
-            as in `Quantization`. They become the collection's settings; what is not given gets its default
+            as in `Quantization`. They become the collection's settings; those not given get their defaults
 
         Returns
         -------
@@ -1017,7 +1017,7 @@ class Collection:
         Raises
         ------
         InvalidInputError       documents without a text, or vectors that cannot be stored; nothing was changed
-        LockedError             another process is at it
+        LockedError             another process is embedding this collection again
         EmbeddingError          the model refused; what was embedded before is kept for the next call
 
         >>> class Lengths:
@@ -1054,8 +1054,8 @@ class Collection:
     def set_text_index(self, text_index: bool | Mapping[str, Any] = True) -> None:
         """Index the words of all texts anew, perhaps with another tokenizer; or drop the index (False).
 
-        It is built in portions, each a commit of its own, and others may write meanwhile; searches for words are a
-        `NotReadyError` until it is whole. What was interrupted goes on at the next opening.
+        It is built in portions, each a commit of its own, and others may write meanwhile. Until it is complete,
+        searches for words raise `NotReadyError`. If it is interrupted, it goes on at the next opening.
 
         Parameters
         ----------
@@ -1069,7 +1069,7 @@ class Collection:
 
     @traced("compact")
     def compact(self) -> None:
-        """Give back the space of documents that are deleted, replaced or over: nothing of them is left in the files.
+        """Give back the space of deleted, replaced and expired documents: nothing of them is left in the files.
 
         Searches go on meanwhile, here and in other processes; writes wait. It is one commit: until then an
         interruption changes nothing. A process that reads an older commit at that moment keeps SQLite's log, and what
@@ -1089,15 +1089,15 @@ class Collection:
     def backup(self, path: str | PathLike[str], *, incremental: bool = False) -> BackupReport:
         """Copy the collection as of its last commit into another store, and read all of the copy back.
 
-        Searches and writes go on meanwhile, here and in other processes. To restore, open the copy. What is interrupted
-        leaves no collection behind, and the next call goes on with it.
+        Searches and writes go on meanwhile, here and in other processes. To restore, open the copy. An interrupted call
+        leaves no collection behind, and the next call goes on where it was.
 
         Parameters
         ----------
-        path : str or path      folder of the store to copy into, on another disk if it is to survive this one; there
-                                the collection gets its own name
-        incremental : bool      bring the copy that is there up to date, in one commit: both are read, and what differs
-                                is written. Without a copy, one is made
+        path : str or path      folder of the store to copy into, best on another disk; the collection has the same
+                                name there
+        incremental : bool      bring the copy that is there up to date, in one commit: both are read, and only
+                                differences are written. If there is no copy, one is made
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """Vectors in whatever holds numbers, as numpy arrays: tensors, frames, columns of lists, generators, sparse matrices.
 
-Nothing is imported for it: what a value is, it says by its methods.
+No library is imported for it: a value is recognized by its methods.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _SMALL: Final = ("bfloat16", "float8", "float6", "float4", "int4", "int2", "uint
 
 
 def as_array(given: Any) -> NDArray[Any]:
-    """The array that a value is, of whatever type. Raises ValueError or TypeError for what cannot be one."""
+    """A value as an array, of whatever type. Raises ValueError or TypeError if it cannot be one."""
     if isinstance(given, (Iterator, range)) or type(given).__name__ in ("deque", "dict_values"):
         given = list(given)
     if isinstance(given, (list, tuple)):
@@ -64,7 +64,7 @@ def _plain(value: Any) -> Any:
 
 
 def _of_arrow(value: Any) -> Any:
-    """A column of lists of one length without a list for each; else as Python has it."""
+    """A column of lists of one length, converted as a whole; any other as Python's lists."""
     if hasattr(value, "combine_chunks"):
         value = value.combine_chunks()
         if hasattr(value, "num_chunks"):  # of chunks that are too large to be one
@@ -76,7 +76,7 @@ def _of_arrow(value: Any) -> Any:
 
 
 def _of_objects(wide: NDArray[Any]) -> NDArray[Any]:
-    """Arrays in an array, and Python's own kinds of numbers, as numbers; as it is where something else is among them.
+    """An array of arrays, or of Python's own kinds of numbers, as numbers; unchanged if it holds anything else.
 
     Raises ValueError or TypeError where rows differ in length.
     """

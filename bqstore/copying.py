@@ -1,8 +1,8 @@
 """`copy`: a collection goes into another store, or to a Qdrant server, or from one; whole folders are copied as files.
 
 To and from a server documents are streamed: read portion by portion, written, and noted in a journal once they are
-acknowledged. A copy that was interrupted goes on behind them. As documents are written by their ids, what is written
-twice is there once.
+acknowledged. An interrupted copy goes on after those. Documents are written by their ids, so that one which is written
+twice is stored once.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def copy(
     Between folders, its last commit is copied as files, every record verified: nothing is at the new place until all of
     it is on the disk, and others may write meanwhile.
 
-    To and from a server, documents are read and written portion by portion. What is interrupted goes on when the call
-    is made again. At the end the counts, a digest of all ids, a sample of documents with their vectors, and what
-    searches of the copy find are compared with the source: `CopyReport.ok`. What others write meanwhile may be missing
-    in the copy; another call brings it.
+    To and from a server, documents are read and written portion by portion. If the call is interrupted, it goes on when
+    it is made again. At the end the counts, a digest of all ids, a sample of documents with their vectors, and hits of
+    searches are compared with the source: `CopyReport.ok`. Documents that others write meanwhile may be missing in the
+    copy; another call copies them.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def copy(
     to                      where to: as ``path``; None: the same store
     journal : path or None  the file that says how far the copy is, removed at the end; None: one in the user's cache
     batch : int             documents to read at a time
-    progress : callable     is called with the number of documents that are done, and that of all
+    progress : callable     called with the number of documents copied so far, and in all
     from_settings, to_settings : dict
                             keywords of `open` for both, such as ``api_key``; by default the copy has the distance,
                             originals and model of the source
@@ -125,7 +125,7 @@ def _has_name(target: Any) -> bool:
 
 
 def _opened(target: Any, name: str, given: Mapping[str, Any], asked: Mapping[str, Any]) -> Any:
-    """The copy, which keeps its own index of words, or none, where it was made before, unless one is asked for."""
+    """The copy. If it was made before, it keeps its text index, or none, unless one is asked for."""
     try:
         return open_collection(target, name, **given)
     except SettingsConflictError:
@@ -153,7 +153,7 @@ class _Journal:
         ends = [[info.path, info.collection] for info in (source.info(), made.info())]
         self._head = json.dumps(ends)
         mark = hashlib.sha256(self._head.encode()).hexdigest()[:32]
-        # what is in memory is gone with the process, and its journal would mean another
+        # a collection in memory ends with the process, and its journal could be taken for that of another
         lasts = path is not None or all(end[0] is not None for end in ends)
         folder = user_cache_folder() / "bqstore" / "copies"
         self._path = Path(path) if path is not None else folder / f"{mark}.jsonl" if lasts else None
@@ -182,7 +182,7 @@ class _Journal:
                 self._path.write_text(self._head + "\n", "utf-8")
 
     def note(self, done: int, last: str) -> None:
-        """Say how far it is. Not synced: what is lost is copied again."""
+        """Note how far it is. Not synced: documents whose note is lost are copied again."""
         if self._path is not None:
             with storage_errors(f"write {self._path}"), self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([done, last]) + "\n")
@@ -200,7 +200,7 @@ def _portions(records: Iterator[Record], batch: int) -> Iterator[list[Record]]:
 
 @dataclass
 class _Sample:
-    """Documents at equal steps, of which more are dropped as more come."""
+    """Documents at equal steps; the steps grow as more documents come."""
 
     step: int = 1
     seen: int = 0
@@ -268,7 +268,7 @@ def _compared(
     some = sample.kept[:: max(1, len(sample.kept) // _SAMPLE)]
     there = {record.id: record for record in made.get([record.id for record in some], with_vectors=True)}
     left = {record.id for record in source.get([record.id for record in some])}
-    some = [record for record in some if record.id in left]  # others are over since they were read, in both
+    some = [record for record in some if record.id in left]  # others have expired since they were read, in both
     differing = [record.id for record in some if not _same(record, there.get(record.id), rounded)]
     recall = None
     queries = [record.vector for record in some if record.vector is not None and record.vector.any()][:_QUERIES]

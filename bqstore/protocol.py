@@ -82,7 +82,7 @@ class CollectionProtocol(Protocol):
         """Delete documents by id, by filter, or both."""
 
     def expire(self) -> int:
-        """Delete the documents that are over."""
+        """Delete expired documents."""
 
     def clear(self) -> None:
         """Delete every document."""

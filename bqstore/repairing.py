@@ -54,13 +54,13 @@ def repair(path: str | PathLike[str], to: str | PathLike[str], collection: str =
 
     Returns
     -------
-    RepairReport    ``lost`` is empty where all that was damaged could be made anew
+    RepairReport    ``lost`` is empty if all damage could be made good
 
     Raises
     ------
     NotFoundError           there is no such collection
     InvalidInputError       there is one in ``to`` already
-    CorruptionError         the settings are damaged, or meta.db is missing: nothing can be told from the rest
+    CorruptionError         the settings are damaged, or meta.db is missing: without them nothing can be saved
     LockedError, StorageError
 
     >>> import bqstore, pathlib

@@ -1,4 +1,4 @@
-"""Documents of an iterable, added in portions: what a call needs of memory is bounded by a portion."""
+"""Documents of an iterable, added in portions, so that a call needs no more memory than for a portion."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _each_in(documents: object) -> Iterable[Any]:
 
 
 def _parts_of(item: Any, index: int, on_error: str) -> tuple[Any, ...]:
-    """Vector, id, text, metadata and time of one document; what is no vector is refused, or left to `add` to skip."""
+    """Vector, id, text, metadata and expiry of a document; refuses what is no vector, or leaves it to `add` to skip."""
     if isinstance(item, Record | Hit):
         item = {"vector": item.vector, "id": item.id, "text": item.text, "metadata": item.metadata}
     vector: Any = item

@@ -3,7 +3,7 @@
 Nothing is imported here: a program that makes spans has imported OpenTelemetry and set a tracer provider. Where the
 package is not installed, public calls are what they would be without this module. Attributes follow the semantic
 conventions for databases (of embeddings, for generative AI), and are names, numbers and classes: no text, id, filter or
-vector. Errors are told by their class alone, as a message may quote what was given. See ``docs/observability.md``.
+vector. Of errors only the class is recorded, as a message may quote what was given. See ``docs/observability.md``.
 """
 
 import sys
@@ -32,7 +32,7 @@ _tracers: list[tuple[Any, Any]] = []  # last, the provider in use, and its trace
 
 
 def _tracer() -> Any:
-    """The tracer of the program's provider; None where there is none, as spans would go nowhere."""
+    """The tracer of the program's provider; None if there is none, as spans would go nowhere."""
     api = sys.modules.get(_API)
     if api is None or not hasattr(api, "get_tracer_provider"):  # another thread imports it just now
         return None
@@ -112,7 +112,7 @@ def traced(operation: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def _of_search(keywords: dict[str, Any], k: object, found: Any) -> dict[str, Any]:
-    """What is told of a search: whether there was a filter, k where it was given, how many queries, or hits of one."""
+    """The attributes of a search: whether it had a filter, k if given, the number of queries, or of hits for one."""
     out: dict[str, Any] = {"bqstore.search.filtered": keywords.get("filter") is not None}
     if isinstance(k, int):
         out["bqstore.search.k"] = k

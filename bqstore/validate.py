@@ -30,7 +30,7 @@ from .storage import Head, Rows
 
 F32 = NDArray[np.float32]
 _LOG: Final = logging.getLogger("bqstore")
-_told: set[str] = set()  # which vectors of zeros
+_told: set[str] = set()  # the kinds of zero vectors that were logged
 _FLOAT32 = np.dtype(np.float32)
 
 MAX_ID_BYTES: Final = 1024
@@ -118,8 +118,8 @@ def check_values(
 ) -> None:
     """Raise unless all values are finite, no length over- or underflows when squared, and ``originals`` can hold them.
 
-    ``stored``: as vectors to add, which may be zero but not shorter than `SHORTEST`; so may queries, under cosine.
-    ``doubt``: how near to a limit, relatively, is beyond it.
+    ``stored``: whether they are to be stored: then a vector may be zero, but else not shorter than `SHORTEST`. Under
+    cosine, queries may be zero, too. ``doubt``: relative distance within which a length counts as beyond a limit.
     """
     shortest, longest = SHORTEST * (1 + doubt), LONGEST * (1 - doubt)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -134,7 +134,7 @@ def check_values(
         if not np.isfinite(row).all():
             raise InvalidInputError(f"{what} holds NaN or infinity; every value must be a finite float32")
         if peak == 0:
-            continue  # the vector of an empty page: it is as far from everything as what has nothing in common
+            continue  # as for an empty page: its cosine with everything is 0, as of vectors with nothing in common
         if length < shortest and distance == "cosine":
             raise InvalidInputError(f"{what} has length {length:.3g}; cosine needs at least {SHORTEST:g}: scale it up")
         if 0 < length < shortest and stored:  # the square of a difference would be lost
@@ -165,8 +165,8 @@ def documents_in(
 def documents_or_skipped(
     vectors: object, ids: object, texts: object, metadatas: object, head: Head, on_error: object, expires_at: object
 ) -> tuple[F32, Rows, list[tuple[int, str | None, str]]]:
-    """As `documents_in`; with ``on_error="skip"``, what is refused is left out and told of."""
-    if on_error == "raise":  # by far the most often
+    """As `documents_in`; with ``on_error="skip"``, refused documents are left out and reported."""
+    if on_error == "raise":  # nearly always
         return *documents_in(vectors, ids, texts, metadatas, head, expires_at), []
     check_choice("on_error", on_error, ("raise", "skip"))
     return good_documents_in(vectors, ids, texts, metadatas, head, expires_at)
@@ -205,7 +205,7 @@ def parts_in(
 def one_metadata_in(
     ids: object, metadata: object, expires_at: object = None
 ) -> tuple[list[str] | None, Mapping[str, Any]]:
-    """Ids or None, and the metadata that all documents get that match a filter."""
+    """Ids or None, and the metadata for all documents that match a filter."""
     (metadata,) = expiry.with_times([metadata], expires_at)
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata is {type_of(metadata)}; with a filter expected one dict for all that match")
@@ -244,7 +244,7 @@ def _telling_which(ids: list[Any] | None) -> Iterator[None]:
 def good_documents_in(
     vectors: object, ids: object, texts: object, metadatas: object, head: Head, expires_at: object = None
 ) -> tuple[F32, Rows, list[tuple[int, str | None, str]]]:
-    """As `documents_in`, without the documents that are refused: of each its index, its id and the reason.
+    """As `documents_in` without refused documents, and for each of those its index, id and the reason.
 
     Raises InvalidInputError for what concerns no single document, such as lists of different lengths.
     """
@@ -302,7 +302,7 @@ def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F
         return given[None]  # the fast path: the search kernel itself finds values that are not finite
     if type(given) is list and len(given) == dim and type(given[0]) is float:  # as embedding models return them
         try:
-            if type(sum(given)) is float:  # else an array of one number is among them, say, and would pass for it
+            if type(sum(given)) is float:  # else an item may be an array of one number, which would pass for a number
                 return np.frombuffer(Floats("f", given), np.float32)[None]
         except (TypeError, OverflowError):  # it is named below
             pass
@@ -323,12 +323,12 @@ def queries_in(given: object, dim: int | None, distance: str, single: bool) -> F
 
 
 def check_queries(queries: F32, distance: str, doubt: float = 0.0) -> None:
-    """Raise InvalidInputError for values that no score can be computed of; ``doubt`` as in `check_values`."""
+    """Raise InvalidInputError for queries with which no score can be computed; ``doubt`` as in `check_values`."""
     check_values(queries, distance, "float32", "the query vector" if len(queries) == 1 else "vector", False, doubt)
 
 
 def lengthened(queries: F32, distance: str) -> tuple[F32, NDArray[np.int32]]:
-    """Checked queries, of "dot" with those that are too short for kernels scaled up, which changes no order.
+    """Checked queries; under "dot", those too short for kernels are scaled up, which does not change the order.
 
     Returns float32 (m, dim), and int32 (m,): the exponent of the power of two that each was multiplied by.
     """

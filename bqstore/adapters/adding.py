@@ -1,4 +1,4 @@
-"""Texts that an adapter's store embeds and adds batch by batch: all are checked before the first is embedded."""
+"""Adding texts to a framework's store: all are checked, then embedded and added batch by batch."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def add_batches(
 ) -> Steps[list[str]]:
     """Embed batches that bring no vectors and add each, in steps; return the ids. For adapters.
 
-    An error, whatever it is, has the ids that were added before it as its attribute ``added``; one of ours says which
-    text of all it is about.
+    Any error gets an attribute ``added``, the ids that were added before it. One of bqstore's own also says which of
+    all texts it is about.
 
     >>> import bqstore
     >>> two = bqstore.batches_of(["a", "b"], ids=["1", "2"], batch_size=1, vectors=[[1.0, 0.0], [0.0]])

@@ -1,7 +1,7 @@
-"""Runs calls of a collection in threads, few at once, so that an event loop goes on beside them.
+"""Async calls: a collection's calls run in threads, few at once, so that the event loop goes on meanwhile.
 
-`awaited` makes the async form of a call out of the plain one. What must be awaited in between, such as the answer of a
-model, is yielded: see `in_steps`.
+`awaited` makes the async form of a method. If a method must wait for something else in between, such as the answer of a
+model, it yields that: see `in_steps`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _WRITES: Final = 3
 
 
 class _Turns:
-    """The turns of an event loop."""
+    """How many calls an event loop may run at once, of each kind."""
 
     def __init__(self) -> None:
         self.reads, self.writes = asyncio.Semaphore(_READS), asyncio.Semaphore(_WRITES)
-        self.adds: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()  # of openings: one of them commits all
+        self.adds: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()  # by opening: one commits for all
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
 
 async def reading(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Return what a call that reads returns, made in a thread when its turn has come.
+    """Run a call that reads in a thread, when it is its turn, and return its result.
 
     >>> import asyncio, bqstore
     >>> with bqstore.open(dim=2) as col:
@@ -49,7 +49,7 @@ async def reading(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T
 async def writing(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run a call that writes in a thread. Cancelled while it waits it writes nothing, and later all of it.
 
-    Calls of `bqstore.Collection.add` that are under way at a time share commits, and so their syncs.
+    Calls of `bqstore.Collection.add` that run at the same time share commits, and so their syncs.
 
     >>> import asyncio, bqstore
     >>> with bqstore.open() as col:
@@ -80,7 +80,7 @@ async def _together(turns: _Turns, add: Any) -> Any:
 
 
 def _part(function: Callable[..., Any], name: str) -> Any:
-    """What a call was made of, its attribute; None of a decorated one, which has the attribute, but is another."""
+    """The function that a call was made from, in this attribute; None if a decorator was put around the call."""
     part = getattr(function, name, None)
     return part if part is not None and getattr(function, "__wrapped__", None) is part else None
 
@@ -88,7 +88,7 @@ def _part(function: Callable[..., Any], name: str) -> Any:
 def _turns_here() -> _Turns:
     loop = asyncio.get_running_loop()
     if loop not in _turns:
-        for each in _turns.keyrefs():  # their semaphores keep them
+        for each in _turns.keyrefs():  # closed loops, which their semaphores keep alive
             if (old := each()) is not None and old.is_closed():
                 _turns.pop(old, None)
         _turns[loop] = _Turns()
@@ -108,7 +108,7 @@ def _called(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 
 class Waits(NamedTuple):
-    """A step that others answer, such as a server: how it is waited for in a thread, and how in an event loop.
+    """A step that waits for others, such as a server: by ``now`` in a thread, by ``later`` in an event loop.
 
     >>> import asyncio, bqstore
     >>> step = bqstore.Waits(lambda: "ready", lambda: asyncio.sleep(0, "ready"))
@@ -164,9 +164,9 @@ def in_steps(function: Callable[P, Steps[T]]) -> Callable[P, T]:
 
 
 class awaited(Generic[P, T]):  # noqa: N801 - it reads as a function does
-    """The async forms of a method: ``reading`` and ``writing`` run it by these; of one `in_steps`, step by step.
+    """The async forms of a method: ``reading`` and ``writing`` run it as the functions of these names do.
 
-    A class that has a method of its own in the place of the plain one has its async form with it.
+    A method made by `in_steps` is run step by step. If a subclass overrides the method, the async form runs that one.
 
     >>> import asyncio, bqstore
     >>> class Store:

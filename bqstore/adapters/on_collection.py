@@ -1,4 +1,4 @@
-"""What a vector store of another library has of the collection beneath it."""
+"""The base of a framework's vector store: what it passes on to the collection beneath it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class OnCollection:
     """A base of the adapters' stores: what they pass on to their collection, and how they are closed.
 
-    A class sets ``_collection``, and ``_is_lent`` if the collection was given open.
+    A subclass sets ``_collection``, and ``_is_lent``: whether the caller gave the collection open.
 
     >>> import bqstore
     >>> class Store(bqstore.OnCollection):

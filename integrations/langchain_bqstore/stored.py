@@ -58,7 +58,7 @@ class Stored(bqstore.OnCollection, VectorStore):
         metadatas : n dicts or None     JSON of at most 16 MiB each, and dates; see ``docs/collection.md``
         ids : n strings or None         a None gets a UUID; of equal ids the last wins
         batch_size : int or None        embed and commit so many texts at a time; None: all at once
-        expires_at                      when documents are over, as in `bqstore.Collection.add`: one for all, or one for
+        expires_at                      when documents expire, as in `bqstore.Collection.add`: one for all, or one for
                                         each. A document brings its own in its metadata, as `bqstore.EXPIRES_AT_KEY`
 
         Returns

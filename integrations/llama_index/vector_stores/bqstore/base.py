@@ -189,7 +189,7 @@ class BQVectorStore(bqstore.OnCollection, BasePydanticVectorStore):
         Parameters
         ----------
         nodes : iterable of BaseNode    each with an ``embedding``
-        expires_at                      when nodes are over, as in `bqstore.Collection.add`: one for all, or one for
+        expires_at                      when nodes expire, as in `bqstore.Collection.add`: one for all, or one for
                                         each. A node brings its own in its metadata, as `bqstore.EXPIRES_AT_KEY`
 
         Returns
