@@ -1,4 +1,4 @@
-"""What a newcomer tries, and what servers answer that nobody has documented."""
+"""Fields, headers, keys and addresses that cannot work, and answers of servers that nobody has documented."""
 
 import asyncio
 import gc

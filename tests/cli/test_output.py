@@ -1,4 +1,4 @@
-"""What a newcomer met: narrow terminals, long paths, no list of collections, commands without --json or -h."""
+"""What commands print: help, narrow terminals, long paths, lists of collections, --json everywhere, one-line errors."""
 
 import errno
 import io
