@@ -1,7 +1,7 @@
 """From text to vectors: the `Embedder` protocol, OpenAI's models behind it, and the cache on disk.
 
-May import the errors, argument checks and, for `add_to`, the validation of ids; of a collection it knows the methods
-it calls. Importing it needs numpy only; ``openai`` is imported when an `OpenAIEmbedder` is made. Start with
+May import `validate` and below (files and locks of `storage`, too); of a collection it knows the methods it calls.
+Importing it needs numpy only; ``openai`` is imported when an `OpenAIEmbedder` is made. Start with
 `protocol.py`, then `openai/embedder.py`.
 """
 

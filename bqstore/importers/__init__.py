@@ -1,7 +1,7 @@
 """Bring the documents of other stores into a collection, and write a collection out.
 
-Imports public names of bqstore only, and other libraries where a source needs them. Start reading in ``moving.py``;
-each kind of source is one file.
+Imports public names of bqstore and `metadata.framework_keys`, and other libraries where a source needs them. Start
+reading in ``moving.py``; each kind of source is one file.
 """
 
 from .kinds import KINDS, open_source

@@ -1,6 +1,6 @@
 """Codes in memory, the quantizer that makes them, the HNSW graph over them, and searches of both: arrays only.
 
-May import `kernels`, `config` and `errors`; knows ordinals, but no ids, texts, files or filter grammar.
+May import `kernels`, `config` and what lies below; knows ordinals, but no ids, texts, files or filter grammar.
 Start with `search.py` (queries to ordinals), then `planner.py` (exact, scan or walk) and `graph.py` (how it grows).
 """
 

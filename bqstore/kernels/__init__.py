@@ -1,5 +1,6 @@
 """The compiled arithmetic (numba) on arrays: encode vectors, scan codes, walk and link the graph, match metadata.
 
-May import numpy and numba, and nothing of bqstore. No other package imports numba; importing this one costs nothing.
+May import numpy, numba and modules that import nothing of bqstore. No other package imports numba; importing this one
+costs nothing.
 Start with `layout.py` (the arguments), `api.py` (what Python calls), then `scan.py` and `walk.py` (the two searches).
 """

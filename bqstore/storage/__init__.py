@@ -1,6 +1,6 @@
 """One collection on disk: flat files of records, the SQLite catalogue, snapshots; what a commit is and how to recover.
 
-May import `errors` alone, and never numba, so that the processes of fault tests start in 0.1 s. Knows rows and bytes.
+May import `arguments` and below, never numba: the processes of fault tests start in 0.1 s. Knows rows and bytes.
 Start with `store.py` (a commit), then `open_store.py` (opening). `FORMAT.md` describes every byte.
 """
 
