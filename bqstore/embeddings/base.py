@@ -12,13 +12,12 @@ from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InvalidInputError
 from ..validate import new_ids
 from .ingest import STREAM_BATCH, Report, ValuesPerText
+from .protocol import Vectors
 
-Vectors = npt.NDArray[np.float32]
 EmbeddedBatches = Generator[tuple[int, Sequence[str], Vectors], None, None]
 SideT = TypeVar("SideT")
 SelfT = TypeVar("SelfT", bound="EmbedderBase[Any]")
@@ -141,13 +140,10 @@ class EmbedderBase(ABC, Generic[SideT]):
         """
         _check_collection(collection)
         collection.check_model(self.model, self.dim, writing=True)
-        id_values, metadata_values = ValuesPerText(ids, "ids"), ValuesPerText(metadatas, "metadatas")
         total = len(texts) if isinstance(texts, Sized) else None
-        if total is not None:
-            id_values.check_length(total)
-            metadata_values.check_length(total)
-            if isinstance(ids, Sized):
-                id_values = ValuesPerText(new_ids(ids, total), "ids")
+        id_values, metadata_values = ValuesPerText(ids, "ids", total), ValuesPerText(metadatas, "metadatas", total)
+        if total is not None and isinstance(ids, Sized):
+            id_values = ValuesPerText(new_ids(ids, total), "ids")
         added = 0
         with self._reporting() as report:
             embedded = self._batches(texts, batch)

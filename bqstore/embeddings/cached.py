@@ -3,13 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import tracing
 from ..arguments import checked_keywords, counted, shown
@@ -18,9 +17,9 @@ from .base import EmbeddedBatches, EmbedderBase
 from .disk_cache import KeyMaker, open_cache
 from .ingest import Report, check_batch, progress_line
 from .local_models import load_local_model
+from .protocol import Vectors
+from .text_rows import TextRows, portions
 from .texts import as_list, check_texts, enumerate_batches
-
-Vectors = npt.NDArray[np.float32]
 
 _OF_NO_VECTOR = re.compile(
     r"key|token|secret|password|timeout|retr|batch|chunk|progress|verbose|cache|device|thread|worker|concurren|parallel|"
@@ -106,13 +105,15 @@ class CachedEmbedder(EmbedderBase[_Side]):
             )
         self.model, self.embedder = name, embedder
         # A model may embed questions in another way than passages: each have keys of their own.
-        dimensions, server = _dimensions_of(embedder), _server_of(embedder)
+        # of other servers as well: they may give one name to different models
+        url = getattr(embedder, "base_url", None) or getattr(embedder, "openai_api_base", None)
+        server = f" {url}" if isinstance(url, str) else ""
         if settings is not None and not isinstance(settings, Mapping):
             raise InvalidInputError(f"settings is {shown(settings)}; expected a dictionary")
         told = (_plain_fields(embedder) if settings is None else dict(settings)) or None
-        self._passages = _Side(KeyMaker(f"passages{server}", name, dimensions, told), many)
-        self._questions = _Side(
-            KeyMaker(f"questions{server}", name, dimensions, told), lambda texts: [one(text) for text in texts]
+        ways = (("passages", many), ("questions", lambda texts: [one(text) for text in texts]))
+        self._passages, self._questions = (
+            _Side(KeyMaker(side + server, name, self._known_dim(), told), ask) for side, ask in ways
         )
         self._cache = open_cache(cache, max_cache_bytes)
 
@@ -152,7 +153,9 @@ class CachedEmbedder(EmbedderBase[_Side]):
         return self._embed(texts, self._passages)
 
     def _known_dim(self) -> int | None:
-        return _dimensions_of(self.embedder)
+        """The ``dimensions`` to which it shortens its vectors: other vectors, under the same model's name."""
+        dimensions = getattr(self.embedder, "dimensions", None)
+        return dimensions if isinstance(dimensions, int) else None
 
     def _batches(self, texts: Iterable[str], batch: int) -> EmbeddedBatches:
         for start, part in enumerate_batches(texts, check_batch(batch)):
@@ -164,28 +167,15 @@ class CachedEmbedder(EmbedderBase[_Side]):
     def _embed(self, texts: Sequence[str], side: _Side) -> Vectors:
         texts = as_list(texts)
         check_texts(texts)
-        if not texts:
-            return np.empty((0, 0), np.float32)
-        keys = [side.key_of(text) for text in texts]
-        text_of = dict(zip(keys, texts, strict=True))
-        found = {} if self._cache is None else self._cache.get(list(text_of))
-        missing = [key for key in text_of if key not in found]
-        for start in range(0, len(missing), _BATCH):
-            part = missing[start : start + _BATCH]
+        rows = TextRows(texts, side.key_of)
+        for part in portions(rows.take_cached(self._cache), _BATCH):
             with tracing.embedding(self.model, len(part), type(self.embedder).__module__.partition(".")[0]):
-                vectors = _checked(side.ask([text_of[key] for key in part]), len(part), self.model)
-            if self._cache is not None:
-                self._cache.put(part, vectors)
-            found.update(zip(part, vectors, strict=True))
-        if len({vector.size for vector in found.values()}) > 1:
-            raise EmbeddingError(f"{self.model} gives vectors of another dimension than the cache holds of it")
-        return np.stack([found[key] for key in keys])
-
-
-def _dimensions_of(embedder: Any) -> int | None:
-    """The ``dimensions`` to which it shortens its vectors: other vectors, under the same model's name."""
-    dimensions = getattr(embedder, "dimensions", None)
-    return dimensions if isinstance(dimensions, int) else None
+                vectors = _checked(side.ask([rows.texts[row] for row in part]), len(part), self.model)
+            if vectors.shape[1] != (rows.dim or vectors.shape[1]):
+                raise EmbeddingError(f"{self.model} gives vectors of another dimension than the cache holds of it")
+            rows.put(part, vectors)
+            rows.to_cache(self._cache, part)
+        return rows.hand_over()
 
 
 def _plain_fields(embedder: Any) -> dict[str, Any]:
@@ -212,19 +202,11 @@ def _plain(value: Any) -> Any:
     return {name: one for name, one in found.items() if one is not None} or None
 
 
-def _server_of(embedder: Any) -> str:
-    """The server that it asks: servers may give one name to different models."""
-    url = getattr(embedder, "base_url", None) or getattr(embedder, "openai_api_base", None)
-    return f" {url}" if isinstance(url, str) else ""
-
-
 def _checked(given: Any, n: int, model: str) -> Vectors:
-    try:
+    vectors: Vectors = np.empty(0, np.float32)
+    with suppress(TypeError, ValueError), np.errstate(over="ignore"):  # infinite, then
         found = np.asarray(list(given) if isinstance(given, Iterator) else given)
-        with np.errstate(over="ignore"):  # infinite, then
-            vectors = np.empty(0, np.float32) if np.iscomplexobj(found) else found.astype(np.float32)
-    except (TypeError, ValueError):
-        vectors = np.empty(0, np.float32)
+        vectors = vectors if np.iscomplexobj(found) else found.astype(np.float32)
     if vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0 or not np.isfinite(vectors).all():
         count = f": it gave {counted(len(vectors), 'vector')}" if vectors.ndim == 2 and len(vectors) != n else ""
         raise EmbeddingError(f"{model} gave something else than {n} finite vectors of one dimension{count}")

@@ -29,13 +29,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..arguments import check_int, shown
 from ..errors import InvalidInputError, StorageError
 from ..forks import in_forks
+from .protocol import Vectors
 
-Vector = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 _LOG = logging.getLogger("bqstore.embeddings")
@@ -127,13 +126,13 @@ class EmbeddingCache:
         self.max_bytes = max_bytes
         try:
             _make_private(self.folder)
+            if not os.access(self.folder, os.R_OK | os.X_OK):
+                raise PermissionError("it cannot be read")
+            newest, written = self._newest(), os.access(self.folder, os.W_OK | os.X_OK)
+            if not (written or newest.exists()):
+                raise PermissionError("it cannot be written")
         except OSError as error:
             raise StorageError(_unusable(self.folder, error)) from error
-        newest = self._newest() if os.access(self.folder, os.R_OK | os.X_OK) else None
-        written = os.access(self.folder, os.W_OK | os.X_OK)
-        if newest is None or not (written or newest.exists()):
-            missing = "read" if newest is None else "written"
-            raise StorageError(_unusable(self.folder, PermissionError(f"it cannot be {missing}")))
         self.read_only = not written or (newest.exists() and not os.access(newest, os.W_OK))
         if max_bytes is not None and newest.exists() and not self.read_only:
             self._run(lambda db: _trim(db, max_bytes, shrink=True), otherwise=None)
@@ -141,7 +140,7 @@ class EmbeddingCache:
     def __repr__(self) -> str:
         return f"EmbeddingCache({str(self.folder)!r})"
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Vector]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """The vectors that are stored under ``keys``, float32 (dim,) each; missing and damaged ones are left out.
 
         Examples
@@ -151,7 +150,7 @@ class EmbeddingCache:
         {}
         """
 
-        def read(db: sqlite3.Connection) -> dict[bytes, Vector]:
+        def read(db: sqlite3.Connection) -> dict[bytes, Vectors]:
             found = {}
             for start in range(0, len(keys), _KEYS_A_QUERY):
                 part = keys[start : start + _KEYS_A_QUERY]
@@ -164,7 +163,7 @@ class EmbeddingCache:
 
         return self._run(read, otherwise={})
 
-    def put(self, keys: Sequence[bytes], vectors: Vector) -> None:
+    def put(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Store ``vectors``, float32 (n, dim), under ``keys``, in one transaction; a full disk only warns.
 
         Nothing is stored in a folder that may only be read.
@@ -220,9 +219,7 @@ class EmbeddingCache:
 
     def _begin_next_file(self, damaged: Path, error: Exception) -> None:
         if damaged == self._newest():  # else another process has begun it
-            _warn(
-                f"the embedding cache {damaged} is damaged ({error}); a new one is created, and this one may be deleted"
-            )
+            _warn(f"the embedding cache {damaged} is damaged ({error}); a new one is made, and this one may be deleted")
             number = int(damaged.stem.removeprefix("embeddings-"))
             _create(self.folder / f"embeddings-{number + 1}.db")
 

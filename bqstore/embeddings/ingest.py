@@ -23,16 +23,13 @@ _QUIET = 2.0  # seconds before the progress line appears
 class ValuesPerText:
     """The ids or metadata that go with the texts one by one, read as the texts are; None stands for none at all."""
 
-    def __init__(self, values: Iterable[object] | None, name: str) -> None:
+    def __init__(self, values: Iterable[object] | None, name: str, n: int | None = None) -> None:
+        """Raise InvalidInputError if there are ``n`` texts, and it is known that there are not as many values."""
         if values is not None:
             check_iterable(values, name)
-        self._length = len(values) if isinstance(values, Sized) else None
+        if n is not None and isinstance(values, Sized) and len(values) != n:
+            raise InvalidInputError(f"there are {n} texts; {name} has {len(values)}")
         self._values, self._name = None if values is None else iter(values), name
-
-    def check_length(self, n: int) -> None:
-        """Raise InvalidInputError if the length is known and is not ``n``."""
-        if self._length is not None and self._length != n:
-            raise InvalidInputError(f"there are {n} texts; {self._name} has {self._length}")
 
     def take(self, n: int, start: int) -> list[object] | None:
         """The next ``n`` values. Raises InvalidInputError if there are fewer."""
@@ -58,9 +55,7 @@ def check_batch(batch: object) -> int:
 def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[Report]:
     """A line on the terminal: texts embedded, texts a second, the price so far, the time left. In a notebook, a bar.
 
-    Parameters
-    ----------
-    price : callable    US$ spent since the embedder was made; None if that is not known
+    ``price`` gives the US$ spent since the embedder was made; None if that is not known.
     """
     bar = _bar_of_a_notebook()
     if bar is not None:

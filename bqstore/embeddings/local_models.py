@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,7 @@ Embed = Callable[[list[str]], Any]
 
 
 class LocalModel:
-    """A model of a library, as `CachedEmbedder` takes it; one call at a time.
-
-    ``settings`` : what the cache keeps apart beside the model's name
-    """
+    """A model of a library, as `CachedEmbedder` takes it; one call at a time."""
 
     def __init__(self, library: str, model: str, passages: Embed, questions: Embed) -> None:
         self.model, self.settings = model, {"library": library}
@@ -37,14 +35,7 @@ class LocalModel:
 
 
 def load_local_model(name: str) -> LocalModel:
-    """The model that ``library:name`` names.
-
-    Raises
-    ------
-    InvalidInputError   the library is not known
-    ImportError         it is not installed
-    EmbeddingError      it cannot load the model
-    """
+    """The model that ``library:name`` names. Raises as `CachedEmbedder`."""
     library, _, model = name.partition(":")
     library = library.replace("_", "-")  # the module's name does as well
     if library not in _LIBRARIES or not model:
@@ -81,10 +72,8 @@ def _sentence_transformers(library: Any, model: str) -> tuple[Embed, Embed]:
     loaded = library.SentenceTransformer(model)
     # the newer of its releases write the prompts of passages and of questions themselves
     passages, questions = (getattr(loaded, name, loaded.encode) for name in ("encode_document", "encode_query"))
-    return (
-        lambda texts: passages(texts, show_progress_bar=False, convert_to_numpy=True),
-        lambda texts: questions(texts, show_progress_bar=False, convert_to_numpy=True),
-    )
+    options = {"show_progress_bar": False, "convert_to_numpy": True}
+    return partial(passages, **options), partial(questions, **options)
 
 
 def _fastembed(library: Any, model: str) -> tuple[Embed, Embed]:
@@ -98,9 +87,7 @@ def _model2vec(library: Any, model: str) -> tuple[Embed, Embed]:
 
 
 def _wordllama(library: Any, model: str) -> tuple[Embed, Embed]:
-    inside = Path(
-        library.__file__
-    ).parent  # it looks for its own tokenizer in a folder of another name, and downloads it
+    inside = Path(library.__file__).parent  # it looks for its tokenizer in a folder of another name, and downloads it
     try:
         loaded = library.WordLlama.load(model, cache_dir=inside, disable_download=True)
     except FileNotFoundError:  # a model that is not in the package

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+Vectors = npt.NDArray[np.float32]
+
 
 @runtime_checkable
 class Embedder(Protocol):
@@ -34,8 +36,8 @@ class Embedder(Protocol):
     def model(self) -> str:
         """The name of the model."""
 
-    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of passages, float32 (n, dim), in the order of ``texts``."""
 
-    def embed_query(self, text: str) -> npt.NDArray[np.float32]:
+    def embed_query(self, text: str) -> Vectors:
         """The vector of one question, float32 (dim,)."""

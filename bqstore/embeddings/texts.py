@@ -1,6 +1,7 @@
 """The texts that a caller hands over: lists or iterables, checked and cut into batches before they are embedded."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from itertools import islice
 
 from ..errors import InvalidInputError
@@ -33,20 +34,9 @@ def enumerate_batches(texts: Iterable[str], batch: int, start: int = 0) -> Itera
 
 
 def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
-    """Refuse texts that no model can embed, and measure the others.
+    """The bytes of each text in UTF-8; ``start`` is the index of the first in a longer list.
 
-    Parameters
-    ----------
-    texts : sequence of str
-    start : int           the index of the first text, when these are a part of a longer list
-
-    Returns
-    -------
-    list of int   the bytes of each text in UTF-8
-
-    Raises
-    ------
-    InvalidInputError   a text is not a string, is empty, or holds a lone surrogate; it is named by its index
+    Raises InvalidInputError, which names a text that is not a string, is empty, or holds a lone surrogate.
     """
     if isinstance(texts, str):
         raise InvalidInputError("embed() takes a list of texts, not one string; use embed_query(text) or embed([text])")
@@ -56,8 +46,10 @@ def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
             raise InvalidInputError(f"text {index} is of type {type(text).__name__}; expected a string")
         if not text:
             raise InvalidInputError(f"text {index} is empty; an empty text has no embedding, leave it out")
-        size = _utf8_bytes(text)
-        if size is None:
+        size = 0
+        with suppress(UnicodeEncodeError):  # which would carry the text into tracebacks
+            size = len(text.encode())
+        if not size:
             raise InvalidInputError(f"text {index} holds a lone surrogate, which is not valid Unicode")
         sizes.append(size)
     return sizes
@@ -67,11 +59,3 @@ def with_prefix(prefix: str, texts: Sequence[str], start: int = 0) -> tuple[list
     """The texts as they are sent, and the bytes of each in UTF-8. Raises as `check_texts`."""
     sizes, more = check_texts(texts, start), len(prefix.encode())
     return [prefix + text for text in texts], [size + more for size in sizes]
-
-
-def _utf8_bytes(text: str) -> int | None:
-    """The length in UTF-8; None instead of the UnicodeEncodeError, which would carry the text into tracebacks."""
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:
-        return None

@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 Provider = Callable[[], Awaitable[str]]
 
-_INSIDE = (".local", ".internal", ".localhost", ".home.arpa", ".svc")  # names that no server of the internet has
+_INSIDE = (".local", ".internal", ".home.arpa", ".svc")  # names that no server of the internet has
 _NO_KEY = re.compile(r"""["']|bearer\s""", re.I)
 _LEAST_OF_A_TEXT, _LEAST_OF_A_KEY = 12, 6  # characters in a row that tell something of it
 
@@ -121,13 +121,12 @@ def without_secrets(said: str, texts: Iterable[str], key: str) -> str:
             said = said.replace(whole, "…")
     said = said[:500]
     known = re.sub(r"\s+", " ", known)
-    kept = [True] * len(said)
+    letters = list(said)
     for least, secret in ((_LEAST_OF_A_TEXT, known), (_LEAST_OF_A_KEY, key)):
         for at in range(len(said) - least + 1):
             if said[at : at + least] in secret:
-                kept[at : at + least] = [False] * least
-    shown = "".join(letter if keep else "\0" for letter, keep in zip(said, kept, strict=True))
-    shown = re.sub("\0+", "…", shown)
+                letters[at : at + least] = "\0" * least
+    shown = re.sub("\0+", "…", "".join(letters))
     return shown if len(shown) <= 300 else f"{shown[:299]}…"
 
 
@@ -152,7 +151,7 @@ def check_encrypted(url: str, allow_http: bool = False, warn: bool = True) -> No
         return
     if parts.scheme != "http" or not host:
         raise InvalidInputError("base_url is not a URL that begins with https://")
-    if allow_http or is_loopback(host):
+    if allow_http or is_private(host, this_machine=True):
         return
     if not is_private(host):
         raise InvalidInputError(
@@ -164,19 +163,12 @@ def check_encrypted(url: str, allow_http: bool = False, warn: bool = True) -> No
         warnings.warn(message, stacklevel=6)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+def is_private(host: str, this_machine: bool = False) -> bool:
+    """Whether a host is in a private network, or is this machine, by its address or its name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-
-
-def is_private(host: str) -> bool:
-    """Whether a host is in a private network, by its address or its name, such as one without a dot."""
-    try:
-        return not ipaddress.ip_address(host).is_global  # 100.64.0.0/10, too, of providers' and mesh networks
-    except ValueError:
-        return "." not in host or host.endswith(_INSIDE)
+        inside = host == "localhost" or host.endswith(".localhost")
+        return inside or (not this_machine and ("." not in host or host.endswith(_INSIDE)))
+    # 100.64.0.0/10, too, of providers' and mesh networks
+    return address.is_loopback if this_machine else not address.is_global

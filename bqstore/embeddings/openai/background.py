@@ -49,9 +49,7 @@ class Background:
         """Call a function in a worker, and await it; to be awaited on this loop."""
         try:
             future = self.workers.submit(function, *args, **kwargs)
-        except (
-            RuntimeError
-        ):  # Python is ending, and starts no work in threads: what was paid for is stored all the same
+        except RuntimeError:  # Python is ending, and starts no more threads: what was paid for is stored all the same
             return function(*args, **kwargs)
         return await asyncio.wrap_future(future)
 
@@ -85,11 +83,10 @@ _starting = threading.Lock()
 
 def background() -> Background:
     """The loop of this process, which is started when it is first needed."""
-    if not _running or _running[-1].pid != os.getpid():
-        with _starting:
-            if not _running or _running[-1].pid != os.getpid():
-                _running.append(Background())
-    return _running[-1]
+    with _starting:
+        if not _running or _running[-1].pid != os.getpid():
+            _running.append(Background())
+        return _running[-1]
 
 
 def _renew_lock() -> None:

@@ -18,17 +18,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-import numpy.typing as npt
-
 from ...errors import EmbeddingError, InvalidInputError
+from ..protocol import Vectors
 from .api_key import check_encrypted, find_key, import_openai, is_private, without_password
 from .background import A_FEW, background
 from .rate_limiter import StoppedError
 from .refusals import Refusal, RefusalReader, lower
 from .responses import count_tokens_of, decode
-
-Vectors = npt.NDArray[np.float32]
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _FORMAT = re.compile(r"encoding.?format|base64", re.I)
@@ -43,27 +39,18 @@ _FORMATS = ("base64", "float", None)  # None: not named at all
 
 @dataclass(frozen=True)
 class Response:
-    """The vectors of one request, float32 (n, dim), in the order of its texts; ``tokens`` if the server said.
-
-    ``empty`` : the rows for which the server gave none
-    """
+    """The vectors of one request, float32 (n, dim), in the order of its texts."""
 
     vectors: Vectors
-    tokens: int | None
+    tokens: int | None  # if the server said
     headers: Mapping[str, str] = field(repr=False)
-    empty: Sequence[int] = ()
+    empty: Sequence[int] = ()  # the rows for which the server gave none
 
 
 class EmbeddingsClient:
     """A client of OpenAI's embeddings API for any number of threads: the SDK's, made here or given.
 
-    ``timeout`` : seconds; None for that of the client that was given.
-
-    Raises
-    ------
-    ImportError         the ``openai`` package is missing
-    EmbeddingError      there is no key, what was given cannot be one, or the environment lets no client be made
-    InvalidInputError   what was given is no client, or the server is not to be reached by https
+    Raises as `OpenAIEmbedder`. ``timeout`` is None for that of the client that was given.
     """
 
     def __init__(
@@ -132,17 +119,12 @@ class EmbeddingsClient:
     ) -> Response | Refusal:
         """Request the vectors of ``texts`` once; to be awaited on the loop of `background`.
 
-        Parameters
-        ----------
-        body : mapping              the rest of the request: model and dimensions, say
-        timeout : float, optional   for this try; the client's own otherwise
-        loop : optional             the caller's, on which the async client works
+        ``body`` is the rest of the request: model and dimensions, say. An async client works on the caller's ``loop``.
 
         Raises EmbeddingError if there is no client to send it with, StoppedError if the caller's loop has ended.
         """
         model, n, asked = str(body.get("model")), len(texts), self._format
-        if timeout is None:
-            timeout = self._timeout
+        timeout = self._timeout if timeout is None else timeout
         try:
             content, headers = await self._post(texts, body, timeout, loop)
         except (EmbeddingError, StoppedError):
@@ -178,19 +160,16 @@ class EmbeddingsClient:
             fields["input"], request["input"] = request["input"], []
         elif self._headers:
             request["extra_headers"] = self._headers
-        if loop is not None:
-            raw = await _on_loop(loop, _without_retries(self._async).embeddings.with_raw_response.create(**request))
-            return raw.content, lower(raw.headers)
-        client = self._own or self._given
+        client = self._own or (self._given if loop is None else self._async)
         if client is None:
             raise EmbeddingError(_ASYNC_ALONE)
-        if self._closed or (hasattr(client, "is_closed") and client.is_closed()):
+        if loop is None and (self._closed or (hasattr(client, "is_closed") and client.is_closed())):
             raise EmbeddingError(_CLOSED)
-        if own:
-            raw = await client.embeddings.with_raw_response.create(**request)
+        create = partial((client if own else _without_retries(client)).embeddings.with_raw_response.create, **request)
+        if loop is not None:
+            raw = await _on_loop(loop, create())
         else:
-            create = _without_retries(client).embeddings.with_raw_response.create
-            raw = await asyncio.wrap_future(_in_thread(partial(create, **request)))
+            raw = await (create() if own else asyncio.wrap_future(_in_thread(create)))
         return raw.content, lower(raw.headers)
 
     def _begin(self) -> None:
@@ -214,72 +193,55 @@ class EmbeddingsClient:
             check(request)
 
         key: Any = self._key
-        hidden, awaited = hasattr(key, "get_secret_value"), key
-        if not hidden and not is_async:
-            key = lambda: asyncio.run(awaited())  # noqa: E731
+        hidden = hasattr(key, "get_secret_value")
         try:
-            made = http(event_hooks={"request": [check_async if is_async else check]}, **plain)
-            options = {} if self._timeout is None else {"timeout": self._timeout}
             return sdk(
-                api_key=key.get_secret_value() if hidden else key,
+                api_key=key.get_secret_value() if hidden else key if is_async else lambda: asyncio.run(key()),
                 base_url=self.endpoint,
                 max_retries=0,
-                http_client=made,
+                http_client=http(event_hooks={"request": [check_async if is_async else check]}, **plain),
                 default_headers=self._headers or None,
-                **options,
+                timeout=self._timeout,
             )
         except Exception as error:
-            # a proxy may have a password
-            failed, kind = f"{type(error).__name__}: {without_password(str(error))}", type(error).__name__
+            failed, kind = without_password(str(error)), type(error).__name__  # a proxy may have a password
         if kind == "InvalidURL":
             raise InvalidInputError("base_url is not a URL that the openai package takes")
         raise EmbeddingError(
-            f"no connection can be made in this environment ({failed}); check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
-            "SSL_CERT_FILE and SSL_CERT_DIR"
+            f"no connection can be made in this environment ({kind}: {failed}); check HTTP_PROXY, HTTPS_PROXY, "
+            "ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
         )
 
     def _next_format(self, error: Exception, asked: int) -> bool:
-        """Whether a server that takes no base64, or no ``encoding_format``, is asked in another way from now on.
-
-        ``asked`` : the format that it refused; others of the requests under way may have been refused for it before
-        """
+        """Whether a server that refused the format ``asked`` for is asked in another way from now on."""
         said = f"{getattr(error, 'param', '')} {str(getattr(error, 'body', ''))[:4_000]}"
         refused = getattr(error, "status_code", None) in (400, 422) and _FORMAT.search(said)
-        if refused and asked < len(_FORMATS) - 1:
-            self._format = max(self._format, asked + 1)
-            return True
-        return False
+        if not refused or asked == len(_FORMATS) - 1:
+            return False
+        self._format = max(self._format, asked + 1)  # others under way may have been refused before
+        return True
 
     def _read(self, box: list[Any], headers: Mapping[str, str], texts: Sequence[str], model: str) -> Response | Refusal:
         answer: Any = None
-        broken = False
-        content = box.pop()
-        try:
-            answer = json.loads(content)
-        except RecursionError:
-            pass
-        except (TypeError, ValueError):
-            broken = bytes(content[:1]) in (b"", b"{", b"[")  # JSON that breaks off
-        del content
-        if isinstance(answer, dict) and isinstance(answer.get("error"), (dict, str)) and not answer.get("data"):
-            return self._refused_with_200(answer["error"], headers, model, texts)
-        n = len(texts)
-        found = decode(answer.get("data"), n) if isinstance(answer, dict) else None
+        broken, n = box[0][:1] in (b"", b"{", b"["), len(texts)  # JSON that breaks off, if it cannot be read
+        with suppress(TypeError, ValueError, RecursionError):
+            answer = json.loads(box.pop())
+        data, said = (answer.get("data"), answer.get("error")) if isinstance(answer, dict) else (None, None)
+        if isinstance(said, (dict, str)) and not data:  # it means what it would with the status that it names
+            code = str(said.get("code")) if isinstance(said, dict) else ""
+            status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 400
+            return self._refusals.of_status(status, said, headers, model, texts)
+        found = decode(data, n)
         if found is None or len(found[1]) == n:
-            splits = found is not None and n > 1
-            message = (
-                f"{self._server} answered for {model} with something else than {n} finite vectors of one dimension"
+            return Refusal(
+                f"{self._server} answered for {model} with something else than {n} finite vectors of one dimension",
+                "" if isinstance(answer, dict) else f"; check {self._refusals.base_url}",
+                status=200,
+                retryable=broken and answer is None,
+                splits=found is not None and n > 1,
+                headers=headers,
             )
-            advice = "" if isinstance(answer, dict) else f"; check {self._refusals.base_url}"
-            return Refusal(message, advice, status=200, retryable=broken, splits=splits, headers=headers)
-        vectors, empty = found
-        return Response(vectors, count_tokens_of(answer.get("usage")), headers, empty)
-
-    def _refused_with_200(self, said: Any, headers: Mapping[str, str], model: str, texts: Sequence[str]) -> Refusal:
-        """What an error in an answer with status 200 means: what it would with the status that it names."""
-        code = str(said.get("code")) if isinstance(said, dict) else ""
-        status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 400
-        return self._refusals.of_status(status, said, headers, model, texts)
+        return Response(found[0], count_tokens_of(answer.get("usage")), headers, found[1])
 
     def _secret(self) -> str:
         key = getattr(self._own or self._given or self._async, "api_key", "")

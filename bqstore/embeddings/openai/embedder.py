@@ -11,22 +11,20 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from ...arguments import check_bool, check_int, checked_keywords, shown
 from ...errors import InvalidInputError
 from ..base import EmbeddedBatches, EmbedderBase
-from ..disk_cache import KeyMaker, open_cache, user_cache_folder
+from ..disk_cache import open_cache, user_cache_folder
 from ..ingest import STREAM_BATCH, check_batch, progress_line
+from ..protocol import Vectors
 from ..texts import as_list
 from .api_key import hides_key
 from .background import A_FEW, background
 from .client import EmbeddingsClient
-from .embedding_task import EmbeddingTask
+from .embedding_task import EmbeddingTask, Side, stop
 from .estimate import estimate
-from .packing import OPENAI, Limits
-from .requester import Call, Requester
+from .packing import Limits
+from .requester import Requester
 from .responses import native_dim
 from .settings import Settings
 from .stream import stream_batches
@@ -35,7 +33,6 @@ from .usage import Estimate, Usage
 if TYPE_CHECKING:
     from ..openai_batch.batch import EmbeddingBatch
 
-Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 OnTooLong = Literal["error", "truncate", "split_mean"]
 
@@ -44,7 +41,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TIMEOUT = 60.0  # recognized by its identity: a client that was given has one of its own
 
 
-class OpenAIEmbedder(EmbedderBase["_Side"]):
+class OpenAIEmbedder(EmbedderBase[Side]):
     """Embeds with an OpenAI model, or with any server that speaks its API; threads may share it.
 
     Parameters
@@ -133,26 +130,14 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
     ) -> None:
         if not (progress is None or isinstance(progress, bool) or callable(progress)):
             raise InvalidInputError(f"progress is {shown(progress)}; expected a callable, True, False or None")
-        if not (client is None and async_client is None) and not (api_key is None and base_url is None):
+        given = client is not None or async_client is not None
+        if given and not (api_key is None and base_url is None):
             raise InvalidInputError("a client has a key and a server of its own: leave out api_key and base_url")
-        limits = Limits(
-            OPENAI.max_input_tokens if max_input_tokens is None else max_input_tokens,
-            OPENAI.max_request_texts if max_request_texts is None else max_request_texts,
-            OPENAI.max_request_tokens if max_request_tokens is None else max_request_tokens,
-        )
+        limits = Limits.given(max_input_tokens, max_request_texts, max_request_tokens)
         self._settings = Settings(
-            model=model,
-            dimensions=dimensions,
-            max_concurrency=max_concurrency,
-            max_retries=max_retries,
-            timeout=timeout,
-            deadline=deadline,
-            on_too_long=on_too_long,
-            limits=limits,
-            price=price,
+            model, dimensions, max_concurrency, max_retries, timeout, deadline, on_too_long, limits, price
         )
         self.model, self.dimensions, self._progress = model, self._settings.dimensions, progress
-        given = client is not None or async_client is not None
         self._client = EmbeddingsClient(
             api_key,
             base_url,
@@ -162,10 +147,10 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
             allow_http=check_bool("allow_http", allow_http),
             headers=_headers(extra_headers),
         )
-        named = {"model": model} | ({} if self.dimensions is None else {"dimensions": self.dimensions})
-        extra = _fields("extra_body", extra_body)
-        self._passages = _Side(self._client.endpoint, document_prefix, named, extra)
-        self._questions = _Side(self._client.endpoint, query_prefix, named, extra | _fields("query_body", query_body))
+        endpoint, extra = self._client.endpoint, _fields("extra_body", extra_body)
+        of_questions = extra | _fields("query_body", query_body)
+        self._passages = Side(endpoint, document_prefix, model, self.dimensions, extra)
+        self._questions = Side(endpoint, query_prefix, model, self.dimensions, of_questions)
         self._cache = open_cache(cache, max_cache_bytes)
         self._start()
 
@@ -288,7 +273,7 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
         >>> expected.texts, expected.cached, expected.requests
         (2, 0, 1)
         """
-        return estimate(texts, self._settings, self._cache, self._passages.key_of, batch, self._passages.prefix)
+        return estimate(texts, self._settings, self._cache, self._passages, batch)
 
     def batch(self, folder: str | os.PathLike[str] | None = None, *, poll_seconds: float = 30.0) -> "EmbeddingBatch":
         """This model through OpenAI's Batch API: half the price, an answer within a day.
@@ -344,7 +329,7 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
     def _task(
         self,
         texts: Sequence[str],
-        side: "_Side",
+        side: Side,
         *,
         start: int = 0,
         cancelled: threading.Event | None = None,
@@ -352,37 +337,33 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
     ) -> EmbeddingTask:
         if os.getpid() != self._pid:  # a forked process has no part in what is under way
             self._start(self.dim)
-        call = Call(
-            lambda part, timeout: self._client.send(part, side.body, timeout, loop),
-            self._settings.deadline,
-            cancelled or threading.Event(),
+        return EmbeddingTask(
+            self._requester,
+            self._cache,
+            side,
+            texts,
+            start,
+            send=lambda part, timeout: self._client.send(part, side.body, timeout, loop),
+            seconds=self._settings.deadline,
+            cancelled=cancelled or threading.Event(),
         )
-        indices = range(start, start + len(texts))
-        return EmbeddingTask(self._requester, self._cache, side.key_of, texts, indices, call, side.prefix)
 
-    def _submit(self, task: EmbeddingTask) -> "Future[None] | None":
-        future = task.submit()
-        if future is not None:
-            self._active.add(future)
-            future.add_done_callback(self._active.discard)
-        return future
+    def _submitted(self, task: EmbeddingTask) -> EmbeddingTask:
+        self._active.add(task.submit())
+        task.future.add_done_callback(self._active.discard)
+        return task
 
-    def _embed(self, texts: Sequence[str], side: "_Side", report: Progress | None = None) -> Vectors:
+    def _embed(self, texts: Sequence[str], side: Side, report: Progress | None = None) -> Vectors:
         task = self._task(as_list(texts), side)
         try:
-            self._submit(task)
-            return task.finish(report)
-        except Exception:
-            task.cancel()
-            task.settle()
-            raise
-        except BaseException:  # Ctrl-C: a single request, a query, say, is given up; several are awaited at the end
-            task.cancel()
-            if task.future is not None and (len(task.requests) > 1 or not task.future.cancel()):
-                _wait_at_exit([task.future])
+            return self._submitted(task).finish(report)
+        except BaseException as error:
+            if not isinstance(error, Exception) and len(task.requests) == 1:  # Ctrl-C gives up a query, say
+                task.future.cancel()
+            stop([task], error)
             raise
 
-    async def _aembed(self, texts: Sequence[str], side: "_Side") -> Vectors:
+    async def _aembed(self, texts: Sequence[str], side: Side) -> Vectors:
         loop = asyncio.get_running_loop() if self._client.is_async else None
         run, texts = contextvars.copy_context().run, as_list(texts)
         if self._cache is None and len(texts) <= A_FEW:
@@ -390,39 +371,24 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
         else:
             making = background().workers.submit(run, lambda: self._task(texts, side, loop=loop))
             task = await asyncio.wrap_future(making)
-        future = self._submit(task)
-        if future is not None:
-            answered = asyncio.wrap_future(future)
-            try:
-                await asyncio.shield(answered)
-            except asyncio.CancelledError:
-                answered.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs it
-                task.cancel()
-                raise
+        answered = asyncio.wrap_future(self._submitted(task).future)
+        try:
+            await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            answered.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs it
+            task.cancel()
+            raise
         return task.in_order()
 
     def _batches(self, texts: Iterable[str], batch: int, ahead: int | None = None) -> EmbeddedBatches:
         batch, most = check_batch(batch), self._settings.max_concurrency
         ahead = 2 * most + 3 if ahead is None else check_int("ahead", ahead, 0, _MOST_AHEAD)
-        cancelled, futures = threading.Event(), set[Future[None]]()
+        cancelled = threading.Event()
 
-        def begin(part: Sequence[str], indices: range) -> EmbeddingTask:
-            task = self._task(part, self._passages, start=indices.start, cancelled=cancelled)
-            future = self._submit(task)
-            if future is not None:
-                futures.add(future)
-                future.add_done_callback(futures.discard)
-            return task
+        def begin(part: Sequence[str], start: int) -> EmbeddingTask:
+            return self._submitted(self._task(part, self._passages, start=start, cancelled=cancelled))
 
-        try:
-            yield from stream_batches(texts, begin, batch, ahead)
-        except Exception:
-            raise
-        except BaseException:  # Ctrl-C, or the consumer stops
-            cancelled.set()
-            background().loop.call_soon_threadsafe(self._requester.limiter.wake)
-            _wait_at_exit(list(futures))
-            raise
+        return stream_batches(texts, begin, batch, ahead)
 
     @contextmanager
     def _reporting(self, progress: Progress | None = None) -> Iterator[Progress]:
@@ -436,24 +402,11 @@ class OpenAIEmbedder(EmbedderBase["_Side"]):
                 yield line
 
 
-class _Side:
-    """How passages, or questions, are sent, and under which keys they are cached."""
-
-    def __init__(self, endpoint: str, prefix: str, named: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-        if not isinstance(prefix, str):
-            raise InvalidInputError(f"the prefix of texts is {shown(prefix)}; expected a string")
-        self.prefix, self.extra, self.body = prefix, extra, {**named, **extra}
-        # the key of what OpenAI's own API is sent is that of older versions
-        self.key_of = KeyMaker(endpoint, named["model"], named.get("dimensions"), dict(extra) or None)
-
-
 def _fields(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    if given is None:
-        return {}
+    given = {} if given is None else given
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-        raise InvalidInputError(
-            f"{name} is of type {type(given).__name__}; expected a dictionary with strings as its keys"
-        )
+        kind = type(given).__name__
+        raise InvalidInputError(f"{name} is of type {kind}; expected a dictionary with strings as its keys")
     if "input" in given:
         raise InvalidInputError(f"{name} names input, which is the texts themselves; leave it out")
     try:
@@ -466,15 +419,8 @@ def _fields(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
 def _headers(given: Mapping[str, str] | None) -> dict[str, str]:
     headers = _fields("extra_headers", given)
     for name, value in headers.items():
-        if not _HEADER.fullmatch(name) or not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+        if not (_HEADER.fullmatch(name) and isinstance(value, str) and value.isascii() and value.isprintable()):
             raise InvalidInputError(
                 f"extra_headers: {name!r} is no header; expected a name, and a value in ASCII letters"
             )
     return headers
-
-
-def _wait_at_exit(futures: Sequence["Future[None]"]) -> None:
-    """Have Python end only when requests under way are answered and stored: it waits for its threads."""
-    left = [future for future in futures if not future.done()]
-    if left:
-        threading.Thread(target=wait, args=(left,), name="bqstore-embedding-rest").start()

@@ -5,32 +5,50 @@ It is made in the thread of its caller, or in a worker; its requests run on the 
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ...errors import EmbeddingError
+from ...arguments import shown
+from ...errors import EmbeddingError, InvalidInputError
 from ..disk_cache import EmbeddingCache, KeyMaker
+from ..protocol import Vectors
+from ..text_rows import TextRows
 from ..texts import with_prefix
 from .background import background, give_memory_back
 from .packing import count_tokens, plan_requests
-from .requester import Call, PendingText, Requester
+from .request_parts import RequestParts
+from .requester import Call, Requester
 
-Vectors = npt.NDArray[np.float32]
 Report = Callable[[int, int], None]
 
 _LARGE = 1 << 26  # bytes of vectors, behind which giving memory back, some 20 ms, does not count
-_KEYS_A_LOOK = 2_000  # looked up at once, so that no more vectors than that are held twice
 
 
-class EmbeddingTask:
-    """The texts of one call, or of one batch of a stream.
+class Side:
+    """How passages, or questions, are sent, and under which keys they are cached."""
 
-    ``prefix`` : of each text, as it is sent
+    def __init__(
+        self, endpoint: str, prefix: str, model: str, dimensions: int | None, extra: Mapping[str, Any]
+    ) -> None:
+        if not isinstance(prefix, str):
+            raise InvalidInputError(f"the prefix of texts is {shown(prefix)}; expected a string")
+        asked = {} if dimensions is None else {"dimensions": dimensions}
+        self.prefix, self.extra, self.body = prefix, extra, {"model": model, **asked, **extra}
+        # the key of what OpenAI's own API is sent is that of older versions
+        self.key_of = KeyMaker(endpoint, model, dimensions, dict(extra) or None)
+
+    def rows_of(self, texts: Sequence[str], start: int = 0, dim: int | None = None) -> tuple[TextRows, list[int]]:
+        """The texts as they are sent, and upper bounds of the tokens of each. Raises as `check_texts`."""
+        sent, sizes = with_prefix(self.prefix, texts, start)
+        rows = TextRows(sent, self.key_of, dim)
+        return rows, [sizes[at] for at in rows.first]
+
+
+class EmbeddingTask(Call):
+    """The texts of one call, or of one batch of a stream; ``start`` is the index of the first.
 
     Raises
     ------
@@ -42,120 +60,95 @@ class EmbeddingTask:
         self,
         requester: Requester,
         cache: EmbeddingCache | None,
-        key_of: KeyMaker,
+        side: Side,
         texts: Sequence[str],
-        indices: Sequence[int],
-        call: Call,
-        prefix: str = "",
+        start: int,
+        **of_call: Any,
     ) -> None:
-        self.texts, self.call = texts, call
-        self._requester, self._cache, self._key_of, self._indices = requester, cache, key_of, indices
-        self._sent, sizes = with_prefix(prefix, texts, indices[0] if indices else 0)
-        self._keys = [key_of(text) for text in self._sent]
-        self._row_of: dict[bytes, int] = {}
-        for row, key in enumerate(self._keys):
-            self._row_of.setdefault(key, row)
-        self._vectors: Vectors | None = None
-        self._has_vector = np.zeros(len(texts), bool)
-        self._allocating = threading.Lock()  # of several requests that come back at once, the first allocates
-        self.future: Future[None] | None = None
+        super().__init__(**of_call)
+        self.given, self.start = texts, start
+        self._requester, self._cache = requester, cache
+        self._rows, self.tokens = side.rows_of(texts, start, requester.dim)
+        self.texts = self._rows.texts
         self._news: SimpleQueue[int] = SimpleQueue()
-        self.requests = self._plan(sizes)
+        self.requests = self._plan()
         self.done = len(texts) - sum(len(request) for request in self.requests)
+        self.future: Future[None] = Future()  # until it is submitted, there is nothing to wait for
+        self.future.set_result(None)
 
-    def submit(self) -> "Future[None] | None":
-        """Send the requests; the result is set when all are answered or one has failed. None: there are none."""
+    def submit(self) -> "Future[None]":
+        """Send the requests; the result is set when all are answered or one has failed."""
         if self.requests:
-            self.future, news = background().submit(self._run()), self._news
-            # not of this task itself: a future keeps its callbacks, and texts and vectors would wait for the collector
-            self.future.add_done_callback(lambda _: news.put(0))
+            self.future = background().submit(self._run())
+        news = self._news  # not this task: a future keeps its callbacks, and all would wait for the collector
+        self.future.add_done_callback(lambda _: news.put(0))
         return self.future
 
     def finish(self, report: Report | None = None) -> Vectors:
         """Wait for all vectors, float32 (n, dim). Raises the error of the first request that failed."""
-        total = len(self.texts)
         report = report or (lambda done, total: None)
-        report(self.done, total)
-        if self.future is not None:
-            while n := self._news.get():
-                self.done += n
-                report(self.done, total)
-            self.future.result()
+        report(self.done, len(self.given))
+        while n := self._news.get():
+            self.done += n
+            report(self.done, len(self.given))
+        self.future.result()
         return self.in_order()
 
     def cancel(self) -> None:
         """Send nothing more; what is under way is stored when it comes."""
-        self.call.cancelled.set()
-        if self.future is not None and not self.future.done():
+        self.cancelled.set()
+        if not self.future.done():
             background().loop.call_soon_threadsafe(self._requester.limiter.wake)
-
-    def settle(self) -> None:
-        """Wait until nothing is under way any more."""
-        if self.future is not None:
-            wait([self.future])
 
     def whole_batches(self, batch: int) -> Vectors:
         """After `finish` has failed: the vectors of the batches that are complete, float32 (m, dim)."""
-        has_vector = [self._has_vector[self._row_of[key]] for key in self._keys]
-        return self.in_order()[: int(np.argmin([*has_vector, False])) // batch * batch]
+        complete = self._rows.complete() // batch * batch
+        return self.in_order()[:complete]
 
     def in_order(self) -> Vectors:
-        """The vectors in the order of the texts, float32 (n, dim)."""
-        if self._vectors is None:
-            return np.empty((0, self._requester.dim or 0), np.float32)
-        if len(self._row_of) < len(self.texts):
-            first = [self._row_of[key] for key in self._keys]
-            repeated = [row for row, other in enumerate(first) if row != other]
-            self._vectors[repeated] = self._vectors[[first[row] for row in repeated]]
-        return self._vectors
+        """The vectors in the order of the texts, float32 (n, dim); to be called once."""
+        self._rows.dim = self._rows.dim or self._requester.dim
+        return self._rows.hand_over()
 
-    def _plan(self, sizes: list[int]) -> list[list[PendingText]]:
+    def index_of(self, row: int) -> int:
+        """The index of a text in all of the user's."""
+        return self.start + self._rows.first[row]
+
+    def store(self, rows: Sequence[int], vectors: Vectors, whole: bool) -> None:
+        """Write vectors to the cache before anybody sees them."""
+        if self._cache is not None:
+            variant = None if whole else self._requester.settings.variant
+            self._cache.put([self._rows.key(row, variant) for row in rows], vectors)
+        self._rows.put(rows, vectors)
+        self._requester.meter.add(texts=len(rows))
+
+    def _plan(self) -> list[list[int]]:
         """The requests for what is not in the cache."""
-        settings = self._requester.settings
-        rows = self._look_up(list(self._row_of.values()))
+        settings, rows, tokens = self._requester.settings, self._rows, self.tokens
+        missing = rows.take_cached(self._cache)
         if settings.variant is not None:
-            rows = self._look_up(rows, settings.variant)
-        self._requester.meter.add(cached=len(self._row_of) - len(rows))
-        texts = [self._sent[row] for row in rows]
-        tokens = count_tokens(texts, [sizes[row] for row in rows], settings.limits, settings.counter)
-        pending = [
-            PendingText(self._indices[row], row, self._keys[row], text, n)
-            for row, text, n in zip(rows, texts, tokens, strict=True)
-        ]
-        long = [text for text in pending if self._requester.is_too_long(text)]
+            missing = rows.take_cached(self._cache, variant=settings.variant)
+        self._requester.dim = self._requester.dim or rows.dim
+        self._requester.meter.add(cached=len(rows.keys) - len(missing))
+        some, bounds = [self.texts[row] for row in missing], [tokens[row] for row in missing]
+        counts = count_tokens(some, bounds, settings.limits, settings.counter)
+        for row, count in zip(missing, counts, strict=True):
+            tokens[row] = count
+        long = [row for row in missing if settings.is_too_long(tokens[row])]
         if long and settings.on_too_long == "error":
-            raise self._requester.too_long(long[0])
-        short = [text for text in pending if not self._requester.is_too_long(text)]
-        runs = plan_requests([text.tokens for text in short], settings.limits)
-        return [[short[i] for i in run] for run in runs] + [[text] for text in long]
-
-    def _look_up(self, rows: list[int], variant: str | None = None) -> list[int]:
-        """Fill the rows that are in the cache, of long texts under a ``variant``; returns the others."""
-        if self._cache is None:
-            return rows
-        missing = []
-        for start in range(0, len(rows), _KEYS_A_LOOK):
-            some = rows[start : start + _KEYS_A_LOOK]
-            part = {self._keys[r] if variant is None else self._key_of(self._sent[r], variant): r for r in some}
-            found = self._cache.get(list(part))
-            if found and self._requester.dim is None:
-                self._requester.dim = next(iter(found.values())).size
-            found = {key: vector for key, vector in found.items() if vector.size == self._requester.dim}
-            if found:
-                self._fill([part[key] for key in found], list(found.values()))
-            missing += [row for key, row in part.items() if key not in found]
-        return missing
+            raise settings.too_long(self.index_of(long[0]))
+        short = [row for row in missing if not settings.is_too_long(tokens[row])]
+        runs = plan_requests([tokens[row] for row in short], settings.limits)
+        return [short[run.start : run.stop] for run in runs] + [[row] for row in long]
 
     async def _run(self) -> None:
         """Send the requests, as many at once as may be, and raise the first error when nothing is under way."""
         left = iter(self.requests)
-        workers = [
-            asyncio.ensure_future(self._work(left))
-            for _ in range(min(self._requester.settings.max_concurrency, len(self.requests)))
-        ]
+        most = min(self._requester.settings.max_concurrency, len(self.requests))
+        workers = [asyncio.ensure_future(self._work(left)) for _ in range(most)]
         try:
             _, others = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            self.call.failed = bool(others)
+            self.failed = bool(others)
             first = next((error for worker in workers if worker.done() and (error := worker.exception())), None)
             if others:
                 self._requester.limiter.wake()
@@ -164,34 +157,28 @@ class EmbeddingTask:
             for worker in workers:
                 if not worker.cancel() and not worker.cancelled():  # it runs no more, unless Python is ending
                     worker.exception()  # seen: asyncio would log it
-            if self._vectors is not None and self._vectors.nbytes >= _LARGE:
+            if self._rows.vectors is not None and self._rows.vectors.nbytes >= _LARGE:
                 with suppress(RuntimeError):  # Python is ending
                     background().workers.submit(give_memory_back)
         if first is not None:
             raise first
-        if self.call.cancelled.is_set() and not self._has_vector[list(self._row_of.values())].all():
+        if self.cancelled.is_set() and not self._rows.has_vector.all():
             raise EmbeddingError("the call was cancelled")
 
-    async def _work(self, left: Iterator[list[PendingText]]) -> None:
+    async def _work(self, left: Iterator[list[int]]) -> None:
         for request in left:
-            if self.call.stopped():
+            if self.stopped():
                 return
-            await self._requester.embed(request, self._store, self.call)
+            await RequestParts(self._requester, self).embed_all(request)
             self._news.put(len(request))
 
-    def _store(self, texts: Sequence[PendingText], vectors: Vectors, whole: bool) -> None:
-        """Write vectors to the cache before anybody sees them."""
-        variant = None if whole else self._requester.settings.variant
-        if self._cache is not None:
-            keys = [text.key if whole else self._key_of(text.text, variant) for text in texts]
-            self._cache.put(keys, vectors)
-        self._fill([text.row for text in texts], vectors)
-        self._requester.meter.add(texts=len(texts))
 
-    def _fill(self, rows: list[int], vectors: Sequence[Vectors] | Vectors) -> None:
-        with self._allocating:
-            if self._vectors is None:
-                self._vectors = np.empty((len(self.texts), len(vectors[0])), np.float32)
-        for row, vector in zip(rows, vectors, strict=True):
-            self._vectors[row] = vector
-        self._has_vector[rows] = True
+def stop(tasks: Collection[EmbeddingTask], error: BaseException) -> None:
+    """Send nothing more, and wait for what is under way to be stored; after Ctrl-C, Python does, when it ends."""
+    for task in tasks:
+        task.cancel()
+    left = [task.future for task in tasks if not task.future.done()]
+    if isinstance(error, Exception):
+        wait(left)
+    elif left:
+        threading.Thread(target=wait, args=(left,), name="bqstore-embedding-rest").start()

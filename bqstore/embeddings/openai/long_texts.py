@@ -3,25 +3,19 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from ..protocol import Vectors
 from .refusals import Refusal
 from .tokens import Counter
-
-Vector = npt.NDArray[np.float32]
 
 _MARGIN = 0.98  # tokens are not spread evenly over a text
 _BLIND = 0.7  # where neither the counter nor the server tells by how much a text is too long
 
 
 def truncated(text: str, most: int, counter: Counter | None, refusal: Refusal | None) -> str:
-    """The beginning of a text: as much as fits if that can be counted; else a part of what was refused.
+    """The beginning of a text: as much as fits if ``counter`` can tell; else a part of what the server refused.
 
-    Parameters
-    ----------
-    most : int                      tokens that fit
-    counter : callable, optional    counts tokens exactly
-    refusal : Refusal, optional     the server's answer to ``text``; None if it was not sent
+    ``most`` : tokens that fit
     """
     count = 0
     if counter is not None:
@@ -45,7 +39,7 @@ def halves(text: str) -> tuple[str, str]:
     return text[:middle], text[middle:]
 
 
-def weighted_mean(parts: Sequence[tuple[Vector, int]]) -> Vector:
+def weighted_mean(parts: Sequence[tuple[Vectors, int]]) -> Vectors:
     """The mean of vectors, weighted by the sizes of their texts; of unit length if they are."""
     vectors = np.stack([vector for vector, _ in parts]).astype(np.float64)
     mean = np.average(vectors, axis=0, weights=[size for _, size in parts])

@@ -26,17 +26,18 @@ class Limits:
         for limit in fields(self):
             check_int(limit.name, getattr(self, limit.name), 1, 10**9)
 
+    @classmethod
+    def given(cls, *limits: int | None) -> "Limits":
+        """OpenAI's, but for those that are given."""
+        names = (field.name for field in fields(cls))
+        return cls(**{name: limit for name, limit in zip(names, limits, strict=True) if limit is not None})
+
 
 OPENAI = Limits()
 
 
 def plan_requests(sizes: Sequence[int], limits: Limits = OPENAI) -> Iterator[range]:
-    """Cut ``0 .. len(sizes)`` into runs that each fit one request; a text too big for any goes alone.
-
-    Parameters
-    ----------
-    sizes : sequence of int (n,)    upper bounds of the tokens of each text
-    """
+    """Cut texts, by upper bounds of their tokens, into runs that each fit one request; one too big for any is alone."""
     start = total = 0
     for index, size in enumerate(sizes):
         full = index - start == limits.max_request_texts or total + size > limits.max_request_tokens

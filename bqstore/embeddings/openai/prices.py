@@ -28,6 +28,6 @@ def price_of(model: str, price: float | None = None) -> float | None:
     return price
 
 
-def cost(tokens: int, price: float) -> float:
-    """US dollars for ``tokens``, at ``price`` for a million."""
-    return tokens * price / 1_000_000
+def cost(tokens: int, price: float | None, batch: bool = False) -> float | None:
+    """US dollars for ``tokens``, at ``price`` for a million, or by the Batch API; None if the price is not known."""
+    return None if price is None else tokens * price * (BATCH_DISCOUNT if batch else 1) / 1_000_000

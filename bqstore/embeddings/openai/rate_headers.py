@@ -7,8 +7,9 @@ A server asks to come back later in one of three forms: ``retry-after-ms``, ``Re
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -27,25 +28,19 @@ class RateLimit:
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """The seconds that an answer asks to wait; None if it does not say, or in no form that is known.
 
-    Parameters
-    ----------
-    headers : mapping of lower-case names
-    now : float         seconds since 1970, to measure a date against
+    ``headers`` have lower-case names; ``now`` is in seconds since 1970, to measure a date against.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
     value = headers.get("retry-after", "").strip()
     seconds = _number(value)
-    if seconds is not None or not value:
-        return seconds
-    try:
-        date = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - datetime.fromtimestamp(now, timezone.utc)).total_seconds())
+    if seconds is None and value:
+        with suppress(TypeError, ValueError, IndexError, OverflowError):
+            date = parsedate_to_datetime(value)
+            date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+            seconds = max(0.0, date.timestamp() - now)
+    return seconds
 
 
 def rate_limit(headers: Mapping[str, str], kind: str) -> RateLimit | None:

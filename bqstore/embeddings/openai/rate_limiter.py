@@ -11,6 +11,7 @@ All calls of an embedder share one `RateLimiter`, on the event loop of `backgrou
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -28,72 +29,33 @@ class StoppedError(Exception):
     """The caller has given up."""
 
 
-class _Quota:
-    """What is left of one rate limit, by the last answer that told."""
-
-    def __init__(self) -> None:
-        self._limit: RateLimit | None = None
-        self._told_at = self._spent = 0.0
-
-    def update(self, limit: RateLimit, now: float) -> None:
-        self._limit, self._told_at, self._spent = limit, now, 0.0
-
-    def wait(self, cost: float, now: float) -> float:
-        """Seconds until ``cost`` may be spent."""
-        if self._limit is None:
-            return 0.0
-        remaining, limit = self._limit.remaining, self._limit.limit
-        reset = min(self._limit.reset, _LONGEST_RESET)
-        passed = now - self._told_at
-        available = remaining - self._spent
-        if passed >= reset or available >= cost:
-            return 0.0
-        if limit is None or limit <= remaining:
-            return reset - passed
-        refill_rate = (limit - remaining) / reset
-        return min(reset, max(0.0, (cost - available) / refill_rate)) - passed
-
-    def spend(self, cost: float) -> None:
-        self._spent += cost
-
-
 class RateLimiter:
     """Every request takes a permit here and gives it back. It belongs to one event loop."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = self._allowed = most
+        self._most = self.allowed = most  # how many requests may be under way at present
         self._clock = clock
         self._waiting: dict[object, asyncio.Future[None] | None] = {}  # in the order in which they came
         self._pausing: set[asyncio.Future[None]] = set()
         self._under_way = self._storing = self._successes = self._halvings = 0
         self._not_before = 0.0
-        self._quotas = {"requests": _Quota(), "tokens": _Quota()}
-
-    @property
-    def allowed(self) -> int:
-        """How many requests may be under way at present."""
-        return self._allowed
+        self._quotas: dict[str, tuple[RateLimit, float]] = {}  # what the last answer told of each, and when
+        self._spent = Counter[str]()  # since then
 
     async def acquire(self, tokens: int, until: float | None, stopped: Callable[[], bool]) -> int:
         """Wait until a request of so many tokens may be sent; returns a permit: how often the number was halved.
 
-        Raises
-        ------
-        OutOfTimeError   ``until``, a time of the clock, would pass first
-        StoppedError     ``stopped()`` became true; whoever changes it calls `wake`
+        Raises OutOfTimeError if ``until``, a time of the clock, would pass first, and StoppedError if ``stopped()``
+        became true; whoever changes it calls `wake`.
         """
-        me = object()
+        me, costs = object(), {"requests": 1, "tokens": tokens}
         self._waiting[me] = None
         try:
             while True:
                 if stopped():
                     raise StoppedError
                 now = self._clock()
-                wait = max(
-                    self._not_before - now,
-                    self._quotas["requests"].wait(1, now),
-                    self._quotas["tokens"].wait(tokens, now),
-                )
+                wait = max(self._not_before - now, *(self._quota_wait(kind, cost, now) for kind, cost in costs.items()))
                 if until is not None and now + max(wait, 0.0) >= until:
                     raise OutOfTimeError
                 if wait <= 0 and me in islice(self._waiting, max(0, self._free)):  # nobody comes before his turn
@@ -108,8 +70,7 @@ class RateLimiter:
             raise
         del self._waiting[me]
         self._under_way += 1
-        self._quotas["requests"].spend(1)
-        self._quotas["tokens"].spend(tokens)
+        self._spent.update(costs)
         return self._halvings
 
     def release(
@@ -123,15 +84,14 @@ class RateLimiter:
         self._not_before = max(self._not_before, self._clock() + hold)
         if succeeded:
             self._successes += 1
-            if self._successes >= self._allowed:
-                self._allowed, self._successes = min(self._most, self._allowed + 1), 0
+            if self._successes >= self.allowed:
+                self.allowed, self._successes = min(self._most, self.allowed + 1), 0
         elif rate_limited and permit == self._halvings:
-            self._allowed, self._successes = max(1, self._allowed // 2), 0
+            self.allowed, self._successes = max(1, self.allowed // 2), 0
             self._halvings += 1
-        for kind, quota in self._quotas.items():
-            limit = rate_limit(headers, kind)
-            if limit is not None:
-                quota.update(limit, self._clock())
+        for kind in ("requests", "tokens"):
+            if (limit := rate_limit(headers, kind)) is not None:
+                self._quotas[kind], self._spent[kind] = (limit, self._clock()), 0
         self._let_go()
 
     @contextmanager
@@ -144,9 +104,23 @@ class RateLimiter:
             self._storing -= 1
             self._let_go()
 
+    def _quota_wait(self, kind: str, cost: float, now: float) -> float:
+        """Seconds until so much of a rate limit may be spent."""
+        if kind not in self._quotas:
+            return 0.0
+        told, told_at = self._quotas[kind]
+        reset, passed = min(told.reset, _LONGEST_RESET), now - told_at
+        available = told.remaining - self._spent[kind]
+        if passed >= reset or available >= cost:
+            return 0.0
+        if told.limit is None or told.limit <= told.remaining:
+            return reset - passed
+        refill_rate = (told.limit - told.remaining) / reset
+        return min(reset, max(0.0, (cost - available) / refill_rate)) - passed
+
     @property
     def _free(self) -> int:
-        return min(self._allowed - self._under_way, self._most - self._under_way - self._storing)
+        return min(self.allowed - self._under_way, self._most - self._under_way - self._storing)
 
     async def pause(self, seconds: float, until: float | None, stopped: Callable[[], bool]) -> None:
         """Hold this request back for so long. Raises as `acquire`."""

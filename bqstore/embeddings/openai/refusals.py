@@ -32,6 +32,7 @@ _ASKED = re.compile(r"(?:requested:?|given:|you sent|has|input of) (\d{1,9})", r
 _COME_BACK = re.compile(r"(?:try again|retry) (?:in|after) (\d{1,4}[\d.mshd]{0,12})", re.I)
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 _SPLIT = (400, 413, 422)
+_QUOTA = -1  # in the place of a status
 _AGAIN, _NEVER = (408, 409), (501, 505)
 _BAD_KEY = re.compile(
     r"API[ _]key (is )?(not valid|invalid|expired|missing)|(not a valid|invalid) API[ _]key|API_KEY_INVALID", re.I
@@ -40,36 +41,26 @@ _BAD_KEY = re.compile(
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request was not answered with vectors.
+    """Why a request was not answered with vectors."""
 
-    Attributes
-    ----------
-    message, advice : str       of the error, should this be the last try; the number of retries goes between them
-    status : int                of HTTP; None if the server did not answer
-    words : callable            what the server said, without key and texts
-    retryable : bool            another try may succeed
-    rate_limited : bool         too much was asked in too short a time
-    retry_after : float         seconds to wait before another try, if the server said
-    splits : bool               a part of the request may be answered
-    too_long : bool             the request or a text in it is too big
-    too_many_texts : bool       it is the number of texts that is too big
-    position : int              of the text that is too long, if the server said
-    fits : float                the fraction of the request that would fit, by the numbers the server named
-    """
-
-    message: str
+    message: str  # of the error, should this be the last try; the number of retries goes between it and the advice
     advice: str = ""
-    status: int | None = None
-    words: Callable[[], str] = field(default=lambda: "", repr=False)
-    retryable: bool = False
-    rate_limited: bool = False
-    retry_after: float | None = None
-    splits: bool = False
-    too_long: bool = False
-    too_many_texts: bool = False
-    position: int | None = None
-    fits: float | None = None
+    status: int | None = None  # of HTTP; None if the server did not answer
+    words: Callable[[], str] = field(default=lambda: "", repr=False)  # what the server said, without key and texts
+    retryable: bool = False  # another try may succeed
+    rate_limited: bool = False  # too much was asked in too short a time
+    retry_after: float | None = None  # seconds to wait before another try, if the server said
+    splits: bool = False  # a part of the request may be answered
+    too_long: bool = False  # the request or a text in it is too big
+    too_many_texts: bool = False  # it is the number of texts that is too big
+    position: int | None = None  # of the text that is too long, if the server said
+    fits: float | None = None  # the fraction of the request that would fit, by the numbers the server named
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def described(self, more: str = "") -> str:
+        """The message of an error, with what the server said."""
+        said = self.words()
+        return f"{self.message}{more}{self.advice}" + (f'. The server says: "{said}"' if said else "")
 
 
 class RefusalReader:
@@ -92,8 +83,7 @@ class RefusalReader:
             return Refusal(f"{server} did not answer in time", retryable=True)
         if isinstance(error, openai.APIConnectionError):
             why = _why_unreachable(error)
-            advice = f"; {why}check the network and base_url"
-            return Refusal(f"{server} cannot be reached", advice, retryable=not why)
+            return Refusal(f"{server} cannot be reached", f"; {why}check the network and base_url", retryable=not why)
         if not isinstance(error, openai.APIStatusError):
             return Refusal(f"{server} gave an answer that cannot be read ({type(error).__name__})")
         said = error.body if error.body is not None else error.message
@@ -106,9 +96,8 @@ class RefusalReader:
         server, fields = self._server, body if isinstance(body, dict) else {}
         code, kind, param = (str(fields.get(name) or "") for name in ("code", "type", "param"))
         said = _message_of(body)
-        everything = (
-            f"{code} {kind} {param} {str(body)[:4_000]}"  # other servers put their message elsewhere than OpenAI
-        )
+        # other servers put their message elsewhere than OpenAI
+        everything = f"{code} {kind} {param} {str(body)[:4_000]}"
         shown = next((word for word in (code, kind) if word in _QUOTA_CODES), code)
         what = f"HTTP {status}" + (f", {shown}" if CODE.fullmatch(shown) else "")
         fits = _fraction_that_fits(everything)
@@ -126,10 +115,9 @@ class RefusalReader:
             403: f"does not let this API key use {model}",
             404: f"knows no model {model}; check model and {self.base_url}",
             405: f"takes no embeddings there; check {self.base_url}",
-            429: "refused the request for its rate limit"
-            if not quota_used_up
-            else "says that the account's quota is used up; check its plan and billing",
-        }.get(401 if bad_key else status, f"refused to embed with {model}")
+            429: "refused the request for its rate limit",
+            _QUOTA: "says that the account's quota is used up; check its plan and billing",
+        }.get(401 if bad_key else _QUOTA if quota_used_up else status, f"refused to embed with {model}")
         return Refusal(
             f"{server} {reason} ({what})",
             "; wait, lower max_concurrency, or check the account's limits" if rate_limited else "",
@@ -148,30 +136,28 @@ class RefusalReader:
 
 
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+_INCURABLE: Final[Sequence[tuple[type[BaseException], Callable[[Any], bool], str]]] = (
+    (ssl.SSLCertVerificationError, lambda e: True, "its certificate is not trusted ({0.verify_message})"),
+    (ssl.SSLError, lambda e: e.reason in _NO_TLS, "it does not speak https there: its base_url may begin with http://"),
+    (Exception, lambda e: type(e).__name__ == "TooManyRedirects", "it redirects from one address to the next"),
+    (ConnectionRefusedError, lambda e: True, "it refused the connection, as where no server runs"),
+    (socket.gaierror, lambda e: e.errno == socket.EAI_NONAME, "no host has this name"),
+    (OSError, lambda e: e.errno == errno.ENETUNREACH, "there is no way to its network"),
+)
 
 
-def _why_unreachable(error: BaseException | None) -> str:
+def _why_unreachable(error: BaseException) -> str:
     """What no other try can mend, such as a refused connection; "" if it may be mended."""
     seen: list[BaseException] = []
-    left = [error]
+    left: list[BaseException | None] = [error]
     while left:
         one = left.pop()
-        if one is None or one in seen:
-            continue
-        seen.append(one)
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({one.verify_message}); "
-        if isinstance(one, ssl.SSLError) and one.reason in _NO_TLS:
-            return "it does not speak https there: its base_url may begin with http://; "
-        if type(one).__name__ == "TooManyRedirects":
-            return "it redirects from one address to the next; "
-        if isinstance(one, ConnectionRefusedError):
-            return "it refused the connection, as where no server runs; "
-        if isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME:
-            return "no host has this name; "
-        if isinstance(one, OSError) and one.errno == errno.ENETUNREACH:
-            return "there is no way to its network; "
-        left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+        if one is not None and one not in seen:
+            seen.append(one)
+            for kind, applies, why in _INCURABLE:
+                if isinstance(one, kind) and applies(one):
+                    return f"{why.format(one)}; "
+            left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
     return ""
 
 
@@ -192,10 +178,8 @@ def _wait_of(headers: Mapping[str, str], said: str) -> float | None:
 
 
 def _fraction_that_fits(said: str) -> float | None:
-    limit, asked = _LIMIT.search(said), _ASKED.search(said)
-    if limit is None or asked is None or not 0 < int(limit[1]) < int(asked[1]):
-        return None
-    return int(limit[1]) / int(asked[1]) * 0.98
+    limit, asked = (int(found[1]) if (found := wanted.search(said)) else 0 for wanted in (_LIMIT, _ASKED))
+    return limit / asked * 0.98 if 0 < limit < asked else None
 
 
 def lower(headers: Any) -> dict[str, str]:

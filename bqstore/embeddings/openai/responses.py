@@ -6,9 +6,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
+from ..protocol import Vectors
 
 _NATIVE_DIM = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 _OPENAI = ("api.openai.com", ".azure.com", ".azure.us", ".azure.cn")

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...arguments import check_choice, check_int, check_real, shown
 from ...config import MAX_DIM
-from ...errors import InvalidInputError
+from ...errors import EmbeddingError, InvalidInputError
 from .packing import Limits
 from .prices import price_of
 from .tokens import Counter, counter_for
@@ -42,6 +42,17 @@ class Settings:
         self.deadline = None if self.deadline is None else _seconds("deadline", self.deadline)
         self.price, self.counter = price_of(self.model, self.price), counter_for(self.model)
 
+    def is_too_long(self, tokens: int) -> bool:
+        """Whether a text of so many tokens, counted, is longer than the model takes."""
+        return self.counter is not None and tokens > self.limits.max_input_tokens
+
+    def too_long(self, index: int) -> EmbeddingError:
+        """The error that names a text that is too long."""
+        return EmbeddingError(
+            f"text {index} is longer than {self.model} takes ({self.limits.max_input_tokens:,} tokens for OpenAI's "
+            'models); split it, or pass on_too_long="truncate" or "split_mean"'
+        )
+
     @property
     def variant(self) -> str | None:
         """What becomes of a text that is too long, as `KeyMaker` takes it; None: it is an error."""
@@ -54,7 +65,6 @@ def check_dimensions(dimensions: Any) -> int | None:
 
 
 def _seconds(name: str, value: Any) -> float:
-    seconds = check_real(name, value, "a number of seconds")
-    if seconds <= 0:
+    if check_real(name, value, "a number of seconds") <= 0:
         raise InvalidInputError(f"{name} is {shown(value)}; expected more than 0 seconds")
-    return seconds
+    return float(value)

@@ -7,73 +7,59 @@ and a generator is read only as far as needed. What was read ahead is embedded m
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
+from ..base import EmbeddedBatches
 from ..texts import enumerate_batches
-from .embedding_task import EmbeddingTask
+from .embedding_task import EmbeddingTask, stop
 
-Vectors = npt.NDArray[np.float32]
-Begin = Callable[[Sequence[str], range], EmbeddingTask]
+Begin = Callable[[Sequence[str], int], EmbeddingTask]
 
 
-def stream_batches(
-    texts: Iterable[str], begin: Begin, batch: int, ahead: int
-) -> Iterator[tuple[int, Sequence[str], Vectors]]:
+def stream_batches(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -> EmbeddedBatches:
     """The index of the first text, the texts and the vectors, float32 (m, dim), of each batch, in order.
 
     An error, of the texts, of reading or embedding them, is raised after the batches before it.
     """
     tasks = _begin_tasks(texts, begin, batch, ahead)
-    begun: deque[tuple[int, EmbeddingTask]] = deque()
-    failed: Exception | None = None
-    more, held = True, 0
+    begun: deque[EmbeddingTask] = deque()
+    ended: Exception | None = None
     try:
         while True:
-            while more and held <= ahead * batch:
+            while ended is None and sum(len(task.given) for task in begun) <= ahead * batch:
                 try:
-                    start, task = next(tasks)
-                    begun.append((start, task))
-                    held += len(task.texts)
-                except StopIteration:
-                    more = False
-                except Exception as error:
-                    failed, more = error, False
+                    begun.append(next(tasks))
+                except Exception as error:  # or StopIteration
+                    ended = error
             if not begun:
                 break
-            start, task = begun[0]
-            broken: Exception | None = None
+            task, broken = begun[0], None
             try:
                 vectors = task.finish()
             except Exception as error:
                 vectors, broken = task.whole_batches(batch), error
-            begun.popleft()
             for at in range(0, len(vectors), batch):
-                yield start + at, task.texts[at : at + batch], vectors[at : at + batch]
+                yield task.start + at, task.given[at : at + batch], vectors[at : at + batch]
+            begun.popleft()
             if broken is not None:
                 raise broken
-            held -= len(task.texts)
             del task, vectors
-    except Exception:
-        for _, task in begun:
-            task.cancel()
-        for _, task in begun:
-            task.settle()
+    except BaseException as error:  # Ctrl-C, too, or the consumer stops
+        stop(begun, error)
         raise
-    if failed is not None:
-        raise failed
+    if ended is not None and not isinstance(ended, StopIteration):
+        raise ended
 
 
-def _begin_tasks(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -> Iterator[tuple[int, EmbeddingTask]]:
+def _begin_tasks(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -> Iterator[EmbeddingTask]:
     """Tasks of several batches each, a quarter of those ahead: one request holds what few of them lack in the cache."""
     for start, part in enumerate_batches(texts, batch * max(1, (ahead + 1) // 4)):
+        task = None
         try:
-            task = begin(part, range(start, start + len(part)))
+            task = begin(part, start)
         except Exception:
             if len(part) <= batch:
                 raise
-        else:
-            yield start, task
-            continue
-        for at, one_batch in enumerate_batches(part, batch, start):  # those before the batch that is refused
-            yield at, begin(one_batch, range(at, at + len(one_batch)))
+        if task is not None:
+            yield task
+        else:  # the batches before the one that is refused
+            for at, one_batch in enumerate_batches(part, batch, start):
+                yield begin(one_batch, at)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from .prices import cost
 
-_COUNTED = ("texts", "tokens", "requests", "retried", "cached")
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -65,14 +63,13 @@ class Meter:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
-    def add(self, *, texts: int = 0, tokens: int = 0, requests: int = 0, retried: int = 0, cached: int = 0) -> None:
-        """Add to the counts."""
+    def add(self, **counts: int) -> None:
+        """Add to the counts, which are named as in `Usage`."""
         with self._lock:
-            self._counts.update(texts=texts, tokens=tokens, requests=requests, retried=retried, cached=cached)
+            self._counts.update(counts)
 
     def read(self) -> Usage:
         """The counts so far."""
         with self._lock:
-            texts, tokens, requests, retried, cached = (self._counts[name] for name in _COUNTED)
-        price = None if self._per_million is None else cost(tokens, self._per_million)
-        return Usage(texts, tokens, requests, retried, cached, price)
+            counts = {name: self._counts[name] for name in ("texts", "tokens", "requests", "retried", "cached")}
+        return Usage(**counts, price=cost(counts["tokens"], self._per_million))

@@ -18,32 +18,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ...arguments import check_real
+from ...arguments import check_seconds
 from ...errors import EmbeddingError, InvalidInputError
 from ...progress import Progress
-from ..disk_cache import EmbeddingCache, KeyMaker
+from ..disk_cache import EmbeddingCache
 from ..openai.api_key import check_encrypted
+from ..openai.embedding_task import Side
 from ..openai.packing import OPENAI, Limits
-from ..openai.prices import BATCH_DISCOUNT, cost
-from ..openai.responses import native_dim
+from ..openai.prices import cost
+from ..openai.responses import count_tokens_of, native_dim
 from ..openai.settings import check_dimensions
 from ..openai.tokens import counter_for
-from ..texts import as_list, with_prefix
+from ..protocol import Vectors
+from ..text_rows import TextRows
+from ..texts import as_list
 from .job import Job, Line, Part, id_of
 from .plan import add_parts, wanted_rows
-from .results import JobVectors, code_word, parse
+from .results import code_word, parse, take
 from .server import URL, BatchServer, RefusedError
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
-Vectors = npt.NDArray[np.float32]
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
-_POLL = "a number of seconds, 0 or more"
 _PATIENCE = 900.0  # seconds for which a server may be away while `collect` waits
 _NAMED = 5  # failures listed in a message
 
@@ -109,16 +109,17 @@ class EmbeddingBatch:
         prefix: str = "",
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if not check_real("poll_seconds", poll_seconds, _POLL) >= 0:
-            raise InvalidInputError(f"poll_seconds is {poll_seconds}; expected {_POLL}")
+        check_seconds("poll_seconds", poll_seconds)
         check_encrypted(str(client.base_url))
         self.model, self.dimensions = model, check_dimensions(dimensions)
         self.folder = Path(folder).expanduser()
         self._server = BatchServer(client, endpoint)
-        self._cache, self._endpoint, self._poll, self._per_million = cache, endpoint, poll_seconds, price
-        self._limits, self._prefix, self._extra = limits, prefix, dict(extra or {})
+        self._cache, self._poll, self._per_million, self._limits = cache, poll_seconds, price, limits
+        self._side = Side(endpoint, prefix, model, self.dimensions, extra or {})
+        self._native = native_dim(endpoint, model)
+        self._model_id = [endpoint, model, self.dimensions, *([dict(extra)] if extra else [])]
         self._job: Job | None = None
-        self._vectors: JobVectors | None = None
+        self._vectors: TextRows | None = None
 
     def __repr__(self) -> str:
         return f"EmbeddingBatch(model={self.model!r}, dimensions={self.dimensions}, folder={str(self.folder)!r})"
@@ -148,7 +149,7 @@ class EmbeddingBatch:
         ...     embedder.batch("batch-jobs").price
         0.0
         """
-        return None if self._per_million is None else cost(self.tokens, self._per_million * BATCH_DISCOUNT)
+        return cost(self.tokens, self._per_million, batch=True)
 
     def submit(self, texts: Sequence[str]) -> list[str]:
         """Submit the texts that are neither cached nor submitted already.
@@ -177,23 +178,18 @@ class EmbeddingBatch:
         ...     job.submit(["Cats purr.", "Dogs bark."]) == ids  # nothing is sent twice
         True
         """
-        texts = as_list(texts)
-        texts, sizes = with_prefix(self._prefix, texts)
-        named = [self._endpoint, self.model, self.dimensions]
-        key_of = KeyMaker(self._endpoint, self.model, self.dimensions, self._extra or None)
-        native = native_dim(self._endpoint, self.model)
-        vectors = self._vectors = JobVectors(texts, key_of, native, self.dimensions, self._cache)
-        texts, sizes = [texts[i] for i in vectors.first], [sizes[i] for i in vectors.first]
-        job = self._job = Job(self.folder, named + ([self._extra] if self._extra else []), texts, vectors.keys)
+        vectors, sizes = self._side.rows_of(as_list(texts), dim=self.dimensions or self._native)
+        texts, self._vectors = vectors.texts, vectors
+        job = self._job = Job(self.folder, self._model_id, texts, vectors.keys)
         with job.locked():
-            vectors.take_cached()
+            vectors.take_cached(self._cache)
             job.parts = [part for part in job.parts if part.step != "planned"]  # the cache may hold more by now
             if job.take_over(wanted_rows(job, vectors.has_vector)[0], read=self._cache is None):
                 self._find_created(job)
                 job.parts = [part for part in job.parts if part.batch is not None or not part.rows]
                 job.save()
             self._read_ended(job, vectors, again=False)
-            self._check_lengths(vectors, texts, sizes)
+            self._check_lengths(vectors, sizes)
             if add_parts(job, vectors.has_vector, sizes, lambda line: len(self._request(line, texts)), self._limits):
                 job.save()
             self._find_created(job)
@@ -248,7 +244,7 @@ class EmbeddingBatch:
                 with job.locked():
                     if any(part.batch is None for part in job.parts):
                         raise EmbeddingError("not all texts are submitted yet; call submit() again with the same texts")
-                    vectors.take_cached()
+                    vectors.take_cached(self._cache)
                     try:
                         running, answered = self._read_ended(job, vectors, again=True), time.monotonic()
                     except RefusedError as refusal:  # a day is long, and a server may be away for a part of it
@@ -267,28 +263,25 @@ class EmbeddingBatch:
             raise EmbeddingError(_what_is_missing(job, vectors))
         return vectors.hand_over()
 
-    def _submitted(self) -> tuple[Job, JobVectors]:
+    def _submitted(self) -> tuple[Job, TextRows]:
         if self._job is None or self._vectors is None:
             raise InvalidInputError("there is no job yet: call submit(texts); what was submitted is not sent again")
         return self._job, self._vectors
 
     # Submitting.
 
-    def _check_lengths(self, vectors: JobVectors, texts: Sequence[str], sizes: Sequence[int]) -> None:
+    def _check_lengths(self, vectors: TextRows, sizes: Sequence[int]) -> None:
         """Raise EmbeddingError for a text that is known to be too long: it would be uploaded, and refused in a day."""
         counter, most = counter_for(self.model), self._limits.max_input_tokens
-        for i in np.flatnonzero(~vectors.has_vector).tolist():
-            if counter is not None and sizes[i] > most and counter(texts[i]) > most:
+        for i in vectors.lacking():
+            if counter is not None and sizes[i] > most and counter(vectors.texts[i]) > most:
                 raise EmbeddingError(
                     f"text {vectors.first[i]} is longer than {self.model} takes ({most:,} tokens); split it: a batch "
                     "shortens none"
                 )
 
     def _request(self, line: Line, texts: Sequence[str]) -> bytes:
-        body: dict[str, Any] = {"model": self.model, "input": texts[slice(*line)], "encoding_format": "base64"}
-        if self.dimensions is not None:
-            body["dimensions"] = self.dimensions
-        body |= self._extra
+        body = {"encoding_format": "base64", **self._side.body, "input": texts[slice(*line)]}
         request = {"custom_id": id_of(line), "method": "POST", "url": URL, "body": body}
         return json.dumps(request).encode() + b"\n"  # ASCII: no character that the server could take for a line's end
 
@@ -321,15 +314,14 @@ class EmbeddingBatch:
 
     # Reading results.
 
-    def _read_ended(self, job: Job, vectors: JobVectors, again: bool) -> int:
+    def _read_ended(self, job: Job, vectors: TextRows, again: bool) -> int:
         """Read the results of batches that have ended; returns the number of those that have not.
 
         ``again`` : also results that were read once, but whose vectors are neither here nor in the cache.
         """
         running = 0
         for part in job.parts:
-            expected = (part.rows_of(line) for line in part.lines if id_of(line) not in part.lost)
-            if part.batch is None or (part.read and not (again and any(vectors.lacks(rows) for rows in expected))):
+            if part.batch is None or (part.read and (not again or vectors.has_vector[part.expected()].all())):
                 continue
             try:
                 batch = self._server.retrieve(part.batch)
@@ -347,38 +339,34 @@ class EmbeddingBatch:
                 running += 1
         return running
 
-    def _read(self, part: Part, batch: "Batch", vectors: JobVectors) -> None:
+    def _read(self, part: Part, batch: "Batch", vectors: TextRows) -> None:
         """Take the results of a batch, into the cache too, and note why the other lines have none."""
         missing = {id_of(line): line for line in part.lines}
         why: dict[str, str] = {}
-        found: list[int] = []
-        tokens = 0
+        tokens, shortened = 0, self.dimensions not in (None, self._native)
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            lacked = ~vectors.has_vector
             try:
                 for result_line in self._server.result_lines(file_id):
                     name, answer, reason = parse(result_line)
                     if name not in missing:  # read already, or never asked for
                         continue
-                    reason = reason or vectors.take(part.all_rows(missing[name]), answer)
-                    if reason:
+                    if reason := reason or take(vectors, part.all_rows(missing[name]), answer, shortened):
                         why[name] = reason
-                        continue
-                    found += part.rows_of(missing.pop(name)).tolist()
-                    usage = answer.get("usage")
-                    count = usage.get("prompt_tokens") if isinstance(usage, dict) else 0
-                    tokens += count if isinstance(count, int) else 0
+                    else:
+                        missing.pop(name)
+                        tokens += count_tokens_of(answer.get("usage")) or 0
             except RefusedError as refusal:
                 if refusal.status != 404:  # results are kept for a month
                     raise
             finally:
-                vectors.to_cache(found)
-                found = []
+                vectors.to_cache(self._cache, np.flatnonzero(lacked & vectors.has_vector).tolist())
         otherwise = " ".join(["no result, batch", code_word(batch.status), *_error_codes(batch)])
         part.lost = {name: why.get(name, otherwise) for name in missing}
         part.read, part.tokens = True, max(tokens, part.tokens)
 
 
-def _what_is_missing(job: Job, vectors: JobVectors) -> str:
+def _what_is_missing(job: Job, vectors: TextRows) -> str:
     explained, failures = vectors.has_vector.copy(), []
     for part in reversed(job.parts):  # the latest reason counts
         for line in part.lines:

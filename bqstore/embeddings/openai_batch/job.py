@@ -23,28 +23,17 @@ Line = tuple[int, int]  # one request, a line of the batch's file: the first tex
 
 @dataclass
 class Part:
-    """One batch of a job; its fields are those of the file.
-
-    Attributes
-    ----------
-    step : str              "planned", "uploading", "uploaded", "creating", "created": written before it is done
-    file, batch : str       the server's ids
-    read : bool             it has ended, and its results were read
-    lost : dict             why a line has no result, by `id_of` the line
-    tokens : int            that the server counted
-    rows : dict             of a batch that another job has made, by `id_of` the line: where each of its texts is here,
-                            -1 for nowhere
-    """
+    """One batch of a job; its fields are those of the file. Lines are named by `id_of`."""
 
     name: str
     lines: list[Line]
-    step: str = "planned"
-    file: str | None = None
-    batch: str | None = None
-    read: bool = False
-    lost: dict[str, str] = field(default_factory=dict)
-    tokens: int = 0
-    rows: dict[str, list[int]] = field(default_factory=dict)
+    step: str = "planned"  # "uploading", "uploaded", "creating", "created": written before it is done
+    file: str | None = None  # the server's id
+    batch: str | None = None  # the server's id
+    read: bool = False  # it has ended, and its results were read
+    lost: dict[str, str] = field(default_factory=dict)  # why a line has no result
+    tokens: int = 0  # that the server counted
+    rows: dict[str, list[int]] = field(default_factory=dict)  # of another job's: where a line's texts are here, or -1
 
     def all_rows(self, line: Line) -> Rows:
         """Where each text of a line is in this job, -1 for nowhere."""
@@ -55,15 +44,16 @@ class Part:
         rows = self.all_rows(line)
         return rows[rows >= 0]
 
+    def expected(self) -> Rows:
+        """Where the texts are whose results are there, or may still come."""
+        rows = [self.rows_of(line) for line in self.lines if id_of(line) not in self.lost]
+        return np.concatenate([np.empty(0, np.int64), *rows])
+
 
 class Job:
-    """A list of texts for one model of one server; its name is a hash of these.
+    """A list of texts, no two equal, for one model of one server, ``model_id``; its name is a hash of these.
 
-    Parameters
-    ----------
-    model_id : strings and numbers    what tells server and model apart
-    texts : sequence of str           no two are equal
-    keys : list of 32 bytes           of the texts, as in the cache: other jobs know them by these
+    ``keys`` : of the texts, as in the cache: other jobs know them by these
     """
 
     def __init__(self, folder: Path, model_id: Sequence[object], texts: Sequence[str], keys: list[bytes]) -> None:
@@ -77,14 +67,7 @@ class Job:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the job's lock and read its file.
-
-        Raises
-        ------
-        LockedError       another process or thread works on the job
-        CorruptionError   the file is damaged, or of a newer version
-        StorageError      the folder cannot be written
-        """
+        """Hold the job's lock and read its file. Raises LockedError, CorruptionError or StorageError."""
         try:
             make_folder(self._folder)
             lock = WriterLock(self._path.with_suffix(".lock"))
@@ -107,14 +90,11 @@ class Job:
 
     def save(self) -> None:
         """Replace the file atomically; the first time, after that of the keys."""
-        keys = _keys_of(self._path)
-        if not keys.exists():
-            of_all = b"".join(self._keys)
-            whole = of_all + hashlib.sha256(of_all).digest()
-            os.close(make_file(keys, lambda fd: write_all(fd, whole, 0)))
+        if not self._path.with_suffix(".keys").exists():
+            keys = b"".join(self._keys)
+            _write(self._path.with_suffix(".keys"), keys + hashlib.sha256(keys).digest())
         state = {"format": 1, "job": self.name, "parts": [asdict(part) for part in self.parts]}
-        data = json.dumps(state, separators=(",", ":")).encode()
-        os.close(make_file(self._path, lambda fd: write_all(fd, data, 0)))
+        _write(self._path, json.dumps(state, separators=(",", ":")).encode())
 
     def _load(self) -> list[Part]:
         try:
@@ -130,16 +110,10 @@ class Job:
         )
 
     def take_over(self, wanted: npt.NDArray[np.bool_], read: bool) -> bool:
-        """Add the batches of other jobs in the folder that hold texts of this one: they are not submitted again.
+        """Add the batches of other jobs in the folder that hold ``wanted`` texts: they are not submitted again.
 
-        Parameters
-        ----------
-        wanted : bool (n,)   the texts that are looked for
-        read : bool          also in batches whose results the other job has read
-
-        Returns
-        -------
-        bool   whether there are any; one whose creation was not answered has no id yet
+        Returns whether there are any; one whose creation was not answered has no id yet. ``read`` : also those whose
+        results the other job has read.
         """
         before = len(self.parts)
         row_of = {self._keys[row]: row for row in np.flatnonzero(wanted).tolist()}
@@ -152,26 +126,23 @@ class Job:
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # damaged, or of another version: nothing is taken over
             for part in parts:
-                taken = {}
+                taken = Part(part.name, [], part.step, part.file, part.batch)
                 for line in part.lines:
-                    if id_of(line) in part.lost:
-                        continue
-                    its = [keys[32 * at : 32 * at + 32] if at >= 0 else b"" for at in part.all_rows(line).tolist()]
-                    rows = [row_of.pop(key, -1) for key in its]
-                    if max(rows) >= 0:
-                        taken[line] = rows
-                if taken:
-                    rows_of = {id_of(line): rows for line, rows in taken.items()}
-                    self.parts.append(Part(part.name, list(taken), part.step, part.file, part.batch, rows=rows_of))
+                    places = [] if id_of(line) in part.lost else part.all_rows(line).tolist()
+                    rows = [row_of.pop(keys[32 * at : 32 * at + 32], -1) if at >= 0 else -1 for at in places]
+                    if max(rows, default=-1) >= 0:
+                        taken.lines.append(line)
+                        taken.rows[id_of(line)] = rows
+                self.parts += [taken] if taken.lines else []
         return len(self.parts) > before
 
 
-def _keys_of(path: Path) -> Path:
-    return path.with_suffix(".keys")
+def _write(path: Path, data: bytes) -> None:
+    os.close(make_file(path, lambda fd: write_all(fd, data, 0)))
 
 
 def _read_keys(path: Path) -> bytes:
-    whole = _keys_of(path).read_bytes()
+    whole = path.with_suffix(".keys").read_bytes()
     if hashlib.sha256(whole[:-32]).digest() != whole[-32:]:
         raise ValueError
     return whole[:-32]

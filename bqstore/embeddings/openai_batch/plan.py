@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,29 +28,21 @@ def add_parts(
 ) -> bool:
     """Add parts for all texts that have no vector and are in no line whose result is there or still expected.
 
-    Parameters
-    ----------
-    has_vector : bool (n,)
-    sizes : n ints              upper bounds of the texts' tokens
-    bytes_of : callable         the bytes of a line, as it is uploaded
-    limits                      of one request
-
-    Returns
-    -------
-    bool    whether parts were added
+    ``sizes`` are upper bounds of the texts' tokens, ``bytes_of`` tells how many bytes of a line are uploaded. Returns
+    whether parts were added.
     """
     wanted, alone = wanted_rows(job, has_vector)
     lines = [(i, i + 1) for i in np.flatnonzero(wanted & alone).tolist()]
     for start, stop in _runs(wanted & ~alone):
         lines += [(start + cut.start, start + cut.stop) for cut in plan_requests(sizes[start:stop], limits)]
     new: list[Part] = []
-    free_bytes = free_texts = 0
+    left = np.zeros(3, np.int64)
     for line in sorted(lines):
-        size = bytes_of(line)
-        free_bytes, free_texts = free_bytes - size, free_texts - (line[1] - line[0])
-        if not new or free_bytes < 0 or free_texts < 0 or len(new[-1].lines) == MAX_BATCH_LINES:
+        takes = np.array([1, line[1] - line[0], bytes_of(line)])
+        if not new or (takes > left).any():
             new.append(Part("", []))
-            free_bytes, free_texts = MAX_BATCH_BYTES - size, MAX_BATCH_TEXTS - (line[1] - line[0])
+            left = np.array([MAX_BATCH_LINES, MAX_BATCH_TEXTS, MAX_BATCH_BYTES])
+        left = left - takes
         new[-1].lines.append(line)
     for part in new:  # the same plan gets the same names, so that it is recognized where the job's file is gone
         plan = json.dumps([job.name, len(job.parts), part.lines])
@@ -63,16 +55,13 @@ def wanted_rows(job: Job, has_vector: npt.NDArray[np.bool_]) -> tuple[npt.NDArra
     """Which texts have no vector and are in no line whose result is expected, and which of them were refused."""
     wanted, alone = ~has_vector, np.zeros(len(has_vector), bool)
     for part in job.parts:
-        for line in part.lines:
-            why = part.lost.get(id_of(line))
-            if why is None:
-                wanted[part.rows_of(line)] = False
-            elif _TEXT_REFUSED.match(why):  # perhaps for one text, which must not spoil the others again
-                alone[part.rows_of(line)] = True
+        wanted[part.expected()] = False
+        for line in part.lines:  # refused perhaps for one text, which must not spoil the others again
+            alone[part.rows_of(line)] |= bool(_TEXT_REFUSED.match(part.lost.get(id_of(line), "")))
     return wanted, alone
 
 
-def _runs(mask: npt.NDArray[np.bool_]) -> Iterator[Line]:
+def _runs(mask: npt.NDArray[np.bool_]) -> list[Line]:
     """From and to of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8))).tolist()
-    yield from zip(edges[::2], edges[1::2], strict=True)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))

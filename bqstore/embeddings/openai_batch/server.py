@@ -6,7 +6,7 @@ their messages, so an error carries nothing of what the server said but a short 
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import EmbeddingError
@@ -18,13 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-URL: Literal["/v1/embeddings"] = "/v1/embeddings"
+URL = "/v1/embeddings"
 _RETRIES = 5
-_ADVICE = {
-    401: "check the API key",
-    403: "check the API key",
-    404: "it may belong to another key, or be too old",
-}
+_ADVICE = dict.fromkeys((401, 403), "check the API key") | {404: "it may belong to another key, or be too old"}
 
 
 class RefusedError(EmbeddingError):
@@ -50,11 +46,11 @@ class BatchServer:
     def find_file(self, name: str, size: int) -> str | None:
         """The id of an uploaded file; None if there is none of this name and size."""
 
-        def find() -> str | None:
-            files = self._retrying.files.list(purpose="batch")
-            return next((file.id for file in files if file.filename == name and file.bytes == size), None)
-
-        return self._ask("list its files", find)
+        listed, wanted = self._retrying.files.list, (name, size)
+        return self._ask(
+            "list its files",
+            lambda: next((f.id for f in listed(purpose="batch") if (f.filename, f.bytes) == wanted), None),
+        )
 
     def upload(self, name: str, data: bytes) -> str:
         """Upload a file; returns its id."""
@@ -63,23 +59,14 @@ class BatchServer:
     def find_batches(self, names: set[str]) -> "dict[str, Batch]":
         """The batches that were created under these names, the first in the server's list of each."""
 
-        def find() -> "dict[str, Batch]":
-            found: dict[str, Batch] = {}
-            for batch in self._retrying.batches.list(limit=100):
-                name = (batch.metadata or {}).get("bqstore", "")
-                if name in names:
-                    found.setdefault(name, batch)
-            return found
-
-        return self._ask("list its batches", find)
+        batches = self._ask("list its batches", lambda: list(self._retrying.batches.list(limit=100)))
+        found = {(batch.metadata or {}).get("bqstore", ""): batch for batch in reversed(batches)}
+        return {name: batch for name, batch in found.items() if name in names}
 
     def create(self, file: str, name: str) -> str:
         """Create a batch of an uploaded file, under a name; returns its id."""
-        create, metadata = self._once.batches.create, {"bqstore": name}
-        return self._ask(
-            "create a batch",
-            lambda: create(endpoint=URL, completion_window="24h", input_file_id=file, metadata=metadata),
-        ).id
+        asked: dict[str, Any] = {"endpoint": URL, "completion_window": "24h", "metadata": {"bqstore": name}}
+        return self._ask("create a batch", lambda: self._once.batches.create(input_file_id=file, **asked)).id
 
     def retrieve(self, batch_id: str) -> "Batch":
         """How a batch is now."""

@@ -1,0 +1,160 @@
+"""What becomes of one request: it is answered, or sent in parts, down to the text that the server cannot embed."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ... import tracing
+from ...errors import EmbeddingError
+from ..protocol import Vectors
+from .background import background
+from .long_texts import halves, truncated, weighted_mean
+from .packing import plan_requests
+from .refusals import Refusal
+from .requester import Call, Requester
+
+_LOG = logging.getLogger("bqstore.embeddings")
+_ERRORS_AMONG_SUCCESSES, _ERRORS_ALONE = 5, 2  # texts of one request that are refused, before the rest is given up
+
+
+class _TooLongError(Exception):
+    """A text is too long, and cannot be shortened as the settings say."""
+
+
+class RequestParts:
+    """The rows of one request of a call, and what has become of them."""
+
+    def __init__(self, requester: Requester, call: Call) -> None:
+        self._requester, self._settings, self._call = requester, requester.settings, call
+        self._answered = False
+        self._errors: list[EmbeddingError] = []
+
+    async def embed_all(self, rows: Sequence[int]) -> None:
+        """Request the vectors of all rows, and have the call store those of each request that is answered.
+
+        Raises
+        ------
+        EmbeddingError   as `Requester.request`; a text that is too long, or has no vector, is named by its index,
+                         after the others were embedded
+        """
+        with tracing.embedding(self._settings.model, len(rows), "openai"):
+            await self._embed(rows, self._settings.max_retries)
+        if self._errors:
+            raise self._errors[0]
+
+    async def _embed(self, rows: Sequence[int], retries: int) -> None:
+        tokens = [self._call.tokens[row] for row in rows]
+        for run in plan_requests(tokens, self._requester.limits):
+            part, size = rows[run.start : run.stop], sum(tokens[run.start : run.stop])
+            alone = len(part) == 1
+            if alone and self._settings.is_too_long(size):
+                await self._embed_long(part[0], None)
+                continue
+            texts = [self._call.texts[row] for row in part]
+            answer = await self._requester.request(
+                texts, size, self._call, retries, quiet=alone and self._answered, rows=part
+            )
+            if not isinstance(answer, Refusal):
+                self._answered = True
+                if answer.empty:
+                    await self._embed([part[at] for at in answer.empty], min(1, retries))
+            elif not alone:
+                await self._embed_in_parts(part, answer)
+            elif answer.too_long and not (answer.status == 429 and self._settings.on_too_long == "error"):
+                await self._embed_long(part[0], answer)
+            else:
+                index = self._call.index_of(part[0])
+                self._add_error(EmbeddingError(f"text {index} has no vector: {answer.described()}"))
+
+    async def _embed_in_parts(self, rows: Sequence[int], refusal: Refusal) -> None:
+        """After a request of several texts was refused: the text that the server named and the rest, or parts."""
+        most, tokens = self._settings.max_retries, self._call.tokens
+        retries = most if refusal.splits else min(1, most)
+        _LOG.info("%s; %d texts are sent in parts. It said: %s", refusal.message, len(rows), refusal.words())
+        if not refusal.splits and not await self._answers_one_of(rows):
+            raise EmbeddingError(refusal.described())
+        at = refusal.position
+        if at is not None and at < len(rows) and refusal.too_long:
+            await self._embed_long(rows[at], None)
+            await self._embed([*rows[:at], *rows[at + 1 :]], retries)
+            return
+        n, failed = len(rows), len(self._errors)
+        step = math.ceil(n / min(n, 2 if refusal.fits is None else math.ceil(1 / refusal.fits)))
+        if refusal.too_many_texts:
+            self._lower(max_request_texts=max(1, n // 2))
+        parts = [rows[start : start + step] for start in range(0, n, step)]
+        for part in parts:
+            await self._embed(part, retries)
+        if refusal.too_long and not refusal.too_many_texts and len(self._errors) == failed:
+            fitted = max(sum(tokens[row] for row in part) for part in parts)
+            self._lower(max_request_tokens=max(fitted, self._requester.limits.max_input_tokens))
+
+    def _lower(self, **limits: int) -> None:
+        """What the server takes in one request, by what it refused."""
+        now = self._requester.limits
+        self._requester.limits = replace(now, **{name: min(getattr(now, name), n) for name, n in limits.items()})
+
+    async def _answers_one_of(self, rows: Sequence[int]) -> bool:
+        """Whether a server that failed at some texts is alive: it answers the first of them, or the last."""
+        for row in () if self._answered else (rows[0], rows[-1]):
+            answer = await self._requester.request(
+                [self._call.texts[row]], self._call.tokens[row], self._call, 0, quiet=True
+            )
+            if not isinstance(answer, Refusal):
+                self._answered = True  # it is asked again with the others, which costs less than to tell them apart
+                break
+        return self._answered
+
+    async def _embed_long(self, row: int, refusal: Refusal | None) -> None:
+        """One text that is too long, as ``on_too_long`` says."""
+        try:
+            if self._settings.on_too_long == "truncate":
+                vector = await self._truncated(row, refusal)
+            elif self._settings.on_too_long == "split_mean":
+                vector = weighted_mean(await self._halved(self._call.texts[row], whole=True))
+            else:
+                raise _TooLongError
+        except _TooLongError:
+            said = refusal.words() if refusal is not None else ""
+            error = self._settings.too_long(self._call.index_of(row))
+            self._add_error(EmbeddingError(f'{error}. The server says: "{said}"') if said else error)
+            return
+        self._answered = True
+        await background().in_worker(self._call.store, [row], vector[None, :], False)
+
+    async def _truncated(self, row: int, refusal: Refusal | None) -> Vectors:
+        beginning = self._call.texts[row]
+        while True:
+            beginning = truncated(beginning, self._settings.limits.max_input_tokens, self._settings.counter, refusal)
+            if not beginning:
+                raise _TooLongError
+            tokens = min(self._call.tokens[row], len(beginning.encode()))
+            answer = await self._requester.request([beginning], tokens, self._call)
+            if not isinstance(answer, Refusal):
+                return np.ascontiguousarray(answer.vectors[0])
+            refusal = answer
+
+    async def _halved(self, text: str, whole: bool = False) -> list[tuple[Vectors, int]]:
+        """A text halved until its parts fit: their vectors, and their sizes, which are the weights.
+
+        ``whole`` : it is known not to fit
+        """
+        counter = self._settings.counter
+        size = counter(text) if counter is not None else len(text.encode())
+        if not whole and not self._settings.is_too_long(size):
+            answer = await self._requester.request([text], size, self._call)
+            if not isinstance(answer, Refusal):
+                return [(answer.vectors[0], size)]
+        smaller = [half for half in halves(text) if half.strip()]
+        if not smaller or len(text) < 2:
+            raise _TooLongError
+        return [leaf for half in smaller for leaf in await self._halved(half)]
+
+    def _add_error(self, error: EmbeddingError) -> None:
+        """Note that one text is refused; raise the first such error if it looks as if others were, too."""
+        self._errors.append(error)
+        if len(self._errors) >= (_ERRORS_AMONG_SUCCESSES if self._answered else _ERRORS_ALONE):
+            raise self._errors[0]
