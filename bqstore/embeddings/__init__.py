@@ -8,8 +8,8 @@ Importing it needs numpy only; ``openai`` is imported when an `OpenAIEmbedder` i
 from .cached import CachedEmbedder
 from .disk_cache import EmbeddingCache, user_cache_folder
 from .openai.embedder import OpenAIEmbedder
-from .openai.prices import PRICES_AS_OF
-from .openai.usage import Estimate, Usage
+from .openai.estimate import Estimate
+from .openai.prices import PRICES_AS_OF, Usage
 from .openai_batch.batch import BatchStatus, EmbeddingBatch
 from .protocol import Embedder
 

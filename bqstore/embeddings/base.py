@@ -47,8 +47,6 @@ class EmbedderBase(ABC, Generic[SideT]):
     def dim(self) -> int | None:
         """The dimension of the vectors, if it is known before the first text is embedded.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-large", dimensions=1024) as embedder:
         ...     embedder.dim
         1024
@@ -64,8 +62,6 @@ class EmbedderBase(ABC, Generic[SideT]):
     def embed_query(self, text: str) -> Vectors:
         """The vector of one question, float32 (dim,). Raises as `embed`.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
         ...     embedder.embed_query("Which animals purr?").shape
         (512,)
@@ -76,8 +72,6 @@ class EmbedderBase(ABC, Generic[SideT]):
         """As `embed`. An `OpenAIEmbedder` waits on an event loop, through its ``async_client`` if it has one; others
         work in a thread.
 
-        Examples
-        --------
         >>> import asyncio
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
         ...     asyncio.run(embedder.aembed(["Cats purr.", "Dogs bark."])).shape
@@ -88,8 +82,6 @@ class EmbedderBase(ABC, Generic[SideT]):
     async def aembed_query(self, text: str) -> Vectors:
         """As `embed_query`, and as `aembed`.
 
-        Examples
-        --------
         >>> import asyncio
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
         ...     asyncio.run(embedder.aembed_query("Which animals purr?")).shape
@@ -132,8 +124,6 @@ class EmbedderBase(ABC, Generic[SideT]):
         InvalidInputError       there are fewer or more ids or metadatas than texts
         Also as `embed` and `bqstore.Collection.add`, after the batches before were added.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder, bqstore.open() as collection:
         ...     embedder.add_to(collection, ["Cats purr.", "Dogs bark."], ids=["cats", "dogs"])
         2
@@ -179,8 +169,6 @@ class EmbedderBase(ABC, Generic[SideT]):
         SettingsConflictError   the collection holds vectors of another model or dimension; nothing was sent
         Also as `embed_query` and `bqstore.Collection.search`.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder, bqstore.open() as collection:
         ...     added = embedder.add_to(collection, ["Cats purr.", "Dogs bark."], ids=["cats", "dogs"])
         ...     embedder.search(collection, "Cats purr.", k=1)[0].id
@@ -193,8 +181,6 @@ class EmbedderBase(ABC, Generic[SideT]):
     def as_langchain(self) -> Any:
         """This embedder as a LangChain ``Embeddings``. Raises ImportError if LangChain is missing.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=8) as embedder:
         ...     embeddings = embedder.as_langchain()
         ...     len(embeddings.embed_query("Which animals purr?"))
@@ -205,8 +191,6 @@ class EmbedderBase(ABC, Generic[SideT]):
     def as_llama_index(self) -> Any:
         """This embedder as a LlamaIndex ``embed_model``. Raises ImportError if LlamaIndex is missing.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=8) as embedder:
         ...     embed_model = embedder.as_llama_index()
         ...     len(embed_model.get_query_embedding("Which animals purr?"))

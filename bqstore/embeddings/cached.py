@@ -59,8 +59,6 @@ class CachedEmbedder(EmbedderBase[_Side]):
     EmbeddingError      it cannot load the model
     StorageError        the cache folder that was named cannot be used
 
-    Examples
-    --------
     >>> class Lengths:
     ...     model = "lengths"
     ...
@@ -123,8 +121,6 @@ class CachedEmbedder(EmbedderBase[_Side]):
     def close(self) -> None:
         """Close the embedder, if it has ``close``; the cache needs no closing.
 
-        Examples
-        --------
         >>> embedder = CachedEmbedder(OpenAIEmbedder("text-embedding-3-small"))
         >>> embedder.close()
         """
@@ -144,8 +140,6 @@ class CachedEmbedder(EmbedderBase[_Side]):
         InvalidInputError   a text is empty or not a string
         EmbeddingError      the embedder gave something else than a finite vector for each text
 
-        Examples
-        --------
         >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
         ...     embedder.embed(["cats", "dogs"]).shape
         (2, 8)

@@ -62,8 +62,6 @@ in_forks(_renew_lock)
 def user_cache_folder() -> Path:
     """The folder of bqstore's embeddings among the caches that this system keeps for a user.
 
-    Examples
-    --------
     >>> user_cache_folder().parts[-2:]
     ('bqstore', 'embeddings')
     """
@@ -111,8 +109,6 @@ class EmbeddingCache:
     StorageError        the folder cannot be made or written
     InvalidInputError   ``max_bytes`` is less than 1
 
-    Examples
-    --------
     >>> cache = EmbeddingCache("cache-of-embeddings")
     >>> embedder = OpenAIEmbedder("text-embedding-3-small", cache=cache.folder)
     >>> embedder.embed(["cats"]).shape
@@ -143,8 +139,6 @@ class EmbeddingCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """The vectors that are stored under ``keys``, float32 (dim,) each; missing and damaged ones are left out.
 
-        Examples
-        --------
         >>> cache = EmbeddingCache("my-cache")
         >>> cache.get([b"a key that is not there"])
         {}
@@ -168,8 +162,6 @@ class EmbeddingCache:
 
         Nothing is stored in a folder that may only be read.
 
-        Examples
-        --------
         >>> cache = EmbeddingCache("my-cache")
         >>> cache.put([b"a", b"b"], np.eye(2, dtype=np.float32))
         >>> cache.get([b"b"])

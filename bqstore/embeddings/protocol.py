@@ -18,8 +18,6 @@ class Embedder(Protocol):
     model : str     the name of the model. A collection that remembers it (``embedding_model=``) refuses vectors of
                     another model
 
-    Examples
-    --------
     >>> class Lengths:
     ...     model = "lengths"
     ...

@@ -16,10 +16,10 @@ def check_iterable(given: object, name: str) -> None:
         )
 
 
-def as_list(texts: Iterable[str]) -> Sequence[str]:
-    """The texts as a list; a single string unchanged, for `check_texts` to refuse. Raises InvalidInputError."""
+def as_list(texts: Iterable[str]) -> list[str]:
+    """The texts as a list. Raises InvalidInputError."""
     if isinstance(texts, str):
-        return texts
+        raise InvalidInputError("embed() takes a list of texts, not one string; use embed_query(text) or embed([text])")
     check_iterable(texts, "texts")
     return list(texts)
 
@@ -38,8 +38,6 @@ def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
 
     Raises InvalidInputError, which names a text that is not a string, is empty, or holds a lone surrogate.
     """
-    if isinstance(texts, str):
-        raise InvalidInputError("embed() takes a list of texts, not one string; use embed_query(text) or embed([text])")
     sizes = []
     for index, text in enumerate(texts, start):
         if not isinstance(text, str):

@@ -22,13 +22,13 @@ from .api_key import hides_key
 from .background import A_FEW, background
 from .client import EmbeddingsClient
 from .embedding_task import EmbeddingTask, Side, stop
-from .estimate import estimate
+from .estimate import Estimate, estimate
 from .packing import Limits
+from .prices import Usage
 from .requester import Requester
 from .responses import native_dim
 from .settings import Settings
 from .stream import stream_batches
-from .usage import Estimate, Usage
 
 if TYPE_CHECKING:
     from ..openai_batch.batch import EmbeddingBatch
@@ -86,8 +86,6 @@ class OpenAIEmbedder(EmbedderBase[Side]):
     InvalidInputError   a setting is unknown or out of range; a server of the internet would be reached by http
     StorageError        the cache folder that was named cannot be used
 
-    Examples
-    --------
     >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:  # the key is in OPENAI_API_KEY
     ...     vectors = embedder.embed(["Cats purr.", "Dogs bark."])
     >>> vectors.shape, vectors.dtype
@@ -171,8 +169,6 @@ class OpenAIEmbedder(EmbedderBase[Side]):
 
         A call in another thread gets its vectors, if all of its requests are under way or answered.
 
-        Examples
-        --------
         >>> embedder = OpenAIEmbedder("text-embedding-3-small")
         >>> embedder.close()  # or use it in a with statement
         """
@@ -184,8 +180,6 @@ class OpenAIEmbedder(EmbedderBase[Side]):
     def usage(self) -> Usage:
         """What was requested since this embedder was made, and what it has cost.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small", price=0.5) as embedder:
         ...     vectors = embedder.embed(["Cats purr.", "Cats purr.", "Dogs bark."])
         ...     embedder.usage
@@ -214,8 +208,6 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         EmbeddingError      the server refused, cannot be reached or gave no vectors; the deadline is over; a text is
                             too long or has no vector, and is named by its index. The texts beside it are kept
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
         ...     embedder.embed(["Cats purr.", "Dogs bark."]).shape
         (2, 512)
@@ -241,8 +233,6 @@ class OpenAIEmbedder(EmbedderBase[Side]):
 
         Raises as `embed`, after the batches before; a text is named by its index in all texts.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
         ...     for start, vectors in embedder.stream((f"text {i}" for i in range(250)), batch=100):
         ...         print(start, vectors.shape)
@@ -266,8 +256,6 @@ class OpenAIEmbedder(EmbedderBase[Side]):
 
         Raises InvalidInputError as `embed`.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     expected = embedder.estimate(["Cats purr.", "Dogs bark."])
         >>> expected.texts, expected.cached, expected.requests
@@ -290,8 +278,6 @@ class OpenAIEmbedder(EmbedderBase[Side]):
 
         Raises EmbeddingError if only an async_client was given.
 
-        Examples
-        --------
         >>> texts = ["Cats purr.", "Dogs bark."]
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     job = embedder.batch("batch-jobs")
@@ -343,9 +329,8 @@ class OpenAIEmbedder(EmbedderBase[Side]):
             side,
             texts,
             start,
-            send=lambda part, timeout: self._client.send(part, side.body, timeout, loop),
-            seconds=self._settings.deadline,
-            cancelled=cancelled or threading.Event(),
+            lambda part, timeout: self._client.send(part, side.body, timeout, loop),
+            cancelled or threading.Event(),
         )
 
     def _submitted(self, task: EmbeddingTask) -> EmbeddingTask:
@@ -378,7 +363,7 @@ class OpenAIEmbedder(EmbedderBase[Side]):
             answered.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs it
             task.cancel()
             raise
-        return task.in_order()
+        return task.finish()
 
     def _batches(self, texts: Iterable[str], batch: int, ahead: int | None = None) -> EmbeddedBatches:
         batch, most = check_batch(batch), self._settings.max_concurrency

@@ -5,6 +5,7 @@ It is made in the thread of its caller, or in a worker; its requests run on the 
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -20,7 +21,7 @@ from ..texts import with_prefix
 from .background import background, give_memory_back
 from .packing import count_tokens, plan_requests
 from .request_parts import RequestParts
-from .requester import Call, Requester
+from .requester import Requester, Send
 
 Report = Callable[[int, int], None]
 
@@ -47,13 +48,11 @@ class Side:
         return rows, [sizes[at] for at in rows.first]
 
 
-class EmbeddingTask(Call):
-    """The texts of one call, or of one batch of a stream; ``start`` is the index of the first.
+class EmbeddingTask:
+    """The texts of one call, or of some batches of a stream, which have ``cancelled`` in common.
 
-    Raises
-    ------
-    InvalidInputError   a text cannot be embedded; nothing was sent
-    EmbeddingError      a text is known to be too long, and on_too_long is "error"; nothing was sent
+    Requests name a text by its row: ``texts`` are those that are sent, ``tokens`` the upper bounds of what each has.
+    ``start`` is the index of the first in all of the user's. Raises as `OpenAIEmbedder.embed`; nothing was sent.
     """
 
     def __init__(
@@ -63,10 +62,13 @@ class EmbeddingTask(Call):
         side: Side,
         texts: Sequence[str],
         start: int,
-        **of_call: Any,
+        send: Send,
+        cancelled: threading.Event,
     ) -> None:
-        super().__init__(**of_call)
-        self.given, self.start = texts, start
+        self.given, self.start, self.send = texts, start, send
+        self.cancelled, self.failed = cancelled, False
+        seconds = requester.settings.deadline
+        self.until = None if seconds is None else time.monotonic() + seconds
         self._requester, self._cache = requester, cache
         self._rows, self.tokens = side.rows_of(texts, start, requester.dim)
         self.texts = self._rows.texts
@@ -92,7 +94,7 @@ class EmbeddingTask(Call):
             self.done += n
             report(self.done, len(self.given))
         self.future.result()
-        return self.in_order()
+        return self._rows.hand_over()
 
     def cancel(self) -> None:
         """Send nothing more; what is under way is stored when it comes."""
@@ -100,22 +102,24 @@ class EmbeddingTask(Call):
         if not self.future.done():
             background().loop.call_soon_threadsafe(self._requester.limiter.wake)
 
+    def stopped(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return self.failed or self.cancelled.is_set()
+
     def whole_batches(self, batch: int) -> Vectors:
         """After `finish` has failed: the vectors of the batches that are complete, float32 (m, dim)."""
         complete = self._rows.complete() // batch * batch
-        return self.in_order()[:complete]
-
-    def in_order(self) -> Vectors:
-        """The vectors in the order of the texts, float32 (n, dim); to be called once."""
-        self._rows.dim = self._rows.dim or self._requester.dim
-        return self._rows.hand_over()
+        return self._rows.hand_over()[:complete]
 
     def index_of(self, row: int) -> int:
         """The index of a text in all of the user's."""
         return self.start + self._rows.first[row]
 
     def store(self, rows: Sequence[int], vectors: Vectors, whole: bool) -> None:
-        """Write vectors to the cache before anybody sees them."""
+        """Write vectors, float32 (n, dim), to the cache before anybody sees them; called in a worker.
+
+        ``whole`` : the texts were sent as they are
+        """
         if self._cache is not None:
             variant = None if whole else self._requester.settings.variant
             self._cache.put([self._rows.key(row, variant) for row in rows], vectors)

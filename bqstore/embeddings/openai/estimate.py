@@ -1,6 +1,7 @@
 """What embedding some texts would take. It looks into the cache and sends nothing."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..disk_cache import EmbeddingCache
 from ..texts import enumerate_batches
@@ -8,10 +9,35 @@ from .embedding_task import Side
 from .packing import plan_requests
 from .prices import cost
 from .settings import Settings
-from .usage import Estimate
 
 _AT_ONCE = 20_000
 _BYTES_A_TOKEN = 5  # of plain English it is 4.5, of code and other languages 2 to 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What embedding some texts would take.
+
+    Attributes
+    ----------
+    texts : int             all of them
+    cached : int            those whose vectors are in the cache, which cost nothing
+    tokens : int            of the rest: counted if ``exact``; otherwise their bytes, which tokens never exceed
+    requests : int          for the rest
+    price : float or None   US$; None if the model's price is not known
+    exact : bool            whether the tokens were counted with the model's own tokenizer
+    least_tokens : int      if they were not, what plain English of as many bytes has: there are hardly fewer
+    least_price : float or None   of these
+    """
+
+    texts: int
+    cached: int
+    tokens: int
+    requests: int
+    price: float | None
+    exact: bool
+    least_tokens: int
+    least_price: float | None
 
 
 def estimate(

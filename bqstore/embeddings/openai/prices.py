@@ -1,8 +1,12 @@
-"""What embedding costs by a price list of a known date.
+"""What embedding has cost, by a price list of a known date.
 
 Prices change and differ by contract and region: the table carries its date, the caller's own price takes precedence,
 and a model that the table does not name has no price rather than a guessed one.
 """
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
 
 from ...arguments import check_real
 from ...errors import InvalidInputError
@@ -31,3 +35,45 @@ def price_of(model: str, price: float | None = None) -> float | None:
 def cost(tokens: int, price: float | None, batch: bool = False) -> float | None:
     """US dollars for ``tokens``, at ``price`` for a million, or by the Batch API; None if the price is not known."""
     return None if price is None else tokens * price * (BATCH_DISCOUNT if batch else 1) / 1_000_000
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an embedder has requested since it was made.
+
+    Attributes
+    ----------
+    texts : int             embedded by the server
+    tokens : int            as the server counted them
+    requests : int          sent
+    retried : int           of these, sent again after a refusal
+    cached : int            texts whose vectors came from the cache
+    price : float or None   US$; None if the model's price is not known
+    """
+
+    texts: int
+    tokens: int
+    requests: int
+    retried: int
+    cached: int
+    price: float | None
+
+
+class Meter:
+    """Adds up `Usage`, from any number of threads."""
+
+    def __init__(self, per_million: float | None) -> None:
+        self._per_million = per_million
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, **counts: int) -> None:
+        """Add to the counts, which are named as in `Usage`."""
+        with self._lock:
+            self._counts.update(counts)
+
+    def read(self) -> Usage:
+        """The counts so far."""
+        with self._lock:
+            counts = {name: self._counts[name] for name in ("texts", "tokens", "requests", "retried", "cached")}
+        return Usage(**counts, price=cost(counts["tokens"], self._per_million))

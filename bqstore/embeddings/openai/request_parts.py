@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from .background import background
 from .long_texts import halves, truncated, weighted_mean
 from .packing import plan_requests
 from .refusals import Refusal
-from .requester import Call, Requester
+from .requester import Requester
+
+if TYPE_CHECKING:
+    from .embedding_task import EmbeddingTask
 
 _LOG = logging.getLogger("bqstore.embeddings")
 _ERRORS_AMONG_SUCCESSES, _ERRORS_ALONE = 5, 2  # texts of one request that are refused, before the rest is given up
@@ -25,15 +29,15 @@ class _TooLongError(Exception):
 
 
 class RequestParts:
-    """The rows of one request of a call, and what has become of them."""
+    """The rows of one request of a task, and what has become of them."""
 
-    def __init__(self, requester: Requester, call: Call) -> None:
-        self._requester, self._settings, self._call = requester, requester.settings, call
+    def __init__(self, requester: Requester, task: "EmbeddingTask") -> None:
+        self._requester, self._settings, self._task = requester, requester.settings, task
         self._answered = False
         self._errors: list[EmbeddingError] = []
 
     async def embed_all(self, rows: Sequence[int]) -> None:
-        """Request the vectors of all rows, and have the call store those of each request that is answered.
+        """Request the vectors of all rows, and have the task store those of each request that is answered.
 
         Raises
         ------
@@ -46,16 +50,16 @@ class RequestParts:
             raise self._errors[0]
 
     async def _embed(self, rows: Sequence[int], retries: int) -> None:
-        tokens = [self._call.tokens[row] for row in rows]
+        tokens = [self._task.tokens[row] for row in rows]
         for run in plan_requests(tokens, self._requester.limits):
             part, size = rows[run.start : run.stop], sum(tokens[run.start : run.stop])
             alone = len(part) == 1
             if alone and self._settings.is_too_long(size):
                 await self._embed_long(part[0], None)
                 continue
-            texts = [self._call.texts[row] for row in part]
+            texts = [self._task.texts[row] for row in part]
             answer = await self._requester.request(
-                texts, size, self._call, retries, quiet=alone and self._answered, rows=part
+                texts, size, self._task, retries, quiet=alone and self._answered, rows=part
             )
             if not isinstance(answer, Refusal):
                 self._answered = True
@@ -66,12 +70,12 @@ class RequestParts:
             elif answer.too_long and not (answer.status == 429 and self._settings.on_too_long == "error"):
                 await self._embed_long(part[0], answer)
             else:
-                index = self._call.index_of(part[0])
+                index = self._task.index_of(part[0])
                 self._add_error(EmbeddingError(f"text {index} has no vector: {answer.described()}"))
 
     async def _embed_in_parts(self, rows: Sequence[int], refusal: Refusal) -> None:
         """After a request of several texts was refused: the text that the server named and the rest, or parts."""
-        most, tokens = self._settings.max_retries, self._call.tokens
+        most, tokens = self._settings.max_retries, self._task.tokens
         retries = most if refusal.splits else min(1, most)
         _LOG.info("%s; %d texts are sent in parts. It said: %s", refusal.message, len(rows), refusal.words())
         if not refusal.splits and not await self._answers_one_of(rows):
@@ -101,7 +105,7 @@ class RequestParts:
         """Whether a server that failed at some texts is alive: it answers the first of them, or the last."""
         for row in () if self._answered else (rows[0], rows[-1]):
             answer = await self._requester.request(
-                [self._call.texts[row]], self._call.tokens[row], self._call, 0, quiet=True
+                [self._task.texts[row]], self._task.tokens[row], self._task, 0, quiet=True
             )
             if not isinstance(answer, Refusal):
                 self._answered = True  # it is asked again with the others, which costs less than to tell them apart
@@ -114,25 +118,25 @@ class RequestParts:
             if self._settings.on_too_long == "truncate":
                 vector = await self._truncated(row, refusal)
             elif self._settings.on_too_long == "split_mean":
-                vector = weighted_mean(await self._halved(self._call.texts[row], whole=True))
+                vector = weighted_mean(await self._halved(self._task.texts[row], whole=True))
             else:
                 raise _TooLongError
         except _TooLongError:
             said = refusal.words() if refusal is not None else ""
-            error = self._settings.too_long(self._call.index_of(row))
+            error = self._settings.too_long(self._task.index_of(row))
             self._add_error(EmbeddingError(f'{error}. The server says: "{said}"') if said else error)
             return
         self._answered = True
-        await background().in_worker(self._call.store, [row], vector[None, :], False)
+        await background().in_worker(self._task.store, [row], vector[None, :], False)
 
     async def _truncated(self, row: int, refusal: Refusal | None) -> Vectors:
-        beginning = self._call.texts[row]
+        beginning = self._task.texts[row]
         while True:
             beginning = truncated(beginning, self._settings.limits.max_input_tokens, self._settings.counter, refusal)
             if not beginning:
                 raise _TooLongError
-            tokens = min(self._call.tokens[row], len(beginning.encode()))
-            answer = await self._requester.request([beginning], tokens, self._call)
+            tokens = min(self._task.tokens[row], len(beginning.encode()))
+            answer = await self._requester.request([beginning], tokens, self._task)
             if not isinstance(answer, Refusal):
                 return np.ascontiguousarray(answer.vectors[0])
             refusal = answer
@@ -145,7 +149,7 @@ class RequestParts:
         counter = self._settings.counter
         size = counter(text) if counter is not None else len(text.encode())
         if not whole and not self._settings.is_too_long(size):
-            answer = await self._requester.request([text], size, self._call)
+            answer = await self._requester.request([text], size, self._task)
             if not isinstance(answer, Refusal):
                 return [(answer.vectors[0], size)]
         smaller = [half for half in halves(text) if half.strip()]

@@ -9,19 +9,21 @@ import logging
 import random
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ...errors import EmbeddingError
-from ..protocol import Vectors
 from .background import A_FEW, background
 from .client import Response
+from .prices import Meter
 from .rate_limiter import OutOfTimeError, RateLimiter, StoppedError
 from .refusals import Refusal
 from .responses import normalized
 from .settings import Settings
-from .usage import Meter
+
+if TYPE_CHECKING:
+    from .embedding_task import EmbeddingTask
 
 Send = Callable[[Sequence[str], float | None], Awaitable[Response | Refusal]]
 
@@ -29,32 +31,6 @@ _LOG = logging.getLogger("bqstore.embeddings")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds: full jitter below min(longest, first * 2 ** tries)
 _LONGEST_WAIT = 600.0  # a server that asks for more is not waited for, nor one that asks again and again
 _TRICKLE = 10  # times the timeout: an answer that drips byte by byte never times out
-
-
-class Call(ABC):
-    """One call of the embedder, or one task of a stream, which has its ``cancelled`` in common with the others.
-
-    ``texts`` are those that are sent, which requests name by their rows; ``tokens`` upper bounds of what each has.
-    """
-
-    texts: list[str]
-    tokens: list[int]
-
-    def __init__(self, send: Send, seconds: float | None, cancelled: threading.Event) -> None:
-        self.send, self.seconds, self.cancelled, self.failed = send, seconds, cancelled, False
-        self.until = None if seconds is None else time.monotonic() + seconds
-
-    def stopped(self) -> bool:
-        """Whether nothing more is to be sent."""
-        return self.failed or self.cancelled.is_set()
-
-    @abstractmethod
-    def index_of(self, row: int) -> int:
-        """The index of a text in all of the user's."""
-
-    @abstractmethod
-    def store(self, rows: Sequence[int], vectors: Vectors, whole: bool) -> None:
-        """Keep vectors, float32 (n, dim); called in a worker. ``whole`` : the texts were sent as they are."""
 
 
 class Requester:
@@ -74,13 +50,13 @@ class Requester:
         self,
         texts: Sequence[str],
         tokens: int,
-        call: Call,
+        task: "EmbeddingTask",
         retries: int | None = None,
         *,
         quiet: bool = False,
         rows: Sequence[int] = (),
     ) -> Response | Refusal:
-        """The vectors of one request, which ``call`` stores under ``rows``; retried as the settings say.
+        """The vectors of one request, which ``task`` stores under ``rows``; retried as the settings say.
 
         The refusal, if parts of the request may be answered; if ``quiet``, also if it is about this text alone.
 
@@ -89,18 +65,18 @@ class Requester:
         refusal: Refusal | None = None
         sent = tries = 0
         retries = self.settings.max_retries if retries is None else retries
-        patient_until = time.monotonic() + _LONGEST_WAIT if call.until is None else call.until
+        patient_until = time.monotonic() + _LONGEST_WAIT if task.until is None else task.until
         try:
             while True:
-                permit = await self.limiter.acquire(tokens, call.until, call.stopped)
-                answer = await self._send(permit, texts, call, retry=sent > 0)
+                permit = await self.limiter.acquire(tokens, task.until, task.stopped)
+                answer = await self._send(permit, texts, task, retry=sent > 0)
                 sent += 1
                 if isinstance(answer, Response):
                     self.meter.add(tokens=tokens if answer.tokens is None else answer.tokens)
                     with self.limiter.storing():
                         if len(texts) <= A_FEW and not self._stores:
-                            return self._kept(answer, rows, call)
-                        return await background().in_worker(self._kept, answer, rows, call)
+                            return self._kept(answer, rows, task)
+                        return await background().in_worker(self._kept, answer, rows, task)
                 refusal = answer
                 if refusal.splits:
                     return refusal
@@ -121,24 +97,24 @@ class Requester:
                     said = refusal.words() or "nothing"
                     _LOG.info("%s; sent again in %.1f s. It said: %s", refusal.message, asked or pause, said)
                 if not asked:
-                    await self.limiter.pause(pause, call.until, call.stopped)
+                    await self.limiter.pause(pause, task.until, task.stopped)
         except OutOfTimeError:
             last = "" if refusal is None else f"; the last answer: {refusal.described()}"
             raise EmbeddingError(
-                f"the deadline of {call.seconds:g} s is over{last}. What was embedded is kept in the cache"
+                f"the deadline of {self.settings.deadline:g} s is over{last}. What was embedded is kept in the cache"
             ) from None
         except StoppedError:
             raise EmbeddingError("the call was cancelled") from None
 
-    async def _send(self, permit: int, texts: Sequence[str], call: Call, retry: bool) -> Response | Refusal:
+    async def _send(self, permit: int, texts: Sequence[str], task: "EmbeddingTask", retry: bool) -> Response | Refusal:
         self.meter.add(requests=1, retried=int(retry))
         answer: Response | Refusal = Refusal("the request was interrupted")
         timeout, most = None, self.settings.timeout * _TRICKLE
         try:
-            if call.until is not None:
-                most = max(0.001, min(most, call.until - time.monotonic()))
+            if task.until is not None:
+                most = max(0.001, min(most, task.until - time.monotonic()))
                 timeout = min(self.settings.timeout, most)
-            answer = await asyncio.wait_for(call.send(texts, timeout), most)
+            answer = await asyncio.wait_for(task.send(texts, timeout), most)
         except asyncio.TimeoutError:
             answer = Refusal("the server did not answer in time", retryable=True)
         finally:  # after Ctrl-C, too
@@ -148,26 +124,21 @@ class Requester:
             self.limiter.release(permit, answer.headers, succeeded=not refusal, rate_limited=limited, hold=hold)
         return answer
 
-    def _kept(self, answer: Response, rows: Sequence[int], call: Call) -> Response:
-        vectors = self._checked(answer)
-        if rows:
-            without = set(answer.empty)
-            there = [at for at in range(len(rows)) if at not in without]
-            call.store([rows[at] for at in there], vectors[there] if without else vectors, True)
-        return replace(answer, vectors=vectors)
-
-    def _checked(self, answer: Response) -> Vectors:
-        vectors = answer.vectors
+    def _kept(self, answer: Response, rows: Sequence[int], task: "EmbeddingTask") -> Response:
+        vectors, without = answer.vectors, set(answer.empty)
         dim, asked, model = vectors.shape[1], self.settings.dimensions, self.settings.model
         with self._first_answer:
             self.dim = self.dim or dim
         if dim != self.dim:
             why = "" if asked is None else f"; the server ignores dimensions={asked}: leave it out"
             raise EmbeddingError(f"{model} answered with {dim} dimensions; {self.dim} were expected{why}")
-        if asked in (None, self._native):
-            return vectors
-        vectors[list(answer.empty)] = 1.0  # they are not used
-        restored = normalized(vectors)
-        if restored is None:
-            raise EmbeddingError(f"{model} answered with a vector that has no direction, such as zeros")
-        return restored
+        if asked not in (None, self._native):
+            vectors[list(without)] = 1.0  # they are not used
+            restored = normalized(vectors)
+            if restored is None:
+                raise EmbeddingError(f"{model} answered with a vector that has no direction, such as zeros")
+            vectors = restored
+        if rows:
+            there = [at for at in range(len(rows)) if at not in without]
+            task.store([rows[at] for at in there], vectors[there] if without else vectors, True)
+        return replace(answer, vectors=vectors)

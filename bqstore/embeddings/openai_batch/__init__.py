@@ -1,5 +1,4 @@
 """OpenAI's Batch API: the same vectors for half the price, within a day, in a job that survives its process.
 
-May import the cache and `embeddings.openai`; its files live in the folder that the user names.
 Start with `batch.py` (submit, status, collect), then `job.py` (the state on disk) and `server.py` (the requests).
 """

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
-
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _PATIENCE = 900.0  # seconds for which a server may be away while `collect` waits
 _NAMED = 5  # failures listed in a message
@@ -82,8 +81,6 @@ class EmbeddingBatch:
     ------
     InvalidInputError   a setting is out of range; the server would be reached by plain http
 
-    Examples
-    --------
     >>> import openai
     >>> with openai.OpenAI() as client:  # the key is in OPENAI_API_KEY
     ...     job = EmbeddingBatch(
@@ -128,14 +125,9 @@ class EmbeddingBatch:
     def tokens(self) -> int:
         """The tokens that the server counted, in all results read so far.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
-        ...     job = embedder.batch("batch-jobs")
-        ...     ids = job.submit(["Cats purr."])
-        ...     vectors = job.collect(wait=True)
-        >>> job.tokens > 0
-        True
+        ...     embedder.batch("batch-jobs").tokens
+        0
         """
         return 0 if self._job is None else sum(part.tokens for part in self._job.parts)
 
@@ -143,8 +135,6 @@ class EmbeddingBatch:
     def price(self) -> float | None:
         """What `tokens` cost, in US$; None if the model's price is not known.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     embedder.batch("batch-jobs").price
         0.0
@@ -170,8 +160,6 @@ class EmbeddingBatch:
         LockedError         another process or thread works on this job
         StorageError        the folder cannot be written
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     job = embedder.batch("batch-jobs")
         ...     ids = job.submit(["Cats purr.", "Dogs bark."])
@@ -189,7 +177,13 @@ class EmbeddingBatch:
                 job.parts = [part for part in job.parts if part.batch is not None or not part.rows]
                 job.save()
             self._read_ended(job, vectors, again=False)
-            self._check_lengths(vectors, sizes)
+            counter, most = counter_for(self.model), self._limits.max_input_tokens
+            for i in vectors.lacking():  # what is too long would be uploaded, and refused in a day
+                if counter is not None and sizes[i] > most and counter(texts[i]) > most:
+                    raise EmbeddingError(
+                        f"text {vectors.first[i]} is longer than {self.model} takes ({most:,} tokens); split it: a "
+                        "batch shortens none"
+                    )
             if add_parts(job, vectors.has_vector, sizes, lambda line: len(self._request(line, texts)), self._limits):
                 job.save()
             self._find_created(job)
@@ -201,8 +195,6 @@ class EmbeddingBatch:
     def status(self) -> list[BatchStatus]:
         """The status of each batch, as the server has it now. Call `submit` first. Raises as `submit`.
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     job = embedder.batch("batch-jobs")
         ...     ids = job.submit(["Cats purr.", "Dogs bark."])
@@ -229,8 +221,6 @@ class EmbeddingBatch:
         EmbeddingError   batches have not ended, and ``wait`` is False; texts have no vector, and are named by index;
                          the server refused or cannot be reached
 
-        Examples
-        --------
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     job = embedder.batch("batch-jobs")
         ...     ids = job.submit(["Cats purr.", "Dogs bark."])
@@ -269,16 +259,6 @@ class EmbeddingBatch:
         return self._job, self._vectors
 
     # Submitting.
-
-    def _check_lengths(self, vectors: TextRows, sizes: Sequence[int]) -> None:
-        """Raise EmbeddingError for a text that is known to be too long: it would be uploaded, and refused in a day."""
-        counter, most = counter_for(self.model), self._limits.max_input_tokens
-        for i in vectors.lacking():
-            if counter is not None and sizes[i] > most and counter(vectors.texts[i]) > most:
-                raise EmbeddingError(
-                    f"text {vectors.first[i]} is longer than {self.model} takes ({most:,} tokens); split it: a batch "
-                    "shortens none"
-                )
 
     def _request(self, line: Line, texts: Sequence[str]) -> bytes:
         body = {"encoding_format": "base64", **self._side.body, "input": texts[slice(*line)]}
@@ -361,7 +341,9 @@ class EmbeddingBatch:
                     raise
             finally:
                 vectors.to_cache(self._cache, np.flatnonzero(lacked & vectors.has_vector).tolist())
-        otherwise = " ".join(["no result, batch", code_word(batch.status), *_error_codes(batch)])
+        errors = (batch.errors.data if batch.errors else None) or []
+        codes = list(dict.fromkeys(code_word(error.code) for error in errors))[:_NAMED]
+        otherwise = " ".join(["no result, batch", code_word(batch.status), *codes])
         part.lost = {name: why.get(name, otherwise) for name in missing}
         part.read, part.tokens = True, max(tokens, part.tokens)
 
@@ -385,12 +367,6 @@ def _what_is_missing(job: Job, vectors: TextRows) -> str:
     )
 
 
-def _error_codes(batch: "Batch") -> list[str]:
-    errors = (batch.errors.data if batch.errors else None) or []
-    return list(dict.fromkeys(code_word(error.code) for error in errors))[:_NAMED]
-
-
 def _status_of(batch: "Batch") -> BatchStatus:
-    counts = batch.request_counts
-    total, completed, failed = (counts.total, counts.completed, counts.failed) if counts else (0, 0, 0)
-    return BatchStatus(batch.id, code_word(batch.status), total, completed, failed)
+    counts = [getattr(batch.request_counts, name, 0) for name in ("total", "completed", "failed")]
+    return BatchStatus(batch.id, code_word(batch.status), *counts)

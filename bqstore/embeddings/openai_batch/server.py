@@ -29,11 +29,7 @@ class RefusedError(EmbeddingError):
     def __init__(self, message: str, status: int | None) -> None:
         super().__init__(message)
         self.status = status
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same may be done later."""
-        return self.status is None or self.status in (408, 409, 429) or self.status >= 500
+        self.may_pass = status is None or status in (408, 409, 429) or status >= 500  # the same may be done later
 
 
 class BatchServer:
