@@ -7,7 +7,7 @@ LangChain nor LlamaIndex is imported before it is asked for.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -135,20 +135,15 @@ class EmbedderBase(ABC, Generic[SideT]):
         if total is not None and isinstance(ids, Sized):
             id_values = ValuesPerText(new_ids(ids, total), "ids")
         added = 0
-        with self._reporting() as report:
-            embedded = self._batches(texts, batch)
-            try:
-                for start, part, vectors in embedded:
-                    # remembered with the first vectors: an embedder that fails leaves no trace. Asked again with the
-                    # others, as all texts may have been embedded with another model meanwhile
-                    collection.check_model(self.model, vectors.shape[1], remember=not added)
-                    part_ids = id_values.take(len(part), start)
-                    part_metadatas = metadata_values.take(len(part), start)
-                    collection.add(vectors, ids=part_ids, texts=part, metadatas=part_metadatas)
-                    added += len(part)
-                    report(added, total)
-            finally:
-                embedded.close()
+        with self._reporting() as report, closing(self._batches(texts, batch)) as embedded:
+            for start, part, vectors in embedded:
+                # remembered with the first vectors: an embedder that fails leaves no trace. Asked again with the
+                # others, as all texts may have been embedded with another model meanwhile
+                collection.check_model(self.model, vectors.shape[1], remember=not added)
+                part_ids, part_metadatas = (values.take(len(part), start) for values in (id_values, metadata_values))
+                collection.add(vectors, ids=part_ids, texts=part, metadatas=part_metadatas)
+                added += len(part)
+                report(added, total)
         id_values.check_end(added)
         metadata_values.check_end(added)
         return added

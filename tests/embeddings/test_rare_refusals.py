@@ -19,9 +19,9 @@ from bqstore.embeddings import OpenAIEmbedder
 from bqstore.embeddings.openai import client as client_module
 from bqstore.embeddings.openai import tokens
 from bqstore.embeddings.openai.background import Background
-from bqstore.embeddings.openai.long_texts import weighted_mean
 from bqstore.embeddings.openai.rate_limiter import StoppedError
 from bqstore.embeddings.openai.refusals import RefusalReader
+from bqstore.embeddings.openai.request_parts import weighted_mean
 from bqstore.embeddings.openai.responses import decode
 from bqstore.embeddings.openai_batch.results import parse
 from bqstore.errors import EmbeddingError, InvalidInputError

@@ -69,9 +69,16 @@ class EmbeddingsClient:
         self._given, self._async, self._own, self._sync = client, async_client, None, None
         self.is_async = async_client is not None  # whether requests are made on the caller's event loop
         self._format, self._closed, self._pid = 0, False, os.getpid()
-        for name, given in (("client", client), ("async_client", async_client)):
-            if given is not None:
-                _check_client(given, name)
+        for name, given, such in (
+            ("client", client, "openai.OpenAI(...) or openai.AzureOpenAI(...)"),
+            ("async_client", async_client, "openai.AsyncOpenAI(...)"),
+        ):
+            fits = hasattr(getattr(given, "embeddings", None), "with_raw_response") and hasattr(given, "base_url")
+            if given is not None and not fits:
+                kind = type(given).__name__
+                raise InvalidInputError(
+                    f"{name} is of type {kind}; expected one of the openai package's, such as {such}"
+                )
         if client is None and async_client is None:
             if base_url is not None and not isinstance(base_url, str):
                 raise InvalidInputError(f"base_url is of type {type(base_url).__name__}; expected a string")
@@ -246,14 +253,6 @@ class EmbeddingsClient:
     def _secret(self) -> str:
         key = getattr(self._own or self._given or self._async, "api_key", "")
         return key if isinstance(key, str) else ""
-
-
-def _check_client(given: Any, name: str) -> None:
-    if not hasattr(getattr(given, "embeddings", None), "with_raw_response") or not hasattr(given, "base_url"):
-        raise InvalidInputError(
-            f"{name} is of type {type(given).__name__}; expected one of the openai package's, such as "
-            + ("openai.AsyncOpenAI(...)" if name == "async_client" else "openai.OpenAI(...) or openai.AzureOpenAI(...)")
-        )
 
 
 def _without_retries(client: Any) -> Any:

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...arguments import check_bool, check_int, checked_keywords, shown
@@ -375,16 +375,11 @@ class OpenAIEmbedder(EmbedderBase[Side]):
 
         return stream_batches(texts, begin, batch, ahead)
 
-    @contextmanager
-    def _reporting(self, progress: Progress | None = None) -> Iterator[Progress]:
+    def _reporting(self, progress: Progress | None = None) -> AbstractContextManager[Progress]:
         chosen = progress or self._progress
-        if callable(chosen):
-            yield chosen
-        elif chosen is False:
-            yield lambda done, total: None
-        else:
-            with progress_line(lambda: self.usage.price) as line:
-                yield line
+        if callable(chosen) or chosen is False:
+            return nullcontext(chosen or (lambda done, total: None))
+        return progress_line(lambda: self.usage.price)
 
 
 def _fields(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -66,7 +66,8 @@ class EmbeddingTask:
         cancelled: threading.Event,
     ) -> None:
         self.given, self.start, self.send = texts, start, send
-        self.cancelled, self.failed = cancelled, False
+        self.cancelled = cancelled
+        self._failed: Exception | None = None
         seconds = requester.settings.deadline
         self.until = None if seconds is None else time.monotonic() + seconds
         self._requester, self._cache = requester, cache
@@ -104,7 +105,7 @@ class EmbeddingTask:
 
     def stopped(self) -> bool:
         """Whether nothing more is to be sent."""
-        return self.failed or self.cancelled.is_set()
+        return self._failed is not None or self.cancelled.is_set()
 
     def whole_batches(self, batch: int) -> Vectors:
         """After `finish` has failed: the vectors of the batches that are complete, float32 (m, dim)."""
@@ -147,25 +148,15 @@ class EmbeddingTask:
 
     async def _run(self) -> None:
         """Send the requests, as many at once as may be, and raise the first error when nothing is under way."""
-        left = iter(self.requests)
-        most = min(self._requester.settings.max_concurrency, len(self.requests))
-        workers = [asyncio.ensure_future(self._work(left)) for _ in range(most)]
+        left, most = iter(self.requests), min(self._requester.settings.max_concurrency, len(self.requests))
         try:
-            _, others = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            self.failed = bool(others)
-            first = next((error for worker in workers if worker.done() and (error := worker.exception())), None)
-            if others:
-                self._requester.limiter.wake()
-                await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.gather(*(self._work(left) for _ in range(most)))
         finally:
-            for worker in workers:
-                if not worker.cancel() and not worker.cancelled():  # it runs no more, unless Python is ending
-                    worker.exception()  # seen: asyncio would log it
             if self._rows.vectors is not None and self._rows.vectors.nbytes >= _LARGE:
                 with suppress(RuntimeError):  # Python is ending
                     background().workers.submit(give_memory_back)
-        if first is not None:
-            raise first
+        if self._failed is not None:
+            raise self._failed
         if self.cancelled.is_set() and not self._rows.has_vector.all():
             raise EmbeddingError("the call was cancelled")
 
@@ -173,7 +164,12 @@ class EmbeddingTask:
         for request in left:
             if self.stopped():
                 return
-            await RequestParts(self._requester, self).embed_all(request)
+            try:
+                await RequestParts(self._requester, self).embed_all(request)
+            except Exception as error:
+                self._failed = self._failed or error
+                self._requester.limiter.wake()  # others may have to stop
+                return
             self._news.put(len(request))
 
 

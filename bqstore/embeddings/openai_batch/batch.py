@@ -116,7 +116,6 @@ class EmbeddingBatch:
         self._native = native_dim(endpoint, model)
         self._model_id = [endpoint, model, self.dimensions, *([dict(extra)] if extra else [])]
         self._job: Job | None = None
-        self._vectors: TextRows | None = None
 
     def __repr__(self) -> str:
         return f"EmbeddingBatch(model={self.model!r}, dimensions={self.dimensions}, folder={str(self.folder)!r})"
@@ -167,16 +166,16 @@ class EmbeddingBatch:
         True
         """
         vectors, sizes = self._side.rows_of(as_list(texts), dim=self.dimensions or self._native)
-        texts, self._vectors = vectors.texts, vectors
-        job = self._job = Job(self.folder, self._model_id, texts, vectors.keys)
+        job, texts = Job(self.folder, self._model_id, vectors), vectors.texts
+        self._job = job
         with job.locked():
             vectors.take_cached(self._cache)
             job.parts = [part for part in job.parts if part.step != "planned"]  # the cache may hold more by now
-            if job.take_over(wanted_rows(job, vectors.has_vector)[0], read=self._cache is None):
+            if job.take_over(wanted_rows(job)[0], read=self._cache is None):
                 self._find_created(job)
                 job.parts = [part for part in job.parts if part.batch is not None or not part.rows]
                 job.save()
-            self._read_ended(job, vectors, again=False)
+            self._read_ended(job, again=False)
             counter, most = counter_for(self.model), self._limits.max_input_tokens
             for i in vectors.lacking():  # what is too long would be uploaded, and refused in a day
                 if counter is not None and sizes[i] > most and counter(texts[i]) > most:
@@ -184,7 +183,7 @@ class EmbeddingBatch:
                         f"text {vectors.first[i]} is longer than {self.model} takes ({most:,} tokens); split it: a "
                         "batch shortens none"
                     )
-            if add_parts(job, vectors.has_vector, sizes, lambda line: len(self._request(line, texts)), self._limits):
+            if add_parts(job, sizes, lambda line: len(self._request(line, texts)), self._limits):
                 job.save()
             self._find_created(job)
             for part in job.parts:
@@ -201,9 +200,14 @@ class EmbeddingBatch:
         ...     [batch.status for batch in job.status()]
         ['completed']
         """
-        job, _ = self._submitted()
+        job = self._submitted()
         with job.locked():
-            return [_status_of(self._server.retrieve(part.batch)) for part in job.parts if part.batch is not None]
+            batches = [self._server.retrieve(part.batch) for part in job.parts if part.batch is not None]
+        counts = ("total", "completed", "failed")
+        return [
+            BatchStatus(batch.id, code_word(batch.status), *(getattr(batch.request_counts, n, 0) for n in counts))
+            for batch in batches
+        ]
 
     def collect(self, wait: bool = False) -> Vectors:
         """The vectors of the texts, which the cache then holds, too. Call `submit` first.
@@ -227,16 +231,15 @@ class EmbeddingBatch:
         ...     job.collect(wait=True).shape
         (2, 1536)
         """
-        job, vectors = self._submitted()
-        answered = time.monotonic()
+        job, answered = self._submitted(), time.monotonic()
         with Progress("batches", len(job.parts)) as report:
             while True:
                 with job.locked():
                     if any(part.batch is None for part in job.parts):
                         raise EmbeddingError("not all texts are submitted yet; call submit() again with the same texts")
-                    vectors.take_cached(self._cache)
+                    job.vectors.take_cached(self._cache)
                     try:
-                        running, answered = self._read_ended(job, vectors, again=True), time.monotonic()
+                        running, answered = self._read_ended(job, again=True), time.monotonic()
                     except RefusedError as refusal:  # a day is long, and a server may be away for a part of it
                         if not (wait and refusal.may_pass and time.monotonic() - answered < _PATIENCE):
                             raise
@@ -249,14 +252,14 @@ class EmbeddingBatch:
             raise EmbeddingError(
                 f"{running} of {len(job.parts)} batches are not finished; call collect() later, or collect(wait=True)"
             )
-        if not vectors.has_vector.all():
-            raise EmbeddingError(_what_is_missing(job, vectors))
-        return vectors.hand_over()
+        if not job.vectors.has_vector.all():
+            raise EmbeddingError(_what_is_missing(job))
+        return job.vectors.hand_over()
 
-    def _submitted(self) -> tuple[Job, TextRows]:
-        if self._job is None or self._vectors is None:
+    def _submitted(self) -> Job:
+        if self._job is None:
             raise InvalidInputError("there is no job yet: call submit(texts); what was submitted is not sent again")
-        return self._job, self._vectors
+        return self._job
 
     # Submitting.
 
@@ -294,14 +297,14 @@ class EmbeddingBatch:
 
     # Reading results.
 
-    def _read_ended(self, job: Job, vectors: TextRows, again: bool) -> int:
+    def _read_ended(self, job: Job, again: bool) -> int:
         """Read the results of batches that have ended; returns the number of those that have not.
 
         ``again`` : also results that were read once, but whose vectors are neither here nor in the cache.
         """
         running = 0
         for part in job.parts:
-            if part.batch is None or (part.read and (not again or vectors.has_vector[part.expected()].all())):
+            if part.batch is None or (part.read and (not again or job.vectors.has_vector[part.expected()].all())):
                 continue
             try:
                 batch = self._server.retrieve(part.batch)
@@ -313,7 +316,7 @@ class EmbeddingBatch:
                 job.save()
                 continue
             if batch.status in _ENDED:
-                self._read(part, batch, vectors)
+                self._read(part, batch, job.vectors)
                 job.save()
             else:
                 running += 1
@@ -348,7 +351,8 @@ class EmbeddingBatch:
         part.read, part.tokens = True, max(tokens, part.tokens)
 
 
-def _what_is_missing(job: Job, vectors: TextRows) -> str:
+def _what_is_missing(job: Job) -> str:
+    vectors = job.vectors
     explained, failures = vectors.has_vector.copy(), []
     for part in reversed(job.parts):  # the latest reason counts
         for line in part.lines:
@@ -365,8 +369,3 @@ def _what_is_missing(job: Job, vectors: TextRows) -> str:
         f"{missing}: {some or 'they are no longer in the cache'}{more}; "
         "call submit() again with the same texts: only these are submitted"
     )
-
-
-def _status_of(batch: "Batch") -> BatchStatus:
-    counts = [getattr(batch.request_counts, name, 0) for name in ("total", "completed", "failed")]
-    return BatchStatus(batch.id, code_word(batch.status), *counts)

@@ -16,6 +16,7 @@ from ...errors import CorruptionError, LockedError, StorageError
 from ...storage.files import make_file, write_all
 from ...storage.lock import WriterLock
 from ...storage.platform import make_folder
+from ..text_rows import TextRows
 
 Rows = npt.NDArray[np.int64]
 Line = tuple[int, int]  # one request, a line of the batch's file: the first text, and the one after the last
@@ -51,18 +52,15 @@ class Part:
 
 
 class Job:
-    """A list of texts, no two equal, for one model of one server, ``model_id``; its name is a hash of these.
+    """A list of texts for one model of one server, ``model_id``; its name is a hash of these, of equal texts once."""
 
-    ``keys`` : of the texts, as in the cache: other jobs know them by these
-    """
-
-    def __init__(self, folder: Path, model_id: Sequence[object], texts: Sequence[str], keys: list[bytes]) -> None:
+    def __init__(self, folder: Path, model_id: Sequence[object], vectors: TextRows) -> None:
         name = hashlib.sha256(json.dumps(model_id).encode())
-        for text in texts:
+        for text in vectors.texts:
             name.update(hashlib.sha256(text.encode()).digest())
         self.name = name.hexdigest()
         self.parts: list[Part] = []
-        self._folder, self._keys = folder, keys
+        self._folder, self.vectors = folder, vectors
         self._path = folder / f"openai-batch-{self.name[:32]}.json"
 
     @contextmanager
@@ -91,7 +89,7 @@ class Job:
     def save(self) -> None:
         """Replace the file atomically; the first time, after that of the keys."""
         if not self._path.with_suffix(".keys").exists():
-            keys = b"".join(self._keys)
+            keys = b"".join(self.vectors.keys)
             _write(self._path.with_suffix(".keys"), keys + hashlib.sha256(keys).digest())
         state = {"format": 1, "job": self.name, "parts": [asdict(part) for part in self.parts]}
         _write(self._path, json.dumps(state, separators=(",", ":")).encode())
@@ -116,7 +114,7 @@ class Job:
         results the other job has read.
         """
         before = len(self.parts)
-        row_of = {self._keys[row]: row for row in np.flatnonzero(wanted).tolist()}
+        row_of = {self.vectors.keys[row]: row for row in np.flatnonzero(wanted).tolist()}
         known = {part.name for part in self.parts}
         for path in sorted(self._folder.glob("openai-batch-*.json")) if row_of else ():
             try:

@@ -19,19 +19,13 @@ MAX_BATCH_TEXTS = 50_000
 _TEXT_REFUSED = re.compile(r"HTTP 4(00|13|22)")
 
 
-def add_parts(
-    job: Job,
-    has_vector: npt.NDArray[np.bool_],
-    sizes: Sequence[int],
-    bytes_of: Callable[[Line], int],
-    limits: Limits = OPENAI,
-) -> bool:
+def add_parts(job: Job, sizes: Sequence[int], bytes_of: Callable[[Line], int], limits: Limits = OPENAI) -> bool:
     """Add parts for all texts that have no vector and are in no line whose result is there or still expected.
 
     ``sizes`` are upper bounds of the texts' tokens, ``bytes_of`` tells how many bytes of a line are uploaded. Returns
     whether parts were added.
     """
-    wanted, alone = wanted_rows(job, has_vector)
+    wanted, alone = wanted_rows(job)
     lines = [(i, i + 1) for i in np.flatnonzero(wanted & alone).tolist()]
     for start, stop in _runs(wanted & ~alone):
         lines += [(start + cut.start, start + cut.stop) for cut in plan_requests(sizes[start:stop], limits)]
@@ -51,9 +45,10 @@ def add_parts(
     return bool(new)
 
 
-def wanted_rows(job: Job, has_vector: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def wanted_rows(job: Job) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which texts have no vector and are in no line whose result is expected, and which of them were refused."""
-    wanted, alone = ~has_vector, np.zeros(len(has_vector), bool)
+    wanted = ~job.vectors.has_vector
+    alone = np.zeros_like(wanted)
     for part in job.parts:
         wanted[part.expected()] = False
         for line in part.lines:  # refused perhaps for one text, which must not spoil the others again

@@ -41,7 +41,6 @@ class BatchServer:
 
     def find_file(self, name: str, size: int) -> str | None:
         """The id of an uploaded file; None if there is none of this name and size."""
-
         listed, wanted = self._retrying.files.list, (name, size)
         return self._ask(
             "list its files",
@@ -54,7 +53,6 @@ class BatchServer:
 
     def find_batches(self, names: set[str]) -> "dict[str, Batch]":
         """The batches that were created under these names, the first in the server's list of each."""
-
         batches = self._ask("list its batches", lambda: list(self._retrying.batches.list(limit=100)))
         found = {(batch.metadata or {}).get("bqstore", ""): batch for batch in reversed(batches)}
         return {name: batch for name, batch in found.items() if name in names}
