@@ -103,7 +103,7 @@ class EmbedderBase(ABC, Generic[SideT]):
         The next batches are embedded while one is committed. After an error or Ctrl-C, what was committed stays in
         the collection and what was embedded stays in the cache: a second run requests only what is missing. Give ids,
         so that the second run replaces the documents of the first instead of adding them twice. The collection
-        remembers the model.
+        remembers the model. Returns the number of texts added.
 
         Parameters
         ----------
@@ -112,10 +112,6 @@ class EmbedderBase(ABC, Generic[SideT]):
         ids : iterable of str, optional         one a text; random ones otherwise
         metadatas : iterable of dict, optional  one a text
         batch : int                             texts in a batch
-
-        Returns
-        -------
-        int   the number of texts added
 
         Raises
         ------
@@ -149,19 +145,11 @@ class EmbedderBase(ABC, Generic[SideT]):
         return added
 
     def search(self, collection: CollectionLike, text: str, k: int = 10, **settings: Any) -> Any:
-        """The ``k`` documents of a collection that are nearest to a text.
+        """The ``k`` documents of a collection that are nearest to a text, as `bqstore.Collection.search` returns them.
 
-        Parameters
-        ----------
-        settings    of `bqstore.Collection.search`, such as ``filter``
+        ``settings`` are those of `bqstore.Collection.search`, such as ``filter``.
 
-        Returns
-        -------
-        as `bqstore.Collection.search`
-
-        Raises
-        ------
-        SettingsConflictError   the collection holds vectors of another model or dimension; nothing was sent
+        Raises SettingsConflictError if the collection holds vectors of another model or dimension; nothing was sent.
         Also as `embed_query` and `bqstore.Collection.search`.
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder, bqstore.open() as collection:

@@ -129,16 +129,10 @@ class CachedEmbedder(EmbedderBase[_Side]):
             close()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of passages; the embedder gets only those that are not cached, and equal ones once.
+        """Vectors of passages, float32 (n, dim), in the order of ``texts``.
 
-        Returns
-        -------
-        float32 (n, dim)    in the order of ``texts``
-
-        Raises
-        ------
-        InvalidInputError   a text is empty or not a string
-        EmbeddingError      the embedder gave something else than a finite vector for each text
+        The embedder gets only those that are not cached, and equal ones once. Raises InvalidInputError if a text is
+        empty or not a string, EmbeddingError if the embedder gave something else than a finite vector for each.
 
         >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
         ...     embedder.embed(["cats", "dogs"]).shape

@@ -104,10 +104,7 @@ class EmbeddingCache:
     folder : path               made if it is missing, readable by its user alone
     max_bytes : int, optional   bound of the file; the oldest entries are deleted first
 
-    Raises
-    ------
-    StorageError        the folder cannot be made or written
-    InvalidInputError   ``max_bytes`` is less than 1
+    Raises StorageError if the folder cannot be made or written, InvalidInputError if ``max_bytes`` is less than 1.
 
     >>> cache = EmbeddingCache("cache-of-embeddings")
     >>> embedder = OpenAIEmbedder("text-embedding-3-small", cache=cache.folder)

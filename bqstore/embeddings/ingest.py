@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import islice
 from typing import Any
@@ -91,11 +91,8 @@ def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[
 
 def _bar_of_a_notebook() -> Any:
     """A bar of tqdm in a notebook, whose stderr is no terminal; None elsewhere, or where tqdm is missing."""
-    if "ipykernel" not in sys.modules:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where the notebook has no widgets, the bar is text
-        try:
+    if "ipykernel" in sys.modules:
+        with warnings.catch_warnings(), suppress(ImportError):
+            warnings.simplefilter("ignore")  # where the notebook has no widgets, the bar is text
             return import_module("tqdm.auto").tqdm(desc="embedding", unit=" texts", delay=_QUIET)
-        except ImportError:
-            return None
+    return None

@@ -51,9 +51,3 @@ def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
             raise InvalidInputError(f"text {index} holds a lone surrogate, which is not valid Unicode")
         sizes.append(size)
     return sizes
-
-
-def with_prefix(prefix: str, texts: Sequence[str], start: int = 0) -> tuple[list[str], list[int]]:
-    """The texts as they are sent, and the bytes of each in UTF-8. Raises as `check_texts`."""
-    sizes, more = check_texts(texts, start), len(prefix.encode())
-    return [prefix + text for text in texts], [size + more for size in sizes]

@@ -72,9 +72,7 @@ class Background:
 def give_memory_back() -> None:
     """Have glibc return what large answers took: it would keep some 50 MB in the heap of each thread that read one."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-        if trim is not None:
-            trim(0)
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: None)(0)  # other C libraries have none
 
 
 _running: list[Background] = []  # the last is this process's: closing a parent's loop would stop the parent's, too

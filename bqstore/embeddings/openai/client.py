@@ -231,8 +231,10 @@ class EmbeddingsClient:
     def _read(self, box: list[Any], headers: Mapping[str, str], texts: Sequence[str], model: str) -> Response | Refusal:
         answer: Any = None
         broken, n = box[0][:1] in (b"", b"{", b"["), len(texts)  # JSON that breaks off, if it cannot be read
-        with suppress(TypeError, ValueError, RecursionError):
+        try:
             answer = json.loads(box.pop())
+        except (TypeError, ValueError, RecursionError) as error:
+            broken = broken and not isinstance(error, RecursionError)
         data, said = (answer.get("data"), answer.get("error")) if isinstance(answer, dict) else (None, None)
         if isinstance(said, (dict, str)) and not data:  # it means what it would with the status that it names
             code = str(said.get("code")) if isinstance(said, dict) else ""

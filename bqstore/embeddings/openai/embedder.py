@@ -6,7 +6,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from ..texts import as_list
 from .api_key import hides_key
 from .background import A_FEW, background
 from .client import EmbeddingsClient
-from .embedding_task import EmbeddingTask, Side, stop
+from .embedding_task import EmbeddingTask, Progress, Side, stop
 from .estimate import Estimate, estimate
 from .packing import Limits
 from .prices import Usage
@@ -33,7 +33,6 @@ from .stream import stream_batches
 if TYPE_CHECKING:
     from ..openai_batch.batch import EmbeddingBatch
 
-Progress = Callable[[int, int], None]
 OnTooLong = Literal["error", "truncate", "split_mean"]
 
 _MOST_AHEAD = 1_000_000
@@ -188,19 +187,11 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         return self._requester.meter.read()
 
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
-        """The vectors of ``texts``.
+        """The vectors of ``texts``, float32 (n, dim), in their order.
 
         Texts in the cache are not requested. The others go out in requests that fit the API's limits, several at
         once; of equal texts only one is requested. Each answer is cached as it comes, so what was embedded before an
-        error or Ctrl-C is not paid for again.
-
-        Parameters
-        ----------
-        progress : callable, optional   called in this thread with (texts done, texts in all)
-
-        Returns
-        -------
-        float32 (n, dim)    in the order of ``texts``
+        error or Ctrl-C is not paid for again. ``progress`` is called in this thread with (texts done, texts in all).
 
         Raises
         ------
@@ -220,16 +211,13 @@ class OpenAIEmbedder(EmbedderBase[Side]):
     ) -> Iterator[tuple[int, Vectors]]:
         """Embed any number of texts, batch by batch, in the memory of a few batches.
 
-        The texts may be a generator: they are read as they are needed.
+        The texts may be a generator: they are read as they are needed. Of each batch, in order, come the index of its
+        first text and its vectors, float32 (m, dim).
 
         Parameters
         ----------
         batch : int             texts in a batch
         ahead : int, optional   batches embedded while the caller works with one; ``2 * max_concurrency + 3`` otherwise
-
-        Yields
-        ------
-        int, float32 (m, dim)   the index of the batch's first text, and the vectors of the batch; in order
 
         Raises as `embed`, after the batches before; a text is named by its index in all texts.
 
@@ -248,11 +236,7 @@ class OpenAIEmbedder(EmbedderBase[Side]):
 
         It sends nothing. Tokens are counted if tiktoken and its tables are on this machine; otherwise their number
         is bounded by the bytes of the texts, which is 2 to 4.5 times too high: ``exact`` tells, and ``least_tokens``
-        and ``least_price`` are the other end of the range.
-
-        Parameters
-        ----------
-        batch : bool    through `batch`, which costs half
+        and ``least_price`` are the other end of the range. ``batch`` : through `batch`, which costs half.
 
         Raises InvalidInputError as `embed`.
 

@@ -17,13 +17,13 @@ from ...errors import EmbeddingError, InvalidInputError
 from ..disk_cache import EmbeddingCache, KeyMaker
 from ..protocol import Vectors
 from ..text_rows import TextRows
-from ..texts import with_prefix
+from ..texts import check_texts
 from .background import background, give_memory_back
 from .packing import count_tokens, plan_requests
 from .request_parts import RequestParts
 from .requester import Requester, Send
 
-Report = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 _LARGE = 1 << 26  # bytes of vectors, behind which giving memory back, some 20 ms, does not count
 
@@ -43,9 +43,9 @@ class Side:
 
     def rows_of(self, texts: Sequence[str], start: int = 0, dim: int | None = None) -> tuple[TextRows, list[int]]:
         """The texts as they are sent, and upper bounds of the tokens of each. Raises as `check_texts`."""
-        sent, sizes = with_prefix(self.prefix, texts, start)
-        rows = TextRows(sent, self.key_of, dim)
-        return rows, [sizes[at] for at in rows.first]
+        sizes, more = check_texts(texts, start), len(self.prefix.encode())
+        rows = TextRows([self.prefix + text for text in texts], self.key_of, dim)
+        return rows, [sizes[at] + more for at in rows.first]
 
 
 class EmbeddingTask:
@@ -87,7 +87,7 @@ class EmbeddingTask:
         self.future.add_done_callback(lambda _: news.put(0))
         return self.future
 
-    def finish(self, report: Report | None = None) -> Vectors:
+    def finish(self, report: Progress | None = None) -> Vectors:
         """Wait for all vectors, float32 (n, dim). Raises the error of the first request that failed."""
         report = report or (lambda done, total: None)
         report(self.done, len(self.given))

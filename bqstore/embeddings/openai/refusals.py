@@ -68,7 +68,6 @@ class RefusalReader:
 
     def __init__(self, openai: Any, endpoint: str, server: str, key: Callable[[], str]) -> None:
         self._openai, self._server, self._key = openai, server, key
-
         to_set = "; servers other than OpenAI's may want it to end in /v1" if "/v1" not in endpoint else ""
         if endpoint.rstrip("/").endswith("/embeddings"):
             to_set = "; leave out its /embeddings, which every request appends"

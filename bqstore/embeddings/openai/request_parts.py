@@ -172,7 +172,6 @@ def truncated(text: str, most: int, counter: Counter | None, refusal: Refusal | 
 
     ``most`` : tokens that fit
     """
-    count = 0
     if counter is not None:
         while text and (count := counter(text)) > most:
             text = text[: min(len(text) - 1, int(len(text) * most / count * _MARGIN) or 1)]

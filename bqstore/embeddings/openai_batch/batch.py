@@ -4,9 +4,7 @@ A job is a list of texts for one model of one server; its name is a hash of thes
 tells how far it is. The file is written before and after each step at the server, so the process may die anywhere:
 the next one that submits the same texts goes on from there; one that submits some of them and others takes over the
 batches that hold them. No key makes a request of the API idempotent, so no request that creates something is retried
-blindly: if its answer was lost, the server's lists tell whether it was carried out.
-
-The file holds hashes, ranges and the server's ids: no text, no key.
+blindly: if its answer was lost, the server's lists tell whether it was carried out. The file holds no text and no key.
 """
 
 import json
@@ -77,9 +75,7 @@ class EmbeddingBatch:
     prefix : str                 written before each text
     extra : dict, optional       more fields of each request
 
-    Raises
-    ------
-    InvalidInputError   a setting is out of range; the server would be reached by plain http
+    Raises InvalidInputError if a setting is out of range, or the server would be reached by plain http.
 
     >>> import openai
     >>> with openai.OpenAI() as client:  # the key is in OPENAI_API_KEY
@@ -145,11 +141,7 @@ class EmbeddingBatch:
 
         After an error or a restart, call it again with the same texts: it goes on from there. Requests that have
         failed in a batch that has ended are submitted in a new one; if the server refused several texts together,
-        each goes alone.
-
-        Returns
-        -------
-        list of str     the server's ids of all batches of the job
+        each goes alone. Returns the server's ids of all batches of the job.
 
         Raises
         ------
@@ -210,20 +202,12 @@ class EmbeddingBatch:
         ]
 
     def collect(self, wait: bool = False) -> Vectors:
-        """The vectors of the texts, which the cache then holds, too. Call `submit` first.
+        """The vectors of the texts, float32 (n, dim) in their order, which the cache then holds, too.
 
-        Parameters
-        ----------
-        wait : bool     wait until all batches have ended, up to a day
+        Call `submit` first. With ``wait``, all batches are waited for until they have ended, up to a day.
 
-        Returns
-        -------
-        float32 (n, dim)    in the order of the texts
-
-        Raises
-        ------
-        EmbeddingError   batches have not ended, and ``wait`` is False; texts have no vector, and are named by index;
-                         the server refused or cannot be reached
+        Raises EmbeddingError if batches have not ended, and ``wait`` is False; if texts have no vector, which are named
+        by index; if the server refused or cannot be reached.
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     job = embedder.batch("batch-jobs")
