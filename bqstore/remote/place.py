@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -15,7 +16,7 @@ from ..metadata.columns import field_of
 from ..storage import Row
 from . import settings as mapping
 from .library import models
-from .points import EXPIRES, ID, INSTANTS, LISTS, METADATA, ORDER, REF, Layout
+from .points import EXPIRES, ID, INSTANTS, LISTS, METADATA, ORDER, REF, Layout, instants_of, row_of
 from .server import Server
 from .settings import MARK, Settings
 
@@ -214,18 +215,21 @@ class Place:
                 for point in some:
                     payload = point.payload or {}
                     metadata = payload if layout.flat else payload.get(METADATA) or {}
-                    self.index_fields([metadata])
+                    own = json.loads(row_of(point.id, payload).metadata) if ID in payload else metadata
+                    self.index_fields([own])
 
 
 def _kind_of(value: Any) -> str | None:
-    """The kind of index for a JSON value; numbers are all floats, so that 1 and 1.0 are found together."""
+    """The kind of index for a value of a row; numbers are all floats, so that 1 and 1.0 are found together."""
     if isinstance(value, list):
         value = value[0] if value else None
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):
         return "float"
-    return "keyword" if isinstance(value, str) else None
+    if isinstance(value, str):
+        return "keyword" if instants_of(value) is None else "datetime"
+    return None
 
 
 def metadata_size(row: Row) -> int:

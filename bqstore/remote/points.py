@@ -103,7 +103,7 @@ def payload_of(row: Row, order: int, length: float | None) -> dict[str, Any]:
         out[PRIVATE] = row.private
     if row.ref_doc_id is not None:
         out[REF] = row.ref_doc_id
-    if IN_JSON in row.metadata and (instants := _instants(metadata)) is not None:
+    if IN_JSON in row.metadata and (instants := instants_of(metadata)) is not None:
         out[INSTANTS] = instants
     if lists := _lists(metadata):
         out[LISTS] = list(lists)
@@ -129,7 +129,7 @@ def _plain(value: Any) -> Any:
         items = [_plain(each) for each in value]
         if _is_mixed(value):  # what is found by a piece of text is to be a string, no datetime
             items = [
-                {"datetime": each} if isinstance(was, str) and _instants(was) else each
+                {"datetime": each} if isinstance(was, str) and instants_of(was) else each
                 for was, each in zip(value, items, strict=True)
             ]
         return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
@@ -159,22 +159,22 @@ def _is_rounded(value: Any) -> bool:
     return False
 
 
-def _instants(value: Any) -> Any:
+def instants_of(value: Any) -> Any:
     """The datetimes with a time zone within a value, in UTC, at their places; None if there are none."""
     if isinstance(value, str):
         text = in_column(value) if value[:2] == MARK else value
         found = as_instant(text) if text[:2] == MARK else text
         return None if isinstance(found, str) else found.isoformat()
     if isinstance(value, list):
-        return [one for each in value if isinstance(each, str) and (one := _instants(each)) is not None] or None
+        return [one for each in value if isinstance(each, str) and (one := instants_of(each)) is not None] or None
     if isinstance(value, dict):
-        return {key: one for key, each in value.items() if (one := _instants(each)) is not None} or None
+        return {key: one for key, each in value.items() if (one := instants_of(each)) is not None} or None
     return None
 
 
 def _is_mixed(values: list[Any]) -> bool:
     texts = [each for each in values if isinstance(each, str)]
-    return 0 < sum(_instants(each) is not None for each in texts) < len(texts)
+    return 0 < sum(instants_of(each) is not None for each in texts) < len(texts)
 
 
 def _lists(metadata: Mapping[str, Any]) -> dict[str, list[Any]]:

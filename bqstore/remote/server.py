@@ -141,17 +141,17 @@ def _failed(error: Exception) -> _Failed:
     status = getattr(error, "status_code", None)
     if isinstance(status, int):  # UnexpectedResponse
         words = _words(getattr(error, "content", b"")) or getattr(error, "reason_phrase", "") or str(status)
-        again = status in _AGAIN and "no space left" not in words.lower()
+        again = status in _AGAIN and not _lasts(words)
         return _Failed(status, f"{words} ({status})", again)
     after = getattr(error, "retry_after_s", None)
     if after is not None:  # ResourceExhaustedResponse
-        return _Failed(429, str(error), True, float(after))
+        return _Failed(429, str(error), not _lasts(str(error)), float(after))
     code = getattr(error, "code", None)
     if callable(code):  # grpc.RpcError
         name = getattr(code(), "name", str(code()))
         details = getattr(error, "details", None)
         words = str(details()) if callable(details) else str(error)
-        again = name in _AGAIN_GRPC and "no space left" not in words.lower()
+        again = name in _AGAIN_GRPC and not _lasts(words)
         reached = _HTTP_OF_GRPC.get(name, None if name == "UNAVAILABLE" else 500)
         return _Failed(reached, f"{words} ({name})", again)
     source = getattr(error, "source", None)
@@ -163,6 +163,11 @@ def _failed(error: Exception) -> _Failed:
     if isinstance(error, RuntimeError) and "closed" in words:
         return _Failed(400, "the client is closed", False)
     return _Failed(404 if missing else 400, words, False)
+
+
+def _lasts(words: str) -> bool:
+    """Whether the same call will fail again, whatever its status says."""
+    return any(each in words.lower() for each in ("no space left", "larger than rate limiter capacity"))
 
 
 def _words(content: bytes) -> str:

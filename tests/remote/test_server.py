@@ -70,6 +70,21 @@ def test_settings_become_those_of_qdrant_and_indexes_come_before_points(server):
         bqstore.open(f"{address}/notes", m=16)
 
 
+def test_an_index_for_datetimes_was_never_made(server):
+    """They were taken for strings: a range read every document, and strict mode refused it."""
+    shim, address = server
+    with bqstore.open(f"{address}/notes", index_metadata=["when", "of.day", "text"]) as col:
+        moment = dt.datetime(2024, 5, 6, tzinfo=dt.timezone.utc)
+        text = {"text": "2024-05-06T00:00:00+00:00", "later": moment}
+        col.add(np.eye(2), metadatas=[{"when": [moment], "of": {"day": moment}, **text}, {}])
+    kinds = {name: each["data_type"] for name, each in shim.indexes["notes"].items()}
+    instants = {name for name, kind in kinds.items() if kind == "datetime"}
+    assert instants == {"_bq_instants.when", "_bq_instants.of.day"}
+    assert {kinds[f"metadata.{name}"] for name in ("when", "of.day", "text")} == {"keyword"}
+    with bqstore.open(f"{address}/notes", index_metadata=["later"]):
+        assert shim.indexes["notes"]["_bq_instants.later"]["data_type"] == "datetime"
+
+
 def test_rabitq_is_turboquant(server):
     shim, address = server
     with bqstore.open(f"{address}/notes", dim=4, encoding="four_bits", originals="none"):
@@ -140,6 +155,10 @@ def test_calls_are_repeated_until_the_deadline(server, paused):
         with pytest.raises(bqstore.ServerError, match="No space left") as full:
             col.delete(["a"])
         assert full.value.errno == 28 and not shim.failures
+        shim.failures = [(429, "request larger than rate limiter capacity, please try to split your request")]
+        with pytest.raises(bqstore.InvalidInputError, match="split your request"):  # no pause makes it smaller
+            col.delete(["a"])
+        assert not shim.failures
 
 
 def test_a_server_that_is_not_there_is_told_of_soon():
