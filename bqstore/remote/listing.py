@@ -29,6 +29,7 @@ def points(
     settings = place.settings()
     if not settings.exists:
         return
+    batch = place.most(batch, "max_query_limit")
     whole = {"with_payload": payload, "with_vectors": _vectors(place, with_vectors)}
     left = _Left(skip, whole)
     m = models()

@@ -37,6 +37,7 @@ class Place:
     vector : str or None    which of several named vectors
     tenant : str or None    the field that tells tenants apart
     model_there             the embedding model that the server knew of when it was last asked
+    strict                  the limits of the collection's strict mode, where it has one
     """
 
     server: Server
@@ -50,6 +51,7 @@ class Place:
     vector: str | None = None
     tenant: str | None = None
     model_there: str | None = None
+    strict: Any = None
     _made: set[str] = field(default_factory=set)
     _lock: Any = field(default_factory=threading.RLock)
     _last_order: int = 0
@@ -76,6 +78,8 @@ class Place:
             self.known = replace(self.known, exists=False)
             return False
         self._made |= set(found.payload_schema or {})
+        strict = getattr(found.config, "strict_mode_config", None)
+        self.strict = strict if strict is not None and strict.enabled else None
         layout, space = self._layout(found.config)
         stored = mapping.of_server(found.config, layout, space)
         self.known, self.model_there = mapping.merged(stored, self.given), stored.embedding_model
@@ -151,6 +155,10 @@ class Place:
             self._sized = time.monotonic()
         return self._size <= largest
 
+    def most(self, n: int, *limits: str) -> int:
+        """How many may be in a request: n, or fewer where strict mode has such a limit."""
+        return min([n, *(int(most) for name in limits if (most := getattr(self.strict, name, None)))])
+
     def grown(self, n: int) -> None:
         """Take note of documents that were added; of a negative number, that some were deleted."""
         self._size += max(0, n)
@@ -211,12 +219,18 @@ class Place:
             path = layout.path(*key.split("."))
             if path not in self._made:
                 has = m.Filter(must_not=[m.IsEmptyCondition(is_empty=m.PayloadField(key=path))])
-                some, _ = self.call("scroll", scroll_filter=has, limit=1, with_payload=True)
-                for point in some:
-                    payload = point.payload or {}
-                    metadata = payload if layout.flat else payload.get(METADATA) or {}
-                    own = json.loads(row_of(point.id, payload).metadata) if ID in payload else metadata
-                    self.index_fields([own])
+                try:
+                    some, _ = self.call("scroll", scroll_filter=has, limit=1, with_payload=True)
+                except InvalidInputError:  # strict mode: no filter by what has no index; what comes later is indexed
+                    some, _ = self.call("scroll", limit=self.most(100, "max_query_limit"), with_payload=True)
+                self.index_fields(map(self._metadata, some))
+
+    def _metadata(self, point: Any) -> dict[str, Any]:
+        """The metadata of a point as JSON values, in which datetimes are told from strings where we wrote it."""
+        payload = point.payload or {}
+        if ID in payload:
+            return dict(json.loads(row_of(point.id, payload).metadata))
+        return payload if self.known.layout.flat else payload.get(METADATA) or {}
 
 
 def _kind_of(value: Any) -> str | None:

@@ -73,7 +73,7 @@ def add(place: Place, vectors: F32, rows: list[Row]) -> int:
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) if settings.distance == "cosine" else None
     sizes = [metadata_size(row) + dim * _NUMBER + len(words) * _WORD for row, words in zip(rows, counted, strict=True)]
     try:
-        for part in portions(sizes):
+        for part in portions(sizes, place.most(_MOST, "upsert_max_batchsize", "condition_max_size")):
             ids = [settings.layout.point_id(row.id) for row in rows[part]]
             replaced += place.call("count", count_filter=both(_of(ids), there), exact=True).count
             made = [
@@ -122,11 +122,12 @@ def upsert(
     place.call("upsert", points=given, wait=True)
 
 
-def portions(sizes: Sequence[int]) -> Iterator[slice]:
+def portions(sizes: Sequence[int], most: int | None = None) -> Iterator[slice]:
     """Consecutive documents whose requests are below the limit; what is larger by itself goes alone."""
     first = total = 0
+    most = _MOST if most is None else most
     for i, size in enumerate(sizes):
-        if i > first and (total + size > LIMIT or i - first >= _MOST):
+        if i > first and (total + size > LIMIT or i - first >= most):
             yield slice(first, i)
             first, total = i, 0
         total += size

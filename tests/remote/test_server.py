@@ -15,6 +15,7 @@ from bqstore.metadata.filter_grammar import parse
 from bqstore.remote import server as calls
 from bqstore.remote.address import address_of
 from bqstore.remote.filters import translated
+from bqstore.remote.place import Place
 from bqstore.remote.points import Layout
 from bqstore.remote.writing import LIMIT, portions
 from llama_index.vector_stores.bqstore import BQVectorStore
@@ -83,6 +84,35 @@ def test_an_index_for_datetimes_was_never_made(server):
     assert {kinds[f"metadata.{name}"] for name in ("when", "of.day", "text")} == {"keyword"}
     with bqstore.open(f"{address}/notes", index_metadata=["later"]):
         assert shim.indexes["notes"]["_bq_instants.later"]["data_type"] == "datetime"
+
+
+def test_an_index_that_was_asked_for_could_not_be_made_in_strict_mode(server, monkeypatch):
+    """It refuses the filter by which a document with the field is looked for, so the collection was not opened."""
+    shim, address = server
+    with bqstore.open(f"{address}/notes") as col:
+        col.add(np.eye(2), metadatas=[{}, {"k": "a"}])
+    call = Place.call
+
+    def strict(self, method, **given):
+        if given.get("scroll_filter") is not None:
+            raise bqstore.InvalidInputError('Index required but not found for "metadata.k"')
+        return call(self, method, **given)
+
+    monkeypatch.setattr(Place, "call", strict)
+    with bqstore.open(f"{address}/notes", index_metadata=["k"]):
+        assert shim.indexes["notes"]["metadata.k"]["data_type"] == "keyword"
+
+
+def test_requests_are_as_small_as_strict_mode_wants_them(server):
+    shim, address = server
+    with bqstore.open(f"{address}/notes", dim=2) as col:
+        col._place.strict = SimpleNamespace(upsert_max_batchsize=3, condition_max_size=2, max_query_limit=4)
+        col.add(np.ones((7, 2)), list("abcdefg"))
+        assert [len(body["points"]) for method, path, body in shim.asked if (method, path) == ("PUT", "/points")] == [
+            *(2, 2, 2, 1)
+        ]
+        assert col.ids() == list("abcdefg")
+        assert {body["limit"] for _, path, body in shim.asked if path == "/points/scroll"} == {4}
 
 
 def test_rabitq_is_turboquant(server):
