@@ -122,7 +122,7 @@ class Place:
         """Make the collection, if nobody has meanwhile, with the indexes of our own keys."""
         wanted = replace(self.known, dim=dim, cleared=False, layout=Layout())
         try:
-            self.call("create_collection", **mapping.creation(wanted, self.cluster))
+            self.call("create_collection", **mapping.creation(wanted, self.cluster, self.server.version()))
         except InvalidInputError:  # somebody else has; or the server had, and its answer was lost
             if not self.look():
                 raise

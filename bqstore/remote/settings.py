@@ -19,6 +19,7 @@ _TURBO: Final = {"one_bit": "bits1", "two_bits": "bits2", "four_bits": "bits4"}
 _DISTANCES: Final = {"cosine": "Cosine", "dot": "Dot", "euclid": "Euclid"}
 _OURS: Final = {value: name for name, value in _DISTANCES.items()}
 _DATATYPES: Final = {"float32": "float32", "float16": "float16", "none": "turbo4"}
+_CODES_ALONE: Final = (1, 19)  # 1.18 has the name turbo4, and fails in making one
 NO_COUNTERPART: Final = {  # keywords of folders, and what to do
     "truncate_dim": "cut the vectors before they are added",
     "target_recall": "give oversampling= or hnsw_ef=; recall() measures what they find",
@@ -184,8 +185,8 @@ def _binary(config: Any, space: Any) -> bool:
     return (getattr(space, "quantization_config", None) or config.quantization_config) is not None
 
 
-def creation(settings: Settings, cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that make the collection: codes in memory, original vectors on disk."""
+def creation(settings: Settings, cluster: Mapping[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
+    """The arguments that make the collection on a server: codes in memory, original vectors on disk."""
     m = models()
     assert settings.dim is not None
     q, hnsw = settings.quantization, asdict(settings.hnsw)  # Qdrant takes 10 KB and more
@@ -203,6 +204,11 @@ def creation(settings: Settings, cluster: Mapping[str, Any]) -> dict[str, Any]:
     datatype = _DATATYPES[settings.originals]
     if datatype == "turbo4" and "turbo4" not in {each.value for each in m.Datatype}:
         raise InvalidInputError("originals='none' needs a newer qdrant-client: pip install -U qdrant-client")
+    if datatype == "turbo4" and version < _CODES_ALONE:
+        raise InvalidInputError(
+            f"originals='none' needs Qdrant 1.19 or newer, and this server is {'.'.join(map(str, version))}: upgrade "
+            "it, or use 'float16'"
+        )
     space = m.VectorParams(
         size=settings.dim,
         distance=m.Distance(_DISTANCES[settings.distance]),

@@ -25,7 +25,10 @@ def client_of(backend: str) -> Any:
     url = os.environ.get("QDRANT_URL")
     if not url:
         pytest.skip("no Qdrant server: set QDRANT_URL=http://host:6333 (and QDRANT_API_KEY) to run this on one")
-    return QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=60, check_compatibility=False)
+    port = os.environ.get("QDRANT_GRPC_PORT")
+    over_grpc = {"prefer_grpc": True, "grpc_port": int(port)} if port else {}
+    key = os.environ.get("QDRANT_API_KEY")
+    return QdrantClient(url=url, api_key=key, timeout=60, check_compatibility=False, **over_grpc)
 
 
 @pytest.fixture(params=BACKENDS)

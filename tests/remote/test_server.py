@@ -123,6 +123,15 @@ def test_rabitq_is_turboquant(server):
         assert made["vectors"]["vector"]["datatype"] == "turbo4"
 
 
+def test_codes_alone_were_asked_of_servers_that_cannot_keep_them(server):
+    """1.18 takes turbo4 and fails in making it, which was repeated until the deadline."""
+    shim, address = server
+    shim.version = "1.18.3"
+    with pytest.raises(bqstore.InvalidInputError, match=r"originals='none' needs Qdrant 1\.19 .* this server is 1\.18"):
+        bqstore.open(f"{address}/notes", dim=4, originals="none")
+    assert not shim.client.collection_exists("notes")
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

@@ -46,5 +46,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table."""
     if ROWS:
         terminalreporter.write_sep("-", "what was acknowledged, and found afterwards")
-        for row in ["| what happened | acknowledged | found | searches | errors | slowest call |", *ROWS]:
+        for row in ["| what happened | acknowledged | found | searches | of which missed | errors | slowest |", *ROWS]:
             terminalreporter.write_line(row)

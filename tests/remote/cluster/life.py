@@ -38,7 +38,8 @@ class Life:
         self.unsure: set[str] = set()
         self.errors: Counter[str] = Counter()
         self.words: list[str] = []
-        self.searches = self.slowest = 0.0
+        self.searches = self.missed = 0
+        self.slowest = 0.0
         self.odd: list[BaseException] = []
         self._stop, self._threads, self._lock = threading.Event(), [], threading.Lock()
         with self.opened(cluster.nodes[0], dim=DIM, shard_number=6, replication_factor=2):
@@ -99,7 +100,7 @@ class Life:
         found = col.search(vector_of(int(number)), 3, exact=bool(at % 2))
         self.searches += 1
         if known and [hit.id for hit in found[:1]] != [number]:
-            self.missed = getattr(self, "missed", 0) + 1
+            self.missed += 1
 
     def stop(self) -> None:
         """End the threads."""
@@ -120,9 +121,8 @@ class Life:
             found = len(there)
             assert not lost, f"{len(lost)} of {len(self.acknowledged)} through {node.url}: {lost[:9]}"
         told = ", ".join(f"{n} {name}" for name, n in self.errors.items()) or "none"
-        ROWS.append(
-            f"| {what} | {len(self.acknowledged)} | {found} | {self.searches:.0f} | {told} | {self.slowest:.1f} s |"
-        )
+        counts = [len(self.acknowledged), found, self.searches, self.missed, told, f"{self.slowest:.1f} s"]
+        ROWS.append("| " + " | ".join(map(str, [what, *counts])) + " |")
         # a request that is taken and not answered may take as long again as all tries: docs/scaling.md
         assert self.slowest < 2 * TIMEOUT + 5
 
