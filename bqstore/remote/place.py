@@ -55,6 +55,7 @@ class Place:
     _made: set[str] = field(default_factory=set)
     _lock: Any = field(default_factory=threading.RLock)
     _last_order: int = 0
+    _shards: int | None = None
     _size: int = 0  # documents, about
     _sized: float = -math.inf  # when they were counted
 
@@ -79,6 +80,7 @@ class Place:
             return False
         self._made |= set(found.payload_schema or {})
         strict = getattr(found.config, "strict_mode_config", None)
+        self._shards = getattr(found.config.params, "shard_number", None) or 1
         self.strict = strict if strict is not None and strict.enabled else None
         layout, space = self._layout(found.config)
         stored = mapping.of_server(found.config, layout, space)
@@ -128,7 +130,7 @@ class Place:
                 raise
         else:
             self.known = replace(wanted, exists=True)
-            self._made = set()
+            self._made, self._shards = set(), None
         self._index_own()
 
     def keep(self, settings: Settings) -> None:
@@ -154,6 +156,12 @@ class Place:
             self._size = self.call("count", exact=False).count
             self._sized = time.monotonic()
         return self._size <= largest
+
+    def shards(self) -> int:
+        """Over how many shards documents are spread; when the collection is made, the server may choose."""
+        if self._shards is None:
+            self.look()
+        return self._shards or 1
 
     def most(self, n: int, *limits: str) -> int:
         """How many may be in a request: n, or fewer where strict mode has such a limit."""

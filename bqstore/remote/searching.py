@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -155,7 +155,13 @@ def diverse(place: Place, query: F32, filter: Any, how: Asked, fetch_k: int, rel
         return []
     m = models()
     mmr = model("Mmr", "max_marginal_relevance()")(diversity=1 - relevance, candidates_limit=fetch_k)
-    least = how.score_threshold
+    params, least, limit = params_of(place, how, filter), how.score_threshold, how.k
+    if place.shards() > 1:  # each would choose among its own, and the server among what they have chosen
+        wide = replace(how, k=fetch_k, with_vectors=False, ids_only=True)
+        points = completed(place, query[None], filter, wide, _found(place, query[None], filter, wide))[0]
+        near = [point.id for point in points if least is None or hit_of(place, point).score >= least]
+        filter, limit, least = m.Filter(must=[m.HasIdCondition(has_id=near)]), fetch_k, None
+        params = params_of(place, replace(how, exact=True), filter)
     if least is not None:  # the server drops what is equal to it, too
         euclid = place.known.distance == "euclid"
         least = float(np.nextafter(np.float32(-least if euclid else least), np.float32(np.inf if euclid else -np.inf)))
@@ -163,14 +169,14 @@ def diverse(place: Place, query: F32, filter: Any, how: Asked, fetch_k: int, rel
         "query_points",
         query=m.NearestQuery(nearest=query.tolist(), mmr=mmr),
         query_filter=filter,
-        limit=how.k,
+        limit=limit,
         using=place.known.layout.vector or None,
-        search_params=params_of(place, how, filter),
+        search_params=params,
         score_threshold=least,
         with_payload=True,
         with_vectors=vectors_of(place, how.with_vectors),
     )
-    return [hit_of(place, point, how.with_vectors) for point in found.points]
+    return [hit_of(place, point, how.with_vectors) for point in found.points[: how.k]]
 
 
 def hit_of(place: Place, point: Any, with_vectors: bool = False, score: float | None = None) -> Hit:

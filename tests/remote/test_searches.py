@@ -41,6 +41,15 @@ def test_diverse_hits_are_the_same(pair):
     assert found[0] == found[1]
 
 
+def test_diverse_hits_of_several_shards_were_chosen_by_each_among_its_own(pair, monkeypatch):
+    monkeypatch.setattr(type(pair[1]._place), "shards", lambda place: 3)
+    query = clustered(1, 16, seed=3)[0]
+    least = pair[0].search(query, 20, exact=True)[9].score - 1e-4
+    for given in ({"k": 5, "fetch_k": 20}, {"k": 4, "filter": {"tag": "odd"}, "score_threshold": least}):
+        found = [plain(col.max_marginal_relevance(query, lambda_mult=0.3, exact=True, **given)) for col in pair]
+        assert found[0] == found[1] and found[0]
+
+
 @pytest.mark.parametrize("combine", ["mean", "best"])
 def test_several_vectors_at_once(pair, combine):
     given = {"ids": ["3", "7"], "vectors": clustered(2, 16, seed=5), "k": 9, "combine": combine, "exact": True}

@@ -34,8 +34,9 @@ def filled(col):
 
 @pytest.fixture
 def pair(client, name, request):
+    """One shard there: of several, each reckons by itself how rare a word is, and of 12 documents some have few."""
     settings = {"text_index": True, **getattr(request, "param", {})}
-    with bqstore.open(**settings) as local, bqstore.open(client, name, **settings) as remote:
+    with bqstore.open(**settings) as local, bqstore.open(client, name, shard_number=1, **settings) as remote:
         yield filled(local), filled(remote)
 
 
