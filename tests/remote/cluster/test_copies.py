@@ -10,6 +10,7 @@ import numpy as np
 import bqstore
 from tests.conftest import HANGS, child, clustered
 
+from .life import ROWS
 from .nodes import NEEDS_PROGRAM, wait_for
 
 pytestmark = NEEDS_PROGRAM
@@ -19,16 +20,19 @@ COPY = """
 import json, sys
 import bqstore
 given = json.loads(sys.argv[1])
-report = bqstore.copy(given["path"], given["collection"], to=given["to"], batch=200, journal=given["journal"],
-    from_settings=given["from"], to_settings=given["made"])
-print(json.dumps([report.ok, report.documents, report.copied, report.resumed, report.compared, report.recall]))
+report = bqstore.copy(
+    given["path"], given["collection"], to=given["to"], batch=given["batch"], journal=given["journal"],
+    from_settings=given["from"], to_settings=given["made"],
+)
+print(json.dumps([report.ok, report.documents, report.copied, report.resumed, report.compared, report.recall,
+    report.seconds]))
 """
 
 
 def copied(journal, path, collection, to, killed_at=None, made=None, source=None):
     """Run a copy in a process of its own; killed once its journal says that so many are done."""
     given = {"path": str(path), "collection": collection, "to": str(to), "journal": str(journal)}
-    given |= {"from": source or {}, "made": made or {}}
+    given |= {"from": source or {}, "made": made or {}, "batch": max(200, N // 100)}
 
     def done():
         lines = journal.read_text().splitlines()[1:] if journal.exists() else []
@@ -41,7 +45,12 @@ def copied(journal, path, collection, to, killed_at=None, made=None, source=None
             process.kill()
         told = process.communicate(timeout=HANGS)[0]
     assert (process.returncode == -9) if killed_at is not None else (process.returncode == 0)
-    return None if killed_at is not None else json.loads(told)
+    if killed_at is not None:
+        return None
+    report = json.loads(told)
+    assert report[:2] == [True, N] and report[2] + report[3] == N and report[3] >= N // 3, report
+    assert report[5] > 0.9, report
+    return report
 
 
 def test_a_copy_that_is_killed_is_resumed_through_another_node(cluster, tmp_path):
@@ -57,15 +66,13 @@ def test_a_copy_that_is_killed_is_resumed_through_another_node(cluster, tmp_path
     try:
         copied(journal, tmp_path / "store", "copied", far, killed_at=N // 3, made=there)
         cluster.nodes[2].kill()
-        report = copied(journal, tmp_path / "store", "copied", far, made=there)
-        assert report[:2] == [True, N] and report[2] + report[3] == N and report[3] >= N // 3 and report[5] > 0.9
+        to = copied(journal, tmp_path / "store", "copied", far, made=there)
         cluster.nodes[2].start()
         cluster.nodes[2].wait()
         cluster.whole("copied")
         other = cluster.nodes[1].address("copied")
         copied(journal, other, "default", tmp_path / "back", killed_at=N // 3)
-        report = copied(journal, other, "default", tmp_path / "back")
-        assert report[:2] == [True, N] and report[2] + report[3] == N and report[3] >= N // 3
+        back = copied(journal, other, "default", tmp_path / "back")
         with (
             bqstore.open(tmp_path / "store", "copied") as before,
             bqstore.open(tmp_path / "back", "copied") as after,
@@ -79,5 +86,7 @@ def test_a_copy_that_is_killed_is_resumed_through_another_node(cluster, tmp_path
                 assert lists[0] == lists[1] == lists[2]
             found = [{hit.id for hit in each.search(k=20, text="E1042 17")[:1]} for each in (before, col)]
             assert found[0] == found[1]
+        told = f"{to[3]} and {back[3]} before"
+        ROWS.append(f"| a copy of {N} to it and back, each killed (-9); a node dead | {told} | {N} | | | none | |")
     finally:
         first.post("/collections/copied", None, "DELETE")
