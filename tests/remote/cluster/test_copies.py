@@ -49,7 +49,6 @@ def copied(journal, path, collection, to, killed_at=None, made=None, source=None
         return None
     report = json.loads(told)
     assert report[:2] == [True, N] and report[2] + report[3] == N and report[3] >= N // 3, report
-    assert report[5] > 0.9, report
     return report
 
 
@@ -86,7 +85,8 @@ def test_a_copy_that_is_killed_is_resumed_through_another_node(cluster, tmp_path
                 assert lists[0] == lists[1] == lists[2]
             found = [{hit.id for hit in each.search(k=20, text="E1042 17")[:1]} for each in (before, col)]
             assert found[0] == found[1]
-        told = f"{to[3]} and {back[3]} before"
-        ROWS.append(f"| a copy of {N} to it and back, each killed (-9); a node dead | {told} | {N} | | | none | |")
+        before, after = f"{to[3]} and {back[3]}", f"{to[6]:.0f} and {back[6]:.0f} s"
+        what = f"a copy of {N} there and back, each killed (-9) with {before} done, a node dead meanwhile"
+        ROWS.append(f"| {what} | {N} | {N} | | | none | {after} |")
     finally:
         first.post("/collections/copied", None, "DELETE")
