@@ -17,6 +17,7 @@ from .place import Place
 from .points import ORDER, record_of, row_of
 
 _AT_ONCE: Final = 1000
+_SKIPPED: Final = 10_000
 
 
 def points(
@@ -31,7 +32,7 @@ def points(
         return
     batch = place.most(batch, "max_query_limit")
     whole = {"with_payload": payload, "with_vectors": _vectors(place, with_vectors)}
-    left = _Left(skip, whole)
+    left = _Left(skip, whole, place.most(_SKIPPED, "max_query_limit"))
     m = models()
     foreign = filter
     if settings.layout.ours:
@@ -51,12 +52,13 @@ def points(
 class _Left:
     """How many points are still to be left out, and what is asked of them meanwhile."""
 
-    def __init__(self, skip: int, whole: dict[str, Any]) -> None:
-        self._skip, self._whole = skip, whole
+    def __init__(self, skip: int, whole: dict[str, Any], most: int) -> None:
+        self._skip, self._whole, self._most = skip, whole, most
 
     def asked(self, limit: int) -> dict[str, Any]:
-        """The arguments of the next request, of a portion that is left out without payload."""
+        """The arguments of the next request: what is left out comes without payload, and much of it at a time."""
         if self._skip >= limit:
+            limit = max(limit, min(self._skip, self._most))
             return {"limit": limit, "with_payload": False, "with_vectors": False}
         return {**self._whole, "limit": limit}
 
@@ -73,15 +75,16 @@ def _ordered(place: Place, filter: Any, left: _Left, limit: int) -> Iterator[lis
     known: set[Any] = set()  # those with the last number of the portion before
     while True:
         order = m.OrderBy(key=ORDER, start_from=start)
-        some, _ = place.call("scroll", scroll_filter=filter, order_by=order, **left.asked(limit))
+        asked = left.asked(limit)
+        some, _ = place.call("scroll", scroll_filter=filter, order_by=order, **asked)
         new = [point for point in some if point.id not in known]
         if kept := left.out(new):
             yield kept
-        if len(some) < limit:
+        if len(some) < asked["limit"]:
             return
         last = some[-1].order_value
         known = {point.id for point in some if point.order_value == last} | (known if last == start else set())
-        limit = limit if new else 2 * limit  # a whole portion of one number
+        limit = limit if new else 2 * asked["limit"]  # a whole portion of one number
         start = last
 
 

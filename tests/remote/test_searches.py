@@ -186,3 +186,18 @@ def test_documents_that_were_added_at_the_same_time_come_once(client, name, monk
         ids = [f"{i}" for i in range(30)]
         col.add(np.ones((30, 2)), ids)
         assert sorted(record.id for record in col.scroll(batch=4)) == sorted(ids)
+
+
+def test_a_far_offset_was_reached_two_documents_at_a_time(client, name, monkeypatch):
+    """With limit=1, as a copy from a server is resumed."""
+    with bqstore.open(client, name) as col:
+        ids = [f"{i}" for i in range(300)]
+        col.add(np.ones((300, 2)), ids)
+        call, asked = col._place.server.call, []
+        monkeypatch.setattr(
+            col._place.server, "call", lambda method, **given: asked.append(method) or call(method, **given)
+        )
+        assert [record.id for record in col.scroll(offset=299, limit=1)] == ids[299:]
+        assert asked.count("scroll") <= 4
+        for offset in (0, 1, 150, 298, 300, 999):
+            assert [record.id for record in col.scroll(offset=offset, limit=2, batch=7)] == ids[offset : offset + 2]
