@@ -203,7 +203,7 @@ def info(found: bqstore.CollectionInfo) -> RenderableType:
         "original vectors": f"{found.originals}, {found.original_bytes:,} B each",
         "disk": formatting.size(found.disk_bytes),
         "searches": formatting.search(found.way, found.search),
-        "recall": str(found.recall),
+        "recall": "; ".join(str(found.recall).splitlines()),
         "kernels": KERNELS[found.kernels],
         "format": f"version {found.format_version}, generation {found.generation}",
     }

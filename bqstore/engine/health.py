@@ -29,7 +29,7 @@ def health_of(engine: "Engine", way: str) -> Health:
                 f"near, less than the target recall of {target:g}: a new collection with originals='float32' keeps all"
             )
         if found is None and engine.is_open_to_target:
-            exactly = "are exact, which takes longer" if way == "exact" else f"find {rung.recall:.3f} at most"
+            exactly = f"find {rung.recall:.3f} at most" if way != "exact" else "are exact, which finds all, but slowly"
             problems.append(
                 f"no setting of these codes reaches the target recall of {target:g}, so searches {exactly}: "
                 f"{_mend(engine, way)}"

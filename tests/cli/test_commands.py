@@ -80,6 +80,14 @@ def test_info(run, store):
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+def test_info_printed_an_escape_where_health_begins_a_line(run, store, monkeypatch):
+    info, found = bqstore.Collection.info, bqstore.RecallEstimate(0.5, 0.4, 0.6, 64)
+    health = bqstore.Health(False, 0.95, found, 300, {}, ("too few are found: more bits help",), "scan")
+    monkeypatch.setattr(bqstore.Collection, "info", lambda self: replace(info(self), recall=health))
+    words = " ".join(run("info", store).stdout.split())
+    assert "measured 0.500 [0.400, 0.600]; too few are found: more bits help" in words and "\\n" not in words
+
+
 def versions_in(text):
     """The rows of the table of versions."""
     lines = text.partition("Versions")[2].splitlines()

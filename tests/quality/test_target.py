@@ -354,6 +354,18 @@ def test_two_thousand_long_vectors_were_never_measured():
         assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids.tolist(), truth.tolist(), strict=True)]) >= 0.94
 
 
+def test_of_exact_searches_what_codes_had_found_was_said_to_be_measured():
+    """Two halves of very different density: .53 was read as what searches find, and they find all."""
+    found, problem = bqstore.RecallEstimate(0.528, 0.465, 0.59, 256), "no setting of these codes reaches it"
+    exact = str(bqstore.Health(False, 0.95, found, 50_000, {}, (problem,), "exact"))
+    assert exact == (
+        "unhealthy: the target recall is 0.95; searches are exact, as by codes they found 0.528 [0.465, 0.590]\n"
+        "no setting of these codes reaches it"
+    )
+    walked = str(bqstore.Health(False, 0.95, found, 50_000, {}, (problem,), "walk"))
+    assert "measured 0.528 [0.465, 0.590]" in walked and "exact" not in walked
+
+
 def test_without_originals_searches_were_said_to_be_exact():
     with bqstore.open(None, hnsw=BITS, originals="none") as col:
         fill(col, np.eye(8, dtype=np.float32))
