@@ -37,7 +37,7 @@ class Health:
     target : float                      the share of the true nearest that searches should find; 0: none was promised
     measured : RecallEstimate or None   of the settings in use, on documents that were held out; None: not measured yet,
                                         or not needed, as searches are exact. ``flush()`` waits for what is due. If
-                                        ``way`` is "exact": what codes found, too little, so that searches are exact
+                                        ``way`` is "exact": what codes found when it was measured
     documents : int                     in the collection when that was measured
     searches : dict                     "scan", "walk", "filtered": the `RecallEstimate` of searches of this process, of
                                         which one in many is answered again exactly
@@ -65,7 +65,7 @@ class Health:
             known = "not measured"
             if self.ok and self.target:
                 word, known = "unknown", "not measured yet: flush() waits until it is"
-        elif self.measured is not None:
+        elif self.measured is not None and (self.way != "exact" or self.measured.recall < self.target):
             how = "searches are exact, as by codes they found" if self.way == "exact" else "measured"
             known = f"{how} {self.measured.recall:.3f} [{self.measured.low:.3f}, {self.measured.high:.3f}]"
         seen = (f"; {kind}: {each.recall:.3f} of {each.queries:,} searches" for kind, each in self.searches.items())

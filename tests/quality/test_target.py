@@ -362,6 +362,8 @@ def test_of_exact_searches_what_codes_had_found_was_said_to_be_measured():
         "unhealthy: the target recall is 0.95; searches are exact, as by codes they found 0.528 [0.465, 0.590]\n"
         "no setting of these codes reaches it"
     )
+    shrunk = bqstore.Health(True, 0.95, bqstore.RecallEstimate(0.99, 0.98, 1.0, 256), 50_000, {}, (), "exact")
+    assert str(shrunk) == "healthy: the target recall is 0.95; searches are exact"
     walked = str(bqstore.Health(False, 0.95, found, 50_000, {}, (problem,), "walk"))
     assert "measured 0.528 [0.465, 0.590]" in walked and "exact" not in walked
 
