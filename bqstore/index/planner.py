@@ -22,6 +22,8 @@ _SKIPPING, _LEAST_SHARE = 4.0, 1 / 32
 # usually so many, each of which costs more than in other walks: most of them enter the beam
 _BRIDGES, _ACCEPTED, _ENTERING = 1200.0, 30, 1.25
 _WIDE_UP_TO = 1 / 4  # the share up to which an accepted-only beam is widest where a filter goes against the query
+# the nearest that must stand out for an accepted-only beam to end early, at least: of fewer chance tells too little
+_SETTLED = 10
 _SAFE = 1.25  # a scan misses nothing, so it is chosen even if it costs this factor more than a walk
 # how many times the candidates may be looked at, where estimates do not tell the best apart
 _WIDENING, _WIDENING_OF_SIGNS = 4, 10
@@ -53,7 +55,7 @@ class Plan:
     ef, max_beam : int      of a walk: accepted nodes in the beam, and nodes in all
     max_candidates : int    candidates are added up to this number while the last ones bring hits
     scan_candidates : int   the same, of a scan that takes the place of a walk
-    accepted_only, ef_sparse, ef_dense, sparse_below, most_distances
+    accepted_only, ef_sparse, ef_dense, sparse_below, most_distances, settled, ef_settled
                             of a walk under a filter, see `kernels.layout.SearchSettings`
     """
 
@@ -69,6 +71,8 @@ class Plan:
     ef_dense: int = 0
     sparse_below: int = 0
     most_distances: int = 0
+    settled: int = 0
+    ef_settled: int = 0
 
     def __post_init__(self) -> None:
         if self.max_candidates < self.candidates:
@@ -186,14 +190,14 @@ def plan(
     if linked == 0 or ef >= accepted or wanted < candidates:
         return scan
     if filtered:
-        return _filtered(scan, costs, n, accepted, ef, hnsw_ef is None)
+        return _filtered(scan, costs, n, accepted, k, ef, hnsw_ef is None)
     beam = -(-ef * n // max(1, accepted))  # nodes visited for ef accepted ones
     if beam > _MAX_BEAM * ef or costs.walk(beam) >= scanning:
         return scan
     return Plan(WALK, rescoring, candidates, ef, ef if accepted == n else min(n, 2 * beam))
 
 
-def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automatic: bool) -> Plan:
+def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, k: int, ef: int, automatic: bool) -> Plan:
     """The plan under a filter: a scan if few are accepted, a walk through all nodes if many are, else accepted only.
 
     automatic : bool    no width was asked for. Then a beam through all nodes has a width of ``ef`` and up to twice
@@ -227,6 +231,8 @@ def _filtered(scan: Plan, costs: _Costs, n: int, accepted: int, ef: int, automat
         ef_dense=ef_dense,
         sparse_below=max(1, int(820 * share)),  # of 1,024: four fifths of the overall share
         most_distances=costs.distances_for(scanning, ef_sparse or only, share),
+        settled=max(k, _SETTLED) if automatic else 0,
+        ef_settled=wide if automatic and ef_sparse == 0 and wide < accepted else 0,
     )
     if cost_only >= cost_through:
         return found

@@ -211,6 +211,8 @@ class Search:
             ef_dense=plan.ef_dense,
             sparse_below=plan.sparse_below,
             most_distances=plan.most_distances,
+            settled=plan.settled,
+            ef_settled=plan.ef_settled,
         )
         # the first pass alone, with score bounds, for where originals are prefetched before they are read
         self.first_pass = self.settings._replace(rescoring=0, prune=1)
@@ -221,7 +223,8 @@ class Search:
             assert data.graph is not None
             degree = data.graph.links.shape[1] >> 1
             codes = data.quantizer.arrays
-            n, max_beam = len(data.words), max(plan.max_beam, plan.ef_sparse, min(data.n, 3 * plan.ef_dense))
+            widest = max(plan.max_beam, plan.ef_sparse, plan.ef_settled)
+            n, max_beam = len(data.words), max(widest, min(data.n, 3 * plan.ef_dense))
             self._sizes = Sizes(n, codes.width, codes.bits, data.dim, degree, max_beam, plan.max_candidates, k)
             self._free = data.pool.free(self._sizes)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqstore.kernels.bits import measure, prefetch_code
+from bqstore.kernels.bits import measure, prefetch_code, rank_to_estimate
 from bqstore.kernels.intrinsics import popcount, prefetch
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import (
@@ -26,6 +26,7 @@ from bqstore.kernels.layout import (
     Walk,
 )
 from bqstore.kernels.walk import (
+    DISTANCE_SHIFT,
     EXPANDED,
     FARTHEST,
     NO_KEY,
@@ -42,6 +43,7 @@ from bqstore.kernels.walk import (
 SEEDS = 128  # accepted nodes in the sample that a walk starts from
 AROUND = 64  # accepted nodes that are looked for around where a walk begins
 TRIED = 16  # nodes after which it is foreseen how many distances an accepted-only beam will take
+QUIET = 8  # nodes that brought none of the nearest, after which such a beam may end
 DENSE = 512  # of 1,024 nodes around the query: if as many are accepted, a beam through all nodes finds enough
 ONE = np.uint64(1)
 FACTOR = np.uint64(0x9E37_79B1)
@@ -231,6 +233,32 @@ def accepted_share(graph: Graph, accept: Accept, start: int, n: int) -> int:
 
 
 @leaf
+def gap_between(near: np.int64, far: np.int64, corrected: int) -> np.float64:
+    """Return how much farther one distance is than another; ranks of estimates are not evenly spaced."""
+    if corrected:
+        return np.float64(rank_to_estimate(int(near))) - np.float64(rank_to_estimate(int(far)))
+    return np.float64(far - near)
+
+
+@leaf
+def stand_out(keys: npt.NDArray[np.int64], size: int, first: int, nearest: int, corrected: int) -> bool:
+    """Return whether the nearest keys and some behind them lie apart from what is left, by more than either spreads.
+
+    first : int     keys before this one are expanded; the first that is not is the nearest that is left
+    """
+    while first < size and keys[first] & EXPANDED:
+        first += 1
+    if nearest < 1 or first < nearest or first >= size:
+        return False
+    one, last, left = keys[0] >> DISTANCE_SHIFT, keys[nearest - 1] >> DISTANCE_SHIFT, keys[first] >> DISTANCE_SHIFT
+    apart = max(gap_between(one, last, corrected), gap_between(left, keys[size - 1] >> DISTANCE_SHIFT, corrected))
+    for i in range(nearest, first + 1):  # between two that follow each other
+        if gap_between(keys[i - 1] >> DISTANCE_SHIFT, keys[i] >> DISTANCE_SHIFT, corrected) > apart:
+            return True
+    return False
+
+
+@leaf
 def beam_filtered(
     words: npt.NDArray[np.uint64],
     graph: Graph,
@@ -247,6 +275,7 @@ def beam_filtered(
     """
     n = min(graph.n, scratch.visited.shape[0], words.shape[0], graph.links.shape[0])
     most = scratch.keys.shape[0] - 8
+    candidates, most_distances, settled = settings.candidates, settings.most_distances, settings.settled
     share = accepted_share(graph, accept, start, n)
     ef, max_beam, ef_dense = min(settings.ef, most), min(settings.max_beam, most), min(settings.ef_dense, most)
     if ef_dense > 0 and share >= DENSE:
@@ -256,16 +285,17 @@ def beam_filtered(
             return found
     if share >= settings.sparse_below:
         if settings.accepted_only:
-            return beam_accepted(words, graph, accept, ef, query, start, scratch, settings.most_distances)
+            return beam_accepted(words, graph, accept, ef, query, start, scratch, most_distances, settled, candidates)
         if ef_dense == 0 or share < DENSE:  # otherwise a wider beam has failed already
             scratch.rows[0], scratch.distances[0] = start, distance
             found = beam(words, graph, 0, accept, ef, max_beam, query, 1, 1, scratch)
             if found[1] >= settings.candidates:
                 return found
-    if settings.ef_sparse == 0:
+    if settings.ef_sparse == 0 and settings.ef_settled == 0:
         return 0, 0, np.int64(0)
-    ef = min(settings.ef_sparse, most)
-    return beam_accepted(words, graph, accept, ef, query, start, scratch, settings.most_distances)
+    doubtful = 1 if settings.ef_sparse == 0 else 0
+    ef = min(max(settings.ef_sparse, settings.ef_settled), most)
+    return beam_accepted(words, graph, accept, ef, query, start, scratch, most_distances, settled, candidates, doubtful)
 
 
 @leaf
@@ -278,6 +308,9 @@ def beam_accepted(
     start: int,
     scratch: Scratch,
     most_distances: int,
+    settled: int = 0,
+    candidates: int = 0,
+    doubtful: int = 0,
 ) -> tuple[int, int, np.int64]:
     """Fill ``scratch.keys`` with the nearest accepted nodes of level 0, at most ef.
 
@@ -290,6 +323,9 @@ def beam_accepted(
     start : int         the node to begin at, accepted or not
     scratch : Scratch   written
     most_distances : int    0, or the distances beyond which a scan is quicker
+    settled : int           0, or how many of the nearest, if they stand out, are enough: where some nodes in a row have
+                            brought none of these, the beam ends, if it holds ``candidates``
+    doubtful : int          1: a scan is quicker anyway, unless those around the start stand out from a sample of all
 
     Returns
     -------
@@ -304,6 +340,7 @@ def beam_accepted(
     starts = nearest_seeds(words, graph, query, scratch)
     scratch.rows[starts], scratch.rows[0] = scratch.rows[0], start
     found = surround(walk, starts + 1, epoch, (0, 0, FARTHEST, 0))
+    around = keys[settled - 1] if 0 < settled <= found[0] else NO_KEY
     seeds = sample_accepted(accept, n, scratch.rows, min(SEEDS, scratch.rows.shape[0] - 2))
     count = 0
     for i in range(seeds):
@@ -314,9 +351,18 @@ def beam_accepted(
         scratch.rows[count] = seed
         count += 1
         prefetch_code(words, seed)
+    one, last, nearest = keys[0] >> DISTANCE_SHIFT, around >> DISTANCE_SHIFT, FARTHEST
     found = measure_and_offer(walk, count, found)
+    for i in range(count):
+        nearest = min(nearest, np.int64(scratch.distances[i]))
+    standing = False  # those around the start, apart from a sample of all
+    if around != NO_KEY:
+        apart = gap_between(one, last, query.corrected)
+        standing = bool(gap_between(last, nearest, query.corrected) > apart)
+    if doubtful and not standing:
+        return 0, 0, np.int64(0)
     size, accepted, bound, first = found
-    first, tried, before = 0, 0, scratch.counters[COUNT_DISTANCES]
+    first, tried, quiet, before = 0, 0, 0, scratch.counters[COUNT_DISTANCES]
     while first < size:
         key = keys[first]
         first += 1
@@ -326,7 +372,11 @@ def beam_accepted(
         row = (key >> ORDINAL_SHIFT) & ORDINAL_MASK
         size, accepted, bound, first = expand(walk, row, epoch, (size, accepted, bound, first))
         tried += 1
+        quiet = 0 if first < settled else quiet + 1
+        if quiet >= QUIET and size >= candidates and stand_out(keys, size, first, settled, query.corrected):
+            break
         # later nodes meet fewer that are new: of all nodes, some .6 times as many as of the first
-        if tried == TRIED and 0 < 5 * TRIED * most_distances < 3 * ef * (scratch.counters[COUNT_DISTANCES] - before):
+        taken = scratch.counters[COUNT_DISTANCES] - before
+        if tried == TRIED and not standing and 0 < 5 * TRIED * most_distances < 3 * ef * taken:
             return 0, 0, np.int64(0)
     return size, accepted, bound

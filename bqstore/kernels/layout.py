@@ -220,6 +220,8 @@ class SearchSettings(NamedTuple):
         0: no special width
     most_distances : of an accepted-only beam, beyond which a scan is quicker: TOO_FEW is returned as soon as the first
         nodes tell that; 0: no limit
+    settled : of an accepted-only beam, how many of the nearest are enough where they stand out; 0: it goes to its end
+    ef_settled : where ``ef_sparse`` is 0, width of a beam that is left for a scan unless they stand out; 0: none
     """
 
     ef: int
@@ -234,6 +236,8 @@ class SearchSettings(NamedTuple):
     ef_dense: int = 0
     sparse_below: int = 0
     most_distances: int = 0
+    settled: int = 0
+    ef_settled: int = 0
 
 
 class Scratch(NamedTuple):

@@ -168,6 +168,58 @@ def test_a_wider_accepted_only_beam_finds_more(state):
     assert found[-1] > 0.99 and all(more >= less - 0.01 for less, more in pairwise(found)), found
 
 
+@pytest.fixture(scope="module")
+def topics():
+    """Forty tight topics, and queries of the first ones."""
+    rng = np.random.default_rng(2)
+    centers, topic = rng.standard_normal((40, DIM)), np.arange(N) % 40
+    vectors = (centers[topic] + 0.3 * rng.standard_normal((N, DIM))).astype(np.float32)
+    queries = (centers[:QUERIES] + 0.3 * rng.standard_normal((QUERIES, DIM))).astype(np.float32)
+    words = encode(vectors)
+    return searchable(words, DIM, grow(words), records_of(vectors)), queries, topic
+
+
+def of_each(topics, planned, flags_of):
+    """Hits of each query under a filter of its own, and the work for all of them."""
+    data, queries, _ = topics
+    hits, total = [], [Work() for _ in queries]
+    for i, query in enumerate(queries):
+        one = query[None].copy()
+        hits.append(nearest((data, one, None), planned, flags_of(i), 10, queries=one, work=total[i])[0][0])
+    return np.array(hits), total
+
+
+def test_a_walk_went_on_among_what_is_equally_far_where_it_had_found_a_topic(topics):
+    """Some fifteen of a query's topic are accepted, and of others most: these were met one after the other."""
+    topic, chance = topics[2], np.random.default_rng(3).random(N)
+    against = Plan("walk", False, 10, 64, 640, ef_sparse=128, sparse_below=2000)
+
+    def few(i):
+        return np.where(topic == i, chance < 0.15, chance < 0.7)
+
+    whole, all_of_it = of_each(topics, against, few)
+    found, work = of_each(topics, replace(against, settled=10), few)
+    np.testing.assert_array_equal(found, whole)
+    assert all(each.way == "walk" for each in work)
+    assert sum(each.distances for each in work) < 0.6 * sum(each.distances for each in all_of_it)
+
+
+def test_a_walk_that_a_scan_is_quicker_than_goes_on_where_the_nearest_stand_out(topics):
+    """And the scan comes at once where nothing near is accepted."""
+    topic, chance = topics[2], np.random.default_rng(3).random(N)
+    planned = Plan("walk", False, 10, 64, 640, settled=10, ef_settled=128, sparse_below=2000)
+
+    def few(i):
+        return np.where(topic == i, chance < 0.2, chance < 0.4)
+
+    found, work = of_each(topics, planned, few)
+    scanned, _ = of_each(topics, Plan("scan", False, 10), few)
+    np.testing.assert_array_equal(found, scanned)
+    assert np.mean([each.way == "walk" for each in work]) > 0.6
+    found, work = of_each(topics, planned, lambda i: (topic != i) & (chance < 0.4))
+    assert np.mean([each.way == "scan" for each in work]) > 0.8
+
+
 @pytest.mark.parametrize("encoding", EVERY)
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.3])
 def test_a_beam_that_holds_all_is_a_scan(state, encoding, share):

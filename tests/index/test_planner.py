@@ -312,6 +312,18 @@ def test_a_walk_inside_found_883_of_a_tenth_against_the_query(codes):
     assert filtered(0.15, 10**6, **codes).ef_sparse >= 400
 
 
+def test_a_walk_ends_early_where_no_width_was_asked_for():
+    """At 15 and 20% a scan is quicker than a wide walk, but where the nearest stand out."""
+    for share in (0.15, 0.2):
+        found = filtered(share, 100_000, **FOUR_BITS_OF_384)
+        assert found.settled == 10 and found.ef_settled >= 2 * found.candidates
+    for share, k in ((0.15, 10), (0.3, 25), (0.5, 1)):
+        assert filtered(share, 100_000, k=k, **FOUR_BITS_OF_384).settled == max(10, k)
+        asked = filtered(share, 100_000, k=k, hnsw_ef=100, **FOUR_BITS_OF_384)
+        assert asked.settled == asked.ef_settled == 0
+    assert filtered(0.5, 100_000, **FOUR_BITS_OF_384).ef_settled == 0
+
+
 def test_a_walk_inside_is_left_where_a_scan_is_quicker():
     """The fewer are accepted, the sooner; the larger the collection, the later."""
     limits = [filtered(share, 100_000, **FOUR_BITS_OF_384).most_distances for share in (0.15, 0.25, 0.5, 0.75)]

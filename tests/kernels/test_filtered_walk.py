@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bqstore.kernels import api, filtered_walk, layout, walk
+from bqstore.kernels.bits import estimate_to_rank
 from bqstore.kernels.layout import COUNT_DISTANCES, COUNT_EPOCH, COUNT_HOPS, Walk
 from tests import naive
 from tests.kernels.given import (
@@ -230,6 +231,28 @@ def test_an_accepted_only_beam_ends_where_a_scan_is_quicker(seed, ef, most):
         assert tuple(found) == (0, 0, 0)
     else:
         assert kept(scratch)[0] == beam.kept and found[0] == len(beam.kept)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    distances=st.lists(st.sampled_from([0, 1, 2, 3, 30, 31, 32, 90]), min_size=1, max_size=14),
+    first=st.integers(0, 14),
+    nearest=st.integers(0, 12),
+    corrected_query=st.booleans(),
+)
+def test_the_nearest_stand_out_by_a_gap_between_two_that_follow_each_other(distances, first, nearest, corrected_query):
+    """Wider than the nearest are apart, and than what is left; all before the gap is expanded."""
+    distances, first = sorted(distances), min(first, len(distances))
+    values = [estimate_to_rank(np.float32(-0.01 * d)) if corrected_query else d for d in distances]
+    keys = np.array([(d << walk.DISTANCE_SHIFT) | (i << 2) | (i < first) for i, d in enumerate(values)], np.int64)
+    found = filtered_walk.stand_out(keys, len(keys), 0, nearest, int(corrected_query))
+    if not 0 < nearest <= first < len(distances):
+        assert not found
+        return
+    apart = max(distances[nearest - 1] - distances[0], distances[-1] - distances[first])
+    gaps = [distances[i] - distances[i - 1] for i in range(nearest, first + 1)]
+    if not corrected_query or max(gaps) != apart:  # estimates are rounded
+        assert found == (max(gaps) > apart)
 
 
 @pytest.mark.parametrize("filtered", FILTERS)
