@@ -151,9 +151,14 @@ def _save_codes(wreck: Wreck, target: Path, collection: str) -> int:
 
 
 def _save_records(wreck: Wreck, whole: list[int], store: Store) -> None:
-    """Write what a record manager has kept of the documents that are saved: the others are to be added again."""
-    ids = {wreck.rows[rid].id for rid in whole}
-    found = [record for record in wreck.records if record.key in ids]
+    """Write what a record manager has kept, but not of documents that are lost: they are to be added again.
+
+    Other records are of documents that are kept elsewhere, if it is known which documents are lost.
+    """
+    saved, lost = {wreck.rows[rid].id for rid in whole}, [each.id for each in _lost(wreck)]
+    is_known = wreck.sound and None not in lost and len(whole) + len(lost) >= wreck.head.n_live
+    doomed = {record.key for record in wreck.records}.intersection(lost) if is_known else None
+    found = [each for each in wreck.records if (each.key in saved if doomed is None else each.key not in doomed)]
     if found:
         store.change_records(lambda connection: record_table.write(connection, found))
 

@@ -36,11 +36,11 @@ class Expected:
 
     def announce(self, namespace: str, keys: Iterable[str], group_of: GroupOf, guessed: bool) -> None:
         """Expect documents; ``guessed``: their groups are, and will be told."""
-        for key in keys:
-            self._by_id.setdefault(key, {})[namespace] = group_of, guessed
-        if len(self._by_id) > _MOST:
-            for key in list(self._by_id)[: _MOST // 2]:
+        if len(self._by_id) >= _MOST:  # before: all of these are expected, however many
+            for key in list(self._by_id)[: -_MOST // 2]:
                 self._by_id.pop(key, None)
+        for key in keys:
+            self._by_id[key] = {**self._by_id.pop(key, {}), namespace: (group_of, guessed)}  # the newest is the last
 
     def of(self, rows: Rows) -> list[KeyRecord]:
         """The records of those rows that are expected."""
@@ -55,7 +55,9 @@ class Expected:
     def forget(self, records: Iterable[KeyRecord]) -> None:
         """They have their records now."""
         for record in records:
-            self._by_id.pop(record.key, None)
+            left = self._by_id.pop(record.key, {})
+            if others := {name: each for name, each in left.items() if name != record.namespace}:
+                self._by_id[record.key] = others  # announced meanwhile
 
 
 class Told(NamedTuple):
@@ -214,18 +216,20 @@ class Records:
 
         What a kill leaves in both is not moved again. Keys that were noted and never added are left out.
         """
-        found, engine = self._in_earlier(), self.engine
-        if not found:
+        engine = self.engine
+        if not self._in_earlier():
             return
-        added = self.documents([key for key, record in found.items() if record.begun])
 
-        def write() -> None:
+        def write() -> dict[str, KeyRecord]:
+            found = self._in_earlier()  # under the lock: what another has moved meanwhile may be deleted already
+            added = engine.store.rids_by_id([key for key, record in found.items() if record.begun])
             known = self._known(list(found))
             new = [each for key, each in found.items() if key not in known and (not each.begun or key in added)]
             if new:
                 engine.store.change_records(lambda connection: record_table.write(connection, new))
+            return found
 
-        engine.write(write)
+        found = engine.write(write)
         assert engine.store.folder is not None
         with closing(open_key_values(engine.store.folder, False, engine.lock_timeout)) as entries:
             for space in earlier:

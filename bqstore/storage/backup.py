@@ -394,6 +394,8 @@ def _follow(copy: Store, connection: sqlite3.Connection, head: Head, flat: FlatF
     try:
         with copy._commit(head) as target:
             _copy_rows(connection, target, name, TextIndex.of(old.settings), TextIndex.of(head.settings))
+            if old.settings.get("records") and not head.settings.get("records"):
+                record_table.drop(target)  # the source was restored from a copy that is older than its first record
             target.execute(f"PRAGMA user_version = {head_table.tables_version(head.settings)}")
             if head.settings.get("records"):
                 differing = _differing(connection.execute(_RECORDS), target.execute(_RECORDS))

@@ -156,6 +156,11 @@ def list_keys(
 # ---- whole
 
 
+def drop(connection: sqlite3.Connection) -> None:
+    """Remove the table with its indexes."""
+    connection.execute("DROP TABLE records")
+
+
 def copy_numbered(
     source: sqlite3.Connection, target: sqlite3.Connection, wanted: Iterable[int], doomed: Iterable[int], name: str
 ) -> None:

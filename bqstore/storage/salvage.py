@@ -104,6 +104,7 @@ class Wreck:
     ids : dict                      ids by rid, of rows that are not intact
     dead : set of int               rids with a tombstone
     records : list of KeyRecord     what a record manager has kept of documents
+    sound : bool                    whether SQLite can read all of meta.db
     vectors, codes : FlatWreck      None where there is no such file, or none can be read
     problems : list of str          what is damaged, one line each
     """
@@ -114,6 +115,7 @@ class Wreck:
     ids: dict[int, str] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     records: list[KeyRecord] = field(default_factory=list)
+    sound: bool = False
     vectors: FlatWreck | None = None
     codes: FlatWreck | None = None
     problems: list[str] = field(default_factory=list)
@@ -149,7 +151,7 @@ def read_wreck(folder: Path) -> Wreck:
     try:
         with Pages(meta) as pages:
             tables = _Tables(None if catalogue is None else catalogue.main(), pages, unreadable)
-            wreck = Wreck(folder, _head(tables), problems=tables.problems)
+            wreck = Wreck(folder, _head(tables), sound=tables.sound, problems=tables.problems)
             for layout in layouts(wreck.head) if wreck.head.n_slots else []:
                 found = _flat(folder, layout, wreck)
                 if layout.kind == "vectors":
@@ -281,7 +283,10 @@ def _records(tables: _Tables) -> list[KeyRecord]:
     """The records that match their checksums."""
     found = tables.both_ways(record_table.COLUMNS, "records", "number")
     raw = [] if tables.sound else (row[1:] for row in tables.pages.records(record_table.RAW))
-    return record_table.newest([*found, *raw])
+    whole = record_table.newest([*found, *raw])
+    if len(whole) < len(found):
+        tables.problems.append(f"meta.db: {len(found) - len(whole):,} of {len(found):,} records of index() are damaged")
+    return whole
 
 
 def _may_be_there(rid: int, gaps: list[tuple[NDArray[np.int64], NDArray[np.int64]]], head: Head) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import math
 import pickle
+import shutil
 import sqlite3
 import threading
 import time
@@ -198,6 +199,33 @@ def test_few_are_expected_at_a_time(monkeypatch):
     assert records.keys() == ["39"]
 
 
+def test_a_batch_is_expected_whole_however_large_and_what_is_asked_for_again_is_the_newest(monkeypatch):
+    monkeypatch.setattr(engine_records, "_MOST", 4)
+    col = bqstore.open()
+    records, keys = col.records("n"), list("abcdefgh")
+    records.expect(keys, source_of)
+    col.add(np.eye(8), keys)
+    assert records.keys() == keys
+    for names in ("ijkl", "i", "mn"):
+        records.expect(list(names), source_of)
+    col.add(np.eye(8)[:1], ["i"])
+    assert records.exist(["i"]) == [True]
+
+
+def test_what_is_expected_in_another_namespace_while_a_document_is_added_stays_expected():
+    col = bqstore.open()
+    records, others = col.records("n"), col.records("m")
+
+    def announcing(document):
+        others.expect(["a"], source_of)
+
+    records.expect(["a"], announcing)
+    col.add([[1.0]], ["a"])
+    assert records.keys() == ["a"] and others.keys() == []
+    col.add([[1.0]], ["a"])
+    assert others.keys() == ["a"]
+
+
 IDS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4, unique=True)
 GROUP = st.none() | st.sampled_from("xyz")
 STEP = st.one_of(
@@ -316,6 +344,27 @@ def test_an_older_copy_without_the_table_gets_it_with_and_without_words(tmp_path
             assert (copy.info().text_index is None) == words
 
 
+def test_a_copy_with_records_follows_a_collection_that_was_restored_from_before_them(tmp_path):
+    """It said that all was well, and could not be opened any more."""
+    with bqstore.open(tmp_path / "store") as col:
+        col.add(np.eye(8)[:1], ["x"])
+        col.backup(tmp_path / "early")
+        filled(col, "a1")
+        col.backup(tmp_path / "copy", incremental=True)
+    shutil.rmtree(tmp_path / "store")
+    shutil.copytree(tmp_path / "early", tmp_path / "store")
+    with bqstore.open(tmp_path / "store") as col:
+        for name in ("b", "c", "d"):
+            col.add(np.eye(8)[:1], [name])
+        col.backup(tmp_path / "copy", incremental=True)
+        for _ in range(2):
+            with bqstore.open(tmp_path / "copy", read_only=True) as copy:
+                assert copy.records("n").keys() == col.records("n").keys() and copy.verify().ok
+                assert copy.ids() == col.ids() and copy.info().format_version == col.info().format_version
+            filled(col, "e1")
+            col.backup(tmp_path / "copy", incremental=True)
+
+
 @pytest.mark.parametrize("originals", ["float32", "none"])
 def test_repair_keeps_the_records_of_what_it_saves_and_no_others(tmp_path, originals):
     with bqstore.open(tmp_path, originals=originals) as col:
@@ -330,6 +379,20 @@ def test_repair_keeps_the_records_of_what_it_saves_and_no_others(tmp_path, origi
     with bqstore.open(tmp_path / "new") as col:
         records = col.records("n")
         assert records.keys() == ["a1", "b1"] and records.keys(groups=["told"]) == ["b1"] and col.verify().ok
+
+
+def test_repair_keeps_the_records_of_documents_that_are_kept_elsewhere(tmp_path):
+    with bqstore.open(tmp_path) as col:
+        filled(col, "a1", "a2")
+        col.records("elsewhere").put(["e1", "e2"], ["x", None])
+    bqstore.repair(tmp_path, tmp_path / "whole")
+    file = tmp_path / "default" / "vectors-0.bin"
+    file.write_bytes(file.read_bytes()[:-20])
+    bqstore.repair(tmp_path, tmp_path / "short")
+    for name, left in (("whole", ["a1", "a2"]), ("short", ["a1"])):
+        with bqstore.open(tmp_path / name) as col:
+            assert col.records("n").keys() == left and col.records("elsewhere").keys() == ["e1", "e2"]
+            assert col.records("elsewhere").keys(groups=["x"]) == ["e1"]
 
 
 def test_records_are_read_from_the_pages_where_sqlite_cannot(tmp_path):
@@ -354,7 +417,7 @@ def test_a_damaged_record_is_told_of_and_never_an_answer(tmp_path):
             with pytest.raises(bqstore.CorruptionError, match=r"record 'a2' of 'n' in meta\.db is damaged"):
                 ask()
         assert [problem for problem in col.verify().problems if "record 'a2'" in problem]
-    bqstore.repair(tmp_path, tmp_path / "new")
+    assert bqstore.repair(tmp_path, tmp_path / "new").problems == ["meta.db: 1 of 2 records of index() are damaged"]
     with bqstore.open(tmp_path / "new") as col:
         assert col.records("n").keys() == ["a1"] and len(col) == 2
 
@@ -456,6 +519,21 @@ def test_records_of_an_earlier_release_are_moved_also_behind_a_kill(tmp_path, mo
         assert col.verify().ok
     with bqstore.open_key_values(tmp_path) as values:
         assert values.keys("old") == values.keys("begun") == [] and values.keys("mine") == ["kept"]
+
+
+def test_what_another_manager_has_moved_and_deleted_meanwhile_does_not_come_back(tmp_path, monkeypatch):
+    look = engine_records.Records._in_earlier
+    with bqstore.open(tmp_path) as col, bqstore.open_key_values(tmp_path) as values:
+        values.put({"a": b"", "b": b""}, "old")
+
+        def slow(records):
+            found = look(records)
+            monkeypatch.undo()
+            assert col.records("n", earlier=("old", "begun")).delete(["a"]) == 1
+            return found
+
+        monkeypatch.setattr(engine_records.Records, "_in_earlier", slow)
+        assert col.records("n", earlier=("old", "begun")).keys() == ["b"]
 
 
 def test_a_reader_follows_records_from_before_there_was_a_table_on(tmp_path):
