@@ -44,6 +44,8 @@ class Records:
         self._engine.check()
         self._records = records.Records(engine, _key(namespace, "namespace"), spaces)
         self._is_right: bool | None = None  # whether groups are as guessed (True), or none is told (False)
+        self._met: set[str] | None = None  # keys of metadata whose values were the guesses, of all documents
+        self._proven: set[str] | None = None  # those that told groups can be of, as far as they were told
 
     @checked_keywords
     def exist(self, keys: Sequence[str], *, documents: bool = False) -> list[bool]:
@@ -69,17 +71,34 @@ class Records:
         ----------
         group_of : function     of a `Record` without its vector, before the lock is taken: the group
         certain : bool          the groups are what `put` will tell. Else `put` writes the records of a first batch
-                                again, and `now` begins another one
+                                again, and of documents where a key of the metadata that had the groups so far has
+                                another value; `now` begins another one
         """
         wanted = _keys(keys)
         if not callable(group_of):
             raise InvalidInputError(f"group_of is {type_of(group_of)}; expected a function of a Record")
-        sure = check_bool("certain", certain) or self._is_right is not None
+        is_certain = check_bool("certain", certain)
         self._engine.check()
-        group: Callable[[Record], str | None] = group_of
+        self._records.expect(wanted, lambda record: self._guessed(record, group_of, is_certain))
+
+    def _guessed(
+        self, record: Record, group_of: Callable[[Record], str | None], certain: bool
+    ) -> tuple[str | None, bool]:
+        """The group of a document, and whether it is a guess.
+
+        Where guesses were right it is one still, if the keys that groups can be of have several values here.
+        """
         if self._is_right is False and not certain:
-            group = _nothing
-        self._records.expect(wanted, lambda record: _group(group(record)), not sure)
+            return None, False
+        group = _group(group_of(record))
+        if certain:
+            return group, False
+        names = {name for name, value in record.metadata.items() if _is_text(value, group)}
+        if names:
+            self._met = names if self._met is None else self._met & names
+        if self._proven is None:
+            return group, not (self._is_right and group is None)
+        return group, not (self._is_right and self._proven and names >= self._proven)
 
     @checked_keywords
     def put(
@@ -123,6 +142,10 @@ class Records:
             right = all(guess == group for guess, group in told.guessed)
             nothing = all(group is None for _, group in told.guessed)
             self._is_right = True if right else False if nothing else None
+            if right:
+                self._proven = self._met
+        if self._is_right is None:
+            self._met = None
 
     @checked_keywords
     def delete(self, keys: Sequence[str]) -> int:
@@ -172,7 +195,7 @@ class Records:
         ['1', '2', '9']
         """
         self._engine.check()
-        self._is_right = None
+        self._is_right = self._met = self._proven = None
         return self._records.now() / SECOND
 
     def __copy__(self) -> Records:
@@ -193,8 +216,9 @@ def _again(collection: Any, namespace: str, earlier: Sequence[str] | None) -> Re
     return records
 
 
-def _nothing(record: Record) -> None:
-    return None
+def _is_text(value: object, group: str | None) -> bool:
+    """Whether it is what a group was made of."""
+    return group is not None and (value == group or (isinstance(value, (int, float)) and str(value) == group))
 
 
 def _time(name: str, at: float | None) -> int | None:

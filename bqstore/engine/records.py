@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 T = TypeVar("T")
-GroupOf = Callable[[Record], str | None]
+GroupOf = Callable[[Record], tuple[str | None, bool]]  # and whether it is a guess, which will be told
 _MOST: Final = 100_000  # ids that are expected; a document that is forgotten gets its record when that is told
 
 
@@ -32,25 +32,26 @@ class Expected:
     """Ids of documents that are about to be added, and how their groups are told. Nothing of it is on disk."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, dict[str, tuple[GroupOf, bool]]] = {}
+        self._by_id: dict[str, dict[str, GroupOf]] = {}
 
-    def announce(self, namespace: str, keys: Iterable[str], group_of: GroupOf, guessed: bool) -> None:
-        """Expect documents; ``guessed``: their groups are, and will be told."""
+    def announce(self, namespace: str, keys: Iterable[str], group_of: GroupOf) -> None:
+        """Expect documents."""
         if len(self._by_id) >= _MOST:  # before: all of these are expected, however many
             for key in list(self._by_id)[: -_MOST // 2]:
                 self._by_id.pop(key, None)
         for key in keys:
-            self._by_id[key] = {**self._by_id.pop(key, {}), namespace: (group_of, guessed)}  # the newest is the last
+            self._by_id[key] = {**self._by_id.pop(key, {}), namespace: group_of}  # the newest is the last
 
     def of(self, rows: Rows) -> list[KeyRecord]:
         """The records of those rows that are expected."""
         if not self._by_id:  # as in most collections: it costs an add nothing
             return []
-        return [
-            KeyRecord(namespace, row.id, group_of(record_of(row)), begun=int(guessed))
-            for row in rows.numbered(0, 0)
-            for namespace, (group_of, guessed) in list(self._by_id.get(row.id, {}).items())
-        ]
+        found = []
+        for row in rows.numbered(0, 0):
+            for namespace, group_of in list(self._by_id.get(row.id, {}).items()):
+                group, is_guess = group_of(record_of(row))
+                found.append(KeyRecord(namespace, row.id, group, begun=int(is_guess)))
+        return found
 
     def forget(self, records: Iterable[KeyRecord]) -> None:
         """They have their records now."""
@@ -142,9 +143,9 @@ class Records:
 
     # ---- writing
 
-    def expect(self, keys: Iterable[str], group_of: GroupOf, guessed: bool) -> None:
+    def expect(self, keys: Iterable[str], group_of: GroupOf) -> None:
         """Write the records of documents with these ids when they are added."""
-        self.engine.core.expected.announce(self.namespace, keys, group_of, guessed)
+        self.engine.core.expected.announce(self.namespace, keys, group_of)
 
     def put(self, keys: Sequence[str], groups: Sequence[str | None] | None, least: int | None) -> Told | None:
         """Write what differs: groups that are others, times before ``least``; all where that is None.

@@ -194,6 +194,24 @@ def test_a_guess_that_was_wrong_is_put_right_also_where_the_run_that_made_it_was
     assert records.list_keys(group_ids=["p"]) == sorted(store.collection.ids())
 
 
+@pytest.mark.parametrize("cleanup", ["incremental", "scoped_full"])
+def test_a_source_that_was_the_same_under_two_keys_is_found_where_a_killed_run_has_added_another(cleanup: Any) -> None:
+    """`index` goes by "path", which was "source" in the first batch: the document of the second stayed for good."""
+
+    def page(text: str, source: str, path: str) -> Document:
+        return Document(text, metadata={"source": source, "path": path})
+
+    how: Any = {"source_id_key": "path", "key_encoder": "sha256", "cleanup": cleanup, "batch_size": 1}
+    store = BQVectorStore(Spelled())
+    records = BQRecordManager("n", vector_store=store)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KilledError):
+        killed_at(patched, 9)  # behind the commit of the second document
+        index([page("1 0", "a", "a"), page("2 0", "web", "b")], records, store, **how)
+    assert contents(store) == {"1 0", "2 0"}
+    index([page("1 0", "a", "a"), page("3 0", "web", "b")], records, store, **how)
+    assert contents(store) == {"1 0", "3 0"}
+
+
 def test_a_document_that_goes_takes_its_record_along_whoever_deletes_it() -> None:
     store = BQVectorStore(Spelled())
     records, other = (BQRecordManager(name, vector_store=store) for name in ("n", "m"))

@@ -138,6 +138,40 @@ def test_a_guess_is_marked_until_it_is_told_and_believed_behind_a_batch_that_was
     assert [batch(name, told)[0] for name, told in (("6", "a"), ("7", "b"), ("8", "b"))] == [True, False, True]
 
 
+def test_a_guess_stays_one_where_the_key_that_it_is_of_is_not_proven():
+    """ "source" and "path" are the same of the first documents, and what is told is one of them, or computed."""
+    col = bqstore.open()
+    records = col.records("n")
+    start, seen = records.now(), []
+    for name, source, path in (("1", "a", "a"), ("2", "b", "b"), ("3", "c#1", "c"), ("4", "d#1", "d"), ("5", 7, 7)):
+        before = seq_of(col)
+        records.expect([name], lambda document: str(document.metadata["source"]))
+        col.add([[1.0]], [name], metadatas=[{"source": source, "path": path}])
+        seen.append(records.keys(guessed=True) == [name])
+        records.put([name], [str(path)], not_before=start)
+        seen.append(seq_of(col) - before)
+    assert seen == [True, 2, False, 1, True, 2, True, 2, True, 2]
+
+
+def test_a_guess_that_is_proven_again_is_believed_again():
+    col = bqstore.open()
+    records = col.records("n")
+    start, seen = records.now(), []
+    for name, source, path in (("1", "a", "a"), ("2", "b", "c"), ("3", "d", "e")):
+        records.expect([name], source_of)
+        col.add([[1.0]], [name], metadatas=[{"source": source, "path": path}])
+        seen.append(records.keys(guessed=True) == [name])
+        records.put([name], [source], not_before=start)
+    assert seen == [True, True, False]
+    for names in ("45", "67"):  # without any source, and none is told
+        start, before = records.now(), seq_of(col)
+        for name in names:
+            records.expect([name], source_of)
+            col.add([[1.0]], [name])
+            records.put([name], [None], not_before=start)
+        assert seq_of(col) == before + 3
+
+
 def test_without_groups_those_that_there_are_stay_also_as_guesses():
     col = bqstore.open()
     records = col.records("n")
