@@ -101,10 +101,6 @@ class BQRecordManager(RecordManager):
             spaces = f"langchain/records/{self.namespace}", f"langchain/begun/{self.namespace}"
             collection = self._documents if self._own is None else self._own.collection()
             assert collection is not None
-            if isinstance(collection, bqstore.RemoteCollection):
-                raise bqstore.InvalidInputError(
-                    "the collection is on a server, which keeps no records; name a folder for them: path="
-                )
             self._opened = collection.records(self.namespace, earlier=spaces)
         return self._opened
 
@@ -308,7 +304,12 @@ def _collection_of(vector_store: Stored, path: object, settings: Mapping[str, An
         raise bqstore.InvalidInputError("path is given beside vector_store=, whose folder is taken; leave it out")
     for name in settings.keys() - {"read_only"}:
         raise bqstore.InvalidInputError(f"{name} is given beside vector_store=; it is set where that is opened")
-    return vector_store.collection
+    collection = vector_store.collection
+    if isinstance(collection, bqstore.RemoteCollection):
+        raise bqstore.InvalidInputError(
+            "the collection is on a server, which keeps no records; name a folder for them: path="
+        )
+    return collection
 
 
 class _Opening:

@@ -259,6 +259,19 @@ def test_a_cleanup_of_one_source_leaves_what_a_run_of_another_has_begun() -> Non
     assert index([new, *FIRST], records, store, cleanup="scoped_full", **HOW)["num_deleted"] == 1  # it has another id
 
 
+def test_a_store_on_a_server_is_refused_when_the_manager_is_made() -> None:
+    qdrant = pytest.importorskip("qdrant_client")
+    client = qdrant.QdrantClient(":memory:")
+    with BQVectorStore(Spelled(), path=client, collection_name="c") as store:
+        with pytest.raises(bqstore.InvalidInputError, match="on a server, which keeps no records; name a folder"):
+            BQRecordManager("n", vector_store=store)
+        with BQRecordManager("n") as records:
+            assert index(FIRST, records, store, cleanup="full", **HOW)["num_added"] == 3
+            assert index(FIRST[:1], records, store, cleanup="full", **HOW)["num_deleted"] == 2
+            assert len(store.collection) == 1
+    client.close()
+
+
 def test_a_manager_of_a_store_takes_its_folder(tmp_path: Any) -> None:
     with BQVectorStore(Spelled(), path=tmp_path, collection_name="c") as store:
         store.add_texts(["1 0"], ids=["1"])
