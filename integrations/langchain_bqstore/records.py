@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -104,6 +105,11 @@ class BQRecordManager(RecordManager):
             self._opened = collection.records(self.namespace, earlier=spaces)
         return self._opened
 
+    @property
+    def _kept(self) -> bqstore.Records | None:
+        """The records, to be read; None where none can be, as there is no collection yet: reading makes none."""
+        return self._records if self._own is None or self._own.is_there() else None
+
     def close(self) -> None:
         """Give back the files that the manager has opened. What was written is durable already.
 
@@ -139,7 +145,8 @@ class BQRecordManager(RecordManager):
         >>> before < store.get_time()
         True
         """
-        return self._records.now()
+        kept = self._kept
+        return time.time() if kept is None else kept.now()
 
     async def aget_time(self) -> float:
         """`get_time` in a thread.
@@ -192,10 +199,13 @@ class BQRecordManager(RecordManager):
         >>> store.exists(["key 1", "key 9"])
         [True, False]
         """
-        found = self._records.exist(keys, documents=self._documents is not None)
+        kept = self._kept
+        if kept is None:
+            return [False] * len(keys)
+        found = kept.exist(keys, documents=self._documents is not None)
         new = [key for key, is_found in zip(keys, found, strict=True) if not is_found]
         if new and not self._is_read_only:
-            self._records.expect(new, self._group_of, certain=self._source_id_key is not None)
+            kept.expect(new, self._group_of, certain=self._source_id_key is not None)
         return found
 
     def _group_of(self, record: bqstore.Record) -> str | None:
@@ -229,10 +239,13 @@ class BQRecordManager(RecordManager):
         """
         times: dict[str, Any] = {"before": before or None, "after": after or None}
         groups = _groups(group_ids)
-        found = self._records.keys(**times, groups=groups, limit=limit or None)
+        kept = self._kept
+        if kept is None:
+            return []
+        found = kept.keys(**times, groups=groups, limit=limit or None)
         if self._documents is None or not before or not group_ids:
             return found
-        left = sorted(set(self._records.keys(**times, guessed=True)).difference(found))
+        left = sorted(set(kept.keys(**times, guessed=True)).difference(found))
         sources = list(group_ids)  # a set may be given, and metadata be a list
         more = [record.id for record in self._documents.get(left) if self._is_of(record, sources, groups)]
         return [*found, *more][: limit or None]
@@ -320,16 +333,32 @@ class _Opening:
 
     def __init__(self, path: str | PathLike[str] | None, name: str, settings: dict[str, Any]) -> None:
         self._open = partial(bqstore.open, path, name, **settings)
+        self._path, self._name = path, name
         self._collection: bqstore.Collection | None = None
         self._is_closed = False
-        if path is None or settings.get("read_only") or name in bqstore.collections(path):
+        if settings.get("read_only") or self.is_there():
             self.collection()
+
+    def is_there(self) -> bool:
+        """Whether there is a collection, or records that an earlier release has kept without one."""
+        if self._is_closed or self._collection is not None or self._path is None:
+            return True
+        if self._name in bqstore.collections(self._path):
+            return True
+        try:
+            bqstore.open_key_values(self._path, self._name, read_only=True).close()
+        except bqstore.NotFoundError:
+            return False
+        return True
 
     def collection(self) -> bqstore.Collection:
         if self._collection is None:
             if self._is_closed:
                 raise bqstore.ClosedError("these records are closed; open them again")
-            self._collection = self._open()
+            try:
+                self._collection = self._open()
+            except bqstore.LockedError as error:
+                raise bqstore.LockedError(f"{error}; or give the store that has it open as vector_store=") from error
         return self._collection
 
     def close(self) -> None:

@@ -186,6 +186,7 @@ def test_a_store_with_settings_of_its_own_may_be_opened_behind_its_record_manage
     """The manager makes no collection before it is used: one would have the default settings."""
     with BQRecordManager("n", tmp_path) as records:
         records.create_schema()
+        assert records.exists(["x"]) == [False] and records.list_keys() == [] and records.get_time() > 0
         with BQVectorStore(Spelled(), path=tmp_path, distance="euclid", m=8) as store:
             assert index(FIRST, records, store, cleanup="full", key_encoder="sha256")["num_added"] == 3
             assert sorted(records.list_keys()) == sorted(store.collection.ids())
@@ -205,6 +206,8 @@ def test_a_store_that_is_open_for_itself_alone_keeps_records_and_so_does_a_reade
     with bqstore.open_key_values(tmp_path) as values:
         values.put({"old": b""}, "langchain/records/n", groups=["a"])
     with BQVectorStore(Spelled(), path=tmp_path, exclusive=True) as store:
+        with pytest.raises(bqstore.LockedError, match="or give the store that has it open as vector_store="):
+            BQRecordManager("n", tmp_path, lock_timeout=0)
         store.add_texts(["9 9"], ids=["old"])
         with BQRecordManager("n", vector_store=store) as records:
             assert records.exists(["old"]) == [True] and records.list_keys(group_ids=["a"]) == ["old"]
@@ -219,6 +222,13 @@ def test_a_store_that_is_open_for_itself_alone_keeps_records_and_so_does_a_reade
             BQRecordManager("n", vector_store=store, lock_timeout=1)
         with pytest.raises(bqstore.UnknownKeywordError, match="'timeout'; known: lock_timeout, mode, read_only"):
             BQRecordManager("n", tmp_path, timeout=1)
+
+
+def test_records_of_an_earlier_release_are_found_where_there_is_no_collection(tmp_path: Path) -> None:
+    with bqstore.open_key_values(tmp_path) as values:
+        values.put({"old": b""}, "langchain/records/n", groups=["a"])
+    with BQRecordManager("n", tmp_path) as records:
+        assert records.exists(["old", "x"]) == [True, False]
 
 
 @pytest.mark.slow  # the framework is imported a second time
