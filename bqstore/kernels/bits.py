@@ -120,10 +120,9 @@ def prefetch_codes(words: npt.NDArray[np.uint64], rows: npt.NDArray[np.int32], s
         prefetch_code(words, rows[i])
 
 
-def _make_loop(distance: Callable[..., int]) -> Callable[..., None]:
+def _make_loop(planes_of_query: int, distance: Callable[..., int]) -> Callable[..., None]:
     """The loop of `measure` for one encoding: one that chose for each row made searches an eighth slower."""
 
-    @leaf
     def loop(
         words: npt.NDArray[np.uint64],
         rows: npt.NDArray[np.int32],
@@ -140,10 +139,16 @@ def _make_loop(distance: Callable[..., int]) -> Callable[..., None]:
                 prefetch_code(words, rows[min(i + ahead, last)])
             out[i] = distance(words, rows[i], planes, shifts, width)
 
-    return loop
+    # numba's symbols have the name, the types and a number of the process that compiled: of one name, kernels from two
+    # processes could take each other's loops, as the linker keeps the first of weak symbols that are called the same
+    loop.__qualname__ = f"loop_{planes_of_query}"
+    return leaf(loop)
 
 
-_loop_1, _loop_2, _loop_4, _loop_8 = (_make_loop(each) for each in (distance_1, distance_2, distance_4, distance_8))
+_loop_1, _loop_2, _loop_4, _loop_8 = (
+    _make_loop(planes, distance)
+    for planes, distance in ((1, distance_1), (2, distance_2), (4, distance_4), (8, distance_8))
+)
 
 
 @leaf

@@ -1,9 +1,14 @@
 """Leaves have no machine code of their own, can be called from Python, and are plain functions where numba differs."""
 
+import importlib
+import pkgutil
+from types import FunctionType
+
 import numba
 import numpy as np
 import pytest
 
+import bqstore.kernels
 from bqstore.index import warm_up
 from bqstore.kernels import bits, jit, leaf_compiler
 from tests.kernels.given import INTERPRETED
@@ -40,3 +45,17 @@ def test_leaves_are_plain_functions_where_numba_is_another(monkeypatch):
     monkeypatch.setattr(jit, "compile_leaf", leaf_compiler._unknown)
     leaf = jit.float_leaf(twice)
     assert type(leaf) is type(numba.njit(twice)) and leaf(np.float32(1.5)) == 3
+
+
+def test_kernels_of_two_processes_took_each_others_loops():
+    """Symbols have names, types, and a number that each process begins anew: so no two functions may share a name."""
+    found = {}
+    for each in pkgutil.iter_modules(bqstore.kernels.__path__):
+        if each.name.startswith("compile"):  # what compiles, and no kernels
+            continue
+        module = importlib.import_module(f"bqstore.kernels.{each.name}")
+        for value in vars(module).values():
+            function = getattr(value, "py_func", value)
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                found[id(function)] = module.__name__, function.__qualname__
+    assert len(found) > 100 and len(set(found.values())) == len(found)
