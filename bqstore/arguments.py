@@ -109,6 +109,7 @@ _OF_OPEN: Final = {
 }
 _OF_SEARCHES: Final = ("k", "exact", "score_threshold", "with_vectors", "ignore_quantization", "filter")
 _OF_LISTING: Final = ("limit", "offset", "order_by", "descending")
+MAX_SHORT: Final = 1024  # bytes of a key, of a group, of a space
 
 
 def _plain(name: str) -> str:
@@ -318,6 +319,18 @@ def text_bytes(text: str, what: str) -> int:
             f"{what} holds a lone surrogate at position {error.start}, which is not text: "
             "decode with errors='replace' where it was read"
         ) from None  # it carries the text
+
+
+def short_text(text: object, what: str, least: int = 0) -> str:
+    """A string of at most `MAX_SHORT` bytes in UTF-8, such as a key; of at least so many."""
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{what} is {type_of(text)}; expected a string")
+    size = text_bytes(text, what)
+    if size > MAX_SHORT:
+        raise InvalidInputError(f"{what} has {size:,} bytes; expected at most {MAX_SHORT:,}")
+    if size < least:
+        raise InvalidInputError(f"{what} is empty; expected {least} to {MAX_SHORT:,} bytes")
+    return str.__str__(text)  # of a subclass, too
 
 
 def as_dicts(given: object) -> object:

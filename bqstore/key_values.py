@@ -17,7 +17,7 @@ from .arguments import (
     checked_keywords,
     counted,
     items,
-    text_bytes,
+    short_text,
     type_of,
 )
 from .errors import InvalidInputError
@@ -28,7 +28,6 @@ from .storage.key_value_tables import Entry
 from .storage.key_values import EntryFile
 from .storage.open_key_values import open_key_values as open_entries
 
-MAX_KEY_BYTES: Final = 1024
 MAX_VALUE_BYTES: Final = 500_000_000
 
 
@@ -145,7 +144,7 @@ class KeyValues:
         for i, (pair, part) in enumerate(zip(pairs, parts, strict=True)):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise InvalidInputError(f"value {i} is {type_of(pair)}; expected a pair of key and value")
-            key, group = _checked_key(pair[0], i), None if part is None else _checked_text(part, f"group {i}")
+            key, group = short_text(pair[0], f"key {i}", 1), None if part is None else short_text(part, f"group {i}")
             entries[key] = Entry(named, key, group, 0.0, _checked_value(pair[1], i))
         at = self._entries.put(list(entries.values()), least)
         if at is None:
@@ -214,9 +213,9 @@ class KeyValues:
         >>> pages.keys(), pages.keys(groups=["left"]), pages.keys(before=at)
         (['a', 'b'], ['b'], [])
         """
-        named, begin = _checked_space(space), _checked_text(prefix, "prefix")
+        named, begin = _checked_space(space), short_text(prefix, "prefix")
         given = None if groups is None else items(groups, "groups")
-        names = None if given is None else [_checked_text(each, f"group {i}") for i, each in enumerate(given)]
+        names = None if given is None else [short_text(each, f"group {i}") for i, each in enumerate(given)]
         end, start = _checked_time("before", before), _checked_time("after", after)
         most = None if limit is None else check_int("limit", limit, 0, 1 << 62)
         return self._entries.read(
@@ -231,7 +230,7 @@ class KeyValues:
         >>> pages.items()
         [('a', b'one'), ('b', b'two')]
         """
-        named, begin = _checked_space(space), _checked_text(prefix, "prefix")
+        named, begin = _checked_space(space), short_text(prefix, "prefix")
         found = self._entries.read(lambda connection, name: tables.all_of(connection, named, begin, name))
         return list(found.items())
 
@@ -277,7 +276,7 @@ class KeyValues:
 
 
 def _checked_space(space: object) -> str:
-    return _checked_text(space, "space")
+    return short_text(space, "space")
 
 
 def _checked_time(name: str, at: float | None) -> float | None:
@@ -285,23 +284,7 @@ def _checked_time(name: str, at: float | None) -> float | None:
 
 
 def _checked_keys(keys: object) -> list[str]:
-    return [_checked_key(key, i) for i, key in enumerate(items(keys, "keys"))]
-
-
-def _checked_key(key: object, i: int) -> str:
-    text = _checked_text(key, f"key {i}")
-    if not text:
-        raise InvalidInputError(f"key {i} is empty; expected 1 to {MAX_KEY_BYTES:,} bytes")
-    return text
-
-
-def _checked_text(text: object, what: str) -> str:
-    if not isinstance(text, str):
-        raise InvalidInputError(f"{what} is {type_of(text)}; expected a string")
-    size = text_bytes(text, what)
-    if size > MAX_KEY_BYTES:
-        raise InvalidInputError(f"{what} has {size:,} bytes; expected at most {MAX_KEY_BYTES:,}")
-    return str.__str__(text)  # of a subclass, too
+    return [short_text(key, f"key {i}", 1) for i, key in enumerate(items(keys, "keys"))]
 
 
 def _checked_value(value: Any, i: int) -> bytes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .arguments import check_bool, check_int, check_real, checked_keywords, counted, items, text_bytes, type_of
+from .arguments import check_bool, check_int, check_real, checked_keywords, counted, items, short_text, type_of
 from .engine import records
 from .engine.engine import Engine
 from .errors import InvalidInputError
 from .results.hits import Record
 from .storage.record_table import SECOND
 
-MAX_BYTES: Final = 1024  # of a key, and of a group
 _LATEST: Final = 1 << 62
 
 
@@ -37,12 +36,12 @@ class Records:
             raise InvalidInputError("Records is not made directly; use Collection.records(namespace)")
         engine, namespace, earlier, self._collection = given  # which would close at its end
         self._given = namespace, earlier
-        spaces = None if earlier is None else tuple(_text(each, "earlier") for each in items(earlier, "earlier"))
+        spaces = None if earlier is None else tuple(short_text(each, "earlier") for each in items(earlier, "earlier"))
         if spaces is not None and len(spaces) != 2:
             raise InvalidInputError(f"earlier has {counted(len(spaces), 'entry')}; expected two spaces of KeyValues")
         self._engine: Engine = engine
         self._engine.check()
-        self._records = records.Records(engine, _key(namespace, "namespace"), spaces)
+        self._records = records.Records(engine, short_text(namespace, "namespace", 1), spaces)
         self._is_right: bool | None = None  # whether groups are as guessed (True), or none is told (False)
         self._met: set[str] | None = None  # keys of metadata whose values were the guesses, of all documents
         self._proven: set[str] | None = None  # those that told groups can be of, as far as they were told
@@ -181,7 +180,7 @@ class Records:
         ['2']
         """
         given = None if groups is None else items(groups, "groups")
-        names = None if given is None else [_text(each, f"group {i}") for i, each in enumerate(given)]
+        names = None if given is None else [short_text(each, f"group {i}") for i, each in enumerate(given)]
         most = None if limit is None else check_int("limit", limit, 0, _LATEST)
         times, begun = (_time("before", before), _time("after", after)), check_bool("guessed", guessed)
         self._engine.check()
@@ -229,24 +228,8 @@ def _time(name: str, at: float | None) -> int | None:
 
 
 def _keys(keys: object) -> list[str]:
-    return [_key(key, f"key {i}") for i, key in enumerate(items(keys, "keys"))]
-
-
-def _key(key: object, what: str) -> str:
-    text = _text(key, what)
-    if not text:
-        raise InvalidInputError(f"{what} is empty; expected 1 to {MAX_BYTES:,} bytes")
-    return text
+    return [short_text(key, f"key {i}", 1) for i, key in enumerate(items(keys, "keys"))]
 
 
 def _group(group: object) -> str | None:
-    return None if group is None else _text(group, "a group")
-
-
-def _text(text: object, what: str) -> str:
-    if not isinstance(text, str):
-        raise InvalidInputError(f"{what} is {type_of(text)}; expected a string")
-    size = text_bytes(text, what)
-    if size > MAX_BYTES:
-        raise InvalidInputError(f"{what} has {size:,} bytes; expected at most {MAX_BYTES:,}")
-    return str.__str__(text)  # of a subclass, too
+    return None if group is None else short_text(group, "a group")
