@@ -167,7 +167,7 @@ else:
         return types.void(array, types.int64, types.int64), codegen
 
     def _distance_of(builder: Any, code: Any, query: Any, shifts: Any, many: Any, count: int) -> Any:
-        """The distance of a code from a query of ``count`` planes: eight words at a time, the lanes added at the end.
+        """The distance of a code from a query of ``count`` planes: eight words at a time, lanes added once, at the end.
 
         Without this LLVM unrolls the loop over words further than a code of 24 words reaches, and runs the rest word by
         word. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors. The
@@ -197,19 +197,23 @@ else:
                 total = bits if total is None else builder.add(builder.add(total, total), bits)
             return total if shifts is None else builder.shl(total, load(shifts, at))
 
-        total = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
-        for lanes in (8, 4, 2, 1):  # eights as long as there are any, then at most one four, two and one
-            begin = ir.Constant(i64, 0) if lanes == 8 else builder.and_(many, ir.Constant(i64, -2 * lanes))
-            end = builder.and_(many, ir.Constant(i64, -lanes))
-            zero = ir.Constant(ir.VectorType(i64, lanes), [0] * lanes) if lanes > 1 else ir.Constant(i64, 0)
-            sums = cgutils.alloca_once_value(builder, zero)
-            with cgutils.for_range_slice(builder, begin, end, ir.Constant(i64, lanes)) as (at, _):
-                builder.store(builder.add(builder.load(sums), piece(lanes, at)), sums)
-            found = builder.load(sums)
-            if lanes > 1:
-                found = _sum_lanes(builder, found)
-            builder.store(builder.add(builder.load(total), found), total)
-        return builder.trunc(builder.load(total), ir.IntType(32))
+        zeros = ir.Constant(ir.VectorType(i64, 8), [0] * 8)
+        sums = cgutils.alloca_once_value(builder, zeros)
+        eights = builder.and_(many, ir.Constant(i64, -8))
+        with cgutils.for_range_slice(builder, ir.Constant(i64, 0), eights, ir.Constant(i64, 8)) as (at, _):
+            builder.store(builder.add(builder.load(sums), piece(8, at)), sums)
+        for lanes in (4, 2, 1):  # the rest, at most one of each, into the first lanes: added up once, at the end
+            left = builder.trunc(builder.lshr(many, ir.Constant(i64, lanes.bit_length() - 1)), ir.IntType(1))
+            with builder.if_then(left):
+                found = piece(lanes, builder.and_(many, ir.Constant(i64, -2 * lanes)))
+                if lanes == 1:
+                    wide = builder.insert_element(zeros, found, ir.Constant(ir.IntType(32), 0))
+                else:
+                    places = list(range(lanes)) + [lanes] * (8 - lanes)
+                    mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), places)
+                    wide = builder.shuffle_vector(found, ir.Constant(found.type, [0] * lanes), mask)
+                builder.store(builder.add(builder.load(sums), wide), sums)
+        return builder.trunc(_sum_lanes(builder, builder.load(sums)), ir.IntType(32))
 
     def _make_distance(count: int) -> Any:
         def distance(typingctx: Any, words: Any, row: Any, planes: Any, shifts: Any, width: Any) -> Any:
