@@ -52,11 +52,13 @@ def recode(
     settings: dict[str, Any],
     other: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
     dim: int | None = None,
+    link_later: bool = False,
 ) -> None:
     """Make all codes anew, in a new generation with a graph of its own and without deleted documents.
 
-    ``other`` gives new vectors for rids, of ``dim`` dimensions, to replace the originals; their graph is linked after
-    the commit, in the background. Without it, raises StorageError where no originals are kept.
+    ``other`` gives new vectors for rids, of ``dim`` dimensions, to replace the originals. Without it, raises
+    StorageError where no originals are kept. ``link_later``: the graph is linked after the commit, in the background;
+    until then codes are scanned.
     """
     state = core.publisher.follow()
     live = np.flatnonzero(state.live)
@@ -73,7 +75,8 @@ def recode(
     with Progress("encoding", len(live)) as progress:
         how = Recode(settings, quantizer.parameters, encode, other, dim)
         prepared = core.store.begin_compaction(live, progress, how)
-    _finish(core, prepared, words, quantizer, other=other and (lambda slots: other(state.rids[live[slots]])))
+    originals = other and (lambda slots: other(state.rids[live[slots]]))
+    _finish(core, prepared, words, quantizer, other=originals, link_later=link_later)
 
 
 def _finish(
@@ -83,17 +86,16 @@ def _finish(
     quantizer: Quantizer,
     missed: int = 0,
     other: Originals | None = None,
+    link_later: bool = False,
 ) -> None:
-    """Link the codes of a generation to come, and commit it.
+    """Link the codes of a generation to come, and commit it; or link after the commit, as others wait to write.
 
-    ``other`` gives its vectors, if they are new: then the graph is linked after the commit, as others wait to write.
+    ``other`` gives its vectors, if they are new.
     """
     builder, vectors = core.graph.builder, prepared.flat.vectors
     try:
-        if other is None:
-            graph = builder.graph_of(words, quantizer, sound_ones(vectors), missed)
-        else:
-            graph, hold = builder.empty(), builder.to_hold(other, prepared.new)
+        hold = None if other is None else builder.to_hold(other, prepared.new)
+        graph = builder.empty() if link_later else builder.graph_of(words, quantizer, sound_ones(vectors), missed)
         if vectors is not None:  # without address space this fails here, and not in each search after the commit
             vectors.view(len(words))
     except BaseException:
@@ -101,6 +103,7 @@ def _finish(
         raise
     head = core.store.commit_compaction(prepared)
     builder.adopt(graph, head.generation, head.settings.get("missed_by_walks", 0))
-    if other is not None:
+    if hold is not None:
         hold()
+    if link_later:
         core.graph.link_later()

@@ -132,7 +132,8 @@ def _swap(engine: "Engine", stage: Staging, model: str, before: _Choice | None) 
         before = _choose(engine, stage, settings)
     assert before is not None, "each document has a vector here"
     wanted, chosen = before
-    maintenance.recode(engine.core, chosen.quantizer, chosen.settings(settings, wanted), stage.vectors, stage.dim)
+    coded = chosen.quantizer, chosen.settings(settings, wanted)
+    maintenance.recode(engine.core, *coded, stage.vectors, stage.dim, link_later=True)
 
 
 def _embed(engine: "Engine", embedder: Any, stage: Staging, rids: list[int]) -> int:

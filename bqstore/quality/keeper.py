@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .. import index
 from ..engine.core import Core
-from ..engine.graph_builder import SMALLEST_GRAPH
+from ..engine.graph_builder import SMALLEST_GRAPH, long_tail
 from ..engine.prepared_search import PreparedSearch
 from ..engine.state import State
 from ..engine.target import FEWEST_CHECKED, RUNGS, Calibration, Unstored, calibration_in_use
@@ -37,6 +37,7 @@ log = logging.getLogger("bqstore")
 F32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 FILTERED: Final = "filtered"
+_MOMENT: Final = 0.05  # seconds between two looks at the linking
 _PART: Final = 0.01  # share of the time that the watch may take
 _CALLS: Final = 64  # queries between two looks at the clock
 _AT_ONCE: Final = 8  # queries of a batch that are checked: they read the originals together
@@ -50,8 +51,7 @@ _TOLERANCE: Final = 0.01
 _GROWTH, _SOON = 1.0, 0.25
 _LEAST: Final = 512  # documents; fewer are searched exactly, whatever their dimension, unless settings forbid it
 _DEAR: Final = RUNGS.index((14.0, None))  # from here on other codes are worth trying
-# documents and values up to which codes are made anew unasked: it takes some five seconds, and other writers wait
-_MOST_RECODED, _MOST_VALUES = 100_000, 50_000_000
+_MOST_RECODED: Final = 150_000_000  # values up to which codes are made anew unasked, while other writers wait
 
 
 class RecallKeeper:
@@ -159,7 +159,8 @@ class RecallKeeper:
         known = self.calibration
         if known is not None and known.documents / 4 < documents and written - known.written < growth * known.documents:
             return False
-        is_linked = state.n < SMALLEST_GRAPH or (2 * data.linked >= state.n and not core.graph.builder.at_work)
+        waits = core.graph.builder.at_work and state.n - data.linked > long_tail(state.n)
+        is_linked = state.n < SMALLEST_GRAPH or (2 * data.linked >= state.n and not waits)
         return is_linked and index.can_link() and not core.lifecycle.closed
 
     def _measure(self, target: float, exactly: int, growth: float = _GROWTH) -> None:
@@ -208,10 +209,13 @@ class RecallKeeper:
         if (needed is not None and needed < _DEAR) or core.store.read_only:
             return
         # not twice on the same documents, as it might go back and forth between two equally good choices
-        few = measured.documents <= _MOST_RECODED and measured.documents * (head.dim or 0) <= _MOST_VALUES
+        few = measured.documents * (head.dim or 0) <= _MOST_RECODED
         if few and head.next_rid - self._rechosen >= measured.documents:
             self._rechosen = head.next_rid
             core.write(core.encoder.choose_again)
+            while core.graph.builder.at_work:  # what was linked is measured next
+                self._go_on()
+                time.sleep(_MOMENT)
 
     # ---- the watch
 

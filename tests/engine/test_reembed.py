@@ -335,12 +335,12 @@ def test_vectors_of_the_old_model_that_waited_for_the_commit_were_added_among_th
 
         real = maintenance.recode
 
-        def slow(*arguments):
+        def slow(*arguments, **settings):
             thread = threading.Thread(target=late)
             thread.start()
             threads.append(thread)
             wait_until(lambda: col._engine.core.group.waiting)  # its vectors are checked, and it waits for the lock
-            real(*arguments)
+            real(*arguments, **settings)
 
         threads: list[threading.Thread] = []
         monkeypatch.setattr(maintenance, "recode", slow)

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 import bqstore
+from bqstore.config import Quantization
+from bqstore.engine import choose_encoding, encoder
+from bqstore.engine.graph_builder import GraphBuilder
 from bqstore.engine.options import Asked
 from bqstore.engine.prepared_search import unfiltered
 from bqstore.engine.search import prepared
@@ -230,6 +233,37 @@ def test_codes_made_anew_are_measured_anew(tmp_path, catalogue):
         assert col.info().search.oversampling == 3.0
         col.clear()
         assert col.health().measured is None
+
+
+def test_codes_of_many_documents_that_find_too_little_were_kept(catalogue, monkeypatch):
+    """Of more than 100,000: they are made anew, too. Their graph is linked after the commit, and measured then."""
+    real, chosen = choose_encoding._best, []
+
+    def signs_at_first(choice):
+        chosen.append(choice)
+        return Quantization("one_bit", "scalar4bits", "sign", False) if len(chosen) == 1 else real(choice)
+
+    monkeypatch.setattr(choose_encoding, "_best", signs_at_first)
+    monkeypatch.setattr(encoder, "_LINKED_AT_ONCE", N - 1)
+    monkeypatch.setattr(keeping, "_DEAR", 0)  # whatever searches need
+    monkeypatch.setattr(GraphBuilder, "graph_of", lambda *given: pytest.fail("linked while others wait"))
+    with bqstore.open(hnsw=BITS) as col:
+        fill(col, catalogue[0])
+        col.flush()
+        data, settings = col._engine.core.publisher.state.data, col._engine.store.head.settings
+        assert len(chosen) == 2 and col.info().quantization.estimator == "rabitq"
+        assert settings["calibration"]["documents"] == N and data.linked == N and col.health().ok
+        assert col.search_ids(catalogue[0][:20], 1)[0][:, 0].tolist() == [str(i) for i in range(20)]
+
+
+@pytest.mark.parametrize(("documents", "again"), [(300_000, 1), (3_000_000, 0)])
+def test_codes_are_made_anew_unasked_where_that_takes_seconds(made, monkeypatch, documents, again):
+    asked = []
+    with bqstore.open(made) as col:
+        core, keeper = col._engine.core, keeper_of(col)
+        monkeypatch.setattr(core.encoder, "choose_again", lambda: asked.append(1))
+        keeper._try_other_codes(ladder(0.3, documents=documents), 0.95)
+    assert len(asked) == again
 
 
 def test_a_reader_measures_for_itself_what_nobody_has(tmp_path, catalogue, monkeypatch):
