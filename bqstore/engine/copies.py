@@ -16,11 +16,11 @@ from ..config import HnswConfig
 from ..forks import in_forks
 from ..storage import Store, folders, open_store
 from .core import Core
+from .group_commit import Group
 from .state import State, first
 from .stored_settings import check_stored
 from .target import NoKeeper
 from .text_upkeep import TextUpkeep
-from .together import Group
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -23,13 +23,13 @@ from .accept import Acceptor
 from .encoder import Encoder
 from .graph_builder import GraphBuilder
 from .graph_upkeep import GraphUpkeep
+from .group_commit import Group
 from .lifecycle import Lifecycle
 from .publisher import Publisher
 from .records import Expected
 from .state import State
 from .target import Keeper, NoKeeper, Unstored
 from .text_upkeep import TextUpkeep
-from .together import Group
 
 T = TypeVar("T")
 _PATIENCE, _MOMENT = 1.0, 0.02  # seconds that `flush` waits for readers of older commits, and between two looks

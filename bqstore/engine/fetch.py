@@ -50,7 +50,7 @@ def documents(store: Store, state: State, ordinals: NDArray[Any]) -> list[Docume
 
 def present(state: State, rows: list[Row]) -> list[Row]:
     """The rows that are in a state, without those that have expired. The state must not be older than the rows."""
-    if not state.over:
+    if not state.expired:
         return rows
     places = state.ordinals(row.rid for row in rows)
     if len(places) < len(rows):

@@ -190,7 +190,7 @@ def ids(
 
 def _sides(engine: "Engine", state: State, asked: Asked, tree: Tree | None, options: Options, wide: Options) -> _Sides:
     if tree is None:
-        some = Matches(state.n, state.live_bits) if state.over else None
+        some = Matches(state.n, state.live_bits) if state.expired else None
         return _Sides(state, some, state.head.n_live, asked, options, wide)
     state, found = engine.acceptor.accepted(state, tree)
     return _Sides(state, found, found.count, asked, options, wide)

@@ -103,14 +103,14 @@ class Publisher:
         if known is not None and known[0] is state and known[2] <= now < known[3]:
             return known[1]
         times, live = state.times, state.live
-        over = live & (times <= now)
-        count = int(np.count_nonzero(over))
+        expired = live & (times <= now)
+        count = int(np.count_nonzero(expired))
         shown = state
         if count:
             head = replace(state.head, n_live=state.head.n_live - count)
-            shown = replace(state, head=head, live=live & ~over, over=count)
-        since = int(times[over].max()) if count else -NEVER
-        self._seen_of = state, shown, since, int(times[live & ~over].min(initial=NEVER))
+            shown = replace(state, head=head, live=live & ~expired, expired=count)
+        since = int(times[expired].max()) if count else -NEVER
+        self._seen_of = state, shown, since, int(times[live & ~expired].min(initial=NEVER))
         return shown
 
     def seen_at_commit(self, state: State) -> State:

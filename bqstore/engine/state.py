@@ -61,7 +61,7 @@ class State:
     prepared                        kept by `search`: prepared searches of this state
     matched                         kept by `accept`: what filters match
     plans                           kept by `prepared_search`: plans by how many documents are accepted
-    over : int                      expired rows, which ``live`` and the head's count leave out; 0 in a published state,
+    expired : int                   expired rows, which ``live`` and the head's count leave out; 0 in a published state,
                                     see `Publisher.seen`
     """
 
@@ -73,7 +73,7 @@ class State:
     ids: Ids | None = None
     columns: dict[str, Column] = field(default_factory=dict)
     recent: RecentRows = field(default_factory=RecentRows, repr=False, compare=False)
-    over: int = 0
+    expired: int = 0
     prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     matched: dict[Tree, Matches] = field(default_factory=dict, init=False, repr=False, compare=False)
     plans: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

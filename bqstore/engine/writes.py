@@ -1,6 +1,6 @@
 """The writes of a collection: what is checked already becomes rows, records and codes.
 
-Each is one commit, but for adds of several threads at a time, which are one (`together.py`).
+Each is one commit, but for adds of several threads at a time, which are one (`group_commit.py`).
 """
 
 import inspect
@@ -25,7 +25,7 @@ from ..storage import Row, Rows
 from ..validate import check_dim
 from . import fetch, maintenance
 from .embedding_model import refuse_older
-from .together import Adding, distinct, joined
+from .group_commit import Adding, distinct, joined
 
 P = ParamSpec("P")
 _LOG: Final = logging.getLogger("bqstore")
@@ -263,13 +263,13 @@ def update_metadata(
 
 
 def expire(engine: "Engine") -> int:
-    """Delete the documents that are over; returns how many."""
-    return engine.write(lambda: _bury_over(engine)) if engine.publisher.current().over else 0
+    """Delete the expired documents; returns how many."""
+    return engine.write(lambda: _bury_expired(engine)) if engine.publisher.current().expired else 0
 
 
-def _bury_over(engine: "Engine") -> int:
+def _bury_expired(engine: "Engine") -> int:
     seen = engine.publisher.seen_at_commit(engine.publisher.follow())
-    if not seen.over:
+    if not seen.expired:
         return 0
     rids = seen.rids[: seen.n][engine.publisher.state.live & ~seen.live].tolist()
     engine.store.bury(rids)
@@ -277,14 +277,14 @@ def _bury_over(engine: "Engine") -> int:
 
 
 def compact(engine: "Engine") -> None:
-    """Give back the space of what is deleted, replaced or over.
+    """Give back the space of what is deleted, replaced or expired.
 
     All under the lock that was waited for once: nobody closes the collection, or has the lock for long, between a
     commit and what is left to do behind it.
     """
 
     def once() -> None:
-        _bury_over(engine)
+        _bury_expired(engine)
         maintenance.compact(engine.core)
         maintenance.erase(engine.core)
 
@@ -292,7 +292,7 @@ def compact(engine: "Engine") -> None:
 
 
 def _rows_by_id(core: "Core", ids: Sequence[str]) -> list[Row]:
-    """The documents of the last commit with these ids, without those that are over; under the lock."""
+    """The documents of the last commit with these ids, without expired ones; under the lock."""
     rows = core.store.rows("id", list(dict.fromkeys(ids)))
     if "expires" not in core.store.head.settings:
         return rows
@@ -305,7 +305,7 @@ def delete(engine: "Engine", ids: Sequence[str] | None, tree: Tree | None) -> in
     def bury() -> int:
         state = engine.publisher.seen_at_commit(engine.publisher.follow())
         doomed = set() if ids is None else set(engine.store.rids_by_id(ids).values())
-        if state.over:
+        if state.expired:
             doomed &= set(state.rids[: state.n][state.live].tolist())
         if tree is not None:
             state, found = engine.acceptor.accepted(state, tree)

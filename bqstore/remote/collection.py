@@ -32,7 +32,7 @@ from ..results.recall import Health, RecallReport
 from ..storage import Head
 from ..streaming import add_stream
 from . import hybrid, listing, quality, searching, writing
-from .filters import both, over, present
+from .filters import both, expired, present
 from .library import NEWEST, models
 from .place import Place
 from .points import ID, record_of, vector_of
@@ -49,7 +49,7 @@ class RemoteCollection:
     name: see ``docs/scaling.md``. Filters are answered by the server, within the search.
 
     A write that has returned is on as many replicas as the collection's ``write_consistency_factor`` asks for. Calls
-    are repeated, with pauses, until ``timeout`` seconds are over; then they raise `bqstore.ServerError`. There is no
+    are repeated, with pauses, until ``timeout`` seconds have passed; then they raise `bqstore.ServerError`. There is no
     snapshot: a call of several requests may see what others write meanwhile.
 
     >>> import bqstore
@@ -149,12 +149,12 @@ class RemoteCollection:
         return writing.delete(place, wanted) if place.settings().exists and (names is None or names) else 0
 
     def expire(self) -> int:
-        """Delete the documents that are over, as `bqstore.Collection.expire`; the server gives their space back."""
+        """Delete expired documents, as `bqstore.Collection.expire`; the server frees their space."""
         place = self._writable()
         known = place.settings()
         if not known.exists or not known.layout.ours:
             return 0
-        return writing.delete(place, models().Filter(must=[over(clock.now())]))
+        return writing.delete(place, models().Filter(must=[expired(clock.now())]))
 
     def clear(self) -> None:
         """Delete every document, as `bqstore.Collection.clear`; another dimension and model may follow."""
@@ -518,7 +518,7 @@ class RemoteCollection:
             path=place.server.where or None,
             collection=place.name,
             count=self.count(),
-            deleted=self._over(),
+            deleted=self._expired(),
             dim=None if known.cleared else known.dim,
             distance=known.distance,
             originals=known.originals,
@@ -543,12 +543,12 @@ class RemoteCollection:
             text_index=None if known.tokenize is None else {"tokenize": known.tokenize},
         )
 
-    def _over(self) -> int:
-        """How many documents are over, and not deleted yet."""
+    def _expired(self) -> int:
+        """How many documents have expired and are not deleted yet."""
         place = self._place
         if not place.settings().exists or not place.known.layout.ours:
             return 0
-        found: int = place.call("count", count_filter=models().Filter(must=[over(clock.now())]), exact=True).count
+        found: int = place.call("count", count_filter=models().Filter(must=[expired(clock.now())]), exact=True).count
         return found
 
     def health(self) -> Health:
@@ -662,7 +662,7 @@ class RemoteCollection:
         return self._present(filter_grammar.parse(filter), now)
 
     def _present(self, tree: Tree | None, now: int | None = None) -> Any:
-        """What a filter asks for, of what is not over: the clock is read once."""
+        """The filter, restricted to documents that have not expired; the clock is read once."""
         place = self._place
         version = NEWEST if tree is None else place.server.version()
         return present(tree, place.settings().layout, version, clock.now() if now is None else now)

@@ -45,23 +45,23 @@ def both(first: Any, second: Any) -> Any:
     return models().Filter(must=parts) if len(parts) == 2 else parts[0] if parts else None
 
 
-def over(now: int) -> Any:
-    """A condition of documents whose time has come."""
+def expired(now: int) -> Any:
+    """The condition that expired documents meet."""
     m = models()
     return m.FieldCondition(key=EXPIRES, range=m.Range(lte=now))
 
 
 def present(tree: Tree | None, layout: Layout, version: tuple[int, ...], now: int) -> Any:
-    """As `translated`, without what is over by then: in collections of ours alone, as others have no such times."""
+    """As `translated`, without documents expired by ``now``; collections of other programs have no expiry times."""
     found = translated(tree, layout, version)
     if not layout.ours:
         return found
     found = models().Filter() if found is None else found
-    return found.model_copy(update={"must_not": [*(found.must_not or []), over(now)]})
+    return found.model_copy(update={"must_not": [*(found.must_not or []), expired(now)]})
 
 
 def narrows(filter: Any) -> bool:
-    """Whether a filter leaves out more than what is over."""
+    """Whether a filter excludes more than expired documents."""
     if filter is None or filter.must or filter.should:
         return filter is not None
     return [getattr(each, "key", None) for each in filter.must_not or []] != [EXPIRES]

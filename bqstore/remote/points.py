@@ -12,7 +12,7 @@ what Qdrant cannot tell apart, and filters need: see ``docs/scaling.md``.
     _bq_lists       the fields that hold lists: one of one element would be taken for that, an empty one for no field
     _bq_mixed       those of them that hold such datetimes and strings
     _bq_length      the length of the vector, which is kept as one of length 1 under cosine
-    _bq_expires_at  microseconds since 1970 from which on the document is over
+    _bq_expires_at  microseconds since 1970 at which the document expires
 """
 
 from __future__ import annotations

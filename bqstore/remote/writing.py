@@ -36,11 +36,11 @@ _WORD: Final = 32  # bytes of a word's number and weight
 
 
 def refuse_expiry(place: Place, metadata: Sequence[str]) -> None:
-    """Raise InvalidInputError where a document is to be over some day that other programs would go on to find."""
+    """Raise InvalidInputError for an expiry time in a collection of another program, which would ignore it."""
     if not place.settings().layout.ours and any(f'"{EXPIRES}"' in each for each in metadata):
         raise InvalidInputError(
             f"expires_at is for collections that bqstore has made, and {place.name!r} was made by another program, "
-            "which would go on to find what is over: copy it, bqstore copy SRC DST, and add to the copy"
+            "which would still find expired documents: copy it, bqstore copy SRC DST, and add to the copy"
         )
 
 
@@ -143,7 +143,7 @@ def _of(ids: Sequence[str | int]) -> Any:
 def retrieved(
     place: Place, ids: Sequence[str], with_vectors: bool = False, payload: bool = True, now: int | None = None
 ) -> dict[str, Any]:
-    """The points of documents that exist and are not over, by the documents' ids."""
+    """The points of documents that exist and have not expired, by the documents' ids."""
     settings = place.settings()
     if not settings.exists or not ids:
         return {}

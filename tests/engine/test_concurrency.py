@@ -18,7 +18,7 @@ import pytest
 
 import bqstore
 from bqstore import BqstoreError, ClosedError, LockedError
-from bqstore.engine import together
+from bqstore.engine import group_commit
 from bqstore.engine.lifecycle import Lifecycle
 from bqstore.engine.publisher import Publisher
 from bqstore.storage import Rows, Store
@@ -585,15 +585,15 @@ def test_a_thread_whose_read_was_interrupted_read_what_was_not_committed(tmp_pat
 
 def test_what_was_committed_when_an_interrupt_came_was_stored_again_by_a_later_add(monkeypatch):
     """It took the place of what had been written in between."""
-    are_committed = together.Group.are_committed
+    are_committed = group_commit.Group.are_committed
 
     def interrupted(self, those):
         those[0].committed = True
-        monkeypatch.setattr(together.Group, "are_committed", are_committed)
+        monkeypatch.setattr(group_commit.Group, "are_committed", are_committed)
         raise KeyboardInterrupt
 
     with bqstore.open(hnsw=BITS) as col:
-        monkeypatch.setattr(together.Group, "are_committed", interrupted)
+        monkeypatch.setattr(group_commit.Group, "are_committed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             put(col, ["a"], [1])
         assert not col._engine.core.group.waiting
@@ -738,7 +738,7 @@ class NoWait:
 
 def test_a_signal_handler_that_adds_just_before_its_threads_own_write_waited_for_itself(monkeypatch):
     """For a quarter of a second each; handlers of a timer that is quicker came upon each other without end."""
-    monkeypatch.setattr(together.Adding, "__post_init__", lambda self: setattr(self, "gate", NoWait()))
+    monkeypatch.setattr(group_commit.Adding, "__post_init__", lambda self: setattr(self, "gate", NoWait()))
     with bqstore.open() as col:
         col.add(np.eye(4)[:1], ["first"])
         left, write = ["handler"], Publisher.write
@@ -790,7 +790,7 @@ def test_handlers_of_a_quick_timer_came_upon_each_other_while_their_thread_waite
         if beneath == "its turn":
             monkeypatch.setattr(life, "turn", Interrupted(handler, life.turn))
         else:
-            monkeypatch.setattr(together.Adding, "__post_init__", lambda self: setattr(self, "gate", waited_at))
+            monkeypatch.setattr(group_commit.Adding, "__post_init__", lambda self: setattr(self, "gate", waited_at))
             waited_at = Interrupted(handler, None)
             group._leader = -1  # another thread
         assert col.add(np.eye(4)[2:3], ["last"]) == ["last"]
@@ -843,8 +843,8 @@ def test_a_close_in_a_signal_handler_at_the_end_of_its_threads_write_waited_for_
 
 def test_an_add_was_refused_whose_committer_was_interrupted_behind_the_commit(monkeypatch):
     """Before it had said that this was the end of it."""
-    monkeypatch.setattr(together, "_OUTCOME", 0.001)
-    mine = together.Adding(
+    monkeypatch.setattr(group_commit, "_OUTCOME", 0.001)
+    mine = group_commit.Adding(
         np.eye(4, dtype=np.float32)[:1], Rows(["a"], [None], [None], [None], [None]), None, np.zeros((1, 1), np.uint64)
     )
     mine.claim.acquire()
@@ -853,4 +853,4 @@ def test_an_add_was_refused_whose_committer_was_interrupted_behind_the_commit(mo
         mine.committed = True
         raise LockedError("another process writes")
 
-    together.Group(Lifecycle()).add(mine, write, 0)
+    group_commit.Group(Lifecycle()).add(mine, write, 0)
