@@ -1,7 +1,7 @@
-"""Bring the documents of other stores into a collection, and write a collection out.
+"""Import the documents of other stores into a collection, and export a collection to a file.
 
-Imports public names of bqstore and `metadata.framework_keys`, and other libraries where a source needs them. Start
-reading in ``moving.py``; each kind of source is one file.
+May import public names of bqstore and `metadata.framework_keys`; the library of a source is imported when it is read.
+Start reading in ``moving.py``; most kinds of source have a file each.
 """
 
 from .kinds import KINDS, open_source

@@ -1,8 +1,8 @@
-"""Chroma's folder: documents and metadata in SQLite, vectors in hnswlib's files, what is newer in a queue.
+"""Chroma's folder: documents and metadata in SQLite, vectors in hnswlib's files, the newest operations in a queue.
 
-Read without chromadb, which would write to the folder: an index that was built, and on top of it the operations of the
-queue that came later. Under cosine the index has unit vectors, and their lengths in a file of their own. The versions
-that this was tried with are in docs/moving-in.md.
+Read without chromadb, which would write to the folder: the built index first, then the operations of the queue that
+are newer. For cosine the index holds unit vectors; their original lengths are in a separate file. docs/moving-in.md
+lists the versions that were tested.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .source import AT_ONCE, F32, One, Source, by_portions, chosen, damaged, dat
 _FILE = "chroma.sqlite3"
 _DISTANCES = {"l2": "euclid", "ip": "dot", "cosine": "cosine"}
 _KNOWN = {("chromadb.segment.impl.vector.local_persistent_hnsw", "PersistentData"): "labels"}
-_HEADER = struct.Struct("<i6Q")  # version, level0, capacity, elements, bytes of an element, offset of label, of vector
+_HEADER = struct.Struct("<i6Q")  # version, level0, capacity, elements, bytes per element, offsets of label and vector
 _ADD, _UPDATE, _UPSERT, _DELETE = range(4)
 
 
 def recognizes(path: Path) -> bool:
-    """Whether this is such a folder, or its SQLite file."""
+    """Whether the path is a Chroma folder, or its SQLite file."""
     return (path / _FILE).is_file() or (path.name == _FILE and path.is_file())
 
 
 class _Vectors(NamedTuple):
-    """Where the vector of each id is: a row of the index's file, which may have been scaled, or bytes of the queue."""
+    """Where each id's vector is: a row of the index's file, perhaps scaled to unit length, or bytes of the queue."""
 
     rows: dict[str, int]
     matrix: F32
@@ -54,7 +54,7 @@ class _Vectors(NamedTuple):
 
 
 def open_source(path: Path, collection: str | None) -> Source:
-    """The documents of one of the folder's collections."""
+    """The documents of one collection of the folder."""
     folder = path.parent if path.is_file() else path
     file = folder / _FILE
     with database(file) as connection:
@@ -69,7 +69,7 @@ def open_source(path: Path, collection: str | None) -> Source:
     lost = sum(1 for id_ in ids if vectors.of(id_) is None)
     notes = [f"{lost:,} documents have no vector in the folder and are left out"] if lost else []
     if distance == "cosine" and vectors.rows and vectors.lengths is None:
-        notes.append("vectors come at unit length, as length.bin is missing, which has the others: scores are the same")
+        notes.append("length.bin with the vectors' lengths is missing: they come at unit length, which scores the same")
 
     def each() -> Iterator[One]:
         with database(file) as connection:
@@ -83,10 +83,10 @@ def open_source(path: Path, collection: str | None) -> Source:
 
 
 def _segments(connection: sqlite3.Connection, name: str) -> dict[str, str]:
-    """The collection's id ("id") and the ids of its segments by scope, METADATA and VECTOR."""
+    """The id of the collection (key "id"), and those of its segments (keys METADATA and VECTOR)."""
     found = connection.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchall()
-    if len(found) != 1:  # the same name in several of Chroma's databases
-        raise bqstore.InvalidInputError(f"{len(found)} collections are named {name!r}; move all but one aside")
+    if len(found) != 1:  # several of Chroma's databases may use the same name
+        raise bqstore.InvalidInputError(f"{len(found)} collections are named {name!r}; rename all but one in Chroma")
     rows = connection.execute("SELECT scope, id FROM segments WHERE collection = ?", found[0]).fetchall()
     segments = {"id": found[0][0], **dict(rows)}
     if "METADATA" not in segments or "VECTOR" not in segments:
@@ -95,7 +95,7 @@ def _segments(connection: sqlite3.Connection, name: str) -> dict[str, str]:
 
 
 def _distance(connection: sqlite3.Connection, name: str) -> str:
-    """The collection's distance; newer versions keep it in JSON, older ones in metadata. Chroma's default is l2."""
+    """The collection's distance: older versions keep it in metadata, newer ones in JSON. Chroma's default is l2."""
     row = connection.execute(
         "SELECT str_value FROM collection_metadata m JOIN collections c ON c.id = m.collection_id "
         "WHERE c.name = ? AND key = 'hnsw:space'",
@@ -123,7 +123,7 @@ def _vectors(connection: sqlite3.Connection, folder: Path, segments: dict[str, s
         places, matrix = _index(labels.parent)
         by_id = stored.get("id_to_label") if isinstance(stored, dict) else None
         if not isinstance(by_id, dict):
-            raise damaged(labels, "it does not hold the labels of ids")
+            raise damaged(labels, "it does not map ids to labels")
         rows = {id_: places[label] for id_, label in by_id.items() if label in places}
         lengths = _lengths(labels.parent, len(matrix)) if scaled else None
         seen = connection.execute("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segments["VECTOR"],))
@@ -147,7 +147,7 @@ def _number(value: int | bytes) -> int:
 
 
 def _index(folder: Path) -> tuple[dict[int, int], F32]:
-    """hnswlib's file: the row of each label, and the vectors, float32 (n, dim), mapped."""
+    """The row of each label in hnswlib's file, and its memory-mapped vectors, float32 (n, dim)."""
     header, level0 = folder / "header.bin", folder / "data_level0.bin"
     try:
         _, _, _, n, size, label_at, vector_at = _HEADER.unpack_from(regular(header).read_bytes())
@@ -155,18 +155,18 @@ def _index(folder: Path) -> tuple[dict[int, int], F32]:
     except (OSError, struct.error) as error:
         raise damaged(header, error) from None
     if not (0 < vector_at < label_at < size <= 1 << 24) or (label_at - vector_at) % 4 or n * size > there:
-        raise damaged(header, f"it tells of {n:,} elements of {size:,} bytes, in a file of {there:,}")
+        raise damaged(header, f"it states {n:,} elements of {size:,} bytes, and the data file has {there:,} bytes")
     if n == 0:
         return {}, np.zeros((0, (label_at - vector_at) // 4), np.float32)
     data = np.memmap(level0, np.uint8, "r", shape=(n, size))
     labels = np.ascontiguousarray(data[:, label_at : label_at + 8]).view("<u8")[:, 0]
-    # a view of the mapped file: rows are read when they are asked for
+    # a view of the mapped file: a row is read when it is accessed
     vectors = np.ndarray((n, (label_at - vector_at) // 4), "<f4", data, vector_at, (size, 4))
     return {int(label): row for row, label in enumerate(labels)}, vectors
 
 
 def _lengths(folder: Path, n: int) -> F32 | None:
-    """What the index's vectors had before they were scaled, float32 (n,), mapped; None if that file is not there."""
+    """The lengths of the vectors before they were scaled, float32 (n,), memory-mapped; None without that file."""
     file = folder / "length.bin"
     if n == 0 or not file.exists():
         return None
@@ -183,7 +183,7 @@ def _ids(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[Any, ..
 
 
 def _documents(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(id, metadata) of each document, in the order in which they were added."""
+    """(id, metadata) of each document, in insertion order."""
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     rows = _ids(connection, segment)
     while some := list(islice(rows, AT_ONCE)):
@@ -193,7 +193,7 @@ def _documents(connection: sqlite3.Connection, segment: str) -> Iterator[tuple[s
             if table not in tables:
                 continue
             columns = {each[1] for each in connection.execute(f"PRAGMA table_info({table})")}
-            flags = "bool_value" if "bool_value" in columns else "NULL"  # the first versions knew no truth values
+            flags = "bool_value" if "bool_value" in columns else "NULL"  # the first versions had no booleans
             values = connection.execute(
                 f"SELECT id, key, string_value, int_value, float_value, {flags} FROM {table} "  # noqa: S608
                 "WHERE id BETWEEN ? AND ?",

@@ -1,6 +1,6 @@
 """LangChain's FAISS folder: ``index.faiss``, and the documents in a pickle beside it.
 
-Flat indexes, which is what LangChain makes, are read from the file itself; other kinds by faiss.
+Flat indexes, LangChain's default, are read directly from the file; other kinds need the faiss library.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ _KNOWN = {
     },
 }
 _DISTANCES = {0: "dot", 1: "euclid"}  # faiss's METRIC_INNER_PRODUCT and METRIC_L2
-_HEADER = struct.Struct("<4siqqqBi")  # kind, dim, vectors, two numbers of no meaning, trained, metric
+_HEADER = struct.Struct("<4siqqqBi")  # kind, dim, number of vectors, two unused numbers, trained, metric
 
 
 def recognizes(path: Path) -> bool:
-    """Whether this is such a folder, or a ``.faiss`` file in one."""
+    """Whether the path is such a folder, or a ``.faiss`` file."""
     return bool(_files(path))
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """The files of indexes by name."""
+    """The index files by name."""
     found = sorted(path.glob("*.faiss")) if path.is_dir() else [path]
     return {file.stem: file for file in found if file.suffix == ".faiss"}
 
 
 def open_source(path: Path, collection: str | None) -> Source:
-    """The documents of an index, in the order in which they were added; "index" is the one of LangChain's default."""
+    """The documents of an index, in insertion order; "index" is LangChain's default name."""
     files = _files(path)
     file = files[chosen(files, "index" if collection is None and "index" in files else collection, path)]
     pickled = file.with_suffix(".pkl")
@@ -56,7 +56,7 @@ def open_source(path: Path, collection: str | None) -> Source:
         data = regular(pickled).read_bytes()
         stored, names = load(data, _KNOWN, pickled)
     except FileNotFoundError:
-        raise damaged(pickled, "the documents are kept there, and it is missing") from None
+        raise damaged(pickled, "it is missing, and it holds the documents") from None
     except (TypeError, ValueError):
         raise damaged(pickled, "it does not hold a docstore and the ids of its documents") from None
     found = plain(stored, len(data))
@@ -86,7 +86,7 @@ def _one(id_: str, document: dict[str, Any], vector: F32) -> One:
 
 
 def _vectors(file: Path) -> tuple[F32, str, Sequence[int]]:
-    """The vectors of an index, float32 (n, dim), mapped where the file holds them as they are; distance; numbers."""
+    """An index's vectors, float32 (n, dim), memory-mapped if it is flat; its distance; the number of each vector."""
     with regular(file).open("rb") as opened:
         begin = opened.read(_HEADER.size + 8)
     if len(begin) < _HEADER.size + 8 or begin[:4] not in (b"IxFI", b"IxF2", b"IxFl"):
@@ -95,7 +95,7 @@ def _vectors(file: Path) -> tuple[F32, str, Sequence[int]]:
     (numbers,) = struct.unpack_from("<Q", begin, _HEADER.size)
     size = file.stat().st_size - len(begin)
     if metric not in _DISTANCES or dim < 1 or n < 0 or numbers != n * dim or size < 4 * numbers:
-        raise damaged(file, f"its header tells of {n:,} vectors of {dim:,} dimensions, in {size:,} bytes")
+        raise damaged(file, f"its header states {n:,} vectors of {dim:,} dimensions, in {size:,} bytes")
     if n == 0:
         return np.zeros((0, dim), np.float32), _DISTANCES[metric], ()
     return np.memmap(file, "<f4", "r", len(begin), (n, dim)), _DISTANCES[metric], range(n)
@@ -106,21 +106,21 @@ def _by_faiss(file: Path) -> tuple[F32, str, Sequence[int]]:
         faiss: Any = import_module("faiss")
     except ImportError:
         raise bqstore.InvalidInputError(
-            f"{file} is no flat index of faiss; other kinds are read by faiss itself: pip install faiss-cpu"
+            f"{file} is no flat index of faiss; other kinds need the faiss library: pip install faiss-cpu"
         ) from None
     try:
-        whole = index = faiss.read_index(str(file))  # kept, as it owns the one inside
+        whole = index = faiss.read_index(str(file))  # keep the reference: it owns the inner index
         numbers: Sequence[int] = range(index.ntotal)
         if isinstance(whole, faiss.IndexIDMap):
-            index = faiss.downcast_index(whole.index)  # asked for vectors itself, it ends the process
+            index = faiss.downcast_index(whole.index)  # reconstructing from the wrapper crashes the process
             numbers = faiss.vector_to_array(whole.id_map).tolist()
         inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
         if hasattr(inner, "make_direct_map"):
-            if "FastScan" in type(inner).__name__:  # asked for vectors it ends the process
-                raise damaged(file, f"an {type(inner).__name__} does not give its vectors back")
+            if "FastScan" in type(inner).__name__:  # reconstructing crashes the process
+                raise damaged(file, f"vectors of an {type(inner).__name__} cannot be reconstructed")
             inner.make_direct_map()
         elif index.ntotal:
-            index.reconstruct(0)  # where there are no vectors to be had, asking for many ends the process
+            index.reconstruct(0)  # raises if vectors are not kept; `reconstruct_n` would crash the process
         vectors = index.reconstruct_n(0, index.ntotal) if index.ntotal else np.zeros((0, index.d), np.float32)
     except RuntimeError as error:
         raise damaged(file, str(error).splitlines()[-1]) from None

@@ -10,7 +10,7 @@ from typing import Any
 from ..metadata import framework_keys
 from .source import One, Source, chosen, damaged, portions, regular
 
-_VECTORS = "__vector_store.json"  # behind the namespace, "default" if none was given
+_VECTORS = "__vector_store.json"  # follows the namespace, "default" if none was given
 _OLD_VECTORS = "vector_store.json"
 
 
@@ -25,7 +25,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _spaces(path: Path) -> dict[str, Path]:
-    """The files of vectors by namespace."""
+    """The vector files by namespace."""
     if path.is_file():
         return {"default": path} if path.name.endswith(_OLD_VECTORS) else {}
     found = {file.name[: -len(_VECTORS)]: file for file in sorted(path.glob("*" + _VECTORS))}
@@ -35,7 +35,7 @@ def _spaces(path: Path) -> dict[str, Path]:
 
 
 def recognizes_llama_index(path: Path) -> bool:
-    """Whether LlamaIndex has persisted a simple vector store there."""
+    """Whether the path holds a persisted SimpleVectorStore of LlamaIndex."""
     return bool(_spaces(path))
 
 
@@ -47,7 +47,7 @@ def open_llama_index(path: Path, collection: str | None) -> Source:
     stored = _read(spaces[name])
     parts = [stored.get(key) or {} for key in ("embedding_dict", "metadata_dict", "text_id_to_ref_doc_id")]
     if not all(isinstance(each, dict) for each in parts):
-        raise damaged(spaces[name], "it is not what SimpleVectorStore writes")
+        raise damaged(spaces[name], "its form is not that of SimpleVectorStore")
     vectors, metadatas, refs = parts
     docstore = spaces[name].parent / "docstore.json"
     nodes = _read(docstore).get("docstore/data") if docstore.is_file() else None
@@ -72,7 +72,7 @@ def open_llama_index(path: Path, collection: str | None) -> Source:
 
 
 def recognizes_langchain(path: Path) -> bool:
-    """Whether this is a file of `InMemoryVectorStore.dump`."""
+    """Whether the path is a file written by `InMemoryVectorStore.dump`."""
     if path.suffix != ".json" or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -81,10 +81,10 @@ def recognizes_langchain(path: Path) -> bool:
 
 
 def open_langchain(path: Path, collection: str | None) -> Source:
-    """The documents of such a dump."""
+    """The documents in a file written by `InMemoryVectorStore.dump`."""
     stored = _read(path)
     if not all(isinstance(each, dict) and isinstance(each.get("vector"), list) for each in stored.values()):
-        raise damaged(path, "it is not what InMemoryVectorStore.dump writes")
+        raise damaged(path, "its form is not that of InMemoryVectorStore.dump")
 
     def each() -> Iterator[One]:
         for id_, document in stored.items():

@@ -1,4 +1,4 @@
-"""The kinds of sources, and how each is recognized by its files."""
+"""The kinds of sources, and how the files of each are recognized."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .source import Batch, Source, damaged
 
 
 class Kind(NamedTuple):
-    """How a kind is recognized and read, and what people call it."""
+    """How a kind of source is recognized and opened, and its name in messages."""
 
     named: str
     recognizes: Callable[[Path], bool]
@@ -42,19 +42,19 @@ KINDS: Final = {
 
 
 def open_source(path: str | PathLike[str], *, kind: str | None = None, from_collection: str | None = None) -> Source:
-    """Look at another store and say what is there; nothing is written to it.
+    """Open another store for reading; nothing is written to it.
 
     Parameters
     ----------
-    path : path                     a folder or file of the kinds in `KINDS`
-    kind : str or None              which of them; None: recognized by its files
-    from_collection : str or None   which of its collections, where it has several
+    path : path                     a folder or file of one of the kinds in `KINDS`
+    kind : str or None              its kind; None: recognized by its files
+    from_collection : str or None   the collection to read; needed if there are several
 
     Raises
     ------
-    NotFoundError       there is nothing at this path, or no such collection
-    InvalidInputError   it is of no known kind, or it is not clear which collection is meant
-    CorruptionError     it cannot be read, or names what no such store needs (a hostile pickle)
+    NotFoundError       the path does not exist, or the collection does not
+    InvalidInputError   the kind is unknown, or there are several collections and none was named
+    CorruptionError     the source cannot be read, or its pickle names classes that no such store needs
     """
     if not isinstance(path, (str, PathLike)):
         raise bqstore.InvalidInputError(f"the source is {path!r}; expected a path")
@@ -88,7 +88,7 @@ def open_source(path: str | PathLike[str], *, kind: str | None = None, from_coll
 
 @contextmanager
 def _named(place: Path) -> Iterator[None]:
-    """What goes wrong with a source, at whatever moment, is an error of ours that names it."""
+    """Turn any error while reading a source into a `BqstoreError` that names the source."""
     try:
         yield
     except bqstore.BqstoreError:
@@ -99,5 +99,5 @@ def _named(place: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise damaged(place, error) from None
-    except Exception as error:  # a value of another type where one was expected, bytes of an odd number, ...
+    except Exception as error:  # a value of an unexpected type, a truncated array, ...
         raise damaged(place, f"{type(error).__name__}: {error}") from error

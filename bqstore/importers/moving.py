@@ -1,8 +1,8 @@
-"""Import a source into a collection: streamed, repeatable after a break, and compared at the end.
+"""Import a source into a collection: streamed, resumable, and verified at the end.
 
-Documents that are there already as the source has them are passed over, so an import that was interrupted goes on
-where it was. At the end every document is read back and compared, and for some of them the nearest neighbors in the
-source are computed by brute force and compared with those that exact searches find.
+Documents that the collection already holds unchanged are skipped, so an interrupted import resumes where it stopped.
+At the end every document is read back and compared. For a sample, the nearest neighbors are computed from the source by
+brute force and compared with those that exact searches find.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import bqstore
 from .kinds import open_source
 from .source import F32, Batch, Source
 
-_SAMPLE, _K = 20, 10  # documents whose neighbors are compared, and how many neighbors
-_NEAR = 1e-4  # scores of float32 sums in another order
+_SAMPLE, _K = 20, 10  # documents whose neighbors are compared; neighbors of each
+_NEAR = 1e-4  # tolerance of scores: float32 sums in a different order differ
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,16 @@ class ImportReport:
 
     Attributes
     ----------
-    kind, collection, distance, dim     of the source
-    documents : int                     in the source
-    added, unchanged : int              written now; there already, as the source has them
-    skipped : tuple of Skipped          what a collection cannot hold, and why
-    compared : int                      read back after the import and found equal: id, text, metadata and vector
-    differing : tuple of str            ids of those that were not equal
+    kind, collection, dim               those of the source
+    distance : str                      the one given as a setting; otherwise that of the source
+    documents : int                     documents in the source
+    added, unchanged : int              documents written; documents already in the collection with equal contents
+    skipped : tuple of Skipped          documents that a collection cannot store, and why
+    compared : int                      documents read back and found equal in id, text, metadata and vector
+    differing : tuple of str            ids of documents that were read back and differ
     neighbors : float or None           share of the true nearest neighbors in the source that exact searches find; None
-                                        where the collection holds other documents too, or none were compared
-    notes : tuple of str                what was not taken, and why
+                                        if the collection holds other documents too, or none were compared
+    notes : tuple of str                what was not imported, and why
     seconds : float
     """
 
@@ -59,7 +60,7 @@ class ImportReport:
 
     @property
     def ok(self) -> bool:
-        """Whether all that was taken is there as the source has it."""
+        """Whether every imported document equals the source's, and exact searches find the true neighbors."""
         return not self.differing and self.neighbors in (None, 1.0)
 
 
@@ -74,22 +75,21 @@ def import_from(
     progress: Callable[[int], object] | None = None,
     **settings: Any,
 ) -> ImportReport:
-    """Bring all documents of another store into a collection.
+    """Import all documents of another store into a collection.
 
     Parameters
     ----------
     source : path or Source         see `open_source`
-    store, collection               where to; a collection that exists keeps its own documents, but those with ids of
-                                    the source are replaced
+    store, collection               the target; an existing collection keeps its documents, except that those with ids
+                                    of the source are replaced
     kind, from_collection           see `open_source`
-    dry_run : bool                  say what would come, and write nothing
-    progress : callable or None     is called with the number of documents that are done
-    settings                        of `bqstore.open`, for a collection that does not exist yet; ``distance`` is the
-                                    source's unless it is given
+    dry_run : bool                  report what would be imported, and write nothing
+    progress : callable or None     called with the number of documents processed so far
+    settings                        those of `bqstore.open`; ``distance`` is the source's unless it is given
 
     Raises
     ------
-    What `open_source` and `bqstore.open` raise. What cannot be stored is skipped, and told in the report.
+    As `open_source` and `bqstore.open`. Documents that cannot be stored are skipped and listed in the report.
 
     >>> import json, pathlib
     >>> lines = pathlib.Path("old.jsonl")
@@ -127,12 +127,12 @@ def import_from(
 def _copied(
     source: Source, col: bqstore.Collection, progress: Callable[[int], object] | None
 ) -> tuple[int, int, list[bqstore.Skipped]]:
-    """Add what is not there yet: how many documents, how many were there, and what could not be stored."""
+    """Add the documents that are missing or differ. Returns the numbers added and unchanged, and those skipped."""
     added = unchanged = done = 0
     skipped: list[bqstore.Skipped] = []
     for batch in source.batches():
         there = _equal(batch, col)
-        # of several with one id the last, as if they had come one by one
+        # of several documents with one id the last is kept, as if they were added one by one
         new = {id_: place for place, (id_, same) in enumerate(zip(batch.ids, there, strict=True)) if not same}
         unchanged += sum(there)
         if new:
@@ -151,19 +151,19 @@ def _copied(
 def _over(
     col: bqstore.Collection, ids: list[str], metadatas: list[dict[str, Any]], skipped: set[str | None]
 ) -> list[bqstore.Skipped]:
-    """Those of documents just added that no call returns, as their time is over."""
+    """Those of the documents just added that have expired already: no call returns them."""
     timed = [place for place, given in enumerate(metadatas) if bqstore.EXPIRES_AT_KEY in given]
     there = skipped.union(each.id for each in col.get([ids[place] for place in timed])) if timed else skipped
-    return [bqstore.Skipped(place, ids[place], "its time is over") for place in timed if ids[place] not in there]
+    return [bqstore.Skipped(place, ids[place], "it has expired") for place in timed if ids[place] not in there]
 
 
 def _equal(batch: Batch, col: bqstore.Collection) -> list[bool]:
-    """Which documents of a batch are in the collection as they are in the batch."""
+    """For each document of a batch, whether the collection holds an equal one."""
     originals = col.info().originals
     ids = [id_ for id_ in batch.ids if id_.isprintable() or _is_text(id_)]
     records = {each.id: each for each in col.get(ids, with_vectors=originals != "none")}
 
-    def same(place: int) -> bool:  # but for the metadata
+    def same(place: int) -> bool:  # all but the metadata
         record = records.get(batch.ids[place])
         if record is None or record.text != batch.texts[place]:
             return False
@@ -179,7 +179,7 @@ def _equal(batch: Batch, col: bqstore.Collection) -> list[bool]:
 
 
 def _is_text(id_: str) -> bool:
-    """Whether UTF-8 has it: not half of a pair of surrogates, which `add` refuses."""
+    """Whether UTF-8 can encode the id: `add` refuses lone surrogates."""
     return all(not 0xD800 <= ord(character) < 0xE000 for character in id_)
 
 
@@ -191,7 +191,7 @@ def _close(stored: F32, given: F32, originals: str) -> bool:
 
 
 def _as_stored(metadatas: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
-    """Metadata in the form in which a collection gives it back; None where it cannot be stored."""
+    """Metadata as a collection returns it; None if it cannot be stored."""
     if not metadatas:
         return []
     ids = [str(place) for place in range(len(metadatas))]
@@ -202,7 +202,7 @@ def _as_stored(metadatas: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
 
 
 def _compared(source: Source, col: bqstore.Collection, skipped: set[str | None]) -> tuple[int, list[str], float | None]:
-    """How many documents were read back as the source has them, the ids of the others, and the share of neighbors."""
+    """The number of documents read back equal, the ids of the others, and the share of neighbors found."""
     equal = 0
     differing: dict[str, None] = {}
     queries = _sample(source)
@@ -212,7 +212,7 @@ def _compared(source: Source, col: bqstore.Collection, skipped: set[str | None])
         for id_, same in zip(batch.ids, _equal(batch, col), strict=True):
             if same:
                 equal += 1
-                differing.pop(id_, None)  # an earlier one with its id was replaced
+                differing.pop(id_, None)  # it replaced an earlier document of the same id
             elif id_ not in skipped:
                 differing[id_] = None
         kept = batch.vectors[[id_ not in skipped for id_ in batch.ids]]
@@ -227,7 +227,7 @@ def _compared(source: Source, col: bqstore.Collection, skipped: set[str | None])
 
 
 def _sample(source: Source) -> F32:
-    """Vectors of documents at equal steps, float32 (m, dim), without zero vectors."""
+    """Vectors of evenly spaced documents, float32 (m, dim), without zero or non-finite vectors."""
     step, at = max(1, source.count // _SAMPLE), 0
     some: list[F32] = []
     for batch in source.batches():
@@ -238,7 +238,7 @@ def _sample(source: Source) -> F32:
 
 
 def _scores(queries: F32, vectors: F32, distance: str) -> NDArray[np.float32]:
-    """The scores of all vectors for each query, as a collection has them: float32 (m, n)."""
+    """Scores of all vectors for each query, defined as a collection's are: float32 (m, n)."""
     q, v = queries.astype(np.float64), vectors.astype(np.float64)
     if distance == "euclid":
         return -np.sqrt(np.maximum((q**2).sum(1)[:, None] + (v**2).sum(1) - 2 * q @ v.T, 0)).astype(np.float32)  # type: ignore[no-any-return]

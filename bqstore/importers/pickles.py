@@ -1,7 +1,7 @@
-"""Reads pickles of other stores without running what they hold.
+"""Reads pickles of other stores without running code from them.
 
-A pickle may name any function and call it. This reader knows a few classes that only hold values, gives records in
-their place, and refuses all other names.
+A pickle may name any function and call it. This reader accepts a few classes that only hold values, replaces them by
+records, and refuses all other names.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from uuid import UUID
 
 import bqstore
 
-_VALUES_PER_BYTE: Final = 4  # a byte of a pickle makes one value, or more where documents share their metadata
-_FEW: Final = 1_000_000  # as where some hundred documents share a list of a thousand
-_TIMES: Final = 32  # bytes of containers that a byte of a pickle makes; of short documents without metadata it is 15
+_VALUES_PER_BYTE: Final = 4  # allowed; a byte makes one value, or more if documents share their metadata
+_FEW: Final = 1_000_000  # values allowed in any pickle: some hundred documents may share a list of a thousand
+_TIMES: Final = 32  # bytes of containers allowed per byte of a pickle; short documents without metadata need 15
 _LITTLE: Final = 64 << 20
 _LENGTHS: Final = {ord(each.code): each.arg.n if each.arg else 0 for each in pickletools.opcodes}
-_WIDTHS: Final = {-2: 1, -3: 4, -4: 4, -5: 8}  # of the length that stands before a value
+_WIDTHS: Final = {-2: 1, -3: 4, -4: 4, -5: 8}  # bytes of the length prefix of a value
 _STOP, _FLOAT, _PUT, _LONG_PUT = b".Gpr"
 _ROOM: Final = {
     **dict.fromkeys(b"R\x81\x92oi", 400),  # an object and its attributes
@@ -31,7 +31,7 @@ _ROOM: Final = {
     **dict.fromkeys(b"]}ldt\x85\x86\x87", 80),  # lists, dictionaries, tuples
 }
 _SIMPLE: Final = frozenset({bool, bytes, float, int, str, type(None)})
-_VALUES: dict[tuple[str, str], Any] = {  # written in C: they cannot be changed from a pickle
+_VALUES: dict[tuple[str, str], Any] = {  # implemented in C: a pickle cannot modify them
     ("datetime", "datetime"): datetime.datetime,
     ("datetime", "date"): datetime.date,
     ("datetime", "time"): datetime.time,
@@ -43,7 +43,7 @@ _VALUES: dict[tuple[str, str], Any] = {  # written in C: they cannot be changed 
 
 
 class Stored:
-    """An object of another library's: its class's name, and the attributes it was stored with."""
+    """Stands for an object of another library: the name of its class, and its stored attributes."""
 
     name = ""
 
@@ -52,7 +52,7 @@ class Stored:
         self.state: Any = {}
 
     def __setstate__(self, state: Any) -> None:
-        """Keep the attributes: a dictionary, or one inside of pydantic's."""
+        """Keep the attributes: a dictionary, or pydantic's dictionary that contains them."""
         self.state = state[0] if isinstance(state, tuple) and state else state
 
 
@@ -63,19 +63,19 @@ def _attributes(stored: Stored) -> dict[str, Any]:
 
 
 def load(data: bytes, known: dict[tuple[str, str], str], path: Path) -> Any:
-    """The objects of a pickle, those of ``known`` (module, name) as `Stored`; CorruptionError for any other."""
+    """The objects of a pickle, those of ``known`` (module, name) as `Stored`. Raises CorruptionError for others."""
     known = {**known, ("uuid", "UUID"): "UUID"}
     classes: dict[tuple[str, str], Any] = {**_VALUES}
 
     class Reader(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) in known and (module, name) not in classes:
-                # of this reading alone, so that nothing can be left in it; made once, as it takes a kilobyte
+                # a new class for each reading: a pickle can change nothing that outlives it. Once per name: 1 KB each
                 classes[module, name] = type(name, (Stored,), {"name": known[module, name]})
             if (module, name) in classes:
                 return classes[module, name]
             raise bqstore.CorruptionError(
-                f"{path} is a pickle that names {module}.{name}, which no such store needs: it was not read, as "
+                f"{path} is a pickle that names {module}.{name}, which no such store needs: it was not read, since "
                 "a pickle may run any program"
             )
 
@@ -89,23 +89,23 @@ def load(data: bytes, known: dict[tuple[str, str], str], path: Path) -> Any:
 
 
 def _bounded(data: bytes, path: Path) -> None:
-    """CorruptionError for a pickle that asks for far more memory than it is long, before any of it is taken.
+    """Raise CorruptionError for a pickle whose reading would take far more memory than its length, before reading it.
 
-    Python's reader believes what it reads. A value is kept under a number, to be named again: under 2 ** 28, in twelve
-    bytes, in a table of 4 GB. Room is made for a length before its bytes are looked for. An empty set, of one byte,
-    takes 216.
+    Python's reader trusts its input. Memoizing one value under the number 2 ** 28, an instruction of a few bytes,
+    allocates a table of 4 GB. A buffer is allocated from a length prefix before its bytes are read. An empty set of
+    one byte takes 216.
     """
     at, size = 0, len(data)
     left = _TIMES * size + _LITTLE
     while at < size:
         code, number = data[at], 0
-        if code == _FLOAT:  # of a vector: a thousand in one step
+        if code == _FLOAT:  # floats of a vector: up to a thousand in one step
             some = data[at : at + 9000 : 9]
             at += 9 * (len(some) - len(some.lstrip(b"G")))
             continue
         at += 1
         length = _LENGTHS.get(code)
-        if length is None or code == _STOP:  # what is no instruction ends the reading, too
+        if length is None or code == _STOP:  # an unknown instruction ends the reading, too
             return
         left -= _ROOM.get(code, 0)
         if length >= 0:
@@ -116,22 +116,22 @@ def _bounded(data: bytes, path: Path) -> None:
             width = _WIDTHS[length]
             at += width + int.from_bytes(data[at : at + width], "little")
         else:
-            for _ in range(1 + (code in b"ci")):  # a module and a name are two lines
+            for _ in range(1 + (code in b"ci")):  # these take two lines, a module and a name
                 begin, at = at, data.find(b"\n", at) + 1 or size + 1
             if code == _PUT:
                 number = int(data[begin:at])
         if number > size or at > size or left < 0:
             raise bqstore.CorruptionError(
-                f"{path} is no pickle that can be read: it breaks off, or asks for far more memory than its "
+                f"{path} is no pickle that can be read: it is cut off, or asks for far more memory than its "
                 f"{size:,} bytes can fill"
             )
 
 
 def plain(value: Any, size: int) -> Any:
-    """The value without `Stored`: dictionaries of attributes in their place, UUIDs as UUIDs.
+    """The value with each `Stored` replaced by a dictionary of its attributes, or by a UUID.
 
-    ``size`` is that of the pickle in bytes. A list may stand in it once and be named many times, by lists that are
-    named many times themselves: forty of them hold more than any memory does. So values are counted.
+    ``size`` is the pickle's length in bytes, which bounds the values: a pickle may hold a list once and refer to it
+    many times, from lists that are themselves referred to many times. Forty such levels exceed any memory.
     """
     left = _VALUES_PER_BYTE * size + _FEW
 
@@ -150,7 +150,7 @@ def plain(value: Any, size: int) -> Any:
         if isinstance(value, dict):
             return {key: of(each, depth + 1) for key, each in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
-            if _SIMPLE.issuperset(map(type, value)):  # a vector, most of all
+            if _SIMPLE.issuperset(map(type, value)):  # mostly a vector
                 left -= len(value)
                 return list(value)
             return [of(each, depth + 1) for each in value]
@@ -160,5 +160,5 @@ def plain(value: Any, size: int) -> Any:
 
 
 def plain_values(data: bytes, known: dict[tuple[str, str], str], path: Path) -> Any:
-    """What a pickle holds, see `load`, as `plain` gives it."""
+    """The contents of a pickle: `load`, then `plain`."""
     return plain(load(data, known, path), len(data))

@@ -1,4 +1,4 @@
-"""The folder of qdrant-client's local mode: a description in JSON, and points as pickles in SQLite."""
+"""The folder of qdrant-client's local mode: collections described in JSON, points pickled in SQLite."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DISTANCES = {"Cosine": "cosine", "Dot": "dot", "Euclid": "euclid"}
 
 
 def recognizes(path: Path) -> bool:
-    """Whether this is such a folder."""
+    """Whether the path is a folder of qdrant-client's local mode."""
     return (path / "meta.json").is_file() and (path / "collection").is_dir()
 
 
 def open_source(path: Path, collection: str | None) -> Source:
-    """The points of one of the folder's collections, which may be named "collection/vector"."""
+    """The points of a collection; "collection/vector" names one of several vectors."""
     meta = path / "meta.json"
     try:
         described = json.loads(regular(meta).read_bytes())["collections"]
@@ -47,11 +47,11 @@ def open_source(path: Path, collection: str | None) -> Source:
         )
     file = path / "collection" / name / "storage.sqlite"
     old = file.with_suffix(".dbm")
-    if not file.is_file() and any(old.parent.glob(old.name + "*")):  # of whichever dbm Python had
+    if not file.is_file() and any(old.parent.glob(old.name + "*")):  # which file depends on Python's dbm
         moved = "open the folder once with qdrant-client 1.7, which moves them to SQLite, or " if old.is_file() else ""
         raise bqstore.InvalidInputError(
-            f"{wanted!r} of {path} is of a qdrant-client before 1.1.7, which kept points in {old}: {moved}"
-            "write them as JSON lines with the one that it is of (scroll with with_vectors=True)"
+            f"{wanted!r} of {path} was written by a qdrant-client before 1.1.7, which kept points in {old}: {moved}"
+            "export them as JSON lines with the version that wrote it (scroll with with_vectors=True)"
         )
     dim = space["size"]
     notes: list[str] = []
@@ -75,6 +75,6 @@ def open_source(path: Path, collection: str | None) -> Source:
 
 
 def _spaces(vectors: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, description) of the vectors of a collection, one for each document; "" is the name of the only one."""
+    """(name, description) of each vector field but multivectors; an unnamed field has the name ""."""
     spaces = {"": vectors} if isinstance(vectors.get("size"), int) else vectors
     return [(key, space) for key, space in spaces.items() if not space.get("multivector_config")]

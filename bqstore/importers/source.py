@@ -1,4 +1,4 @@
-"""What every source gives: how much there is, and its documents in portions."""
+"""The common form of all sources: a description, and the documents in batches."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 import bqstore
 
 F32 = NDArray[np.float32]
-AT_ONCE = 1000  # documents that are in memory together
+AT_ONCE = 1000  # documents in memory at a time
 
 
 class Batch(NamedTuple):
-    """Some documents: lists of equal length, and their vectors, float32 (n, dim)."""
+    """Documents as lists of equal length, and their vectors, float32 (n, dim)."""
 
     ids: list[str]
     texts: list[str | None]
@@ -30,18 +30,18 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """The documents of another store, which is only read.
+    """The documents of another store, which is opened for reading only.
 
     Attributes
     ----------
     kind : str          one of `KINDS`
     path : Path
-    collection : str    which of its collections; "" where it has but one
-    count : int         documents
-    dim : int           of their vectors; 0 where there are none
-    distance : str      "cosine", "dot" or "euclid", as the source has it
-    notes : list of str what is not taken, and why
-    batches : callable  the documents from the beginning, at most `AT_ONCE` at a time
+    collection : str    name of the collection that is read; "" for kinds of sources that report none
+    count : int         number of documents
+    dim : int           dimension of the vectors; 0 if there are none
+    distance : str      the source's: "cosine", "dot" or "euclid"
+    notes : list of str what is not imported, and why
+    batches : callable  iterates over the documents from the beginning, at most `AT_ONCE` at a time
     """
 
     kind: str
@@ -64,7 +64,7 @@ class One(NamedTuple):
 
 
 def portions(documents: Iterable[One], dim: int) -> Iterator[Batch]:
-    """Documents as batches; InvalidInputError names the first whose vector is not of this dimension."""
+    """Documents in batches. Raises InvalidInputError for a vector of another dimension."""
     some: list[One] = []
 
     def batch() -> Batch:
@@ -102,12 +102,12 @@ def _floats(document: One) -> F32:
 
 
 def dim_of(document: One) -> int:
-    """The dimension of a document's vector; InvalidInputError if it is no list of numbers."""
+    """The dimension of a document's vector. Raises InvalidInputError if it is not a list of numbers."""
     return int(_floats(document).size)
 
 
 def regular(file: Path) -> Path:
-    """The file itself. CorruptionError for a pipe, which is waited for without end, and a device, which has none."""
+    """The given file. Raises CorruptionError for pipes and devices, whose reading may never end."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise damaged(file, "it is no regular file")
     return file
@@ -115,9 +115,9 @@ def regular(file: Path) -> Path:
 
 @contextmanager
 def database(file: Path) -> Iterator[sqlite3.Connection]:
-    """An SQLite file that is only read; what SQLite refuses, at whatever moment, is a CorruptionError with its name.
+    """Open an SQLite file for reading only; any error of SQLite becomes a CorruptionError that names the file.
 
-    Views are refused, which may stand under the name of a table and have rows without end.
+    Views are refused: one could be named like a table and produce rows without end.
     """
     try:
         with closing(sqlite3.connect(f"{regular(file).absolute().as_uri()}?mode=ro", uri=True)) as connection:
@@ -128,9 +128,9 @@ def database(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def by_portions(connection: sqlite3.Connection, sql: str, *parameters: Any) -> Iterator[tuple[Any, ...]]:
-    """The rows of a statement whose first column grows, and is above its first parameter; ends with ``LIMIT ?``.
+    """The rows of a statement, fetched a batch at a time, so that no open statement blocks writers of the file.
 
-    A statement that is not read to its end keeps whoever writes to the file waiting, and then failing.
+    The statement ends with ``LIMIT ?``; its first column is ascending and greater than its first parameter.
     """
     last: Any = -1 << 63
     while some := connection.execute(sql, (last, *parameters, AT_ONCE)).fetchall():
@@ -139,7 +139,7 @@ def by_portions(connection: sqlite3.Connection, sql: str, *parameters: Any) -> I
 
 
 def chosen(names: Iterable[str], wanted: str | None, path: Path) -> str:
-    """The collection that is meant; InvalidInputError with all names where that is not clear."""
+    """The wanted collection, or the only one. Raises InvalidInputError or NotFoundError with the known names."""
     known = list(names)
     if wanted is not None:
         if wanted in known:

@@ -1,9 +1,9 @@
-"""sqlite-vec's virtual tables in an SQLite file, read from the ordinary tables behind them: no extension is loaded.
+"""sqlite-vec's virtual tables in an SQLite file, read from their shadow tables: no extension is loaded.
 
-A table ``v`` made by ``vec0`` keeps its rows in chunks. ``v_chunks`` has the rowids of each and which of its places are
-taken, ``v_vector_chunks00`` the vectors of the first vector column, ``v_metadatachunks00`` the values of the first
-metadata column (texts of more than 12 bytes in ``v_metadatatext00``), ``v_auxiliary`` the columns that begin with ``+``
-and ``v_rowids`` keys that are texts. Tried with files of sqlite-vec 0.1.
+A ``vec0`` table ``v`` keeps its rows in chunks. ``v_chunks`` holds the rowids of each chunk and which slots are in use;
+``v_vector_chunks00`` the vectors of the first vector column; ``v_metadatachunks00`` the values of the first metadata
+column, with texts of more than 12 bytes in ``v_metadatatext00``; ``v_auxiliary`` the columns declared with ``+``;
+``v_rowids`` the place of each row, and its text key. Tested with files of sqlite-vec 0.1.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .source import One, Source, chosen, damaged, database, portions
 from .tables import text_and_metadata
 
 _MAGIC = b"SQLite format 3\0"
-_AT_ONCE = 500  # rowids in a statement, below the 999 that old SQLite takes
+_AT_ONCE = 500  # rowids in a statement; old SQLite allows 999
 _MADE = re.compile(r"""\busing\s+["'`\[]?vec0["'`\]]?\s*\((.*)\)\s*;?\s*$""", re.I | re.S)
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
 _COLUMN = re.compile(r"(?P<aux>\+?)\s*(?P<name>\w+)\s+(?P<type>\w+)\s*(?:\[\s*(?P<dim>\d+)\s*\])?\s*(?P<rest>.*)", re.S)
 _VECTORS = {"float": "<f4", "float32": "<f4", "f32": "<f4", "int8": "i1", "i8": "i1", "bit": "bit"}
-_INLINE = 12  # bytes of a text beside its length
+_INLINE = 12  # bytes of a text kept inline, after its length
 _DISTANCES = {"l2": "euclid", "cosine": "cosine", "l1": "euclid"}
 
 
@@ -44,17 +44,17 @@ class _Vector(NamedTuple):
 
 @dataclass
 class _Table:
-    """What the statement says that made a table."""
+    """The columns of a virtual table, from its CREATE statement."""
 
     name: str
-    key: bool = False  # a primary key of texts
+    key: bool = False  # whether it has a text primary key
     vectors: list[_Vector] = field(default_factory=list)
     partitions: list[str] = field(default_factory=list)
     values: list[tuple[str, str]] = field(default_factory=list)  # metadata columns: name and type
     auxiliary: list[str] = field(default_factory=list)
 
     def part(self, what: str, number: int | None = None) -> str:
-        """The quoted name of a table behind it."""
+        """The quoted name of a shadow table."""
         return _quoted(f"{self.name}_{what}" + ("" if number is None else f"{number:02d}"))
 
 
@@ -63,7 +63,7 @@ def _quoted(name: str) -> str:
 
 
 def recognizes(path: Path) -> bool:
-    """Whether this is an SQLite file with such a table. CorruptionError if SQLite cannot read it."""
+    """Whether the path is an SQLite file with a ``vec0`` table. Raises CorruptionError if SQLite cannot read it."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -74,7 +74,7 @@ def recognizes(path: Path) -> bool:
 
 
 def _made(connection: sqlite3.Connection) -> dict[str, str]:
-    """What stands between the parentheses of the statements that made the tables, by name."""
+    """The column declarations of each ``vec0`` table, by name."""
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND rootpage = 0 ORDER BY name")
     found = ((name, _MADE.search(_COMMENT.sub(" ", sql))) for name, sql in rows)
     return {name: match[1] for name, match in found if match}
@@ -88,11 +88,11 @@ def _declared(name: str, inside: str, file: Path) -> _Table:
         if found is None:
             if re.match(r"\w+\s*=", part):  # chunk_size=1024
                 continue
-            raise damaged(file, f"the column {part!r} of {name!r} is of no form that is known")
+            raise damaged(file, f"the column {part!r} of {name!r} is declared in no form that is known")
         column, kind, rest = found["name"], found["type"].lower(), found["rest"].lower()
         if found["dim"] is not None and kind in _VECTORS:
             if "indexed" in rest:
-                raise bqstore.InvalidInputError(f"{name}/{column} of {file} has an index of its own, which is not read")
+                raise bqstore.InvalidInputError(f"{name}/{column} of {file} has an index of its own: not supported")
             metric = re.search(r"distance_metric\s*=\s*(\w+)", rest)
             table.vectors.append(_Vector(column, _VECTORS[kind], int(found["dim"]), metric[1] if metric else "l2"))
         elif found["aux"]:
@@ -107,7 +107,7 @@ def _declared(name: str, inside: str, file: Path) -> _Table:
 
 
 def open_source(path: Path, collection: str | None) -> Source:
-    """The rows of a table; "table/column" where there are several columns of vectors."""
+    """The rows of a table; "table/column" names one of several vector columns."""
     with database(path) as connection:
         tables = [_declared(name, inside, path) for name, inside in _made(connection).items()]
         several = {
@@ -121,8 +121,8 @@ def open_source(path: Path, collection: str | None) -> Source:
         vector = table.vectors[place]
         if vector.dtype == "bit":
             raise bqstore.InvalidInputError(
-                f"{name!r} of {path} holds bit vectors, of which the numbers cannot be had back; import a column of "
-                "float or int8, or embed the texts again: bits are made here of what is added"
+                f"{name!r} of {path} holds bit vectors, from which the original numbers cannot be recovered; import a "
+                "column of float or int8, or embed the texts again: bqstore quantizes float vectors itself"
             )
         notes = [f"the bit vectors of {each!r} are left out" for each in several if each not in numbers]
         if vector.dtype == "i1":
@@ -145,16 +145,16 @@ def open_source(path: Path, collection: str | None) -> Source:
 
 
 def _beside(connection: sqlite3.Connection, table: _Table, notes: list[str]) -> tuple[str, list[str]]:
-    """The table with the documents of the same rowids, and its columns; "" if there is none.
+    """The table that holds the documents under the same rowids, and its columns; "" if there is none.
 
-    LangChain's ``docs_vec`` has its texts in ``docs``, and so do many others, also with ``vec_docs``.
+    LangChain keeps the texts of ``docs_vec`` in ``docs``. Others do the same, or name the vector table ``vec_docs``.
     """
     for name in (table.name.removesuffix("_vec"), table.name.removeprefix("vec_")):
         known = connection.execute("SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (name,))
         row = known.fetchone()
         if name != table.name and row is not None and row[0]:
             columns = [each[1] for each in connection.execute(f"PRAGMA table_info({_quoted(name)})")]
-            vectors = {vector.name for vector in table.vectors}  # LangChain keeps them in both
+            vectors = {vector.name for vector in table.vectors}  # LangChain stores them in both tables
             kept = [each for each in columns if each.lower() != "rowid" and each not in vectors]
             notes.append(f"texts and metadata come from the rows of {name!r} with the same rowids")
             return name, _of_values(connection, _quoted(name), dict(zip(kept, map(_quoted, kept), strict=True)), notes)
@@ -168,7 +168,7 @@ def _without_bytes(connection: sqlite3.Connection, table: _Table, notes: list[st
 
 
 def _of_values(connection: sqlite3.Connection, where: str, columns: dict[str, str], notes: list[str]) -> list[str]:
-    """The names of columns that hold no bytes, which metadata cannot."""
+    """The names of the columns that hold no bytes, which metadata cannot store."""
     kept = []
     for name, column in columns.items():
         if connection.execute(f"SELECT 1 FROM {where} WHERE typeof({column}) = 'blob' LIMIT 1").fetchone():  # noqa: S608
@@ -220,7 +220,7 @@ def _documents(
 
 
 def _by_rowid(connection: sqlite3.Connection, where: str, columns: str, rowids: list[int]) -> dict[int, Sequence[Any]]:
-    """Columns of some rows, by rowid; those that are not there are absent."""
+    """The given columns by rowid, for those of the rowids that exist."""
     marks = ", ".join("?" * len(rowids))
     rows = connection.execute(f"SELECT rowid, {columns} FROM {where} WHERE rowid IN ({marks})", rowids)  # noqa: S608
     return {row[0]: row[1:] for row in rows}
@@ -236,7 +236,7 @@ def _bytes(file: Path, chunk: int, given: Any, length: float) -> NDArray[np.uint
 def _blob(
     connection: sqlite3.Connection, file: Path, chunk: int, size: int, where: str, column: str, width: float
 ) -> NDArray[np.uint8]:
-    """The values of all places of a chunk, each of so many bytes."""
+    """The values of all slots of a chunk, ``width`` bytes each."""
     row = connection.execute(f"SELECT {column} FROM {where} WHERE rowid = ?", (chunk,)).fetchone()  # noqa: S608
     return _bytes(file, chunk, None if row is None else row[0], size * width)
 
@@ -251,7 +251,7 @@ def _long_texts(connection: sqlite3.Connection, file: Path, where: str, rowids: 
 def _decoder(
     kind: str, blob: Callable[..., NDArray[np.uint8]], table: _Table, number: int, long_texts: Callable[..., Any]
 ) -> Callable[[NDArray[np.int64], list[int]], list[Any]]:
-    """What reads the values of a metadata column at some places of a chunk."""
+    """A function that reads a metadata column's values at given slots of a chunk."""
     data = partial(blob, table.part("metadatachunks", number), "data")
     if kind in ("boolean", "bool"):
         flags = np.unpackbits(data(1 / 8), bitorder="little").astype(bool)

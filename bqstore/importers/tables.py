@@ -1,4 +1,4 @@
-"""Tables and arrays: Parquet, Arrow and LanceDB by their libraries, npy, npz and JSON lines."""
+"""Tables and arrays: Parquet, Arrow and LanceDB, read by their libraries; npy, npz and JSON lines, read here."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .source import AT_ONCE, One, Source, chosen, damaged, dim_of, portions, reg
 _IDS = ("id", "ids", "_id", "uuid", "doc_id")
 _TEXTS = ("text", "document", "page_content", "content", "chunk")
 _VECTORS = ("vector", "vectors", "embedding", "embeddings")
-_SINGULAR = {"texts": "text", "documents": "document", "metadatas": "metadata"}  # of the arrays of an npz
+_SINGULAR = {"texts": "text", "documents": "document", "metadatas": "metadata"}  # names of arrays in an npz
 _LINES = (".jsonl", ".ndjson")
-DOCUMENTS: Final = "documents.jsonl"  # beside the arrays of an npz that `export` has written
-_LONGEST: Final = 1 << 30  # bytes of a line, or of a row: more than any document that a collection takes needs
-_PORTION: Final = 1 << 26  # bytes of an array that are in memory together
+DOCUMENTS: Final = "documents.jsonl"  # the member of an npz in which `export` writes the documents
+_LONGEST: Final = 1 << 30  # bytes of a line or row: more than any document that a collection accepts
+_PORTION: Final = 1 << 26  # bytes of an array in memory at a time
 
 
 def _of_row(row: dict[str, Any], place: int, path: Path) -> One:
-    """A document of a row, by the usual names of columns; without an id it is the file's name and its place."""
+    """A row as a document, by the usual column names. A missing id becomes the file's name and the row's number."""
     vector = next((row.pop(key) for key in _VECTORS if row.get(key) is not None), None)
-    if isinstance(vector, str):  # a list as JSON, as CSV-like dumps have it
+    if isinstance(vector, str):  # JSON text, as in dumps similar to CSV
         with suppress(ValueError):
             vector = json.loads(vector)
     if vector is None:
@@ -46,10 +46,10 @@ def _of_row(row: dict[str, Any], place: int, path: Path) -> One:
 
 
 def text_and_metadata(row: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """What a row holds besides id and vector, by the usual names of columns."""
+    """The text and metadata of a row, by the usual column names."""
     text, rest = framework_keys.text_of(row, *_TEXTS)
     nested = given = rest.pop("metadata", None)
-    if isinstance(given, str):  # JSON in a column of text
+    if isinstance(given, str):  # JSON in a text column
         with suppress(ValueError):
             nested = json.loads(given)
     if not isinstance(nested, dict):
@@ -72,7 +72,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    """All lines, also empty ones."""
+    """All lines, including empty ones."""
     while line := file.readline(_LONGEST + 1):
         if len(line) > _LONGEST:
             raise damaged(path, f"it has a line of more than {_LONGEST:,} bytes")
@@ -80,12 +80,12 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
 
 
 def recognizes_lines(path: Path) -> bool:
-    """Whether this is a file of JSON lines."""
+    """Whether the path is a file of JSON lines."""
     return path.suffix in _LINES and path.is_file()
 
 
 def open_lines(path: Path, collection: str | None) -> Source:
-    """Documents as JSON lines: {"id", "text", "metadata", "vector"}, or the usual other names of these."""
+    """Documents in JSON lines with the keys "id", "text", "metadata" and "vector", or other usual names for these."""
 
     def each() -> Iterator[One]:
         with regular(path).open("rb") as file:
@@ -101,13 +101,13 @@ def open_lines(path: Path, collection: str | None) -> Source:
 
 
 def recognizes_arrays(path: Path) -> bool:
-    """Whether this is an npy or npz file."""
+    """Whether the path is an npy or npz file."""
     return path.suffix in (".npy", ".npz") and path.is_file()
 
 
 @dataclass(frozen=True)
 class _Array:
-    """An array of an npz, of which some rows at a time are read; not so where it was written ``by_rows`` False."""
+    """An array of an npz, read some rows at a time; at once if it is in Fortran order (``by_rows`` False)."""
 
     path: Path
     member: str
@@ -118,7 +118,7 @@ class _Array:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         n, size = self.shape[0], self.dtype.itemsize * math.prod(self.shape[1:])
         if size > _LONGEST or (not self.by_rows and n * size > _LONGEST):
-            what = f"a row of {size:,} bytes" if self.by_rows else "columns, not rows, and is too long to turn"
+            what = f"a row of {size:,} bytes" if self.by_rows else "columns, not rows, and is too large to transpose"
             raise bqstore.InvalidInputError(f"{self.member} of {self.path} has {what}; at most {_LONGEST:,} are read")
         if not self.by_rows:
             with np.load(self.path, allow_pickle=False) as loaded:
@@ -142,7 +142,7 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and type. ValueError for what is no array, and for one of Python objects."""
+    """Shape, whether in Fortran order, and dtype. Raises ValueError for anything but an array of plain values."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read(file)
@@ -152,7 +152,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
-    """The arrays of a file by name; none is in memory as a whole. ValueError for arrays of Python objects."""
+    """The arrays of a file by name, none of them loaded yet. Raises ValueError for arrays of Python objects."""
     if path.suffix == ".npy":
         return {"vectors": np.load(path, mmap_mode="r", allow_pickle=False)}
     found: dict[str, Any] = {}
@@ -166,7 +166,7 @@ def _arrays(path: Path) -> dict[str, Any]:
 
 
 def open_arrays(path: Path, collection: str | None) -> Source:
-    """Vectors of an npy file, with documents in JSON lines of the same name beside it; or an npz with both."""
+    """Vectors of an npy file, with documents in a JSON lines file of the same name; or an npz with both."""
     arrays = _arrays(path)
     vectors = next((arrays.pop(key) for key in _VECTORS if key in arrays), None)
     if vectors is None:
@@ -204,7 +204,7 @@ def open_arrays(path: Path, collection: str | None) -> Source:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[tuple[Iterator[bytes], Path | str | None]]:
-    """The JSON lines of the documents and where they are: beside an npy, or in an npz that `export` has written."""
+    """The JSON lines of the documents, and their file: beside an npy, or inside an npz written by `export`."""
     if path.suffix == ".npz":
         with zipfile.ZipFile(regular(path)) as whole:
             if DOCUMENTS not in whole.namelist():
@@ -222,7 +222,7 @@ def _beside(path: Path) -> Iterator[tuple[Iterator[bytes], Path | str | None]]:
 
 
 def _are_ours(columns: dict[str, Any]) -> bool:
-    """Whether an earlier `export` wrote this npz: its documents are JSON objects of three keys; others' are texts."""
+    """Whether an older `export` wrote this npz: its documents are JSON objects of three keys, not plain texts."""
     if columns.keys() != {"documents"} or not columns["documents"].shape[0]:
         return False
     with suppress(ValueError, TypeError, RecursionError):
@@ -232,22 +232,22 @@ def _are_ours(columns: dict[str, Any]) -> bool:
 
 
 def recognizes_arrow(path: Path) -> bool:
-    """Whether this is a Parquet or Arrow file."""
+    """Whether the path is a Parquet or Arrow file."""
     return path.suffix in (".parquet", ".pq", ".arrow", ".feather") and path.is_file()
 
 
 def _needs(library: str, what: str) -> bqstore.InvalidInputError:
-    return bqstore.InvalidInputError(f"{what} is read by {library}: pip install {library}")
+    return bqstore.InvalidInputError(f"reading {what} needs {library}: pip install {library}")
 
 
 def _from_arrow(kind: str, path: Path, name: str, count: int, batches: Callable[[], Any], distance: str) -> Source:
-    """The rows of Arrow's record batches."""
+    """The rows of Arrow record batches."""
 
     def each() -> Iterator[One]:
         place = 0
         for batch in batches():
             for row in batch.to_pylist():
-                # a table has a null where a document lacks what others have; JSON in its text means what it says
+                # a null in a table means that the document lacks the key; nulls inside JSON text are kept
                 yield _of_row({k: _without_nulls(v) for k, v in row.items() if v is not None}, place, path)
                 place += 1
 
@@ -257,7 +257,7 @@ def _from_arrow(kind: str, path: Path, name: str, count: int, batches: Callable[
 
 
 def open_arrow(path: Path, collection: str | None) -> Source:
-    """The rows of a Parquet or Arrow file, by the usual names of columns."""
+    """The rows of a Parquet or Arrow file, by the usual column names."""
     try:
         pyarrow: Any = import_module("pyarrow")
         import_module("pyarrow.dataset")
@@ -270,12 +270,12 @@ def open_arrow(path: Path, collection: str | None) -> Source:
 
 
 def recognizes_lance(path: Path) -> bool:
-    """Whether this is a folder of LanceDB tables, or one of them."""
+    """Whether the path is a folder of LanceDB tables, or one table."""
     return path.is_dir() and (path.suffix == ".lance" or any(path.glob("*.lance")))
 
 
 def open_lance(path: Path, collection: str | None) -> Source:
-    """The rows of a table of LanceDB."""
+    """The rows of a LanceDB table."""
     if path.suffix == ".lance":
         path, collection = path.parent, path.stem
     name = chosen(sorted(each.stem for each in path.glob("*.lance")), collection, path)
@@ -290,7 +290,7 @@ def open_lance(path: Path, collection: str | None) -> Source:
 
 
 def _lance_distance(table: Any) -> str:
-    """The distance of the index of the vectors; that of LanceDB's searches where there is none."""
+    """The distance of the vector index; without an index, the default of LanceDB's searches."""
     for index in table.list_indices():
         if any(column in _VECTORS for column in index.columns):
             kind = getattr(table.index_stats(index.name), "distance_type", None)

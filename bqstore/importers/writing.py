@@ -1,4 +1,4 @@
-"""Write a collection out: JSON lines, npz, Parquet or Arrow, in forms that `import_from` reads back without loss."""
+"""Export a collection to JSON lines, npz, Parquet or Arrow, in forms that `import_from` reads back without loss."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _AT_ONCE = 1000
 
 
 def export(col: bqstore.Collection, path: str | PathLike[str]) -> int:
-    """Write all documents of a collection to a file; how many.
+    """Write all documents of a collection to a file; returns their number.
 
-    The file's ending says the form: ``.jsonl``, ``.npz`` (all in memory), ``.parquet`` or ``.arrow`` (by pyarrow).
-    Dates in metadata become ISO text, as JSON has no dates. The distance is not in the file: give it to `import_from`.
-    The file appears when it is whole.
+    The suffix selects the format: ``.jsonl``, ``.npz`` (built in memory), ``.parquet`` or ``.arrow`` (these need
+    pyarrow). Dates in metadata become ISO text, since JSON has no dates. The file does not contain the distance: pass
+    it to `import_from`. The file appears only when it is complete.
 
     Raises
     ------
-    InvalidInputError   another ending, the file exists, or ``originals="none"``: the vectors are not kept
+    InvalidInputError   the suffix is unknown, the file exists, or ``originals="none"``: there are no vectors to write
 
     >>> with bqstore.open() as col:
     ...     ids = col.add([[1.0, 0.5]], ids=["a"], texts=["one"], metadatas=[{"lang": "en"}])
@@ -73,7 +73,7 @@ def _json(value: Any) -> str:
 
 def _lines(col: bqstore.Collection, file: Any, _: str) -> int:
     count = 0
-    for count, each in enumerate(_documents(col), 1):  # noqa: B007 - the last one counts
+    for count, each in enumerate(_documents(col), 1):  # noqa: B007 - the last value is used
         assert each.vector is not None
         row = {"id": each.id, "text": each.text, "metadata": each.metadata, "vector": each.vector.tolist()}
         file.write((_json(row) + "\n").encode())
@@ -86,7 +86,7 @@ def _arrays(col: bqstore.Collection, file: Any, _: str) -> int:
     with zipfile.ZipFile(file, "w") as whole:
         with whole.open("vectors.npy", "w", force_zip64=True) as out:
             np.lib.format.write_array(out, vectors, allow_pickle=False)
-        # no array: numpy's strings are all as long as the longest, know no missing text, and lose zeros at their end
+        # not as arrays: numpy pads strings to the longest, has no missing text, and drops trailing NUL characters
         with whole.open(DOCUMENTS, "w", force_zip64=True) as out:
             for each in found:
                 out.write((_json({"id": each.id, "text": each.text, "metadata": each.metadata}) + "\n").encode())
@@ -98,7 +98,7 @@ def _tables(col: bqstore.Collection, file: Any, ending: str) -> int:
         pa: Any = import_module("pyarrow")
         import_module("pyarrow.parquet")
     except ImportError:
-        raise bqstore.InvalidInputError(f"{ending} files are written by pyarrow: pip install pyarrow") from None
+        raise bqstore.InvalidInputError(f"writing {ending} files needs pyarrow: pip install pyarrow") from None
     text = pa.string()
     vector = pa.list_(pa.float32(), col.info().dim or -1)
     schema = pa.schema([("id", text), ("text", text), ("metadata", text), ("vector", vector)])

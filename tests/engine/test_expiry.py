@@ -346,7 +346,7 @@ def test_what_is_over_when_it_is_imported_is_told_of_and_is_no_difference(tmp_pa
     col.close()
     moved.at += timedelta(minutes=4)
     report = import_from(tmp_path / "all.jsonl", tmp_path / "imported")
-    assert [(each.id, each.reason) for each in report.skipped] == [("1", "its time is over"), ("3", "its time is over")]
+    assert [(each.id, each.reason) for each in report.skipped] == [("1", "it has expired"), ("3", "it has expired")]
     assert report.ok and (report.added, report.compared, report.neighbors) == (6, 6, 1.0)
 
 
