@@ -1,8 +1,8 @@
 """From text to vectors: the `Embedder` protocol, OpenAI's models behind it, and the cache on disk.
 
-May import `validate` and below (files and locks of `storage`, too); of a collection it knows the methods it calls.
-Importing it needs numpy only; ``openai`` is imported when an `OpenAIEmbedder` is made. Start with
-`protocol.py`, then `openai/embedder.py`.
+May import `validate` and the layers below it, and the files and locks of `storage`; it reaches collections only through
+`base.CollectionLike`. Importing it needs numpy only; ``openai`` is imported when an `OpenAIEmbedder` is made. Start
+with `protocol.py`, then `openai/embedder.py`.
 """
 
 from .cached import CachedEmbedder

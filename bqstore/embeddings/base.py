@@ -1,7 +1,7 @@
-"""What all embedders have in common: single questions, async calls, `add_to` and `search` of a collection, frameworks.
+"""The base of all embedders: single queries, async calls, `add_to` and `search` of a collection, framework adapters.
 
-Before anything is embedded for a collection, it is asked whether it takes vectors of this model and dimension. Neither
-LangChain nor LlamaIndex is imported before it is asked for.
+Before texts are embedded for a collection, the collection checks the model and dimension. LangChain and LlamaIndex are
+imported only by `as_langchain` and `as_llama_index`.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ class CollectionLike(Protocol):
 
 
 class EmbedderBase(ABC, Generic[SideT]):
-    """An `Embedder` with all its public calls but `embed`, made of how it embeds passages and questions."""
+    """The public calls of an `Embedder`, except `embed`, built on the abstract methods below."""
 
     model: str
-    _passages: SideT  # how they are embedded, and under which keys they are cached
+    _passages: SideT  # how passages are embedded, and their cache keys
     _questions: SideT
 
     @property
@@ -69,8 +69,8 @@ class EmbedderBase(ABC, Generic[SideT]):
         return np.ascontiguousarray(self._embed([text], self._questions)[0])
 
     async def aembed(self, texts: Sequence[str]) -> Vectors:
-        """As `embed`. An `OpenAIEmbedder` waits on an event loop, through its ``async_client`` if it has one; others
-        work in a thread.
+        """As `embed`, without blocking the event loop. An `OpenAIEmbedder` sends asynchronous requests, through its
+        ``async_client`` if it has one; other embedders run in a thread.
 
         >>> import asyncio
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
@@ -80,7 +80,7 @@ class EmbedderBase(ABC, Generic[SideT]):
         return await self._aembed(texts, self._passages)
 
     async def aembed_query(self, text: str) -> Vectors:
-        """As `embed_query`, and as `aembed`.
+        """As `embed_query`, without blocking the event loop; see `aembed`.
 
         >>> import asyncio
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
@@ -100,25 +100,25 @@ class EmbedderBase(ABC, Generic[SideT]):
     ) -> int:
         """Embed texts and add them to a collection, batch by batch, in the memory of a few batches.
 
-        The next batches are embedded while one is committed. After an error or Ctrl-C, what was committed stays in
-        the collection and what was embedded stays in the cache: a second run requests only what is missing. Give ids,
-        so that the second run replaces the documents of the first instead of adding them twice. The collection
+        While a batch is committed, an `OpenAIEmbedder` embeds the next ones. After an error or Ctrl-C, committed
+        documents stay in the collection and embedded ones in the cache: a second run requests only what is missing.
+        Pass ids, so that it replaces the documents of the first run instead of adding them again. The collection
         remembers the model. Returns the number of texts added.
 
         Parameters
         ----------
         collection : bqstore.Collection
         texts : iterable of str
-        ids : iterable of str, optional         one a text; random ones otherwise
-        metadatas : iterable of dict, optional  one a text
-        batch : int                             texts in a batch
+        ids : iterable of str, optional         one per text; random by default
+        metadatas : iterable of dict, optional  one per text
+        batch : int                             texts per batch
 
         Raises
         ------
         SettingsConflictError   the collection holds vectors of another model or dimension; nothing was sent
-        ReadOnlyError           the collection cannot be written; nothing was sent
-        InvalidInputError       there are fewer or more ids or metadatas than texts
-        Also as `embed` and `bqstore.Collection.add`, after the batches before were added.
+        ReadOnlyError           the collection is read-only; nothing was sent
+        InvalidInputError       the number of ids or metadatas differs from that of texts
+        Also as `embed` and `bqstore.Collection.add`, after earlier batches were added.
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder, bqstore.open() as collection:
         ...     embedder.add_to(collection, ["Cats purr.", "Dogs bark."], ids=["cats", "dogs"])
@@ -133,8 +133,8 @@ class EmbedderBase(ABC, Generic[SideT]):
         added = 0
         with self._reporting() as report, closing(self._batches(texts, batch)) as embedded:
             for start, part, vectors in embedded:
-                # remembered with the first vectors: an embedder that fails leaves no trace. Asked again with the
-                # others, as all texts may have been embedded with another model meanwhile
+                # the model is remembered with the first vectors, so that an embedder that fails leaves no trace; and
+                # checked with every batch, since the collection may have been embedded anew with another model
                 collection.check_model(self.model, vectors.shape[1], remember=not added)
                 part_ids, part_metadatas = (values.take(len(part), start) for values in (id_values, metadata_values))
                 collection.add(vectors, ids=part_ids, texts=part, metadatas=part_metadatas)
@@ -145,12 +145,12 @@ class EmbedderBase(ABC, Generic[SideT]):
         return added
 
     def search(self, collection: CollectionLike, text: str, k: int = 10, **settings: Any) -> Any:
-        """The ``k`` documents of a collection that are nearest to a text, as `bqstore.Collection.search` returns them.
+        """The ``k`` documents of a collection nearest to a text, as `bqstore.Collection.search` returns them.
 
         ``settings`` are those of `bqstore.Collection.search`, such as ``filter``.
 
         Raises SettingsConflictError if the collection holds vectors of another model or dimension; nothing was sent.
-        Also as `embed_query` and `bqstore.Collection.search`.
+        Otherwise raises as `embed_query` and `bqstore.Collection.search`.
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder, bqstore.open() as collection:
         ...     added = embedder.add_to(collection, ["Cats purr.", "Dogs bark."], ids=["cats", "dogs"])
@@ -181,11 +181,11 @@ class EmbedderBase(ABC, Generic[SideT]):
         """
         return _adapter("llama_index.vector_stores.bqstore", "EmbedderEmbedding", "llama-index")(self)
 
-    # What an embedder has of its own.
+    # Each embedder implements these.
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held."""
+        """Release resources."""
 
     @abstractmethod
     def _known_dim(self) -> int | None:
@@ -200,16 +200,16 @@ class EmbedderBase(ABC, Generic[SideT]):
 
     @abstractmethod
     def _batches(self, texts: Iterable[str], batch: int) -> EmbeddedBatches:
-        """The index of the first text, the texts and the vectors, float32 (m, dim), of each batch, in order."""
+        """For each batch in order: the index of its first text, its texts, and its vectors, float32 (m, dim)."""
 
     @abstractmethod
     def _reporting(self) -> AbstractContextManager[Report]:
-        """A context whose value is called with (done, total or None)."""
+        """A context manager that yields a function to call with (texts done, total or None)."""
 
 
 def _check_collection(given: Any) -> None:
     if not hasattr(given, "check_model"):
-        inside = "; this one's is its .collection" if hasattr(getattr(given, "collection", None), "check_model") else ""
+        inside = "; pass its .collection" if hasattr(getattr(given, "collection", None), "check_model") else ""
         raise InvalidInputError(f"collection is of type {type(given).__name__}; expected a bqstore.Collection{inside}")
 
 

@@ -1,4 +1,4 @@
-"""The cache around any embedding model: an `Embedder`, or an ``Embeddings`` of LangChain. It knows no network."""
+"""A cache around any embedding model: an `Embedder`, or a LangChain ``Embeddings``."""
 
 import os
 import re
@@ -26,7 +26,7 @@ _OF_NO_VECTOR = re.compile(
     r"callback|proxy|organi|training|^model(_name)?$|^dimensions$|base_url|api_base",
     re.I,
 )
-_BATCH = 512  # texts embedded in one call of the model; each batch is stored before the next is begun
+_BATCH = 512  # texts per call of the model; each batch is stored before the next begins
 
 
 class _Side(NamedTuple):
@@ -35,29 +35,28 @@ class _Side(NamedTuple):
 
 
 class CachedEmbedder(EmbedderBase[_Side]):
-    """An `Embedder` that keeps the vectors of another on disk. Threads may share it if they may share the other.
+    """An `Embedder` that caches the vectors of another on disk. Thread-safe if the other is.
 
     Parameters
     ----------
-    embedder          has ``embed_documents`` and ``embed_query`` (LangChain), or ``embed`` and ``embed_query``; or the
-                      name of a model that runs on this machine, behind that of its library: "model2vec:...",
-                      "fastembed:...", "sentence-transformers:...", "wordllama:l2_supercat" (which comes with its
-                            weights), or "llama-cpp:..." and the path of a GGUF file
-    model : str, optional   names the model, by which the cache tells models apart; ``embedder.model`` or
-                            ``embedder.model_name`` otherwise
-    settings : dict, optional   all else that the vectors depend on, such as ``{"normalize": True}``: the cache keeps
-                            those of other settings apart. Otherwise the embedder's public fields that are plain values,
-                            but for those that do not touch vectors (keys, timeouts, batch sizes, devices), as they
-                            are when this is made
+    embedder                an object with ``embed_documents`` and ``embed_query`` (LangChain), or with ``embed`` and
+                            ``embed_query``; or a local model as "library:model": "model2vec:...", "fastembed:...",
+                            "sentence-transformers:...", "wordllama:l2_supercat" (its weights are in the package), or
+                            "llama-cpp:..." with the path of a GGUF file
+    model : str, optional   the model's name, part of the cache keys; by default ``embedder.model`` or
+                            ``embedder.model_name``
+    settings : dict, optional   other settings that the vectors depend on, such as ``{"normalize": True}``; they are
+                            part of the cache keys. By default the embedder's public fields with plain values at this
+                            moment, except those that do not affect vectors (keys, timeouts, batch sizes, devices)
     cache : bool or path    True: the user's cache folder; a path: that folder; False: none
-    max_cache_bytes : int, optional   bound of the cache; the oldest entries are deleted first
+    max_cache_bytes : int, optional   limit of the cache's size; the oldest entries are deleted first
 
     Raises
     ------
     InvalidInputError   the embedder lacks the methods or a name, or a setting is unknown
-    ImportError         the library of the model that was named is not installed
-    EmbeddingError      it cannot load the model
-    StorageError        the cache folder that was named cannot be used
+    ImportError         the library of a local model is not installed
+    EmbeddingError      the library cannot load the model
+    StorageError        the given cache folder cannot be used
 
     >>> class Lengths:
     ...     model = "lengths"
@@ -102,8 +101,8 @@ class CachedEmbedder(EmbedderBase[_Side]):
                 "the embedder has no model's name; pass model=..., so that the cache can tell models apart"
             )
         self.model, self.embedder = name, embedder
-        # A model may embed questions in another way than passages: each have keys of their own.
-        # of other servers as well: they may give one name to different models
+        # Separate cache keys for queries and passages, since a model may embed them differently, and for each server,
+        # since two servers may use one name for different models.
         url = getattr(embedder, "base_url", None) or getattr(embedder, "openai_api_base", None)
         server = f" {url}" if isinstance(url, str) else ""
         if settings is not None and not isinstance(settings, Mapping):
@@ -131,8 +130,8 @@ class CachedEmbedder(EmbedderBase[_Side]):
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of passages, float32 (n, dim), in the order of ``texts``.
 
-        The embedder gets only those that are not cached, and equal ones once. Raises InvalidInputError if a text is
-        empty or not a string, EmbeddingError if the embedder gave something else than a finite vector for each.
+        The embedder is called only with texts that are not cached, each distinct text once. Raises InvalidInputError if
+        a text is empty or not a string, EmbeddingError unless the embedder returns one finite vector per text.
 
         >>> with CachedEmbedder(OpenAIEmbedder(dimensions=8, cache=False)) as embedder:
         ...     embedder.embed(["cats", "dogs"]).shape
@@ -141,7 +140,7 @@ class CachedEmbedder(EmbedderBase[_Side]):
         return self._embed(texts, self._passages)
 
     def _known_dim(self) -> int | None:
-        """The ``dimensions`` to which it shortens its vectors: other vectors, under the same model's name."""
+        """The embedder's ``dimensions``, if set: part of the cache keys, as the same model gives other vectors then."""
         dimensions = getattr(self.embedder, "dimensions", None)
         return dimensions if isinstance(dimensions, int) else None
 
@@ -167,21 +166,21 @@ class CachedEmbedder(EmbedderBase[_Side]):
 
 
 def _plain_fields(embedder: Any) -> dict[str, Any]:
-    """The public fields of an embedder that are plain values, and may be settings on which its vectors depend."""
+    """The public fields of an embedder with plain values, which may be settings that its vectors depend on."""
     slots = [name for kind in type(embedder).__mro__ for name in getattr(kind, "__slots__", ())]
     fields = {name: getattr(embedder, name, None) for name in slots} | getattr(embedder, "__dict__", {})
     return _plain(fields) or {}
 
 
 def _plain(value: Any) -> Any:
-    """A value, or those inside that are plain and not passed over; None if there are none."""
+    """The value reduced to plain values, without the names of `_OF_NO_VECTOR`; None if nothing remains."""
     if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, Enum):
         return _plain(value.value)
-    if isinstance(value, tuple):  # not lists, in which objects note what they were asked
+    if isinstance(value, tuple):  # not lists, which may be records of past calls
         return [_plain(one) for one in value] or None
-    if is_dataclass(value) or hasattr(type(value), "model_fields"):  # of pydantic: settings of a class of their own
+    if is_dataclass(value) or hasattr(type(value), "model_fields"):  # settings in a class
         value = getattr(value, "__dict__", {})
     if not isinstance(value, Mapping):
         return None
@@ -192,7 +191,7 @@ def _plain(value: Any) -> Any:
 
 def _checked(given: Any, n: int, model: str) -> Vectors:
     vectors: Vectors = np.empty(0, np.float32)
-    with suppress(TypeError, ValueError), np.errstate(over="ignore"):  # infinite, then
+    with suppress(TypeError, ValueError), np.errstate(over="ignore"):  # refused below
         found = np.asarray(list(given) if isinstance(given, Iterator) else given)
         vectors = vectors if np.iscomplexobj(found) else found.astype(np.float32)
     if vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0 or not np.isfinite(vectors).all():

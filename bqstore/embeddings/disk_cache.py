@@ -1,14 +1,14 @@
-"""The cache of embeddings on disk, so that no text is paid for twice. It knows no model and holds no text.
+"""The cache of embeddings on disk, so that no text is paid for twice. It stores no texts.
 
-One SQLite file, ``embeddings-<n>.db``, maps keys (SHA-256, from which no text can be read back) to float32 vectors
-with a checksum. Losing it costs money, never data, so every damage is answered by starting over: a damaged entry is
-a miss, and a damaged file is left in place while ``n`` grows by one. No file in use is ever renamed or replaced, so
-processes that find the damage at the same time cannot harm each other.
+One SQLite file, ``embeddings-<n>.db``, maps keys (SHA-256 hashes, which do not reveal the text) to float32 vectors with
+a checksum. Its loss costs money, never data, so damage is not repaired: a damaged entry is a cache miss, and a damaged
+file is left in place while a new one is made with ``n`` + 1. No file in use is renamed or replaced, so processes that
+detect the damage at the same time cannot harm each other.
 
-``max_bytes`` bounds the file: the oldest entries are deleted when the cache is opened and after each write.
+``max_bytes`` limits the file: the oldest entries are deleted when the cache is opened and after each write.
 
-A connection lives for one call. That costs a millisecond or two beside a request of hundreds, and makes the cache
-safe across threads, processes and forks, with nothing to close.
+Each call opens a connection of its own. That takes a millisecond or two, where a request takes hundreds, and makes
+the cache safe across threads, processes and forks, with nothing to close.
 """
 
 import hashlib
@@ -40,15 +40,15 @@ T = TypeVar("T")
 _LOG = logging.getLogger("bqstore.embeddings")
 _FILE = re.compile(r"embeddings-(\d{1,9})\.db")
 _FILES_TRIED = 3
-_KEYS_A_QUERY = 500  # old builds of SQLite take 999 parameters
+_KEYS_A_QUERY = 500  # old builds of SQLite allow 999 parameters
 _BUSY_SECONDS = 30.0
 _FOREIGN = re.compile(r"no such column|has no column|unsupported file format|malformed")
 _PAGE = 32_768  # bytes: five vectors of 1,536 dimensions; SQLite's own 4,096 would spill each over two pages
-_SYNCHRONOUS = "FULL"  # what was paid for outlives a power cut
+_SYNCHRONOUS = "FULL"  # embeddings that were paid for survive a power failure
 _TRIM_TO = 0.9  # of max_bytes, so that not every write trims
 _SCHEMA = "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL)"
 
-_writing = threading.Lock()  # threads queue here: SQLite's own waiting, which other processes use, polls
+_writing = threading.Lock()  # threads of this process queue here; between processes SQLite polls, which is slower
 
 
 def _renew_lock() -> None:
@@ -60,7 +60,7 @@ in_forks(_renew_lock)
 
 
 def user_cache_folder() -> Path:
-    """The folder of bqstore's embeddings among the caches that this system keeps for a user.
+    """The folder of bqstore's embeddings in the user's cache folder, by the system's conventions.
 
     >>> user_cache_folder().parts[-2:]
     ('bqstore', 'embeddings')
@@ -77,7 +77,7 @@ def user_cache_folder() -> Path:
 
 
 class KeyMaker:
-    """Cache keys for the texts of one model: hashes of all that an embedding's values depend on."""
+    """Makes cache keys for the texts of one model: hashes of everything that an embedding depends on."""
 
     def __init__(self, endpoint: str, model: str, dimensions: int | None, settings: Any = None) -> None:
         named = [endpoint, model, dimensions, *([] if settings is None else [settings])]
@@ -85,7 +85,7 @@ class KeyMaker:
         self._prefix = hashlib.sha256(f"{values[:-1]}, ".encode())
 
     def __call__(self, text: str, variant: str | None = None) -> bytes:
-        """The key of one text, 32 bytes; ``variant`` names what was done to the text before it was sent."""
+        """The key of one text, 32 bytes; ``variant`` names how the text was shortened or split before it was sent."""
         rest = encode_basestring_ascii(text)  # as `json.dumps`, in a third of the time
         if variant is not None:
             rest += f", {json.dumps(variant)}"
@@ -97,14 +97,15 @@ class KeyMaker:
 class EmbeddingCache:
     """Vectors by key, in a folder that any number of threads and processes may share.
 
-    One that may only be read, such as that of an image or of another user, is read, and nothing is kept.
+    A folder without write permission, such as one in a container image, is used for reading; nothing is stored in it.
 
     Parameters
     ----------
-    folder : path               made if it is missing, readable by its user alone
-    max_bytes : int, optional   bound of the file; the oldest entries are deleted first
+    folder : path               created if it is missing, readable by this user only
+    max_bytes : int, optional   limit of the file's size; the oldest entries are deleted first
 
-    Raises StorageError if the folder cannot be made or written, InvalidInputError if ``max_bytes`` is less than 1.
+    Raises StorageError if the folder cannot be created or read, or is empty and read-only; InvalidInputError if
+    ``max_bytes`` is less than 1.
 
     >>> cache = EmbeddingCache("cache-of-embeddings")
     >>> embedder = OpenAIEmbedder("text-embedding-3-small", cache=cache.folder)
@@ -134,7 +135,7 @@ class EmbeddingCache:
         return f"EmbeddingCache({str(self.folder)!r})"
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        """The vectors that are stored under ``keys``, float32 (dim,) each; missing and damaged ones are left out.
+        """The vectors stored under ``keys``, float32 (dim,) each; keys of missing or damaged ones are absent.
 
         >>> cache = EmbeddingCache("my-cache")
         >>> cache.get([b"a key that is not there"])
@@ -145,7 +146,7 @@ class EmbeddingCache:
             found = {}
             for start in range(0, len(keys), _KEYS_A_QUERY):
                 part = keys[start : start + _KEYS_A_QUERY]
-                marks = ",".join("?" * len(part))  # all that is pasted into the statement
+                marks = ",".join("?" * len(part))  # nothing else is interpolated into the statement
                 rows = db.execute(f"SELECT key, vector, crc FROM embeddings WHERE key IN ({marks})", part)  # noqa: S608
                 for key, blob, crc in rows:
                     if isinstance(blob, bytes) and crc == _checksum(key, blob):
@@ -157,7 +158,7 @@ class EmbeddingCache:
     def put(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Store ``vectors``, float32 (n, dim), under ``keys``, in one transaction; a full disk only warns.
 
-        Nothing is stored in a folder that may only be read.
+        In a read-only folder nothing is stored.
 
         >>> cache = EmbeddingCache("my-cache")
         >>> cache.put([b"a", b"b"], np.eye(2, dtype=np.float32))
@@ -170,7 +171,7 @@ class EmbeddingCache:
         rows = [(key, blob, _checksum(key, blob)) for key, blob in zip(keys, blobs, strict=True)]
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute("BEGIN IMMEDIATE")  # waits its turn; a transaction that began by reading would not
+            db.execute("BEGIN IMMEDIATE")  # waits for the write lock; upgrading a read lock would not wait
             db.executemany("INSERT OR REPLACE INTO embeddings (key, vector, crc) VALUES (?, ?, ?)", rows)
             db.execute("COMMIT")
             if self.max_bytes is not None:
@@ -180,17 +181,17 @@ class EmbeddingCache:
             self._run(write, otherwise=None)
 
     def _run(self, use: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """``use`` on the newest file, on the next if that is damaged; ``otherwise`` if none can be used."""
+        """The result of ``use`` on the newest file, or on a new one if that is damaged; ``otherwise`` if none works."""
         patient_until = time.monotonic() + _BUSY_SECONDS
         damaged = 0
         while damaged < _FILES_TRIED:
             try:
-                _make_private(self.folder)  # somebody may have removed it
+                _make_private(self.folder)  # it may have been removed
                 path = self._newest()
                 with closing(_connect_to_read(path) if self.read_only else _connect(path)) as db:
                     return use(db)
             except (OSError, sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                # Taking over a journal, or changing its mode, refuses others at once, whatever the timeout.
+                # While a connection recovers a journal or changes its mode, others fail at once, despite the timeout.
                 if "locked" in str(error) and time.monotonic() < patient_until:
                     time.sleep(0.005)
                     continue
@@ -198,7 +199,7 @@ class EmbeddingCache:
                     _warn(f"{_unusable(self.folder, error)}; going on without it")
                     return otherwise
                 damaged += 1
-                with suppress(OSError):  # the next attempt meets it again
+                with suppress(OSError):  # the next attempt raises it again
                     self._begin_next_file(path, error)
         return otherwise
 
@@ -207,14 +208,14 @@ class EmbeddingCache:
         return self.folder / f"embeddings-{max(numbers, default=1)}.db"
 
     def _begin_next_file(self, damaged: Path, error: Exception) -> None:
-        if damaged == self._newest():  # else another process has begun it
+        if damaged == self._newest():  # else another process has made the next file
             _warn(f"the embedding cache {damaged} is damaged ({error}); a new one is made, and this one may be deleted")
             number = int(damaged.stem.removeprefix("embeddings-"))
             _create(self.folder / f"embeddings-{number + 1}.db")
 
 
 def open_cache(cache: Any, max_bytes: int | None) -> EmbeddingCache | None:
-    """The cache that ``cache=`` of an embedder stands for; a user's folder that cannot be used only warns."""
+    """The cache for ``cache=`` of an embedder; if the default folder cannot be used, warn and return None."""
     if not isinstance(cache, (bool, str, os.PathLike)) or cache == "":
         raise InvalidInputError(f"cache is {shown(cache)}; expected True, False, or the path of a folder")
     if cache is False:
@@ -223,14 +224,14 @@ def open_cache(cache: Any, max_bytes: int | None) -> EmbeddingCache | None:
         return EmbeddingCache(cache, max_bytes)
     try:
         return EmbeddingCache(user_cache_folder(), max_bytes)
-    except (StorageError, RuntimeError) as error:  # there is no home, or a read-only one
+    except (StorageError, RuntimeError) as error:  # no home folder, or a read-only one
         advice = "" if isinstance(error, StorageError) else "; pass cache=<a folder> or cache=False"
         _warn(f"embeddings are not cached: {error}{advice}")
         return None
 
 
 def _warn(message: str) -> None:
-    """Warn, or write a log line where warnings are errors: what is embedded must not end over its cache."""
+    """Warn, or log if warnings are errors: a cache that fails must not stop embedding."""
     try:
         warnings.warn(message, stacklevel=6)
     except UserWarning:
@@ -238,9 +239,9 @@ def _warn(message: str) -> None:
 
 
 def _trim(db: sqlite3.Connection, most: int, shrink: bool = False) -> None:
-    """Delete the oldest entries until the file's pages in use hold no more than ``most`` bytes.
+    """Delete the oldest entries until the file's used pages hold at most ``most`` bytes, and free the other pages.
 
-    Free pages are reused by later writes; where the file itself is over the bound, it is cut.
+    ``shrink`` : also rewrite a file of an older version, which cannot free single pages
     """
 
     def pragma(name: str) -> int:
@@ -258,22 +259,22 @@ def _trim(db: sqlite3.Connection, most: int, shrink: bool = False) -> None:
             "DELETE FROM embeddings WHERE rowid IN (SELECT rowid FROM embeddings ORDER BY rowid LIMIT ?)", [extra]
         )
     if pragma("auto_vacuum") == 2:
-        db.executescript("PRAGMA incremental_vacuum")  # it takes a step a page, and execute() makes only the first
+        db.executescript("PRAGMA incremental_vacuum")  # one step per page; execute() runs only the first
     elif shrink:  # a file of an older version
         db.execute("VACUUM")
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder for its user alone; one that exists is left as its user has it."""
+    """Make a folder that only its user can read; the mode of an existing one is not changed."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _create(path: Path) -> None:
-    """An empty file for its user alone; SQLite gives its journal the same mode.
+    """Make an empty file that only its user can read; SQLite gives its journal the same mode.
 
-    A file that exists by now is not opened: closing it again would drop the locks another thread holds through SQLite.
+    An existing file is not opened: closing it would release the POSIX locks that other threads hold through SQLite.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -284,10 +285,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         _create(path)
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
-        db.execute(f"PRAGMA page_size={_PAGE}")  # of a new file; an older one keeps its own
+        db.execute(f"PRAGMA page_size={_PAGE}")  # applies to a new file only
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        # A write-ahead log would write every vector twice: 2,048 of 1,536 dimensions take 44 ms with one, 24 without.
-        # That readers wait for a commit costs less. It works in a home on the network, too.
+        # No write-ahead log, which writes every vector twice: 2,048 of 1,536 dimensions take 44 ms with one, 24
+        # without. Readers that wait for a commit cost less. A rollback journal works on network file systems, too.
         db.execute("PRAGMA journal_mode=TRUNCATE")
         db.execute(f"PRAGMA synchronous={_SYNCHRONOUS}")
         db.execute(_SCHEMA)
@@ -302,15 +303,15 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether an error is about the file, not the system around it: locked, full, not permitted."""
+    """Whether an error means a damaged file, rather than a locked one, a full disk or missing permission."""
     if isinstance(error, sqlite3.OperationalError):
         return _FOREIGN.search(str(error)) is not None
-    # sqlite3 fails to decode its own message when that quotes a damaged schema: UnicodeDecodeError.
+    # sqlite3 raises UnicodeDecodeError when its own message quotes a damaged schema.
     return isinstance(error, UnicodeDecodeError) or type(error) is sqlite3.DatabaseError
 
 
 def _checksum(key: bytes, blob: bytes) -> int:
-    """Over the key too: a vector stored under another's key is damage as well."""
+    """The checksum covers the key, so that a vector under a wrong key counts as damaged."""
     return zlib.crc32(blob, zlib.crc32(key))
 
 

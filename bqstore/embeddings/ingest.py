@@ -1,4 +1,4 @@
-"""The ids and metadata that go with texts which are embedded batch by batch, and the line that shows how far it is."""
+"""Ids and metadata of texts that are embedded batch by batch, and the progress line."""
 
 import sys
 import warnings
@@ -21,10 +21,10 @@ _QUIET = 2.0  # seconds before the progress line appears
 
 
 class ValuesPerText:
-    """The ids or metadata that go with the texts one by one, read as the texts are; None stands for none at all."""
+    """One id or metadata per text, read batch by batch like the texts; None if no values are given."""
 
     def __init__(self, values: Iterable[object] | None, name: str, n: int | None = None) -> None:
-        """Raise InvalidInputError if there are ``n`` texts, and it is known that there are not as many values."""
+        """Raise InvalidInputError if the number of values is known and is not ``n``, the number of texts."""
         if values is not None:
             check_iterable(values, name)
         if n is not None and isinstance(values, Sized) and len(values) != n:
@@ -53,9 +53,9 @@ def check_batch(batch: object) -> int:
 
 @contextmanager
 def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[Report]:
-    """A line on the terminal: texts embedded, texts a second, the price so far, the time left. In a notebook, a bar.
+    """A progress line on the terminal: texts done, texts per second, price so far, time left. In a notebook, a bar.
 
-    ``price`` gives the US$ spent since the embedder was made; None if that is not known.
+    ``price`` returns the US$ spent since the embedder was made, or None if unknown.
     """
     bar = _bar_of_a_notebook()
     if bar is not None:
@@ -82,7 +82,7 @@ def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[
 
         def report(done: int, total: int | None) -> None:
             nonlocal first
-            if first is None:  # texts found in the cache, which say nothing of the rate
+            if first is None:  # texts found in the cache do not count for the rate
                 first = done
             line(done, total)
 
@@ -90,7 +90,7 @@ def progress_line(price: Callable[[], float | None] = lambda: None) -> Iterator[
 
 
 def _bar_of_a_notebook() -> Any:
-    """A bar of tqdm in a notebook, whose stderr is no terminal; None elsewhere, or where tqdm is missing."""
+    """A tqdm bar in a notebook, whose stderr is no terminal; None elsewhere, or without tqdm."""
     if "ipykernel" in sys.modules:
         with warnings.catch_warnings(), suppress(ImportError):
             warnings.simplefilter("ignore")  # where the notebook has no widgets, the bar is text

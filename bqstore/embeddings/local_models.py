@@ -1,4 +1,4 @@
-"""Models that run on this machine, by name. No library is imported before it is named."""
+"""Local models by name, as "library:model". A library is imported only when one of its models is named."""
 
 import logging
 import threading
@@ -16,12 +16,12 @@ Embed = Callable[[list[str]], Any]
 
 
 class LocalModel:
-    """A model of a library, as `CachedEmbedder` takes it; one call at a time."""
+    """A local model with the methods that `CachedEmbedder` needs; its calls are serialized."""
 
     def __init__(self, library: str, model: str, passages: Embed, questions: Embed) -> None:
         self.model, self.settings = model, {"library": library}
         self._passages, self._questions = passages, questions
-        self._one_at_a_time = threading.Lock()  # not all libraries may be called by several threads
+        self._one_at_a_time = threading.Lock()  # not all libraries are thread-safe
 
     def embed(self, texts: Sequence[str]) -> Any:
         """Vectors of passages, (n, dim)."""
@@ -29,18 +29,18 @@ class LocalModel:
             return self._passages(list(texts))
 
     def embed_query(self, text: str) -> Any:
-        """The vector of a question, (dim,)."""
+        """The vector of a query, (dim,)."""
         with self._one_at_a_time:
             return self._questions([text])[0]
 
 
 def load_local_model(name: str) -> LocalModel:
-    """The model that ``library:name`` names. Raises as `CachedEmbedder`."""
+    """Load the model named by ``library:name``. Raises as `CachedEmbedder`."""
     library, _, model = name.partition(":")
-    library = library.replace("_", "-")  # the module's name does as well
+    library = library.replace("_", "-")  # the name of the module is accepted, too
     if library not in _LIBRARIES or not model:
         raise InvalidInputError(
-            f"embedder is {shown(name)}; expected an object, or the name of a model behind its library's, such as "
+            f"embedder is {shown(name)}; expected an object, or the name of a local model as 'library:model', such as "
             f"'model2vec:minishlab/potion-base-8M'; known libraries: {', '.join(_LIBRARIES)}"
         )
     module, package, load = _LIBRARIES[library]
@@ -58,7 +58,7 @@ def load_local_model(name: str) -> LocalModel:
 
 @contextmanager
 def _root_logger_kept() -> Iterator[None]:
-    """Undo what a library does to the program's log when it is imported: wordllama has it show INFO of everything."""
+    """Undo changes to the root logger by the import of a library: wordllama sets it to INFO."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     try:
@@ -70,7 +70,7 @@ def _root_logger_kept() -> Iterator[None]:
 
 def _sentence_transformers(library: Any, model: str) -> tuple[Embed, Embed]:
     loaded = library.SentenceTransformer(model)
-    # the newer of its releases write the prompts of passages and of questions themselves
+    # newer releases have these methods, which add the model's prompts for passages and queries
     passages, questions = (getattr(loaded, name, loaded.encode) for name in ("encode_document", "encode_query"))
     options = {"show_progress_bar": False, "convert_to_numpy": True}
     return partial(passages, **options), partial(questions, **options)
@@ -87,10 +87,10 @@ def _model2vec(library: Any, model: str) -> tuple[Embed, Embed]:
 
 
 def _wordllama(library: Any, model: str) -> tuple[Embed, Embed]:
-    inside = Path(library.__file__).parent  # it looks for its tokenizer in a folder of another name, and downloads it
+    inside = Path(library.__file__).parent  # by default it misses the tokenizer in its package, and downloads it
     try:
         loaded = library.WordLlama.load(model, cache_dir=inside, disable_download=True)
-    except FileNotFoundError:  # a model that is not in the package
+    except FileNotFoundError:  # the model is not in the package
         loaded = library.WordLlama.load(model)
 
     def embed(texts: list[str]) -> Any:
@@ -104,7 +104,7 @@ def _llama_cpp(library: Any, model: str) -> tuple[Embed, Embed]:
     return embed, embed
 
 
-# by the name in front of the colon: the module, the package to install, and what loads a model
+# by library name: the module, the package to install, and the function that loads a model
 _LIBRARIES: dict[str, tuple[str, str, Callable[[Any, str], tuple[Embed, Embed]]]] = {
     "sentence-transformers": ("sentence_transformers", "sentence-transformers", _sentence_transformers),
     "fastembed": ("fastembed", "fastembed", _fastembed),

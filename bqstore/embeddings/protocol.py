@@ -1,4 +1,4 @@
-"""The protocol of whatever turns text into vectors. It knows no model, no network and no store."""
+"""The protocol of embedders: objects that turn texts into vectors."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,12 +11,12 @@ Vectors = npt.NDArray[np.float32]
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Turns texts into vectors: the same text gives the same vector.
+    """Turns texts into vectors; equal texts give equal vectors.
 
     Attributes
     ----------
-    model : str     the name of the model. A collection that remembers it (``embedding_model=``) refuses vectors of
-                    another model
+    model : str     the model's name. A collection that remembers it (``embedding_model=``) refuses vectors of other
+                    models
 
     >>> class Lengths:
     ...     model = "lengths"
@@ -38,4 +38,4 @@ class Embedder(Protocol):
         """Vectors of passages, float32 (n, dim), in the order of ``texts``."""
 
     def embed_query(self, text: str) -> Vectors:
-        """The vector of one question, float32 (dim,)."""
+        """The vector of one query, float32 (dim,)."""

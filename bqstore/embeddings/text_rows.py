@@ -1,4 +1,4 @@
-"""The vectors of some texts as they come, from the cache or a model: of equal texts only one. It knows no model."""
+"""The vectors of a list of texts, filled in as they arrive from the cache or a model; equal texts share one."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -8,20 +8,20 @@ import numpy as np
 from .disk_cache import EmbeddingCache, KeyMaker
 from .protocol import Vectors
 
-_AT_ONCE = 2_000  # looked up, stored or copied at once, so that no more vectors than that are held twice
+_AT_ONCE = 2_000  # looked up, stored or copied at a time: no more vectors than this are in memory twice
 
 
 class TextRows:
-    """The different texts among some, and a row for the vector of each; threads may put vectors at the same time.
+    """The distinct texts of a list, and a row for the vector of each; threads may fill in vectors concurrently.
 
     Attributes
     ----------
-    texts : list of str         in the order in which they come first
-    first : list of int         the index of each among all texts
-    keys : list of bytes        of each, in the cache
-    has_vector : bool (m,)      which of them have one
-    vectors : float32 or None   (n, dim), as many rows as there are texts; None before the first comes
-    dim : int or None           of the vectors, if it is known; those of another are not taken from a cache
+    texts : list of str         the distinct texts, in order of first occurrence
+    first : list of int         index of each one's first occurrence in the list
+    keys : list of bytes        cache key of each
+    has_vector : bool (m,)      whether each has a vector yet
+    vectors : float32 or None   (n, dim), a row for every text of the list; None until the first vector arrives
+    dim : int or None           dimension, if known; cached vectors of another dimension are ignored
     """
 
     def __init__(self, texts: Sequence[str], key_of: KeyMaker, dim: int | None = None) -> None:
@@ -32,16 +32,16 @@ class TextRows:
         self.has_vector = np.zeros(len(row_of), bool)
         self.vectors: Vectors | None = None
         self.dim, self._key_of = dim, key_of
-        self._allocating = threading.Lock()  # of several that come at once, the first allocates
+        self._allocating = threading.Lock()  # of several concurrent calls, the first allocates
 
     def lacking(self) -> list[int]:
-        """The rows without a vector."""
+        """The rows that have no vector yet."""
         return np.flatnonzero(~self.has_vector).tolist()
 
     def take_cached(
         self, cache: EmbeddingCache | None, rows: Sequence[int] | None = None, variant: str | None = None
     ) -> Sequence[int]:
-        """Take the vectors that a cache has of these rows, or all that lack one; returns the rows that it lacks.
+        """Fill in cached vectors of these rows, by default all without a vector; returns the rows not in the cache.
 
         ``variant`` : as `KeyMaker` takes it
         """
@@ -80,16 +80,16 @@ class TextRows:
             self.has_vector[rows] = True
 
     def complete(self) -> int:
-        """How many texts from the first on have a vector."""
+        """The number of leading texts that all have a vector."""
         return int(np.argmin([*self.has_vector[self._rows], False]))
 
     def hand_over(self) -> Vectors:
-        """The vectors of all texts, float32 (n, dim), in their order; they are no longer held here."""
+        """The vectors of all texts, float32 (n, dim), in order; this object releases them."""
         vectors, self.vectors = self.vectors, None
         self.has_vector = np.zeros(len(self.keys), bool)
         if vectors is None:
             return np.empty((0, self.dim or 0), np.float32)
-        if len(self.keys) < len(vectors):  # from the end: a row is read before another is written over it
+        if len(self.keys) < len(vectors):  # from the end, so that each row is read before it is overwritten
             for stop in range(len(vectors), 0, -_AT_ONCE):
                 part = slice(max(0, stop - _AT_ONCE), stop)
                 vectors[part] = vectors[self._rows[part]]
@@ -97,6 +97,6 @@ class TextRows:
 
 
 def portions(rows: Sequence[int], size: int = _AT_ONCE) -> Iterator[list[int]]:
-    """Rows, so many at a time."""
+    """The rows in lists of at most ``size``."""
     for start in range(0, len(rows), size):
         yield list(rows[start : start + size])

@@ -1,4 +1,4 @@
-"""The texts that a caller hands over: lists or iterables, checked and cut into batches before they are embedded."""
+"""Checks a caller's texts, given as a list or iterable, and cuts them into batches."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
@@ -10,7 +10,7 @@ from ..errors import InvalidInputError
 def check_iterable(given: object, name: str) -> None:
     """Raise InvalidInputError unless ``given`` is an iterable other than a string."""
     if isinstance(given, (str, bytes, Mapping, Set)) or not isinstance(given, Iterable):
-        unordered = ", whose order is its own" if isinstance(given, Set) else ""
+        unordered = ", which has no order" if isinstance(given, Set) else ""
         raise InvalidInputError(
             f"{name} is of type {type(given).__name__}{unordered}; expected a list or another iterable"
         )
@@ -25,7 +25,7 @@ def as_list(texts: Iterable[str]) -> list[str]:
 
 
 def enumerate_batches(texts: Iterable[str], batch: int, start: int = 0) -> Iterator[tuple[int, list[str]]]:
-    """Lists of ``batch`` texts, each with the index of its first text, counted from ``start``."""
+    """Lists of ``batch`` texts, each with the index of its first text; the first index is ``start``."""
     check_iterable(texts, "texts")
     reading = iter(texts)
     while part := list(islice(reading, batch)):
@@ -34,9 +34,9 @@ def enumerate_batches(texts: Iterable[str], batch: int, start: int = 0) -> Itera
 
 
 def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
-    """The bytes of each text in UTF-8; ``start`` is the index of the first in a longer list.
+    """The length of each text in UTF-8 bytes; ``start`` is the index of the first, used in messages.
 
-    Raises InvalidInputError, which names a text that is not a string, is empty, or holds a lone surrogate.
+    Raises InvalidInputError, with the index of a text that is not a string, is empty, or holds a lone surrogate.
     """
     sizes = []
     for index, text in enumerate(texts, start):
@@ -45,7 +45,7 @@ def check_texts(texts: Sequence[str], start: int = 0) -> list[int]:
         if not text:
             raise InvalidInputError(f"text {index} is empty; an empty text has no embedding, leave it out")
         size = 0
-        with suppress(UnicodeEncodeError):  # which would carry the text into tracebacks
+        with suppress(UnicodeEncodeError):  # the error would show the text in tracebacks
             size = len(text.encode())
         if not size:
             raise InvalidInputError(f"text {index} holds a lone surrogate, which is not valid Unicode")

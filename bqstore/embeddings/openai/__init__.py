@@ -1,4 +1,4 @@
-"""OpenAI's embedding models, or any server that speaks the same API: many texts in, float32 vectors out.
+"""Embeddings from OpenAI's API, or from any server with the same API.
 
-Knows no collection. Start with `embedder.py` (the public class), then `embedding_task.py` (one call).
+Independent of collections. Start with `embedder.py` (the public class), then `embedding_task.py` (one call).
 """

@@ -1,6 +1,6 @@
-"""The API key: where it comes from, that no traceback shows it, and that it travels encrypted only.
+"""The API key: its sources, keeping it out of tracebacks, and sending it over encrypted connections only.
 
-A key becomes a `SecretStr` as soon as it is passed: a traceback that prints the variables of a frame prints stars.
+A key is wrapped in a `SecretStr` as soon as it is passed, so a traceback that prints local variables prints stars.
 """
 
 import inspect
@@ -24,13 +24,13 @@ R = TypeVar("R")
 
 Provider = Callable[[], Awaitable[str]]
 
-_INSIDE = (".local", ".internal", ".home.arpa", ".svc")  # names that no server of the internet has
+_INSIDE = (".local", ".internal", ".home.arpa", ".svc")  # suffixes of host names that are never public
 _NO_KEY = re.compile(r"""["']|bearer\s""", re.I)
-_LEAST_OF_A_TEXT, _LEAST_OF_A_KEY = 12, 6  # characters in a row that tell something of it
+_LEAST_OF_A_TEXT, _LEAST_OF_A_KEY = 12, 6  # the shortest quotation that is masked, in characters
 
 
 def hides_key(make: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of ``api_key=`` and a model so that no frame from here on holds a readable key."""
+    """Decorate a function with ``api_key=`` and ``model`` so that no frame it calls holds a readable key."""
 
     @wraps(make)
     def hidden(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -49,7 +49,7 @@ def hides_key(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def import_openai() -> Any:
-    """The SDK, and with it pydantic. Raises an ImportError that says how to install it."""
+    """Import the SDK, and pydantic with it. Raises an ImportError that says how to install them."""
     try:
         import openai
         import pydantic  # noqa: F401
@@ -71,9 +71,9 @@ def _looks_like_a_key(value: object) -> bool:
 
 
 def find_key(api_key: Any, of_openai: bool = True) -> "SecretStr | Provider":
-    """The key, from the argument or the environment; what gives it, if that is a function.
+    """The key from the argument or the environment; an async function that returns it if a function was passed.
 
-    Raises EmbeddingError if there is none, or it cannot be one.
+    Raises EmbeddingError if there is no key, or it is malformed.
     """
     if callable(api_key):
         return lambda: _given_by(api_key)
@@ -82,7 +82,7 @@ def find_key(api_key: Any, of_openai: bool = True) -> "SecretStr | Provider":
             f"api_key is of type {type(api_key).__name__}; expected a string, a SecretStr, or a function that gives one"
         )
     given = getattr(api_key, "get_secret_value", lambda: api_key)
-    # in no variable of this frame but as a secret; one of a file ends in "\n"
+    # never in a plain variable of this frame; stripped, as keys read from files end in a newline
     key = _secret((given() or os.environ.get("OPENAI_API_KEY") or "").strip())
     if not key:
         any_will_do = "" if of_openai else '; a server that asks for none takes any, such as api_key="none"'
@@ -98,7 +98,7 @@ def find_key(api_key: Any, of_openai: bool = True) -> "SecretStr | Provider":
 
 
 async def _given_by(give: Callable[[], Any]) -> str:
-    """The key that a function gives, which may look it up on the network: it is called in a worker."""
+    """The key that a function returns. It is called in a worker thread, as it may use the network."""
     try:
         given = await background().in_worker(give)
         found = find_key(await given if inspect.isawaitable(given) else given)
@@ -112,9 +112,9 @@ async def _given_by(give: Callable[[], Any]) -> str:
 
 
 def without_secrets(said: str, texts: Iterable[str], key: str) -> str:
-    """What a server said, 300 characters at most, without what it quotes of the texts or the key."""
+    """A server's message, at most 300 characters, with its quotations of texts or of the key masked."""
     said = re.sub(r"(?:sk-|[Bb]earer )\S+", "…", said)
-    said = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", said).strip()  # what a terminal would obey, too
+    said = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", said).strip()  # and control characters, which a terminal obeys
     known = "\0".join(texts)
     for whole in (key, *map(str.strip, known.split("\0"))):
         if len(whole) > 2 and whole in said:
@@ -131,21 +131,21 @@ def without_secrets(said: str, texts: Iterable[str], key: str) -> str:
 
 
 def without_password(said: str) -> str:
-    """A text whose URLs are without user and password."""
+    """The text with user and password removed from its URLs."""
     return re.sub(r"//[^/@\s]*@", "//", said)
 
 
 def check_encrypted(url: str, allow_http: bool = False, warn: bool = True) -> None:
-    """Refuse http:// to the internet, where key and texts could be read on the way, unless that is allowed.
+    """Refuse http:// to a public host, where others could read key and texts in transit, unless ``allow_http``.
 
-    Within this machine it is allowed; within a private network, too, with a warning. Raises InvalidInputError.
+    To this machine http is allowed; to a private network, with a warning. Raises InvalidInputError.
     """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
         raise InvalidInputError("base_url is not a URL") from None
-    if not url.isprintable():  # `urlsplit` leaves tabs out
+    if not url.isprintable():  # `urlsplit` drops tabs
         raise InvalidInputError("base_url is not a URL: it holds a character that none has")
     if parts.scheme == "https" and host:
         return
@@ -164,11 +164,11 @@ def check_encrypted(url: str, allow_http: bool = False, warn: bool = True) -> No
 
 
 def is_private(host: str, this_machine: bool = False) -> bool:
-    """Whether a host is in a private network, or is this machine, by its address or its name."""
+    """Whether a host is in a private network or, with ``this_machine``, is this machine; by its address or name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         inside = host == "localhost" or host.endswith(".localhost")
         return inside or (not this_machine and ("." not in host or host.endswith(_INSIDE)))
-    # 100.64.0.0/10, too, of providers' and mesh networks
+    # `not is_global` includes 100.64.0.0/10, used by providers and mesh networks
     return address.is_loopback if this_machine else not address.is_global

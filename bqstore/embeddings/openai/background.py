@@ -1,7 +1,7 @@
-"""The one event loop on which all embedders of a process wait for their servers, in a thread of its own.
+"""One event loop per process, in its own thread, on which all embedders send their requests.
 
-What takes the processor or the disk (parsing answers, the cache) is done by a few worker threads beside it. So the
-number of threads does not grow with the number of calls.
+A few worker threads do the work that takes CPU time or disk access (parsing answers, the cache), so the number of
+threads does not grow with the number of calls.
 """
 
 import asyncio
@@ -22,34 +22,34 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _WORKERS = 4  # each may hold an answer of some 40 MB
-A_FEW = 16  # texts, whose answer takes less time to read than to hand to a worker
-_LAST_SECONDS = 5.0  # for tasks that are cancelled when Python ends
+A_FEW = 16  # texts; a smaller answer takes less time to parse than to pass to a worker
+_LAST_SECONDS = 5.0  # for cancelled tasks to finish at interpreter exit
 
 
 class Background:
-    """A loop in a thread, and its workers, for one process; `background` gives the one that is running."""
+    """The loop's thread and the workers of one process; `background` returns the running one."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.workers = ThreadPoolExecutor(_WORKERS, "bqstore-embedding")
         self.loop = asyncio.new_event_loop()
-        self.loop.set_default_executor(self.workers)  # names of hosts are looked up there, too
+        self.loop.set_default_executor(self.workers)  # for DNS look-ups, too
         self._thread = threading.Thread(target=self._serve, name="bqstore-embedding-loop", daemon=True)
         self._thread.start()
         atexit.register(self._end)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Run a coroutine on the loop. Raises EmbeddingError if Python is ending."""
+        """Run a coroutine on the loop. Raises EmbeddingError at interpreter exit."""
         if self.loop.is_closed() or not self._thread.is_alive():
             work.close()
             raise EmbeddingError("nothing is embedded any more: Python is ending")
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     async def in_worker(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function in a worker, and await it; to be awaited on this loop."""
+        """Await a function's call in a worker thread. Call it on this loop."""
         try:
             future = self.workers.submit(function, *args, **kwargs)
-        except RuntimeError:  # Python is ending, and starts no more threads: what was paid for is stored all the same
+        except RuntimeError:  # interpreter exit, no new threads: store here what was paid for
             return function(*args, **kwargs)
         return await asyncio.wrap_future(future)
 
@@ -70,17 +70,17 @@ class Background:
 
 
 def give_memory_back() -> None:
-    """Have glibc return what large answers took: it would keep some 50 MB in the heap of each thread that read one."""
+    """Make glibc release the memory of large answers: it keeps some 50 MB per thread that has parsed one."""
     if sys.platform == "linux":
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: None)(0)  # other C libraries have none
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: None)(0)  # only glibc has it
 
 
-_running: list[Background] = []  # the last is this process's: closing a parent's loop would stop the parent's, too
+_running: list[Background] = []  # the last is this process's; a parent's is kept, as closing it would stop the parent's
 _starting = threading.Lock()
 
 
 def background() -> Background:
-    """The loop of this process, which is started when it is first needed."""
+    """The background of this process, started when first needed."""
     with _starting:
         if not _running or _running[-1].pid != os.getpid():
             _running.append(Background())

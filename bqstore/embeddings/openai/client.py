@@ -1,7 +1,7 @@
-"""One request to an embeddings API, and what is read of its answer. It knows no cache, batches or retries.
+"""One request to an embeddings API, and the parsing of its answer; no cache, batches or retries.
 
-The key goes to the SDK's client and is kept nowhere else. Servers quote keys and texts in their messages, so the
-SDK's exceptions end here, as a `Refusal`.
+The key is passed to the SDK's client. Servers quote keys and texts in their messages, so no exception of the SDK leaves
+this module: each becomes a `Refusal`.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _FORKED = (
 )
 _CLOSED = "the connections to the server are closed; make a new embedder"
 _ASYNC_ALONE = "only an async_client was given: use aembed and aembed_query, or give a client, too"
-_FORMATS = ("base64", "float", None)  # None: not named at all
+_FORMATS = ("base64", "float", None)  # None: omit the field
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Response:
     """The vectors of one request, float32 (n, dim), in the order of its texts."""
 
     vectors: Vectors
-    tokens: int | None  # if the server said
+    tokens: int | None  # if the server stated them
     headers: Mapping[str, str] = field(repr=False)
-    empty: Sequence[int] = ()  # the rows for which the server gave none
+    empty: Sequence[int] = ()  # the rows without a vector
 
 
 class EmbeddingsClient:
-    """A client of OpenAI's embeddings API for any number of threads: the SDK's, made here or given.
+    """A thread-safe client of OpenAI's embeddings API, around a client of the SDK that is made here or passed in.
 
-    Raises as `OpenAIEmbedder`. ``timeout`` is None for that of the client that was given.
+    Raises as `OpenAIEmbedder`. ``timeout=None`` keeps the timeout of the client passed in.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class EmbeddingsClient:
             check_encrypted(self.endpoint, allow_http)
             if "?" in self.endpoint or "#" in self.endpoint:
                 raise InvalidInputError(
-                    "base_url holds a query (?) or a fragment (#), behind which nothing can be asked for; leave it "
+                    "base_url holds a query (?) or a fragment (#), to which no path can be appended; leave it "
                     "out. For Azure, pass client=openai.AzureOpenAI(...)"
                 )
             self._key = find_key(api_key, self.endpoint == _OPENAI_URL)
@@ -109,7 +109,7 @@ class EmbeddingsClient:
         return self._sync
 
     def close(self) -> None:
-        """Close the connections to the server, unless the client is the caller's."""
+        """Close the connections, unless the client was passed in by the caller."""
         self._closed = True
         if self._sync is not None:
             self._sync.close()
@@ -124,11 +124,12 @@ class EmbeddingsClient:
         timeout: float | None,
         loop: asyncio.AbstractEventLoop | None,
     ) -> Response | Refusal:
-        """Request the vectors of ``texts`` once; to be awaited on the loop of `background`.
+        """Request the vectors of ``texts`` once. Call it on the loop of `background`.
 
-        ``body`` is the rest of the request: model and dimensions, say. An async client works on the caller's ``loop``.
+        ``body`` holds the other fields of the request, such as model and dimensions. ``loop`` is the caller's event
+        loop, on which an async client runs.
 
-        Raises EmbeddingError if there is no client to send it with, StoppedError if the caller's loop has ended.
+        Raises EmbeddingError if there is no client to send with, StoppedError if the caller's loop was closed.
         """
         model, n, asked = str(body.get("model")), len(texts), self._format
         timeout = self._timeout if timeout is None else timeout
@@ -142,7 +143,7 @@ class EmbeddingsClient:
             return self._refusals.of_error(error, model, texts)
         if n <= A_FEW:
             return self._read([content], headers, texts, model)
-        box = [content]  # for nobody but the reader to hold the 16 MB of a large answer
+        box = [content]  # so that parsing can release the 16 MB of a large answer
         del content
         return await background().in_worker(self._read, box, headers, texts, model)
 
@@ -159,11 +160,11 @@ class EmbeddingsClient:
         if os.getpid() != self._pid:
             if not own:
                 raise EmbeddingError(_FORKED)
-            # After a fork: two processes that talk over one connection get each other's answers.
+            # after a fork: processes that share a connection would get each other's answers
             self._finalizer.detach()
             self._begin()
         if own:
-            # the texts in `extra_body`: the SDK checks the type of each in `input` four times, some 10 us each
+            # texts go into `extra_body`: in `input` the SDK checks the type of each four times, some 10 us each
             fields["input"], request["input"] = request["input"], []
         elif self._headers:
             request["extra_headers"] = self._headers
@@ -186,9 +187,9 @@ class EmbeddingsClient:
         self._finalizer.atexit = False
 
     def _connect(self, sdk: Any, http: Any) -> Any:
-        """A client of the SDK. Raises EmbeddingError for what is wrong in the environment."""
+        """A new client of the SDK. Raises EmbeddingError if the environment has unusable proxies or certificates."""
         host = urlsplit(self.endpoint).hostname or ""
-        # within the private network there is no proxy in between; a redirect could lead away from the server
+        # no proxy within a private network; the hook checks redirects, which may lead to another host
         plain: dict[str, Any] = {"mounts": {"http://": None}} if is_private(host) else {}
         is_async = sdk is self._openai.AsyncOpenAI
 
@@ -211,7 +212,7 @@ class EmbeddingsClient:
                 timeout=self._timeout,
             )
         except Exception as error:
-            failed, kind = without_password(str(error)), type(error).__name__  # a proxy may have a password
+            failed, kind = without_password(str(error)), type(error).__name__  # a proxy's URL may hold a password
         if kind == "InvalidURL":
             raise InvalidInputError("base_url is not a URL that the openai package takes")
         raise EmbeddingError(
@@ -220,23 +221,23 @@ class EmbeddingsClient:
         )
 
     def _next_format(self, error: Exception, asked: int) -> bool:
-        """Whether a server that refused the format ``asked`` for is asked in another way from now on."""
+        """Switch to the next encoding format if the server refused the format ``asked``; returns whether to retry."""
         said = f"{getattr(error, 'param', '')} {str(getattr(error, 'body', ''))[:4_000]}"
         refused = getattr(error, "status_code", None) in (400, 422) and _FORMAT.search(said)
         if not refused or asked == len(_FORMATS) - 1:
             return False
-        self._format = max(self._format, asked + 1)  # others under way may have been refused before
+        self._format = max(self._format, asked + 1)  # a concurrent request may have switched already
         return True
 
     def _read(self, box: list[Any], headers: Mapping[str, str], texts: Sequence[str], model: str) -> Response | Refusal:
         answer: Any = None
-        broken, n = box[0][:1] in (b"", b"{", b"["), len(texts)  # JSON that breaks off, if it cannot be read
+        broken, n = box[0][:1] in (b"", b"{", b"["), len(texts)  # if it cannot be parsed: truncated JSON
         try:
             answer = json.loads(box.pop())
         except (TypeError, ValueError, RecursionError) as error:
             broken = broken and not isinstance(error, RecursionError)
         data, said = (answer.get("data"), answer.get("error")) if isinstance(answer, dict) else (None, None)
-        if isinstance(said, (dict, str)) and not data:  # it means what it would with the status that it names
+        if isinstance(said, (dict, str)) and not data:  # handled as if sent with the status that it names
             code = str(said.get("code")) if isinstance(said, dict) else ""
             status = int(code) if code.isdigit() and 400 <= int(code) < 600 else 400
             return self._refusals.of_status(status, said, headers, model, texts)
@@ -258,9 +259,9 @@ class EmbeddingsClient:
 
 
 def _without_retries(client: Any) -> Any:
-    """The client with retries turned off, which are made here; one that has no such setting keeps its own.
+    """The client with its retries disabled, as `Requester` retries; unchanged if it has no such setting.
 
-    Made for each request: its owner may have given it another key.
+    Made for each request, since the caller may have changed the client's key.
     """
     try:
         return client.with_options(max_retries=0)
@@ -269,7 +270,7 @@ def _without_retries(client: Any) -> Any:
 
 
 def _in_thread(request: Callable[[], Any]) -> "Future[Any]":
-    """Make a request in a thread that is not waited for when Python ends: no deadline ends one that drips."""
+    """Make a request in a daemon thread, since no timeout ends an answer that arrives byte by byte."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
 
@@ -284,19 +285,19 @@ def _in_thread(request: Callable[[], Any]) -> "Future[Any]":
 
 
 async def _on_loop(loop: asyncio.AbstractEventLoop, request: Any) -> Any:
-    """Await a request on the event loop of another thread. Raises StoppedError if that has ended."""
+    """Await a request on another thread's event loop. Raises StoppedError if that loop was closed."""
     if loop.is_closed():
         request.close()
         raise StoppedError
     future = asyncio.run_coroutine_threadsafe(request, loop)
     try:
         return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:  # as a loop that ends cancels all that is under way
+    except asyncio.CancelledError:  # a loop that is closing cancels its tasks
         raise StoppedError from None
 
 
 def _close_later(client: Any, pid: int) -> None:
-    """Close the connections of an embedder that was dropped without being closed."""
+    """Close the connections of an embedder that was garbage-collected without `close`."""
     if pid == os.getpid():
         with suppress(Exception):
             background().submit(client.close())

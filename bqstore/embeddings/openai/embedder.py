@@ -1,4 +1,4 @@
-"""`OpenAIEmbedder`: the public calls, and what closing, forks and Ctrl-C do to them."""
+"""`OpenAIEmbedder`: its public calls, and how they handle closing, forks and Ctrl-C."""
 
 import asyncio
 import contextvars
@@ -37,53 +37,53 @@ OnTooLong = Literal["error", "truncate", "split_mean"]
 
 _MOST_AHEAD = 1_000_000
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_TIMEOUT = 60.0  # recognized by its identity: a client that was given has one of its own
+_TIMEOUT = 60.0  # compared by identity: by default a client that was passed in keeps its own timeout
 
 
 class OpenAIEmbedder(EmbedderBase[Side]):
-    """Embeds with an OpenAI model, or with any server that speaks its API; threads may share it.
+    """Embeds with an OpenAI model, or a model of any server with OpenAI's API. Thread-safe.
 
     Parameters
     ----------
-    model : str                  the name of the model, which collections remember (`add_to`)
-    dimensions : int, optional   ask for shorter vectors; only models of the third generation shorten them
-    api_key : optional           a string, a SecretStr of pydantic, or a function that gives one, which is called for
-                                 each request; otherwise the environment variable OPENAI_API_KEY
-    base_url : str, optional     another server; otherwise OPENAI_BASE_URL, or OpenAI's own. By https, or by http to
-                                 this machine; http within a private network gives a warning
-    allow_http : bool            http to any server, without a warning: key and texts can be read on the way
+    model : str                  the model's name, which collections remember (`add_to`)
+    dimensions : int, optional   request shorter vectors; of OpenAI's models only text-embedding-3 supports it
+    api_key : optional           a string, a pydantic SecretStr, or a function that returns one, called for each
+                                 request; by default the environment variable OPENAI_API_KEY
+    base_url : str, optional     the server's URL; by default OPENAI_BASE_URL, or OpenAI's. To public hosts it must be
+                                 https; http to a private network gives a warning
+    allow_http : bool            allow http to any server, without a warning: others can read key and texts in transit
     cache : bool or path         True: the user's cache folder; a path: that folder; False: none
-    max_concurrency : int        requests under way at once, in all threads; fewer while the server limits the rate
-    client, async_client         clients of the openai package, such as Azure's. They are not closed. Their retries are
-                                 turned off and made here. They check themselves where they are redirected to; the
-                                 client that is made here follows no redirect to http
-    max_retries : int            of each request, after 408, 409, 429, 5xx or a broken connection. A 429 that says
-                                 when to come back does not count, for ten minutes or until the deadline
-    timeout : float              seconds to wait for the server in each try; a client that is given keeps its own,
-                                 unless this is given, too
-    deadline : float, optional   seconds for each call, retries included; in a stream, for each batch
-    on_too_long : str            what is done with a text that is longer than the model takes. "error": it is named by
-                                 its index; "truncate": its beginning is embedded; "split_mean": its parts are, and
-                                 their weighted mean is taken
-    max_cache_bytes : int, optional   bound of the cache; the oldest entries are deleted first
-    price : float, optional      US$ for a million tokens, if it is not the listed one
+    max_concurrency : int        concurrent requests, of all threads together; fewer while the server limits the rate
+    client, async_client         clients of the openai package, such as Azure's. They are not closed, and their retries
+                                 are disabled: the embedder retries. It follows no redirect to http with a client of its
+                                 own; for a client passed in, checking redirects is left to that client
+    max_retries : int            retries of each request after 408, 409, 429, 5xx or a broken connection. A 429 that
+                                 states a wait is not counted for ten minutes, or until the deadline
+    timeout : float              seconds to wait for the server in each attempt; by default a client passed in keeps its
+                                 own timeout
+    deadline : float, optional   seconds per call including retries; in a stream, for the batches requested together
+    on_too_long : str            what to do with a text longer than the model accepts: "error": raise, with the text's
+                                 index; "truncate": embed its beginning; "split_mean": embed its parts, and take their
+                                 weighted mean
+    max_cache_bytes : int, optional   limit of the cache's size; the oldest entries are deleted first
+    price : float, optional      US$ per million tokens, if it differs from the listed price
     progress : bool or callable  a callable is called with (done, total); True or None: a line on a terminal; False:
                                  nothing
     max_input_tokens, max_request_texts, max_request_tokens : int, optional
-                                 the server's limits, if they are not OpenAI's: 8,192, 2,048 and 300,000
+                                 the server's limits, if they differ from OpenAI's: 8,192, 2,048 and 300,000
     document_prefix, query_prefix : str
-                                 written before each text of `embed` and of `embed_query`, as some models want it
-    extra_headers : dict, optional   of each request, beside those of the openai package
-    extra_body : dict, optional      fields of each request, such as ``{"input_type": "passage"}``
-    query_body : dict, optional      the same for `embed_query`, over those of ``extra_body``
+                                 prepended to each text of `embed` and of `embed_query`, as some models require
+    extra_headers : dict, optional   HTTP headers added to each request
+    extra_body : dict, optional      fields added to each request, such as ``{"input_type": "passage"}``
+    query_body : dict, optional      fields added for `embed_query` only; they override those of ``extra_body``
 
     Raises
     ------
     ImportError         the ``openai`` package is missing
-    EmbeddingError      there is no API key, or it holds characters that no key has; the environment names a proxy
-                        or certificates that cannot be used
-    InvalidInputError   a setting is unknown or out of range; a server of the internet would be reached by http
-    StorageError        the cache folder that was named cannot be used
+    EmbeddingError      there is no API key, or it is malformed; the environment names a proxy or certificates that
+                        cannot be used
+    InvalidInputError   a setting is unknown or out of range; a public server would be reached over http
+    StorageError        the given cache folder cannot be used
 
     >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:  # the key is in OPENAI_API_KEY
     ...     vectors = embedder.embed(["Cats purr.", "Dogs bark."])
@@ -91,9 +91,9 @@ class OpenAIEmbedder(EmbedderBase[Side]):
     ((2, 1536), dtype('float32'))
     """
 
-    model = ""  # so that one whose making failed has a repr
+    model = ""  # for `repr` of an object whose constructor failed
     dimensions: int | None = None
-    _active: set[Future[None]]  # what is under way, in this process
+    _active: set[Future[None]]  # the running calls of this process
 
     @hides_key
     @checked_keywords
@@ -158,26 +158,26 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         raise TypeError("an OpenAIEmbedder cannot be pickled: its key would travel along")
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "OpenAIEmbedder":
-        """The embedder itself, which any number may use: frameworks copy the settings that hold it."""
+        """The embedder itself, which is safe to share: frameworks copy settings that contain it."""
         return self
 
     __copy__ = __deepcopy__
 
     def close(self) -> None:
-        """Wait for requests under way, and close the connections to the server; the cache needs no closing.
+        """Wait for running requests, and close the connections to the server; the cache needs no closing.
 
-        A call in another thread gets its vectors, if all of its requests are under way or answered.
+        A call in another thread still succeeds if all its requests have been sent.
 
         >>> embedder = OpenAIEmbedder("text-embedding-3-small")
         >>> embedder.close()  # or use it in a with statement
         """
-        if not self._client.is_async and self._pid == os.getpid():  # else what is under way needs the caller's loop
+        if not self._client.is_async and self._pid == os.getpid():  # an async_client's calls need the caller's loop
             wait(list(self._active))
         self._client.close()
 
     @property
     def usage(self) -> Usage:
-        """What was requested since this embedder was made, and what it has cost.
+        """The requests made since this embedder was created, and their price.
 
         >>> with OpenAIEmbedder("text-embedding-3-small", price=0.5) as embedder:
         ...     vectors = embedder.embed(["Cats purr.", "Cats purr.", "Dogs bark."])
@@ -189,15 +189,16 @@ class OpenAIEmbedder(EmbedderBase[Side]):
     def embed(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """The vectors of ``texts``, float32 (n, dim), in their order.
 
-        Texts in the cache are not requested. The others go out in requests that fit the API's limits, several at
-        once; of equal texts only one is requested. Each answer is cached as it comes, so what was embedded before an
-        error or Ctrl-C is not paid for again. ``progress`` is called in this thread with (texts done, texts in all).
+        Texts in the cache are not requested. The others are sent in concurrent requests that fit the API's limits;
+        equal texts are sent once. Each answer is cached when it arrives, so texts embedded before an error or Ctrl-C
+        are not paid for again. ``progress`` is called in this thread with (texts done, total).
 
         Raises
         ------
-        InvalidInputError   a text is empty or not a string; it is named by its index, and nothing was sent
-        EmbeddingError      the server refused, cannot be reached or gave no vectors; the deadline is over; a text is
-                            too long or has no vector, and is named by its index. The texts beside it are kept
+        InvalidInputError   a text is empty or not a string; the message has its index, and nothing was sent
+        EmbeddingError      the server refused, cannot be reached or returned no vectors; the deadline has passed; a
+                            text is too long or got no vector (the message has its index). Vectors that have arrived
+                            are cached
 
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
         ...     embedder.embed(["Cats purr.", "Dogs bark."]).shape
@@ -211,15 +212,15 @@ class OpenAIEmbedder(EmbedderBase[Side]):
     ) -> Iterator[tuple[int, Vectors]]:
         """Embed any number of texts, batch by batch, in the memory of a few batches.
 
-        The texts may be a generator: they are read as they are needed. Of each batch, in order, come the index of its
-        first text and its vectors, float32 (m, dim).
+        The texts may be a generator, which is read as needed. Yields, for each batch in order, the index of its first
+        text and its vectors, float32 (m, dim).
 
         Parameters
         ----------
-        batch : int             texts in a batch
-        ahead : int, optional   batches embedded while the caller works with one; ``2 * max_concurrency + 3`` otherwise
+        batch : int             texts per batch
+        ahead : int, optional   batches embedded while the caller uses one; by default ``2 * max_concurrency + 3``
 
-        Raises as `embed`, after the batches before; a text is named by its index in all texts.
+        Raises as `embed`, after yielding the earlier batches; messages give a text's index among all texts.
 
         >>> with OpenAIEmbedder("text-embedding-3-small", dimensions=512) as embedder:
         ...     for start, vectors in embedder.stream((f"text {i}" for i in range(250)), batch=100):
@@ -232,11 +233,11 @@ class OpenAIEmbedder(EmbedderBase[Side]):
             yield start, vectors
 
     def estimate(self, texts: Iterable[str], *, batch: bool = False) -> Estimate:
-        """What `embed` would take: how many texts are cached, the tokens and requests of the rest, and the price.
+        """Estimate `embed`: how many texts are cached, the tokens and requests of the others, and the price.
 
-        It sends nothing. Tokens are counted if tiktoken and its tables are on this machine; otherwise their number
-        is bounded by the bytes of the texts, which is 2 to 4.5 times too high: ``exact`` tells, and ``least_tokens``
-        and ``least_price`` are the other end of the range. ``batch`` : through `batch`, which costs half.
+        Sends nothing. Tokens are counted if tiktoken and its tables are installed (``exact`` is True). Otherwise
+        ``tokens`` is an upper bound, the number of UTF-8 bytes, 2 to 4.5 times too high; ``least_tokens`` and
+        ``least_price`` are the lower end of the range. ``batch`` : estimate for `batch`, which costs half.
 
         Raises InvalidInputError as `embed`.
 
@@ -248,17 +249,17 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         return estimate(texts, self._settings, self._cache, self._passages, batch)
 
     def batch(self, folder: str | os.PathLike[str] | None = None, *, poll_seconds: float = 30.0) -> "EmbeddingBatch":
-        """This model through OpenAI's Batch API: half the price, an answer within a day.
+        """Use this model through OpenAI's Batch API: half the price, results within a day.
 
         Call ``submit(texts)`` on the result. At any later time, in this process or another, call ``submit(texts)``
         again, which sends nothing twice, and ``collect(wait=True)``. The cache of this embedder then holds the
-        vectors: `embed` and `add_to` of the same texts request nothing. A text that is too long is refused, whatever
-        ``on_too_long`` says.
+        vectors: `embed` and `add_to` of the same texts request nothing. A text that is too long is always refused;
+        ``on_too_long`` does not apply.
 
         Parameters
         ----------
-        folder : path, optional     keeps the state of jobs; otherwise a folder beside the user's cache of embeddings
-        poll_seconds : float        between two looks at the server, while ``collect`` waits
+        folder : path, optional     keeps the state of jobs; by default a folder beside the user's embedding cache
+        poll_seconds : float        interval of status requests while ``collect`` waits
 
         Raises EmbeddingError if only an async_client was given.
 
@@ -270,7 +271,7 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         >>> vectors.shape
         (2, 1536)
         """
-        from ..openai_batch.batch import EmbeddingBatch  # here: that package builds on this one
+        from ..openai_batch.batch import EmbeddingBatch  # imported here, since that package imports this one
 
         return EmbeddingBatch(
             self._client.for_batches(),
@@ -290,7 +291,7 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         return self._requester.dim
 
     def _start(self, dim: int | None = None) -> None:
-        """Make what the calls of this process share."""
+        """Create the state that all calls of this process share."""
         native = native_dim(self._client.endpoint, self.model)
         self._requester = Requester(self._settings, native, stores=self._cache is not None)
         self._requester.dim = dim or self._requester.dim
@@ -305,7 +306,7 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         cancelled: threading.Event | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> EmbeddingTask:
-        if os.getpid() != self._pid:  # a forked process has no part in what is under way
+        if os.getpid() != self._pid:  # a forked process starts anew
             self._start(self.dim)
         return EmbeddingTask(
             self._requester,
@@ -327,7 +328,7 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         try:
             return self._submitted(task).finish(report)
         except BaseException as error:
-            if not isinstance(error, Exception) and len(task.requests) == 1:  # Ctrl-C gives up a query, say
+            if not isinstance(error, Exception) and len(task.requests) == 1:  # Ctrl-C cancels a query
                 task.future.cancel()
             stop([task], error)
             raise
@@ -344,7 +345,7 @@ class OpenAIEmbedder(EmbedderBase[Side]):
         try:
             await asyncio.shield(answered)
         except asyncio.CancelledError:
-            answered.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs it
+            answered.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs the error
             task.cancel()
             raise
         return task.finish()

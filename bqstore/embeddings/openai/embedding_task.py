@@ -1,6 +1,6 @@
-"""One list of texts on its way to vectors: looked up in the cache, packed, requested, stored, put in order.
+"""Embeds one list of texts: cache look-up, packing into requests, requests, storing, restoring the order.
 
-It is made in the thread of its caller, or in a worker; its requests run on the event loop of `background`.
+A task is created in the caller's thread or in a worker; its requests run on the event loop of `background`.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from .requester import Requester, Send
 
 Progress = Callable[[int, int], None]
 
-_LARGE = 1 << 26  # bytes of vectors, behind which giving memory back, some 20 ms, does not count
+_LARGE = 1 << 26  # bytes of vectors; for so many, the 20 ms of releasing memory are negligible
 
 
 class Side:
-    """How passages, or questions, are sent, and under which keys they are cached."""
+    """How passages, or queries, are sent, and their cache keys."""
 
     def __init__(
         self, endpoint: str, prefix: str, model: str, dimensions: int | None, extra: Mapping[str, Any]
@@ -38,21 +38,22 @@ class Side:
             raise InvalidInputError(f"the prefix of texts is {shown(prefix)}; expected a string")
         asked = {} if dimensions is None else {"dimensions": dimensions}
         self.prefix, self.extra, self.body = prefix, extra, {"model": model, **asked, **extra}
-        # the key of what OpenAI's own API is sent is that of older versions
+        # without extra fields the keys are those of older versions
         self.key_of = KeyMaker(endpoint, model, dimensions, dict(extra) or None)
 
     def rows_of(self, texts: Sequence[str], start: int = 0, dim: int | None = None) -> tuple[TextRows, list[int]]:
-        """The texts as they are sent, and upper bounds of the tokens of each. Raises as `check_texts`."""
+        """The texts with their prefix, and an upper bound of each one's tokens. Raises as `check_texts`."""
         sizes, more = check_texts(texts, start), len(self.prefix.encode())
         rows = TextRows([self.prefix + text for text in texts], self.key_of, dim)
         return rows, [sizes[at] + more for at in rows.first]
 
 
 class EmbeddingTask:
-    """The texts of one call, or of some batches of a stream, which have ``cancelled`` in common.
+    """The texts of one call, or of some batches of a stream, whose tasks share ``cancelled``.
 
-    Requests name a text by its row: ``texts`` are those that are sent, ``tokens`` the upper bounds of what each has.
-    ``start`` is the index of the first in all of the user's. Raises as `OpenAIEmbedder.embed`; nothing was sent.
+    Requests refer to texts by row: ``texts`` are the distinct texts, ``tokens`` upper bounds of their tokens.
+    ``start`` is the index of the first text among all of the caller's. Raises as `OpenAIEmbedder.embed`; nothing was
+    sent then.
     """
 
     def __init__(
@@ -76,19 +77,19 @@ class EmbeddingTask:
         self._news: SimpleQueue[int] = SimpleQueue()
         self.requests = self._plan()
         self.done = len(texts) - sum(len(request) for request in self.requests)
-        self.future: Future[None] = Future()  # until it is submitted, there is nothing to wait for
+        self.future: Future[None] = Future()  # done until submitted: there is nothing to wait for
         self.future.set_result(None)
 
     def submit(self) -> "Future[None]":
-        """Send the requests; the result is set when all are answered or one has failed."""
+        """Send the requests; the future is done when all are answered, or one failed and the others have ended."""
         if self.requests:
             self.future = background().submit(self._run())
-        news = self._news  # not this task: a future keeps its callbacks, and all would wait for the collector
+        news = self._news  # a callback that refers to the task would form a reference cycle, which delays its release
         self.future.add_done_callback(lambda _: news.put(0))
         return self.future
 
     def finish(self, report: Progress | None = None) -> Vectors:
-        """Wait for all vectors, float32 (n, dim). Raises the error of the first request that failed."""
+        """Wait for all vectors and return them, float32 (n, dim). Raises the error of the first failed request."""
         report = report or (lambda done, total: None)
         report(self.done, len(self.given))
         while n := self._news.get():
@@ -98,28 +99,28 @@ class EmbeddingTask:
         return self._rows.hand_over()
 
     def cancel(self) -> None:
-        """Send nothing more; what is under way is stored when it comes."""
+        """Send no more requests; answers to those already sent are stored."""
         self.cancelled.set()
         if not self.future.done():
             background().loop.call_soon_threadsafe(self._requester.limiter.wake)
 
     def stopped(self) -> bool:
-        """Whether nothing more is to be sent."""
+        """Whether no more requests are to be sent."""
         return self._failed is not None or self.cancelled.is_set()
 
     def whole_batches(self, batch: int) -> Vectors:
-        """After `finish` has failed: the vectors of the batches that are complete, float32 (m, dim)."""
+        """After `finish` has failed: the vectors of the leading complete batches, float32 (m, dim)."""
         complete = self._rows.complete() // batch * batch
         return self._rows.hand_over()[:complete]
 
     def index_of(self, row: int) -> int:
-        """The index of a text in all of the user's."""
+        """The index of a text among all of the caller's."""
         return self.start + self._rows.first[row]
 
     def store(self, rows: Sequence[int], vectors: Vectors, whole: bool) -> None:
-        """Write vectors, float32 (n, dim), to the cache before anybody sees them; called in a worker.
+        """Write vectors, float32 (n, dim), to the cache, then make them available; in a worker if there is a cache.
 
-        ``whole`` : the texts were sent as they are
+        ``whole`` : the texts were sent whole, neither truncated nor split
         """
         if self._cache is not None:
             variant = None if whole else self._requester.settings.variant
@@ -128,7 +129,7 @@ class EmbeddingTask:
         self._requester.meter.add(texts=len(rows))
 
     def _plan(self) -> list[list[int]]:
-        """The requests for what is not in the cache."""
+        """The requests for the texts that are not in the cache, as lists of rows."""
         settings, rows, tokens = self._requester.settings, self._rows, self.tokens
         missing = rows.take_cached(self._cache)
         if settings.variant is not None:
@@ -147,7 +148,7 @@ class EmbeddingTask:
         return [short[run.start : run.stop] for run in runs] + [[row] for row in long]
 
     async def _run(self) -> None:
-        """Send the requests, as many at once as may be, and raise the first error when nothing is under way."""
+        """Send the requests concurrently, and raise the first error after all have ended."""
         left, most = iter(self.requests), min(self._requester.settings.max_concurrency, len(self.requests))
         try:
             await asyncio.gather(*(self._work(left) for _ in range(most)))
@@ -168,13 +169,13 @@ class EmbeddingTask:
                 await RequestParts(self._requester, self).embed_all(request)
             except Exception as error:
                 self._failed = self._failed or error
-                self._requester.limiter.wake()  # others may have to stop
+                self._requester.limiter.wake()  # wake waiting requests, which stop now
                 return
             self._news.put(len(request))
 
 
 def stop(tasks: Collection[EmbeddingTask], error: BaseException) -> None:
-    """Send nothing more, and wait for what is under way to be stored; after Ctrl-C, Python does, when it ends."""
+    """Send no more requests, and wait until running ones are stored; after Ctrl-C, wait in a thread instead."""
     for task in tasks:
         task.cancel()
     left = [task.future for task in tasks if not task.future.done()]

@@ -1,4 +1,4 @@
-"""What embedding some texts would take. It looks into the cache and sends nothing."""
+"""Estimates tokens, requests and price of embedding texts. It reads the cache and sends nothing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from .prices import cost
 from .settings import Settings
 
 _AT_ONCE = 20_000
-_BYTES_A_TOKEN = 5  # of plain English it is 4.5, of code and other languages 2 to 4
+_BYTES_A_TOKEN = 5  # plain English has 4.5, code and other languages 2 to 4
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What embedding some texts would take.
+    """An estimate of embedding some texts.
 
     Attributes
     ----------
-    texts : int             all of them
-    cached : int            those whose vectors are in the cache, which cost nothing
-    tokens : int            of the rest: counted if ``exact``; otherwise their bytes, which tokens never exceed
-    requests : int          for the rest
+    texts : int             number of texts
+    cached : int            distinct texts in the cache, which cost nothing
+    tokens : int            tokens of the others: counted if ``exact``; otherwise their bytes, an upper bound
+    requests : int          requests for the others
     price : float or None   US$; None if the model's price is not known
     exact : bool            whether the tokens were counted with the model's own tokenizer
-    least_tokens : int      if they were not, what plain English of as many bytes has: there are hardly fewer
-    least_price : float or None   of these
+    least_tokens : int      a low estimate: equal to ``tokens`` if ``exact``, otherwise a fifth of the bytes
+    least_price : float or None   the price of these
     """
 
     texts: int
@@ -43,9 +43,9 @@ class Estimate:
 def estimate(
     texts: Iterable[str], settings: Settings, cache: EmbeddingCache | None, side: Side, batch: bool
 ) -> Estimate:
-    """How many texts are cached, how many tokens and requests the rest takes, and the price.
+    """Estimate the cached texts, the tokens and requests of the others, and the price.
 
-    ``batch`` : through the Batch API, for half the price; it does not shorten long texts.
+    ``batch`` : with the Batch API, at half the price; it does not shorten long texts.
 
     Raises InvalidInputError if a text cannot be embedded.
     """

@@ -1,7 +1,7 @@
-"""What embedding has cost, by a price list of a known date.
+"""What embedding has cost, by a dated price list.
 
-Prices change and differ by contract and region: the table carries its date, the caller's own price takes precedence,
-and a model that the table does not name has no price rather than a guessed one.
+Prices change, and differ by contract and region. So the table has a date, a price passed by the caller takes
+precedence, and an unlisted model has no price rather than a guess.
 """
 
 import threading
@@ -21,7 +21,7 @@ _EXPECTED = "US dollars for a million tokens, 0 or more"
 
 
 def price_of(model: str, price: float | None = None) -> float | None:
-    """US dollars for a million tokens: the caller's price, or the listed one, None if there is none.
+    """US dollars per million tokens: the caller's price, or the listed one; None if there is neither.
 
     Raises InvalidInputError if the price given is negative or not a number.
     """
@@ -33,20 +33,20 @@ def price_of(model: str, price: float | None = None) -> float | None:
 
 
 def cost(tokens: int, price: float | None, batch: bool = False) -> float | None:
-    """US dollars for ``tokens``, at ``price`` for a million, or by the Batch API; None if the price is not known."""
+    """US dollars for ``tokens`` at ``price`` per million, or with the batch discount; None if the price is unknown."""
     return None if price is None else tokens * price * (BATCH_DISCOUNT if batch else 1) / 1_000_000
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What an embedder has requested since it was made.
+    """What an embedder has requested since it was created.
 
     Attributes
     ----------
     texts : int             embedded by the server
-    tokens : int            as the server counted them
-    requests : int          sent
-    retried : int           of these, sent again after a refusal
+    tokens : int            as counted by the server; an upper bound for answers that do not state them
+    requests : int          requests sent, including retries
+    retried : int           retries among these
     cached : int            texts whose vectors came from the cache
     price : float or None   US$; None if the model's price is not known
     """
@@ -60,7 +60,7 @@ class Usage:
 
 
 class Meter:
-    """Adds up `Usage`, from any number of threads."""
+    """Counts `Usage`. Thread-safe."""
 
     def __init__(self, per_million: float | None) -> None:
         self._per_million = per_million
@@ -68,7 +68,7 @@ class Meter:
         self._counts: Counter[str] = Counter()
 
     def add(self, **counts: int) -> None:
-        """Add to the counts, which are named as in `Usage`."""
+        """Add to the counts, named as in `Usage`."""
         with self._lock:
             self._counts.update(counts)
 

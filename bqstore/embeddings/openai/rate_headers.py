@@ -1,7 +1,7 @@
-"""What the headers of an answer say about waiting.
+"""Reads the headers of an answer that concern waiting.
 
-A server asks to come back later in one of three forms: ``retry-after-ms``, ``Retry-After`` in seconds, and
-``Retry-After`` as a date. The ``x-ratelimit-*`` headers of OpenAI's API tell what is left before it comes to that.
+A server asks for a delay in one of three forms: ``retry-after-ms``, ``Retry-After`` in seconds, or ``Retry-After`` as
+a date. The ``x-ratelimit-*`` headers of OpenAI's API state what remains of a rate limit before a request is refused.
 """
 
 import math
@@ -18,7 +18,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclass(frozen=True)
 class RateLimit:
-    """``remaining`` of ``limit`` (None: not said), all of which is available again in ``reset`` seconds."""
+    """``remaining`` of ``limit`` (None: not stated); the whole limit is available again in ``reset`` seconds."""
 
     remaining: float
     reset: float
@@ -26,9 +26,9 @@ class RateLimit:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds that an answer asks to wait; None if it does not say, or in no form that is known.
+    """The seconds that an answer asks to wait; None if it does not, or in an unknown form.
 
-    ``headers`` have lower-case names; ``now`` is in seconds since 1970, to measure a date against.
+    ``headers`` have lower-case names; ``now``, in seconds since 1970, is subtracted from a date.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -44,7 +44,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def rate_limit(headers: Mapping[str, str], kind: str) -> RateLimit | None:
-    """The limit of "requests" or "tokens" by the ``x-ratelimit-*`` headers; None if they do not tell."""
+    """The limit of "requests" or "tokens" by the ``x-ratelimit-*`` headers; None without them."""
     remaining = _number(headers.get(f"x-ratelimit-remaining-{kind}"))
     reset = duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
     if remaining is None or reset is None:
@@ -53,7 +53,7 @@ def rate_limit(headers: Mapping[str, str], kind: str) -> RateLimit | None:
 
 
 def duration(text: str) -> float | None:
-    """The seconds of ``6m0s``, ``120ms``, ``1h2m3.5s`` or a plain number of seconds; None of anything else."""
+    """The seconds in ``6m0s``, ``120ms``, ``1h2m3.5s`` or a plain number of seconds; None for anything else."""
     text = text.strip()
     plain = _number(text)
     if plain is not None:
@@ -65,7 +65,7 @@ def duration(text: str) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    """A number that is finite and not negative."""
+    """The text as a finite number of 0 or more, otherwise None."""
     try:
         value = float(text) if text else math.nan
     except ValueError:

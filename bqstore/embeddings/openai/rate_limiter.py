@@ -1,12 +1,12 @@
-"""How many requests may be under way, and when the next may be sent. It knows no texts and sends nothing.
+"""Limits the number of concurrent requests, and decides when the next may be sent. It sends nothing itself.
 
 All calls of an embedder share one `RateLimiter`, on the event loop of `background`:
 
-- At most ``most`` requests are under way, or answered and not stored yet, so that a crash loses no more. A 429 halves
-  that, a full round of successes adds one again (additive increase, multiplicative decrease, as in TCP). Requests that
-  were sent before the last halving and are refused, too, do not halve it again: they report the same congestion.
-- A wait that the server asks for holds all requests back, not only the one that was refused.
-- Where answers tell how much of a rate limit is left, requests wait for it to refill before a 429 comes.
+- At most ``most`` requests are running, or answered and not yet stored, so that a crash loses no more. A 429 halves
+  the number allowed; as many successes as are allowed add one (additive increase, multiplicative decrease, as in TCP).
+  A request sent before the last halving does not halve it again when refused: it reports the same congestion.
+- A wait that the server asks for delays all requests, not only the one that was refused.
+- If answers state how much of a rate limit remains, requests wait for it to refill instead of provoking a 429.
 """
 
 import asyncio
@@ -26,27 +26,27 @@ class OutOfTimeError(Exception):
 
 
 class StoppedError(Exception):
-    """The caller has given up."""
+    """The caller has cancelled the call."""
 
 
 class RateLimiter:
-    """Every request takes a permit here and gives it back. It belongs to one event loop."""
+    """Every request acquires a permit and releases it. Used on one event loop."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = self.allowed = most  # how many requests may be under way at present
+        self._most = self.allowed = most  # concurrent requests: the maximum, and the number allowed at present
         self._clock = clock
-        self._waiting: dict[object, asyncio.Future[None] | None] = {}  # in the order in which they came
+        self._waiting: dict[object, asyncio.Future[None] | None] = {}  # in order of arrival
         self._pausing: set[asyncio.Future[None]] = set()
         self._under_way = self._storing = self._successes = self._halvings = 0
         self._not_before = 0.0
-        self._quotas: dict[str, tuple[RateLimit, float]] = {}  # what the last answer told of each, and when
-        self._spent = Counter[str]()  # since then
+        self._quotas: dict[str, tuple[RateLimit, float]] = {}  # the last one stated of each kind, and when
+        self._spent = Counter[str]()  # requests and tokens since then
 
     async def acquire(self, tokens: int, until: float | None, stopped: Callable[[], bool]) -> int:
-        """Wait until a request of so many tokens may be sent; returns a permit: how often the number was halved.
+        """Wait until a request of so many tokens may be sent. Returns a permit: the number of halvings so far.
 
         Raises OutOfTimeError if ``until``, a time of the clock, would pass first, and StoppedError if ``stopped()``
-        became true; whoever changes it calls `wake`.
+        is true. Call `wake` after a change of ``stopped()``.
         """
         me, costs = object(), {"requests": 1, "tokens": tokens}
         self._waiting[me] = None
@@ -58,7 +58,7 @@ class RateLimiter:
                 wait = max(self._not_before - now, *(self._quota_wait(kind, cost, now) for kind, cost in costs.items()))
                 if until is not None and now + max(wait, 0.0) >= until:
                     raise OutOfTimeError
-                if wait <= 0 and me in islice(self._waiting, max(0, self._free)):  # nobody comes before his turn
+                if wait <= 0 and me in islice(self._waiting, max(0, self._free)):  # first come, first served
                     break
                 limits = [wait] if wait > 0 else []
                 limits += [] if until is None else [until - now]
@@ -66,7 +66,7 @@ class RateLimiter:
                 await asyncio.wait([future], timeout=min(limits, default=None))
         except BaseException:
             del self._waiting[me]
-            self._let_go()  # another may have the place that this one was woken for
+            self._let_go()  # pass the wake-up on to the next in line
             raise
         del self._waiting[me]
         self._under_way += 1
@@ -76,9 +76,9 @@ class RateLimiter:
     def release(
         self, permit: int, headers: Mapping[str, str], *, succeeded: bool, rate_limited: bool = False, hold: float = 0.0
     ) -> None:
-        """Give a permit back: the request has succeeded, was refused with a 429 (``rate_limited``), or has failed.
+        """Release a permit after the request succeeded, was refused with a 429 (``rate_limited``), or failed.
 
-        For ``hold`` seconds no request is sent. The two belong together: another could take the place first.
+        No request is sent for ``hold`` seconds. One call does both: otherwise a request could start in between.
         """
         self._under_way -= 1
         self._not_before = max(self._not_before, self._clock() + hold)
@@ -96,7 +96,7 @@ class RateLimiter:
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """An answer is being stored: it counts as if its request were still under way."""
+        """While an answer is stored, it counts as a running request."""
         self._storing += 1
         try:
             yield
@@ -105,7 +105,7 @@ class RateLimiter:
             self._let_go()
 
     def _quota_wait(self, kind: str, cost: float, now: float) -> float:
-        """Seconds until so much of a rate limit may be spent."""
+        """Seconds until ``cost`` of a rate limit is available."""
         if kind not in self._quotas:
             return 0.0
         told, told_at = self._quotas[kind]
@@ -123,7 +123,7 @@ class RateLimiter:
         return min(self.allowed - self._under_way, self._most - self._under_way - self._storing)
 
     async def pause(self, seconds: float, until: float | None, stopped: Callable[[], bool]) -> None:
-        """Hold this request back for so long. Raises as `acquire`."""
+        """Delay this request. Raises as `acquire`."""
         end = self._clock() + seconds
         if until is not None and end >= until:
             raise OutOfTimeError
@@ -138,7 +138,7 @@ class RateLimiter:
                 self._pausing.discard(future)
 
     def wake(self) -> None:
-        """Let all that wait call their ``stopped()`` again."""
+        """Make all waiting requests check ``stopped()`` again."""
         _wake(self._waiting.values())
         _wake(self._pausing)
 

@@ -1,6 +1,6 @@
-"""What a server's refusal means: whether to send it again, later or in parts, and what to tell of it.
+"""Interprets a server's refusal: whether to retry, to wait, or to split the request, and the message of the error.
 
-Servers quote keys and texts in their messages: what a `Refusal` shows of the server's words is without them.
+Servers quote keys and texts in their messages; a `Refusal` shows the message with these masked.
 """
 
 import errno
@@ -32,7 +32,7 @@ _ASKED = re.compile(r"(?:requested:?|given:|you sent|has|input of) (\d{1,9})", r
 _COME_BACK = re.compile(r"(?:try again|retry) (?:in|after) (\d{1,4}[\d.mshd]{0,12})", re.I)
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached"}
 _SPLIT = (400, 413, 422)
-_QUOTA = -1  # in the place of a status
+_QUOTA = -1  # used as a status
 _AGAIN, _NEVER = (408, 409), (501, 505)
 _BAD_KEY = re.compile(
     r"API[ _]key (is )?(not valid|invalid|expired|missing)|(not a valid|invalid) API[ _]key|API_KEY_INVALID", re.I
@@ -43,28 +43,28 @@ _BAD_KEY = re.compile(
 class Refusal:
     """Why a request was not answered with vectors."""
 
-    message: str  # of the error, should this be the last try; the number of retries goes between it and the advice
+    message: str  # of the error after the last attempt; the number of retries is inserted before the advice
     advice: str = ""
-    status: int | None = None  # of HTTP; None if the server did not answer
-    words: Callable[[], str] = field(default=lambda: "", repr=False)  # what the server said, without key and texts
-    retryable: bool = False  # another try may succeed
-    rate_limited: bool = False  # too much was asked in too short a time
-    retry_after: float | None = None  # seconds to wait before another try, if the server said
-    splits: bool = False  # a part of the request may be answered
+    status: int | None = None  # the HTTP status; None if the server did not answer
+    words: Callable[[], str] = field(default=lambda: "", repr=False)  # the server's, masked
+    retryable: bool = False  # another attempt may succeed
+    rate_limited: bool = False  # a rate limit was exceeded
+    retry_after: float | None = None  # seconds to wait before another attempt, if the server stated them
+    splits: bool = False  # the request may succeed in parts
     too_long: bool = False  # the request or a text in it is too big
-    too_many_texts: bool = False  # it is the number of texts that is too big
-    position: int | None = None  # of the text that is too long, if the server said
-    fits: float | None = None  # the fraction of the request that would fit, by the numbers the server named
+    too_many_texts: bool = False  # the number of texts is too big
+    position: int | None = None  # of the text that is too long, if the server stated it
+    fits: float | None = None  # the fraction of the request that would fit, by numbers in the server's message
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def described(self, more: str = "") -> str:
-        """The message of an error, with what the server said."""
+        """The message of the error, with the server's message."""
         said = self.words()
         return f"{self.message}{more}{self.advice}" + (f'. The server says: "{said}"' if said else "")
 
 
 class RefusalReader:
-    """Reads the refusals of one server; ``key`` gives the API key, for it to be left out of what is shown."""
+    """Interprets the refusals of one server; ``key`` returns the API key, which is masked in messages."""
 
     def __init__(self, openai: Any, endpoint: str, server: str, key: Callable[[], str]) -> None:
         self._openai, self._server, self._key = openai, server, key
@@ -74,9 +74,9 @@ class RefusalReader:
         self.base_url = f"base_url, which is {without_password(endpoint)}{to_set}"
 
     def of_error(self, error: Exception, model: str, texts: Sequence[str]) -> Refusal:
-        """What an error of the SDK means."""
+        """The refusal for an error of the SDK."""
         openai, server = self._openai, self._server
-        if isinstance(error, InvalidInputError) or isinstance(error.__cause__, InvalidInputError):  # check's
+        if isinstance(error, InvalidInputError) or isinstance(error.__cause__, InvalidInputError):  # of `check`
             return Refusal(f"{server} redirects to a server over http://, where texts could be read on the way")
         if isinstance(error, openai.APITimeoutError):
             return Refusal(f"{server} did not answer in time", retryable=True)
@@ -91,11 +91,11 @@ class RefusalReader:
     def of_status(
         self, status: int, body: Any, headers: Mapping[str, str], model: str, texts: Sequence[str]
     ) -> Refusal:
-        """What a status of HTTP with a body means."""
+        """The refusal for an HTTP status and body."""
         server, fields = self._server, body if isinstance(body, dict) else {}
         code, kind, param = (str(fields.get(name) or "") for name in ("code", "type", "param"))
         said = _message_of(body)
-        # other servers put their message elsewhere than OpenAI
+        # other servers put the message into other fields than OpenAI
         everything = f"{code} {kind} {param} {str(body)[:4_000]}"
         shown = next((word for word in (code, kind) if word in _QUOTA_CODES), code)
         what = f"HTTP {status}" + (f", {shown}" if CODE.fullmatch(shown) else "")
@@ -104,7 +104,7 @@ class RefusalReader:
         splits = (
             (status in _SPLIT and not bad_key and param not in ("model", "dimensions", "encoding_format", "user"))
             or (status == 500 and bool(_TOO_BIG_FOR_LLAMA_CPP.search(everything)))
-            or (status == 429 and fits is not None)  # which would not help to wait for
+            or (status == 429 and fits is not None)  # the request exceeds the limit as a whole: waiting would not help
         )
         quota_used_up = status == 429 and bool({code, kind} & _QUOTA_CODES)
         rate_limited = status == 429 and not quota_used_up and not splits
@@ -146,7 +146,7 @@ _INCURABLE: Final[Sequence[tuple[type[BaseException], Callable[[Any], bool], str
 
 
 def _why_unreachable(error: BaseException) -> str:
-    """What no other try can mend, such as a refused connection; "" if it may be mended."""
+    """A cause that no retry can remove, such as a refused connection; "" for others."""
     seen: list[BaseException] = []
     left: list[BaseException | None] = [error]
     while left:
@@ -161,7 +161,7 @@ def _why_unreachable(error: BaseException) -> str:
 
 
 def _message_of(body: Any) -> str:
-    """The server's own words in the body of a refusal."""
+    """The server's message in the body of a refusal."""
     for _ in range(4):
         if isinstance(body, dict):
             body = next((body[name] for name in ("message", "detail", "error", "msg") if body.get(name)), "")
@@ -171,7 +171,7 @@ def _message_of(body: Any) -> str:
 
 
 def _wait_of(headers: Mapping[str, str], said: str) -> float | None:
-    """The seconds to wait by the headers; by what is said, where a proxy leaves them out."""
+    """The seconds to wait by the headers, or by the message if a proxy has removed them."""
     told, named = retry_after(headers, time.time()), _COME_BACK.search(said)
     return duration(named[1].rstrip(".")) if told is None and named else told
 

@@ -1,4 +1,4 @@
-"""What becomes of one request: it is answered, or sent in parts, down to the text that the server cannot embed."""
+"""Embeds the texts of one request; after a refusal in parts, down to the text that the server cannot embed."""
 
 import logging
 import math
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from .embedding_task import EmbeddingTask
 
 _LOG = logging.getLogger("bqstore.embeddings")
-_ERRORS_AMONG_SUCCESSES, _ERRORS_ALONE = 5, 2  # texts of one request that are refused, before the rest is given up
+_ERRORS_AMONG_SUCCESSES, _ERRORS_ALONE = 5, 2  # texts refused before the rest of the request is given up
 
 _MARGIN = 0.98  # tokens are not spread evenly over a text
-_BLIND = 0.7  # where neither the counter nor the server tells by how much a text is too long
+_BLIND = 0.7  # shortening factor if neither the counter nor the server tells how much too long a text is
 
 
 class _TooLongError(Exception):
-    """A text is too long, and cannot be shortened as the settings say."""
+    """A text is too long, and the settings do not allow or achieve shortening it."""
 
 
 class RequestParts:
-    """The rows of one request of a task, and what has become of them."""
+    """Embeds the rows of one request of a task, and collects the errors of single texts."""
 
     def __init__(self, requester: Requester, task: "EmbeddingTask") -> None:
         self._requester, self._settings, self._task = requester, requester.settings, task
@@ -40,12 +40,12 @@ class RequestParts:
         self._errors: list[EmbeddingError] = []
 
     async def embed_all(self, rows: Sequence[int]) -> None:
-        """Request the vectors of all rows, and have the task store those of each request that is answered.
+        """Request the vectors of all rows; the task stores those of each answer.
 
         Raises
         ------
-        EmbeddingError   as `Requester.request`; a text that is too long, or has no vector, is named by its index,
-                         after the others were embedded
+        EmbeddingError   as `Requester.request`; for a text that is too long or gets no vector, with its index, after
+                         the others were embedded
         """
         with tracing.embedding(self._settings.model, len(rows), "openai"):
             await self._embed(rows, self._settings.max_retries)
@@ -77,7 +77,7 @@ class RequestParts:
                 self._add_error(EmbeddingError(f"text {index} has no vector: {answer.described()}"))
 
     async def _embed_in_parts(self, rows: Sequence[int], refusal: Refusal) -> None:
-        """After a request of several texts was refused: the text that the server named and the rest, or parts."""
+        """After a refusal of several texts: send the text that the server named and the others apart, or parts."""
         most, tokens = self._settings.max_retries, self._task.tokens
         retries = most if refusal.splits else min(1, most)
         _LOG.info("%s; %d texts are sent in parts. It said: %s", refusal.message, len(rows), refusal.words())
@@ -100,23 +100,23 @@ class RequestParts:
             self._lower(max_request_tokens=max(fitted, self._requester.limits.max_input_tokens))
 
     def _lower(self, **limits: int) -> None:
-        """What the server takes in one request, by what it refused."""
+        """Lower the limits of one request, learned from a refusal."""
         now = self._requester.limits
         self._requester.limits = replace(now, **{name: min(getattr(now, name), n) for name, n in limits.items()})
 
     async def _answers_one_of(self, rows: Sequence[int]) -> bool:
-        """Whether a server that failed at some texts is alive: it answers the first of them, or the last."""
+        """Whether the server works: it has answered before, or answers the first or the last text alone."""
         for row in () if self._answered else (rows[0], rows[-1]):
             answer = await self._requester.request(
                 [self._task.texts[row]], self._task.tokens[row], self._task, 0, quiet=True
             )
             if not isinstance(answer, Refusal):
-                self._answered = True  # it is asked again with the others, which costs less than to tell them apart
+                self._answered = True  # the text is requested again with the others: simpler, and cheap
                 break
         return self._answered
 
     async def _embed_long(self, row: int, refusal: Refusal | None) -> None:
-        """One text that is too long, as ``on_too_long`` says."""
+        """Embed a text that is too long, according to ``on_too_long``."""
         try:
             if self._settings.on_too_long == "truncate":
                 vector = await self._truncated(row, refusal)
@@ -145,9 +145,9 @@ class RequestParts:
             refusal = answer
 
     async def _halved(self, text: str, whole: bool = False) -> list[tuple[Vectors, int]]:
-        """A text halved until its parts fit: their vectors, and their sizes, which are the weights.
+        """Halve a text until its parts fit; returns their vectors and sizes, which are the weights of the mean.
 
-        ``whole`` : it is known not to fit
+        ``whole`` : the text is known not to fit
         """
         counter = self._settings.counter
         size = counter(text) if counter is not None else len(text.encode())
@@ -161,16 +161,16 @@ class RequestParts:
         return [leaf for half in smaller for leaf in await self._halved(half)]
 
     def _add_error(self, error: EmbeddingError) -> None:
-        """Note that one text is refused; raise the first such error if it looks as if others were, too."""
+        """Record that one text is refused; raise the first such error if so many are that the rest is given up."""
         self._errors.append(error)
         if len(self._errors) >= (_ERRORS_AMONG_SUCCESSES if self._answered else _ERRORS_ALONE):
             raise self._errors[0]
 
 
 def truncated(text: str, most: int, counter: Counter | None, refusal: Refusal | None) -> str:
-    """The beginning of a text: as much as fits if ``counter`` can tell; else a part of what the server refused.
+    """The beginning of a text: as much as fits, by ``counter``; without one, a part of what the server refused.
 
-    ``most`` : tokens that fit
+    ``most`` : tokens allowed
     """
     if counter is not None:
         while text and (count := counter(text)) > most:
@@ -178,13 +178,13 @@ def truncated(text: str, most: int, counter: Counter | None, refusal: Refusal | 
             refusal = None
         if refusal is None:
             return text
-    if refusal is None:  # tokens of four characters are usual
+    if refusal is None:  # a token has about four characters
         return text[: min(len(text) - 1, most * 4)]
     return text[: int(len(text) * (refusal.fits or _BLIND))]
 
 
 def halves(text: str) -> tuple[str, str]:
-    """A text cut in two near its middle, between words if there are any."""
+    """A text cut in two near its middle, between words if possible."""
     middle = len(text) // 2
     for distance in range(min(middle, 200)):
         for at in (middle - distance, middle + distance):
@@ -194,7 +194,7 @@ def halves(text: str) -> tuple[str, str]:
 
 
 def weighted_mean(parts: Sequence[tuple[Vectors, int]]) -> Vectors:
-    """The mean of vectors, weighted by the sizes of their texts; of unit length if they are."""
+    """The mean of vectors, weighted by the sizes of their texts; scaled to unit length if they all have it."""
     vectors = np.stack([vector for vector, _ in parts]).astype(np.float64)
     mean = np.average(vectors, axis=0, weights=[size for _, size in parts])
     length = float(np.linalg.norm(mean))

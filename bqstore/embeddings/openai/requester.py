@@ -1,7 +1,7 @@
-"""One request at a time: wait, send, retry, check. It knows no cache.
+"""Makes one request: wait, send, retry, check.
 
-All retries are made here; the SDK is configured to make none. `client` knows what a refusal means, `rate_limiter`
-when the next request may be sent. All of it runs on the event loop of `background`.
+All retries are made here; the SDK's are disabled. `refusals` interprets refusals, `rate_limiter` decides when the
+next request may be sent. Everything runs on the event loop of `background`.
 """
 
 import asyncio
@@ -29,22 +29,22 @@ Send = Callable[[Sequence[str], float | None], Awaitable[Response | Refusal]]
 
 _LOG = logging.getLogger("bqstore.embeddings")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds: full jitter below min(longest, first * 2 ** tries)
-_LONGEST_WAIT = 600.0  # a server that asks for more is not waited for, nor one that asks again and again
-_TRICKLE = 10  # times the timeout: an answer that drips byte by byte never times out
+_LONGEST_WAIT = 600.0  # seconds: a longer wait, or repeated waits beyond it, are not granted
+_TRICKLE = 10  # times the timeout for a whole answer: one that arrives byte by byte never times out
 
 
 class Requester:
-    """Makes the requests of all calls of one embedder. ``dim`` : of the vectors, as far as it is known.
+    """Makes the requests of all calls of one embedder. ``dim`` is the dimension of the vectors, if known.
 
-    ``stores`` : whether vectors are written to a disk, which takes a worker
+    ``stores`` : whether vectors are written to disk, which is done in a worker
     """
 
     def __init__(self, settings: Settings, native: int | None, stores: bool) -> None:
         self.settings, self.meter = settings, Meter(settings.price)
         self.limiter = RateLimiter(settings.max_concurrency)
-        self.limits = replace(settings.limits, max_request_tokens=10**9)  # lowered if a server takes less
+        self.limits = replace(settings.limits, max_request_tokens=10**9)  # lowered when the server refuses
         self.dim, self._native, self._stores = settings.dimensions or native, native, stores
-        self._first_answer = threading.Lock()  # the first of several answers tells the dimension
+        self._first_answer = threading.Lock()  # the first of concurrent answers sets the dimension
 
     async def request(
         self,
@@ -56,11 +56,12 @@ class Requester:
         quiet: bool = False,
         rows: Sequence[int] = (),
     ) -> Response | Refusal:
-        """The vectors of one request, which ``task`` stores under ``rows``; retried as the settings say.
+        """The vectors of one request, which ``task`` stores under ``rows``; retried by the settings.
 
-        The refusal, if parts of the request may be answered; if ``quiet``, also if it is about this text alone.
+        Returns the refusal if the request may succeed in parts; with ``quiet``, also if this text may be at fault.
 
-        Raises EmbeddingError if it is refused, unreachable, out of time, or answered with something else.
+        Raises EmbeddingError if the request is refused, the server cannot be reached, the deadline passes, or the
+        answer is not as expected.
         """
         refusal: Refusal | None = None
         sent = tries = 0
@@ -81,16 +82,16 @@ class Requester:
                 if refusal.splits:
                     return refusal
                 asked = refusal.retry_after or 0.0
-                # a server that says when to come back is shared by many, and comes round to each
+                # not counted: a busy server that states a wait will serve this request, too
                 tries += not (refusal.rate_limited and asked and time.monotonic() + asked < patient_until)
                 if not refusal.retryable or tries > retries or asked > _LONGEST_WAIT:
-                    # for one of several texts, perhaps
+                    # perhaps because of one text
                     if (refusal.status == 500 and len(texts) > 1) or (refusal.status in (200, 500) and quiet):
                         return refusal
                     asks = f", and asks to wait for {asked:,.0f} s" if asked > _LONGEST_WAIT else ""
                     after = f", after {sent - 1} retries" if refusal.retryable or refusal.status is None else ""
                     raise EmbeddingError(refusal.described(asks + after))
-                # a wait that the server asks for is kept by the limiter, for all calls
+                # the limiter applies a wait that the server asks for to all calls
                 longest = 0.0 if asked else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(tries - 1, 20))
                 pause = random.uniform(0, longest)  # noqa: S311  jitter is no secret
                 if _LOG.isEnabledFor(logging.INFO):

@@ -1,4 +1,4 @@
-"""What an embeddings API answers, checked before anything is believed. It knows no network and no SDK."""
+"""Parses and validates the answers of an embeddings API."""
 
 import binascii
 import re
@@ -12,18 +12,18 @@ from ..protocol import Vectors
 _NATIVE_DIM = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 _OPENAI = ("api.openai.com", ".azure.com", ".azure.us", ".azure.cn")
 
-CODE = re.compile(r"[a-z_]{1,40}")  # what the API's error codes look like; a key or a sentence does not
+CODE = re.compile(r"[a-z_]{1,40}")  # matches the API's error codes, but no key or sentence
 
 
 def native_dim(endpoint: str, model: str) -> int | None:
-    """The dimension of one of OpenAI's models; None elsewhere: others give their models these names, too."""
+    """The dimension of a model of OpenAI or Azure; None for other servers, which may use the same names."""
     return _NATIVE_DIM.get(model) if (urlsplit(endpoint).hostname or "").endswith(_OPENAI) else None
 
 
 def decode(data: Any, n: int) -> tuple[Vectors, list[int]] | None:
-    """The vectors of an answer's ``data``, float32 (n, dim), in the order of the request, and the rows without one.
+    """The vectors in an answer's ``data``, float32 (n, dim), in the order of the request, and the rows without one.
 
-    A row has none if it is null, empty, left out or not finite. None if the answer is malformed.
+    A row has no vector if that is null, empty, missing or not finite. None if the answer is malformed.
     """
     places = _places(data, n)
     if places is None:
@@ -35,12 +35,12 @@ def decode(data: Any, n: int) -> tuple[Vectors, list[int]] | None:
             values = item["embedding"]
             if not values:
                 continue
-            if isinstance(values, str):  # a server that knows lists only ignores that base64 was asked for
-                read = binascii.a2b_base64(values)  # leaves foreign characters out; to validate is slow in Python 3.10
+            if isinstance(values, str):  # servers that only know lists ignore the format requested
+                read = binascii.a2b_base64(values)  # skips foreign characters; validation is slow in Python 3.10
                 if len(values) != -(-len(read) // 3) * 4:
                     return None
                 values = np.frombuffer(read, "<f4")
-            with np.errstate(over="ignore"):  # infinite, then
+            with np.errstate(over="ignore"):  # an overflow becomes infinite: no vector
                 row = np.asarray(values, np.float32)  # None in a list becomes NaN
             if vectors is None:
                 if row.ndim != 1:
@@ -57,23 +57,23 @@ def decode(data: Any, n: int) -> tuple[Vectors, list[int]] | None:
 
 
 def _places(data: Any, n: int) -> list[int] | None:
-    """Which text each item of an answer belongs to: by its index; by its position where no index tells them apart.
+    """The text that each item of an answer belongs to: by its index, or by position if the indices are all alike.
 
-    Of fewer items than texts that no index tells apart, none is believed.
+    If they are all alike and there are fewer items than texts, no item is used.
     """
     if not isinstance(data, list) or len(data) > n or not all(isinstance(item, dict) for item in data):
         return None
     places = [item.get("index") for item in data]
-    if not any(place for place in places):  # left out, null, or 0 throughout
+    if not any(place for place in places):  # all missing, null or 0
         return list(range(n)) if len(data) == n else []
-    places = [0 if place is None else place for place in places]  # some servers leave out an index of 0
+    places = [0 if place is None else place for place in places]  # some servers omit an index of 0
     if not all(isinstance(place, int) and 0 <= place < n for place in places) or len(set(places)) < len(places):
         return None
     return places
 
 
 def count_tokens_of(usage: Any) -> int | None:
-    """The tokens that an answer's ``usage`` tells; some servers tell ``total_tokens`` alone, floats, or just 0."""
+    """The tokens in an answer's ``usage``; some servers state ``total_tokens`` only, floats, or just 0."""
     counts = [usage.get(name) for name in ("prompt_tokens", "total_tokens")] if isinstance(usage, dict) else []
     for count in counts:
         if isinstance(count, (int, float)) and not isinstance(count, bool) and 0 < count < 2**53:
@@ -82,9 +82,9 @@ def count_tokens_of(usage: Any) -> int | None:
 
 
 def normalized(vectors: Vectors) -> Vectors | None:
-    """Vectors that a server has shortened, float32 (n, dim), at unit length again; unchanged if they have it.
+    """Vectors shortened by a server, float32 (n, dim), scaled to unit length; unchanged if they have it.
 
-    None if the length of one is 0 or beyond float32: it has no direction.
+    None if the length of one is 0 or exceeds float32: it has no direction.
     """
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The settings of an embedder, checked; they do not change in its life."""
+"""The validated settings of an embedder, which never change."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ _MANY = 1_000_000
 
 @dataclass
 class Settings:
-    """As the parameters of `OpenAIEmbedder`; ``price`` is the listed one if none was given.
+    """The parameters of `OpenAIEmbedder`; ``price`` defaults to the listed one.
 
     Raises InvalidInputError if a setting is out of range or of another type.
     """
@@ -43,11 +43,11 @@ class Settings:
         self.price, self.counter = price_of(self.model, self.price), counter_for(self.model)
 
     def is_too_long(self, tokens: int) -> bool:
-        """Whether a text of so many tokens, counted, is longer than the model takes."""
+        """Whether a text is longer than the model accepts; False if tokens cannot be counted."""
         return self.counter is not None and tokens > self.limits.max_input_tokens
 
     def too_long(self, index: int) -> EmbeddingError:
-        """The error that names a text that is too long."""
+        """The error for a text that is too long, with its index."""
         return EmbeddingError(
             f"text {index} is longer than {self.model} takes ({self.limits.max_input_tokens:,} tokens for OpenAI's "
             'models); split it, or pass on_too_long="truncate" or "split_mean"'
@@ -55,12 +55,12 @@ class Settings:
 
     @property
     def variant(self) -> str | None:
-        """What becomes of a text that is too long, as `KeyMaker` takes it; None: it is an error."""
+        """How a text that is too long is shortened, as `KeyMaker` takes it; None if it is an error."""
         return None if self.on_too_long == "error" else f"{self.on_too_long} {self.limits.max_input_tokens}"
 
 
 def check_dimensions(dimensions: Any) -> int | None:
-    """The dimension that was asked for, if any. Raises InvalidInputError."""
+    """The requested dimension, or None. Raises InvalidInputError."""
     return None if dimensions is None else check_int("dimensions", dimensions, 1, MAX_DIM)
 
 

@@ -1,7 +1,7 @@
-"""Any number of texts, batch by batch and in order, with a few batches embedded ahead of the consumer.
+"""Embeds any number of texts, batch by batch and in order, with a few batches ahead of the consumer.
 
-The texts are read in the consumer's thread, when it asks for the next batch: a slow consumer holds the requests back,
-and a generator is read only as far as needed. What was read ahead is embedded meanwhile, on the loop of `background`.
+The texts are read in the consumer's thread, when it asks for the next batch: a slow consumer delays the requests, and
+a generator is read only as far as needed. Batches read ahead are embedded meanwhile, on the loop of `background`.
 """
 
 from collections import deque
@@ -15,9 +15,9 @@ Begin = Callable[[Sequence[str], int], EmbeddingTask]
 
 
 def stream_batches(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -> EmbeddedBatches:
-    """The index of the first text, the texts and the vectors, float32 (m, dim), of each batch, in order.
+    """For each batch in order: the index of its first text, its texts, and its vectors, float32 (m, dim).
 
-    An error, of the texts, of reading or embedding them, is raised after the batches before it.
+    An error in reading, checking or embedding texts is raised after the batches before it.
     """
     tasks = _begin_tasks(texts, begin, batch, ahead)
     begun: deque[EmbeddingTask] = deque()
@@ -42,7 +42,7 @@ def stream_batches(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -
             if broken is not None:
                 raise broken
             del task, vectors
-    except BaseException as error:  # Ctrl-C, too, or the consumer stops
+    except BaseException as error:  # including Ctrl-C, and a consumer that stops
         stop(begun, error)
         raise
     if ended is not None and not isinstance(ended, StopIteration):
@@ -50,7 +50,7 @@ def stream_batches(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -
 
 
 def _begin_tasks(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -> Iterator[EmbeddingTask]:
-    """Tasks of several batches each, a quarter of those ahead: one request holds what few of them lack in the cache."""
+    """Tasks of several batches each, a quarter of ``ahead``, so that texts missing in the cache share requests."""
     for start, part in enumerate_batches(texts, batch * max(1, (ahead + 1) // 4)):
         task = None
         try:
@@ -60,6 +60,6 @@ def _begin_tasks(texts: Iterable[str], begin: Begin, batch: int, ahead: int) -> 
                 raise
         if task is not None:
             yield task
-        else:  # the batches before the one that is refused
+        else:  # one by one, up to the batch that is refused
             for at, one_batch in enumerate_batches(part, batch, start):
                 yield begin(one_batch, at)

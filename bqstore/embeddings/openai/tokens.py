@@ -1,7 +1,7 @@
-"""Counting tokens with tiktoken, if it is installed and its tables lie on this disk. It never waits for a download.
+"""Counts tokens with tiktoken, if it is installed and its tables are on this disk. It never downloads.
 
-tiktoken downloads a table that it does not find. So the table is looked for first, at the path and with the checksum
-that tiktoken uses, and tiktoken is called only if it will find the table. The result is remembered.
+tiktoken downloads a missing table. So this module first checks for the table, at the path and with the checksum that
+tiktoken uses, and calls tiktoken only if it will find it. The result is cached.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ _MODELS = ("text-embedding-3-", "text-embedding-ada-002")  # all embedding model
 
 
 def counter_for(model: str) -> Counter | None:
-    """What counts a model's tokens exactly; None if nothing here can."""
+    """A function that counts a model's tokens exactly; None if there is none on this machine."""
     return load_counter() if model.startswith(_MODELS) else None
 
 
 def table_path() -> Path | None:
-    """Where tiktoken keeps the table; None if it is configured to keep none."""
+    """The path of tiktoken's table; None if tiktoken is configured not to cache it."""
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if folder is None:
         folder = str(Path(tempfile.gettempdir()) / "data-gym-cache")
@@ -44,17 +44,17 @@ def load_counter() -> Counter | None:
         import tiktoken
 
         encoding = tiktoken.get_encoding("cl100k_base")
-    except Exception:  # no table, no tiktoken, or another version: bytes are counted instead
+    except Exception:  # no table, no tiktoken, or an unknown version: bytes are counted instead
         return None
 
     def count(text: str) -> int:
-        if len(text) > _LONGEST:  # in pieces: on a million spaces before a letter, tiktoken runs out of its stack
+        if len(text) > _LONGEST:  # in pieces: tiktoken overflows its stack on a million spaces followed by a letter
             return sum(count(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE))
         try:
             return len(encoding.encode_ordinary(text))
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # which is no Exception
+            if type(error).__name__ != "PanicException":  # not derived from Exception
                 raise
-        return len(text.encode())  # tokens are never more
+        return len(text.encode())  # an upper bound
 
     return count

@@ -1,10 +1,10 @@
 """`EmbeddingBatch`: a job of OpenAI's Batch API, which embeds for half the price within a day.
 
-A job is a list of texts for one model of one server; its name is a hash of these, and a file in the user's folder
-tells how far it is. The file is written before and after each step at the server, so the process may die anywhere:
-the next one that submits the same texts goes on from there; one that submits some of them and others takes over the
-batches that hold them. No key makes a request of the API idempotent, so no request that creates something is retried
-blindly: if its answer was lost, the server's lists tell whether it was carried out. The file holds no text and no key.
+A job is a list of texts for one model of one server. Its name is a hash of these, and its state is a file in the user's
+folder, written before and after each step at the server. So the process may be killed at any moment: the next one that
+submits the same texts continues, and a job that shares texts with it adopts the batches that hold them. The API has no
+idempotency keys, so a request that creates something is never repeated blindly: if its answer was lost, the server's
+lists show whether it was executed. The file holds no text and no API key.
 """
 
 import json
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from openai.types import Batch
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
-_PATIENCE = 900.0  # seconds for which a server may be away while `collect` waits
+_PATIENCE = 900.0  # seconds for which the server may be unreachable while `collect` waits
 _NAMED = 5  # failures listed in a message
 
 
 @dataclass(frozen=True)
 class BatchStatus:
-    """One batch at the server; ``requests`` counts all of its requests, each of which holds many texts."""
+    """One batch at the server; ``requests`` is the number of its requests, each of many texts."""
 
     id: str
     status: str
@@ -57,25 +57,25 @@ class BatchStatus:
 
 
 class EmbeddingBatch:
-    """Texts embedded by OpenAI's Batch API, as `OpenAIEmbedder.batch` makes it.
+    """Embeds texts with OpenAI's Batch API. Made by `OpenAIEmbedder.batch`.
 
-    One process and thread at a time may work on a job.
+    Only one thread of one process at a time can work on a job.
 
     Parameters
     ----------
     client : openai.OpenAI       makes the requests and holds the key
-    model : str                  the name of the model
-    dimensions : int, optional   ask for shorter vectors
-    folder : path                keeps the state of jobs; give the same one after a restart
-    cache : EmbeddingCache       texts in it are not submitted, collected vectors are written to it; None: neither
-    endpoint : str               the base URL, as it is in the cache's keys
-    poll_seconds : float         between two looks at the server, while `collect` waits
-    price : float, optional      US$ for a million tokens without batches, if it is known
-    limits : Limits              of one request, if they are not OpenAI's
-    prefix : str                 written before each text
-    extra : dict, optional       more fields of each request
+    model : str                  the model's name
+    dimensions : int, optional   request shorter vectors
+    folder : path                keeps the state of jobs; pass the same folder after a restart
+    cache : EmbeddingCache       texts in it are not submitted, and collected vectors are stored in it; None: no cache
+    endpoint : str               the base URL, part of the cache keys
+    poll_seconds : float         interval of status requests while `collect` waits
+    price : float, optional      US$ per million tokens without the batch discount, if known
+    limits : Limits              limits of one request, if they differ from OpenAI's
+    prefix : str                 prepended to each text
+    extra : dict, optional       fields added to each request
 
-    Raises InvalidInputError if a setting is out of range, or the server would be reached by plain http.
+    Raises InvalidInputError if a setting is out of range, or a public server would be reached over http.
 
     >>> import openai
     >>> with openai.OpenAI() as client:  # the key is in OPENAI_API_KEY
@@ -128,7 +128,7 @@ class EmbeddingBatch:
 
     @property
     def price(self) -> float | None:
-        """What `tokens` cost, in US$; None if the model's price is not known.
+        """The price of `tokens` in US$; None if the model's price is not known.
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     embedder.batch("batch-jobs").price
@@ -139,16 +139,16 @@ class EmbeddingBatch:
     def submit(self, texts: Sequence[str]) -> list[str]:
         """Submit the texts that are neither cached nor submitted already.
 
-        After an error or a restart, call it again with the same texts: it goes on from there. Requests that have
-        failed in a batch that has ended are submitted in a new one; if the server refused several texts together,
-        each goes alone. Returns the server's ids of all batches of the job.
+        After an error or a restart, call it again with the same texts: it continues. Requests that failed in an ended
+        batch are submitted in a new one; after a refusal of several texts together, each in its own request. Returns
+        the server's ids of all batches of the job.
 
         Raises
         ------
         InvalidInputError   a text is empty or not a string; nothing was sent
-        EmbeddingError      a text is known to be too long, and nothing was sent; the server refused
-                            or cannot be reached; what it did so far is in the job's state
-        LockedError         another process or thread works on this job
+        EmbeddingError      a text is too long by an exact count, and nothing was submitted; the server refused or
+                            cannot be reached, and the job's state keeps what was done so far
+        LockedError         another process or thread is working on this job
         StorageError        the folder cannot be written
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
@@ -169,7 +169,7 @@ class EmbeddingBatch:
                 job.save()
             self._read_ended(job, again=False)
             counter, most = counter_for(self.model), self._limits.max_input_tokens
-            for i in vectors.lacking():  # what is too long would be uploaded, and refused in a day
+            for i in vectors.lacking():  # otherwise the server might refuse a text that is too long a day later
                 if counter is not None and sizes[i] > most and counter(texts[i]) > most:
                     raise EmbeddingError(
                         f"text {vectors.first[i]} is longer than {self.model} takes ({most:,} tokens); split it: a "
@@ -184,7 +184,7 @@ class EmbeddingBatch:
             return [part.batch for part in job.parts if part.batch is not None]
 
     def status(self) -> list[BatchStatus]:
-        """The status of each batch, as the server has it now. Call `submit` first. Raises as `submit`.
+        """The current status of each batch at the server. Call `submit` first. Raises as `submit`.
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     job = embedder.batch("batch-jobs")
@@ -202,12 +202,12 @@ class EmbeddingBatch:
         ]
 
     def collect(self, wait: bool = False) -> Vectors:
-        """The vectors of the texts, float32 (n, dim) in their order, which the cache then holds, too.
+        """The vectors of the texts, float32 (n, dim), in their order; the cache then holds them, too.
 
-        Call `submit` first. With ``wait``, all batches are waited for until they have ended, up to a day.
+        Call `submit` first. With ``wait``, the call blocks until all batches have ended, up to a day.
 
-        Raises EmbeddingError if batches have not ended, and ``wait`` is False; if texts have no vector, which are named
-        by index; if the server refused or cannot be reached.
+        Raises EmbeddingError if batches have not ended and ``wait`` is False; if texts have no vector (the message has
+        their indices); if the server refused or cannot be reached.
 
         >>> with OpenAIEmbedder("text-embedding-3-small") as embedder:
         ...     job = embedder.batch("batch-jobs")
@@ -224,7 +224,7 @@ class EmbeddingBatch:
                     job.vectors.take_cached(self._cache)
                     try:
                         running, answered = self._read_ended(job, again=True), time.monotonic()
-                    except RefusedError as refusal:  # a day is long, and a server may be away for a part of it
+                    except RefusedError as refusal:  # tolerate short outages while waiting
                         if not (wait and refusal.may_pass and time.monotonic() - answered < _PATIENCE):
                             raise
                         running = 1
@@ -250,10 +250,10 @@ class EmbeddingBatch:
     def _request(self, line: Line, texts: Sequence[str]) -> bytes:
         body = {"encoding_format": "base64", **self._side.body, "input": texts[slice(*line)]}
         request = {"custom_id": id_of(line), "method": "POST", "url": URL, "body": body}
-        return json.dumps(request).encode() + b"\n"  # ASCII: no character that the server could take for a line's end
+        return json.dumps(request).encode() + b"\n"  # ASCII: without Unicode line separators
 
     def _find_created(self, job: Job) -> None:
-        """Find, in the server's list, batches whose creation was not answered, or whose state was lost."""
+        """Find batches in the server's list whose creation was not answered, or whose state was lost."""
         unknown = {part.name: part for part in job.parts if part.batch is None}
         found = self._server.find_batches(set(unknown)) if unknown else {}
         for name, batch in found.items():
@@ -273,7 +273,7 @@ class EmbeddingBatch:
         try:
             part.batch = self._server.create(part.file, part.name)
         except RefusedError as refusal:
-            if refusal.status in (400, 404):  # it refuses this file, or does not have it any more
+            if refusal.status in (400, 404):  # it refuses this file, or has deleted it
                 part.file = None
                 job.advance(part, "planned")
             raise
@@ -282,9 +282,9 @@ class EmbeddingBatch:
     # Reading results.
 
     def _read_ended(self, job: Job, again: bool) -> int:
-        """Read the results of batches that have ended; returns the number of those that have not.
+        """Read the results of ended batches; returns the number of batches that have not ended.
 
-        ``again`` : also results that were read once, but whose vectors are neither here nor in the cache.
+        ``again`` : read results again if their vectors are neither in memory nor in the cache
         """
         running = 0
         for part in job.parts:
@@ -295,7 +295,7 @@ class EmbeddingBatch:
             except RefusedError as refusal:
                 if refusal.status != 404 or not part.rows:
                     raise
-                # another job's, of another key or long gone: it must not keep this one from being submitted
+                # adopted from another job, with another key or deleted: submit its texts here instead
                 part.read, part.lost = True, {id_of(line): "no result, batch unknown" for line in part.lines}
                 job.save()
                 continue
@@ -307,7 +307,7 @@ class EmbeddingBatch:
         return running
 
     def _read(self, part: Part, batch: "Batch", vectors: TextRows) -> None:
-        """Take the results of a batch, into the cache too, and note why the other lines have none."""
+        """Store the results of a batch, also in the cache, and record why other lines have none."""
         missing = {id_of(line): line for line in part.lines}
         why: dict[str, str] = {}
         tokens, shortened = 0, self.dimensions not in (None, self._native)
@@ -316,7 +316,7 @@ class EmbeddingBatch:
             try:
                 for result_line in self._server.result_lines(file_id):
                     name, answer, reason = parse(result_line)
-                    if name not in missing:  # read already, or never asked for
+                    if name not in missing:  # read already, or unknown
                         continue
                     if reason := reason or take(vectors, part.all_rows(missing[name]), answer, shortened):
                         why[name] = reason
@@ -338,7 +338,7 @@ class EmbeddingBatch:
 def _what_is_missing(job: Job) -> str:
     vectors = job.vectors
     explained, failures = vectors.has_vector.copy(), []
-    for part in reversed(job.parts):  # the latest reason counts
+    for part in reversed(job.parts):  # the latest reason is reported
         for line in part.lines:
             rows = part.rows_of(line)
             if id_of(line) in part.lost and not explained[rows].all():

@@ -1,4 +1,4 @@
-"""How far one job of the Batch API is, in a file that outlives the process. It knows no server, no text and no key."""
+"""The state of one job of the Batch API, in a file that outlives the process. It holds no text and no API key."""
 
 import hashlib
 import json
@@ -19,40 +19,40 @@ from ...storage.platform import make_folder
 from ..text_rows import TextRows
 
 Rows = npt.NDArray[np.int64]
-Line = tuple[int, int]  # one request, a line of the batch's file: the first text, and the one after the last
+Line = tuple[int, int]  # a request, one line of the batch's file: its first text, and the one after its last
 
 
 @dataclass
 class Part:
-    """One batch of a job; its fields are those of the file. Lines are named by `id_of`."""
+    """One batch of a job, with the fields of the state file. `id_of` names its lines."""
 
     name: str
     lines: list[Line]
-    step: str = "planned"  # "uploading", "uploaded", "creating", "created": written before it is done
+    step: str = "planned"  # then "uploading", "uploaded", "creating", "created"; each is saved
     file: str | None = None  # the server's id
     batch: str | None = None  # the server's id
-    read: bool = False  # it has ended, and its results were read
-    lost: dict[str, str] = field(default_factory=dict)  # why a line has no result
-    tokens: int = 0  # that the server counted
-    rows: dict[str, list[int]] = field(default_factory=dict)  # of another job's: where a line's texts are here, or -1
+    read: bool = False  # the batch has ended, and its results were read
+    lost: dict[str, str] = field(default_factory=dict)  # by line: why it has no result
+    tokens: int = 0  # as counted by the server
+    rows: dict[str, list[int]] = field(default_factory=dict)  # if adopted: this job's rows of a line's texts, or -1
 
     def all_rows(self, line: Line) -> Rows:
-        """Where each text of a line is in this job, -1 for nowhere."""
+        """This job's row of each text of a line, -1 if the job does not have it."""
         return np.array(self.rows[id_of(line)]) if self.rows else np.arange(*line)
 
     def rows_of(self, line: Line) -> Rows:
-        """Where the texts of a line are in this job."""
+        """This job's rows of the texts of a line."""
         rows = self.all_rows(line)
         return rows[rows >= 0]
 
     def expected(self) -> Rows:
-        """Where the texts are whose results are there, or may still come."""
+        """The rows of texts whose results exist or may still arrive."""
         rows = [self.rows_of(line) for line in self.lines if id_of(line) not in self.lost]
         return np.concatenate([np.empty(0, np.int64), *rows])
 
 
 class Job:
-    """A list of texts for one model of one server, ``model_id``; its name is a hash of these, of equal texts once."""
+    """A list of texts for one model of one server, ``model_id``; its name is a hash of both, without duplicates."""
 
     def __init__(self, folder: Path, model_id: Sequence[object], vectors: TextRows) -> None:
         name = hashlib.sha256(json.dumps(model_id).encode())
@@ -72,7 +72,7 @@ class Job:
             with lock.open() as file:
                 try:
                     lock.wait(file, 0)
-                except LockedError as error:  # it speaks of a collection
+                except LockedError as error:  # its message is about a collection
                     message = f"another process or thread works on this job in {self._folder}; wait for it"
                     raise LockedError(message) from error
                 self.parts = self._load()
@@ -87,7 +87,7 @@ class Job:
         self.save()
 
     def save(self) -> None:
-        """Replace the file atomically; the first time, after that of the keys."""
+        """Replace the state file atomically; the first time, write the file of keys before it."""
         if not self._path.with_suffix(".keys").exists():
             keys = b"".join(self.vectors.keys)
             _write(self._path.with_suffix(".keys"), keys + hashlib.sha256(keys).digest())
@@ -108,10 +108,10 @@ class Job:
         )
 
     def take_over(self, wanted: npt.NDArray[np.bool_], read: bool) -> bool:
-        """Add the batches of other jobs in the folder that hold ``wanted`` texts: they are not submitted again.
+        """Adopt the batches of other jobs in the folder that hold ``wanted`` texts, so that these are not sent again.
 
-        Returns whether there are any; one whose creation was not answered has no id yet. ``read`` : also those whose
-        results the other job has read.
+        Returns whether there are any; one whose creation was not answered has no id yet. ``read`` : also adopt batches
+        whose results the other job has read.
         """
         before = len(self.parts)
         row_of = {self.vectors.keys[row]: row for row in np.flatnonzero(wanted).tolist()}
@@ -122,7 +122,7 @@ class Job:
                 parts = [part for part in parts if part.step in ("creating", "created") and (read or not part.read)]
                 keys = _read_keys(path) if parts else b""
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # damaged, or of another version: nothing is taken over
+                continue  # damaged, or of another version: adopt nothing
             for part in parts:
                 taken = Part(part.name, [], part.step, part.file, part.batch)
                 for line in part.lines:

@@ -1,4 +1,4 @@
-"""The vectors of a job as they come: from the cache, or line by line from results. It knows no server and no files."""
+"""Parses the results of a batch, line by line."""
 
 import json
 from typing import Any
@@ -9,9 +9,9 @@ from .job import Rows
 
 
 def take(vectors: TextRows, rows: Rows, answer: dict[str, Any], shortened: bool) -> str:
-    """Take the vectors of a line from its answer, but for rows of -1; returns why they cannot be taken, or "".
+    """Store the vectors of a line from its answer, except for rows of -1; returns why they cannot be used, or "".
 
-    ``shortened`` : by the server, and perhaps not of unit length
+    ``shortened`` : the server shortened the vectors, perhaps without scaling them to unit length
     """
     found, missing = decode(answer.get("data"), len(rows)) or (None, [])
     if found is None or missing:
@@ -26,7 +26,7 @@ def take(vectors: TextRows, rows: Rows, answer: dict[str, Any], shortened: bool)
 
 
 def parse(result_line: bytes) -> tuple[str, dict[str, Any], str]:
-    """A line of results: the name of its request, the answer, and why there is none, or ""."""
+    """The name of a result line's request, its answer, and the reason if there is none, otherwise ""."""
     try:
         result = json.loads(result_line)
         name, response = str(result["custom_id"]), result.get("response") or {}
@@ -40,5 +40,5 @@ def parse(result_line: bytes) -> tuple[str, dict[str, Any], str]:
 
 
 def code_word(given: object) -> str:
-    """A code of the server, or "unknown" for anything else: it could quote a text."""
+    """The server's code, or "unknown" for anything that does not look like one, as it could quote a text."""
     return given if isinstance(given, str) and CODE.fullmatch(given) else "unknown"

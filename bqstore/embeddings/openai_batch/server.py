@@ -1,7 +1,7 @@
-"""The requests of the Batch API: files and batches at the server. It knows no job.
+"""The requests of the Batch API: files and batches at the server.
 
-A request that creates something is sent once; the others are retried by the SDK. Servers quote keys and texts in
-their messages, so an error carries nothing of what the server said but a short code.
+A request that creates something is sent once; the SDK retries the others. Servers quote keys and texts in their
+messages, so an error contains only a short code of the server's answer.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,12 +24,12 @@ _ADVICE = dict.fromkeys((401, 403), "check the API key") | {404: "it may belong 
 
 
 class RefusedError(EmbeddingError):
-    """The server did not do what was asked; ``status`` is that of HTTP, None if it did not answer."""
+    """The server did not carry out a request; ``status`` is the HTTP status, None if it did not answer."""
 
     def __init__(self, message: str, status: int | None) -> None:
         super().__init__(message)
         self.status = status
-        self.may_pass = status is None or status in (408, 409, 429) or status >= 500  # the same may be done later
+        self.may_pass = status is None or status in (408, 409, 429) or status >= 500  # a later attempt may succeed
 
 
 class BatchServer:
@@ -40,7 +40,7 @@ class BatchServer:
         self._name = urlsplit(endpoint).hostname or "the server"
 
     def find_file(self, name: str, size: int) -> str | None:
-        """The id of an uploaded file; None if there is none of this name and size."""
+        """The id of the uploaded file with this name and size, or None."""
         listed, wanted = self._retrying.files.list, (name, size)
         return self._ask(
             "list its files",
@@ -52,22 +52,22 @@ class BatchServer:
         return self._ask("store a file", lambda: self._once.files.create(file=(name, data), purpose="batch")).id
 
     def find_batches(self, names: set[str]) -> "dict[str, Batch]":
-        """The batches that were created under these names, the first in the server's list of each."""
+        """The batches created under these names; of several, the first in the server's list."""
         batches = self._ask("list its batches", lambda: list(self._retrying.batches.list(limit=100)))
         found = {(batch.metadata or {}).get("bqstore", ""): batch for batch in reversed(batches)}
         return {name: batch for name, batch in found.items() if name in names}
 
     def create(self, file: str, name: str) -> str:
-        """Create a batch of an uploaded file, under a name; returns its id."""
+        """Create a batch from an uploaded file, under a name; returns its id."""
         asked: dict[str, Any] = {"endpoint": URL, "completion_window": "24h", "metadata": {"bqstore": name}}
         return self._ask("create a batch", lambda: self._once.batches.create(input_file_id=file, **asked)).id
 
     def retrieve(self, batch_id: str) -> "Batch":
-        """How a batch is now."""
+        """The current state of a batch."""
         return self._ask(f"report on batch {batch_id}", lambda: self._retrying.batches.retrieve(batch_id))
 
     def result_lines(self, file_id: str) -> Iterator[bytes]:
-        """The lines of a file, read piece by piece: the results of a batch can take a gigabyte."""
+        """The lines of a file, read in chunks: the results of a batch can take a gigabyte."""
         doing, content, rest = "return the results", self._retrying.files.with_streaming_response.content, b""
         with ExitStack() as stack:
             answer = self._ask(doing, lambda: stack.enter_context(content(file_id)))
