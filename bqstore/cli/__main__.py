@@ -1,4 +1,4 @@
-"""``python -m bqstore.cli``: the same command, for where the script `bqstore` is not on the PATH."""
+"""``python -m bqstore.cli``: the same command, if the script `bqstore` is not on the PATH."""
 
 from . import main
 

@@ -1,7 +1,7 @@
-"""`bqstore bench`: what searches of a store of the user's find, and how many there are in a second, on this machine.
+"""`bqstore bench`: recall and queries per second of a user's store on this machine.
 
-Queries are documents of the store, each of which is left out of its own result, or a file of the user's. What is
-found is compared with exact search, by scores: of documents that are equally near any is right.
+Queries are documents of the store, each excluded from its own result, or come from a file. Results are compared with
+exact search by score, so any of several equally near documents counts.
 """
 
 import statistics
@@ -24,17 +24,17 @@ from .options import Json, K, Name, Store, app
 from .searching import FilterOption, read_filter
 
 TARGETS = (0.9, 0.95, 0.99)
-_NEAR = 1e-5  # of a score: float32 sums in another order
+_NEAR = 1e-5  # relative tolerance of scores: float32 sums in a different order differ
 _SEED = 7
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of searching finds, and how fast.
+    """Recall and speed of searches with one group of settings.
 
-    ``recall`` is None where there is nothing to compare with; ``milliseconds`` and ``slowest`` are the median and the
-    95th of 100 of single searches; ``alone`` and ``together`` are queries per second on one thread, one by one, and of
-    a batch on all.
+    ``recall`` is None if exact search finds nothing; ``milliseconds`` and ``slowest`` are the median and the 95th
+    percentile of single searches; ``alone`` is queries per second one by one on one thread, ``together`` of a batch on
+    all threads.
     """
 
     name: str
@@ -57,7 +57,7 @@ def bench(
     filter_: FilterOption = None,
     as_json: Json = False,
 ) -> None:
-    """Measure this store on this machine: what searches find and how many there are in a second, as a table.
+    """Measure this store on this machine: recall and queries per second, as a table.
 
     With the settings in use, with those that reach 0.9, 0.95 and 0.99, and by exact search. Nothing is changed.
     """
@@ -82,12 +82,12 @@ def measured(
     k: int,
     wanted: dict[str, Any] | None,
 ) -> list[Row]:
-    """One row for each way; ``own`` are the ids of the queries, which their results leave out."""
+    """A row for each group of settings; ``own`` are the queries' own ids, excluded from their results."""
     more = k + 1 if own is not None else k
     ways: dict[str, dict[str, Any]] = {"settings in use": {}}
     ways |= {f"target {target:g}": {"target_recall": target} for target in TARGETS}
     ways["exact"] = {"exact": True}
-    col.search_ids(queries[:2], more, filter=wanted)  # the graph and the columns of the filter are read
+    col.search_ids(queries[:2], more, filter=wanted)  # load the graph and the filter's columns before timing
     truth = col.search_ids(queries, more, filter=wanted, exact=True)
     rows = []
     for name, settings in ways.items():
@@ -104,7 +104,7 @@ def measured(
 def _queries(
     col: "bqstore.Collection", given: NDArray[Any] | None, sample: int
 ) -> tuple[NDArray[Any], list[str] | None]:
-    """The queries, and the ids of those that are documents."""
+    """The queries, and their ids if they are documents."""
     if col.info().originals == "none":
         raise bqstore.InvalidInputError("the collection keeps no originals: there is nothing to compare searches with")
     if given is not None:
@@ -118,7 +118,7 @@ def _queries(
 
 
 def _recall(found: Any, truth: Any, own: list[str] | None, k: int) -> float | None:
-    """The share of the true nearest that were found, by their scores."""
+    """The share of the true nearest documents that were found, by score."""
     right = total = 0
     for i in range(len(truth[0])):
         mine = None if own is None else own[i]
@@ -137,7 +137,7 @@ def _scores(ids: NDArray[Any], scores: NDArray[Any], own: str | None, k: int) ->
 
 
 def _times(search: Callable[[NDArray[Any], int | None], Any], queries: NDArray[Any]) -> tuple[float, ...]:
-    """Median and 95th of 100 in ms, queries per second one by one on one thread, and of one batch on all."""
+    """Median and 95th percentile in ms; queries per second one by one on one thread, and of a batch on all threads."""
     seconds = []
     for query in queries:
         begun = time.perf_counter()

@@ -18,7 +18,7 @@ from .console import collection_of, emit, errors_reported, existing_collection, 
 from .files import check_report_path, read_queries
 from .options import Json, K, Name, Store, app
 
-_DESCRIBED = 3  # collections of a store; of more the list is all
+_DESCRIBED = 3  # collections described in full; if a store has more, they are only listed
 
 Sample = Annotated[
     int, typer.Option(metavar="NUMBER", min=1, help="How many documents to use as queries, if no file gives any.")
@@ -45,10 +45,10 @@ def info(
     collection: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a store: its collections, their settings and memory, why they are encoded so; and the versions in use.
+    """Describe a store: its collections, their settings and memory, why their encodings were chosen; and versions.
 
-    Without --collection: all of its collections, one by one where there are few, else as a list. Without STORE: the
-    versions alone.
+    Without --collection: all collections, in full if there are few, otherwise as a list. Without STORE: only the
+    versions.
     """
     with errors_reported():
         found: list[bqstore.CollectionInfo] = []
@@ -76,7 +76,7 @@ def warm_up(
     ] = "all",
     as_json: Json = False,
 ) -> None:
-    """Compile what searches run on, so that no program waits for it: for images, functions and caches of CI."""
+    """Compile the kernels in advance: for container images, serverless functions and CI caches."""
     with errors_reported():
         started = time.perf_counter()
         bqstore.warm_up(only)
@@ -103,7 +103,7 @@ def recall(
     """Measure the recall of searches against exact search on the same vectors, with these and other settings."""
     with errors_reported():
         if report is not None:
-            check_report_path(report)  # before the minutes that measuring may take
+            check_report_path(report)  # before measuring, which may take minutes
         given = None if queries is None else read_queries(queries)
         with existing_collection(path, collection, read_only=True) as col:
             measured = col.recall(given, k=k, sample=sample)
@@ -112,9 +112,9 @@ def recall(
         else:
             show(tables.recall(measured))
             words, code = formatting.to_do(measured, path, collection_of(path, collection))
-            if code:  # the verdict names a call of Python
+            if code:  # the verdict recommends a Python call
                 say(f"{words} {code}")
-        if report is not None:  # last, so that the result is on the screen if it cannot be written
+        if report is not None:  # last, so that the result is on the screen even if writing fails
             from .report import page
 
             report.write_text(page(measured, path, collection_of(path, collection)), "utf-8")

@@ -1,7 +1,7 @@
-"""The terminal: where output goes, and how errors are reported: one line on stderr and an exit code, no traceback.
+"""Output, and the reporting of errors: one line on stderr and an exit code, no traceback.
 
-Exit codes: 0 success; 1 failure; 2 a wrong command line (typer); 130 interrupted by Ctrl-C. A reader that closes the
-pipe, as `head` does, has what it wanted: the rest is not printed, and the exit code is the command's own.
+Exit codes: 0 success; 1 failure; 2 a wrong command line (typer); 130 interrupted by Ctrl-C. If a reader closes the
+pipe, as `head` does, the rest is not printed, and the exit code is unchanged.
 """
 
 import json
@@ -22,38 +22,38 @@ from .formatting import printable
 
 
 class Terminal(Console):
-    """Rich's console, which goes on, silent, where nobody reads any more."""
+    """Rich's console, which continues silently after the pipe was closed."""
 
     def on_broken_pipe(self) -> None:
-        """What is printed from here on goes nowhere."""
+        """Discard all further output."""
         _to_nowhere()
 
 
 def _to_nowhere() -> None:
-    with suppress(OSError, ValueError, AttributeError):  # a stream that a program has replaced has no number
+    with suppress(OSError, ValueError, AttributeError):  # a replaced stream has no file descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 def console(stderr: bool = False) -> Console:
-    """Return the terminal; a new object for each use, since tests replace the streams."""
+    """Return a console; a new one for each use, since tests replace the streams."""
     return Terminal(stderr=stderr, highlight=False, emoji=False)
 
 
 def show(*what: RenderableType) -> None:
-    """Print tables. What does not fit, such as a long path, is never broken: it can be copied."""
+    """Print tables. A value that does not fit, such as a long path, is not broken, so that it can be copied."""
     for each in what:
         console().print(each, crop=False)
 
 
 def say(text: str) -> None:
-    """Print a line as it is, which may hold names of files."""
+    """Print a line without interpreting markup, since it may hold file names."""
     console().print(printable(text), markup=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
-    """Say something beside the result, on stderr."""
+    """Print a message that is not part of the result, on stderr."""
     console(stderr=True).print(printable(text), markup=False, soft_wrap=True)
 
 
@@ -70,17 +70,17 @@ def _plain(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
-_debug = [False]  # whether errors show where they come from
+_debug = [False]  # whether errors show their tracebacks
 
 
 def debug(wanted: bool) -> None:
-    """Show tracebacks of errors from here on, or no longer."""
+    """Turn tracebacks of errors on or off."""
     _debug[0] = wanted
 
 
 @contextmanager
 def stopped() -> Iterator[None]:
-    """Tell in a word that Ctrl-C was heard; typer itself ends in silence."""
+    """Print "Stopped." on Ctrl-C; typer itself prints nothing."""
     try:
         yield
     except KeyboardInterrupt:
@@ -103,13 +103,13 @@ def errors_reported() -> Iterator[None]:
 
 
 _WORDS = {"allow_damaged=True": "--allow-damaged", "verify() lists": "`bqstore verify` lists"}
-_PACKAGES = {"openai": "openai", "qdrant": "qdrant-client"}  # what the extra brings
+_PACKAGES = {"openai": "openai", "qdrant": "qdrant-client"}  # the package of each extra
 
 
 def told(error: Exception) -> str:
-    """An error as one line."""
+    """An error's message for the command line, with options in place of Python calls."""
     text = str(error)
-    for extra, package in _PACKAGES.items():  # by itself: there is no package of ours to be had yet
+    for extra, package in _PACKAGES.items():  # the package itself, as bqstore is not on PyPI yet
         text = text.replace(f'"bqstore[{extra}]"', package)
     for call, word in _WORDS.items():
         text = text.replace(call, word)
@@ -119,13 +119,13 @@ def told(error: Exception) -> str:
 
 
 def collection_of(path: str, wanted: str | None) -> str:
-    """The collection that is meant: the one that is named, else "default", else the only one there is.
+    """The collection to use: the one that was named; otherwise the store's only one, or "default".
 
-    Raises NotFoundError, which names the collections that there are.
+    Raises as `bqstore.collections`.
     """
     if wanted is not None:
         return wanted
-    if path.startswith("qdrant://"):  # whose address may name it
+    if path.startswith("qdrant://"):  # the address may name the collection
         return "default"
     there = bqstore.collections(path)
     return there[0] if len(there) == 1 else "default"
@@ -133,9 +133,9 @@ def collection_of(path: str, wanted: str | None) -> str:
 
 @contextmanager
 def existing_collection(path: str, collection: str | None, read_only: bool) -> "Iterator[bqstore.Collection]":
-    """Open a collection that exists: for a misspelt path, `bqstore.open` would make a new one.
+    """Open an existing collection; `bqstore.open` would create a new one at a misspelt path.
 
-    Raises NotFoundError, which names the collections that there are.
+    Raises NotFoundError with the names of the existing collections.
     """
     name = collection_of(path, collection)
     try:

@@ -1,4 +1,4 @@
-"""`bqstore demo`: a store of the manual that every Python ships, and questions to it. Nothing leaves the machine."""
+"""`bqstore demo`: stores the manual that Python ships, and asks it questions. No data leaves the machine."""
 
 import platform
 import time
@@ -16,14 +16,14 @@ from .manual import passages
 from .options import Json, app
 from .searching import hit_as_json, tell
 
-COLLECTION = f"manual-{platform.python_version()}"  # another Python has another manual
+COLLECTION = f"manual-{platform.python_version()}"  # each Python version has its own manual
 QUESTIONS = (
     "How do I cache the results of a function?",
     "How do I turn a Python object into JSON text?",
     "How do I copy a file to another directory?",
 )
-_LIMIT = 1500  # passages, spread over the manual: a few seconds
-_SHOWN = 2  # passages of an answer
+_LIMIT = 1500  # passages, spread over the manual, which take a few seconds
+_SHOWN = 2  # hits shown for a question
 
 
 @app.command()
@@ -36,9 +36,9 @@ def demo(
     ),
     as_json: Json = False,
 ) -> None:
-    """Make a store of the Python manual in a few seconds, and ask it some questions; no key, no network.
+    """Store the Python manual in a few seconds, and ask it some questions; no key, no network.
 
-    It is embedded by latent semantic analysis, which finds what is written, not what is meant.
+    It is embedded by latent semantic analysis, which knows words that occur together, not their meaning.
     """
     with errors_reported():
         lsa.check_installed()
@@ -69,7 +69,7 @@ def demo(
 
 
 def _filled(col: "bqstore.Collection", path: str, tell_all: Any) -> Any:
-    """The model of the collection, which has all passages afterwards: what was interrupted goes on."""
+    """Fill the collection, continuing after an interruption; returns its embedding model."""
     model = lsa.of_collection(path, COLLECTION)
     if model is not None and len(col) == _LIMIT:
         return model

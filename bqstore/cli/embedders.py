@@ -1,4 +1,4 @@
-"""Embedding models by name: OpenAI's, those of this machine, and whatever a module of the user's makes."""
+"""Embedding models by name: OpenAI's, local ones, and those that a user's module makes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KINDS = f"openai:MODEL, lsa (offline, by words), {_LOCAL}, or MODULE:FACTORY"
 
 
 def embedder_named(name: str, base_url: str | None = None) -> Any:
-    """The embedder that is meant: a context with ``embed``, ``embed_query``, ``add_to`` and ``search``.
+    """The embedder with this name: a context manager with ``embed``, ``embed_query``, ``add_to`` and ``search``.
 
-    ``MODULE:FACTORY`` is a function, a class or an object of a module that Python finds from here: what it makes has
-    ``embed`` (or ``embed_documents``) and ``embed_query``.
+    ``MODULE:FACTORY`` is an embedder in a module, or a function or class that makes one; the module may be in the
+    current folder. The embedder has ``embed`` (or ``embed_documents``) and ``embed_query``.
 
-    Raises InvalidInputError for a name that means nothing, EmbeddingError where the model cannot be had.
+    Raises InvalidInputError for an unknown name, EmbeddingError if the model cannot be loaded.
     """
     kind, _, rest = name.partition(":")
     if not rest:
@@ -44,7 +44,7 @@ def embedder_named(name: str, base_url: str | None = None) -> Any:
 def embedder_of(
     col: bqstore.Collection, path: str, name: str | None, base_url: str | None = None
 ) -> AbstractContextManager[Any]:
-    """The embedder that is named, or the one that is kept with the collection; a context of None: there is none.
+    """The embedder with this name, or else the one stored with the collection; a context of None if there is neither.
 
     Raises as `embedder_named`.
     """
@@ -60,7 +60,7 @@ def embedder_of(
 
 
 def as_embedder(model: lsa.Lsa) -> bqstore.CachedEmbedder:
-    """The embedder lsa, as others are."""
+    """The lsa model as an embedder."""
     return bqstore.CachedEmbedder(model, cache=False)
 
 
@@ -70,7 +70,7 @@ def _cached(made: Any, name: str) -> Any:
 
 
 def _made_by(module: str, factory: str) -> Any:
-    """What a factory of a module makes; the folder in which the command is run is looked in first, as Python does."""
+    """The embedder of a module's factory. The current folder is searched first, as by Python."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -89,5 +89,5 @@ def _made_by(module: str, factory: str) -> Any:
         return found
     try:
         return make()
-    except Exception as error:  # of the user's own code, which may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise bqstore.EmbeddingError(f"{module}:{factory} raised {type(error).__name__}: {error}") from error

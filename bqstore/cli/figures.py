@@ -1,8 +1,7 @@
-"""The figures of the pages, one function each, made by plotly.
+"""The figures of the pages, made by plotly; one function each.
 
-Of the user they have names of metadata fields only, which are escaped. They can be read without color: an encoding has
-the same marker and dashes in all of them. The color of text comes from the page's style sheet, which suits it to a
-light or a dark screen.
+The only user data in them are names of metadata fields, which are escaped. They can be read without color: an encoding
+has the same marker and dashes in all figures. The page's style sheet sets the color of text for light or dark screens.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from bqstore import Choice, Histogram, Quantization, RecallPoint, RecallReport
 from . import formatting
 from .template import visible
 
-# at least 3.7:1 against white and against the page's dark ground
+# contrast of at least 3.7:1 with white and with the page's dark background
 _COLORS = ("#2f7fd0", "#d55e00", "#1a936f", "#a45bc6", "#a87800", "#0e8fa8", "#d0437d", "#7a8b2a")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star", "pentagon", "x")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -27,7 +26,7 @@ _FAINT = "rgba(128,128,128,0.25)"
 
 @dataclass(frozen=True)
 class Style:
-    """How an encoding looks."""
+    """The color, marker and line of an encoding."""
 
     color: str
     symbol: str
@@ -35,7 +34,7 @@ class Style:
 
 
 def styles(report: RecallReport) -> dict[str, Style]:
-    """A style for each encoding of the report, the same in every figure."""
+    """The style of each encoding of the report, the same in every figure."""
     return {
         name: Style(_COLORS[i % len(_COLORS)], _SYMBOLS[i % len(_SYMBOLS)], _DASHES[i % len(_DASHES)])
         for i, name in enumerate(formatting.by_encoding(report.points))
@@ -53,9 +52,9 @@ def all_figures(report: RecallReport) -> dict[str, Any]:
 
 
 def recall_against_time(report: RecallReport) -> Any:
-    """One marker for each setting: filled if its codes are stored, open if they were made for the report.
+    """One marker per setting: filled for stored codes, open for codes made for the report.
 
-    Where there are walks and scans, whose times do not compare, walks have a dot.
+    If there are both walks and scans, whose times are not comparable, walks are marked by a dot.
     """
     both = formatting.walks_and_scans(report)
     dots = "<br>(markers with a dot: walks)" if both else ""
@@ -66,7 +65,7 @@ def recall_against_time(report: RecallReport) -> Any:
         symbols = [look.symbol + _kind(p, both) for p in points]
         edges = [
             "#ffffff" if symbol.endswith("-dot") else look.color for symbol in symbols
-        ]  # a dot has this color, too
+        ]  # also the color of the dot
         figure.add_scatter(
             x=[p.milliseconds for p in points],
             y=[p.recall for p in points],
@@ -123,7 +122,7 @@ def scores(report: RecallReport) -> Any:
 
 
 def histogram(found: Histogram, nearest: str, distance: str) -> Any:
-    """The histograms of scores; ``nearest`` names those of the neighbors."""
+    """The histograms of scores; ``nearest`` is the name of the neighbors' histogram."""
     figure = _figure(f"score ({_measure(distance)})", "share of the documents")
     edges = found.edges
     for name, counts, look in (
@@ -149,16 +148,16 @@ def histogram(found: Histogram, nearest: str, distance: str) -> Any:
 
 
 def memory(report: RecallReport) -> Any:
-    """One bar for each encoding, below that of the float32 vectors."""
+    """One bar for each encoding, below the bar of the float32 vectors."""
     return bars(formatting.memory_by_encoding(report), "in memory", gray=1)
 
 
 def bars(sizes: dict[str, int], where: str, gray: int = 0) -> Any:
-    """One bar for each size in bytes; the first ones gray."""
+    """One bar for each size in bytes; the first ``gray`` bars are gray."""
     most = max(1, *sizes.values())
     unit, factor = formatting.unit(most)
     figure = _figure(f"{unit} {where}", "")
-    names = [escape(visible(name)) for name in sizes]  # plotly reads tags in texts
+    names = [escape(visible(name)) for name in sizes]  # plotly interprets tags in texts
     figure.add_bar(
         x=[n / factor for n in sizes.values()],
         y=names,
@@ -169,7 +168,7 @@ def bars(sizes: dict[str, int], where: str, gray: int = 0) -> Any:
         hovertemplate="%{y}: %{text}<extra></extra>",
         showlegend=False,
     )
-    figure.update_xaxes(range=[0, most / factor * 1.55], nticks=6)  # room for a text at the longest bar
+    figure.update_xaxes(range=[0, most / factor * 1.55], nticks=6)  # room for the text beside the longest bar
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
     figure.update_layout(height=130 + 34 * len(sizes))
     return figure
@@ -229,7 +228,7 @@ def _error_bars(points: list[RecallPoint]) -> dict[str, Any]:
 
 
 def _kind(point: RecallPoint, both: bool) -> str:
-    """What a marker's symbol ends in."""
+    """The suffix of a marker's symbol."""
     if not point.stored:
         return "-open"
     return "-dot" if both and point.way == "walk" else ""

@@ -1,4 +1,4 @@
-"""Files that the command reads and writes. Problems with them are reported before anything is measured."""
+"""Files that the command reads and writes, checked before anything is measured."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ def read_vectors(path: Path) -> np.ndarray[Any, Any]:
 
 
 def _array(path: Path, expected: str) -> np.ndarray[Any, Any]:
-    """The array of a .npy file, whatever it holds."""
+    """The array of a .npy file."""
     try:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def _array(path: Path, expected: str) -> np.ndarray[Any, Any]:
 
 
 def check_report_path(path: Path | None, option: str = "--report") -> None:
-    """Refuse a page that could not be made or written; None: it is not written. Raises InvalidInputError."""
+    """Raise InvalidInputError if the page could not be made or written; with None, only if it could not be made."""
     if find_spec("plotly") is None:
         raise bqstore.InvalidInputError(f"{option} needs plotly: pip install plotly")
     if path is None:

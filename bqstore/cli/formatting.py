@@ -1,4 +1,4 @@
-"""Numbers and settings as text, the same on the terminal and on the report page."""
+"""Formats numbers and settings, alike on the terminal and on pages."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from bqstore import Quantization, RecallPoint, RecallReport, SearchParams
 
 _BITS = {"one_bit": "1 bit", "one_and_half_bits": "1.5 bits", "two_bits": "2 bits", "four_bits": "4 bits"}
-SEARCHES = {  # what `RecallPoint.way` and `CollectionInfo.way` mean
+SEARCHES = {  # by `RecallPoint.way` and `CollectionInfo.way`
     "exact": "exact: every original vector is scored",
     "scan": "scan of all codes",
     "walk": "walk of the graph",
@@ -20,24 +20,24 @@ _STEP = re.compile(r"Next step: (requantize\([^)]*\)|[^;.,]+)")
 
 
 def printable(text: str) -> str:
-    """Escape control characters, which a terminal would obey."""
+    """Escape control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def command(name: str, path: str, collection: str, *more: str) -> str:
-    """A command of `bqstore` for a shell to be copied."""
+    """A `bqstore` command to be copied into a shell."""
     which = [] if collection == "default" else ["--collection", collection]
     return shlex.join(["bqstore", name, path, *which, *more])
 
 
 def next_step(verdict: str) -> str:
-    """The next step that a verdict names; empty if it names none."""
+    """The next step in a verdict; empty if there is none."""
     found = _STEP.search(verdict)
     return found[1] if found else ""
 
 
 def to_do(report: RecallReport, path: str, collection: str) -> tuple[str, str]:
-    """What a reader of a recall report does next, and what they type for it; or that there is nothing to do."""
+    """The recommendation of a recall report, and the command or code for it; or that there is nothing to do."""
     step = next_step(report.verdict)
     if step.startswith("tune("):
         tune = command("tune", path, collection, "--target", "0.95")
@@ -56,18 +56,18 @@ def size(n: float) -> str:
 
 
 def unit(n: float) -> tuple[str, float]:
-    """The largest unit that is not more than n bytes, and the bytes in it."""
+    """The largest unit of at most n bytes, and its bytes."""
     return next(((name, factor) for name, factor in _UNITS if n >= factor), ("B", 1.0))
 
 
 def duration(seconds: float) -> str:
-    """A time that is reckoned, in the largest unit of which it is one at least."""
+    """An estimated time, in the largest unit of which it has at least one."""
     name, factor = next(((name, n) for name, n in _TIMES if seconds >= n), _TIMES[-1])
     return f"{seconds / factor:.1f} {name}" if factor > 1 else f"{seconds:.0f} {name}"
 
 
 def milliseconds(n: float) -> str:
-    """A time to three digits; a measured time has no more."""
+    """A time with three digits: measurements are no more precise."""
     return f"{n:,.0f}" if n >= 100 else f"{n:#.3g}".rstrip(".")
 
 
@@ -82,7 +82,7 @@ def times_less(part: float, whole: float) -> str:
 
 
 def encoding(quantization: Quantization) -> str:
-    """How vectors are encoded: bits, estimator, rotation, truncation."""
+    """An encoding: bits, estimator, rotation, truncation."""
     estimator = "RaBitQ" if quantization.estimator == "rabitq" else quantization.estimator
     rotated = ", rotated" if quantization.rotate else ""
     part = "" if quantization.truncate_dim is None else f", first {quantization.truncate_dim:,} values"
@@ -90,21 +90,21 @@ def encoding(quantization: Quantization) -> str:
 
 
 def oversampling(point: RecallPoint) -> str:
-    """The setting oversampling, which matters only where candidates are rescored."""
+    """The setting oversampling, which only applies if candidates are rescored."""
     if point.way == "exact":
         return "-"
     return f"{point.oversampling:g}" if point.rescore else "off"
 
 
 def hnsw_ef(point: RecallPoint) -> str:
-    """The setting hnsw_ef, which matters only in a walk of the graph."""
+    """The setting hnsw_ef, which only applies to walks of the graph."""
     if point.way != "walk":
         return "-"
     return "default" if point.hnsw_ef is None else f"{point.hnsw_ef:,}"
 
 
 def search(way: str, params: RecallPoint | SearchParams) -> str:
-    """How searches are done, with the settings that matter there."""
+    """The kind of search, with the settings that apply to it."""
     return SEARCHES[way] if way == "exact" else f"{SEARCHES[way]}, {settings(params)}"
 
 
@@ -115,17 +115,17 @@ def settings(params: RecallPoint | SearchParams) -> str:
 
 
 def nearest_sought(report: RecallReport) -> int:
-    """How many documents each query has to find: k, or all others in a smaller collection."""
+    """How many documents each query should find: k, or all others in a smaller collection."""
     return min(report.k, report.documents - report.held_out)
 
 
 def walks_and_scans(report: RecallReport) -> bool:
-    """Whether some points were timed on walks of the graph, and others on scans: their times do not compare."""
+    """Whether some points were timed on walks of the graph and others on scans: their times are not comparable."""
     return {"walk", "scan"} <= {point.way for point in report.points}
 
 
 def exact_search_note(report: RecallReport) -> str:
-    """What the other settings are for if searches do not use them yet; empty if they do."""
+    """A note for collections that are searched exactly; empty for others."""
     if report.current.way != "exact":
         return ""
     return "The collection is small, so its searches are exact. The other settings show what it may need when it grows."

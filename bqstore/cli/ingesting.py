@@ -1,7 +1,7 @@
-"""`bqstore ingest`: folders of documents into a collection; what is there already is not embedded again.
+"""`bqstore ingest`: stores folders of documents in a collection; unchanged passages are not embedded again.
 
-A passage that the collection holds with the same text and metadata is passed over, so what was interrupted goes on, and
-a second run costs what has changed. Passages that a file no longer has are deleted after the new ones are stored.
+A passage that the collection holds with equal text and metadata is skipped, so an interrupted run can be continued, and
+a second run only embeds changes. Passages that are no longer in their file are deleted after the new ones are stored.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,14 +24,14 @@ from .options import Json, Name, app
 from .origins import Origins
 from .passages import SUFFIXES, Cut, Passage, Source, check_storable, passages, root_of, sources
 
-_ROUNDED = 1 / 250  # of the largest value of a vector: int8 keeps 127 steps
-BATCH = 512  # passages embedded and stored at once
-_SHOWN = 5  # files that are named; more are counted
+_ROUNDED = 1 / 250  # tolerance relative to a vector's largest value: int8 has 127 steps
+BATCH = 512  # passages embedded and stored at a time
+_SHOWN = 5  # files listed by name; more are only counted
 
 
 @dataclass
 class Ingested:
-    """What a run found and did."""
+    """The result of a run."""
 
     files: int = 0
     passages: int = 0
@@ -45,23 +45,23 @@ class Ingested:
 
 
 class _Reader:
-    """Reads files again and again as they are; those that cannot be read are told once, and their passages kept."""
+    """Reads all files anew at each call. Unreadable files are recorded once, and their stored passages kept."""
 
     def __init__(self, files: list[Source], cut: Cut, text_field: str | None) -> None:
         self.files, self._cut, self._text_field = files, cut, text_field
-        self.told, self.texts = Ingested(), False  # whether there is anything to be embedded
-        self.col: bqstore.Collection | None = None  # whose documents of other folders are not to be replaced
+        self.told, self.texts = Ingested(), False  # whether there are texts to embed
+        self.col: bqstore.Collection | None = None  # its documents from other folders must not be replaced
         self._roots, self._free = {root_of(each.name) for each in files}, set[str]()
 
     def __call__(self) -> Iterator[Passage]:
-        self.ids: dict[str, set[str]] = {}  # of each file that could be read
+        self.ids: dict[str, set[str]] = {}  # passage ids of each readable file
         owners: dict[str, str] = {}
         for source in self.files:
             if source.name in self.told.left_out:
                 continue
             try:
                 found = list(passages(source, self._cut, self._text_field))
-                for each in found:  # one would replace the other, in silence
+                for each in found:  # of two documents with one id, one would silently replace the other
                     if (other := owners.setdefault(each.id, source.name)) != source.name:
                         raise bqstore.InvalidInputError(f"a row has the id {each.id!r}, which one of {other} has, too")
                 if len({each.id for each in found}) < len(found):
@@ -79,7 +79,7 @@ class _Reader:
             yield from found
 
     def _check_free(self, source: Source, found: list[Passage]) -> None:
-        """Refuse a file whose rows have ids that documents of folders have which are not read now."""
+        """Refuse a file with row ids that belong to stored documents of folders not read in this run."""
         own = [each.id for each in found if not each.id.startswith(source.name + "#")]
         if self.col is None or not own or source.name in self._free:
             return
@@ -129,14 +129,14 @@ def ingest(
 ) -> None:
     """Cut folders of documents into passages, embed them and store them; run again, embed only what has changed.
 
-    Text, Markdown, HTML, PDF (by pypdf), JSON lines, CSV, Parquet (by pyarrow) and .npy files of vectors are read. The
-    cost of a model that costs is told and asked about first. What is interrupted goes on when it is started again.
+    Reads text, Markdown, HTML, PDF (needs pypdf), JSON lines, CSV, Parquet (needs pyarrow) and .npy files of vectors.
+    For a paid model it shows the price and asks first. An interrupted run continues when it is started again.
     """
     with errors_reported(), ExitStack() as open_:
         read = _Reader(sources(files), Cut(size, size // 10 if overlap is None else overlap), text_field)
         name = collection_of(path, collection)
         is_new = name not in bqstore.collections(path)
-        # a name that means nothing is told before a store is made, or all is read
+        # report an unknown name before the store is created or files are read
         model = None if embedder in (None, lsa.NAME) else open_.enter_context(embedder_named(str(embedder), base_url))
         col = None if is_new else open_.enter_context(bqstore.open(path, name, read_only=dry_run))
         learned = None
@@ -183,7 +183,7 @@ def ingest(
 
 
 def _changed(found: Iterable[Passage], col: "bqstore.Collection | None") -> Iterator[Passage]:
-    """The passages that a collection does not hold as they are."""
+    """The passages that are missing in a collection, or differ there."""
     waiting = iter(found)
     while some := list(islice(waiting, BATCH)):
         whole = any(each.vector is not None for each in some)
@@ -197,7 +197,7 @@ def _changed(found: Iterable[Passage], col: "bqstore.Collection | None") -> Iter
 
 
 def _differs(known: "bqstore.Record", passage: Passage) -> bool:
-    """Whether another vector is stored than the one of a file, which may be stored with fewer bits."""
+    """Whether the stored vector differs from the file's by more than rounding to fewer bits explains."""
     if passage.vector is None:
         return False
     if known.vector is None or len(known.vector) != len(passage.vector):
@@ -207,7 +207,7 @@ def _differs(known: "bqstore.Record", passage: Passage) -> bool:
 
 
 def _plan(read: _Reader, col: "bqstore.Collection | None") -> int:
-    """Count what there is; how many passages are to be embedded."""
+    """Count files and passages; returns how many passages are new or changed."""
     missing = sum(1 for _ in _changed(read(), col))
     told = read.told
     told.files, told.passages = len(read.ids), sum(map(len, read.ids.values()))
@@ -216,7 +216,7 @@ def _plan(read: _Reader, col: "bqstore.Collection | None") -> int:
 
 
 def _gone(known: list[str], read: _Reader, origins: Origins) -> list[str]:
-    """Names of files below the folders that were given which the collection has passages of, and which are no more."""
+    """Names of files in the given folders that the collection has passages of, but that no longer exist."""
     there = {each.name for each in read.files}
     below = {root for root in map(root_of, there) if origins.is_whole(root)}
     return [name for name in known if root_of(name) in below and "/" in name and name not in there]

@@ -1,8 +1,8 @@
-"""The embedder ``lsa``: latent semantic analysis, which needs no network, no key, no weights and no GPU.
+"""The embedder ``lsa``: latent semantic analysis, which needs no network, key, model weights or GPU.
 
-It weighs words by TF-IDF and reduces them by a truncated SVD (scikit-learn's), fitted to the first passages of a
-collection, with which it is kept (`bqstore.open_key_values`). It knows which of their words occur together, and nothing
-else about language: a real model finds what is meant, this one finds what is written.
+It weights words by TF-IDF and reduces them by a truncated SVD (scikit-learn's), fitted to a sample of the passages of
+the first ingestion, and is stored with the collection (`bqstore.open_key_values`). It learns which words occur
+together, and nothing else about language: a neural model finds meaning, this one finds words.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ Vectors = npt.NDArray[np.float32]
 
 NAME = "lsa"
 DIM = 256
-MODEL = "lsa-"  # its models' names begin so
+MODEL = "lsa-"  # prefix of its models' names
 _SEED = 20
-_SAMPLE = 4000  # passages that it is fitted to
-_MOST_WORDS, _LONGEST = 10_000, 40  # words, and characters of one
-_FEW = 200  # passages: of fewer, words in one alone and in many of them count, too
+_SAMPLE = 4000  # passages to fit, at most
+_MOST_WORDS, _LONGEST = 10_000, 40  # words, and characters of a word, at most
+_FEW = 200  # with fewer passages, very rare and very frequent words are kept, too
 _SPACE, _KEY = "lsa", "model"
 
 
@@ -37,14 +37,14 @@ class Lsa:
         self._vocabulary = vocabulary
         self._components = components  # float32 (dim, words)
         self.dim = len(components)
-        # sublinear: a word that occurs ten times says little more than one that occurs twice
+        # sublinear: ten occurrences of a word weigh little more than two
         self._tfidf = TfidfVectorizer(analyzer=words, vocabulary=vocabulary, sublinear_tf=True)
         self._tfidf.idf_ = idf
         self.model = f"{MODEL}{self.dim}-{hashlib.sha256(components.tobytes()).hexdigest()[:8]}"
 
     @classmethod
     def fit(cls, texts: Sequence[str], dim: int = DIM) -> Any:
-        """Fit to texts; the same give the same embedder. Raises InvalidInputError where they have no words."""
+        """Fit to texts; equal texts give an equal embedder. Raises InvalidInputError if they have no words."""
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
         from threadpoolctl import threadpool_limits
@@ -58,11 +58,11 @@ class Lsa:
                 f"the {len(texts):,} passages have no words that they could be told apart by"
             ) from None
         rank = min(dim, min(counts.shape) - 1)
-        if rank < 2:  # hardly more than one passage: each word a direction of its own
+        if rank < 2:  # too few passages for an SVD: a random direction for each word
             components: Vectors = np.random.default_rng(_SEED).standard_normal((dim, counts.shape[1]), np.float32)
         else:
-            # One thread: on a matrix of this size more threads save nothing, and on a busy machine the waiting threads
-            # of a BLAS cost much (measured).
+            # one thread: on a matrix of this size more save nothing, and on a busy machine the waiting threads of a
+            # BLAS cost much (measured)
             with threadpool_limits(1):
                 svd = TruncatedSVD(rank, n_iter=4, random_state=_SEED).fit(counts)
             components = _rotated(svd.components_, dim)
@@ -73,25 +73,25 @@ class Lsa:
         counts = self._tfidf.transform(texts).astype(np.float32)
         vectors = np.ascontiguousarray(counts @ self._components.T, dtype=np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        # a text without a known word gets some direction: the cosine of a zero vector is undefined
+        # a text without known words gets an arbitrary direction: the cosine of a zero vector is undefined
         vectors[lengths[:, 0] == 0] = np.float32(1 / np.sqrt(vectors.shape[1]))
         out: Vectors = (vectors / np.where(lengths == 0, np.float32(1), lengths)).astype(np.float32)
         return out
 
     def embed_query(self, text: str) -> Vectors:
-        """Return the vector of one question, float32 (dim,)."""
+        """Return the vector of one query, float32 (dim,)."""
         out: Vectors = self.embed([text])[0]
         return out
 
     def to_bytes(self) -> bytes:
-        """Plain arrays: unlike a pickle, reading them runs no code."""
+        """The embedder as plain arrays: unlike a pickle, reading them runs no code."""
         out = io.BytesIO()
         np.savez(out, vocabulary=self._vocabulary, idf=self._tfidf.idf_, components=self._components)
         return out.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Any:
-        """The embedder of `to_bytes`."""
+        """The embedder from the bytes of `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return cls(arrays["vocabulary"].tolist(), arrays["idf"], arrays["components"])
 
@@ -108,7 +108,7 @@ def check_installed() -> None:
 
 
 def of_collection(path: str, collection: str) -> Lsa | None:
-    """The one that a collection was embedded with, if it was."""
+    """The embedder stored with a collection, or None."""
     try:
         with bqstore.open_key_values(path, collection, read_only=True) as pairs:
             (data,) = pairs.get([_KEY], _SPACE)
@@ -122,19 +122,19 @@ def of_collection(path: str, collection: str) -> Lsa | None:
 
 
 def keep(model: Lsa, path: str, collection: str) -> None:
-    """Store it with the collection, before anything that it has embedded."""
+    """Store an embedder with the collection; call it before the first documents are stored."""
     with bqstore.open_key_values(path, collection) as pairs:
         pairs.put({_KEY: model.to_bytes()}, _SPACE)
 
 
 def fitted(texts: Iterable[str]) -> Lsa:
-    """One that is fitted to some thousand of the texts. Raises EmbeddingError, InvalidInputError."""
+    """An embedder fitted to a sample of the texts. Raises EmbeddingError, InvalidInputError."""
     check_installed()
     chosen: list[str] = []
     random = np.random.default_rng(_SEED)
     for n, text in enumerate(texts):
         place = n if n < _SAMPLE else int(random.integers(n + 1))
-        if place < _SAMPLE:  # each of n has had the same chance
+        if place < _SAMPLE:  # reservoir sampling: each text is chosen with equal probability
             chosen[place : place + 1] = [text]
     if not chosen:
         raise bqstore.InvalidInputError("there is no passage to fit the embedder lsa to")
@@ -146,7 +146,7 @@ def fitted(texts: Iterable[str]) -> Lsa:
 
 
 def words(text: str) -> list[str]:
-    """Return the stemmed words of a text, without the most common ones of English."""
+    """Return the stemmed words of a text, without English stop words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     found = re.findall(r"[^\W\d_][^\W_]+", re.sub(r"[_.]", " ", text).lower())
@@ -154,7 +154,7 @@ def words(text: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """Cut the commonest English endings, so that ``sorted`` and ``sorts`` are ``sort``: crude, but good enough here."""
+    """Cut common English suffixes, so that ``sorted`` and ``sorts`` become ``sort``: crude, but good enough here."""
     for ending, instead in (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""), ("e", "")):
         if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
             return word[: len(word) - len(ending)] + instead
@@ -162,10 +162,10 @@ def _stem(word: str) -> str:
 
 
 def _rotated(components: npt.NDArray[Any], dim: int) -> Vectors:
-    """Rotate the axes at random, in ``dim`` dimensions: every cosine stays the same, and each axis carries as much.
+    """Rotate the axes at random in ``dim`` dimensions: cosines are unchanged, and all axes get similar variance.
 
-    The SVD sorts its axes by weight, so one bit per axis would spend most bits on what hardly matters. With the
-    rotation, codes of one bit find .82 of the nearest ten instead of .74 (measured on the manual).
+    The SVD sorts its axes by variance, so one bit per axis would spend most bits on axes of little variance. With the
+    rotation, one-bit codes find .82 of the nearest ten instead of .74 (measured on the manual).
     """
     axes = np.random.default_rng(_SEED).standard_normal((dim, dim))
     rotation, _ = np.linalg.qr(axes)

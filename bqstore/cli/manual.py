@@ -1,8 +1,8 @@
-"""The Python manual as passages. Every Python ships it, so there is nothing to download.
+"""The Python manual as passages. Python ships it, so nothing is downloaded.
 
-It has two sources: the topics of ``pydoc_data`` (the language reference, as ``help("with")`` shows it) and the
-docstrings of the standard library. Modules written in Python are parsed and not imported, so none of their code runs.
-Modules written in C (``builtins``, ``math`` ...) have no source to parse and are imported.
+It has two sources: the topics of ``pydoc_data`` (the language reference, as shown by ``help("with")``) and the
+docstrings of the standard library. Modules written in Python are parsed, not imported, so none of their code runs.
+Modules written in C (``builtins``, ``math`` ...) have no Python source and are imported.
 """
 
 import ast
@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_CHARS = 700  # of a passage: two or three paragraphs, as much as one embedding represents well
-MIN_CHARS = 60  # shorter docstrings are "See above." and the like
-MIN_TAIL = 250  # a shorter last piece is joined to the piece before it
+MAX_CHARS = 700  # of a passage: two or three paragraphs, about as much as one embedding represents well
+MIN_CHARS = 60  # shorter docstrings say little, such as "See above."
+MIN_TAIL = 250  # a shorter last piece is appended to the one before it
 
 # test suites, drawing toolkits (a thousand near-equal docstrings), bundled copies, jokes that run code
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "tkinter", "turtle", "turtledemo", "pydoc_data"}
@@ -49,13 +49,13 @@ class _Entry:
 
 
 def passages(limit: int | None = None) -> list[Passage]:
-    """Return all passages, several thousand, in a fixed order; with ``limit``, so many of them."""
+    """Return all passages, several thousand, in a fixed order; with ``limit``, at most that many."""
     found: dict[str, Passage] = {}
     texts = set()
     for entry in (*_topics(), *_docstrings()):
         for number, piece in enumerate(split(entry.text), 1):
             text = f"{entry.title}{entry.signature}\n\n{piece}"
-            if piece in texts:  # an inherited docstring, repeated word for word
+            if piece in texts:  # an inherited docstring
                 continue
             texts.add(piece)
             name = f"{entry.kind}:{entry.title}#{number}"

@@ -1,7 +1,7 @@
 """`bqstore mcp`: a collection as a server of the Model Context Protocol, on stdin and stdout.
 
-Clients get tools that search, read and list what can be filtered by, and one that adds where --write is given. Any
-number of clients may have a server each on the same folder. Stdout belongs to the protocol; nothing else is printed.
+Clients get tools to search, to read, and to list the fields for filters; with --write, one to add documents. Several
+servers, one per client, can share a folder. Only the protocol is written to stdout.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from .options import Name, Store, app
 from .searching import EmbedderOption, hit_as_json
 
 Object = dict[str, Any]
-_SAMPLE = 1000  # documents whose metadata is looked at for fields
-_VALUES = 20  # values of a field that are listed
+_SAMPLE = 1000  # documents whose metadata is read to find fields
+_VALUES = 20  # values listed per field
 _FILTERS = (
     'A filter is an object such as {"lang": "en", "year": {"$gte": 2020}}; operators: $eq $ne $gt $gte $lt $lte $in '
     "$nin $exists $like $contains $and $or $not."
@@ -26,7 +26,7 @@ _FILTERS = (
 
 
 class Tools:
-    """What clients can call. Errors of bqstore come as they are: `serve` hands their messages on."""
+    """The tools that clients can call. They raise bqstore's errors; `serve` passes the messages on."""
 
     def __init__(self, collection: "bqstore.Collection", embedder: Any = None) -> None:
         self._collection, self._embedder = collection, embedder
@@ -77,7 +77,7 @@ class Tools:
 
 
 def serve(tools: Tools, name: str, write: bool) -> Any:
-    """The server of the official package, with the tools as they are described to clients. Raises ImportError."""
+    """A server of the official package with these tools. Raises ImportError."""
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
 
@@ -88,7 +88,7 @@ def serve(tools: Tools, name: str, write: bool) -> Any:
 
 
 def described(tools: Tools, write: bool) -> dict[Callable[..., Object], str]:
-    """The tools that clients see, and what they are told of each."""
+    """The tools that clients see, with their descriptions."""
     calls: list[Callable[..., Object]] = [tools.search, tools.get, tools.list_filters, *([tools.add] if write else [])]
     return {
         call: f"{call.__doc__} {_FILTERS}" if call in (tools.search, tools.list_filters) else str(call.__doc__)
@@ -97,7 +97,7 @@ def described(tools: Tools, write: bool) -> dict[Callable[..., Object], str]:
 
 
 def _told(call: Callable[..., Object], tool_error: type[Exception]) -> Callable[..., Object]:
-    """The call, whose errors a client may read; others would reach it without their message."""
+    """Wrap a call so that clients see the messages of its errors: the package hides those of other exceptions."""
     from functools import wraps
 
     @wraps(call)

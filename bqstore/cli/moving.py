@@ -1,4 +1,4 @@
-"""The commands that bring documents in from other stores, and write them out: import, export."""
+"""The commands import, from other stores and files, and export."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -13,7 +13,7 @@ from .options import Json, Name, Store, app
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or file of another store.")]
 Target = Annotated[str, typer.Argument(metavar="STORE", help="Folder of the store to write into.")]
-_SHOWN = 5  # documents that are named; more are counted
+_SHOWN = 5  # documents listed by id; more are only counted
 
 
 @app.command("import")
@@ -33,10 +33,10 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring documents of FAISS, Chroma, Qdrant, LanceDB, sqlite-vec, LlamaIndex, Parquet, JSON lines into a collection.
+    """Import documents of FAISS, Chroma, Qdrant, LanceDB, sqlite-vec, LlamaIndex, Parquet or JSON lines.
 
-    The source is only read. What is interrupted goes on when it is started again. At the end every document is read
-    back and compared; the exit code is 1 where one differs.
+    The source is not changed. An interrupted import continues when it is started again. At the end every document is
+    read back and compared; the exit code is 1 if one differs.
     """
     with errors_reported():
         found = importers.open_source(source, kind=kind, from_collection=from_collection)
@@ -79,7 +79,7 @@ def export(
     collection: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Write all documents to a file, which `bqstore import` reads back without loss."""
+    """Write all documents to a file that `bqstore import` reads back without loss."""
     with errors_reported():
         with existing_collection(path, collection, read_only=True) as col:
             count, distance = importers.export(col, file), col.info().distance

@@ -1,4 +1,4 @@
-"""The command `bqstore` itself, and the options that several of its commands have."""
+"""The top-level `bqstore` command, and options that several commands share."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -11,9 +11,9 @@ from .console import debug, stopped
 
 
 class Commands(TyperGroup):
-    """The commands in the order in which a newcomer needs them; --debug may stand anywhere before a "--"."""
+    """The commands, in the order in which a newcomer needs them; accepts --debug anywhere before a "--"."""
 
-    SHORT: ClassVar = {  # in the list of all: typer cuts the first sentence of a command's help after some words
+    SHORT: ClassVar = {  # for the list of commands, where typer would cut off the first sentence of the help
         "demo": "Ask the Python manual: a first try, offline",
         "ingest": "Embed and store folders of documents",
         "search": "Find documents by meaning, words or a filter",
@@ -42,7 +42,7 @@ class Commands(TyperGroup):
         return sorted(names, key=lambda name: self.ORDER.index(name) if name in self.ORDER else -1)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command, as it is told in help: arguments without their Python types."""
+        """A command, whose help shows arguments without their Python types."""
         command = super().get_command(ctx, cmd_name)
         if command is not None:
             command.short_help = self.SHORT.get(cmd_name)
@@ -63,7 +63,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take --debug from wherever it stands, as it is an option of the whole."""
+        """Move --debug to the front, as it is an option of the top-level command."""
         end = args.index("--") if "--" in args else len(args)
         if "--debug" in args[:end]:
             args = ["--debug", *(each for each in args[:end] if each != "--debug"), *args[end:]]
@@ -74,14 +74,14 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: no boxes, which narrow terminals, pipes and LC_ALL=C spoil
+    rich_markup_mode=None,  # plain help: boxes break in narrow terminals, in pipes and with LC_ALL=C
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Make, search, measure and look after stores of bqstore. Errors are one line; the exit code is then 1.",
+    help="Create, search, measure and maintain bqstore stores. Errors are one line; the exit code is then 1.",
 )
 
 
 def names_to_complete(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The names of collections for the shell, of the store that is named before."""
+    """Collections of the store on the command line, for shell completion."""
     try:
         return [name for name in bqstore.collections(ctx.params.get("path") or ".") if name.startswith(incomplete)]
     except (bqstore.BqstoreError, OSError):

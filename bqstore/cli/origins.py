@@ -1,7 +1,7 @@
-"""Where the folders of a collection were read: another one of the same name would take the place of their files.
+"""Records the paths from which folders were ingested: another folder of the same name would replace their documents.
 
-Ids hold a folder's name and not its place, so that a folder may move, and be read on another machine. So the places are
-kept beside the documents (`bqstore.open_key_values`).
+Ids contain a folder's name but not its path, so that a folder can move, also to another machine. So the paths are
+stored with the collection (`bqstore.open_key_values`).
 """
 
 import json
@@ -19,7 +19,7 @@ Changed = Callable[[Iterable[Passage]], Iterable[Passage]]
 
 
 class Origins:
-    """Where folders, and files that were named, are read now and were read before."""
+    """The paths of folders and single files in this run and in earlier ones."""
 
     def __init__(self, path: str, collection: str, files: Sequence[Source], moved: bool) -> None:
         self._path, self._collection, self._moved = path, collection, moved
@@ -29,16 +29,16 @@ class Origins:
         self._before = self._kept()
 
     def check(self, stored: Collection[str], found: Iterable[Passage], changed: Changed) -> None:
-        """Refuse a folder that was read elsewhere; ``stored`` are the names of those that there are documents of.
+        """Refuse a folder that was read from another path; ``stored`` are the folders that have documents.
 
-        One that is no more where it was, and has half of its passages unchanged, is the same one, which has moved.
-        Raises InvalidInputError.
+        If the old path no longer exists and at least half of the passages are unchanged, the folder has moved, and is
+        accepted. Raises InvalidInputError.
         """
         if self._moved:
             return
         other = {root: new for root in self._now if root in stored and (new := self._new(root))}
         still = {root: next(filter(os.path.exists, self._before[root]), None) for root in other}
-        counts = {root: [0, 0] for root in other if still[root] is None}  # passages; and those that have changed
+        counts = {root: [0, 0] for root in other if still[root] is None}  # number of passages, and of changed ones
         if counts:
             for each in changed(_counted(found, counts)):
                 if (count := counts.get(root_of(each.source))) is not None:
@@ -53,7 +53,7 @@ class Origins:
             )
 
     def keep(self) -> None:
-        """Store where the folders are read now, before anything of them."""
+        """Store the folders' paths; called before their documents are stored."""
         entries = {
             root: json.dumps(sorted(map(str, places))).encode()
             for root, places in self._now.items()
@@ -64,17 +64,17 @@ class Origins:
                 pairs.put(entries, _SPACE)
 
     def is_whole(self, root: str) -> bool:
-        """Whether a folder is read in all places that it was read in before and that are still there."""
+        """Whether this run reads a folder from all of its earlier paths that still exist."""
         now = self._now[root]
         return all(_is_gone(place) or _is_among(place, now) for place in self._before.get(root, ()))
 
     def _new(self, root: str) -> list[Path]:
-        """Places in which a folder is read now, and was not when it was read before."""
+        """Paths of a folder in this run that were not among its earlier ones."""
         before = self._before.get(root)
         return [] if before is None else [place for place in self._now[root] if not _is_among(place, before)]
 
     def _kept(self) -> dict[str, set[Path]]:
-        if self._moved:  # nothing is asked of it
+        if self._moved:  # earlier paths are ignored
             return {}
         roots = list(self._now)
         try:
@@ -98,10 +98,10 @@ def _counted(found: Iterable[Passage], counts: dict[str, list[int]]) -> Iterator
 
 
 def _is_gone(place: Path) -> bool:
-    """Whether there is nothing at a path; of one that may not be looked at, nobody knows."""
+    """Whether a path does not exist; False if that cannot be determined."""
     try:
         place.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # or no path here
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no valid path on this system
         return True
     except OSError:
         return False
@@ -109,11 +109,11 @@ def _is_gone(place: Path) -> bool:
 
 
 def _is_among(place: Path, others: Iterable[Path]) -> bool:
-    """Whether a path leads to one of these, as another mount of the same folder does."""
+    """Whether a path is the same folder or file as one of these, perhaps by another mount."""
     for other in others:
         try:
             if place == other or place.samefile(other):
                 return True
-        except (OSError, ValueError):  # it is no more, not to be read, or no path here
+        except (OSError, ValueError):  # missing, unreadable, or invalid on this system
             continue
     return False

@@ -1,8 +1,7 @@
-"""Files of documents cut into passages: texts, Markdown, HTML, PDF, JSON lines, CSV, Parquet, vectors. It knows no
-collection.
+"""Cuts files of documents into passages: text, Markdown, HTML, PDF, JSON lines, CSV, Parquet, vectors.
 
-A passage's id is its file's name below the folder that was given, and its place in it, ``notes/a.md#3``: the same file
-gives the same ids each time. Rows of JSON lines, CSV and Parquet may have ids of their own.
+A passage's id is its file's path from the given folder on, and its number in the file, as in ``notes/a.md#3``: the same
+file gives the same ids each time. Rows of JSON lines, CSV and Parquet may have their own ids.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SUFFIXES = (*_PLAIN, *_HTML, ".pdf", *_ROWS, ".npy")
 
 @dataclass(frozen=True)
 class Passage:
-    """What becomes one document; with its vector, if that is what the file holds, and then without a text."""
+    """A future document: a text, or a vector without a text if the file holds vectors."""
 
     id: str
     text: str | None
@@ -41,27 +40,27 @@ class Passage:
 
     @property
     def source(self) -> str:
-        """The name of its file."""
+        """The name of the passage's file."""
         return str(self.metadata["source"])
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and the name that its passages have it by."""
+    """A file, and its name in the ids of passages."""
 
     name: str
     file: Path
 
     @property
     def place(self) -> Path:
-        """The folder that was given, or the file itself."""
+        """The folder that was given on the command line, or the file itself."""
         depth = self.name.count("/")
         return self.file.parents[depth - 1] if depth else self.file
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How texts are cut: pieces of at most ``size`` characters, each with the last ``overlap`` of the one before."""
+    """How texts are cut: pieces of at most ``size`` characters, each repeating up to ``overlap`` of the one before."""
 
     size: int = 1000
     overlap: int = 100
@@ -74,9 +73,9 @@ class Cut:
 
 
 def sources(paths: Iterable[str]) -> list[Source]:
-    """The files of these folders, and these files; hidden ones and those of other kinds are passed over.
+    """The given files, and those in the given folders; hidden files and unknown kinds in folders are skipped.
 
-    Raises NotFoundError, and InvalidInputError for a file of another kind that is named, or one name for two files.
+    Raises NotFoundError; InvalidInputError if a given file is of an unknown kind, or two files have one name.
     """
     found: dict[str, Source] = {}
     for given in paths:
@@ -101,12 +100,12 @@ def sources(paths: Iterable[str]) -> list[Source]:
 
 
 def root_of(name: str) -> str:
-    """The folder that a file's name begins with, or the file that was given by itself."""
+    """The first part of a file's name: the folder that was given, or the file itself."""
     return name.partition("/")[0]
 
 
 def passages(source: Source, cut: Cut, text_field: str | None = None) -> Iterator[Passage]:
-    """The passages of a file. Raises InvalidInputError where it cannot be read as what its name says, and OSError."""
+    """The passages of a file. Raises OSError; InvalidInputError if the contents do not match its suffix."""
     suffix = source.file.suffix.lower()
     if suffix in _ROWS:
         for name, text, metadata in _rows(source, text_field):
@@ -123,10 +122,10 @@ def passages(source: Source, cut: Cut, text_field: str | None = None) -> Iterato
 
 
 def check_storable(source: Source, found: Sequence[Passage]) -> None:
-    """Refuse what no collection takes, before any of it is embedded. Raises InvalidInputError."""
+    """Raise InvalidInputError for passages that a collection cannot store, before they are embedded."""
     try:
         source.name.encode()
-    except UnicodeEncodeError:  # in another encoding
+    except UnicodeEncodeError:  # the file name is in another encoding
         raise bqstore.InvalidInputError("its name is no text in UTF-8: rename it") from None
     bqstore.check_documents(
         len(found), [each.id for each in found], [each.text for each in found], [each.metadata for each in found]
@@ -148,7 +147,7 @@ def _pieces(source: Source, suffix: str, cut: Cut) -> Iterator[tuple[str, dict[s
 
 
 def split(text: str, cut: Cut) -> list[str]:
-    """Pieces of a text: cut between paragraphs where that is possible, else between lines, sentences, words."""
+    """Pieces of a text: cut between paragraphs if possible, otherwise between lines, sentences, or words."""
     pieces: list[str] = []
     rest = text.replace("\r\n", "\n").strip()
     while len(rest) > cut.size:
@@ -160,7 +159,7 @@ def split(text: str, cut: Cut) -> list[str]:
 
 
 def _end(text: str, size: int) -> int:
-    """Where a piece ends: after the last break of the best kind in its second half."""
+    """The end of a piece: after the last break of the best kind in its second half."""
     for sign in ("\n\n", "\n", r"[.!?…。]\s", r"\s"):
         ends = [found.end() for found in re.finditer(sign, text[: size + 1])]
         if ends and ends[-1] > size // 2:
@@ -169,7 +168,7 @@ def _end(text: str, size: int) -> int:
 
 
 def _begin(text: str, earliest: int, end: int) -> int:
-    """Where the next piece begins: at the first word of the overlap."""
+    """The start of the next piece: the first word of the overlap."""
     found = re.search(r"\s", text[earliest:end])
     return earliest + found.end() if found and earliest + found.end() < end else end
 
@@ -189,16 +188,16 @@ def _pdf(file: Path) -> Iterator[str]:
         from pypdf import PdfReader
     except ImportError:
         raise bqstore.InvalidInputError("PDF is read by pypdf: pip install pypdf") from None
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what matters is raised
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # errors that matter are raised
     try:
         for page in PdfReader(file).pages:
             yield page.extract_text()
-    except Exception as error:  # of a damaged file it raises whatever it met
+    except Exception as error:  # for damaged files pypdf raises many types
         raise bqstore.InvalidInputError(f"pypdf cannot read it: {type(error).__name__}: {error}") from None
 
 
 class _Readable(HTMLParser):
-    """The text of a page that its readers see, paragraphs apart."""
+    """Extracts the visible text of an HTML page, with paragraphs separated."""
 
     _HIDDEN = ("script", "style", "template", "noscript", "svg", "head")
     _INLINE = frozenset(
@@ -213,7 +212,7 @@ class _Readable(HTMLParser):
         """A tag opens."""
         self._in_title = tag == "title"
         self._hidden += tag in self._HIDDEN
-        if tag == "body":  # a head that was never closed
+        if tag == "body":  # in case the head was not closed
             self._hidden = 0
         if tag not in self._INLINE:
             self._parts.append("\n" if tag in ("br", "li", "tr") else "\n\n")
@@ -233,7 +232,7 @@ class _Readable(HTMLParser):
             self._parts.append(re.sub(r"\s+", " ", data))
 
     def text(self) -> str:
-        """What has been read."""
+        """The text read so far."""
         lines = [line.strip() for line in "".join(self._parts).split("\n")]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
@@ -256,13 +255,13 @@ def _rows(source: Source, text_field: str | None) -> Iterator[tuple[str, str, di
         fields = (text_field,) if text_field else TEXT_FIELDS
         field = next((name for name in fields if isinstance(row, dict) and isinstance(row.get(name), str)), None)
         if field is None and isinstance(row, dict) and any(name in row and row[name] is None for name in fields):
-            continue  # as where it is empty
+            continue  # treated like an empty text
         if field is None:
             raise bqstore.InvalidInputError(
                 f"row {n:,} has no text in a field named {' or '.join(fields)}: name it by --text-field"
             )
         others = {str(key): value for key, value in row.items() if key not in (field, "id", None) and _is_told(value)}
-        if "source" in others:  # which is the file's name
+        if "source" in others:  # the key is used for the file's name
             others["row_source"] = others.pop("source")
         given = row.get("id")
         name = str(given) if isinstance(given, (str, int)) and str(given) else f"{source.name}#{n - 1}"
@@ -271,7 +270,7 @@ def _rows(source: Source, text_field: str | None) -> Iterator[tuple[str, str, di
 
 
 def _is_told(value: Any) -> bool:
-    """Whether a field says anything: None and NaN are how tables say nothing."""
+    """Whether a field has a value: tables use None and NaN for missing ones."""
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 

@@ -1,4 +1,4 @@
-"""`bqstore plan`: what a collection will take on one machine, where that ends, and what cluster takes the rest."""
+"""`bqstore plan`: what a collection will need on one machine, the limits of one machine, and the cluster beyond."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from .formatting import size
 from .options import Json, app
 
 _FACTORS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_LISTED = (8 * 10**9, 24 * 10**9, 64 * 10**9)  # machines whose largest collection is told
+_LISTED = (8 * 10**9, 24 * 10**9, 64 * 10**9)  # memory sizes for which the largest collection is shown
 
 
 @app.command()
@@ -42,9 +42,9 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what a collection will take, before there is one: memory, disk, time, and where one machine ends.
+    """Estimate what a collection will need: memory, disk, time, and whether one machine is enough.
 
-    What was measured, and what is reckoned from that, is in docs/scaling.md.
+    docs/scaling.md says which figures were measured, and which are estimated from them.
     """
     with errors_reported():
         if not math.isfinite(qps):
@@ -60,7 +60,7 @@ def plan(
 
 
 def planned(setup: sizing.Setup, qps: float, machine: int | None, cores: int) -> dict[str, Any]:
-    """All figures: of the machine that is given, or else of the smallest usual one that takes the collection."""
+    """All figures for the given machine, or for the smallest usual one that holds the collection."""
     smallest = sizing.smallest_machine(setup)
     taken = machine or smallest or sizing.MACHINES[-1]
     answered, missed = sizing.queries_per_second(setup, taken, cores)

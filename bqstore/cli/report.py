@@ -1,6 +1,6 @@
-"""A recall report as one HTML page. It makes no network request and contains no text or id of a document.
+"""A recall report as one HTML page, without network requests and without text or ids of documents.
 
-There is one function for each part of the page, from top to bottom. Every text goes through `shown`.
+One function for each part of the page, from top to bottom. Every text is escaped by `shown`.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def page(report: RecallReport, path: str, collection: str, when: datetime | None
 
 
 def _head(report: RecallReport, path: str, collection: str) -> str:
-    """The verdict, and the main figures of the setting in use."""
+    """The verdict, and the main figures of the settings in use."""
     now, floats, sought = report.current, report.documents * report.dim * 4, formatting.nearest_sought(report)
     found = f"of the {sought} nearest documents, a search finds {report.recall * sought:.1f} on average"
     in_use = "exact search" if now.way == "exact" else formatting.settings(now).replace("=", " ")
@@ -62,13 +62,13 @@ def _head(report: RecallReport, path: str, collection: str) -> str:
 
 
 def to_do(report: RecallReport, path: str, collection: str) -> str:
-    """The next step of the verdict as what a reader can type; or that there is none."""
+    """The verdict's next step as a command or code; or that there is none."""
     words, code = formatting.to_do(report, path, collection)
     return shown(words) + (f" <code>{shown(code)}</code>" if code else "")
 
 
 def _plots(report: RecallReport, drawn: Iterable[str]) -> str:
-    """The figures' elements, each with a short text on how to read it; those that few read are folded away."""
+    """The figures' elements, each with a short text on how to read it; less important ones are folded."""
     texts = {
         "time": (
             "Recall and time of a search",
@@ -96,7 +96,7 @@ def _plots(report: RecallReport, drawn: Iterable[str]) -> str:
 
 
 def about_time(report: RecallReport) -> str:
-    """How the figure of recall and time is read."""
+    """How to read the figure of recall and time."""
     differ = (
         " Times of walks and of scans do not compare: markers with a dot were walks of the graph, the others scans of "
         "all codes. Codes made for this report have no graph, so they were scanned; stored in its place, they would be "
@@ -111,7 +111,7 @@ def about_time(report: RecallReport) -> str:
 
 
 def _plot(name: str, title: str, text: str, folded: bool = False) -> str:
-    """The element of one figure; folded, it opens at its heading."""
+    """The element of one figure; if folded, its heading opens it."""
     heading = f'<h2 id="{name}-title">{shown(title)}</h2>'
     figure = f"""<figure>
 <figcaption><p>{shown(text)}</p></figcaption>
@@ -129,7 +129,7 @@ def points(report: RecallReport) -> str:
 
 
 def points_table(report: RecallReport, heading: str = "table-title") -> str:
-    """The table of all settings, with a group of rows for each encoding; ``heading`` is the id of what names it."""
+    """The table of all settings, with a group of rows for each encoding; ``heading`` is the id of its heading."""
     names = ("", "oversampling", "hnsw_ef", f"recall@{report.k}", "95% interval", "median ms", "95 of 100 ms", "memory")
     heads = "".join(f'<th scope="col">{name}</th>' for name in (*names, "search", "query_encoding"))
     bodies = []
@@ -165,7 +165,7 @@ def _row(report: RecallReport, point: RecallPoint) -> str:
 
 
 def _how(report: RecallReport, when: datetime | None) -> str:
-    """How it was measured, for readers who are new to it."""
+    """How recall was measured, for newcomers."""
     when = when or datetime.now().astimezone()
     if report.held_out:
         asked = (

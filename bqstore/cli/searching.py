@@ -1,4 +1,4 @@
-"""`bqstore search`: by the meaning of a text, by its words, by a vector of a file, or by a filter alone."""
+"""`bqstore search`: by the meaning of a text, by its words, by a vector from a file, or by a filter only."""
 
 import json
 import textwrap
@@ -18,7 +18,7 @@ from .formatting import printable
 from .options import Json, K, Name, Store, app
 
 MODES = ("vector", "text", "hybrid")
-_LINES = 3  # of a text
+_LINES = 3  # lines of text shown per hit
 
 FilterOption = Annotated[
     str | None,
@@ -89,7 +89,7 @@ def search(
 
 
 def read_filter(given: str | None) -> dict[str, Any] | None:
-    """A filter of the command line. Raises InvalidInputError; `Collection.search` checks its fields and operators."""
+    """Parse a filter from JSON. Raises InvalidInputError; `Collection.search` checks its fields and operators."""
     if given is None:
         return None
     try:
@@ -104,7 +104,7 @@ def read_filter(given: str | None) -> dict[str, Any] | None:
 
 
 def hit_as_json(hit: bqstore.Hit) -> dict[str, Any]:
-    """A hit for JSON, without its vector."""
+    """A hit as a dictionary, without its vector."""
     out = {"id": hit.id, "score": hit.score, "text": hit.text, "metadata": hit.metadata}
     return out if hit.scores is None else {**out, "scores": hit.scores}
 

@@ -1,4 +1,4 @@
-"""Results as tables for a terminal of 80 columns. Text of the user is plain text, never rich markup."""
+"""Results as tables for a terminal of 80 columns. User text is plain text, never rich markup."""
 
 import os
 import platform
@@ -39,8 +39,8 @@ def _table(title: str, *columns: str, numbers: int) -> Table:
     return table
 
 
-_LONG_WORD = 16  # characters; words beyond, such as names of files, may be broken
-_WIDE = 1000  # columns: no table needs more
+_LONG_WORD = 16  # characters; longer words, such as file names, may be broken
+_WIDE = 1000  # columns; no table needs more
 
 
 def _note(table: Table, text: str) -> None:
@@ -49,7 +49,7 @@ def _note(table: Table, text: str) -> None:
 
 
 class _Pairs:
-    """Names and values in two columns. Values are wrapped between words; what has none, such as a path, stays whole."""
+    """Names and values in two columns. Values wrap between words; one without spaces, such as a path, stays whole."""
 
     def __init__(self, title: str, pairs: dict[str, str]) -> None:
         self.title, self.pairs = title, {name: value for name, value in pairs.items() if value}
@@ -72,9 +72,9 @@ def _pairs(title: str, pairs: dict[str, str]) -> RenderableType:
 
 
 class _ForWidth:
-    """The first of several tables that fits the terminal; the last one is the one without the least needed columns.
+    """Shows the first of several tables that fits the terminal; the last has only the most needed columns.
 
-    One in which words of the first column would be broken does not fit, unless no other does.
+    A table fits if no word of its first column would be broken; if none fits, the last is shown.
     """
 
     def __init__(self, *tables: Table) -> None:
@@ -97,7 +97,7 @@ class _ForWidth:
 
 
 def recall(report: bqstore.RecallReport) -> RenderableType:
-    """A recall report: the setting in use, all that were measured, memory, the verdict."""
+    """A recall report: the settings in use, all measured settings, memory, the verdict."""
     stored = tuple(point for point in report.points if point.stored)
     trials = tuple(point for point in report.points if not point.stored)
     parts: list[RenderableType] = [_in_use(report), _points(report, "Settings measured on the stored codes", stored)]
@@ -155,7 +155,7 @@ def _points_in(
 
 
 def _told_apart(report: bqstore.RecallReport, points: list[bqstore.RecallPoint]) -> list[bqstore.RecallPoint]:
-    """One of the points whose settings look the same, as where two values of hnsw_ef both scan: the one in use."""
+    """The points without duplicates that look alike, such as scans with different hnsw_ef; the one in use is kept."""
     kept: dict[tuple[str, str], bqstore.RecallPoint] = {}
     for point in points:
         row = (formatting.oversampling(point), formatting.hnsw_ef(point))
@@ -216,7 +216,7 @@ def choice(chosen: bqstore.Choice, in_use: bqstore.Quantization) -> RenderableTy
 
 
 def _choice(chosen: bqstore.Choice, in_use: bqstore.Quantization, n: int) -> Table:
-    """The first n columns of the table; names are whole, as they tell the rows apart."""
+    """The first n columns of the table, with unbroken names, which identify the rows."""
     title = f"Encodings measured on {chosen.vectors:,} documents and {chosen.queries:,} queries"
     columns = ("codes", "", "bytes", f"recall@{chosen.k}", "codes alone", "ns a code")[:n]
     table = _table(title, *columns, numbers=n - 2)
@@ -242,12 +242,12 @@ def collections(found: Sequence[bqstore.CollectionInfo]) -> RenderableType:
 
 
 def versions() -> RenderableType:
-    """What a report of a problem should contain: versions, the Python that runs them, the machine."""
+    """Versions for a bug report: packages, Python, the machine."""
     return _pairs("Versions", versions_in_use())
 
 
 def versions_in_use() -> dict[str, str]:
-    """Versions by package, the Python that runs them, the machine."""
+    """Versions by package, of Python, and the platform."""
     pairs = {"bqstore": bqstore.__version__}
     for package in ("numpy", "numba", "llvmlite", "langchain-core", "llama-index-core", "openai"):
         with suppress(PackageNotFoundError):  # the frameworks are optional
@@ -276,7 +276,7 @@ def tuning(found: bqstore.SearchParams, target: float, k: int, collection: str) 
 
 
 def explanation(how: bqstore.Explanation) -> RenderableType:
-    """How a search was done, and how much work it was."""
+    """How a search was done, and its cost."""
     way = formatting.SEARCHES.get(how.way, "words were looked up")
     pairs = {
         "search": way if how.mode != "hybrid" else f"{way}; and words were looked up",
@@ -297,7 +297,7 @@ def explanation(how: bqstore.Explanation) -> RenderableType:
 
 
 def bench(rows: "Sequence[Row]", info: bqstore.CollectionInfo, k: int, queries: int, held_out: bool) -> RenderableType:
-    """What searches of a store find on this machine, and how fast."""
+    """Recall and speed of a store's searches on this machine."""
     about = f"{info.count:,} documents of {info.dim or 0:,} dimensions, {queries:,} queries"
     narrow, wide = (_bench(f"{about}, {os.cpu_count()} cores", rows, k, columns) for columns in (4, 6))
     asked = "Queries are documents, each left out of its own result" if held_out else "Queries were given"
@@ -325,7 +325,7 @@ def _bench(title: str, rows: "Sequence[Row]", k: int, columns: int) -> Table:
 
 
 def plan(setup: "Setup", found: dict[str, Any], qps: float) -> Sequence[RenderableType]:
-    """What a collection takes, the largest one of some machines, and the cluster."""
+    """What a collection needs, the largest collection of some machines, and the cluster."""
     size = formatting.size
     parts, states, files, one = (found[name] for name in ("memory", "memory_while", "disk", "machine"))
     each = {name: n / setup.vectors for name, n in parts.items() if name != "process"}

@@ -1,4 +1,4 @@
-"""What pages have in common: how text is shown, their frame, style sheet and script."""
+"""Common parts of the pages: escaping of text, frame, style sheet and script."""
 
 import base64
 import hashlib
@@ -59,7 +59,7 @@ dl.how dd { margin: 0; max-width: 46rem; }
 }
 """
 
-# on paper the page has another width, of which plotly is not told
+# printing changes the width of the page, which plotly does not notice
 PROGRAM = """
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const options = { responsive: true, displayModeBar: false };
@@ -73,23 +73,23 @@ addEventListener("afterprint", () => fit(null));
 """
 
 
-# what acts on its surroundings instead of being seen: control characters, marks of direction, separators of lines that
-# JavaScript takes for ends of lines, halves of characters. Joiners are left alone: letters and emoji need them.
+# invisible characters that affect the text around them: control characters, direction marks, the line separators that
+# JavaScript treats as line ends, lone surrogates. Joiners are kept: letters and emoji need them.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    """The text with what is not seen as an escape, such as ``\\u202e``; tabs and ends of lines stay."""
+    """The text with invisible characters as escapes, such as ``\\u202e``; tabs and line ends are kept."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text.replace("\r\n", "\n"))
 
 
 def shown(text: str) -> str:
-    """Any text as HTML: it is read as it is, and does nothing."""
+    """Any text as HTML, without effect as markup."""
     return escape(visible(text))
 
 
 def as_json(found: Any) -> str:
-    """JSON in ASCII for a script element: it has no ``<``, so that nothing in it ends the element."""
+    """JSON in ASCII for a script element; ``<`` is escaped, so that no text can close the element."""
     return json.dumps(found, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -111,8 +111,8 @@ def document(
 ) -> str:
     """Return a whole page.
 
-    Its Content-Security-Policy forbids every network request and every script but these. So text that was not escaped
-    could not run as a script, and opening the page contacts nobody.
+    Its Content-Security-Policy forbids network requests and all scripts except these. So even unescaped text could not
+    run as a script, and opening the page contacts no server.
 
     Parameters
     ----------
@@ -120,9 +120,9 @@ def document(
     body : str              HTML
     data : str              the figures, by `as_json`
     scripts : tuple of str  run in this order
-    style : str             rules behind those that all pages have
-    more : dict of str      other JSON by the id of its element
-    forms : str             where the policy lets forms be sent to
+    style : str             CSS rules after the common ones
+    more : dict of str      further JSON, by the id of its element
+    forms : str             targets that the policy allows for forms
     """
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}; "

@@ -1,5 +1,4 @@
-"""The commands that keep a store safe, and bring it to another model: backup, verify, repair, compact, copy,
-reembed."""
+"""The maintenance commands: backup, verify, repair, compact, copy, reembed."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ Some = Annotated[str | None, typer.Option("--collection", metavar="NAME", help="
 
 
 def collections_in(path: str, wanted: str | None) -> list[str]:
-    """The collections to work on: the one that is named, or all there are; "default" where there are none."""
+    """The collections to work on: the one that was named, or all; "default" if there are none."""
     return [wanted] if wanted is not None else bqstore.collections(path) or ["default"]
 
 
@@ -51,7 +50,7 @@ def backup(
 
 @app.command()
 def compact(path: Store, collection: Some = None, as_json: Json = False) -> None:
-    """Give back the space of what was deleted or replaced; after it nothing of that is left in any file."""
+    """Free the space of deleted or replaced documents; none of their data is left in any file."""
     told: dict[str, dict[str, int]] = {}
     with errors_reported():
         for name in collections_in(path, collection):
@@ -82,14 +81,14 @@ def copy(
     to: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Name of the copy, of one collection.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy collections, every record verified, into another store, or under another name into the same.
+    """Copy collections, verifying every record, into another store, or under another name into the same store.
 
-    Others may write meanwhile. Nothing is at the new place until all of it is on the disk. To keep a copy up to date
-    take backup --incremental.
+    Other programs may write meanwhile. The copy appears only when it is complete and on disk. To keep a copy up to
+    date, use backup --incremental.
 
-    Either may be a Qdrant server, qdrant://host:6333/name (its key in QDRANT_API_KEY): documents are streamed, what is
-    interrupted goes on when it is started again, and the copy is compared with its source; the exit code is 1 where it
-    differs.
+    Either store may be a Qdrant server, qdrant://host:6333/name (its key in QDRANT_API_KEY): documents are streamed, an
+    interrupted copy continues when it is started again, and the copy is compared with its source; the exit code is 1 if
+    they differ.
     """
     if "qdrant://" in (path[:9], dest[:9]):
         _stream(path, dest, collection, to, as_json)
@@ -98,7 +97,7 @@ def copy(
     with errors_reported():
         for name in collections_in(path, collection) if to is None else [collection_of(path, collection)]:
             with existing_collection(path, name, read_only=True):
-                pass  # so that what is wrong with the path is told as of other commands
+                pass  # so that a wrong path is reported as by other commands
             told[name] = name if to is None else to
             bqstore.copy(path, name, told[name], to=dest)
             if not as_json:
@@ -108,7 +107,7 @@ def copy(
 
 
 def _stream(path: str, dest: str, collection: str | None, to: str | None, as_json: bool) -> None:
-    """Copy a collection to a server, or from one."""
+    """Copy a collection to or from a server."""
     with errors_reported(), Progress("copying", describe=_rate) as progress:
         name = "default" if path.startswith("qdrant://") and collection is None else collection_of(path, collection)
         done = bqstore.copy(path, name, to, to=dest, progress=progress)
@@ -170,7 +169,7 @@ def repair(
     collection: Some = None,
     as_json: Json = False,
 ) -> None:
-    """Save what is intact of a damaged store into a new one. The exit code is 1 if documents were lost."""
+    """Save the intact documents of a damaged store into a new one. The exit code is 1 if documents were lost."""
     lost, told = 0, {}
     with errors_reported():
         if not Path(path).expanduser().exists():
@@ -194,7 +193,7 @@ def repair(
 
 
 def _embedder(model: str, dimensions: int | None, base_url: str | None, price: float | None) -> Any:
-    """What embeds with the model that is named: of this machine, behind its library's name, or of a server."""
+    """The embedder with this name: local, as LIBRARY:MODEL, or of a server with OpenAI's API."""
     if model.partition(":")[0] in LOCAL and base_url is None:
         return embedder_named(model)
     return bqstore.OpenAIEmbedder(model, dimensions=dimensions, base_url=base_url, price=price)
@@ -224,7 +223,7 @@ def reembed(
 ) -> None:
     """Embed all texts again with another model, and replace all vectors in one commit, while the store is in use.
 
-    The cost is told first. What is interrupted goes on when it is started again.
+    The price is shown first. An interrupted run continues when it is started again.
     """
     with (
         errors_reported(),

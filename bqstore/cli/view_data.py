@@ -1,6 +1,6 @@
-"""What `bqstore view` shows of a collection: a sample of documents bounded in number and size, and what is known of it.
+"""The data that `bqstore view` shows: a sample of documents, limited in number and size, and the collection's figures.
 
-Texts are as they are stored, but for what is too long.
+Texts are shown as stored, but long ones are cut.
 """
 
 import json
@@ -15,14 +15,14 @@ import bqstore
 
 from .template import shown
 
-NEAREST = 5  # documents that are listed as the nearest of each
-_ROOM = 1_500_000  # bytes of all texts on the page, and as much again for ids and metadata
-_LONGEST = 4_000  # bytes of one text
-_FIELDS = 10  # metadata fields to filter and to color by
-_VALUES = 100  # different values of such a field
-_LONG_VALUE = 80  # characters: what is longer is a text, no value to choose from
-_FEW = 12  # different numbers that are values to choose from; more are a range
-_PAIRS = 20_000  # pairs of documents, for the scores of documents picked at random
+NEAREST = 5  # nearest documents listed for each document
+_ROOM = 1_500_000  # bytes of all texts on the page, at most; as much again for ids and metadata
+_LONGEST = 4_000  # bytes of one text, at most
+_FIELDS = 10  # metadata fields offered for filters and colors, at most
+_VALUES = 100  # distinct values of such a field, at most
+_LONG_VALUE = 80  # characters; a field with longer values is not offered
+_FEW = 12  # up to so many distinct numbers are offered as values, more as a range
+_PAIRS = 20_000  # random pairs of documents whose scores are shown
 _SEED = 7
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Document:
-    """A document as the page has it; ``cut`` if a part of it is left out."""
+    """A document on the page; ``cut`` if part of it is left out."""
 
     id: str
     text: str
@@ -52,7 +52,7 @@ class Field:
 
 @dataclass(frozen=True)
 class View:
-    """All that the page shows.
+    """Everything that the page shows.
 
     ``spread`` is the share of the variance that the map keeps; ``nearest`` has for each document others by their place
     in ``documents``, or by id if they are not there.
@@ -113,7 +113,7 @@ def looked_at(
 
 
 def _intact(col: "bqstore.Collection", ids: list[str], has_vectors: bool) -> tuple[list["bqstore.Record"], list[str]]:
-    """The records of these ids, and the ids of those that are damaged. Raises CorruptionError where all are."""
+    """The records of these ids, and the ids of damaged ones. Raises CorruptionError if all are damaged."""
     found: list[bqstore.Record] = []
     damaged: list[str] = []
     waiting = [ids]
@@ -133,7 +133,7 @@ def _intact(col: "bqstore.Collection", ids: list[str], has_vectors: bool) -> tup
 
 
 def _left_out(documents: list[Document], unused: list[str]) -> list[str]:
-    """What the page does not have of the documents on it, in sentences."""
+    """Sentences about the parts of documents that the page leaves out."""
     said = []
     if cut := sum(each.cut for each in documents):
         said.append(f"Of {cut:,} documents the page has only the first part of what is long; it ends in “…”.")
@@ -160,7 +160,7 @@ def _document(record: "bqstore.Record", among: int) -> Document:
 
 
 def _shortened(text: str, size: int) -> str:
-    """The beginning of a text, of so many bytes of HTML; where something is left out, it ends in an ellipsis."""
+    """The beginning of a text, at most ``size`` bytes of HTML; if it is cut, it ends in an ellipsis."""
     kept = text[:size]
     while (length := len(shown(kept).encode("utf-8", "replace"))) > size:
         kept = kept[: max(1, len(kept) * size // length - 1)] if len(kept) > 1 else ""
@@ -171,7 +171,7 @@ def _shortened(text: str, size: int) -> str:
 
 
 def _fields(metadatas: Sequence[Mapping[str, Any]]) -> tuple[list[Field], list[str]]:
-    """The fields that can be chosen from, the most frequent first; and the names of the others."""
+    """The fields offered on the page, the most frequent first; and the names of the others."""
     names: dict[str, int] = {}
     for each in metadatas:
         for name in each:
@@ -197,7 +197,7 @@ def _field(name: str, column: list[Any]) -> Field | None:
     ):
         try:
             return Field(name, None, [None if value is None else float(value) for value in column])
-        except OverflowError:  # an integer beyond what a float holds
+        except OverflowError:  # an integer too large for a float
             return None
     values: dict[tuple[bool, str], int] = {}
     codes: list[Any] = []
@@ -228,7 +228,7 @@ def _label(value: Any) -> str | None:
 
 
 def _vectors(records: Iterable["bqstore.Record"], distance: str) -> Floats:
-    """The vectors of the sample, of unit length where the length does not count."""
+    """The vectors of the sample, scaled to unit length for cosine."""
     vectors = np.stack([np.asarray(each.vector, np.float64) for each in records])
     if distance == "cosine":
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -250,7 +250,7 @@ def plane(vectors: Floats) -> tuple[Floats, float]:
     n, dim = vectors.shape
     if n < 2:
         return np.zeros((n, 2)), 1.0
-    largest = float(np.abs(vectors).max()) or 1.0  # squares of it have to be finite
+    largest = float(np.abs(vectors).max()) or 1.0  # scaling by it keeps squares finite
     centered = (vectors - vectors.mean(axis=0)) / largest
     total = float((centered**2).sum())
     if dim <= n:
@@ -267,9 +267,9 @@ def plane(vectors: Floats) -> tuple[Floats, float]:
 def _nearest(
     col: "bqstore.Collection", records: Sequence["bqstore.Record"], damaged: list[str]
 ) -> list[list[tuple[int | str, float]]]:
-    """The documents of the whole collection that a search finds nearest to each, itself left out.
+    """The nearest documents of each document in the whole collection, by search, without itself.
 
-    Those that cannot be read are left out, too, and added to ``damaged``.
+    Unreadable ones are left out, too, and added to ``damaged``.
     """
     queries = np.stack([np.asarray(each.vector, np.float32) for each in records])
     try:
@@ -311,5 +311,5 @@ def _scores(vectors: Floats, nearest: list[list[tuple[int | str, float]]], dista
 
 
 def _rounded(value: float) -> float:
-    """Four digits: more are not seen on a map."""
+    """Round to four digits, enough for a map."""
     return float(f"{value:.4g}")

@@ -1,7 +1,7 @@
-"""A collection as one HTML page. It makes no network request; without JavaScript it is plain tables.
+"""A collection as one HTML page, without network requests; without JavaScript it shows plain tables.
 
-There is one function for each part of the page, from top to bottom. Every text goes through `shown`. `view.js` reads
-the documents from the table, so that they are on the page once; the rest it has as JSON.
+One function for each part of the page, from top to bottom. Every text is escaped by `shown`. `view.js` reads the
+documents from the table, so that the page contains them once; other data is on the page as JSON.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from . import figures, formatting, report, tables
 from .template import PROGRAM, as_json, card, document, shown, visible
 from .view_data import Document, Field, View
 
-_NAMED = 5  # damaged documents that are named
+_NAMED = 5  # damaged documents listed by id
 
 
 def page(view: View, path: str, when: datetime | None = None, served: str | None = None) -> str:
@@ -51,7 +51,7 @@ def page(view: View, path: str, when: datetime | None = None, served: str | None
 
 
 def _for_the_program(view: View) -> dict[str, Any]:
-    """What is on the page for the program alone: places on the map, fields as codes, the nearest of each document."""
+    """The data for the page's script: places on the map, fields as codes, the nearest of each document."""
     fields = [
         {
             "name": visible(each.name),
@@ -174,7 +174,7 @@ def _row(each: Document) -> str:
 
 
 def _control(i: int, field: Field) -> str:
-    """What chooses from a field: of few values one, of numbers a range."""
+    """The control for a field: a choice of values, or a range of numbers."""
     name = shown(field.name)
     if field.values is None:
         return f"""<fieldset><legend>{name}</legend>
@@ -272,7 +272,7 @@ def _memory(info: CollectionInfo) -> str:
 
 
 def _in_memory(info: CollectionInfo) -> dict[str, int]:
-    """Bytes by part; the first one is not in memory, but what is saved."""
+    """Bytes by part; the first is the size of the float32 vectors, which are not in memory."""
     out = {"float32 (not kept)": info.count * info.vector_bytes}
     out |= {"codes": info.memory_bytes - info.graph_bytes, "links of the graph": info.graph_bytes}
     return {**out, **{f"column {name}": size for name, size in info.columns.items()}}
@@ -309,7 +309,7 @@ def _plot(name: str) -> str:
 
 
 def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], heading: str) -> str:
-    """A table of figures that scrolls by itself; the first column are names."""
+    """A scrollable table of figures; the first column holds names."""
     heads = "".join(f'<th scope="col">{shown(name)}</th>' for name in names)
     body = "".join(
         f'<tr><th scope="row">{shown(row[0])}</th>{"".join(f"<td>{shown(cell)}</td>" for cell in row[1:])}</tr>'
@@ -320,7 +320,7 @@ def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]], heading: str
 
 
 def damage(view: View, path: str) -> str:
-    """What was found damaged, and what to do."""
+    """The damaged documents, and what to do."""
     named = ", ".join(view.damaged[:_NAMED]) + (", ..." if len(view.damaged) > _NAMED else "")
     verify, repair = (formatting.command(name, path, view.info.collection) for name in ("verify", "repair"))
     return (
@@ -330,7 +330,7 @@ def damage(view: View, path: str) -> str:
 
 
 def summary(view: View) -> Mapping[str, Any]:
-    """What the page has, for --json."""
+    """A summary of the page, for --json."""
     return {
         "collection": view.info.collection,
         "documents": view.info.count,

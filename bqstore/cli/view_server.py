@@ -1,4 +1,4 @@
-"""The page of `bqstore view` on loopback: to be read only, and only by who knows the address.
+"""Serves the page of `bqstore view` on loopback, read-only, at a secret address.
 
 A page of another site that runs in the same browser can send requests here, but cannot know the token of the address;
 and where its name is made to mean this machine (DNS rebinding), its name is the Host, which is refused.
@@ -17,13 +17,13 @@ from urllib.parse import parse_qs, urlsplit
 import bqstore
 
 LOOPBACK = "127.0.0.1"
-_PATIENCE = 10.0  # seconds that a client may take to send its request
+_PATIENCE = 10.0  # seconds in which a client must send its request
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET and HEAD of one address by what ``make`` returns: a page for the filter that was asked for."""
+    """Answers GET and HEAD at one address with the page that ``make`` returns for the requested filter."""
 
-    daemon_threads = True  # a reader who has gone does not keep the command alive
+    daemon_threads = True  # a stalled connection does not keep the command alive
     block_on_close = False
 
     def __init__(self, port: int, make: Callable[[str], str]) -> None:
@@ -32,16 +32,16 @@ class Server(ThreadingHTTPServer):
         super().__init__((LOOPBACK, port), _Handler)
 
     def server_bind(self) -> None:
-        """Bind, without asking for the name of this machine, which may take seconds."""
+        """Bind without resolving this machine's name, which may take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = LOOPBACK, self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no error of ours."""
+        """Ignore errors of clients that have disconnected."""
 
     @property
     def address(self) -> str:
-        """What a browser opens."""
+        """The URL for a browser."""
         return f"http://{LOOPBACK}:{self.server_port}{self.path}"
 
 
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "bqstore", ""
 
     def do_GET(self) -> None:
-        """The page, or why there is none."""
+        """Send the page, or an error."""
         asked = urlsplit(self.path)
         hosts = [f"{name}:{self.server.server_port}" for name in (LOOPBACK, "localhost")]
         if self.headers.get_all("Host") not in [[host] for host in hosts]:
@@ -93,4 +93,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: the address is a secret."""
+        """Log nothing: the address is a secret."""

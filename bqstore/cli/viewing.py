@@ -81,7 +81,7 @@ def view(
 
 
 def _write(to: Path, text: str) -> None:
-    """Write the page; a new file is for its user alone, as the files of a store are."""
+    """Write the page; a new file is readable by its user only, as the files of a store are."""
     with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
 
@@ -91,7 +91,7 @@ def _serve(port: int, make: Any, filter_: str, as_json: bool) -> None:
 
     from .view_server import LOOPBACK, Server
 
-    make(filter_)  # what is wrong is told before somebody opens the address
+    make(filter_)  # report errors before the address is shown
     try:
         server = Server(port, make)
     except OSError as error:
