@@ -1,12 +1,12 @@
-"""The roots: the kernels that Python calls, and the only ones that numba caches on disk.
+"""The roots for vectors and graphs: kernels that Python calls, which are cached on disk (`metadata.py` has the others).
 
 All arrays are C-order and writable, except ``originals.records``, which is read-only; all scalars are plain Python
 ints. Any other type compiles a second version. Roots never raise, release the GIL, write only to their outputs, and
-compare every ordinal with the lengths of the arrays before they use it. Not checked here: that the arrays of a batch
+check every ordinal against the lengths of the arrays before use. The caller must ensure that the arrays of a batch
 have one row for each of its m queries.
 
 Searches return a status: ``layout.OK`` (-1), ``OUT_OF_RANGE``, ``TOO_FEW``, ``BAD_QUERY``, or the ordinal (>= 0) of a
-damaged record. After any other status than OK the outputs are undefined, but for TOO_FEW (`search_graph`).
+damaged record. For any status but OK the outputs are undefined, except for TOO_FEW (`search_graph`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def search_bits(
     candidates: Candidates,
     hits: Hits,
 ) -> tuple[int, int]:
-    """Scan all codes for each query's nearest, and order those by exact score or by the score of their codes.
+    """Scan all codes for the nearest to each query, and order these by exact score or by the score of their codes.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def search_bits(
     codes : Codes                   the first ``codes.n`` are scanned
     originals : Originals           may be empty when ``settings.rescoring`` is 0
     accept : Accept                 the ordinals that may be found
-    settings : SearchSettings       ``rescoring``, ``encoding``, ``prune``, ``candidates`` and ``max_candidates``. Not
-                                    rescored, a score is that of the code, or its upper bound if ``prune`` is 1
+    settings : SearchSettings       ``rescoring``, ``encoding``, ``prune``, ``candidates`` and ``max_candidates``.
+                                    Without rescoring, a score is the code's, or its upper bound if ``prune`` is 1
     candidates : Candidates         written: the c nearest codes, by (distance, ordinal)
     hits : Hits                     written: the k best of the candidates, by (score descending, ordinal)
 
@@ -104,7 +104,7 @@ def search_bits(
 
     Notes
     -----
-    Two-pass search with oversampling, by a flat scan. O(m * n * W). All queries pass over a block of codes together.
+    Two-pass search with oversampling, by a flat scan. O(m * n * W). Each block of codes is compared with all queries.
     """
     m, dim = queries.shape
     quantizer = codes.quantizer
@@ -205,8 +205,8 @@ def rescore(
     originals : Originals
     n : int                         number of ordinals
     candidates : Candidates         ``ordinals`` and ``counts`` are read, ``distances`` is not
-    bounds : float32 (m or 1, c)    the upper bound of each one's score; below the k-th hit, its record is not read
-    first : int                     candidates looked at in any case; more while they bring hits (`rescore_row`)
+    bounds : float32 (m or 1, c)    upper bound of each candidate's score; if below the k-th hit's, it is not read
+    first : int                     candidates always considered; more while they bring hits (`rescore_row`)
     hits : Hits                     written: the k best, by (score descending, ordinal)
 
     Returns
@@ -298,7 +298,7 @@ def search_graph(
             found = beam_filtered(words, graph, accept, settings, encoded, start, distance, scratch)
         else:
             found = beam(words, graph, 0, accept, ef, max_beam, encoded, starts, 1, scratch)
-        if linked < n and found[2] > 0:  # nothing is nearer than a bound of 0, as a walk has that was left for a scan
+        if linked < n and found[2] > 0:  # the bound is 0 if the walk was abandoned for a scan
             found = scan_tail(words, linked, n, accept, ef, max_beam, encoded, found, scratch)
         if found[1] < settings.candidates:
             outcome = TOO_FEW
@@ -346,7 +346,7 @@ def search_graph(
 
 @root
 def find_links(codes: Codes, graph: Graph, start: int, stop: int, ef: int, scratch: Scratch) -> None:
-    """Write the links of the new nodes ``start <= ordinal < stop``, found on the graph as it stands.
+    """Write the links of the new nodes ``start <= ordinal < stop``, found by searching the present graph.
 
     Parameters
     ----------
@@ -358,7 +358,7 @@ def find_links(codes: Codes, graph: Graph, start: int, stop: int, ef: int, scrat
 
     Notes
     -----
-    The first half of a batch. Any number of calls may run at once, each on its own nodes and its own scratch.
+    The first half of a batch. Any number of calls may run concurrently, each on its own nodes and scratch.
     """
     everything = Accept(np.zeros(1, np.uint64), 1, np.zeros(0, np.int32))
     words = codes.words
@@ -388,12 +388,12 @@ def merge_links(
     targets : int32 (t,)            old nodes, each once
     ends : int64 (t + 1,)           target i gets the sources from ``ends[i]`` to ``ends[i + 1]``
     sources : int32 (s,)            new nodes
-    span : (int, int)               the first and the last + 1 of the targets to do
+    span : (int, int)               start and stop of the targets to process
     scratch : Scratch               written
 
     Notes
     -----
-    The second half of a batch. Any number of calls may run at once, each on its own targets and its own scratch.
+    The second half of a batch. Any number of calls may run concurrently, each on its own targets and scratch.
     """
     n = min(codes.words.shape[0], graph.links.shape[0])
     if not codes_fit(codes, codes.quantizer.dim, scratch):
@@ -413,12 +413,12 @@ def merge_links(
 
 @root
 def check_graph(graph: Graph) -> int:
-    """Return the number of rows that break an invariant of the graph, or -1 if its numbers or shapes do.
+    """Return the number of rows that violate an invariant of the graph, or -1 if its numbers or shapes do.
 
     Notes
     -----
-    Every link stands before the row's first -1 and leads to another linked node that is on the same level; every level
-    of a node has a row; the entry point is on the top level, and no node is above it.
+    Links precede the row's first -1 and lead to another linked node of the same level; every level of a node has a
+    row; the entry point is on the top level, and no node is above it.
     """
     return count_faults(graph)
 

@@ -1,12 +1,12 @@
-"""Compiles the kernels in other processes, of low priority, which leave them in the cache for every process.
+"""Compiles the kernels in child processes of low priority, which store them in the disk cache for all processes.
 
-Compiling takes tens of seconds and holds the GIL; a process of its own holds nobody up. Whoever gets the lock beside
-the cache starts these processes and hands the lock on to them: so of many programs that start at once, one compiles,
-and when a compiling process is killed, the system gives the lock back and the next one goes on. A kernel appears in the
-cache whole or not at all. The processes outlive the program that started them, as the next start needs what they do.
+Compiling takes tens of seconds and holds the GIL, so it runs in other processes. A program that gets the lock file in
+the cache folder starts the children and passes the lock on to them: of many programs that start together, one compiles;
+if a child is killed, the system releases the lock, and another program continues. A kernel is stored atomically. The
+children outlive the program that started them, since its next start needs the kernels.
 
 ``BQSTORE_COMPILE`` in the environment: "background"; "foreground": in this process, when a kernel is first called;
-"off": use what is in the cache, and numpy for the rest.
+"off": kernels in the cache, and numpy for the others.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from bqstore.kernels.cache import GIVEN, USER, writable_folder
 
 try:
     import fcntl
-except ImportError:  # Windows: every program compiles for itself
+except ImportError:  # Windows has no flock: every program compiles for itself
     fcntl = None  # type: ignore[assignment]
 
-# What the two processes compile, in the order in which a new collection needs it; each takes about as long.
+# The kernels of the two processes, in the order in which a new collection needs them; both take about equally long.
 HALVES = (
     ("encode", "prepare", "search_exact", "search_bits", "rescore"),
     (
@@ -43,14 +43,14 @@ HALVES = (
     ),
 )
 MODES = ("background", "foreground", "off")
-NOT_KEPT = 3  # exit code of a process that compiled a kernel and could not keep it
-_TRIES = 2  # a child may have been killed for its memory, by somebody who cleans up, or with its terminal
-_AGAIN = 0.5  # seconds between two looks at a lock that another program holds
+NOT_KEPT = 3  # exit code of a child that could not store a kernel in the cache
+_TRIES = 2  # a child may be killed for lack of memory, by hand, or with its terminal
+_AGAIN = 0.5  # seconds between attempts to get a lock that another program holds
 _ENOUGH_MEMORY = 1 << 30  # bytes that must be free for a second process; each takes a third of that
 
 
 def mode() -> str:
-    """How kernels are compiled; InvalidInputError for an unknown setting."""
+    """How kernels are compiled. Raises InvalidInputError for an unknown setting."""
     if getattr(numba.config, "DISABLE_JIT", 0):
         return "off"
     asked = os.environ.get("BQSTORE_COMPILE") or "background"
@@ -60,12 +60,12 @@ def mode() -> str:
 
 
 def is_compiling() -> bool:
-    """Whether the kernels are on their way, in processes that this call may start; False: this process must do it."""
+    """Whether child processes compile, which this call may start; False if this process must compile."""
     return _here.go_on()
 
 
 def has_begun() -> bool:
-    """Whether this process has seen somebody compile."""
+    """Whether this process has started child processes, or found that another program compiles."""
     return _here.begun
 
 
@@ -75,14 +75,14 @@ class _Child(NamedTuple):
 
 
 class _Children:
-    """What this process knows of those that compile; used under the lock that keeps forks away (`dispatch`)."""
+    """The child processes of this process; used under the lock that excludes forks (`dispatch`)."""
 
     def __init__(self) -> None:
         self.failed = self.begun = False
         self.tries = 0
         self.running: list[_Child] = []
         self._next_look = 0.0
-        self._reason: str | None = None  # why the last one to fail has failed
+        self._reason: str | None = None  # why a child failed
 
     def go_on(self) -> bool:
         ended = [child for child in self.running if child.process.poll() is not None]
@@ -96,7 +96,7 @@ class _Children:
         folder = writable_folder() if can_start_python() else None
         if folder is None or useless or self.tries >= _TRIES:
             self.failed = True
-            if self._reason and not useless:  # where nothing can be kept, the cache warns of it
+            if self._reason and not useless:  # if the cache cannot be written, `cache` warns itself
                 warnings.warn(
                     f"{self._reason}; this process compiles the kernels itself. bqstore.warm_up() shows why",
                     RuntimeWarning,
@@ -105,12 +105,12 @@ class _Children:
             return False
         try:
             self._try(folder)
-        except (OSError, RuntimeError):  # no more processes, or Python is about to end
+        except (OSError, RuntimeError):  # no more processes, or interpreter exit
             self.failed = not self.running
         return not self.failed
 
     def _try(self, folder: Path) -> None:
-        """Start the processes, unless another program has."""
+        """Start the processes, unless another program holds the lock."""
         self.begun = True
         lock = _lock(folder)
         if lock is None:
@@ -120,14 +120,14 @@ class _Children:
             for names in parts():
                 child = _start(names, lock)
                 self.running.append(child)
-                # once ended, a process stays in the system's table until it is waited for
+                # wait for the child, or it would remain as a zombie
                 with suppress(RuntimeError):  # no more threads
                     threading.Thread(target=child.process.wait, daemon=True).start()
         finally:
             os.close(lock)
 
     def let_go(self) -> None:
-        """At exit, and in a fork: the processes go on, and Python need not warn that nobody waits for them."""
+        """At exit and in a fork: leave the processes running, without Python's warning about unawaited children."""
         for child in self.running:
             child.said.close()
             if child.process.returncode is None:
@@ -141,31 +141,31 @@ in_forks(_here.let_go)
 
 
 def can_start_python() -> bool:
-    """Whether ``sys.executable`` is Python itself, and not a program that has it built in."""
+    """Whether ``sys.executable`` is a Python interpreter, not a program that embeds one."""
     name = Path(sys.executable or "").stem.lower()
     return not getattr(sys, "frozen", False) and name.startswith(("python", "pypy"))
 
 
 def parts() -> tuple[tuple[str, ...], ...]:
-    """The kernels of each process to start: one takes all, or each of two a half, as processors and memory allow."""
+    """The kernels of each process to start: two processes if cores and memory suffice, otherwise one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return HALVES if cores > 1 and _free_memory() >= _ENOUGH_MEMORY else (HALVES[0] + HALVES[1],)
 
 
 def _free_memory() -> float:
-    """Bytes that this process may still use, as far as Linux tells; infinite elsewhere."""
+    """Bytes of memory that this process may still use, on Linux; infinite elsewhere."""
     free = float("inf")
     with suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = min(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    with suppress(OSError, ValueError):  # a container's
+    with suppress(OSError, ValueError):  # the limit of a container
         group = Path("/sys/fs/cgroup")
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     return free
 
 
 def _lock(folder: Path) -> int | None:
-    """The lock beside the cache as a file descriptor; None while another program of this user holds it."""
+    """The file descriptor of the lock in the cache folder; None while another program of this user holds it."""
     descriptor = os.open(folder / f"bqstore-compiling-{USER}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     if fcntl is not None:
         try:
@@ -177,7 +177,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _start(names: tuple[str, ...], lock: int) -> _Child:
-    """Start a process that compiles some kernels and holds the lock meanwhile. It finds modules where this one does."""
+    """Start a process that compiles kernels and holds the lock meanwhile, with the module paths of this process."""
     environment = {**os.environ, "BQSTORE_COMPILE": "foreground"}
     if GIVEN is not None:
         environment["NUMBA_CACHE_DIR"] = str(GIVEN)
@@ -200,7 +200,7 @@ def _start(names: tuple[str, ...], lock: int) -> _Child:
 
 
 def _last_words(ended: list[_Child]) -> str:
-    """Why processes have ended without what they were to do; empty if they have not failed. Closes their files."""
+    """Why processes failed; empty if none has. Closes their stderr files."""
     reason = ""
     for child in ended:
         if child.process.returncode:

@@ -1,14 +1,15 @@
-"""Where compiled kernels are kept on disk, so that no failure of a cache is a failure of a search.
+"""The disk cache of compiled kernels, built so that no problem of the cache makes a search fail.
 
-numba's own cache raises where no folder can be written, and for ever where a file in it is damaged. This one looks in
-several folders, the same ones for every kernel:
+numba's own cache raises if no folder is writable, and at every start if a file is damaged. This one uses several
+folders, the same for all kernels:
 
-- ``NUMBA_CACHE_DIR`` alone, where that is set;
-- else the package's ``__pycache__`` (also where it can only be read: an image may have been warmed up as root), the
-  user's cache folder, and a folder of the user's own among the temporary files.
+- only ``NUMBA_CACHE_DIR``, if it is set;
+- otherwise the package's ``__pycache__`` (even if it is read-only: a container image may have been warmed up as root),
+  the user's cache folder, and a folder of this user in the temporary folder.
 
-What is damaged is removed and compiled again. What cannot be kept is compiled in memory, with one warning. The files
-hold machine code, so they are loaded only if they belong to this user, to root, or to whoever owns the package.
+Damaged files are removed and their kernels compiled again. A kernel that cannot be stored stays in memory, with one
+warning. The files contain machine code, so they are only loaded if they belong to this user, root, or the package's
+owner.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from numba.core.runtime import rtsys
 from bqstore._version import __version__
 
 _given = os.environ.get("NUMBA_CACHE_DIR")
-GIVEN = Path(_given).absolute() if _given else None  # before the program changes its folder
+GIVEN = Path(_given).absolute() if _given else None  # absolute, before the program changes its working directory
 USER = getattr(os, "geteuid", lambda: 0)()
 _warned: list[bool] = []
-_OLD = 60 * 86_400  # seconds after which a compiled kernel is made again rather than kept
+_OLD = 60 * 86_400  # seconds; older files are deleted when a kernel is stored
 
 
 def folders(package: Path) -> list[Path]:
-    """The folders to look in for kernels of a package, the first ones first."""
+    """The cache folders of a package, in order of preference."""
     if GIVEN is not None:
         return [GIVEN]
     out = [package / "__pycache__"] if package.is_dir() else []  # a frozen program has none
@@ -53,7 +54,7 @@ def folders(package: Path) -> list[Path]:
 
 
 def writable_folder() -> Path | None:
-    """The first of the folders that takes a file; None if all refuse."""
+    """The first writable folder, or None."""
     for folder in folders(Path(__file__).parent):
         try:
             _make(folder)
@@ -65,7 +66,7 @@ def writable_folder() -> Path | None:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder if there is none: for this user alone, but the package's for all who can read the package."""
+    """Make a missing folder: private to this user, except that the package's is readable by all."""
     folder.mkdir(mode=0o755 if folder.name == "__pycache__" else 0o700, parents=True, exist_ok=True)
 
 
@@ -79,7 +80,7 @@ def _user_cache_folder() -> Path:
 
 
 class _Place:
-    """A folder, as numba asks for one."""
+    """A folder, with the interface of numba's cache locators."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,9 +103,9 @@ class _Place:
 
 @cache
 def stamp() -> str:
-    """A hash of the package's version and of the text of all kernels, and of what they know of records.
+    """A hash of the package's version, of the sources of all kernels, and of `record_words`.
 
-    A root holds the code of every leaf it calls.
+    It covers all sources because a root contains the code of every leaf that it calls.
     """
     digest = hashlib.sha256(f"{__version__} {numba.__version__}".encode())
     folder = Path(__file__).parent
@@ -114,16 +115,16 @@ def stamp() -> str:
 
 
 class _Files(IndexDataCacheFile):
-    """The versions of one kernel in one folder, each a file whose name says for which types and processor it is.
+    """The versions of one kernel in one folder, each a file named by a hash of its argument types and processor.
 
-    There is no index that two processes, or two hosts with one home, could overwrite for each other. The name also says
-    whose file it is: users who share a folder have their own.
+    There is no index file, which concurrent processes, or hosts that share a home folder, could overwrite. The name
+    also contains the user id: users who share a folder have separate files.
     """
 
     users: tuple[int, ...]
 
     def paths(self, key: Any) -> list[Path]:
-        """The files that may hold a version, this user's first."""
+        """The possible files of a version, this user's first."""
         name = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:20]
         names = (self._data_name_pattern.replace("{number:d}", f"{name}-{user}") for user in self.users)
         return [Path(self._data_path(each)) for each in names]
@@ -134,7 +135,7 @@ class _Files(IndexDataCacheFile):
             file.write(hashlib.sha256(dumped).digest() + dumped)
         for old in Path(self._cache_path).glob(self._data_name_pattern.replace("{number:d}", "*")):
             with suppress(OSError):
-                if old.stat().st_mtime < time.time() - _OLD:  # of a version that is gone, most likely
+                if old.stat().st_mtime < time.time() - _OLD:  # most likely of an old release
                     old.unlink()
 
     def load(self, key: Any) -> Any:
@@ -192,14 +193,14 @@ class KernelCache:
         return [path for each in self._caches for path in each.paths(signature, context)]
 
     def load(self, signature: Any, context: Any) -> bool:
-        """Load the kernel as it was compiled for these types, for `load_overload` to give; whether it is there."""
+        """Load the kernel for these types, to be returned by `load_overload`; returns whether it was found."""
         found = self.load_overload(signature, context)
         if found is not None:
             self._loaded[signature] = found
         return found is not None
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The kernel as it was compiled for these types, or None."""
+        """The kernel compiled for these types, or None."""
         loaded = self._loaded.pop(signature, None)
         if loaded is not None:
             return loaded
@@ -215,7 +216,7 @@ class KernelCache:
         return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep a compiled kernel in the first folder that takes it."""
+        """Store a compiled kernel in the first folder that can be written."""
         problem: Exception | None = None
         for each in self._caches:
             try:

@@ -1,7 +1,7 @@
-"""What a person sees of a compilation: one line on stderr, and nothing of numba's debug log.
+"""Announces compilation by one line on stderr, and suppresses numba's debug log meanwhile.
 
-Without the line the first calls on a machine stand still in silence. A program that logs everything would get tens of
-thousands of records from numba for each kernel.
+Without the line the first calls on a machine would block without explanation. numba would send tens of thousands of
+debug records per kernel to a program that logs everything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LINE = "bqstore: compiling for this processor, once (bqstore warm-up does it bef
 
 
 def watch() -> None:
-    """Watch numba compile kernels; loading them from the cache is no compilation."""
+    """Watch numba compile kernels; loading one from the cache does not count."""
     try:
         from numba.core import event
     except ImportError:  # internals of numba
@@ -23,7 +23,7 @@ def watch() -> None:
     log = logging.getLogger("numba")
 
     class Watch(event.Listener):
-        """Told of every function, those among them that a kernel calls."""
+        """Notified of every function, including those that a kernel calls."""
 
         announced = False
         depth, level = 0, logging.NOTSET

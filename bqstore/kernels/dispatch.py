@@ -1,7 +1,7 @@
-"""Where Python calls a kernel: the compiled one as soon as it is there, until then its twin in numpy.
+"""Dispatches calls to the compiled kernel, or to its numpy twin until the kernel is compiled.
 
-What is called before it is compiled is answered by `plain`, while `background` compiles in other processes. The graph's
-kernels have no twin: searches scan until they are there, and who must link waits (`wait_for`).
+Calls before that are answered by `plain`, while `background` compiles in other processes. The kernels that walk and
+link the graph have no such twin: searches scan meanwhile, and linking waits (`wait_for`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bqstore.kernels import api, background, metadata, plain
 from bqstore.kernels.examples import examples
 from bqstore.progress import Progress
 
-_EVERY = 0.05  # seconds between two looks for what has been compiled
-# Held while a thread looks, loads or compiles, and by a fork: a fork in the middle would leave the locks of LLVM taken
-# in the child for ever. Another thread that needs the kernel waits for it, and uses it too.
+_EVERY = 0.05  # seconds between checks for compiled kernels
+# Held while a thread checks, loads or compiles, and during a fork, which would otherwise leave LLVM's locks held in the
+# child for ever. Another thread that needs the kernel waits for the lock and then uses the kernel.
 _looking = threading.RLock()
 
 
@@ -45,7 +45,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _named_errors() -> Iterator[None]:
-    """Name the want of descriptors: numba imports modules, and opens the cache, at the first call of a process."""
+    """Explain a lack of file descriptors: the first call in a process imports modules of numba and opens the cache."""
     try:
         yield
     except OSError as error:
@@ -59,19 +59,19 @@ def _named_errors() -> Iterator[None]:
 
 
 class Kernel:
-    """One root and its twin.
+    """A root and its numpy twin.
 
     Parameters
     ----------
-    root : callable         compiled by numba; as it stands under NUMBA_DISABLE_JIT
-    twin : callable         answers in its place until it is compiled; None: nothing can
-    direct : bool           call the root's one version without numba's look at the types of its arguments. For some
-                            twenty arrays in tuples that takes 3.5 microseconds, a tenth of a search. Nothing checks the
-                            arguments then: the caller passes C-order arrays of the right dtypes
+    root : callable         a numba dispatcher; the plain function under NUMBA_DISABLE_JIT
+    twin : callable         answers until the root is compiled; None if there is no twin
+    direct : bool           call the root's only version without numba's dispatch by argument types. For some twenty
+                            arrays in tuples that takes 3.5 microseconds, a tenth of a search. Then arguments are not
+                            checked: the caller must pass C-order arrays of the right dtypes
 
     Attributes
     ----------
-    compiled : callable     what answers now, to be called without a step between; None until it is there
+    compiled : callable     the compiled kernel, for direct calls; None until it is loaded
     """
 
     def __init__(self, root: Any, twin: Callable[..., Any] | None, direct: bool = False) -> None:
@@ -91,7 +91,7 @@ class Kernel:
         return self.compiled(*args) if self.compiled is not None else self.root(*args)
 
     def is_compiled(self) -> bool:
-        """Whether the kernel itself answers now. If not, this sees to it that somebody compiles it, if that is on."""
+        """Whether the kernel is loaded; tries to load it, and starts compiling if that is enabled."""
         if self.compiled is None:
             with _looking:
                 if self.compiled is None and time.monotonic() >= self._next_look:
@@ -104,14 +104,14 @@ class Kernel:
         return self.compiled is not None
 
     def is_there(self) -> bool:
-        """Whether the kernel is loaded, or could be: it only looks for the files."""
+        """Whether the kernel is loaded, or its files are in the cache."""
         if self.compiled is not None:
             return True
         with _looking:
             return self._is_jitted and all(any(map(os.path.exists, paths)) for paths in self._paths)
 
     def _load(self) -> bool:
-        """Take the kernel from the cache, if all of its versions are there."""
+        """Load the kernel from the cache if all its versions are there; returns whether it is loaded."""
         if not self.is_there():
             return False
         if not all(self.root._cache.load(each, self.root.targetctx) for each in self._signatures):
@@ -120,7 +120,7 @@ class Kernel:
         return True
 
     def compile(self) -> bool:
-        """Compile the kernel here, or take it from the cache; whether the next process will find it there."""
+        """Compile the kernel here, or load it; returns whether it is in the cache for other processes."""
         if not self._is_jitted:
             return True
         with _looking:
@@ -130,17 +130,17 @@ class Kernel:
 
     @property
     def _is_jitted(self) -> bool:
-        """Not under NUMBA_DISABLE_JIT."""
+        """False under NUMBA_DISABLE_JIT."""
         return hasattr(self.root, "overloads")
 
     @cached_property
     def _signatures(self) -> list[tuple[Any, ...]]:
-        """The types of each version."""
+        """The argument types of each version."""
         return [tuple(map(self.root.typeof_pyval, arguments)) for arguments in examples()[self.name]]
 
     @cached_property
     def _paths(self) -> list[list[Any]]:
-        """For each version the files that may hold it."""
+        """For each version, its possible files."""
         return [self.root._cache.paths(each, self.root.targetctx) for each in self._signatures]
 
 
@@ -168,9 +168,9 @@ PARTS = {"core": CORE + METADATA, "graph": GRAPH, "all": CORE + METADATA + GRAPH
 
 
 def wait_for(kernels: Iterable[Kernel], stopped: Callable[[], bool] = lambda: False, *, showing: bool = True) -> bool:
-    """Wait until kernels are compiled; False if `stopped`, or if compiling is off.
+    """Wait until kernels are compiled; returns False if ``stopped()`` is true, or compiling is off.
 
-    ``showing`` shows progress on a terminal, for a thread that a person waits for.
+    ``showing`` : show progress on a terminal, for a call that the user waits for
     """
     kernels = tuple(kernels)
     if all(kernel.is_compiled() for kernel in kernels):
@@ -188,7 +188,7 @@ def wait_for(kernels: Iterable[Kernel], stopped: Callable[[], bool] = lambda: Fa
 
 
 def state(kernels: Iterable[Kernel]) -> str:
-    """How far these kernels are, as in `CollectionInfo`; it only looks."""
+    """The state of these kernels, as in `CollectionInfo.kernels`; starts nothing."""
     if all(kernel.is_there() for kernel in kernels):
         return "compiled"
     if not will_come():
@@ -197,12 +197,12 @@ def state(kernels: Iterable[Kernel]) -> str:
 
 
 def will_come() -> bool:
-    """Whether kernels that are not compiled yet will be."""
+    """Whether missing kernels will be compiled."""
     return background.mode() != "off"
 
 
 def warm_up(part: str) -> None:
-    """Wait until the kernels of a part are compiled; compile them here where that is switched off."""
+    """Wait until the kernels of a part are compiled; compile them here if compiling is off."""
     if not wait_for(PARTS[part]):
         for kernel in PARTS[part]:
             kernel.compile()

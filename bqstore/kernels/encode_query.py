@@ -1,4 +1,4 @@
-"""Queries as bit planes, and the score that follows from the distance of a code and a query.
+"""Encodes queries as bit planes, and converts distances between codes and queries to scores.
 
 In every dimension a query of b planes has a level u from 0 to 2^b - 1; plane p holds bit p of the levels. The distance
 of a code c is the sum over p of popcount(c ^ plane p) << p. That adds u for every 0 of the code and 2^b - 1 - u for
@@ -31,7 +31,7 @@ from bqstore.kernels.quantize import dot, pack_one, scale_to_unit
 from bqstore.kernels.rotate import rotate_row
 
 MAGNITUDE = np.uint32(0x7FFF_FFFF)
-MAX_RMS = np.float32(3)  # the levels reach no further than this many root mean squares of the query
+MAX_RMS = np.float32(3)  # the levels cover at most this many root mean squares of the query
 BOUND_DEVIATIONS = 4.0  # a score bound is the estimate plus this many standard deviations of its error
 
 
@@ -39,8 +39,8 @@ BOUND_DEVIATIONS = 4.0  # a score bound is the estimate plus this many standard 
 def max_magnitude(query: npt.NDArray[np.float32]) -> np.float32:
     """Return the largest absolute value of a finite vector, float32 (dim,).
 
-    The bits of non-negative floats order as integers do. A maximum of floats is not vectorized, because of NaN: 1.3 us
-    for 1,536 values.
+    The bits of non-negative floats have the same order as integers. A maximum of floats is not vectorized, because of
+    NaN, and takes 1.3 us for 1,536 values.
     """
     bits = query.view(np.uint32)
     top = np.uint32(0)
@@ -80,10 +80,10 @@ def squared_norm_of_levels(levels: npt.NDArray[np.uint8], dim: int, steps: int) 
 
 @leaf
 def repeat_for_levels(query: npt.NDArray[np.float32], kind: int, out: npt.NDArray[np.float32]) -> None:
-    """Write a query in the lanes of Qdrant's three levels a value: the values, then a part for the second bits.
+    """Write a query in the lanes of Qdrant's three-level codes: the values, then a part for the second bits.
 
-    For TWO_BITS that part is the values once more; for ONE_AND_HALF_BITS, where two neighboring values share a second
-    bit, the larger of each two. query : float32 (dim,); out : float32 (>= lanes,), written.
+    For TWO_BITS that part repeats the values; for ONE_AND_HALF_BITS, where two neighboring values share a second bit,
+    it holds the larger of each pair. query : float32 (dim,); out : float32 (>= lanes,), written.
     """
     dim = query.shape[0]
     for j in range(dim):
@@ -98,11 +98,11 @@ def repeat_for_levels(query: npt.NDArray[np.float32], kind: int, out: npt.NDArra
 
 @leaf
 def share_of_mean(query: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], metric: int) -> np.float32:
-    """Return how many times the mean is subtracted from a query before it is encoded, float32 (dim,) both.
+    """Return the multiple of the mean that is subtracted from a query before encoding; both float32 (dim,).
 
-    Under DOT about as often as leaves the least: then estimates do not depend on the length of the query, as the order
-    of products does not. Beside the mean a short query would be as good as zero, and its levels those of the mean. It
-    is a power of two: 1 for a query as long as the vectors are, beside which its neighbors lie in the same direction.
+    Under DOT it is the multiple that leaves the smallest residual, rounded to a power of two: then estimates do not
+    depend on the length of the query, as the order of products does not. With the whole mean subtracted, the levels of
+    a short query would be those of the mean. It is 1 for a query about as long as the vectors.
     """
     if metric != DOT:
         return np.float32(1)
@@ -144,7 +144,7 @@ def absolute_sum(query: npt.NDArray[np.float32]) -> np.float32:
 
 @leaf
 def write_planes(levels: npt.NDArray[np.uint8], bits: int, width: int, planes: npt.NDArray[np.uint64]) -> None:
-    """Write bit p of the levels, uint8 (64 * width,), to ``planes[p]``, p < bits, again and again up to its end."""
+    """Write bit p of the levels, uint8 (64 * width,), to ``planes[p]``, p < bits, repeated to the end of the row."""
     for w in range(width):
         for p in range(bits):
             word = byte_plane(levels, 64 * w, 1 << p)
@@ -167,8 +167,8 @@ def encode_query(
     Parameters
     ----------
     query : float32 (>= quantizer.dim,)     whole, of unit length under COSINE
-    encoding : int                          number of planes; BINARY encodes the query as a vector is encoded, of three
-                                            levels under DOT by its signs: bounds would depend on its length
+    encoding : int                          number of planes; BINARY encodes the query as a vector is encoded, but for
+                                            three-level codes under DOT by its signs, independent of its length
     levels : uint8 (64 * width,)            scratch
     rotated : float32 (64 * width,)         scratch
     planes : uint64 (>= encoding, quantizer.bits * width)   written
@@ -176,13 +176,13 @@ def encode_query(
     Notes
     -----
     Qdrant's scalar query encoding: 2^b levels on [-max |q|, max |q|], as bit planes. Here the interval is limited to
-    three times the root mean square. Vectors of ada-002 have a few values thirty times as large, beside which all
-    others fall into the two middle levels: recall@10 of the codes alone was .797, that of signs; with the limit it is
-    .844. Other models are not affected.
+    three times the root mean square: vectors of ada-002 have a few values of thirty times that, so that all others
+    fell into the two middle levels, and recall@10 of the codes alone was .797, as with signs only; with the limit it
+    is .844. Other models are not affected.
 
-    RABITQ encodes the query less the mean (Gao and Long, arXiv 2405.12497, section 3.3): the estimated product, and
-    with it the error, is small; the exact product with the mean is part of each code's ``add``. Under DOT that is any
-    multiple of the mean (`share_of_mean`).
+    RABITQ encodes the query minus the mean (Gao and Long, arXiv 2405.12497, section 3.3): the estimated product, and
+    so its error, is small; the exact product with the mean is part of each code's ``add``. Under DOT a multiple of the
+    mean is subtracted (`share_of_mean`).
     """
     kind, lanes, width, dim = quantizer.kind, quantizer.lanes, quantizer.width, quantizer.dim
     steps = (1 << encoding) - 1
@@ -231,7 +231,7 @@ def encode_query(
         return EncodedQuery(
             planes, encoding, 1, width, 0, half, product, offset, 0.0, square, share, lift, linking, shifts
         )
-    error = np.inf  # of a part: the other values may change the score by any amount
+    error = np.inf  # if only a part is encoded: the other values may change the score by any amount
     if whole:
         lost = squared_rounding_error(view, levels, half, steps)
         error = estimate_deviation(np.float64(total), np.float64(lost), quantizer.error_scales)
@@ -246,7 +246,7 @@ def estimate_deviation(square: float, lost: float, scales: npt.NDArray[np.float3
 
     Parameters
     ----------
-    square, lost : float        squared lengths of what is encoded of the query, and of the rounding error of its levels
+    square, lost : float        squared lengths of the encoded query, and of the rounding error of its levels
     scales : float32 (2,)       of a code v: ``|v| sqrt(1 - cos(v, residual)^2) / sqrt(dim)``, and ``|v| / sqrt(dim)``
 
     Notes
@@ -259,10 +259,10 @@ def estimate_deviation(square: float, lost: float, scales: npt.NDArray[np.float3
 
 @leaf
 def code_score(distance: int, query: EncodedQuery, metric: int) -> np.float32:
-    """Return the score that follows from a distance.
+    """Return the score for a distance.
 
-    Of corrected codes: the estimate of the score, taken of the part of the vectors that is encoded. Of others: the
-    metric applied to the encoded query and to the code read as a vector of +-1.
+    For corrected codes: the estimated score of the encoded part of the vectors. For others: the metric applied to the
+    encoded query and to the code as a vector of +-1.
     """
     if query.corrected:
         return estimated_score(float(rank_to_estimate(distance)), query, metric)
@@ -280,7 +280,7 @@ def code_score(distance: int, query: EncodedQuery, metric: int) -> np.float32:
 
 @leaf
 def estimated_score(estimate: float, query: EncodedQuery, metric: int) -> np.float32:
-    """Return the score that follows from an estimate of corrected codes."""
+    """Return the score for an estimate of corrected codes."""
     if metric == EUCLID:  # the estimate is of <q, r> - |r|^2 / 2, where r is the vector less the mean
         apart = query.offset - 2 * estimate
         return np.float32(-math.sqrt(apart if apart > 0 else 0.0))
@@ -294,10 +294,10 @@ def estimated_score(estimate: float, query: EncodedQuery, metric: int) -> np.flo
 def score_bound(
     words: npt.NDArray[np.uint64], ordinal: int, distance: int, query: EncodedQuery, metric: int, prune: int
 ) -> np.float32:
-    """Return an upper bound of a candidate's exact score, from its estimate; infinite where there is none.
+    """Return an upper bound of a candidate's exact score, from its estimate; infinity if there is none.
 
-    There is none without corrections, or for codes of a part of each vector. A BINARY query has none either: what its
-    signs lose is no random error beside a code that is like it.
+    There is none without corrections, or if only a part of each vector is encoded; nor for a BINARY query, whose error
+    is correlated with that of a similar code.
     """
     if not (query.corrected and prune) or query.encoding == BINARY or query.error == np.inf:
         return np.float32(np.inf)

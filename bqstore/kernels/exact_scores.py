@@ -1,4 +1,4 @@
-"""Exact scores from the originals: of candidates, or of every accepted record. Every record read is verified."""
+"""Exact scores from the originals, of candidates or of all accepted records. Every record read is verified."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from bqstore.kernels.quantize import dot
 from bqstore.kernels.records import fetch_record, fits, is_sound, read_half, read_int8
 from bqstore.kernels.scan import next_rows
 
-GROUP_BYTES = 1 << 16  # of the vectors that all queries pass over together: they and the queries fit the L2 cache
+GROUP_BYTES = 1 << 16  # of a group of vectors scored for all queries: group and queries fit the L2 cache
 ROWS = 256
-AHEAD, PAGES_AHEAD = 4, 16  # records that are prefetched while one is verified, and those whose pages are touched
-PAGE_WORDS = 1024  # of the smallest memory page, 4 KB
+AHEAD, PAGES_AHEAD = 4, 16  # how many records ahead are prefetched, and have their pages touched
+PAGE_WORDS = 1024  # words of the smallest memory page, 4 KB
 
 
 @float_leaf
@@ -72,8 +72,8 @@ def prepare_row(
 ) -> bool:
     """Copy a query to ``out[place]``, at unit length under COSINE; return False if it is not finite, too long or short.
 
-    An infinite or NaN value makes the sum of squares infinite or NaN, and then the comparisons below are false. Under
-    DOT a query is too short whose squares underflow, but for zeros: the caller scales it up.
+    An infinite or NaN value makes the sum of squares infinite or NaN, so that the comparisons below are false. Under
+    DOT a nonzero query is too short if its squares underflow: the caller scales it up.
     """
     square = dot(queries[row], queries[row])
     if not square < np.float32(LONGEST * LONGEST):
@@ -82,7 +82,7 @@ def prepare_row(
     if metric != COSINE:
         scale_row(queries, row, np.float32(1), out, place)
         if metric == DOT and not long_enough:
-            for j in range(queries.shape[1]):  # .any() would have numba import scipy where the kernel is loaded
+            for j in range(queries.shape[1]):  # .any() would make numba import scipy when loading the kernel
                 if queries[row, j] != 0:
                     return False
         return True
@@ -132,10 +132,10 @@ def rescore_row(
     Parameters
     ----------
     limit : int                     number of ordinals
-    ordinals : int32 (>= count,)    candidates, the likeliest first
-    bounds : float32 (>= count,)    the upper bound of each one's score; below the worst hit so far, it is not read
-    first : int                     candidates looked at in any case. As long as one from the second half of those
-                                    looked at is among the best, as many again: the estimates do not separate them
+    ordinals : int32 (>= count,)    candidates, nearest by their codes first
+    bounds : float32 (>= count,)    upper bound of each one's score; if below the worst hit so far, it is not read
+    first : int                     candidates always considered. The number is doubled while one from their second
+                                    half is among the best, as then the estimates do not separate them
     heap : int64 (1, size)          written; size is at least min(k, count)
     hits : Hits                     written
 
@@ -146,11 +146,11 @@ def rescore_row(
 
     Notes
     -----
-    A record is prefetched four records ahead, one cache line at a time while the checksum of the current record is
-    computed. Prefetched at once, its 97 lines fill the memory queue, and the checksum waits behind them.
+    Each record is prefetched four records ahead, one cache line at a time during the checksum of the current record.
+    Prefetching its 97 lines at once fills the memory queue, and the checksum has to wait.
     """
     records = originals.records
-    # made once: a view costs half as much as a dot product
+    # created once: a view costs half as much as a dot product
     floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
     dim, form, metric = originals.dim, originals.form, originals.metric
     decoded = np.empty(dim if form != FLOAT32 else 0, np.float32)
@@ -166,7 +166,7 @@ def rescore_row(
     last = -1  # the last candidate that was among the best
     while start < stop:
         for i in range(start, stop):
-            touch_pages(records, ordinals[i])  # of all first: the TLB misses overlap
+            touch_pages(records, ordinals[i])  # of all records first, so that the TLB misses overlap
         for i in range(start, min(stop, start + 4)):
             fetch_record(records, ordinals[i])
         for i in range(start, stop):
@@ -194,7 +194,7 @@ def rescore_row(
                 if heap[0, 0] != EMPTY:
                     worst = rank_to_score(key_rank(heap[0, 0]))
         start = stop
-        if last >= stop >> 1:  # in the second half of those looked at
+        if last >= stop >> 1:  # in the second half of those considered
             stop = min(count, stop + max(1, first))
     write_hits(heap, 0, hits, place)
     return OK, read
@@ -240,8 +240,8 @@ def scan_originals(
     """Offer every accepted record below ``n`` to the heap of every query, by (score descending, ordinal).
 
     Each record is read, verified and decoded once for all queries. Writes ``heap``, int64 (m, size), size > 0; returns
-    a status. Records that lie apart are prefetched as in `rescore_row`, each in pages of its own: of 64 values they are
-    read in 68 us a thousand for 106, of 384 in 290 for 362. In a row that takes longer.
+    a status. Scattered records are prefetched as in `rescore_row`: a thousand of 64 values take 68 us instead of 106,
+    of 384 values 290 instead of 362. For consecutive records prefetching is slower.
     """
     records = originals.records
     floats, halves, small = records.view(np.float32), records.view(np.uint16), records.view(np.int8)
@@ -251,7 +251,7 @@ def scan_originals(
     decoded = np.empty((group, dim), np.float32)
     count, word = next_rows(accept, n, 0, rows, 0)
     while count > 0:
-        apart = rows[count - 1] - rows[0] >= 2 * count  # else the processor itself reads ahead
+        apart = rows[count - 1] - rows[0] >= 2 * count  # consecutive records are prefetched by the hardware
         for i in range(min(PAGES_AHEAD, count) if apart else 0):
             touch_pages(records, rows[i])
         for i in range(min(AHEAD, count) if apart else 0):
@@ -299,7 +299,7 @@ def write_hits(heap: npt.NDArray[np.int64], row: int, hits: Hits, query: int) ->
 
 @leaf
 def pad_hits(hits: Hits, query: int, count: int) -> None:
-    """Fill row ``query`` of ``hits`` from its ``count``-th place on with -1 and NaN."""
+    """Fill row ``query`` of ``hits`` from index ``count`` on with -1 and NaN."""
     for i in range(count, hits.ordinals.shape[1]):
         hits.ordinals[query, i] = -1
         hits.scores[query, i] = np.nan

@@ -1,4 +1,4 @@
-"""The smallest arguments of every root, by its name: they say which types it is compiled for."""
+"""Minimal arguments of every root, by name, which define the types that it is compiled for."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The walk under a filter: a beam of accepted nodes only, which steps over rejected ones.
+"""Walks under a filter: a beam of accepted nodes only, which steps over rejected ones.
 
-Only accepted nodes are measured and kept. When a node is expanded, its rejected neighbors are bridges: their neighbors
-are visited in their place, at the cost of a bit test each and no distance. That is the two-hop expansion of ACORN
-(Patel et al., SIGMOD 2024, section 5.3), on the graph that all searches share. Besides, the walk starts from the
-nearest of a sample of accepted nodes from the whole graph: so it does not end early where few nodes around the query
-are accepted. Knows codes, no originals.
+Distances are computed for accepted nodes only, and only these are kept. When a node is expanded, its rejected neighbors
+are bridges: their neighbors are visited in their place, for one bit test each and no distance. This is the two-hop
+expansion of ACORN (Patel et al., SIGMOD 2024, section 5.3), on the graph that all searches share. The walk also starts
+from the nearest of a sample of accepted nodes of the whole graph, so that it does not end early if few nodes around the
+query are accepted. Originals are not used.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from bqstore.kernels.walk import (
 )
 
 SEEDS = 128  # accepted nodes in the sample that a walk starts from
-AROUND = 64  # accepted nodes that are looked for around where a walk begins
-TRIED = 16  # nodes after which it is foreseen how many distances an accepted-only beam will take
-QUIET = 8  # nodes that brought none of the nearest, after which such a beam may end
-DENSE = 512  # of 1,024 nodes around the query: if as many are accepted, a beam through all nodes finds enough
+AROUND = 64  # accepted nodes to find around the start of a walk
+TRIED = 16  # expanded nodes from which the number of distances of an accepted-only beam is predicted
+QUIET = 8  # expanded nodes in a row without one of the nearest, after which such a beam may end
+DENSE = 512  # of 1,024 nodes around the query; if this many are accepted, a beam through all nodes finds enough
 ONE = np.uint64(1)
 FACTOR = np.uint64(0x9E37_79B1)
 LOW = np.uint64(0xFFFF_FFFF)
@@ -55,8 +55,8 @@ HALF = np.uint64(32)
 def sample_accepted(accept: Accept, n: int, rows: npt.NDArray[np.int32], wanted: int) -> int:
     """Write a sample of accepted ordinals below n to ``rows``, at most ``wanted``; return how many.
 
-    A hash chooses words of the bitmap, at most four times as many as ordinals are wanted; of each word the lowest set
-    bit is taken. The same filter gives the same sample.
+    A hash selects words of the bitmap, at most four times ``wanted``, and the lowest set bit of each is taken. Equal
+    filters give equal samples.
     """
     words = min(accept.words.shape[0], (n + 63) >> 6)
     count = 0
@@ -77,7 +77,7 @@ def sample_accepted(accept: Accept, n: int, rows: npt.NDArray[np.int32], wanted:
 
 @leaf
 def measure_and_offer(walk: Walk, count: int, found: tuple[int, int, np.int64, int]) -> tuple[int, int, np.int64, int]:
-    """Measure the nodes ``scratch.rows[:count]``, and offer the accepted ones and the copies of all to the beam.
+    """Compute distances of ``scratch.rows[:count]``, and offer the accepted nodes and the copies of all to the beam.
 
     found : size, accepted, bound, and the first key that is not expanded; returns their new values.
     """
@@ -103,7 +103,7 @@ def measure_and_offer(walk: Walk, count: int, found: tuple[int, int, np.int64, i
 def expand(
     walk: Walk, row: int, epoch: np.uint8, found: tuple[int, int, np.int64, int]
 ) -> tuple[int, int, np.int64, int]:
-    """Offer the accepted neighbors of a node and, in place of a rejected neighbor, the accepted neighbors of that."""
+    """Offer the accepted neighbors of a node and, in place of a rejected one, its accepted neighbors."""
     words, graph, accept, n, scratch = walk.words, walk.graph, walk.accept, walk.n, walk.scratch
     rows, visited, links = scratch.rows, scratch.visited, graph.links
     degree = links.shape[1]
@@ -149,11 +149,11 @@ def expand(
 def surround(
     walk: Walk, starts: int, epoch: np.uint8, found: tuple[int, int, np.int64, int]
 ) -> tuple[int, int, np.int64, int]:
-    """Offer the accepted nodes around ``scratch.rows[:starts]``: breadth first, through rejected ones.
+    """Offer the accepted nodes around ``scratch.rows[:starts]``, breadth first, through rejected ones.
 
-    All around the neighbors of the first start; on from there until ``AROUND`` are met or ``scratch.bridges`` is full.
-    Where the nearest nodes are rejected, as long vectors are under an inner product by a filter that accepts short
-    ones, so may all the neighbors of their neighbors be.
+    Through all rejected neighbors of the first start, then farther until ``AROUND`` accepted nodes are found or
+    ``scratch.bridges`` is used up. Two hops may not be enough: if long vectors, the nearest under an inner product,
+    are rejected, all neighbors of their neighbors may be rejected, too.
     """
     words, graph, accept, n, scratch = walk.words, walk.graph, walk.accept, walk.n, walk.scratch
     rows, visited, links, bridges = scratch.rows, scratch.visited, graph.links, scratch.bridges
@@ -234,7 +234,7 @@ def accepted_share(graph: Graph, accept: Accept, start: int, n: int) -> int:
 
 @leaf
 def gap_between(near: np.int64, far: np.int64, corrected: int) -> np.float64:
-    """Return how much farther one distance is than another; ranks of estimates are not evenly spaced."""
+    """Return the difference of two distances; ranks of estimates are converted first, as they are not evenly spaced."""
     if corrected:
         return np.float64(rank_to_estimate(int(near))) - np.float64(rank_to_estimate(int(far)))
     return np.float64(far - near)
@@ -242,9 +242,9 @@ def gap_between(near: np.int64, far: np.int64, corrected: int) -> np.float64:
 
 @leaf
 def stand_out(keys: npt.NDArray[np.int64], size: int, first: int, nearest: int, corrected: int) -> bool:
-    """Return whether the nearest keys and some behind them lie apart from what is left, by more than either spreads.
+    """Return whether a gap separates the nearest keys from the remaining ones, wider than the spread of either side.
 
-    first : int     keys before this one are expanded; the first that is not is the nearest that is left
+    first : int     keys before this one are expanded; the first key that is not expanded is the nearest remaining one
     """
     while first < size and keys[first] & EXPANDED:
         first += 1
@@ -269,9 +269,9 @@ def beam_filtered(
     distance: int,
     scratch: Scratch,
 ) -> tuple[int, int, np.int64]:
-    """Fill ``scratch.keys`` by the beam that suits the share of accepted nodes around the start.
+    """Fill ``scratch.keys`` by the kind of beam that suits the share of accepted nodes around the start.
 
-    Returns what `walk.beam` does; fewer accepted nodes than ``settings.candidates`` where a scan should follow.
+    Returns as `walk.beam`, but fewer accepted nodes than ``settings.candidates`` if a scan should follow.
     """
     n = min(graph.n, scratch.visited.shape[0], words.shape[0], graph.links.shape[0])
     most = scratch.keys.shape[0] - 8
@@ -314,22 +314,22 @@ def beam_accepted(
 ) -> tuple[int, int, np.int64]:
     """Fill ``scratch.keys`` with the nearest accepted nodes of level 0, at most ef.
 
-    Where nodes have many accepted ones around them that none has met before, as where all lie about equally far, this
-    takes longer than a scan, and finds less: so it ends where the first nodes tell that.
+    If every node leads to many new accepted ones, as when all are about equally far, this takes longer than a scan and
+    finds less: it is abandoned when the first nodes predict that.
 
     Parameters
     ----------
     query : EncodedQuery
-    start : int         the node to begin at, accepted or not
+    start : int         the start node, accepted or not
     scratch : Scratch   written
-    most_distances : int    0, or the distances beyond which a scan is quicker
-    settled : int           0, or how many of the nearest, if they stand out, are enough: where some nodes in a row have
-                            brought none of these, the beam ends, if it holds ``candidates``
-    doubtful : int          1: a scan is quicker anyway, unless those around the start stand out from a sample of all
+    most_distances : int    0, or the number of distances beyond which a scan is faster
+    settled : int           0, or the number of nearest nodes that suffice if they stand out: after several expanded
+                            nodes without a new one of these, the beam ends, if it holds ``candidates``
+    doubtful : int          1: a scan is faster, unless the nodes around the start stand out from a sample of all
 
     Returns
     -------
-    size, accepted, bound   as `walk.offer` does; zeros where a scan is quicker
+    size, accepted, bound   as in `walk.offer`; zeros if a scan is faster
     """
     keys, visited = scratch.keys, scratch.visited
     epoch = new_epoch(scratch)
@@ -345,7 +345,7 @@ def beam_accepted(
     count = 0
     for i in range(seeds):
         seed = scratch.rows[i]
-        if visited[seed] == epoch or graph.links[seed, 0] < 0:  # sampled twice, or a copy, reached through its node
+        if visited[seed] == epoch or graph.links[seed, 0] < 0:  # sampled twice, or a copy
             continue
         visited[seed] = epoch
         scratch.rows[count] = seed
@@ -355,7 +355,7 @@ def beam_accepted(
     found = measure_and_offer(walk, count, found)
     for i in range(count):
         nearest = min(nearest, np.int64(scratch.distances[i]))
-    standing = False  # those around the start, apart from a sample of all
+    standing = False  # whether the nodes around the start stand out from a sample of all
     if around != NO_KEY:
         apart = gap_between(one, last, query.corrected)
         standing = bool(gap_between(last, nearest, query.corrected) > apart)

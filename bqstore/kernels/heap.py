@@ -1,7 +1,7 @@
-"""The best few of many scores: a bounded heap of int64 keys, each a rank above an ordinal of 32 bits.
+"""Keeps the best of many scores: a bounded heap of int64 keys, a rank in the high and an ordinal in the low 32 bits.
 
-A smaller key is better, so one comparison orders by rank and then by ordinal. A new heap is full of EMPTY, which is
-worse than any key; so replacing the worst key is the only operation.
+A smaller key is better, so one comparison orders by rank, then by ordinal. A new heap is filled with EMPTY, which is
+worse than any key, so the only operation is to replace the worst key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHIFT = np.int64(32)
 
 @leaf
 def make_key(rank: int, ordinal: int) -> np.int64:
-    """Return the key of an ordinal >= 0 whose rank, an int32, is better the smaller it is."""
+    """Return the key of an ordinal >= 0 and a rank, an int32 of which smaller is better."""
     return (np.int64(rank) << SHIFT) | np.int64(ordinal)
 
 
@@ -38,17 +38,17 @@ def key_ordinal(key: np.int64) -> np.int64:
 
 @leaf
 def score_to_rank(score: np.float32) -> int:
-    """Return the rank of a score, an int32 in reverse order of the scores; -0 counts as 0, and NaN as -infinity."""
+    """Return the rank of a score, an int32 that falls as the score rises; -0 counts as 0, NaN as -infinity."""
     if score == 0:
         return -1
     bits = as_int32(score if score == score else np.float32(-np.inf))  # noqa: PLR0124
-    # the bits of floats of one sign order as integers do, those of negative floats in reverse
+    # the bits of non-negative floats have the order of integers, those of negative floats the reverse order
     return -1 - (bits if bits >= 0 else bits ^ LOW_31)
 
 
 @leaf
 def rank_to_score(rank: np.int64) -> np.float32:
-    """Return the score that has this rank."""
+    """Return the score of a rank."""
     bits = -1 - rank
     if bits < 0:
         bits = bits ^ LOW_31
@@ -81,7 +81,7 @@ def offer(heap: npt.NDArray[np.int64], row: int, key: np.int64) -> None:
 
 @leaf
 def sort_row(heap: npt.NDArray[np.int64], row: int) -> int:
-    """Sort ``heap[row]`` best first, after which it is no heap; return how many keys are not EMPTY."""
+    """Sort ``heap[row]``, best first (it is no heap any more); return how many keys are not EMPTY."""
     size = heap.shape[1]
     for end in range(size - 1, 0, -1):
         last = heap[row, end]

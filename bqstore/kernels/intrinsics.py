@@ -1,6 +1,6 @@
-"""Instructions that numba does not offer, each in Python for ``NUMBA_DISABLE_JIT=1`` and as LLVM code.
+"""Instructions that numba does not offer, each as LLVM code and in Python.
 
-An intrinsic cannot run interpreted; there the function of the same name takes its place.
+An intrinsic cannot be interpreted, so the Python function of the same name is used under ``NUMBA_DISABLE_JIT=1``.
 """
 
 from __future__ import annotations
@@ -131,11 +131,11 @@ else:
         return types.int32(types.float32), codegen
 
     def _data(context: Any, builder: Any, signature: Any, args: Any, place: int) -> Any:
-        """The address of the first item of the argument at this place, an array."""
+        """The address of the first item of the array argument at this index."""
         return make_array(signature.args[place])(context, builder, args[place]).data
 
     def _splat(builder: Any, kind: Any, value: Any) -> Any:
-        """A vector whose lanes all hold a value."""
+        """A vector with the value in all lanes."""
         i32, none = ir.IntType(32), ir.Constant(kind, ir.Undefined)
         single = builder.insert_element(none, value, ir.Constant(i32, 0))
         return builder.shuffle_vector(single, none, ir.Constant(ir.VectorType(i32, kind.count), [0] * kind.count))
@@ -167,7 +167,7 @@ else:
         return types.void(array, types.int64, types.int64), codegen
 
     def _distance_of(builder: Any, code: Any, query: Any, shifts: Any, many: Any, count: int) -> Any:
-        """The distance of a code from a query of ``count`` planes: eight words at a time, lanes added once, at the end.
+        """The distance of a code from a query of ``count`` planes: eight words at a time, lanes summed once, at the end.
 
         Without this LLVM unrolls the loop over words further than a code of 24 words reaches, and runs the rest word by
         word. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors. The
@@ -179,7 +179,7 @@ else:
         stride = builder.extract_value(query.shape, 1)
 
         def piece(lanes: int, at: Any) -> Any:
-            """The weighted popcounts of ``lanes`` words from ``at`` on, one sum for each lane."""
+            """The weighted popcounts of ``lanes`` words from ``at`` on, one sum per lane."""
             kind = ir.VectorType(i64, lanes) if lanes > 1 else i64
 
             def load(base: Any, offset: Any) -> Any:
@@ -344,7 +344,7 @@ else:
 
         return types.uint64(records, types.int64, types.int64, types.int64), codegen
 
-    # Without the instruction LLVM calls a function of a compiler's runtime, which this process may not have.
+    # Without this instruction LLVM calls a function of the compiler runtime, which this process may lack.
     _WIDENS = platform.machine().lower() in ("arm64", "aarch64") or get_host_cpu_features().get("f16c", False)
 
     @intrinsic

@@ -1,4 +1,4 @@
-"""The three decorators that compile kernels; they keep the function's type for mypy.
+"""The decorators that compile kernels; they preserve the function's type for mypy.
 
 A root is called from Python and cached on disk: see ``api.py`` and ``metadata.py``. Every other kernel is a leaf.
 """
@@ -24,7 +24,7 @@ def _compile_leaf(function: Kernel, **options: Any) -> Any:
 
 
 def leaf(function: Kernel) -> Kernel:
-    """Compile a function that only other kernels call."""
+    """Compile a function that is called by other kernels only."""
     return cast("Kernel", _compile_leaf(function, nogil=True))
 
 
@@ -34,9 +34,9 @@ def float_leaf(function: Kernel) -> Kernel:
 
 
 def root(function: Kernel) -> Kernel:
-    """Compile a function that Python calls, kept on disk."""
+    """Compile a function that is called from Python, and cache it on disk."""
     dispatcher = _njit(nogil=True)(function)
-    if dispatcher is not function:  # NUMBA_DISABLE_JIT gives it back
+    if dispatcher is not function:  # unchanged under NUMBA_DISABLE_JIT
         dispatcher._cache = KernelCache(function)
     return cast("Kernel", dispatcher)
 

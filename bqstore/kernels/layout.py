@@ -1,7 +1,7 @@
-"""The arguments of the kernels: tuples of arrays, their dtypes, and the small integers that stand for choices.
+"""The arguments of the kernels: tuples of arrays, their dtypes, and integer constants for choices.
 
-Knows no files and no ids, and does not import numba. numba compiles a root for the exact types of its arguments:
-another dtype, a strided slice, or a writable ``records`` array would compile a second version.
+Does not import numba. numba compiles a root for the exact types of its arguments: another dtype, a strided slice, or a
+writable ``records`` array would compile a second version.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ INT8 = 2
 # status of a search; an ordinal (>= 0) means that this record is damaged
 OK = -1
 OUT_OF_RANGE = -2  # the shapes of the arguments do not agree, or an ordinal lies outside of them
-TOO_FEW = -3  # a walk met fewer accepted nodes than were asked for although there are more: the caller scans for it
-BAD_QUERY = -4  # a query that is not finite, or too long or too short to compute with
+TOO_FEW = -3  # the walk found fewer accepted nodes than requested although more exist: the caller scans instead
+BAD_QUERY = -4  # a query is not finite, or so long or short that its squares overflow or underflow
 
 # lengths between which a float32 sum of squares neither overflows nor underflows
 SHORTEST = 1e-15
 LONGEST = 1e18
 
-# encoding: how many bit planes a query is encoded in (Qdrant's binary, scalar4bits, scalar8bits)
+# encoding: the number of bit planes of an encoded query (Qdrant's binary, scalar4bits, scalar8bits)
 BINARY = 1
 SCALAR_4_BITS = 4
 SCALAR_8_BITS = 8
@@ -50,7 +50,7 @@ COUNT_DISTANCES = 1
 COUNT_HOPS = 2
 COUNT_RESCORED = 3
 
-LAST_EPOCH = 255  # of ``Scratch.visited``, which is cleared before the next
+LAST_EPOCH = 255  # of ``Scratch.visited``, which is cleared after it
 
 # of records (`record_words`)
 RECORD_HEADER_WORDS = record_words.VECTOR_HEADER_WORDS
@@ -66,25 +66,24 @@ class Quantizer(NamedTuple):
 
     Fields
     ------
-    kind : ONE_BIT: the sign of each value. ONE_AND_HALF_BITS, TWO_BITS: Qdrant's three levels a value, compared as
-        signs are. RABITQ: the residual of the vector from ``mean``, ``bits`` bits a value, and two float32 corrections
+    kind : ONE_BIT: the sign of each value. ONE_AND_HALF_BITS, TWO_BITS: Qdrant's three levels per value, compared like
+        signs. RABITQ: the vector minus ``mean``, ``bits`` bits per value, and two float32 corrections
     bits : planes of a code, the most significant first: 1, or 1, 2 or 4 under RABITQ. Bit j of word w of a plane
         belongs to dimension 64 * w + j. A value is the sum over planes p of 2^(bits - 1 - p) * (bit ? 1 : -1), an odd
         integer
-    width : words of a plane
+    width : words per plane
     lanes : bits of a plane in use: dim, or more for Qdrant's two kinds
-    dim : values of a vector that are encoded, its first ones; under COSINE this part is scaled to unit length
-    mean : float32 (dim,), subtracted under RABITQ; the center of the middle level of Qdrant's kinds; (0,) for ONE_BIT
-    deviation : float32 (dim,), standard deviations, for Qdrant's two kinds; else (0,). 0: the dimension is flat, and
-        its values have a sign alone
+    dim : number of leading values of a vector that are encoded; under COSINE this part is scaled to unit length
+    mean : float32 (dim,), subtracted under RABITQ; the center of the middle level for Qdrant's kinds; (0,) for ONE_BIT
+    deviation : float32 (dim,), standard deviations, for Qdrant's two kinds; otherwise (0,). 0: the dimension is
+        constant, and only the sign is encoded
     rotation_signs : float32 (rounds, dim), +-1, the signs before each transform (`rotate`); no rows: no rotation
     error_scales : float32 (2,), RABITQ: the two factors of an estimate's error (`encode_query.estimate_deviation`)
-    linking : float32 (3,), how two codes of a graph are compared (`bits.code_as_query`). The first: 0, by their signs
-        alone; else by their estimated product, times it. The others, reach and spread, make a code's lift
-        (`bits.lift_of`); reach 0: none. Spread below 0: half the square of a code, negative, for each square of its
-        factor and lane
-    shifts : uint64 (bits * width,), of each word of a code how far what is counted in it is shifted: bits - 1 - p for
-        plane p
+    linking : float32 (3,), how two codes are compared when linking (`bits.code_as_query`). The first value is 0 to
+        compare signs only; otherwise the estimated product is multiplied by it. The others, reach and spread, define a
+        code's lift (`bits.lift_of`); reach 0: no lift. A spread below 0 is minus half the square of a code, per square
+        of its factor and per lane
+    shifts : uint64 (bits * width,), for each word of a code the shift of its bit counts: bits - 1 - p for plane p
 
     A RABITQ code ends with one more word, two float32: ``add`` (low) and ``factor`` (high). The estimate
     ``share * add + factor * <query, values>`` has the same order as the score.
@@ -112,23 +111,23 @@ class Codes(NamedTuple):
 
 
 class EncodedQuery(NamedTuple):
-    """A query in the form that codes are compared with.
+    """An encoded query, for comparison with codes.
 
     Fields
     ------
-    planes : uint64 (>= encoding, bits * width), plane p holds bit p of the query's levels, once a plane of a code
+    planes : uint64 (>= encoding, bits * width), plane p holds bit p of the query's levels, repeated per plane of a code
     encoding : number of these planes
     bits, width : of the codes
     corrected : 1 under RABITQ, else 0
-    half : float32, half the difference of two levels, in units of the query's values
+    half : float32, half the difference between two levels, in units of the query's values
     top : the product of code and query, in units of ``half``, at distance 0
     offset : RABITQ: added to an estimate to get the score
-    error : RABITQ: the standard deviation of an estimate, divided by the code's factor; infinite where only a part of
+    error : RABITQ: the standard deviation of an estimate, divided by the code's factor; infinite if only a part of
         each vector is encoded, because the rest may change the score by any amount
-    square : the other kinds: squared length of the query in units of ``half``
-    share : float32, how many times the mean was subtracted from the query under RABITQ (`encode_query`), and so how
-        much of each code's ``add`` counts; else 1
-    lift : float32, of a code as the query of a graph under construction (`bits.code_as_query`), else 0
+    square : other kinds: squared length of the query in units of ``half``
+    share : float32, RABITQ: the multiple of the mean that was subtracted from the query (`encode_query`), and so the
+        factor of each code's ``add``; otherwise 1
+    lift : float32, of a code used as a query when linking (`bits.code_as_query`), otherwise 0
     linking, shifts : of the quantizer
     """
 
@@ -152,8 +151,8 @@ class Originals(NamedTuple):
     """The stored vectors, read for exact scores: uint32 records (slots, stride), C-order, always a READ-ONLY array.
 
     A record is a row of little-endian words: a header of ``RECORD_HEADER_WORDS``, then the payload, zero-padded.
-    Where no originals are stored, ``records`` has shape (0, RECORD_HEADER_WORDS). ``metric`` is set in any case: the
-    scores of codes depend on it.
+    If no originals are stored, ``records`` has shape (0, RECORD_HEADER_WORDS). ``metric`` is always set, since scores
+    of codes depend on it.
     """
 
     records: npt.NDArray[np.uint32]
@@ -179,11 +178,11 @@ class Graph(NamedTuple):
         first: ``same`` is the next ordinal of that list, always an older one after the first step; -1 ends it
     n : nodes that are linked; ordinals from here on are the tail
     entry, top : the entry point and its level
-    seeds : int32 (s,), a sample of the nodes, of which the nearest begin a search; none: it begins at ``entry``
-    seed_signs : uint64 (s, width), the first planes of their codes, together in memory
+    seeds : int32 (s,), a sample of the nodes; a search starts at the nearest of them. If empty, it starts at ``entry``
+    seed_signs : uint64 (s, width), the first planes of their codes, contiguous in memory
 
-    A writer changes rows while searches read them. Whatever mix of an old and a new row a search sees, it holds nothing
-    but ordinals, each compared with the search's own ``n`` before it is followed (docs/design/no-reader-lock.md).
+    A writer changes rows while searches read them. A search may see a mix of an old and a new row, but it only contains
+    ordinals, and each is compared with the search's own ``n`` before it is followed (docs/design/no-reader-lock.md).
     """
 
     links: npt.NDArray[np.int32]
@@ -205,23 +204,23 @@ class SearchSettings(NamedTuple):
     ------
     ef : width of the beam: accepted nodes it keeps, at least ``candidates``
     max_beam : nodes the beam keeps in all, accepted or not, >= ef
-    candidates : the nearest nodes of the beam, which are ordered by exact score
+    candidates : number of the beam's nearest nodes that are ordered by exact score
     rescoring : 1: order the candidates by exact score; 0: by the score of their codes
     encoding : of the query, BINARY, SCALAR_4_BITS or SCALAR_8_BITS
     prune : 1: do not read originals whose upper score bound is below the k-th hit
     max_candidates : candidates are added while the last ones bring hits (`rescore_row`), up to this number
 
-    Of a walk under a filter:
+    For walks under a filter:
 
     accepted_only : 1: the beam holds accepted nodes only and steps over the others; 0: it holds both
-    ef_sparse : width of an accepted-only beam where the filter accepts few nodes around the query, fewer than
-        ``sparse_below`` of 1,024; 0: TOO_FEW is returned there, because a scan is faster
-    ef_dense : width of a beam through all nodes where at least half of the nodes around the query are accepted;
+    ef_sparse : width of an accepted-only beam if the filter accepts few nodes around the query, fewer than
+        ``sparse_below`` of 1,024; 0: return TOO_FEW then, because a scan is faster
+    ef_dense : width of a beam through all nodes if at least half of the nodes around the query are accepted;
         0: no special width
-    most_distances : of an accepted-only beam, beyond which a scan is quicker: TOO_FEW is returned as soon as the first
-        nodes tell that; 0: no limit
-    settled : of an accepted-only beam, how many of the nearest are enough where they stand out; 0: it goes to its end
-    ef_settled : where ``ef_sparse`` is 0, width of a beam that is left for a scan unless they stand out; 0: none
+    most_distances : distances of an accepted-only beam beyond which a scan is faster: TOO_FEW is returned as soon as
+        the first nodes predict more; 0: no limit
+    settled : number of nearest nodes that end an accepted-only beam early if they stand out; 0: it never ends early
+    ef_settled : if ``ef_sparse`` is 0, width of a beam that is abandoned for a scan unless nodes stand out; 0: none
     """
 
     ef: int
@@ -241,22 +240,22 @@ class SearchSettings(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """The memory that one running walk writes to; never shared by two.
+    """The working memory of one walk; never shared by two at a time.
 
     Fields
     ------
     visited : uint8 (>= ordinals,), the epoch in which each node was last visited
     keys : int64 (max_beam + 8,), the beam: distance, ordinal and two flags in one integer, ascending
-    rows : int32 (>= 8m,), neighbors to be measured
+    rows : int32 (>= 8m,), nodes whose distances are to be computed
     distances : int32 (>= 8m,), their distances
     found : int32 (>= max_candidates,), ordinals to be rescored
-    bounds : float32 (>= max_candidates,), the upper bound of each one's score
+    bounds : float32 (>= max_candidates,), the upper bounds of their scores
     best : int64 (1, >= k), the heap of the hits
     query : float32 (1, dim), the query, of unit length under COSINE
-    rotated : float32 (64 * width,), the query less the mean, rotated
+    rotated : float32 (64 * width,), the query minus the mean, rotated
     planes : uint64 (8, bits * width), its bit planes
-    levels : uint8 (64 * width,), the levels that the planes are made of
-    bridges : int32 (>= 2m,), nodes that are not accepted, to be passed through
+    levels : uint8 (64 * width,), the levels from which the planes are made
+    bridges : int32 (>= 2m,), rejected nodes whose neighbors are visited in their place
     counters : int64 (8,), see ``COUNT_EPOCH`` and the others
     """
 
@@ -281,11 +280,11 @@ NO_ROWS = np.zeros(0, np.int32)
 class Accept(NamedTuple):
     """The bitmap of the ordinals that may be found: bit ``o % 64`` of ``words[o // 64]``, uint64.
 
-    Ordinals past the end of ``words`` are not accepted; bits at n and beyond are ignored. Where ``everything`` is 1 all
+    Ordinals past the end of ``words`` are not accepted; bits at n and beyond are ignored. If ``everything`` is 1, all
     ordinals are accepted and ``words`` is not read.
 
-    A scan takes the ordinals in ``rows``, int32, ascending, in place of ``words`` where there are any: few of many are
-    scattered over a bitmap, most of whose words are 0. A walk looks at ``words`` alone.
+    If ``rows``, int32, ascending, is not empty, scans use it in place of ``words``: a few ordinals of many are
+    scattered over a bitmap whose words are mostly 0. Walks use ``words`` only.
     """
 
     words: npt.NDArray[np.uint64]
@@ -294,13 +293,13 @@ class Accept(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """What stays the same while a beam is filled.
+    """The constants of one walk.
 
     Fields
     ------
-    words, graph, accept, query : the codes, the nodes that count, and what is looked for (`walk.beam`)
+    words, graph, accept, query : the codes, the graph, the accepted ordinals and the query (`walk.beam`)
     ef, max_beam : how many accepted nodes the beam keeps, and how many in all
-    n : nodes that may be met; all arrays are as long
+    n : nodes that may be visited; all arrays have at least this length
     scratch : written
     """
 
@@ -360,7 +359,7 @@ def words_per_record(dim: int, form: int) -> int:
 
 
 def quantizer_fits(quantizer: Quantizer, dim: int, columns: int) -> bool:
-    """Whether a quantizer's fields agree, and it makes codes of ``columns`` words of vectors of ``dim`` values."""
+    """Whether a quantizer's fields are consistent, and match codes of ``columns`` words of ``dim`` values."""
     kind, bits, coded = quantizer.kind, quantizer.bits, quantizer.dim
     corrected = kind == RABITQ
     means = 0 if kind == ONE_BIT else coded
@@ -387,7 +386,7 @@ def quantizer_fits(quantizer: Quantizer, dim: int, columns: int) -> bool:
 
 
 def records_fit(originals: Originals, dim: int) -> bool:
-    """Whether records hold vectors of ``dim`` dimensions; if not, reading one would run past the end of a row."""
+    """Whether records hold vectors of ``dim`` dimensions; otherwise reading one would exceed its row."""
     payload_bytes = 4 * (originals.records.shape[1] - RECORD_HEADER_WORDS)
     known = 0 <= originals.form <= INT8
     return bool(known and originals.dim == dim and payload_bytes >= dim * (4 >> originals.form))

@@ -1,9 +1,9 @@
-"""Linking a batch of new nodes: find their neighbors on the graph as it stands, then merge in the links back.
+"""Links a batch of new nodes: finds their neighbors in the present graph, then adds the reverse links.
 
 Malkov and Yashunin 2016, algorithms 1 and 4, in two halves as in ParlayANN (Manohar et al., PPoPP 2024). The first
-writes only rows of new nodes, to which nobody links yet; the second writes the row of each target once. So any number
-of threads gives the same graph. Distances are those between codes: Hamming, or the product estimated from both codes
-(`bits.code_as_query`). Knows no originals.
+writes only rows of new nodes, to which no link leads yet; the second writes the row of each target once. So the graph
+does not depend on the number of threads. Distances are computed between codes: Hamming, or the product estimated from
+both codes (`bits.code_as_query`). Originals are not used.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bqstore.kernels.layout import Accept, Codes, Graph, Scratch
 from bqstore.kernels.quantize import quantizer_fits
 from bqstore.kernels.walk import DISTANCE_SHIFT, ORDINAL_MASK, ORDINAL_SHIFT, beam, descend, row_at
 
-COPY_CANDIDATES = 8  # nearest nodes that may be copies; by estimated distances a copy may not be the first
-ROUNDED = np.float32(0.01)  # corrections that differ by less, relatively, are those of the same vector
+COPY_CANDIDATES = 8  # nearest nodes checked for copies; by estimated distances a copy need not be the first
+ROUNDED = np.float32(0.01)  # corrections with a smaller relative difference belong to the same vector
 
 
 @leaf
@@ -47,14 +47,14 @@ def select(
     ----------
     codes : Codes
     keys : int64 (>= size,)     the candidates as `beam` leaves them, ascending by distance from the node
-    enough : int                links up to which a row is filled with the nearest candidates that are left
+    enough : int                number of links up to which a row is filled with the nearest remaining candidates
     row : int32 (degree,)       written; padded with -1
     planes : uint64 (4, bits * width)   scratch
 
     Notes
     -----
     Algorithm 4 of Malkov and Yashunin 2016, with ``keepPrunedConnections`` up to three quarters of the row. The last
-    quarter stays free for later links, which then need no new selection. A beam of 30 found 95.6% of the thirty nearest
+    quarter is left free for later links, which then need no new selection. A beam of 30 found 95.6% of the 30 nearest
     of 100,000 codes of 1,536 bits (without filling 95.1%; filled completely 96.0%, for a third more build time), and
     97.5% of those of OpenAI's vectors (95.8%; 97.8%), for 2% and 6% more distances.
     """
@@ -96,10 +96,10 @@ def select(
 
 @leaf
 def is_copy(codes: Codes, a: int, b: int) -> bool:
-    """Whether two codes are copies: equal signs for codes of one bit, equal in all words for several.
+    """Whether two codes are copies: equal signs for one-bit codes, equal in all words for codes of several bits.
 
-    Linked by estimates, codes of one bit with equal signs are copies only if their corrections are equal, too, but for
-    what rounding makes of one vector.
+    If linked by estimates, one-bit codes with equal signs are copies only if their corrections also agree, within
+    rounding.
     """
     words, quantizer = codes.words, codes.quantizer
     same = True
@@ -115,19 +115,19 @@ def is_copy(codes: Codes, a: int, b: int) -> bool:
 
 @leaf
 def is_near(a: np.float32, b: np.float32) -> bool:
-    """Whether two corrections are those of the same vector, rounded in another way."""
+    """Whether two corrections are of the same vector, up to rounding."""
     return bool(abs(a - b) <= ROUNDED * abs(b))
 
 
 @leaf
 def fill_target(graph: Graph) -> int:
-    """Return how many links `select` fills a row of level 0 up to; rows of the levels above are not filled."""
+    """Return the number of links up to which `select` fills a row of level 0; rows of higher levels are not filled."""
     return graph.links.shape[1] - graph.links.shape[1] // 4
 
 
 @leaf
 def clear_upper(graph: Graph, node: int, level: int) -> None:
-    """Remove all links of a node of this level from the levels above 0."""
+    """Clear the rows of a node of this level on all levels above 0."""
     for j in range(level):
         row = row_at(graph, node, j + 1)
         if row >= 0:
@@ -196,12 +196,12 @@ def merge_back_links(
     enough: int,
     scratch: Scratch,
 ) -> None:
-    """Add links to a row: append them if there is room, else select anew from the old and the new ones.
+    """Add links to a row: append them if there is room, otherwise select again from old and new links.
 
     Parameters
     ----------
     row : int32 (degree,)       written
-    sources : int32 (count,)    new neighbors; those that an interrupted batch has left in the row are skipped
+    sources : int32 (count,)    new neighbors; those already in the row, from an interrupted batch, are skipped
     enough : int                as in `select`
     """
     degree = row.shape[0]
@@ -234,7 +234,7 @@ def merge_back_links(
 
 @leaf
 def is_faulty_row(graph: Graph, row: npt.NDArray[np.int32], node: int, level: int) -> int:
-    """Return 1 if a row breaks an invariant of its level, else 0."""
+    """Return 1 if a row violates an invariant of its level, otherwise 0."""
     ended = False
     for j in range(row.shape[0]):
         other = row[j]
@@ -247,7 +247,7 @@ def is_faulty_row(graph: Graph, row: npt.NDArray[np.int32], node: int, level: in
 
 @leaf
 def count_faults(graph: Graph) -> int:
-    """Return how many rows break an invariant; see ``api.check_graph``."""
+    """Return how many rows violate an invariant; see ``api.check_graph``."""
     n = graph.n
     sizes = min(graph.links.shape[0], graph.first.shape[0], graph.levels.shape[0], graph.same.shape[0])
     if n < 0 or n > sizes or (n > 0 and not 0 <= graph.entry < n):
@@ -270,7 +270,7 @@ def count_faults(graph: Graph) -> int:
 
 @leaf
 def codes_fit(codes: Codes, dim: int, scratch: Scratch) -> bool:
-    """Whether codes, made of vectors of ``dim`` values, agree with their quantizer and with the planes of a scratch."""
+    """Whether codes of vectors of ``dim`` values match their quantizer and the planes of a scratch."""
     quantizer = codes.quantizer
     planes = quantizer.bits * quantizer.width
     return quantizer_fits(quantizer, dim, codes.words.shape[1]) and scratch.planes.shape[1] == planes

@@ -1,8 +1,8 @@
-"""Metadata columns: which entries of a column's dictionary pass a test, and which ordinals have such an entry.
+"""Filters on metadata columns: which entries of a column's dictionary pass a test, and which ordinals have them.
 
 An entry is a kind and a value. The value of a text or a list is a slice of ``heap`` or ``members``: it starts at
-``value >> LENGTH_BITS``, and the lower bits are its length. Every slice is compared with its array, because what comes
-from a file may be damaged.
+``value >> LENGTH_BITS``, and the lower bits are its length. Every slice is checked against its array, because columns
+read from a file may be damaged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ABSENT, NULL, FALSE, TRUE, INT, FLOAT, BIG, STRING, LIST, DICT = range(10)
 LENGTH_BITS = 24
 LENGTH_MASK = (1 << LENGTH_BITS) - 1
 ANY_RUN, ANY_CHARACTER = -1, -2
-ASK = 2  # from `strings_like`: the entry has letters beyond ASCII, which are not folded here
+ASK = 2  # result of `strings_like`: the entry has non-ASCII letters, whose case is not folded here
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ def spread(codes: npt.NDArray[np.uint8], table: U8, out: npt.NDArray[np.uint64])
 
 @root
 def sift(marks: npt.NDArray[np.uint32], wanted: U8, out: npt.NDArray[np.int32]) -> int:
-    """Write the entries whose mark, by its lower 16 bits, is wanted; return how many.
+    """Write the indices of the entries whose mark's lower 16 bits are wanted; return how many.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def sift(marks: npt.NDArray[np.uint32], wanted: U8, out: npt.NDArray[np.int32]) 
 
 @root
 def numbers_between(kinds: U8, values: I64, low: int, high: int, ends: npt.NDArray[np.float64], table: U8) -> None:
-    """Set ``table`` to 1 where an INT is within low and high, or a FLOAT within the two ends, all included; else 0."""
+    """Set ``table`` to 1 for an INT in [low, high] or a FLOAT in [ends[0], ends[1]], otherwise to 0."""
     lowest, highest = ends[0], ends[1]
     floats = values.view(np.float64)
     for i in range(min(kinds.shape[0], table.shape[0])):
@@ -79,7 +79,7 @@ def numbers_between(kinds: U8, values: I64, low: int, high: int, ends: npt.NDArr
 
 @leaf
 def order(heap: U8, start: int, length: int, other: U8) -> int:
-    """Return -1, 0 or 1: how a slice of the heap compares with other bytes."""
+    """Compare a slice of the heap with other bytes: return -1, 0 or 1."""
     shared = min(length, other.shape[0])
     for j in range(shared):
         a = heap[start + j]
@@ -93,10 +93,10 @@ def order(heap: U8, start: int, length: int, other: U8) -> int:
 
 @root
 def strings_between(kinds: U8, values: I64, heap: U8, low: U8, least: int, high: U8, most: int, table: U8) -> None:
-    """Set ``table`` to 1 where a STRING is between two others, by its bytes (which order as code points do); else 0.
+    """Set ``table`` to 1 for a STRING between two others, in byte order (that of code points), otherwise to 0.
 
-    least : int     the smallest `order` with ``low`` that passes: 0, or 1 if ``low`` is excluded, -1 if there is none
-    most : int      the largest `order` with ``high`` that passes: 0, or -1 if it is excluded, 1 if there is none
+    least : int     the smallest `order` against ``low`` that passes: 0; 1 to exclude ``low``; -1 for no lower bound
+    most : int      the largest `order` against ``high`` that passes: 0; -1 to exclude ``high``; 1 for no upper bound
     """
     for i in range(min(kinds.shape[0], table.shape[0])):
         passes = 0
@@ -111,13 +111,13 @@ def strings_between(kinds: U8, values: I64, heap: U8, low: U8, least: int, high:
 
 @leaf
 def lower(byte: int) -> int:
-    """Return a byte, an ASCII capital as its small letter."""
+    """Return a byte with ASCII upper case folded to lower case."""
     return byte + 32 if 65 <= byte <= 90 else byte
 
 
 @leaf
 def is_like(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], folded: bool) -> bool:
-    """Whether a slice of the heap matches a pattern; backtracks to the last run only, so it is never exponential."""
+    """Whether a slice of the heap matches a pattern; backtracks to the last run only, so time is never exponential."""
     i = j = 0
     run = -1
     mark = 0
@@ -153,9 +153,9 @@ def is_like(heap: U8, start: int, length: int, pattern: npt.NDArray[np.int16], f
 
 @leaf
 def is_at(heap: U8, start: int, letters: U8) -> bool:
-    """Whether these bytes are in the heap from ``start`` on; as many must follow there.
+    """Whether the heap holds these bytes at ``start``, where at least as many must follow.
 
-    The last bytes are compared first: strings often share their beginning, as addresses of one host do.
+    Compares from the end, since strings often share a beginning, such as URLs of one host.
     """
     j = letters.shape[0] - 1
     while j >= 0 and heap[start + j] == letters[j]:
@@ -167,7 +167,7 @@ def is_at(heap: U8, start: int, letters: U8) -> bool:
 def contains(heap: U8, start: int, stop: int, letters: U8, skips: U8, folded: bool) -> bool:
     """Whether a slice of the heap contains these bytes (Horspool 1980).
 
-    skips : uint8 (256,)    how far the window moves, by its last byte
+    skips : uint8 (256,)    shift of the window, by its last byte
     """
     m = letters.shape[0]
     if m == 0:
@@ -189,12 +189,12 @@ def contains(heap: U8, start: int, stop: int, letters: U8, skips: U8, folded: bo
 
 @root
 def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16], folded: bool, table: U8) -> None:
-    """Set ``table`` to 1 where a STRING matches a pattern, to 0 where not, and to `ASK` where that is not known here.
+    """Set ``table`` to 1 for a STRING that matches a pattern, to `ASK` if that is undecided here, otherwise to 0.
 
     Parameters
     ----------
     pattern : int16 (m,)    bytes, `ANY_RUN`, `ANY_CHARACTER`
-    folded : bool           ignore case; a string with letters beyond ASCII gives `ASK`
+    folded : bool           ignore case; a string with non-ASCII letters gives `ASK`
     """
     m = pattern.shape[0]
     plain = m >= 2 and pattern[0] == ANY_RUN and pattern[m - 1] == ANY_RUN
@@ -238,7 +238,7 @@ def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16
 
 @root
 def any_member(kinds: U8, values: I64, members: npt.NDArray[np.int32], own: U8, keep: bool, table: U8) -> None:
-    """Set ``table`` to ``own``; of a LIST, to whether ``own`` is 1 for a member or, with ``keep``, for the list."""
+    """Set ``table`` to ``own``; for a LIST, to 1 if ``own`` is 1 for a member or, with ``keep``, for the list."""
     for i in range(min(kinds.shape[0], own.shape[0], table.shape[0])):
         passes = own[i]
         if kinds[i] == LIST:
@@ -261,12 +261,12 @@ def every_member(
     stamps: npt.NDArray[np.int32],
     table: U8,
 ) -> None:
-    """Set ``table`` to 1 where the members of a LIST, or the one entry that is no list, include all m operands.
+    """Set ``table`` to 1 where the members of a LIST, or the single value of another entry, include all m operands.
 
     Parameters
     ----------
-    which : int32 (d,)      the operand that each entry equals, or -1
-    stamps : int32 (m,)     all -1 before; written
+    which : int32 (d,)      index of the operand equal to each entry, or -1
+    stamps : int32 (m,)     initially -1; written
     """
     m = stamps.shape[0]
     for i in range(min(kinds.shape[0], which.shape[0], table.shape[0])):

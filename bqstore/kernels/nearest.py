@@ -1,6 +1,6 @@
-"""The c nearest of many codes by Hamming distance: a buffer that is cut back to the best c whenever it is full.
+"""Keeps the c nearest of many codes by Hamming distance, in a buffer that is pruned to the best c whenever it is full.
 
-Hamming distances are small integers, so cutting back and sorting count by distance: no factor of log c. With a heap,
+Hamming distances are small integers, so pruning and sorting are counting sorts, without a factor of log c. A heap for
 c = 1,000 of 100,000 doubled the time of a scan; this adds a sixth.
 """
 
@@ -15,7 +15,7 @@ from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import Candidates
 
 BLOCK = 256  # ordinals offered at once, at most
-SLACK = 128  # the buffer holds at least twice this, so that a small c is not cut back all the time
+SLACK = 128  # the buffer holds at least twice this, so that it is not pruned constantly for a small c
 
 
 class Nearest(NamedTuple):
@@ -55,7 +55,7 @@ def offer_block(
     distances: npt.NDArray[np.int32],
     count: int,
 ) -> None:
-    """Offer ``count`` <= BLOCK codes, whose ordinals ascend and are above all those offered before.
+    """Offer ``count`` <= BLOCK codes, with ascending ordinals that exceed all earlier ones.
 
     rows, distances : int32 (BLOCK,). Writes ``nearest``.
     """
@@ -86,7 +86,7 @@ def cut_back(nearest: Nearest, query: int, c: int) -> None:
     for i in range(size):
         tally[kept[i]] += 1
     limit = 0
-    ties = c  # how many at the limit are kept: those with the lowest ordinals
+    ties = c  # number of codes kept at the limit, those with the lowest ordinals
     while tally[limit] < ties:
         ties -= tally[limit]
         limit += 1

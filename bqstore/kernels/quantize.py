@@ -1,4 +1,4 @@
-"""Vectors to codes: signs, Qdrant's three levels a value, and RaBitQ's residuals with their corrections."""
+"""Encodes vectors: signs, Qdrant's three levels per value, and RaBitQ's residuals with their corrections."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ONE = np.uint64(1)
 BITS = np.uint64(63)
 HALF = np.uint64(32)
 LOW_32 = 0xFFFF_FFFF
-# Steps that are tried for codes of 2 and of 4 bits, in units of 1 / root mean square: 12 from 0.6 to 1.7, and 20 from
-# 2.2 to 8. Trying every step at which a value changes its level (arXiv 2409.09913, algorithm 1) gained nothing.
+# Steps tried for codes of 2 and of 4 bits, in units of 1 / root mean square: 12 from 0.6 to 1.7, and 20 from 2.2 to 8.
+# Trying every step at which a value changes its level (arXiv 2409.09913, algorithm 1) gained nothing.
 TRIES_2 = 0.6 * (1.7 / 0.6) ** (np.arange(12) / 11.0)
 TRIES_4 = 2.2 * (8.0 / 2.2) ** (np.arange(20) / 19.0)
 
@@ -56,7 +56,7 @@ def scale_to_unit(vector: npt.NDArray[np.float32], out: npt.NDArray[np.float32])
 def pack_three_levels(
     vector: npt.NDArray[np.float32], quantizer: Quantizer, out: npt.NDArray[np.uint64], place: int
 ) -> None:
-    """Write Qdrant's code of three levels a value: 00 below the middle level, 10 in it, 11 above it.
+    """Write Qdrant's code of three levels per value: 00 below the middle level, 10 in it, 11 above it.
 
     The first bit of dimension j is bit j. The second is bit dim + j; in one and a half bits two neighboring dimensions
     share bit dim + j // 2.
@@ -79,7 +79,7 @@ def pack_three_levels(
 
 @float_leaf
 def fit_of(residual: npt.NDArray[np.float32], step: np.float32, top: int) -> tuple[np.float32, np.float32]:
-    """Return <|r|, v> and |v|^2, where v are the magnitudes of a residual r for a step: odd, at most ``top``."""
+    """Return <|r|, v> and |v|^2, where v holds the odd magnitudes, at most ``top``, of a residual r for a step."""
     last = np.int32(top // 2)
     product = np.float32(0)
     squares = np.int32(0)
@@ -93,7 +93,7 @@ def fit_of(residual: npt.NDArray[np.float32], step: np.float32, top: int) -> tup
 
 @leaf
 def best_step(residual: npt.NDArray[np.float32], square: np.float32, bits: int) -> np.float32:
-    """Return the step whose values have the largest cosine with the residual."""
+    """Return the step for which the code's values have the largest cosine with the residual."""
     tries = TRIES_2 if bits == 2 else TRIES_4
     unit = np.float32(math.sqrt(residual.shape[0] / square))
     best, found = np.float32(-1), np.float32(0)
@@ -125,7 +125,7 @@ def pack_residual(
     out: npt.NDArray[np.uint64],
     place: int,
 ) -> None:
-    """Write the RABITQ code of a vector: the planes of its residual from the mean, and the two corrections.
+    """Write the RABITQ code of a vector: the planes of its residual, and the two corrections.
 
     Parameters
     ----------
@@ -136,8 +136,8 @@ def pack_residual(
 
     Notes
     -----
-    The residual r is the vector less the mean, rotated; under COSINE the vector is first scaled to unit length. With v
-    the values of the code, ``factor = |r|^2 / <r, v>`` makes ``factor * <q, v>`` an unbiased estimate of <q, r> over
+    The residual r is the vector minus the mean, rotated; under COSINE the vector is scaled to unit length first. If v
+    is the code's values, ``factor = |r|^2 / <r, v>`` makes ``factor * <q, v>`` an unbiased estimate of <q, r> over
     random rotations (Gao and Long, arXiv 2405.12497, theorem 3.2; for several bits 2409.09913, section 4). ``add`` is
     <mean, vector>, or ``-|r|^2 / 2`` under EUCLID.
     """
@@ -169,7 +169,7 @@ def pack_residual(
 
 @leaf
 def pack_one(vector: npt.NDArray[np.float32], quantizer: Quantizer, out: npt.NDArray[np.uint64], place: int) -> None:
-    """Write the code of one vector, of any kind but RABITQ."""
+    """Write the code of one vector, for all kinds but RABITQ."""
     if quantizer.kind == ONE_BIT:
         pack_row(vector, out, place)
     else:

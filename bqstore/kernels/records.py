@@ -1,6 +1,6 @@
-"""The originals: verify a record and read its vector.
+"""Verifies records of the originals and reads their vectors.
 
-A record is a row of uint32 words (see ``layout``). Knows nothing of files and their recovery.
+A record is a row of uint32 words (see ``layout``).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HALF_TO_FLOAT = np.float32(2.0**112)  # float32's exponent bias less float16's, 
 
 @leaf
 def record_sum(records: npt.NDArray[np.uint32], row: int, ahead: int) -> np.uint64:
-    """Return the sum64 of a record, from its words 2 on (`record_words` has the formula)."""
-    everything = keyed_sum(records, row, CHECKSUM_FACTOR, ahead)  # with the first two words, which hold the sum itself
+    """Return the checksum sum64 of a record's words from index 2 on (`record_words` has the formula)."""
+    everything = keyed_sum(records, row, CHECKSUM_FACTOR, ahead)  # includes the first two words, the stored checksum
     own = KEY_0 * np.uint64(records[row, 0]) + KEY_1 * np.uint64(records[row, 1])
     return wrapping_add(wrapping_add(everything, SEED), wrapping_add(~own, ODD))
 
 
 @leaf
 def is_sound(records: npt.NDArray[np.uint32], row: int, ahead: int) -> bool:
-    """Whether a record's checksum is right; prefetches the record ``ahead`` meanwhile."""
+    """Whether a record's checksum is correct; prefetches the record ``ahead`` meanwhile."""
     stored = np.uint64(records[row, 0]) | (np.uint64(records[row, 1]) << SHIFT)
     return bool(stored == record_sum(records, row, ahead))
 
@@ -45,9 +45,9 @@ fits = leaf(layout.records_fit)  # layout does not import numba
 
 @leaf
 def half_value(half: np.uint16) -> np.float32:
-    """Return the value of finite float16 bits, exactly, denormals included.
+    """Return the exact value of finite float16 bits, including denormals.
 
-    Not a `float_leaf`: with fastmath the factor could be moved out of a sum, which would then add denormals.
+    Not a `float_leaf`: fastmath could move the factor out of a sum, which would then add denormals.
     """
     bits = np.uint32(half)
     size = as_float32(np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13))) * HALF_TO_FLOAT
@@ -60,7 +60,7 @@ def read_half(halves: npt.NDArray[np.uint16], scale: np.float32, out: npt.NDArra
     done = widen_halves(halves, 2 * RECORD_HEADER_WORDS, out)
     for j in range(out.shape[0] - done):
         out[done + j] = half_value(halves[done + j + 2 * RECORD_HEADER_WORDS])
-    if scale != np.float32(1):  # few are not (`storage.format.half_scales`)
+    if scale != np.float32(1):  # rare (`storage.format.half_scales`)
         for j in range(out.shape[0]):
             out[j] *= scale
 

@@ -1,7 +1,7 @@
 """A random rotation in O(n log n): random sign flips, then a Walsh-Hadamard transform, repeated.
 
-It keeps products and lengths, and spreads over all dimensions what a few of them held. Where the dimension is no power
-of two, transforms of its first and of its last values alternate, which overlap (as the Hadamard blocks of Ailon and
+It preserves products and lengths, and spreads the variance of a few dimensions over all. If the dimension is no power
+of two, transforms of the first and of the last values alternate, which overlap (like the Hadamard blocks of Ailon and
 Chazelle 2009, in place).
 """
 
@@ -17,7 +17,7 @@ from bqstore.kernels.jit import float_leaf, leaf
 
 @float_leaf
 def transform(row: npt.NDArray[np.float32], start: int, size: int) -> None:
-    """Apply the Walsh-Hadamard transform, not scaled, to ``row[start : start + size]``; size a power of two."""
+    """Apply the unscaled Walsh-Hadamard transform to ``row[start : start + size]``; size is a power of two."""
     part = row[start : start + size]
     step = 1
     if size >= 8:  # the first three steps at once, in registers
@@ -53,7 +53,7 @@ def rotate_row(row: npt.NDArray[np.float32], signs: npt.NDArray[np.float32]) -> 
 
     Notes
     -----
-    Each round has its own signs. With the same signs, where two transforms overlap the second would undo the first.
+    Each round has its own signs: with equal signs a transform would undo the one before it where the two overlap.
     """
     dim = signs.shape[1]
     size = 1

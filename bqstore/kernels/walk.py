@@ -1,15 +1,16 @@
-"""The walk: a beam search on level 0 for accepted ordinals, from the nearest nodes of a sample.
+"""Beam search on level 0 for accepted ordinals, started at the nearest nodes of a sample.
 
-Malkov and Yashunin 2016, algorithm 2. Their descent by levels (algorithm 5) serves building and walks under a filter:
-where the data have clusters it may end in a wrong one (docs/design/start-of-a-walk.md).
+Malkov and Yashunin 2016, algorithm 2. Their descent through the levels (algorithm 5) is used for building and for walks
+under a filter: in clustered data it may end in the wrong cluster (docs/design/start-of-a-walk.md).
 
 The beam is one sorted array of keys (distance, ordinal, accepted, expanded). It keeps the nearest nodes, accepted or
-not, up to the ef-th accepted one: so a filter or a deletion never cuts a route, and without them the beam is ef wide.
-Knows codes, no originals.
+not, up to the ef-th accepted one: so rejected and deleted nodes never block a path, and without them the beam is ef
+wide. Originals are not used.
 
-The time goes into cache misses, and then into mispredicted branches. So the neighbors of a node are prefetched while
-those of the node before it are measured, and data-dependent tests (visited? closer than the bound?) are branch-free:
-they advance an index. That brought 30 ns a distance down to 23 (100,000 codes of 1,536 bits, 4-bit query).
+Most of the time is spent on cache misses, then on mispredicted branches. So the neighbors of a node are prefetched
+while the distances of the previous node's neighbors are computed, and data-dependent tests (visited? closer than the
+bound?) are branch-free: they advance an index. That reduced a distance from 30 ns to 23 (100,000 codes of 1,536 bits,
+4-bit query).
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ ORDINAL_SHIFT = np.int64(2)
 DISTANCE_SHIFT = np.int64(33)
 ORDINAL_MASK = np.int64(0x7FFF_FFFF)
 NO_KEY = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-FARTHEST = np.int64(0x3FFF_FFFF)  # no distance is larger: at most 255 * 2 * 16,384, or the rank of an estimate
-LINEAR = 128  # keys up to which counting the smaller ones, eight at a time, is faster than binary search
-MEASURED = 8  # seeds that are measured by the whole query
-STARTS = 4  # of which a walk begins at the nearest
+FARTHEST = np.int64(0x3FFF_FFFF)  # an upper bound of distances: at most 255 * 2 * 16,384, or the rank of an estimate
+LINEAR = 128  # number of keys up to which counting the smaller ones, eight at a time, beats binary search
+MEASURED = 8  # seeds compared with the whole query
+STARTS = 4  # the nearest of these, at which a walk starts
 BITS = np.uint64(63)
 ONE = np.uint64(1)
 
 
 @leaf
 def new_epoch(scratch: Scratch) -> np.uint8:
-    """Return an epoch in which nothing has been visited."""
+    """Return a new epoch, in which no node has been visited."""
     epoch = scratch.counters[COUNT_EPOCH] + 1
     if epoch > LAST_EPOCH:
         scratch.visited[:] = 0
@@ -94,21 +95,21 @@ def offer(
     good: int,
     flags: int = 0,
 ) -> tuple[int, int, int, np.int64]:
-    """Insert a node that is nearer than the bound, and drop nodes beyond the ef-th accepted one.
+    """Insert a node nearer than the bound, and drop nodes beyond the ef-th accepted one.
 
     Parameters
     ----------
     keys : int64 (>= max_beam + 8,)     written; ascending, then NO_KEY
-    max_beam : int                      keys at most; beyond that the farthest one is dropped, accepted or not
-    size, accepted : int                keys, and how many of them are accepted
+    max_beam : int                      maximum number of keys; beyond it the farthest is dropped, accepted or not
+    size, accepted : int                number of keys, and of accepted ones
     good : int                          1 if the node is accepted
-    flags : int                         EXPANDED for a node that has no links
+    flags : int                         EXPANDED for a node without links
 
     Returns
     -------
-    size, accepted : int    after that
+    size, accepted : int    their new values
     place : int             index of the new key
-    bound : int64           nodes at this distance or beyond need not be offered
+    bound : int64           nodes at this distance or farther need not be offered
     """
     key = (np.int64(distance) << DISTANCE_SHIFT) | (np.int64(ordinal) << ORDINAL_SHIFT) | (ACCEPTED * good) | flags
     place = insertion_point(keys, size, key)
@@ -136,8 +137,8 @@ def offer_copies(walk: Walk, found: tuple[int, int, np.int64], distance: int, no
 
     found : size, accepted and bound of the beam; returns their new values.
 
-    RABITQ codes of one bit are copies if their signs are equal; the corrections differ, so each copy is measured. After
-    the first step the ordinals of a list descend, so the walk along a damaged list ends as well.
+    One-bit RABITQ codes with equal signs are copies; their corrections differ, so the distance of each is computed.
+    After the first step the ordinals of a list descend, so that following a damaged list ends, too.
     """
     size, accepted, bound = found
     graph, scratch = walk.graph, walk.scratch
@@ -164,7 +165,7 @@ def offer_copies(walk: Walk, found: tuple[int, int, np.int64], distance: int, no
 
 @leaf
 def row_at(graph: Graph, node: int, level: int) -> int:
-    """Return the row of ``graph.upper`` with a node's links on a level >= 1; -1 if the node is on level 0 only."""
+    """Return the row of ``graph.upper`` with a node's links on a level >= 1; -1 for a node on level 0 only."""
     first = np.int64(graph.first[node])
     row = first + level - 1
     return int(row) if first >= 0 and row < graph.upper.shape[0] else -1
@@ -178,9 +179,9 @@ def descend(
     query: EncodedQuery,
     scratch: Scratch,
 ) -> tuple[int, int]:
-    """Return the node at which a greedy walk from the entry point ends on level ``last`` + 1, and its distance.
+    """Return the node, and its distance, at which a greedy walk from the entry point ends on level ``last`` + 1.
 
-    Where there is no level above ``last``, that is the entry point.
+    If there is no level above ``last``, that is the entry point.
     """
     rows, distances = scratch.rows, scratch.distances
     node = graph.entry
@@ -219,7 +220,7 @@ def descend(
 def insert_row(
     rows: npt.NDArray[np.int32], distances: npt.NDArray[np.int32], place: int, row: np.int32, distance: int
 ) -> None:
-    """Insert a row into the ``place`` ones before it, which are ascending by distance; that at ``place`` is lost."""
+    """Insert a row into the ``place`` ones before it, ascending by distance; the row at ``place`` is overwritten."""
     while place > 0 and distances[place - 1] > distance:
         distances[place], rows[place] = distances[place - 1], rows[place - 1]
         place -= 1
@@ -230,7 +231,7 @@ def insert_row(
 def nearest_seeds(words: npt.NDArray[np.uint64], graph: Graph, query: EncodedQuery, scratch: Scratch) -> int:
     """Write the seeds nearest to a query to ``scratch.rows``, nearest first, with ``distances``; return how many.
 
-    The signs of all are compared, and the ``MEASURED`` best of these by the whole query.
+    All are compared by their signs, then the ``MEASURED`` best with the whole query.
     """
     rows, distances = scratch.rows, scratch.distances
     seeds = min(graph.seeds.shape[0], graph.seed_signs.shape[0])
@@ -272,11 +273,11 @@ def beam(
 
     Parameters
     ----------
-    level : int             whose links are followed
+    level : int             the level whose links are followed
     accept : Accept         the nodes that count towards ef
     ef, max_beam : int      1 <= ef <= max_beam <= keys.shape[0] - 8; max_beam limits accepted and other nodes together
     query : EncodedQuery
-    starts : int            nodes to begin at, >= 1: the first of ``scratch.rows``, with ``scratch.distances``
+    starts : int            number of start nodes, >= 1, in ``scratch.rows``, with ``scratch.distances``
     with_copies : int       1: offer the copies of every node as well
     scratch : Scratch       written
 
@@ -307,7 +308,7 @@ def beam(
     hops = 0
     half = scratch.rows.shape[0] >> 1
     near = scratch.rows[:half]  # neighbors whose codes are being prefetched
-    far = scratch.rows[half:]  # neighbors prefetched in the round before, to be measured in this one
+    far = scratch.rows[half:]  # neighbors prefetched in the previous round, whose distances are computed in this one
     waiting = 0
     while first < size or waiting > 0:
         count = 0
@@ -327,7 +328,7 @@ def beam(
                 other = links[row, j]
                 if other < 0:
                     break
-                node = other if other < n else start  # a node of a later state, or damage: counts as visited
+                node = other if other < n else start  # an ordinal of a later state, or damage: treat as visited
                 near[count] = node
                 count += 1 if visited[node] != epoch else 0
                 visited[node] = epoch
@@ -343,7 +344,7 @@ def beam(
         for i in range(passed):
             if distances[i] < bound:
                 other = far[i]
-                if level == 0:  # it may be the next one to be expanded
+                if level == 0:  # it may be expanded next
                     for j in range(0, degree, 16):
                         prefetch(links, other, j)
                 good = is_accepted(accept, other)

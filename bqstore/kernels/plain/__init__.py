@@ -1,9 +1,9 @@
-"""The same searches in numpy, for as long as the kernels are not compiled: encode, scan, score exactly, rescore.
+"""The kernels in numpy, used until they are compiled: encode, scan, score exactly, rescore, match metadata.
 
-Each function has the name, the arguments and the answer of a root of `api`, whose docstring describes them. Codes of
-one bit, distances, candidates and their order are the same to the last bit; sums of floats may differ by their
-rounding. A search takes several times as long, so nothing here is clever. The graph has no such twin: until its kernels
-are compiled, collections are scanned.
+Each function has the name, arguments and results of a root of `api` or `metadata`, whose docstring describes them.
+One-bit codes, distances, candidates and their order are identical; float sums may differ in rounding. A search takes
+several times as long, so the code is kept simple. Walking and linking the graph have no twin: until those kernels are
+compiled, collections are scanned.
 """
 
 from .codes import encode

@@ -1,4 +1,4 @@
-"""Vectors to codes, and bits to words."""
+"""Encodes vectors, and packs bits into words."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 
-_SUMMED = 512  # values at a time: longer float32 sums lose more than a kernel's
-BLOCK_BYTES = 32 << 20  # of what is unpacked at once
+_SUMMED = 512  # values summed at a time: longer float32 sums would be less precise than a kernel's
+BLOCK_BYTES = 32 << 20  # of memory for bits unpacked at a time
 
 
 def encode(vectors: F32, quantizer: Quantizer, metric: int, out: U64) -> None:
@@ -58,7 +58,7 @@ def codes_of(vectors: F32, quantizer: Quantizer, metric: int) -> U64:
 
 
 def packed(bits: npt.NDArray[np.bool_], width: int) -> U64:
-    """Bits, bool (n, lanes), as words, uint64 (n, width)."""
+    """Bits, bool (n, lanes), packed into words, uint64 (n, width)."""
     whole = np.zeros((len(bits), 8 * width), np.uint8)
     packed = np.packbits(bits, axis=1, bitorder="little")
     whole[:, : packed.shape[1]] = packed
@@ -66,12 +66,12 @@ def packed(bits: npt.NDArray[np.bool_], width: int) -> U64:
 
 
 def unpacked(words: U64) -> U8:
-    """Words, uint64 (n, width), as bits, uint8 (n, 64 * width)."""
+    """Words, uint64 (n, width), unpacked into bits, uint8 (n, 64 * width)."""
     return np.unpackbits(words.astype("<u8", order="C").view(np.uint8), axis=1, bitorder="little")
 
 
 def dots(rows: F32, other: F32) -> F32:
-    """The products of rows and a vector, or of rows and rows; equal rows give equal products wherever they stand."""
+    """Products of rows with a vector, or with rows; equal rows give equal products at any position."""
     out = np.zeros(len(rows), np.float32)
     for at in range(0, rows.shape[1], _SUMMED):
         piece = slice(at, at + _SUMMED)
@@ -80,7 +80,7 @@ def dots(rows: F32, other: F32) -> F32:
 
 
 def unit_scales(vectors: F32) -> F32:
-    """What brings each vector to unit length, float32 (n,); 0 for a zero vector."""
+    """The factor that scales each vector to unit length, float32 (n,); 0 for a zero vector."""
     lengths = np.sqrt(dots(vectors, vectors).astype(np.float64))
     return np.divide(1, lengths, out=np.zeros(len(vectors)), where=lengths > 0).astype(np.float32)
 
@@ -118,7 +118,7 @@ def _magnitudes(sizes: F32, steps: F32, bits: int) -> npt.NDArray[np.int32]:
 
 
 def _fits_of(sizes: F32, steps: F32, bits: int) -> tuple[F32, F32]:
-    """The products of magnitudes and their odd values, and the squared lengths of these values."""
+    """The products of magnitudes with their odd values, and the squared lengths of these values."""
     values = 2 * _magnitudes(sizes, steps, bits) + 1
     return dots(sizes, values.astype(np.float32)), (values * values).sum(1).astype(np.float32)
 
@@ -154,6 +154,6 @@ def rotated(rows: F32, signs: F32) -> F32:
 
 
 def blocks(ordinals: npt.NDArray[np.int64], row_bytes: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Ordinals in portions whose rows, each of so many bytes when it is unpacked, fit the memory set aside."""
+    """Ordinals in portions whose unpacked rows, each of a given number of bytes, fit ``BLOCK_BYTES``."""
     step = max(1, BLOCK_BYTES // row_bytes)
     return (ordinals[at : at + step] for at in range(0, len(ordinals), step))

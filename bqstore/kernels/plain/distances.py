@@ -27,8 +27,8 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-_FEW = 4  # queries that are compared bit by bit; more of them by a product of matrices
-_SIGNIFICAND = 1 << 24  # integers up to here are exact in float32
+_FEW = 4  # up to so many queries are compared by popcounts; more by a matrix product
+_SIGNIFICAND = 1 << 24  # integers up to this are exact in float32
 _LOW_31 = 0x7FFF_FFFF
 _SET_BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(1, np.uint8)
 
@@ -42,7 +42,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
     if metric == COSINE and not whole:
         part = unit_scales(part)[:, None] * part
     if encoding == BINARY and kind != RABITQ and (kind == ONE_BIT or metric != DOT):
-        codes = codes_of(part, quantizer, DOT)  # of unit length already
+        codes = codes_of(part, quantizer, DOT)  # already at unit length
         one = np.float32(1)
         rest = (encoding, 1, width, 0, one, lanes, 0.0, 0.0, float(lanes), one, np.float32(0), *of_codes)
         return [EncodedQuery(code[None], *rest) for code in codes]
@@ -59,7 +59,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
         view = rotated(view, quantizer.rotation_signs)
     elif kind == TWO_BITS:
         view = np.concatenate([part, part], axis=1)
-    elif kind != ONE_BIT:  # the last value of an odd number of them is its own neighbor
+    elif kind != ONE_BIT:  # with an odd number of values, the last is paired with itself
         pairs = np.maximum(part[:, ::2], np.concatenate([part, part[:, -1:]], axis=1)[:, 1::2])
         view = np.concatenate([part, pairs], axis=1)
     totals, sizes = dots(view, view), np.abs(view)
@@ -92,7 +92,7 @@ def encode_queries(queries: F32, quantizer: Quantizer, encoding: int, metric: in
 
 
 def _popcounts(words: U64) -> npt.NDArray[np.int64]:
-    """The set bits of each row of words, uint64 (n, width)."""
+    """The number of set bits in each row of words, uint64 (n, width)."""
     if hasattr(np, "bitwise_count"):
         return np.bitwise_count(words).sum(1, dtype=np.int64)
     return _SET_BITS[words.view(np.uint16)].sum(1, dtype=np.int64)  # numpy 1.26
@@ -129,7 +129,7 @@ def distances_of(words: U64, queries: list[EncodedQuery]) -> I64:
 
 
 def _corrections(words: U64) -> tuple[F32, F32]:
-    """The two floats that end a code: what is added, and the factor."""
+    """The two floats at the end of a code: ``add`` and ``factor``."""
     floats = np.ascontiguousarray(words[:, -1:]).astype("<u8").view("<f4")
     return floats[:, 0], floats[:, 1]
 
@@ -152,7 +152,7 @@ def _estimated_scores(estimates: npt.NDArray[np.float64], query: EncodedQuery, m
 
 
 def code_scores(distances: I64, query: EncodedQuery, metric: int) -> F32:
-    """The scores that follow from distances (`encode_query.code_score`)."""
+    """The scores for distances (`encode_query.code_score`)."""
     if query.corrected:
         return _estimated_scores(_estimate_of_rank(distances).astype(np.float64), query, metric)
     products = query.top - 2 * distances

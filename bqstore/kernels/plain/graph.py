@@ -1,4 +1,4 @@
-"""What there is of the graph: whether it is sound."""
+"""Checks the graph's invariants; walking and linking have no numpy version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bqstore.kernels.plain.codes import blocks
 
 
 def search_graph(*arguments: Any) -> int:
-    """Say that no graph can be walked yet, after which the caller scans for all queries (`api.search_graph`)."""
+    """Return TOO_FEW for all queries, so that the caller scans (`api.search_graph`)."""
     hits: Hits = arguments[-1]
     hits.ordinals[:], hits.scores[:] = -1, np.nan
     hits.ordinals[:, :1] = TOO_FEW

@@ -1,4 +1,4 @@
-"""Which entries of a column pass a test."""
+"""Filters on metadata columns."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def numbers_between(kinds: U8, values: I64, low: int, high: int, ends: npt.NDArr
 
 
 def _slices(kinds: U8, values: I64, kind: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """The entries of a kind whose slice is within ``size``, each with its start and its end."""
+    """The entries of a kind whose slice lies within ``size``, each with its start and end."""
     for i in np.flatnonzero(kinds == kind).tolist():
         start = int(values[i]) >> LENGTH_BITS
         stop = start + (int(values[i]) & LENGTH_MASK)
@@ -84,7 +84,7 @@ def strings_like(kinds: U8, values: I64, heap: U8, pattern: npt.NDArray[np.int16
 
 
 def _expression(pattern: list[int]) -> re.Pattern[bytes]:
-    """A pattern as an expression. What follows a run is found at its first place, for good: never exponential."""
+    """A pattern as a regular expression. Text after a run matches at its first position only: never exponential."""
     pieces = [b""]
     for part in pattern:
         if part == ANY_RUN:
@@ -101,7 +101,7 @@ def _expression(pattern: list[int]) -> re.Pattern[bytes]:
 
 
 def any_member(kinds: U8, values: I64, members: npt.NDArray[np.int32], own: U8, keep: bool, table: U8) -> None:
-    """Set ``table`` to ``own``, of a list by its members (`metadata.any_member`)."""
+    """Set ``table`` to ``own``, for a list by its members (`metadata.any_member`)."""
     d = min(len(kinds), len(own), len(table))
     table[:d] = np.where((kinds[:d] == LIST) & (not keep), 0, own[:d])
     for i, start, stop in _slices(kinds[:d], values, LIST, len(members)):

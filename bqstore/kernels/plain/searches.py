@@ -1,4 +1,4 @@
-"""The scan, exact scores, and rescoring with checksums."""
+"""Scan, exact scores, and rescoring with verified checksums."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def search_bits(
     candidates: Candidates,
     hits: Hits,
 ) -> tuple[int, int]:
-    """Scan all codes for each query's nearest, and order those (`api.search_bits`)."""
+    """Scan all codes for the nearest to each query, and order these (`api.search_bits`)."""
     words, quantizer, metric = codes.words, codes.quantizer, originals.metric
     if not quantizer_fits(quantizer, queries.shape[1], words.shape[1]):
         return OUT_OF_RANGE, 0
@@ -112,7 +112,7 @@ def _decoded(records: npt.NDArray[np.uint32], dim: int, form: int) -> F32:
 
 
 def _are_sound(records: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """Which records agree with their checksums (`record_words` has the formula)."""
+    """Whether each record's checksum is correct (`record_words` has the formula)."""
     places = np.arange(1, records.shape[1] + 1, dtype=np.uint64)
     keys = (places * np.uint64(CHECKSUM_FACTOR) & np.uint64(0xFFFF_FFFF)) | np.uint64(1)
     sums = (records[:, 2:] * keys[2:]).sum(1, dtype=np.uint64) + np.uint64(CHECKSUM_SEED)
@@ -120,7 +120,7 @@ def _are_sound(records: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
 
 
 def _exact_scores(query: F32, vectors: F32, norms: F32, metric: int) -> F32:
-    """The scores of a query and vectors (`exact_scores.vector_score`)."""
+    """The scores of vectors for a query (`exact_scores.vector_score`)."""
     if metric == EUCLID:
         apart = query - vectors
         return -np.sqrt(dots(apart, apart))
@@ -138,7 +138,7 @@ def _portions(ordinals: npt.NDArray[np.int64], originals: Originals) -> Iterator
 def _scored(
     queries: F32 | list[F32], originals: Originals, ordinals: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.bool_], list[I64]]:
-    """Which of these records are sound, and for each query the keys of their scores."""
+    """Whether each of these records is sound, and for each query the keys of their scores."""
     records = originals.records[ordinals]
     vectors, norms = _decoded(records, originals.dim, originals.form), records[:, WORD_NORM].view(np.float32)
     scores = (_exact_scores(query, vectors, norms, originals.metric) for query in queries)
