@@ -126,11 +126,11 @@ def open_source(path: Path, collection: str | None) -> Source:
             )
         notes = [f"the bit vectors of {each!r} are left out" for each in several if each not in numbers]
         if vector.dtype == "i1":
-            notes.append("vectors of int8 come as the numbers that they are")
+            notes.append("int8 vectors are imported as integers, without a scale")
         if vector.metric not in _DISTANCES:
             raise damaged(path, f"{name!r} has the distance {vector.metric!r}")
         if vector.metric == "l1":
-            notes.append("the distance l1 is not known here: it is euclid now, or the one that distance= says")
+            notes.append("bqstore has no distance l1: euclid is used, or the one given by distance=")
         beside = _beside(connection, table, notes)
         if table.auxiliary:
             _without_bytes(connection, table, notes)

@@ -93,7 +93,7 @@ def check_key(key: object) -> str:
     text_bytes(key, "a key of the filter")
     if key == EXPIRES_AT_KEY:
         raise InvalidInputError(
-            f"the filter names {key!r}, the time from which on a document is over: such documents are never found, "
+            f"the filter names {key!r}, the time at which a document expires: expired documents are never found, "
             "whatever the filter; to compare times, keep them in a field of your own, too, as datetimes"
         )
     if key.startswith(PRIVATE_PREFIX) and key not in (ID_KEY, REF_DOC_ID_KEY):

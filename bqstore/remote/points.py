@@ -211,7 +211,7 @@ def row_of(point_id: Any, payload: Mapping[str, Any] | None) -> Row:
 
 
 def is_over(layout: Layout, point: Any, now: int) -> bool:
-    """Whether the time of a document has come; those of collections that others have made have none."""
+    """Whether a document has expired; documents in collections of other programs never do."""
     time = (point.payload or {}).get(EXPIRES) if layout.ours else None
     return time is not None and bool(time <= now)
 

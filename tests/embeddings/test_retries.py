@@ -144,7 +144,7 @@ def test_a_deadline_ends_it_and_keeps_what_was_embedded(make, server):
     embedder = many(make, max_concurrency=1, deadline=300)
     server.plan = [None, None, Refusal(503, {}, {"retry-after": "500"})]
     begun = time.monotonic()
-    with pytest.raises(EmbeddingError, match=r"the deadline of 300 s is over; the last answer: .*HTTP 503"):
+    with pytest.raises(EmbeddingError, match=r"the deadline of 300 s has passed; the last answer: .*HTTP 503"):
         embedder.embed(TEXTS)
     assert time.monotonic() - begun < 300  # it does not wait for what would come too late
     server.requests.clear()
@@ -163,7 +163,7 @@ def test_a_deadline_ends_a_request_that_stalls(make, server, monkeypatch):
         return send(texts, body, timeout, loop)
 
     monkeypatch.setattr(embedder._client, "send", note)
-    with pytest.raises(EmbeddingError, match=r"the deadline of 0\.3 s is over"):
+    with pytest.raises(EmbeddingError, match=r"the deadline of 0\.3 s has passed"):
         embedder.embed_query("a")
     let_go.set()
     assert all(0 < timeout <= 0.3 for timeout in timeouts)

@@ -204,9 +204,9 @@ def test_a_filter_on_the_time_was_told_that_the_key_is_the_adapters(moved):
     with bqstore.open() as col:
         col.add(vectors(1), expires_at=60)
         for given in ({bqstore.EXPIRES_AT_KEY: {"$gt": moved.at}}, {"$not": {bqstore.EXPIRES_AT_KEY: 1}}):
-            with pytest.raises(InvalidInputError, match=r"time from which on .* is over.* field of your own"):
+            with pytest.raises(InvalidInputError, match=r"time at which .* expires.* field of your own"):
                 col.search(vectors(1)[0], filter=given)
-        with pytest.raises(InvalidInputError, match="the time from which on"):
+        with pytest.raises(InvalidInputError, match="the time at which a document expires"):
             col.facets(bqstore.EXPIRES_AT_KEY)
 
 

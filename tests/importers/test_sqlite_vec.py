@@ -82,8 +82,8 @@ def test_columns_of_several_kinds_of_vectors(file, tmp_path):
     assert report.distance == "euclid" and report.notes == (
         "the bit vectors of 'docs/b' are left out",
         "the bit vectors of 'other' are left out",
-        "vectors of int8 come as the numbers that they are",
-        "the distance l1 is not known here: it is euclid now, or the one that distance= says",
+        "int8 vectors are imported as integers, without a scale",
+        "bqstore has no distance l1: euclid is used, or the one given by distance=",
         "the column 'raw' holds bytes and is left out",
     )
     imported(file, tmp_path / "c", ids=ids, metadatas=nothing, from_collection="docs/c", distance="dot")

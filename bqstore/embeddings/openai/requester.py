@@ -102,7 +102,7 @@ class Requester:
         except OutOfTimeError:
             last = "" if refusal is None else f"; the last answer: {refusal.described()}"
             raise EmbeddingError(
-                f"the deadline of {self.settings.deadline:g} s is over{last}. What was embedded is kept in the cache"
+                f"the deadline of {self.settings.deadline:g} s has passed{last}. What was embedded is kept in the cache"
             ) from None
         except StoppedError:
             raise EmbeddingError("the call was cancelled") from None
