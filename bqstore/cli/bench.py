@@ -51,7 +51,7 @@ def bench(
     collection: Name = None,
     k: K = 10,
     sample: Annotated[
-        int, typer.Option(metavar="NUMBER", min=1, help="How many documents ask, if no file does.")
+        int, typer.Option(metavar="NUMBER", min=1, help="Documents to use as queries, without a file.")
     ] = 200,
     queries: Queries = None,
     filter_: FilterOption = None,

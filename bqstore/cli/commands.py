@@ -72,7 +72,7 @@ def info(
 @app.command("warm-up")
 def warm_up(
     only: Annotated[
-        str, typer.Option(metavar="core|graph|all", help="core: what small ones need; graph: large ones.")
+        str, typer.Option(metavar="core|graph|all", help="core: for small collections; graph: for large.")
     ] = "all",
     as_json: Json = False,
 ) -> None:

@@ -109,7 +109,7 @@ def ingest(
     overlap: Annotated[
         int | None,
         typer.Option(
-            metavar="NUMBER", min=0, help="Characters that a passage has of the one before; else a tenth of --size."
+            metavar="NUMBER", min=0, help="Characters repeated from the passage before; else a tenth of --size."
         ),
     ] = None,
     text_field: Annotated[
@@ -118,12 +118,10 @@ def ingest(
     prune: Annotated[bool, typer.Option("--prune", help="Delete passages of files that are gone.")] = False,
     moved: Annotated[
         bool,
-        typer.Option(
-            "--moved", help="Take a folder for the one of its name that was read elsewhere, and replace that."
-        ),
+        typer.Option("--moved", help="Accept a folder from a new path as the earlier one of that name."),
     ] = False,
     words: Annotated[bool, typer.Option("--words/--no-words", help="Whether a new collection indexes words.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and write nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before texts are sent to a server.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -30,7 +30,9 @@ def import_(
     distance: Annotated[
         str | None, typer.Option(metavar="NAME", help="cosine, dot or euclid; else the source's.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would come, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be imported, and write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Import documents of FAISS, Chroma, Qdrant, LanceDB, sqlite-vec, LlamaIndex, Parquet or JSON lines.

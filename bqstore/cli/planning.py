@@ -24,18 +24,16 @@ _LISTED = (8 * 10**9, 24 * 10**9, 64 * 10**9)  # memory sizes for which the larg
 def plan(
     vectors: Annotated[str, typer.Option(metavar="NUMBER", help="How many, such as 50e6 or 50,000,000.")],
     dim: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="Dimensions of a vector.")],
-    qps: Annotated[float, typer.Option(metavar="NUMBER", min=0.0, help="Queries a second that are wanted.")] = 0,
+    qps: Annotated[float, typer.Option(metavar="NUMBER", min=0.0, help="Queries per second needed.")] = 0,
     encoding: Annotated[
         str, typer.Option(metavar="NAME", help="one_bit, one_and_half_bits, two_bits or four_bits.")
     ] = "one_bit",
     originals: Annotated[str, typer.Option(metavar="NAME", help="float32, float16, int8 or none.")] = "float32",
     m: Annotated[int, typer.Option("-m", metavar="NUMBER", help="Links of a node of the graph.")] = 16,
-    document: Annotated[
-        str, typer.Option(metavar="SIZE", help="Text and metadata of a document, on an average.")
-    ] = "1kB",
+    document: Annotated[str, typer.Option(metavar="SIZE", help="Average text and metadata of a document.")] = "1kB",
     machine: Annotated[
         str | None,
-        typer.Option("--memory", metavar="SIZE", help="Of a machine, such as 24GB; else the least that holds it."),
+        typer.Option("--memory", metavar="SIZE", help="Memory of a machine, such as 24GB; else the least needed."),
     ] = None,
     cores: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=1, help="Cores of a machine; else those of this one.")

@@ -49,7 +49,7 @@ def search(
     exact: Annotated[bool, typer.Option("--exact", help="Score every document by its original vector.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say how the search was done.")] = False,
     allow_damaged: Annotated[
-        bool, typer.Option("--allow-damaged", help="Leave out documents that are damaged, and name them.")
+        bool, typer.Option("--allow-damaged", help="Leave out damaged documents, and list their ids.")
     ] = False,
     as_json: Json = False,
 ) -> None:

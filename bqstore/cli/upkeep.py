@@ -29,7 +29,7 @@ def backup(
     dest: Dest,
     collection: Some = None,
     incremental: Annotated[
-        bool, typer.Option("--incremental", help="Bring the copy that is there up to date, writing what differs.")
+        bool, typer.Option("--incremental", help="Update an existing copy, writing only the differences.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """Serves the page of `bqstore view` on loopback, read-only, at a secret address.
 
-A page of another site that runs in the same browser can send requests here, but cannot know the token of the address;
-and where its name is made to mean this machine (DNS rebinding), its name is the Host, which is refused.
+A page of another site in the same browser can send requests here, but does not know the token in the address. With DNS
+rebinding its requests carry that site's name as Host, which is refused.
 """
 
 import hmac

@@ -27,7 +27,7 @@ def view(
             metavar="NUMBER",
             min=1,
             max=5000,
-            help="How many documents the page has; of more they are picked at random.",
+            help="Documents on the page; of more, a random sample.",
         ),
     ] = 2000,
     filter_: FilterOption = None,
