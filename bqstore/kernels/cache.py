@@ -182,7 +182,7 @@ class KernelCache:
     def __init__(self, function: Any) -> None:
         package = Path(__file__).parent  # not the function's own path, which is relative in a frozen program
         owner = package.stat().st_uid if package.is_dir() else USER
-        users = tuple(dict.fromkeys((USER, owner, 0)))  # who could change the package, or this process, anyway
+        users = tuple(dict.fromkeys((USER, owner, 0)))  # all of these could change the package or this process anyway
         self._caches = [_OneFolder(function, folder, users) for folder in folders(package)]
         self.cache_path = self._caches[0].cache_path
         self.kept = True  # False once a version was compiled that no folder took

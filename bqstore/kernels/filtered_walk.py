@@ -375,7 +375,7 @@ def beam_accepted(
         quiet = 0 if first < settled else quiet + 1
         if quiet >= QUIET and size >= candidates and stand_out(keys, size, first, settled, query.corrected):
             break
-        # later nodes meet fewer that are new: of all nodes, some .6 times as many as of the first
+        # later nodes reach fewer new ones: over the whole walk some .6 times as many per node as the first
         taken = scratch.counters[COUNT_DISTANCES] - before
         if tried == TRIED and not standing and 0 < 5 * TRIED * most_distances < 3 * ef * taken:
             return 0, 0, np.int64(0)

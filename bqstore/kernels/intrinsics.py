@@ -169,9 +169,9 @@ else:
     def _distance_of(builder: Any, code: Any, query: Any, shifts: Any, many: Any, count: int) -> Any:
         """The distance of a code from a query of ``count`` planes: eight words at a time, lanes summed once, at the end.
 
-        Without this LLVM unrolls the loop over words further than a code of 24 words reaches, and runs the rest word by
-        word. Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors. The
-        planes of a code lie behind each other and are one row of words here, so that few are left over.
+        Otherwise LLVM unrolls the loop for more words than a code of 24 has, and processes the remainder word by word.
+        Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors. The planes of
+        a code are contiguous and treated as one row of words, so that the remainder is small.
 
         code, shifts : addresses of words; ``shifts`` may be None. query : the matrix of planes. many : how many words
         """
