@@ -167,7 +167,7 @@ else:
         return types.void(array, types.int64, types.int64), codegen
 
     def _distance_of(builder: Any, code: Any, query: Any, shifts: Any, many: Any, count: int) -> Any:
-        """The distance of a code from a query of ``count`` planes: eight words at a time, lanes summed once, at the end.
+        """The distance of a code from a query of ``count`` planes: by eight words, whose lanes are summed at the end.
 
         Otherwise LLVM unrolls the loop for more words than a code of 24 has, and processes the remainder word by word.
         Eight words are one register of AVX-512, two of AVX2 and four of NEON; LLVM splits wider vectors. The planes of
