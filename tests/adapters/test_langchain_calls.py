@@ -83,7 +83,7 @@ def search_elsewhere(store: BQVectorStore) -> list[str | None]:
     return [document.id for document in store.similarity_search("1 0", 1)]
 
 
-@pytest.mark.long
+@pytest.mark.slow  # seconds of a process that imports LangChain anew
 def test_a_store_and_its_retriever_go_into_a_spawned_pool(tmp_path: Any) -> None:
     with BQVectorStore(Spelled2(), path=tmp_path) as store, get_context("spawn").Pool(1) as pool:
         store.add_texts(TEXTS, ids=list("abcd"))

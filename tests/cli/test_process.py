@@ -71,6 +71,7 @@ def test_help_loads_no_numba():
     assert (status, out.splitlines()[-1]) == (0, "False")
 
 
+@pytest.mark.slow  # the pipe that nobody reads is the same command in a process
 def test_info(store):
     status, out, err = finish("-m", "bqstore.cli", "info", store)
     assert (status, err) == (0, "")

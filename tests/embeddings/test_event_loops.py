@@ -11,6 +11,7 @@ import pytest
 from bqstore.embeddings import OpenAIEmbedder
 from bqstore.errors import EmbeddingError
 
+from ..conftest import often
 from .conftest import KEY
 from .fake_server import PATIENCE, Refusal, vector_of
 
@@ -86,12 +87,13 @@ async def test_an_embedder_closed_on_a_loop_says_so(make, server):
 async def test_many_tasks_take_few_threads(make, server):
     """Three hundred tasks took 660 threads."""
     server.delay = 0.01
+    count = often(500)
     embedder, before = make(max_concurrency=16), set(threading.enumerate())  # those of other tests' loops may be left
-    calls = [asyncio.create_task(embedder.aembed_query(f"text {i}")) for i in range(500)]
+    calls = [asyncio.create_task(embedder.aembed_query(f"text {i}")) for i in range(count)]
     most = 0
     while not all(call.done() for call in calls):
         ours = [thread for thread in threading.enumerate() if thread.name.startswith("bqstore")]
         most = max(most, len(set(ours) - before))
         await asyncio.sleep(0.002)
-    np.testing.assert_array_equal([call.result() for call in calls], [vector_of(f"text {i}") for i in range(500)])
+    np.testing.assert_array_equal([call.result() for call in calls], [vector_of(f"text {i}") for i in range(count)])
     assert most <= 5, most  # a loop and four workers

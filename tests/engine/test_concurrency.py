@@ -277,7 +277,7 @@ def test_a_reader_in_another_process_sees_whole_commits_only(tmp_path):
         ) as process:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
             rng = np.random.default_rng(1)
-            for step in range(1, often(600)):
+            for step in range(1, often(300)):
                 moves(col, step, rng)
             col.add([vector_of(0)], ["stop"], ["stop"], [{"step": 10_000}])
             out, errors = process.communicate(timeout=HANGS)

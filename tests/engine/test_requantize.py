@@ -100,7 +100,7 @@ def test_to_every_kind_of_code_and_back(path, monkeypatch):
     with worn(path, threads=2) as col:
         before, size = documents(col), col.info().disk_bytes
         truth, exact = col.search_ids(QUERIES, K, exact=True)
-        for generation, way in enumerate([*WAYS, *WAYS[:3], SIGNED[0]], 1):
+        for generation, way in enumerate([*WAYS, *(WAYS[:3] if FULL else ()), SIGNED[0]], 1):
             given = col.requantize(**asked(way))
             info = col.info()
             assert (given.encoding, given.estimator, given.rotate) == way and given == info.quantization
@@ -469,7 +469,7 @@ def test_a_reader_in_another_process_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(graph_builder, "TAIL", 500)  # so that there are snapshots to take
     with worn(tmp_path) as col, process(READER, tmp_path) as reader:
         lines = [reader.stdout.readline()]
-        for way in (*CORRECTED[:3], SIGNED[0], CORRECTED[4], SIGNED[2]):
+        for way in (*CORRECTED[:3], SIGNED[0], CORRECTED[4], SIGNED[2]) if FULL else (*CORRECTED[:2], SIGNED[2]):
             col.requantize(**asked(way))
             now = " ".join(map(str, col.info().quantization.__dict__.values())) + "\n"
             end = time.monotonic() + HANGS
@@ -1005,4 +1005,4 @@ def kill_often(path, seed, times, wait):
 
 @pytest.mark.filterwarnings("ignore:there is no snapshot of the graph:RuntimeWarning")
 def test_kill(tmp_path):
-    assert kill_often(tmp_path, 0, 4 if FULL else 2, 0.4) >= 1
+    assert kill_often(tmp_path, 0, 4 if FULL else 1, 0.4) >= 1

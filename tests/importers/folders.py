@@ -140,6 +140,7 @@ class SqliteVecFile:
     def __init__(self, path, size=16):
         self.db, self.size = sqlite3.connect(path, isolation_level=None), size
         self.db.execute("PRAGMA writable_schema=ON")
+        self.db.execute("PRAGMA synchronous=OFF")  # each statement is a commit
 
     def table(self, name, columns, *, vectors, keys=None, partition=None, values=(), auxiliary=(), gaps=()):
         """Rows 1, 2, ... as their columns have them; places in ``gaps`` are left empty, as after deletions."""

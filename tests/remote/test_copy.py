@@ -150,7 +150,7 @@ def test_other_commands_on_a_server(store, tmp_path, monkeypatch):
         runner, command = CliRunner(), loaded()
         told = runner.invoke(command, ["search", f"{address}/far", "--filter", '{"n": 7}', "--json"])
         assert told.exit_code == 0 and '"id 7"' in told.output, told.output
-        told = runner.invoke(command, ["recall", f"{address}/far", "-k", "3", "--json"])
+        told = runner.invoke(command, ["recall", f"{address}/far", "-k", "3", "--sample", "10", "--json"])
         assert told.exit_code == 0 and '"recall": 1.0' in told.output, told.output
         told = runner.invoke(command, ["export", f"{address}/far", str(tmp_path / "far.jsonl")])
         assert told.exit_code == 0 and f"{N} documents are in" in told.output, told.output

@@ -115,9 +115,9 @@ def test_thresholds_explanations_and_reranking(pair):
 @pytest.mark.parametrize("setting", [{"encoding": "one_bit"}, {"encoding": "two_bits", "estimator": "rabitq"}])
 def test_the_recall_of_codes_is_measured_against_exact_search(client, name, setting):
     with bqstore.open(client, name, full_scan_threshold=10, **setting) as col:
-        col.add(clustered(1500, 64))
+        col.add(clustered(300, 64))  # qdrant-client's local mode is Python
         report = col.recall(k=5, sample=30, settings=[{"oversampling": 1.0, "rescore": False}, {"oversampling": 60.0}])
-        assert report.held_out and report.documents == 1500 and len(report.points) == 3
+        assert report.held_out and report.documents == 300 and len(report.points) == 3
         assert 0 < report.points[1].recall <= 1 and report.points[2].recall > 0.9
         assert sum(report.scores.neighbors) == 5 * 30
         given = col.recall(clustered(20, 64, seed=9), k=5)

@@ -15,7 +15,7 @@ def test_the_run_has_every_kind_of_operation():
 
 
 @needs_strace
-@depths("count", 6, 40)
+@depths("count", 4, 40)
 def test_a_fault_at_any_call_of_a_snapshot_a_compaction_or_a_recoding_loses_nothing(tmp_path, count):
     points = fault_points(tmp_path, "generations")
     for fault in random.Random(1).sample(points, count):
