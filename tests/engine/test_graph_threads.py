@@ -296,7 +296,7 @@ def test_a_reader_in_another_process_follows(tmp_path, monkeypatch):
         with ThreadPoolExecutor(1) as pool, child(command, **options, **pipes) as process:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
             said = pool.submit(process.stdout.readline)
-            live(life, 32, seed=2)()
+            live(life, 32 if FULL else 16, seed=2)()
             while not said.done():  # the reader may be slow
                 life.add(30)
                 life.delete(life.living[:30])  # else they become more than the 10,000 that it looks for

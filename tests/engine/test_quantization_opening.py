@@ -155,6 +155,7 @@ def test_what_agrees_changes_nothing_now_or_later(stored, name, how):
         assert col.info().generation == head.generation
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", SETTLED)
 def test_what_contradicts_is_refused_and_both_are_named(stored, name):
     path = stored(name)
@@ -177,6 +178,7 @@ def test_what_contradicts_is_refused_and_both_are_named(stored, name):
     assert {file: file.stat().st_size for file in path.rglob("*.bin")} == files
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", SETTLED)
 def test_the_query_encoding_may_differ_each_time_and_is_not_stored(stored, name):
     path = stored(name)

@@ -164,6 +164,7 @@ def test_codes_and_their_scores_are_those_of_the_part_alone(part, way, distance)
             np.testing.assert_allclose(scores, near, rtol=1e-5, atol=0 if exactly else 2e-3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("way", [SIGNED[0], SIGNED[2], CORRECTED[0], CORRECTED[3]], ids=named)
 def test_all_of_the_values_are_the_whole(way, tmp_path):
     """The same codes and answers, and estimates bound the score again; only the setting tells them apart."""
@@ -486,6 +487,7 @@ def test_a_part_asked_for_while_nothing_was_chosen_is_what_will_be(tmp_path):
 # ---- what may be asked for
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("way", [SIGNED[0], CORRECTED[0], None], ids=named)
 def test_an_opening_that_contradicts_is_refused(tmp_path, way):
     given = asked(way) if way else {}
