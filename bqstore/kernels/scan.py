@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bqstore.kernels.bits import measure, prefetch_codes
-from bqstore.kernels.heap import EMPTY, key_ordinal, key_rank, make_key, offer, sort_row
+from bqstore.kernels.heap import EMPTY, key_ordinal, key_rank, make_key
 from bqstore.kernels.intrinsics import popcount
 from bqstore.kernels.jit import leaf
 from bqstore.kernels.layout import BINARY, RABITQ, Accept, Candidates, Codes, EncodedQuery, Quantizer
-from bqstore.kernels.nearest import BLOCK, make_nearest, offer_block, write_candidates
+from bqstore.kernels.nearest import BLOCK, SLACK, make_nearest, offer_block, write_candidates
+from bqstore.kernels.selection import cut_to_best, sort_keys
 
 ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 ZERO = np.uint64(0)
@@ -119,10 +120,11 @@ def scan_codes(
     m = planes.shape[0]
     n = max(0, min(codes.n, words.shape[0]))
     c = min(candidates.ordinals.shape[1], n)
-    # Hamming distances are small integers, kept by counting; other distances have too many values and go through a heap
+    # Hamming distances are small integers, and cut back by counting; other distances have too many values for that
     binary = encoding == BINARY and codes.quantizer.kind != RABITQ
     nearest = make_nearest(m, c if binary else 0, n if binary else 0, 64 * words.shape[1] if binary else 0)
-    heap = np.full((0 if binary else m, c), EMPTY)
+    keys = np.empty((0 if binary else m, 2 * max(c, SLACK) + BLOCK), np.int64)
+    sizes, worst = np.zeros(m, np.int64), np.full(m, EMPTY)
     far = max(1, PREFETCH_WORDS // words.shape[1]) if n * words.shape[1] > CACHED_WORDS else 0
     # a block, and the rows behind it that are prefetched meanwhile
     rows = np.zeros(2 * BLOCK + far + 64, np.int32)
@@ -140,8 +142,15 @@ def scan_codes(
             if binary:
                 offer_block(nearest, query, c, rows, distances, count)
             else:
+                size, limit = sizes[query], worst[query]
                 for i in range(count):
-                    offer(heap, query, make_key(distances[i], rows[i]))
+                    key = make_key(distances[i], rows[i])
+                    keys[query, size] = key
+                    size += key < limit
+                if size > keys.shape[1] - BLOCK:
+                    worst[query] = cut_to_best(keys, query, size, c)
+                    size = np.int64(c)
+                sizes[query] = size
         held -= count
         for i in range(held):
             rows[i] = rows[count + i]
@@ -150,8 +159,11 @@ def scan_codes(
         write_candidates(nearest, c, candidates)
         return
     for query in range(m):
-        found = sort_row(heap, query)
+        found = min(c, sizes[query])
+        if found > 0:
+            cut_to_best(keys, query, sizes[query], found)
+        sort_keys(keys, query, found)
         candidates.counts[query] = found
         for i in range(candidates.ordinals.shape[1]):
-            candidates.ordinals[query, i] = key_ordinal(heap[query, i]) if i < found else -1
-            candidates.distances[query, i] = key_rank(heap[query, i]) if i < found else -1
+            candidates.ordinals[query, i] = key_ordinal(keys[query, i]) if i < found else -1
+            candidates.distances[query, i] = key_rank(keys[query, i]) if i < found else -1
