@@ -96,7 +96,7 @@ def _arrays(col: bqstore.Collection, file: Any, _: str) -> int:
 def _tables(col: bqstore.Collection, file: Any, ending: str) -> int:
     try:
         pa: Any = import_module("pyarrow")
-        import_module("pyarrow.parquet")
+        parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         raise bqstore.InvalidInputError(f"writing {ending} files needs pyarrow: pip install pyarrow") from None
     text = pa.string()
@@ -106,7 +106,7 @@ def _tables(col: bqstore.Collection, file: Any, ending: str) -> int:
         {"id": each.id, "text": each.text, "metadata": _json(each.metadata), "vector": each.vector}
         for each in _documents(col)
     )
-    made = pa.parquet.ParquetWriter(file, schema) if ending == ".parquet" else pa.ipc.new_file(file, schema)
+    made = parquet.ParquetWriter(file, schema) if ending == ".parquet" else pa.ipc.new_file(file, schema)
     count = 0
     with made as writer:
         while some := list(islice(rows, _AT_ONCE)):
