@@ -20,8 +20,9 @@ from . import choose_encoding, fetch, maintenance
 if TYPE_CHECKING:
     from .core import Core
 
-# A graph of so many takes some five seconds, and other writers wait for it. Of more, unasked, it is linked afterwards.
-_LINKED_AT_ONCE = 100_000
+# Documents and values up to which the graph is linked before codes that nobody asked for are committed: that takes some
+# five seconds, and other writers wait.
+_LINKED_AT_ONCE, _VALUES_AT_ONCE = 100_000, 50_000_000
 
 F32 = NDArray[np.float32]
 U64 = NDArray[np.uint64]
@@ -110,8 +111,9 @@ class Encoder:
         sample = fetch.sample(self._publisher.follow(), choose_encoding.TRAINED_ON)
         chosen = choose_encoding.choose(sample, wanted, METRICS[head.settings["distance"]], head.n_live)
         if chosen.quantizer.coding() != coding_of(head.settings):
-            settings = chosen.settings(head.settings, wanted)
-            maintenance.recode(self._core, chosen.quantizer, settings, link_later=head.n_live > _LINKED_AT_ONCE)
+            many = head.n_live > _LINKED_AT_ONCE or head.n_live * (head.dim or 0) > _VALUES_AT_ONCE
+            coded = chosen.quantizer, chosen.settings(head.settings, wanted)
+            maintenance.recode(self._core, *coded, link_later=many)
 
     def change(self, wanted: Quantization) -> None:
         """Make all codes anew with other settings, which stay; under the lock."""

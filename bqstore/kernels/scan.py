@@ -123,7 +123,7 @@ def scan_codes(
     # Hamming distances are small integers, and cut back by counting; other distances have too many values for that
     binary = encoding == BINARY and codes.quantizer.kind != RABITQ
     nearest = make_nearest(m, c if binary else 0, n if binary else 0, 64 * words.shape[1] if binary else 0)
-    keys = np.empty((0 if binary else m, 2 * max(c, SLACK) + BLOCK), np.int64)
+    keys = np.empty((0 if binary else m, min(2 * max(c, SLACK), n) + BLOCK), np.int64)
     sizes, worst = np.zeros(m, np.int64), np.full(m, EMPTY)
     far = max(1, PREFETCH_WORDS // words.shape[1]) if n * words.shape[1] > CACHED_WORDS else 0
     # a block, and the rows behind it that are prefetched meanwhile

@@ -213,7 +213,9 @@ class RecallKeeper:
         if few and head.next_rid - self._rechosen >= measured.documents:
             self._rechosen = head.next_rid
             core.write(core.encoder.choose_again)
-            while core.graph.builder.at_work:  # what was linked is measured next
+            n, published = core.publisher.state.n, core.publisher
+            # until what was there is linked, which is measured next: others might add without end
+            while core.graph.builder.at_work and (data := published.state.data) is not None and data.linked < n:
                 self._go_on()
                 time.sleep(_MOMENT)
 

@@ -256,6 +256,20 @@ def test_codes_of_many_documents_that_find_too_little_were_kept(catalogue, monke
         assert col.search_ids(catalogue[0][:20], 1)[0][:, 0].tolist() == [str(i) for i in range(20)]
 
 
+def test_a_flush_waited_for_as_long_as_others_added(made, monkeypatch):
+    """Where codes were chosen again: it waits until what was there then is linked."""
+    with bqstore.open(made) as col:
+        monkeypatch.setattr(col._engine.core.encoder, "choose_again", lambda: None)
+        monkeypatch.setattr(GraphBuilder, "at_work", property(lambda self: True))
+        keeper = keeper_of(col)
+        waiting = threading.Thread(target=keeper._try_other_codes, args=(ladder(0.3), 0.95), daemon=True)
+        waiting.start()
+        waiting.join(HANGS)
+        hung = waiting.is_alive()
+        monkeypatch.undo()
+        assert not hung
+
+
 @pytest.mark.parametrize(("documents", "again"), [(300_000, 1), (3_000_000, 0)])
 def test_codes_are_made_anew_unasked_where_that_takes_seconds(made, monkeypatch, documents, again):
     asked = []
