@@ -37,7 +37,7 @@ log = logging.getLogger("bqstore")
 F32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 FILTERED: Final = "filtered"
-_MOMENT: Final = 0.05  # seconds between two looks at the linking
+_MOMENT: Final = 0.05  # seconds between two looks at what is going on
 _PART: Final = 0.01  # share of the time that the watch may take
 _CALLS: Final = 64  # queries between two looks at the clock
 _AT_ONCE: Final = 8  # queries of a batch that are checked: they read the originals together
@@ -61,7 +61,7 @@ class RecallKeeper:
         self._core = core
         self._lock, self._is_starting = threading.RLock(), False
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
         self._left, self._next_check = _CALLS, 0.0
         self._tried = (-1, 0, 0)  # generation, documents, ever written: when it was last measured, or tried
         self._rechosen = -math.inf  # documents ever written when other codes were tried
@@ -110,9 +110,10 @@ class RecallKeeper:
 
     def _wait(self) -> None:
         thread = self._thread
-        # not in that thread itself, where a handler of the log may call; in steps, so that Ctrl-C ends it
+        # not in that thread itself, where a handler of the log may call; in steps, so that Ctrl-C ends it; and not by
+        # `join`: up to Python 3.12 a thread whose join was interrupted counts as dead
         while thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(0.05)
+            self._ended.wait(_MOMENT)
 
     def stop(self) -> None:
         """End what the background thread does, and wait for it; the next job that is due starts it again."""
@@ -165,20 +166,35 @@ class RecallKeeper:
 
     def _measure(self, target: float, exactly: int, growth: float = _GROWTH) -> None:
         """Measure as long as it is due, unless another process does."""
-        store = self._core.store
-        with nullcontext(True) if store.read_only else store.duty("MEASURE") as alone:
-            self._core.publisher.current()  # another process may just have measured
-            while alone and self._is_due(exactly, growth):
-                known = self.calibration
-                self._measure_now(target, 0 if known is None else known.extra, 0 if known is None else known.filtered)
+        store, measured = self._core.store, -1
+        while measured != (now := self._core.publisher.state.head.generation):  # again where codes were chosen again
+            measured = now
+            self._until_linked()
+            with nullcontext(True) if store.read_only else store.duty("MEASURE") as alone:
+                self._core.publisher.current()  # another process may just have measured
+                while alone and self._is_due(exactly, growth):
+                    known = self.calibration
+                    self._measure_now(
+                        target, 0 if known is None else known.extra, 0 if known is None else known.filtered
+                    )
+
+    def _until_linked(self) -> None:
+        """Wait until what is there is linked, where that is going on; not for more, as others might add without end."""
+        published, builder = self._core.publisher, self._core.graph.builder
+        n = published.state.n
+        while builder.at_work and (data := published.state.data) is not None and data.linked < n:
+            self._go_on()
+            time.sleep(_MOMENT)
 
     def _measure_now(self, target: float, extra: int, filtered: int) -> None:
         """Measure; ``extra`` and ``filtered``, which watched searches have shown to be needed, are kept."""
         state = self._core.publisher.state
         self._tried = (state.head.generation, state.head.n_live, state.head.next_rid)
         measured = replace(calibrate(state, self._go_on, target), extra=extra, filtered=filtered)
-        self._keep(measured, state)
+        # in memory first: stored before other codes are, it would keep them from being chosen after a kill
+        self._core.unstored = Unstored(state.head.settings, measured)
         self._try_other_codes(measured, target)
+        self._keep(measured, state)
 
     def _go_on(self) -> None:
         if self._stop.is_set() or self._core.lifecycle.closed:
@@ -213,11 +229,6 @@ class RecallKeeper:
         if few and head.next_rid - self._rechosen >= measured.documents:
             self._rechosen = head.next_rid
             core.write(core.encoder.choose_again)
-            n, published = core.publisher.state.n, core.publisher
-            # until what was there is linked, which is measured next: others might add without end
-            while core.graph.builder.at_work and (data := published.state.data) is not None and data.linked < n:
-                self._go_on()
-                time.sleep(_MOMENT)
 
     # ---- the watch
 
@@ -285,9 +296,12 @@ class RecallKeeper:
         """Do a job in the background, unless one is being done."""
 
         def work() -> None:
-            with suppress(StoppedError, BqstoreError, MemoryError):  # derived: nothing depends on it
-                _be_nice()
-                job()
+            try:
+                with suppress(StoppedError, BqstoreError, MemoryError):  # derived: nothing depends on it
+                    _be_nice()
+                    job()
+            finally:
+                self._ended.set()
 
         with self._lock:
             # a signal handler may search while the thread is being started, when it is not alive yet
@@ -296,6 +310,7 @@ class RecallKeeper:
             try:
                 self._is_starting = True
                 self._stop.clear()
+                self._ended.clear()
                 self._thread = threading.Thread(target=work, name="bqstore-recall", daemon=True)
                 with suppress(RuntimeError):  # no more threads
                     self._thread.start()

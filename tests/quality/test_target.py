@@ -3,6 +3,8 @@
 import itertools
 import json
 import logging
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -259,15 +261,48 @@ def test_codes_of_many_documents_that_find_too_little_were_kept(catalogue, monke
 def test_a_flush_waited_for_as_long_as_others_added(made, monkeypatch):
     """Where codes were chosen again: it waits until what was there then is linked."""
     with bqstore.open(made) as col:
-        monkeypatch.setattr(col._engine.core.encoder, "choose_again", lambda: None)
         monkeypatch.setattr(GraphBuilder, "at_work", property(lambda self: True))
-        keeper = keeper_of(col)
-        waiting = threading.Thread(target=keeper._try_other_codes, args=(ladder(0.3), 0.95), daemon=True)
+        waiting = threading.Thread(target=keeper_of(col)._until_linked, daemon=True)
         waiting.start()
         waiting.join(HANGS)
         hung = waiting.is_alive()
         monkeypatch.undo()
         assert not hung
+
+
+def test_a_kill_before_codes_were_chosen_again_kept_the_old_ones_until_the_collection_had_doubled(made, monkeypatch):
+    stored = []
+    with bqstore.open(made) as col:
+        keeper, core = keeper_of(col), col._engine.core
+        monkeypatch.setattr(
+            keeper, "_try_other_codes", lambda *given: stored.append(core.store.head.settings.get("calibration"))
+        )
+        col.requantize(encoding="one_bit", estimator="sign")
+        col.flush()
+        assert stored == [None] and core.store.head.settings["calibration"]["documents"] == N
+        assert core.unstored is None
+
+
+def test_after_ctrl_c_in_a_flush_the_next_ones_returned_at_once(tmp_path, catalogue, monkeypatch):
+    """Up to Python 3.12 a thread whose join is interrupted counts as dead."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*given):
+        begun.set()
+        assert go_on.wait(HANGS)
+        return calibrate(*given)
+
+    monkeypatch.setattr(keeping, "calibrate", slow)
+    with bqstore.open(tmp_path, hnsw=BITS, quantization=ONE_BIT) as col:
+        fill(col, catalogue[0])
+        assert begun.wait(HANGS)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            col.flush()
+        assert keeper_of(col)._is_at_work
+        threading.Timer(0.2, go_on.set).start()
+        col.flush()
+        assert col._engine.store.head.settings["calibration"]["documents"] == N
 
 
 @pytest.mark.parametrize(("documents", "again"), [(300_000, 1), (3_000_000, 0)])
