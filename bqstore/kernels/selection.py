@@ -48,7 +48,7 @@ def cut_to_best(keys: npt.NDArray[np.int64], row: int, size: int, c: int) -> np.
 
 @leaf
 def sort_keys(keys: npt.NDArray[np.int64], row: int, size: int) -> None:
-    """Sort ``keys[row, :size]``, int64 (m, >= size), ascending: Shell's sort, with Tokuda's gaps, 1 4 9 20 46 ..."""
+    """Sort ``keys[row, :size]``, int64 (m, >= size), ascending: Shell's sort, with gaps of 1, 4, 11, 26, 60, 137 ..."""
     gap = 1
     while 9 * gap < 4 * size:
         gap = 9 * gap // 4 + 2
